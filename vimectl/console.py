@@ -1,0 +1,60 @@
+"""What reaches the user: rich on a terminal, plain text when piped, one JSON document with --json.
+
+stdout carries the result and nothing else; progress, logs and errors go to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vimectl.errors import VimectlError
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+# highlight=False: rich's guesses at numbers and paths are noise in tables of versions.
+out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def emit_json(command: str, ok: bool, **payload: Any) -> None:
+    """Print the one JSON document of a command: ``{"schema", "ok", ...}``."""
+    document = {"schema": f"vimectl.{command}/1", "ok": ok, **payload}
+    sys.stdout.write(json.dumps(document, indent=2, sort_keys=False, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def report_error(error: VimectlError, command: str, as_json: bool) -> None:
+    """Print an error for people on stderr, or as the JSON document on stdout."""
+    if as_json:
+        emit_json(
+            command, False, error={"kind": error.kind, "message": error.message, "hint": error.hint}
+        )
+        return
+    err.print(f"[bold red]error:[/] {_literal(error.message)}")
+    if error.hint:
+        err.print(f"[bold]mend:[/]  {_literal(error.hint)}")
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print rows as a rich table on a terminal, as tab-separated lines when piped."""
+    if not out.is_terminal:
+        for row in rows:
+            print("\t".join(row))
+        return
+    view = Table(title=title or None, title_justify="left", header_style="bold")
+    for column in columns:
+        view.add_column(column, overflow="fold")
+    for row in rows:
+        view.add_row(*row)
+    out.print(view)
+
+
+def _literal(text: str) -> str:
+    # A message may contain "[...]" from a file; it must not be read as rich markup.
+    return text.replace("[", r"\[")

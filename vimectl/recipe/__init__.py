@@ -1,0 +1,1 @@
+"""Recipes: what a run is, resolved into one JSON file that the runtime reads."""

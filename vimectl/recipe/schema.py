@@ -1,0 +1,158 @@
+"""The schema of a recipe: every key of a recipe file, its type, its bounds and its default."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from vimectl.toml import Strict
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Dtype = Literal["bfloat16", "float32"]
+
+
+class RecipeTable(Strict):
+    """``[recipe]``: what it is called, the stack it needs, what it is for."""
+
+    name: str
+    stack: str
+    description: str
+
+
+class ClusterTable(Strict):
+    """``[cluster]``: the machines, and whether trainer and engine share the devices."""
+
+    device: Literal["cpu", "npu", "cuda"]
+    nodes: Positive = 1
+    devices_per_node: Positive
+    colocate: bool = True
+
+
+class PrepareTable(Strict):
+    """``[prepare]``: a checkpoint and data that are made once, cached, and then used like anybody's.
+
+    ``{prepared}`` in ``model.path`` and ``data.path`` stands for the folder they are made in.
+    """
+
+    kind: str
+    settings: dict[str, Any] = {}
+
+
+class ModelTable(Strict):
+    """``[model]``: a Hugging Face directory, and the dtype that trainer and engine compute in."""
+
+    path: str
+    dtype: Dtype = "bfloat16"
+
+
+class DataTable(Strict):
+    """``[data]``: JSON lines with a prompt and a label, and how a response is scored.
+
+    ``reward`` is ``exact-match``, ``math-verify`` or the dotted path ``package.module:function`` of a
+    function ``(response: str, label: str) -> float``.
+    """
+
+    path: str
+    prompt_key: str = "prompt"
+    label_key: str = "label"
+    apply_chat_template: bool = False
+    reward: str = "exact-match"
+
+
+class TrainTable(Strict):
+    """``[train]``: the Megatron-core side. Data parallel is ``devices / tensor_parallel``."""
+
+    tensor_parallel: Positive
+    tokens_per_micro_batch: Positive = 8192
+    recompute: bool = False
+
+
+class RolloutTable(Strict):
+    """``[rollout]``: the vLLM side."""
+
+    tensor_parallel: Positive
+    max_prompt_tokens: Positive
+    max_response_tokens: Positive
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    memory_utilisation: Fraction = 0.6
+    # A CPU has no device memory to take a share of: the KV cache is given in bytes there.
+    kv_cache_bytes: Positive | None = None
+
+
+class AlgorithmTable(Strict):
+    """``[algorithm]``: GRPO. ``kl_coefficient`` > 0 keeps a frozen reference and adds the k3 estimate."""
+
+    prompts_per_step: Positive
+    samples_per_prompt: Annotated[int, Field(gt=1)]
+    clip_low: NonNegative = 0.2
+    clip_high: NonNegative = 0.28
+    kl_coefficient: NonNegative = 0.0
+    updates_per_step: Positive = 1
+    seed: int = 0
+
+
+class OptimizerTable(Strict):
+    """``[optimizer]``: AdamW and its schedule; ``warmup_steps`` are linear, then ``decay`` until the last step."""
+
+    lr: Annotated[float, Field(gt=0)]
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.98
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: NonNegative = 0.1
+    clip_grad: NonNegative = 1.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    decay: Literal["constant", "linear", "cosine"] = "constant"
+    min_lr: NonNegative = 0.0
+
+
+class SyncTable(Strict):
+    """``[sync]``: how weights travel from trainer to engine, in buckets of bounded size."""
+
+    mode: Literal["bridge"] = "bridge"
+    bucket_bytes: Positive = 256 * 1024**2
+
+
+class MemoryTable(Strict):
+    """``[memory]``: what the run needs of the machine, checked before anything starts."""
+
+    host_bytes: Positive
+    shm_bytes: Positive = 256 * 1024**2
+    # Where the paused trainer's bytes wait on a CPU machine; the run directory when not given.
+    arena_dir: str | None = None
+
+
+class ModeTable(Strict):
+    """``[modes.NAME]``: how long a run is."""
+
+    steps: Positive
+
+
+class ModesTable(Strict):
+    """The three lengths of a run."""
+
+    smoke: ModeTable
+    test: ModeTable
+    long: ModeTable
+
+
+class Recipe(Strict):
+    """A whole recipe file."""
+
+    recipe: RecipeTable
+    cluster: ClusterTable
+    prepare: PrepareTable | None = None
+    model: ModelTable
+    data: DataTable
+    train: TrainTable
+    rollout: RolloutTable
+    algorithm: AlgorithmTable
+    optimizer: OptimizerTable
+    sync: SyncTable = SyncTable()
+    memory: MemoryTable
+    env: dict[str, str] = {}
+    modes: ModesTable
+    default_mode: Literal["smoke", "test", "long"] = "test"
