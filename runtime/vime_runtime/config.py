@@ -21,3 +21,8 @@ def load(path: Path) -> Config:
 def from_dict(document: dict[str, Any]) -> Config:
     """Turn nested dictionaries into nested namespaces."""
     return json.loads(json.dumps(document), object_hook=lambda table: SimpleNamespace(**table))
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Turn nested namespaces back into dictionaries, to cross a process boundary."""
+    return json.loads(json.dumps(config, default=vars))

@@ -1,0 +1,114 @@
+"""``python -m vime_runtime FILE``: run what the file says, in its run directory, and report there.
+
+Exit codes: 0 the run finished; 1 it failed; 2 its input is bad; 143 it was told to stop.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from types import FrameType
+
+from vime_runtime import config as config_file
+from vime_runtime.config import Config
+from vime_runtime.errors import InputError
+from vime_runtime.journal import Journal
+
+
+def main(argv: list[str]) -> int:
+    """Run one run file and return the exit code."""
+    config = config_file.load(Path(argv[1]))
+    run_dir = Path(config.run_dir)
+    journal = Journal(run_dir, config.steps)
+    signal.signal(signal.SIGTERM, _stop)
+    _stop_with_parent(config.launcher_pid)
+    try:
+        run(config, run_dir, journal)
+    except InputError as e:
+        journal.event("error", error={"kind": "bad-input", "message": e.message, "hint": e.hint})
+        return 2
+    except Exception as e:
+        traceback.print_exc()
+        journal.event("error", error={"kind": type(e).__name__, "message": _last_line(e), "hint": ""})
+        return 1
+    finally:
+        journal.close()
+    return 0
+
+
+def run(config: Config, run_dir: Path, journal: Journal) -> None:
+    """Bring both sides up, train, save the weights, take both sides down."""
+    journal.enter("start-up", detail="reading the data")
+    from vime_runtime import rewards
+    from vime_runtime.data import ProblemStream
+
+    problems = ProblemStream.open(config)
+    reward = rewards.get(config.recipe.data.reward)
+
+    journal.enter("start-up", detail="starting Ray")
+    from vime_runtime.cluster.groups import RolloutGroup, TrainGroup
+    from vime_runtime.cluster.ray_cluster import private_cluster
+    from vime_runtime.train_loop import train_loop
+
+    with private_cluster(config) as placement:
+        # Ray replaced the handler; what it started is taken down by the context manager.
+        signal.signal(signal.SIGTERM, _stop)
+        trainer = TrainGroup(config, placement)
+        engine = RolloutGroup(config, placement)
+        journal.enter("start-up", detail="building the trainer")
+        trainer.start()
+        # The engine measures free memory when it starts: the trainer has to be out of the way.
+        trainer.pause()
+        journal.enter("start-up", detail="building the engine")
+        engine.start()
+        train_loop(config, trainer, engine, problems, reward, journal, _tree_resident_bytes)
+        journal.enter("save", step=config.steps)
+        trainer.resume()
+        trainer.save_pretrained(str(run_dir / "checkpoints" / "final"))
+        engine.close()
+    journal.enter("done", step=config.steps)
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + signum)
+
+
+def _stop_with_parent(launcher_pid: int) -> None:
+    """End this process when the launcher is gone, however it went."""
+
+    def watch() -> None:
+        while os.getppid() == launcher_pid:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def _tree_resident_bytes() -> int:
+    """Proportional resident bytes of this process and all its descendants, from the kernel's smaps_rollup."""
+    import psutil
+
+    return sum(_pss(process.pid) for process in [psutil.Process(), *psutil.Process().children(recursive=True)])
+
+
+def _pss(pid: int) -> int:
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0  # it ended since it was listed
+    return next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
+
+
+def _last_line(error: Exception) -> str:
+    """The line of an error that says what happened; Ray wraps it in a remote traceback."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,110 @@
+"""The Ray actors: a trainer rank and an engine, each a thin shell around the plain class that does the work.
+
+The heavy imports happen inside the actors: the environment that Ray gives a worker
+process must be in place before torch, vLLM or Megatron read it.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from vime_runtime.config import from_dict
+
+if TYPE_CHECKING:
+    from vime_runtime.batch import RolloutBatch
+    from vime_runtime.memory.region import Residency
+    from vime_runtime.rollout.engine import Response
+    from vime_runtime.sync.buckets import BucketMessage
+
+
+class TrainActor:
+    """One trainer rank."""
+
+    def __init__(self, config: dict[str, Any], rank: int, world_size: int) -> None:
+        self._config = from_dict(config)
+        self._rank = rank
+        self._world_size = world_size
+
+    def free_address(self) -> str:
+        """Return "host:port", free on this actor's node, for the ranks to meet at."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return f"127.0.0.1:{probe.getsockname()[1]}"
+
+    def start(self, master: str) -> None:
+        """Build the trainer of this rank; returns when every rank has joined."""
+        from vime_runtime.sync.buckets import BucketExporter
+        from vime_runtime.train.trainer import Trainer
+
+        self._trainer = Trainer(self._config, self._rank, self._world_size, master)
+        self._exporter = BucketExporter(self._trainer.weights, self._config.recipe.sync.bucket_bytes)
+
+    def pause(self) -> None:
+        """Give the training region's memory back."""
+        self._trainer.pause()
+
+    def resume(self) -> None:
+        """Take the training region's memory again, contents and addresses unchanged."""
+        self._trainer.resume()
+
+    def step(self, batch: RolloutBatch) -> dict[str, float]:
+        """One optimizer step on this rank's share of the batch."""
+        return self._trainer.train_step(batch)
+
+    def next_bucket(self) -> BucketMessage | None:
+        """The next bucket of the export, or None at its end. A collective over the ranks."""
+        return self._exporter.next()
+
+    def save_pretrained(self, directory: str) -> None:
+        """Write the weights as a Hugging Face directory. A collective over the ranks."""
+        self._trainer.save_pretrained(directory)
+
+    def residency(self) -> Residency:
+        """What the kernel says of the training region."""
+        return self._trainer.residency()
+
+
+class RolloutActor:
+    """One vLLM engine."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._config = from_dict(config)
+
+    def start(self) -> None:
+        """Build the engine; returns when it can generate."""
+        from vime_runtime.rollout.engine import Engine
+
+        self._engine = Engine(self._config)
+
+    def generate(self, prompts: list[list[int]], samples: int, seed: int) -> list[list[Response]]:
+        """Sample responses to every prompt."""
+        return self._engine.generate(prompts, samples=samples, seed=seed)
+
+    def sleep(self) -> None:
+        """Give back the memory of weights and KV cache."""
+        self._engine.sleep()
+
+    def wake(self, tag: str) -> None:
+        """Take back the memory of ``weights`` or ``kv_cache``."""
+        self._engine.wake(tag)
+
+    def begin_update(self) -> None:
+        """Prepare for new weights."""
+        self._engine.begin_update()
+
+    def update(self, bucket: BucketMessage) -> None:
+        """Load one bucket of weights."""
+        self._engine.update(bucket)
+
+    def end_update(self) -> None:
+        """Finish the update; raises when a parameter was not covered."""
+        self._engine.end_update()
+
+    def residency(self) -> Residency:
+        """What the kernel says of the engine's weights and KV cache, summed over its workers."""
+        return self._engine.residency()
+
+    def close(self) -> None:
+        """Stop the engine's worker processes."""
+        self._engine.close()

@@ -1,0 +1,126 @@
+"""The two sides of a run as the loop sees them: all trainer ranks as one, the engine as one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from vime_runtime.batch import RolloutBatch
+from vime_runtime.cluster.actors import RolloutActor, TrainActor
+from vime_runtime.cluster.ray_cluster import DEVICE
+from vime_runtime.config import Config, to_dict
+from vime_runtime.memory.region import Residency
+from vime_runtime.rollout.response import Response
+from vime_runtime.sync.buckets import BucketMessage
+
+# Trainer and engine share a device: each claims half of it in Ray's books.
+SHARE = 0.5
+
+
+class TrainGroup:
+    """Every trainer rank, one actor each, rank ``i`` on device ``i``."""
+
+    def __init__(self, config: Config, placement: PlacementGroup) -> None:
+        world_size = placement.bundle_count
+        self._ranks = [
+            _actor(TrainActor, config, "train", placement, bundle=rank, args=(rank, world_size))
+            for rank in range(world_size)
+        ]
+
+    def start(self) -> None:
+        """Build the trainer on every rank."""
+        master = ray.get(self._ranks[0].free_address.remote())
+        self._all("start", master)
+
+    def resume(self) -> None:
+        """Bring model and optimizer back to their addresses."""
+        self._all("resume")
+
+    def pause(self) -> None:
+        """Give the memory of model and optimizer back."""
+        self._all("pause")
+
+    def step(self, batch: RolloutBatch) -> dict[str, float]:
+        """One optimizer step; the metrics are already reduced over the ranks."""
+        return self._all("step", ray.put(batch))[0]
+
+    def next_bucket(self) -> BucketMessage | None:
+        """The next bucket of weights, or None after the last.
+
+        Every rank takes part in the gather; on one host all engine workers map the same buffer.
+        """
+        return self._all("next_bucket")[0]
+
+    def save_pretrained(self, directory: str) -> None:
+        """Write the trained weights as a Hugging Face directory."""
+        self._all("save_pretrained", directory)
+
+    def residency(self) -> Residency:
+        """The training regions of all ranks together."""
+        return Residency.total(self._all("residency"))
+
+    def _all(self, method: str, *args: Any) -> list[Any]:
+        return ray.get([getattr(rank, method).remote(*args) for rank in self._ranks])
+
+
+class RolloutGroup:
+    """The engine; its own tensor-parallel workers are its business."""
+
+    def __init__(self, config: Config, placement: PlacementGroup) -> None:
+        self._engine = _actor(RolloutActor, config, "rollout", placement, bundle=0, args=())
+
+    def start(self) -> None:
+        """Build the engine."""
+        self._call("start")
+
+    def generate(self, prompts: list[list[int]], samples: int, seed: int) -> list[list[Response]]:
+        """Sample ``samples`` responses to each prompt."""
+        return self._call("generate", prompts, samples, seed)
+
+    def sleep(self) -> None:
+        """Give the engine's weights and KV cache back."""
+        self._call("sleep")
+
+    def wake(self, tag: str) -> None:
+        """Take the memory of ``weights`` or ``kv_cache`` again."""
+        self._call("wake", tag)
+
+    def begin_update(self) -> None:
+        """Prepare for new weights."""
+        self._call("begin_update")
+
+    def update(self, bucket: BucketMessage) -> None:
+        """Load one bucket."""
+        self._call("update", bucket)
+
+    def end_update(self) -> None:
+        """Finish the update; raises when a parameter was not covered."""
+        self._call("end_update")
+
+    def residency(self) -> Residency:
+        """The engine's weights and KV cache."""
+        return self._call("residency")
+
+    def close(self) -> None:
+        """Stop the engine and its workers."""
+        self._call("close")
+
+    def _call(self, method: str, *args: Any) -> Any:
+        return ray.get(getattr(self._engine, method).remote(*args))
+
+
+def _actor(
+    kind: type, config: Config, role: str, placement: PlacementGroup, bundle: int, args: tuple[Any, ...]
+) -> ActorHandle:
+    document = to_dict(config)
+    options = {
+        "num_cpus": SHARE,
+        "resources": {DEVICE: SHARE},
+        "runtime_env": {"env_vars": document["environment"][role]},
+        "scheduling_strategy": PlacementGroupSchedulingStrategy(placement, placement_group_bundle_index=bundle),
+    }
+    return ray.remote(kind).options(**options).remote(document, *args)

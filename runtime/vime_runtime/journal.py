@@ -1,0 +1,61 @@
+"""What a run tells the world while it goes on: events.jsonl and metrics.jsonl in the run directory.
+
+Each line is one JSON object, written whole and flushed, so that a reader may follow the
+files of a living run and a killed run loses at most the line it was writing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class Journal:
+    """Writes the two files of one run and keeps the clock of its phases."""
+
+    def __init__(self, run_dir: Path, steps: int) -> None:
+        self._events = (run_dir / "events.jsonl").open("a", encoding="utf-8")
+        self._metrics = (run_dir / "metrics.jsonl").open("a", encoding="utf-8")
+        self._steps = steps
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Append one event, stamped with the time in seconds since the epoch."""
+        _append(self._events, {"time": time.time(), "kind": kind, **fields})
+
+    def enter(self, phase: str, step: int = 0, detail: str = "") -> None:
+        """Say which phase the run is in from now on."""
+        self.event("phase", phase=phase, step=step, steps=self._steps, detail=detail)
+
+    @contextmanager
+    def phase(self, name: str, step: int, timings: dict[str, float], key: str | None = None) -> Iterator[None]:
+        """Announce a phase and add the seconds it took to ``timings["<key or name>/seconds"]``."""
+        self.enter(name, step)
+        with clock(timings, key or name):
+            yield
+
+    def metrics(self, row: dict[str, float]) -> None:
+        """Append the metrics of one step."""
+        _append(self._metrics, row)
+
+    def close(self) -> None:
+        """Close both files."""
+        self._events.close()
+        self._metrics.close()
+
+
+@contextmanager
+def clock(timings: dict[str, float], key: str) -> Iterator[None]:
+    """Add the seconds spent inside to ``timings["<key>/seconds"]``."""
+    start = time.perf_counter()
+    yield
+    name = f"{key}/seconds"
+    timings[name] = timings.get(name, 0.0) + time.perf_counter() - start
+
+
+def _append(file: Any, row: dict[str, Any]) -> None:
+    file.write(json.dumps(row) + "\n")
+    file.flush()

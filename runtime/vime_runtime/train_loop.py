@@ -1,0 +1,153 @@
+"""The whole algorithm on one page: colocated GRPO, trainer and engine taking turns on the same devices."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import fmean, pstdev
+from typing import Protocol
+
+from vime_runtime.batch import RolloutBatch
+from vime_runtime.config import Config
+from vime_runtime.data import Problem
+from vime_runtime.journal import Journal, clock
+from vime_runtime.memory.region import Residency
+from vime_runtime.rollout.engine import Response
+from vime_runtime.sync.buckets import BucketMessage
+
+Reward = Callable[[str, str], float]
+
+
+class TrainSide(Protocol):
+    """All trainer ranks as one."""
+
+    def resume(self) -> None: ...
+    def pause(self) -> None: ...
+    def step(self, batch: RolloutBatch) -> dict[str, float]: ...
+    def next_bucket(self) -> BucketMessage | None: ...
+    def residency(self) -> Residency: ...
+
+
+class RolloutSide(Protocol):
+    """All engines as one."""
+
+    def generate(self, prompts: list[list[int]], samples: int, seed: int) -> list[list[Response]]: ...
+    def sleep(self) -> None: ...
+    def wake(self, tag: str) -> None: ...
+    def begin_update(self) -> None: ...
+    def update(self, bucket: BucketMessage) -> None: ...
+    def end_update(self) -> None: ...
+    def residency(self) -> Residency: ...
+
+
+class ProblemStream(Protocol):
+    """The data: which problems belong to a step, and how tokens read as text."""
+
+    def batch(self, step: int) -> list[Problem]: ...
+    def decode(self, token_ids: list[int]) -> str: ...
+
+
+Sync = Callable[[TrainSide, RolloutSide], int]
+
+
+def sync_weights(trainer: TrainSide, engine: RolloutSide) -> int:
+    """Carry every weight from trainer to engine, bucket by bucket. Returns the bytes carried."""
+    carried = 0
+    engine.begin_update()
+    while (bucket := trainer.next_bucket()) is not None:
+        engine.update(bucket)
+        carried += bucket.payload_bytes
+    engine.end_update()
+    return carried
+
+
+def train_loop(
+    config: Config,
+    trainer: TrainSide,
+    engine: RolloutSide,
+    problems: ProblemStream,
+    reward: Reward,
+    journal: Journal,
+    peak_bytes: Callable[[], int],
+    sync: Sync = sync_weights,
+) -> None:
+    """Run ``config.steps`` steps. On entry the engine is awake and the trainer paused; on return likewise."""
+    for step in range(1, config.steps + 1):
+        row: dict[str, float] = {"step": step}
+        began = time.perf_counter()
+
+        with journal.phase("rollout", step, row):
+            asked = problems.batch(step)
+            answers = engine.generate(
+                [problem.prompt_ids for problem in asked],
+                samples=config.recipe.algorithm.samples_per_prompt,
+                seed=config.recipe.algorithm.seed + step,
+            )
+            batch = score(asked, answers, problems, reward, journal, step)
+        row["memory/train_paused_bytes"] = trainer.residency().resident
+        row["memory/rollout_active_bytes"] = engine.residency().resident
+
+        with clock(row, "sleep"):
+            engine.sleep()
+        with clock(row, "wake"):
+            trainer.resume()
+        with journal.phase("train", step, row):
+            row |= trainer.step(batch)
+        row["memory/train_active_bytes"] = trainer.residency().resident
+        row["memory/rollout_paused_bytes"] = engine.residency().resident
+        row["memory/peak_bytes"] = peak_bytes()
+
+        with clock(row, "wake"):
+            engine.wake("weights")
+        with journal.phase("sync", step, row):
+            row["sync/bytes"] = sync(trainer, engine)
+        with clock(row, "sleep"):
+            trainer.pause()
+        with clock(row, "wake"):
+            engine.wake("kv_cache")
+
+        row |= batch_metrics(batch)
+        row["step/seconds"] = time.perf_counter() - began
+        journal.metrics(row)
+
+
+def score(
+    asked: list[Problem],
+    answers: list[list[Response]],
+    problems: ProblemStream,
+    reward: Reward,
+    journal: Journal,
+    step: int,
+) -> RolloutBatch:
+    """Reward every response and lay the step out as one batch; a group is the responses to one prompt."""
+    batch = RolloutBatch.empty()
+    for group, (problem, responses) in enumerate(zip(asked, answers, strict=True)):
+        texts = [problems.decode(response.token_ids) for response in responses]
+        for response, text in zip(responses, texts, strict=True):
+            batch.append(
+                prompt=problem.prompt_ids,
+                response=response.token_ids,
+                logprobs=response.logprobs,
+                reward=reward(text, problem.label),
+                group=group,
+            )
+        journal.event(
+            "sample",
+            step=step,
+            prompt=problem.prompt,
+            response=texts[0],
+            label=problem.label,
+            reward=batch.rewards[-len(responses)],
+        )
+    return batch
+
+
+def batch_metrics(batch: RolloutBatch) -> dict[str, float]:
+    """Metrics of what was sampled: mean and spread of the reward, mean response length in tokens."""
+    lengths = [len(response) for response in batch.responses]
+    return {
+        "reward/mean": fmean(batch.rewards),
+        "reward/std": pstdev(batch.rewards),
+        "response/length": fmean(lengths),
+        "rollout/tokens": sum(lengths),
+    }
