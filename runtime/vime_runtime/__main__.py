@@ -93,7 +93,8 @@ def _tree_resident_bytes() -> int:
     """Proportional resident bytes of this process and all its descendants, from the kernel's smaps_rollup."""
     import psutil
 
-    return sum(_pss(process.pid) for process in [psutil.Process(), *psutil.Process().children(recursive=True)])
+    own = psutil.Process()
+    return sum(_pss(process.pid) for process in [own, *own.children(recursive=True)])
 
 
 def _pss(pid: int) -> int:

@@ -31,10 +31,10 @@ class Journal:
         self.event("phase", phase=phase, step=step, steps=self._steps, detail=detail)
 
     @contextmanager
-    def phase(self, name: str, step: int, timings: dict[str, float], key: str | None = None) -> Iterator[None]:
-        """Announce a phase and add the seconds it took to ``timings["<key or name>/seconds"]``."""
+    def phase(self, name: str, step: int, timings: dict[str, float]) -> Iterator[None]:
+        """Announce a phase and add the seconds it took to ``timings["<name>/seconds"]``."""
         self.enter(name, step)
-        with clock(timings, key or name):
+        with clock(timings, name):
             yield
 
     def metrics(self, row: dict[str, float]) -> None:

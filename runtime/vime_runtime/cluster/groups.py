@@ -121,6 +121,6 @@ def _actor(
         "num_cpus": SHARE,
         "resources": {DEVICE: SHARE},
         "runtime_env": {"env_vars": document["environment"][role]},
-        "scheduling_strategy": PlacementGroupSchedulingStrategy(placement, placement_group_bundle_index=bundle),
+        "scheduling_strategy": PlacementGroupSchedulingStrategy(placement, bundle),
     }
     return ray.remote(kind).options(**options).remote(document, *args)

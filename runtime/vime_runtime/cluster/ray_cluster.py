@@ -6,6 +6,8 @@ same device sit in the same bundle, each taking part of it.
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,6 +29,8 @@ def private_cluster(config: Config) -> Iterator[PlacementGroup]:
     Yields:
         a placement group with one bundle of one device for each device of the run.
     """
+    # A token of this run's own: nobody else can join, and none is written to the user's home.
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     devices = config.recipe.cluster.nodes * config.recipe.cluster.devices_per_node
     ray.init(
         address="local",  # never somebody else's cluster, whatever RAY_ADDRESS says

@@ -1,0 +1,53 @@
+# The two commands of a newcomer are `make run` and `make test`. Everything is made in this folder.
+
+PYTHON ?= python3.11
+STACK := cpu-0.32
+RECIPE ?= qwen3-tiny-tp2
+LOCK := vimectl/stack/locks/$(STACK).txt
+BIN := .venv/bin
+
+.PHONY: run test test-fast lint lock bench clean
+.DELETE_ON_ERROR:
+
+run: .venv/ready
+	$(BIN)/vimectl run recipe $(RECIPE) --yes
+
+# Everything: lint, types, the suite, the tool on every Python here, and recipes run for real.
+test: lint
+	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m tox run --skip-missing-interpreters=true
+	$(BIN)/python -m pytest -q -m slow
+
+# The everyday suite.
+test-fast: .venv/dev
+	$(BIN)/python -m pytest -q -m "not slow"
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/dev
+	$(BIN)/python -m benchmarks
+
+lock: .venv/dev
+	$(BIN)/python scripts/lock.py
+
+clean:
+	rm -rf .venv .bootstrap build dist .tox .pytest_cache .mypy_cache .ruff_cache
+
+# A small environment that holds only the tool, to make the real one with.
+.bootstrap/ready: requirements/tool.txt
+	@command -v $(PYTHON) >/dev/null || { echo "vimectl needs Python 3.11: install it, or name it with make PYTHON=/path/to/python3.11"; exit 3; }
+	$(PYTHON) -m venv --clear .bootstrap
+	.bootstrap/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r $<
+	touch $@
+
+.venv/ready: .bootstrap/ready $(LOCK) pyproject.toml
+	PYTHONPATH=. .bootstrap/bin/python -m vimectl env create .venv --stack $(STACK)
+	$(BIN)/vimectl patch apply --stack $(STACK)
+	touch $@
+
+.venv/dev: .venv/ready requirements/dev.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
+	touch $@

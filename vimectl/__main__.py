@@ -1,0 +1,5 @@
+"""``python -m vimectl``."""
+
+from vimectl.cli import main
+
+main()
