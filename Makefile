@@ -5,6 +5,8 @@ STACK := cpu-0.32
 RECIPE ?= qwen3-tiny-tp2
 LOCK := vimectl/stack/locks/$(STACK).txt
 BIN := .venv/bin
+# pyenv's interpreters are not on PATH under their own names.
+PYENV := $(wildcard $(addsuffix /versions/3.1[0-3].*/bin/python,$(shell pyenv root 2>/dev/null)))
 
 .PHONY: run test test-fast lint lock bench clean
 .DELETE_ON_ERROR:
@@ -15,7 +17,7 @@ run: .venv/ready
 # Everything: lint, types, the suite, the tool on every Python here, and recipes run for real.
 test: lint
 	$(BIN)/python -m pytest -q -m "not slow"
-	$(BIN)/python -m tox run --skip-missing-interpreters=true
+	$(BIN)/python -m tox run $(if $(PYENV),--discover $(PYENV))
 	$(BIN)/python -m pytest -q -m slow
 
 # The everyday suite.
@@ -34,7 +36,7 @@ lock: .venv/dev
 	$(BIN)/python scripts/lock.py
 
 clean:
-	rm -rf .venv .bootstrap build dist .tox .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .bootstrap .tox build dist .pytest_cache .mypy_cache .ruff_cache
 
 # A small environment that holds only the tool, to make the real one with.
 .bootstrap/ready: requirements/tool.txt
