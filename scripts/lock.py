@@ -1,0 +1,97 @@
+"""Regenerate the locks: every package pinned, every file of that version hashed.
+
+    python scripts/lock.py [--upgrade] [--find-links DIR_OR_URL]
+
+Writes vimectl/stack/locks/<stack>.txt for each stack that has a lock, requirements/tool.txt (what
+vimectl itself imports, Python 3.10 and later) and requirements/dev.txt (what its tests need as well).
+Without --upgrade the pins that are there stay. Needs uv (`pip install uv`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from vimectl import stack as stacks  # noqa: E402
+from vimectl.stack.schema import Stack  # noqa: E402
+from vimectl.toml import read_toml  # noqa: E402
+
+PROJECT = read_toml(ROOT / "pyproject.toml")
+TOOL = PROJECT["project"]["dependencies"]
+# pip installs the lock and hatchling builds the editable install; both are part of what is pinned.
+BUILD = [*PROJECT["build-system"]["requires"], "editables", "pip"]
+DEV = ["hypothesis", "mypy", "pytest", "ruff", "uv"]
+TARGET = {"x86_64": "x86_64-manylinux_2_28", "aarch64": "aarch64-manylinux_2_28"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--upgrade", action="store_true", help="take the newest versions")
+    parser.add_argument("--find-links", default=None, help="where torch is found, instead of its own index")
+    options = parser.parse_args()
+    locks = []
+    for name in stacks.names():
+        if lock := stacks.lock_path(name):
+            lock_stack(stacks.load(name), lock, options)
+            locks.append(lock)
+    universal = ["--universal", "--python-version", "3.10"]
+    compile_lock([*TOOL, *BUILD], ROOT / "requirements" / "tool.txt", universal, options.upgrade)
+    compile_lock([*TOOL, *BUILD, *DEV], ROOT / "requirements" / "dev.txt", universal, options.upgrade)
+
+
+def lock_stack(stack: Stack, lock: Path, options: argparse.Namespace) -> None:
+    """Resolve one stack for its first machine; what it must not contain is overridden away."""
+    pins = [f"{stack.distributions(name)[0]}=={version}" for name, version in stack.packages.items()]
+    overrides = [f"{name}=={stack.packages[name]}" for name in stack.origin]
+    overrides += [f"{name}; sys_platform == 'never'" for name in stack.unwanted]
+    links = [options.find_links] if options.find_links else []
+    # An index page of one package serves as a flat list of links, so that nothing else comes from there.
+    links += [] if links else [f"{origin.index}/{name}/" for name, origin in stack.origin.items()]
+    arguments = [f"--find-links={link}" for link in links]
+    arguments += ["--python-version", stack.stack.python.split(",")[0].removeprefix(">=")]
+    arguments += ["--python-platform", TARGET[stack.stack.machines[0]]]
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write("\n".join(overrides))
+        file.flush()
+        compile_lock([*pins, *TOOL, *BUILD], lock, [*arguments, f"--override={file.name}"], options.upgrade)
+    for name, origin in stack.origin.items():
+        check_digests(name, [file.sha256 for file in origin.files], lock)
+
+
+def compile_lock(requirements: list[str], lock: Path, arguments: list[str], upgrade: bool) -> None:
+    """Let uv resolve ``requirements`` into ``lock``."""
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "uv", "pip", "compile", "-", "--quiet", "--generate-hashes"),
+            *("--no-annotate", "--custom-compile-command", "python scripts/lock.py"),
+            *(["--upgrade"] if upgrade else []),
+            *arguments,
+            f"--output-file={lock}",
+        ],
+        input="\n".join(requirements),
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+
+
+def check_digests(name: str, listed: list[str], lock: Path) -> None:
+    """Stop when the lock takes a file of a package with an origin that the stack does not list."""
+    from vimectl.stack.lock import read_lock
+
+    pin = read_lock(lock)[name]
+    if set(pin.hashes) != set(listed):
+        sys.exit(
+            f"{lock.name}: {name} has digests {sorted(pin.hashes)}, the stack lists {sorted(listed)}; "
+            "list the files that may be installed in the stack"
+        )
+
+
+if __name__ == "__main__":
+    main()

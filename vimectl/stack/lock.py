@@ -1,0 +1,54 @@
+"""Read a lock: requirements format, one exact version and the digests of its files for each package."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from vimectl.errors import BadInput
+
+_HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+
+
+@dataclass(frozen=True)
+class Pin:
+    """One package of a lock. ``text`` is its requirement as pip reads it, hashes included."""
+
+    name: str
+    version: str
+    hashes: frozenset[str]
+    text: str
+
+
+def read_lock(path: Path) -> dict[str, Pin]:
+    """Return the pins of a lock by canonical name. Raises BadInput on a pin that is not exact and hashed."""
+    pins: dict[str, Pin] = {}
+    joined = path.read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in joined.splitlines():
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        pin = _pin(line, path)
+        pins[pin.name] = pin
+    return pins
+
+
+def lock_digest(path: Path) -> str:
+    """Return the SHA-256 of a lock file: the identity of what it installs."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _pin(line: str, path: Path) -> Pin:
+    hashes = frozenset(_HASH.findall(line))
+    try:
+        requirement = Requirement(line.split("--hash", 1)[0].strip())
+    except InvalidRequirement as e:
+        raise BadInput(f"{path}: not a requirement: {line.strip()!r}: {e}") from e
+    exact = [s for s in requirement.specifier if s.operator == "=="]
+    if len(exact) != 1 or not hashes:
+        raise BadInput(f"{path}: {requirement.name} is not pinned to one version with hashes")
+    return Pin(canonicalize_name(requirement.name), exact[0].version, hashes, line)
