@@ -1,0 +1,69 @@
+"""``python -m vime_runtime.prepare KIND OUT_DIR SETTINGS_JSON``: make a checkpoint and its problems.
+
+Progress is one JSON object a line on stdout. Exit codes: 0 made; 2 the kind or the settings are bad.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from vime_runtime.errors import InputError
+from vime_runtime.prepare import larger_number
+
+# A kind is a module with a dataclass ``Settings`` and ``make(out_dir, settings, report)``.
+KINDS = {"larger-number": larger_number}
+
+
+def main(argv: list[str]) -> int:
+    """Make what the command line asks for and return the exit code."""
+    kind, out_dir, settings_json = argv[1:]
+    try:
+        prepare(kind, Path(out_dir), json.loads(settings_json))
+    except InputError as e:
+        _emit("error", error={"kind": "bad-input", "message": e.message, "hint": e.hint})
+        return 2
+    return 0
+
+
+def prepare(kind: str, out_dir: Path, table: dict[str, Any]) -> None:
+    """Make ``kind`` in ``out_dir``.
+
+    Raises:
+        InputError: an unknown kind or setting, or settings that lead nowhere.
+    """
+    if kind not in KINDS:
+        raise InputError(f"unknown kind {kind!r} in [prepare]", f"known: {', '.join(KINDS)}")
+    module = KINDS[kind]
+    settings = _settings(module.Settings, table)
+    out_dir.mkdir(parents=True, exist_ok=True)
+
+    def report(step: int, detail: str) -> None:
+        _emit("phase", phase="prepare", step=step, steps=settings.max_steps, detail=detail)
+
+    module.make(out_dir, settings, report)
+
+
+def _settings(schema: type[Any], table: dict[str, Any]) -> Any:
+    """Check a table against a dataclass of plain values with defaults."""
+    defaults = dataclasses.asdict(schema())
+    for key, value in table.items():
+        if key not in defaults:
+            raise InputError(f"unknown key {key!r} in [prepare.settings]", f"known: {', '.join(defaults)}")
+        if type(value) is not type(defaults[key]):
+            raise InputError(
+                f"prepare.settings.{key}: expected {type(defaults[key]).__name__}, found {value!r}"
+            )
+    return schema(**table)
+
+
+def _emit(kind: str, **fields: Any) -> None:
+    print(json.dumps({"time": time.time(), "kind": kind, **fields}), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
