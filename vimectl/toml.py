@@ -34,6 +34,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise BadInput(f"{path}: cannot be read: {e}") from e
 
 
+def parse_value(text: str) -> Any:
+    """Read one TOML value, as it would stand after ``key =``. Raises ValueError when it is none."""
+    return tomllib.loads(f"value = {text}")["value"]
+
+
 def validate(model: type[Model], data: dict[str, Any], where: str) -> Model:
     """Check ``data`` against ``model``. Raises BadInput that lists every wrong key, ``where`` first."""
     try:

@@ -12,14 +12,16 @@ Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Dtype = Literal["bfloat16", "float32"]
+Mode = Literal["smoke", "test", "long"]
 
 
 class RecipeTable(Strict):
-    """``[recipe]``: what it is called, the stack it needs, what it is for."""
+    """``[recipe]``: its name, the stack it needs, what it is for, and its usual length."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
     stack: str
     description: str
+    default_mode: Mode = "test"
 
 
 class ClusterTable(Strict):
@@ -30,6 +32,11 @@ class ClusterTable(Strict):
     devices_per_node: Positive
     colocate: bool = True
 
+    @property
+    def devices(self) -> int:
+        """All devices of the run."""
+        return self.nodes * self.devices_per_node
+
 
 class PrepareTable(Strict):
     """``[prepare]``: a checkpoint and data that are made once, cached, and then used like anybody's.
@@ -38,7 +45,7 @@ class PrepareTable(Strict):
     """
 
     kind: str
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
 
 
 class ModelTable(Strict):
@@ -96,7 +103,7 @@ class AlgorithmTable(Strict):
 
 
 class OptimizerTable(Strict):
-    """``[optimizer]``: AdamW and its schedule; ``warmup_steps`` are linear, then ``decay`` until the last step."""
+    """``[optimizer]``: AdamW. Schedule: ``warmup_steps`` linear, then ``decay`` until the last step."""
 
     lr: Annotated[float, Field(gt=0)]
     beta1: Fraction = 0.9
@@ -138,6 +145,10 @@ class ModesTable(Strict):
     test: ModeTable
     long: ModeTable
 
+    def steps(self, mode: str) -> int:
+        """How many steps a run of this length has."""
+        return {"smoke": self.smoke, "test": self.test, "long": self.long}[mode].steps
+
 
 class Recipe(Strict):
     """A whole recipe file."""
@@ -153,6 +164,5 @@ class Recipe(Strict):
     optimizer: OptimizerTable
     sync: SyncTable = SyncTable()
     memory: MemoryTable
-    env: dict[str, str] = {}
+    env: dict[str, str] = Field(default_factory=dict)
     modes: ModesTable
-    default_mode: Literal["smoke", "test", "long"] = "test"

@@ -1,0 +1,90 @@
+"""`vimectl recipe`: the recipes that ship, and a person's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vimectl.console import JsonOption, emit_json, out, table
+
+app = typer.Typer(no_args_is_help=True, help="Look at, copy and check recipes.")
+
+
+@app.command("list")
+def list_recipes(as_json: JsonOption = False) -> None:
+    """List the recipes that ship with vimectl."""
+    from vimectl.recipe.find import shipped
+    from vimectl.recipe.resolve import load
+
+    recipes = {name: load(path) for name, path in shipped().items()}
+    if as_json:
+        emit_json(
+            "recipe.list",
+            True,
+            recipes=[{**r.recipe.model_dump(), "device": r.cluster.device} for r in recipes.values()],
+        )
+        return
+    table(
+        "",
+        ["recipe", "stack", "devices", "what it is"],
+        [
+            [name, r.recipe.stack, f"{r.cluster.devices} {r.cluster.device}", r.recipe.description]
+            for name, r in recipes.items()
+        ],
+    )
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A recipe's name or path.")], as_json: JsonOption = False
+) -> None:
+    """Print a recipe."""
+    from vimectl.recipe.find import find
+    from vimectl.recipe.resolve import load
+
+    path = find(name)
+    recipe = load(path)
+    if as_json:
+        emit_json("recipe.show", True, path=path, recipe=recipe.model_dump(mode="json"))
+        return
+    out.print(path.read_text(encoding="utf-8"), markup=False, end="")
+
+
+@app.command()
+def validate(
+    path: Annotated[str, typer.Argument(help="A recipe's path or name.")], as_json: JsonOption = False
+) -> None:
+    """Check a recipe against the schema, every key of it."""
+    from vimectl.recipe.find import find
+    from vimectl.recipe.resolve import load
+
+    found = find(path)
+    recipe = load(found)
+    if as_json:
+        emit_json("recipe.validate", True, path=found, name=recipe.recipe.name)
+        return
+    out.print(f"{found}: a valid recipe, {recipe.recipe.name}")
+
+
+@app.command()
+def copy(
+    name: Annotated[str, typer.Argument(help="A recipe's name or path.")],
+    directory: Annotated[Path, typer.Argument(help="Where the copy goes.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a recipe into a directory, to be changed there."""
+    from vimectl.errors import BadInput
+    from vimectl.recipe.find import find
+
+    source = find(name)
+    target = directory / source.name
+    if target.exists():
+        raise BadInput(f"{target} exists already", "remove it, or copy into another directory")
+    directory.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(source.read_bytes())
+    if as_json:
+        emit_json("recipe.copy", True, path=target)
+        return
+    out.print(f"{target}\nchange it, then: vimectl run recipe {target}")

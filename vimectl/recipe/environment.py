@@ -1,0 +1,122 @@
+"""Which environment each process of a run gets: one function from (recipe, device, role).
+
+The doctor, the dry run and the launch all call it. What is set and why is data:
+``environment.toml`` beside this module.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, get_args
+
+from pydantic import Field
+
+from vimectl.host import Host
+from vimectl.recipe.schema import Recipe
+from vimectl.toml import Strict, load
+
+Role = Literal["driver", "train", "rollout"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+# Where CANN is when nobody sourced its set_env.sh.
+CANN_HOME = "/usr/local/Ascend/ascend-toolkit/latest"
+
+
+class Variable(Strict):
+    """One entry of ``environment.toml``."""
+
+    name: str
+    value: str
+    reason: str
+    device: list[Literal["cpu", "npu", "cuda"]] | None = None
+    colocate: bool | None = None
+    one_node: bool | None = None
+    roles: list[Role] = Field(default_factory=lambda: list(ROLES))
+
+    def holds(self, recipe: Recipe, role: Role) -> bool:
+        """Whether a process of this role gets the variable in this recipe."""
+        cluster = recipe.cluster
+        return (
+            role in self.roles
+            and (self.device is None or cluster.device in self.device)
+            and (self.colocate is None or cluster.colocate == self.colocate)
+            and (self.one_node is None or (cluster.nodes == 1) == self.one_node)
+        )
+
+
+class VariableFile(Strict):
+    """The whole of ``environment.toml``."""
+
+    variable: list[Variable]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A variable's value in one process, and the reason for it."""
+
+    value: str
+    reason: str
+
+
+def environment(recipe: Recipe, role: Role, host: Host, scratch_dir: Path) -> dict[str, Setting]:
+    """Decide the variables of one process; all others it inherits. ``[env]`` of the recipe wins.
+
+    Args:
+        scratch_dir: the run's private temporary folder.
+    """
+    computed = _computed(recipe, host, scratch_dir)
+    settings = {
+        variable.name: Setting(variable.value.format_map(computed), variable.reason)
+        for variable in _variables()
+        if variable.holds(recipe, role)
+    }
+    return settings | {name: Setting(value, "[env] of the recipe") for name, value in recipe.env.items()}
+
+
+def core_groups(cores: list[int], groups: int) -> list[list[int]]:
+    """Share cores out among ranks: neighbours stay together, and with too few of them ranks share one.
+
+    >>> core_groups([0, 1, 2, 3, 4], 2)
+    [[0, 1], [2, 3, 4]]
+    >>> core_groups([0], 2)
+    [[0], [0]]
+    """
+    if len(cores) < groups:
+        return [[cores[rank % len(cores)]] for rank in range(groups)]
+    return [cores[rank * len(cores) // groups : (rank + 1) * len(cores) // groups] for rank in range(groups)]
+
+
+@lru_cache(maxsize=1)
+def _variables() -> tuple[Variable, ...]:
+    return tuple(load(VariableFile, Path(__file__).with_name("environment.toml")).variable)
+
+
+def _computed(recipe: Recipe, host: Host, scratch_dir: Path) -> dict[str, str]:
+    cores = sorted(os.sched_getaffinity(0))
+    train = core_groups(cores, recipe.cluster.devices_per_node)
+    rollout = core_groups(cores, recipe.rollout.tensor_parallel)
+    return {
+        "scratch_dir": str(scratch_dir),
+        "no_proxy": _no_proxy(host),
+        "train_threads": str(min(len(group) for group in train)),
+        "rollout_threads": str(min(len(group) for group in rollout)),
+        "rollout_cores": "|".join(",".join(map(str, group)) for group in rollout),
+        "cann_pythonpath": _cann_pythonpath(host),
+    }
+
+
+def _no_proxy(host: Host) -> str:
+    given = host.environment.get("no_proxy") or host.environment.get("NO_PROXY", "")
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    return ",".join(dict.fromkeys([*names, "localhost", "127.0.0.1", "::1"]))
+
+
+def _cann_pythonpath(host: Host) -> str:
+    """What CANN's set_env.sh puts on PYTHONPATH, and then what was there."""
+    home = host.environment.get("ASCEND_TOOLKIT_HOME", CANN_HOME)
+    paths = [f"{home}/python/site-packages", f"{home}/opp/built-in/op_impl/ai_core/tbe"]
+    given = [path for path in host.environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+    return os.pathsep.join(dict.fromkeys([*paths, *given]))

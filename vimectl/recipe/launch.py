@@ -1,0 +1,136 @@
+"""Execute a plan: prepare what is missing, start the runtime, follow it, write down how it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from vimectl import __version__
+from vimectl.recipe import plan as planning
+from vimectl.recipe import prepared
+from vimectl.recipe.journal import Journal
+from vimectl.recipe.plan import Plan
+from vimectl.recipe.progress import Progress
+from vimectl.recipe.supervise import Outcome, supervise
+
+# reward_first and reward_last are means over this many steps at either end.
+REWARD_WINDOW = 5
+
+INTERRUPTED = 130
+LOG_TAIL_LINES = 15
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a run came to: the exit code for the shell, the summary, and what to show when it failed."""
+
+    exit_code: int
+    summary: dict[str, Any]
+    evidence: str = ""
+
+
+def launch(plan: Plan, doctor: list[dict[str, Any]], progress: Progress) -> Ended:
+    """Carry out a plan. What stays is the run directory and what was prepared.
+
+    Raises:
+        BadInput, CheckFailed: the preparation failed, or its settings are wrong; there is no run directory.
+        KeyboardInterrupt: interrupted before the runtime was started.
+    """
+    with _scratch(plan.scratch_dir):
+        environment = os.environ | plan.environment["driver"]
+        if prepare := prepared.needed(plan.resolved.recipe):
+            prepared.make(prepare, environment, progress)
+        planning.write(plan, doctor)
+        return _run(plan, environment, progress)
+
+
+def _run(plan: Plan, environment: dict[str, str], progress: Progress) -> Ended:
+    """Run the runtime until it ends or is interrupted; ``launcher.json`` before, ``summary.json`` after."""
+    _write(plan.run_dir / "launcher.json", _launcher())
+    log = plan.run_dir / "logs" / "runtime.log"
+    journal = Journal(plan.run_dir)
+
+    def look() -> None:
+        if journal.read():
+            progress.update(journal)
+
+    outcome = supervise(plan.command, environment, stdout=log, stderr=log, look=look)
+    exit_code, reason, hint = verdict(outcome, journal)
+    summary = summarise(plan, journal, outcome, exit_code, reason)
+    _write(plan.run_dir / "summary.json", summary)
+    return Ended(exit_code, summary, hint if exit_code in (0, INTERRUPTED) else hint or tail(log))
+
+
+def verdict(outcome: Outcome, journal: Journal) -> tuple[int, str, str]:
+    """The exit code for the shell, the reason in words, and the mend if the runtime gave one."""
+    if outcome.signal is not None:
+        return INTERRUPTED, "interrupted", ""
+    if outcome.code == 0:
+        return 0, "finished", ""
+    if journal.error:
+        code = outcome.code if outcome.code in (1, 2, 3) else 1
+        return code, str(journal.error.get("message", "")), str(journal.error.get("hint", ""))
+    if outcome.code is not None and outcome.code < 0:
+        return 1, f"the runtime was killed by signal {-outcome.code}", ""
+    return 1, f"the runtime ended with exit code {outcome.code} and no word why", ""
+
+
+def summarise(plan: Plan, journal: Journal, outcome: Outcome, exit_code: int, reason: str) -> dict[str, Any]:
+    """The content of ``summary.json``."""
+    rewards = [row["reward/mean"] for row in journal.rows]
+    return {
+        "ok": exit_code == 0,
+        "steps": len(journal.rows),
+        "reason": reason,
+        "exit_code": exit_code,
+        "phase": journal.phase,
+        "recipe": plan.resolved.recipe.recipe.name,
+        "mode": plan.resolved.mode,
+        "steps_wanted": plan.resolved.steps,
+        "reward_first": fmean(rewards[:REWARD_WINDOW]) if rewards else None,
+        "reward_last": fmean(rewards[-REWARD_WINDOW:]) if rewards else None,
+        "seconds": round(outcome.seconds, 3),
+        "logprob_abs_diff_mean_worst": max(
+            (row["logprob/abs_diff_mean"] for row in journal.rows), default=None
+        ),
+        "peak_memory_bytes": max([outcome.peak_bytes, *(row["memory/peak_bytes"] for row in journal.rows)]),
+        "unkillable": outcome.unkillable,
+    }
+
+
+def tail(log: Path, lines: int = LOG_TAIL_LINES) -> str:
+    """The last lines of a log, and where the rest is."""
+    text = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join([*text[-lines:], f"the whole log: {log}"])
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[None]:
+    folder.mkdir(mode=0o700)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _launcher() -> dict[str, Any]:
+    return {
+        "pid": os.getpid(),
+        "started": time.time(),
+        "argv": sys.argv,
+        "version": __version__,
+        "host": os.uname().nodename,
+    }
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

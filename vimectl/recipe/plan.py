@@ -1,0 +1,115 @@
+"""What a run will be, before anything is started: ``--dry-run`` prints it and the launch executes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vimectl.errors import BadInput
+from vimectl.host import Host
+from vimectl.recipe.environment import ROLES, Role, Setting, environment
+from vimectl.recipe.resolve import Resolved
+
+# An AF_UNIX path has 107 bytes (unix(7)), and Ray puts about 70 below its folder:
+# ray/session_<date>_<time>_<microseconds>_<pid>/sockets/plasma_store.
+LONGEST_SCRATCH_DIR = 36
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run: the recipe, its folders and the environment of every process. Making it changes nothing."""
+
+    resolved: Resolved
+    run_dir: Path
+    scratch_dir: Path
+    settings: dict[Role, dict[str, Setting]]
+
+    @property
+    def command(self) -> list[str]:
+        """What is started: the runtime, with one file."""
+        return [sys.executable, "-m", "vime_runtime", str(self.run_dir / "resolved.json")]
+
+    @property
+    def environment(self) -> dict[Role, dict[str, str]]:
+        """The values alone, by role."""
+        return {
+            role: {name: setting.value for name, setting in settings.items()}
+            for role, settings in self.settings.items()
+        }
+
+    def document(self) -> dict[str, Any]:
+        """The content of ``resolved.json``, all that crosses to the runtime."""
+        return {
+            "schema": "vimectl.run/1",
+            "recipe": self.resolved.recipe.model_dump(mode="json"),
+            "overrides": list(self.resolved.assignments),
+            "mode": self.resolved.mode,
+            "steps": self.resolved.steps,
+            "run_dir": str(self.run_dir),
+            "scratch_dir": str(self.scratch_dir),
+            "launcher_pid": os.getpid(),
+            "environment": self.environment,
+        }
+
+    def placement(self) -> list[dict[str, int]]:
+        """One entry a device: its node, the trainer rank and replica, the engine and its rank."""
+        cluster, train, rollout = (
+            self.resolved.recipe.cluster,
+            self.resolved.recipe.train,
+            self.resolved.recipe.rollout,
+        )
+        return [
+            {
+                "node": device // cluster.devices_per_node,
+                "device": device % cluster.devices_per_node,
+                "train_rank": device,
+                "train_replica": device // train.tensor_parallel,
+                "engine": device // rollout.tensor_parallel,
+                "engine_rank": device % rollout.tensor_parallel,
+            }
+            for device in range(cluster.devices)
+        ]
+
+
+def make(resolved: Resolved, host: Host, run_dir: Path | None = None) -> Plan:
+    """Decide folders and environments of a run.
+
+    Raises:
+        BadInput: the run directory holds something already.
+    """
+    name = f"{resolved.recipe.recipe.name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    run_dir = (run_dir or Path("runs") / name).absolute()
+    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        raise BadInput(f"the run directory {run_dir} is not empty", "name another with --run-dir")
+    scratch_dir = _scratch_dir()
+    settings = {role: environment(resolved.recipe, role, host, scratch_dir) for role in ROLES}
+    return Plan(resolved, run_dir, scratch_dir, settings)
+
+
+def write(plan: Plan, doctor: list[dict[str, Any]]) -> None:
+    """Create the run directory with the files that say what was asked for and on what."""
+    for folder in (plan.run_dir / "logs", plan.run_dir / "checkpoints"):
+        folder.mkdir(parents=True)
+    (plan.run_dir / "recipe.toml").write_bytes(plan.resolved.source.read_bytes())
+    reasons = {role: {n: asdict(s) for n, s in settings.items()} for role, settings in plan.settings.items()}
+    for name, document in (
+        ("resolved.json", plan.document()),
+        ("environment.json", reasons),
+        ("doctor.json", doctor),
+    ):
+        text = json.dumps(document, indent=2, default=str) + "\n"
+        (plan.run_dir / name).write_text(text, encoding="utf-8")
+
+
+def _scratch_dir() -> Path:
+    """A name nobody else has, short enough for the sockets below it."""
+    name = f"vime-{secrets.token_hex(4)}"
+    wanted = Path(tempfile.gettempdir()) / name
+    return wanted if len(str(wanted)) <= LONGEST_SCRATCH_DIR else Path("/tmp") / name

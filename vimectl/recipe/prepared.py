@@ -1,0 +1,90 @@
+"""What ``[prepare]`` makes: one folder in the user's cache per kind and settings, made once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import platformdirs
+import psutil
+
+from vimectl import __version__
+from vimectl.errors import BadInput, CheckFailed
+from vimectl.recipe.journal import Journal
+from vimectl.recipe.progress import Progress
+from vimectl.recipe.schema import PrepareTable, Recipe
+from vimectl.recipe.supervise import supervise
+
+
+def folder(prepare: PrepareTable) -> Path:
+    """The folder for these settings; another version of vimectl may make another thing of them."""
+    asked = json.dumps([__version__, prepare.kind, prepare.settings], sort_keys=True)
+    digest = hashlib.sha256(asked.encode()).hexdigest()[:12]
+    return Path(platformdirs.user_cache_dir("vimectl")) / "prepared" / f"{prepare.kind}-{digest}"
+
+
+def needed(recipe: Recipe) -> PrepareTable | None:
+    """The table when model or data come from it; somebody who brings both prepares nothing."""
+    if recipe.prepare is None:
+        return None
+    place = str(folder(recipe.prepare))
+    return recipe.prepare if place in recipe.model.path or place in recipe.data.path else None
+
+
+def make(prepare: PrepareTable, environment: Mapping[str, str], progress: Progress) -> None:
+    """Make the folder unless it is there already. It appears whole or not at all.
+
+    Raises:
+        BadInput: the kind or a setting is unknown or leads nowhere.
+        CheckFailed: the preparation broke off; its last words are in the message.
+        KeyboardInterrupt: it was interrupted.
+    """
+    target = folder(prepare)
+    if target.is_dir():
+        return
+    _remove_abandoned(target)
+    making = target.with_name(f".{target.name}.{os.getpid()}")
+    making.mkdir(parents=True)
+    try:
+        _make(prepare, making, environment, progress)
+        if not target.is_dir():  # another run may have made the same meanwhile
+            making.rename(target)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+
+
+def _make(prepare: PrepareTable, making: Path, environment: Mapping[str, str], progress: Progress) -> None:
+    command = [sys.executable, "-m", "vime_runtime.prepare", prepare.kind, str(making)]
+    journal, errors = Journal(making), making / "stderr.log"
+
+    def look() -> None:
+        if journal.read():
+            progress.update(journal)
+
+    outcome = supervise(
+        [*command, json.dumps(prepare.settings)],
+        environment,
+        stdout=making / "events.jsonl",
+        stderr=errors,
+        look=look,
+    )
+    if outcome.signal is not None:
+        raise KeyboardInterrupt
+    if outcome.code == 0:
+        return
+    if journal.error:
+        raise BadInput(journal.error["message"], journal.error["hint"])
+    last = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+    raise CheckFailed(f"preparing {prepare.kind} ended with exit code {outcome.code}: {''.join(last)}")
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove half-made folders whose maker was killed before it could."""
+    for making in target.parent.glob(f".{target.name}.*"):
+        if not psutil.pid_exists(int(making.name.rpartition(".")[2])):
+            shutil.rmtree(making, ignore_errors=True)
