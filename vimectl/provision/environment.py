@@ -1,0 +1,226 @@
+"""Create, resume or update the environment of a stack."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vimectl.errors import BadInput, CheckFailed
+from vimectl.host import Host
+from vimectl.provision import origin, records, tool, wheels
+from vimectl.provision.interpreter import find_interpreter, make_venv
+from vimectl.provision.pip import DownloadCount, Pip
+from vimectl.provision.state import WORK_DIR, State, owned, read_state, wipe, write_state
+from vimectl.stack.catalog import load, lock_path, names
+from vimectl.stack.lock import Pin, lock_digest, read_lock
+from vimectl.stack.schema import Stack
+
+_POLL_SECONDS = 0.5
+_EXACT = ["--no-deps", "--require-hashes", "--only-binary=:all:"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a phase is: packages done of ``total``, bytes fetched so far."""
+
+    phase: str
+    done: int = 0
+    total: int = 0
+    bytes: int = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Created:
+    """What ``create`` found and did. ``installed`` counts the packages that this call installed."""
+
+    directory: Path
+    stack: str
+    python: Path
+    packages: int
+    installed: int
+    seconds: float
+
+
+Report = Callable[[Progress], None]
+
+
+def create(directory: Path, stack: Stack, lock: Path, report: Report) -> Created:
+    """Make ``directory`` a virtual environment that holds exactly the lock of a stack, and this vimectl.
+
+    A call that was interrupted is taken up where it was; a complete environment returns at once.
+
+    Raises:
+        BadInput: the directory is not ours, or holds another stack.
+        MachineLacks: no fitting interpreter, or a package that no source has.
+        CheckFailed: pip failed, a file has another digest than the lock's, or the result does not verify.
+    """
+    began = time.monotonic()
+    directory = directory.absolute()
+    waiting = Progress(f"waiting for another `vimectl env create` in {directory}")
+    with owned(directory, lambda: report(waiting)) as held:
+        build = _Build(directory, stack, lock, report, held)
+        installed = build.bring_up()
+    seconds = time.monotonic() - began
+    return Created(directory, stack.name, build.pip.python, len(build.pins), installed, seconds)
+
+
+def installable(name: str) -> tuple[Stack, Path]:
+    """Return a stack and its lock. Raises BadInput when the stack is unknown or has no lock."""
+    stack, lock = load(name), lock_path(name)
+    if lock is None:
+        known = ", ".join(n for n in names() if lock_path(n))
+        raise BadInput(f"the stack {name} has no lock to install from", f"stacks with a lock: {known}")
+    return stack, lock
+
+
+class _Build:
+    """One call of ``create``, the directory held."""
+
+    def __init__(self, directory: Path, stack: Stack, lock: Path, report: Report, held: int) -> None:
+        self.directory = directory
+        self.work = directory / WORK_DIR
+        self.stack = stack
+        self.pins = read_lock(lock)
+        self.digest = lock_digest(lock)
+        self.report = report
+        self.pip = Pip(directory / "bin" / "python", held, self.work)
+
+    def bring_up(self) -> int:
+        """Take the directory from the state it is in to complete; return how many packages that installed."""
+        state = read_state(self.directory)
+        if state and state.stack != self.stack.name:
+            raise BadInput(
+                f"{self.directory} holds the stack {state.stack}, not {self.stack.name}",
+                "name another directory, or remove this one first",
+            )
+        goal = State(self.stack.name, self.digest, "complete", self._versions(), tool.identity())
+        if state == goal and self.pip.python.exists() and not self._lacking(thorough=False):
+            return 0
+        state = self._interpreter(state)
+        installed = self._packages(thorough=state.phase != "complete", previous=state.packages)
+        self._tool()
+        write_state(self.directory, goal)
+        shutil.rmtree(self.work)
+        return installed
+
+    def _interpreter(self, state: State | None) -> State:
+        """Have an interpreter with the pinned pip; return the state to go on from."""
+        # An update that was cut off and is now asked for yet another lock starts over: files of a
+        # package that was half installed belong to nobody, so nothing could remove them.
+        usable = (
+            state
+            and self.pip.python.exists()
+            and (state.phase == "complete" or (state.phase == "packages" and state.lock == self.digest))
+        )
+        if state and usable:
+            write_state(self.directory, replace(state, phase="packages", lock=self.digest))
+            return state
+        interpreter = find_interpreter(self.stack.stack.python, Host())
+        fresh = State(self.stack.name, self.digest, "interpreter")
+        write_state(self.directory, fresh)
+        wipe(self.directory)
+        self.report(Progress(f"making a virtual environment with {interpreter}"))
+        make_venv(interpreter, self.directory)
+        self._pip(["install", *_EXACT, "--no-compile", "-r", self._requirements([self.pins["pip"]])])
+        fresh = replace(fresh, phase="packages")
+        write_state(self.directory, fresh)
+        return fresh
+
+    def _packages(self, thorough: bool, previous: dict[str, str]) -> int:
+        """Have every pin of the lock installed and verified; return how many had to be."""
+        self.report(Progress("reading what is installed"))
+        lacking = self._lacking(thorough)
+        self._fetch(lacking)
+        self._install(lacking)
+        site = self._site()
+        stale = (set(previous) - set(self.pins)) | set(self.stack.unwanted)
+        stale &= set(records.metadata_folders(site))
+        if stale:
+            self._pip(["uninstall", "--yes", *sorted(stale)])
+        broken = self._lacking(thorough=True)
+        if broken:
+            raise CheckFailed(
+                f"{', '.join(pin.name for pin in broken)}: what is installed does not agree with its RECORD",
+                "run the same command again",
+            )
+        for name, source in self.stack.origin.items():
+            origin.verify(name, source, site)
+        return len(lacking)
+
+    def _fetch(self, lacking: list[Pin]) -> None:
+        folder = self.work / "wheels"
+        wheels.salvage(lacking, self.pip.temporary, folder)
+        absent = wheels.missing(lacking, folder)
+        count = DownloadCount()
+        begun = len(lacking) - len(absent)
+
+        def on_line(line: str) -> None:
+            if count.feed(line):
+                done = min(begun + count.packages, len(lacking))
+                self.report(Progress("fetching", done, len(lacking), count.bytes, count.name))
+
+        for pin in absent:
+            if pin.name in self.stack.origin:
+                origin.download(self.pip, pin, self.stack.origin[pin.name], folder, on_line)
+        ordinary = [pin for pin in absent if pin.name not in self.stack.origin]
+        if ordinary:
+            arguments = ["download", *_EXACT, "--progress-bar=raw", "--dest", str(folder)]
+            self._pip([*arguments, "-r", self._requirements(ordinary)], on_line)
+
+    def _install(self, lacking: list[Pin]) -> None:
+        if not lacking:
+            return
+        records.clear_debris(lacking, self._site())
+        arguments = ["install", *_EXACT, "--no-index", "--find-links", str(self.work / "wheels")]
+        arguments += ["--no-compile", "--force-reinstall", "-r", self._requirements(lacking)]
+        with self._watching(lacking):
+            self._pip(arguments)
+
+    def _tool(self) -> None:
+        self.report(Progress("installing vimectl itself"))
+        self._pip(["install", "--no-deps", "--no-index", "--force-reinstall", *tool.arguments(self.work)])
+
+    @contextmanager
+    def _watching(self, pins: list[Pin]) -> Iterator[None]:
+        """Report how many of ``pins`` are installed while the body runs; pip itself is silent about it."""
+        finished = threading.Event()
+
+        def watch() -> None:
+            while not finished.wait(_POLL_SECONDS):
+                done = len(pins) - len(records.to_install(pins, self._site(), thorough=False))
+                self.report(Progress("installing", done, len(pins)))
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            finished.set()
+            thread.join()
+
+    def _lacking(self, thorough: bool) -> list[Pin]:
+        return records.to_install(self.pins.values(), self._site(), thorough)
+
+    def _site(self) -> Path:
+        return records.site_packages(self.directory)
+
+    def _versions(self) -> dict[str, str]:
+        return {pin.name: pin.version for pin in self.pins.values()}
+
+    def _requirements(self, pins: Iterable[Pin]) -> str:
+        return self.pip.requirements(pins)
+
+    def _pip(self, arguments: list[str], on_line: Callable[[str], None] = lambda line: None) -> None:
+        status, output = self.pip.run(arguments, on_line)
+        if status != 0:
+            errors = [line.removeprefix("ERROR: ") for line in output.splitlines() if "ERROR: " in line]
+            raise CheckFailed(
+                f"pip {arguments[0]} failed: {errors[-1] if errors else f'exit status {status}'}",
+                f"see {self.pip.log}; the same command goes on where this one stopped",
+            )

@@ -1,0 +1,112 @@
+"""Run an environment's pip and read from its output how far it is."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vimectl.stack.lock import Pin
+
+_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+_TAKEN = re.compile(r"(?:Collecting|Processing) (\S+)")
+_FILE = re.compile(r"(?:Processing|Downloading|Using cached) (\S+)")
+
+
+@dataclass(frozen=True)
+class Pip:
+    """The pip of one environment.
+
+    ``lock`` is the descriptor that keeps the environment's directory locked; ``work`` is the folder for
+    requirements, temporary files and the log.
+    """
+
+    python: Path
+    lock: int
+    work: Path
+
+    @property
+    def log(self) -> Path:
+        return self.work / "pip.log"
+
+    @property
+    def temporary(self) -> Path:
+        return self.work / "tmp"
+
+    def run(self, arguments: Sequence[str], on_line: Callable[[str], None]) -> tuple[int, str]:
+        """Run pip and return its exit status and its whole output.
+
+        pip honours the user's own configuration (mirrors, find-links, certificates).
+        It runs in a session of its own and is killed, not interrupted, when this process is: an interrupted
+        pip deletes what it has downloaded, a killed one leaves it in ``temporary``.
+        """
+        self.temporary.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, "TMPDIR": str(self.temporary), "PYTHONUNBUFFERED": "1"}
+        environment.pop("PYTHONPATH", None)  # packages of another environment would count as installed
+        lines: list[str] = []
+        with self.log.open("a", encoding="utf-8") as log:
+            child = subprocess.Popen(
+                [self.python, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                env=environment,
+                start_new_session=True,
+                pass_fds=(self.lock,),
+            )
+            assert child.stdout is not None
+            try:
+                for line in child.stdout:
+                    lines.append(line)
+                    log.write(line)
+                    on_line(line.strip())
+                return child.wait(), "".join(lines)
+            finally:
+                child.kill()
+                child.wait()
+
+    def requirements(self, pins: Iterable[Pin]) -> str:
+        """Write pins as a requirements file in the work folder and return its path."""
+        self.work.mkdir(exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", suffix=".txt", dir=self.work, delete=False) as file:
+            file.writelines(pin.text + "\n" for pin in pins)
+        return file.name
+
+
+@dataclass
+class DownloadCount:
+    """Counts packages and bytes from the lines of ``pip download --progress-bar raw``."""
+
+    packages: int = 0
+    finished_bytes: int = 0
+    current_bytes: int = 0
+    name: str = ""
+
+    @property
+    def bytes(self) -> int:
+        return self.finished_bytes + self.current_bytes
+
+    def feed(self, line: str) -> bool:
+        """Take one line of output; True when the count changed."""
+        if match := _PROGRESS.match(line):
+            done, total = map(int, match.groups())
+            self.current_bytes = done
+            if done == total:
+                self.finished_bytes += done
+                self.current_bytes = 0
+            return True
+        if match := _TAKEN.match(line):
+            self.packages += 1
+            self.name = Path(match[1]).name
+            return True
+        return False
+
+
+def files_taken(output: str) -> list[str]:
+    """Return the files that pip took up, in order, from its output."""
+    return [match[1] for line in output.splitlines() if (match := _FILE.match(line.strip()))]
