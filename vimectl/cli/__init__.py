@@ -6,15 +6,22 @@ Feature modules are imported inside the commands so that `vimectl --version` sta
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vimectl import __version__
 
+if TYPE_CHECKING:
+    from vimectl.errors import VimectlError
+
+# Typer brings its own copy of click in newer releases and uses the installed one in older:
+# its public exceptions lead to the right base class in both.
+USAGE_ERROR: Any = typer.BadParameter.__base__
+
 app = typer.Typer(
     name="vimectl",
-    help=__doc__ and "Reinforcement learning on Ascend NPUs as a declared, checked, reversible state.",
+    help="Reinforcement learning on Ascend NPUs as a declared, checked, reversible state.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -55,26 +62,43 @@ def main() -> None:
 
 def run_cli(argv: list[str]) -> int:
     """Run one command line and return its exit code (0, 1, 2, 3 or 130)."""
-    import click
-
     from vimectl.console import report_error
     from vimectl.errors import BadInput, VimectlError
 
     _register()
-    command = next((word for word in argv if not word.startswith("-")), "vimectl")
+    root = typer.main.get_command(app)
     try:
-        code = typer.main.get_command(app).main(args=argv, prog_name="vimectl", standalone_mode=False)
+        code = root.main(args=argv, prog_name="vimectl", standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except VimectlError as e:
-        if "--debug" in argv:
-            raise
-        report_error(e, command, "--json" in argv)
-        return e.exit_code
-    except click.UsageError as e:
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except USAGE_ERROR as e:
         if "--json" in argv:
-            report_error(BadInput(e.format_message(), "see --help"), command, True)
+            report_error(BadInput(e.format_message(), "see --help"), _command(root, argv), True)
         else:
             e.show()
         return 2
-    except (KeyboardInterrupt, click.Abort):
-        return 130
+    except Exception as e:
+        if "--debug" in argv:
+            raise
+        error = e if isinstance(e, VimectlError) else _unforeseen(e)
+        report_error(error, _command(root, argv), "--json" in argv)
+        return error.exit_code
+
+
+def _command(root: Any, argv: list[str]) -> str:
+    """The command meant by a command line, as the JSON schema names it: ``patch.status``."""
+    names = []
+    for word in argv:
+        if word in getattr(root, "commands", {}):
+            names.append(word)
+            root = root.commands[word]
+    return ".".join(names) or "vimectl"
+
+
+def _unforeseen(error: Exception) -> VimectlError:
+    """An error nobody wrote a message for."""
+    from vimectl.errors import VimectlError
+
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return VimectlError(what, "`vimectl --debug ...` shows where")

@@ -15,8 +15,8 @@ from statistics import fmean
 from typing import Any
 
 from vimectl import __version__
+from vimectl.recipe import inputs, prepared
 from vimectl.recipe import plan as planning
-from vimectl.recipe import prepared
 from vimectl.recipe.journal import Journal
 from vimectl.recipe.plan import Plan
 from vimectl.recipe.progress import Progress
@@ -42,13 +42,17 @@ def launch(plan: Plan, doctor: list[dict[str, Any]], progress: Progress) -> Ende
     """Carry out a plan. What stays is the run directory and what was prepared.
 
     Raises:
-        BadInput, CheckFailed: the preparation failed, or its settings are wrong; there is no run directory.
+        BadInput: model, data or the preparation's settings are wrong; there is no run directory.
+        CheckFailed: the preparation failed; there is no run directory.
         KeyboardInterrupt: interrupted before the runtime was started.
     """
+    recipe = plan.resolved.recipe
     with _scratch(plan.scratch_dir):
         environment = os.environ | plan.environment["driver"]
-        if prepare := prepared.needed(plan.resolved.recipe):
+        if prepare := prepared.needed(recipe):
+            inputs.check(recipe, besides=prepared.folder(prepare))
             prepared.make(prepare, environment, progress)
+        inputs.check(recipe)
         planning.write(plan, doctor)
         return _run(plan, environment, progress)
 

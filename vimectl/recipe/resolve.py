@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -11,6 +12,8 @@ from vimectl.recipe import overrides, prepared
 from vimectl.recipe.find import find
 from vimectl.recipe.schema import Mode, Recipe
 from vimectl.toml import read_toml, validate
+
+REWARDS = ("exact-match", "math-verify")
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ def contradictions(recipe: Recipe) -> list[str]:
         found.append("'rollout.kv_cache_bytes': needed on a CPU, where the KV cache is given in bytes")
     if recipe.prepare is None and "{prepared}" in recipe.model.path + recipe.data.path:
         found.append("'{prepared}' is used but there is no [prepare] table")
+    reward = recipe.data.reward
+    if reward not in REWARDS and not re.fullmatch(r"[\w.]+:\w+", reward):
+        found.append(
+            f"'data.reward': {reward!r} is none of {', '.join(REWARDS)}, nor package.module:function"
+        )
     if recipe.optimizer.min_lr > recipe.optimizer.lr:
         found.append(f"'optimizer.min_lr': {recipe.optimizer.min_lr:g} is above lr {recipe.optimizer.lr:g}")
     return found

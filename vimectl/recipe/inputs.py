@@ -1,0 +1,181 @@
+"""Everything about model and data that can be known wrong before anything heavy starts, without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vimectl.errors import BadInput
+from vimectl.recipe.families import family_of
+from vimectl.recipe.safetensors_file import INCOMPLETE, read_directory, read_json
+from vimectl.recipe.schema import DataTable, Recipe
+
+# Any one of these makes a tokenizer: the fast format, SentencePiece, byte-level BPE.
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+# As the safetensors format spells the dtypes that can be trained from.
+DTYPES = ("BF16", "F16", "F32")
+
+
+def check(recipe: Recipe, besides: Path | None = None) -> None:
+    """Check the model directory, its fit to the recipe, and every line of the data.
+
+    Args:
+        besides: a folder that is yet to be made; what lies in it is not looked at.
+
+    Raises:
+        BadInput: what is wrong first, with file, tensor or line, and the mend.
+    """
+    model, data = Path(recipe.model.path), Path(recipe.data.path)
+    if besides not in model.parents:
+        check_fit(recipe, check_model(model))
+        if recipe.data.apply_chat_template:
+            _check_chat_template(model)
+    if besides not in data.parents:
+        check_data(recipe.data)
+
+
+def check_model(directory: Path) -> dict[str, Any]:
+    """Check that a directory is a whole model of a known family. Returns its ``config.json``."""
+    config_file = directory / "config.json"
+    if not directory.is_dir():
+        raise BadInput(f"no model directory at {directory}", "give an existing one: --set model.path=DIR")
+    if not config_file.is_file():
+        raise BadInput(
+            f"{directory} has no config.json",
+            "model.path must name a Hugging Face model directory, as save_pretrained writes it",
+        )
+    config = read_json(config_file)
+    family = family_of(config, str(config_file))
+    if "quantization_config" in config:
+        raise BadInput(f"{config_file}: the model is quantised", "train from the unquantised checkpoint")
+    if not any((directory / name).is_file() for name in TOKENIZERS):
+        raise BadInput(
+            f"{directory} has no tokenizer: none of {', '.join(TOKENIZERS)}",
+            "put the model's tokenizer files into the directory",
+        )
+    _check_tensors(directory, family.expected(config, str(config_file)))
+    return config
+
+
+def _check_tensors(directory: Path, expected: dict[str, tuple[int, ...]]) -> None:
+    stored = read_directory(directory)
+    missing = [name for name in expected if name not in stored]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise BadInput(f"{directory} has no tensor {missing[0]}{more}; config.json calls for it", INCOMPLETE)
+    for name, shape in expected.items():
+        tensor = stored[name]
+        if tensor.shape != shape:
+            raise BadInput(
+                f"{tensor.file}: tensor {name} has shape {list(tensor.shape)}; "
+                f"config.json makes it {list(shape)}",
+                "weights and config.json are of different models: take both from one checkpoint",
+            )
+        if tensor.dtype not in DTYPES:
+            raise BadInput(
+                f"{tensor.file}: tensor {name} is {tensor.dtype}; supported are {', '.join(DTYPES)}",
+                "save the model in bfloat16 or float32",
+            )
+
+
+def check_fit(recipe: Recipe, config: dict[str, Any]) -> None:
+    """Check that the model can be split as the recipe asks and that its context is long enough."""
+    for key, what in (("num_attention_heads", "attention heads"), ("intermediate_size", "MLP columns")):
+        for side, size in _tensor_parallel(recipe):
+            if config[key] % size:
+                raise _undivided(side, size, config[key], what)
+    groups = config["num_key_value_heads"]
+    if groups % recipe.train.tensor_parallel:
+        raise _undivided("train", recipe.train.tensor_parallel, groups, "key/value heads")
+    # vLLM repeats key/value heads over ranks when there are fewer heads than ranks.
+    if groups % recipe.rollout.tensor_parallel and recipe.rollout.tensor_parallel % groups:
+        raise _undivided("rollout", recipe.rollout.tensor_parallel, groups, "key/value heads")
+    tokens = recipe.rollout.max_prompt_tokens + recipe.rollout.max_response_tokens
+    context = config.get("max_position_embeddings", tokens)
+    if tokens > context:
+        raise BadInput(
+            f"rollout.max_prompt_tokens + max_response_tokens is {tokens}; the model's context is {context}",
+            "lower one of the two",
+        )
+
+
+def _tensor_parallel(recipe: Recipe) -> Iterator[tuple[str, int]]:
+    yield "train", recipe.train.tensor_parallel
+    yield "rollout", recipe.rollout.tensor_parallel
+
+
+def _undivided(side: str, size: int, count: int, what: str) -> BadInput:
+    fitting = [n for n in range(1, count + 1) if count % n == 0]
+    return BadInput(
+        f"{side}.tensor_parallel = {size} does not divide the model's {count} {what}",
+        f"--set {side}.tensor_parallel=N with N one of {', '.join(map(str, fitting))}",
+    )
+
+
+def _check_chat_template(directory: Path) -> None:
+    tokenizer = directory / "tokenizer_config.json"
+    if (directory / "chat_template.jinja").is_file():
+        return
+    if not tokenizer.is_file() or "chat_template" not in read_json(tokenizer):
+        raise BadInput(
+            f"data.apply_chat_template is on, but {directory} has no chat template",
+            "--set data.apply_chat_template=false, or add chat_template.jinja to the directory",
+        )
+
+
+def check_data(data: DataTable) -> None:
+    """Check every line of the data file: a JSON object with a prompt and a label."""
+    path = Path(data.path)
+    if not path.is_file():
+        raise BadInput(f"no data file at {path}", "give an existing one: --set data.path=FILE")
+    lines = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                lines += 1
+                _check_line(line, f"{path}:{number}", data)
+    if not lines:
+        raise BadInput(f"{path} is empty", "one JSON object a line is expected")
+
+
+def _check_line(line: bytes, where: str, data: DataTable) -> None:
+    try:
+        entry = json.loads(line)
+    except ValueError as e:
+        raise BadInput(f"{where}: not JSON: {e}", "one JSON object a line is expected") from e
+    if not isinstance(entry, dict):
+        raise BadInput(
+            f"{where}: expected a JSON object, found {type(entry).__name__}", "see [data] in the recipe"
+        )
+    for key, name in (("prompt_key", data.prompt_key), ("label_key", data.label_key)):
+        if name not in entry:
+            found = ", ".join(sorted(entry)) or "none"
+            raise BadInput(
+                f"{where}: no key {name!r}; keys found: {found}",
+                f"add it, or name another: --set data.{key}=KEY",
+            )
+    if not isinstance(entry[data.label_key], str):
+        raise BadInput(f"{where}: {data.label_key!r} should be text", "write the label as a string")
+    _check_prompt(entry[data.prompt_key], where, data)
+
+
+def _check_prompt(prompt: Any, where: str, data: DataTable) -> None:
+    if isinstance(prompt, str):
+        return
+    messages = isinstance(prompt, list) and prompt
+    if not messages or not all(
+        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
+        for m in prompt
+    ):
+        raise BadInput(
+            f'{where}: {data.prompt_key!r} should be text or a list of {{"role", "content"}}',
+            "correct the line",
+        )
+    if not data.apply_chat_template:
+        raise BadInput(
+            f"{where}: a list of messages needs the model's chat template",
+            "--set data.apply_chat_template=true",
+        )
