@@ -13,11 +13,15 @@ import time
 import traceback
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from vime_runtime import config as config_file
 from vime_runtime.config import Config
 from vime_runtime.errors import InputError
 from vime_runtime.journal import Journal
+
+if TYPE_CHECKING:
+    from vime_runtime.train_loop import Sync
 
 
 def main(argv: list[str]) -> int:
@@ -41,8 +45,12 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def run(config: Config, run_dir: Path, journal: Journal) -> None:
-    """Bring both sides up, train, save the weights, take both sides down."""
+def run(config: Config, run_dir: Path, journal: Journal, sync: Sync | None = None) -> None:
+    """Bring both sides up, train, save the weights, take both sides down.
+
+    ``sync`` replaces the way weights travel; a test shows with it that the log-prob difference
+    would tell.
+    """
     journal.enter("start-up", detail="reading the data")
     from vime_runtime import rewards
     from vime_runtime.data import ProblemStream
@@ -53,7 +61,7 @@ def run(config: Config, run_dir: Path, journal: Journal) -> None:
     journal.enter("start-up", detail="starting Ray")
     from vime_runtime.cluster.groups import RolloutGroup, TrainGroup
     from vime_runtime.cluster.ray_cluster import private_cluster
-    from vime_runtime.train_loop import train_loop
+    from vime_runtime.train_loop import sync_weights, train_loop
 
     with private_cluster(config) as placement:
         # Ray replaced the handler; what it started is taken down by the context manager.
@@ -66,7 +74,7 @@ def run(config: Config, run_dir: Path, journal: Journal) -> None:
         trainer.pause()
         journal.enter("start-up", detail="building the engine")
         engine.start()
-        train_loop(config, trainer, engine, problems, reward, journal, _tree_resident_bytes)
+        train_loop(config, trainer, engine, problems, reward, journal, _tree_resident_bytes, sync or sync_weights)
         journal.enter("save", step=config.steps)
         trainer.resume()
         trainer.save_pretrained(str(run_dir / "checkpoints" / "final"))

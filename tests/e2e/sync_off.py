@@ -1,0 +1,44 @@
+"""Run a run file with stale weights from step 3 on: ``python sync_off.py FILE``.
+
+The runtime has no such switch; this passes its own way of syncing to the same ``run``.
+The engine gives its weights up when it sleeps, so "no sync" means that it is given the
+weights of step 2 again and again.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from safetensors.torch import load_file
+from vime_runtime import config as config_file
+from vime_runtime.__main__ import run
+from vime_runtime.journal import Journal
+from vime_runtime.sync.buckets import BucketExporter
+from vime_runtime.train_loop import RolloutSide, TrainSide, sync_weights
+
+LAST_SYNC = 2
+
+
+class StaleSync:
+    """Syncs as the loop does until step 2, and keeps a copy of what it sent last."""
+
+    def __init__(self, keep_in: Path, bucket_bytes: int) -> None:
+        self._keep_in = keep_in
+        self._bucket_bytes = bucket_bytes
+        self._calls = 0
+
+    def __call__(self, trainer: TrainSide, engine: RolloutSide) -> int:
+        self._calls += 1
+        if self._calls <= LAST_SYNC:
+            trainer.save_pretrained(str(self._keep_in))
+            return sync_weights(trainer, engine)
+        stale = load_file(self._keep_in / "model.safetensors")
+        return sync_weights(BucketExporter(lambda: iter(stale.items()), self._bucket_bytes), engine)
+
+
+if __name__ == "__main__":
+    config = config_file.load(Path(sys.argv[1]))
+    run_dir = Path(config.run_dir)
+    sync = StaleSync(run_dir / "stale", config.recipe.sync.bucket_bytes)
+    run(config, run_dir, Journal(run_dir, config.steps), sync)

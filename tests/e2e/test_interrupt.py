@@ -1,0 +1,75 @@
+"""Ctrl-C in any phase: nothing of the run is left 15 seconds later, and the exit code says so."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import VIMECTL
+
+# Long enough for a cold start on two busy cores.
+START_LIMIT = 300
+GONE_LIMIT = 15
+
+EVERYDAY = ["building the engine", "train"]
+PHASES = ["reading the data", "starting Ray", "building the trainer", "rollout", "sync"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", EVERYDAY)
+def test_nothing_is_left_after_ctrl_c(phase: str, tmp_path: Path) -> None:
+    interrupt_in(phase, tmp_path / "run")
+
+
+@pytest.mark.phases
+@pytest.mark.parametrize("phase", PHASES)
+def test_nothing_is_left_after_ctrl_c_in_the_other_phases(phase: str, tmp_path: Path) -> None:
+    interrupt_in(phase, tmp_path / "run")
+
+
+def interrupt_in(phase: str, run_dir: Path) -> None:
+    """Start the default recipe, press Ctrl-C once it reports ``phase``, and look for what is left."""
+    before = shared_memory_files()
+    run = subprocess.Popen(
+        [*VIMECTL, "run", "recipe", "qwen3-tiny-tp2", "--run-dir", str(run_dir), "--yes"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        wait_for_phase(phase, run_dir / "events.jsonl", run)
+        tree = psutil.Process(run.pid).children(recursive=True)
+        os.killpg(run.pid, signal.SIGINT)
+        pressed = time.monotonic()
+        output, _ = run.communicate(timeout=START_LIMIT)
+    finally:
+        run.kill()
+    assert run.returncode == 130, output.decode()
+    assert time.monotonic() - pressed <= GONE_LIMIT
+    assert [process for process in tree if process.is_running()] == []
+    assert shared_memory_files() - before == set()
+    assert json.loads((run_dir / "summary.json").read_text())["ok"] is False
+
+
+def wait_for_phase(phase: str, events: Path, run: subprocess.Popen[bytes]) -> None:
+    """Return once an event of the run names ``phase`` as its phase or its detail."""
+    deadline = time.monotonic() + START_LIMIT
+    while time.monotonic() < deadline:
+        assert run.poll() is None, run.stdout.read().decode() if run.stdout else ""
+        if events.exists():
+            seen = [json.loads(line) for line in events.read_text().splitlines() if line.endswith("}")]
+            if any(phase in (event.get("phase"), event.get("detail")) for event in seen):
+                return
+        time.sleep(0.05)
+    pytest.fail(f"the run did not reach {phase!r} within {START_LIMIT} s")
+
+
+def shared_memory_files() -> set[str]:
+    """Everything in /dev/shm."""
+    return {entry.name for entry in Path("/dev/shm").iterdir()}
