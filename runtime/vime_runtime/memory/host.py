@@ -1,0 +1,113 @@
+"""The training region of a CPU machine: its bytes wait in a file while the region is paused."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vime_runtime.memory.arena import Arena
+from vime_runtime.memory.kernel import cached_bytes
+from vime_runtime.memory.placement import Placement
+from vime_runtime.memory.region import Residency
+
+# The kernel transfers at most about 2 GiB a call; smaller pieces also let a signal in between.
+PIECE = 64 * 1024**2
+
+
+class HostRegion:
+    """A region in host memory.
+
+    Args:
+        directory: where the backing file lies. It should be on a disk: on a tmpfs the bytes would stay
+            in memory, which ``residency`` shows. The file has no name, so nothing is left of it
+            however the process ends.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._arena = Arena()
+        self._backing = tempfile.TemporaryFile(dir=directory, prefix="vime-region-", buffering=0)  # noqa: SIM115
+        self._saved: list[tuple[int, int]] = []
+        self._paused = False
+
+    @property
+    def paused(self) -> bool:
+        """Whether the memory is given back at the moment."""
+        return self._paused
+
+    @contextmanager
+    def allocating(self) -> Iterator[None]:
+        """Every CPU tensor created inside lives in the region."""
+        if self._paused:
+            raise RuntimeError("the region is paused: nothing can be allocated in it")
+        with Placement(self._arena):
+            yield
+
+    def pause(self) -> None:
+        """Write the live bytes to the backing file and give their pages back.
+
+        Raises:
+            RuntimeError: it is paused already.
+            OSError: the bytes could not be written; the region is as before.
+        """
+        self._expect(paused=False)
+        saved = list(self._arena.live())
+        try:
+            self._transfer(saved, os.pwritev)
+            os.fdatasync(self._backing.fileno())
+        except OSError as e:
+            os.ftruncate(self._backing.fileno(), 0)
+            size = sum(size for _, size in saved)
+            raise OSError(
+                e.errno, f"cannot keep {size} bytes of a paused region: {e.strerror}", str(self._directory)
+            ) from e
+        # Only now, with the bytes on the disk, can both copies in memory go.
+        os.posix_fadvise(self._backing.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        self._arena.drop_pages()
+        self._saved = saved
+        self._paused = True
+
+    def discard(self) -> None:
+        """Pause without keeping the contents; after ``resume`` they are zero."""
+        self._expect(paused=False)
+        self._arena.drop_pages()
+        self._paused = True
+
+    def resume(self) -> None:
+        """Read the bytes back to their addresses and empty the backing file.
+
+        Raises:
+            RuntimeError: it is not paused.
+            OSError: the bytes could not be read; the region is still paused.
+        """
+        self._expect(paused=True)
+        self._transfer(self._saved, os.preadv)
+        os.ftruncate(self._backing.fileno(), 0)
+        self._saved = []
+        self._paused = False
+
+    def residency(self) -> Residency:
+        """Measured from smaps; pages of the backing file that are in memory count as resident."""
+        arena = self._arena.residency()
+        return Residency(arena.mapped, arena.resident + cached_bytes(self._backing.fileno()))
+
+    def _expect(self, paused: bool) -> None:
+        if self._paused is not paused:
+            raise RuntimeError(f"the region is {'not ' if paused else ''}paused")
+
+    def _transfer(self, runs: list[tuple[int, int]], move: Callable[[int, list[memoryview], int], int]) -> None:
+        """Move each run between its address and the same offset of the file."""
+        for offset, size in runs:
+            done = 0
+            while done < size:
+                piece = min(PIECE, size - done)
+                at = offset + done
+                view = memoryview((ctypes.c_char * piece).from_address(self._arena.base + at))
+                moved = move(self._backing.fileno(), [view], at)
+                if moved == 0:
+                    raise OSError(0, "the backing file ended early")
+                done += moved
