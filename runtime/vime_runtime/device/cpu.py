@@ -1,0 +1,36 @@
+"""The host itself: gloo between the ranks, a file-backed training region."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from vime_runtime.config import Config
+from vime_runtime.memory.region import TrainingRegion
+
+
+class Cpu:
+    """A CPU."""
+
+    name = "cpu"
+    distributed_backend = "gloo"
+
+    def torch_device(self) -> torch.device:
+        """The host."""
+        return torch.device("cpu")
+
+    def before_megatron(self) -> None:
+        """Nothing: what Megatron-core needs on a CPU is patched in its sources."""
+
+    def training_region(self, config: Config, rank: int) -> TrainingRegion:
+        """A region whose bytes wait in a file of ``memory.arena_dir`` while paused."""
+        from vime_runtime.memory.host import HostRegion
+
+        return HostRegion(Path(config.recipe.memory.arena_dir or config.run_dir))
+
+    def synchronize(self) -> None:
+        """Nothing: work on the host is done when the call returns."""
+
+    def empty_cache(self) -> None:
+        """Nothing: the host allocator keeps no cache of its own to empty."""

@@ -1,0 +1,36 @@
+"""CUDA: NCCL between the ranks, torch_memory_saver preloaded for the training region."""
+
+from __future__ import annotations
+
+import torch
+
+from vime_runtime.config import Config
+from vime_runtime.memory.region import TrainingRegion
+
+
+class Cuda:
+    """An NVIDIA GPU."""
+
+    name = "cuda"
+    distributed_backend = "nccl"
+
+    def torch_device(self) -> torch.device:
+        """The one GPU that this process sees."""
+        return torch.device("cuda", torch.cuda.current_device())
+
+    def before_megatron(self) -> None:
+        """Nothing: Megatron-core is written for CUDA."""
+
+    def training_region(self, config: Config, rank: int) -> TrainingRegion:
+        """A region of torch_memory_saver, hooked below the allocator."""
+        from vime_runtime.memory.saver import SaverRegion
+
+        return SaverRegion(hook_mode="preload")
+
+    def synchronize(self) -> None:
+        """Wait for every queued kernel."""
+        torch.cuda.synchronize()
+
+    def empty_cache(self) -> None:
+        """Return cached blocks to the driver, for the engine to use."""
+        torch.cuda.empty_cache()

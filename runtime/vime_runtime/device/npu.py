@@ -1,0 +1,38 @@
+"""Ascend NPU: HCCL between the ranks, torch_memory_saver as a pluggable allocator."""
+
+from __future__ import annotations
+
+import torch
+
+from vime_runtime.config import Config
+from vime_runtime.memory.region import TrainingRegion
+
+
+class Npu:
+    """An Ascend NPU."""
+
+    name = "npu"
+    distributed_backend = "hccl"
+
+    def torch_device(self) -> torch.device:
+        """The one NPU that this process sees."""
+        import torch_npu  # noqa: F401  registers torch.npu
+
+        return torch.device("npu", torch.npu.current_device())
+
+    def before_megatron(self) -> None:
+        """Import MindSpeed's adaptor, which turns Megatron-core's CUDA calls into NPU calls."""
+        import mindspeed.megatron_adaptor  # noqa: F401
+
+    def training_region(self, config: Config, rank: int) -> TrainingRegion:
+        """A region of torch_memory_saver; the preload mode of that library does not work on an NPU."""
+        from vime_runtime.memory.saver import SaverRegion
+
+        return SaverRegion(hook_mode="torch")
+
+    def synchronize(self) -> None:
+        """Wait for every queued kernel."""
+        torch.npu.synchronize()
+
+    def empty_cache(self) -> None:
+        """Nothing: under the region's pluggable allocator, emptying the cache is unsafe."""

@@ -1,0 +1,22 @@
+"""The model families that can be trained. A new family is one file of data here and one line below."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vime_runtime.errors import InputError
+from vime_runtime.train.families.base import Family
+from vime_runtime.train.families.qwen3 import QWEN3
+
+FAMILIES = {family.model_type: family for family in (QWEN3,)}
+
+
+def get(config: dict[str, Any], where: str) -> Family:
+    """The family of a Hugging Face ``config.json``. Raises InputError when its model type is not known."""
+    model_type = config.get("model_type")
+    if model_type not in FAMILIES:
+        raise InputError(
+            f"{where}: model_type is {model_type!r}; the trainer knows {', '.join(sorted(FAMILIES))}",
+            "choose a model of a known family",
+        )
+    return FAMILIES[model_type]

@@ -1,0 +1,99 @@
+"""A Megatron-core GPTModel of a Hugging Face model's shape, and its forward over a packed row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from megatron.core.models.gpt import GPTModel
+from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+from megatron.core.transformer import ModuleSpec, TransformerConfig
+from torch import Tensor
+from torch.nn.functional import silu
+
+from vime_runtime.train.attention import PackedAttention
+from vime_runtime.train.families.base import Family, ModelShape
+from vime_runtime.train.packing import Pack
+
+RECOMPUTE = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
+
+
+def build(
+    family: Family,
+    shape: ModelShape,
+    dtype: torch.dtype,
+    device: torch.device,
+    tensor_parallel: int,
+    recompute: bool = False,
+) -> GPTModel:
+    """Build this rank's shard with its parameters allocated and not initialised: weights come from a checkpoint.
+
+    The vocabulary is padded to a multiple of ``tensor_parallel``. With ``recompute`` each layer's
+    activations are computed again in the backward pass instead of kept.
+    """
+    config = TransformerConfig(
+        num_layers=shape.layers,
+        hidden_size=shape.hidden,
+        ffn_hidden_size=shape.mlp,
+        num_attention_heads=shape.heads,
+        num_query_groups=shape.kv_heads,
+        kv_channels=shape.head_dim,
+        normalization="RMSNorm",
+        layernorm_epsilon=shape.norm_eps,
+        qk_layernorm=family.qk_layernorm,
+        gated_linear_unit=True,
+        activation_func=silu,
+        add_bias_linear=False,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        params_dtype=dtype,
+        bf16=dtype is torch.bfloat16,
+        tensor_model_parallel_size=tensor_parallel,
+        # Gradients are summed over data-parallel ranks; the loss is already a mean over all their tokens.
+        calculate_per_token_loss=True,
+        # Fusions are CUDA kernels or torch.compile; the local spec does without.
+        bias_activation_fusion=False,
+        bias_dropout_fusion=False,
+        masked_softmax_fusion=False,
+        persist_layer_norm=False,
+        gradient_accumulation_fusion=False,
+        # Takes memory from torch's default device, set below, and not from torch.cuda.
+        use_cpu_initialization=True,
+        perform_initialization=False,
+        **(RECOMPUTE if recompute else {}),
+    )
+    with torch.device(device):
+        model = GPTModel(
+            config,
+            _layer_spec(family),
+            vocab_size=-(-shape.vocabulary // tensor_parallel) * tensor_parallel,
+            max_sequence_length=shape.positions,
+            share_embeddings_and_output_weights=shape.tied,
+            position_embedding_type="rope",
+            rotary_base=shape.rope_base,
+        )
+    return model.to(dtype)  # the norms are born in torch's default dtype
+
+
+def forward(model: GPTModel, pack: Pack) -> Tensor:
+    """Logits [N, columns of this rank] for the N response tokens of a pack, in the model's dtype."""
+    with _only_rows(model.output_layer, pack.rows):
+        logits = model(pack.tokens, pack.positions, attention_mask=None, packed_seq_params=pack.sequences)
+    return logits[0]
+
+
+def _layer_spec(family: Family) -> ModuleSpec:
+    spec = get_gpt_layer_local_spec(qk_layernorm=family.qk_layernorm, normalization="RMSNorm")
+    spec.submodules.self_attention.submodules.core_attention = PackedAttention
+    return spec
+
+
+@contextmanager
+def _only_rows(output_layer: torch.nn.Module, rows: Tensor) -> Iterator[None]:
+    """Let the output layer see only ``rows``: logits of prompt tokens are never computed."""
+    handle = output_layer.register_forward_pre_hook(lambda _, args: (args[0][rows], *args[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,91 @@
+"""Megatron-core's gradient buffer and AdamW, with every byte of their state allocated when built."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import torch
+from megatron.core.distributed import (
+    DistributedDataParallel,
+    DistributedDataParallelConfig,
+    finalize_model_grads,
+)
+from megatron.core.models.gpt import GPTModel
+from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+
+
+def learning_rate(settings: SimpleNamespace, step: int, steps: int) -> float:
+    """The rate at ``step`` (from 1) of ``steps``: linear over ``warmup_steps``, then decaying to ``min_lr``."""
+    if step <= settings.warmup_steps:
+        return settings.lr * step / settings.warmup_steps
+    done = (step - settings.warmup_steps) / max(steps - settings.warmup_steps, 1)
+    remaining = {
+        "constant": 1.0,
+        "linear": 1 - done,
+        "cosine": (1 + math.cos(math.pi * done)) / 2,
+    }[settings.decay]
+    return settings.min_lr + (settings.lr - settings.min_lr) * remaining
+
+
+class Optimizer:
+    """AdamW on a model whose parameters are fp32, or bf16 with fp32 master weights.
+
+    The gradients of all backwards since the last step add up in fp32. They are summed, not averaged,
+    over the data-parallel ranks: the loss must already be divided by the tokens of all ranks.
+    Matrices decay, vectors do not.
+    """
+
+    def __init__(self, model: GPTModel, settings: SimpleNamespace) -> None:
+        """Allocate gradients, master weights and moments; ``model`` already holds its weights."""
+        dtype = model.config.params_dtype
+        self._ddp = DistributedDataParallel(
+            model.config, DistributedDataParallelConfig(grad_reduce_in_fp32=True), model
+        )
+        self._optimizer = get_megatron_optimizer(
+            OptimizerConfig(
+                lr=settings.lr,
+                min_lr=settings.min_lr,
+                weight_decay=settings.weight_decay,
+                adam_beta1=settings.beta1,
+                adam_beta2=settings.beta2,
+                adam_eps=settings.eps,
+                # Zero turns clipping off, but Megatron would not compute the norm then.
+                clip_grad=settings.clip_grad or math.inf,
+                bf16=dtype is torch.bfloat16,
+                params_dtype=dtype,
+            ),
+            [self._ddp],
+            use_gloo_process_groups=False,
+        )
+        for optimizer in self._optimizer.chained_optimizers:
+            _allocate_moments(optimizer.optimizer)
+
+    def step(self, rate: float) -> float:
+        """Reduce, clip, update, and clear the gradients. A collective over all ranks.
+
+        Returns:
+            the global norm of the gradient before clipping.
+
+        Raises:
+            FloatingPointError: the gradient is not finite.
+        """
+        finalize_model_grads([self._ddp])
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        _, norm, _ = self._optimizer.step()
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"the norm of the gradient is {norm}")
+        self._ddp.zero_grad_buffer()
+        return norm
+
+
+def _allocate_moments(adam: torch.optim.AdamW) -> None:
+    """Do now what AdamW does at its first step, so that it happens inside the training region."""
+    for group in adam.param_groups:
+        for param in group["params"]:
+            adam.state[param] = {
+                "step": torch.zeros((), dtype=torch.float32, device="cpu"),
+                "exp_avg": torch.zeros_like(param),
+                "exp_avg_sq": torch.zeros_like(param),
+            }

@@ -1,0 +1,201 @@
+"""One rank of the trainer: a Megatron-core model, its optimizer, and the GRPO step.
+
+Importing this module imports Megatron-core: call ``Device.before_megatron()`` first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+from statistics import fmean
+
+import torch
+import torch.distributed as dist
+from megatron.core.models.gpt import GPTModel
+from torch import Tensor
+
+from vime_runtime import device as devices
+from vime_runtime.batch import RolloutBatch
+from vime_runtime.config import Config
+from vime_runtime.memory.region import Residency
+from vime_runtime.sync.bridge import Bridge, Rank
+from vime_runtime.train import checkpoint, grpo, model, packing, parallel
+from vime_runtime.train.logprobs import token_logprobs
+from vime_runtime.train.metrics import StepMetrics
+from vime_runtime.train.optimizer import Optimizer, learning_rate
+from vime_runtime.train.packing import Pack
+
+
+class Trainer:
+    """One rank. Every public method except ``residency`` is a collective: call it on all ranks alike."""
+
+    def __init__(self, config: Config, rank: int, world_size: int, master: str) -> None:
+        """Join the other ranks at ``master`` ("host:port") and load the model into the training region.
+
+        Raises:
+            InputError: the model directory is incomplete or malformed, or cannot be split as asked.
+        """
+        recipe = config.recipe
+        self._config = config
+        self._settings = recipe.algorithm
+        self._device = devices.get(recipe.cluster.device)
+        self._source = checkpoint.Checkpoint(Path(recipe.model.path))
+        self._dtype = getattr(torch, recipe.model.dtype)
+        size = recipe.train.tensor_parallel
+        self._source.shape.check_tensor_parallel(size, recipe.model.path)
+        self._ranks = parallel.start(self._device.distributed_backend, rank, world_size, master, size)
+        self._bridge = Bridge(
+            self._source.family,
+            self._source.shape,
+            Rank(self._ranks.tensor_rank, size),
+            self._ranks.tensor,
+        )
+        self._region = self._device.training_region(config, rank)
+        with self._region.allocating():
+            self._model = self._load(recompute=recipe.train.recompute)
+            self._optimizer = Optimizer(self._model, recipe.optimizer)
+            self._reference = self._load(recompute=False) if self._settings.kl_coefficient > 0 else None
+        self._step = 0
+
+    def train_step(self, batch: RolloutBatch) -> dict[str, float]:
+        """Update the weights on one step's rollout; every rank gets the whole batch and takes its share.
+
+        Returns:
+            ``train/*`` and ``logprob/*`` metrics over the whole batch, the same on every rank.
+            ``logprob/abs_diff_*`` compare the trainer's log-probabilities before the update with the
+            rollout's, in nats per response token.
+
+        Raises:
+            FloatingPointError: the gradient is not finite.
+        """
+        self._step += 1
+        rate = learning_rate(self._config.recipe.optimizer, self._step, self._config.steps)
+        rounds = self._rounds(batch)
+        for packs, _ in rounds:
+            for pack in packs:
+                self._note_fixed_logprobs(pack)
+        names = ["train/loss", "train/entropy"] + ["train/kl"] * (self._reference is not None)
+        metrics = StepMetrics(names, self._device.torch_device())
+        norms = []
+        for packs, tokens in rounds:
+            for pack in packs:
+                self._accumulate(pack, tokens, metrics)
+            norms.append(self._optimizer.step(rate))
+        return {
+            **metrics.reduce(sum(map(len, batch.responses)), self._ranks.data),
+            "train/grad_norm": fmean(norms),
+            "train/lr": rate,
+        }
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield every weight as a full tensor with its Hugging Face name, in ``model.dtype``.
+
+        Every rank must run the iterator to its end. A tensor is valid until the next one is asked for.
+        """
+        return self._bridge.export(self._model)
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write a Hugging Face directory that transformers and vLLM load; rank 0 writes."""
+        if dist.get_rank() == 0:
+            sizes = {
+                name: prod(shape) * self._dtype.itemsize for name, shape in self._source.tensors().items()
+            }
+            checkpoint.write(Path(directory), self._source.directory, self._dtype, sizes, self.weights())
+        else:
+            for _ in self.weights():
+                pass
+        dist.barrier()
+
+    def pause(self) -> None:
+        """Give the memory of model and optimizer back; nothing but ``resume`` may follow."""
+        self._device.synchronize()
+        self._region.pause()
+        self._device.empty_cache()
+
+    def resume(self) -> None:
+        """Bring model and optimizer back, at the same addresses and with the same contents."""
+        self._region.resume()
+
+    def residency(self) -> Residency:
+        """Bytes mapped and resident of the training region of this rank."""
+        return self._region.residency()
+
+    def close(self) -> None:
+        """Leave the process groups."""
+        parallel.stop()
+
+    def _load(self, recompute: bool) -> GPTModel:
+        built = model.build(
+            self._source.family,
+            self._source.shape,
+            self._dtype,
+            self._device.torch_device(),
+            self._ranks.tensor_size,
+            recompute,
+        )
+        self._bridge.load(built, self._source)
+        return built
+
+    def _rounds(self, batch: RolloutBatch) -> list[tuple[list[Pack], int]]:
+        """For each update of the step: this rank's packs, and the response tokens of all ranks together.
+
+        Groups are dealt to updates; within one, sequences are dealt in order of length to the
+        data-parallel ranks, so that each gets the same number and much the same number of tokens.
+        """
+        advantages = grpo.advantages(batch.rewards, batch.groups)
+        budget = self._config.recipe.train.tokens_per_micro_batch
+        updates = self._settings.updates_per_step
+        rounds = []
+        for update in range(updates):
+            lengths = {
+                i: len(batch.prompts[i]) + len(batch.responses[i])
+                for i, group in enumerate(batch.groups)
+                if group % updates == update
+            }
+            dealt = sorted(lengths, key=lambda i: (lengths[i], i))[
+                self._ranks.data_rank :: self._ranks.data_size
+            ]
+            packs = [
+                packing.build(batch, indices, advantages, self._device.torch_device())
+                for indices in packing.plan({i: lengths[i] for i in dealt}, budget)
+            ]
+            rounds.append((packs, sum(len(batch.responses[i]) for i in lengths)))
+        return rounds
+
+    @torch.no_grad()
+    def _note_fixed_logprobs(self, pack: Pack) -> None:
+        """Note the log-probabilities that the loss compares with and that do not change in the step.
+
+        With one update a step the policy before the update is the policy itself: its log-probabilities
+        are taken, detached, from the forward that the gradient needs anyway.
+        """
+        if self._settings.updates_per_step > 1:
+            pack.old_logprobs, _ = self._logprobs(self._model, pack)
+        if self._reference is not None:
+            pack.reference_logprobs, _ = self._logprobs(self._reference, pack)
+
+    def _accumulate(self, pack: Pack, tokens: int, metrics: StepMetrics) -> None:
+        """Add the gradient of one pack's share of the mean loss over ``tokens``."""
+        settings = self._settings
+        logprobs, entropy = self._logprobs(self._model, pack)
+        old = logprobs.detach() if pack.old_logprobs is None else pack.old_logprobs
+        loss = grpo.policy_loss(logprobs, old, pack.advantages, settings.clip_low, settings.clip_high)
+        if pack.reference_logprobs is not None:
+            kl = grpo.kl_k3(logprobs, pack.reference_logprobs)
+            loss = loss + settings.kl_coefficient * kl
+            metrics.add("train/kl", kl)
+        (loss.sum() / tokens).backward()
+        metrics.add("train/loss", loss)
+        metrics.add("train/entropy", entropy)
+        metrics.add_difference(old - pack.rollout_logprobs)
+
+    def _logprobs(self, policy: GPTModel, pack: Pack) -> tuple[Tensor, Tensor]:
+        """Log-probability and entropy, [N] each, of the response tokens, at the rollout's temperature."""
+        return token_logprobs(
+            model.forward(policy, pack),
+            pack.targets,
+            self._config.recipe.rollout.temperature,
+            self._source.shape.vocabulary,
+            self._ranks.tensor,
+        )
