@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
-from vimectl.console import JsonOption, emit_json, err, out
+from vimectl.console import JsonOption, emit_json, err, table
 
 if TYPE_CHECKING:
     from vimectl.recipe.launch import Ended
@@ -40,13 +39,14 @@ def recipe(
     from vimectl.host import Host
     from vimectl.recipe import plan as planning
     from vimectl.recipe.launch import launch
-    from vimectl.recipe.progress import PlainProgress
+    from vimectl.recipe.progress import showing
     from vimectl.recipe.resolve import resolve
 
     host = Host()
     resolved = resolve(name, mode, assignments)
     plan = planning.make(resolved, host, run_dir)
-    ended = launch(plan, [], PlainProgress(err))
+    with showing(err, f"{resolved.recipe.recipe.name} {resolved.mode}") as progress:
+        ended = launch(plan, [], progress)
     if as_json:
         emit_json("run.recipe", ended.exit_code == 0, run_dir=plan.run_dir, summary=ended.summary)
     else:
@@ -55,7 +55,8 @@ def recipe(
 
 
 def _tell(ended: Ended, run_dir: Path) -> None:
-    if ended.exit_code not in (0, 130):
-        err.print(f"[bold red]error:[/] {escape(str(ended.summary['reason']))}")
-        err.print(escape(ended.evidence))
-    out.print(f"{ended.summary['reason']} after {ended.summary['steps']} steps: {run_dir}")
+    from vimectl.recipe.summary import table_rows
+
+    table("", ["run", ended.summary["recipe"]], table_rows(ended.summary, run_dir, ended.last))
+    if ended.hint:
+        err.print(ended.hint, markup=False)

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from vimectl import __version__
@@ -20,10 +19,8 @@ from vimectl.recipe import plan as planning
 from vimectl.recipe.journal import Journal
 from vimectl.recipe.plan import Plan
 from vimectl.recipe.progress import Progress
+from vimectl.recipe.summary import summarise
 from vimectl.recipe.supervise import Outcome, supervise
-
-# reward_first and reward_last are means over this many steps at either end.
-REWARD_WINDOW = 5
 
 INTERRUPTED = 130
 LOG_TAIL_LINES = 15
@@ -31,11 +28,12 @@ LOG_TAIL_LINES = 15
 
 @dataclass(frozen=True)
 class Ended:
-    """What a run came to: the exit code for the shell, the summary, and what to show when it failed."""
+    """What a run came to: ``hint`` is the mend or the end of the log, ``last`` the last step's metrics."""
 
     exit_code: int
     summary: dict[str, Any]
-    evidence: str = ""
+    last: dict[str, float] | None
+    hint: str
 
 
 def launch(plan: Plan, doctor: list[dict[str, Any]], progress: Progress) -> Ended:
@@ -71,7 +69,9 @@ def _run(plan: Plan, environment: dict[str, str], progress: Progress) -> Ended:
     exit_code, reason, hint = verdict(outcome, journal)
     summary = summarise(plan, journal, outcome, exit_code, reason)
     _write(plan.run_dir / "summary.json", summary)
-    return Ended(exit_code, summary, hint if exit_code in (0, INTERRUPTED) else hint or tail(log))
+    failed = exit_code not in (0, INTERRUPTED)
+    last = journal.rows[-1] if journal.rows else None
+    return Ended(exit_code, summary, last, hint or (tail(log) if failed else ""))
 
 
 def verdict(outcome: Outcome, journal: Journal) -> tuple[int, str, str]:
@@ -86,29 +86,6 @@ def verdict(outcome: Outcome, journal: Journal) -> tuple[int, str, str]:
     if outcome.code is not None and outcome.code < 0:
         return 1, f"the runtime was killed by signal {-outcome.code}", ""
     return 1, f"the runtime ended with exit code {outcome.code} and no word why", ""
-
-
-def summarise(plan: Plan, journal: Journal, outcome: Outcome, exit_code: int, reason: str) -> dict[str, Any]:
-    """The content of ``summary.json``."""
-    rewards = [row["reward/mean"] for row in journal.rows]
-    return {
-        "ok": exit_code == 0,
-        "steps": len(journal.rows),
-        "reason": reason,
-        "exit_code": exit_code,
-        "phase": journal.phase,
-        "recipe": plan.resolved.recipe.recipe.name,
-        "mode": plan.resolved.mode,
-        "steps_wanted": plan.resolved.steps,
-        "reward_first": fmean(rewards[:REWARD_WINDOW]) if rewards else None,
-        "reward_last": fmean(rewards[-REWARD_WINDOW:]) if rewards else None,
-        "seconds": round(outcome.seconds, 3),
-        "logprob_abs_diff_mean_worst": max(
-            (row["logprob/abs_diff_mean"] for row in journal.rows), default=None
-        ),
-        "peak_memory_bytes": max([outcome.peak_bytes, *(row["memory/peak_bytes"] for row in journal.rows)]),
-        "unkillable": outcome.unkillable,
-    }
 
 
 def tail(log: Path, lines: int = LOG_TAIL_LINES) -> str:

@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import fmean
 from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from vimectl.recipe.journal import Journal
+from vimectl.recipe.units import duration, size
+
+BARS = "▁▂▃▄▅▆▇█"
+# The time left is guessed from the mean of this many latest steps.
+WINDOW = 5
 
 
 class Progress(Protocol):
     """Shows how far a run is."""
 
     def update(self, journal: Journal) -> None:
-        """Show what the journal has gained."""
+        """Take in what the journal has gained."""
+
+
+@contextmanager
+def showing(console: Console, title: str) -> Iterator[Progress]:
+    """The view that suits the console, shown until the block ends."""
+    if not console.is_terminal:
+        yield PlainProgress(console)
+        return
+    view = LiveProgress(title)
+    with Live(get_renderable=view.render, console=console, refresh_per_second=2):
+        yield view
 
 
 class PlainProgress:
-    """One line for each phase of the start-up and one for each step."""
+    """One line for each phase outside the steps, and one for each step."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -26,19 +50,113 @@ class PlainProgress:
 
     def update(self, journal: Journal) -> None:
         """Print the lines that are new."""
+        for row in journal.rows[self._shown :]:
+            self._print(step_line(row, journal))
+        self._shown = len(journal.rows)
         words = f"{journal.phase}: {journal.detail}" if journal.detail else journal.phase
         if journal.phase in ("prepare", "start-up", "save") and words != self._last:
-            self._console.print(words)
+            self._print(words)
         self._last = words
-        for row in journal.rows[self._shown :]:
-            self._console.print(step_line(row, journal.steps))
-        self._shown = len(journal.rows)
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False)
 
 
-def step_line(row: dict[str, float], steps: int) -> str:
+def step_line(row: dict[str, float], journal: Journal) -> str:
     """A step in one line of plain text."""
-    return (
-        f"step {row['step']:.0f}/{steps}  reward {row['reward/mean']:.3f}  "
-        f"{row['rollout/tokens'] / row['rollout/seconds']:.0f} tokens/s  sync {row['sync/seconds']:.2f} s  "
-        f"step {row['step/seconds']:.1f} s  logprob diff {row['logprob/abs_diff_mean']:.1e}"
+    return "  ".join(
+        (
+            f"step {row['step']:.0f}/{journal.steps}",
+            f"reward {row['reward/mean']:.3f}",
+            f"{tokens_per_second(row):.0f} tokens/s",
+            f"sync {row['sync/seconds']:.2f} s",
+            f"trainer {size(row['memory/train_active_bytes'])}",
+            f"engine {size(row['memory/rollout_active_bytes'])}",
+            f"left {duration(seconds_left(journal))}",
+        )
     )
+
+
+class LiveProgress:
+    """A few lines that are redrawn in place; they fit 80 columns."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._journal: Journal | None = None
+        self._began = time.monotonic()
+
+    def update(self, journal: Journal) -> None:
+        """Redraw from this journal from now on."""
+        self._journal = journal
+
+    def render(self) -> RenderableType:
+        """The view as it is now."""
+        journal = self._journal
+        if journal is None:
+            return Text(f"{self._title}  starting")
+        parts: list[RenderableType] = [self._head(journal)]
+        if journal.steps:
+            parts.append(_bar(journal))
+        if journal.rows:
+            parts.append(_figures(journal))
+        return Group(*parts)
+
+    def _head(self, journal: Journal) -> Table:
+        step = f"step {journal.step}/{journal.steps}  " if journal.step else ""
+        clock = f"{duration(time.monotonic() - self._began)} gone"
+        if journal.rows:
+            clock += f", {duration(seconds_left(journal))} left"
+        head = Table.grid(expand=True)
+        head.add_column(overflow="ellipsis", no_wrap=True)
+        head.add_column(justify="right", no_wrap=True)
+        head.add_row(
+            Text.assemble((self._title, "bold"), f"  {step}", (journal.phase, "cyan"), f"  {journal.detail}"),
+            Text(clock, style="dim"),
+        )
+        return head
+
+
+def _bar(journal: Journal) -> Table:
+    # The preparation counts its own steps.
+    done = journal.step if journal.phase == "prepare" else len(journal.rows)
+    line = Table.grid(expand=True)  # a bar by itself does not end its line
+    line.add_row(ProgressBar(total=journal.steps, completed=done))
+    return line
+
+
+def _figures(journal: Journal) -> Table:
+    row = journal.rows[-1]
+    seconds = ", ".join(f"{name} {row[f'{name}/seconds']:.2f} s" for name in ("rollout", "train", "sync"))
+    memory = ", ".join(
+        f"{name} {size(row[f'memory/{side}_active_bytes'])} ↔ {size(row[f'memory/{side}_paused_bytes'])}"
+        for name, side in (("trainer", "train"), ("engine", "rollout"))
+    )
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="ellipsis", no_wrap=True)
+    grid.add_row("reward", f"{row['reward/mean']:.3f}  {sparkline([r['reward/mean'] for r in journal.rows])}")
+    grid.add_row("speed", f"{tokens_per_second(row):.0f} tokens/s, {seconds}")
+    grid.add_row("memory", f"{memory} (awake ↔ paused)")
+    grid.add_row(
+        "log-probs",
+        f"differ by {row['logprob/abs_diff_mean']:.1e} on average, {row['logprob/abs_diff_max']:.1e} at most",
+    )
+    return grid
+
+
+def tokens_per_second(row: dict[str, float]) -> float:
+    """Response tokens sampled in a second of the rollout phase."""
+    return row["rollout/tokens"] / row["rollout/seconds"]
+
+
+def seconds_left(journal: Journal) -> float:
+    """The remaining steps at the pace of the latest ones."""
+    pace = fmean(row["step/seconds"] for row in journal.rows[-WINDOW:])
+    return pace * (journal.steps - len(journal.rows))
+
+
+def sparkline(values: list[float], width: int = 40) -> str:
+    """The latest ``width`` values as bars between their smallest and their largest."""
+    shown = values[-width:]
+    low, span = min(shown), max(shown) - min(shown)
+    return "".join(BARS[round((v - low) / span * (len(BARS) - 1))] if span else BARS[0] for v in shown)
