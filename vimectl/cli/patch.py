@@ -1,0 +1,166 @@
+"""`vimectl patch`: put the packages of a stack into the known state, prove it, take it back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vimectl.console import JsonOption, emit_json, err, out, table
+
+if TYPE_CHECKING:
+    from vimectl.patching import TargetStatus
+    from vimectl.patching.plan import Action
+
+app = typer.Typer(no_args_is_help=True, help=__doc__)
+
+Packages = Annotated[
+    list[str] | None, typer.Argument(metavar="[PACKAGE]...", help="Only these packages.", show_default=False)
+]
+StackOption = Annotated[str | None, typer.Option("--stack", help="The stack; by default the one installed.")]
+TargetOption = Annotated[
+    Path | None, typer.Option("--target", metavar="DIR", help="Directory that holds the packages.")
+]
+VersionOption = Annotated[
+    str | None,
+    typer.Option("--version", metavar="V", help="The package's version, where it does not state it."),
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be changed, change nothing.")]
+
+
+@app.command("list")
+def list_(packages: Packages = None, stack: StackOption = None, as_json: JsonOption = False) -> None:
+    """List the patches there are, by package and version."""
+    from vimectl.patching import catalog
+
+    found = catalog.listing(packages or (), stack)
+    if as_json:
+        emit_json("patch.list", True, series=found)
+        return
+    rows = [[s["package"], s["version"], p["id"], p["description"]] for s in found for p in s["patches"]]
+    table("patches", ["package", "version", "patch", "what it does"], rows)
+
+
+@app.command()
+def apply(
+    packages: Packages = None,
+    stack: StackOption = None,
+    target: TargetOption = None,
+    version: VersionOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Apply the patches of the stack's packages, all or none."""
+    _change("apply", _find(packages, stack, target, version), dry_run, as_json)
+
+
+@app.command()
+def revert(
+    packages: Packages = None,
+    stack: StackOption = None,
+    target: TargetOption = None,
+    version: VersionOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take the patches back: every file is again what was released."""
+    _change("revert", _find(packages, stack, target, version), dry_run, as_json)
+
+
+@app.command()
+def status(
+    packages: Packages = None,
+    stack: StackOption = None,
+    target: TargetOption = None,
+    version: VersionOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the state of each package and patch, judged by the content of the files."""
+    _show("status", _find(packages, stack, target, version), True, as_json)
+
+
+@app.command()
+def verify(
+    packages: Packages = None,
+    stack: StackOption = None,
+    target: TargetOption = None,
+    version: VersionOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Succeed only when every patch is applied to every file."""
+    found = _find(packages, stack, target, version)
+    ok = all(one.state == "applied" for one in found)
+    _show("verify", found, ok, as_json)
+    if not ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def diff(
+    packages: Packages = None,
+    stack: StackOption = None,
+    target: TargetOption = None,
+    version: VersionOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print how the packages differ from their releases: patches and anybody's edits of the same files."""
+    from vimectl.patching import from_release
+
+    found = _find(packages, stack, target, version)
+    text = "".join(from_release(one) for one in found)
+    if as_json:
+        emit_json("patch.diff", True, targets=[one.as_json() for one in found], diff=text)
+    else:
+        out.print(text, end="", markup=False)
+
+
+def _find(
+    packages: list[str] | None, stack: str | None, target: Path | None, version: str | None
+) -> list[TargetStatus]:
+    """Judge the targets, after finishing what an interrupted command left in them."""
+    from vimectl import patching
+
+    found = patching.status(stack, target, packages or (), version)
+    messages = patching.recover(found)
+    for message in messages:
+        err.print(message, markup=False)
+    return patching.status(stack, target, packages or (), version) if messages else found
+
+
+def _change(action: Action, found: list[TargetStatus], dry_run: bool, as_json: bool) -> None:
+    from vimectl import patching
+
+    outcome = patching.change(action, found, dry_run)
+    changed = outcome.plan.changed()
+    if as_json:
+        targets = [one.as_json() for one in outcome.targets]
+        emit_json(f"patch.{action}", True, targets=targets, changed=changed, dry_run=dry_run)
+        return
+    for one in changed:
+        out.print(f"{'would change' if dry_run else 'changed'} {one['path']}", markup=False)
+    if not changed:
+        out.print("nothing to change")
+    _print(outcome.targets)
+
+
+def _show(command: str, found: list[TargetStatus], ok: bool, as_json: bool) -> None:
+    if as_json:
+        emit_json(f"patch.{command}", ok, targets=[one.as_json() for one in found])
+    else:
+        _print(found)
+
+
+def _print(found: list[TargetStatus]) -> None:
+    rows = []
+    for one in found:
+        rows.append([one.target.package, one.target.version, one.state, str(one.target.location)])
+        rows += [[f"  {patch.id}", "", patch.state, _odd_files(patch.files)] for patch in one.patches]
+    table("", ["package", "version", "state", "where"], rows)
+
+
+def _odd_files(files: tuple[tuple[str, str], ...]) -> str:
+    """The files that are not what their neighbours are: nothing to read when all agree."""
+    if len({state for _, state in files}) == 1 and files[0][1] != "drifted":
+        return ""
+    return ", ".join(f"{path} {state}" for path, state in files)

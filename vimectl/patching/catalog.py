@@ -1,0 +1,50 @@
+"""The patches there are, described for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vimectl import stack as stacks
+from vimectl.errors import unknown
+from vimectl.patching import series
+
+
+def listing(packages: Sequence[str] = (), stack: str | None = None) -> list[dict[str, Any]]:
+    """Return every series, of these packages and this stack only when given, with its patches described.
+
+    Raises BadInput for an unknown stack or package.
+    """
+    known = series.known()
+    for package in packages:
+        if package not in known:
+            raise unknown("package", package, known)
+    wanted = stacks.load(stack).patches.items() if stack else None
+    found = []
+    for package in packages or known:
+        for version in known[package]:
+            if wanted is None or (package, version) in wanted:
+                found.append(_describe(series.load(package, version)))
+    return found
+
+
+def _describe(one: series.Series) -> dict[str, Any]:
+    patches = [
+        {
+            "id": patch.id,
+            "description": description(one.directory / f"{patch.id}.patch"),
+            "files": [file.path for file in patch.files],
+        }
+        for patch in one.patch
+    ]
+    return {"package": one.package, "version": one.version, "patches": patches}
+
+
+def description(path: Path) -> str:
+    """Return the synopsis of a patch: the first line of its DEP-3 ``Description``."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("Description:"):
+                return line.partition(":")[2].strip()
+    return ""

@@ -1,0 +1,76 @@
+"""What a file of a series contains, as released and after each patch, and where its released bytes are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unidiff.patch import PatchedFile
+
+from vimectl.errors import BadInput
+from vimectl.patching import hunks, ledger
+from vimectl.patching.blobs import blob_id
+from vimectl.patching.series import Series
+from vimectl.patching.target import Target
+
+
+def released(target: Target, series: Series, path: str, current: bytes | None) -> bytes | None:
+    """Return the content of ``path`` as released; None when the release does not have the file.
+
+    It is computed when ``current`` is a content of the series, and otherwise the copy that an earlier apply
+    kept, or git's when the target is a work tree.
+    Raises LookupError when this machine has no copy.
+    """
+    chain = series.chains[path]
+    blob = None if current is None else blob_id(current)
+    if blob in chain:
+        return _rewound(series, path, current, chain.index(blob))
+    if chain[0] is None:
+        return None
+    kept = ledger.original(target.location, chain[0])
+    if kept is None and target.kind in ("git", "editable"):
+        kept = _from_git(target.location, chain[0])
+    if kept is None:
+        raise LookupError(f"no copy of {path} as released ({chain[0]}) is on this machine")
+    return kept
+
+
+def stages(series: Series, path: str, content: bytes | None) -> list[bytes | None]:
+    """Return the contents of a file from ``content``, as released, through every patch that touches it.
+
+    Raises BadInput when a patch of the series does not lead to the blob id that the series states.
+    """
+    contents = [content]
+    for patch, expected in zip(series.touching(path), series.chains[path][1:], strict=True):
+        content = hunks.apply(content, _diff(series, patch.id, path))
+        contents.append(_checked(series, path, content, expected))
+    return contents
+
+
+def _rewound(series: Series, path: str, content: bytes | None, position: int) -> bytes | None:
+    """Take back the first ``position`` patches that touch a file."""
+    for patch in reversed(series.touching(path)[:position]):
+        content = hunks.apply(content, _diff(series, patch.id, path), reverse=True)
+    return _checked(series, path, content, series.chains[path][0])
+
+
+def _diff(series: Series, patch_id: str, path: str) -> PatchedFile:
+    diffs = hunks.read(series.directory / f"{patch_id}.patch")
+    if path not in diffs:
+        raise BadInput(f"{series.name}/{patch_id}.patch does not touch {path}", "the series is damaged")
+    return diffs[path]
+
+
+def _checked(series: Series, path: str, content: bytes | None, expected: str | None) -> bytes | None:
+    if (None if content is None else blob_id(content)) != expected:
+        raise BadInput(f"{series.name}: {path} does not become {expected}", "the series is damaged")
+    return content
+
+
+def _from_git(location: Path, blob: str) -> bytes | None:
+    from git import InvalidGitRepositoryError, Repo
+    from git.exc import BadObject
+
+    try:
+        return bytes(Repo(location, search_parent_directories=True).odb.stream(bytes.fromhex(blob)).read())
+    except (InvalidGitRepositoryError, BadObject):
+        return None
