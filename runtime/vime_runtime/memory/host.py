@@ -99,7 +99,9 @@ class HostRegion:
         if self._paused is not paused:
             raise RuntimeError(f"the region is {'not ' if paused else ''}paused")
 
-    def _transfer(self, runs: list[tuple[int, int]], move: Callable[[int, list[memoryview], int], int]) -> None:
+    def _transfer(
+        self, runs: list[tuple[int, int]], move: Callable[[int, list[memoryview], int], int]
+    ) -> None:
         """Move each run between its address and the same offset of the file."""
         for offset, size in runs:
             done = 0

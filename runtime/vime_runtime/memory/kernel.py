@@ -28,7 +28,7 @@ def range_residency(start: int, end: int) -> Residency:
 
 
 def cached_bytes(file: int) -> int:
-    """Bytes of an open file that the page cache holds, from mincore(2); the caller must be able to write it."""
+    """Bytes of an open file in the page cache (mincore(2)); the caller must be able to write it."""
     size = os.fstat(file).st_size
     if size == 0:
         return 0

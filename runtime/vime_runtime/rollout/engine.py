@@ -1,0 +1,126 @@
+"""The vLLM engine as the loop uses it: sample, sleep, wake, take new weights."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from vllm import LLM, SamplingParams
+from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+from vime_runtime.config import Config
+from vime_runtime.memory.region import Residency
+from vime_runtime.rollout.plugin import SLEEP_BACKEND, WEIGHT_TRANSFER
+from vime_runtime.rollout.response import Response
+from vime_runtime.sync.message import BucketMessage
+
+# Weights come from the trainer before every waking, so sleeping drops them.
+DROP_WEIGHTS = 2
+
+
+class Engine:
+    """One engine with its tensor-parallel workers.
+
+    The engine core lives in the calling process when ``VLLM_ENABLE_V1_MULTIPROCESSING`` is 0; with
+    ``rollout.tensor_parallel`` above 1 each rank is a child process.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._rollout = config.recipe.rollout
+        self._llm = LLM(**_arguments(config))
+
+    def generate(
+        self, prompts: list[list[int]], samples: int, seed: int, greedy: bool = False
+    ) -> list[list[Response]]:
+        """Sample ``samples`` responses to each prompt of token ids; the same seed gives the same responses.
+
+        Greedy decoding takes the likeliest token; its log-probs are at temperature 1.
+        """
+        seeds = random.Random(seed)
+        outputs = self._llm.generate(
+            [{"prompt_token_ids": prompt} for prompt in prompts],
+            [self._sampling(samples, seeds.getrandbits(31), greedy) for _ in prompts],
+            use_tqdm=False,
+        )
+        return [[_response(sample) for sample in output.outputs] for output in outputs]
+
+    def sleep(self) -> None:
+        """Give back the memory of weights and KV cache; both are lost."""
+        self._llm.sleep(level=DROP_WEIGHTS)
+
+    def wake(self, tag: str) -> None:
+        """Take back the memory of ``weights`` or ``kv_cache``; it can generate when it has both."""
+        self._llm.wake_up(tags=[tag])
+
+    def begin_update(self) -> None:
+        """Begin to take new weights; an update that failed may be begun again."""
+        self._llm.start_weight_update()
+
+    def update(self, bucket: BucketMessage) -> None:
+        """Load one bucket. When this returns the trainer may overwrite it.
+
+        Raises:
+            ValueError or RuntimeError (from a worker process): a tensor is unknown, misshapen or comes twice.
+        """
+        self._llm.update_weights(WeightTransferUpdateRequest({"bucket": bucket}))
+
+    def end_update(self) -> None:
+        """Finish the update.
+
+        Raises:
+            ValueError or RuntimeError (from a worker process): tensors are missing, all of them named.
+        """
+        self._llm.finish_weight_update()
+
+    def residency(self) -> Residency:
+        """Weights and KV cache, summed over the workers, as the kernel sees them."""
+        return Residency.total(self._llm.collective_rpc("residency"))
+
+    def close(self) -> None:
+        """Stop the workers."""
+        self._llm.llm_engine.engine_core.shutdown()
+
+    def _sampling(self, samples: int, seed: int, greedy: bool) -> SamplingParams:
+        return SamplingParams(
+            n=samples,
+            temperature=0.0 if greedy else self._rollout.temperature,
+            top_p=1.0 if greedy else self._rollout.top_p,
+            max_tokens=self._rollout.max_response_tokens,
+            seed=None if greedy else seed,
+            logprobs=0,  # of the sampled token alone
+            detokenize=False,
+        )
+
+
+def _arguments(config: Config) -> dict[str, Any]:
+    recipe = config.recipe
+    on_cpu = recipe.cluster.device == "cpu"
+    arguments: dict[str, Any] = {
+        "model": recipe.model.path,
+        "dtype": recipe.model.dtype,
+        "tensor_parallel_size": recipe.rollout.tensor_parallel,
+        "distributed_executor_backend": "uni" if recipe.rollout.tensor_parallel == 1 else "mp",
+        "max_model_len": recipe.rollout.max_prompt_tokens + recipe.rollout.max_response_tokens,
+        "gpu_memory_utilization": recipe.rollout.memory_utilisation,
+        "kv_cache_memory_bytes": recipe.rollout.kv_cache_bytes,
+        "seed": recipe.algorithm.seed,
+        "logprobs_mode": "processed_logprobs",
+        # A prefix cached under old weights would be wrong under the new ones.
+        "enable_prefix_caching": False,
+        # On a CPU compiling takes longer than a whole short run.
+        "enforce_eager": on_cpu,
+        "weight_transfer_config": {"backend": WEIGHT_TRANSFER},
+        "worker_extension_cls": "vime_runtime.rollout.worker.WorkerExtension",
+        "enable_sleep_mode": True,
+    }
+    if on_cpu:
+        arguments["sleep_mode_backend"] = SLEEP_BACKEND
+    return arguments
+
+
+def _response(sample: Any) -> Response:
+    token_ids = list(sample.token_ids)
+    logprobs = [step[token].logprob for step, token in zip(sample.logprobs, token_ids, strict=True)]
+    if sample.finish_reason not in ("stop", "length"):
+        raise RuntimeError(f"the engine gave a response up: {sample.finish_reason}")
+    return Response(token_ids, logprobs, sample.finish_reason)

@@ -1,0 +1,20 @@
+"""What the engine asks of its vLLM workers beyond vLLM's own calls."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vime_runtime.memory.region import Residency
+
+if TYPE_CHECKING:
+    from vime_runtime.rollout.host_sleep import HostSleep
+
+
+class WorkerExtension:
+    """Mixed into vLLM's worker class by ``worker_extension_cls``."""
+
+    sleep_mode_backend: HostSleep
+
+    def residency(self) -> Residency:
+        """This worker's weights and KV cache."""
+        return self.sleep_mode_backend.residency()

@@ -1,0 +1,68 @@
+"""A stream of weights in buckets of bounded size, through one shared buffer filled again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from vime_runtime.sync.ipc import HostBuffer
+from vime_runtime.sync.message import BucketMessage, TensorEntry
+
+# Every tensor begins at a multiple of this, so that it can be viewed in its dtype and loads are aligned.
+ALIGNMENT = 64
+
+Weights = Callable[[], Iterator[tuple[str, torch.Tensor]]]
+
+
+class BucketExporter:
+    """Hands out the weights bucket by bucket.
+
+    A bucket may be overwritten as soon as ``next`` is called again. The buffer takes
+    ``max(bucket_bytes, largest tensor)``: a tensor larger than a bucket gets one of its own, since vLLM's
+    weight loaders take whole tensors.
+
+    Args:
+        weights: starts a pass over all weights; each pass yields the same names in the same order.
+        bucket_bytes: how many bytes of tensors, alignment included, a bucket of several tensors may have.
+    """
+
+    def __init__(self, weights: Weights, bucket_bytes: int) -> None:
+        self._weights = weights
+        self._bucket_bytes = bucket_bytes
+        self._buffer = HostBuffer()
+        self._pass: Iterator[BucketMessage] | None = None
+
+    def next(self) -> BucketMessage | None:
+        """Fill the next bucket; None at the end of the pass, after which a new one can begin."""
+        if self._pass is None:
+            self._pass = self._fill()
+        message = next(self._pass, None)
+        if message is None:
+            self._pass = None
+        return message
+
+    def _fill(self) -> Iterator[BucketMessage]:
+        self._buffer.reserve(self._bucket_bytes)
+        entries: list[TensorEntry] = []
+        end = 0
+        for name, tensor in self._weights():
+            if entries and end + tensor.nbytes > self._bucket_bytes:
+                yield BucketMessage(self._buffer.handle(), tuple(entries))
+                entries, end = [], 0
+            self._buffer.reserve(tensor.nbytes)
+            entry = TensorEntry(
+                name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), end, tensor.nbytes
+            )
+            view(self._buffer.data, entry).copy_(tensor.detach())
+            entries.append(entry)
+            end += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
+        if entries:
+            yield BucketMessage(self._buffer.handle(), tuple(entries))
+        self._buffer.release()
+
+
+def view(buffer: torch.Tensor, entry: TensorEntry) -> torch.Tensor:
+    """A tensor of a bucket in the buffer's own bytes (uint8, one dimension); nothing is copied."""
+    part = buffer[entry.offset : entry.offset + entry.nbytes]
+    return part.view(getattr(torch, entry.dtype)).view(entry.shape)

@@ -1,0 +1,86 @@
+"""One buffer that two processes map: the owner fills it, peers read it in place.
+
+On the host it is an anonymous memory file. A peer opens it as ``/proc/<pid>/fd/<n>`` of the owner, so
+it has no name anywhere and is gone with the last process that maps it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class HostHandle:
+    """Where a peer finds a host buffer, and how it knows that it found the right one."""
+
+    pid: int
+    file: int
+    inode: int
+    nbytes: int
+
+
+class HostBuffer:
+    """The owner's side of a shared host buffer."""
+
+    def __init__(self) -> None:
+        self._file = os.memfd_create("vime-bucket", os.MFD_CLOEXEC)
+        self._map: mmap.mmap | None = None
+        self.data = torch.empty(0, dtype=torch.uint8)
+
+    def reserve(self, nbytes: int) -> None:
+        """Make ``data``, a uint8 tensor, at least ``nbytes`` long. What it held is lost when it grows."""
+        if nbytes > self.data.numel():
+            os.ftruncate(self._file, nbytes)
+            self._map = mmap.mmap(self._file, nbytes)
+            self.data = torch.frombuffer(self._map, dtype=torch.uint8)
+
+    def handle(self) -> HostHandle:
+        """What a peer needs to map the buffer as it is now."""
+        return HostHandle(os.getpid(), self._file, os.fstat(self._file).st_ino, self.data.numel())
+
+    def release(self) -> None:
+        """Give the memory back to the kernel; the buffer stays usable and reads as zero."""
+        if self._map is not None:
+            self._map.madvise(mmap.MADV_REMOVE)
+
+
+class HostPeer:
+    """The reader's side; a buffer is mapped once and used until another handle comes."""
+
+    def __init__(self) -> None:
+        self._handle: HostHandle | None = None
+        self._data = torch.empty(0, dtype=torch.uint8)
+
+    def open(self, handle: HostHandle) -> torch.Tensor:
+        """Map the owner's buffer: uint8, shape (handle.nbytes,). Only to be read.
+
+        Raises:
+            RuntimeError: the owner is gone, or what is at the handle is not its buffer.
+        """
+        if handle != self._handle:
+            self._data = torch.frombuffer(_map_peer(handle), dtype=torch.uint8)
+            self._handle = handle
+        return self._data
+
+    def close(self) -> None:
+        """Unmap the buffer as soon as no tensor looks into it."""
+        self.__init__()
+
+
+def _map_peer(handle: HostHandle) -> mmap.mmap:
+    path = f"/proc/{handle.pid}/fd/{handle.file}"
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as e:
+        raise RuntimeError(f"cannot open the weight buffer {path} of the trainer: {e.strerror}") from e
+    try:
+        found = os.fstat(file)
+        if found.st_ino != handle.inode or found.st_size < handle.nbytes:
+            raise RuntimeError(f"{path} is not the weight buffer: process id or file number were used again")
+        return mmap.mmap(file, handle.nbytes)
+    finally:
+        os.close(file)
