@@ -155,13 +155,14 @@ class _Build:
 
     def _fetch(self, lacking: list[Pin]) -> None:
         folder = self.work / "wheels"
-        wheels.salvage(lacking, self.pip.temporary, folder)
+        folder.mkdir(parents=True, exist_ok=True)
         absent = wheels.missing(lacking, folder)
         count = DownloadCount()
         begun = len(lacking) - len(absent)
 
         def on_line(line: str) -> None:
             if count.feed(line):
+                wheels.keep(self.pip.temporary, folder)
                 done = min(begun + count.packages, len(lacking))
                 self.report(Progress("fetching", done, len(lacking), count.bytes, count.name))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -41,10 +42,10 @@ class Pip:
         """Run pip and return its exit status and its whole output.
 
         pip honours the user's own configuration (mirrors, find-links, certificates).
-        It runs in a session of its own and is killed, not interrupted, when this process is: an interrupted
-        pip deletes what it has downloaded, a killed one leaves it in ``temporary``.
+        It runs in a session of its own, so that Ctrl-C reaches this process first, which ends it.
         """
-        self.temporary.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.temporary, ignore_errors=True)  # of a pip that was killed
+        self.temporary.mkdir(parents=True)
         environment = {**os.environ, "TMPDIR": str(self.temporary), "PYTHONUNBUFFERED": "1"}
         environment.pop("PYTHONPATH", None)  # packages of another environment would count as installed
         lines: list[str] = []

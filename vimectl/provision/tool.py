@@ -37,10 +37,11 @@ def repack(installed: Distribution, folder: Path) -> Path:
     Raises:
         MachineLacks: the installation has no RECORD, so its files are not known.
     """
-    name, version = installed.metadata["Name"], installed.version
     if installed.files is None:
+        name = installed.metadata["Name"]
         raise MachineLacks(f"the installed {name} has no RECORD", f"install {name} from its wheel")
-    wheel = folder / f"{name}-{version}-py3-none-any.whl"
+    info = next(file.parent.name for file in installed.files if file.name == "METADATA")
+    wheel = folder / f"{info.removesuffix('.dist-info')}-py3-none-any.whl"
     rows: list[list[str]] = []
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in installed.files:
@@ -50,7 +51,7 @@ def repack(installed: Distribution, folder: Path) -> Path:
             content = file.read_binary()
             archive.writestr(path, content)
             rows.append([path, _record_digest(content), str(len(content))])
-        record = f"{name}-{version}.dist-info/RECORD"
+        record = f"{info}/RECORD"
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([*rows, [record, "", ""]])
         archive.writestr(record, text.getvalue())

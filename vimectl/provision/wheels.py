@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from vimectl.stack.lock import Pin
@@ -27,11 +28,13 @@ def missing(pins: Iterable[Pin], wheels: Path) -> list[Pin]:
     return [pin for pin in pins if not pin.hashes & present]
 
 
-def salvage(pins: Iterable[Pin], temporary: Path, wheels: Path) -> None:
-    """Move the complete files that a killed pip left in its temporary folder into the folder of wheels."""
-    wheels.mkdir(parents=True, exist_ok=True)
-    wanted = frozenset[str]().union(*(pin.hashes for pin in pins))
-    for path in temporary.rglob("*.whl"):
-        if sha256(path) in wanted:
-            path.replace(wheels / path.name)
-    shutil.rmtree(temporary, ignore_errors=True)
+def keep(temporary: Path, wheels: Path) -> None:
+    """Link the files that a running pip has in its temporary folder into the folder of wheels.
+
+    pip hands over its downloads all together at the end, and deletes them when it is cut off. A file
+    linked before it was complete is told by its digest later. Where links are not possible, pip's own
+    copy at the end remains.
+    """
+    for path in temporary.glob("pip-*/*.whl"):
+        with suppress(OSError):
+            os.link(path, wheels / path.name)
