@@ -1,0 +1,1 @@
+"""Stands in for the preparation: copies a checkpoint that the test made."""

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vimectl.host import Host
+from vimectl.recipe.environment import ROLES, Role, Setting, core_groups, environment
+from vimectl.recipe.resolve import resolve
+
+SCRATCH = Path("/tmp/vime-1")
+
+
+def decided(name: str, role: Role, *assignments: str, **inherited: str) -> dict[str, Setting]:
+    return environment(
+        resolve(name, assignments=list(assignments)).recipe, role, Host(environment=inherited), SCRATCH
+    )
+
+
+def values(name: str, role: Role, *assignments: str, **inherited: str) -> dict[str, str]:
+    return {key: s.value for key, s in decided(name, role, *assignments, **inherited).items()}
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("name", ["qwen3-tiny-tp2", "qwen3-4b-tp2"])
+def test_every_variable_has_a_value_and_a_reason(name: str, role: Role) -> None:
+    settings = decided(name, role)
+    assert settings
+    assert all(s.value and len(s.reason) > 10 and "{" not in s.value for s in settings.values())
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_on_npu_every_colocated_process_has_the_allocator_setting(role: Role) -> None:
+    assert values("qwen3-4b-tp2", role)["PYTORCH_NPU_ALLOC_CONF"] == "expandable_segments:False"
+    apart = values("qwen3-4b-tp2", role, "cluster.colocate=false")
+    assert not {"PYTORCH_NPU_ALLOC_CONF", "TMS_HOOK_MODE", "VIME_COLOCATE"} & set(apart)
+
+
+def test_on_npu_the_memory_saver_is_the_trainers() -> None:
+    assert values("qwen3-4b-tp2", "train")["TMS_HOOK_MODE"] == "torch"
+    for role in ROLES:
+        settings = values("qwen3-4b-tp2", role)
+        assert settings["TMS_INIT_ENABLE"] == "0"
+        assert "LD_PRELOAD" not in settings
+        assert ("TMS_HOOK_MODE" in settings) == (role == "train")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_on_npu_every_process_finds_cann_and_its_ports(role: Role) -> None:
+    settings = values(
+        "qwen3-4b-tp2", role, ASCEND_TOOLKIT_HOME="/cann", PYTHONPATH="/mine:/cann/python/site-packages"
+    )
+    assert settings["PYTHONPATH"].split(":") == [
+        "/cann/python/site-packages", "/cann/opp/built-in/op_impl/ai_core/tbe", "/mine",
+    ]  # fmt: skip
+    assert settings["HCCL_HOST_SOCKET_PORT_RANGE"] == "60000-60050"
+    assert settings["HCCL_NPU_SOCKET_PORT_RANGE"] == "61000-61050"
+    assert settings["RAY_EXPERIMENTAL_NOSET_ASCEND_RT_VISIBLE_DEVICES"] == "1"
+
+
+def test_on_npu_the_rest_goes_where_it_is_needed() -> None:
+    assert values("qwen3-4b-tp2", "rollout")["VLLM_ASCEND_ENABLE_NZ"] == "0"
+    assert values("qwen3-4b-tp2", "train")["CUDA_DEVICE_MAX_CONNECTIONS"] == "1"
+    # vLLM's Ascend platform is a plugin itself: restricting plugins would switch it off.
+    assert "VLLM_PLUGINS" not in values("qwen3-4b-tp2", "rollout")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_loopback_never_goes_through_a_proxy(role: Role) -> None:
+    settings = values("qwen3-tiny-tp2", role, no_proxy="corp.example,localhost")
+    assert settings["no_proxy"] == settings["NO_PROXY"] == "corp.example,localhost,127.0.0.1,::1"
+
+
+def test_on_cpu_nothing_of_an_accelerator_is_set() -> None:
+    names = {name for role in ROLES for name in values("qwen3-tiny-tp2", role)}
+    assert not [name for name in names if name.startswith(("HCCL", "CUDA", "PYTORCH_NPU", "TMS"))]
+
+
+def test_on_cpu_the_engines_ranks_share_the_allowed_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2, 3, 4, 5, 9})
+    rollout = values("qwen3-tiny-tp2", "rollout")
+    assert rollout["VLLM_CPU_OMP_THREADS_BIND"] == "2,3|4,5,9"
+    assert rollout["OMP_NUM_THREADS"] == "2"
+    assert values("qwen3-tiny-tp2", "train")["OMP_NUM_THREADS"] == "2"
+
+
+def test_cores_are_shared_out_evenly_in_order() -> None:
+    assert core_groups([0, 1, 2, 3], 2) == [[0, 1], [2, 3]]
+    assert core_groups([4, 5, 6], 2) == [[4], [5, 6]]
+    assert core_groups([7], 2) == [[7], [7]]
+
+
+def test_the_recipe_has_the_last_word() -> None:
+    setting = decided("qwen3-tiny-tp2", "rollout", "env.VLLM_LOGGING_LEVEL=DEBUG")["VLLM_LOGGING_LEVEL"]
+    assert setting == Setting("DEBUG", "[env] of the recipe")
+
+
+def test_temporary_files_of_all_processes_lie_in_the_scratch_folder() -> None:
+    assert {values("qwen3-tiny-tp2", role)["TMPDIR"] for role in ROLES} == {str(SCRATCH)}

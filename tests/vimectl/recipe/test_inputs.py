@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vimectl.errors import BadInput
+from vimectl.recipe import inputs
+from vimectl.recipe.resolve import resolve
+
+WriteModel = Callable[..., Path]
+
+
+def check(model: Path, data: Path, *assignments: str) -> None:
+    own = [f"model.path={model}", f"data.path={data}", "rollout.kv_cache_bytes=1", *assignments]
+    inputs.check(resolve("qwen3-tiny-tp2", assignments=own).recipe)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"prompt": "1 2", "label": "2"}\n\n{"prompt": "3 1", "label": "3"}\n')
+    return path
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_whole_model_and_good_data_pass(write_model: WriteModel, data: Path, tied: bool) -> None:
+    check(write_model(tie_word_embeddings=tied), data)
+
+
+def test_shards_with_an_index_pass(write_model: WriteModel, data: Path) -> None:
+    model = write_model()
+    names = list(inputs.read_directory(model))
+    (model / "model.safetensors").rename(model / "model-00001-of-00001.safetensors")
+    weight_map = dict.fromkeys(names, "model-00001-of-00001.safetensors")
+    index = model / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    check(model, data)
+    index.write_text(json.dumps({"weight_map": weight_map | {"lm_head.weight": "model-2.safetensors"}}))
+    with pytest.raises(BadInput, match=r"names the shard model-2.safetensors, which is not there"):
+        check(model, data)
+    (model / "model-2.safetensors").write_bytes((model / "model-00001-of-00001.safetensors").read_bytes())
+    with pytest.raises(BadInput, match=r"model-2.safetensors does not hold lm_head.weight"):
+        check(model, data)
+
+
+def pop(name: str) -> Callable[[dict[str, Any]], object]:
+    return lambda header: header.pop(name)
+
+
+def reshape(name: str, shape: list[int]) -> Callable[[dict[str, Any]], object]:
+    return lambda header: header[name].update(shape=shape)
+
+
+NORM = "model.layers.1.self_attn.q_norm.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (pop(NORM), rf"has no tensor {NORM}; config.json calls for it"),
+        (
+            reshape("model.norm.weight", [2, 4]),
+            r"model.norm.weight has shape \[2, 4\]; config.json makes it \[8\]",
+        ),
+        (
+            lambda header: [entry.update(dtype="F8_E4M3") for entry in header.values()],
+            r"is F8_E4M3; supported are BF16, F16, F32",
+        ),
+        (
+            lambda header: [header.pop(name) for name in list(header) if "layers.1" in name],
+            r"and 10 more",
+        ),
+    ],
+)
+def test_a_wrong_tensor_is_named(write_model: WriteModel, data: Path, change: Any, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        check(write_model(change), data)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"tie_word_embeddings": False, "model_type": "qwen3", "quantization_config": {}}, r"is quantised"),
+        ({"attention_bias": True}, r"attention_bias is True; supported is False only"),
+        (
+            {"num_attention_heads": 3},
+            r"train.tensor_parallel = 2 does not divide the model's 3 attention heads",
+        ),
+        (
+            {"num_key_value_heads": 1},
+            r"train.tensor_parallel = 2 does not divide the model's 1 key/value heads",
+        ),
+        ({"intermediate_size": 9}, r"does not divide the model's 9 MLP columns"),
+        ({"max_position_embeddings": 32}, r"is 36; the model's context is 32"),
+    ],
+)
+def test_a_model_that_does_not_suit_says_why(
+    write_model: WriteModel, data: Path, config: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        check(write_model(**config), data)
+
+
+def test_fewer_key_value_heads_than_ranks_are_the_engines_to_repeat(
+    write_model: WriteModel, data: Path
+) -> None:
+    check(write_model(num_key_value_heads=1), data, "train.tensor_parallel=1")
+
+
+def edit_config(model: Path, **change: Any) -> None:
+    config = json.loads((model / "config.json").read_text()) | change
+    (model / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda m: (m / "config.json").unlink(), r"has no config.json"),
+        (lambda m: (m / "config.json").write_text("{"), r"config.json: not readable as JSON"),
+        (lambda m: (m / "config.json").write_text("[]"), r"expected a JSON object, found list"),
+        (
+            lambda m: edit_config(m, model_type="qwen33"),
+            r"unknown model_type .* 'qwen33'. Did you mean qwen3",
+        ),
+        (lambda m: edit_config(m, hidden_size=None), r"hidden_size should be a positive number, found None"),
+        (lambda m: (m / "tokenizer.json").unlink(), r"has no tokenizer"),
+        (lambda m: (m / "model.safetensors").unlink(), r"neither model.safetensors nor"),
+        (lambda m: (m / "model.safetensors").write_bytes(b"GGUF" * 9), r"not a safetensors file"),
+        (lambda m: (m / "model.safetensors").write_bytes(b""), r"not a safetensors file"),
+        (
+            lambda m: (m / "model.safetensors").write_bytes((m / "model.safetensors").read_bytes()[:-1]),
+            r"model.safetensors has \d+ bytes; its header calls for \d+",
+        ),
+    ],
+)
+def test_a_damaged_directory_is_named(write_model: WriteModel, data: Path, damage: Any, message: str) -> None:
+    model = write_model()
+    damage(model)
+    with pytest.raises(BadInput, match=message):
+        check(model, data)
+
+
+def test_a_model_that_is_not_there(tmp_path: Path, data: Path) -> None:
+    with pytest.raises(BadInput, match=r"no model directory at .*nowhere") as error:
+        check(tmp_path / "nowhere", data)
+    assert "--set model.path=" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{prompt: 1}", r"data.jsonl:4: not JSON: .*"),
+        ('["a"]', r"data.jsonl:4: expected a JSON object, found list"),
+        ('{"question": "1 2", "label": "2"}', r"data.jsonl:4: no key 'prompt'; keys found: label, question"),
+        ('{"prompt": "1 2"}', r"data.jsonl:4: no key 'label'"),
+        ('{"prompt": "1 2", "label": 2}', r"data.jsonl:4: 'label' should be text"),
+        ('{"prompt": [], "label": "2"}', r"data.jsonl:4: 'prompt' should be text or a list"),
+        ('{"prompt": [{"role": "user"}], "label": "2"}', r"data.jsonl:4: 'prompt' should be text or a list"),
+        (
+            '{"prompt": [{"role": "user", "content": "x"}], "label": "2"}',
+            r"data.jsonl:4: a list of messages needs the model's chat template",
+        ),
+    ],
+)
+def test_a_bad_line_is_named(write_model: WriteModel, data: Path, line: str, message: str) -> None:
+    data.write_text(data.read_text() + line + "\n")
+    with pytest.raises(BadInput, match=message):
+        check(write_model(), data)
+
+
+def test_no_data_and_empty_data(write_model: WriteModel, data: Path, tmp_path: Path) -> None:
+    model = write_model()
+    with pytest.raises(BadInput, match=r"no data file at"):
+        check(model, tmp_path / "none.jsonl")
+    data.write_text("\n")
+    with pytest.raises(BadInput, match=r"data.jsonl is empty"):
+        check(model, data)
+
+
+def test_a_chat_template_is_looked_for(write_model: WriteModel, data: Path) -> None:
+    model = write_model()
+    with pytest.raises(BadInput, match=r"has no chat template"):
+        check(model, data, "data.apply_chat_template=true")
+    (model / "tokenizer_config.json").write_text('{"chat_template": "x"}')
+    check(model, data, "data.apply_chat_template=true")
+
+
+def test_what_is_yet_to_be_made_is_not_looked_at(write_model: WriteModel, data: Path, tmp_path: Path) -> None:
+    own = [f"model.path={write_model()}", f"data.path={tmp_path}/made/data.jsonl"]
+    recipe = resolve("qwen3-tiny-tp2", assignments=own).recipe
+    inputs.check(recipe, besides=tmp_path / "made")
+    with pytest.raises(BadInput, match="no data file"):
+        inputs.check(recipe)

@@ -1,0 +1,113 @@
+"""Launch and supervision against a stand-in runtime: real processes, real signals, real /dev/shm."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def shm_files() -> set[str]:
+    return {name for name in os.listdir("/dev/shm") if name.startswith("standin-")}
+
+
+def test_a_run_gets_its_file_and_leaves_its_directory_alone(launch: Callable[..., Any]) -> None:
+    run = launch("COLOUR=green")
+    code, _, err = run.wait()
+    assert code == 0, err
+    assert {path.name for path in run.run_dir.iterdir()} == {
+        "recipe.toml", "resolved.json", "environment.json", "doctor.json", "launcher.json",
+        "events.jsonl", "metrics.jsonl", "summary.json", "logs", "checkpoints",
+    }  # fmt: skip
+    summary = run.summary
+    assert summary["ok"] is True
+    assert summary["steps"] == summary["steps_wanted"] == 4
+    assert 0.3 < summary["reward_first"] == summary["reward_last"] < 0.5
+    assert summary["peak_memory_bytes"] == 4 * 1024**3  # the stand-in claims it
+    assert "the runtime's own output" in (run.run_dir / "logs" / "runtime.log").read_text()
+    assert "step 4/4  reward 0.4" in err
+    assert not run.scratch_dir.exists()
+
+    resolved = json.loads((run.run_dir / "resolved.json").read_text())
+    assert resolved["schema"] == "vimectl.run/1"
+    assert (resolved["mode"], resolved["steps"]) == ("smoke", 4)
+    assert resolved["launcher_pid"] == run.process.pid
+    assert resolved["environment"]["driver"]["COLOUR"] == "green"
+    assert Path(resolved["recipe"]["model"]["path"], "config.json").is_file()
+    assert resolved["environment"]["rollout"]["TMPDIR"] == str(run.scratch_dir)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "reason", "shown"),
+    [
+        ("error", 2, "the label is odd", "mend the label"),
+        ("crash", 1, "the runtime ended with exit code 1 and no word why", "something broke"),
+        ("killed", 1, "the runtime was killed by signal 9", "the whole log: "),
+    ],
+)
+def test_a_failure_is_named(
+    launch: Callable[..., Any], fault: str, code: int, reason: str, shown: str
+) -> None:
+    run = launch(f"STANDIN={fault}")
+    found, out, _ = run.wait()
+    assert found == code
+    assert (run.summary["ok"], run.summary["reason"]) == (False, reason)
+    assert shown in out
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGTERM, signal.SIGTERM]])
+def test_an_interrupted_run_leaves_no_process_and_no_file(
+    launch: Callable[..., Any], signals: list[signal.Signals], request: pytest.FixtureRequest
+) -> None:
+    foreign_file = Path("/dev/shm") / f"foreign-{os.getpid()}"
+    foreign_file.touch()
+    request.addfinalizer(foreign_file.unlink)
+    foreign = subprocess.Popen(["sleep", "60"])
+    request.addfinalizer(foreign.kill)
+
+    run = launch("STANDIN=descendants", "STANDIN_STEP_SECONDS=60")
+    until(lambda: run.run_dir.with_suffix(".scratch").exists())
+    until(lambda: len(list(run.scratch_dir.glob("*.pid"))) == 3)
+    pids = [int(path.stem) for path in run.scratch_dir.glob("*.pid")]
+    assert all(psutil.pid_exists(pid) for pid in pids)
+    assert len(shm_files()) == 2
+    time.sleep(0.6)  # one look at /dev/shm
+
+    began = time.monotonic()
+    for signum in signals:
+        run.process.send_signal(signum)
+        time.sleep(0.5)
+    code, _, _ = run.wait(15)
+    assert time.monotonic() - began < 15
+    assert code == 130
+    assert run.summary["reason"] == "interrupted"
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    assert not shm_files()
+    assert not run.scratch_dir.exists()
+    assert foreign.poll() is None
+    assert foreign_file.exists()
+
+
+def test_what_a_finished_runtime_leaves_behind_is_ended_too(launch: Callable[..., Any]) -> None:
+    run = launch("STANDIN=descendants")
+    until(lambda: run.run_dir.with_suffix(".scratch").exists())
+    until(lambda: len(list(run.scratch_dir.glob("*.pid"))) == 3)
+    pids = [int(path.stem) for path in run.scratch_dir.glob("*.pid")]
+    assert run.wait()[0] == 0
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    assert not shm_files()

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vimectl.errors import BadInput
+from vimectl.recipe.find import shipped
+from vimectl.recipe.resolve import load, resolve
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_a_shipped_recipe_is_valid_and_called_as_its_file(name: str) -> None:
+    assert load(shipped()[name]).recipe.name == name
+
+
+def test_the_big_recipe_has_the_published_figures() -> None:
+    resolved = resolve("qwen3-4b-tp2")
+    recipe = resolved.recipe
+    assert (resolved.mode, resolved.steps) == ("test", 20)
+    assert (recipe.modes.smoke.steps, recipe.modes.long.steps) == (4, 500)
+    assert (recipe.cluster.device, recipe.cluster.devices, recipe.recipe.stack) == ("npu", 8, "ascend-0.22")
+    assert (recipe.train.tensor_parallel, recipe.rollout.tensor_parallel) == (2, 2)
+    assert (recipe.algorithm.prompts_per_step, recipe.algorithm.samples_per_prompt) == (32, 8)
+    assert (recipe.optimizer.lr, recipe.optimizer.beta2, recipe.rollout.max_response_tokens) == (
+        1e-6,
+        0.98,
+        2048,
+    )
+
+
+def test_a_copy_is_found_by_its_path(tmp_path: Path) -> None:
+    copy = tmp_path / "mine.toml"
+    copy.write_bytes(shipped()["qwen3-tiny-tp2"].read_bytes())
+    resolved = resolve(str(copy), mode="smoke")
+    assert (resolved.source, resolved.steps) == (copy, 4)
+
+
+def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = resolve("qwen3-tiny-tp2", assignments=["model.path=here", "data.path=~/there"]).recipe
+    assert recipe.model.path == str(tmp_path / "here")
+    assert recipe.data.path == str(Path.home() / "there")
+
+
+def test_prepared_stands_for_a_folder_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert Path(resolve("qwen3-tiny-tp2").recipe.model.path).is_relative_to(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "message"),
+    [
+        ("qwen3-tiny", None, r"unknown recipe 'qwen3-tiny'. Did you mean qwen3-tiny-tp2"),
+        ("./nowhere.toml", None, r"no recipe file at nowhere.toml"),
+        ("qwen3-tiny-tp2", "tset", r"unknown mode 'tset'. Did you mean test"),
+    ],
+)
+def test_what_does_not_exist_is_named_with_the_nearest(name: str, mode: str | None, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        resolve(name, mode)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["train.tensor_parallel=3"], r"'train.tensor_parallel': 3 does not divide the 2 devices"),
+        (["cluster.nodes=2", "rollout.tensor_parallel=4"], r"an engine lives on one node"),
+        (["data.reward=exact"], r"'data.reward': 'exact' is none of exact-match, math-verify"),
+        (["optimizer.min_lr=1.0"], r"'optimizer.min_lr': 1 is above lr"),
+        (["cluster.device=npu", "train.tensor_parallel=3"], r"'train.tensor_parallel'"),
+    ],
+)
+def test_contradictions_are_found(assignments: list[str], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        resolve("qwen3-tiny-tp2", assignments=assignments)
+
+
+def test_a_cpu_recipe_gives_its_kv_cache_in_bytes(tmp_path: Path) -> None:
+    text = shipped()["qwen3-tiny-tp2"].read_text()
+    path = tmp_path / "r.toml"
+    path.write_text("\n".join(line for line in text.splitlines() if "kv_cache_bytes" not in line))
+    with pytest.raises(BadInput, match=r"'rollout.kv_cache_bytes': needed on a CPU"):
+        load(path)
+
+
+def test_a_misspelt_key_in_a_file_names_file_and_key(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(shipped()["qwen3-tiny-tp2"].read_text().replace("temperature", "temprature"))
+    with pytest.raises(BadInput, match=r"r.toml: unknown key 'rollout.temprature'. Did you mean temperature"):
+        load(path)
