@@ -12,8 +12,8 @@ from vime_runtime.config import Config
 from vime_runtime.data import Problem
 from vime_runtime.journal import Journal, clock
 from vime_runtime.memory.region import Residency
-from vime_runtime.rollout.engine import Response
-from vime_runtime.sync.buckets import BucketMessage
+from vime_runtime.rollout.response import Response
+from vime_runtime.sync.message import BucketMessage
 
 Reward = Callable[[str, str], float]
 

@@ -14,8 +14,8 @@ from vime_runtime.config import from_dict
 if TYPE_CHECKING:
     from vime_runtime.batch import RolloutBatch
     from vime_runtime.memory.region import Residency
-    from vime_runtime.rollout.engine import Response
-    from vime_runtime.sync.buckets import BucketMessage
+    from vime_runtime.rollout.response import Response
+    from vime_runtime.sync.message import BucketMessage
 
 
 class TrainActor:
@@ -34,6 +34,9 @@ class TrainActor:
 
     def start(self, master: str) -> None:
         """Build the trainer of this rank; returns when every rank has joined."""
+        from vime_runtime import device
+
+        device.get(self._config.recipe.cluster.device).before_megatron()
         from vime_runtime.sync.buckets import BucketExporter
         from vime_runtime.train.trainer import Trainer
 

@@ -15,7 +15,7 @@ from vime_runtime.cluster.ray_cluster import DEVICE
 from vime_runtime.config import Config, to_dict
 from vime_runtime.memory.region import Residency
 from vime_runtime.rollout.response import Response
-from vime_runtime.sync.buckets import BucketMessage
+from vime_runtime.sync.message import BucketMessage
 
 # Trainer and engine share a device: each claims half of it in Ray's books.
 SHARE = 0.5
