@@ -1,4 +1,4 @@
-"""A model as a Hugging Face directory: config.json, safetensors (one file or several with an index), tokenizer."""
+"""A model as a Hugging Face directory: config.json, safetensors in one file or several, tokenizer."""
 
 from __future__ import annotations
 

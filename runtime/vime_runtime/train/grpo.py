@@ -14,9 +14,10 @@ STD_EPS = 1e-6
 
 
 def advantages(rewards: list[float], groups: list[int]) -> list[float]:
-    """How much better each response is than its group: (r - mean) / (std + eps), arXiv 2402.03300 section 4.1.2.
+    """How much better each response is than its group: (r - mean) / (std + eps).
 
-    ``std`` is the sample standard deviation. ``groups`` gives the group of each reward.
+    arXiv 2402.03300, section 4.1.2; ``std`` is the sample standard deviation. ``groups`` gives the group
+    of each reward.
     """
     result = [0.0] * len(rewards)
     for group in set(groups):

@@ -27,7 +27,7 @@ def build(
     tensor_parallel: int,
     recompute: bool = False,
 ) -> GPTModel:
-    """Build this rank's shard with its parameters allocated and not initialised: weights come from a checkpoint.
+    """Build this rank's shard. Its parameters are allocated, not initialised: a checkpoint fills them.
 
     The vocabulary is padded to a multiple of ``tensor_parallel``. With ``recompute`` each layer's
     activations are computed again in the backward pass instead of kept.
@@ -73,7 +73,9 @@ def build(
             position_embedding_type="rope",
             rotary_base=shape.rope_base,
         )
-    return model.to(dtype)  # the norms are born in torch's default dtype
+    model.to(dtype)  # the norms are born in torch's default dtype
+    _mark_shards(model, family, shape)
+    return model
 
 
 def forward(model: GPTModel, pack: Pack) -> Tensor:
@@ -81,6 +83,16 @@ def forward(model: GPTModel, pack: Pack) -> Tensor:
     with _only_rows(model.output_layer, pack.rows):
         logits = model(pack.tokens, pack.positions, attention_mask=None, packed_seq_params=pack.sequences)
     return logits[0]
+
+
+def _mark_shards(model: GPTModel, family: Family, shape: ModelShape) -> None:
+    """Say which parameters are split; Megatron does so only where it initialises them.
+
+    The norm of the gradient depends on it: what all ranks hold alike counts once.
+    """
+    parameters = dict(model.named_parameters())
+    for mapping in family.parameters(shape):
+        parameters[mapping.megatron].tensor_model_parallel = mapping.layout != "whole"
 
 
 def _layer_spec(family: Family) -> ModuleSpec:

@@ -16,7 +16,7 @@ from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 
 
 def learning_rate(settings: SimpleNamespace, step: int, steps: int) -> float:
-    """The rate at ``step`` (from 1) of ``steps``: linear over ``warmup_steps``, then decaying to ``min_lr``."""
+    """The rate at ``step`` (from 1) of ``steps``: linear warm-up, then ``decay`` down to ``min_lr``."""
     if step <= settings.warmup_steps:
         return settings.lr * step / settings.warmup_steps
     done = (step - settings.warmup_steps) / max(steps - settings.warmup_steps, 1)
@@ -58,6 +58,9 @@ class Optimizer:
             [self._ddp],
             use_gloo_process_groups=False,
         )
+        for group in self._optimizer.param_groups:
+            # Megatron leaves it to its scheduler to apply the multiplier, which is 0 for vectors.
+            group["weight_decay"] = settings.weight_decay * group["wd_mult"]
         for optimizer in self._optimizer.chained_optimizers:
             _allocate_moments(optimizer.optimizer)
 
@@ -77,6 +80,8 @@ class Optimizer:
         if not math.isfinite(norm):
             raise FloatingPointError(f"the norm of the gradient is {norm}")
         self._ddp.zero_grad_buffer()
+        # In fp32 the optimizer has made .grad an alias of the buffer: backward would add to it twice.
+        self._optimizer.zero_grad()
         return norm
 
 

@@ -7,7 +7,7 @@ attention then treats each run as one dense batch (see ``attention.py``).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import torch
 from megatron.core.packed_seq_params import PackedSeqParams
@@ -91,7 +91,7 @@ def build(batch: RolloutBatch, indices: list[int], advantages: list[float], devi
         positions += range(len(sequence))
         starts.append(len(tokens))
         rows += range(len(tokens) - len(batch.responses[i]) - 1, len(tokens) - 1)
-    lengths = [stop - start for start, stop in zip(starts, starts[1:], strict=False)]
+    lengths = [stop - start for start, stop in pairwise(starts)]
 
     def floats(values: list[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=device)

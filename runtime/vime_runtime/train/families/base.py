@@ -135,7 +135,7 @@ class Family:
 
 
 def _rope_base(config: dict[str, Any], where: str) -> float:
-    """The base of the rotary embedding, from ``rope_parameters`` (transformers 5) or ``rope_theta`` (before)."""
+    """The base of the rotary embedding: ``rope_theta`` at the top is how transformers before 5 wrote it."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":

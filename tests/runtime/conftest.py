@@ -1,0 +1,131 @@
+"""What tests of the trainer share: rank processes, small checkpoints, a run file."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Listener
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+
+WORLD = 2
+
+
+class Ranks:
+    """Processes that stay, so that each test does not import Megatron-core anew."""
+
+    def __init__(self, socket_path: Path) -> None:
+        with Listener(str(socket_path)) as listener:
+            self._processes = [
+                subprocess.Popen(
+                    [sys.executable, Path(__file__).with_name("rank_worker.py"), str(socket_path)]
+                )
+                for _ in range(WORLD)
+            ]
+            self._connections = [listener.accept() for _ in range(WORLD)]
+
+    def run(self, function: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
+        """Call ``function(rank, world_size, "host:port", *args)`` on each rank; return what each returned."""
+        cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
+        master = f"127.0.0.1:{free_port()}"
+        for rank in range(world_size):
+            call = function, (rank, world_size, master, *args)
+            self._connections[rank].send_bytes(cloudpickle.dumps(call))
+        answers = [cloudpickle.loads(self._connections[rank].recv_bytes()) for rank in range(world_size)]
+        for succeeded, result in answers:
+            assert succeeded, result
+        return [result for _, result in answers]
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+        for process in self._processes:
+            process.wait(timeout=30)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+    workers = Ranks(tmp_path_factory.mktemp("ranks") / "socket")
+    yield workers
+    workers.close()
+
+
+@pytest.fixture(scope="session")
+def make_qwen3(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Write a random Qwen3 checkpoint with transformers; keyword arguments change its configuration."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    def make(dtype: torch.dtype = torch.float32, shard: str = "1GB", **changes: Any) -> Path:
+        shape = {
+            "vocab_size": 64,
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 32,  # unlike hidden_size / heads
+            "max_position_embeddings": 256,
+            "tie_word_embeddings": True,
+            "initializer_range": 0.1,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+        }
+        torch.manual_seed(0)
+        model = Qwen3ForCausalLM(Qwen3Config(**shape | changes))
+        for name, parameter in model.named_parameters():
+            if "norm" in name:  # all ones would hide a norm in the wrong place
+                parameter.data.uniform_(0.5, 1.5)
+        directory = tmp_path_factory.mktemp("qwen3")
+        model.to(dtype).save_pretrained(directory, max_shard_size=shard)
+        return directory
+
+    return make
+
+
+@pytest.fixture
+def run_file(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """A run file that trains the given model; keyword arguments ``table__key`` change the recipe."""
+
+    def make(model: Path, **changes: Any) -> dict[str, Any]:
+        recipe: dict[str, dict[str, Any]] = {
+            "cluster": {"device": "cpu"},
+            "model": {"path": str(model), "dtype": "float32"},
+            "train": {"tensor_parallel": 1, "tokens_per_micro_batch": 64, "recompute": False},
+            "rollout": {"temperature": 0.7},
+            "algorithm": {
+                "clip_low": 0.2,
+                "clip_high": 0.28,
+                "kl_coefficient": 0.0,
+                "updates_per_step": 1,
+            },
+            "optimizer": {
+                "lr": 1e-3,
+                "beta1": 0.9,
+                "beta2": 0.98,
+                # Large, so that a gradient of rounding noise is not blown up to a full step.
+                "eps": 1e-2,
+                "weight_decay": 0.1,
+                "clip_grad": 0.5,
+                "warmup_steps": 2,
+                "decay": "linear",
+                "min_lr": 1e-4,
+            },
+            "memory": {"arena_dir": str(tmp_path)},
+        }
+        for path, value in changes.items():
+            table, key = path.split("__")
+            recipe[table][key] = value
+        return {"recipe": recipe, "steps": 10, "run_dir": str(tmp_path)}
+
+    return make

@@ -1,0 +1,25 @@
+"""A process that runs the functions a test sends it: importing torch and Megatron-core once is enough.
+
+Run as a script with the path of a Unix socket; ends when the other side hangs up.
+"""
+
+import sys
+import traceback
+from multiprocessing.connection import Client
+
+import cloudpickle
+import torch
+
+torch.set_num_threads(1)
+
+with Client(sys.argv[1]) as connection:
+    while True:
+        try:
+            function, args = cloudpickle.loads(connection.recv_bytes())
+        except EOFError:
+            break
+        try:
+            answer = True, function(*args)
+        except Exception:
+            answer = False, traceback.format_exc()
+        connection.send_bytes(cloudpickle.dumps(answer))

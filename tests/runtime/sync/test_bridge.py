@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from vime_runtime.sync.bridge import Rank
+
+
+def read_all(directory: Path) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for path in directory.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
+    return tensors
+
+
+def round_trip(
+    rank: int, world_size: int, master: str, path: str, dtype: torch.dtype, tensor_parallel: int
+) -> dict[str, Any]:
+    """Load a checkpoint into Megatron's model and export it again."""
+    from vime_runtime.sync.bridge import Bridge
+    from vime_runtime.train import model, parallel
+    from vime_runtime.train.checkpoint import Checkpoint
+
+    groups = parallel.start("gloo", rank, world_size, master, tensor_parallel)
+    try:
+        source = Checkpoint(Path(path))
+        built = model.build(source.family, source.shape, dtype, torch.device("cpu"), tensor_parallel)
+        bridge = Bridge(source.family, source.shape, Rank(groups.tensor_rank, tensor_parallel), groups.tensor)
+        bridge.load(built, source)
+        exported = {name: tensor.clone() for name, tensor in bridge.export(built)}
+        return {"exported": exported, "megatron": {n: p.detach() for n, p in built.named_parameters()}}
+    finally:
+        parallel.stop()
+
+
+@pytest.mark.parametrize("tensor_parallel", [1, 2])
+@pytest.mark.parametrize(
+    ("model", "dtype"),
+    [
+        ({"tie_word_embeddings": True, "shard": "100KB"}, torch.bfloat16),
+        ({"tie_word_embeddings": False, "vocab_size": 65}, torch.float32),
+    ],
+    ids=["tied-bf16-many-files", "untied-padded-vocabulary"],
+)
+def test_round_trip_is_bitwise(ranks, make_qwen3, tensor_parallel, model, dtype):
+    directory = make_qwen3(dtype=dtype, **model)
+    original = read_all(directory)
+    for result in ranks.run(round_trip, tensor_parallel, str(directory), dtype, tensor_parallel):
+        assert result["exported"].keys() == original.keys()
+        for name, tensor in original.items():
+            assert result["exported"][name].dtype is dtype
+            assert torch.equal(result["exported"][name], tensor), name
+
+
+def test_megatron_layout(ranks, make_qwen3):
+    directory = make_qwen3(tie_word_embeddings=False, vocab_size=65)
+    hf = read_all(directory)
+    attention, mlp = "model.layers.1.self_attn.", "model.layers.1.mlp."
+    # Two groups of two queries, head size 32: rank r of 2 holds group r, its queries, key and value together.
+    for rank, result in enumerate(ranks.run(round_trip, 2, str(directory), torch.float32, 2)):
+        group, half = slice(rank * 32, rank * 32 + 32), slice(rank * 48, rank * 48 + 48)
+        expected = {
+            "embedding.word_embeddings.weight": torch.cat([hf["model.embed_tokens.weight"], torch.zeros(1, 64)])[
+                rank * 33 : rank * 33 + 33
+            ],
+            "decoder.layers.1.self_attention.linear_qkv.weight": torch.cat(
+                [
+                    hf[attention + "q_proj.weight"][rank * 64 : rank * 64 + 64],
+                    hf[attention + "k_proj.weight"][group],
+                    hf[attention + "v_proj.weight"][group],
+                ]
+            ),
+            "decoder.layers.1.mlp.linear_fc1.weight": torch.cat(
+                [hf[mlp + "gate_proj.weight"][half], hf[mlp + "up_proj.weight"][half]]
+            ),
+            "decoder.layers.1.mlp.linear_fc2.weight": hf[mlp + "down_proj.weight"][:, half],
+            "decoder.final_layernorm.weight": hf["model.norm.weight"],
+        }
+        for name, tensor in expected.items():
+            assert torch.equal(result["megatron"][name], tensor), name
+
+
+@pytest.mark.parametrize(("extent", "size"), [(64, 2), (65, 2), (7, 4), (3, 1)])
+def test_shares_cover_the_extent_once(extent, size):
+    shares = [Rank(index, size).share(extent) for index in range(size)]
+    assert [i for start, stop in shares for i in range(start, stop)] == list(range(extent))

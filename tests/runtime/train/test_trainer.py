@@ -1,0 +1,166 @@
+"""The trainer against a plain reference: transformers' model, autograd, and one sequence at a time."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+from vime_runtime.batch import RolloutBatch
+
+
+def make_batch(seed: int = 0, groups: int = 4, samples: int = 4, vocabulary: int = 64) -> RolloutBatch:
+    draw = random.Random(seed)
+    batch = RolloutBatch.empty()
+    for group in range(groups):
+        prompt = [draw.randrange(vocabulary) for _ in range(draw.randint(2, 6))]
+        for _ in range(samples):
+            response = [draw.randrange(vocabulary) for _ in range(draw.randint(1, 7))]
+            batch.append(prompt, response, [draw.uniform(-6, -2) for _ in response], draw.random(), group)
+    return batch
+
+
+def train(
+    rank: int, world_size: int, master: str, document: dict[str, Any], batches: list[RolloutBatch]
+) -> dict[str, Any]:
+    """Train on the batches, with a pause before the last; return metrics and final weights."""
+    from vime_runtime.config import from_dict
+    from vime_runtime.train.trainer import Trainer
+
+    trainer = Trainer(from_dict(document), rank, world_size, master)
+    try:
+        metrics = [trainer.train_step(batch) for batch in batches[:-1]]
+        active = trainer.residency().resident
+        trainer.pause()
+        paused = trainer.residency().resident
+        trainer.resume()
+        metrics.append(trainer.train_step(batches[-1]))
+        trainer.save_pretrained(Path(document["run_dir"]) / "saved")
+        weights = {name: tensor.clone() for name, tensor in trainer.weights()}
+        return {"metrics": metrics, "weights": weights, "active": active, "paused": paused}
+    finally:
+        trainer.close()
+
+
+def reference_logprobs(
+    model: torch.nn.Module, prompt: list[int], response: list[int], temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1].float() / temperature
+    logprobs = logits.log_softmax(-1)
+    entropy = -(logprobs.exp() * logprobs).sum(-1)
+    return logprobs.gather(-1, torch.tensor(response)[:, None])[:, 0], entropy
+
+
+def reference_rate(settings: dict[str, Any], step: int, steps: int) -> float:
+    if step <= settings["warmup_steps"]:
+        return settings["lr"] * step / settings["warmup_steps"]
+    left = (steps - step) / (steps - settings["warmup_steps"])
+    return settings["min_lr"] + (settings["lr"] - settings["min_lr"]) * left
+
+
+def train_reference(document: dict[str, Any], batches: list[RolloutBatch]) -> dict[str, Any]:
+    """The same training, written down plainly."""
+    recipe = document["recipe"]
+    algorithm, settings = recipe["algorithm"], recipe["optimizer"]
+    temperature = recipe["rollout"]["temperature"]
+    model = AutoModelForCausalLM.from_pretrained(recipe["model"]["path"], dtype=torch.float32)
+    frozen = AutoModelForCausalLM.from_pretrained(recipe["model"]["path"], dtype=torch.float32)
+    adam = torch.optim.AdamW(
+        [
+            {"params": [p for p in model.parameters() if p.dim() > 1]},
+            {"params": [p for p in model.parameters() if p.dim() == 1], "weight_decay": 0.0},
+        ],
+        betas=(settings["beta1"], settings["beta2"]),
+        eps=settings["eps"],
+        weight_decay=settings["weight_decay"],
+    )
+    metrics = []
+    for step, batch in enumerate(batches, start=1):
+        with torch.no_grad():
+            pairs = list(zip(batch.prompts, batch.responses, strict=True))
+            old = [reference_logprobs(model, *pair, temperature)[0] for pair in pairs]
+            fixed = [reference_logprobs(frozen, *pair, temperature)[0] for pair in pairs]
+        for group in adam.param_groups:
+            group["lr"] = reference_rate(settings, step, document["steps"])
+        losses, entropies, norms = [], [], []
+        updates = algorithm["updates_per_step"]
+        for update in range(updates):
+            chosen = [i for i, group in enumerate(batch.groups) if group % updates == update]
+            tokens = sum(len(batch.responses[i]) for i in chosen)
+            adam.zero_grad()
+            for i in chosen:
+                peers = torch.tensor(
+                    [r for r, g in zip(batch.rewards, batch.groups, strict=True) if g == batch.groups[i]]
+                )
+                advantage = (batch.rewards[i] - peers.mean()) / (peers.std() + 1e-6)
+                logprobs, entropy = reference_logprobs(model, *pairs[i], temperature)
+                ratio = (logprobs - old[i]).exp()
+                clipped = ratio.clamp(1 - algorithm["clip_low"], 1 + algorithm["clip_high"])
+                loss = -torch.min(ratio * advantage, clipped * advantage)
+                gap = fixed[i] - logprobs
+                loss = loss + algorithm["kl_coefficient"] * (gap.exp() - gap - 1)
+                (loss.sum() / tokens).backward()
+                losses += loss.tolist()
+                entropies += entropy.tolist()
+            norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), settings["clip_grad"]).item())
+            adam.step()
+        differences = (torch.cat(old) - torch.tensor([x for row in batch.logprobs for x in row])).abs()
+        metrics.append(
+            {
+                "train/loss": sum(losses) / len(losses),
+                "train/entropy": sum(entropies) / len(entropies),
+                "train/grad_norm": sum(norms) / len(norms),
+                "train/lr": adam.param_groups[0]["lr"],
+                "logprob/abs_diff_mean": differences.mean().item(),
+                "logprob/abs_diff_max": differences.max().item(),
+            }
+        )
+    return {"metrics": metrics, "weights": dict(model.named_parameters())}
+
+
+def assert_same_training(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    for step, (mine, theirs) in enumerate(zip(found["metrics"], expected["metrics"], strict=True)):
+        for name, value in theirs.items():
+            assert mine[name] == pytest.approx(value, rel=2e-5, abs=1e-6), (step, name)
+    for name, tensor in found["weights"].items():
+        torch.testing.assert_close(tensor, expected["weights"][name].detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("world_size", "changes", "model"),
+    [
+        (1, {}, {}),
+        (2, {"train__tensor_parallel": 2}, {}),
+        (2, {"train__tensor_parallel": 1}, {"tie_word_embeddings": False, "vocab_size": 65}),
+        (
+            2,
+            {"train__tensor_parallel": 2, "train__tokens_per_micro_batch": 10_000, "train__recompute": True},
+            {"tie_word_embeddings": False, "vocab_size": 65},
+        ),
+        (
+            2,
+            {
+                "train__tensor_parallel": 2,
+                "algorithm__updates_per_step": 2,
+                "algorithm__kl_coefficient": 0.1,
+                "algorithm__clip_low": 0.002,
+                "algorithm__clip_high": 0.003,
+            },
+            {},
+        ),
+    ],
+    ids=["one-rank", "tp2", "dp2-untied", "tp2-untied-recompute-one-pack", "tp2-kl-two-updates"],
+)
+def test_trains_as_the_reference_does(ranks, make_qwen3, run_file, world_size, changes, model):
+    document = run_file(make_qwen3(**model), **changes)
+    batches = [make_batch(seed) for seed in range(3)]
+    expected = train_reference(document, batches)
+    for found in ranks.run(train, world_size, document, batches):
+        assert_same_training(found, expected)
+        assert found["paused"] < found["active"] / 10
+    saved = AutoModelForCausalLM.from_pretrained(Path(document["run_dir"]) / "saved", dtype="auto")
+    for name, parameter in saved.named_parameters():
+        torch.testing.assert_close(parameter, found["weights"][name], rtol=0, atol=0)
