@@ -6,32 +6,40 @@ from pathlib import Path
 
 from unidiff.patch import PatchedFile
 
-from vimectl.errors import BadInput
+from vimectl.errors import BadInput, CheckFailed
 from vimectl.patching import hunks, ledger
-from vimectl.patching.blobs import blob_id
+from vimectl.patching.blobs import blob_id, content_at
 from vimectl.patching.series import Series
 from vimectl.patching.target import Target
 
 
-def released(target: Target, series: Series, path: str, current: bytes | None) -> bytes | None:
+def released(target: Target, series: Series, path: str) -> bytes | None:
     """Return the content of ``path`` as released; None when the release does not have the file.
 
-    It is computed when ``current`` is a content of the series, and otherwise the copy that an earlier apply
-    kept, or git's when the target is a work tree.
-    Raises LookupError when this machine has no copy.
+    It is computed from what is there when that is a content of the series, and is otherwise the copy that is
+    ``kept``, with its errors.
     """
     chain = series.chains[path]
+    current = content_at(target.location / path)
     blob = None if current is None else blob_id(current)
     if blob in chain:
         return _rewound(series, path, current, chain.index(blob))
-    if chain[0] is None:
+    return kept(target, path, chain[0])
+
+
+def kept(target: Target, path: str, blob: str | None) -> bytes | None:
+    """Return a copy of released content: the one that an apply put aside, or git's in a work tree.
+
+    Raises CheckFailed when this machine has none.
+    """
+    if blob is None:
         return None
-    kept = ledger.original(target.location, chain[0])
-    if kept is None and target.kind in ("git", "editable"):
-        kept = _from_git(target.location, chain[0])
-    if kept is None:
-        raise LookupError(f"no copy of {path} as released ({chain[0]}) is on this machine")
-    return kept
+    copy = ledger.original(target.location, blob)
+    if copy is None and target.kind in ("git", "editable"):
+        copy = _from_git(target.location, blob)
+    if copy is None:
+        raise CheckFailed(f"no copy of {path} as released ({blob}) is here", f"reinstall {target.package}")
+    return copy
 
 
 def stages(series: Series, path: str, content: bytes | None) -> list[bytes | None]:

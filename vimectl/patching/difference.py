@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 
+from vimectl.errors import CheckFailed
 from vimectl.patching import content
 from vimectl.patching.blobs import content_at
 from vimectl.patching.state import TargetStatus
@@ -23,9 +24,9 @@ def _shown(status: TargetStatus, path: str, nearest: bool) -> str:
     assert status.series is not None
     current = content_at(status.target.location / path)
     try:
-        released = content.released(status.target, status.series, path, current)
-    except LookupError as e:
-        return f"# {path}: the difference cannot be shown: {e.args[0]}\n"
+        released = content.released(status.target, status.series, path)
+    except CheckFailed as e:
+        return f"# {path}: its edits cannot be shown: {e.message}\n"
     known = content.stages(status.series, path, released) if nearest else [released]
     return min((_unified(path, one, current) for one in known), key=len)
 

@@ -46,7 +46,8 @@ def apply(content: bytes | None, diff: PatchedFile, *, reverse: bool = False) ->
             raise BadInput(f"{diff.path}: the hunk for line {start} does not fit")
         result += lines[done:begin] + new
         done = begin + len(old)
-    gone = diff.is_added_file if reverse else diff.is_removed_file
+    # By name, not by is_added_file: an empty file has the same empty range as one that does not exist.
+    gone = (diff.source_file if reverse else diff.target_file) == "/dev/null"
     return None if gone else b"".join(result + lines[done:])
 
 

@@ -85,22 +85,13 @@ def _source_steps(action: Action, status: TargetStatus) -> list[Step]:
     location = status.target.location
     steps = []
     for path in status.series.chains:
-        released = _released(status, path)
+        released = content.released(status.target, status.series, path)
         wanted = content.stages(status.series, path, released)[-1] if action == "apply" else released
         steps.append(Step(location, path, content_at(location / path), wanted))
+    for file in status.leftover:
+        released = content.kept(status.target, file.path, file.before)
+        steps.append(Step(location, file.path, content_at(location / file.path), released))
     return steps
-
-
-def _released(status: TargetStatus, path: str) -> bytes | None:
-    assert status.series is not None
-    location = status.target.location
-    try:
-        return content.released(status.target, status.series, path, content_at(location / path))
-    except LookupError as e:
-        raise CheckFailed(
-            f"{location / path} is as an earlier vimectl left it: {e.args[0]}",
-            f"reinstall {status.target.package}",
-        ) from e
 
 
 def _record_steps(statuses: Sequence[TargetStatus], sources: Sequence[Step]) -> list[Step]:
@@ -130,7 +121,8 @@ def _ledger_steps(action: Action, location: Path, statuses: Sequence[TargetStatu
         assert status.series is not None
         for path, chain in status.series.chains.items():
             if chain[0] and chain[0] not in present:
-                steps.append(_bookkeeping(location, folder / chain[0], _released(status, path)))
+                released = content.released(status.target, status.series, path)
+                steps.append(_bookkeeping(location, folder / chain[0], released))
     return steps
 
 

@@ -35,8 +35,13 @@ class Patch(toml.Strict):
 
 
 class Series(toml.Strict):
-    """A whole series. ``module`` is the folder by which the package is recognised in a target (``vllm``)."""
+    """A whole series.
 
+    ``module`` is the folder by which the package is recognised in a target (``vllm``); ``directory``, not
+    part of the file, is where the patches lie.
+    """
+
+    directory: Path
     package: str
     version: str
     module: str
@@ -74,10 +79,6 @@ class Series(toml.Strict):
     def name(self) -> str:
         return f"{self.package}/{self.version}"
 
-    @property
-    def directory(self) -> Path:
-        return data_dir("patches") / self.package / self.version
-
 
 def known() -> dict[str, list[str]]:
     """Return the versions that have a series, by package, both sorted by name."""
@@ -88,5 +89,11 @@ def known() -> dict[str, list[str]]:
 
 
 def load(package: str, version: str) -> Series:
-    """Read a series. Raises BadInput when its file is malformed; the caller has it from ``known``."""
-    return toml.load(Series, data_dir("patches") / package / version / "series.toml")
+    """Return one of the ``known`` series. Errors are those of ``read``."""
+    return read(data_dir("patches") / package / version)
+
+
+def read(directory: Path) -> Series:
+    """Read the series that lies in a directory. Raises BadInput when its ``series.toml`` is malformed."""
+    path = directory / "series.toml"
+    return toml.validate(Series, {**toml.read_toml(path), "directory": directory}, str(path))

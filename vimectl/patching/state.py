@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from vimectl.patching import ledger
 from vimectl.patching.blobs import blob_at
-from vimectl.patching.series import Series
+from vimectl.patching.series import PatchedFile, Series
 from vimectl.patching.target import Target
 
 FileState = Literal["applied", "not-applied", "outdated", "drifted"]
@@ -31,6 +31,7 @@ class TargetStatus:
     """A package in a target against its series; ``series`` is None when this version has none.
 
     ``blobs`` is what was found: the blob id of every file of the series (None: no such file).
+    ``leftover`` are files that an earlier revision of the series patched and this one does not touch.
     """
 
     target: Target
@@ -38,6 +39,7 @@ class TargetStatus:
     state: TargetState
     patches: tuple[PatchStatus, ...] = ()
     blobs: dict[str, str | None] = field(default_factory=dict)
+    leftover: tuple[PatchedFile, ...] = ()
 
     @property
     def drifted(self) -> list[str]:
@@ -67,21 +69,28 @@ def judge(target: Target, series: Series | None) -> TargetStatus:
         return TargetStatus(target, None, "unsupported")
     blobs = {path: blob_at(target.location / path) for path in series.chains}
     entry = ledger.read(target.location).get(target.package)
-    left = {file.path: file.after for file in entry.files} if entry else {}
+    left = {file.path: file for file in entry.files} if entry else {}
 
     def file_state(index: int, path: str) -> FileState:
         chain, blob = series.chains[path], blobs[path]
         if blob in chain:
             position = series.touching(path).index(series.patch[index]) + 1
             return "applied" if chain.index(blob) >= position else "not-applied"
-        return "outdated" if path in left and left[path] == blob else "drifted"
+        return "outdated" if path in left and left[path].after == blob else "drifted"
 
     patches = []
     for index, patch in enumerate(series.patch):
         files = tuple((file.path, file_state(index, file.path)) for file in patch.files)
         patches.append(PatchStatus(patch.id, _patch_state({state for _, state in files}), files))
+    leftover = tuple(
+        file
+        for path, file in left.items()
+        if path not in series.chains and blob_at(target.location / path) == file.after
+    )
     state = _target_state({patch.state for patch in patches})
-    return TargetStatus(target, series, state, tuple(patches), blobs)
+    if leftover and state != "drifted":
+        state = "partial"
+    return TargetStatus(target, series, state, tuple(patches), blobs, leftover)
 
 
 def _patch_state(states: Iterable[FileState]) -> PatchState:

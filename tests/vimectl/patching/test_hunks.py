@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vimectl.errors import BadInput
+from vimectl.patching import hunks
+
+# Few different lines, so that hunks have look-alikes nearby; bytes that are no UTF-8; both line ends.
+LINES = st.lists(
+    st.sampled_from([b"a\n", b"b\n", b"\n", b"c\r\n", b"\xff\xe9\n", b"-x\n", b"+ y\n"]), max_size=30
+)
+CONTENT = st.builds(
+    lambda lines, end: b"".join(lines) + end, LINES, st.sampled_from([b"", b"no newline", b"\r"])
+)
+
+
+def git_diff(directory: Path, old: bytes, new: bytes) -> bytes:
+    (directory / "a").mkdir(exist_ok=True)
+    (directory / "b").mkdir(exist_ok=True)
+    (directory / "a" / "file").write_bytes(old)
+    (directory / "b" / "file").write_bytes(new)
+    command = ["git", "diff", "--no-index", "--no-prefix", "--text", "a/file", "b/file"]
+    return subprocess.run(command, cwd=directory, capture_output=True).stdout
+
+
+@settings(max_examples=50, deadline=None)
+@given(old=CONTENT, new=CONTENT)
+def test_what_git_writes_leads_there_and_back(
+    tmp_path_factory: pytest.TempPathFactory, old: bytes, new: bytes
+) -> None:
+    directory = tmp_path_factory.mktemp("diff")
+    text = git_diff(directory, old, new)
+    (directory / "p.patch").write_bytes(text)
+    diffs = hunks.read(directory / "p.patch")
+    assert set(diffs) == ({"file"} if old != new else set())
+    for diff in diffs.values():
+        assert hunks.apply(old, diff) == new
+        assert hunks.apply(new, diff, reverse=True) == old
+
+
+def test_a_hunk_that_does_not_fit_is_refused_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "p.patch").write_bytes(git_diff(tmp_path, b"1\n" * 9 + b"old\n", b"1\n" * 9 + b"new\n"))
+    diff = hunks.read(tmp_path / "p.patch")["file"]
+    # The same lines one further down: git would take them at an offset, which nobody sees.
+    with pytest.raises(BadInput, match="line 7 does not fit"):
+        hunks.apply(b"1\n" * 10 + b"old\n", diff)
+
+
+def test_a_truncated_patch_is_refused(tmp_path: Path) -> None:
+    text = git_diff(tmp_path, b"1\n2\n3\n", b"1\nx\n3\n")
+    (tmp_path / "p.patch").write_bytes(text[: text.index(b"+x")])
+    with pytest.raises(BadInput, match="not a unified diff"):
+        hunks.read(tmp_path / "p.patch")
