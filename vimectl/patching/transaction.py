@@ -175,7 +175,7 @@ def _move(journal: _Journal) -> None:
             continue
         if found != other:
             raise CheckFailed(
-                f"{path} was edited after a {journal.action} was interrupted",
+                f"{path} was edited after an interrupted {journal.action}",
                 f"put {stage / f'{index}.before'} or {stage / f'{index}.after'} in its place and try again",
             )
         if wanted is None:
