@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-
 from vime_runtime.sync.bridge import Rank
 
 
@@ -65,9 +64,9 @@ def test_megatron_layout(ranks, make_qwen3):
     for rank, result in enumerate(ranks.run(round_trip, 2, str(directory), torch.float32, 2)):
         group, half = slice(rank * 32, rank * 32 + 32), slice(rank * 48, rank * 48 + 48)
         expected = {
-            "embedding.word_embeddings.weight": torch.cat([hf["model.embed_tokens.weight"], torch.zeros(1, 64)])[
-                rank * 33 : rank * 33 + 33
-            ],
+            "embedding.word_embeddings.weight": torch.cat(
+                [hf["model.embed_tokens.weight"], torch.zeros(1, 64)]
+            )[rank * 33 : rank * 33 + 33],
             "decoder.layers.1.self_attention.linear_qkv.weight": torch.cat(
                 [
                     hf[attention + "q_proj.weight"][rank * 64 : rank * 64 + 64],

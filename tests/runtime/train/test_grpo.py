@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-
 from vime_runtime.train import grpo
 
 

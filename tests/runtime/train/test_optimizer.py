@@ -3,7 +3,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-
 from vime_runtime.train.optimizer import learning_rate
 
 

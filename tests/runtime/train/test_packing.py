@@ -3,7 +3,6 @@ from __future__ import annotations
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
 from vime_runtime.batch import RolloutBatch
 from vime_runtime.train import packing
 
@@ -32,4 +31,4 @@ def test_a_pack_predicts_each_response_token_from_the_token_before_it():
     assert pack.targets.tolist() == [3, 4, 8, 10, 11, 12, 13]
     assert torch.equal(pack.tokens[0, pack.rows + 1], pack.targets)
     assert pack.advantages.tolist() == [0.5, 0.5, -1.0, 2.0, 2.0, 2.0, 2.0]
-    assert pack.rollout_logprobs.tolist() == torch.tensor(sum(batch.logprobs, start=[])).tolist()
+    assert pack.rollout_logprobs.tolist() == torch.tensor([-0.1, -0.2, -0.3, -0.4, -0.5, -0.6, -0.7]).tolist()

@@ -164,3 +164,38 @@ def test_trains_as_the_reference_does(ranks, make_qwen3, run_file, world_size, c
     saved = AutoModelForCausalLM.from_pretrained(Path(document["run_dir"]) / "saved", dtype="auto")
     for name, parameter in saved.named_parameters():
         torch.testing.assert_close(parameter, found["weights"][name], rtol=0, atol=0)
+
+
+def test_bf16_moves_as_far_as_fp32_though_one_step_is_less_than_bf16_can_show(ranks, make_qwen3, run_file):
+    model = make_qwen3(dtype=torch.bfloat16)
+    batches = [make_batch()] * 10
+    moves = {}
+    for dtype in ("float32", "bfloat16"):
+        document = run_file(
+            model,
+            model__dtype=dtype,
+            train__tensor_parallel=2,
+            optimizer__lr=1e-4,
+            optimizer__eps=1e-8,
+            optimizer__warmup_steps=0,
+            optimizer__decay="constant",
+        )
+        result = ranks.run(train, 2, document, batches)[0]
+        before = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).state_dict()
+        moves[dtype] = torch.cat(
+            [
+                (tensor.float() - before[name]).flatten()[before[name].abs().flatten() > 0.06]
+                for name, tensor in result["weights"].items()
+            ]
+        )
+        assert {tensor.dtype for tensor in result["weights"].values()} == {getattr(torch, dtype)}
+    # Above 1/16 the numbers of bf16 are 2**-11 apart or more: a single step of 1e-4 rounds to nothing.
+    along = (moves["bfloat16"] @ moves["float32"]) / (moves["float32"] @ moves["float32"])
+    assert along == pytest.approx(1, abs=0.1)
+
+
+def test_a_gradient_that_is_not_finite_is_an_error(ranks, make_qwen3, run_file):
+    batch = make_batch()
+    batch.rewards[0] = float("nan")
+    with pytest.raises(AssertionError, match="FloatingPointError: the norm of the gradient is nan"):
+        ranks.run(train, 2, run_file(make_qwen3(), train__tensor_parallel=2), [batch])
