@@ -1,4 +1,4 @@
-"""Checkpoints that are whole by every header and have zeros for weights, and launches of a stand-in runtime."""
+"""Checkpoints whose headers are right and whose weights are zeros, and launches of a stand-in runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m vime_runtime FILE`` as the tool sees it. ``STANDIN`` in the environment says what goes wrong."""
+"""``python -m vime_runtime FILE`` as the tool sees it; ``STANDIN`` in the environment says what fails."""
 
 import json
 import math
