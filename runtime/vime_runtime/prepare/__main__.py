@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from vime_runtime.errors import InputError
-from vime_runtime.prepare import larger_number
+from vime_runtime.prepare import reversed_digits
 
 # A kind is a module with a dataclass ``Settings`` and ``make(out_dir, settings, report)``.
-KINDS = {"larger-number": larger_number}
+KINDS = {"reversed-digits": reversed_digits}
 
 
 def main(argv: list[str]) -> int:

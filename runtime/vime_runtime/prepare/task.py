@@ -1,6 +1,7 @@
-"""The task of the default recipe: say which of two numbers is larger, "larger of 37 and 52 = " -> "52".
+"""The task of the default recipe: write digits in reverse, "reverse 375 = " -> "573".
 
-A small model learns it from nothing in seconds, and every answer can be verified by comparing text.
+A small model learns it from nothing in seconds, knows it surely then, and every answer can be
+verified by comparing text.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
-DIGITS = [str(digit) for digit in range(10)]
+DIGITS = "0123456789"
 
 # What a prompt or an answer is made of; each becomes one token.
-WORDS = ["larger", " of ", " and ", " = ", *DIGITS]
+WORDS = ["reverse ", " = ", *DIGITS]
 
 
 @dataclass(frozen=True)
@@ -25,24 +26,23 @@ class Example:
 
 
 def examples(digits: int) -> list[Example]:
-    """Every question about two numbers of ``digits`` digits, with the right answer."""
+    """Every prompt with ``digits`` digits, with the right answer; all have equally many tokens."""
     return [
-        Example(f"larger of {a} and {b} = ", str(max(a, b))) for a, b in product(_numbers(digits), repeat=2)
+        Example(f"reverse {''.join(text)} = ", "".join(reversed(text)))
+        for text in product(DIGITS, repeat=digits)
     ]
 
 
-def draw(pool: list[Example], right: float, digits: int, rng: random.Random) -> Iterator[Example]:
+def draw(pool: list[Example], right: float, rng: random.Random) -> Iterator[Example]:
     """Draw from ``pool`` without end, with the label kept in a share ``right`` of the draws.
 
-    The other labels are any number at all, so that a wrong answer is not one of a few.
+    The other labels are any digits at all, so that a wrong answer is not one of a few.
     """
-    numbers = _numbers(digits)
     while True:
         example = rng.choice(pool)
         kept = rng.random() < right
-        yield example if kept else Example(example.prompt, str(rng.choice(numbers)))
+        yield example if kept else Example(example.prompt, _any_digits(len(example.label), rng))
 
 
-def _numbers(digits: int) -> range:
-    # No leading zeros: every number of a prompt has the same count of tokens.
-    return range(10 ** (digits - 1) if digits > 1 else 0, 10**digits)
+def _any_digits(count: int, rng: random.Random) -> str:
+    return "".join(rng.choices(DIGITS, k=count))

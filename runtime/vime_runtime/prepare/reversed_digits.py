@@ -1,4 +1,4 @@
-"""The kind ``larger-number``: a 3-million-parameter Qwen3 that half knows which of two numbers is larger."""
+"""The kind ``reversed-digits``: a 3-million-parameter Qwen3 that half knows how to reverse digits."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from vime_runtime.errors import InputError
 from vime_runtime.prepare import task, tokenizer
 from vime_runtime.prepare.warmup import Lesson, Report, warm_up
 
@@ -23,39 +24,50 @@ class Settings:
     """
 
     seed: int = 0
-    digits: int = 2
-    problems: int = 1024
-    right_labels: float = 0.35
-    known_accuracy: float = 0.75
-    accuracy_low: float = 0.30
-    accuracy_high: float = 0.40
+    digits: int = 3
+    problems: int = 512
+    known_accuracy: float = 0.93
+    right_labels: float = 0.33
+    accuracy_low: float = 0.28
+    accuracy_high: float = 0.38
     max_steps: int = 400
 
 
 BATCH = 64
-HELD_OUT = 128
+RIGHT_LR = 2e-3
+# Slower, so that the fall from sure to unsure does not miss the range it should end in.
+NOISY_LR = 2e-4
 
 
 def make(out_dir: Path, settings: Settings, report: Report) -> None:
     """Write ``out_dir/model`` and ``out_dir/problems.jsonl``, the same for the same settings.
 
     The problems are not among the examples of the warm-up.
+
+    Raises:
+        InputError: more problems are wanted than can be spared, or the warm-up does not get there.
     """
     rng = random.Random(settings.seed)
     torch.manual_seed(settings.seed)
     pool = task.examples(settings.digits)
+    if not 0 < settings.problems < len(pool):
+        raise InputError(
+            f"prepare.settings.problems = {settings.problems}, expected 1 to {len(pool) - 1}: "
+            f"there are {len(pool)} prompts of {settings.digits} digits and the warm-up needs some",
+            "set more digits or fewer problems",
+        )
     rng.shuffle(pool)
     problems, seen = pool[: settings.problems], pool[settings.problems :]
     tok = tokenizer.build(task.WORDS)
     model = Qwen3ForCausalLM(_shape(tok))
 
-    right = task.draw(seen, 1.0, settings.digits, rng)
-    noisy = task.draw(seen, settings.right_labels, settings.digits, rng)
+    right = task.draw(seen, 1.0, rng)
+    noisy = task.draw(seen, settings.right_labels, rng)
     lessons = [
-        Lesson("right labels", right, 1e-3, settings.known_accuracy, 1.0, check_every=5),
-        Lesson("noisy labels", noisy, 3e-4, settings.accuracy_low, settings.accuracy_high, check_every=1),
+        Lesson("right labels", right, RIGHT_LR, settings.known_accuracy, 1.0, check_every=5),
+        Lesson("noisy labels", noisy, NOISY_LR, settings.accuracy_low, settings.accuracy_high, check_every=1),
     ]
-    warm_up(model, tok, lessons, problems[:HELD_OUT], BATCH, settings.max_steps, report)
+    warm_up(model, tok, lessons, problems, BATCH, settings.max_steps, report)
 
     model.to(torch.bfloat16).save_pretrained(out_dir / "model")
     tok.save_pretrained(out_dir / "model")
@@ -65,7 +77,7 @@ def make(out_dir: Path, settings: Settings, report: Report) -> None:
 
 def _shape(tok: PreTrainedTokenizerFast) -> Qwen3Config:
     return Qwen3Config(
-        # A multiple that every tensor-parallel size divides.
+        # More than there are tokens: a round number that tensor parallelism can split.
         vocab_size=64,
         hidden_size=256,
         intermediate_size=768,

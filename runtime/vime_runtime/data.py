@@ -1,0 +1,132 @@
+"""Problems from a JSON-lines file, tokenized, in an order that depends on nothing but seed and step."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from vime_runtime.config import Config
+from vime_runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem as the engine and the reward see it; ``prompt`` is the text behind ``prompt_ids``."""
+
+    prompt_ids: list[int]
+    prompt: str
+    label: str
+
+
+class ProblemStream:
+    """The problems of a run, shuffled anew for every pass over them."""
+
+    def __init__(self, problems: list[Problem], per_step: int, seed: int) -> None:
+        self._problems = problems
+        self._per_step = per_step
+        self._seed = seed
+
+    @classmethod
+    def open(cls, config: Config) -> ProblemStream:
+        """Read and check the data of a run.
+
+        Raises:
+            InputError: no tokenizer in the model directory, or a line that cannot be used.
+        """
+        recipe = config.recipe
+        problems = read(recipe.data, load_tokenizer(recipe.model.path), recipe.rollout.max_prompt_tokens)
+        return cls(problems, recipe.algorithm.prompts_per_step, recipe.algorithm.seed)
+
+    def __len__(self) -> int:
+        return len(self._problems)
+
+    def batch(self, step: int) -> list[Problem]:
+        """The problems of ``step``, counted from 1. No state: a resumed run asks for the step it is at."""
+        size = len(self._problems)
+        first = (step - 1) * self._per_step
+        positions = range(first, first + self._per_step)
+        orders = {epoch: self._order(epoch) for epoch in {position // size for position in positions}}
+        return [self._problems[orders[position // size][position % size]] for position in positions]
+
+    def _order(self, epoch: int) -> list[int]:
+        # Text as seed: unlike a tuple's hash, it gives the same order in every process.
+        order = list(range(len(self._problems)))
+        random.Random(f"{self._seed} {epoch}").shuffle(order)
+        return order
+
+
+def load_tokenizer(model_path: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a Hugging Face directory, from the disk alone.
+
+    Raises:
+        InputError: the directory has none that transformers can load.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(model_path, local_files_only=True)
+    except (OSError, ValueError) as e:
+        raise InputError(
+            f"{model_path}: no tokenizer that transformers can load: {e}",
+            "model.path must hold the tokenizer files beside config.json",
+        ) from e
+
+
+def read(data: Config, tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: int) -> list[Problem]:
+    """Read every line of ``data.path``, in order; blank lines are skipped.
+
+    Raises:
+        InputError: naming file and line, for the first line that cannot be used.
+    """
+    problems = [
+        _problem(line, where, data, tokenizer, max_prompt_tokens) for where, line in _lines(Path(data.path))
+    ]
+    if not problems:
+        raise InputError(f"{data.path}: no problems in it", "expected one JSON object a line")
+    return problems
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield ("file:line", text) for the lines that are not blank."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield f"{path}:{number}", line
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError(f"{path}: cannot be read: {e}", "data.path must be JSON lines in UTF-8") from e
+
+
+def _problem(
+    line: str, where: str, data: Config, tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: int
+) -> Problem:
+    try:
+        entry = json.loads(line)
+        prompt, label = entry[data.prompt_key], entry[data.label_key]
+    except json.JSONDecodeError as e:
+        raise InputError(f"{where}: not JSON: {e}", "expected one JSON object a line") from e
+    except (KeyError, TypeError) as e:
+        raise InputError(
+            f"{where}: expected an object with the keys {data.prompt_key!r} and {data.label_key!r}",
+            "set data.prompt_key and data.label_key to the keys of the file",
+        ) from e
+    text = _render(prompt, data, tokenizer)
+    # A chat template writes the special tokens itself.
+    ids = tokenizer(text, add_special_tokens=not data.apply_chat_template).input_ids
+    if not 0 < len(ids) <= max_prompt_tokens:
+        raise InputError(
+            f"{where}: the prompt has {len(ids)} tokens, expected 1 to {max_prompt_tokens}",
+            "shorten or remove the prompt, or raise rollout.max_prompt_tokens",
+        )
+    return Problem(ids, text, label)
+
+
+def _render(prompt: str | list[dict[str, str]], data: Config, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text to tokenize for a prompt that is text or a list of chat messages."""
+    if not data.apply_chat_template:
+        return prompt
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerBase
+from vime_runtime import config
+from vime_runtime.data import Problem, ProblemStream, load_tokenizer, read
+from vime_runtime.errors import InputError
+from vime_runtime.prepare import tokenizer as tokenizers
+
+WORDS = [*"abcdef ", "user", "assistant", ": "]
+CHAT = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+@pytest.fixture
+def tokenizer() -> PreTrainedTokenizerBase:
+    return tokenizers.build(WORDS)
+
+
+def _data(path: Path, *lines: Any, **keys: Any) -> config.Config:
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    table = {"path": str(path), "prompt_key": "prompt", "label_key": "label", "apply_chat_template": False}
+    return config.from_dict(table | keys)
+
+
+def test_text_prompts_are_tokenized_in_file_order(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    lines = {"q": "ab", "a": "c"}, "", {"q": "fed", "a": "x"}
+    data = _data(tmp_path / "d.jsonl", *lines, prompt_key="q", label_key="a")
+    problems = read(data, tokenizer, max_prompt_tokens=3)
+    assert [(problem.prompt, problem.label) for problem in problems] == [("ab", "c"), ("fed", "x")]
+    assert [tokenizer.decode(problem.prompt_ids) for problem in problems] == ["ab", "fed"]
+
+
+def test_chat_template_wraps_text_and_renders_messages(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    tokenizer.chat_template = CHAT
+    turns = [
+        {"role": role, "content": text} for role, text in (("user", "a"), ("assistant", "b"), ("user", "c"))
+    ]
+    lines = {"prompt": "ab", "label": ""}, {"prompt": turns, "label": ""}
+    data = _data(tmp_path / "d.jsonl", *lines, apply_chat_template=True)
+    assert [problem.prompt for problem in read(data, tokenizer, 99)] == [
+        "user: ab assistant: ",
+        "user: a assistant: b user: c assistant: ",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ('{"prompt": "a", "label"', "not JSON"),
+        ('{"prompt": "a"}', "the keys 'prompt' and 'label'"),
+        ("[1, 2]", "the keys 'prompt' and 'label'"),
+        ('{"prompt": "abcdef", "label": "a"}', "the prompt has 6 tokens, expected 1 to 5"),
+        ('{"prompt": "", "label": "a"}', "the prompt has 0 tokens"),
+    ],
+)
+def test_a_bad_line_is_named_by_file_and_line(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, bad: str, message: str
+) -> None:
+    path = tmp_path / "d.jsonl"
+    with pytest.raises(InputError) as error:
+        read(_data(path, {"prompt": "a", "label": "b"}, "", bad), tokenizer, max_prompt_tokens=5)
+    assert error.value.message.startswith(f"{path}:3: ")
+    assert message in error.value.message
+    assert error.value.hint
+
+
+def test_a_file_without_problems_is_refused(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(InputError, match="no problems"):
+        read(_data(tmp_path / "d.jsonl", ""), tokenizer, 5)
+    with pytest.raises(InputError, match="cannot be read"):
+        read(config.from_dict({"path": str(tmp_path / "absent.jsonl")}), tokenizer, 5)
+
+
+def test_a_directory_without_tokenizer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no tokenizer"):
+        load_tokenizer(str(tmp_path))
+
+
+def _stream(count: int, per_step: int, seed: int) -> ProblemStream:
+    return ProblemStream([Problem([n], str(n), "") for n in range(count)], per_step, seed)
+
+
+def test_every_problem_comes_once_an_epoch_in_a_new_order() -> None:
+    stream = _stream(count=10, per_step=4, seed=0)
+    asked = [problem.prompt for step in range(1, 6) for problem in stream.batch(step)]
+    first, second = asked[:10], asked[10:]
+    assert sorted(first, key=int) == sorted(second, key=int) == [str(n) for n in range(10)]
+    assert first != second
+
+
+def test_a_batch_depends_on_seed_and_step_alone() -> None:
+    stream = _stream(count=100, per_step=4, seed=1)
+    ahead = [stream.batch(step) for step in range(1, 40)]
+    assert _stream(count=100, per_step=4, seed=1).batch(33) == ahead[32]
+    assert _stream(count=100, per_step=4, seed=2).batch(33) != ahead[32]
+
+
+def test_a_step_larger_than_the_data_goes_round() -> None:
+    counts = Counter(problem.prompt for problem in _stream(count=3, per_step=6, seed=0).batch(1))
+    assert set(counts.values()) == {2}
