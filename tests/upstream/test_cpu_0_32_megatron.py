@@ -1,0 +1,88 @@
+"""What the megatron-core 0.16.1 series does, on the real module, released and patched."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vimectl import patching
+
+if importlib.util.find_spec("torch") is None:
+    pytest.skip("needs torch", allow_module_level=True)
+
+PROBE = Path(__file__).with_name("megatron_probe.py")
+
+
+@pytest.fixture(scope="module")
+def trees(
+    wheels: dict[str, Path], unpack: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """The whole package as released, and patched."""
+    found = {}
+    for name in ("released", "patched"):
+        found[name] = tmp_path_factory.mktemp(name)
+        unpack(
+            wheels["megatron-core"], found[name], lambda name: name.endswith((".py", "METADATA", "RECORD"))
+        )
+    patching.change("apply", patching.status(directory=found["patched"]))
+    return found
+
+
+def probe(tree: Path, device: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(PROBE), device]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def answer(tree: Path, device: str) -> dict[str, Any]:
+    done = probe(tree, device)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def on_cpu(trees: dict[str, Path]) -> dict[str, Any]:
+    return answer(trees["patched"], "cpu")
+
+
+def test_the_release_needs_cuda(trees: dict[str, Path]) -> None:
+    done = probe(trees["released"], "cpu")
+    assert done.returncode != 0
+    assert "CUDA" in done.stderr.splitlines()[-1]
+
+
+def test_fork_draws_its_own_numbers_and_leaves_the_outer_ones_alone(on_cpu: dict[str, Any]) -> None:
+    outer, inner, outer_next, inner_next = on_cpu["seeded"]
+    assert on_cpu["without_fork"] == [outer, outer_next]
+    assert len({tuple(pair) for pair in (outer, inner, outer_next, inner_next)}) == 4
+    assert on_cpu["state_kept_after_error"]
+    assert on_cpu["warnings"] == []
+
+
+def test_the_same_seed_gives_the_same_numbers_and_ranks_differ_only_inside(on_cpu: dict[str, Any]) -> None:
+    assert on_cpu["again"] == on_cpu["seeded"]
+    assert on_cpu["other_rank"][0::2] == on_cpu["seeded"][0::2]
+    assert on_cpu["other_rank"][1] != on_cpu["seeded"][1]
+
+
+def test_rotary_embedding_is_made_and_used_on_the_cpu(on_cpu: dict[str, Any]) -> None:
+    assert on_cpu["rotary_device"] == "cpu"
+    # theta_i = base^(-2i/d), each angle twice: RoFormer (arXiv 2104.09864), equation 15.
+    angles = [
+        position * 1_000_000 ** (-2 * i / 8) for position in range(3) for _ in range(2) for i in range(4)
+    ]
+    assert on_cpu["rotary"] == pytest.approx(angles, rel=1e-6)
+
+
+def test_with_cuda_every_call_is_the_release_s(trees: dict[str, Path]) -> None:
+    released, patched = answer(trees["released"], "cuda"), answer(trees["patched"], "cuda")
+    assert "manual_seed 7" in released["calls"]
+    assert patched == released
