@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -52,15 +53,22 @@ def run(config: Config, run_dir: Path, journal: Journal, sync: Sync | None = Non
     would tell.
     """
     journal.enter("start-up", detail="reading the data")
-    from vime_runtime import rewards
-    from vime_runtime.data import ProblemStream
+    from vime_runtime import data, rewards
 
-    problems = ProblemStream.open(config)
-    reward = rewards.get(config.recipe.data.reward)
+    recipe = config.recipe
+    tokenizer = data.load_tokenizer(recipe.model.path)
+    problems = data.ProblemStream(
+        data.read(recipe.data, tokenizer, recipe.rollout.max_prompt_tokens),
+        recipe.algorithm.prompts_per_step,
+        recipe.algorithm.seed,
+    )
+    decode = partial(tokenizer.decode, skip_special_tokens=True)
+    reward = rewards.get(recipe.data.reward)
 
     journal.enter("start-up", detail="starting Ray")
     from vime_runtime.cluster.groups import RolloutGroup, TrainGroup
     from vime_runtime.cluster.ray_cluster import private_cluster
+    from vime_runtime.memory.process_tree import resident_bytes
     from vime_runtime.train_loop import sync_weights, train_loop
 
     with private_cluster(config) as placement:
@@ -74,7 +82,17 @@ def run(config: Config, run_dir: Path, journal: Journal, sync: Sync | None = Non
         trainer.pause()
         journal.enter("start-up", detail="building the engine")
         engine.start()
-        train_loop(config, trainer, engine, problems, reward, journal, _tree_resident_bytes, sync or sync_weights)
+        train_loop(
+            config,
+            trainer,
+            engine,
+            problems,
+            decode,
+            reward,
+            journal,
+            resident_bytes,
+            sync or sync_weights,
+        )
         journal.enter("save", step=config.steps)
         trainer.resume()
         trainer.save_pretrained(str(run_dir / "checkpoints" / "final"))
@@ -95,22 +113,6 @@ def _stop_with_parent(launcher_pid: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
-
-
-def _tree_resident_bytes() -> int:
-    """Proportional resident bytes of this process and all its descendants, from the kernel's smaps_rollup."""
-    import psutil
-
-    own = psutil.Process()
-    return sum(_pss(process.pid) for process in [own, *own.children(recursive=True)])
-
-
-def _pss(pid: int) -> int:
-    try:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-    except (FileNotFoundError, ProcessLookupError):
-        return 0  # it ended since it was listed
-    return next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
 
 
 def _last_line(error: Exception) -> str:

@@ -12,10 +12,11 @@ from vime_runtime.config import Config
 from vime_runtime.data import Problem
 from vime_runtime.journal import Journal, clock
 from vime_runtime.memory.region import Residency
+from vime_runtime.rewards import Reward
 from vime_runtime.rollout.response import Response
 from vime_runtime.sync.message import BucketMessage
 
-Reward = Callable[[str, str], float]
+Decode = Callable[[list[int]], str]
 
 
 class TrainSide(Protocol):
@@ -41,10 +42,9 @@ class RolloutSide(Protocol):
 
 
 class ProblemStream(Protocol):
-    """The data: which problems belong to a step, and how tokens read as text."""
+    """The data: which problems belong to a step."""
 
     def batch(self, step: int) -> list[Problem]: ...
-    def decode(self, token_ids: list[int]) -> str: ...
 
 
 Sync = Callable[[TrainSide, RolloutSide], int]
@@ -66,12 +66,14 @@ def train_loop(
     trainer: TrainSide,
     engine: RolloutSide,
     problems: ProblemStream,
+    decode: Decode,
     reward: Reward,
     journal: Journal,
-    peak_bytes: Callable[[], int],
+    resident_bytes: Callable[[], int],
     sync: Sync = sync_weights,
 ) -> None:
     """Run ``config.steps`` steps. On entry the engine is awake and the trainer paused; on return likewise."""
+    peak = 0
     for step in range(1, config.steps + 1):
         row: dict[str, float] = {"step": step}
         began = time.perf_counter()
@@ -83,9 +85,10 @@ def train_loop(
                 samples=config.recipe.algorithm.samples_per_prompt,
                 seed=config.recipe.algorithm.seed + step,
             )
-            batch = score(asked, answers, problems, reward, journal, step)
+            batch = score(asked, answers, decode, reward, journal, step)
         row["memory/train_paused_bytes"] = trainer.residency().resident
         row["memory/rollout_active_bytes"] = engine.residency().resident
+        peak = max(peak, resident_bytes())
 
         with clock(row, "sleep"):
             engine.sleep()
@@ -95,7 +98,7 @@ def train_loop(
             row |= trainer.step(batch)
         row["memory/train_active_bytes"] = trainer.residency().resident
         row["memory/rollout_paused_bytes"] = engine.residency().resident
-        row["memory/peak_bytes"] = peak_bytes()
+        peak = row["memory/peak_bytes"] = max(peak, resident_bytes())
 
         with clock(row, "wake"):
             engine.wake("weights")
@@ -114,7 +117,7 @@ def train_loop(
 def score(
     asked: list[Problem],
     answers: list[list[Response]],
-    problems: ProblemStream,
+    decode: Decode,
     reward: Reward,
     journal: Journal,
     step: int,
@@ -122,7 +125,7 @@ def score(
     """Reward every response and lay the step out as one batch; a group is the responses to one prompt."""
     batch = RolloutBatch.empty()
     for group, (problem, responses) in enumerate(zip(asked, answers, strict=True)):
-        texts = [problems.decode(response.token_ids) for response in responses]
+        texts = [decode(response.token_ids) for response in responses]
         for response, text in zip(responses, texts, strict=True):
             batch.append(
                 prompt=problem.prompt_ids,
