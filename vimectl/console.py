@@ -22,7 +22,7 @@ out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 
-def emit_json(command: str, ok: bool, **payload: Any) -> None:
+def emit_json(command: str, ok: bool, /, **payload: Any) -> None:
     """Print the one JSON document of a command: ``{"schema", "ok", ...}``."""
     document = {"schema": f"vimectl.{command}/1", "ok": ok, **payload}
     sys.stdout.write(json.dumps(document, indent=2, sort_keys=False, default=str) + "\n")

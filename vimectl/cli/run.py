@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vimectl.console import JsonOption, emit_json, err, table
+from vimectl.console import JsonOption, emit_json, err, out, table
 
 if TYPE_CHECKING:
+    from vimectl.errors import VimectlError
+    from vimectl.recipe.environment import Setting
     from vimectl.recipe.launch import Ended
+    from vimectl.recipe.plan import Plan
+    from vimectl.recipe.preflight import Preflight
+    from vimectl.recipe.schema import Recipe
 
 app = typer.Typer(no_args_is_help=True, help="Launch the bundled colocated runtime.")
 
@@ -38,6 +45,7 @@ def recipe(
     """Run a recipe on this machine."""
     from vimectl.host import Host
     from vimectl.recipe import plan as planning
+    from vimectl.recipe import preflight
     from vimectl.recipe.launch import launch
     from vimectl.recipe.progress import showing
     from vimectl.recipe.resolve import resolve
@@ -45,18 +53,106 @@ def recipe(
     host = Host()
     resolved = resolve(name, mode, assignments)
     plan = planning.make(resolved, host, run_dir)
+    found = preflight.examine(resolved.recipe, host)
+    if dry_run:
+        _show_plan(plan, found, as_json)
+        return
+    if found.only_lacks_patches and (yes or _agreed(found)):
+        preflight.apply_patches(found)
+        found = preflight.examine(resolved.recipe, host)
+    found.require()
     with showing(err, f"{resolved.recipe.recipe.name} {resolved.mode}") as progress:
-        ended = launch(plan, [], progress)
-    if as_json:
-        emit_json("run.recipe", ended.exit_code == 0, run_dir=plan.run_dir, summary=ended.summary)
-    else:
-        _tell(ended, plan.run_dir)
+        ended = launch(plan, found.doctor.as_json(), progress)
+    _show_end(ended, plan.run_dir, as_json)
     raise typer.Exit(ended.exit_code)
 
 
-def _tell(ended: Ended, run_dir: Path) -> None:
+def _agreed(found: Preflight) -> bool:
+    """Ask at a terminal; without one nobody can agree."""
+    if not (sys.stdin.isatty() and err.is_terminal):
+        return False
+    packages = ", ".join(target.target.package for target in found.patches or () if target.state != "applied")
+    return typer.confirm(f"Patches are missing from {packages}. Apply them?", err=True)
+
+
+def _show_end(ended: Ended, run_dir: Path, as_json: bool) -> None:
     from vimectl.recipe.summary import table_rows
 
+    if as_json:
+        emit_json("run.recipe", ended.exit_code == 0, run_dir=run_dir, summary=ended.summary)
+        return
     table("", ["run", ended.summary["recipe"]], table_rows(ended.summary, run_dir, ended.last))
     if ended.hint:
         err.print(ended.hint, markup=False)
+
+
+def _show_plan(plan: Plan, found: Preflight, as_json: bool) -> None:
+    wrong = _input_error(plan.resolved.recipe)
+    if as_json:
+        document = plan.document()
+        emit_json(
+            "run.recipe",
+            True,
+            **{
+                key: document[key]
+                for key in ("recipe", "overrides", "mode", "steps", "run_dir", "environment")
+            },
+            command=plan.command,
+            preflight=found.as_json(),
+            inputs={"ok": wrong is None, "error": wrong and {"message": wrong.message, "hint": wrong.hint}},
+            placement=plan.placement(),
+        )
+        return
+    resolved = plan.resolved
+    out.print(f"{resolved.recipe.recipe.name}, {resolved.mode}: {resolved.steps} steps in {plan.run_dir}")
+    out.print(shlex.join(plan.command), markup=False)
+    _show_environment(plan)
+    out.print("\n[bold]placement[/]")
+    table("", ["device", "trainer", "engine"], _placement_rows(plan))
+    failures = [(f.id, f"{f.found}; needed: {f.expected}", f.fix) for f in found.doctor.failures]
+    if wrong:
+        failures.append(("inputs", wrong.message, wrong.hint))
+    if not failures:
+        out.print("\nnothing stands in the way of a run")
+        return
+    out.print("\n[bold]a run would stop at[/]")
+    for name, what, mend in failures:
+        out.print(f"{name}: {what}\n    mend: {mend}", markup=False)
+
+
+def _show_environment(plan: Plan) -> None:
+    """Every variable once, under the processes that get it, with the reason."""
+    processes: dict[tuple[str, Setting], list[str]] = {}
+    for role, settings in plan.settings.items():
+        for name, setting in settings.items():
+            processes.setdefault((name, setting), []).append(role)
+    for group in dict.fromkeys(map(tuple, processes.values())):
+        out.print(f"\n[bold]environment of {', '.join(group)}[/]")
+        for (name, setting), roles in processes.items():
+            if tuple(roles) == group:
+                out.print(f"{name}={shlex.quote(setting.value)}\n    {setting.reason}", markup=False)
+
+
+def _placement_rows(plan: Plan) -> list[list[str]]:
+    return [
+        [
+            f"node {d['node']}, device {d['device']}",
+            f"rank {d['train_rank']}, replica {d['train_replica']}",
+            f"engine {d['engine']}, rank {d['engine_rank']}",
+        ]
+        for d in plan.placement()
+    ]
+
+
+def _input_error(recipe: Recipe) -> VimectlError | None:
+    """What the run would say of model and data; what is yet to be prepared is not looked at."""
+    from vimectl.errors import VimectlError
+    from vimectl.recipe import inputs, prepared
+
+    prepare = prepared.needed(recipe)
+    folder = prepared.folder(prepare) if prepare else None
+    try:
+        inputs.check(recipe, besides=None if folder and folder.is_dir() else folder)
+    except VimectlError as e:
+        return e
+    return None

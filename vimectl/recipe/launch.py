@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -36,8 +37,11 @@ class Ended:
     hint: str
 
 
-def launch(plan: Plan, doctor: list[dict[str, Any]], progress: Progress) -> Ended:
+def launch(plan: Plan, doctor: dict[str, Any], progress: Progress) -> Ended:
     """Carry out a plan. What stays is the run directory and what was prepared.
+
+    Args:
+        doctor: what the machine was found to be, kept in the run directory.
 
     Raises:
         BadInput: model, data or the preparation's settings are wrong; there is no run directory.
@@ -45,6 +49,9 @@ def launch(plan: Plan, doctor: list[dict[str, Any]], progress: Progress) -> Ende
         KeyboardInterrupt: interrupted before the runtime was started.
     """
     recipe = plan.resolved.recipe
+    # Between the two supervised commands a request to stop unwinds like Ctrl-C, so that nothing is left.
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.default_int_handler)
     with _scratch(plan.scratch_dir):
         environment = os.environ | plan.environment["driver"]
         if prepare := prepared.needed(recipe):

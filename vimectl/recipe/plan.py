@@ -93,7 +93,7 @@ def make(resolved: Resolved, host: Host, run_dir: Path | None = None) -> Plan:
     return Plan(resolved, run_dir, scratch_dir, settings)
 
 
-def write(plan: Plan, doctor: list[dict[str, Any]]) -> None:
+def write(plan: Plan, doctor: dict[str, Any]) -> None:
     """Create the run directory with the files that say what was asked for and on what."""
     for folder in (plan.run_dir / "logs", plan.run_dir / "checkpoints"):
         folder.mkdir(parents=True)

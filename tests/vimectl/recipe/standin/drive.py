@@ -21,7 +21,7 @@ def main(run_dir: str, *assignments: str) -> int:
     Path(run_dir).with_suffix(".scratch").write_text(str(plan.scratch_dir))
     try:
         with showing(err, "test") as progress:
-            ended = launch(plan, [], progress)
+            ended = launch(plan, {}, progress)
     except KeyboardInterrupt:
         return 130
     except VimectlError as e:

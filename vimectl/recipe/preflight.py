@@ -1,0 +1,74 @@
+"""Whether this machine can run a recipe: what the doctor says, the patches, the memory saver's library."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vimectl import doctor, memory_saver, patching, stack
+from vimectl.errors import MachineLacks, VimectlError
+from vimectl.host import Host
+from vimectl.recipe.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """The doctor's report, and in detail the patch targets and library builds that it judged.
+
+    ``patches`` is None when a package that is to be patched is not installed, ``tms`` when the stack's
+    trainer is paused without that library.
+    """
+
+    recipe: Recipe
+    doctor: doctor.Report
+    patches: list[patching.TargetStatus] | None
+    tms: list[memory_saver.Build] | None
+
+    @property
+    def only_lacks_patches(self) -> bool:
+        """Whether applying patches is all there is to mend, and can be done."""
+        return (
+            bool(self.doctor.failures)
+            and all(finding.group == "patches" for finding in self.doctor.failures)
+            and all(target.state in ("applied", "pristine", "partial") for target in self.patches or ())
+        )
+
+    def require(self) -> None:
+        """Raise MachineLacks that lists every failed check and the command that mends the first."""
+        if self.doctor.ok:
+            return
+        name = self.recipe.recipe.name
+        lines = [f"this machine cannot run {name}:"]
+        lines += [f"  {f.id}: {f.found}; needed: {f.expected}" for f in self.doctor.failures]
+        more = f"vimectl doctor --recipe {name} says why and how for each"
+        raise MachineLacks("\n".join(lines), f"{self.doctor.failures[0].fix}\n       {more}")
+
+    def as_json(self) -> dict[str, Any]:
+        """The value of ``preflight`` in the dry run's document."""
+        return {
+            "ok": self.doctor.ok,
+            "doctor": self.doctor.as_json(),
+            "patches": None if self.patches is None else [target.as_json() for target in self.patches],
+            "tms": None if self.tms is None else [asdict(build) for build in self.tms],
+        }
+
+
+def examine(recipe: Recipe, host: Host) -> Preflight:
+    """Examine the machine for a recipe. Changes nothing; raises BadInput for a stack that is not known."""
+    wanted = stack.load(recipe.recipe.stack)
+    report = doctor.run_checks(host, wanted, recipe)
+    needs_library = memory_saver.wanted_backend(wanted) is not None
+    builds = memory_saver.judge_installed(host, wanted) if needs_library else None
+    return Preflight(recipe, report, _patches(recipe), builds)
+
+
+def apply_patches(preflight: Preflight) -> None:
+    """Apply what is missing, all or nothing."""
+    patching.change("apply", preflight.patches or [])
+
+
+def _patches(recipe: Recipe) -> list[patching.TargetStatus] | None:
+    try:
+        return patching.status(recipe.recipe.stack)
+    except VimectlError:
+        return None  # the doctor's finding says which package is missing
