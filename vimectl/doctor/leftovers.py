@@ -1,0 +1,123 @@
+"""leftovers: what an earlier run left behind: processes, its private folder, files in /dev/shm."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from vimectl.doctor.finding import Check, Outcome, Subject, judged, size, skipped
+from vimectl.host import Host
+from vimectl.stack import Stack
+
+# The private folder of a run, as vimectl.recipe.plan names it; the environment of all its processes has it.
+_SCRATCH = re.compile(r"[^\0=:,\"\s]*/vime-[0-9a-f]{8}(?=[/\0\"\s]|$)")
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of the machine: its id, its command line and the private folders of runs it refers to."""
+
+    pid: int
+    argv: tuple[str, ...]
+    scratch: frozenset[str]
+
+
+def checks(stack: Stack) -> list[Check]:
+    return [
+        Check("leftovers.processes", "they hold the memory and the devices that a new run needs", _processes),
+        Check(
+            "leftovers.folders", "the folder of a run that was killed keeps Ray's logs and sockets", _folders
+        ),
+        Check("leftovers.shm", "files that nobody uses keep memory until they are deleted", _shm),
+    ]
+
+
+def _processes(subject: Subject) -> Outcome:
+    everything = _of_runs(subject.host)
+    live = {folder for process in everything if _is_live(process, subject.host) for folder in process.scratch}
+    orphans = [process.pid for process in everything if not process.scratch & live]
+    if orphans:
+        pids = " ".join(map(str, orphans))
+        return Outcome("fail", f"processes of a run whose launcher is gone: {pids}", "none", f"kill {pids}")
+    return judged(
+        not live,
+        f"a run is going on here, in {', '.join(sorted(live))}" if live else "none",
+        "no other run",
+        "wait for it, or stop it with Ctrl-C",
+        "warn",
+    )
+
+
+def _folders(subject: Subject) -> Outcome:
+    used = {folder for process in _of_runs(subject.host) for folder in process.scratch}
+    places = dict.fromkeys(("/tmp", subject.host.environment.get("TMPDIR", "/tmp").rstrip("/")))
+    unused = [
+        f"{place}/{path.name}"
+        for place in places
+        for path in sorted(subject.host.path(place).glob("vime-*"))
+        if _SCRATCH.fullmatch(f"{place}/{path.name}") and f"{place}/{path.name}" not in used
+    ]
+    return judged(not unused, ", ".join(unused) or "none", "none", f"rm -r {' '.join(unused)}", "warn")
+
+
+def _shm(subject: Subject) -> Outcome:
+    folder = subject.host.path("/dev/shm")
+    if not folder.is_dir():
+        return skipped("there is no /dev/shm")
+    files = {path.name: path.stat() for path in folder.iterdir() if path.is_file()}
+    own = {name for name, status in files.items() if status.st_uid == os.getuid()}
+    unused = sorted(own - _mapped(subject.host)) if own else []
+    total = sum(files[name].st_size for name in unused)
+    return judged(
+        not unused,
+        f"{len(unused)} files that no process uses, {size(total)}"
+        if unused
+        else f"{len(own)} files of this user, all in use",
+        "none unused",
+        "rm " + " ".join(f"/dev/shm/{name}" for name in unused),
+        "warn",
+    )
+
+
+def _of_runs(host: Host) -> list[Process]:
+    found = []
+    for folder in host.path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        argv = host.read(f"/proc/{pid}/cmdline") or ""
+        scratch = frozenset(_SCRATCH.findall(f"{argv}\0{host.read(f'/proc/{pid}/environ') or ''}"))
+        if scratch:
+            found.append(Process(pid, tuple(argv.rstrip("\0").split("\0")), scratch))
+    return found
+
+
+def _is_live(process: Process, host: Host) -> bool:
+    """Whether this is a runtime whose launcher, named in its run file, still exists."""
+    if "vime_runtime" not in process.argv:
+        return False
+    try:
+        launcher = json.loads(host.read(process.argv[-1]) or "")["launcher_pid"]
+    except (ValueError, KeyError):
+        return False
+    return host.path(f"/proc/{launcher}").is_dir()
+
+
+def _mapped(host: Host) -> set[str]:
+    """Names of the /dev/shm files that a process has mapped or open."""
+    used: set[str] = set()
+    for folder in host.path("/proc").glob("[0-9]*"):
+        used |= set(
+            re.findall(r" /dev/shm/(.+)$", host.read(f"/proc/{folder.name}/maps") or "", re.MULTILINE)
+        )
+        used |= _opened(folder / "fd")
+    return used
+
+
+def _opened(folder: Path) -> set[str]:
+    try:
+        targets = [os.readlink(entry) for entry in folder.iterdir()]
+    except OSError:
+        return set()  # it ended, or is not ours to read
+    return {target.removeprefix("/dev/shm/") for target in targets if target.startswith("/dev/shm/")}

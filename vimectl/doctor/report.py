@@ -1,0 +1,71 @@
+"""Run the checks and count what they found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vimectl.doctor import device, environment, leftovers, machine, memory_saver, packages, patches, python
+from vimectl.doctor.finding import Check, Finding, Subject
+from vimectl.errors import unknown
+from vimectl.host import Host
+from vimectl.recipe.schema import Recipe
+from vimectl.stack import Stack
+
+# The order is the order of mending: what comes first is often the cause of what follows.
+_GROUPS = (device, machine, python, packages, patches, memory_saver, environment, leftovers)
+
+
+@dataclass(frozen=True)
+class Report:
+    """All findings, in the order in which things are to be mended."""
+
+    stack: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed; warnings do not stop a run."""
+        return not self.failures
+
+    @property
+    def failures(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.status == "fail"]
+
+    @property
+    def summary(self) -> dict[str, int]:
+        counted = Counter(finding.status for finding in self.findings)
+        return {status: counted[status] for status in ("pass", "warn", "fail", "skip")}
+
+    @property
+    def first(self) -> Finding | None:
+        """What to mend first: the first failure, otherwise the first warning."""
+        warnings = [finding for finding in self.findings if finding.status == "warn"]
+        return next(iter(self.failures + warnings), None)
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as ``doctor --json`` prints it and a run directory keeps it."""
+        checks = [asdict(finding) for finding in self.findings]
+        return {"stack": self.stack, "checks": checks, "summary": self.summary}
+
+
+def run_checks(host: Host, stack: Stack, recipe: Recipe | None = None, only: Sequence[str] = ()) -> Report:
+    """Examine a machine for a stack, and for a recipe when one is given.
+
+    ``only`` names checks or groups. Raises BadInput for a name that is neither.
+    """
+    checks = [check for group in _GROUPS for check in group.checks(stack)]
+    if only:
+        checks = _chosen(checks, only)
+    subject = Subject(host, stack, recipe)
+    return Report(stack.name, tuple(check.run(subject) for check in checks))
+
+
+def _chosen(checks: list[Check], only: Sequence[str]) -> list[Check]:
+    known = {check.id for check in checks} | {check.group for check in checks}
+    for name in only:
+        if name not in known:
+            raise unknown("check", name, known)
+    return [check for check in checks if check.id in only or check.group in only]
