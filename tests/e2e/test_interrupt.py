@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import VIMECTL
+from harness import VIMECTL
 
 # Long enough for a cold start on two busy cores.
 START_LIMIT = 300

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import Run, run_recipe
+from harness import Run, run_recipe
 
 pytestmark = pytest.mark.slow
 
