@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ class Device(Protocol):
 
     def training_region(self, config: Config, rank: int) -> TrainingRegion:
         """The region of memory that holds model and optimizer of trainer ``rank``."""
+        ...
+
+    def computing(self) -> AbstractContextManager[object]:
+        """To be in force around forward and backward passes."""
         ...
 
     def synchronize(self) -> None:

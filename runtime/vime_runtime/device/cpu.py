@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
 
 from vime_runtime.config import Config
+from vime_runtime.device.products import ProductsInFp32
 from vime_runtime.memory.region import TrainingRegion
 
 
@@ -28,6 +30,10 @@ class Cpu:
         from vime_runtime.memory.host import HostRegion
 
         return HostRegion(Path(config.recipe.memory.arena_dir or config.run_dir))
+
+    def computing(self) -> AbstractContextManager[object]:
+        """bf16 products through fp32 on a CPU that has no instructions for them."""
+        return nullcontext() if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ProductsInFp32()
 
     def synchronize(self) -> None:
         """Nothing: work on the host is done when the call returns."""

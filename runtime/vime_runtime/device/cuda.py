@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 from vime_runtime.config import Config
@@ -26,6 +28,10 @@ class Cuda:
         from vime_runtime.memory.saver import SaverRegion
 
         return SaverRegion(hook_mode="preload")
+
+    def computing(self) -> AbstractContextManager[object]:
+        """Nothing: the device computes in every dtype by itself."""
+        return nullcontext()
 
     def synchronize(self) -> None:
         """Wait for every queued kernel."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 from vime_runtime.config import Config
@@ -29,6 +31,10 @@ class Npu:
         from vime_runtime.memory.saver import SaverRegion
 
         return SaverRegion(hook_mode="torch")
+
+    def computing(self) -> AbstractContextManager[object]:
+        """Nothing: the device computes in every dtype by itself."""
+        return nullcontext()
 
     def synchronize(self) -> None:
         """Wait for every queued kernel."""

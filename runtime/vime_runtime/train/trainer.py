@@ -71,17 +71,18 @@ class Trainer:
         """
         self._step += 1
         rate = learning_rate(self._config.recipe.optimizer, self._step, self._config.steps)
-        rounds = self._rounds(batch)
-        for packs, _ in rounds:
-            for pack in packs:
-                self._note_fixed_logprobs(pack)
         names = ["train/loss", "train/entropy"] + ["train/kl"] * (self._reference is not None)
         metrics = StepMetrics(names, self._device.torch_device())
         norms = []
-        for packs, tokens in rounds:
-            for pack in packs:
-                self._accumulate(pack, tokens, metrics)
-            norms.append(self._optimizer.step(rate))
+        with self._device.computing():
+            rounds = self._rounds(batch)
+            for packs, _ in rounds:
+                for pack in packs:
+                    self._note_fixed_logprobs(pack)
+            for packs, tokens in rounds:
+                for pack in packs:
+                    self._accumulate(pack, tokens, metrics)
+                norms.append(self._optimizer.step(rate))
         return {
             **metrics.reduce(sum(map(len, batch.responses)), self._ranks.data),
             "train/grad_norm": fmean(norms),
