@@ -86,7 +86,7 @@ class Arena:
     def drop_pages(self) -> None:
         """Give every page back to the kernel; read again, they are zero."""
         if self._usable and _libc.madvise(self._base, self._usable, mmap.MADV_DONTNEED) != 0:
-            raise OSError(ctypes.get_errno(), "madvise")
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
     def residency(self) -> Residency:
         """The usable part of the range, and how much of it is in memory, from smaps."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vime_runtime.memory.arena import Arena
-from vime_runtime.memory.kernel import cached_bytes
+from vime_runtime.memory.kernel import cached_bytes, uncache
 from vime_runtime.memory.placement import Placement
 from vime_runtime.memory.region import Residency
 
@@ -58,15 +58,13 @@ class HostRegion:
         saved = list(self._arena.live())
         try:
             self._transfer(saved, os.pwritev)
-            os.fdatasync(self._backing.fileno())
+            uncache(self._backing.fileno())
         except OSError as e:
             os.ftruncate(self._backing.fileno(), 0)
             size = sum(size for _, size in saved)
             raise OSError(
                 e.errno, f"cannot keep {size} bytes of a paused region: {e.strerror}", str(self._directory)
             ) from e
-        # Only now, with the bytes on the disk, can both copies in memory go.
-        os.posix_fadvise(self._backing.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         self._arena.drop_pages()
         self._saved = saved
         self._paused = True

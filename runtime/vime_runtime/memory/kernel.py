@@ -1,4 +1,4 @@
-"""The kernel's own figures: which pages of an address range or of a file are in memory."""
+"""What the kernel knows of memory: which pages of an address range or of a file are resident."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from vime_runtime.memory.region import Residency
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+_libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+
+# Wait for earlier write-back, start it for what is dirty, wait for it: uapi/linux/fs.h.
+WRITE_AND_WAIT = 1 | 2 | 4
 
 
 def range_residency(start: int, end: int) -> Residency:
@@ -36,8 +40,19 @@ def cached_bytes(file: int) -> int:
         pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
         address = ctypes.addressof(ctypes.c_char.from_buffer(view))
         if _libc.mincore(address, size, pages) != 0:
-            raise OSError(ctypes.get_errno(), "mincore")
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         return sum(page & 1 for page in pages) * mmap.PAGESIZE
+
+
+def uncache(file: int) -> None:
+    """Write an open file back and drop it from the page cache.
+
+    sync_file_range(2) instead of fdatasync: nobody reads the file after a crash, so there is no
+    reason to wait until the file system's journal, with everybody else's changes, is on the disk.
+    """
+    if _libc.sync_file_range(file, 0, 0, WRITE_AND_WAIT) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _mappings() -> Iterator[tuple[int, int, str, int]]:

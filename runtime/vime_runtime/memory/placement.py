@@ -19,7 +19,9 @@ class Placement(TorchDispatchMode):
 
     A storage is fresh when none of the operator's inputs has it: results of views and in-place
     operators stay where they are, and so do tensors from outside. Temporaries are moved like
-    everything else; their blocks are free again as soon as they are gone.
+    everything else; their blocks are free again as soon as they are gone. ``torch.tensor(...)`` of
+    Python values is no operator and stays out: among such constants are those of libraries that
+    happen to be imported meanwhile, and they have to survive when a region's contents are dropped.
     """
 
     def __init__(self, arena: Arena) -> None:

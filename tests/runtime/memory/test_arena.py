@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+from vime_runtime.memory.arena import ALIGNMENT, Arena
+
+
+def runs(arena: Arena) -> list[tuple[int, int]]:
+    return list(arena.live())
+
+
+def test_blocks_are_aligned_and_freed_with_their_last_reference() -> None:
+    arena = Arena()
+    blocks = [arena.allocate(1), arena.allocate(100)]
+    assert runs(arena) == [(0, 3 * ALIGNMENT)]
+    view = memoryview(blocks[1])
+    del blocks[1]
+    assert runs(arena) == [(0, 3 * ALIGNMENT)]
+    del view
+    assert runs(arena) == [(0, ALIGNMENT)]
+    del blocks[0]
+    assert runs(arena) == []
+
+
+def test_freed_neighbours_merge_and_are_used_again() -> None:
+    arena = Arena()
+    a, b, c, d = (arena.allocate(ALIGNMENT) for _ in range(4))
+    del a, c
+    assert runs(arena) == [(ALIGNMENT, ALIGNMENT), (3 * ALIGNMENT, ALIGNMENT)]
+    del b  # joins the free blocks on both sides of it
+    big = arena.allocate(3 * ALIGNMENT)
+    assert runs(arena) == [(0, 4 * ALIGNMENT)]
+    del big, d
+    assert runs(arena) == []
+
+
+def test_dropped_pages_read_as_zero_and_are_not_resident() -> None:
+    arena = Arena()
+    block = arena.allocate(1024**2)
+    block[:] = b"x" * len(block)
+    assert arena.residency().resident >= len(block)
+    arena.drop_pages()
+    assert arena.residency().resident == 0
+    assert bytes(block) == bytes(len(block))
+
+
+def test_more_than_the_reserved_addresses_is_refused() -> None:
+    arena = Arena()
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with pytest.raises(MemoryError, match="used up"):
+        arena.allocate(2 * memory + 1)
+    assert arena.allocate(1) is not None

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import ctypes
+import mmap
+from pathlib import Path
+
+from vime_runtime.memory.kernel import cached_bytes, range_residency, uncache
+
+
+def test_only_touched_pages_of_a_range_are_resident() -> None:
+    size = 64 * mmap.PAGESIZE
+    with mmap.mmap(-1, size, flags=mmap.MAP_SHARED) as area:
+        start = ctypes.addressof(ctypes.c_char.from_buffer(area))
+        assert range_residency(start, start + size).resident == 0
+        for page in range(10):
+            area[page * mmap.PAGESIZE] = 1
+        measured = range_residency(start, start + size)
+        assert (measured.mapped, measured.resident) == (size, 10 * mmap.PAGESIZE)
+
+
+def test_pages_of_a_file_are_seen_coming_and_going(disk: Path) -> None:
+    path = disk / "file"
+    with path.open("wb+", buffering=0) as file:
+        assert cached_bytes(file.fileno()) == 0
+        file.write(bytes(100 * mmap.PAGESIZE))
+        assert cached_bytes(file.fileno()) == 100 * mmap.PAGESIZE
+        uncache(file.fileno())
+        assert cached_bytes(file.fileno()) == 0
