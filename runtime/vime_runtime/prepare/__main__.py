@@ -6,6 +6,7 @@ Progress is one JSON object a line on stdout. Exit codes: 0 made; 2 the kind or 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import sys
 import time
@@ -13,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from vime_runtime.errors import InputError
-from vime_runtime.prepare import reversed_digits
 
-# A kind is a module with a dataclass ``Settings`` and ``make(out_dir, settings, report)``.
-KINDS = {"reversed-digits": reversed_digits}
+# A kind is a module with a dataclass ``Settings`` and ``make(out_dir, settings, report)``; it is
+# imported when asked for, because it imports torch.
+KINDS = {"reversed-digits": "vime_runtime.prepare.reversed_digits"}
 
 
 def main(argv: list[str]) -> int:
@@ -38,7 +39,7 @@ def prepare(kind: str, out_dir: Path, table: dict[str, Any]) -> None:
     """
     if kind not in KINDS:
         raise InputError(f"unknown kind {kind!r} in [prepare]", f"known: {', '.join(KINDS)}")
-    module = KINDS[kind]
+    module = importlib.import_module(KINDS[kind])
     settings = _settings(module.Settings, table)
     out_dir.mkdir(parents=True, exist_ok=True)
 

@@ -34,6 +34,7 @@ class Settings:
 
 
 BATCH = 64
+HELD_OUT = 256
 RIGHT_LR = 2e-3
 # Slower, so that the fall from sure to unsure does not miss the range it should end in.
 NOISY_LR = 2e-4
@@ -67,7 +68,7 @@ def make(out_dir: Path, settings: Settings, report: Report) -> None:
         Lesson("right labels", right, RIGHT_LR, settings.known_accuracy, 1.0, check_every=5),
         Lesson("noisy labels", noisy, NOISY_LR, settings.accuracy_low, settings.accuracy_high, check_every=1),
     ]
-    warm_up(model, tok, lessons, problems, BATCH, settings.max_steps, report)
+    warm_up(model, tok, lessons, problems[:HELD_OUT], BATCH, settings.max_steps, report)
 
     model.to(torch.bfloat16).save_pretrained(out_dir / "model")
     tok.save_pretrained(out_dir / "model")
