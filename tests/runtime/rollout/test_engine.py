@@ -1,0 +1,196 @@
+"""A real engine against transformers, through sleep, waking and new weights."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from vime_runtime.sync.buckets import BucketExporter
+
+PROMPTS = [[3, 4, 5, 6], [7, 8, 9], [10] * 16]
+TEMPERATURE = 0.7
+
+
+@pytest.fixture(scope="module")
+def checkpoints(make_checkpoint: Callable[..., Path]) -> tuple[Path, Path]:
+    return make_checkpoint(seed=0), make_checkpoint(seed=1)
+
+
+@pytest.fixture(scope="module")
+def engine(start_engine: Callable[..., Any], checkpoints: tuple[Path, Path]) -> Any:
+    return start_engine(checkpoints[0])
+
+
+def load(checkpoint: Path) -> torch.nn.Module:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+
+
+def export(model: torch.nn.Module, bucket_bytes: int, **changes: torch.Tensor | None) -> BucketExporter:
+    """The weights of a transformers model; ``changes`` replaces tensors, or leaves them out (None)."""
+
+    def weights() -> Iterator[tuple[str, torch.Tensor]]:
+        for name, parameter in model.named_parameters():
+            tensor = changes.get(name, parameter)
+            if tensor is not None:
+                yield name, tensor
+
+    return BucketExporter(weights, bucket_bytes)
+
+
+def send(engine: Any, exporter: BucketExporter) -> None:
+    while (bucket := exporter.next()) is not None:
+        engine.update(bucket)
+
+
+def update(engine: Any, checkpoint: Path, bucket_bytes: int = 1024**2) -> None:
+    engine.begin_update()
+    send(engine, export(load(checkpoint), bucket_bytes))
+    engine.end_update()
+
+
+def check(responses: list[list[Any]], checkpoint: Path, temperature: float, greedy: bool) -> None:
+    """Every log-prob is transformers', to 1e-4; greedy tokens are its likeliest."""
+    model = load(checkpoint)
+    for prompt, samples in zip(PROMPTS, responses, strict=True):
+        for response in samples:
+            with torch.no_grad():
+                logits = model(torch.tensor([prompt + response.token_ids])).logits[0, len(prompt) - 1 : -1]
+            expected = (logits / temperature).log_softmax(-1)
+            tokens = torch.tensor(response.token_ids)
+            of_tokens = expected.gather(1, tokens[:, None])[:, 0]
+            assert (of_tokens - torch.tensor(response.logprobs)).abs().max() <= 1e-4
+            assert response.finish_reason == ("stop" if response.token_ids[-1] == 1 else "length")
+            if greedy:
+                assert torch.equal(logits.argmax(-1), tokens)
+
+
+def test_samples_carry_the_log_probs_they_were_sampled_with(
+    engine: Any, checkpoints: tuple[Path, Path]
+) -> None:
+    responses = engine.generate(PROMPTS, samples=8, seed=1)
+    assert [len(samples) for samples in responses] == [8, 8, 8]
+    assert len({tuple(sample.token_ids) for sample in responses[0]}) > 1
+    check(responses, checkpoints[0], TEMPERATURE, greedy=False)
+
+
+def test_a_seed_decides_what_is_sampled(engine: Any) -> None:
+    once = engine.generate(PROMPTS, samples=4, seed=5)
+    assert engine.generate(PROMPTS, samples=4, seed=5) == once
+    assert engine.generate(PROMPTS, samples=4, seed=6) != once
+
+
+def test_greedy_decoding_is_transformers(engine: Any, checkpoints: tuple[Path, Path]) -> None:
+    check(engine.generate(PROMPTS, 1, 0, greedy=True), checkpoints[0], 1.0, greedy=True)
+
+
+@pytest.mark.parametrize("bucket_bytes", [1, 300_000, 64 * 1024**2])
+def test_new_weights_are_as_if_the_engine_had_started_with_them(
+    engine: Any, checkpoints: tuple[Path, Path], bucket_bytes: int
+) -> None:
+    fresh = engine.generate(PROMPTS, 2, seed=3), engine.generate(PROMPTS, 1, 0, greedy=True)
+    update(engine, checkpoints[1], bucket_bytes)
+    check(engine.generate(PROMPTS, 1, 0, greedy=True), checkpoints[1], 1.0, greedy=True)
+    update(engine, checkpoints[0], bucket_bytes)
+    assert (engine.generate(PROMPTS, 2, seed=3), engine.generate(PROMPTS, 1, 0, greedy=True)) == fresh
+
+
+def test_sleep_gives_weights_and_cache_back_and_waking_takes_new_ones(
+    engine: Any, checkpoints: tuple[Path, Path]
+) -> None:
+    choices = random.Random(0)
+    engine.generate([[choices.randrange(2, 64) for _ in range(16)] for _ in range(64)], 4, seed=0)
+    fresh = engine.generate(PROMPTS, 2, seed=3)
+    weights = sum(parameter.nbytes for parameter in load(checkpoints[0]).parameters())
+    active, process = engine.residency().resident, resident_bytes(engine.process.pid)
+    assert active >= weights + 16 * 1024**2
+
+    engine.sleep()
+    assert engine.residency().resident <= 0.2 * active
+    # The process as a whole says the same: nothing has merely moved.
+    assert process - resident_bytes(engine.process.pid) >= 0.8 * active
+
+    engine.wake("weights")
+    update(engine, checkpoints[0])
+    engine.wake("kv_cache")
+    assert engine.generate(PROMPTS, 2, seed=3) == fresh
+
+
+def test_an_incomplete_update_names_what_it_lacks_and_can_be_completed(
+    engine: Any, checkpoints: tuple[Path, Path]
+) -> None:
+    fresh = engine.generate(PROMPTS, 2, seed=3)
+    model = load(checkpoints[0])
+    missing = ["model.layers.1.self_attn.k_proj.weight", "model.norm.weight"]
+    engine.begin_update()
+    send(engine, export(model, 1024**2, **dict.fromkeys(missing)))
+    with pytest.raises(RuntimeError, match=r"lacks 2 of 47 tensors") as caught:
+        engine.end_update()
+    assert all(name in str(caught.value) for name in missing)
+    parameters = dict(model.named_parameters())
+    send(engine, BucketExporter(lambda: ((name, parameters[name]) for name in missing), 1024**2))
+    engine.end_update()
+    assert engine.generate(PROMPTS, 2, seed=3) == fresh
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"model.layers.2.mlp.up_proj.weight": torch.zeros(512, 255)},
+            r"model\.layers\.2\.mlp\.up_proj\.weight of the weight update has the shape \[512, 255\]; "
+            r"the model's has \[512, 256\]",
+        ),
+        # As many elements and rows to spare: vLLM's loaders would take a part of it.
+        ({"model.layers.0.self_attn.q_proj.weight": torch.zeros(512, 256)}, r"q_proj.*\[512, 256\]"),
+    ],
+)
+def test_a_misshapen_tensor_is_named_and_the_update_can_begin_again(
+    engine: Any, checkpoints: tuple[Path, Path], change: dict[str, torch.Tensor], message: str
+) -> None:
+    fresh = engine.generate(PROMPTS, 2, seed=3)
+    engine.begin_update()
+    with pytest.raises(RuntimeError, match=message):
+        send(engine, export(load(checkpoints[1]), 100_000, **change))
+    update(engine, checkpoints[0])
+    assert engine.generate(PROMPTS, 2, seed=3) == fresh
+
+
+def test_an_unknown_or_repeated_tensor_is_named(engine: Any, checkpoints: tuple[Path, Path]) -> None:
+    tensor = torch.zeros(256)
+    for names, message in (
+        (["model.norm.bias"], r"model\.norm\.bias, which the model does not have"),
+        (["model.norm.weight"] * 2, r"model\.norm\.weight comes twice"),
+    ):
+        engine.begin_update()
+        exporter = BucketExporter(lambda names=names: ((name, tensor) for name in names), 1)
+        with pytest.raises(RuntimeError, match=message):
+            send(engine, exporter)
+    update(engine, checkpoints[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("tied", "tensor_parallel"), [(True, 1), (False, 2), (True, 2)])
+def test_every_kind_of_engine_takes_turns(
+    start_engine: Callable[..., Any], make_checkpoint: Callable[..., Path], tied: bool, tensor_parallel: int
+) -> None:
+    first, second = make_checkpoint(seed=2, tied=tied), make_checkpoint(seed=3, tied=tied)
+    engine = start_engine(first, tensor_parallel)
+    check(engine.generate(PROMPTS, 4, seed=1), first, TEMPERATURE, greedy=False)
+    active = engine.residency().resident
+    engine.sleep()
+    assert engine.residency().resident <= 0.2 * active
+    engine.wake("weights")
+    update(engine, second, bucket_bytes=100_000)
+    engine.wake("kv_cache")
+    check(engine.generate(PROMPTS, 1, 0, greedy=True), second, 1.0, greedy=True)
+
+
+def resident_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon:"))

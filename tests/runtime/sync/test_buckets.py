@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from vime_runtime.sync.buckets import ALIGNMENT, BucketExporter, view
+from vime_runtime.sync.ipc import HostPeer
+
+TENSORS = {
+    "embedding": torch.randn(64, 16),
+    "scale": torch.randn(3, dtype=torch.bfloat16),
+    "weight": torch.randn(33, 7).to(torch.bfloat16),
+    "transposed": torch.randn(8, 5).T,
+    "empty": torch.empty(0),
+    "scalar": torch.tensor(2.5),
+}
+
+
+def weights() -> Iterator[tuple[str, torch.Tensor]]:
+    yield from TENSORS.items()
+
+
+def read_pass(exporter: BucketExporter) -> tuple[list[int], dict[str, torch.Tensor]]:
+    peer = HostPeer()
+    payloads, read = [], {}
+    while (message := exporter.next()) is not None:
+        payloads.append(message.payload_bytes)
+        buffer = peer.open(message.handle)
+        read |= {entry.name: view(buffer, entry).clone() for entry in message.tensors}
+    return payloads, read
+
+
+@pytest.mark.parametrize("bucket_bytes", [1, 128, 500, 4096, 1_000_000])
+def test_all_tensors_arrive_in_buckets_of_the_size(bucket_bytes: int) -> None:
+    exporter = BucketExporter(weights, bucket_bytes)
+    for _ in range(2):  # a pass can follow a pass
+        payloads, read = read_pass(exporter)
+        assert list(read) == list(TENSORS)
+        for name, tensor in TENSORS.items():
+            assert read[name].dtype == tensor.dtype
+            assert torch.equal(read[name], tensor)
+        largest = max(tensor.nbytes for tensor in TENSORS.values())
+        assert max(payloads) <= max(bucket_bytes, largest)
+        assert sum(payloads) == sum(tensor.nbytes for tensor in TENSORS.values())
+
+
+def test_the_buffer_stays_as_small_as_it_can() -> None:
+    exporter = BucketExporter(weights, bucket_bytes=256)
+    largest = max(tensor.nbytes for tensor in TENSORS.values())
+    sizes = set()
+    while (message := exporter.next()) is not None:
+        sizes.add(message.handle.nbytes)
+        assert all(entry.offset % ALIGNMENT == 0 for entry in message.tensors)
+    assert max(sizes) == largest
+
+
+def test_weights_are_as_they_are_when_the_pass_reaches_them() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(4))
+    exporter = BucketExporter(lambda: iter([("p", parameter)]), 64)
+    read_pass(exporter)
+    parameter.data.fill_(7)
+    _, read = read_pass(exporter)
+    assert read["p"].tolist() == [7, 7, 7, 7]

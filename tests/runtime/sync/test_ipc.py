@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from vime_runtime.sync.ipc import HostBuffer, HostHandle, HostPeer
+
+MIB = 1024**2
+
+READER = """
+import sys
+from vime_runtime.sync.ipc import HostHandle, HostPeer
+peer = HostPeer()
+for line in sys.stdin:
+    data = peer.open(HostHandle(*map(int, line.split())))
+    print(data.numel(), int(data.sum()), flush=True)
+"""
+
+
+def test_another_process_reads_what_is_written_and_written_again() -> None:
+    shared_memory = set(os.listdir("/dev/shm"))
+    buffer = HostBuffer()
+    with subprocess.Popen(
+        [sys.executable, "-c", READER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as reader:
+
+        def seen() -> list[int]:
+            handle = dataclasses.astuple(buffer.handle())
+            print(*handle, file=reader.stdin, flush=True)
+            return [int(number) for number in reader.stdout.readline().split()]
+
+        buffer.reserve(1000)
+        buffer.data.fill_(2)
+        assert seen() == [1000, 2000]
+        buffer.data.fill_(3)
+        assert seen() == [1000, 3000]
+        buffer.reserve(5000)  # the mapping of the smaller buffer is replaced
+        buffer.data.fill_(1)
+        assert seen() == [5000, 5000]
+        buffer.release()
+        assert seen() == [5000, 0]
+        assert not [name for name in set(os.listdir("/dev/shm")) - shared_memory if "vime" in name]
+        reader.stdin.close()
+
+
+def test_a_released_buffer_takes_no_memory() -> None:
+    buffer = HostBuffer()
+    buffer.reserve(8 * MIB)
+    buffer.data.fill_(1)
+    file = Path(f"/proc/self/fd/{buffer.handle().file}")
+    assert file.stat().st_blocks * 512 == 8 * MIB
+    buffer.release()
+    assert file.stat().st_blocks == 0
+
+
+def test_a_handle_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:
+    buffer = HostBuffer()
+    buffer.reserve(64)
+    handle = buffer.handle()
+    with pytest.raises(RuntimeError, match="used again"):
+        HostPeer().open(dataclasses.replace(handle, inode=handle.inode + 1))
+    with pytest.raises(RuntimeError, match="used again"):
+        HostPeer().open(dataclasses.replace(handle, nbytes=65))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    with pytest.raises(RuntimeError, match="cannot open the weight buffer"):
+        HostPeer().open(dataclasses.replace(handle, pid=ended.pid))
+
+
+def test_reserving_less_changes_nothing() -> None:
+    buffer = HostBuffer()
+    buffer.reserve(128)
+    buffer.data.fill_(5)
+    before: HostHandle = buffer.handle()
+    buffer.reserve(64)
+    assert buffer.handle() == before
+    assert torch.equal(buffer.data, torch.full((128,), 5, dtype=torch.uint8))
