@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from unidiff.patch import PatchedFile
+from typing import TYPE_CHECKING
 
 from vimectl.errors import BadInput, CheckFailed
 from vimectl.patching import hunks, ledger
 from vimectl.patching.blobs import blob_id, content_at
 from vimectl.patching.series import Series
 from vimectl.patching.target import Target
+
+if TYPE_CHECKING:
+    from unidiff.patch import PatchedFile
 
 
 def released(target: Target, series: Series, path: str) -> bytes | None:
@@ -76,9 +78,9 @@ def _checked(series: Series, path: str, content: bytes | None, expected: str | N
 
 def _from_git(location: Path, blob: str) -> bytes | None:
     from git import InvalidGitRepositoryError, Repo
-    from git.exc import BadObject
 
     try:
-        return bytes(Repo(location, search_parent_directories=True).odb.stream(bytes.fromhex(blob)).read())
-    except (InvalidGitRepositoryError, BadObject):
+        with Repo(location, search_parent_directories=True) as repository:
+            return bytes(repository.odb.stream(bytes.fromhex(blob)).read())
+    except (InvalidGitRepositoryError, ValueError):  # ValueError: git has no such object
         return None

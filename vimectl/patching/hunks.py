@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
-
-from unidiff.errors import UnidiffParseError
-from unidiff.patch import Hunk, PatchedFile, PatchSet
+from typing import TYPE_CHECKING
 
 from vimectl.errors import BadInput
+
+if TYPE_CHECKING:
+    from unidiff.patch import Hunk, PatchedFile
 
 
 def read(path: Path) -> dict[str, PatchedFile]:
     """Return the file diffs of a patch file by path. Raises BadInput when it is not a unified diff."""
+    # Imported here: what only judges states by blob id starts without it.
+    from unidiff.errors import UnidiffParseError
+    from unidiff.patch import PatchSet
+
     # Latin-1 maps every byte to one character and back, so content in any encoding survives.
     lines = [line.decode("latin-1") for line in BytesIO(path.read_bytes())]
     try:

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vimectl import patching
+from vimectl.errors import BadInput, MachineLacks
+from vimectl.patching import catalog
+
+
+def fake_release(directory: Path, version: str = "0.16.1") -> Path:
+    """A megatron-core of which only the metadata is there: enough to be found."""
+    (directory / "megatron" / "core").mkdir(parents=True)
+    (directory / "megatron" / "core" / "__init__.py").touch()
+    (directory / "PKG-INFO").write_text(f"Metadata-Version: 2.1\nName: megatron-core\nVersion: {version}\n")
+    return directory
+
+
+def test_without_a_stack_what_the_directory_holds_is_judged(tmp_path: Path) -> None:
+    (found,) = patching.status(directory=fake_release(tmp_path))
+    assert (found.target.package, found.state) == ("megatron-core", "drifted")
+
+
+def test_a_stack_takes_only_its_own_version(tmp_path: Path) -> None:
+    fake_release(tmp_path, "0.16.0")
+    (found,) = patching.status("cpu-0.32", tmp_path)
+    assert found.state == "unsupported"
+    (stated,) = patching.status("cpu-0.32", tmp_path, ["megatron-core"], version="0.16.1")
+    assert stated.state == "drifted"
+
+
+def test_a_package_that_is_not_installed_is_what_the_machine_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    with pytest.raises(MachineLacks, match="megatron-core is not installed"):
+        patching.status("cpu-0.32")
+    with pytest.raises(BadInput, match="no known stack is installed"):
+        patching.status()
+
+
+def test_only_interrupted_changes_are_recovered(
+    tmp_path: Path, snapshot: Callable[..., dict[str, tuple[int, bytes]]]
+) -> None:
+    found = patching.status(directory=fake_release(tmp_path))
+    before = snapshot(tmp_path)
+    assert patching.recover(found) == []
+    assert snapshot(tmp_path) == before
+    (tmp_path / ".vimectl" / "stage").mkdir(parents=True)
+    assert [message.partition(": ")[2] for message in patching.recover(found)] == [
+        "an interrupted change had not begun; its preparation was removed"
+    ]
+    assert snapshot(tmp_path) == before
+
+
+def test_the_catalog_describes_every_patch() -> None:
+    everything = catalog.listing()
+    assert {one["package"] for one in catalog.listing(stack="cpu-0.32")} == {"megatron-core", "vllm"}
+    assert [one["package"] for one in catalog.listing(["vllm"])] == ["vllm"]
+    assert all(patch["description"] for one in everything for patch in one["patches"])
+    with pytest.raises(BadInput, match="Did you mean vllm"):
+        catalog.listing(["vlm"])
