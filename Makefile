@@ -42,7 +42,7 @@ clean:
 .bootstrap/ready: requirements/tool.txt
 	@command -v $(PYTHON) >/dev/null || { echo "vimectl needs Python 3.11: install it, or name it with make PYTHON=/path/to/python3.11"; exit 3; }
 	$(PYTHON) -m venv --clear .bootstrap
-	.bootstrap/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r $<
+	.bootstrap/bin/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r $<
 	touch $@
 
 .venv/ready: .bootstrap/ready $(LOCK) pyproject.toml
@@ -51,5 +51,5 @@ clean:
 	touch $@
 
 .venv/dev: .venv/ready requirements/dev.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
 	touch $@
