@@ -39,6 +39,7 @@ def prepare(kind: str, out_dir: Path, table: dict[str, Any]) -> None:
     """
     if kind not in KINDS:
         raise InputError(f"unknown kind {kind!r} in [prepare]", f"known: {', '.join(KINDS)}")
+    _emit("phase", phase="prepare", step=0, steps=0, detail="loading torch and transformers")
     module = importlib.import_module(KINDS[kind])
     settings = _settings(module.Settings, table)
     out_dir.mkdir(parents=True, exist_ok=True)
