@@ -63,7 +63,8 @@ def execute(action: str, steps: Sequence[Step]) -> None:
     """Take every step or none. The caller holds the locks of all locations (``lock.locked``).
 
     Raises:
-        CheckFailed: a file is not as a step expects it; nothing was changed.
+        CheckFailed: a file is not as a step expects it, or an interrupted change has not been recovered
+            (see ``recover``); nothing was changed.
         MachineLacks: the file system refused; everything is as it was before.
     """
     roots = tuple(sorted({step.location for step in steps}))
@@ -71,6 +72,9 @@ def execute(action: str, steps: Sequence[Step]) -> None:
         _Move(roots.index(step.location), step.path, _id(step.before), _id(step.after)) for step in steps
     )
     journal = _Journal(action, True, roots, moves)
+    for root in roots:
+        if _pending(root):
+            raise CheckFailed(f"{root}: a change was interrupted", "vimectl patch status finishes it")
     try:
         for index, step in enumerate(steps):
             _stage(index, step)

@@ -170,6 +170,19 @@ def test_a_file_edited_between_death_and_recovery_is_not_overwritten(places: lis
     assert (places[0] / "p" / "made.py").exists()
 
 
+def test_a_new_change_does_not_start_over_an_interrupted_one(places: list[Path]) -> None:
+    operation = 1
+    while not (folder(places[0]) / "journal.json").exists():
+        for place in places:
+            transaction.recover(place)
+        assert run_and_die_at(operation, lambda: change(places))
+        operation += 1
+    with pytest.raises(CheckFailed, match="a change was interrupted"):
+        change(places)
+    transaction.recover(places[0])
+    assert (places[1] / "p" / "made.py").exists()
+
+
 def test_a_full_disk_changes_nothing(places: list[Path], snapshot: Snapshot) -> None:
     before = snapshot(*places)
     big = [*steps(places), Step(places[1], "p/big.py", None, b"x" * 100_000)]
