@@ -160,7 +160,8 @@ def _print(found: list[TargetStatus]) -> None:
 
 
 def _odd_files(files: tuple[tuple[str, str], ...]) -> str:
-    """The files that are not what their neighbours are: nothing to read when all agree."""
-    if len({state for _, state in files}) == 1 and files[0][1] != "drifted":
+    """The files that keep a patch from being applied or not applied as a whole."""
+    states = {state for _, state in files}
+    if states in ({"applied"}, {"not-applied"}):
         return ""
-    return ", ".join(f"{path} {state}" for path, state in files)
+    return ", ".join(f"{path} {state}" for path, state in files if state != "applied")
