@@ -16,58 +16,62 @@ SHM = Path("/dev/shm")
 
 
 class SharedMemoryWatch:
-    """Remembers the /dev/shm files, new since it began, that descendants of this process were seen to use."""
+    """Remembers the /dev/shm files, new since it began, that descendants of this process were seen to use.
+
+    A file is known by its inode. Its name in a process's mappings may be another: the C library maps a
+    semaphore under a temporary name before it gives it its own (sem_open(3)).
+    """
 
     def __init__(self) -> None:
         self._before = set(_listing())
-        self._ours: set[tuple[str, int]] = set()
+        self._ours: set[int] = set()
+        self._examined: set[int] = set()
 
-    def look(self) -> None:
-        """Look at the descendants' mappings and open files, when there is a file not yet accounted for."""
-        if set(_listing()) - self._before - self._ours:
+    def look(self, again: bool = False) -> None:
+        """Look at what the descendants use, when there is a new file; ``again``: a file not known as ours."""
+        new = set(_listing()) - self._before - self._ours
+        if not new <= (set() if again else self._examined):
             for process in processes.living():
-                self._ours |= _used_by(process.pid) - self._before
+                self._ours |= _used_by(process.pid) & new
+            self._examined |= new
 
     def remove(self) -> list[Path]:
         """Delete what is ours, still there and used by nobody any more. Returns what was deleted."""
-        left = self._ours & set(_listing())
+        listing = _listing()
+        left = self._ours & set(listing)
         if left:
             for pid in _pids():
                 left -= _used_by(pid)
-        removed = []
-        for name, _inode in sorted(left):
-            with contextlib.suppress(FileNotFoundError):
-                (SHM / name).unlink()
-                removed.append(SHM / name)
+        removed = [SHM / listing[inode] for inode in sorted(left)]
+        for path in removed:
+            path.unlink(missing_ok=True)
         return removed
 
 
-def _listing() -> list[tuple[str, int]]:
-    """Names and inodes of this user's files in /dev/shm; names are used again, the pair is not."""
-    found = []
+def _listing() -> dict[int, str]:
+    """This user's files in /dev/shm, from inode to name."""
+    found = {}
     for entry in os.scandir(SHM):
         with contextlib.suppress(FileNotFoundError):  # it was removed since it was listed
             status = entry.stat(follow_symlinks=False)
             if status.st_uid == os.getuid() and entry.is_file(follow_symlinks=False):
-                found.append((entry.name, status.st_ino))
+                found[status.st_ino] = entry.name
     return found
 
 
-def _used_by(pid: int) -> set[tuple[str, int]]:
-    """The /dev/shm files that a process has mapped or open; nothing when it is gone or not ours to read."""
+def _used_by(pid: int) -> set[int]:
+    """Inodes of the /dev/shm files a process has mapped or open; none when it is gone or not ours to read."""
     found = set()
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines():
             # address perms offset dev inode path, proc_pid_maps(5)
             if f" {SHM}/" in line:
-                fields = line.split(maxsplit=5)
-                found.add((fields[5].removeprefix(f"{SHM}/"), int(fields[4])))
+                found.add(int(line.split(maxsplit=5)[4]))
     with contextlib.suppress(OSError):
         for entry in os.scandir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):
-                target = os.readlink(entry.path)
-                if target.startswith(f"{SHM}/"):
-                    found.add((target.removeprefix(f"{SHM}/"), os.stat(entry.path).st_ino))
+                if os.readlink(entry.path).startswith(f"{SHM}/"):
+                    found.add(os.stat(entry.path).st_ino)
     return found
 
 

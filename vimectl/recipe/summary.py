@@ -52,11 +52,12 @@ def table_rows(summary: dict[str, Any], run_dir: Path, last: dict[str, float] | 
         ["steps", f"{summary['steps']} of {summary['steps_wanted']} in {duration(summary['seconds'])}"],
     ]
     if last is not None:
+        window = min(REWARD_WINDOW, summary["steps"])
         rows += [
             [
                 "reward",
-                f"{summary['reward_first']:.3f} in the first {REWARD_WINDOW} steps, "
-                f"{summary['reward_last']:.3f} in the last {REWARD_WINDOW}",
+                f"{summary['reward_first']:.3f} in the first {window} steps, "
+                f"{summary['reward_last']:.3f} in the last {window}",
             ],
             ["log-prob difference", f"{summary['logprob_abs_diff_mean_worst']:.1e} in the worst step"],
             ["rollout", f"{summary['tokens_per_second_mean']:.0f} tokens/s"],

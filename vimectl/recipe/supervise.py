@@ -76,6 +76,7 @@ def supervise(
                 shm.look()
                 if time.monotonic() >= next_survey:
                     processes.reap(besides=child.pid)
+                    shm.look(again=True)
                     peak = max(peak, processes.resident_bytes())
                     next_survey = time.monotonic() + SURVEY_SECONDS
                 time.sleep(LOOK_SECONDS)
@@ -96,7 +97,7 @@ def _end(child: subprocess.Popen[bytes], shm: SharedMemoryWatch, requests: list[
         # A second Ctrl-C means: now.
         while child.poll() is None and time.monotonic() < deadline and len(requests) == asked:
             time.sleep(LOOK_SECONDS)
-    shm.look()
+    shm.look(again=True)
     unkillable = processes.end_all(besides=child.pid, seconds=KILL_SECONDS)
     child.poll()
     shm.remove()

@@ -86,6 +86,8 @@ def test_an_interrupted_run_leaves_no_process_and_no_file(
     pids = [int(path.stem) for path in run.scratch_dir.glob("*.pid")]
     assert all(psutil.pid_exists(pid) for pid in pids)
     assert len(shm_files()) == 2
+    semaphore = Path((run.scratch_dir / "semaphore").read_text())
+    assert semaphore.exists()
     time.sleep(0.6)  # one look at /dev/shm
 
     began = time.monotonic()
@@ -98,6 +100,7 @@ def test_an_interrupted_run_leaves_no_process_and_no_file(
     assert run.summary["reason"] == "interrupted"
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
     assert not shm_files()
+    assert not semaphore.exists()
     assert not run.scratch_dir.exists()
     assert foreign.poll() is None
     assert foreign_file.exists()

@@ -1,6 +1,7 @@
 """Descendants of the kind that outlive a careless launcher."""
 
 import mmap
+import multiprocessing
 import os
 import signal
 import time
@@ -34,7 +35,12 @@ def detached(pids: Path) -> None:
 
 
 def shared_memory_user(pids: Path) -> None:
-    """Two files in /dev/shm, one mapped with its descriptor closed, one only open."""
+    """Files in /dev/shm: one mapped with its descriptor closed, one only open, and a semaphore.
+
+    The C library maps a semaphore under a temporary name, so its mapping shows another path.
+    """
+    semaphore = multiprocessing.get_context("spawn").Lock()
+    (pids / "semaphore").write_text(f"/dev/shm/sem.{semaphore._semlock.name.lstrip('/')}")
     files = [Path(f"/dev/shm/standin-{os.getpid()}-{name}") for name in ("mapped", "open")]
     descriptors = [os.open(file, os.O_CREAT | os.O_RDWR) for file in files]
     os.ftruncate(descriptors[0], 4096)
@@ -42,6 +48,7 @@ def shared_memory_user(pids: Path) -> None:
     os.close(descriptors[0])
     detached(pids)
     keep.close()
+    semaphore.release()
 
 
 def _live(pids: Path) -> None:
