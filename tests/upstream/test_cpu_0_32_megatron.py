@@ -22,41 +22,30 @@ PROBE = Path(__file__).with_name("megatron_probe.py")
 
 
 @pytest.fixture(scope="module")
-def trees(
+def probed(
     wheels: dict[str, Path], unpack: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Path]:
-    """The whole package as released, and patched."""
+) -> dict[str, Any]:
+    """What the probe saw of the whole package, as released and patched."""
     found = {}
     for name in ("released", "patched"):
-        found[name] = tmp_path_factory.mktemp(name)
-        unpack(
-            wheels["megatron-core"], found[name], lambda name: name.endswith((".py", "METADATA", "RECORD"))
-        )
-    patching.change("apply", patching.status(directory=found["patched"]))
+        tree = tmp_path_factory.mktemp(name)
+        unpack(wheels["megatron-core"], tree, lambda name: name.endswith((".py", "METADATA", "RECORD")))
+        if name == "patched":
+            patching.change("apply", patching.status(directory=tree))
+        environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([sys.executable, str(PROBE)], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found[name] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def probe(tree: Path, device: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(PROBE), device]
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+@pytest.fixture
+def on_cpu(probed: dict[str, Any]) -> Any:
+    return probed["patched"]["cpu"]
 
 
-def answer(tree: Path, device: str) -> dict[str, Any]:
-    done = probe(tree, device)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-@pytest.fixture(scope="module")
-def on_cpu(trees: dict[str, Path]) -> dict[str, Any]:
-    return answer(trees["patched"], "cpu")
-
-
-def test_the_release_needs_cuda(trees: dict[str, Path]) -> None:
-    done = probe(trees["released"], "cpu")
-    assert done.returncode != 0
-    assert "CUDA" in done.stderr.splitlines()[-1]
+def test_the_release_needs_cuda(probed: dict[str, Any]) -> None:
+    assert "CUDA" in probed["released"]["cpu"]["error"]
 
 
 def test_fork_draws_its_own_numbers_and_leaves_the_outer_ones_alone(on_cpu: dict[str, Any]) -> None:
@@ -82,7 +71,7 @@ def test_rotary_embedding_is_made_and_used_on_the_cpu(on_cpu: dict[str, Any]) ->
     assert on_cpu["rotary"] == pytest.approx(angles, rel=1e-6)
 
 
-def test_with_cuda_every_call_is_the_release_s(trees: dict[str, Path]) -> None:
-    released, patched = answer(trees["released"], "cuda"), answer(trees["patched"], "cuda")
+def test_with_cuda_every_call_is_the_release_s(probed: dict[str, Any]) -> None:
+    released, patched = probed["released"]["cuda"], probed["patched"]["cuda"]
     assert "manual_seed 7" in released["calls"]
     assert patched == released
