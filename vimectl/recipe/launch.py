@@ -54,16 +54,20 @@ def launch(plan: Plan, doctor: dict[str, Any], progress: Progress) -> Ended:
         signal.signal(signum, signal.default_int_handler)
     with _scratch(plan.scratch_dir):
         environment = os.environ | plan.environment["driver"]
+        peak_bytes = 0
         if prepare := prepared.needed(recipe):
             inputs.check(recipe, besides=prepared.folder(prepare))
-            prepared.make(prepare, environment, progress)
+            peak_bytes = prepared.make(prepare, environment, progress)
         inputs.check(recipe)
         planning.write(plan, doctor)
-        return _run(plan, environment, progress)
+        return _run(plan, environment, progress, peak_bytes)
 
 
-def _run(plan: Plan, environment: dict[str, str], progress: Progress) -> Ended:
-    """Run the runtime until it ends or is interrupted; ``launcher.json`` before, ``summary.json`` after."""
+def _run(plan: Plan, environment: dict[str, str], progress: Progress, peak_bytes: int) -> Ended:
+    """Run the runtime until it ends or is interrupted; ``launcher.json`` before, ``summary.json`` after.
+
+    ``peak_bytes`` is what came before it took.
+    """
     _write(plan.run_dir / "launcher.json", _launcher())
     log = plan.run_dir / "logs" / "runtime.log"
     journal = Journal(plan.run_dir)
@@ -74,7 +78,7 @@ def _run(plan: Plan, environment: dict[str, str], progress: Progress) -> Ended:
 
     outcome = supervise(plan.command, environment, stdout=log, stderr=log, look=look)
     exit_code, reason, hint = verdict(outcome, journal)
-    summary = summarise(plan, journal, outcome, exit_code, reason)
+    summary = summarise(plan, journal, outcome, exit_code, reason, peak_bytes)
     _write(plan.run_dir / "summary.json", summary)
     failed = exit_code not in (0, INTERRUPTED)
     last = journal.rows[-1] if journal.rows else None

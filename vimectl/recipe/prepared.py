@@ -36,8 +36,11 @@ def needed(recipe: Recipe) -> PrepareTable | None:
     return recipe.prepare if place in recipe.model.path or place in recipe.data.path else None
 
 
-def make(prepare: PrepareTable, environment: Mapping[str, str], progress: Progress) -> None:
+def make(prepare: PrepareTable, environment: Mapping[str, str], progress: Progress) -> int:
     """Make the folder unless it is there already. It appears whole or not at all.
+
+    Returns:
+        the most memory it took, in bytes; 0 when it was there.
 
     Raises:
         BadInput: the kind or a setting is unknown or leads nowhere.
@@ -46,19 +49,20 @@ def make(prepare: PrepareTable, environment: Mapping[str, str], progress: Progre
     """
     target = folder(prepare)
     if target.is_dir():
-        return
+        return 0
     _remove_abandoned(target)
     making = target.with_name(f".{target.name}.{os.getpid()}")
     making.mkdir(parents=True)
     try:
-        _make(prepare, making, environment, progress)
+        peak_bytes = _make(prepare, making, environment, progress)
         if not target.is_dir():  # another run may have made the same meanwhile
             making.rename(target)
+        return peak_bytes
     finally:
         shutil.rmtree(making, ignore_errors=True)
 
 
-def _make(prepare: PrepareTable, making: Path, environment: Mapping[str, str], progress: Progress) -> None:
+def _make(prepare: PrepareTable, making: Path, environment: Mapping[str, str], progress: Progress) -> int:
     command = [sys.executable, "-m", "vime_runtime.prepare", prepare.kind, str(making)]
     journal, errors = Journal(making), making / "stderr.log"
 
@@ -76,7 +80,7 @@ def _make(prepare: PrepareTable, making: Path, environment: Mapping[str, str], p
     if outcome.signal is not None:
         raise KeyboardInterrupt
     if outcome.code == 0:
-        return
+        return outcome.peak_bytes
     if journal.error:
         raise BadInput(journal.error["message"], journal.error["hint"])
     last = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]

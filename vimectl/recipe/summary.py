@@ -16,7 +16,9 @@ from vimectl.recipe.units import duration, size
 REWARD_WINDOW = 5
 
 
-def summarise(plan: Plan, journal: Journal, outcome: Outcome, exit_code: int, reason: str) -> dict[str, Any]:
+def summarise(
+    plan: Plan, journal: Journal, outcome: Outcome, exit_code: int, reason: str, prepare_peak_bytes: int
+) -> dict[str, Any]:
     """The content of ``summary.json``. Figures of steps are None when there was no step."""
     rows = journal.rows
 
@@ -40,7 +42,9 @@ def summarise(plan: Plan, journal: Journal, outcome: Outcome, exit_code: int, re
         "sync_seconds_mean": over([row["sync/seconds"] for row in rows], fmean),
         "tokens_per_second_mean": over([tokens_per_second(row) for row in rows], fmean),
         "logprob_abs_diff_mean_worst": over([row["logprob/abs_diff_mean"] for row in rows], max),
-        "peak_memory_bytes": max([outcome.peak_bytes, *(row["memory/peak_bytes"] for row in rows)]),
+        "peak_memory_bytes": max(
+            prepare_peak_bytes, outcome.peak_bytes, *(row["memory/peak_bytes"] for row in rows)
+        ),
         "unkillable": outcome.unkillable,
     }
 

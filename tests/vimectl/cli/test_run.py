@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vimectl.cli import run_cli
+
+
+@pytest.fixture(autouse=True)
+def _empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_a_dry_run_shows_everything_and_changes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(["run", "recipe", "qwen3-4b-tp2", "--mode", "long", "--dry-run", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == "vimectl.run.recipe/1"
+    assert document["recipe"]["recipe"]["name"] == "qwen3-4b-tp2"
+    assert (document["mode"], document["steps"]) == ("long", 500)
+    assert set(document["environment"]) == {"driver", "train", "rollout"}
+    assert document["environment"]["train"]["TMS_HOOK_MODE"] == "torch"
+    assert document["command"][1:3] == ["-m", "vime_runtime"]
+    assert set(document["preflight"]) == {"ok", "doctor", "patches", "tms"}
+    assert document["preflight"]["ok"] is False
+    assert "no model directory" in document["inputs"]["error"]["message"]
+    assert [device["engine"] for device in document["placement"]] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["run", "recipe", "qwen3-4b-tp2", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "environment of driver, train, rollout" in lines
+    assert "PYTORCH_NPU_ALLOC_CONF=expandable_segments:False" in lines
+    assert any(line.startswith("node 0, device 7\trank 7, replica 3") for line in lines)
+    assert any(line.startswith("device.count: ") for line in lines)
+
+
+def test_a_machine_without_npus_is_told_what_it_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(["run", "recipe", "qwen3-4b-tp2"]) == 3
+    err = capsys.readouterr().err
+    assert "this machine cannot run qwen3-4b-tp2" in err
+    assert "device.count: 0 device nodes" in err
+    assert "vimectl doctor --recipe qwen3-4b-tp2" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_directory_that_holds_something_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").touch()
+    assert run_cli(["run", "recipe", "qwen3-tiny-tp2", "--run-dir", str(tmp_path), "--dry-run"]) == 2
+    assert "is not empty" in capsys.readouterr().err

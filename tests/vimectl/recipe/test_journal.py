@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from vimectl.recipe.journal import Journal, LineFollower
+
+
+def test_half_a_line_waits_for_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    follower = LineFollower(path)
+    assert follower.read() == []
+    path.write_text('{"a": 1}\n{"a"')
+    assert follower.read() == [{"a": 1}]
+    assert follower.read() == []
+    with path.open("a") as file:
+        file.write(': 2}\n{"a": 3}\n')
+    assert follower.read() == [{"a": 2}, {"a": 3}]
+
+
+def test_a_journal_knows_phase_error_and_rows(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    assert not journal.read()
+    phase = {"kind": "phase", "phase": "train", "step": 2, "steps": 9, "detail": "x"}
+    sample = {"kind": "sample", "step": 2}
+    error = {"kind": "error", "error": {"message": "m"}}
+    (tmp_path / "events.jsonl").write_text("\n".join(map(json.dumps, (phase, sample, error))) + "\n")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    assert journal.read()
+    assert (journal.phase, journal.step, journal.steps, journal.detail) == ("train", 2, 9, "x")
+    assert journal.error == {"message": "m"}
+    assert journal.rows == [{"step": 1}]

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+
+from vimectl.doctor import Finding, Report
+from vimectl.errors import MachineLacks
+from vimectl.host import Host
+from vimectl.recipe.preflight import Preflight, examine
+from vimectl.recipe.resolve import resolve
+
+RECIPE = resolve("qwen3-tiny-tp2").recipe
+WELL = Finding("host.cores", "host", "pass", "2 cores", "2", "", "")
+PATCH = Finding(
+    "patches.vllm", "patches", "fail", "pristine", "applied", "", "vimectl patch apply --stack cpu-0.32"
+)
+MEMORY = Finding("host.memory", "host", "fail", "1 GiB", "8 GiB", "", "end what uses the memory")
+
+
+def preflight(*findings: Finding) -> Preflight:
+    return Preflight(RECIPE, Report("cpu-0.32", findings), [], None)
+
+
+def test_a_machine_that_passes_is_accepted() -> None:
+    preflight(WELL).require()
+    assert not preflight(WELL).only_lacks_patches
+
+
+def test_a_failure_names_every_check_and_the_first_mend() -> None:
+    with pytest.raises(MachineLacks) as error:
+        preflight(WELL, MEMORY, PATCH).require()
+    assert error.value.message.splitlines() == [
+        "this machine cannot run qwen3-tiny-tp2:",
+        "  host.memory: 1 GiB; needed: 8 GiB",
+        "  patches.vllm: pristine; needed: applied",
+    ]
+    assert error.value.hint.splitlines()[0] == "end what uses the memory"
+
+
+def test_patches_are_offered_only_when_they_are_all_that_lacks() -> None:
+    assert preflight(WELL, PATCH).only_lacks_patches
+    assert not preflight(MEMORY, PATCH).only_lacks_patches
+
+
+def test_this_machine_is_examined_for_the_recipes_stack() -> None:
+    found = examine(resolve("qwen3-4b-tp2").recipe, Host())
+    assert found.doctor.stack == "ascend-0.22"
+    assert {"device.count", "tms.library"} <= {finding.id for finding in found.doctor.findings}
+    assert found.tms is not None
+    assert examine(RECIPE, Host()).tms is None
