@@ -33,21 +33,23 @@ def machine(name: str, root: Path = Path("/")) -> Host:
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheels that the package index has, fetched once."""
     folder = tmp_path_factory.mktemp("released")
-    for architecture, versions in RELEASES.items():
-        for version in versions:
-            done = subprocess.run(
-                [
-                    *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"),
-                    *("--platform", f"manylinux2014_{architecture}", "--dest", str(folder)),
-                    f"torch_memory_saver=={version}",
-                ],
-                capture_output=True,
-                text=True,
-            )
-            if done.returncode != 0:
-                lines = done.stderr.strip().splitlines()
-                message = f"torch_memory_saver {version} cannot be fetched: {lines[-1] if lines else ''}"
-                pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    children = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"),
+                *("--platform", f"manylinux2014_{architecture}", "--dest", str(folder)),
+                f"torch_memory_saver=={version}",
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for architecture, versions in RELEASES.items()
+        for version in versions
+    ]
+    errors = [child.communicate()[1] for child in children]
+    if any(child.returncode != 0 for child in children):
+        message = f"the released wheels cannot be fetched: {' '.join(errors).strip()}"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     return folder
 
 

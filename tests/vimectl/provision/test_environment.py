@@ -29,9 +29,12 @@ from vimectl.toml import validate
 # What installing this checkout as editable needs inside the new environment.
 BUILD = ["pip", "hatchling", "editables", "packaging", "pathspec", "pluggy", "trove-classifiers"]
 
-pytestmark = pytest.mark.skipif(
-    Version(version("pip")) < Version("25"), reason="needs the pip of the lock in the test environment"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        Version(version("pip")) < Version("25"), reason="needs the pip of the lock in the test environment"
+    ),
+]
 
 
 def tiny_wheel(folder: Path, name: str, release: str, content: str = "") -> Path:
