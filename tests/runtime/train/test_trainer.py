@@ -85,7 +85,7 @@ def train_reference(document: dict[str, Any], batches: list[RolloutBatch]) -> di
             fixed = [reference_logprobs(frozen, *pair, temperature)[0] for pair in pairs]
         for group in adam.param_groups:
             group["lr"] = reference_rate(settings, step, document["steps"])
-        losses, entropies, norms = [], [], []
+        losses, entropies, norms, kls = [], [], [], []
         updates = algorithm["updates_per_step"]
         for update in range(updates):
             chosen = [i for i, group in enumerate(batch.groups) if group % updates == update]
@@ -101,10 +101,12 @@ def train_reference(document: dict[str, Any], batches: list[RolloutBatch]) -> di
                 clipped = ratio.clamp(1 - algorithm["clip_low"], 1 + algorithm["clip_high"])
                 loss = -torch.min(ratio * advantage, clipped * advantage)
                 gap = fixed[i] - logprobs
-                loss = loss + algorithm["kl_coefficient"] * (gap.exp() - gap - 1)
+                kl = gap.exp() - gap - 1
+                loss = loss + algorithm["kl_coefficient"] * kl
                 (loss.sum() / tokens).backward()
                 losses += loss.tolist()
                 entropies += entropy.tolist()
+                kls += kl.tolist()
             norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), settings["clip_grad"]).item())
             adam.step()
         differences = (torch.cat(old) - torch.tensor([x for row in batch.logprobs for x in row])).abs()
@@ -117,12 +119,14 @@ def train_reference(document: dict[str, Any], batches: list[RolloutBatch]) -> di
                 "logprob/abs_diff_mean": differences.mean().item(),
                 "logprob/abs_diff_max": differences.max().item(),
             }
+            | ({"train/kl": sum(kls) / len(kls)} if algorithm["kl_coefficient"] else {})
         )
     return {"metrics": metrics, "weights": dict(model.named_parameters())}
 
 
 def assert_same_training(found: dict[str, Any], expected: dict[str, Any]) -> None:
     for step, (mine, theirs) in enumerate(zip(found["metrics"], expected["metrics"], strict=True)):
+        assert mine.keys() == theirs.keys()
         for name, value in theirs.items():
             assert mine[name] == pytest.approx(value, rel=2e-5, abs=1e-6), (step, name)
     for name, tensor in found["weights"].items():
@@ -145,7 +149,8 @@ def assert_same_training(found: dict[str, Any], expected: dict[str, Any]) -> Non
             {
                 "train__tensor_parallel": 2,
                 "algorithm__updates_per_step": 2,
-                "algorithm__kl_coefficient": 0.1,
+                "algorithm__kl_coefficient": 3.0,
+                "optimizer__lr": 1e-2,
                 "algorithm__clip_low": 0.002,
                 "algorithm__clip_high": 0.003,
             },
