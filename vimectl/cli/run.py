@@ -46,7 +46,7 @@ def recipe(
     from vimectl.host import Host
     from vimectl.recipe import plan as planning
     from vimectl.recipe import preflight
-    from vimectl.recipe.launch import launch
+    from vimectl.recipe.launch import check_inputs, launch
     from vimectl.recipe.progress import showing
     from vimectl.recipe.resolve import resolve
 
@@ -57,6 +57,10 @@ def recipe(
     if dry_run:
         _show_plan(plan, found, as_json)
         return
+    if not found.only_lacks_patches:
+        found.require()
+    # Before a patch is applied: a run that cannot start leaves nothing behind.
+    check_inputs(resolved.recipe)
     if found.only_lacks_patches and (yes or _agreed(found)):
         preflight.apply_patches(found)
         found = preflight.examine(resolved.recipe, host)
@@ -145,14 +149,12 @@ def _placement_rows(plan: Plan) -> list[list[str]]:
 
 
 def _input_error(recipe: Recipe) -> VimectlError | None:
-    """What the run would say of model and data; what is yet to be prepared is not looked at."""
+    """What the run would say of model and data."""
     from vimectl.errors import VimectlError
-    from vimectl.recipe import inputs, prepared
+    from vimectl.recipe.launch import check_inputs
 
-    prepare = prepared.needed(recipe)
-    folder = prepared.folder(prepare) if prepare else None
     try:
-        inputs.check(recipe, besides=None if folder and folder.is_dir() else folder)
+        check_inputs(recipe)
     except VimectlError as e:
         return e
     return None

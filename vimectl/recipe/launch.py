@@ -20,6 +20,7 @@ from vimectl.recipe import plan as planning
 from vimectl.recipe.journal import Journal
 from vimectl.recipe.plan import Plan
 from vimectl.recipe.progress import Progress
+from vimectl.recipe.schema import Recipe
 from vimectl.recipe.summary import summarise
 from vimectl.recipe.supervise import Outcome, supervise
 
@@ -37,14 +38,24 @@ class Ended:
     hint: str
 
 
+def check_inputs(recipe: Recipe) -> None:
+    """Check model and data before a launch. What is yet to be prepared is checked by the launch.
+
+    Raises BadInput as ``inputs.check`` does.
+    """
+    prepare = prepared.needed(recipe)
+    folder = prepared.folder(prepare) if prepare else None
+    inputs.check(recipe, besides=None if folder and folder.is_dir() else folder)
+
+
 def launch(plan: Plan, doctor: dict[str, Any], progress: Progress) -> Ended:
-    """Carry out a plan. What stays is the run directory and what was prepared.
+    """Carry out a plan whose inputs were checked. What stays is the run directory and what was prepared.
 
     Args:
         doctor: what the machine was found to be, kept in the run directory.
 
     Raises:
-        BadInput: model, data or the preparation's settings are wrong; there is no run directory.
+        BadInput: the preparation's settings are wrong; there is no run directory.
         CheckFailed: the preparation failed; there is no run directory.
         KeyboardInterrupt: interrupted before the runtime was started.
     """
@@ -56,9 +67,8 @@ def launch(plan: Plan, doctor: dict[str, Any], progress: Progress) -> Ended:
         environment = os.environ | plan.environment["driver"]
         peak_bytes = 0
         if prepare := prepared.needed(recipe):
-            inputs.check(recipe, besides=prepared.folder(prepare))
             peak_bytes = prepared.make(prepare, environment, progress)
-        inputs.check(recipe)
+            inputs.check(recipe)
         planning.write(plan, doctor)
         return _run(plan, environment, progress, peak_bytes)
 

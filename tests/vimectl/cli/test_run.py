@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,21 @@ def test_a_run_directory_that_holds_something_is_refused(
     (tmp_path / "mine").touch()
     assert run_cli(["run", "recipe", "qwen3-tiny-tp2", "--run-dir", str(tmp_path), "--dry-run"]) == 2
     assert "is not empty" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(find_spec("vllm") is None, reason="only a machine that could run it looks at its inputs")
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("model.path=nowhere", "no model directory at"),
+        ("data.path=nowhere", "no data file at"),
+        ("rollout.tensor_parallel=3", "does not divide the 2 devices"),
+        ("rollout.temprature=1", "Did you mean rollout.temperature"),
+    ],
+)
+def test_bad_input_is_found_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], assignment: str, message: str
+) -> None:
+    assert run_cli(["run", "recipe", "qwen3-tiny-tp2", "--set", assignment]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
