@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from vimectl.stack import Stack
 
 # The private folder of a run, as vimectl.recipe.plan names it; the environment of all its processes has it.
 _SCRATCH = re.compile(r"[^\0=:,\"\s]*/vime-[0-9a-f]{8}(?=[/\0\"\s]|$)")
+# address perms offset dev inode path, proc_pid_maps(5)
+_MAPPED = re.compile(r"^\S+ \S+ \S+ \S+ (\d+) +/dev/shm/", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,11 @@ def _shm(subject: Subject) -> Outcome:
     folder = subject.host.path("/dev/shm")
     if not folder.is_dir():
         return skipped("there is no /dev/shm")
-    files = {path.name: path.stat() for path in folder.iterdir() if path.is_file()}
-    own = {name for name, status in files.items() if status.st_uid == os.getuid()}
-    unused = sorted(own - _mapped(subject.host)) if own else []
-    total = sum(files[name].st_size for name in unused)
+    own = [path for path in sorted(folder.iterdir()) if path.is_file() and path.stat().st_uid == os.getuid()]
+    used = _used_inodes(subject.host) if own else set()
+    # Looked at again: what belonged to a process that has just ended is gone by now.
+    unused = {path.name: path.stat() for path in own if path.is_file() and path.stat().st_ino not in used}
+    total = sum(status.st_size for status in unused.values())
     return judged(
         not unused,
         f"{len(unused)} files that no process uses, {size(total)}"
@@ -104,20 +109,20 @@ def _is_live(process: Process, host: Host) -> bool:
     return host.path(f"/proc/{launcher}").is_dir()
 
 
-def _mapped(host: Host) -> set[str]:
-    """Names of the /dev/shm files that a process has mapped or open."""
-    used: set[str] = set()
+def _used_inodes(host: Host) -> set[int]:
+    """Inodes of the /dev/shm files that a process has mapped or open.
+
+    Names do not do: glibc links a named semaphore to its name only after it has mapped it under another.
+    """
+    used: set[int] = set()
     for folder in host.path("/proc").glob("[0-9]*"):
-        used |= set(
-            re.findall(r" /dev/shm/(.+)$", host.read(f"/proc/{folder.name}/maps") or "", re.MULTILINE)
-        )
-        used |= _opened(folder / "fd")
+        used |= {int(inode) for inode in _MAPPED.findall(host.read(f"/proc/{folder.name}/maps") or "")}
+        used |= set(_opened(folder / "fd"))
     return used
 
 
-def _opened(folder: Path) -> set[str]:
-    try:
-        targets = [os.readlink(entry) for entry in folder.iterdir()]
-    except OSError:
-        return set()  # it ended, or is not ours to read
-    return {target.removeprefix("/dev/shm/") for target in targets if target.startswith("/dev/shm/")}
+def _opened(folder: Path) -> Iterator[int]:
+    with suppress(OSError):  # it ended, or is not ours to read
+        for entry in folder.iterdir():
+            if os.readlink(entry).startswith("/dev/shm/"):
+                yield entry.stat().st_ino
