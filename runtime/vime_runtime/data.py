@@ -31,20 +31,6 @@ class ProblemStream:
         self._per_step = per_step
         self._seed = seed
 
-    @classmethod
-    def open(cls, config: Config) -> ProblemStream:
-        """Read and check the data of a run.
-
-        Raises:
-            InputError: no tokenizer in the model directory, or a line that cannot be used.
-        """
-        recipe = config.recipe
-        problems = read(recipe.data, load_tokenizer(recipe.model.path), recipe.rollout.max_prompt_tokens)
-        return cls(problems, recipe.algorithm.prompts_per_step, recipe.algorithm.seed)
-
-    def __len__(self) -> int:
-        return len(self._problems)
-
     def batch(self, step: int) -> list[Problem]:
         """The problems of ``step``, counted from 1. No state: a resumed run asks for the step it is at."""
         size = len(self._problems)
