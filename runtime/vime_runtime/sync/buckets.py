@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from vime_runtime.sync.device_ipc import DeviceBuffer
 from vime_runtime.sync.ipc import HostBuffer
 from vime_runtime.sync.message import BucketMessage, TensorEntry
 
@@ -30,7 +31,7 @@ class BucketExporter:
     def __init__(self, weights: Weights, bucket_bytes: int) -> None:
         self._weights = weights
         self._bucket_bytes = bucket_bytes
-        self._buffer = HostBuffer()
+        self._buffer: HostBuffer | DeviceBuffer | None = None
         self._pass: Iterator[BucketMessage] | None = None
 
     def next(self) -> BucketMessage | None:
@@ -43,23 +44,29 @@ class BucketExporter:
         return message
 
     def _fill(self) -> Iterator[BucketMessage]:
-        self._buffer.reserve(self._bucket_bytes)
         entries: list[TensorEntry] = []
         end = 0
         for name, tensor in self._weights():
             if entries and end + tensor.nbytes > self._bucket_bytes:
-                yield BucketMessage(self._buffer.handle(), tuple(entries))
+                yield self._message(entries)
                 entries, end = [], 0
-            self._buffer.reserve(tensor.nbytes)
-            entry = TensorEntry(
-                name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), end, tensor.nbytes
-            )
-            view(self._buffer.data, entry).copy_(tensor.detach())
-            entries.append(entry)
+            entries.append(self._put(name, tensor.detach(), end))
             end += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
         if entries:
-            yield BucketMessage(self._buffer.handle(), tuple(entries))
-        self._buffer.release()
+            yield self._message(entries)
+            self._buffer.release()
+
+    def _put(self, name: str, tensor: torch.Tensor, offset: int) -> TensorEntry:
+        if self._buffer is None:  # the weights say where they are
+            self._buffer = HostBuffer() if tensor.is_cpu else DeviceBuffer(tensor.device)
+        self._buffer.reserve(max(tensor.nbytes, self._bucket_bytes))
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        entry = TensorEntry(name, dtype, tuple(tensor.shape), offset, tensor.nbytes)
+        view(self._buffer.data, entry).copy_(tensor)
+        return entry
+
+    def _message(self, entries: list[TensorEntry]) -> BucketMessage:
+        return BucketMessage(self._buffer.handles(), tuple(entries))
 
 
 def view(buffer: torch.Tensor, entry: TensorEntry) -> torch.Tensor:

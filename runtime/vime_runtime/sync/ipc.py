@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 import torch
 
+# The key of a host buffer among a bucket's handles.
+HOST = "host"
+
 
 @dataclass(frozen=True)
 class HostHandle:
@@ -38,9 +41,10 @@ class HostBuffer:
             self._map = mmap.mmap(self._file, nbytes)
             self.data = torch.frombuffer(self._map, dtype=torch.uint8)
 
-    def handle(self) -> HostHandle:
+    def handles(self) -> dict[str, HostHandle]:
         """What a peer needs to map the buffer as it is now."""
-        return HostHandle(os.getpid(), self._file, os.fstat(self._file).st_ino, self.data.numel())
+        inode = os.fstat(self._file).st_ino
+        return {HOST: HostHandle(os.getpid(), self._file, inode, self.data.numel())}
 
     def release(self) -> None:
         """Give the memory back to the kernel; the buffer stays usable and reads as zero."""
@@ -55,12 +59,13 @@ class HostPeer:
         self._handle: HostHandle | None = None
         self._data = torch.empty(0, dtype=torch.uint8)
 
-    def open(self, handle: HostHandle) -> torch.Tensor:
-        """Map the owner's buffer: uint8, shape (handle.nbytes,). Only to be read.
+    def open(self, handles: dict[str, HostHandle]) -> torch.Tensor:
+        """Map the owner's buffer: uint8, one dimension. Only to be read.
 
         Raises:
             RuntimeError: the owner is gone, or what is at the handle is not its buffer.
         """
+        handle = handles[HOST]
         if handle != self._handle:
             self._data = torch.frombuffer(_map_peer(handle), dtype=torch.uint8)
             self._handle = handle
@@ -68,7 +73,8 @@ class HostPeer:
 
     def close(self) -> None:
         """Unmap the buffer as soon as no tensor looks into it."""
-        self.__init__()
+        self._handle = None
+        self._data = self._data[:0].clone()
 
 
 def _map_peer(handle: HostHandle) -> mmap.mmap:

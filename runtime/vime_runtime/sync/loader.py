@@ -23,6 +23,7 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
 from vime_runtime.sync.buckets import view
+from vime_runtime.sync.device_ipc import DevicePeer
 from vime_runtime.sync.ipc import HostPeer
 from vime_runtime.sync.message import BucketMessage, TensorEntry
 from vime_runtime.train.checkpoint import Checkpoint
@@ -57,7 +58,7 @@ class BucketLoader(WeightTransferEngine[InitInfo, UpdateInfo]):
         super().__init__(config, vllm_config, device, model)
         self._shapes = Checkpoint(Path(vllm_config.model_config.model)).tensors()
         self._missing: set[str] = set()
-        self._peer = HostPeer()
+        self._peer = HostPeer() if device.type == "cpu" else DevicePeer(device)
 
     def init_transfer_engine(self, init_info: InitInfo) -> None:
         """Nothing: see InitInfo."""
@@ -81,7 +82,7 @@ class BucketLoader(WeightTransferEngine[InitInfo, UpdateInfo]):
         bucket = update_info.bucket
         for entry in bucket.tensors:
             self._check(entry)
-        buffer = self._peer.open(bucket.handle)
+        buffer = self._peer.open(bucket.handles)
         self.model.load_weights((entry.name, view(buffer, entry)) for entry in bucket.tensors)
         self._keep_unfinished(buffer)
         self._missing.difference_update(entry.name for entry in bucket.tensors)

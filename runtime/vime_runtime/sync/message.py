@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +20,25 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class BucketMessage:
-    """A filled bucket: the handle by which a peer finds the buffer, and the tensors in it."""
+    """A filled bucket: handles by which peers find the buffer, and the tensors in it.
 
-    handle: Any
+    ``handles`` has one handle for each physical device whose memory holds a copy of the bucket, by the
+    device's id; memory of the host has the id ``"host"``.
+    """
+
+    handles: dict[str, Any]
     tensors: tuple[TensorEntry, ...]
 
     @property
     def payload_bytes(self) -> int:
         """Bytes of tensors in the bucket."""
         return sum(tensor.nbytes for tensor in self.tensors)
+
+    def joined(self, others: Iterable[BucketMessage]) -> BucketMessage:
+        """This message with the handles of other ranks' copies of the same bucket added."""
+        handles = dict(self.handles)
+        for other in others:
+            if other.tensors != self.tensors:
+                raise RuntimeError("the ranks export different buckets")
+            handles = other.handles | handles
+        return BucketMessage(handles, self.tensors)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from vime_runtime.sync.buckets import ALIGNMENT, BucketExporter, view
-from vime_runtime.sync.ipc import HostPeer
+from vime_runtime.sync.ipc import HOST, HostPeer
 
 TENSORS = {
     "embedding": torch.randn(64, 16),
@@ -26,7 +26,7 @@ def read_pass(exporter: BucketExporter) -> tuple[list[int], dict[str, torch.Tens
     payloads, read = [], {}
     while (message := exporter.next()) is not None:
         payloads.append(message.payload_bytes)
-        buffer = peer.open(message.handle)
+        buffer = peer.open(message.handles)
         read |= {entry.name: view(buffer, entry).clone() for entry in message.tensors}
     return payloads, read
 
@@ -50,7 +50,7 @@ def test_the_buffer_stays_as_small_as_it_can() -> None:
     largest = max(tensor.nbytes for tensor in TENSORS.values())
     sizes = set()
     while (message := exporter.next()) is not None:
-        sizes.add(message.handle.nbytes)
+        sizes.add(message.handles[HOST].nbytes)
         assert all(entry.offset % ALIGNMENT == 0 for entry in message.tensors)
     assert max(sizes) == largest
 

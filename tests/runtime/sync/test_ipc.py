@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from vime_runtime.sync.ipc import HostBuffer, HostHandle, HostPeer
+from vime_runtime.sync.ipc import HOST, HostBuffer, HostPeer
 
 MIB = 1024**2
 
@@ -17,7 +17,7 @@ import sys
 from vime_runtime.sync.ipc import HostHandle, HostPeer
 peer = HostPeer()
 for line in sys.stdin:
-    data = peer.open(HostHandle(*map(int, line.split())))
+    data = peer.open({"host": HostHandle(*map(int, line.split()))})
     print(data.numel(), int(data.sum()), flush=True)
 """
 
@@ -30,7 +30,7 @@ def test_another_process_reads_what_is_written_and_written_again() -> None:
     ) as reader:
 
         def seen() -> list[int]:
-            handle = dataclasses.astuple(buffer.handle())
+            handle = dataclasses.astuple(buffer.handles()[HOST])
             print(*handle, file=reader.stdin, flush=True)
             return [int(number) for number in reader.stdout.readline().split()]
 
@@ -52,7 +52,7 @@ def test_a_released_buffer_takes_no_memory() -> None:
     buffer = HostBuffer()
     buffer.reserve(8 * MIB)
     buffer.data.fill_(1)
-    file = Path(f"/proc/self/fd/{buffer.handle().file}")
+    file = Path(f"/proc/self/fd/{buffer.handles()[HOST].file}")
     assert file.stat().st_blocks * 512 == 8 * MIB
     buffer.release()
     assert file.stat().st_blocks == 0
@@ -61,22 +61,22 @@ def test_a_released_buffer_takes_no_memory() -> None:
 def test_a_handle_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:
     buffer = HostBuffer()
     buffer.reserve(64)
-    handle = buffer.handle()
+    handle = buffer.handles()[HOST]
     with pytest.raises(RuntimeError, match="used again"):
-        HostPeer().open(dataclasses.replace(handle, inode=handle.inode + 1))
+        HostPeer().open({HOST: dataclasses.replace(handle, inode=handle.inode + 1)})
     with pytest.raises(RuntimeError, match="used again"):
-        HostPeer().open(dataclasses.replace(handle, nbytes=65))
+        HostPeer().open({HOST: dataclasses.replace(handle, nbytes=65)})
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     with pytest.raises(RuntimeError, match="cannot open the weight buffer"):
-        HostPeer().open(dataclasses.replace(handle, pid=ended.pid))
+        HostPeer().open({HOST: dataclasses.replace(handle, pid=ended.pid)})
 
 
 def test_reserving_less_changes_nothing() -> None:
     buffer = HostBuffer()
     buffer.reserve(128)
     buffer.data.fill_(5)
-    before: HostHandle = buffer.handle()
+    before = buffer.handles()
     buffer.reserve(64)
-    assert buffer.handle() == before
+    assert buffer.handles() == before
     assert torch.equal(buffer.data, torch.full((128,), 5, dtype=torch.uint8))

@@ -1,0 +1,86 @@
+"""One buffer in device memory that a process on the same device maps by an IPC handle.
+
+torch makes and opens the handles (``torch.multiprocessing.reductions``; torch_npu extends it to NPUs).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.multiprocessing.reductions import reduce_tensor
+
+DeviceHandle = tuple[Callable[..., torch.Tensor], tuple[Any, ...]]
+
+# Where the device's index stands among the arguments that reduce_tensor gives for a device tensor.
+DEVICE_ARGUMENT = 6
+
+
+class DeviceBuffer:
+    """The owner's side; the same bounded buffer serves every bucket and stays allocated."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.data = torch.empty(0, dtype=torch.uint8, device=device)
+        self._handles: dict[str, DeviceHandle] = {}
+
+    def reserve(self, nbytes: int) -> None:
+        """Make ``data``, a uint8 tensor, at least ``nbytes`` long. What it held is lost when it grows."""
+        if nbytes > self.data.numel():
+            self.data = torch.empty(nbytes, dtype=torch.uint8, device=self._device)
+            self._handles = {physical_id(self._device): reduce_tensor(self.data)}
+
+    def handles(self) -> dict[str, DeviceHandle]:
+        """What a peer on this device needs; everything written before is in the buffer by now."""
+        torch.get_device_module(self._device).synchronize()
+        return self._handles
+
+    def release(self) -> None:
+        """Nothing: emptying a device's allocator cache for it is slow, and on an NPU unsafe."""
+
+
+class DevicePeer:
+    """The reader's side; a buffer is mapped once and used until another handle comes."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._arguments: tuple[Any, ...] = ()
+        self._data = torch.empty(0, dtype=torch.uint8, device=device)
+
+    def open(self, handles: dict[str, DeviceHandle]) -> torch.Tensor:
+        """Map the buffer on this process's device: uint8, one dimension. Only to be read.
+
+        Raises:
+            RuntimeError: no rank of the trainer holds the bucket on this device.
+        """
+        own = physical_id(self._device)
+        if own not in handles:
+            raise RuntimeError(f"no weight buffer on device {own}; there are some on {', '.join(handles)}")
+        rebuild, arguments = handles[own]
+        if arguments != self._arguments:
+            # The trainer may number its devices otherwise.
+            local = torch.get_device_module(self._device).current_device()
+            self._data = rebuild(*arguments[:DEVICE_ARGUMENT], local, *arguments[DEVICE_ARGUMENT + 1 :])
+            self._arguments = arguments
+        return self._data
+
+    def close(self) -> None:
+        """Unmap the buffer as soon as no tensor looks into it."""
+        self._arguments = ()
+        self._data = self._data[:0].clone()
+
+
+def physical_id(device: torch.device) -> str:
+    """What tells one chip of the host from another, the same in every process.
+
+    An NPU's properties may have no uuid; there the logical index is looked up among the visible devices.
+    """
+    module = torch.get_device_module(device)
+    index = module.current_device() if device.index is None else device.index
+    uuid = getattr(module.get_device_properties(index), "uuid", None)
+    if uuid is not None:
+        return str(uuid)
+    visible = os.environ.get("ASCEND_RT_VISIBLE_DEVICES")
+    return f"npu-{visible.split(',')[index].strip() if visible else index}"
