@@ -1,4 +1,4 @@
-"""The two sides of a run as the loop sees them: all trainer ranks as one, the engine as one."""
+"""The two sides of a run as the loop sees them: all trainer ranks as one, all engines as one."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from vime_runtime.sync.message import BucketMessage
 
 # Trainer and engine share a device: each claims half of it in Ray's books.
 SHARE = 0.5
+
+# Steps count seeds up one by one: engines must not meet a seed that another one has in a later step.
+SEED_STRIDE = 1_000_003
 
 
 class TrainGroup:
@@ -68,49 +71,66 @@ class TrainGroup:
 
 
 class RolloutGroup:
-    """The engine; its own tensor-parallel workers are its business."""
+    """Every engine, one actor each; its own tensor-parallel workers are an engine's business.
+
+    Engine ``i`` sits on the devices from ``i * tensor_parallel`` on.
+    """
 
     def __init__(self, config: Config, placement: PlacementGroup) -> None:
-        self._engine = _actor(RolloutActor, config, "rollout", placement, bundle=0, args=())
+        size = config.recipe.rollout.tensor_parallel
+        self._engines = [
+            _actor(RolloutActor, config, "rollout", placement, bundle=first, args=())
+            for first in range(0, placement.bundle_count, size)
+        ]
 
     def start(self) -> None:
-        """Build the engine."""
-        self._call("start")
+        """Build every engine."""
+        self._all("start")
 
     def generate(self, prompts: list[list[int]], samples: int, seed: int) -> list[list[Response]]:
-        """Sample ``samples`` responses to each prompt."""
-        return self._call("generate", prompts, samples, seed)
+        """Sample ``samples`` responses to each prompt; the prompts are dealt to the engines in turn."""
+        count = len(self._engines)
+        shares = ray.get(
+            [
+                engine.generate.remote(prompts[i::count], samples, seed + i * SEED_STRIDE)
+                for i, engine in enumerate(self._engines)
+            ]
+        )
+        answers: list[list[Response]] = [[]] * len(prompts)
+        for i, share in enumerate(shares):
+            answers[i::count] = share
+        return answers
 
     def sleep(self) -> None:
-        """Give the engine's weights and KV cache back."""
-        self._call("sleep")
+        """Give the memory of weights and KV caches back."""
+        self._all("sleep")
 
     def wake(self, tag: str) -> None:
         """Take the memory of ``weights`` or ``kv_cache`` again."""
-        self._call("wake", tag)
+        self._all("wake", tag)
 
     def begin_update(self) -> None:
         """Prepare for new weights."""
-        self._call("begin_update")
+        self._all("begin_update")
 
     def update(self, bucket: BucketMessage) -> None:
         """Load one bucket."""
-        self._call("update", bucket)
+        self._all("update", bucket)
 
     def end_update(self) -> None:
         """Finish the update; raises when a parameter was not covered."""
-        self._call("end_update")
+        self._all("end_update")
 
     def residency(self) -> Residency:
-        """The engine's weights and KV cache."""
-        return self._call("residency")
+        """Weights and KV caches of all engines together."""
+        return Residency.total(self._all("residency"))
 
     def close(self) -> None:
-        """Stop the engine and its workers."""
-        self._call("close")
+        """Stop the engines and their workers."""
+        self._all("close")
 
-    def _call(self, method: str, *args: Any) -> Any:
-        return ray.get(getattr(self._engine, method).remote(*args))
+    def _all(self, method: str, *args: Any) -> list[Any]:
+        return ray.get([getattr(engine, method).remote(*args) for engine in self._engines])
 
 
 def _actor(
