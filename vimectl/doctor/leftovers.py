@@ -99,7 +99,14 @@ def _of_runs(host: Host) -> list[Process]:
 
 
 def _is_live(process: Process, host: Host) -> bool:
-    """Whether this is a runtime whose launcher, named in its run file, still exists."""
+    """Whether this is a process that a launcher started and still waits for.
+
+    The runtime's run file names the launcher. A preparation has none, but it is the launcher's child until
+    the launcher ends, and then that of init.
+    """
+    if "vime_runtime.prepare" in process.argv:
+        status = host.read(f"/proc/{process.pid}/status") or ""
+        return re.search(r"^PPid:\s+1$", status, re.MULTILINE) is None
     if "vime_runtime" not in process.argv:
         return False
     try:

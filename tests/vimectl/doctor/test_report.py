@@ -163,6 +163,15 @@ def test_running_run_is_told_from_orphans(cpu: Machine) -> None:
     assert report.failures[0].fix in ("kill 41 42", "kill 42 41")
 
 
+def test_preparation_is_live_until_init_adopts_it(cpu: Machine) -> None:
+    argv = ["python", "-m", "vime_runtime.prepare", "reversed-digits", "/cache/x", "{}"]
+    cpu.process(41, argv, "TMPDIR=/tmp/vime-0123abcd\0")
+    cpu.write("/proc/41/status", "Name:\tpython\nPPid:\t40\n")
+    assert examine(cpu, TINY).failures == []
+    cpu.write("/proc/41/status", "Name:\tpython\nPPid:\t1\n")
+    assert [finding.fix for finding in examine(cpu, TINY).failures] == ["kill 41"]
+
+
 def test_shared_memory_in_use_is_not_a_leftover(cpu: Machine) -> None:
     cpu.write("/dev/shm/sem.lock", "x")
     inode = (cpu.root / "dev/shm/sem.lock").stat().st_ino
