@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -57,7 +57,7 @@ def write_state(directory: Path, state: State) -> None:
 
 @contextmanager
 def owned(directory: Path, on_wait: Callable[[], None]) -> Iterator[int]:
-    """Hold an environment directory for this process; make it when it does not exist.
+    """Hold an environment directory for this process; it is made, and removed again if it stays empty.
 
     Yields:
         the descriptor of the lock. A child that inherits it keeps the directory locked when this
@@ -85,6 +85,8 @@ def owned(directory: Path, on_wait: Callable[[], None]) -> Iterator[int]:
             )
         yield held
     finally:
+        with suppress(OSError):  # it is in use, as it should be
+            directory.rmdir()
         os.close(held)
 
 
