@@ -66,6 +66,7 @@ def owned(directory: Path, on_wait: Callable[[], None]) -> Iterator[int]:
     Raises:
         BadInput: the directory holds something that is not ours.
     """
+    existed = directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except FileExistsError as e:
@@ -85,8 +86,9 @@ def owned(directory: Path, on_wait: Callable[[], None]) -> Iterator[int]:
             )
         yield held
     finally:
-        with suppress(OSError):  # it is in use, as it should be
-            directory.rmdir()
+        if not existed:
+            with suppress(OSError):  # it is in use, as it should be
+                directory.rmdir()
         os.close(held)
 
 
