@@ -192,6 +192,29 @@ def test_every_kind_of_engine_takes_turns(
     check(engine.generate(PROMPTS, 1, 0, greedy=True), second, 1.0, greedy=True)
 
 
+@pytest.mark.slow
+def test_a_bf16_engine_rounds_no_more_than_transformers(
+    start_engine: Callable[..., Any], checkpoints: tuple[Path, Path]
+) -> None:
+    engine = start_engine(checkpoints[0], dtype="bfloat16")
+    exact, rounded = load(checkpoints[0]), load(checkpoints[0]).bfloat16()
+    of_engine, of_transformers = [], []
+    for prompt, samples in zip(PROMPTS, engine.generate(PROMPTS, 8, seed=1), strict=True):
+        for response in samples:
+            expected = log_probs(exact, prompt, response.token_ids)
+            of_engine.append((torch.tensor(response.logprobs) - expected).abs().mean())
+            rough = log_probs(rounded, prompt, response.token_ids)
+            of_transformers.append((rough - expected).abs().mean())
+    assert 0 < sum(of_engine) <= 1.5 * sum(of_transformers)
+
+
+def log_probs(model: torch.nn.Module, prompt: list[int], response: list[int]) -> torch.Tensor:
+    """What the model gives for each token of the response, at the engine's temperature."""
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1].float()
+    return (logits / TEMPERATURE).log_softmax(-1).gather(1, torch.tensor(response)[:, None])[:, 0]
+
+
 def resident_bytes(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon:"))
