@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 from safetensors.torch import load_file
 from vime_runtime import config as config_file
@@ -34,7 +35,8 @@ class StaleSync:
             trainer.save_pretrained(str(self._keep_in))
             return sync_weights(trainer, engine)
         stale = load_file(self._keep_in / "model.safetensors")
-        return sync_weights(BucketExporter(lambda: iter(stale.items()), self._bucket_bytes), engine)
+        exporter = BucketExporter(lambda: iter(stale.items()), self._bucket_bytes)
+        return sync_weights(SimpleNamespace(next_bucket=exporter.next), engine)
 
 
 if __name__ == "__main__":
