@@ -5,10 +5,11 @@ STACK := cpu-0.32
 RECIPE ?= qwen3-tiny-tp2
 LOCK := vimectl/stack/locks/$(STACK).txt
 BIN := .venv/bin
+EVERYDAY := not slow and not phases and not seeds
 # pyenv's interpreters are not on PATH under their own names.
 PYENV := $(wildcard $(addsuffix /versions/3.1[0-3].*/bin/python,$(shell pyenv root 2>/dev/null)))
 
-.PHONY: run test test-fast lint lock bench clean
+.PHONY: run test test-fast test-phases test-seeds lint lock bench clean
 .DELETE_ON_ERROR:
 
 run: .venv/ready
@@ -16,13 +17,17 @@ run: .venv/ready
 
 # Everything: lint, types, the suite, the tool on every Python here, and recipes run for real.
 test: lint
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "$(EVERYDAY)"
 	$(BIN)/python -m tox run $(if $(PYENV),--discover $(PYENV))
 	$(BIN)/python -m pytest -q -m slow
 
+# Several minutes each, on demand: Ctrl-C in every phase of a run; the default recipe with three seeds.
+test-phases test-seeds: test-%: .venv/dev
+	$(BIN)/python -m pytest -q -m $*
+
 # The everyday suite.
 test-fast: .venv/dev
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "$(EVERYDAY)"
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -7,8 +7,8 @@ from harness import Run, run_recipe
 
 
 @pytest.fixture(scope="session")
-def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Four steps of the default recipe in bf16, shared by the tests that only look at the outcome."""
-    run = run_recipe(tmp_path_factory.mktemp("smoke") / "run", "--mode", "smoke")
+def default_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The default recipe at its own length, in bf16, shared by the tests that look at the outcome."""
+    run = run_recipe(tmp_path_factory.mktemp("default") / "run")
     assert run.code == 0, run.output
     return run

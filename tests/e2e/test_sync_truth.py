@@ -19,8 +19,8 @@ STEPS = 6
 pytestmark = pytest.mark.slow
 
 
-def test_the_difference_grows_tenfold_once_the_weights_are_stale(smoke_run: Run, tmp_path: Path) -> None:
-    rows = run_with_stale_weights(smoke_run, tmp_path)
+def test_the_difference_grows_tenfold_once_the_weights_are_stale(default_run: Run, tmp_path: Path) -> None:
+    rows = run_with_stale_weights(default_run, tmp_path)
     # The weights of step 2's sync are those that step 3 samples with: step 4 is the first stale one.
     fresh = [row["logprob/abs_diff_mean"] for row in rows if row["step"] <= LAST_SYNC + 1]
     assert len(rows) == STEPS
