@@ -32,9 +32,7 @@ def emit_json(command: str, ok: bool, /, **payload: Any) -> None:
 def report_error(error: VimectlError, command: str, as_json: bool) -> None:
     """Print an error for people on stderr, or as the JSON document on stdout."""
     if as_json:
-        emit_json(
-            command, False, error={"kind": error.kind, "message": error.message, "hint": error.hint}
-        )
+        emit_json(command, False, error={"kind": error.kind, "message": error.message, "hint": error.hint})
         return
     err.print(f"[bold red]error:[/] {_literal(error.message)}")
     if error.hint:

@@ -1,4 +1,4 @@
-"""Read a TOML file into a pydantic model, with errors that name the file, the key and the nearest known keys."""
+"""Read a TOML file into a pydantic model, with errors that name file, key and the nearest known keys."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ class Strict(BaseModel):
 def read_toml(path: Path) -> dict[str, Any]:
     """Parse a TOML file. Raises BadInput naming the file and line when it is malformed or unreadable."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as e:
         raise BadInput(f"{path}: not valid TOML: {e}", "correct the file") from e
     except (OSError, UnicodeDecodeError) as e:
         raise BadInput(f"{path}: cannot be read: {e}") from e
+    return document
 
 
 def parse_value(text: str) -> Any:

@@ -9,7 +9,6 @@ from statistics import fmean
 import pytest
 from harness import Run, run_recipe
 
-
 METRICS = {
     "step", "reward/mean", "reward/std", "response/length", "rollout/tokens", "rollout/seconds",
     "train/seconds", "train/loss", "train/grad_norm", "train/entropy", "sync/seconds", "sync/bytes",

@@ -1,4 +1,4 @@
-"""The wheel holds everything: installed in a bare environment, away from the checkout, the tool finds its data."""
+"""The wheel holds everything: installed in a bare environment, the tool finds its data."""
 
 from __future__ import annotations
 
