@@ -15,7 +15,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a command gave back. ``code`` is 127 when there is no such program, 124 when it ran out of time."""
+    """What a command gave back. ``code`` is 127 for no such program, 124 for out of time."""
 
     code: int
     stdout: str = ""
