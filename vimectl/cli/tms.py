@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vimectl.memory_saver import Build
     from vimectl.stack import Stack
 
-app = typer.Typer(no_args_is_help=True, help=__doc__)
+app = typer.Typer(no_args_is_help=True, help="Judge the torch_memory_saver library.")
 
 
 @app.command()
