@@ -15,7 +15,7 @@ from vimectl.console import JsonOption, emit_json, err, out
 if TYPE_CHECKING:
     from vimectl.provision import Progress
 
-app = typer.Typer(no_args_is_help=True, help=__doc__)
+app = typer.Typer(no_args_is_help=True, help="The virtual environment that a stack runs in.")
 
 # Between two lines about the same phase when stderr is not a terminal.
 _QUIET_SECONDS = 10.0
@@ -107,7 +107,7 @@ def _lines() -> Callable[[Progress], None]:
 
 
 def _count(now: Progress) -> str:
-    parts = [f"{now.done}/{now.total} packages"] if now.total else []
+    parts = [f"{now.done}/{now.total} {now.unit}"] if now.total else []
     if now.bytes:
         parts.append(f"{now.bytes / 1e6:.0f} MB")
     return ", ".join([*parts, now.detail] if now.detail else parts)

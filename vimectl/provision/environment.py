@@ -13,6 +13,7 @@ from pathlib import Path
 from vimectl.errors import BadInput, CheckFailed
 from vimectl.host import Host
 from vimectl.provision import origin, records, tool, wheels
+from vimectl.provision.child import follow
 from vimectl.provision.interpreter import find_interpreter, make_venv
 from vimectl.provision.pip import DownloadCount, Pip
 from vimectl.provision.state import WORK_DIR, State, owned, read_state, wipe, write_state
@@ -26,11 +27,12 @@ _EXACT = ["--no-deps", "--require-hashes", "--only-binary=:all:"]
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a phase is: packages done of ``total``, bytes fetched so far."""
+    """How far a phase is: ``done`` of ``total`` packages or modules, bytes fetched so far."""
 
     phase: str
     done: int = 0
     total: int = 0
+    unit: str = "packages"
     bytes: int = 0
     detail: str = ""
 
@@ -105,6 +107,7 @@ class _Build:
         state = self._interpreter(state)
         installed = self._packages(thorough=state.phase != "complete", previous=state.packages)
         self._tool()
+        self._compile()
         write_state(self.directory, goal)
         shutil.rmtree(self.work)
         return installed
@@ -164,7 +167,7 @@ class _Build:
             if count.feed(line):
                 wheels.keep(self.pip.temporary, folder)
                 done = min(begun + count.packages, len(lacking))
-                self.report(Progress("fetching", done, len(lacking), count.bytes, count.name))
+                self.report(Progress("fetching", done, len(lacking), bytes=count.bytes, detail=count.name))
 
         for pin in absent:
             if pin.name in self.stack.origin:
@@ -186,6 +189,26 @@ class _Build:
     def _tool(self) -> None:
         self.report(Progress("installing vimectl itself"))
         self._pip(["install", "--no-deps", "--no-index", "--force-reinstall", *tool.arguments(self.work)])
+
+    def _compile(self) -> None:
+        """Compile every module to byte code, on all cores.
+
+        pip would do it on one; left to the first run, its processes would each do it at once, every time
+        where PYTHONDONTWRITEBYTECODE is set.
+        """
+        site = self._site()
+        total = sum(1 for _ in site.rglob("*.py"))
+        done = 0
+
+        def on_line(line: str) -> None:
+            nonlocal done
+            if line.startswith("Compiling "):
+                done += 1
+                self.report(Progress("compiling", done, total, unit="modules"))
+
+        # The exit status says nothing of use: some packages ship templates that are not Python.
+        argv = [str(self.pip.python), "-m", "compileall", "-j", "0", str(site)]
+        follow(argv, {}, self.pip.lock, self.work / "compile.log", on_line)
 
     @contextmanager
     def _watching(self, pins: list[Pin]) -> Iterator[None]:

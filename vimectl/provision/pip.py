@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vimectl.provision.child import follow
 from vimectl.stack.lock import Pin
 
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
@@ -42,34 +41,16 @@ class Pip:
         """Run pip and return its exit status and its whole output.
 
         pip honours the user's own configuration (mirrors, find-links, certificates).
-        It runs in a session of its own, so that Ctrl-C reaches this process first, which ends it.
         """
         shutil.rmtree(self.temporary, ignore_errors=True)  # of a pip that was killed
         self.temporary.mkdir(parents=True)
-        environment = {**os.environ, "TMPDIR": str(self.temporary), "PYTHONUNBUFFERED": "1"}
-        environment.pop("PYTHONPATH", None)  # packages of another environment would count as installed
-        lines: list[str] = []
-        with self.log.open("a", encoding="utf-8") as log:
-            child = subprocess.Popen(
-                [self.python, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                env=environment,
-                start_new_session=True,
-                pass_fds=(self.lock,),
-            )
-            assert child.stdout is not None
-            try:
-                for line in child.stdout:
-                    lines.append(line)
-                    log.write(line)
-                    on_line(line.strip())
-                return child.wait(), "".join(lines)
-            finally:
-                child.kill()
-                child.wait()
+        return follow(
+            [self.python, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments],
+            {"TMPDIR": str(self.temporary)},
+            self.lock,
+            self.log,
+            on_line,
+        )
 
     def requirements(self, pins: Iterable[Pin]) -> str:
         """Write pins as a requirements file in the work folder and return its path."""

@@ -168,6 +168,7 @@ def test_environment_survives_being_killed(environment: Path, lock: Path) -> Non
     )
     assert done.stdout.strip().endswith("runtime/vime_runtime/__init__.py")
     assert (environment / "bin" / "vimectl").is_file()
+    assert list((site / "__pycache__").glob("alpha.*.pyc"))
 
 
 def test_complete_environment_is_left_alone(environment: Path, lock: Path) -> None:

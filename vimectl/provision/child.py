@@ -1,0 +1,51 @@
+"""Run a child process that works on an environment, follow its output, and end it with this process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+# These would have another environment's packages count as installed, or byte code written elsewhere.
+_FOREIGN = ("PYTHONPATH", "PYTHONHOME", "PYTHONPYCACHEPREFIX")
+
+
+def follow(
+    argv: Sequence[str | Path],
+    variables: Mapping[str, str],
+    held: int,
+    log: Path,
+    on_line: Callable[[str], None],
+) -> tuple[int, str]:
+    """Run a command to its end; return its exit status and its whole output, which ``log`` gets as well.
+
+    It has a session of its own, so that Ctrl-C reaches this process first, which then ends all of it.
+    ``held`` is the descriptor that keeps the environment's directory locked: the child inherits it.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    lines: list[str] = []
+    with log.open("a", encoding="utf-8") as file:
+        child = subprocess.Popen(
+            argv,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=environment | {"PYTHONUNBUFFERED": "1"} | dict(variables),
+            start_new_session=True,
+            pass_fds=(held,),
+        )
+        assert child.stdout is not None
+        try:
+            for line in child.stdout:
+                lines.append(line)
+                file.write(line)
+                on_line(line.strip())
+            return child.wait(), "".join(lines)
+        finally:
+            with suppress(ProcessLookupError):  # it ended, and so did all that it started
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
