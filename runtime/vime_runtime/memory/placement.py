@@ -54,9 +54,11 @@ class Placement(TorchDispatchMode):
 
     def _empty(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor | None:
         """A tensor straight in the arena: a large one must not exist twice, even for a moment."""
+        if kwargs.get("layout") not in (None, torch.strided) or not _on_cpu(kwargs):
+            return None
         like = torch.empty(*args, **{**kwargs, "device": "meta", "pin_memory": False})
         nbytes = like.untyped_storage().nbytes()
-        if not nbytes or kwargs.get("layout") not in (None, torch.strided) or not _on_cpu(kwargs):
+        if not nbytes:
             return None
         tensor = torch.empty(0, dtype=like.dtype, device="cpu")
         return tensor.set_(self._storage(nbytes), 0, like.size(), like.stride())

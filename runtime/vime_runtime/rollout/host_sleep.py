@@ -51,12 +51,6 @@ class HostSleep(SleepModeBackend):
         if not any(region.paused for region in self._regions.values()):
             self._state = "RUNNING"
 
-    def discard(self, tags: tuple[str, ...]) -> None:
-        """Give the memory of some tags back without keeping what is in it."""
-        for tag in tags:
-            self._regions[tag].discard()
-        self._state = "SUSPENDED"
-
     def residency(self) -> Residency:
         """Weights and KV cache of this worker, as the kernel sees them."""
         return Residency.total(region.residency() for region in self._regions.values())

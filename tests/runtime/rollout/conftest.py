@@ -30,7 +30,7 @@ ENVIRONMENT = {
 
 
 class EngineProcess:
-    """An Engine behind a socket; calls of its methods are made there."""
+    """An Engine behind a socket; its methods are called there, and by dotted path those of its parts."""
 
     def __init__(self, model: Path, socket_path: Path, tensor_parallel: int, dtype: str) -> None:
         cores = {"VLLM_CPU_OMP_THREADS_BIND": "|".join(map(str, range(tensor_parallel)))}

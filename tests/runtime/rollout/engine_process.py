@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from multiprocessing.connection import Client
+from operator import attrgetter
 
 from vime_runtime.config import from_dict
 
@@ -24,7 +25,7 @@ def main() -> None:
                 engine.close()
                 return
             try:
-                connection.send((True, getattr(engine, method)(*args, **kwargs)))
+                connection.send((True, attrgetter(method)(engine)(*args, **kwargs)))
             except Exception as e:
                 connection.send((False, repr(e)))
 

@@ -121,6 +121,14 @@ def test_sleep_gives_weights_and_cache_back_and_waking_takes_new_ones(
     assert engine.generate(PROMPTS, 2, seed=3) == fresh
 
 
+def test_the_lighter_sleep_of_vllm_keeps_the_weights(engine: Any) -> None:
+    fresh = engine.generate(PROMPTS, 2, seed=3)
+    getattr(engine, "_llm.sleep")(level=1)
+    assert engine.residency().resident == 0
+    getattr(engine, "_llm.wake_up")()
+    assert engine.generate(PROMPTS, 2, seed=3) == fresh
+
+
 def test_an_incomplete_update_names_what_it_lacks_and_can_be_completed(
     engine: Any, checkpoints: tuple[Path, Path]
 ) -> None:
