@@ -62,6 +62,8 @@ def clear_debris(pins: Iterable[Pin], site: Path) -> None:
 
 def _is_there(site: Path, row: list[str]) -> bool:
     path, _, size = [*row, "", ""][:3]
+    if path.endswith(".pyc"):
+        return True  # some wheels bring byte code; compiling writes it anew
     try:
         found = (site / path).stat()
     except OSError:
