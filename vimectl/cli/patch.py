@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from vimectl.patching import TargetStatus
     from vimectl.patching.plan import Action
 
-app = typer.Typer(no_args_is_help=True, help="Put the packages of a stack into the known state, prove it, take it back.")
+app = typer.Typer(
+    no_args_is_help=True, help="Put the packages of a stack into the known state, prove it, take it back."
+)
 
 Packages = Annotated[
     list[str] | None, typer.Argument(metavar="[PACKAGE]...", help="Only these packages.", show_default=False)

@@ -8,7 +8,7 @@ import typer
 
 from vimectl.console import JsonOption, emit_json, out, table
 
-app = typer.Typer(no_args_is_help=True, help="The sets of versions that belong together, and which one is installed.")
+app = typer.Typer(no_args_is_help=True, help="The sets of versions that belong together; which is installed.")
 
 
 @app.command("list")

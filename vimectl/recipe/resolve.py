@@ -69,6 +69,13 @@ def contradictions(recipe: Recipe) -> list[str]:
             f"'rollout.tensor_parallel': {recipe.rollout.tensor_parallel} is more than the "
             f"{recipe.cluster.devices_per_node} devices of one node; an engine lives on one node"
         )
+    if recipe.cluster.nodes > 1:
+        found.append(f"'cluster.nodes': {recipe.cluster.nodes}, but the runtime starts on one node only")
+    if recipe.algorithm.updates_per_step > recipe.algorithm.prompts_per_step:
+        found.append(
+            f"'algorithm.updates_per_step': {recipe.algorithm.updates_per_step} is more than the "
+            f"{recipe.algorithm.prompts_per_step} prompts that are dealt to the updates of a step"
+        )
     if recipe.cluster.device == "cpu" and recipe.rollout.kv_cache_bytes is None:
         found.append("'rollout.kv_cache_bytes': needed on a CPU, where the KV cache is given in bytes")
     if recipe.prepare is None and "{prepared}" in recipe.model.path + recipe.data.path:

@@ -78,7 +78,11 @@ class TrainTable(Strict):
 
 
 class RolloutTable(Strict):
-    """``[rollout]``: the vLLM side."""
+    """``[rollout]``: the vLLM side.
+
+    With ``top_p`` below 1 the engine reports log-probs of the truncated distribution, the trainer those of
+    the whole one: ``logprob/abs_diff_*`` then shows that difference too.
+    """
 
     tensor_parallel: Positive
     max_prompt_tokens: Positive

@@ -52,11 +52,9 @@ class TrainGroup:
         return self._all("step", ray.put(batch))[0]
 
     def next_bucket(self) -> BucketMessage | None:
-        """The next bucket of weights, or None after the last.
-
-        Every rank takes part in the gather; on one host all engine workers map the same buffer.
-        """
-        return self._all("next_bucket")[0]
+        """The next bucket of weights, or None after the last, with the handles of every rank's copy."""
+        first, *others = self._all("next_bucket")
+        return first and first.joined(others)
 
     def save_pretrained(self, directory: str) -> None:
         """Write the trained weights as a Hugging Face directory."""

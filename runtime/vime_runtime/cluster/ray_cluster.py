@@ -32,19 +32,30 @@ def private_cluster(config: Config) -> Iterator[PlacementGroup]:
     # A token of this run's own: nobody else can join, and none is written to the user's home.
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     devices = config.recipe.cluster.nodes * config.recipe.cluster.devices_per_node
-    ray.init(
-        address="local",  # never somebody else's cluster, whatever RAY_ADDRESS says
-        num_cpus=devices,
-        resources={DEVICE: devices},
-        object_store_memory=OBJECT_STORE_BYTES,
-        include_dashboard=False,
-        configure_logging=False,
-        log_to_driver=True,
-        _temp_dir=f"{config.scratch_dir}/ray",
-    )
+    _start(devices, f"{config.scratch_dir}/ray")
     try:
         group = placement_group([{DEVICE: 1, "CPU": 1}] * devices, strategy="PACK")
         ray.get(group.ready(), timeout=60)
         yield group
     finally:
         ray.shutdown()
+
+
+def _start(devices: int, folder: str, attempts: int = 3) -> None:
+    """Start Ray. It gives its own daemons a fixed 30 s, which a busy machine can overrun: try again then."""
+    try:
+        ray.init(
+            address="local",  # never somebody else's cluster, whatever RAY_ADDRESS says
+            num_cpus=devices,
+            resources={DEVICE: devices},
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            configure_logging=False,
+            log_to_driver=True,
+            _temp_dir=folder,
+        )
+    except Exception as e:  # Ray raises nothing more specific
+        if attempts == 1 or "timed out during startup" not in str(e):
+            raise
+        ray.shutdown()
+        _start(devices, folder, attempts - 1)
