@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def test_a_package_that_is_not_installed_is_what_the_machine_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.path", [str(tmp_path)])
+    for package in ("megatron", "vllm"):  # another test may have imported them
+        monkeypatch.delitem(sys.modules, package, raising=False)
     with pytest.raises(MachineLacks, match="megatron-core is not installed"):
         patching.status("cpu-0.32")
     with pytest.raises(BadInput, match="no known stack is installed"):
