@@ -94,9 +94,9 @@ def run(config: Config, run_dir: Path, journal: Journal, sync: Sync | None = Non
             sync or sync_weights,
         )
         journal.enter("save", step=config.steps)
+        engine.close()  # first: the devices never hold both sides
         trainer.resume()
         trainer.save_pretrained(str(run_dir / "checkpoints" / "final"))
-        engine.close()
     journal.enter("done", step=config.steps)
 
 
