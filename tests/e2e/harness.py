@@ -19,6 +19,7 @@ class Run:
     code: int
     output: str
     directory: Path
+    left_in_shm: set[str]
 
     @property
     def metrics(self) -> list[dict[str, float]]:
@@ -33,6 +34,7 @@ class Run:
 
 def run_recipe(directory: Path, *arguments: str, recipe: str = "qwen3-tiny-tp2") -> Run:
     """Run a recipe to its end; the output goes into the assertion message of a test that fails."""
+    before = shared_memory_files()
     done = subprocess.run(
         [*VIMECTL, "run", "recipe", recipe, "--run-dir", str(directory), "--yes", *arguments],
         stdout=subprocess.PIPE,
@@ -40,4 +42,9 @@ def run_recipe(directory: Path, *arguments: str, recipe: str = "qwen3-tiny-tp2")
         text=True,
         timeout=900,
     )
-    return Run(done.returncode, done.stdout, directory)
+    return Run(done.returncode, done.stdout, directory, shared_memory_files() - before)
+
+
+def shared_memory_files() -> set[str]:
+    """Everything in /dev/shm."""
+    return {entry.name for entry in Path("/dev/shm").iterdir()}

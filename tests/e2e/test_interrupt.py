@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from harness import VIMECTL
+from harness import VIMECTL, shared_memory_files
 
 # Long enough for a cold start on two busy cores.
 START_LIMIT = 300
@@ -68,8 +68,3 @@ def wait_for_phase(phase: str, events: Path, run: subprocess.Popen[bytes]) -> No
                 return
         time.sleep(0.05)
     pytest.fail(f"the run did not reach {phase!r} within {START_LIMIT} s")
-
-
-def shared_memory_files() -> set[str]:
-    """Everything in /dev/shm."""
-    return {entry.name for entry in Path("/dev/shm").iterdir()}
