@@ -11,6 +11,8 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -31,15 +33,14 @@ def main(argv: list[str]) -> int:
     run_dir = Path(config.run_dir)
     journal = Journal(run_dir, config.steps)
     signal.signal(signal.SIGTERM, _stop)
-    _stop_with_parent(config.launcher_pid)
+    _stop_with_parent()
     try:
-        run(config, run_dir, journal)
-    except InputError as e:
-        journal.event("error", error={"kind": "bad-input", "message": e.message, "hint": e.hint})
+        with reporting(journal):
+            run(config, run_dir, journal)
+    except InputError:
         return 2
-    except Exception as e:
+    except Exception:
         traceback.print_exc()
-        journal.event("error", error={"kind": type(e).__name__, "message": _last_line(e), "hint": ""})
         return 1
     finally:
         journal.close()
@@ -66,22 +67,25 @@ def run(config: Config, run_dir: Path, journal: Journal, sync: Sync | None = Non
     reward = rewards.get(recipe.data.reward)
 
     journal.enter("start-up", detail="starting Ray")
+    from vime_runtime.cluster import processes
     from vime_runtime.cluster.groups import RolloutGroup, TrainGroup
     from vime_runtime.cluster.ray_cluster import private_cluster
     from vime_runtime.memory.process_tree import resident_bytes
     from vime_runtime.train_loop import sync_weights, train_loop
 
-    with private_cluster(config) as placement:
+    with private_cluster(config) as placement, reporting(journal):
         # Ray replaced the handler; what it started is taken down by the context manager.
         signal.signal(signal.SIGTERM, _stop)
         trainer = TrainGroup(config, placement)
         engine = RolloutGroup(config, placement)
+        journal.processes(processes.of_driver() + trainer.processes() + engine.processes())
         journal.enter("start-up", detail="building the trainer")
         trainer.start()
         # The engine measures free memory when it starts: the trainer has to be out of the way.
         trainer.pause()
         journal.enter("start-up", detail="building the engine")
         engine.start()
+        journal.processes(engine.workers())
         train_loop(
             config,
             trainer,
@@ -100,15 +104,36 @@ def run(config: Config, run_dir: Path, journal: Journal, sync: Sync | None = Non
     journal.enter("done", step=config.steps)
 
 
+@contextmanager
+def reporting(journal: Journal) -> Iterator[None]:
+    """Journal how the block ended before what it ran on is taken down: that may take long, or never end."""
+    done = False
+    try:
+        yield
+        done = True
+    except InputError as e:
+        journal.error("bad-input", e.message, e.hint)
+        raise
+    except Exception as e:
+        journal.error(type(e).__name__, _last_line(e))
+        raise
+    finally:
+        journal.ending(done)
+
+
 def _stop(signum: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + signum)
 
 
-def _stop_with_parent(launcher_pid: int) -> None:
-    """End this process when the launcher is gone, however it went."""
+def _stop_with_parent() -> None:
+    """End this process when its parent is gone, however it went.
+
+    Whoever started this ends it in good order; this is for the case that all of them were killed at once.
+    """
+    parent = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == launcher_pid:
+        while os.getppid() == parent:
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
 

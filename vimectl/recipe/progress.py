@@ -50,11 +50,12 @@ class PlainProgress:
 
     def update(self, journal: Journal) -> None:
         """Print the lines that are new."""
+        self._shown = min(self._shown, len(journal.rows))  # a restart takes steps back
         for row in journal.rows[self._shown :]:
             self._print(step_line(row, journal))
         self._shown = len(journal.rows)
         words = f"{journal.phase}: {journal.detail}" if journal.detail else journal.phase
-        if journal.phase in ("prepare", "start-up", "save") and words != self._last:
+        if journal.phase in ("prepare", "start-up", "save", "restart") and words != self._last:
             self._print(words)
         self._last = words
 

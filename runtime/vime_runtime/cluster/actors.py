@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any
 
+from vime_runtime.cluster import processes
 from vime_runtime.config import from_dict
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ class TrainActor:
         self._config = from_dict(config)
         self._rank = rank
         self._world_size = world_size
+
+    def process(self) -> dict[str, Any]:
+        """This rank's entry in the journal."""
+        return processes.entry("trainer rank", self._rank)
 
     def free_address(self) -> str:
         """Return "host:port", free on this actor's node, for the ranks to meet at."""
@@ -71,14 +76,25 @@ class TrainActor:
 class RolloutActor:
     """One vLLM engine."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], index: int) -> None:
         self._config = from_dict(config)
+        self._index = index
+
+    def process(self) -> dict[str, Any]:
+        """This engine's entry in the journal."""
+        return processes.entry("engine", self._index)
 
     def start(self) -> None:
         """Build the engine; returns when it can generate."""
         from vime_runtime.rollout.engine import Engine
 
         self._engine = Engine(self._config)
+
+    def workers(self) -> list[dict[str, Any]]:
+        """The journal's entries of the engine's worker processes, counted over all engines; none at TP=1."""
+        first = self._index * self._config.recipe.rollout.tensor_parallel
+        pids = self._engine.worker_pids()
+        return [processes.entry("engine worker", first + rank, pid) for rank, pid in enumerate(pids)]
 
     def generate(self, prompts: list[list[int]], samples: int, seed: int) -> list[list[Response]]:
         """Sample responses to every prompt."""

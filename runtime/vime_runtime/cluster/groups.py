@@ -34,6 +34,10 @@ class TrainGroup:
             for rank in range(world_size)
         ]
 
+    def processes(self) -> list[dict[str, Any]]:
+        """The journal's entries of all ranks."""
+        return self._all("process")
+
     def start(self) -> None:
         """Build the trainer on every rank."""
         master = ray.get(self._ranks[0].free_address.remote())
@@ -77,9 +81,17 @@ class RolloutGroup:
     def __init__(self, config: Config, placement: PlacementGroup) -> None:
         size = config.recipe.rollout.tensor_parallel
         self._engines = [
-            _actor(RolloutActor, config, "rollout", placement, bundle=first, args=())
-            for first in range(0, placement.bundle_count, size)
+            _actor(RolloutActor, config, "rollout", placement, bundle=first, args=(index,))
+            for index, first in enumerate(range(0, placement.bundle_count, size))
         ]
+
+    def processes(self) -> list[dict[str, Any]]:
+        """The journal's entries of all engines."""
+        return self._all("process")
+
+    def workers(self) -> list[dict[str, Any]]:
+        """The journal's entries of all engines' worker processes."""
+        return [entry for entries in self._all("workers") for entry in entries]
 
     def start(self) -> None:
         """Build every engine."""
