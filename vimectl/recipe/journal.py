@@ -23,6 +23,7 @@ class Journal:
         self.step = 0
         self.steps = 0
         self.restarts = 0
+        self.restart_reason = ""
         self.rows: list[dict[str, float]] = []
         self._begin()
 
@@ -60,7 +61,7 @@ class Journal:
             case "restart":
                 self._begin()
                 self.phase, self.detail = "restart", event["reason"]
-                self.restarts = event["attempt"]
+                self.restarts, self.restart_reason = event["attempt"], event["reason"]
                 self._metrics.rewind()
 
 

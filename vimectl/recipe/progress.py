@@ -46,16 +46,20 @@ class PlainProgress:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._shown = 0
+        self._restarts = 0
         self._last = ""
 
     def update(self, journal: Journal) -> None:
         """Print the lines that are new."""
+        if journal.restarts > self._restarts:
+            self._restarts = journal.restarts
+            self._print(f"restart {journal.restarts}: {journal.restart_reason}")
         self._shown = min(self._shown, len(journal.rows))  # a restart takes steps back
         for row in journal.rows[self._shown :]:
             self._print(step_line(row, journal))
         self._shown = len(journal.rows)
         words = f"{journal.phase}: {journal.detail}" if journal.detail else journal.phase
-        if journal.phase in ("prepare", "start-up", "save", "restart") and words != self._last:
+        if journal.phase in ("prepare", "start-up", "save") and words != self._last:
             self._print(words)
         self._last = words
 

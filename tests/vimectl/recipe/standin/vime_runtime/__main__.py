@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -26,6 +27,9 @@ def main(path: str) -> int:
 
     print("the runtime's own output")
     phase("start-up", detail="building the engine")
+    rank = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    for role, pid in (("runtime driver", os.getpid()), ("trainer rank", rank.pid)):
+        event("process", role=role, rank=0, pid=pid, node=os.uname().nodename)
     match os.environ.get("STANDIN", ""):
         case "descendants":
             misbehaviour.hostile_descendants(Path(config["scratch_dir"]))
@@ -40,12 +44,44 @@ def main(path: str) -> int:
             return 1
         case "killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "deaf":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        case "error that takes its time":
+            event("error", error={"kind": "ValueError", "message": "a shape is odd", "hint": ""})
+            event("ending", done=False)
+            os.kill(rank.pid, signal.SIGKILL)
+            time.sleep(1)
+            return 1
+        case "loss, then error":
+            os.kill(rank.pid, signal.SIGKILL)
+            time.sleep(0.5)
+            event("error", error={"kind": "RuntimeError", "message": "closed by peer", "hint": ""})
+            event("ending", done=False)
+            return 1
+        case "loss" if not (run_dir / "lost").exists():
+            (run_dir / "lost").touch()
+            phase("train", 1)
+            os.kill(rank.pid, signal.SIGKILL)
+            time.sleep(60)
+        case "hang":
+            phase("train", 1)
+            os.kill(rank.pid, signal.SIGSTOP)
+            time.sleep(60)
+        case "full disk":
+            message = "[Errno 28] No space left on device"
+            event("error", error={"kind": "OSError", "message": message, "hint": ""})
+            return 1
     for step in range(1, steps + 1):
         for name in ("rollout", "train", "sync"):
             phase(name, step)
             time.sleep(SECONDS)
         with (run_dir / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(row(step)) + "\n")
+    phase("save", steps)
+    event("ending", done=True)
+    rank.kill()
+    if os.environ.get("STANDIN", "") == "endless end":
+        time.sleep(60)
     phase("done", steps)
     return 0
 
