@@ -91,7 +91,7 @@ class _Lines:
     def __init__(self, path: Path) -> None:
         self._path = path
         # A process that was killed, or a full disk, may have left half a line.
-        self._torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+        self._torn = _is_torn(path)
         self._file = path.open("ab", buffering=0)
 
     def append(self, row: dict[str, Any]) -> None:
@@ -108,3 +108,11 @@ class _Lines:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _is_torn(path: Path) -> bool:
+    if not path.exists() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"

@@ -98,13 +98,11 @@ def _of_runs(host: Host) -> list[Process]:
 
 
 def _is_live(process: Process, host: Host) -> bool:
-    """Whether this is a runtime whose supervisor waits for it; a launcher alone is about to end it."""
+    """Whether this is a runtime that somebody still waits for: one that nobody does has come to init."""
     if "vime_runtime" not in process.argv:
         return False
     status = host.read(f"/proc/{process.pid}/status") or ""
-    parent = re.search(r"^PPid:\s+(\d+)$", status, re.MULTILINE)
-    command = host.read(f"/proc/{parent[1]}/cmdline") if parent else None
-    return "vimectl.recipe.supervisor" in (command or "").split("\0")
+    return re.search(r"^PPid:\s+1$", status, re.MULTILINE) is None
 
 
 def _used_inodes(host: Host) -> set[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -100,10 +101,13 @@ class LineFollower:
 
 def append_event(run_dir: Path, kind: str, **fields: Any) -> None:
     """Append one event while the runtime does not run. Raises OSError."""
-    path = run_dir / "events.jsonl"
-    torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
-    with path.open("ab") as file:
-        file.write(b"\n" * torn + json.dumps({"time": time.time(), "kind": kind, **fields}).encode() + b"\n")
+    line = json.dumps({"time": time.time(), "kind": kind, **fields}) + "\n"
+    with (run_dir / "events.jsonl").open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # half a line of a runtime that was killed
+                line = "\n" + line
+        file.write(line.encode())
 
 
 def _object(line: bytes) -> dict[str, Any] | None:
