@@ -10,7 +10,8 @@ from vimectl.cli import run_cli
 
 ROW = {
     "reward/mean": 0.5, "step/seconds": 1.0, "sync/seconds": 0.1, "rollout/tokens": 10,
-    "rollout/seconds": 0.5, "train/seconds": 0.3, "memory/train_active_bytes": 1, "memory/train_paused_bytes": 1,
+    "rollout/seconds": 0.5, "train/seconds": 0.3,
+    "memory/train_active_bytes": 1, "memory/train_paused_bytes": 1,
     "memory/rollout_active_bytes": 1, "memory/rollout_paused_bytes": 1, "memory/peak_bytes": 1,
     "logprob/abs_diff_mean": 0.1, "logprob/abs_diff_max": 0.1,
 }  # fmt: skip
