@@ -21,7 +21,8 @@ EVERYDAY = [
 REST = [case for case in cases(list(KINDS), list(SIGNALS), list(PHASES)) if case not in EVERYDAY]
 
 FOREIGN_RAY = """
-import sys, ray
+import os, secrets, sys, ray
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else one is written to the user's home
 ray.init(address="local", num_cpus=1, object_store_memory=80 * 1024**2, include_dashboard=False)
 @ray.remote
 class Counter:

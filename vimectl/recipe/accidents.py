@@ -127,9 +127,13 @@ class Accidents:
         """Whether a loss is why the run ends, or the run's end why the process is gone."""
         if not self._journal.ending:
             return True
-        # Both came between two looks.
+        # Both came between two looks. Ray lets its processes exit when it goes, it does not kill them.
         error = self._journal.error
-        return error is not None and any(word in error["kind"] for word in LOSSES)
+        return (
+            error is not None
+            and self._ending_since is None
+            and (end.signal() is not None or any(word in error["kind"] for word in LOSSES))
+        )
 
     def _is_abandoned(self) -> bool:
         if self._launcher and select.select([0], [], [], 0)[0] and not os.read(0, 1):

@@ -27,7 +27,7 @@ def main(path: str) -> int:
 
     print("the runtime's own output")
     phase("start-up", detail="building the engine")
-    rank = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    rank = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     for role, pid in (("runtime driver", os.getpid()), ("trainer rank", rank.pid)):
         event("process", role=role, rank=0, pid=pid, node=os.uname().nodename)
     match os.environ.get("STANDIN", ""):
@@ -49,7 +49,7 @@ def main(path: str) -> int:
         case "error that takes its time":
             event("error", error={"kind": "ValueError", "message": "a shape is odd", "hint": ""})
             event("ending", done=False)
-            os.kill(rank.pid, signal.SIGKILL)
+            rank.communicate()
             time.sleep(1)
             return 1
         case "loss, then error":
