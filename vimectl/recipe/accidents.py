@@ -28,6 +28,7 @@ TEARDOWN_SECONDS = 5.0
 # As the runtime calls its processes. Engines are closed before the weights are saved.
 DRIVER = "runtime driver"
 CLOSED_EARLY = ("engine", "engine worker")
+NUMBERED = ("trainer rank", "raylet", *CLOSED_EARLY)
 # Errors that say no more than that something is gone, in Ray's and vLLM's words.
 LOSSES = ("Died", "Unavailable", "Crashed", "RaySystemError", "EngineDead", "WorkerError", "RpcError")
 
@@ -169,7 +170,7 @@ class Accidents:
 
 def name(process: dict[str, Any]) -> str:
     """``trainer rank 1 (pid 123)``; what there is only one of has no number."""
-    number = f" {process['rank']}" if process["role"] in ("trainer rank", *CLOSED_EARLY) else ""
+    number = f" {process['rank']}" if process["role"] in NUMBERED else ""
     return f"{process['role']}{number} (pid {process['pid']})"
 
 
