@@ -99,7 +99,7 @@ def _of_runs(host: Host) -> list[Process]:
 
 def _is_live(process: Process, host: Host) -> bool:
     """Whether this is a runtime that somebody still waits for: one that nobody does has come to init."""
-    if "vime_runtime" not in process.argv:
+    if not any(word.partition(".")[0] == "vime_runtime" for word in process.argv):
         return False
     status = host.read(f"/proc/{process.pid}/status") or ""
     return re.search(r"^PPid:\s+1$", status, re.MULTILINE) is None
