@@ -54,8 +54,8 @@ PHASES = {
 STEP = 3
 
 ONE_DEVICE = ["cluster.devices_per_node=1", "train.tensor_parallel=1", "rollout.tensor_parallel=1"]
-# Only a stopped process needs a short limit. Nothing is journaled while the engine is built: on a busy machine
-# VIMECTL_DEATHS_HANG has to be more.
+# Only a stopped process needs a short limit. Nothing is journaled while the engine is built: on a busy
+# machine VIMECTL_DEATHS_HANG has to be more.
 HANG_SECONDS = float(os.environ.get("VIMECTL_DEATHS_HANG", "30"))
 NO_HANG = 600.0
 GONE_LIMIT = 15.0
