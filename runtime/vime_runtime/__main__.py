@@ -6,6 +6,7 @@ Exit codes: 0 the run finished; 1 it failed; 2 its input is bad; 143 it was told
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -115,7 +116,7 @@ def reporting(journal: Journal) -> Iterator[None]:
         journal.error("bad-input", e.message, e.hint)
         raise
     except Exception as e:
-        journal.error(type(e).__name__, _last_line(e))
+        journal.error(type(e).__name__, _last_line(e), pid=_dead_actor(e))
         raise
     finally:
         journal.ending(done)
@@ -144,6 +145,12 @@ def _last_line(error: Exception) -> str:
     """The line of an error that says what happened; Ray wraps it in a remote traceback."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
+
+
+def _dead_actor(error: Exception) -> int | None:
+    """The process of the actor whose death Ray reports; it may still be on its way out."""
+    found = re.search(r"^\s*pid: (\d+)$", str(error), re.MULTILINE)
+    return int(found[1]) if found else None
 
 
 if __name__ == "__main__":

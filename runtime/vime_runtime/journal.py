@@ -36,11 +36,14 @@ class Journal:
         for entry in entries:
             self.event("process", **entry)
 
-    def error(self, kind: str, message: str, hint: str = "") -> None:
-        """Say why the run fails. The first word counts: what comes after it is a consequence."""
+    def error(self, kind: str, message: str, hint: str = "", pid: int | None = None) -> None:
+        """Say why the run fails. The first word counts: what comes after it is a consequence.
+
+        ``pid`` is the process that the error says is gone.
+        """
         if not self._failed:
             self._failed = True
-            self._last_words("error", error={"kind": kind, "message": message, "hint": hint})
+            self._last_words("error", error={"kind": kind, "message": message, "hint": hint, "pid": pid})
 
     def ending(self, done: bool) -> None:
         """Say that from now on processes go because the run takes itself down; ``done``: it did its work."""

@@ -108,7 +108,6 @@ def play(case: Case, folder: Path) -> Result:
     sets = [*sets, f"cluster.hang_seconds={case.hang_seconds}"]
     if case.phase == "checkpoint":
         sets.append("checkpoint.every=1")
-    shm_before = shared_memory()
     mode = "smoke" if case.runs_on else "test"
     command = [
         *VIMECTL,
@@ -132,6 +131,7 @@ def play(case: Case, folder: Path) -> Result:
     try:
         driver = hold(launcher, run_dir, case)
         tree = [psutil.Process(launcher.pid), *psutil.Process(launcher.pid).children(recursive=True)]
+        shm = shared_memory_of(tree)
         victim = find(case.kind, launcher, run_dir)
         os.kill(victim, getattr(signal, case.signal))
         sent = time.monotonic()
@@ -147,7 +147,7 @@ def play(case: Case, folder: Path) -> Result:
     waited = case.hang_seconds if case.hang_seconds != NO_HANG else 0
     seconds = time.monotonic() - sent
     left = [f"pid {p.pid}" for p in tree if lives(p)]
-    left += [f"/dev/shm/{name}" for name in ours(shared_memory() - shm_before)]
+    left += [str(path) for path in Path("/dev/shm").iterdir() if path.stat().st_ino in shm]
     scratch = json.loads((run_dir / "resolved.json").read_text())["scratch_dir"]
     left += [scratch] if Path(scratch).exists() else []
     for process in tree:
@@ -254,25 +254,18 @@ def send(pid: int, signum: int) -> None:
         os.kill(pid, signum)
 
 
-def shared_memory() -> set[str]:
-    return {entry.name for entry in Path("/dev/shm").iterdir()}
-
-
-def ours(names: set[str]) -> list[str]:
-    """Of new files those that nobody uses: another run beside this one has its own."""
-    used = set()
-    for process in psutil.process_iter():
-        try:
-            used |= {int(line.split()[4]) for line in maps_of(process.pid) if "/dev/shm/" in line}
-            used |= {os.stat(fd.path).st_ino for fd in os.scandir(f"/proc/{process.pid}/fd")}
-        except OSError:
-            continue  # it ended while we looked
-    paths = [Path("/dev/shm") / name for name in sorted(names)]
-    return [path.name for path in paths if path.exists() and path.stat().st_ino not in used]
-
-
-def maps_of(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
+def shared_memory_of(tree: list[psutil.Process]) -> set[int]:
+    """Inodes of the files in /dev/shm that these processes have mapped or open."""
+    used: set[int] = set()
+    for process in tree:
+        with contextlib.suppress(OSError):
+            maps = Path(f"/proc/{process.pid}/maps").read_text(errors="replace").splitlines()
+            used |= {int(line.split()[4]) for line in maps if " /dev/shm/" in line}
+        with contextlib.suppress(OSError):
+            for fd in os.scandir(f"/proc/{process.pid}/fd"):
+                if os.readlink(fd.path).startswith("/dev/shm/"):
+                    used.add(os.stat(fd.path).st_ino)
+    return used
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:

@@ -63,7 +63,9 @@ class Accidents:
         self._lost_at = 0.0
         self._ending_since: float | None = None
         self._known = 0
+        self._ends: list[tuple[dict[str, Any], ProcessEnd]] = []
         self._awaited: list[tuple[dict[str, Any], ProcessEnd]] = []
+        self._is_named = False
         self._poll = select.poll()
         if launcher:
             self._poll.register(0, select.POLLIN)
@@ -94,7 +96,7 @@ class Accidents:
 
     def close(self) -> None:
         """Await the processes no longer."""
-        for _, end in self._awaited:
+        for _, end in self._ends:
             end.close()
 
     def _await_new(self) -> None:
@@ -110,6 +112,7 @@ class Accidents:
             if entry["role"] != DRIVER and self.cause is None and not self._journal.ending:
                 self.cause, self._lost_at = Cause(f"{name(entry)} died", _process(entry)), time.monotonic()
             return
+        self._ends.append((entry, end))
         self._awaited.append((entry, end))
         self._poll.register(end, select.POLLIN)
 
@@ -143,12 +146,21 @@ class Accidents:
         return self.abandoned
 
     def _look_at_the_end(self, now: float) -> Stop | None:
+        self._blame_whom_the_runtime_names()
         if self._ending_since is None:
             self._ending_since = now
             # Ray declares a daemon dead that does not answer: it may only have been stopped.
             if self.cause is None and self._journal.error and (stopped := self._stopped()):
                 self.cause = Cause(f"{_names(stopped)} did not go on: stopped", _process(stopped[0]))
         return Stop.NOW if now > self._ending_since + TEARDOWN_SECONDS else None
+
+    def _blame_whom_the_runtime_names(self) -> None:
+        """Ray may report a death before the process has ended: how it did is known a little later."""
+        pid = (self._journal.error or {}).get("pid")
+        if pid is not None and (self.cause is None or self._is_named):
+            for entry, end in self._ends:
+                if entry["pid"] == pid:
+                    self.cause, self._is_named = _death(entry, end), True
 
     def _hang(self) -> Cause:
         """Write down where everybody is and name who is stopped."""

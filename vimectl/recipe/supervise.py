@@ -41,12 +41,14 @@ class Stop(Enum):
 class Outcome:
     """How a command ended.
 
-    ``code`` is its exit status, negative for a signal, None when it cannot be ended; ``signal`` the one that
-    told *us* to stop; ``unkillable`` the ids of what still sleeps in the kernel.
+    ``code`` is its exit status, negative for a signal, None when it cannot be ended; ``by_itself``: before it
+    was asked to; ``signal`` the one that told *us* to stop; ``unkillable`` the ids of what still sleeps in
+    the kernel.
     """
 
     pid: int
     code: int | None
+    by_itself: bool
     signal: int | None
     peak_bytes: int
     unkillable: list[int]
@@ -95,13 +97,15 @@ def supervise(
                     next_survey = time.monotonic() + SURVEY_SECONDS
                 pause(LOOK_SECONDS)
         finally:
+            by_itself = child.poll() is not None
             if wanted is not Stop.NOW:
                 _ask(child, requests, grace_seconds)
             shm.look(again=True)
             unkillable = processes.end_all(besides=child.pid, seconds=KILL_SECONDS)
             child.poll()
             shm.remove()
-    return Outcome(child.pid, child.returncode, requests[0] if requests else None, peak, unkillable)
+    told = requests[0] if requests else None
+    return Outcome(child.pid, child.returncode, by_itself, told, peak, unkillable)
 
 
 def _ask(child: subprocess.Popen[bytes], requests: list[int], seconds: float) -> None:

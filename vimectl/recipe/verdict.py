@@ -54,7 +54,9 @@ def judge(
     message = str(error.get("message", ""))
     if "OutOfMemoryError" in str(error.get("kind", "")):  # Ray killed a worker, and says which and why
         return Verdict(1, message, process=cause.process if cause else None, again=True)
-    if cause:
+    # The kernel kills Ray's daemons with the driver, and they may be gone before it.
+    driver_killed = outcome.by_itself and outcome.code == -signal.SIGKILL
+    if cause and not driver_killed:
         return Verdict(1, cause.reason + _memory(cause.killed, kernel_kills), "", cause.process, again=True)
     if error:
         code = outcome.code if outcome.code in (1, 2, 3) else 1

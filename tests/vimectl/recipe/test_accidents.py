@@ -58,7 +58,11 @@ def test_a_process_that_dies_is_named(launch: Callable[..., Any], signum: int, w
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
-    [("loss, then error", "was killed by SIGKILL"), ("error that takes its time", "a shape is odd")],
+    [
+        ("loss, then error", "was killed by SIGKILL"),
+        ("loss that is told before it comes", "ended with exit code 1 in the middle of the run"),
+        ("error that takes its time", "a shape is odd"),
+    ],
 )
 def test_cause_and_consequence_are_told_apart(launch: Callable[..., Any], fault: str, reason: str) -> None:
     run = launch(f"STANDIN={fault}")

@@ -21,12 +21,14 @@ def verdict(
     error: tuple[str, str] | None = None,
     kernel_kills: int = 0,
     full: Path = Path("/proc"),
+    by_itself: bool = True,
 ) -> Verdict:
     journal = SimpleNamespace(
         done=False, error=error and {"kind": error[0], "message": error[1], "hint": "mend"}
     )
     accidents = SimpleNamespace(cause=cause, abandoned=False)
-    return judge(Outcome(5, code, signum, 0, []), journal, accidents, kernel_kills, [full])  # type: ignore[arg-type]
+    outcome = Outcome(5, code, by_itself, signum, 0, [])
+    return judge(outcome, journal, accidents, kernel_kills, [full])  # type: ignore[arg-type]
 
 
 def test_a_death_is_the_reason_whatever_the_runtime_says_of_its_consequences() -> None:
@@ -65,6 +67,11 @@ def test_an_error_of_its_own_is_no_accident() -> None:
 def test_the_drivers_own_end_is_named(code: int | None, reason: str) -> None:
     found = verdict(code=code)
     assert (found.exit_code, found.reason, found.again) == (1, reason, True)
+
+
+def test_a_daemon_that_goes_with_the_driver_is_not_to_blame() -> None:
+    assert verdict(code=-9, cause=DEATH).reason == "runtime driver (pid 5) was killed by SIGKILL"
+    assert verdict(code=-9, cause=DEATH, by_itself=False).reason == DEATH.reason
 
 
 def test_a_user_who_stops_it_is_obeyed_before_all() -> None:

@@ -58,6 +58,14 @@ def main(path: str) -> int:
             event("error", error={"kind": "RuntimeError", "message": "closed by peer", "hint": ""})
             event("ending", done=False)
             return 1
+        case "loss that is told before it comes":
+            words = {"kind": "ActorDiedError", "message": "The actor died.", "hint": "", "pid": rank.pid}
+            event("error", error=words)
+            event("ending", done=False)
+            time.sleep(1)
+            rank.communicate()
+            time.sleep(1)
+            return 1
         case "loss" if not (run_dir / "lost").exists():
             (run_dir / "lost").touch()
             phase("train", 1)
