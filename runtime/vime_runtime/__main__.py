@@ -150,7 +150,8 @@ def _last_line(error: Exception) -> str:
 def _dead_actor(error: Exception) -> int | None:
     """The process of the actor whose death Ray reports; it may still be on its way out."""
     found = re.search(r"^\s*pid: (\d+)$", str(error), re.MULTILINE)
-    return int(found[1]) if found else None
+    by_itself = "its owner has died" not in str(error) and "its node has died" not in str(error)
+    return int(found[1]) if found and by_itself else None
 
 
 if __name__ == "__main__":

@@ -156,11 +156,17 @@ class Accidents:
 
     def _blame_whom_the_runtime_names(self) -> None:
         """Ray may report a death before the process has ended: how it did is known a little later."""
-        pid = (self._journal.error or {}).get("pid")
-        if pid is not None and (self.cause is None or self._is_named):
-            for entry, end in self._ends:
-                if entry["pid"] == pid:
-                    self.cause, self._is_named = _death(entry, end), True
+        error = self._journal.error
+        if error is None or (self.cause is not None and not self._is_named):
+            return
+        pid = error.get("pid")
+        for entry, end in self._ends:
+            # Somebody died and it was no actor: a raylet that was asked to goes in good order, after it has
+            # said so to everybody.
+            node = pid is None and "Died" in error["kind"] and entry["role"] == "raylet" and end.has_come()
+            if entry["pid"] == pid or node:
+                self.cause, self._is_named = _death(entry, end), True
+                return
 
     def _hang(self) -> Cause:
         """Write down where everybody is and name who is stopped."""
