@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from vime_runtime.sync.bridge import Rank
+from vime_runtime.train.families import FAMILIES
 
 
 def read_all(directory: Path) -> dict[str, torch.Tensor]:
@@ -38,6 +39,7 @@ def round_trip(
 
 
 @pytest.mark.parametrize("tensor_parallel", [1, 2])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 @pytest.mark.parametrize(
     ("model", "dtype"),
     [
@@ -46,8 +48,8 @@ def round_trip(
     ],
     ids=["tied-bf16-many-files", "untied-padded-vocabulary"],
 )
-def test_round_trip_is_bitwise(ranks, make_qwen3, tensor_parallel, model, dtype):
-    directory = make_qwen3(dtype=dtype, **model)
+def test_round_trip_is_bitwise(ranks, make_model, tensor_parallel, family, model, dtype):
+    directory = make_model(family, dtype=dtype, **model)
     original = read_all(directory)
     for result in ranks.run(round_trip, tensor_parallel, str(directory), dtype, tensor_parallel):
         assert result["exported"].keys() == original.keys()
@@ -56,8 +58,8 @@ def test_round_trip_is_bitwise(ranks, make_qwen3, tensor_parallel, model, dtype)
             assert torch.equal(result["exported"][name], tensor), name
 
 
-def test_megatron_layout(ranks, make_qwen3):
-    directory = make_qwen3(tie_word_embeddings=False, vocab_size=65)
+def test_megatron_layout(ranks, make_model):
+    directory = make_model(tie_word_embeddings=False, vocab_size=65)
     hf = read_all(directory)
     attention, mlp = "model.layers.1.self_attn.", "model.layers.1.mlp."
     # Two groups of two queries, head size 32: rank r of 2 holds group r, its queries, key and value together.
@@ -82,6 +84,20 @@ def test_megatron_layout(ranks, make_qwen3):
         }
         for name, tensor in expected.items():
             assert torch.equal(result["megatron"][name], tensor), name
+
+
+def test_megatron_layout_of_the_biases(ranks, make_model):
+    directory = make_model("qwen2", head_dim=32)
+    hf = read_all(directory)
+    attention = "model.layers.1.self_attn."
+    for rank, result in enumerate(ranks.run(round_trip, 2, str(directory), torch.float32, 2)):
+        expected = [
+            hf[attention + "q_proj.bias"][rank * 64 : rank * 64 + 64],
+            hf[attention + "k_proj.bias"][rank * 32 : rank * 32 + 32],
+            hf[attention + "v_proj.bias"][rank * 32 : rank * 32 + 32],
+        ]
+        name = "decoder.layers.1.self_attention.linear_qkv.bias"
+        assert torch.equal(result["megatron"][name], torch.cat(expected))
 
 
 @pytest.mark.parametrize(("extent", "size"), [(64, 2), (65, 2), (7, 4), (3, 1)])
