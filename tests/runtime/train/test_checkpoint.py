@@ -106,7 +106,16 @@ def test_refuses_a_tensor_parallel_size_that_does_not_divide_the_heads(make_mode
 def test_writes_what_transformers_loads(make_model, tmp_path, monkeypatch, limit, files):
     monkeypatch.setattr(checkpoint, "SHARD_BYTES", limit)
     source = make_model(tie_word_embeddings=False)
-    (source / "tokenizer.json").write_text("{}")
+    kept = [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "chat_template.jinja",
+        "merges.txt",
+    ]
+    for name in kept:
+        (source / name).write_text('{"eos_token_id": [1, 2]}')
+    (source / "pytorch_model.bin.index.json").touch()
     tensors = {name: tensor.bfloat16() for name, tensor in load_file(source / "model.safetensors").items()}
     target = tmp_path / "saved"
     target.mkdir()
@@ -116,7 +125,8 @@ def test_writes_what_transformers_loads(make_model, tmp_path, monkeypatch, limit
     checkpoint.write(target, source, torch.bfloat16, sizes, iter(tensors.items()))
 
     assert len(list(target.glob("*.safetensors"))) == files
-    assert (target / "tokenizer.json").exists()
+    assert all((target / name).read_bytes() == (source / name).read_bytes() for name in kept)
+    assert not (target / "pytorch_model.bin.index.json").exists()
     assert not (target / "stale").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
     loaded = AutoModelForCausalLM.from_pretrained(target, dtype="auto").state_dict()
