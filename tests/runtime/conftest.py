@@ -61,47 +61,6 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
     workers.close()
 
 
-@pytest.fixture(scope="session")
-def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Write a random checkpoint of a family with transformers; keyword arguments change its configuration."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    def make(
-        family: str = "qwen3",
-        dtype: torch.dtype = torch.float32,
-        shard: str = "1GB",
-        seed: int = 0,
-        **changes: Any,
-    ) -> Path:
-        shape = {
-            "vocab_size": 64,
-            "hidden_size": 64,
-            "intermediate_size": 96,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 256,
-            "tie_word_embeddings": True,
-            "initializer_range": 0.1,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
-        }
-        if family == "qwen3":
-            shape["head_dim"] = 32  # unlike hidden_size / heads
-        torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape | changes))
-        for name, parameter in model.named_parameters():
-            if "norm" in name:  # all ones would hide a norm in the wrong place
-                parameter.data.uniform_(0.5, 1.5)
-            elif name.endswith("bias"):  # and zeros a bias
-                parameter.data.uniform_(-0.5, 0.5)
-        directory = tmp_path_factory.mktemp(family)
-        model.to(dtype).save_pretrained(directory, max_shard_size=shard)
-        return directory
-
-    return make
-
-
 @pytest.fixture
 def run_file(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """A run file that trains the given model; keyword arguments ``table__key`` change the recipe."""

@@ -13,16 +13,6 @@ from typing import Any
 import pytest
 
 RESPONSE_TOKENS = 12
-ENDS = [1, 2]
-# What a model's makers recommend: none of it may find its way into what is sampled here.
-SAMPLING = {
-    "do_sample": True,
-    "temperature": 0.3,
-    "top_k": 5,
-    "top_p": 0.8,
-    "repetition_penalty": 1.5,
-    "max_new_tokens": 4,
-}
 # What vimectl's environment table sets for the rollout on a CPU machine.
 ENVIRONMENT = {
     "GLOO_SOCKET_IFNAME": "lo",
@@ -85,24 +75,6 @@ def recipe(model: Path, tensor_parallel: int, dtype: str) -> dict[str, Any]:
         },
         "algorithm": {"seed": 0},
     }
-
-
-@pytest.fixture(scope="session")
-def make_checkpoint(make_model: Callable[..., Path]) -> Callable[..., Path]:
-    """Write a small random checkpoint with a tokenizer and generation settings; ENDS end a text."""
-    from tokenizers import Tokenizer, models
-    from transformers import GenerationConfig, PreTrainedTokenizerFast
-
-    def make(seed: int, family: str = "qwen3", tied: bool = False, **changes: Any) -> Path:
-        size = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "head_dim": 64}
-        changes = size | {"max_position_embeddings": 512, "tie_word_embeddings": tied} | changes
-        directory = make_model(family, seed=seed, **changes)
-        words = Tokenizer(models.WordLevel({f"t{i}": i for i in range(64)}, unk_token="t0"))
-        PreTrainedTokenizerFast(tokenizer_object=words, eos_token=f"t{ENDS[0]}").save_pretrained(directory)
-        GenerationConfig(eos_token_id=ENDS, **SAMPLING).save_pretrained(directory)
-        return directory
-
-    return make
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from vime_runtime.sync.bridge import Rank
+from vime_runtime.sync.bridge import LAYOUTS, Rank
 from vime_runtime.train.families import FAMILIES
 
 
@@ -104,3 +104,28 @@ def test_megatron_layout_of_the_biases(ranks, make_model):
 def test_shares_cover_the_extent_once(extent, size):
     shares = [Rank(index, size).share(extent) for index in range(size)]
     assert [i for start, stop in shares for i in range(start, stop)] == list(range(extent))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 6])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_the_pieces_of_all_ranks_cover_every_tensor_once(family, size):
+    config = {
+        "vocab_size": 65,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 18,
+        "num_key_value_heads": 6,
+        "head_dim": 64,
+        "max_position_embeddings": 64,
+        "rms_norm_eps": 1e-5,
+    }
+    shape = FAMILIES[family].shape(config, "config.json")
+    for mapping in FAMILIES[family].parameters(shape):
+        tensors = {name: FAMILIES[family].tensors(shape)[name] for name in mapping.hf}
+        taken = {name: torch.zeros(full) for name, full in tensors.items()}
+        for rank in range(size):
+            for piece in LAYOUTS[mapping.layout](tensors, shape, Rank(rank, size)):
+                taken[piece.name].narrow(piece.dim, piece.start, piece.stop - piece.start).add_(1)
+        copies = size if mapping.layout == "whole" else 1
+        assert all((counts == copies).all() for counts in taken.values()), mapping.megatron
