@@ -18,6 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from vime_runtime import config as config_file
+from vime_runtime.cluster import existing
 from vime_runtime.config import Config
 from vime_runtime.errors import RunError
 from vime_runtime.journal import Journal
@@ -53,6 +54,9 @@ def run(config: Config, run_dir: Path, journal: Journal, sync: Sync | None = Non
     ``sync`` replaces the way weights travel; a test shows with it that the log-prob difference
     would tell.
     """
+    if config.address is not None:
+        journal.enter("start-up", detail=f"looking for the Ray cluster at {config.address}")
+        existing.require_answer(config.address)
     journal.enter("start-up", detail="reading the data")
     from vime_runtime import data, rewards
 

@@ -40,7 +40,7 @@ class ForeignCluster:
         self.environment = os.environ | self.token
 
     def state(self) -> dict[str, Any]:
-        """Actors and placement groups that live, besides the owner's actors, and what of all nodes is free."""
+        """Actors and placement groups that live, besides the owner's, and what is free on all nodes."""
         return self._ask("state")
 
     def occupy(self, cpus: float) -> None:

@@ -32,7 +32,12 @@ class Light:
 
 def run_file(address: str, recipe: dict, scratch: str) -> Config:
     role = {"GLOO_SOCKET_IFNAME": "lo", "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}
-    recipe = {"model": {"path": scratch}, "env": {"COLOUR": "green"}, **recipe}
+    recipe = {
+        "model": {"path": scratch},
+        "memory": {"arena_dir": None},
+        "env": {"COLOUR": "green"},
+        **recipe,
+    }
     return from_dict({
         "recipe": recipe,
         "run_dir": scratch,

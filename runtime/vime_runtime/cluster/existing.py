@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import socket
 
-import ray
-
 from vime_runtime.errors import MachineLacks
 
 # A GCS answers within milliseconds; Ray itself would try for minutes.
@@ -27,13 +25,10 @@ def connect(address: str, namespace: str) -> None:
     in the home directory).
 
     Raises:
-        MachineLacks: nothing answers there, what answers is no Ray, or Ray refuses.
+        MachineLacks: Ray refuses.
     """
-    if found := obstacle(address):
-        raise MachineLacks(
-            f"no Ray cluster at {address}: {found}",
-            "give the host:port that `ray start --head` printed; `ray status` shows whether it is up",
-        )
+    import ray
+
     try:
         ray.init(address=address, namespace=namespace, configure_logging=False, log_to_driver=True)
     except Exception as e:  # Ray raises what it likes: RuntimeError, ConnectionError, its own
@@ -44,11 +39,23 @@ def connect(address: str, namespace: str) -> None:
         ) from e
 
 
+def require_answer(address: str) -> None:
+    """Look whether a GCS answers at ``address``, before anything is built up.
+
+    Raises:
+        MachineLacks: nothing answers there, or what answers is no GCS.
+    """
+    if found := obstacle(address):
+        raise MachineLacks(
+            f"no Ray cluster at {address}: {found}",
+            "give the host:port that `ray start --head` printed; `ray status` shows whether it is up",
+        )
+
+
 def obstacle(address: str) -> str:
     """Why no GCS can be expected at an address; empty when one answers."""
     host, _, port = address.rpartition(":")
-    # Ray does the same: its nodes know each other by addresses that all of them can reach.
-    host = ray.util.get_node_ip_address() if host in LOOPBACK else host.strip("[]")
+    host = _own_address() if host in LOOPBACK else host.strip("[]")
     try:
         with socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS) as connection:
             if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
@@ -62,3 +69,10 @@ def obstacle(address: str) -> str:
     if len(answer) <= FRAME_TYPE or answer[FRAME_TYPE] != SETTINGS:
         return "something else answers there"
     return ""
+
+
+def _own_address() -> str:
+    """This machine's address as Ray knows it: loopback is replaced by what other nodes can reach, too."""
+    import ray  # seconds, which the usual address does not cost
+
+    return ray.util.get_node_ip_address()

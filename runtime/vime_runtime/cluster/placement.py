@@ -87,7 +87,6 @@ def reserve(config: Config, tell: Callable[[str], None]) -> Iterator[Placement]:
         _wait(group, config, tell)
         actors += [_node_actor(config, group, bundle) for bundle in range(cluster.nodes)]
         placement = _survey(config, group, actors)
-        placement.actors = []
         try:
             yield placement
         finally:
@@ -95,9 +94,15 @@ def reserve(config: Config, tell: Callable[[str], None]) -> Iterator[Placement]:
     finally:
         # A cluster of the run's own ends as a whole, even when it does not answer any more.
         if config.address is not None:
-            for actor in actors:
-                ray.kill(actor)
-            remove_placement_group(group)
+            _give_back(group, actors)
+
+
+def _give_back(group: PlacementGroup, actors: list[ActorHandle]) -> None:
+    """Leave nothing of the run in somebody else's cluster, now rather than when Ray finds the driver gone."""
+    with suppress(Exception):  # a cluster that is gone must not hide why the run ended
+        for actor in actors:
+            ray.kill(actor)
+        remove_placement_group(group)
 
 
 def _node_actor(config: Config, group: PlacementGroup, bundle: int) -> ActorHandle:
@@ -106,7 +111,8 @@ def _node_actor(config: Config, group: PlacementGroup, bundle: int) -> ActorHand
         **{"num_cpus": 0, **quantity(cluster.device, cluster.devices_per_node)},
         "scheduling_strategy": PlacementGroupSchedulingStrategy(group, bundle),
     }
-    needed = [config.recipe.model.path, config.run_dir]
+    arena = config.recipe.memory.arena_dir
+    needed = [config.recipe.model.path, config.run_dir, *([arena] if arena else [])]
     return ray.remote(NodeActor).options(**options).remote(config.scratch_dir, needed)
 
 

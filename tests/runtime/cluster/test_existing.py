@@ -34,7 +34,7 @@ def listening(answer: bytes | None) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def _on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(existing, "ANSWER_SECONDS", 0.5)
-    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "127.0.0.1")
+    monkeypatch.setattr(existing, "_own_address", lambda: "127.0.0.1")
     monkeypatch.delenv("RAY_USE_TLS", raising=False)
 
 
@@ -58,7 +58,7 @@ def test_nothing_at_all_is_named() -> None:
         unused.bind(("127.0.0.1", 0))
         address = f"localhost:{unused.getsockname()[1]}"
         with pytest.raises(MachineLacks, match=f"no Ray cluster at {address}: Connection refused"):
-            existing.connect(address, "a namespace")
+            existing.require_answer(address)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,6 @@ def test_what_ray_refuses_is_passed_on(monkeypatch: pytest.MonkeyPatch, error: E
     def refuse(**arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr(existing, "obstacle", lambda address: "")
     monkeypatch.setattr(ray, "init", refuse)
     with pytest.raises(MachineLacks, match=f"at head:6379 cannot be used: .*{shown}"):
         existing.connect("head:6379", "a namespace")
