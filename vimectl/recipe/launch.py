@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vimectl import __version__
-from vimectl.recipe import inputs, prepared
+from vimectl.recipe import inputs, prepared, report
 from vimectl.recipe import plan as planning
 from vimectl.recipe.journal import Journal
 from vimectl.recipe.plan import Plan
@@ -90,6 +90,7 @@ def _run(plan: Plan, environment: dict[str, str], progress: Progress, peak_bytes
     exit_code, reason, hint = verdict(outcome, journal)
     summary = summarise(plan, journal, outcome, exit_code, reason, peak_bytes)
     _write(plan.run_dir / "summary.json", summary)
+    report.write_at_end(plan.run_dir)
     failed = exit_code not in (0, INTERRUPTED)
     last = journal.rows[-1] if journal.rows else None
     return Ended(exit_code, summary, last, hint or (tail(log) if failed else ""))

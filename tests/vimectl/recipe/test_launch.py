@@ -32,7 +32,7 @@ def test_a_run_gets_its_file_and_leaves_its_directory_alone(launch: Callable[...
     assert code == 0, err
     assert {path.name for path in run.run_dir.iterdir()} == {
         "recipe.toml", "resolved.json", "environment.json", "doctor.json", "launcher.json",
-        "events.jsonl", "metrics.jsonl", "summary.json", "logs", "checkpoints",
+        "events.jsonl", "metrics.jsonl", "summary.json", "report.html", "logs", "checkpoints",
     }  # fmt: skip
     summary = run.summary
     assert summary["ok"] is True
