@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 
 class Journal:
-    """What is known of a run so far: its phase, its error, and one row of metrics a step."""
+    """What is known of a run so far: its phase, its error, its restarts, and one row of metrics a step."""
 
     def __init__(self, run_dir: Path) -> None:
         self._events = LineFollower(run_dir / "events.jsonl")
@@ -18,6 +19,7 @@ class Journal:
         self.step = 0
         self.steps = 0
         self.error: dict[str, Any] | None = None
+        self.restarts: list[dict[str, Any]] = []
         self.rows: list[dict[str, float]] = []
 
     def read(self) -> bool:
@@ -29,7 +31,13 @@ class Journal:
                 self.step, self.steps = event["step"], event["steps"]
             elif event["kind"] == "error":
                 self.error = event["error"]
-        self.rows += rows
+            elif event["kind"] == "restart":
+                self.restarts.append(event)
+        for row in rows:
+            # A restarted run does steps again: what came of them before does not count.
+            while self.rows and self.rows[-1]["step"] >= row["step"]:
+                self.rows.pop()
+            self.rows.append(row)
         return bool(events or rows)
 
 
@@ -45,6 +53,8 @@ class LineFollower:
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) < self._position:
+                self._position = 0  # cut back by a run that goes on from an earlier step
             file.seek(self._position)
             text = file.read()
         whole = text[: text.rfind(b"\n") + 1]

@@ -75,7 +75,7 @@ class Run:
         self.run_dir = tmp_path / "run"
         self.cache = tmp_path / "cache"
         environment = os.environ | {
-            "PYTHONPATH": str(STANDIN),
+            "PYTHONPATH": f"{STANDIN}{os.pathsep}{STANDIN.parents[3]}",
             "XDG_CACHE_HOME": str(self.cache),
             "STANDIN_MODEL": str(model),
         }
