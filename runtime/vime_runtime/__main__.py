@@ -17,6 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from vime_runtime import config as config_file
+from vime_runtime import watch
 from vime_runtime.config import Config
 from vime_runtime.errors import InputError
 from vime_runtime.journal import Journal
@@ -52,6 +53,7 @@ def run(config: Config, run_dir: Path, journal: Journal, sync: Sync | None = Non
     ``sync`` replaces the way weights travel; a test shows with it that the log-prob difference
     would tell.
     """
+    journal.watchers += watch.asked_for(config, run_dir)
     journal.enter("start-up", detail="reading the data")
     from vime_runtime import data, rewards
 
@@ -67,6 +69,7 @@ def run(config: Config, run_dir: Path, journal: Journal, sync: Sync | None = Non
 
     journal.enter("start-up", detail="starting Ray")
     from vime_runtime.cluster.groups import RolloutGroup, TrainGroup
+    from vime_runtime.cluster.marks import PhaseMarks
     from vime_runtime.cluster.ray_cluster import private_cluster
     from vime_runtime.memory.process_tree import resident_bytes
     from vime_runtime.train_loop import sync_weights, train_loop
@@ -76,6 +79,7 @@ def run(config: Config, run_dir: Path, journal: Journal, sync: Sync | None = Non
         signal.signal(signal.SIGTERM, _stop)
         trainer = TrainGroup(config, placement)
         engine = RolloutGroup(config, placement)
+        journal.watchers.append(PhaseMarks(trainer, engine))
         journal.enter("start-up", detail="building the trainer")
         trainer.start()
         # The engine measures free memory when it starts: the trainer has to be out of the way.

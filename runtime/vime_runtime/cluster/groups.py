@@ -34,6 +34,11 @@ class TrainGroup:
             for rank in range(world_size)
         ]
 
+    def enter(self, phase: str, step: int) -> None:
+        """Let every rank mark the phase in its log; returns at once."""
+        for rank in self._ranks:
+            rank.enter.remote(phase, step)
+
     def start(self) -> None:
         """Build the trainer on every rank."""
         master = ray.get(self._ranks[0].free_address.remote())
@@ -77,9 +82,14 @@ class RolloutGroup:
     def __init__(self, config: Config, placement: PlacementGroup) -> None:
         size = config.recipe.rollout.tensor_parallel
         self._engines = [
-            _actor(RolloutActor, config, "rollout", placement, bundle=first, args=())
-            for first in range(0, placement.bundle_count, size)
+            _actor(RolloutActor, config, "rollout", placement, bundle=first, args=(index,))
+            for index, first in enumerate(range(0, placement.bundle_count, size))
         ]
+
+    def enter(self, phase: str, step: int) -> None:
+        """Let every engine mark the phase in its log; returns at once."""
+        for engine in self._engines:
+            engine.enter.remote(phase, step)
 
     def start(self) -> None:
         """Build every engine."""

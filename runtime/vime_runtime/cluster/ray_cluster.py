@@ -51,7 +51,7 @@ def _start(devices: int, folder: str, attempts: int = 3) -> None:
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
             configure_logging=False,
-            log_to_driver=True,
+            log_to_driver=False,  # every process of the run writes its own file
             _temp_dir=folder,
         )
     except Exception as e:  # Ray raises nothing more specific
