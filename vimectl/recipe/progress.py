@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from vimectl.recipe import keyboard
 from vimectl.recipe.journal import Journal
 from vimectl.recipe.units import duration, size
 
@@ -40,7 +41,7 @@ def showing(console: Console, title: str) -> Iterator[Progress]:
         yield PlainProgress(console)
         return
     view = LiveProgress(title)
-    with Live(view, console=console, refresh_per_second=2):
+    with keyboard.unseen(), Live(view, console=console, refresh_per_second=2):
         yield view
 
 
