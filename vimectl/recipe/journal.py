@@ -19,7 +19,8 @@ class Journal:
         self.step = 0
         self.steps = 0
         self.error: dict[str, Any] | None = None
-        self.restarts: list[dict[str, Any]] = []
+        self.restarts = 0
+        self.restart_reason = ""
         self.rows: list[dict[str, float]] = []
 
     def read(self) -> bool:
@@ -32,7 +33,7 @@ class Journal:
             elif event["kind"] == "error":
                 self.error = event["error"]
             elif event["kind"] == "restart":
-                self.restarts.append(event)
+                self.restarts, self.restart_reason = event["attempt"], event["reason"]
         for row in rows:
             # A restarted run does steps again: what came of them before does not count.
             while self.rows and self.rows[-1]["step"] >= row["step"]:

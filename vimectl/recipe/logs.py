@@ -11,14 +11,16 @@ TAIL_LINES = 15
 # Ray's files are short until something fails for ever.
 LONGEST_RAY_LOG = 1024**2
 
-# What words in an error name which log; a worker of an engine before its engine.
+# Which log is meant by words in a reason.
 NAMED = (
-    (re.compile(r"\bengine (\d+) worker (\d+)\b", re.IGNORECASE), "engine-{}-worker-{}.log"),
     (re.compile(r"\btrainer (?:rank )?(\d+)\b", re.IGNORECASE), "trainer-{}.log"),
     (re.compile(r"\bengine (\d+)\b", re.IGNORECASE), "engine-{}.log"),
     (re.compile(r"\braylet\b", re.IGNORECASE), "ray/raylet.out"),
     (re.compile(r"\bgcs\b", re.IGNORECASE), "ray/gcs_server.out"),
 )
+# Workers are counted over all engines, their logs within each engine.
+WORKER = re.compile(r"\bengine worker (\d+)\b", re.IGNORECASE)
+WORKER_LOG = re.compile(r"engine-(\d+)-worker-(\d+)\.log")
 DRIVER = "driver.log"
 
 
@@ -55,8 +57,17 @@ def keep_ray(scratch_dir: Path, run_dir: Path) -> None:
 
 
 def _named(folder: Path, reason: str) -> list[Path]:
+    if worker := WORKER.search(reason):
+        return _worker_logs(folder)[int(worker[1]) :][:1]
     found = ((pattern.search(reason), name) for pattern, name in NAMED)
     return [folder / name.format(*match.groups()) for match, name in found if match]
+
+
+def _worker_logs(folder: Path) -> list[Path]:
+    """By engine, then by rank."""
+    found = {path: WORKER_LOG.fullmatch(path.name) for path in folder.iterdir()}
+    places = {path: (int(match[1]), int(match[2])) for path, match in found.items() if match}
+    return sorted(places, key=places.__getitem__)
 
 
 def _written(log: Path) -> bool:

@@ -50,20 +50,19 @@ class PlainProgress:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._last_step = 0.0
+        self._shown = 0
         self._restarts = 0
         self._last = ""
 
     def update(self, journal: Journal) -> None:
         """Print the lines that are new."""
-        for restart in journal.restarts[self._restarts :]:
-            self._print(f"restart {restart.get('attempt', '')}: {restart.get('reason', '')}")
-            self._last_step = min(self._last_step, restart.get("step") or 0)
-        self._restarts = len(journal.restarts)
-        for row in journal.rows:
-            if row["step"] > self._last_step:
-                self._print(step_line(row, journal))
-                self._last_step = row["step"]
+        if journal.restarts > self._restarts:
+            self._restarts = journal.restarts
+            self._print(f"restart {journal.restarts}: {journal.restart_reason}")
+        self._shown = min(self._shown, len(journal.rows))  # a restart takes steps back
+        for row in journal.rows[self._shown :]:
+            self._print(step_line(row, journal))
+        self._shown = len(journal.rows)
         words = f"{journal.phase}: {journal.detail}" if journal.detail else journal.phase
         if journal.phase in ("prepare", "start-up", "save") and words != self._last:
             self._print(words)
@@ -124,8 +123,7 @@ class LiveProgress:
         head.add_column(justify="right", no_wrap=True)
         words = Text.assemble((self._title, "bold"), f"  {step}", (journal.phase, "cyan"))
         if journal.restarts:
-            count = len(journal.restarts)
-            words.append(f"  {count} restart{'s' * (count > 1)}", "yellow")
+            words.append(f"  {journal.restarts} restart{'s' * (journal.restarts > 1)}", "yellow")
         words.append(f"  {journal.detail}")
         head.add_row(words, Text(clock, style="dim"))
         return head

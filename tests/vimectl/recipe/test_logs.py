@@ -10,8 +10,12 @@ from vimectl.recipe import logs
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     (tmp_path / "logs" / "ray").mkdir(parents=True)
-    for name in ("driver.log", "trainer-1.log", "engine-0.log", "engine-0-worker-1.log", "ray/raylet.out"):
+    for name in ("driver.log", "trainer-1.log", "engine-0.log", "ray/raylet.out"):
         (tmp_path / "logs" / name).write_text(f"{name} speaks\n")
+    for engine in (0, 1, 10):
+        for rank in range(2):
+            log = f"engine-{engine}-worker-{rank}.log"
+            (tmp_path / "logs" / log).write_text(f"{log} speaks\n")
     (tmp_path / "logs" / "trainer-0.log").touch()
     return tmp_path
 
@@ -21,7 +25,9 @@ def run_dir(tmp_path: Path) -> Path:
     [
         ("trainer rank 1 (process 77) was killed by signal 9", "trainer-1.log"),
         ("Trainer 1 is out of memory", "trainer-1.log"),
-        ("engine 0 worker 1 was killed", "engine-0-worker-1.log"),
+        ("engine worker 1 (pid 77) was killed", "engine-0-worker-1.log"),
+        ("engine worker 4 (pid 77) was killed", "engine-10-worker-0.log"),
+        ("engine worker 9 has no log", "driver.log"),
         ("engine 0 was killed", "engine-0.log"),
         ("the raylet is gone", "ray/raylet.out"),
         ("trainer rank 0 has written nothing", "driver.log"),

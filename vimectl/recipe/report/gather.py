@@ -155,6 +155,12 @@ class _Events:
                 self.marks.append(Mark(kind, step, number(event.get("time")) or 0.0, words))
 
 
+def _restart(event: Document) -> str:
+    # Attempt 0 is a run that a person went on with.
+    what = f"restart {event['attempt']}" if event.get("attempt") else "went on"
+    return f"{what} after step {event.get('step')}: {event.get('reason', '')}"
+
+
 def _error(event: Document) -> str:
     error = event.get("error")
     return str(error.get("message", "")) if isinstance(error, dict) else str(error or "")
@@ -164,6 +170,6 @@ def _error(event: Document) -> str:
 _WORDS: dict[str, Any] = {
     "checkpoint": lambda e: f"state of step {e.get('step')} saved in {e.get('path', 'checkpoints')}",
     "evaluation": lambda e: f"best evaluation so far: {e.get('score')}" if e.get("best") is True else "",
-    "restart": lambda e: f"restart {e.get('attempt', '')} after step {e.get('step')}: {e.get('reason', '')}",
+    "restart": _restart,
     "error": _error,
 }

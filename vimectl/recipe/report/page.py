@@ -21,6 +21,7 @@ from vimectl.recipe.report.axis import plain, seconds
 from vimectl.recipe.report.charts import charts
 from vimectl.recipe.report.gather import Document, Run, number
 from vimectl.recipe.report.series import Chart, thinned
+from vimectl.recipe.report.state import started_at
 from vimectl.recipe.report.text import variable, visible
 from vimectl.recipe.units import duration, size
 
@@ -110,7 +111,7 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     """What identifies the run."""
     yield "recipe", str(_recipe(run).get("name", "unknown"))
     yield "mode", str(run.resolved.get("mode", "unknown"))
-    if started := number(run.launcher.get("started")):
+    if started := _started(run):
         yield "started", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(started))
     if host := run.launcher.get("host"):
         yield "on", str(host)
@@ -153,8 +154,15 @@ def _tiles(run: Run) -> Iterator[tuple[str, str, str]]:
 def _seconds(run: Run) -> float | None:
     if run.summary:
         return number(run.summary.get("seconds"))
-    started = number(run.launcher.get("started"))
+    started = _started(run)
     return time.time() - started if started and run.state.kind == "running" else None
+
+
+def _started(run: Run) -> float | None:
+    try:
+        return number(started_at(run.launcher))
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _column(run: Run, key: str) -> list[float]:

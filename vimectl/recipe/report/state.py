@@ -34,10 +34,15 @@ def state_of(summary: dict[str, Any], launcher: dict[str, Any]) -> State:
     return State("failed", "the launcher is gone and has written no end")
 
 
+def started_at(launcher: dict[str, Any]) -> float:
+    """When the launcher wrote its file, in seconds since the epoch; KeyError when it does not say."""
+    return float(launcher["time"] if "time" in launcher else launcher["started"])
+
+
 def _lives(launcher: dict[str, Any]) -> bool:
     """Whether the launcher still runs; its number may have gone to another process meanwhile."""
     try:
         began: float = psutil.Process(launcher["pid"]).create_time()
-        return began <= float(launcher["started"]) + SLACK_SECONDS
+        return began <= started_at(launcher) + SLACK_SECONDS
     except (psutil.Error, KeyError, TypeError, ValueError):
         return False
