@@ -139,7 +139,7 @@ def _tiles(run: Run) -> Iterator[tuple[str, str, str]]:
     if scores := _column(run, "evaluation/score"):
         yield "Evaluation", plain(scores[-1]), f"latest; best {plain(max(scores))}"
     if differences := _column(run, "logprob/abs_diff_mean"):
-        yield "Log-prob difference", plain(max(differences)), "mean of the worst step"
+        yield "Log-prob diff.", plain(max(differences)), "mean of the worst step"
     if taken := _column(run, "step/seconds"):
         syncs = _column(run, "sync/seconds")
         yield "Step", seconds(fmean(taken)), f"sync {seconds(fmean(syncs))} of it" if syncs else ""

@@ -122,7 +122,8 @@ class _Canvas:
         for tick in self.across.ticks:
             x = self.x(tick)
             yield f'<line class="tickmark" x1="{x:.1f}" x2="{x:.1f}" y1="{BASE}" y2="{BASE + 4}"/>'
-            yield _label(x, HEIGHT - 7, "middle", f"{tick:.0f}")
+            # A label at the edge must not be cut off.
+            yield _label(x, HEIGHT - 7, "end" if x > RIGHT - 5 else "middle", f"{tick:.0f}")
         yield f'<line class="base" x1="{LEFT}" x2="{RIGHT}" y1="{BASE}" y2="{BASE}"/>'
 
     def mark(self, mark: Mark) -> Iterator[str]:
@@ -151,10 +152,14 @@ class _Canvas:
         dashed = " dashed" if line.dashed else ""
         for (points,) in self._pieces((values,)):
             if len(points) > 1:
-                yield f'<path class="line c{line.colour}{dashed}" d="{_path(points)}"/>'
+                weight = "raw" if line.smooth else f"line{dashed}"
+                yield f'<path class="{weight} c{line.colour}" d="{_path(points)}"/>'
             if len(points) == 1 or len(values) <= DOTS_UP_TO:
                 for x, y in points:
                     yield f'<circle class="dot c{line.colour}" cx="{x:.1f}" cy="{y:.1f}" r="2"/>'
+        if line.smooth:
+            for (points,) in self._pieces((line.smooth,)):
+                yield f'<path class="line c{line.colour}{dashed}" d="{_path(points)}"/>'
 
     def _pieces(self, columns: Sequence[Values]) -> Iterator[tuple[list[Point], ...]]:
         """Stretches of steps where every column has a value, as points; holes lie between them."""

@@ -26,3 +26,10 @@ def test_many_steps_keep_ends_peaks_and_holes() -> None:
     assert few.lines[0].values[few.steps.index(1501)] == -9.0
     assert None in few.lines[0].values
     assert few.lines[1].values == tuple(step - 1 for step in few.steps)
+    assert few.lines[1].smooth
+    assert few.lines[1].smooth[few.steps.index(1501)] == 1500  # the mean around it
+
+
+def test_a_layer_that_some_steps_do_not_have_is_no_hole() -> None:
+    assert chart([1.0, 2.0], [None, 1.0], stacked=True).holes == 0
+    assert chart([1.0, 2.0], [None, 1.0]).holes == 1
