@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from vime_runtime.config import Config
+from vime_runtime.errors import InputError
 from vime_runtime.journal import Watcher
 
 
 def asked_for(config: Config, run_dir: Path) -> list[Watcher]:
-    """The watchers that the recipe's ``[watch]`` table asks for, and the driver's own log."""
+    """The watchers that the recipe's ``[watch]`` table asks for, and the driver's own log.
+
+    Raises:
+        InputError: TensorBoard is asked for and not installed.
+    """
     from vime_runtime.watch.process_log import Marks
     from vime_runtime.watch.rollouts import Rollouts
 
@@ -17,7 +22,10 @@ def asked_for(config: Config, run_dir: Path) -> list[Watcher]:
     if config.recipe.watch.rollouts:
         watchers.append(Rollouts(run_dir / "rollouts.jsonl"))
     if config.recipe.watch.tensorboard:
-        from vime_runtime.watch.board import Board
-
+        try:
+            from vime_runtime.watch.board import Board
+        except ImportError as e:
+            message = f"watch.tensorboard is true, but TensorBoard cannot be imported: {e}"
+            raise InputError(message, "pip install tensorboard, or --set watch.tensorboard=false") from e
         watchers.append(Board(run_dir / "tensorboard"))
     return watchers

@@ -122,8 +122,10 @@ class _Canvas:
         for tick in self.across.ticks:
             x = self.x(tick)
             yield f'<line class="tickmark" x1="{x:.1f}" x2="{x:.1f}" y1="{BASE}" y2="{BASE + 4}"/>'
-            # A label at the edge must not be cut off.
-            yield _label(x, HEIGHT - 7, "end" if x > RIGHT - 5 else "middle", f"{tick:.0f}")
+            words = f"{tick:.0f}"
+            # A long label at the edge would be cut off.
+            anchor = "end" if x > RIGHT - 5 and len(words) > 2 else "middle"
+            yield _label(x, HEIGHT - 7, anchor, words)
         yield f'<line class="base" x1="{LEFT}" x2="{RIGHT}" y1="{BASE}" y2="{BASE}"/>'
 
     def mark(self, mark: Mark) -> Iterator[str]:
