@@ -91,9 +91,19 @@ def number(value: Any) -> float | None:
 
 
 def _rows(path: Path) -> list[Document]:
-    """One row a step; of a step that a restarted run did twice, the later."""
-    rows = {int(step): row for _, row in _lines(path) if (step := number(row.get("step"))) is not None}
-    return [rows[step] for step in sorted(rows)]
+    """One row a step. A restarted run does steps again: what came of them and of later ones is void."""
+    rows: dict[int, Document] = {}
+    for _, row in _lines(path):
+        if (step := number(row.get("step"))) is not None:
+            _forget_from(rows, int(step))
+            rows[int(step)] = row
+    return list(rows.values())
+
+
+def _forget_from(by_step: dict[int, Any], step: int) -> None:
+    """Remove a step and those after it; they were put in as they rise."""
+    while by_step and next(reversed(by_step)) >= step:
+        by_step.popitem()
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Document]]:
@@ -146,7 +156,7 @@ class _Events:
         if kind == "phase":
             self.phase = event
             if event.get("phase") == "rollout":
-                self._places[step] = []  # a restarted run does a step again: the later one counts
+                _forget_from(self._places, step)
         elif kind == "sample":
             self._places.setdefault(step, []).append(place)
         elif kind in _WORDS:

@@ -33,8 +33,14 @@ def test_the_state_of_a_run(write_run: Callable[..., Path], summary: Any, launch
 
 def test_of_a_step_done_twice_the_later_counts(write_run: Callable[..., Path]) -> None:
     rollout = {"kind": "phase", "phase": "rollout", "step": 2, "steps": 3, "detail": ""}
-    events = [rollout, sample(2, response="before"), rollout, sample(2, response="after")]
-    rows = [metrics(1), metrics(2) | {"train/loss": 1.0}, metrics(2) | {"train/loss": 2.0}, metrics(3)]
+    events = [rollout, sample(2, response="before"), sample(3), rollout, sample(2, response="after")]
+    rows = [
+        metrics(1),
+        metrics(2) | {"train/loss": 1.0},
+        metrics(9),
+        metrics(2) | {"train/loss": 2.0},
+        metrics(3),
+    ]
     run = gather(write_run(rows, events))
     assert [row["step"] for row in run.rows] == [1, 2, 3]
     assert run.rows[1]["train/loss"] == 2.0
