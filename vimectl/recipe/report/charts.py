@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vimectl.recipe.report.gather import number
@@ -15,13 +15,15 @@ PHASES = ("rollout", "train", "sync", "sleep", "wake")
 COLOURS = 8
 
 
-def charts(rows: Rows) -> list[Chart]:
-    """Every chart for which the rows have at least one value."""
+def charts(rows: Rows, scores: Mapping[int, float] | None = None) -> list[Chart]:
+    """Every chart for which there is at least one value; ``scores`` are those of the evaluation by step."""
     steps = tuple(int(row["step"]) for row in rows)
-    return [chart for chart in _all(rows, steps) if any(_known(line.values) for line in chart.lines)]
+    return [
+        chart for chart in _all(rows, steps, scores or {}) if any(_known(line.values) for line in chart.lines)
+    ]
 
 
-def _all(rows: Rows, steps: tuple[int, ...]) -> Iterator[Chart]:
+def _all(rows: Rows, steps: tuple[int, ...], scores: Mapping[int, float]) -> Iterator[Chart]:
     yield Chart(
         "reward",
         "Reward",
@@ -30,14 +32,14 @@ def _all(rows: Rows, steps: tuple[int, ...]) -> Iterator[Chart]:
         steps,
         (_reward(rows),),
     )
-    if scored := [row for row in rows if number(row.get("evaluation/score")) is not None]:
+    if scores:
         yield Chart(
             "evaluation",
             "Evaluation score",
             "held-out problems, greedy decoding",
             "number",
-            tuple(int(row["step"]) for row in scored),
-            (Line("score", _column(scored, "evaluation/score"), 5),),
+            tuple(scores),
+            (Line("score", tuple(scores.values()), 5),),
         )
     yield Chart(
         "logprob",

@@ -14,6 +14,7 @@ from vimectl.recipe.report.state import State, state_of
 # Steps whose responses are shown: the first, the middle and the last one; and how many of each.
 SHOWN_STEPS = 3
 SAMPLES_PER_STEP = 8
+SCORE = "evaluation/score"
 
 Document = dict[str, Any]
 
@@ -39,11 +40,15 @@ class Samples:
 
 @dataclass(frozen=True)
 class Run:
-    """All of a run that the page shows. ``rows`` has one row of metrics a step, steps rising."""
+    """All of a run that the page shows. ``rows`` has one row of metrics a step, steps rising.
+
+    ``scores`` are those of the held-out problems by step; step 0 is before the first.
+    """
 
     run_dir: Path
     state: State
     rows: list[Document]
+    scores: dict[int, float]
     samples: list[Samples]
     marks: list[Mark]
     resolved: Document
@@ -56,11 +61,13 @@ class Run:
 def gather(run_dir: Path) -> Run:
     """Read a run directory. A file that is missing or damaged counts as empty, a damaged line as absent."""
     events = _Events(run_dir / "events.jsonl")
+    rows = _rows(run_dir / "metrics.jsonl")
     launcher, summary = (document(run_dir / f"{name}.json") for name in ("launcher", "summary"))
     return Run(
         run_dir=run_dir,
         state=state_of(summary, launcher),
-        rows=_rows(run_dir / "metrics.jsonl"),
+        rows=rows,
+        scores=_scores(rows, events.scores),
         samples=events.samples(),
         marks=events.marks,
         resolved=document(run_dir / "resolved.json"),
@@ -100,6 +107,12 @@ def _rows(path: Path) -> list[Document]:
     return list(rows.values())
 
 
+def _scores(rows: list[Document], told: dict[int, float]) -> dict[int, float]:
+    """What events and metrics say of the same thing; the score before the first step is in no row."""
+    found = {int(row["step"]): score for row in rows if (score := number(row.get(SCORE))) is not None}
+    return dict(sorted((found | told).items()))
+
+
 def _forget_from(by_step: dict[int, Any], step: int) -> None:
     """Remove a step and those after it; they were put in as they rise."""
     while by_step and next(reversed(by_step)) >= step:
@@ -131,6 +144,7 @@ class _Events:
     path: Path
     phase: Document = field(default_factory=dict)
     marks: list[Mark] = field(default_factory=list)
+    scores: dict[int, float] = field(default_factory=dict)
     _places: dict[int, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -157,9 +171,12 @@ class _Events:
             self.phase = event
             if event.get("phase") == "rollout":
                 _forget_from(self._places, step)
+                _forget_from(self.scores, step)
         elif kind == "sample":
             self._places.setdefault(step, []).append(place)
-        elif kind in _WORDS:
+        elif kind == "evaluation" and (score := number(event.get("score"))) is not None:
+            self.scores[step] = score
+        if kind in _WORDS:
             words = _WORDS[kind](event)
             if words:
                 self.marks.append(Mark(kind, step, number(event.get("time")) or 0.0, words))

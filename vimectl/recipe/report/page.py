@@ -55,7 +55,8 @@ def render(run: Run) -> str:
             facts=list(_facts(run)),
             tiles=list(_tiles(run)),
             figures=[
-                Figure(chart, svg.draw(thinned(chart), run.marks), chart.holes) for chart in charts(run.rows)
+                Figure(chart, svg.draw(thinned(chart), run.marks), chart.holes)
+                for chart in charts(run.rows, run.scores)
             ],
             happened=[mark for mark in run.marks if mark.kind != "checkpoint"][-SHOWN_MARKS:],
             checkpoints=sum(mark.kind == "checkpoint" for mark in run.marks),
@@ -136,7 +137,7 @@ def _tiles(run: Run) -> Iterator[tuple[str, str, str]]:
             f"{plain(first)} → {plain(last)}",
             f"first and last {window} steps" if window > 1 else "one step",
         )
-    if scores := _column(run, "evaluation/score"):
+    if scores := list(run.scores.values()):
         yield "Evaluation", plain(scores[-1]), f"latest; best {plain(max(scores))}"
     if differences := _column(run, "logprob/abs_diff_mean"):
         yield "Log-prob diff.", plain(max(differences)), "mean of the worst step"

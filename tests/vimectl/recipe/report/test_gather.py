@@ -58,6 +58,15 @@ def test_the_first_the_middle_and_the_last_step_are_sampled(
     assert [step.step for step in run.samples] == chosen
 
 
+def test_scores_come_from_events_and_metrics(write_run: Callable[..., Path]) -> None:
+    def told(step: int, score: object) -> dict[str, Any]:
+        return {"kind": "evaluation", "step": step, "score": score, "best": False}
+
+    events = [told(0, 0.1), told(3, 0.9), {"kind": "phase", "phase": "rollout", "step": 2}, told(4, "high")]
+    run = gather(write_run([metrics(1), metrics(2) | {"evaluation/score": 0.2}], events))
+    assert run.scores == {0: 0.1, 2: 0.2}
+
+
 def test_of_many_responses_some_are_shown(write_run: Callable[..., Path]) -> None:
     (step,) = gather(write_run([metrics(1)], [sample(1, group) for group in range(20)])).samples
     assert (len(step.shown), step.kept) == (8, 20)

@@ -123,7 +123,7 @@ def test_events_are_told_and_those_of_others_are_passed_over(write_run: Callable
     assert "restart 1 after step 2: trainer 1 is gone" in text
     assert "best evaluation so far: 0.25" in text
     assert "1 saved" in text
-    assert text.count('class="restart"') == text.count('class="checkpoint"') == 9
+    assert text.count('class="restart"') == text.count('class="checkpoint"') == 10
 
 
 def test_characters_that_hide_something_are_shown(write_run: Callable[..., Path]) -> None:
