@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,20 +16,20 @@ def unseen() -> Iterator[None]:
     if not _ours():
         yield
         return
-    before = termios.tcgetattr(sys.stdin)
+    before = termios.tcgetattr(0)
     quiet = list(before)
     quiet[LFLAG] &= ~termios.ECHO
-    termios.tcsetattr(sys.stdin, termios.TCSANOW, quiet)
+    termios.tcsetattr(0, termios.TCSANOW, quiet)
     try:
         yield
     finally:
         if _ours():
-            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+            termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 
 def _ours() -> bool:
     """Whether this process may change the terminal: one in the background would be stopped for trying."""
     try:
-        return sys.stdin.isatty() and os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
-    except (OSError, ValueError):  # no terminal, or no stdin at all
+        return os.isatty(0) and os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:  # a terminal that is not the one this session is at
         return False
