@@ -1,6 +1,7 @@
 """``python -m vime_runtime FILE``: run what the file says, in its run directory, and report there.
 
-Exit codes: 0 the run finished; 1 it failed; 2 its input is bad; 143 it was told to stop.
+Exit codes: 0 the run finished; 1 it failed; 2 its input is bad; 3 the machine or cluster lacks something;
+143 it was told to stop.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from vime_runtime import config as config_file
+from vime_runtime import watch
+from vime_runtime.cluster import existing
 from vime_runtime.config import Config
-from vime_runtime.errors import InputError
+from vime_runtime.errors import RunError
 from vime_runtime.journal import Journal
 
 if TYPE_CHECKING:
@@ -38,8 +41,8 @@ def main(argv: list[str]) -> int:
     try:
         with reporting(journal):
             run(config, run_dir, journal)
-    except InputError:
-        return 2
+    except RunError as e:
+        return e.exit_code
     except Exception:
         traceback.print_exc()
         return 1
@@ -54,6 +57,10 @@ def run(config: Config, run_dir: Path, journal: Journal, sync: Sync | None = Non
     ``sync`` replaces the way weights travel; a test shows with it that the log-prob difference
     would tell.
     """
+    journal.watchers += watch.asked_for(config, run_dir)
+    if config.address is not None:
+        journal.enter("start-up", detail=f"looking for the Ray cluster at {config.address}")
+        existing.require_answer(config.address)
     journal.enter("start-up", detail="reading the data")
     from vime_runtime import data, rewards
 
@@ -70,16 +77,17 @@ def run(config: Config, run_dir: Path, journal: Journal, sync: Sync | None = Non
     journal.enter("start-up", detail="starting Ray")
     from vime_runtime.cluster import processes
     from vime_runtime.cluster.groups import RolloutGroup, TrainGroup
-    from vime_runtime.cluster.ray_cluster import private_cluster
-    from vime_runtime.memory.process_tree import resident_bytes
+    from vime_runtime.cluster.marks import PhaseMarks
+    from vime_runtime.cluster.ray_cluster import cluster
     from vime_runtime.train_loop import sync_weights, train_loop
 
-    with private_cluster(config) as placement, reporting(journal):
+    with cluster(config, tell=partial(journal.enter, "start-up", 0)) as placement, reporting(journal):
         # Ray replaced the handler; what it started is taken down by the context manager.
         signal.signal(signal.SIGTERM, _stop)
         trainer = TrainGroup(config, placement)
         engine = RolloutGroup(config, placement)
         journal.processes(processes.of_driver() + trainer.processes() + engine.processes())
+        journal.watchers.append(PhaseMarks(trainer, engine))
         journal.enter("start-up", detail="building the trainer")
         trainer.start()
         # The engine measures free memory when it starts: the trainer has to be out of the way.
@@ -95,7 +103,7 @@ def run(config: Config, run_dir: Path, journal: Journal, sync: Sync | None = Non
             decode,
             reward,
             journal,
-            resident_bytes,
+            placement.resident_bytes,
             sync or sync_weights,
         )
         journal.enter("save", step=config.steps)
@@ -112,8 +120,8 @@ def reporting(journal: Journal) -> Iterator[None]:
     try:
         yield
         done = True
-    except InputError as e:
-        journal.error("bad-input", e.message, e.hint)
+    except RunError as e:
+        journal.error(e.kind, e.message, e.hint)
         raise
     except Exception as e:
         journal.error(type(e).__name__, _last_line(e), pid=_dead_actor(e))

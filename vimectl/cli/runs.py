@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vimectl.cli.report import report
 from vimectl.console import JsonOption, emit_json, out, table
 
 if TYPE_CHECKING:
@@ -95,6 +96,9 @@ def stop(run: RunArgument, folder: FolderOption = RUNS, as_json: JsonOption = Fa
         out.print(f"{ended.directory.name}: {ended.state}", markup=False)
     else:
         out.print(f"{ended.directory.name} has ended already: {ended.state}", markup=False)
+
+
+app.command("report")(report)
 
 
 def _rows(run: Run) -> list[list[str]]:

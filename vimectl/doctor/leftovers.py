@@ -100,9 +100,22 @@ def _of_runs(host: Host) -> list[Process]:
 def _is_live(process: Process, host: Host) -> bool:
     """Whether this is a runtime that somebody still waits for: one that nobody does has come to init."""
     if not any(word.partition(".")[0] == "vime_runtime" for word in process.argv):
-        return False
+        return _is_guest(process, host)
     status = host.read(f"/proc/{process.pid}/status") or ""
     return re.search(r"^PPid:\s+1$", status, re.MULTILINE) is None
+
+
+def _is_guest(process: Process, host: Host) -> bool:
+    """Whether a Ray cluster that is not the run's own started it: that ends it when its driver is gone.
+
+    The driver, and the launcher, may be on another node.
+    """
+    parent = re.search(r"^PPid:\s+(\d+)$", host.read(f"/proc/{process.pid}/status") or "", re.MULTILINE)
+    if parent is None:
+        return False
+    argv = host.read(f"/proc/{parent[1]}/cmdline") or ""
+    environ = host.read(f"/proc/{parent[1]}/environ") or ""
+    return Path(argv.split("\0")[0]).name == "raylet" and not _SCRATCH.search(f"{argv}\0{environ}")
 
 
 def _used_inodes(host: Host) -> set[int]:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vimectl import __version__
-from vimectl.recipe import inputs, prepared, processes
+from vimectl.recipe import inputs, logs, prepared, processes, report
 from vimectl.recipe import plan as planning
 from vimectl.recipe import summary as summaries
 from vimectl.recipe.ending import signal_name
@@ -29,7 +29,6 @@ from vimectl.recipe.progress import Progress
 from vimectl.recipe.schema import Recipe
 from vimectl.recipe.shared_memory import SharedMemoryWatch
 from vimectl.recipe.supervise import KILL_SECONDS, LOOK_SECONDS, stop_requests
-from vimectl.recipe.supervisor import tail
 from vimectl.recipe.verdict import INTERRUPTED, Verdict
 
 # What the supervisor may take beyond `cluster.stop_seconds` when it is told to stop.
@@ -118,13 +117,17 @@ def _follow(plan: Plan, progress: Progress) -> Ended:
         shm.look(again=True)
         unkillable = processes.end_all(besides=supervisor.pid, seconds=KILL_SECONDS)
         shm.remove()
-        shutil.rmtree(plan.scratch_dir, ignore_errors=True)
         verdict = shepherd.verdict()
-        hint = tail(log) if verdict.exit_code != INTERRUPTED else ""
+        hint = ""
+        if verdict.exit_code != INTERRUPTED:
+            logs.keep_ray(plan.scratch_dir, plan.run_dir)
+            hint = logs.ending(plan.run_dir, verdict.reason)
+        shutil.rmtree(plan.scratch_dir, ignore_errors=True)
         seconds = time.monotonic() - began
         summary = summaries.summarise(plan.document(), journal, verdict, seconds, 0, unkillable, hint)
         if not summaries.write(plan.run_dir, summary):
             hint += "; summary.json could not be written"
+        report.write_at_end(plan.run_dir)
         return Ended(verdict.exit_code, summary, last, hint)
 
 

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vimectl.recipe import exhausted
+from vimectl.recipe import exhausted, logs, report
 from vimectl.recipe import summary as summaries
 from vimectl.recipe.accidents import Accidents
 from vimectl.recipe.identity import Identity
@@ -29,8 +29,6 @@ from vimectl.recipe.schema import Recipe
 from vimectl.recipe.supervise import Outcome, stop_requests, supervise
 from vimectl.recipe.verdict import INTERRUPTED, Verdict, judge
 
-LOG_TAIL_LINES = 15
-
 
 def main(argv: list[str]) -> int:
     """See the run in a directory through and return the exit code."""
@@ -38,6 +36,7 @@ def main(argv: list[str]) -> int:
         run = SupervisedRun(Path(argv[1]), requests)
         summary = run.see_through()
         hint = "" if summaries.write(run.run_dir, summary) else "; summary.json could not be written"
+        report.write_at_end(run.run_dir)
         with contextlib.suppress(BrokenPipeError):  # nobody is there to read it
             print(json.dumps({**summary, "hint": summary["hint"] + hint}), flush=True)
     return int(summary["exit_code"])
@@ -53,7 +52,7 @@ class SupervisedRun:
         self._launcher: dict[str, Any] = _read(run_dir / "launcher.json")
         self._recipe = Recipe.model_validate_json(json.dumps(self._document["recipe"]))
         self._scratch = Path(self._document["scratch_dir"])
-        self._log = run_dir / "logs" / "runtime.log"
+        self._log = run_dir / "logs" / "driver.log"
         self._journal = Journal(run_dir)
         self._peak_bytes = int(self._launcher["prepare_peak_bytes"])
         summaries.reserve(run_dir)
@@ -73,7 +72,7 @@ class SupervisedRun:
             self._announce(restarts, verdict.reason)
         hint = verdict.hint
         if not hint and verdict.exit_code not in (0, INTERRUPTED):
-            hint = tail(self._log)
+            hint = logs.ending(self.run_dir, verdict.reason)
         return summaries.summarise(
             self._document,
             self._journal,
@@ -106,7 +105,10 @@ class SupervisedRun:
             self._peak_bytes = max(self._peak_bytes, outcome.peak_bytes)
             written = [self.run_dir, self._scratch, Path("/dev/shm")]
             kills = exhausted.kernel_kills() - kills
-            return judge(outcome, self._journal, accidents, kills, written), outcome
+            verdict = judge(outcome, self._journal, accidents, kills, written)
+            if verdict.exit_code not in (0, INTERRUPTED):
+                logs.keep_ray(self._scratch, self.run_dir)
+            return verdict, outcome
 
     def _announce(self, attempt: int, reason: str) -> None:
         """Say in the journal that the runtime is started again, for whoever follows it."""
@@ -117,12 +119,6 @@ class SupervisedRun:
         except OSError as e:
             print(f"{e}; not written: restart {attempt}: {reason}", file=sys.stderr)
         self._journal.read()
-
-
-def tail(log: Path, lines: int = LOG_TAIL_LINES) -> str:
-    """The last lines of a log, and where the rest is."""
-    text = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join([*text[-lines:], f"the whole log: {log}"])
 
 
 @contextmanager

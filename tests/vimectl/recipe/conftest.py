@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ CONFIG: dict[str, Any] = {
     "num_key_value_heads": 2,
     "head_dim": 4,
     "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-6,
     "tie_word_embeddings": True,
 }
 
@@ -134,3 +136,18 @@ def launch(tmp_path: Path, write_model: Callable[..., Path]) -> Iterator[Callabl
     for run in runs:
         run.process.kill()
         run.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def system_tool() -> Callable[[str], str]:
+    """Find a program that the operating system brings. CI has to have it; elsewhere the test is skipped."""
+
+    def find(name: str) -> str:
+        if found := shutil.which(name):
+            return found
+        words = f"{name} is not installed: apt-get install {name}"
+        if os.environ.get("CI"):
+            pytest.fail(words)
+        pytest.skip(words)
+
+    return find

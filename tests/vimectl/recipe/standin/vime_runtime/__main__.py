@@ -42,6 +42,11 @@ def main(path: str) -> int:
         case "crash":
             print("something broke", file=sys.stderr)
             return 1
+        case "watched":
+            event("process", role="engine", rank=0, pid=os.getpid(), node=0)
+            event("restart", attempt=1, step=0, reason="trainer rank 1 was killed")
+            event("nobody-knows")
+            print("hundreds of warnings", file=sys.stderr)
         case "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         case "deaf":
@@ -80,7 +85,8 @@ def main(path: str) -> int:
             phase(name, step)
             time.sleep(SECONDS)
         with (run_dir / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(row(step)) + "\n")
+            score = {"evaluation/score": 0.5} if step % 10 == 0 else {}
+            file.write(json.dumps(row(step) | score) + "\n")
     phase("save", steps)
     event("ending", done=True)
     rank.kill()
