@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from vimectl.recipe import processes, stacks
 from vimectl.recipe.ending import ProcessEnd
 from vimectl.recipe.identity import is_stopped
@@ -22,11 +24,14 @@ from vimectl.recipe.supervise import Stop
 
 # How long the runtime may take to end by itself after it lost a process: its own words go to its log.
 LOST_SECONDS = 3.0
+# Looking up the sockets of a process takes a hundredth of a second.
+SERVING_SECONDS = 1.0
 # How long taking itself down may take: Ray waits long for daemons that are gone.
 TEARDOWN_SECONDS = 5.0
 
 # As the runtime calls its processes. Engines are closed before the weights are saved.
 DRIVER = "runtime driver"
+GCS = "GCS"
 CLOSED_EARLY = ("engine", "engine worker")
 NUMBERED = ("trainer rank", "raylet", *CLOSED_EARLY)
 # Errors that say no more than that something is gone, in Ray's and vLLM's words.
@@ -66,6 +71,8 @@ class Accidents:
         self._ends: list[tuple[dict[str, Any], ProcessEnd]] = []
         self._awaited: list[tuple[dict[str, Any], ProcessEnd]] = []
         self._is_named = False
+        self._asked_gcs_at = 0.0
+        self._served: set[int] = set()
         self._poll = select.poll()
         if launcher:
             self._poll.register(0, select.POLLIN)
@@ -83,6 +90,9 @@ class Accidents:
         self._await_new()
         if lost and self.cause is None and self._explains(lost[0][1]):
             self.cause, self._lost_at = _death(*lost[0]), now
+        if self.cause is None and not self._journal.ending and now > self._asked_gcs_at + SERVING_SECONDS:
+            self._asked_gcs_at = now
+            self._look_at_the_gcs(now)
         if self._is_abandoned():
             return Stop.GENTLY
         if self._journal.ending:
@@ -126,6 +136,16 @@ class Accidents:
         expected = (DRIVER, *CLOSED_EARLY) if self._journal.phase == "save" else (DRIVER,)
         lost = [(entry, end) for entry, end in lost if entry["role"] not in expected]
         return sorted(lost, key=lambda pair: pair[1].signal() is None)
+
+    def _look_at_the_gcs(self, now: float) -> None:
+        """Told to end, Ray's GCS closes its port and stays for ever; the others notice after a minute."""
+        for entry, end in self._awaited:
+            if entry["role"] != GCS:
+                continue
+            if _listens(end.pid):
+                self._served.add(end.pid)
+            elif end.pid in self._served and not end.has_come():
+                self.cause, self._lost_at = Cause(f"{name(entry)} stopped serving", _process(entry)), now
 
     def _explains(self, end: ProcessEnd) -> bool:
         """Whether a loss is why the run ends, or the run's end why the process is gone."""
@@ -190,6 +210,14 @@ def name(process: dict[str, Any]) -> str:
     """``trainer rank 1 (pid 123)``; what there is only one of has no number."""
     number = f" {process['rank']}" if process["role"] in NUMBERED else ""
     return f"{process['role']}{number} (pid {process['pid']})"
+
+
+def _listens(pid: int) -> bool:
+    try:
+        connections = psutil.Process(pid).net_connections("tcp")
+    except psutil.Error:
+        return False
+    return any(connection.status == psutil.CONN_LISTEN for connection in connections)
 
 
 def _names(entries: Iterable[dict[str, Any]]) -> str:

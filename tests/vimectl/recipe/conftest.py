@@ -109,7 +109,7 @@ class Run:
 
     def pid(self, role: str) -> int:
         """The process of this role in the latest start of the runtime, once it is there."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60  # a busy machine
         while not (found := [event["pid"] for event in self.events if event.get("role") == role]):
             assert time.monotonic() < deadline, f"no {role}"
             time.sleep(0.02)

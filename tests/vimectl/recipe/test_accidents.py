@@ -70,6 +70,16 @@ def test_cause_and_consequence_are_told_apart(launch: Callable[..., Any], fault:
     assert run.summary["reason"].endswith(reason)
 
 
+def test_a_gcs_that_closes_its_port_is_as_good_as_dead(launch: Callable[..., Any]) -> None:
+    run = launch("STANDIN=server that closes", LONG)
+    pid = run.pid("GCS")
+    time.sleep(3)
+    os.kill(pid, signal.SIGTERM)
+    assert run.wait(15)[0] == 1
+    assert run.summary["reason"] == f"GCS (pid {pid}) stopped serving"
+    assert_nothing_left(run)
+
+
 def test_a_death_is_mended_by_a_restart(launch: Callable[..., Any]) -> None:
     run = launch("STANDIN=loss", "cluster.restarts=1")
     code, _, err = run.wait()

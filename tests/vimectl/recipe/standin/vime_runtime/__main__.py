@@ -71,6 +71,15 @@ def main(path: str) -> int:
             rank.communicate()
             time.sleep(1)
             return 1
+        case "server that closes":
+            code = (
+                "import signal, socket, time\n"
+                "server = socket.create_server(('127.0.0.1', 0))\n"
+                "signal.signal(signal.SIGTERM, lambda *_: server.close())\n"
+                "while True: time.sleep(1)\n"
+            )
+            gcs = subprocess.Popen([sys.executable, "-c", code])
+            event("process", role="GCS", rank=0, pid=gcs.pid, node=os.uname().nodename)
         case "loss" if not (run_dir / "lost").exists():
             (run_dir / "lost").touch()
             phase("train", 1)
