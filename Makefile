@@ -5,11 +5,11 @@ STACK := cpu-0.32
 RECIPE ?= qwen3-tiny-tp2
 LOCK := vimectl/stack/locks/$(STACK).txt
 BIN := .venv/bin
-EVERYDAY := not slow and not phases and not seeds
+EVERYDAY := not slow and not phases and not seeds and not deaths
 # pyenv's interpreters are not on PATH under their own names.
 PYENV := $(wildcard $(addsuffix /versions/3.1[0-3].*/bin/python,$(shell pyenv root 2>/dev/null)))
 
-.PHONY: run test test-fast test-phases test-seeds lint lock bench clean
+.PHONY: run test test-fast test-phases test-seeds test-deaths lint lock bench clean
 .DELETE_ON_ERROR:
 
 run: .venv/ready
@@ -24,6 +24,10 @@ test: lint
 # Several minutes each, on demand: Ctrl-C in every phase of a run; the default recipe with three seeds.
 test-phases test-seeds: test-%: .venv/dev
 	$(BIN)/python -m pytest -q -m $*
+
+# About two hours: every process of a run dies or stops in every phase. Goes on where it was.
+test-deaths: .venv/dev
+	$(BIN)/python tests/e2e/deaths.py --jobs 2 --out deaths.jsonl
 
 # The everyday suite.
 test-fast: .venv/dev

@@ -28,6 +28,10 @@ class TrainGroup:
             placement.start(TrainActor, "train", seat, rank, len(seats)) for rank, seat in enumerate(seats)
         ]
 
+    def processes(self) -> list[dict[str, Any]]:
+        """The journal's entries of all ranks."""
+        return self._all("process")
+
     def enter(self, phase: str, step: int) -> None:
         """Let every rank mark the phase in its log; returns at once."""
         for rank in self._ranks:
@@ -75,6 +79,14 @@ class RolloutGroup:
             placement.start(RolloutActor, "rollout", seat, index)
             for index, seat in enumerate(engine_seats(config))
         ]
+
+    def processes(self) -> list[dict[str, Any]]:
+        """The journal's entries of all engines."""
+        return self._all("process")
+
+    def workers(self) -> list[dict[str, Any]]:
+        """The journal's entries of all engines' worker processes."""
+        return [entry for entries in self._all("workers") for entry in entries]
 
     def enter(self, phase: str, step: int) -> None:
         """Let every engine mark the phase in its log; returns at once."""
