@@ -74,6 +74,10 @@ class RolloutActor:
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = from_dict(config)
 
+    def load(self) -> None:
+        """Import what ``start`` needs, which takes seconds: the trainer can be built meanwhile."""
+        import vime_runtime.rollout.engine  # noqa: F401
+
     def start(self) -> None:
         """Build the engine; returns when it can generate."""
         from vime_runtime.rollout.engine import Engine

@@ -80,6 +80,8 @@ class RolloutGroup:
             _actor(RolloutActor, config, "rollout", placement, bundle=first, args=())
             for first in range(0, placement.bundle_count, size)
         ]
+        for engine in self._engines:
+            engine.load.remote()  # not waited for: if it fails, so will the start
 
     def start(self) -> None:
         """Build every engine."""

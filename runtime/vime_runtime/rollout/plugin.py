@@ -5,7 +5,7 @@ vLLM calls ``register`` in every process that has to do with an engine.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 # The names by which an engine asks for them.
 SLEEP_BACKEND = "vime-host"
@@ -16,7 +16,13 @@ WEIGHT_TRANSFER = "vime-buckets"
 def register() -> None:
     """Make the host's sleep mode and the bucket loader known to vLLM; they are imported when used."""
     from vllm.device_allocator.sleep_mode_backend import SleepModeBackendFactory
+    from vllm.distributed.device_communicators import shm_broadcast
     from vllm.distributed.weight_transfer import WeightTransferEngineFactory
+    from vllm.platforms import current_platform
 
     SleepModeBackendFactory.register_backend(SLEEP_BACKEND, "vime_runtime.rollout.host_sleep", "HostSleep")
     WeightTransferEngineFactory.register_engine(WEIGHT_TRANSFER, "vime_runtime.sync.loader", "BucketLoader")
+    if current_platform.is_cpu():
+        # An engine process that waits for another would otherwise go round a loop for a whole second before
+        # it sleeps, on the cores that the other one, or the trainer, computes with.
+        shm_broadcast.SpinCondition = partial(shm_broadcast.SpinCondition, busy_loop_s=0)
