@@ -9,7 +9,10 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any
 
+import ray
+
 from vime_runtime.config import from_dict
+from vime_runtime.memory.process_tree import resident_bytes
 
 if TYPE_CHECKING:
     from vime_runtime.batch import RolloutBatch
@@ -27,10 +30,15 @@ class TrainActor:
         self._world_size = world_size
 
     def free_address(self) -> str:
-        """Return "host:port", free on this actor's node, for the ranks to meet at."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return f"127.0.0.1:{probe.getsockname()[1]}"
+        """Return "host:port", free on this actor's node, for the ranks to meet at.
+
+        Nothing listens outside the machine where it need not.
+        """
+        several = self._config.recipe.cluster.nodes > 1
+        host = ray.util.get_node_ip_address() if several else "127.0.0.1"
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.bind((host, 0))
+            return f"{f'[{host}]' if ':' in host else host}:{probe.getsockname()[1]}"
 
     def start(self, master: str) -> None:
         """Build the trainer of this rank; returns when every rank has joined."""
@@ -41,7 +49,11 @@ class TrainActor:
         from vime_runtime.train.trainer import Trainer
 
         self._trainer = Trainer(self._config, self._rank, self._world_size, master)
-        self._exporter = BucketExporter(self._trainer.weights, self._config.recipe.sync.bucket_bytes)
+        # The first rank of a node is the one whose copy in host memory the node's engines read.
+        first = self._rank % self._config.recipe.cluster.devices_per_node == 0
+        self._exporter = BucketExporter(
+            self._trainer.weights, self._config.recipe.sync.bucket_bytes, fill_host=first
+        )
 
     def pause(self) -> None:
         """Give the training region's memory back."""
@@ -66,6 +78,10 @@ class TrainActor:
     def residency(self) -> Residency:
         """What the kernel says of the training region."""
         return self._trainer.residency()
+
+    def resident_bytes(self) -> int:
+        """Memory of this process."""
+        return resident_bytes()
 
 
 class RolloutActor:
@@ -111,6 +127,10 @@ class RolloutActor:
     def residency(self) -> Residency:
         """What the kernel says of the engine's weights and KV cache, summed over its workers."""
         return self._engine.residency()
+
+    def resident_bytes(self) -> int:
+        """Memory of this process and the engine's workers."""
+        return resident_bytes()
 
     def close(self) -> None:
         """Stop the engine's worker processes."""
