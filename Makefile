@@ -34,14 +34,14 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/dev
+bench: .venv/dev .bench/ready
 	$(BIN)/python -m benchmarks
 
 lock: .venv/dev
 	$(BIN)/python scripts/lock.py
 
 clean:
-	rm -rf .venv .bootstrap .tox build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .bootstrap .bench .tox build dist .pytest_cache .mypy_cache .ruff_cache
 
 # A small environment that holds only the tool, to make the real one with.
 .bootstrap/ready: requirements/tool.txt
@@ -57,4 +57,9 @@ clean:
 
 .venv/dev: .venv/ready requirements/dev.txt
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
+	touch $@
+
+# What the benchmarks compare with, in a folder that only its own process sees.
+.bench/ready: .venv/ready requirements/bench.txt
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes --upgrade --target .bench -r requirements/bench.txt
 	touch $@
