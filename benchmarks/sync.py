@@ -1,6 +1,6 @@
 """Weights from Megatron's shards into vLLM's packed parameters, against one-thread memcpy of the same bytes.
 
-The whole path of a run at TP=2 on both sides: the bridge's gather, the buckets, the shared buffer, and
+The whole path of a run at TP=2 on both sides: the bridge's pieces, the buckets, the shared buffer, and
 vLLM's loaders; without Ray, which passes one small message a bucket, and without an optimizer,
 for which a checkpoint of this size would need 10 GB more. Interleaved: one sync, one memcpy.
 """
@@ -132,6 +132,7 @@ def trainer_rank(connection: Connection, folder: str, index: int, master: str) -
     import torch
     from vime_runtime.sync.bridge import Bridge, Rank
     from vime_runtime.sync.buckets import BucketExporter
+    from vime_runtime.sync.ipc import SharedHostBuffer
     from vime_runtime.train import model, parallel
     from vime_runtime.train.checkpoint import Checkpoint
 
@@ -140,7 +141,7 @@ def trainer_rank(connection: Connection, folder: str, index: int, master: str) -
     bridge = Bridge(source.family, source.shape, Rank(index, RANKS), ranks.tensor)
     shard = model.build(source.family, source.shape, torch.bfloat16, torch.device("cpu"), RANKS)
     bridge.load(shard, source)
-    exporter = BucketExporter(lambda: bridge.export(shard), BUCKET_BYTES, fill_host=index == 0)
+    exporter = BucketExporter(lambda: bridge.held(shard), BUCKET_BYTES, shared=SharedHostBuffer(ranks.tensor))
     connection.send(sum(2 * torch.Size(shape).numel() for shape in source.tensors().values()))
     peak = 0
     for question in questions(connection):
