@@ -18,7 +18,7 @@ run: .venv/ready
 # Everything: lint, types, the suite, the tool on every Python here, and recipes run for real.
 test: lint
 	$(BIN)/python -m pytest -q -m "$(EVERYDAY)"
-	$(BIN)/python -m tox run $(if $(PYENV),--discover $(PYENV))
+	$(BIN)/python -m tox run-parallel --parallel auto --parallel-no-spinner $(if $(PYENV),--discover $(PYENV))
 	$(BIN)/python -m pytest -q -m slow
 
 # Several minutes each, on demand: Ctrl-C in every phase of a run; the default recipe with three seeds.
