@@ -11,6 +11,9 @@ from functools import cache, partial
 SLEEP_BACKEND = "vime-host"
 WEIGHT_TRANSFER = "vime-buckets"
 
+# How long a message between engine processes may lie there unseen.
+RECHECK_MS = 5
+
 
 @cache  # vLLM may call a plugin more than once in a process, and refuses to register a name again
 def register() -> None:
@@ -24,5 +27,7 @@ def register() -> None:
     WeightTransferEngineFactory.register_engine(WEIGHT_TRANSFER, "vime_runtime.sync.loader", "BucketLoader")
     if current_platform.is_cpu():
         # An engine process that waits for another would otherwise go round a loop for a whole second before
-        # it sleeps, on the cores that the other one, or the trainer, computes with.
+        # it sleeps, on the cores that the other one, or the trainer, computes with. A process that goes to
+        # sleep at once can miss that it was woken, and looks again after a while: vLLM thinks of 5 s.
         shm_broadcast.SpinCondition = partial(shm_broadcast.SpinCondition, busy_loop_s=0)
+        shm_broadcast.SHM_READER_RECHECK_INTERVAL_MS = RECHECK_MS

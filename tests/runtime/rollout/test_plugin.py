@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-# Waits half a second for a message soon after another one; prints the processor time that took.
+# Waits half a second for a message soon after another one, and for a hundred that come one by one; prints
+# the processor time of the first and the longest time a message of the others lay there.
 WAIT = """
 import threading, time
 from vime_runtime.rollout.plugin import register
@@ -25,7 +26,15 @@ assert reader.dequeue() == "first"
 threading.Timer(0.5, writer.enqueue, ["second"]).start()
 before = time.process_time()
 assert reader.dequeue() == "second"
-print(time.process_time() - before)
+processor = time.process_time() - before
+
+def send():
+    for _ in range(100):
+        time.sleep(0.003)
+        writer.enqueue(time.monotonic())
+
+threading.Thread(target=send).start()
+print(processor, max(time.monotonic() - reader.dequeue() for _ in range(100)))
 """
 
 
@@ -36,4 +45,6 @@ def test_a_process_that_waits_for_another_leaves_it_the_core() -> None:
         [sys.executable, "-c", WAIT], env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) <= 0.1
+    processor, longest = map(float, done.stdout.split())
+    assert processor <= 0.1
+    assert longest <= 2  # vLLM's own limit for a message that nobody was told of is 5 s
