@@ -18,6 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from vime_runtime import config as config_file
+from vime_runtime import watch
 from vime_runtime.cluster import existing
 from vime_runtime.config import Config
 from vime_runtime.errors import RunError
@@ -54,6 +55,7 @@ def run(config: Config, run_dir: Path, journal: Journal, sync: Sync | None = Non
     ``sync`` replaces the way weights travel; a test shows with it that the log-prob difference
     would tell.
     """
+    journal.watchers += watch.asked_for(config, run_dir)
     if config.address is not None:
         journal.enter("start-up", detail=f"looking for the Ray cluster at {config.address}")
         existing.require_answer(config.address)
@@ -72,6 +74,7 @@ def run(config: Config, run_dir: Path, journal: Journal, sync: Sync | None = Non
 
     journal.enter("start-up", detail="starting Ray")
     from vime_runtime.cluster.groups import RolloutGroup, TrainGroup
+    from vime_runtime.cluster.marks import PhaseMarks
     from vime_runtime.cluster.ray_cluster import cluster
     from vime_runtime.train_loop import sync_weights, train_loop
 
@@ -80,6 +83,7 @@ def run(config: Config, run_dir: Path, journal: Journal, sync: Sync | None = Non
         signal.signal(signal.SIGTERM, _stop)
         trainer = TrainGroup(config, placement)
         engine = RolloutGroup(config, placement)
+        journal.watchers.append(PhaseMarks(trainer, engine))
         journal.enter("start-up", detail="building the trainer")
         trainer.start()
         # The engine measures free memory when it starts: the trainer has to be out of the way.

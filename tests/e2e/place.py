@@ -1,6 +1,6 @@
 """Place light actors as a run would place its own and print where they are: ``place.py ADDRESS RECIPE``.
 
-RECIPE is JSON: the tables ``cluster`` and ``rollout`` of a recipe. A refusal is printed as well.
+RECIPE is JSON: tables of a recipe, at least ``cluster`` and ``rollout``. A refusal is printed as well.
 """
 
 from __future__ import annotations

@@ -40,10 +40,13 @@ def _nothing_changes_for_its_owner(foreign: ForeignCluster) -> Iterator[None]:
         time.sleep(0.2)
 
 
-def place(foreign: ForeignCluster, device: str, nodes: int, each: int, engine: int) -> dict[str, Any]:
+def place(
+    foreign: ForeignCluster, device: str, nodes: int, each: int, engine: int, **tables: Any
+) -> dict[str, Any]:
     recipe = {
         "cluster": {"device": device, "nodes": nodes, "devices_per_node": each},
         "rollout": {"tensor_parallel": engine},
+        **tables,
     }
     done = subprocess.run(
         [sys.executable, str(PLACE), foreign.address, json.dumps(recipe)],
@@ -57,22 +60,18 @@ def place(foreign: ForeignCluster, device: str, nodes: int, each: int, engine: i
 
 
 def test_ranks_and_engines_are_laid_out_node_by_node(foreign: ForeignCluster) -> None:
-    found = place(foreign, "cuda", nodes=3, each=2, engine=1)
+    found = place(foreign, "cuda", nodes=3, each=2, engine=2)
     first, second, third = found["nodes"]
     assert first == found["here"]  # rank 0 saves where the launcher looks
     assert len({first, second, third}) == 3
-    for actors in (found["ranks"], found["engines"]):
-        assert [a["node_id"] for a in actors] == [first, first, second, second, third, third]
-        assert [a["environment"]["CUDA_VISIBLE_DEVICES"] for a in actors] == ["0", "1"] * 3
-        assert {a["environment"]["COLOUR"] for a in actors} == {"green"}
-    assert {a["environment"]["GLOO_SOCKET_IFNAME"] for a in found["engines"]} == {"lo"}
-    assert "lo" not in {a["environment"]["GLOO_SOCKET_IFNAME"] for a in found["ranks"]}
-
-
-def test_an_engine_has_its_devices_on_one_node(foreign: ForeignCluster) -> None:
-    found = place(foreign, "cuda", nodes=2, each=2, engine=2)
-    assert [a["node_id"] for a in found["engines"]] == found["nodes"]
-    assert {a["environment"]["CUDA_VISIBLE_DEVICES"] for a in found["engines"]} == {"0,1"}
+    ranks, engines = found["ranks"], found["engines"]
+    assert [a["node_id"] for a in ranks] == [first, first, second, second, third, third]
+    assert [a["environment"]["CUDA_VISIBLE_DEVICES"] for a in ranks] == ["0", "1"] * 3
+    assert [a["node_id"] for a in engines] == [first, second, third]
+    assert {a["environment"]["CUDA_VISIBLE_DEVICES"] for a in engines} == {"0,1"}
+    assert {a["environment"]["COLOUR"] for a in ranks + engines} == {"green"}
+    assert {a["environment"]["GLOO_SOCKET_IFNAME"] for a in engines} == {"lo"}
+    assert "lo" not in {a["environment"]["GLOO_SOCKET_IFNAME"] for a in ranks}
 
 
 def test_what_the_cluster_never_has_is_refused_at_once(foreign: ForeignCluster) -> None:
@@ -81,6 +80,12 @@ def test_what_the_cluster_never_has_is_refused_at_once(foreign: ForeignCluster) 
     assert found["message"].startswith("the run needs 2 nodes with 4 CPUs each; found: node ")
     assert found["message"].count(" 2 CPUs (2 free)") == NODES
     assert found["told"] == []
+
+
+def test_a_node_that_does_not_see_the_model_is_named(foreign: ForeignCluster) -> None:
+    found = place(foreign, "cpu", nodes=2, each=1, engine=1, model={"path": "/nowhere"})
+    assert found["exit_code"] == 3
+    assert found["message"].endswith(" does not have /nowhere")
 
 
 def test_what_others_use_is_waited_for(foreign: ForeignCluster) -> None:

@@ -13,10 +13,12 @@ import ray
 
 from vime_runtime.config import from_dict
 from vime_runtime.memory.process_tree import resident_bytes
+from vime_runtime.watch import process_log
 
 if TYPE_CHECKING:
     from vime_runtime.batch import RolloutBatch
     from vime_runtime.memory.region import Residency
+    from vime_runtime.rollout.engine import Engine
     from vime_runtime.rollout.response import Response
     from vime_runtime.sync.message import BucketMessage
 
@@ -28,6 +30,11 @@ class TrainActor:
         self._config = from_dict(config)
         self._rank = rank
         self._world_size = world_size
+        process_log.take_over(self._config.run_dir, f"trainer {rank}")
+
+    def enter(self, phase: str, step: int) -> None:
+        """Mark the phase in this rank's log."""
+        process_log.mark(phase, step)
 
     def free_address(self) -> str:
         """Return "host:port", free on this actor's node, for the ranks to meet at.
@@ -82,8 +89,17 @@ class TrainActor:
 class RolloutActor:
     """One vLLM engine."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], index: int) -> None:
         self._config = from_dict(config)
+        self._index = index
+        self._engine: Engine | None = None
+        process_log.take_over(self._config.run_dir, f"engine {index}")
+
+    def enter(self, phase: str, step: int) -> None:
+        """Mark the phase in this engine's log and in those of its workers."""
+        process_log.mark(phase, step)
+        if self._engine:
+            self._engine.enter(phase, step)
 
     def load(self) -> None:
         """Import what ``start`` needs, which takes seconds: the trainer can be built meanwhile."""

@@ -28,6 +28,11 @@ class TrainGroup:
             placement.start(TrainActor, "train", seat, rank, len(seats)) for rank, seat in enumerate(seats)
         ]
 
+    def enter(self, phase: str, step: int) -> None:
+        """Let every rank mark the phase in its log; returns at once."""
+        for rank in self._ranks:
+            rank.enter.remote(phase, step)
+
     def start(self) -> None:
         """Build the trainer on every rank."""
         master = ray.get(self._ranks[0].free_address.remote())
@@ -66,9 +71,17 @@ class RolloutGroup:
     """Every engine, one actor each; its own tensor-parallel workers are an engine's business."""
 
     def __init__(self, config: Config, placement: Placement) -> None:
-        self._engines = [placement.start(RolloutActor, "rollout", seat) for seat in engine_seats(config)]
+        self._engines = [
+            placement.start(RolloutActor, "rollout", seat, index)
+            for index, seat in enumerate(engine_seats(config))
+        ]
         for engine in self._engines:
             engine.load.remote()  # not waited for: if it fails, so will the start
+
+    def enter(self, phase: str, step: int) -> None:
+        """Let every engine mark the phase in its log; returns at once."""
+        for engine in self._engines:
+            engine.enter.remote(phase, step)
 
     def start(self) -> None:
         """Build every engine."""

@@ -55,7 +55,7 @@ def _start(config: Config, attempts: int = 3) -> None:
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
             configure_logging=False,
-            log_to_driver=True,
+            log_to_driver=False,  # every process of the run writes its own file
             _temp_dir=f"{config.scratch_dir}/ray",
         )
     except Exception as e:  # Ray raises nothing more specific
