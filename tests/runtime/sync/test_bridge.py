@@ -69,8 +69,8 @@ def fill_together(rank: int, world_size: int, master: str, path: str) -> dict[st
 
 
 @pytest.mark.parametrize("tensor_parallel", [1, 2])
-def test_ranks_fill_one_buffer_together(ranks, make_qwen3, tensor_parallel):
-    directory = make_qwen3(tie_word_embeddings=False, vocab_size=65)
+def test_ranks_fill_one_buffer_together(ranks, make_model, tensor_parallel):
+    directory = make_model(tie_word_embeddings=False, vocab_size=65)
     original = read_all(directory)
     first, *others = ranks.run(fill_together, tensor_parallel, str(directory))
     assert all(read == {} for read in others)  # there is one buffer, and it is the first rank's
