@@ -87,8 +87,9 @@ def ours(folder: Path) -> Iterator[Connection]:
     planning.write(plan, {})
     plan.scratch_dir.mkdir(mode=0o700)
     try:
-        arguments = [str(SIDES / "ours.py"), str(plan.run_dir / "resolved.json")]
-        with side(arguments, plan.environment["driver"], plan.run_dir / "logs" / "runtime.log") as turn:
+        log = plan.run_dir / "logs" / "runtime.log"
+        run_file = str(plan.run_dir / "resolved.json")
+        with side(str(SIDES / "ours.py"), [run_file], plan.environment["driver"], log) as turn:
             yield turn
     finally:
         shutil.rmtree(plan.scratch_dir, ignore_errors=True)
@@ -98,19 +99,20 @@ def ours(folder: Path) -> Iterator[Connection]:
 def trl(folder: Path) -> Iterator[Connection]:
     """TRL's trainer, which has taken one step and waits."""
     numbers = map(str, (WARM_UP + STEPS + 2, PROMPTS, SAMPLES, TOKENS))
-    arguments = [str(SIDES / "trl_grpo.py"), str(folder / "model"), str(folder / "problems.jsonl"), *numbers]
+    arguments = [str(folder / "model"), str(folder / "problems.jsonl"), *numbers]
     environment = {"PYTHONPATH": str(TRL), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    with side(arguments, environment, folder / "trl.log") as turn:
+    with side(str(SIDES / "trl_grpo.py"), arguments, environment, folder / "trl.log") as turn:
         yield turn
 
 
 @contextmanager
-def side(arguments: list[str], environment: dict[str, str], log: Path) -> Iterator[Connection]:
+def side(program: str, arguments: list[str], environment: dict[str, str], log: Path) -> Iterator[Connection]:
     """Start one side's program and yield where it reports its steps; it is ended afterwards."""
     here, there = Pipe()
     with log.open("w") as output, here:
         process = subprocess.Popen(
-            [sys.executable, *arguments, str(there.fileno())],
+            # The run file stays last: by that others on this machine see whose processes these are.
+            [sys.executable, program, str(there.fileno()), *arguments],
             env=os.environ | environment,
             stdout=output,
             stderr=output,
@@ -121,9 +123,10 @@ def side(arguments: list[str], environment: dict[str, str], log: Path) -> Iterat
             here.recv()
             yield here
         except EOFError:
-            sys.exit(f"{arguments[0]} ended early: {log.read_text(errors='replace')[-2000:]}")
+            sys.exit(f"{program} ended early: {log.read_text(errors='replace')[-2000:]}")
         finally:
             process.terminate()
+            here.close()  # whoever still waits for a turn finds that there will be none
             process.wait()
 
 

@@ -1,4 +1,4 @@
-"""``ours.py RUN_FILE PIPE``: the runtime, waiting after every step until the pipe says go on."""
+"""``ours.py PIPE RUN_FILE``: the runtime, waiting after every step until the pipe says go on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from vime_runtime import __main__ as runtime
 from vime_runtime.journal import Journal
 
-TURN = Connection(int(sys.argv[2]))
+TURN = Connection(int(sys.argv[1]))
 
 
 class PausingJournal(Journal):
@@ -22,4 +22,4 @@ class PausingJournal(Journal):
 
 
 runtime.Journal = PausingJournal
-sys.exit(runtime.main(sys.argv[:2]))
+sys.exit(runtime.main([sys.argv[0], sys.argv[2]]))

@@ -1,4 +1,4 @@
-"""``trl_grpo.py MODEL PROBLEMS STEPS PROMPTS SAMPLES TOKENS PIPE``: TRL's GRPOTrainer, a step at a time."""
+"""``trl_grpo.py PIPE MODEL PROBLEMS STEPS PROMPTS SAMPLES TOKENS``: TRL's GRPOTrainer, a step at a time."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pyarrow import Table
 from transformers import AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-MODEL, PROBLEMS = sys.argv[1:3]
-STEPS, PROMPTS, SAMPLES, TOKENS = map(int, sys.argv[3:7])
-TURN = Connection(int(sys.argv[7]))
+MODEL, PROBLEMS = sys.argv[2:4]
+STEPS, PROMPTS, SAMPLES, TOKENS = map(int, sys.argv[4:8])
+TURN = Connection(int(sys.argv[1]))
 
 
 class Pausing(TrainerCallback):
