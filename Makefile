@@ -18,7 +18,7 @@ run: .venv/ready
 # Everything: lint, types, the suite, the tool on every Python here, and recipes run for real.
 test: lint
 	$(BIN)/python -m pytest -q -m "$(EVERYDAY)"
-	$(BIN)/python -m tox run $(if $(PYENV),--discover $(PYENV))
+	$(BIN)/python -m tox run-parallel --parallel auto --parallel-no-spinner $(if $(PYENV),--discover $(PYENV))
 	$(BIN)/python -m pytest -q -m slow
 
 # Several minutes each, on demand: Ctrl-C in every phase of a run; the default recipe with three seeds.
@@ -38,14 +38,14 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/dev
+bench: .venv/dev .bench/ready
 	$(BIN)/python -m benchmarks
 
 lock: .venv/dev
 	$(BIN)/python scripts/lock.py
 
 clean:
-	rm -rf .venv .bootstrap .tox build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .bootstrap .bench .tox build dist .pytest_cache .mypy_cache .ruff_cache
 
 # A small environment that holds only the tool, to make the real one with.
 .bootstrap/ready: requirements/tool.txt
@@ -61,4 +61,9 @@ clean:
 
 .venv/dev: .venv/ready requirements/dev.txt
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
+	touch $@
+
+# What the benchmarks compare with, in a folder that only its own process sees.
+.bench/ready: .venv/ready requirements/bench.txt
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes --upgrade --target .bench -r requirements/bench.txt
 	touch $@
