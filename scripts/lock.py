@@ -49,7 +49,7 @@ def lock_stack(stack: Stack, lock: Path, options: argparse.Namespace) -> None:
     """Resolve one stack for its first machine; what it must not contain is overridden away."""
     pins = [f"{stack.distributions(name)[0]}=={version}" for name, version in stack.packages.items()]
     overrides = [f"{name}=={stack.packages[name]}" for name in stack.origin]
-    overrides += [f"{name}; sys_platform == 'never'" for name in stack.unwanted]
+    overrides += [f"{name}; sys_platform == 'never'" for name in (*stack.unwanted, *stack.omitted)]
     links = [options.find_links] if options.find_links else []
     # An index page of one package serves as a flat list of links, so that nothing else comes from there.
     links += [] if links else [f"{origin.index}/{name}/" for name, origin in stack.origin.items()]
