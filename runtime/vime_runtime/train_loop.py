@@ -131,7 +131,7 @@ def score(
                 prompt=problem.prompt_ids,
                 response=response.token_ids,
                 logprobs=response.logprobs,
-                reward=reward(text, problem.label),
+                reward=reward(text, problem),
                 group=group,
             )
         journal.event(
