@@ -104,6 +104,9 @@ def _arguments(config: Config) -> dict[str, Any]:
         "gpu_memory_utilization": recipe.rollout.memory_utilisation,
         "kv_cache_memory_bytes": recipe.rollout.kv_cache_bytes,
         "seed": recipe.algorithm.seed,
+        # How to sample is the recipe's, not the model's generation_config.json's; from that vLLM takes
+        # what ends a text in any case.
+        "generation_config": "vllm",
         "logprobs_mode": "processed_logprobs",
         # A prefix cached under old weights would be wrong under the new ones.
         "enable_prefix_caching": False,

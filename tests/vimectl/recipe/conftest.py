@@ -27,6 +27,7 @@ CONFIG: dict[str, Any] = {
     "num_key_value_heads": 2,
     "head_dim": 4,
     "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-6,
     "tie_word_embeddings": True,
 }
 
