@@ -126,9 +126,11 @@ def _line(line: str, where: str, data: Config) -> Raw:
 
 def _render(prompt: str | list[dict[str, str]], data: Config, tokenizer: PreTrainedTokenizerBase) -> str:
     """The text to tokenize for a prompt that is text or a list of chat messages."""
-    if isinstance(prompt, str):
-        prompt = data.prompt_template.replace("{prompt}", prompt)
     if not data.apply_chat_template:
         return prompt
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if isinstance(prompt, str):
+        system = [] if data.system_prompt is None else [{"role": "system", "content": data.system_prompt}]
+        messages = [*system, {"role": "user", "content": prompt}]
+    else:
+        messages = prompt
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

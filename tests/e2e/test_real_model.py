@@ -65,7 +65,7 @@ def score(model: str, sampled: bool) -> float:
     for first in range(0, PROBLEMS, BATCH):
         asked = entries[first : first + BATCH]
         prompts = tokenizer(
-            [prompt_of(entry, tokenizer, recipe.data.prompt_template) for entry in asked],
+            [prompt_of(entry, tokenizer, recipe.data.system_prompt) for entry in asked],
             return_tensors="pt",
             padding=True,
             add_special_tokens=False,
@@ -81,6 +81,6 @@ def score(model: str, sampled: bool) -> float:
     return fmean(rewards)
 
 
-def prompt_of(entry: dict[str, Any], tokenizer: Any, template: str) -> str:
-    message = {"role": "user", "content": template.replace("{prompt}", entry["question"])}
-    return tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+def prompt_of(entry: dict[str, Any], tokenizer: Any, system: str) -> str:
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": entry["question"]}]
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

@@ -28,8 +28,8 @@ TABLE = {
     "settings": {},
     "prompt_key": "prompt",
     "label_key": "label",
-    "prompt_template": "{prompt}",
     "apply_chat_template": False,
+    "system_prompt": None,
 }
 
 
@@ -89,14 +89,14 @@ def test_a_file_without_problems_is_refused(tmp_path: Path, tokenizer: PreTraine
         read(config.from_dict({"path": str(tmp_path / "absent.jsonl")}), tokenizer, 5)
 
 
-def test_the_template_is_for_text_and_comes_before_the_chat_template(
+def test_the_system_prompt_comes_before_text_and_not_before_messages(
     tmp_path: Path, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     tokenizer.chat_template = CHAT
     lines = {"prompt": "ab", "label": ""}, {"prompt": [{"role": "user", "content": "c"}], "label": ""}
-    data = _data(tmp_path / "d.jsonl", *lines, apply_chat_template=True, prompt_template="{prompt} f{a}")
+    data = _data(tmp_path / "d.jsonl", *lines, apply_chat_template=True, system_prompt="f")
     assert [problem.prompt for problem in read(data, tokenizer, 99)] == [
-        "user: ab f{a} assistant: ",
+        "system: f user: ab assistant: ",
         "user: c assistant: ",
     ]
 

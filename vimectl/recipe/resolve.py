@@ -91,8 +91,8 @@ def contradictions(recipe: Recipe) -> list[str]:
 
 def _data_contradictions(data: DataTable) -> list[str]:
     found = []
-    if "{prompt}" not in data.prompt_template:
-        found.append("'data.prompt_template': no {prompt} in it, so that every prompt would be the same")
+    if data.system_prompt is not None and not data.apply_chat_template:
+        found.append("'data.system_prompt': it needs data.apply_chat_template")
     reward = data.reward
     if reward is not None and reward not in REWARDS and not re.fullmatch(r"[\w.]+:\w+", reward):
         found.append(

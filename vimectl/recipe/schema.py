@@ -76,7 +76,7 @@ class DataTable(Strict):
     library, whose own settings (with ``size`` and ``seed``; ``algorithm.seed`` when not given) are in
     ``settings``. Settings are of a path: ``--set data.path=...`` drops those of the recipe.
 
-    ``prompt_template`` is what a prompt that is text becomes, before any chat template.
+    ``system_prompt`` is the first message of a prompt that is text; it needs the chat template.
 
     ``answer`` is the part of a response that is scored: the ``whole``, its ``last-number``, or what it has
     between ``<answer>`` and ``</answer>`` (``tag``). Without that part the reward is 0.
@@ -90,8 +90,8 @@ class DataTable(Strict):
     settings: dict[str, Any] = Field(default_factory=dict)
     prompt_key: str = "prompt"
     label_key: str = "label"
-    prompt_template: str = "{prompt}"
     apply_chat_template: bool = False
+    system_prompt: str | None = None
     answer: Literal["whole", "last-number", "tag"] = "whole"
     reward: str | None = None
 

@@ -71,7 +71,7 @@ def test_what_does_not_exist_is_named_with_the_nearest(name: str, mode: str | No
         (["data.reward=exact"], r"'data.reward': 'exact' is none of exact-match, math-verify"),
         (["data.reward=verifier"], r"'data.reward': 'verifier', but only data.path = 'reasoning_gym:TASK'"),
         (["data.settings.size=3"], r"'data.settings': size, but data.path is a file"),
-        (["data.prompt_template=Hello"], r"'data.prompt_template': no {prompt} in it"),
+        (["data.system_prompt=Hello"], r"'data.system_prompt': it needs data.apply_chat_template"),
         (["data.answer=last"], r"data.answer"),
         (
             ["data.path=reasoning_gym:gcd", "data.prompt_key=q"],
