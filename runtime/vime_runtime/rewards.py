@@ -77,6 +77,8 @@ def _verifier(data: Config, extract: Callable[[str], str | None]) -> Reward:
         answer = extract(response)
         if answer is None:
             return 0.0
+        if problem.entry is None:
+            raise ValueError(f"the verifier of {data.path} cannot judge a problem from elsewhere")
         try:
             return float(task.score_answer(answer, problem.entry))
         except Exception:  # several of the library's verifiers raise on an answer that they cannot read

@@ -147,6 +147,11 @@ def test_an_answer_that_a_verifier_cannot_read_is_worth_nothing() -> None:
     assert get("verifier", path=path, **settings)("what?", Problem([1], "", "", entry)) == 0
 
 
+def test_a_problem_from_elsewhere_is_no_failure_of_the_answer() -> None:
+    with pytest.raises(ValueError, match="cannot judge a problem from elsewhere"):
+        get("verifier", path="reasoning_gym:gcd", size=1)("4", problem("4"))
+
+
 def test_a_file_has_no_verifier() -> None:
     with pytest.raises(InputError, match="the data is a file and has none"):
         get("verifier")
