@@ -1,6 +1,7 @@
 """``python -m vime_runtime FILE``: run what the file says, in its run directory, and report there.
 
-Exit codes: 0 the run finished; 1 it failed; 2 its input is bad; 143 it was told to stop.
+Exit codes: 0 the run finished; 1 it failed; 2 its input is bad; 3 the machine or cluster lacks something;
+143 it was told to stop.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from vime_runtime import config as config_file
+from vime_runtime import watch
+from vime_runtime.cluster import existing
 from vime_runtime.config import Config
-from vime_runtime.errors import InputError
+from vime_runtime.errors import RunError
 from vime_runtime.journal import Journal
 
 if TYPE_CHECKING:
@@ -34,9 +37,9 @@ def main(argv: list[str]) -> int:
     _stop_with_parent(config.launcher_pid)
     try:
         run(config, run_dir, journal)
-    except InputError as e:
-        journal.event("error", error={"kind": "bad-input", "message": e.message, "hint": e.hint})
-        return 2
+    except RunError as e:
+        journal.event("error", error={"kind": e.kind, "message": e.message, "hint": e.hint})
+        return e.exit_code
     except Exception as e:
         traceback.print_exc()
         journal.event("error", error={"kind": type(e).__name__, "message": _last_line(e), "hint": ""})
@@ -52,6 +55,10 @@ def run(config: Config, run_dir: Path, journal: Journal, sync: Sync | None = Non
     ``sync`` replaces the way weights travel; a test shows with it that the log-prob difference
     would tell.
     """
+    journal.watchers += watch.asked_for(config, run_dir)
+    if config.address is not None:
+        journal.enter("start-up", detail=f"looking for the Ray cluster at {config.address}")
+        existing.require_answer(config.address)
     journal.enter("start-up", detail="reading the data")
     from vime_runtime import data, rewards
 
@@ -67,15 +74,16 @@ def run(config: Config, run_dir: Path, journal: Journal, sync: Sync | None = Non
 
     journal.enter("start-up", detail="starting Ray")
     from vime_runtime.cluster.groups import RolloutGroup, TrainGroup
-    from vime_runtime.cluster.ray_cluster import private_cluster
-    from vime_runtime.memory.process_tree import resident_bytes
+    from vime_runtime.cluster.marks import PhaseMarks
+    from vime_runtime.cluster.ray_cluster import cluster
     from vime_runtime.train_loop import sync_weights, train_loop
 
-    with private_cluster(config) as placement:
+    with cluster(config, tell=partial(journal.enter, "start-up", 0)) as placement:
         # Ray replaced the handler; what it started is taken down by the context manager.
         signal.signal(signal.SIGTERM, _stop)
         trainer = TrainGroup(config, placement)
         engine = RolloutGroup(config, placement)
+        journal.watchers.append(PhaseMarks(trainer, engine))
         journal.enter("start-up", detail="building the trainer")
         trainer.start()
         # The engine measures free memory when it starts: the trainer has to be out of the way.
@@ -90,7 +98,7 @@ def run(config: Config, run_dir: Path, journal: Journal, sync: Sync | None = Non
             decode,
             reward,
             journal,
-            resident_bytes,
+            placement.resident_bytes,
             sync or sync_weights,
         )
         journal.enter("save", step=config.steps)

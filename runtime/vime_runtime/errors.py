@@ -1,12 +1,29 @@
-"""The error that a run's input causes, as opposed to a failure of the run."""
+"""The errors that have a message for the user, as opposed to a failure of the run."""
 
 from __future__ import annotations
 
 
-class InputError(Exception):
-    """Something the user gave is unknown or malformed: what was found, and what to do about it."""
+class RunError(Exception):
+    """Base of both: what was found, what to do about it, and the runtime's exit code. Never raised itself."""
+
+    kind = "error"
+    exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+class InputError(RunError):
+    """Something the user gave is unknown or malformed."""
+
+    kind = "bad-input"
+    exit_code = 2
+
+
+class MachineLacks(RunError):
+    """The machine, or the cluster, does not have what the run needs."""
+
+    kind = "machine-lacks"
+    exit_code = 3

@@ -38,6 +38,13 @@ def recipe(
     run_dir: Annotated[
         Path | None, typer.Option(help="Where the run is kept; runs/<recipe>-<UTC time> when not given.")
     ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT|auto",
+            help="An existing Ray cluster to run in; a private one, ended with the run, when not given.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run; start nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Apply missing patches without asking.")] = False,
     as_json: JsonOption = False,
@@ -52,7 +59,7 @@ def recipe(
 
     host = Host()
     resolved = resolve(name, mode, assignments)
-    plan = planning.make(resolved, host, run_dir)
+    plan = planning.make(resolved, host, run_dir, address)
     found = preflight.examine(resolved.recipe, host)
     if dry_run:
         _show_plan(plan, found, as_json)
@@ -80,12 +87,16 @@ def _agreed(found: Preflight) -> bool:
 
 
 def _show_end(ended: Ended, run_dir: Path, as_json: bool) -> None:
+    from vimectl.recipe import report
     from vimectl.recipe.summary import table_rows
 
     if as_json:
         emit_json("run.recipe", ended.exit_code == 0, run_dir=run_dir, summary=ended.summary)
         return
-    table("", ["run", ended.summary["recipe"]], table_rows(ended.summary, run_dir, ended.last))
+    rows = table_rows(ended.summary, run_dir, ended.last)
+    if (page := run_dir / report.NAME).exists():
+        rows.append(["report", str(page)])
+    table("", ["run", ended.summary["recipe"]], rows)
     if ended.hint:
         err.print(ended.hint, markup=False)
 
@@ -99,7 +110,7 @@ def _show_plan(plan: Plan, found: Preflight, as_json: bool) -> None:
             True,
             **{
                 key: document[key]
-                for key in ("recipe", "overrides", "mode", "steps", "run_dir", "environment")
+                for key in ("recipe", "overrides", "mode", "steps", "run_dir", "address", "environment")
             },
             command=plan.command,
             preflight=found.as_json(),
@@ -111,7 +122,8 @@ def _show_plan(plan: Plan, found: Preflight, as_json: bool) -> None:
     out.print(f"{resolved.recipe.recipe.name}, {resolved.mode}: {resolved.steps} steps in {plan.run_dir}")
     out.print(shlex.join(plan.command), markup=False)
     _show_environment(plan)
-    out.print("\n[bold]placement[/]")
+    where = f"the Ray cluster at {plan.address}" if plan.address else "a Ray cluster of the run's own"
+    out.print(f"\n[bold]placement[/] in {where}")
     table("", ["device", "trainer", "engine"], _placement_rows(plan))
     failures = [(f.id, f"{f.found}; needed: {f.expected}", f.fix) for f in found.doctor.failures]
     if wrong:

@@ -169,6 +169,17 @@ class MemoryTable(Strict):
     arena_dir: str | None = None
 
 
+class WatchTable(Strict):
+    """``[watch]``: what is kept for looking at beside metrics, samples and the report.
+
+    ``tensorboard`` writes event files to ``tensorboard/``, ``rollouts`` every response to ``rollouts.jsonl``,
+    both in the run directory.
+    """
+
+    tensorboard: bool = False
+    rollouts: bool = False
+
+
 class ModeTable(Strict):
     """``[modes.NAME]``: how long a run is."""
 
@@ -201,5 +212,6 @@ class Recipe(Strict):
     optimizer: OptimizerTable
     sync: SyncTable = SyncTable()
     memory: MemoryTable
+    watch: WatchTable = WatchTable()
     env: dict[str, str] = Field(default_factory=dict)
     modes: ModesTable

@@ -72,6 +72,11 @@ class Engine:
         """
         self._llm.finish_weight_update()
 
+    def enter(self, phase: str, step: int) -> None:
+        """Let the worker processes mark the phase in their logs."""
+        if self._rollout.tensor_parallel > 1:
+            self._llm.collective_rpc("mark_phase", args=(phase, step))
+
     def residency(self) -> Residency:
         """Weights and KV cache, summed over the workers, as the kernel sees them."""
         return Residency.total(self._llm.collective_rpc("residency"))

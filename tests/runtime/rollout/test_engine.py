@@ -15,6 +15,15 @@ from vime_runtime.train import checkpoint
 
 ENDS = {1, 2}
 RESPONSE_TOKENS = 12
+# It stretches wavelengths above 2048: a few of theirs are short enough to tell in a text of 28 tokens.
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 5e5,
+    "factor": 32.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 PROMPTS = [[3, 4, 5, 6], [7, 8, 9], [10] * 16]
 TEMPERATURE = 0.7
 
@@ -202,11 +211,12 @@ def test_an_unknown_or_repeated_tensor_is_named(engine: Any, checkpoints: tuple[
         ({"family": "qwen3", "tied": True}, 1),
         ({"family": "qwen3", "tied": False}, 2),
         ({"family": "llama", "tied": True, "num_key_value_heads": 4, "head_dim": 32}, 1),
+        ({"family": "llama", "tied": True, "rope_parameters": LLAMA3_ROPE}, 1),
         ({"family": "llama", "tied": False, "vocab_size": 65, "num_key_value_heads": 1}, 2),
         ({"family": "qwen2", "tied": False}, 1),
         ({"family": "qwen2", "tied": True, "vocab_size": 65}, 2),
     ],
-    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else f"tp{value}",
+    ids=["qwen3", "qwen3-tp2", "llama", "llama3-rope", "llama-tp2", "qwen2", "qwen2-tp2"],
 )
 def test_every_kind_of_engine_takes_turns(
     start_engine: Callable[..., Any],
