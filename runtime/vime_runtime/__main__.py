@@ -72,7 +72,7 @@ def run(config: Config, run_dir: Path, journal: Journal, sync: Sync | None = Non
         recipe.algorithm.seed,
     )
     decode = partial(tokenizer.decode, skip_special_tokens=True)
-    reward = rewards.get(recipe.data.reward)
+    reward = rewards.get(recipe.data)
 
     journal.enter("start-up", detail="starting Ray")
     from vime_runtime.cluster import processes

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 def test_a_model_of_another_family_is_trained_and_comes_out_as_it_went_in(
     make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    model = make_checkpoint(seed=0, family="qwen2", vocab_size=65, shard="2MB")
+    model = make_checkpoint(seed=0, family="llama", vocab_size=65, shard="2MB")
     assert len(list(model.glob("*.safetensors"))) > 1
     data = tmp_path / "data.jsonl"
     lines = [{"prompt": f"t{a} t{b}", "label": "7"} for a in range(3, 9) for b in range(3, 9)]

@@ -87,12 +87,16 @@ def _agreed(found: Preflight) -> bool:
 
 
 def _show_end(ended: Ended, run_dir: Path, as_json: bool) -> None:
+    from vimectl.recipe import report
     from vimectl.recipe.summary import table_rows
 
     if as_json:
         emit_json("run.recipe", ended.exit_code == 0, run_dir=run_dir, summary=ended.summary)
         return
-    table("", ["run", ended.summary["recipe"]], table_rows(ended.summary, run_dir, ended.last))
+    rows = table_rows(ended.summary, run_dir, ended.last)
+    if (page := run_dir / report.NAME).exists():
+        rows.append(["report", str(page)])
+    table("", ["run", ended.summary["recipe"]], rows)
     if ended.hint:
         err.print(ended.hint, markup=False)
 

@@ -57,15 +57,10 @@ class TrainActor:
         from vime_runtime import device
 
         device.get(self._config.recipe.cluster.device).before_megatron()
-        from vime_runtime.sync.buckets import BucketExporter
         from vime_runtime.train.trainer import Trainer
 
         self._trainer = Trainer(self._config, self._rank, self._world_size, master)
-        # The first rank of a node is the one whose copy in host memory the node's engines read.
-        first = self._rank % self._config.recipe.cluster.devices_per_node == 0
-        self._exporter = BucketExporter(
-            self._trainer.weights, self._config.recipe.sync.bucket_bytes, fill_host=first
-        )
+        self._exporter = self._trainer.exporter()
 
     def pause(self) -> None:
         """Give the training region's memory back."""
@@ -114,6 +109,10 @@ class RolloutActor:
         process_log.mark(phase, step)
         if self._engine:
             self._engine.enter(phase, step)
+
+    def load(self) -> None:
+        """Import what ``start`` needs, which takes seconds: the trainer can be built meanwhile."""
+        import vime_runtime.rollout.engine  # noqa: F401
 
     def start(self) -> None:
         """Build the engine; returns when it can generate."""

@@ -79,6 +79,8 @@ class RolloutGroup:
             placement.start(RolloutActor, "rollout", seat, index)
             for index, seat in enumerate(engine_seats(config))
         ]
+        for engine in self._engines:
+            engine.load.remote()  # not waited for: if it fails, so will the start
 
     def processes(self) -> list[dict[str, Any]]:
         """The journal's entries of all engines."""
