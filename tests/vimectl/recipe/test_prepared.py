@@ -94,7 +94,7 @@ def ends(monkeypatch: pytest.MonkeyPatch, code: int, *lines: dict[str, Any]) -> 
         assert Path(given[-1]["file"]).read_text() == "GGUF"
         stdout.write_text("".join(json.dumps(line) + "\n" for line in lines))
         rest["look"]()
-        return Outcome(code, None, 1.0, 7, [])
+        return Outcome(1, code, True, None, 7, [])
 
     monkeypatch.setattr(prepared, "supervise", supervise)
     return given
