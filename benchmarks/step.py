@@ -1,9 +1,9 @@
 """One colocated step, by phase, against TRL's ``GRPOTrainer`` with transformers' generate, on the CPU.
 
 Same model, batch, response length and group size, fp32 on both sides, and one rank with all cores on
-ours, as TRL is one process. The two sides take their
-steps in turn, each while the other one waits, so that what else the machine does hits both. TRL is
-not part of the stack: it lies in ``.bench``, which only its own process sees.
+ours, as TRL is one process. The two sides take their steps in turn, each while the other one waits,
+so that what else the machine does hits both. TRL is not part of the stack: it lies in ``.bench``,
+which only its own process sees.
 """
 
 from __future__ import annotations
