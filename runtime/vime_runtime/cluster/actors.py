@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from vime_runtime.cluster import processes
 from vime_runtime.config import from_dict
 from vime_runtime.memory.process_tree import resident_bytes
 from vime_runtime.watch import process_log
@@ -35,6 +36,10 @@ class TrainActor:
     def enter(self, phase: str, step: int) -> None:
         """Mark the phase in this rank's log."""
         process_log.mark(phase, step)
+
+    def process(self) -> dict[str, Any]:
+        """This rank's entry in the journal."""
+        return processes.entry("trainer rank", self._rank)
 
     def free_address(self) -> str:
         """Return "host:port", free on this actor's node, for the ranks to meet at.
@@ -95,6 +100,10 @@ class RolloutActor:
         self._engine: Engine | None = None
         process_log.take_over(self._config.run_dir, f"engine {index}")
 
+    def process(self) -> dict[str, Any]:
+        """This engine's entry in the journal."""
+        return processes.entry("engine", self._index)
+
     def enter(self, phase: str, step: int) -> None:
         """Mark the phase in this engine's log and in those of its workers."""
         process_log.mark(phase, step)
@@ -110,6 +119,12 @@ class RolloutActor:
         from vime_runtime.rollout.engine import Engine
 
         self._engine = Engine(self._config)
+
+    def workers(self) -> list[dict[str, Any]]:
+        """The journal's entries of the engine's worker processes, counted over all engines; none at TP=1."""
+        first = self._index * self._config.recipe.rollout.tensor_parallel
+        pids = self._engine.worker_pids()
+        return [processes.entry("engine worker", first + rank, pid) for rank, pid in enumerate(pids)]
 
     def generate(self, prompts: list[list[int]], samples: int, seed: int) -> list[list[Response]]:
         """Sample responses to every prompt."""
