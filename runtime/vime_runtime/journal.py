@@ -7,11 +7,14 @@ files of a living run and a killed run loses at most the line it was writing.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from vime_runtime import durable
 
 
 class Journal:
@@ -19,7 +22,8 @@ class Journal:
 
     def __init__(self, run_dir: Path, steps: int) -> None:
         self._events = (run_dir / "events.jsonl").open("a", encoding="utf-8")
-        self._metrics = (run_dir / "metrics.jsonl").open("a", encoding="utf-8")
+        self._metrics_file = run_dir / "metrics.jsonl"
+        self._metrics = self._metrics_file.open("a", encoding="utf-8")
         self._steps = steps
 
     def event(self, kind: str, **fields: Any) -> None:
@@ -41,6 +45,17 @@ class Journal:
         """Append the metrics of one step."""
         _append(self._metrics, row)
 
+    def rewind(self, step: int) -> None:
+        """Drop the metrics after ``step``, and half a line of a killed run; in one go or not at all."""
+        self._metrics.close()
+        kept = [line for line in _whole_lines(self._metrics_file) if json.loads(line)["step"] <= step]
+        durable.replace_text(self._metrics_file, "".join(kept))
+        self._metrics = self._metrics_file.open("a", encoding="utf-8")
+
+    def sync(self) -> None:
+        """Return when the metrics so far are on the disk."""
+        os.fsync(self._metrics.fileno())
+
     def close(self) -> None:
         """Close both files."""
         self._events.close()
@@ -54,6 +69,11 @@ def clock(timings: dict[str, float], key: str) -> Iterator[None]:
     yield
     name = f"{key}/seconds"
     timings[name] = timings.get(name, 0.0) + time.perf_counter() - start
+
+
+def _whole_lines(path: Path) -> list[str]:
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [line for line in lines if line.endswith("\n")]
 
 
 def _append(file: Any, row: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from vimectl.errors import BadInput
 from vimectl.host import Host
+from vimectl.recipe import resume as resuming
 from vimectl.recipe.environment import ROLES, Role, Setting, environment
 from vimectl.recipe.resolve import Resolved
 
@@ -30,6 +31,7 @@ class Plan:
     run_dir: Path
     scratch_dir: Path
     settings: dict[Role, dict[str, Setting]]
+    resume: bool = False
 
     @property
     def command(self) -> list[str]:
@@ -52,6 +54,7 @@ class Plan:
             "overrides": list(self.resolved.assignments),
             "mode": self.resolved.mode,
             "steps": self.resolved.steps,
+            "settings_sha256": resuming.fingerprint(self.resolved.recipe),
             "run_dir": str(self.run_dir),
             "scratch_dir": str(self.scratch_dir),
             "launcher_pid": os.getpid(),
@@ -78,31 +81,42 @@ class Plan:
         ]
 
 
-def make(resolved: Resolved, host: Host, run_dir: Path | None = None) -> Plan:
+def make(resolved: Resolved, host: Host, run_dir: Path | None = None, resume: bool = False) -> Plan:
     """Decide folders and environments of a run.
 
     Raises:
-        BadInput: the run directory holds something already.
+        BadInput: the run directory holds something already, or, to ``resume``, does not hold a run that can
+            be gone on with.
     """
+    if resume:
+        resuming.check(run_dir, resolved.recipe, resolved.steps)
     name = f"{resolved.recipe.recipe.name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     run_dir = (run_dir or Path("runs") / name).absolute()
-    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+    if not resume and run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise BadInput(f"the run directory {run_dir} is not empty", "name another with --run-dir")
     scratch_dir = _scratch_dir()
     settings = {role: environment(resolved.recipe, role, host, scratch_dir) for role in ROLES}
-    return Plan(resolved, run_dir, scratch_dir, settings)
+    return Plan(resolved, run_dir, scratch_dir, settings, resume)
 
 
 def write(plan: Plan, doctor: dict[str, Any]) -> None:
-    """Create the run directory with the files that say what was asked for and on what."""
+    """Create the run directory with the files that say what was asked for and on what.
+
+    Raises:
+        BadInput: to resume, when the inputs are not those that the run began with.
+    """
+    if plan.resume:
+        resuming.check_inputs(plan.run_dir, plan.resolved.recipe)
+        (plan.run_dir / "summary.json").unlink(missing_ok=True)  # it is of the end that was not one
     for folder in (plan.run_dir / "logs", plan.run_dir / "checkpoints"):
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=plan.resume)
     (plan.run_dir / "recipe.toml").write_bytes(plan.resolved.source.read_bytes())
     reasons = {role: {n: asdict(s) for n, s in settings.items()} for role, settings in plan.settings.items()}
     for name, document in (
         ("resolved.json", plan.document()),
         ("environment.json", reasons),
         ("doctor.json", doctor),
+        (resuming.INPUTS_FILE, resuming.inputs(plan.resolved.recipe)),
     ):
         text = json.dumps(document, indent=2, default=str) + "\n"
         (plan.run_dir / name).write_text(text, encoding="utf-8")

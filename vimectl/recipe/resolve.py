@@ -105,8 +105,10 @@ def _with_real_paths(recipe: Recipe) -> Recipe:
             text = text.replace("{prepared}", str(prepared.folder(recipe.prepare)))
         return str(Path(text).expanduser().absolute())
 
+    own = recipe.evaluation.path
     return recipe.model_copy(
         update={
+            "evaluation": recipe.evaluation.model_copy(update={"path": own and real(own)}),
             "model": recipe.model.model_copy(update={"path": real(recipe.model.path)}),
             "data": recipe.data.model_copy(update={"path": real(recipe.data.path)}),
         }

@@ -7,6 +7,7 @@ process must be in place before torch, vLLM or Megatron read it.
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vime_runtime.config import from_dict
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from vime_runtime.batch import RolloutBatch
     from vime_runtime.memory.region import Residency
     from vime_runtime.rollout.response import Response
+    from vime_runtime.states import StatePart
     from vime_runtime.sync.message import BucketMessage
 
 
@@ -59,6 +61,18 @@ class TrainActor:
         """The next bucket of the export, or None at its end. A collective over the ranks."""
         return self._exporter.next()
 
+    def write_state(self, folder: str) -> StatePart | OSError:
+        """Write this rank's part of the training state; an error of the disk is returned, so that the
+        others are waited for and nobody writes any more when it is raised."""
+        try:
+            return self._trainer.write_state(Path(folder))
+        except OSError as e:
+            return e
+
+    def read_state(self, folder: str, step: int, random: list[dict[str, Any]]) -> None:
+        """Go back to the end of ``step``; ``random`` is in order of the ranks."""
+        self._trainer.read_state(Path(folder), step, random[self._rank])
+
     def save_pretrained(self, directory: str) -> None:
         """Write the weights as a Hugging Face directory. A collective over the ranks."""
         self._trainer.save_pretrained(directory)
@@ -74,15 +88,19 @@ class RolloutActor:
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = from_dict(config)
 
-    def start(self) -> None:
-        """Build the engine; returns when it can generate."""
+    def start(self) -> list[int]:
+        """Build the engine; returns when it can generate, with the ids of its processes."""
+        from vime_runtime.memory.process_tree import own_pids
         from vime_runtime.rollout.engine import Engine
 
         self._engine = Engine(self._config)
+        return own_pids()
 
-    def generate(self, prompts: list[list[int]], samples: int, seed: int) -> list[list[Response]]:
-        """Sample responses to every prompt."""
-        return self._engine.generate(prompts, samples=samples, seed=seed)
+    def generate(
+        self, prompts: list[list[int]], samples: int, seed: int, greedy: bool = False
+    ) -> list[list[Response]]:
+        """Sample responses to every prompt, or take the likeliest."""
+        return self._engine.generate(prompts, samples=samples, seed=seed, greedy=greedy)
 
     def sleep(self) -> None:
         """Give back the memory of weights and KV cache."""

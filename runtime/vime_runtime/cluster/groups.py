@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import psutil
 import ray
 from ray.actor import ActorHandle
+from ray.exceptions import RayTaskError
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -13,8 +15,10 @@ from vime_runtime.batch import RolloutBatch
 from vime_runtime.cluster.actors import RolloutActor, TrainActor
 from vime_runtime.cluster.ray_cluster import DEVICE
 from vime_runtime.config import Config, to_dict
+from vime_runtime.memory.process_tree import end
 from vime_runtime.memory.region import Residency
 from vime_runtime.rollout.response import Response
+from vime_runtime.states import StatePart
 from vime_runtime.sync.message import BucketMessage
 
 # Trainer and engine share a device: each claims half of it in Ray's books.
@@ -22,6 +26,9 @@ SHARE = 0.5
 
 # Steps count seeds up one by one: engines must not meet a seed that another one has in a later step.
 SEED_STRIDE = 1_000_003
+
+# Workers notice that their engine is gone and end by themselves; after this they are killed.
+KILL_SECONDS = 1.0
 
 
 class TrainGroup:
@@ -33,6 +40,7 @@ class TrainGroup:
             _actor(TrainActor, config, "train", placement, bundle=rank, args=(rank, world_size))
             for rank in range(world_size)
         ]
+        self.paused = False
 
     def start(self) -> None:
         """Build the trainer on every rank."""
@@ -42,10 +50,12 @@ class TrainGroup:
     def resume(self) -> None:
         """Bring model and optimizer back to their addresses."""
         self._all("resume")
+        self.paused = False
 
     def pause(self) -> None:
         """Give the memory of model and optimizer back."""
         self._all("pause")
+        self.paused = True
 
     def step(self, batch: RolloutBatch) -> dict[str, float]:
         """One optimizer step; the metrics are already reduced over the ranks."""
@@ -56,9 +66,26 @@ class TrainGroup:
         first, *others = self._all("next_bucket")
         return first and first.joined(others)
 
+    def write_state(self, folder: str) -> list[StatePart]:
+        """Write the training state; returns what every rank wrote. Raises OSError, all ranks being done."""
+        parts = self._all("write_state", folder)
+        for part in parts:
+            if isinstance(part, OSError):
+                raise part
+        return parts
+
+    def read_state(self, folder: str, step: int, random: list[dict[str, Any]]) -> None:
+        """Go back to the end of ``step``; ``random`` is in order of the ranks."""
+        self._all("read_state", folder, step, random)
+
     def save_pretrained(self, directory: str) -> None:
-        """Write the trained weights as a Hugging Face directory."""
-        self._all("save_pretrained", directory)
+        """Write the trained weights as a Hugging Face directory. Raises OSError."""
+        try:
+            self._all("save_pretrained", directory)
+        except RayTaskError as e:
+            if isinstance(e.cause, OSError):
+                raise e.cause from e
+            raise
 
     def residency(self) -> Residency:
         """The training regions of all ranks together."""
@@ -80,17 +107,21 @@ class RolloutGroup:
             _actor(RolloutActor, config, "rollout", placement, bundle=first, args=())
             for first in range(0, placement.bundle_count, size)
         ]
+        self._processes: list[psutil.Process] = []
 
     def start(self) -> None:
         """Build every engine."""
-        self._all("start")
+        for pids in self._all("start"):
+            self._processes += map(psutil.Process, pids)
 
-    def generate(self, prompts: list[list[int]], samples: int, seed: int) -> list[list[Response]]:
+    def generate(
+        self, prompts: list[list[int]], samples: int, seed: int, greedy: bool = False
+    ) -> list[list[Response]]:
         """Sample ``samples`` responses to each prompt; the prompts are dealt to the engines in turn."""
         count = len(self._engines)
         shares = ray.get(
             [
-                engine.generate.remote(prompts[i::count], samples, seed + i * SEED_STRIDE)
+                engine.generate.remote(prompts[i::count], samples, seed + i * SEED_STRIDE, greedy)
                 for i, engine in enumerate(self._engines)
             ]
         )
@@ -126,6 +157,12 @@ class RolloutGroup:
     def close(self) -> None:
         """Stop the engines and their workers."""
         self._all("close")
+
+    def kill(self) -> None:
+        """End the engines whatever they are doing; their memory is free when this returns."""
+        for engine in self._engines:
+            ray.kill(engine)
+        end(self._processes, KILL_SECONDS)
 
     def _all(self, method: str, *args: Any) -> list[Any]:
         return ray.get([getattr(engine, method).remote(*args) for engine in self._engines])
