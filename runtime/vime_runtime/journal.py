@@ -46,9 +46,9 @@ class Journal:
         _append(self._metrics, row)
 
     def rewind(self, step: int) -> None:
-        """Drop the metrics after ``step``, and half a line of a killed run; in one go or not at all."""
+        """Drop the metrics after ``step``, and what a killed run tore; in one go or not at all."""
         self._metrics.close()
-        kept = [line for line in _whole_lines(self._metrics_file) if json.loads(line)["step"] <= step]
+        kept = [line for line in _lines(self._metrics_file) if 0 < _step_of(line) <= step]
         durable.replace_text(self._metrics_file, "".join(kept))
         self._metrics = self._metrics_file.open("a", encoding="utf-8")
 
@@ -71,9 +71,16 @@ def clock(timings: dict[str, float], key: str) -> Iterator[None]:
     timings[name] = timings.get(name, 0.0) + time.perf_counter() - start
 
 
-def _whole_lines(path: Path) -> list[str]:
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [line for line in lines if line.endswith("\n")]
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+
+
+def _step_of(line: str) -> int:
+    """The step of a row; 0 when it is not whole."""
+    try:
+        return json.loads(line)["step"] if line.endswith("\n") else 0
+    except (ValueError, KeyError, TypeError):
+        return 0
 
 
 def _append(file: Any, row: dict[str, Any]) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from vime_runtime.journal import Journal
 
 
-def test_rewinding_drops_later_steps_and_half_a_line(tmp_path: Path) -> None:
+def test_rewinding_drops_later_steps_and_what_was_torn(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.jsonl"
-    metrics.write_text("".join(f'{{"step": {step}}}\n' for step in (1, 2, 3)) + '{"step": 4')
+    metrics.write_text("".join(f'{{"step": {step}}}\n' for step in (1, 2, 3)) + "\0\0\n[]\n" + '{"step": 2')
     journal = Journal(tmp_path, 9)
     journal.rewind(2)
     journal.metrics({"step": 3, "again": 1})
