@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from vime_runtime import config as config_file
 from vime_runtime.config import Config
-from vime_runtime.errors import InputError, RunFailed
+from vime_runtime.errors import RunError
 from vime_runtime.journal import Journal
 from vime_runtime.stopping import StopRequest
 
@@ -38,11 +38,9 @@ def main(argv: list[str]) -> int:
         run(config, run_dir, journal, stop)
     except KeyboardInterrupt:
         return 128 + signal.SIGTERM
-    except (InputError, RunFailed) as e:
-        bad_input = isinstance(e, InputError)
-        kind = "bad-input" if bad_input else "run-failed"
-        journal.event("error", error={"kind": kind, "message": e.message, "hint": e.hint})
-        return 2 if bad_input else 1
+    except RunError as e:
+        journal.event("error", error={"kind": e.kind, "message": e.message, "hint": e.hint})
+        return e.exit_code
     except Exception as e:
         traceback.print_exc()
         journal.event("error", error={"kind": type(e).__name__, "message": _last_line(e), "hint": ""})

@@ -1,10 +1,13 @@
-"""The errors that say what to do about them: of the input, and of the run."""
+"""The errors that have a message for the user, as opposed to a failure of the run."""
 
 from __future__ import annotations
 
 
-class InputError(Exception):
-    """Something the user gave is unknown or malformed: what was found, and what to do about it."""
+class RunError(Exception):
+    """Base of all: what was found, what to do about it, and the runtime's exit code. Never raised itself."""
+
+    kind = "error"
+    exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -12,10 +15,15 @@ class InputError(Exception):
         self.hint = hint
 
 
-class RunFailed(Exception):
-    """The run cannot go on, for a reason that people can do something about: what happened, and the mend."""
+class InputError(RunError):
+    """Something the user gave is unknown or malformed."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+    kind = "bad-input"
+    exit_code = 2
+
+
+class CheckpointFailed(RunError):
+    """The training state cannot be kept, and a run that cannot be gone on with does not go on."""
+
+    kind = "checkpoint-failed"
+    exit_code = 1

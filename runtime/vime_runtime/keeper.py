@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from vime_runtime import durable, random_state
 from vime_runtime.config import Config
-from vime_runtime.errors import RunFailed
+from vime_runtime.errors import CheckpointFailed
 from vime_runtime.evaluation import SCORE
 from vime_runtime.journal import Journal
 from vime_runtime.states import StatePart, States
@@ -65,7 +65,7 @@ class Keeper:
         """Write the state if it is due or may turn out the best. Trainer awake, engine asleep.
 
         Raises:
-            RunFailed: it could not be written; the states before it are untouched.
+            CheckpointFailed: it could not be written; the states before it are untouched.
         """
         if not (self._due(step) or self._examined(step) or self._stop.requested):
             return
@@ -78,7 +78,7 @@ class Keeper:
         """Say that a step is finished, its metrics journaled, and publish its state if it is wanted.
 
         Raises:
-            RunFailed: the disk refused; the states before it are untouched.
+            CheckpointFailed: the disk refused; the states before it are untouched.
         """
         self._finished = step
         with self._failing(step):
@@ -96,7 +96,7 @@ class Keeper:
             wake_trainer: called when the trainer is needed.
 
         Raises:
-            RunFailed: it could not be written.
+            CheckpointFailed: it could not be written.
         """
         if self._finished == self._published:
             return
@@ -125,7 +125,7 @@ class Keeper:
             self._states.drop(step)
             shutil.rmtree(self._candidate, ignore_errors=True)
             last = self._name(self._published) if self._published else "none"
-            raise RunFailed(
+            raise CheckpointFailed(
                 f"the training state of step {step} could not be written: {e.strerror}: {e.filename}; "
                 f"last good checkpoint: {last}",
                 "make room (while a state is written the disk holds one more than checkpoint.keep), "

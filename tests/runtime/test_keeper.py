@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from vime_runtime import durable
 from vime_runtime.config import from_dict
-from vime_runtime.errors import RunFailed
+from vime_runtime.errors import CheckpointFailed
 from vime_runtime.evaluation import SCORE
 from vime_runtime.journal import Journal
 from vime_runtime.keeper import Keeper
@@ -152,7 +152,7 @@ def test_a_full_disk_ends_the_run_and_the_state_before_stays(
     run = Run(small_disk, every=1, scores=scores)
     run.step(1)
     run.trainer.size = 5_000_000
-    with pytest.raises(RunFailed, match="No space left on device") as caught:
+    with pytest.raises(CheckpointFailed, match="No space left on device") as caught:
         run.step(2)
     assert caught.value.message.startswith("the training state of step 2 could not be written")
     assert caught.value.message.endswith("last good checkpoint: checkpoints/step-000001")

@@ -88,13 +88,13 @@ class RolloutActor:
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = from_dict(config)
 
-    def start(self) -> list[int]:
-        """Build the engine; returns when it can generate, with the ids of its processes."""
-        from vime_runtime.memory.process_tree import own_pids
+    def start(self) -> tuple[str, list[int]]:
+        """Build the engine; returns when it can generate, with where its processes are, and their ids."""
+        from vime_runtime.memory.process_tree import own_pids, pid_space
         from vime_runtime.rollout.engine import Engine
 
         self._engine = Engine(self._config)
-        return own_pids()
+        return pid_space(), own_pids()
 
     def generate(
         self, prompts: list[list[int]], samples: int, seed: int, greedy: bool = False

@@ -15,7 +15,7 @@ from vime_runtime.batch import RolloutBatch
 from vime_runtime.cluster.actors import RolloutActor, TrainActor
 from vime_runtime.cluster.ray_cluster import DEVICE
 from vime_runtime.config import Config, to_dict
-from vime_runtime.memory.process_tree import end
+from vime_runtime.memory.process_tree import end, pid_space
 from vime_runtime.memory.region import Residency
 from vime_runtime.rollout.response import Response
 from vime_runtime.states import StatePart
@@ -111,8 +111,9 @@ class RolloutGroup:
 
     def start(self) -> None:
         """Build every engine."""
-        for pids in self._all("start"):
-            self._processes += map(psutil.Process, pids)
+        for space, pids in self._all("start"):
+            if space == pid_space():
+                self._processes += map(psutil.Process, pids)
 
     def generate(
         self, prompts: list[list[int]], samples: int, seed: int, greedy: bool = False
@@ -159,7 +160,10 @@ class RolloutGroup:
         self._all("close")
 
     def kill(self) -> None:
-        """End the engines whatever they are doing; their memory is free when this returns."""
+        """End the engines whatever they are doing.
+
+        The memory of those on this machine is free when this returns; on another one Ray ends them.
+        """
         for engine in self._engines:
             ray.kill(engine)
         end(self._processes, KILL_SECONDS)

@@ -28,6 +28,12 @@ def own_pids() -> list[int]:
     return [os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))]
 
 
+def pid_space() -> str:
+    """Where process ids of this process are those of the same processes: boot of the machine, namespace."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+
+
 def end(processes: Iterable[psutil.Process], seconds: float, patience: float = 5.0) -> None:
     """Return when the processes are gone; after ``seconds`` they are killed.
 
