@@ -31,7 +31,7 @@ def test_a_run_gets_its_file_and_leaves_its_directory_alone(launch: Callable[...
     code, _, err = run.wait()
     assert code == 0, err
     assert {path.name for path in run.run_dir.iterdir()} == {
-        "recipe.toml", "resolved.json", "environment.json", "doctor.json", "launcher.json",
+        "recipe.toml", "resolved.json", "environment.json", "doctor.json", "inputs.json", "launcher.json",
         "events.jsonl", "metrics.jsonl", "summary.json", "logs", "checkpoints",
     }  # fmt: skip
     summary = run.summary
