@@ -75,7 +75,7 @@ def run(config: Config, run_dir: Path, journal: Journal, stop: StopRequest, sync
 
     journal.enter("start-up", detail="looking for a training state")
     states = States(run_dir / "checkpoints", config.settings_sha256)
-    state = states.newest(passed_over=lambda message: journal.event("warning", message=message))
+    state = states.newest(passed_over=journal.warn)
     done = state.step if state else 0
     journal.rewind(done)
 

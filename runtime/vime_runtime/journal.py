@@ -30,6 +30,11 @@ class Journal:
         """Append one event, stamped with the time in seconds since the epoch."""
         _append(self._events, {"time": time.time(), "kind": kind, **fields})
 
+    def warn(self, message: str) -> None:
+        """Say during start-up what people should know, where they see it: as an event and as the detail."""
+        self.event("warning", message=message)
+        self.enter("start-up", detail=message)
+
     def enter(self, phase: str, step: int = 0, detail: str = "") -> None:
         """Say which phase the run is in from now on."""
         self.event("phase", phase=phase, step=step, steps=self._steps, detail=detail)
