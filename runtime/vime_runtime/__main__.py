@@ -1,6 +1,7 @@
 """``python -m vime_runtime FILE``: run what the file says, in its run directory, and report there.
 
-Exit codes: 0 the run finished; 1 it failed; 2 its input is bad; 143 it was told to stop.
+Exit codes: 0 the run finished; 1 it failed; 2 its input is bad; 3 the machine or cluster lacks something;
+143 it was told to stop.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vime_runtime import config as config_file
+from vime_runtime import watch
+from vime_runtime.cluster import existing
 from vime_runtime.config import Config
 from vime_runtime.errors import RunError
 from vime_runtime.journal import Journal
@@ -59,6 +62,10 @@ def run(config: Config, run_dir: Path, journal: Journal, stop: StopRequest, sync
     Raises:
         KeyboardInterrupt: it was asked to stop; the last finished step is kept.
     """
+    journal.watchers += watch.asked_for(config, run_dir)
+    if config.address is not None:
+        journal.enter("start-up", detail=f"looking for the Ray cluster at {config.address}")
+        existing.require_answer(config.address)
     journal.enter("start-up", detail="reading the data")
     from vime_runtime import data, random_state, rewards
     from vime_runtime.evaluation import SCORE, Evaluation
@@ -81,16 +88,17 @@ def run(config: Config, run_dir: Path, journal: Journal, stop: StopRequest, sync
 
     journal.enter("start-up", detail="starting Ray")
     from vime_runtime.cluster.groups import RolloutGroup, TrainGroup
-    from vime_runtime.cluster.ray_cluster import private_cluster
-    from vime_runtime.memory.process_tree import resident_bytes
+    from vime_runtime.cluster.marks import PhaseMarks
+    from vime_runtime.cluster.ray_cluster import cluster
     from vime_runtime.train_loop import hand_over, sync_weights, train_loop
 
-    with private_cluster(config) as placement:
+    with cluster(config, tell=partial(journal.enter, "start-up", 0)) as placement:
         # Ray replaced the handler; what it started is taken down by the context manager.
         stop.listen()
         trainer = TrainGroup(config, placement)
         engine = RolloutGroup(config, placement)
         keeper = Keeper(config, states, done, trainer, evaluation.due, journal, stop)
+        journal.watchers.append(PhaseMarks(trainer, engine))
         journal.enter("start-up", detail="building the trainer")
         trainer.start()
         if state:
@@ -121,7 +129,7 @@ def run(config: Config, run_dir: Path, journal: Journal, stop: StopRequest, sync
                 keeper,
                 journal,
                 stop,
-                resident_bytes,
+                placement.resident_bytes,
                 sync or sync_weights,
                 first=done + 1,
             )

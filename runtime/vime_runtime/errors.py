@@ -22,6 +22,13 @@ class InputError(RunError):
     exit_code = 2
 
 
+class MachineLacks(RunError):
+    """The machine, or the cluster, does not have what the run needs."""
+
+    kind = "machine-lacks"
+    exit_code = 3
+
+
 class CheckpointFailed(RunError):
     """The training state cannot be kept, and a run that cannot be gone on with does not go on."""
 

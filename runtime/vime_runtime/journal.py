@@ -15,6 +15,25 @@ from pathlib import Path
 from typing import Any
 
 from vime_runtime import durable
+from vime_runtime.rollout.response import Response
+
+
+class Watcher:
+    """Hears of everything the journal hears of. By itself it does nothing."""
+
+    def enter(self, phase: str, step: int, detail: str) -> None:
+        """The run is in this phase from now on."""
+
+    def rollout(
+        self, step: int, group: int, prompt: str, label: str, response: Response, text: str, reward: float
+    ) -> None:
+        """A response was scored; ``text`` is what its tokens say."""
+
+    def metrics(self, row: dict[str, float]) -> None:
+        """A step is done."""
+
+    def close(self) -> None:
+        """The run ends."""
 
 
 class Journal:
@@ -25,6 +44,7 @@ class Journal:
         self._metrics_file = run_dir / "metrics.jsonl"
         self._metrics = self._metrics_file.open("a", encoding="utf-8")
         self._steps = steps
+        self.watchers: list[Watcher] = []
 
     def event(self, kind: str, **fields: Any) -> None:
         """Append one event, stamped with the time in seconds since the epoch."""
@@ -38,6 +58,8 @@ class Journal:
     def enter(self, phase: str, step: int = 0, detail: str = "") -> None:
         """Say which phase the run is in from now on."""
         self.event("phase", phase=phase, step=step, steps=self._steps, detail=detail)
+        for watcher in self.watchers:
+            watcher.enter(phase, step, detail)
 
     @contextmanager
     def phase(self, name: str, step: int, timings: dict[str, float]) -> Iterator[None]:
@@ -49,6 +71,15 @@ class Journal:
     def metrics(self, row: dict[str, float]) -> None:
         """Append the metrics of one step."""
         _append(self._metrics, row)
+        for watcher in self.watchers:
+            watcher.metrics(row)
+
+    def rollout(
+        self, step: int, group: int, prompt: str, label: str, response: Response, text: str, reward: float
+    ) -> None:
+        """Tell the watchers of one scored response; the journal itself keeps a sample of each group."""
+        for watcher in self.watchers:
+            watcher.rollout(step, group, prompt, label, response, text, reward)
 
     def rewind(self, step: int) -> None:
         """Drop the metrics after ``step``, and what a killed run tore; in one go or not at all."""
@@ -62,7 +93,9 @@ class Journal:
         os.fsync(self._metrics.fileno())
 
     def close(self) -> None:
-        """Close both files."""
+        """Close both files, and what the watchers keep."""
+        for watcher in self.watchers:
+            watcher.close()
         self._events.close()
         self._metrics.close()
 

@@ -169,11 +169,13 @@ def score(
     for group, (problem, responses) in enumerate(zip(asked, answers, strict=True)):
         texts = [decode(response.token_ids) for response in responses]
         for response, text in zip(responses, texts, strict=True):
+            points = reward(text, problem.label)
+            journal.rollout(step, group, problem.prompt, problem.label, response, text, points)
             batch.append(
                 prompt=problem.prompt_ids,
                 response=response.token_ids,
                 logprobs=response.logprobs,
-                reward=reward(text, problem.label),
+                reward=points,
                 group=group,
             )
         journal.event(

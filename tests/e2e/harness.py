@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,17 @@ class Run:
         return json.loads((self.directory / "summary.json").read_text())
 
 
-def run_recipe(directory: Path, *arguments: str, recipe: str = "qwen3-tiny-tp2") -> Run:
+def run_recipe(
+    directory: Path,
+    *arguments: str,
+    recipe: str = "qwen3-tiny-tp2",
+    environment: Mapping[str, str] | None = None,
+) -> Run:
     """Run a recipe to its end; the output goes into the assertion message of a test that fails."""
     before = shared_memory_files()
     done = subprocess.run(
         [*VIMECTL, "run", "recipe", recipe, "--run-dir", str(directory), "--yes", *arguments],
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

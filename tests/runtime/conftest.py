@@ -63,38 +63,6 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
     workers.close()
 
 
-@pytest.fixture(scope="session")
-def make_qwen3(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Write a random Qwen3 checkpoint with transformers; keyword arguments change its configuration."""
-    import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    def make(dtype: torch.dtype = torch.float32, shard: str = "1GB", **changes: Any) -> Path:
-        shape = {
-            "vocab_size": 64,
-            "hidden_size": 64,
-            "intermediate_size": 96,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 32,  # unlike hidden_size / heads
-            "max_position_embeddings": 256,
-            "tie_word_embeddings": True,
-            "initializer_range": 0.1,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
-        }
-        torch.manual_seed(0)
-        model = Qwen3ForCausalLM(Qwen3Config(**shape | changes))
-        for name, parameter in model.named_parameters():
-            if "norm" in name:  # all ones would hide a norm in the wrong place
-                parameter.data.uniform_(0.5, 1.5)
-        directory = tmp_path_factory.mktemp("qwen3")
-        model.to(dtype).save_pretrained(directory, max_shard_size=shard)
-        return directory
-
-    return make
-
-
 @pytest.fixture
 def run_file(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """A run file that trains the given model; keyword arguments ``table__key`` change the recipe."""

@@ -51,6 +51,9 @@ def test_both_packages_and_the_data_folders_are_in_it(wheel: Path) -> None:
         "vimectl/_data/patches/vllm/0.32.0/series.toml",
         "vimectl/_data/docker/README.md",
         "vimectl/stack/locks/cpu-0.32.txt",
+        "vimectl/recipe/report/page.html.j2",
+        "vimectl/recipe/report/page.css",
+        "vimectl/recipe/report/page.js",
     ):
         assert expected in names
 

@@ -44,7 +44,7 @@ def _root(
 
 
 def _register() -> None:
-    from vimectl.cli import doctor, env, patch, recipe, run, stack, tms
+    from vimectl.cli import doctor, env, patch, recipe, run, runs, stack, tms
 
     app.command("doctor")(doctor.doctor)
     app.add_typer(stack.app, name="stack")
@@ -53,6 +53,7 @@ def _register() -> None:
     app.add_typer(tms.app, name="tms")
     app.add_typer(recipe.app, name="recipe")
     app.add_typer(run.app, name="run")
+    app.add_typer(runs.app, name="runs")
 
 
 def main() -> None:

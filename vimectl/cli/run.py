@@ -41,6 +41,13 @@ def recipe(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --run-dir, with the same settings.")
     ] = False,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT|auto",
+            help="An existing Ray cluster to run in; a private one, ended with the run, when not given.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run; start nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Apply missing patches without asking.")] = False,
     as_json: JsonOption = False,
@@ -56,7 +63,7 @@ def recipe(
 
     host = Host()
     resolved = resolve(name, mode, assignments)
-    plan = planning.make(resolved, host, run_dir, resume)
+    plan = planning.make(resolved, host, run_dir, address, resume)
     if resume and (steps := resuming.finished_steps(plan.run_dir)) >= resolved.steps:
         _show_nothing_left(plan, steps, as_json)
         return
@@ -95,12 +102,16 @@ def _show_nothing_left(plan: Plan, steps: int, as_json: bool) -> None:
 
 
 def _show_end(ended: Ended, run_dir: Path, as_json: bool) -> None:
+    from vimectl.recipe import report
     from vimectl.recipe.summary import table_rows
 
     if as_json:
         emit_json("run.recipe", ended.exit_code == 0, run_dir=run_dir, summary=ended.summary)
         return
-    table("", ["run", ended.summary["recipe"]], table_rows(ended.summary, run_dir, ended.last))
+    rows = table_rows(ended.summary, run_dir, ended.last)
+    if (page := run_dir / report.NAME).exists():
+        rows.append(["report", str(page)])
+    table("", ["run", ended.summary["recipe"]], rows)
     if ended.hint:
         err.print(ended.hint, markup=False)
 
@@ -114,7 +125,7 @@ def _show_plan(plan: Plan, found: Preflight, as_json: bool) -> None:
             True,
             **{
                 key: document[key]
-                for key in ("recipe", "overrides", "mode", "steps", "run_dir", "environment")
+                for key in ("recipe", "overrides", "mode", "steps", "run_dir", "address", "environment")
             },
             command=plan.command,
             preflight=found.as_json(),
@@ -126,7 +137,8 @@ def _show_plan(plan: Plan, found: Preflight, as_json: bool) -> None:
     out.print(f"{resolved.recipe.recipe.name}, {resolved.mode}: {resolved.steps} steps in {plan.run_dir}")
     out.print(shlex.join(plan.command), markup=False)
     _show_environment(plan)
-    out.print("\n[bold]placement[/]")
+    where = f"the Ray cluster at {plan.address}" if plan.address else "a Ray cluster of the run's own"
+    out.print(f"\n[bold]placement[/] in {where}")
     table("", ["device", "trainer", "engine"], _placement_rows(plan))
     failures = [(f.id, f"{f.found}; needed: {f.expected}", f.fix) for f in found.doctor.failures]
     if wrong:

@@ -108,12 +108,25 @@ def _is_live(process: Process, host: Host) -> bool:
         status = host.read(f"/proc/{process.pid}/status") or ""
         return re.search(r"^PPid:\s+1$", status, re.MULTILINE) is None
     if "vime_runtime" not in process.argv:
-        return False
+        return _is_guest(process, host)
     try:
         launcher = json.loads(host.read(process.argv[-1]) or "")["launcher_pid"]
     except (ValueError, KeyError):
         return False
     return host.path(f"/proc/{launcher}").is_dir()
+
+
+def _is_guest(process: Process, host: Host) -> bool:
+    """Whether a Ray cluster that is not the run's own started it: that ends it when its driver is gone.
+
+    The driver, and the launcher, may be on another node.
+    """
+    parent = re.search(r"^PPid:\s+(\d+)$", host.read(f"/proc/{process.pid}/status") or "", re.MULTILINE)
+    if parent is None:
+        return False
+    argv = host.read(f"/proc/{parent[1]}/cmdline") or ""
+    environ = host.read(f"/proc/{parent[1]}/environ") or ""
+    return Path(argv.split("\0")[0]).name == "raylet" and not _SCRATCH.search(f"{argv}\0{environ}")
 
 
 def _used_inodes(host: Host) -> set[int]:

@@ -34,16 +34,18 @@ class Variable(Strict):
     device: list[Literal["cpu", "npu", "cuda"]] | None = None
     colocate: bool | None = None
     one_node: bool | None = None
+    private_cluster: bool | None = None
     roles: list[Role] = Field(default_factory=lambda: list(ROLES))
 
-    def holds(self, recipe: Recipe, role: Role) -> bool:
-        """Whether a process of this role gets the variable in this recipe."""
+    def holds(self, recipe: Recipe, role: Role, private_cluster: bool) -> bool:
+        """Whether a process of this role gets the variable in this recipe and kind of cluster."""
         cluster = recipe.cluster
         return (
             role in self.roles
             and (self.device is None or cluster.device in self.device)
             and (self.colocate is None or cluster.colocate == self.colocate)
             and (self.one_node is None or (cluster.nodes == 1) == self.one_node)
+            and (self.private_cluster is None or private_cluster == self.private_cluster)
         )
 
 
@@ -61,17 +63,20 @@ class Setting:
     reason: str
 
 
-def environment(recipe: Recipe, role: Role, host: Host, scratch_dir: Path) -> dict[str, Setting]:
+def environment(
+    recipe: Recipe, role: Role, host: Host, scratch_dir: Path, private_cluster: bool = True
+) -> dict[str, Setting]:
     """Decide the variables of one process; all others it inherits. ``[env]`` of the recipe wins.
 
     Args:
         scratch_dir: the run's private temporary folder.
+        private_cluster: whether the run starts a Ray cluster of its own, on this machine.
     """
     computed = _computed(recipe, host, scratch_dir)
     settings = {
         variable.name: Setting(variable.value.format_map(computed), variable.reason)
         for variable in _variables()
-        if variable.holds(recipe, role)
+        if variable.holds(recipe, role, private_cluster)
     }
     return settings | {name: Setting(value, "[env] of the recipe") for name, value in recipe.env.items()}
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from math import prod
 from pathlib import Path
 from typing import Any
+
+from pydantic import Field
 
 from vimectl.errors import BadInput, unknown
 from vimectl.toml import Strict, load
@@ -14,25 +15,43 @@ Shape = tuple[int, ...]
 
 
 class Family(Strict):
-    """One entry of ``families.toml``; dimensions are products of keys, say ``"heads * head_dim"``."""
+    """A table of ``families.toml``; a dimension is a formula over keys, say ``"heads * head_dim"``."""
 
-    model_type: str
-    supports: dict[str, str | bool | int]
-    tensors: dict[str, list[str]]
-    untied: dict[str, list[str]]
+    needs: list[str] = Field(default_factory=list)
+    supports: dict[str, str | bool | int] = Field(default_factory=dict)
+    defaults: dict[str, str] = Field(default_factory=dict)
+    tensors: dict[str, list[str]] = Field(default_factory=dict)
+    untied: dict[str, list[str]] = Field(default_factory=dict)
 
-    def expected(self, config: dict[str, Any], where: str) -> dict[str, Shape]:
-        """Name and shape of every tensor of the model that ``config`` describes.
+    def added_to(self, base: Family) -> Family:
+        """What ``base`` has and what this one has."""
+        return Family(
+            needs=base.needs + self.needs,
+            supports=base.supports | self.supports,
+            defaults=base.defaults | self.defaults,
+            tensors=base.tensors | self.tensors,
+            untied=base.untied | self.untied,
+        )
+
+    def completed(self, config: dict[str, Any], where: str) -> dict[str, Any]:
+        """``config`` with the numbers that it leaves to the family.
 
         Raises:
             BadInput: ``config`` lacks a number, or describes a variant that is not supported.
         """
         for key, value in self.supports.items():
             if config.get(key, value) != value:
-                raise BadInput(
-                    f"{where}: {key} is {config[key]!r}; supported is {value!r} only",
-                    "use a model without it",
-                )
+                raise _unsupported(where, key, config[key], [value])
+        _check_rope(config, where)
+        for key in self.needs:
+            if config.get(key) is None:
+                raise _no_number(where, key, None)
+        absent = [key for key in self.defaults if config.get(key) is None]
+        return config | {key: _size(self.defaults[key], config, where) for key in absent}
+
+    def expected(self, config: dict[str, Any], where: str) -> dict[str, Shape]:
+        """Name and shape of every tensor of the model that ``config`` describes. See ``completed``."""
+        config = self.completed(config, where)
         layers = _number(config, "num_hidden_layers", where)
         tensors = self.tensors if config.get("tie_word_embeddings") else self.tensors | self.untied
         return {
@@ -42,17 +61,30 @@ class Family(Strict):
         }
 
 
+class Rope(Strict):
+    """A kind of rotary embedding: the numbers that must be there, and those that must be these."""
+
+    needs: list[str] = Field(default_factory=list)
+    constants: dict[str, int] = Field(default_factory=dict)
+
+
 class FamilyFile(Strict):
     """The whole of ``families.toml``."""
 
-    family: list[Family]
+    decoder: Family
+    rope: dict[str, Rope]
+    family: dict[str, Family]
+
+
+@lru_cache(maxsize=1)
+def _file() -> FamilyFile:
+    return load(FamilyFile, Path(__file__).with_name("families.toml"))
 
 
 @lru_cache(maxsize=1)
 def known() -> dict[str, Family]:
     """The families by ``model_type``."""
-    file = load(FamilyFile, Path(__file__).with_name("families.toml"))
-    return {family.model_type: family for family in file.family}
+    return {model_type: family.added_to(_file().decoder) for model_type, family in _file().family.items()}
 
 
 def family_of(config: dict[str, Any], where: str) -> Family:
@@ -68,15 +100,51 @@ def family_of(config: dict[str, Any], where: str) -> Family:
     return known()[model_type]
 
 
-def _size(dimension: str, config: dict[str, Any], where: str) -> int:
-    return prod(_number(config, key.strip(), where) for key in dimension.split("*"))
+def _check_rope(config: dict[str, Any], where: str) -> None:
+    """The rotary embedding is of a known kind; before version 5, transformers called it ``rope_scaling``."""
+    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind not in _file().rope:
+        raise _unsupported(where, "rope_type", kind, list(_file().rope))
+    for key in _file().rope[kind].needs:
+        if not rope.get(key):
+            raise _no_number(where, f"{key} of the {kind} rope", rope.get(key))
+    for key, value in _file().rope[kind].constants.items():
+        if rope.get(key) != value:
+            raise _unsupported(where, f"{key} of the {kind} rope", rope.get(key), [value])
+
+
+def _unsupported(where: str, key: str, found: Any, supported: list[Any]) -> BadInput:
+    these = " and ".join(repr(value) for value in supported)
+    return BadInput(
+        f"{where}: {key} is {found!r}; supported {'are' if len(supported) > 1 else 'is'} {these} only",
+        "use a model without it",
+    )
+
+
+def _no_number(where: str, key: str, found: Any) -> BadInput:
+    return BadInput(
+        f"{where}: {key} should be a positive number, found {found!r}",
+        "save the model again with transformers, which writes every key",
+    )
+
+
+def _size(formula: str, config: dict[str, Any], where: str) -> int:
+    """The value of ``"a * b / c"``, from left to right; a division must come out even."""
+    first, *rest = formula.split()
+    size = _number(config, first, where)
+    for operator, key in zip(rest[::2], rest[1::2], strict=True):
+        number = _number(config, key, where)
+        if operator == "/" and size % number:
+            raise BadInput(
+                f"{where}: {formula} should be a whole number, found {size} / {number}", "correct config.json"
+            )
+        size = size // number if operator == "/" else size * number
+    return size
 
 
 def _number(config: dict[str, Any], key: str, where: str) -> int:
     value = config.get(key)
     if not isinstance(value, int) or value <= 0:
-        raise BadInput(
-            f"{where}: {key} should be a positive number, found {value!r}",
-            "save the model again with transformers, which writes every key",
-        )
+        raise _no_number(where, key, value)
     return value

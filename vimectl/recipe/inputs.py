@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,11 @@ def check(recipe: Recipe, besides: Path | None = None) -> None:
 
 
 def check_model(directory: Path) -> dict[str, Any]:
-    """Check that a directory is a whole model of a known family. Returns its ``config.json``."""
+    """Check that a directory is a whole model of a known family.
+
+    Returns:
+        Its ``config.json``, with the numbers that it leaves to the family.
+    """
     config_file = directory / "config.json"
     if not directory.is_dir():
         raise BadInput(f"no model directory at {directory}", "give an existing one: --set model.path=DIR")
@@ -60,7 +63,7 @@ def check_model(directory: Path) -> dict[str, Any]:
             "put the model's tokenizer files into the directory",
         )
     _check_tensors(directory, family.expected(config, str(config_file)))
-    return config
+    return family.completed(config, str(config_file))
 
 
 def _check_tensors(directory: Path, expected: dict[str, tuple[int, ...]]) -> None:
@@ -86,18 +89,14 @@ def _check_tensors(directory: Path, expected: dict[str, tuple[int, ...]]) -> Non
 
 def check_fit(recipe: Recipe, config: dict[str, Any]) -> None:
     """Check that the model can be split as the recipe asks and that its context is long enough."""
-    for key, what in (("num_attention_heads", "attention heads"), ("intermediate_size", "MLP columns")):
-        for side, size in _tensor_parallel(recipe):
-            if config[key] % size:
-                raise _undivided(side, size, config[key], what)
-    groups = config["num_key_value_heads"]
-    if groups % recipe.train.tensor_parallel:
-        raise _undivided("train", recipe.train.tensor_parallel, groups, "key/value heads")
-    # vLLM repeats key/value heads over ranks when there are fewer heads than ranks.
-    if groups % recipe.rollout.tensor_parallel and recipe.rollout.tensor_parallel % groups:
-        raise _undivided("rollout", recipe.rollout.tensor_parallel, groups, "key/value heads")
+    for side, size, repeats in (
+        ("train", recipe.train.tensor_parallel, False),
+        # vLLM repeats key/value heads over ranks when there are fewer heads than ranks.
+        ("rollout", recipe.rollout.tensor_parallel, True),
+    ):
+        _check_split(side, size, config, repeats)
     tokens = recipe.rollout.max_prompt_tokens + recipe.rollout.max_response_tokens
-    context = config.get("max_position_embeddings", tokens)
+    context = config["max_position_embeddings"]
     if tokens > context:
         raise BadInput(
             f"rollout.max_prompt_tokens + max_response_tokens is {tokens}; the model's context is {context}",
@@ -105,17 +104,25 @@ def check_fit(recipe: Recipe, config: dict[str, Any]) -> None:
         )
 
 
-def _tensor_parallel(recipe: Recipe) -> Iterator[tuple[str, int]]:
-    yield "train", recipe.train.tensor_parallel
-    yield "rollout", recipe.rollout.tensor_parallel
-
-
-def _undivided(side: str, size: int, count: int, what: str) -> BadInput:
-    fitting = [n for n in range(1, count + 1) if count % n == 0]
-    return BadInput(
-        f"{side}.tensor_parallel = {size} does not divide the model's {count} {what}",
-        f"--set {side}.tensor_parallel=N with N one of {', '.join(map(str, fitting))}",
+def _check_split(side: str, size: int, config: dict[str, Any], repeats: bool) -> None:
+    """Check that ``size`` ranks can share the model; the error names every size that would do."""
+    heads, groups, columns = (
+        config[key] for key in ("num_attention_heads", "num_key_value_heads", "intermediate_size")
     )
+
+    def misfit(size: int) -> str | None:
+        if heads % size:
+            return f"{heads} attention heads"
+        if groups % size and not (repeats and size % groups == 0):
+            return f"{groups} key/value heads"
+        return f"{columns} MLP columns" if columns % size else None
+
+    if (what := misfit(size)) is not None:
+        fitting = [str(n) for n in range(1, heads + 1) if misfit(n) is None]
+        raise BadInput(
+            f"{side}.tensor_parallel = {size} does not divide the model's {what}",
+            f"--set {side}.tensor_parallel=N with N one of {', '.join(fitting)}",
+        )
 
 
 def _check_chat_template(directory: Path) -> None:

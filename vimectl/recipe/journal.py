@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 
 class Journal:
-    """What is known of a run so far: its phase, its error, and one row of metrics a step."""
+    """What is known of a run so far: its phase, its error, and one row of metrics a step.
+
+    A run that was started again goes on in the same files: what was said of the processes, the error and the
+    end before is void then, and of the rows those count that are still in the file.
+    """
 
     def __init__(self, run_dir: Path) -> None:
         self._events = LineFollower(run_dir / "events.jsonl")
@@ -18,54 +23,105 @@ class Journal:
         self.detail = ""
         self.step = 0
         self.steps = 0
-        self.error: dict[str, Any] | None = None
+        self.restarts = 0
+        self.restart_reason = ""
         self.rows: list[dict[str, float]] = []
         self.scores: dict[int, float] = {}  # of the evaluated steps; 0 is before the first
+        self._begin()
+
+    def _begin(self) -> None:
+        self.error: dict[str, Any] | None = None
+        self.processes: list[dict[str, Any]] = []
+        self.ending = False
+        self.done = False
 
     def read(self) -> bool:
         """Take in what was written since the last call. Returns whether that changed anything."""
-        events, rows = self._events.read(), self._metrics.read()
+        events = self._events.read()
         for event in events:
-            if event["kind"] == "phase":
+            self._take(event)
+        rows = self._metrics.read()
+        if self._metrics.began_anew:
+            self.rows.clear()
+        for row in rows:
+            while self.rows and self.rows[-1]["step"] >= row["step"]:  # this one replaces them
+                self.rows.pop()
+            self.rows.append(row)
+        return bool(events or rows)
+
+    def _take(self, event: dict[str, Any]) -> None:
+        match event["kind"]:
+            case "phase":
                 self.phase, self.detail = event["phase"], event["detail"]
                 self.step, self.steps = event["step"], event["steps"]
                 if self.phase == "start-up":
                     self.error = None  # it was of a start before this one
-            elif event["kind"] == "evaluation":
+                    self.ending = self.done = False
+            case "evaluation":
                 self.scores[event["step"]] = event["score"]
-            elif event["kind"] == "error":
+            case "process":
+                self.processes.append(event)
+            case "error":
                 self.error = event["error"]
-        if self._metrics.restarted:
-            self.rows = []
-        self.rows += rows
-        return bool(events or rows or self._metrics.restarted)
+            case "ending":
+                self.ending, self.done = True, event["done"]
+            case "restart":
+                self._begin()
+                self.phase, self.detail = "restart", event["reason"]
+                self.restarts, self.restart_reason = event["attempt"], event["reason"]
+                self._metrics.rewind()
 
 
 class LineFollower:
     """Reads the whole JSON lines that a file has gained; half a line waits until its end is there.
 
-    ``restarted`` is whether the last call met another file under the name and read it from its beginning:
-    a run that goes on from an earlier step puts a shorter one in place.
+    A line that is no JSON is left out: a process that was killed, or a full disk, may have cut it off.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._position = 0
         self._file = 0  # the inode
-        self.restarted = False
+        self.began_anew = False
+
+    def rewind(self) -> None:
+        """Begin anew at the next call: the file may have been cut."""
+        self._position = 0
 
     def read(self) -> list[dict[str, Any]]:
-        """The objects written since the last call; none while the file does not exist."""
+        """The objects written since the last call; none while the file does not exist.
+
+        When the file has become shorter, or after ``rewind``, all of its objects: ``began_anew`` tells.
+        """
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
-            inode = os.fstat(file.fileno()).st_ino
-            self.restarted = self._file not in (0, inode)
-            self._file = inode
-            if self.restarted:
+            status = os.fstat(file.fileno())
+            if status.st_size < self._position or self._file not in (0, status.st_ino):
                 self._position = 0
+            self._file = status.st_ino
+            self.began_anew = self._position == 0
             file.seek(self._position)
             text = file.read()
         whole = text[: text.rfind(b"\n") + 1]
         self._position += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]
+        return [row for line in whole.splitlines() if (row := _object(line)) is not None]
+
+
+def append_event(run_dir: Path, kind: str, **fields: Any) -> None:
+    """Append one event while the runtime does not run. Raises OSError."""
+    line = json.dumps({"time": time.time(), "kind": kind, **fields}) + "\n"
+    with (run_dir / "events.jsonl").open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # half a line of a runtime that was killed
+                line = "\n" + line
+        file.write(line.encode())
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

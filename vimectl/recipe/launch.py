@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vimectl import __version__
-from vimectl.recipe import inputs, prepared
+from vimectl.recipe import inputs, logs, prepared, report
 from vimectl.recipe import plan as planning
 from vimectl.recipe.journal import Journal
 from vimectl.recipe.plan import Plan
@@ -25,7 +25,6 @@ from vimectl.recipe.summary import summarise
 from vimectl.recipe.supervise import Outcome, supervise
 
 INTERRUPTED = 130
-LOG_TAIL_LINES = 15
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def _run(plan: Plan, environment: dict[str, str], progress: Progress, peak_bytes
     ``peak_bytes`` is what came before it took.
     """
     _write(plan.run_dir / "launcher.json", _launcher())
-    log = plan.run_dir / "logs" / "runtime.log"
+    log = plan.run_dir / "logs" / "driver.log"
     journal = Journal(plan.run_dir)
 
     def look() -> None:
@@ -90,9 +89,12 @@ def _run(plan: Plan, environment: dict[str, str], progress: Progress, peak_bytes
     exit_code, reason, hint = verdict(outcome, journal)
     summary = summarise(plan, journal, outcome, exit_code, reason, peak_bytes)
     _write(plan.run_dir / "summary.json", summary)
+    report.write_at_end(plan.run_dir)
     failed = exit_code not in (0, INTERRUPTED)
+    if failed:
+        logs.keep_ray(plan.scratch_dir, plan.run_dir)
     last = journal.rows[-1] if journal.rows else None
-    return Ended(exit_code, summary, last, hint or (tail(log) if failed else ""))
+    return Ended(exit_code, summary, last, hint or (logs.ending(plan.run_dir, reason) if failed else ""))
 
 
 def verdict(outcome: Outcome, journal: Journal) -> tuple[int, str, str]:
@@ -107,12 +109,6 @@ def verdict(outcome: Outcome, journal: Journal) -> tuple[int, str, str]:
     if outcome.code is not None and outcome.code < 0:
         return 1, f"the runtime was killed by signal {-outcome.code}", ""
     return 1, f"the runtime ended with exit code {outcome.code} and no word why", ""
-
-
-def tail(log: Path, lines: int = LOG_TAIL_LINES) -> str:
-    """The last lines of a log, and where the rest is."""
-    text = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join([*text[-lines:], f"the whole log: {log}"])
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 
 from vimectl.errors import BadInput
 from vimectl.host import Host
+from vimectl.recipe import ray_address
 from vimectl.recipe import resume as resuming
 from vimectl.recipe.environment import ROLES, Role, Setting, environment
 from vimectl.recipe.resolve import Resolved
@@ -31,6 +32,7 @@ class Plan:
     run_dir: Path
     scratch_dir: Path
     settings: dict[Role, dict[str, Setting]]
+    address: str | None = None  # "host:port" of an existing Ray cluster; None: one of the run's own
     resume: bool = False
 
     @property
@@ -57,6 +59,7 @@ class Plan:
             "settings_sha256": resuming.fingerprint(self.resolved.recipe),
             "run_dir": str(self.run_dir),
             "scratch_dir": str(self.scratch_dir),
+            "address": self.address,
             "launcher_pid": os.getpid(),
             "environment": self.environment,
         }
@@ -81,22 +84,42 @@ class Plan:
         ]
 
 
-def make(resolved: Resolved, host: Host, run_dir: Path | None = None, resume: bool = False) -> Plan:
-    """Decide folders and environments of a run.
+def make(
+    resolved: Resolved,
+    host: Host,
+    run_dir: Path | None = None,
+    address: str | None = None,
+    resume: bool = False,
+) -> Plan:
+    """Decide folders, cluster and environments of a run.
+
+    Args:
+        address: an existing Ray cluster, as ``ray_address.resolve`` takes it; None: a private one.
 
     Raises:
         BadInput: the run directory holds something already, or, to ``resume``, does not hold a run that can
-            be gone on with.
+            be gone on with; the address is none, or several nodes are
+            asked for without one.
     """
     if resume:
         resuming.check(run_dir, resolved.recipe, resolved.steps)
+    if address is not None:
+        address = ray_address.resolve(address, host)
+    elif resolved.recipe.cluster.nodes > 1:
+        raise BadInput(
+            f"'cluster.nodes': {resolved.recipe.cluster.nodes}, but a cluster of the run's own has one node",
+            "start Ray on every node, on one of them with `ray start --head`, and give its --address",
+        )
     name = f"{resolved.recipe.recipe.name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     run_dir = (run_dir or Path("runs") / name).absolute()
     if not resume and run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise BadInput(f"the run directory {run_dir} is not empty", "name another with --run-dir")
     scratch_dir = _scratch_dir()
-    settings = {role: environment(resolved.recipe, role, host, scratch_dir) for role in ROLES}
-    return Plan(resolved, run_dir, scratch_dir, settings, resume)
+    settings = {
+        role: environment(resolved.recipe, role, host, scratch_dir, private_cluster=address is None)
+        for role in ROLES
+    }
+    return Plan(resolved, run_dir, scratch_dir, settings, address, resume)
 
 
 def write(plan: Plan, doctor: dict[str, Any]) -> None:

@@ -64,13 +64,11 @@ def contradictions(recipe: Recipe) -> list[str]:
                 f"'{side}.tensor_parallel': {tensor_parallel} does not divide "
                 f"the {devices} devices of [cluster]"
             )
-    if recipe.rollout.tensor_parallel > recipe.cluster.devices_per_node:
+    if recipe.cluster.devices_per_node % recipe.rollout.tensor_parallel:
         found.append(
-            f"'rollout.tensor_parallel': {recipe.rollout.tensor_parallel} is more than the "
+            f"'rollout.tensor_parallel': {recipe.rollout.tensor_parallel} does not divide the "
             f"{recipe.cluster.devices_per_node} devices of one node; an engine lives on one node"
         )
-    if recipe.cluster.nodes > 1:
-        found.append(f"'cluster.nodes': {recipe.cluster.nodes}, but the runtime starts on one node only")
     if recipe.algorithm.updates_per_step > recipe.algorithm.prompts_per_step:
         found.append(
             f"'algorithm.updates_per_step': {recipe.algorithm.updates_per_step} is more than the "

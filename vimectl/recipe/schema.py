@@ -159,6 +159,17 @@ class MemoryTable(Strict):
     arena_dir: str | None = None
 
 
+class WatchTable(Strict):
+    """``[watch]``: what is kept for looking at beside metrics, samples and the report.
+
+    ``tensorboard`` writes event files to ``tensorboard/``, ``rollouts`` every response to ``rollouts.jsonl``,
+    both in the run directory.
+    """
+
+    tensorboard: bool = False
+    rollouts: bool = False
+
+
 class ModeTable(Strict):
     """``[modes.NAME]``: how long a run is."""
 
@@ -193,5 +204,6 @@ class Recipe(Strict):
     checkpoint: CheckpointTable = CheckpointTable()
     evaluation: EvaluationTable = EvaluationTable()
     memory: MemoryTable
+    watch: WatchTable = WatchTable()
     env: dict[str, str] = Field(default_factory=dict)
     modes: ModesTable

@@ -10,11 +10,16 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ray
+
 from vime_runtime.config import from_dict
+from vime_runtime.memory.process_tree import resident_bytes
+from vime_runtime.watch import process_log
 
 if TYPE_CHECKING:
     from vime_runtime.batch import RolloutBatch
     from vime_runtime.memory.region import Residency
+    from vime_runtime.rollout.engine import Engine
     from vime_runtime.rollout.response import Response
     from vime_runtime.states import StatePart
     from vime_runtime.sync.message import BucketMessage
@@ -27,12 +32,22 @@ class TrainActor:
         self._config = from_dict(config)
         self._rank = rank
         self._world_size = world_size
+        process_log.take_over(self._config.run_dir, f"trainer {rank}")
+
+    def enter(self, phase: str, step: int) -> None:
+        """Mark the phase in this rank's log."""
+        process_log.mark(phase, step)
 
     def free_address(self) -> str:
-        """Return "host:port", free on this actor's node, for the ranks to meet at."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return f"127.0.0.1:{probe.getsockname()[1]}"
+        """Return "host:port", free on this actor's node, for the ranks to meet at.
+
+        Nothing listens outside the machine where it need not.
+        """
+        several = self._config.recipe.cluster.nodes > 1
+        host = ray.util.get_node_ip_address() if several else "127.0.0.1"
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.bind((host, 0))
+            return f"{f'[{host}]' if ':' in host else host}:{probe.getsockname()[1]}"
 
     def start(self, master: str) -> None:
         """Build the trainer of this rank; returns when every rank has joined."""
@@ -43,7 +58,11 @@ class TrainActor:
         from vime_runtime.train.trainer import Trainer
 
         self._trainer = Trainer(self._config, self._rank, self._world_size, master)
-        self._exporter = BucketExporter(self._trainer.weights, self._config.recipe.sync.bucket_bytes)
+        # The first rank of a node is the one whose copy in host memory the node's engines read.
+        first = self._rank % self._config.recipe.cluster.devices_per_node == 0
+        self._exporter = BucketExporter(
+            self._trainer.weights, self._config.recipe.sync.bucket_bytes, fill_host=first
+        )
 
     def pause(self) -> None:
         """Give the training region's memory back."""
@@ -81,12 +100,25 @@ class TrainActor:
         """What the kernel says of the training region."""
         return self._trainer.residency()
 
+    def resident_bytes(self) -> int:
+        """Memory of this process."""
+        return resident_bytes()
+
 
 class RolloutActor:
     """One vLLM engine."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], index: int) -> None:
         self._config = from_dict(config)
+        self._index = index
+        self._engine: Engine | None = None
+        process_log.take_over(self._config.run_dir, f"engine {index}")
+
+    def enter(self, phase: str, step: int) -> None:
+        """Mark the phase in this engine's log and in those of its workers."""
+        process_log.mark(phase, step)
+        if self._engine:
+            self._engine.enter(phase, step)
 
     def start(self) -> tuple[str, list[int]]:
         """Build the engine; returns when it can generate, with where its processes are, and their ids."""
@@ -125,6 +157,10 @@ class RolloutActor:
     def residency(self) -> Residency:
         """What the kernel says of the engine's weights and KV cache, summed over its workers."""
         return self._engine.residency()
+
+    def resident_bytes(self) -> int:
+        """Memory of this process and the engine's workers."""
+        return resident_bytes()
 
     def close(self) -> None:
         """Stop the engine's worker processes."""

@@ -6,23 +6,18 @@ from typing import Any
 
 import psutil
 import ray
-from ray.actor import ActorHandle
 from ray.exceptions import RayTaskError
-from ray.util.placement_group import PlacementGroup
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from vime_runtime.batch import RolloutBatch
 from vime_runtime.cluster.actors import RolloutActor, TrainActor
-from vime_runtime.cluster.ray_cluster import DEVICE
-from vime_runtime.config import Config, to_dict
+from vime_runtime.cluster.layout import engine_seats, trainer_seats
+from vime_runtime.cluster.placement import Placement
+from vime_runtime.config import Config
 from vime_runtime.memory.process_tree import end, pid_space
 from vime_runtime.memory.region import Residency
 from vime_runtime.rollout.response import Response
 from vime_runtime.states import StatePart
 from vime_runtime.sync.message import BucketMessage
-
-# Trainer and engine share a device: each claims half of it in Ray's books.
-SHARE = 0.5
 
 # Steps count seeds up one by one: engines must not meet a seed that another one has in a later step.
 SEED_STRIDE = 1_000_003
@@ -32,15 +27,19 @@ KILL_SECONDS = 1.0
 
 
 class TrainGroup:
-    """Every trainer rank, one actor each, rank ``i`` on device ``i``."""
+    """Every trainer rank, one actor each, on the devices in order."""
 
-    def __init__(self, config: Config, placement: PlacementGroup) -> None:
-        world_size = placement.bundle_count
+    def __init__(self, config: Config, placement: Placement) -> None:
+        seats = trainer_seats(config)
         self._ranks = [
-            _actor(TrainActor, config, "train", placement, bundle=rank, args=(rank, world_size))
-            for rank in range(world_size)
+            placement.start(TrainActor, "train", seat, rank, len(seats)) for rank, seat in enumerate(seats)
         ]
         self.paused = False
+
+    def enter(self, phase: str, step: int) -> None:
+        """Let every rank mark the phase in its log; returns at once."""
+        for rank in self._ranks:
+            rank.enter.remote(phase, step)
 
     def start(self) -> None:
         """Build the trainer on every rank."""
@@ -96,18 +95,19 @@ class TrainGroup:
 
 
 class RolloutGroup:
-    """Every engine, one actor each; its own tensor-parallel workers are an engine's business.
+    """Every engine, one actor each; its own tensor-parallel workers are an engine's business."""
 
-    Engine ``i`` sits on the devices from ``i * tensor_parallel`` on.
-    """
-
-    def __init__(self, config: Config, placement: PlacementGroup) -> None:
-        size = config.recipe.rollout.tensor_parallel
+    def __init__(self, config: Config, placement: Placement) -> None:
         self._engines = [
-            _actor(RolloutActor, config, "rollout", placement, bundle=first, args=())
-            for first in range(0, placement.bundle_count, size)
+            placement.start(RolloutActor, "rollout", seat, index)
+            for index, seat in enumerate(engine_seats(config))
         ]
         self._processes: list[psutil.Process] = []
+
+    def enter(self, phase: str, step: int) -> None:
+        """Let every engine mark the phase in its log; returns at once."""
+        for engine in self._engines:
+            engine.enter.remote(phase, step)
 
     def start(self) -> None:
         """Build every engine."""
@@ -118,12 +118,15 @@ class RolloutGroup:
     def generate(
         self, prompts: list[list[int]], samples: int, seed: int, greedy: bool = False
     ) -> list[list[Response]]:
-        """Sample ``samples`` responses to each prompt; the prompts are dealt to the engines in turn."""
-        count = len(self._engines)
+        """Sample ``samples`` responses to each prompt; the prompts are dealt to the engines in turn.
+
+        With fewer prompts than engines the last engines have nothing to do.
+        """
+        count = min(len(self._engines), len(prompts))
         shares = ray.get(
             [
                 engine.generate.remote(prompts[i::count], samples, seed + i * SEED_STRIDE, greedy)
-                for i, engine in enumerate(self._engines)
+                for i, engine in enumerate(self._engines[:count])
             ]
         )
         answers: list[list[Response]] = [[]] * len(prompts)
@@ -170,16 +173,3 @@ class RolloutGroup:
 
     def _all(self, method: str, *args: Any) -> list[Any]:
         return ray.get([getattr(engine, method).remote(*args) for engine in self._engines])
-
-
-def _actor(
-    kind: type, config: Config, role: str, placement: PlacementGroup, bundle: int, args: tuple[Any, ...]
-) -> ActorHandle:
-    document = to_dict(config)
-    options = {
-        "num_cpus": SHARE,
-        "resources": {DEVICE: SHARE},
-        "runtime_env": {"env_vars": document["environment"][role]},
-        "scheduling_strategy": PlacementGroupSchedulingStrategy(placement, bundle),
-    }
-    return ray.remote(kind).options(**options).remote(document, *args)

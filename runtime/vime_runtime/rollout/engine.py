@@ -72,6 +72,11 @@ class Engine:
         """
         self._llm.finish_weight_update()
 
+    def enter(self, phase: str, step: int) -> None:
+        """Let the worker processes mark the phase in their logs."""
+        if self._rollout.tensor_parallel > 1:
+            self._llm.collective_rpc("mark_phase", args=(phase, step))
+
     def residency(self) -> Residency:
         """Weights and KV cache, summed over the workers, as the kernel sees them."""
         return Residency.total(self._llm.collective_rpc("residency"))
@@ -104,6 +109,9 @@ def _arguments(config: Config) -> dict[str, Any]:
         "gpu_memory_utilization": recipe.rollout.memory_utilisation,
         "kv_cache_memory_bytes": recipe.rollout.kv_cache_bytes,
         "seed": recipe.algorithm.seed,
+        # How to sample is the recipe's, not the model's generation_config.json's; from that vLLM takes
+        # what ends a text in any case.
+        "generation_config": "vllm",
         "logprobs_mode": "processed_logprobs",
         # A prefix cached under old weights would be wrong under the new ones.
         "enable_prefix_caching": False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vime_runtime.memory.region import Residency
+from vime_runtime.watch import process_log
 
 if TYPE_CHECKING:
     from vime_runtime.rollout.host_sleep import HostSleep
@@ -14,6 +15,10 @@ class WorkerExtension:
     """Mixed into vLLM's worker class by ``worker_extension_cls``."""
 
     sleep_mode_backend: HostSleep
+
+    def mark_phase(self, phase: str, step: int) -> None:
+        """Mark the phase in this worker's log."""
+        process_log.mark(phase, step)
 
     def residency(self) -> Residency:
         """This worker's weights and KV cache."""

@@ -26,11 +26,14 @@ class BucketExporter:
     Args:
         weights: starts a pass over all weights; each pass yields the same names in the same order.
         bucket_bytes: how many bytes of tensors, alignment included, a bucket of several tensors may have.
+        fill_host: whether weights that lie in host memory are put into a buffer. One copy a machine is
+            enough: other ranks there go along with the pass, and their messages have no handle.
     """
 
-    def __init__(self, weights: Weights, bucket_bytes: int) -> None:
+    def __init__(self, weights: Weights, bucket_bytes: int, fill_host: bool = True) -> None:
         self._weights = weights
         self._bucket_bytes = bucket_bytes
+        self._fill_host = fill_host
         self._buffer: HostBuffer | DeviceBuffer | None = None
         self._pass: Iterator[BucketMessage] | None = None
 
@@ -54,19 +57,22 @@ class BucketExporter:
             end += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
         if entries:
             yield self._message(entries)
-            self._buffer.release()
+            if self._buffer is not None:
+                self._buffer.release()
 
     def _put(self, name: str, tensor: torch.Tensor, offset: int) -> TensorEntry:
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        entry = TensorEntry(name, dtype, tuple(tensor.shape), offset, tensor.nbytes)
+        if tensor.is_cpu and not self._fill_host:
+            return entry
         if self._buffer is None:  # the weights say where they are
             self._buffer = HostBuffer() if tensor.is_cpu else DeviceBuffer(tensor.device)
         self._buffer.reserve(max(tensor.nbytes, self._bucket_bytes))
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        entry = TensorEntry(name, dtype, tuple(tensor.shape), offset, tensor.nbytes)
         view(self._buffer.data, entry).copy_(tensor)
         return entry
 
     def _message(self, entries: list[TensorEntry]) -> BucketMessage:
-        return BucketMessage(self._buffer.handles(), tuple(entries))
+        return BucketMessage(self._buffer.handles() if self._buffer else {}, tuple(entries))
 
 
 def view(buffer: torch.Tensor, entry: TensorEntry) -> torch.Tensor:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import mmap
 import os
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import torch
-
-# The key of a host buffer among a bucket's handles.
-HOST = "host"
 
 
 @dataclass(frozen=True)
@@ -24,6 +23,17 @@ class HostHandle:
     file: int
     inode: int
     nbytes: int
+
+
+@cache
+def machine_id() -> str:
+    """What tells one machine from another, the same in every process that could open this one's files.
+
+    Two containers on one host have the boot in common (random(4)) but not the process ids, by which a
+    buffer is found: so the namespace of process ids (pid_namespaces(7)) belongs to it.
+    """
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"host {boot} {os.readlink('/proc/self/ns/pid')}"
 
 
 class HostBuffer:
@@ -44,7 +54,7 @@ class HostBuffer:
     def handles(self) -> dict[str, HostHandle]:
         """What a peer needs to map the buffer as it is now."""
         inode = os.fstat(self._file).st_ino
-        return {HOST: HostHandle(os.getpid(), self._file, inode, self.data.numel())}
+        return {machine_id(): HostHandle(os.getpid(), self._file, inode, self.data.numel())}
 
     def release(self) -> None:
         """Give the memory back to the kernel; the buffer stays usable and reads as zero."""
@@ -63,9 +73,16 @@ class HostPeer:
         """Map the owner's buffer: uint8, one dimension. Only to be read.
 
         Raises:
-            RuntimeError: the owner is gone, or what is at the handle is not its buffer.
+            RuntimeError: no rank of the trainer is on this machine, the owner of the buffer is gone, or
+                what is at the handle is not its buffer.
         """
-        handle = handles[HOST]
+        own = machine_id()
+        if own not in handles:
+            raise RuntimeError(
+                f"no rank of the trainer on this machine ({own}), from which an engine here could take its "
+                f"weights; there are some on {', '.join(handles)}"
+            )
+        handle = handles[own]
         if handle != self._handle:
             self._data = torch.frombuffer(_map_peer(handle), dtype=torch.uint8)
             self._handle = handle

@@ -113,7 +113,8 @@ def write(
 def _copy_small_files(source: Path, target: Path, dtype: torch.dtype) -> None:
     """Copy everything but weights, and note the dtype of the weights to come."""
     for path in source.iterdir():
-        if path.is_file() and path.suffix in {".json", ".jinja", ".txt", ".model"} and path.name != INDEX:
+        small = path.is_file() and path.suffix in {".json", ".jinja", ".txt", ".model"}
+        if small and not path.name.endswith(".index.json"):
             shutil.copyfile(path, target / path.name)
     config = _read_json(target / CONFIG)
     config.pop("torch_dtype", None)  # the key's name before transformers 5

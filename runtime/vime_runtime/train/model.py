@@ -45,6 +45,7 @@ def build(
         gated_linear_unit=True,
         activation_func=silu,
         add_bias_linear=False,
+        add_qkv_bias=family.qkv_bias,
         hidden_dropout=0.0,
         attention_dropout=0.0,
         params_dtype=dtype,
@@ -71,7 +72,9 @@ def build(
             max_sequence_length=shape.positions,
             share_embeddings_and_output_weights=shape.tied,
             position_embedding_type="rope",
-            rotary_base=shape.rope_base,
+            rotary_base=shape.rope.base,
+            rope_scaling=shape.rope.factor is not None,
+            rope_scaling_factor=shape.rope.factor or 1.0,
         )
     model.to(dtype)  # the norms are born in torch's default dtype
     _mark_shards(model, family, shape)

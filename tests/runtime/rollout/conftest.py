@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 RESPONSE_TOKENS = 12
 # What vimectl's environment table sets for the rollout on a CPU machine.
@@ -76,36 +75,6 @@ def recipe(model: Path, tensor_parallel: int, dtype: str) -> dict[str, Any]:
         },
         "algorithm": {"seed": 0},
     }
-
-
-@pytest.fixture(scope="session")
-def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Write a small random Qwen3 with a tokenizer; token 1 ends a text."""
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
-
-    def make(seed: int, tied: bool = False) -> Path:
-        torch.manual_seed(seed)
-        config = Qwen3Config(
-            vocab_size=64,
-            hidden_size=256,
-            intermediate_size=512,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=64,
-            max_position_embeddings=512,
-            tie_word_embeddings=tied,
-            initializer_range=0.1,
-            eos_token_id=1,
-        )
-        directory = tmp_path_factory.mktemp("qwen3")
-        Qwen3ForCausalLM(config).save_pretrained(directory)
-        words = Tokenizer(models.WordLevel({f"t{i}": i for i in range(64)}, unk_token="t0"))
-        PreTrainedTokenizerFast(tokenizer_object=words, eos_token="t1").save_pretrained(directory)
-        return directory
-
-    return make
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,21 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from vime_runtime.sync.buckets import BucketExporter
+from vime_runtime.train import checkpoint
 
+ENDS = {1, 2}
+RESPONSE_TOKENS = 12
+# It stretches wavelengths above 2048: a few of theirs are short enough to tell in a text of 28 tokens.
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 5e5,
+    "factor": 32.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 PROMPTS = [[3, 4, 5, 6], [7, 8, 9], [10] * 16]
 TEMPERATURE = 0.7
 
@@ -65,7 +78,10 @@ def check(responses: list[list[Any]], checkpoint: Path, temperature: float, gree
             tokens = torch.tensor(response.token_ids)
             of_tokens = expected.gather(1, tokens[:, None])[:, 0]
             assert (of_tokens - torch.tensor(response.logprobs)).abs().max() <= 1e-4
-            assert response.finish_reason == ("stop" if response.token_ids[-1] == 1 else "length")
+            *before, last = response.token_ids
+            assert ENDS.isdisjoint(before)
+            assert response.finish_reason == ("stop" if last in ENDS else "length")
+            assert last in ENDS or len(response.token_ids) == RESPONSE_TOKENS
             if greedy:
                 assert torch.equal(logits.argmax(-1), tokens)
 
@@ -77,6 +93,11 @@ def test_samples_carry_the_log_probs_they_were_sampled_with(
     assert [len(samples) for samples in responses] == [8, 8, 8]
     assert len({tuple(sample.token_ids) for sample in responses[0]}) > 1
     check(responses, checkpoints[0], TEMPERATURE, greedy=False)
+
+
+def test_every_end_of_text_of_the_generation_settings_ends_a_response(engine: Any) -> None:
+    responses = [response for samples in engine.generate(PROMPTS, samples=64, seed=2) for response in samples]
+    assert {response.token_ids[-1] for response in responses if response.finish_reason == "stop"} == ENDS
 
 
 def test_a_seed_decides_what_is_sampled(engine: Any) -> None:
@@ -184,12 +205,30 @@ def test_an_unknown_or_repeated_tensor_is_named(engine: Any, checkpoints: tuple[
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("tied", "tensor_parallel"), [(True, 1), (False, 2), (True, 2)])
+@pytest.mark.parametrize(
+    ("model", "tensor_parallel"),
+    [
+        ({"family": "qwen3", "tied": True}, 1),
+        ({"family": "qwen3", "tied": False}, 2),
+        ({"family": "llama", "tied": True, "num_key_value_heads": 4, "head_dim": 32}, 1),
+        ({"family": "llama", "tied": True, "rope_parameters": LLAMA3_ROPE}, 1),
+        ({"family": "llama", "tied": False, "vocab_size": 65, "num_key_value_heads": 1}, 2),
+        ({"family": "qwen2", "tied": False}, 1),
+        ({"family": "qwen2", "tied": True, "vocab_size": 65}, 2),
+    ],
+    ids=["qwen3", "qwen3-tp2", "llama", "llama3-rope", "llama-tp2", "qwen2", "qwen2-tp2"],
+)
 def test_every_kind_of_engine_takes_turns(
-    start_engine: Callable[..., Any], make_checkpoint: Callable[..., Path], tied: bool, tensor_parallel: int
+    start_engine: Callable[..., Any],
+    make_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model: dict[str, Any],
+    tensor_parallel: int,
 ) -> None:
-    first, second = make_checkpoint(seed=2, tied=tied), make_checkpoint(seed=3, tied=tied)
-    engine = start_engine(first, tensor_parallel)
+    first, second = make_checkpoint(seed=2, **model), make_checkpoint(seed=3, **model)
+    monkeypatch.setattr(checkpoint, "SHARD_BYTES", 4 * 1024**2)
+    engine = start_engine(export_directory(first, tmp_path / "exported"), tensor_parallel)
     check(engine.generate(PROMPTS, 4, seed=1), first, TEMPERATURE, greedy=False)
     active = engine.residency().resident
     engine.sleep()
@@ -198,6 +237,15 @@ def test_every_kind_of_engine_takes_turns(
     update(engine, second, bucket_bytes=100_000)
     engine.wake("kv_cache")
     check(engine.generate(PROMPTS, 1, 0, greedy=True), second, 1.0, greedy=True)
+
+
+def export_directory(source: Path, target: Path) -> Path:
+    """The checkpoint as the trainer writes it at the end of a run."""
+    tensors = load_file(source / "model.safetensors")
+    sizes = {name: tensor.nbytes for name, tensor in tensors.items()}
+    checkpoint.write(target, source, torch.float32, sizes, iter(tensors.items()))
+    assert len(list(target.glob("*.safetensors"))) > 1
+    return target
 
 
 @pytest.mark.slow

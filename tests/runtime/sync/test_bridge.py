@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from vime_runtime.sync.bridge import Rank
+from vime_runtime.sync.bridge import LAYOUTS, Rank
+from vime_runtime.train.families import FAMILIES
 
 
 def read_all(directory: Path) -> dict[str, torch.Tensor]:
@@ -38,6 +39,7 @@ def round_trip(
 
 
 @pytest.mark.parametrize("tensor_parallel", [1, 2])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 @pytest.mark.parametrize(
     ("model", "dtype"),
     [
@@ -46,8 +48,8 @@ def round_trip(
     ],
     ids=["tied-bf16-many-files", "untied-padded-vocabulary"],
 )
-def test_round_trip_is_bitwise(ranks, make_qwen3, tensor_parallel, model, dtype):
-    directory = make_qwen3(dtype=dtype, **model)
+def test_round_trip_is_bitwise(ranks, make_model, tensor_parallel, family, model, dtype):
+    directory = make_model(family, dtype=dtype, **model)
     original = read_all(directory)
     for result in ranks.run(round_trip, tensor_parallel, str(directory), dtype, tensor_parallel):
         assert result["exported"].keys() == original.keys()
@@ -56,8 +58,8 @@ def test_round_trip_is_bitwise(ranks, make_qwen3, tensor_parallel, model, dtype)
             assert torch.equal(result["exported"][name], tensor), name
 
 
-def test_megatron_layout(ranks, make_qwen3):
-    directory = make_qwen3(tie_word_embeddings=False, vocab_size=65)
+def test_megatron_layout(ranks, make_model):
+    directory = make_model(tie_word_embeddings=False, vocab_size=65)
     hf = read_all(directory)
     attention, mlp = "model.layers.1.self_attn.", "model.layers.1.mlp."
     # Two groups of two queries, head size 32: rank r of 2 holds group r, its queries, key and value together.
@@ -84,7 +86,46 @@ def test_megatron_layout(ranks, make_qwen3):
             assert torch.equal(result["megatron"][name], tensor), name
 
 
+def test_megatron_layout_of_the_biases(ranks, make_model):
+    directory = make_model("qwen2", head_dim=32)
+    hf = read_all(directory)
+    attention = "model.layers.1.self_attn."
+    for rank, result in enumerate(ranks.run(round_trip, 2, str(directory), torch.float32, 2)):
+        expected = [
+            hf[attention + "q_proj.bias"][rank * 64 : rank * 64 + 64],
+            hf[attention + "k_proj.bias"][rank * 32 : rank * 32 + 32],
+            hf[attention + "v_proj.bias"][rank * 32 : rank * 32 + 32],
+        ]
+        name = "decoder.layers.1.self_attention.linear_qkv.bias"
+        assert torch.equal(result["megatron"][name], torch.cat(expected))
+
+
 @pytest.mark.parametrize(("extent", "size"), [(64, 2), (65, 2), (7, 4), (3, 1)])
 def test_shares_cover_the_extent_once(extent, size):
     shares = [Rank(index, size).share(extent) for index in range(size)]
     assert [i for start, stop in shares for i in range(start, stop)] == list(range(extent))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 6])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_the_pieces_of_all_ranks_cover_every_tensor_once(family, size):
+    config = {
+        "vocab_size": 65,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 18,
+        "num_key_value_heads": 6,
+        "head_dim": 64,
+        "max_position_embeddings": 64,
+        "rms_norm_eps": 1e-5,
+    }
+    shape = FAMILIES[family].shape(config, "config.json")
+    for mapping in FAMILIES[family].parameters(shape):
+        tensors = {name: FAMILIES[family].tensors(shape)[name] for name in mapping.hf}
+        taken = {name: torch.zeros(full) for name, full in tensors.items()}
+        for rank in range(size):
+            for piece in LAYOUTS[mapping.layout](tensors, shape, Rank(rank, size)):
+                taken[piece.name].narrow(piece.dim, piece.start, piece.stop - piece.start).add_(1)
+        copies = size if mapping.layout == "whole" else 1
+        assert all((counts == copies).all() for counts in taken.values()), mapping.megatron

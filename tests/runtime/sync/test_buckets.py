@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from vime_runtime.sync.buckets import ALIGNMENT, BucketExporter, view
-from vime_runtime.sync.ipc import HOST, HostPeer
+from vime_runtime.sync.ipc import HostPeer, machine_id
 
 TENSORS = {
     "embedding": torch.randn(64, 16),
@@ -50,7 +50,7 @@ def test_the_buffer_stays_as_small_as_it_can() -> None:
     largest = max(tensor.nbytes for tensor in TENSORS.values())
     sizes = set()
     while (message := exporter.next()) is not None:
-        sizes.add(message.handles[HOST].nbytes)
+        sizes.add(message.handles[machine_id()].nbytes)
         assert all(entry.offset % ALIGNMENT == 0 for entry in message.tensors)
     assert max(sizes) == largest
 
@@ -62,3 +62,12 @@ def test_weights_are_as_they_are_when_the_pass_reaches_them() -> None:
     parameter.data.fill_(7)
     _, read = read_pass(exporter)
     assert read["p"].tolist() == [7, 7, 7, 7]
+
+
+def test_a_rank_that_nobody_reads_fills_nothing_and_agrees_with_the_one_that_does() -> None:
+    reader, bystander = BucketExporter(weights, 500), BucketExporter(weights, 500, fill_host=False)
+    while (message := reader.next()) is not None:
+        silent = bystander.next()
+        assert silent.handles == {}
+        assert message.joined([silent]) == silent.joined([message]) == message
+    assert bystander.next() is None

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from vime_runtime.sync.ipc import HOST, HostBuffer, HostPeer
+from vime_runtime.sync.ipc import HostBuffer, HostPeer, machine_id
 
 MIB = 1024**2
 
 READER = """
 import sys
-from vime_runtime.sync.ipc import HostHandle, HostPeer
+from vime_runtime.sync.ipc import HostHandle, HostPeer, machine_id
 peer = HostPeer()
 for line in sys.stdin:
-    data = peer.open({"host": HostHandle(*map(int, line.split()))})
+    data = peer.open({machine_id(): HostHandle(*map(int, line.split()))})
     print(data.numel(), int(data.sum()), flush=True)
 """
 
@@ -30,7 +30,7 @@ def test_another_process_reads_what_is_written_and_written_again() -> None:
     ) as reader:
 
         def seen() -> list[int]:
-            handle = dataclasses.astuple(buffer.handles()[HOST])
+            handle = dataclasses.astuple(buffer.handles()[machine_id()])
             print(*handle, file=reader.stdin, flush=True)
             return [int(number) for number in reader.stdout.readline().split()]
 
@@ -52,7 +52,7 @@ def test_a_released_buffer_takes_no_memory() -> None:
     buffer = HostBuffer()
     buffer.reserve(8 * MIB)
     buffer.data.fill_(1)
-    file = Path(f"/proc/self/fd/{buffer.handles()[HOST].file}")
+    file = Path(f"/proc/self/fd/{buffer.handles()[machine_id()].file}")
     assert file.stat().st_blocks * 512 == 8 * MIB
     buffer.release()
     assert file.stat().st_blocks == 0
@@ -61,15 +61,29 @@ def test_a_released_buffer_takes_no_memory() -> None:
 def test_a_handle_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:
     buffer = HostBuffer()
     buffer.reserve(64)
-    handle = buffer.handles()[HOST]
+    handle = buffer.handles()[machine_id()]
     with pytest.raises(RuntimeError, match="used again"):
-        HostPeer().open({HOST: dataclasses.replace(handle, inode=handle.inode + 1)})
+        HostPeer().open({machine_id(): dataclasses.replace(handle, inode=handle.inode + 1)})
     with pytest.raises(RuntimeError, match="used again"):
-        HostPeer().open({HOST: dataclasses.replace(handle, nbytes=65)})
+        HostPeer().open({machine_id(): dataclasses.replace(handle, nbytes=65)})
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     with pytest.raises(RuntimeError, match="cannot open the weight buffer"):
-        HostPeer().open({HOST: dataclasses.replace(handle, pid=ended.pid)})
+        HostPeer().open({machine_id(): dataclasses.replace(handle, pid=ended.pid)})
+
+
+def test_a_machine_without_a_copy_is_told_where_there_are_some() -> None:
+    with pytest.raises(RuntimeError, match=r"no rank of the trainer on this machine \(host .*elsewhere"):
+        HostPeer().open({"elsewhere": HostBuffer().handles()[machine_id()]})
+
+
+def test_each_machine_takes_the_copy_of_its_own_rank() -> None:
+    here, there = HostBuffer(), HostBuffer()
+    for buffer, value in ((here, 1), (there, 2)):
+        buffer.reserve(10)
+        buffer.data.fill_(value)
+    handles = {"another machine": there.handles()[machine_id()], **here.handles()}
+    assert HostPeer().open(handles).tolist() == [1] * 10
 
 
 def test_reserving_less_changes_nothing() -> None:

@@ -88,9 +88,9 @@ def addresses(trainer: Any) -> dict[str, int]:
     ids=["tp2", "tp2-bf16", "dp2"],
 )
 def test_goes_on_bit_for_bit_at_the_same_addresses(
-    ranks, make_qwen3, make_batch, run_file, tensor_parallel, dtype, files
+    ranks, make_model, make_batch, run_file, tensor_parallel, dtype, files
 ):
-    document = run_file(make_qwen3(), train__tensor_parallel=tensor_parallel, model__dtype=dtype)
+    document = run_file(make_model(), train__tensor_parallel=tensor_parallel, model__dtype=dtype)
     batches = [make_batch(seed) for seed in range(5)]
     straight = ranks.run(train_on, 2, document, batches)
     random = [result["part"].random for result in straight]
@@ -108,10 +108,10 @@ def test_goes_on_bit_for_bit_at_the_same_addresses(
         assert all(torch.equal(after["state"][name], tensor) for name, tensor in before["state"].items())
 
 
-def test_a_state_of_another_model_is_refused(ranks, make_qwen3, make_batch, run_file):
-    document = run_file(make_qwen3(), train__tensor_parallel=2)
+def test_a_state_of_another_model_is_refused(ranks, make_model, make_batch, run_file):
+    document = run_file(make_model(), train__tensor_parallel=2)
     straight = ranks.run(train_on, 2, document, [make_batch()] * 2)
     random = [result["part"].random for result in straight]
-    document = run_file(make_qwen3(intermediate_size=128), train__tensor_parallel=2)
+    document = run_file(make_model(intermediate_size=128), train__tensor_parallel=2)
     with pytest.raises(AssertionError, match=r"mlp.linear_fc1.weight is torch.float32 .* expected"):
         ranks.run(read_wrong, 2, document, random)

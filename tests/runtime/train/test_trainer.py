@@ -10,6 +10,15 @@ import torch
 from transformers import AutoModelForCausalLM
 from vime_runtime.batch import RolloutBatch
 
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 5e5,
+    "factor": 32.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
 
 def train(
     rank: int, world_size: int, master: str, document: dict[str, Any], batches: list[RolloutBatch]
@@ -126,6 +135,10 @@ def assert_same_training(found: dict[str, Any], expected: dict[str, Any]) -> Non
     [
         (1, {}, {}),
         (2, {"train__tensor_parallel": 2}, {}),
+        (1, {}, {"family": "llama", "num_key_value_heads": 1}),
+        (2, {"train__tensor_parallel": 2}, {"family": "llama", "rope_parameters": LLAMA3}),
+        (1, {"train__recompute": True}, {"family": "qwen2", "tie_word_embeddings": False}),
+        (2, {"train__tensor_parallel": 2}, {"family": "qwen2", "head_dim": 32, "vocab_size": 65}),
         (2, {"train__tensor_parallel": 1}, {"tie_word_embeddings": False, "vocab_size": 65}),
         (
             2,
@@ -145,10 +158,20 @@ def assert_same_training(found: dict[str, Any], expected: dict[str, Any]) -> Non
             {},
         ),
     ],
-    ids=["one-rank", "tp2", "dp2-untied", "tp2-untied-recompute-one-pack", "tp2-kl-two-updates"],
+    ids=[
+        "one-rank",
+        "tp2",
+        "llama",
+        "llama-tp2-llama3-rope",
+        "qwen2-untied-recompute",
+        "qwen2-tp2-padded-vocabulary",
+        "dp2-untied",
+        "tp2-untied-recompute-one-pack",
+        "tp2-kl-two-updates",
+    ],
 )
-def test_trains_as_the_reference_does(ranks, make_qwen3, make_batch, run_file, world_size, changes, model):
-    document = run_file(make_qwen3(**model), **changes)
+def test_trains_as_the_reference_does(ranks, make_model, make_batch, run_file, world_size, changes, model):
+    document = run_file(make_model(**model), **changes)
     batches = [make_batch(seed) for seed in range(3)]
     expected = train_reference(document, batches)
     for found in ranks.run(train, world_size, document, batches):
@@ -160,9 +183,9 @@ def test_trains_as_the_reference_does(ranks, make_qwen3, make_batch, run_file, w
 
 
 def test_bf16_moves_as_far_as_fp32_though_one_step_is_less_than_bf16_can_show(
-    ranks, make_qwen3, make_batch, run_file
+    ranks, make_model, make_batch, run_file
 ):
-    model = make_qwen3(dtype=torch.bfloat16)
+    model = make_model(dtype=torch.bfloat16)
     batches = [make_batch()] * 10
     moves = {}
     for dtype in ("float32", "bfloat16"):
@@ -189,8 +212,8 @@ def test_bf16_moves_as_far_as_fp32_though_one_step_is_less_than_bf16_can_show(
     assert along == pytest.approx(1, abs=0.1)
 
 
-def test_a_gradient_that_is_not_finite_is_an_error(ranks, make_qwen3, make_batch, run_file):
+def test_a_gradient_that_is_not_finite_is_an_error(ranks, make_model, make_batch, run_file):
     batch = make_batch()
     batch.rewards[0] = float("nan")
     with pytest.raises(AssertionError, match="FloatingPointError: the norm of the gradient is nan"):
-        ranks.run(train, 2, run_file(make_qwen3(), train__tensor_parallel=2), [batch])
+        ranks.run(train, 2, run_file(make_model(), train__tensor_parallel=2), [batch])

@@ -45,6 +45,35 @@ def test_a_dry_run_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
     assert any(line.startswith("device.count: ") for line in lines)
 
 
+def test_a_dry_run_shows_the_placement_by_node(capsys: pytest.CaptureFixture[str]) -> None:
+    several = ["--set", "cluster.nodes=2", "--set", "rollout.tensor_parallel=1", "--dry-run"]
+    where = ["--address", "head:6379"]
+    assert run_cli(["run", "recipe", "qwen3-tiny-tp2", *several, *where]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "placement in the Ray cluster at head:6379" in lines
+    assert "node 1, device 0\trank 2, replica 1\tengine 2, rank 0" in lines
+    assert run_cli(["run", "recipe", "qwen3-tiny-tp2", *several, *where, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["address"] == "head:6379"
+    assert [device["node"] for device in document["placement"]] == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "cluster.nodes=2"], "'cluster.nodes': 2, but a cluster of the run's own has one node"),
+        (["--address", "ray://head:10001"], "'ray://head:10001' is not the address of a Ray cluster"),
+    ],
+)
+def test_a_cluster_that_cannot_be_is_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert run_cli(["run", "recipe", "qwen3-tiny-tp2", "--dry-run", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert "ray start --head" in err
+
+
 def test_a_machine_without_npus_is_told_what_it_lacks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -172,6 +172,20 @@ def test_preparation_is_live_until_init_adopts_it(cpu: Machine) -> None:
     assert [finding.fix for finding in examine(cpu, TINY).failures] == ["kill 41"]
 
 
+@pytest.mark.parametrize(("raylets", "status"), [("", "warn"), ("TMPDIR=/tmp/vime-0123abcd", "fail")])
+def test_what_a_foreign_cluster_started_for_a_run_is_not_a_leftover(
+    cpu: Machine, raylets: str, status: str
+) -> None:
+    """A raylet of the run's own that is still there is one: its launcher is gone."""
+    cpu.process(40, ["/site/ray/core/src/ray/raylet/raylet", "--session-dir=/tmp/ray/session"], raylets)
+    cpu.process(41, ["ray::TrainActor"], "TMPDIR=/tmp/vime-0123abcd")
+    cpu.write("/proc/41/status", "Name:\tray::TrainActor\nPPid:\t40\n")
+    cpu.process(42, ["VLLM::Worker"], "TMPDIR=/tmp/vime-0123abcd")
+    cpu.write("/proc/42/status", "Name:\tVLLM::Worker\nPPid:\t41\n")
+    report = run_checks(cpu.host(), stack.load("cpu-0.32"), TINY, ["leftovers.processes"])
+    assert [finding.status for finding in report.findings] == [status]
+
+
 def test_shared_memory_in_use_is_not_a_leftover(cpu: Machine) -> None:
     cpu.write("/dev/shm/sem.lock", "x")
     inode = (cpu.root / "dev/shm/sem.lock").stat().st_ino

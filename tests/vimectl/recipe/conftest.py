@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ CONFIG: dict[str, Any] = {
     "num_key_value_heads": 2,
     "head_dim": 4,
     "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-6,
     "tie_word_embeddings": True,
 }
 
@@ -74,7 +76,7 @@ class Run:
         self.run_dir = tmp_path / "run"
         self.cache = tmp_path / "cache"
         environment = os.environ | {
-            "PYTHONPATH": str(STANDIN),
+            "PYTHONPATH": f"{STANDIN}{os.pathsep}{STANDIN.parents[3]}",
             "XDG_CACHE_HOME": str(self.cache),
             "STANDIN_MODEL": str(model),
         }
@@ -114,3 +116,18 @@ def launch(tmp_path: Path, write_model: Callable[..., Path]) -> Iterator[Callabl
     for run in runs:
         run.process.kill()
         run.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def system_tool() -> Callable[[str], str]:
+    """Find a program that the operating system brings. CI has to have it; elsewhere the test is skipped."""
+
+    def find(name: str) -> str:
+        if found := shutil.which(name):
+            return found
+        words = f"{name} is not installed: apt-get install {name}"
+        if os.environ.get("CI"):
+            pytest.fail(words)
+        pytest.skip(words)
+
+    return find

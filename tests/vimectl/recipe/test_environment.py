@@ -98,3 +98,21 @@ def test_the_recipe_has_the_last_word() -> None:
 
 def test_temporary_files_of_all_processes_lie_in_the_scratch_folder() -> None:
     assert {values("qwen3-tiny-tp2", role)["TMPDIR"] for role in ROLES} == {str(SCRATCH)}
+
+
+def test_on_several_nodes_only_the_engine_stays_on_loopback() -> None:
+    several = ["cluster.nodes=2", "rollout.tensor_parallel=1"]
+    assert values("qwen3-tiny-tp2", "train")["GLOO_SOCKET_IFNAME"] == "lo"
+    assert "GLOO_SOCKET_IFNAME" not in values("qwen3-tiny-tp2", "train", *several)
+    rollout = values("qwen3-tiny-tp2", "rollout", *several)
+    assert (rollout["GLOO_SOCKET_IFNAME"], rollout["VLLM_HOST_IP"]) == ("lo", "127.0.0.1")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_in_somebody_elses_cluster_nothing_depends_on_the_cores_of_this_machine(role: Role) -> None:
+    recipe = resolve("qwen3-tiny-tp2").recipe
+    settings = environment(recipe, role, Host(environment={}), SCRATCH, private_cluster=False)
+    threads = {"train": "1", "rollout": "1", "driver": None}[role]
+    assert (settings["OMP_NUM_THREADS"].value if threads else None) == threads
+    if role == "rollout":
+        assert settings["VLLM_CPU_OMP_THREADS_BIND"].value == "nobind"

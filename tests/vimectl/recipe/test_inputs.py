@@ -105,6 +105,36 @@ def test_a_model_that_does_not_suit_says_why(
         check(write_model(**config), data)
 
 
+def test_a_size_that_cannot_split_the_model_is_answered_with_all_that_can(
+    write_model: WriteModel, data: Path
+) -> None:
+    """As SmolLM2-135M: 9 divides the heads, but not the 3 key/value heads, nor the MLP in the engine."""
+    model = write_model(
+        model_type="llama",
+        hidden_size=18,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        intermediate_size=1536,
+    )
+    for train, rollout, side in ((9, 1, "train"), (1, 2, "rollout"), (1, 9, "rollout")):
+        with pytest.raises(BadInput, match=f"{side}.tensor_parallel = ") as error:
+            check(
+                model,
+                data,
+                "cluster.devices_per_node=18",
+                f"train.tensor_parallel={train}",
+                f"rollout.tensor_parallel={rollout}",
+            )
+        assert error.value.hint == f"--set {side}.tensor_parallel=N with N one of 1, 3"
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen2"])
+def test_a_config_may_leave_the_head_size_to_its_family(
+    write_model: WriteModel, data: Path, model_type: str
+) -> None:
+    check(write_model(model_type=model_type, head_dim=None), data)
+
+
 def test_fewer_key_value_heads_than_ranks_are_the_engines_to_repeat(
     write_model: WriteModel, data: Path
 ) -> None:

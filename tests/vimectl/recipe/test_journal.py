@@ -49,3 +49,16 @@ def test_a_run_that_goes_on_from_an_earlier_step_starts_its_metrics_anew(tmp_pat
     assert journal.rows == [{"step": 1}]
     assert journal.error is None
     assert journal.scores == {0: 0.5}
+
+
+def test_rows_of_steps_that_are_done_again_replace_the_earlier_ones(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text("".join(f'{{"step": {n}, "reward/mean": 0}}\n' for n in range(1, 6)))
+    journal = Journal(tmp_path)
+    journal.read()
+    # The run goes on from step 2: the file is cut back and grows again.
+    metrics.write_text(
+        '{"step": 1, "reward/mean": 0}\n{"step": 2, "reward/mean": 0}\n{"step": 3, "reward/mean": 1}\n'
+    )
+    journal.read()
+    assert [(row["step"], row["reward/mean"]) for row in journal.rows] == [(1, 0), (2, 0), (3, 1)]

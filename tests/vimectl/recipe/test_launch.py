@@ -32,14 +32,14 @@ def test_a_run_gets_its_file_and_leaves_its_directory_alone(launch: Callable[...
     assert code == 0, err
     assert {path.name for path in run.run_dir.iterdir()} == {
         "recipe.toml", "resolved.json", "environment.json", "doctor.json", "inputs.json", "launcher.json",
-        "events.jsonl", "metrics.jsonl", "summary.json", "logs", "checkpoints",
+        "events.jsonl", "metrics.jsonl", "summary.json", "report.html", "logs", "checkpoints",
     }  # fmt: skip
     summary = run.summary
     assert summary["ok"] is True
     assert summary["steps"] == summary["steps_wanted"] == 4
     assert 0.3 < summary["reward_first"] == summary["reward_last"] < 0.5
     assert summary["peak_memory_bytes"] == 4 * 1024**3  # the stand-in claims it
-    assert "the runtime's own output" in (run.run_dir / "logs" / "runtime.log").read_text()
+    assert "the runtime's own output" in (run.run_dir / "logs" / "driver.log").read_text()
     assert "step 4/4  reward 0.4" in err
     assert not run.scratch_dir.exists()
 

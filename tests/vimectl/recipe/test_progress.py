@@ -34,7 +34,7 @@ def test_the_live_view_shows_all_it_should_in_80_columns(journal: Journal) -> No
     view = LiveProgress("qwen3-tiny-tp2 test")
     view.update(journal)
     text = io.StringIO()
-    Console(file=text, width=80, force_terminal=True, color_system=None).print(view.render())
+    Console(file=text, width=80, force_terminal=True, color_system=None).print(view)
     lines = [line.rstrip() for line in text.getvalue().splitlines()]
     assert max(map(len, lines)) <= 80
     assert lines[0].startswith("qwen3-tiny-tp2 test  step 6/500  rollout")

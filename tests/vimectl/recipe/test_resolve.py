@@ -66,7 +66,10 @@ def test_what_does_not_exist_is_named_with_the_nearest(name: str, mode: str | No
     [
         (["train.tensor_parallel=3"], r"'train.tensor_parallel': 3 does not divide the 2 devices"),
         (["cluster.nodes=2", "rollout.tensor_parallel=4"], r"an engine lives on one node"),
-        (["cluster.nodes=2"], r"'cluster.nodes': 2, but the runtime starts on one node only"),
+        (
+            ["cluster.nodes=2", "cluster.devices_per_node=3", "train.tensor_parallel=1"],
+            r"'rollout.tensor_parallel': 2 does not divide the 3 devices of one node",
+        ),
         (["algorithm.updates_per_step=17"], r"'algorithm.updates_per_step': 17 is more than the 16 prompts"),
         (["data.reward=exact"], r"'data.reward': 'exact' is none of exact-match, math-verify"),
         (["optimizer.min_lr=1.0"], r"'optimizer.min_lr': 1 is above lr"),

@@ -6,9 +6,11 @@ from typing import Any
 
 from vime_runtime.errors import InputError
 from vime_runtime.train.families.base import Family
+from vime_runtime.train.families.llama import LLAMA
+from vime_runtime.train.families.qwen2 import QWEN2
 from vime_runtime.train.families.qwen3 import QWEN3
 
-FAMILIES = {family.model_type: family for family in (QWEN3,)}
+FAMILIES = {family.model_type: family for family in (LLAMA, QWEN2, QWEN3)}
 
 
 def get(config: dict[str, Any], where: str) -> Family:

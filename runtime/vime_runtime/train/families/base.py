@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from math import gcd
 from typing import Any
 
 from vime_runtime.errors import InputError
+from vime_runtime.train.families import rope
+from vime_runtime.train.families.rope import Rope
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class ModelShape:
     vocabulary: int
     positions: int
     norm_eps: float
-    rope_base: float
+    rope: Rope
     tied: bool
 
     @property
@@ -37,15 +40,17 @@ class ModelShape:
 
     def check_tensor_parallel(self, size: int, where: str) -> None:
         """Raise InputError unless every dimension that is split divides by ``size``."""
+        common = gcd(self.heads, self.kv_heads, self.mlp)
         for what, count in (
             ("attention heads", self.heads),
             ("key/value heads", self.kv_heads),
             ("MLP rows", self.mlp),
         ):
             if count % size:
+                fitting = ", ".join(str(n) for n in range(1, common + 1) if common % n == 0)
                 raise InputError(
                     f"train.tensor_parallel = {size} does not divide the {count} {what} of {where}",
-                    "choose a tensor_parallel that divides them",
+                    f"choose a tensor_parallel that divides all that is split: {fitting}",
                 )
 
 
@@ -78,15 +83,25 @@ class Family:
 
     Attributes:
         model_type: ``model_type`` in ``config.json``.
-        qk_layernorm: whether queries and keys are normalised per head.
-        required: keys and values that ``config.json`` must have for the model to be what is built here.
         mappings: every parameter.
+        required: keys and values that ``config.json`` must have for the model to be what is built here.
+        defaults: what transformers makes of the rest of ``config.json`` where it leaves a key out.
     """
 
     model_type: str
-    qk_layernorm: bool
-    required: dict[str, Any]
     mappings: tuple[Mapping, ...]
+    required: dict[str, Any]
+    defaults: dict[str, Callable[[dict[str, Any]], Any]] = field(default_factory=dict)
+
+    @property
+    def qk_layernorm(self) -> bool:
+        """Whether queries and keys are normalised per head."""
+        return self._has("q_layernorm.weight")
+
+    @property
+    def qkv_bias(self) -> bool:
+        """Whether the projections to queries, keys and values have biases."""
+        return self._has("linear_qkv.bias")
 
     def shape(self, config: dict[str, Any], where: str) -> ModelShape:
         """Read ``config.json``. Raises InputError for a missing key or a variant that is not supported."""
@@ -97,6 +112,7 @@ class Family:
                     "choose a model without it",
                 )
         try:
+            config = self._completed(config)
             return ModelShape(
                 layers=config["num_hidden_layers"],
                 hidden=config["hidden_size"],
@@ -107,14 +123,14 @@ class Family:
                 vocabulary=config["vocab_size"],
                 positions=config["max_position_embeddings"],
                 norm_eps=config["rms_norm_eps"],
-                rope_base=_rope_base(config, where),
-                tied=config["tie_word_embeddings"],
+                rope=rope.read(config, where),
+                tied=config.get("tie_word_embeddings", False),  # transformers' default in every family here
             )
         except KeyError as e:
             raise InputError(f"{where} lacks {e.args[0]!r}", "save the model again with transformers") from e
 
     def parameters(self, shape: ModelShape) -> Iterator[Mapping]:
-        """Every parameter of a model of this shape, layer indices filled in, in the model's order."""
+        """Every parameter of a model of this shape, layer indices filled in; those of the layers last."""
         for mapping in self.mappings:
             if "{}" in mapping.megatron:
                 continue
@@ -133,11 +149,10 @@ class Family:
             for name, dims in mapping.hf.items()
         }
 
+    def _completed(self, config: dict[str, Any]) -> dict[str, Any]:
+        """``config`` with what it leaves out, or says nothing about with null."""
+        absent = {key: value for key, value in self.defaults.items() if config.get(key) is None}
+        return config | {key: value(config) for key, value in absent.items()}
 
-def _rope_base(config: dict[str, Any], where: str) -> float:
-    """The base of the rotary embedding: ``rope_theta`` at the top is how transformers before 5 wrote it."""
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise InputError(f"{where}: rope type {kind!r}; the trainer supports 'default' only", "")
-    return float(rope["rope_theta"] if "rope_theta" in rope else config["rope_theta"])
+    def _has(self, parameter: str) -> bool:
+        return any(mapping.megatron.endswith(parameter) for mapping in self.mappings)

@@ -38,6 +38,11 @@ def main(path: str) -> int:
         case "crash":
             print("something broke", file=sys.stderr)
             return 1
+        case "watched":
+            event("process", role="engine", rank=0, pid=os.getpid(), node=0)
+            event("restart", attempt=1, step=0, reason="trainer rank 1 was killed")
+            event("nobody-knows")
+            print("hundreds of warnings", file=sys.stderr)
         case "killed":
             os.kill(os.getpid(), signal.SIGKILL)
     for step in range(1, steps + 1):
@@ -45,7 +50,8 @@ def main(path: str) -> int:
             phase(name, step)
             time.sleep(SECONDS)
         with (run_dir / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(row(step)) + "\n")
+            score = {"evaluation/score": 0.5} if step % 10 == 0 else {}
+            file.write(json.dumps(row(step) | score) + "\n")
     phase("done", steps)
     return 0
 

@@ -1,0 +1,86 @@
+"""What the families share: a dense decoder with RMSNorm, SwiGLU, grouped queries and rope, no biases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vime_runtime.train.families.base import Mapping
+
+DECODER = (
+    Mapping(
+        "embedding.word_embeddings.weight",
+        "rows",
+        {"model.embed_tokens.weight": ("vocabulary", "hidden")},
+    ),
+    Mapping("decoder.final_layernorm.weight", "whole", {"model.norm.weight": ("hidden",)}),
+    Mapping("output_layer.weight", "rows", {"lm_head.weight": ("vocabulary", "hidden")}),
+    Mapping(
+        "decoder.layers.{}.input_layernorm.weight",
+        "whole",
+        {"model.layers.{}.input_layernorm.weight": ("hidden",)},
+    ),
+    Mapping(
+        "decoder.layers.{}.self_attention.linear_qkv.weight",
+        "qkv",
+        {
+            "model.layers.{}.self_attn.q_proj.weight": ("queries", "hidden"),
+            "model.layers.{}.self_attn.k_proj.weight": ("keys", "hidden"),
+            "model.layers.{}.self_attn.v_proj.weight": ("keys", "hidden"),
+        },
+    ),
+    Mapping(
+        "decoder.layers.{}.self_attention.linear_proj.weight",
+        "columns",
+        {"model.layers.{}.self_attn.o_proj.weight": ("hidden", "queries")},
+    ),
+    Mapping(
+        "decoder.layers.{}.pre_mlp_layernorm.weight",
+        "whole",
+        {"model.layers.{}.post_attention_layernorm.weight": ("hidden",)},
+    ),
+    Mapping(
+        "decoder.layers.{}.mlp.linear_fc1.weight",
+        "rows",
+        {
+            "model.layers.{}.mlp.gate_proj.weight": ("mlp", "hidden"),
+            "model.layers.{}.mlp.up_proj.weight": ("mlp", "hidden"),
+        },
+    ),
+    Mapping(
+        "decoder.layers.{}.mlp.linear_fc2.weight",
+        "columns",
+        {"model.layers.{}.mlp.down_proj.weight": ("hidden", "mlp")},
+    ),
+)
+
+# What a family has besides goes before DECODER: biases then travel close to the weights of their module,
+# of which the engine holds back what has come until all of it has.
+QK_NORMS = (
+    Mapping(
+        "decoder.layers.{}.self_attention.q_layernorm.weight",
+        "whole",
+        {"model.layers.{}.self_attn.q_norm.weight": ("head_dim",)},
+    ),
+    Mapping(
+        "decoder.layers.{}.self_attention.k_layernorm.weight",
+        "whole",
+        {"model.layers.{}.self_attn.k_norm.weight": ("head_dim",)},
+    ),
+)
+
+QKV_BIASES = (
+    Mapping(
+        "decoder.layers.{}.self_attention.linear_qkv.bias",
+        "qkv",
+        {
+            "model.layers.{}.self_attn.q_proj.bias": ("queries",),
+            "model.layers.{}.self_attn.k_proj.bias": ("keys",),
+            "model.layers.{}.self_attn.v_proj.bias": ("keys",),
+        },
+    ),
+)
+
+
+def head_dim(config: dict[str, Any]) -> int:
+    """The size of a head where ``config.json`` does not give it."""
+    return config["hidden_size"] // config["num_attention_heads"]

@@ -1,0 +1,71 @@
+"""Place light actors as a run would place its own and print where they are: ``place.py ADDRESS RECIPE``.
+
+RECIPE is JSON: tables of a recipe, at least ``cluster`` and ``rollout``. A refusal is printed as well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+
+import ray
+from vime_runtime.cluster import placement as placing
+from vime_runtime.cluster.layout import engine_seats, trainer_seats
+from vime_runtime.cluster.ray_cluster import cluster
+from vime_runtime.config import Config, from_dict
+from vime_runtime.errors import RunError
+
+
+class Light:
+    """Stands where a trainer rank or an engine would."""
+
+    def __init__(self, config: dict) -> None:
+        pass
+
+    def where(self) -> dict:
+        names = ("CUDA_VISIBLE_DEVICES", "GLOO_SOCKET_IFNAME", "COLOUR")
+        node = ray.get_runtime_context().get_node_id()
+        return {"node_id": node, "environment": {name: os.environ.get(name) for name in names}}
+
+
+def run_file(address: str, recipe: dict, scratch: str) -> Config:
+    role = {"GLOO_SOCKET_IFNAME": "lo", "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}
+    recipe = {
+        "model": {"path": scratch},
+        "memory": {"arena_dir": None},
+        "env": {"COLOUR": "green"},
+        **recipe,
+    }
+    return from_dict({
+        "recipe": recipe,
+        "run_dir": scratch,
+        "scratch_dir": scratch,
+        "address": address,
+        "environment": {"train": role, "rollout": role},
+    })  # fmt: skip
+
+
+def main(address: str, recipe: str) -> None:
+    placing.FREE_SECONDS = 6
+    with tempfile.TemporaryDirectory() as scratch:
+        config = run_file(address, json.loads(recipe), scratch)
+        told: list[str] = []
+        try:
+            with cluster(config, told.append) as placement:
+                ranks = [placement.start(Light, "train", seat) for seat in trainer_seats(config)]
+                engines = [placement.start(Light, "rollout", seat) for seat in engine_seats(config)]
+                found = {
+                    "here": ray.get_runtime_context().get_node_id(),
+                    "nodes": [node.id for node in placement.nodes],
+                    "ranks": ray.get([actor.where.remote() for actor in ranks]),
+                    "engines": ray.get([actor.where.remote() for actor in engines]),
+                }
+        except RunError as e:
+            found = {"exit_code": e.exit_code, "message": e.message}
+    print(json.dumps({**found, "told": told}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,55 @@
+"""A model that somebody brings: of another family, with an odd vocabulary, shards and a chat template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from harness import run_recipe
+from transformers import AutoModelForCausalLM
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_model_of_another_family_is_trained_and_comes_out_as_it_went_in(
+    make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = make_checkpoint(seed=0, family="llama", vocab_size=65, shard="2MB")
+    assert len(list(model.glob("*.safetensors"))) > 1
+    data = tmp_path / "data.jsonl"
+    lines = [{"prompt": f"t{a} t{b}", "label": "7"} for a in range(3, 9) for b in range(3, 9)]
+    data.write_text("\n".join(map(json.dumps, lines)))
+    settings = {
+        "model.path": model,
+        "model.dtype": "float32",
+        "data.path": data,
+        "data.apply_chat_template": "true",
+        "data.reward": "operator:countOf",  # how many 7s the response has
+        "optimizer.lr": "1e-3",
+    }
+    run = run_recipe(
+        tmp_path / "run",
+        "--mode",
+        "smoke",
+        *(part for key, value in settings.items() for part in ("--set", f"{key}={value}")),
+    )
+    assert run.code == 0, run.output
+    assert max(row["logprob/abs_diff_mean"] for row in run.metrics) <= 1e-4
+    assert run.metrics[-1]["reward/mean"] > run.metrics[0]["reward/mean"]
+
+    exported = run.directory / "checkpoints" / "final"
+    kept = {path.name for path in model.iterdir() if path.suffix != ".safetensors"}
+    kept -= {"config.json", "model.safetensors.index.json"}
+    assert {"generation_config.json", "chat_template.jinja", "tokenizer.json"} <= kept
+    assert all((exported / name).read_bytes() == (model / name).read_bytes() for name in kept)
+    before, after = (
+        dict(AutoModelForCausalLM.from_pretrained(path, dtype="auto").named_parameters())
+        for path in (model, exported)
+    )
+    assert before.keys() == after.keys()
+    for name, parameter in before.items():
+        assert parameter.shape == after[name].shape
+        assert not torch.equal(parameter, after[name]), name
