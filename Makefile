@@ -5,11 +5,11 @@ STACK := cpu-0.32
 RECIPE ?= qwen3-tiny-tp2
 LOCK := vimectl/stack/locks/$(STACK).txt
 BIN := .venv/bin
-EVERYDAY := not slow and not phases and not seeds
+EVERYDAY := not slow and not phases and not seeds and not deaths
 # pyenv's interpreters are not on PATH under their own names.
 PYENV := $(wildcard $(addsuffix /versions/3.1[0-3].*/bin/python,$(shell pyenv root 2>/dev/null)))
 
-.PHONY: run test test-fast test-phases test-seeds lint lock bench clean
+.PHONY: run test test-fast test-phases test-seeds test-deaths lint lock bench clean
 .DELETE_ON_ERROR:
 
 run: .venv/ready
@@ -18,12 +18,16 @@ run: .venv/ready
 # Everything: lint, types, the suite, the tool on every Python here, and recipes run for real.
 test: lint
 	$(BIN)/python -m pytest -q -m "$(EVERYDAY)"
-	$(BIN)/python -m tox run $(if $(PYENV),--discover $(PYENV))
+	$(BIN)/python -m tox run-parallel --parallel auto --parallel-no-spinner $(if $(PYENV),--discover $(PYENV))
 	$(BIN)/python -m pytest -q -m slow
 
 # Several minutes each, on demand: Ctrl-C in every phase of a run; the default recipe with three seeds.
 test-phases test-seeds: test-%: .venv/dev
 	$(BIN)/python -m pytest -q -m $*
+
+# About two hours: every process of a run dies or stops in every phase. Goes on where it was.
+test-deaths: .venv/dev
+	$(BIN)/python tests/e2e/deaths.py --jobs 2 --out deaths.jsonl
 
 # The everyday suite.
 test-fast: .venv/dev
@@ -34,14 +38,14 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/dev
+bench: .venv/dev .bench/ready
 	$(BIN)/python -m benchmarks
 
 lock: .venv/dev
 	$(BIN)/python scripts/lock.py
 
 clean:
-	rm -rf .venv .bootstrap .tox build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .bootstrap .bench .tox build dist .pytest_cache .mypy_cache .ruff_cache
 
 # A small environment that holds only the tool, to make the real one with.
 .bootstrap/ready: requirements/tool.txt
@@ -57,4 +61,9 @@ clean:
 
 .venv/dev: .venv/ready requirements/dev.txt
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
+	touch $@
+
+# What the benchmarks compare with, in a folder that only its own process sees.
+.bench/ready: .venv/ready requirements/bench.txt
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes --upgrade --target .bench -r requirements/bench.txt
 	touch $@

@@ -1,5 +1,23 @@
-"""``python -m benchmarks``: every measurement, as ratios of two things done side by side."""
+"""``python -m benchmarks [NAME]...``: measurements, as ratios of two things done side by side."""
 
-from benchmarks import weight_transport
+from __future__ import annotations
 
-weight_transport.main()
+import importlib
+import sys
+
+NAMES = ("startup", "step", "sync")
+
+
+def main(names: list[str]) -> int:
+    """Run the benchmarks of these names, or all."""
+    if unknown := set(names) - set(NAMES):
+        print(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}", file=sys.stderr)
+        return 2
+    for name in names or NAMES:
+        print(f"\n{name}", flush=True)
+        importlib.import_module(f"benchmarks.{name}").main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

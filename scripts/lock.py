@@ -3,7 +3,8 @@
     python scripts/lock.py [--upgrade] [--find-links DIR_OR_URL]
 
 Writes vimectl/stack/locks/<stack>.txt for each stack that has a lock, requirements/tool.txt (what
-vimectl itself imports, Python 3.10 and later) and requirements/dev.txt (what its tests need as well).
+vimectl itself imports, Python 3.10 and later), requirements/dev.txt (what its tests need as well) and
+requirements/bench.txt (what the benchmarks compare with, beyond the CPU stack).
 Without --upgrade the pins that are there stay. Needs uv (`pip install uv`).
 """
 
@@ -27,6 +28,7 @@ TOOL = PROJECT["project"]["dependencies"]
 # pip installs the lock and hatchling builds the editable install; both are part of what is pinned.
 BUILD = [*PROJECT["build-system"]["requires"], "editables", "pip"]
 DEV = ["hypothesis", "mypy", "pytest", "ruff", "tox", "uv"]
+BENCH, BENCH_STACK = ["trl==1.16.0"], "cpu-0.32"
 TARGET = {"x86_64": "x86_64-manylinux_2_28", "aarch64": "aarch64-manylinux_2_28"}
 
 
@@ -43,6 +45,20 @@ def main() -> None:
     universal = ["--universal", "--python-version", "3.10"]
     compile_lock([*TOOL, *BUILD], ROOT / "requirements" / "tool.txt", universal, options.upgrade)
     compile_lock([*TOOL, *BUILD, *DEV], ROOT / "requirements" / "dev.txt", universal, options.upgrade)
+    lock_bench(options)
+
+
+def lock_bench(options: argparse.Namespace) -> None:
+    """Resolve what the benchmarks need on top of a stack: whatever the stack pins stays as it is."""
+    from vimectl.stack.lock import read_lock
+
+    pins = read_lock(stacks.lock_path(BENCH_STACK))
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write("\n".join(f"{pin.name}=={pin.version}" for pin in pins.values()))
+        file.flush()
+        arguments = [*target(stacks.load(BENCH_STACK), options), f"--constraints={file.name}"]
+        arguments += [f"--no-emit-package={name}" for name in pins]
+        compile_lock(BENCH, ROOT / "requirements" / "bench.txt", arguments, options.upgrade)
 
 
 def lock_stack(stack: Stack, lock: Path, options: argparse.Namespace) -> None:
@@ -50,18 +66,27 @@ def lock_stack(stack: Stack, lock: Path, options: argparse.Namespace) -> None:
     pins = [f"{stack.distributions(name)[0]}=={version}" for name, version in stack.packages.items()]
     overrides = [f"{name}=={stack.packages[name]}" for name in stack.origin]
     overrides += [f"{name}; sys_platform == 'never'" for name in stack.unwanted]
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write("\n".join(overrides))
+        file.flush()
+        compile_lock(
+            [*pins, *TOOL, *BUILD],
+            lock,
+            [*target(stack, options), f"--override={file.name}"],
+            options.upgrade,
+        )
+    for name, origin in stack.origin.items():
+        check_digests(name, [file.sha256 for file in origin.files], lock)
+
+
+def target(stack: Stack, options: argparse.Namespace) -> list[str]:
+    """uv's arguments that say where a stack's packages are found, and for which Python and machine."""
     links = [options.find_links] if options.find_links else []
     # An index page of one package serves as a flat list of links, so that nothing else comes from there.
     links += [] if links else [f"{origin.index}/{name}/" for name, origin in stack.origin.items()]
     arguments = [f"--find-links={link}" for link in links]
     arguments += ["--python-version", stack.stack.python.split(",")[0].removeprefix(">=")]
-    arguments += ["--python-platform", TARGET[stack.stack.machines[0]]]
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write("\n".join(overrides))
-        file.flush()
-        compile_lock([*pins, *TOOL, *BUILD], lock, [*arguments, f"--override={file.name}"], options.upgrade)
-    for name, origin in stack.origin.items():
-        check_digests(name, [file.sha256 for file in origin.files], lock)
+    return [*arguments, "--python-platform", TARGET[stack.stack.machines[0]]]
 
 
 def compile_lock(requirements: list[str], lock: Path, arguments: list[str], upgrade: bool) -> None:

@@ -7,11 +7,14 @@ Exit codes: 0 the run finished; 1 it failed; 2 its input is bad; 3 the machine o
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,17 +39,16 @@ def main(argv: list[str]) -> int:
     journal = Journal(run_dir, config.steps)
     stop = StopRequest()
     stop.listen()
-    _stop_with_parent(config.launcher_pid)
+    _stop_with_parent()
     try:
-        run(config, run_dir, journal, stop)
+        with reporting(journal):
+            run(config, run_dir, journal, stop)
     except KeyboardInterrupt:
         return 128 + signal.SIGTERM
     except RunError as e:
-        journal.event("error", error={"kind": e.kind, "message": e.message, "hint": e.hint})
         return e.exit_code
-    except Exception as e:
+    except Exception:
         traceback.print_exc()
-        journal.event("error", error={"kind": type(e).__name__, "message": _last_line(e), "hint": ""})
         return 1
     finally:
         journal.close()
@@ -87,17 +89,19 @@ def run(config: Config, run_dir: Path, journal: Journal, stop: StopRequest, sync
     journal.rewind(done)
 
     journal.enter("start-up", detail="starting Ray")
+    from vime_runtime.cluster import processes
     from vime_runtime.cluster.groups import RolloutGroup, TrainGroup
     from vime_runtime.cluster.marks import PhaseMarks
     from vime_runtime.cluster.ray_cluster import cluster
     from vime_runtime.train_loop import hand_over, sync_weights, train_loop
 
-    with cluster(config, tell=partial(journal.enter, "start-up", 0)) as placement:
+    with cluster(config, tell=partial(journal.enter, "start-up", 0)) as placement, reporting(journal):
         # Ray replaced the handler; what it started is taken down by the context manager.
         stop.listen()
         trainer = TrainGroup(config, placement)
         engine = RolloutGroup(config, placement)
         keeper = Keeper(config, states, done, trainer, evaluation.due, journal, stop)
+        journal.processes(processes.of_driver() + trainer.processes() + engine.processes())
         journal.watchers.append(PhaseMarks(trainer, engine))
         journal.enter("start-up", detail="building the trainer")
         trainer.start()
@@ -108,6 +112,7 @@ def run(config: Config, run_dir: Path, journal: Journal, stop: StopRequest, sync
         trainer.pause()
         journal.enter("start-up", detail="building the engine")
         engine.start()
+        journal.processes(engine.workers())
         if state:
             engine.sleep()
             trainer.resume()
@@ -144,6 +149,23 @@ def run(config: Config, run_dir: Path, journal: Journal, stop: StopRequest, sync
     journal.enter("done", step=config.steps)
 
 
+@contextmanager
+def reporting(journal: Journal) -> Iterator[None]:
+    """Journal how the block ended before what it ran on is taken down: that may take long, or never end."""
+    done = False
+    try:
+        yield
+        done = True
+    except RunError as e:
+        journal.error(e.kind, e.message, e.hint)
+        raise
+    except Exception as e:
+        journal.error(type(e).__name__, _last_line(e), pid=_dead_actor(e))
+        raise
+    finally:
+        journal.ending(done)
+
+
 def _leave_to_trainer(trainer: TrainGroup, engine: RolloutGroup) -> None:
     """Give the devices to the trainer although the engine may be in the middle of something."""
     engine.kill()
@@ -151,11 +173,15 @@ def _leave_to_trainer(trainer: TrainGroup, engine: RolloutGroup) -> None:
         trainer.resume()
 
 
-def _stop_with_parent(launcher_pid: int) -> None:
-    """End this process when the launcher is gone, however it went."""
+def _stop_with_parent() -> None:
+    """End this process when its parent is gone, however it went.
+
+    Whoever started this ends it in good order; this is for the case that all of them were killed at once.
+    """
+    parent = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == launcher_pid:
+        while os.getppid() == parent:
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -166,6 +192,13 @@ def _last_line(error: Exception) -> str:
     """The line of an error that says what happened; Ray wraps it in a remote traceback."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
+
+
+def _dead_actor(error: Exception) -> int | None:
+    """The process of the actor whose death Ray reports; it may still be on its way out."""
+    found = re.search(r"^\s*pid: (\d+)$", str(error), re.MULTILINE)
+    by_itself = "its owner has died" not in str(error) and "its node has died" not in str(error)
+    return int(found[1]) if found and by_itself else None
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ files of a living run and a killed run loses at most the line it was writing.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,15 +42,44 @@ class Journal:
     """Writes the two files of one run and keeps the clock of its phases."""
 
     def __init__(self, run_dir: Path, steps: int) -> None:
-        self._events = (run_dir / "events.jsonl").open("a", encoding="utf-8")
+        self._events = _Lines(run_dir / "events.jsonl")
         self._metrics_file = run_dir / "metrics.jsonl"
-        self._metrics = self._metrics_file.open("a", encoding="utf-8")
+        self._metrics = _Lines(self._metrics_file)
         self._steps = steps
+        self._failed = False
+        self._ends = False
         self.watchers: list[Watcher] = []
 
     def event(self, kind: str, **fields: Any) -> None:
         """Append one event, stamped with the time in seconds since the epoch."""
-        _append(self._events, {"time": time.time(), "kind": kind, **fields})
+        self._events.append({"time": time.time(), "kind": kind, **fields})
+
+    def processes(self, entries: list[dict[str, Any]]) -> None:
+        """Say that the run has these processes from now on, and needs them until it ends."""
+        for entry in entries:
+            self.event("process", **entry)
+
+    def error(self, kind: str, message: str, hint: str = "", pid: int | None = None) -> None:
+        """Say why the run fails. The first word counts: what comes after it is a consequence.
+
+        ``pid`` is the process that the error says is gone.
+        """
+        if not self._failed:
+            self._failed = True
+            self._last_words("error", error={"kind": kind, "message": message, "hint": hint, "pid": pid})
+
+    def ending(self, done: bool) -> None:
+        """Say that from now on processes go because the run takes itself down; ``done``: it did its work."""
+        if not self._ends:
+            self._ends = True
+            self._last_words("ending", done=done)
+
+    def _last_words(self, kind: str, **fields: Any) -> None:
+        """An event whose failure must not hide what it was to tell, say on a full disk."""
+        try:
+            self.event(kind, **fields)
+        except OSError as e:
+            print(f"{e}; not written: {kind} {json.dumps(fields)}", file=sys.stderr)
 
     def warn(self, message: str) -> None:
         """Say during start-up what people should know, where they see it: as an event and as the detail."""
@@ -70,7 +101,7 @@ class Journal:
 
     def metrics(self, row: dict[str, float]) -> None:
         """Append the metrics of one step."""
-        _append(self._metrics, row)
+        self._metrics.append(row)
         for watcher in self.watchers:
             watcher.metrics(row)
 
@@ -86,11 +117,11 @@ class Journal:
         self._metrics.close()
         kept = [line for line in _lines(self._metrics_file) if 0 < _step_of(line) <= step]
         durable.replace_text(self._metrics_file, "".join(kept))
-        self._metrics = self._metrics_file.open("a", encoding="utf-8")
+        self._metrics = _Lines(self._metrics_file)
 
     def sync(self) -> None:
         """Return when the metrics so far are on the disk."""
-        os.fsync(self._metrics.fileno())
+        self._metrics.sync()
 
     def close(self) -> None:
         """Close both files, and what the watchers keep."""
@@ -121,6 +152,38 @@ def _step_of(line: str) -> int:
         return 0
 
 
-def _append(file: Any, row: dict[str, Any]) -> None:
-    file.write(json.dumps(row) + "\n")
-    file.flush()
+class _Lines:
+    """A file of JSON lines, appended to without a buffer: what did not fit on the disk is not tried again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        # A process that was killed, or a full disk, may have left half a line.
+        self._torn = _is_torn(path)
+        self._file = path.open("ab", buffering=0)
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Write one line whole. Raises OSError with the path."""
+        line = b"\n" * self._torn + json.dumps(row).encode() + b"\n"
+        try:
+            written = self._file.write(line)
+        except OSError as e:
+            raise OSError(e.errno, e.strerror, str(self._path)) from None
+        self._torn = written < len(line)
+        if self._torn:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+
+    def sync(self) -> None:
+        """Return when the lines are on the disk."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _is_torn(path: Path) -> bool:
+    if not path.exists() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"

@@ -1,8 +1,8 @@
-"""Run a run file with stale weights from step 3 on: ``python sync_off.py FILE``.
+"""Run a run file with stale weights from step 4 on: ``python sync_off.py FILE``.
 
 The runtime has no such switch; this passes its own way of syncing to the same ``run``.
 The engine gives its weights up when it sleeps, so "no sync" means that it is given the
-weights of step 2 again and again.
+weights of step 3 again and again.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from vime_runtime.stopping import StopRequest
 from vime_runtime.sync.buckets import BucketExporter
 from vime_runtime.train_loop import RolloutSide, TrainSide, sync_weights
 
-LAST_SYNC = 2
+LAST_SYNC = 3
 
 
 class StaleSync:
-    """Syncs as the loop does until step 2, and keeps a copy of what it sent last."""
+    """Syncs as the loop does until step 3, and keeps a copy of what it sent last."""
 
     def __init__(self, keep_in: Path, bucket_bytes: int) -> None:
         self._keep_in = keep_in

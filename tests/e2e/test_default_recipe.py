@@ -79,10 +79,3 @@ def test_nothing_is_left_behind(default_run: Run) -> None:
     assert default_run.summary["ok"]
     assert processes_of(default_run.directory) == []
     assert default_run.left_in_shm == set()
-
-
-@pytest.mark.slow
-def test_everything_in_fp32_agrees_to_rounding(tmp_path: Path) -> None:
-    run = run_recipe(tmp_path / "run", "--mode", "smoke", "--set", "model.dtype=float32")
-    assert run.code == 0, run.output
-    assert max(row["logprob/abs_diff_mean"] for row in run.metrics) <= 1e-4

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -45,12 +44,12 @@ def _processes(subject: Subject) -> Outcome:
     orphans = [process.pid for process in everything if not process.scratch & live]
     if orphans:
         pids = " ".join(map(str, orphans))
-        return Outcome("fail", f"processes of a run whose launcher is gone: {pids}", "none", f"kill {pids}")
+        return Outcome("fail", f"processes of a run whose supervisor is gone: {pids}", "none", f"kill {pids}")
     return judged(
         not live,
         f"a run is going on here, in {', '.join(sorted(live))}" if live else "none",
         "no other run",
-        "wait for it, or stop it with Ctrl-C",
+        "wait for it, or `vimectl runs stop` it",
         "warn",
     )
 
@@ -99,21 +98,11 @@ def _of_runs(host: Host) -> list[Process]:
 
 
 def _is_live(process: Process, host: Host) -> bool:
-    """Whether this is a process that a launcher started and still waits for.
-
-    The runtime's run file names the launcher. A preparation has none, but it is the launcher's child until
-    the launcher ends, and then that of init.
-    """
-    if "vime_runtime.prepare" in process.argv:
-        status = host.read(f"/proc/{process.pid}/status") or ""
-        return re.search(r"^PPid:\s+1$", status, re.MULTILINE) is None
-    if "vime_runtime" not in process.argv:
+    """Whether this is a runtime that somebody still waits for: one that nobody does has come to init."""
+    if not any(word.partition(".")[0] == "vime_runtime" for word in process.argv):
         return _is_guest(process, host)
-    try:
-        launcher = json.loads(host.read(process.argv[-1]) or "")["launcher_pid"]
-    except (ValueError, KeyError):
-        return False
-    return host.path(f"/proc/{launcher}").is_dir()
+    status = host.read(f"/proc/{process.pid}/status") or ""
+    return re.search(r"^PPid:\s+1$", status, re.MULTILINE) is None
 
 
 def _is_guest(process: Process, host: Host) -> bool:

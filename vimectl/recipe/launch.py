@@ -1,30 +1,38 @@
-"""Execute a plan: prepare what is missing, start the runtime, follow it, write down how it ended."""
+"""Execute a plan: prepare what is missing, start the run's supervisor, show what it does, tell how it ended.
+
+The supervisor is a process of its own and owns the run. Each of the two notices the other's death: the
+supervisor ends the run when the launcher is gone, the launcher ends it when the supervisor is.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from vimectl import __version__
-from vimectl.recipe import inputs, logs, prepared, report
+from vimectl.recipe import inputs, logs, prepared, processes, report
 from vimectl.recipe import plan as planning
+from vimectl.recipe import summary as summaries
+from vimectl.recipe.ending import signal_name
+from vimectl.recipe.identity import Identity, is_stopped
 from vimectl.recipe.journal import Journal
 from vimectl.recipe.plan import Plan
 from vimectl.recipe.progress import Progress
 from vimectl.recipe.schema import Recipe
-from vimectl.recipe.summary import summarise
-from vimectl.recipe.supervise import Outcome, supervise
+from vimectl.recipe.shared_memory import SharedMemoryWatch
+from vimectl.recipe.supervise import KILL_SECONDS, LOOK_SECONDS, stop_requests
+from vimectl.recipe.verdict import INTERRUPTED, Verdict
 
-INTERRUPTED = 130
+# What the supervisor may take beyond `cluster.stop_seconds` when it is told to stop.
+STOP_MARGIN_SECONDS = 2 * KILL_SECONDS
 
 
 @dataclass(frozen=True)
@@ -56,79 +64,112 @@ def launch(plan: Plan, doctor: dict[str, Any], progress: Progress) -> Ended:
     Raises:
         BadInput: the preparation's settings are wrong; there is no run directory.
         CheckFailed: the preparation failed; there is no run directory.
-        KeyboardInterrupt: interrupted before the runtime was started.
+        KeyboardInterrupt: interrupted before the run was started.
     """
     recipe = plan.resolved.recipe
-    # Between the two supervised commands a request to stop unwinds like Ctrl-C, so that nothing is left.
+    # Before the supervisor is there a request to stop unwinds like Ctrl-C, so that nothing is left.
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.default_int_handler)
-    with _scratch(plan.scratch_dir):
-        environment = os.environ | plan.environment["driver"]
-        peak_bytes = 0
-        if prepare := prepared.needed(recipe):
-            peak_bytes = prepared.make(prepare, environment, progress)
-            inputs.check(recipe)
-        planning.write(plan, doctor)
-        return _run(plan, environment, progress, peak_bytes)
-
-
-def _run(plan: Plan, environment: dict[str, str], progress: Progress, peak_bytes: int) -> Ended:
-    """Run the runtime until it ends or is interrupted; ``launcher.json`` before, ``summary.json`` after.
-
-    ``peak_bytes`` is what came before it took.
-    """
-    _write(plan.run_dir / "launcher.json", _launcher())
-    log = plan.run_dir / "logs" / "driver.log"
-    journal = Journal(plan.run_dir)
-
-    def look() -> None:
-        if journal.read():
-            progress.update(journal)
-
-    outcome = supervise(plan.command, environment, stdout=log, stderr=log, look=look)
-    exit_code, reason, hint = verdict(outcome, journal)
-    summary = summarise(plan, journal, outcome, exit_code, reason, peak_bytes)
-    _write(plan.run_dir / "summary.json", summary)
-    report.write_at_end(plan.run_dir)
-    failed = exit_code not in (0, INTERRUPTED)
-    if failed:
-        logs.keep_ray(plan.scratch_dir, plan.run_dir)
-    last = journal.rows[-1] if journal.rows else None
-    return Ended(exit_code, summary, last, hint or (logs.ending(plan.run_dir, reason) if failed else ""))
-
-
-def verdict(outcome: Outcome, journal: Journal) -> tuple[int, str, str]:
-    """The exit code for the shell, the reason in words, and the mend if the runtime gave one."""
-    if outcome.signal is not None:
-        return INTERRUPTED, "interrupted", ""
-    if outcome.code == 0:
-        return 0, "finished", ""
-    if journal.error:
-        code = outcome.code if outcome.code in (1, 2, 3) else 1
-        return code, str(journal.error.get("message", "")), str(journal.error.get("hint", ""))
-    if outcome.code is not None and outcome.code < 0:
-        return 1, f"the runtime was killed by signal {-outcome.code}", ""
-    return 1, f"the runtime ended with exit code {outcome.code} and no word why", ""
-
-
-@contextmanager
-def _scratch(folder: Path) -> Iterator[None]:
-    folder.mkdir(mode=0o700)
-    try:
-        yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _launcher() -> dict[str, Any]:
-    return {
-        "pid": os.getpid(),
-        "started": time.time(),
+    peak_bytes = 0
+    if prepare := prepared.needed(recipe):
+        peak_bytes = prepared.make(prepare, os.environ | plan.environment["driver"], progress)
+        inputs.check(recipe)
+    planning.write(plan, doctor)
+    launcher = {
+        **asdict(Identity.of(os.getpid())),
+        "time": time.time(),
         "argv": sys.argv,
         "version": __version__,
-        "host": os.uname().nodename,
+        "prepare_peak_bytes": peak_bytes,
     }
+    (plan.run_dir / "launcher.json").write_text(json.dumps(launcher, indent=2) + "\n", encoding="utf-8")
+    return _follow(plan, progress)
 
 
-def _write(path: Path, document: dict[str, Any]) -> None:
-    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+def _follow(plan: Plan, progress: Progress) -> Ended:
+    """Start the supervisor, show what the run writes and pass signals on until the supervisor has ended."""
+    processes.adopt_orphans()
+    shm = SharedMemoryWatch()
+    journal = Journal(plan.run_dir)
+    began = time.monotonic()
+    log = plan.run_dir / "logs" / "supervisor.log"
+    with stop_requests() as requests, log.open("ab") as errors:
+        supervisor = subprocess.Popen(
+            [sys.executable, "-m", "vimectl.recipe.supervisor", str(plan.run_dir)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+        )
+        shepherd = _Shepherd(supervisor, requests, plan.resolved.recipe)
+        while supervisor.poll() is None:
+            if journal.read():
+                progress.update(journal)
+            shepherd.look()
+            time.sleep(LOOK_SECONDS)
+        if journal.read():
+            progress.update(journal)
+        last = journal.rows[-1] if journal.rows else None
+        with contextlib.suppress(ValueError):
+            summary = json.loads(supervisor.communicate()[0])
+            return Ended(summary["exit_code"], summary, last, summary["hint"])
+        # The run outlives its supervisor: what descends from it is ours now.
+        shm.look(again=True)
+        unkillable = processes.end_all(besides=supervisor.pid, seconds=KILL_SECONDS)
+        shm.remove()
+        verdict = shepherd.verdict()
+        hint = ""
+        if verdict.exit_code != INTERRUPTED:
+            logs.keep_ray(plan.scratch_dir, plan.run_dir)
+            hint = logs.ending(plan.run_dir, verdict.reason)
+        shutil.rmtree(plan.scratch_dir, ignore_errors=True)
+        seconds = time.monotonic() - began
+        summary = summaries.summarise(plan.document(), journal, verdict, seconds, 0, unkillable, hint)
+        if not summaries.write(plan.run_dir, summary):
+            hint += "; summary.json could not be written"
+        report.write_at_end(plan.run_dir)
+        return Ended(verdict.exit_code, summary, last, hint)
+
+
+class _Shepherd:
+    """Passes signals on to the supervisor, and ends it when it is stopped or does not stop."""
+
+    def __init__(self, supervisor: subprocess.Popen[bytes], requests: list[int], recipe: Recipe) -> None:
+        self._supervisor = supervisor
+        self._requests = requests
+        self._cluster = recipe.cluster
+        self._passed = 0
+        self._asked_at: float | None = None
+        self._stopped_at: float | None = None
+        self._what = ""
+
+    def look(self) -> None:
+        """Do what has to be done at this moment."""
+        now = time.monotonic()
+        for signum in self._requests[self._passed :]:
+            self._supervisor.send_signal(signum)
+            self._asked_at = self._asked_at or now
+        self._passed = len(self._requests)
+        if not is_stopped(self._supervisor.pid):
+            self._stopped_at = None
+        elif self._stopped_at is None:
+            self._stopped_at = now
+        if self._stopped_at is not None:
+            # Nobody watches the run meanwhile, which may be well: as patient as with a run that hangs.
+            if self._asked_at or now > self._stopped_at + self._cluster.hang_seconds:
+                self._kill(f"was stopped for {now - self._stopped_at:.0f} s")
+        elif self._asked_at and now > self._asked_at + self._cluster.stop_seconds + STOP_MARGIN_SECONDS:
+            self._kill("did not end the run when it was told to")
+
+    def verdict(self) -> Verdict:
+        """What it means that the supervisor ended without a word."""
+        if self._requests:
+            return Verdict(INTERRUPTED, "interrupted")
+        code = self._supervisor.returncode
+        how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+        process = {"role": "supervisor", "rank": 0, "pid": self._supervisor.pid}
+        return Verdict(1, f"supervisor (pid {self._supervisor.pid}) {self._what or how}", process=process)
+
+    def _kill(self, what: str) -> None:
+        self._what = what
+        self._supervisor.kill()

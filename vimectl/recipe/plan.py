@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import sys
 import tempfile
@@ -38,7 +37,7 @@ class Plan:
     @property
     def command(self) -> list[str]:
         """What is started: the runtime, with one file."""
-        return [sys.executable, "-m", "vime_runtime", str(self.run_dir / "resolved.json")]
+        return runtime_command(self.run_dir)
 
     @property
     def environment(self) -> dict[Role, dict[str, str]]:
@@ -60,7 +59,6 @@ class Plan:
             "run_dir": str(self.run_dir),
             "scratch_dir": str(self.scratch_dir),
             "address": self.address,
-            "launcher_pid": os.getpid(),
             "environment": self.environment,
         }
 
@@ -82,6 +80,11 @@ class Plan:
             }
             for device in range(cluster.devices)
         ]
+
+
+def runtime_command(run_dir: Path) -> list[str]:
+    """What is started for a run that has its files."""
+    return [sys.executable, "-m", "vime_runtime", str(run_dir / "resolved.json")]
 
 
 def make(

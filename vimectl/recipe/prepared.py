@@ -18,7 +18,7 @@ from vimectl.errors import BadInput, CheckFailed
 from vimectl.recipe.journal import Journal
 from vimectl.recipe.progress import Progress
 from vimectl.recipe.schema import PrepareTable, Recipe
-from vimectl.recipe.supervise import supervise
+from vimectl.recipe.supervise import stop_requests, supervise
 
 
 def folder(prepare: PrepareTable) -> Path:
@@ -70,13 +70,20 @@ def _make(prepare: PrepareTable, making: Path, environment: Mapping[str, str], p
         if journal.read():
             progress.update(journal)
 
-    outcome = supervise(
-        [*command, json.dumps(prepare.settings)],
-        environment,
-        stdout=making / "events.jsonl",
-        stderr=errors,
-        look=look,
-    )
+    # Not in the run's own folder for temporary files: that is made when the run begins.
+    temporary = making / "tmp"
+    temporary.mkdir()
+    with stop_requests() as requests:
+        outcome = supervise(
+            [*command, json.dumps(prepare.settings)],
+            {**environment, "TMPDIR": str(temporary)},
+            stdout=making / "events.jsonl",
+            stderr=errors,
+            look=look,
+            requests=requests,
+        )
+    look()
+    shutil.rmtree(temporary)
     if outcome.signal is not None:
         raise KeyboardInterrupt
     if outcome.code == 0:

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from vimectl.errors import BadInput
-from vimectl.recipe.runs import RUN_FILE
+from vimectl.recipe.identity import Identity
 from vimectl.recipe.safetensors_file import header_bytes
 from vimectl.recipe.schema import Recipe
 from vimectl.toml import validate
 
+RUN_FILE = "resolved.json"
 INPUTS_FILE = "inputs.json"
 
 # What does not change the results of a run. The length is looked at by itself.
@@ -65,7 +64,7 @@ def check(run_dir: Path | None, recipe: Recipe, steps: int) -> None:
     if run_dir is None or not (run_dir / RUN_FILE).is_file():
         found = "no --run-dir was given" if run_dir is None else f"{run_dir} holds no run"
         raise BadInput(f"--resume: {found}", "name the directory of the run: --run-dir DIR")
-    if (pid := living_launcher(run_dir)) is not None:
+    if (pid := living_owner(run_dir)) is not None:
         raise BadInput(f"the run in {run_dir} goes on: process {pid}", "wait for it or stop it first")
     stored = _read(run_dir / RUN_FILE)
     try:
@@ -96,19 +95,18 @@ def finished_steps(run_dir: Path) -> int:
     return int(summary["steps"]) if summary.get("ok") else 0
 
 
-def living_launcher(run_dir: Path) -> int | None:
-    """The process that keeps a run going; None when the run has ended, however it did."""
-    path = run_dir / "launcher.json"
-    if not path.is_file():
-        return None
-    launcher = _read(path)
-    try:
-        process = psutil.Process(launcher["pid"])
-        # The id of a process that ended is given to another one some time.
-        lives = process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= launcher["started"] + 1
-    except psutil.NoSuchProcess:
-        return None
-    return process.pid if lives else None
+def living_owner(run_dir: Path) -> int | None:
+    """The process that keeps a run going, supervisor or launcher; None when it has ended, however it did.
+
+    Of a run on another machine one cannot tell.
+    """
+    for path in (run_dir / "supervisor.json", run_dir / "launcher.json"):
+        if path.is_file():
+            found = _read(path)
+            owner = Identity(*(found.get(key) for key in ("pid", "started", "boot", "host")))  # type: ignore[arg-type]
+            if owner.is_here and owner.lives:
+                return owner.pid
+    return None
 
 
 def inputs(recipe: Recipe) -> dict[str, str]:

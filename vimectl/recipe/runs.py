@@ -1,13 +1,29 @@
-"""Which runs there are, and which one a name or a path means."""
+"""Which runs there are, which one a name or a path means, what state it is in, and stopping it."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
-from vimectl.errors import unknown
+from vimectl.errors import BadInput, CheckFailed, unknown
+from vimectl.recipe import summary as summaries
+from vimectl.recipe.accidents import name as process_name
+from vimectl.recipe.identity import Identity, status_of
+from vimectl.recipe.journal import Journal
+from vimectl.recipe.launch import STOP_MARGIN_SECONDS
+from vimectl.recipe.verdict import INTERRUPTED
 
 # What the launcher writes first into a run directory; a folder without it is none.
 RUN_FILE = "resolved.json"
+
+State = Literal["running", "finished", "failed", "interrupted", "lost"]
 
 
 def kept_in(folder: Path) -> dict[str, Path]:
@@ -31,8 +47,148 @@ def find(name_or_path: str, folder: Path = Path("runs")) -> Path:
     return known[name_or_path].absolute()
 
 
+@dataclass(frozen=True)
+class Run:
+    """A run directory, read as it is asked for."""
+
+    directory: Path
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The content of ``resolved.json``."""
+        found: dict[str, Any] = json.loads((self.directory / RUN_FILE).read_text(encoding="utf-8"))
+        return found
+
+    @cached_property
+    def summary(self) -> dict[str, Any] | None:
+        """What the run came to; None until it has ended, and for ever when nobody was left to say it."""
+        return _read(self.directory / summaries.FILE)
+
+    @cached_property
+    def journal(self) -> Journal:
+        """What the run has written so far."""
+        journal = Journal(self.directory)
+        journal.read()
+        return journal
+
+    @cached_property
+    def supervisor(self) -> Identity | None:
+        """The process that owns the run, or owned it."""
+        return self._identity("supervisor.json")
+
+    @property
+    def state(self) -> State:
+        """``lost``: it has not ended in good order and nobody owns it any more.
+
+        Of a run on another machine one can only tell that it has ended.
+        """
+        if self.summary is not None:
+            if self.summary["ok"]:
+                return "finished"
+            return "interrupted" if self.summary["exit_code"] == INTERRUPTED else "failed"
+        owners = [owner for owner in (self.supervisor, self._identity("launcher.json")) if owner]
+        # The launcher alone: before the supervisor is there, and while it cleans up after it.
+        return "running" if any(owner.lives or not owner.is_here for owner in owners) else "lost"
+
+    def as_json(self) -> dict[str, Any]:
+        """The run in one row."""
+        rows = self.journal.rows
+        return {
+            "name": self.directory.name,
+            "path": str(self.directory),
+            "recipe": self.document["recipe"]["recipe"]["name"],
+            "mode": self.document["mode"],
+            "state": self.state,
+            "step": len(rows),
+            "steps_wanted": self.document["steps"],
+            "reward": rows[-1]["reward/mean"] if rows else None,
+            "started": _created(self.directory / RUN_FILE),
+        }
+
+    def processes(self) -> list[dict[str, Any]]:
+        """The processes of the run, {role, rank, pid, node, state}; state None: gone or elsewhere."""
+        here = os.uname().nodename
+        return [
+            {key: entry[key] for key in ("role", "rank", "pid", "node")}
+            | {"state": _state_word(entry["pid"]) if entry["node"] == here else None}
+            for entry in self._owners() + self.journal.processes
+        ]
+
+    def _owners(self) -> list[dict[str, Any]]:
+        roles = {"launcher": self._identity("launcher.json"), "supervisor": self.supervisor}
+        return [
+            {"role": role, "rank": 0, "pid": owner.pid, "node": owner.host}
+            for role, owner in roles.items()
+            if owner
+        ]
+
+    def _identity(self, name: str) -> Identity | None:
+        found = _read(self.directory / name)
+        return Identity(*(found[key] for key in ("pid", "started", "boot", "host"))) if found else None
+
+
+def stop(run: Run) -> Run:
+    """Ask a running run to stop and wait until it is gone. Returns it as it is then.
+
+    Raises:
+        BadInput: it runs on another machine.
+        CheckFailed: nobody owns it any more, or it does not stop.
+    """
+    if run.state == "lost":
+        raise CheckFailed(
+            f"{run.directory.name} is lost: its supervisor is gone and left no summary",
+            "`vimectl doctor --only leftovers` shows what is left of it",
+        )
+    if run.state != "running":
+        return run
+    supervisor = run.supervisor
+    if supervisor is None:
+        raise CheckFailed(f"{run.directory.name} is only just starting", "try again in a second")
+    if not supervisor.is_here:
+        raise BadInput(f"{run.directory.name} runs on {supervisor.host}", "stop it there")
+    with contextlib.suppress(ProcessLookupError):
+        _signal(supervisor, signal.SIGTERM)
+    limit = run.document["recipe"]["cluster"]["stop_seconds"] + 2 * STOP_MARGIN_SECONDS
+    deadline = time.monotonic() + limit
+    while (now := Run(run.directory)).state == "running" or supervisor.lives:
+        if time.monotonic() > deadline:
+            raise CheckFailed(
+                f"{process_name({'role': 'supervisor', 'rank': 0, 'pid': supervisor.pid})} of "
+                f"{run.directory.name} did not end within {limit:.0f} s",
+                f"kill -9 {supervisor.pid}: its launcher, if there is one, ends the run then",
+            )
+        time.sleep(0.1)
+    return now
+
+
+def _signal(process: Identity, signum: int) -> None:
+    """Send a signal to this very process. Raises ProcessLookupError when it is gone."""
+    # The descriptor is opened first: the id cannot come to mean another process after the look.
+    fd = os.pidfd_open(process.pid)
+    try:
+        if process.lives:
+            signal.pidfd_send_signal(fd, signum)
+    finally:
+        os.close(fd)
+
+
 def _created(run_file: Path) -> float:
     return run_file.stat().st_mtime
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not there, or not whole: somebody is writing it
+        return None
+    return found
+
+
+def _state_word(pid: int) -> str | None:
+    stat = status_of(pid)
+    if stat is None or stat[0] in "ZX":
+        return None
+    return {"T": "stopped", "t": "stopped", "D": "waiting"}.get(stat[0], "running")
 
 
 def _hint(folder: Path, known: dict[str, Path]) -> str:

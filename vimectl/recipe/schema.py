@@ -25,12 +25,21 @@ class RecipeTable(Strict):
 
 
 class ClusterTable(Strict):
-    """``[cluster]``: the machines, and whether trainer and engine share the devices."""
+    """``[cluster]``: the machines, whether trainer and engine share the devices, and what happens to a run
+    that loses a process.
+
+    ``restarts``: so often it goes on from its newest checkpoint, when a process died or it hung.
+    ``hang_seconds``: without progress for so long it hangs. ``stop_seconds``: so long may a run that is told
+    to stop take to save its state.
+    """
 
     device: Literal["cpu", "npu", "cuda"]
     nodes: Positive = 1
     devices_per_node: Positive
     colocate: bool = True
+    restarts: Annotated[int, Field(ge=0)] = 0
+    hang_seconds: Annotated[float, Field(gt=0)] = 1800
+    stop_seconds: Annotated[float, Field(gt=0)] = 10
 
     @property
     def devices(self) -> int:

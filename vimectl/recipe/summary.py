@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import sys
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from vimectl.recipe.journal import Journal
-from vimectl.recipe.plan import Plan
 from vimectl.recipe.progress import tokens_per_second
-from vimectl.recipe.supervise import Outcome
 from vimectl.recipe.units import duration, size
+from vimectl.recipe.verdict import Verdict
+
+FILE = "summary.json"
+# Where the summary is written before it is renamed, with room set aside for it while there is some.
+_NEW = ".summary.json"
+_ROOM_BYTES = 32 * 1024
 
 # reward_first and reward_last are means over this many steps at either end.
 REWARD_WINDOW = 5
 
 
 def summarise(
-    plan: Plan, journal: Journal, outcome: Outcome, exit_code: int, reason: str, prepare_peak_bytes: int
+    document: dict[str, Any],
+    journal: Journal,
+    verdict: Verdict,
+    seconds: float,
+    peak_bytes: int,
+    unkillable: list[int],
+    hint: str,
 ) -> dict[str, Any]:
-    """The content of ``summary.json``. Figures of steps are None when there was no step."""
+    """The content of ``summary.json``. Figures of steps are None when there was no step.
+
+    Args:
+        document: the content of ``resolved.json``.
+        hint: the mend, or the end of the log.
+    """
     rows = journal.rows
 
     def over(figures: list[float], take: Any) -> float | None:
@@ -30,35 +49,69 @@ def summarise(
     # As the runtime marks it: the first of the highest, and never the policy that the run began with.
     best = max((step for step in sorted(scores) if step), key=lambda step: scores[step], default=None)
     return {
-        "ok": exit_code == 0,
+        "ok": verdict.exit_code == 0,
         "steps": len(rows),
-        "reason": reason,
-        "exit_code": exit_code,
+        "reason": verdict.reason,
+        "exit_code": verdict.exit_code,
         "phase": journal.phase,
-        "recipe": plan.resolved.recipe.recipe.name,
-        "mode": plan.resolved.mode,
-        "steps_wanted": plan.resolved.steps,
+        "cause": verdict.process,
+        "last_checkpoint": last_checkpoint(Path(document["run_dir"])),
+        "restarts": journal.restarts,
+        "recipe": document["recipe"]["recipe"]["name"],
+        "mode": document["mode"],
+        "steps_wanted": document["steps"],
         "reward_first": over(rewards[:REWARD_WINDOW], fmean),
         "reward_last": over(rewards[-REWARD_WINDOW:], fmean),
         "evaluation_first": scores[min(scores)] if scores else None,
         "evaluation_best": None if best is None else scores[best],
         "best_step": best,
-        "seconds": round(outcome.seconds, 3),
+        "seconds": round(seconds, 3),
         "step_seconds_mean": over([row["step/seconds"] for row in rows], fmean),
         "sync_seconds_mean": over([row["sync/seconds"] for row in rows], fmean),
         "tokens_per_second_mean": over([tokens_per_second(row) for row in rows], fmean),
         "logprob_abs_diff_mean_worst": over([row["logprob/abs_diff_mean"] for row in rows], max),
-        "peak_memory_bytes": max(
-            prepare_peak_bytes, outcome.peak_bytes, *(row["memory/peak_bytes"] for row in rows)
-        ),
-        "unkillable": outcome.unkillable,
+        "peak_memory_bytes": max(peak_bytes, *(row["memory/peak_bytes"] for row in rows), 0),
+        "unkillable": unkillable,
+        "hint": hint,
     }
+
+
+def last_checkpoint(run_dir: Path) -> str | None:
+    """The newest whole state of the run, relative to its directory."""
+    whole = sorted(path.parent.name for path in run_dir.glob("checkpoints/step-*/manifest.json"))
+    whole = [name for name in whole if not name.endswith(".partial")]
+    return f"checkpoints/{whole[-1]}" if whole else None
+
+
+def reserve(run_dir: Path) -> None:
+    """Remove an earlier summary and set room aside for the next, so that a full disk does not prevent it."""
+    (run_dir / FILE).unlink(missing_ok=True)
+    with contextlib.suppress(OSError), (run_dir / _NEW).open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, _ROOM_BYTES)
+
+
+def write(run_dir: Path, summary: dict[str, Any]) -> bool:
+    """Write ``summary.json``, whole or not at all; returns whether that was possible."""
+    new = run_dir / _NEW
+    text = (json.dumps(summary, indent=2) + "\n").encode()
+    try:
+        # Written into the room that was set aside: emptying the file would give it away.
+        with new.open("r+b" if new.exists() else "wb") as file:
+            file.write(text)
+            file.truncate()
+        new.rename(run_dir / FILE)
+    except OSError as e:
+        print(f"{e}; not written: {json.dumps(summary)}", file=sys.stderr)
+        return False
+    return True
 
 
 def table_rows(summary: dict[str, Any], run_dir: Path, last: dict[str, float] | None) -> list[list[str]]:
     """The summary as rows of two columns. ``last`` are the metrics of the last step."""
     rows = [
         ["result", summary["reason"]],
+        *([["last checkpoint", summary["last_checkpoint"]]] if summary["last_checkpoint"] else []),
+        *([["restarts", str(summary["restarts"])]] if summary["restarts"] else []),
         ["steps", f"{summary['steps']} of {summary['steps_wanted']} in {duration(summary['seconds'])}"],
     ]
     if last is not None:

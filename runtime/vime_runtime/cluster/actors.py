@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from vime_runtime.cluster import processes
 from vime_runtime.config import from_dict
 from vime_runtime.memory.process_tree import resident_bytes
 from vime_runtime.watch import process_log
@@ -38,6 +39,10 @@ class TrainActor:
         """Mark the phase in this rank's log."""
         process_log.mark(phase, step)
 
+    def process(self) -> dict[str, Any]:
+        """This rank's entry in the journal."""
+        return processes.entry("trainer rank", self._rank)
+
     def free_address(self) -> str:
         """Return "host:port", free on this actor's node, for the ranks to meet at.
 
@@ -54,15 +59,10 @@ class TrainActor:
         from vime_runtime import device
 
         device.get(self._config.recipe.cluster.device).before_megatron()
-        from vime_runtime.sync.buckets import BucketExporter
         from vime_runtime.train.trainer import Trainer
 
         self._trainer = Trainer(self._config, self._rank, self._world_size, master)
-        # The first rank of a node is the one whose copy in host memory the node's engines read.
-        first = self._rank % self._config.recipe.cluster.devices_per_node == 0
-        self._exporter = BucketExporter(
-            self._trainer.weights, self._config.recipe.sync.bucket_bytes, fill_host=first
-        )
+        self._exporter = self._trainer.exporter()
 
     def pause(self) -> None:
         """Give the training region's memory back."""
@@ -114,11 +114,19 @@ class RolloutActor:
         self._engine: Engine | None = None
         process_log.take_over(self._config.run_dir, f"engine {index}")
 
+    def process(self) -> dict[str, Any]:
+        """This engine's entry in the journal."""
+        return processes.entry("engine", self._index)
+
     def enter(self, phase: str, step: int) -> None:
         """Mark the phase in this engine's log and in those of its workers."""
         process_log.mark(phase, step)
         if self._engine:
             self._engine.enter(phase, step)
+
+    def load(self) -> None:
+        """Import what ``start`` needs, which takes seconds: the trainer can be built meanwhile."""
+        import vime_runtime.rollout.engine  # noqa: F401
 
     def start(self) -> tuple[str, list[int]]:
         """Build the engine; returns when it can generate, with where its processes are, and their ids."""
@@ -127,6 +135,12 @@ class RolloutActor:
 
         self._engine = Engine(self._config)
         return pid_space(), own_pids()
+
+    def workers(self) -> list[dict[str, Any]]:
+        """The journal's entries of the engine's worker processes, counted over all engines; none at TP=1."""
+        first = self._index * self._config.recipe.rollout.tensor_parallel
+        pids = self._engine.worker_pids()
+        return [processes.entry("engine worker", first + rank, pid) for rank, pid in enumerate(pids)]
 
     def generate(
         self, prompts: list[list[int]], samples: int, seed: int, greedy: bool = False

@@ -36,6 +36,10 @@ class TrainGroup:
         ]
         self.paused = False
 
+    def processes(self) -> list[dict[str, Any]]:
+        """The journal's entries of all ranks."""
+        return self._all("process")
+
     def enter(self, phase: str, step: int) -> None:
         """Let every rank mark the phase in its log; returns at once."""
         for rank in self._ranks:
@@ -103,6 +107,16 @@ class RolloutGroup:
             for index, seat in enumerate(engine_seats(config))
         ]
         self._processes: list[psutil.Process] = []
+        for engine in self._engines:
+            engine.load.remote()  # not waited for: if it fails, so will the start
+
+    def processes(self) -> list[dict[str, Any]]:
+        """The journal's entries of all engines."""
+        return self._all("process")
+
+    def workers(self) -> list[dict[str, Any]]:
+        """The journal's entries of all engines' worker processes."""
+        return [entry for entries in self._all("workers") for entry in entries]
 
     def enter(self, phase: str, step: int) -> None:
         """Let every engine mark the phase in its log; returns at once."""

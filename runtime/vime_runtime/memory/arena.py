@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 
-from vime_runtime.memory.kernel import range_residency
+from vime_runtime.memory.kernel import resident_bytes
 from vime_runtime.memory.region import Residency
 
 # What torch aligns CPU storages to, so kernels see the alignment they know.
@@ -89,8 +89,8 @@ class Arena:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
     def residency(self) -> Residency:
-        """The usable part of the range, and how much of it is in memory, from smaps."""
-        return range_residency(self._base, self._base + self._size)
+        """The usable part of the range, and how much of it is in memory."""
+        return Residency(self._usable, resident_bytes(self._base, self._usable))
 
     def _take(self, size: int) -> int:
         for index, (offset, room) in enumerate(self._free):

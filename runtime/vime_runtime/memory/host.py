@@ -89,7 +89,7 @@ class HostRegion:
         self._paused = False
 
     def residency(self) -> Residency:
-        """Measured from smaps; pages of the backing file that are in memory count as resident."""
+        """As the kernel counts it; pages of the backing file that are in memory count as resident."""
         arena = self._arena.residency()
         return Residency(arena.mapped, arena.resident + cached_bytes(self._backing.fileno()))
 

@@ -5,9 +5,11 @@ Progress is one JSON object a line on stdout. Exit codes: 0 made; 2 the kind or 
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import importlib
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -18,6 +20,8 @@ from vime_runtime.errors import InputError
 # A kind is a module with a dataclass ``Settings`` and ``make(out_dir, settings, report)``; it is
 # imported when asked for, because it imports torch.
 KINDS = {"reversed-digits": "vime_runtime.prepare.reversed_digits"}
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main(argv: list[str]) -> int:
@@ -68,4 +72,6 @@ def _emit(kind: str, **fields: Any) -> None:
 
 
 if __name__ == "__main__":
+    # To be killed with whoever started this: nobody would wait for it then.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     sys.exit(main(sys.argv))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from typing import Any
 
@@ -80,6 +81,10 @@ class Engine:
     def residency(self) -> Residency:
         """Weights and KV cache, summed over the workers, as the kernel sees them."""
         return Residency.total(self._llm.collective_rpc("residency"))
+
+    def worker_pids(self) -> list[int]:
+        """The worker processes by rank; none when the worker lives in this process."""
+        return [pid for pid in self._llm.collective_rpc("process_id") if pid != os.getpid()]
 
     def close(self) -> None:
         """Stop the workers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from vime_runtime.memory.region import Residency
@@ -23,3 +24,7 @@ class WorkerExtension:
     def residency(self) -> Residency:
         """This worker's weights and KV cache."""
         return self.sleep_mode_backend.residency()
+
+    def process_id(self) -> int:
+        """The process this worker lives in."""
+        return os.getpid()

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from vime_runtime.sync.held import Held
 from vime_runtime.train.checkpoint import Checkpoint
 from vime_runtime.train.families.base import Family, Mapping, ModelShape
 
@@ -115,6 +116,22 @@ class Bridge:
                 yield from ((name, shard) for name in mapping.hf)
             else:
                 yield from self._assemble(mapping, shard).items()
+
+    @torch.no_grad()
+    def held(self, model: torch.nn.Module) -> Iterator[tuple[str, Held]]:
+        """Yield what this rank has of every Hugging Face tensor, in the order of ``export``.
+
+        No collective, and nothing is copied. What every rank has, the first one writes.
+        """
+        parameters = self._parameters(model)
+        for mapping in self._family.parameters(self._shape):
+            shard = parameters[mapping.megatron].detach()
+            parts: dict[str, list[tuple[int, int, Tensor]]] = {name: [] for name in mapping.hf}
+            if mapping.layout != "whole" or self._rank.index == 0:
+                for piece, rows in self._cut(mapping, self._rank, shard):
+                    parts[piece.name].append((piece.dim, piece.start, rows))
+            for name, own in parts.items():
+                yield name, Held(self._tensors[name], shard.dtype, tuple(own))
 
     def _assemble(self, mapping: Mapping, shard: Tensor) -> dict[str, Tensor]:
         full = {name: shard.new_empty(self._tensors[name]) for name in mapping.hf}

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 import torch
 
 from vime_runtime.sync.device_ipc import DeviceBuffer
-from vime_runtime.sync.ipc import HostBuffer
+from vime_runtime.sync.held import Held
+from vime_runtime.sync.ipc import HostBuffer, SharedHostBuffer
 from vime_runtime.sync.message import BucketMessage, TensorEntry
 
 # Every tensor begins at a multiple of this, so that it can be viewed in its dtype and loads are aligned.
 ALIGNMENT = 64
 
-Weights = Callable[[], Iterator[tuple[str, torch.Tensor]]]
+Weights = Callable[[], Iterator[tuple[str, torch.Tensor | Held]]]
 
 
 class BucketExporter:
@@ -28,13 +29,21 @@ class BucketExporter:
         bucket_bytes: how many bytes of tensors, alignment included, a bucket of several tensors may have.
         fill_host: whether weights that lie in host memory are put into a buffer. One copy a machine is
             enough: other ranks there go along with the pass, and their messages have no handle.
+        shared: the buffer that the ranks of a machine fill together, each with what it holds of a weight;
+            without one, a rank whose weights are ``Held`` only goes along.
     """
 
-    def __init__(self, weights: Weights, bucket_bytes: int, fill_host: bool = True) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        bucket_bytes: int,
+        fill_host: bool = True,
+        shared: SharedHostBuffer | None = None,
+    ) -> None:
         self._weights = weights
         self._bucket_bytes = bucket_bytes
         self._fill_host = fill_host
-        self._buffer: HostBuffer | DeviceBuffer | None = None
+        self._buffer: HostBuffer | DeviceBuffer | SharedHostBuffer | None = shared
         self._pass: Iterator[BucketMessage] | None = None
 
     def next(self) -> BucketMessage | None:
@@ -53,23 +62,31 @@ class BucketExporter:
             if entries and end + tensor.nbytes > self._bucket_bytes:
                 yield self._message(entries)
                 entries, end = [], 0
-            entries.append(self._put(name, tensor.detach(), end))
+            entries.append(self._put(name, tensor, end))
             end += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
         if entries:
             yield self._message(entries)
             if self._buffer is not None:
                 self._buffer.release()
 
-    def _put(self, name: str, tensor: torch.Tensor, offset: int) -> TensorEntry:
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        entry = TensorEntry(name, dtype, tuple(tensor.shape), offset, tensor.nbytes)
-        if tensor.is_cpu and not self._fill_host:
-            return entry
-        if self._buffer is None:  # the weights say where they are
-            self._buffer = HostBuffer() if tensor.is_cpu else DeviceBuffer(tensor.device)
-        self._buffer.reserve(max(tensor.nbytes, self._bucket_bytes))
-        view(self._buffer.data, entry).copy_(tensor)
+    def _put(self, name: str, weight: torch.Tensor | Held, offset: int) -> TensorEntry:
+        dtype = str(weight.dtype).removeprefix("torch.")
+        entry = TensorEntry(name, dtype, tuple(weight.shape), offset, weight.nbytes)
+        if self._buffer is None:
+            self._buffer = self._own_buffer(weight)
+        if self._buffer is not None:
+            self._buffer.reserve(max(weight.nbytes, self._bucket_bytes))
+            target = view(self._buffer.data, entry)
+            weight.write(target) if isinstance(weight, Held) else target.copy_(weight.detach())
         return entry
+
+    def _own_buffer(self, weight: torch.Tensor | Held) -> HostBuffer | DeviceBuffer | None:
+        """The weights say where they are, and so where their buffer has to be."""
+        if isinstance(weight, Held):
+            return None
+        if not weight.is_cpu:
+            return DeviceBuffer(weight.device)
+        return HostBuffer() if self._fill_host else None
 
     def _message(self, entries: list[TensorEntry]) -> BucketMessage:
         return BucketMessage(self._buffer.handles() if self._buffer else {}, tuple(entries))

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,38 @@ class HostBuffer:
             self._map.madvise(mmap.MADV_REMOVE)
 
 
+class SharedHostBuffer:
+    """A host buffer that all ranks of a group on one machine fill together; the first of them owns it.
+
+    A peer that is handed it when every rank has written sees all of it.
+    """
+
+    def __init__(self, group: dist.ProcessGroup) -> None:
+        self._group = group
+        self._own = HostBuffer() if dist.get_rank(group) == 0 else None
+        self._peer = HostPeer()
+        self.data = torch.empty(0, dtype=torch.uint8)
+
+    def reserve(self, nbytes: int) -> None:
+        """Make ``data``, a uint8 tensor, at least ``nbytes`` long. A collective, of the same ``nbytes``."""
+        if nbytes <= self.data.numel():
+            return
+        if self._own is not None:
+            self._own.reserve(nbytes)
+        told = [self.handles()]
+        dist.broadcast_object_list(told, group=self._group, group_src=0)
+        self.data = self._peer.open(told[0]) if self._own is None else self._own.data
+
+    def handles(self) -> dict[str, HostHandle]:
+        """What a peer needs to map the buffer as it is now; the owner's alone."""
+        return {} if self._own is None else self._own.handles()
+
+    def release(self) -> None:
+        """Give the memory back to the kernel; the buffer stays usable and reads as zero."""
+        if self._own is not None:
+            self._own.release()
+
+
 class HostPeer:
     """The reader's side; a buffer is mapped once and used until another handle comes."""
 
@@ -70,7 +103,7 @@ class HostPeer:
         self._data = torch.empty(0, dtype=torch.uint8)
 
     def open(self, handles: dict[str, HostHandle]) -> torch.Tensor:
-        """Map the owner's buffer: uint8, one dimension. Only to be read.
+        """Map the owner's buffer: uint8, one dimension. Only to be read, but by ranks that fill it too.
 
         Raises:
             RuntimeError: no rank of the trainer is on this machine, the owner of the buffer is gone, or

@@ -1,8 +1,9 @@
 """The engine's end of the sync, in every vLLM worker: Hugging Face tensors into vLLM's packed parameters.
 
-vLLM's layerwise reload puts each module back into its checkpoint form, fills it when all of its
-tensors have come, and runs what runs after loading: so parameters that the CPU kernels have
-prepacked (and left empty) are packed anew.
+On a device vLLM's layerwise reload puts each module back into its checkpoint form, fills it when all
+of its tensors have come, and runs what runs after loading. On the host, where our sleep mode keeps
+vLLM from packing them (``rollout/host_sleep.py``), parameters are in that form all the time, and what
+comes is written over what is there.
 """
 
 from __future__ import annotations
@@ -58,20 +59,23 @@ class BucketLoader(WeightTransferEngine[InitInfo, UpdateInfo]):
         super().__init__(config, vllm_config, device, model)
         self._shapes = Checkpoint(Path(vllm_config.model_config.model)).tensors()
         self._missing: set[str] = set()
-        self._peer = HostPeer() if device.type == "cpu" else DevicePeer(device)
+        self._in_place = device.type == "cpu"
+        self._peer = HostPeer() if self._in_place else DevicePeer(device)
 
     def init_transfer_engine(self, init_info: InitInfo) -> None:
         """Nothing: see InitInfo."""
 
     def start_weight_update(self) -> None:
-        """Put every module back into its checkpoint form; what an update that failed has left is dropped."""
+        """Begin anew; what an update that failed has left is dropped."""
+        self._missing = set(self._shapes)
+        if self._in_place:
+            return
         for layer in self.model.modules():
             info = get_layerwise_info(layer)
             if info.can_load():
                 info.load_numel = 0
                 info.loaded_weights.clear()
         initialize_layerwise_reload(self.model)
-        self._missing = set(self._shapes)
 
     def receive_weights(self, update_info: UpdateInfo) -> None:
         """Load one bucket. When this returns the buffer may be overwritten.
@@ -83,8 +87,10 @@ class BucketLoader(WeightTransferEngine[InitInfo, UpdateInfo]):
         for entry in bucket.tensors:
             self._check(entry)
         buffer = self._peer.open(bucket.handles)
-        self.model.load_weights((entry.name, view(buffer, entry)) for entry in bucket.tensors)
-        self._keep_unfinished(buffer)
+        with torch.no_grad():
+            self.model.load_weights((entry.name, view(buffer, entry)) for entry in bucket.tensors)
+        if not self._in_place:
+            self._keep_unfinished(buffer)
         self._missing.difference_update(entry.name for entry in bucket.tensors)
 
     def finish_weight_update(self) -> None:
@@ -98,7 +104,8 @@ class BucketLoader(WeightTransferEngine[InitInfo, UpdateInfo]):
             raise ValueError(
                 f"the weight update lacks {len(self._missing)} of {len(self._shapes)} tensors: {names}"
             )
-        finalize_layerwise_reload(self.model, self.model_config)
+        if not self._in_place:
+            finalize_layerwise_reload(self.model, self.model_config)
 
     def shutdown(self) -> None:
         """Let go of the trainer's buffer."""

@@ -22,6 +22,8 @@ from vime_runtime.config import Config
 from vime_runtime.memory.region import Residency
 from vime_runtime.states import StatePart
 from vime_runtime.sync.bridge import Bridge, Rank
+from vime_runtime.sync.buckets import BucketExporter
+from vime_runtime.sync.ipc import SharedHostBuffer
 from vime_runtime.train import checkpoint, grpo, model, packing, parallel, state
 from vime_runtime.train.logprobs import token_logprobs
 from vime_runtime.train.metrics import StepMetrics
@@ -97,6 +99,21 @@ class Trainer:
         Every rank must run the iterator to its end. A tensor is valid until the next one is asked for.
         """
         return self._bridge.export(self._model)
+
+    def exporter(self) -> BucketExporter:
+        """All weights in buckets, for engines on the same devices.
+
+        A device needs a copy of its own of what its engine reads. In host memory the engines of a machine
+        read one, and the ranks of its first replica write it together, each what it holds, ungathered.
+        """
+        size = self._config.recipe.sync.bucket_bytes
+        per_node = self._config.recipe.cluster.devices_per_node
+        place = dist.get_rank() % per_node
+        on_host = self._device.torch_device().type == "cpu"
+        if on_host and per_node % self._ranks.tensor_size == 0:
+            shared = SharedHostBuffer(self._ranks.tensor) if place < self._ranks.tensor_size else None
+            return BucketExporter(lambda: self._bridge.held(self._model), size, shared=shared)
+        return BucketExporter(self.weights, size, fill_host=place == 0)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write a Hugging Face directory that transformers and vLLM load; rank 0 writes.

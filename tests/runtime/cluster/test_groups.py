@@ -19,14 +19,16 @@ class Engines:
     def __init__(self) -> None:
         self.asked: list[tuple[int, list[list[int]], int]] = []
 
-    def start(self, kind: type, role: str, seat: Any) -> Any:
+    def start(self, kind: type, role: str, seat: Any, index: int) -> Any:
         number = seat.node * 2 + seat.devices[0]
 
         def generate(prompts: list[list[int]], samples: int, seed: int) -> list[list[Any]]:
             self.asked.append((number, prompts, seed))
             return [[(number, prompt)] * samples for prompt in prompts]
 
-        return SimpleNamespace(generate=SimpleNamespace(remote=generate))
+        return SimpleNamespace(
+            generate=SimpleNamespace(remote=generate), load=SimpleNamespace(remote=lambda: None)
+        )
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 9])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -121,3 +122,21 @@ def test_bad_input_ends_the_process_with_code_2_and_an_error_line(tmp_path: Path
     error = json.loads(done.stdout)
     assert error["kind"] == "error"
     assert error["error"]["hint"] == "known: reversed-digits"
+
+
+def test_it_is_killed_with_whoever_started_it(tmp_path: Path) -> None:
+    code = (
+        "import subprocess, sys, time\n"
+        "command = [sys.executable, '-m', 'vime_runtime.prepare', 'reversed-digits', sys.argv[1], '{}']\n"
+        "child = subprocess.Popen(command, stdout=subprocess.PIPE)\n"
+        "child.stdout.readline()\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout
+    child = os.pidfd_open(int(parent.stdout.readline()))
+    parent.kill()
+    parent.wait()
+    assert select.select([child], [], [], 10)[0]
+    os.close(child)

@@ -33,9 +33,50 @@ def round_trip(
         bridge = Bridge(source.family, source.shape, Rank(groups.tensor_rank, tensor_parallel), groups.tensor)
         bridge.load(built, source)
         exported = {name: tensor.clone() for name, tensor in bridge.export(built)}
-        return {"exported": exported, "megatron": {n: p.detach() for n, p in built.named_parameters()}}
+        megatron = {n: p.detach() for n, p in built.named_parameters()}
+        return {"exported": exported, "megatron": megatron, "held": dict(bridge.held(built))}
     finally:
         parallel.stop()
+
+
+def fill_together(rank: int, world_size: int, master: str, path: str) -> dict[str, torch.Tensor]:
+    """Put a checkpoint's shards into one shared buffer; the first rank returns what a reader finds there."""
+    import torch.distributed as dist
+    from vime_runtime.sync.bridge import Bridge
+    from vime_runtime.sync.buckets import BucketExporter, view
+    from vime_runtime.sync.ipc import HostPeer, SharedHostBuffer
+    from vime_runtime.train import model, parallel
+    from vime_runtime.train.checkpoint import Checkpoint
+
+    groups = parallel.start("gloo", rank, world_size, master, world_size)
+    try:
+        source = Checkpoint(Path(path))
+        built = model.build(source.family, source.shape, torch.float32, torch.device("cpu"), world_size)
+        bridge = Bridge(source.family, source.shape, Rank(rank, world_size), groups.tensor)
+        bridge.load(built, source)
+        shared = SharedHostBuffer(groups.tensor)
+        exporter = BucketExporter(lambda: bridge.held(built), 10_000, shared=shared)
+        peer, read = HostPeer(), {}
+        while (message := exporter.next()) is not None:
+            dist.barrier(groups.tensor)  # the loop asks for no bucket before all have given the last one
+            if message.handles:
+                buffer = peer.open(message.handles)
+                read |= {entry.name: view(buffer, entry).clone() for entry in message.tensors}
+            dist.barrier(groups.tensor)
+        return read
+    finally:
+        parallel.stop()
+
+
+@pytest.mark.parametrize("tensor_parallel", [1, 2])
+def test_ranks_fill_one_buffer_together(ranks, make_model, tensor_parallel):
+    directory = make_model(tie_word_embeddings=False, vocab_size=65)
+    original = read_all(directory)
+    first, *others = ranks.run(fill_together, tensor_parallel, str(directory))
+    assert all(read == {} for read in others)  # there is one buffer, and it is the first rank's
+    assert first.keys() == original.keys()
+    for name, tensor in original.items():
+        assert torch.equal(first[name], tensor), name
 
 
 @pytest.mark.parametrize("tensor_parallel", [1, 2])
@@ -51,11 +92,19 @@ def round_trip(
 def test_round_trip_is_bitwise(ranks, make_model, tensor_parallel, family, model, dtype):
     directory = make_model(family, dtype=dtype, **model)
     original = read_all(directory)
-    for result in ranks.run(round_trip, tensor_parallel, str(directory), dtype, tensor_parallel):
-        assert result["exported"].keys() == original.keys()
+    results = ranks.run(round_trip, tensor_parallel, str(directory), dtype, tensor_parallel)
+    for result in results:
+        assert result["exported"].keys() == result["held"].keys() == original.keys()
         for name, tensor in original.items():
             assert result["exported"][name].dtype is dtype
             assert torch.equal(result["exported"][name], tensor), name
+    for name, tensor in original.items():  # and what each rank holds is all of it, once
+        parts = [result["held"][name] for result in results]
+        assert sum(rows.numel() for held in parts for _, _, rows in held.parts) == tensor.numel()
+        filled = torch.full(parts[0].shape, float("nan"), dtype=parts[0].dtype)
+        for held in parts:
+            held.write(filled)
+        assert torch.equal(filled, tensor), name
 
 
 def test_megatron_layout(ranks, make_model):

@@ -149,16 +149,14 @@ def assert_found(report: Report, check: str, status: str, found: str) -> None:
 
 
 def test_running_run_is_told_from_orphans(cpu: Machine) -> None:
-    cpu.write("/runs/a/resolved.json", '{"launcher_pid": 40}')
-    cpu.process(40, ["vimectl", "run", "recipe", "qwen3-tiny-tp2"])
+    cpu.process(40, ["python", "-m", "vimectl.recipe.supervisor", "/runs/a"])
     cpu.process(41, ["python", "-m", "vime_runtime", "/runs/a/resolved.json"], "TMPDIR=/tmp/vime-0123abcd\0")
+    cpu.write("/proc/41/status", "Name:\tpython\nPPid:\t40\n")
     cpu.process(42, ["ray::TrainActor"], "TMPDIR=/tmp/vime-0123abcd\0")
     cpu.write("/tmp/vime-0123abcd/ray/session.log")
     report = examine(cpu, TINY)
     assert [finding.id for finding in report.findings if finding.status == "warn"] == ["leftovers.processes"]
-    (cpu.root / "proc/40/cmdline").unlink()
-    (cpu.root / "proc/40/environ").unlink()
-    (cpu.root / "proc/40").rmdir()
+    cpu.write("/proc/41/status", "Name:\tpython\nPPid:\t1\n")
     report = examine(cpu, TINY)
     assert report.failures[0].fix in ("kill 41 42", "kill 42 41")
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,8 @@ class Run:
         )
 
     def _sets(self, assignments: tuple[str, ...]) -> list[str]:
-        return [f"env.{assignment}" for assignment in assignments]
+        """What has a dot is a key of the recipe, the rest is for the stand-in's environment."""
+        return [a if "." in a.partition("=")[0] else f"env.{a}" for a in assignments]
 
     @property
     def scratch_dir(self) -> Path:
@@ -98,6 +100,24 @@ class Run:
     @property
     def summary(self) -> dict[str, object]:
         return json.loads((self.run_dir / "summary.json").read_text())
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What the run has written so far."""
+        path = self.run_dir / "events.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def pid(self, role: str) -> int:
+        """The process of this role in the latest start of the runtime, once it is there."""
+        deadline = time.monotonic() + 60  # a busy machine
+        while not (found := [event["pid"] for event in self.events if event.get("role") == role]):
+            assert time.monotonic() < deadline, f"no {role}"
+            time.sleep(0.02)
+        return found[-1]
+
+    @property
+    def supervisor(self) -> int:
+        return json.loads((self.run_dir / "supervisor.json").read_text())["pid"]
 
     def wait(self, seconds: float = 30) -> tuple[int, str, str]:
         out, err = self.process.communicate(timeout=seconds)

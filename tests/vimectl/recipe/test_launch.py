@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -32,6 +33,7 @@ def test_a_run_gets_its_file_and_leaves_its_directory_alone(launch: Callable[...
     assert code == 0, err
     assert {path.name for path in run.run_dir.iterdir()} == {
         "recipe.toml", "resolved.json", "environment.json", "doctor.json", "inputs.json", "launcher.json",
+        "supervisor.json",
         "events.jsonl", "metrics.jsonl", "summary.json", "report.html", "logs", "checkpoints",
     }  # fmt: skip
     summary = run.summary
@@ -46,7 +48,6 @@ def test_a_run_gets_its_file_and_leaves_its_directory_alone(launch: Callable[...
     resolved = json.loads((run.run_dir / "resolved.json").read_text())
     assert resolved["schema"] == "vimectl.run/1"
     assert (resolved["mode"], resolved["steps"]) == ("smoke", 4)
-    assert resolved["launcher_pid"] == run.process.pid
     assert resolved["environment"]["driver"]["COLOUR"] == "green"
     assert Path(resolved["recipe"]["model"]["path"], "config.json").is_file()
     assert resolved["environment"]["rollout"]["TMPDIR"] == str(run.scratch_dir)
@@ -57,7 +58,7 @@ def test_a_run_gets_its_file_and_leaves_its_directory_alone(launch: Callable[...
     [
         ("error", 2, "the label is odd", "mend the label"),
         ("crash", 1, "the runtime ended with exit code 1 and no word why", "something broke"),
-        ("killed", 1, "the runtime was killed by signal 9", "the whole log: "),
+        ("killed", 1, r"runtime driver \(pid \d+\) was killed by SIGKILL", "the whole log: "),
     ],
 )
 def test_a_failure_is_named(
@@ -66,7 +67,8 @@ def test_a_failure_is_named(
     run = launch(f"STANDIN={fault}")
     found, out, _ = run.wait()
     assert found == code
-    assert (run.summary["ok"], run.summary["reason"]) == (False, reason)
+    assert run.summary["ok"] is False
+    assert re.fullmatch(reason, run.summary["reason"])
     assert shown in out
 
 

@@ -4,8 +4,8 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from vimectl.errors import BadInput
 from vimectl.host import Host
 from vimectl.recipe import plan, resume
+from vimectl.recipe.identity import Identity
 from vimectl.recipe.resolve import Resolved, resolve
 
 
@@ -88,20 +89,21 @@ def test_there_must_be_a_run(tmp_path: Path) -> None:
         check(tmp_path, asked())
 
 
-def test_a_run_that_goes_on_is_left_alone(begun: Any) -> None:
+@pytest.mark.parametrize("owner", ["launcher.json", "supervisor.json"])
+def test_a_run_that_goes_on_is_left_alone(begun: Any, owner: str) -> None:
     run_dir, named = begun()
-    launcher = run_dir / "launcher.json"
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    identity = asdict(Identity.of(other.pid))
     try:
-        launcher.write_text(json.dumps({"pid": other.pid, "started": time.time()}))
+        (run_dir / owner).write_text(json.dumps(identity))
         with pytest.raises(BadInput, match=f"goes on: process {other.pid}"):
             check(run_dir, asked(*named))
-        # The id was given to a process that is younger than the run.
-        launcher.write_text(json.dumps({"pid": other.pid, "started": time.time() - 3600}))
+        # The id was given to another process since.
+        (run_dir / owner).write_text(json.dumps(identity | {"started": identity["started"] - 1}))
         check(run_dir, asked(*named))
     finally:
         other.communicate()
-    launcher.write_text(json.dumps({"pid": other.pid, "started": time.time()}))
+    (run_dir / owner).write_text(json.dumps(identity))
     check(run_dir, asked(*named))
 
 

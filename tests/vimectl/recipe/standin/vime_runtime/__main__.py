@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -26,6 +27,9 @@ def main(path: str) -> int:
 
     print("the runtime's own output")
     phase("start-up", detail="building the engine")
+    rank = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    for role, pid in (("runtime driver", os.getpid()), ("trainer rank", rank.pid)):
+        event("process", role=role, rank=0, pid=pid, node=os.uname().nodename)
     match os.environ.get("STANDIN", ""):
         case "descendants":
             misbehaviour.hostile_descendants(Path(config["scratch_dir"]))
@@ -45,6 +49,46 @@ def main(path: str) -> int:
             print("hundreds of warnings", file=sys.stderr)
         case "killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "deaf":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        case "error that takes its time":
+            event("error", error={"kind": "ValueError", "message": "a shape is odd", "hint": ""})
+            event("ending", done=False)
+            rank.communicate()
+            time.sleep(1)
+            return 1
+        case "loss, then error":
+            os.kill(rank.pid, signal.SIGKILL)
+            time.sleep(0.5)
+            event("error", error={"kind": "RuntimeError", "message": "closed by peer", "hint": ""})
+            event("ending", done=False)
+            return 1
+        case "loss that is told before it comes":
+            words = {"kind": "ActorDiedError", "message": "The actor died.", "hint": "", "pid": rank.pid}
+            event("error", error=words)
+            event("ending", done=False)
+            time.sleep(1)
+            rank.communicate()
+            time.sleep(1)
+            return 1
+        case "server that closes":
+            code = (
+                "import signal, socket, time\n"
+                "server = socket.create_server(('127.0.0.1', 0))\n"
+                "signal.signal(signal.SIGTERM, lambda *_: server.close())\n"
+                "while True: time.sleep(1)\n"
+            )
+            gcs = subprocess.Popen([sys.executable, "-c", code])
+            event("process", role="GCS", rank=0, pid=gcs.pid, node=os.uname().nodename)
+        case "loss" if not (run_dir / "lost").exists():
+            (run_dir / "lost").touch()
+            phase("train", 1)
+            os.kill(rank.pid, signal.SIGKILL)
+            time.sleep(60)
+        case "hang":
+            phase("train", 1)
+            os.kill(rank.pid, signal.SIGSTOP)
+            time.sleep(60)
     for step in range(1, steps + 1):
         for name in ("rollout", "train", "sync"):
             phase(name, step)
@@ -52,6 +96,11 @@ def main(path: str) -> int:
         with (run_dir / "metrics.jsonl").open("a") as file:
             score = {"evaluation/score": 0.5} if step % 10 == 0 else {}
             file.write(json.dumps(row(step) | score) + "\n")
+    phase("save", steps)
+    event("ending", done=True)
+    rank.kill()
+    if os.environ.get("STANDIN", "") == "endless end":
+        time.sleep(60)
     phase("done", steps)
     return 0
 

@@ -1,0 +1,58 @@
+"""From the command to the first rollout, by part, for the default recipe; and what importing alone takes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+
+# What each kind of process imports before it can do anything: of these the start-up mostly consists.
+IMPORTS = {
+    "driver": "vime_runtime.data",
+    "trainer rank": "vime_runtime.train.trainer",
+    "engine and each of its workers": "vime_runtime.rollout.engine",
+}
+
+
+def main() -> None:
+    """Print the seconds and the share of every part."""
+    parts = start_up()
+    total = sum(parts.values())
+    print(f"{total:.1f} s from the command to the first response of the default recipe")
+    for name, seconds in parts.items():
+        print(f"  {name:28} {seconds:5.1f} s  {seconds / total:4.0%}")
+    for who, module in IMPORTS.items():
+        seconds = imported(module)
+        print(f"importing, {who}: {seconds:.1f} s  {seconds / total:.0%}", flush=True)
+
+
+def start_up() -> dict[str, float]:
+    """Run one step; return the seconds of each part, in order."""
+    with tempfile.TemporaryDirectory(prefix="vime-b-", dir="/tmp") as folder:
+        run_dir = Path(folder) / "run"
+        began = time.time()
+        command = [sys.executable, "-m", "vimectl", "run", "recipe", "qwen3-tiny-tp2", "--yes"]
+        subprocess.run(
+            [*command, "--mode", "smoke", "--set", "modes.smoke.steps=1", "--run-dir", str(run_dir)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        lines = (run_dir / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    phases = [event for event in map(json.loads, lines) if event["kind"] == "phase"]
+    entered = {event["detail"] or event["phase"]: event["time"] for event in phases}
+    moments = {"checks and launch": began, **entered}
+    names = list(moments)[: list(moments).index("train")]
+    times = [moments[name] for name in [*names, "train"]]
+    return {name: after - before for name, (before, after) in zip(names, pairwise(times), strict=True)}
+
+
+def imported(module: str) -> float:
+    """Seconds that a new interpreter takes to import a module."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", f"import {module}"], check=True, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - began

@@ -1,0 +1,203 @@
+"""Weights from Megatron's shards into vLLM's packed parameters, against one-thread memcpy of the same bytes.
+
+The whole path of a run at TP=2 on both sides: the bridge's pieces, the buckets, the shared buffer, and
+vLLM's loaders; without Ray, which passes one small message a bucket, and without an optimizer,
+for which a checkpoint of this size would need 10 GB more. Interleaved: one sync, one memcpy.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from vimectl.host import Host
+from vimectl.recipe.environment import environment
+from vimectl.recipe.resolve import resolve
+
+# Qwen3-0.6B.
+SHAPE = {
+    "vocab_size": 151_936,
+    "hidden_size": 1024,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+}
+RANKS = 2
+BUCKET_BYTES = 64 * 1024**2
+ROUNDS = 5
+
+
+def main() -> None:
+    """Print GB/s of both, the ratio of their medians, and the memory that buckets take."""
+    with tempfile.TemporaryDirectory(prefix="vime-b-") as folder:
+        model = Path(folder)
+        with process(write_checkpoint, "train", str(model)) as writer:
+            writer.recv()
+        master = f"127.0.0.1:{_free_port()}"
+        with (
+            process(trainer_rank, "train", str(model), 0, master) as first,
+            process(trainer_rank, "train", str(model), 1, master) as second,
+            process(engine, "rollout", str(model)) as rollout,
+            process(copy, "train") as memcpy,
+        ):
+            size, *_ = (side.recv() for side in (first, second, rollout))
+            ask(memcpy, size)
+            seconds: dict[str, list[float]] = {"sync": [], "memcpy": []}
+            for _ in range(1 + ROUNDS):  # the first round touches every page for the first time
+                seconds["sync"].append(sync([first, second], rollout))
+                seconds["memcpy"].append(ask(memcpy, size))
+            extra = sum(ask(rank, "peak") for rank in (first, second))
+    report(size, seconds, extra)
+
+
+def sync(ranks: list[Connection], rollout: Connection) -> float:
+    """Carry every weight once, as ``train_loop.sync_weights`` does; the seconds it took."""
+    began = time.perf_counter()
+    ask(rollout, ("begin_update",))
+    while True:
+        for rank in ranks:
+            rank.send("next")
+        message, *others = [rank.recv() for rank in ranks]
+        if message is None:
+            break
+        ask(rollout, ("update", message.joined(others)))
+    ask(rollout, ("end_update",))
+    return time.perf_counter() - began
+
+
+def report(size: int, seconds: dict[str, list[float]], extra: int) -> None:
+    """One line each, and the ratio."""
+    speed = {name: size / statistics.median(rounds[1:]) / 1e9 for name, rounds in seconds.items()}
+    print(f"{size / 1e9:.2f} GB in bf16, buckets of {BUCKET_BYTES / 1e6:.0f} MB, {ROUNDS} rounds")
+    for name, value in speed.items():
+        print(f"  {name:8} {value:6.2f} GB/s")
+    print(f"  sync / memcpy: {speed['sync'] / speed['memcpy']:.2f}")
+    print(f"  memory taken by buckets: {extra / 1e6:.0f} MB, {extra / size:.0%} of the weights", flush=True)
+
+
+def ask(side: Connection, question: Any) -> Any:
+    """Send and wait for the answer."""
+    side.send(question)
+    return side.recv()
+
+
+@contextmanager
+def process(target: Any, role: str, *arguments: Any) -> Iterator[Connection]:
+    """Run ``target(connection, *arguments)`` in a new process with the environment of a role."""
+    ours, theirs = get_context("spawn").Pipe()
+    before = dict(os.environ)
+    settings = environment(resolve("qwen3-tiny-tp2").recipe, role, Host(), Path(tempfile.gettempdir()))
+    os.environ.update({name: setting.value for name, setting in settings.items()})
+    # Not a daemon: the engine has children of its own.
+    child = get_context("spawn").Process(target=target, args=(theirs, *arguments))
+    try:
+        child.start()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    theirs.close()
+    try:
+        yield ours
+    except EOFError:
+        sys.exit(f"{target.__name__} ended early")
+    finally:
+        ours.close()
+        child.join()
+
+
+def write_checkpoint(connection: Connection, folder: str) -> None:
+    """Write the checkpoint with random weights."""
+    import torch
+
+    from benchmarks.checkpoint import write_model
+
+    write_model(Path(folder), torch.bfloat16, **SHAPE)
+    connection.send(True)
+
+
+def trainer_rank(connection: Connection, folder: str, index: int, master: str) -> None:
+    """A trainer rank without an optimizer: its shard, the bridge, and the buckets."""
+    import torch
+    from vime_runtime.sync.bridge import Bridge, Rank
+    from vime_runtime.sync.buckets import BucketExporter
+    from vime_runtime.sync.ipc import SharedHostBuffer
+    from vime_runtime.train import model, parallel
+    from vime_runtime.train.checkpoint import Checkpoint
+
+    source = Checkpoint(Path(folder))
+    ranks = parallel.start("gloo", index, RANKS, master, RANKS)
+    bridge = Bridge(source.family, source.shape, Rank(index, RANKS), ranks.tensor)
+    shard = model.build(source.family, source.shape, torch.bfloat16, torch.device("cpu"), RANKS)
+    bridge.load(shard, source)
+    exporter = BucketExporter(lambda: bridge.held(shard), BUCKET_BYTES, shared=SharedHostBuffer(ranks.tensor))
+    connection.send(sum(2 * torch.Size(shape).numel() for shape in source.tensors().values()))
+    peak = 0
+    for question in questions(connection):
+        if question == "peak":
+            connection.send(peak)
+            continue
+        message = exporter.next()
+        peak = max(peak, _shared_bytes())
+        connection.send(message)
+    parallel.stop()
+
+
+def engine(connection: Connection, folder: str) -> None:
+    """A vLLM engine with its two workers."""
+    from vime_runtime.config import from_dict
+    from vime_runtime.rollout.engine import Engine
+
+    recipe = resolve("qwen3-tiny-tp2", None, [f"model.path={folder}"]).recipe.model_dump(mode="json")
+    side = Engine(from_dict({"recipe": recipe}))
+    connection.send(True)
+    for method, *arguments in questions(connection):
+        getattr(side, method)(*arguments)
+        connection.send(True)
+    side.close()
+
+
+def copy(connection: Connection) -> None:
+    """Copy as many bytes as the weights have, by one thread; answers with the seconds."""
+    import torch
+
+    torch.set_num_threads(1)
+    source = target = torch.empty(0, dtype=torch.uint8)
+    for size in questions(connection):
+        if source.numel() != size:
+            source, target = (torch.ones(size, dtype=torch.uint8) for _ in range(2))
+        began = time.perf_counter()
+        target.copy_(source)
+        connection.send(time.perf_counter() - began)
+
+
+def questions(connection: Connection) -> Iterator[Any]:
+    """What the other side asks, until it hangs up."""
+    while True:
+        try:
+            yield connection.recv()
+        except EOFError:
+            return
+
+
+def _shared_bytes() -> int:
+    """Shared memory of this process; buckets are the only such."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssShmem:"))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,109 @@
+"""A process of a real run dies or stops: the run ends in time, names it, and leaves nothing behind.
+
+``deaths.py`` prints all of it as a table.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from deaths import KINDS, PHASES, SIGNALS, Case, cases, play
+
+EVERYDAY = [
+    Case("engine-worker", "SIGKILL", "rollout"),
+    Case("launcher", "SIGKILL", "train"),
+    Case("trainer", "SIGSTOP", "train"),
+]
+REST = [case for case in cases(list(KINDS), list(SIGNALS), list(PHASES)) if case not in EVERYDAY]
+
+FOREIGN_RAY = """
+import os, secrets, sys, ray
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else one is written to the user's home
+ray.init(address="local", num_cpus=1, object_store_memory=80 * 1024**2, include_dashboard=False)
+@ray.remote
+class Counter:
+    count = 0
+    def up(self):
+        self.count += 1
+        return self.count
+counter = Counter.remote()
+for line in sys.stdin:
+    print(ray.get(counter.up.remote(), timeout=30), flush=True)
+"""
+
+
+def name(case: Case) -> str:
+    return f"{case.kind}-{case.signal}-{case.phase}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", EVERYDAY, ids=name)
+def test_a_run_that_loses_a_process_ends_well(case: Case, tmp_path: Path) -> None:
+    result = play(case, tmp_path)
+    assert result.ok, result
+
+
+@pytest.mark.deaths
+@pytest.mark.parametrize("case", REST, ids=name)
+def test_a_run_that_loses_any_process_in_any_phase_ends_well(case: Case, tmp_path: Path) -> None:
+    result = play(case, tmp_path)
+    assert result.ok, result
+
+
+@pytest.fixture
+def foreign_ray() -> Iterator[subprocess.Popen[str]]:
+    """Somebody else's Ray cluster of the same user; a line to it is answered with a count."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", FOREIGN_RAY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    yield process
+    assert process.stdin
+    process.stdin.close()
+    process.wait(30)
+
+
+@pytest.fixture
+def foreign_engine() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is called like one of vLLM's."""
+    process = subprocess.Popen(["VLLM::EngineCore", "600"], executable="/bin/sleep")
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def foreign_files() -> Iterator[list[Path]]:
+    """Files in /dev/shm that nobody uses at the moment, called like those of Python, PyTorch and glibc."""
+    files = [Path("/dev/shm") / name for name in ("psm_foreign", "torch_1_2_3", "sem.foreign")]
+    for file in files:
+        file.write_text("somebody else's")
+    yield files
+    for file in files:
+        file.unlink()
+
+
+@pytest.mark.slow
+def test_what_is_not_ours_is_left_alone(
+    foreign_ray: subprocess.Popen[str],
+    foreign_engine: subprocess.Popen[bytes],
+    foreign_files: list[Path],
+    tmp_path: Path,
+) -> None:
+    assert answer(foreign_ray) == "1\n"
+    result = play(Case("gcs", "SIGKILL", "sync"), tmp_path)
+    assert result.ok, result
+    assert answer(foreign_ray) == "2\n"
+    assert foreign_engine.poll() is None
+    assert all(file.read_text() == "somebody else's" for file in foreign_files)
+
+
+def answer(process: subprocess.Popen[str]) -> str:
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write("up\n")
+    process.stdin.flush()
+    return process.stdout.readline()

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vimectl.cli import run_cli
+
+ROW = {
+    "reward/mean": 0.5, "step/seconds": 1.0, "sync/seconds": 0.1, "rollout/tokens": 10,
+    "rollout/seconds": 0.5, "train/seconds": 0.3,
+    "memory/train_active_bytes": 1, "memory/train_paused_bytes": 1,
+    "memory/rollout_active_bytes": 1, "memory/rollout_paused_bytes": 1, "memory/peak_bytes": 1,
+    "logprob/abs_diff_mean": 0.1, "logprob/abs_diff_max": 0.1,
+}  # fmt: skip
+SUMMARY = {
+    "ok": False, "exit_code": 1, "reason": "raylet (pid 7) was killed by SIGKILL", "steps": 2,
+    "steps_wanted": 4, "seconds": 9.0, "reward_first": 0.5, "reward_last": 0.5, "restarts": 0,
+    "logprob_abs_diff_mean_worst": 0.1, "tokens_per_second_mean": 20.0, "step_seconds_mean": 1.0,
+    "sync_seconds_mean": 0.1, "peak_memory_bytes": 1, "last_checkpoint": "checkpoints/step-000002",
+}  # fmt: skip
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two runs: one that failed in its third step, and one that nobody owns any more."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("failed", "lost"):
+        run = tmp_path / "runs" / name
+        run.mkdir(parents=True)
+        document = {"recipe": {"recipe": {"name": "tiny"}}, "mode": "smoke", "steps": 4, "run_dir": str(run)}
+        (run / "resolved.json").write_text(json.dumps(document))
+    failed = tmp_path / "runs" / "failed"
+    (failed / "summary.json").write_text(json.dumps(SUMMARY))
+    (failed / "metrics.jsonl").write_text("".join(json.dumps({"step": n} | ROW) + "\n" for n in (1, 2)))
+    phase = {"kind": "phase", "phase": "train", "step": 3, "steps": 4, "detail": ""}
+    process = {"kind": "process", "role": "raylet", "rank": 0, "pid": 2**22 + 1, "node": "elsewhere"}
+    (failed / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in (phase, process)))
+    return tmp_path / "runs"
+
+
+def documents(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, dict[str, Any]]:
+    code = run_cli([*argv, "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_list_says_what_became_of_each(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, document = documents(capsys, "runs", "list")
+    assert (code, document["schema"]) == (0, "vimectl.runs.list/1")
+    found = {run["name"]: run for run in document["runs"]}
+    assert {name: run["state"] for name, run in found.items()} == {"failed": "failed", "lost": "lost"}
+    assert (found["failed"]["step"], found["failed"]["steps_wanted"], found["failed"]["reward"]) == (
+        2,
+        4,
+        0.5,
+    )
+    assert found["lost"]["reward"] is None
+    assert run_cli(["runs", "list", "--dir", str(runs)]) == 0
+    assert "failed\ttiny\tfailed\t2/4\t0.500\t" in capsys.readouterr().out
+    assert run_cli(["runs", "list", "--dir", str(runs / "none")]) == 0
+
+
+def test_show_has_summary_metrics_processes_and_phase(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, document = documents(capsys, "runs", "show", "failed")
+    assert (code, document["schema"]) == (0, "vimectl.runs.show/1")
+    assert (document["state"], document["phase"]) == ("failed", "train")
+    assert document["summary"]["reason"] == SUMMARY["reason"]
+    assert document["metrics"]["step"] == 2
+    assert [(p["role"], p["state"]) for p in document["processes"]] == [("raylet", None)]
+    assert run_cli(["runs", "show", "failed"]) == 0
+    assert "result\traylet (pid 7) was killed by SIGKILL" in capsys.readouterr().out
+
+
+def test_stop_has_nothing_to_do_for_an_ended_run_and_fails_for_a_lost_one(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, document = documents(capsys, "runs", "stop", "failed")
+    assert (code, document["state"], document["stopped"]) == (0, "failed", False)
+    code, document = documents(capsys, "runs", "stop", "lost")
+    assert (code, document["error"]["kind"]) == (1, "check-failed")
+    assert "leftovers" in document["error"]["hint"]
+
+
+def test_an_unknown_run_is_bad_input(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, document = documents(capsys, "runs", "show", "faild")
+    assert (code, document["schema"]) == (2, "vimectl.runs.show/1")
+    assert "Did you mean failed?" in document["error"]["message"]
