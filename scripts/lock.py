@@ -65,7 +65,7 @@ def lock_stack(stack: Stack, lock: Path, options: argparse.Namespace) -> None:
     """Resolve one stack for its first machine; what it must not contain is overridden away."""
     pins = [f"{stack.distributions(name)[0]}=={version}" for name, version in stack.packages.items()]
     overrides = [f"{name}=={stack.packages[name]}" for name in stack.origin]
-    overrides += [f"{name}; sys_platform == 'never'" for name in stack.unwanted]
+    overrides += [f"{name}; sys_platform == 'never'" for name in (*stack.unwanted, *stack.omitted)]
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(overrides))
         file.flush()

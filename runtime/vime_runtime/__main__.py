@@ -79,7 +79,7 @@ def run(config: Config, run_dir: Path, journal: Journal, stop: StopRequest, sync
     to_train, held_out = data.read_both(recipe, tokenizer)
     problems = data.ProblemStream(to_train, recipe.algorithm.prompts_per_step, recipe.algorithm.seed)
     decode = partial(tokenizer.decode, skip_special_tokens=True)
-    reward = rewards.get(recipe.data.reward)
+    reward = rewards.get(recipe.data)
     evaluation = Evaluation(held_out, recipe.evaluation.every, decode, reward)
 
     journal.enter("start-up", detail="looking for a training state")

@@ -1,4 +1,4 @@
-"""Problems from a JSON-lines file, tokenized, in an order that depends on nothing but seed and step."""
+"""Problems from a file or a task, tokenized, in an order that depends on nothing but seed and step."""
 
 from __future__ import annotations
 
@@ -8,20 +8,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from vime_runtime.config import Config
+from vime_runtime import tasks
+from vime_runtime.config import Config, to_dict
 from vime_runtime.errors import InputError
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem as the engine and the reward see it; ``prompt`` is the text behind ``prompt_ids``."""
+    """One problem as the engine and the reward see it; ``prompt`` is the text behind ``prompt_ids``.
+
+    ``entry`` is what a task's verifier knows of the problem beyond its label.
+    """
 
     prompt_ids: list[int]
     prompt: str
     label: str
+    entry: dict[str, Any] | None = None
 
 
 class ProblemStream:
@@ -63,14 +69,23 @@ def load_tokenizer(model_path: str) -> PreTrainedTokenizerBase:
 
 
 def read(data: Config, tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: int) -> list[Problem]:
-    """Read every line of ``data.path``, in order; blank lines are skipped.
+    """Every problem of ``data.path``, in order: the lines of a file but blank ones, or the entries of a task.
 
     Raises:
-        InputError: naming file and line, for the first line that cannot be used.
+        InputError: naming file and line, or task and entry, for the first problem that cannot be used.
     """
-    problems = [
-        _problem(line, where, data, tokenizer, max_prompt_tokens) for where, line in _lines(Path(data.path))
-    ]
+    raw = _entries(data) if tasks.is_task(data.path) else _lines(data)
+    problems = []
+    for where, prompt, label, entry in raw:
+        text = _render(prompt, data, tokenizer)
+        # A chat template writes the special tokens itself.
+        ids = tokenizer(text, add_special_tokens=not data.apply_chat_template).input_ids
+        if not 0 < len(ids) <= max_prompt_tokens:
+            raise InputError(
+                f"{where}: the prompt has {len(ids)} tokens, expected 1 to {max_prompt_tokens}",
+                "shorten or remove the prompt, or raise rollout.max_prompt_tokens",
+            )
+        problems.append(Problem(ids, text, label, entry))
     if not problems:
         raise InputError(f"{data.path}: no problems in it", "expected one JSON object a line")
     return problems
@@ -114,23 +129,31 @@ def split(problems: list[Problem], count: int, seed: int) -> tuple[list[Problem]
     return rest, held_out
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield ("file:line", text) for the lines that are not blank."""
+# Where it is from, prompt, label, what the verifier knows.
+Raw = tuple[str, Any, str, dict[str, Any] | None]
+
+
+def _entries(data: Config) -> Iterator[Raw]:
+    for number, entry in enumerate(tasks.create(data.path, to_dict(data.settings))):
+        # A task whose puzzles have several solutions gives no answer; its verifier needs none.
+        yield f"{data.path}[{number}]", entry["question"], entry["answer"] or "", entry
+
+
+def _lines(data: Config) -> Iterator[Raw]:
+    path = Path(data.path)
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield f"{path}:{number}", line
+                    yield _line(line, f"{path}:{number}", data)
     except (OSError, UnicodeDecodeError) as e:
         raise InputError(f"{path}: cannot be read: {e}", "data.path must be JSON lines in UTF-8") from e
 
 
-def _problem(
-    line: str, where: str, data: Config, tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: int
-) -> Problem:
+def _line(line: str, where: str, data: Config) -> Raw:
     try:
         entry = json.loads(line)
-        prompt, label = entry[data.prompt_key], entry[data.label_key]
+        return where, entry[data.prompt_key], entry[data.label_key], None
     except json.JSONDecodeError as e:
         raise InputError(f"{where}: not JSON: {e}", "expected one JSON object a line") from e
     except (KeyError, TypeError) as e:
@@ -138,20 +161,15 @@ def _problem(
             f"{where}: expected an object with the keys {data.prompt_key!r} and {data.label_key!r}",
             "set data.prompt_key and data.label_key to the keys of the file",
         ) from e
-    text = _render(prompt, data, tokenizer)
-    # A chat template writes the special tokens itself.
-    ids = tokenizer(text, add_special_tokens=not data.apply_chat_template).input_ids
-    if not 0 < len(ids) <= max_prompt_tokens:
-        raise InputError(
-            f"{where}: the prompt has {len(ids)} tokens, expected 1 to {max_prompt_tokens}",
-            "shorten or remove the prompt, or raise rollout.max_prompt_tokens",
-        )
-    return Problem(ids, text, label)
 
 
 def _render(prompt: str | list[dict[str, str]], data: Config, tokenizer: PreTrainedTokenizerBase) -> str:
     """The text to tokenize for a prompt that is text or a list of chat messages."""
     if not data.apply_chat_template:
         return prompt
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if isinstance(prompt, str):
+        system = [] if data.system_prompt is None else [{"role": "system", "content": data.system_prompt}]
+        messages = [*system, {"role": "user", "content": prompt}]
+    else:
+        messages = prompt
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

@@ -42,7 +42,7 @@ class Evaluation:
         """The mean reward of the likeliest answer to every problem. The engine is awake."""
         answers = engine.generate([p.prompt_ids for p in self._problems], samples=1, seed=0, greedy=True)
         return fmean(
-            self._reward(self._decode(response.token_ids), problem.label)
+            self._reward(self._decode(response.token_ids), problem)
             for problem, (response,) in zip(self._problems, answers, strict=True)
         )
 

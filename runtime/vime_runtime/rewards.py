@@ -1,28 +1,93 @@
-"""How a response is scored against its label: two rewards by name, or a user's own function."""
+"""How a response is scored: which part of it is the answer, and what that is worth."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import math
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from vime_runtime import tasks
+from vime_runtime.config import Config, to_dict
+from vime_runtime.data import Problem
 from vime_runtime.errors import InputError
 
-Reward = Callable[[str, str], float]
+# (response, problem) to a number.
+Reward = Callable[[str, Problem], float]
+# (answer, label) to a number.
+Score = Callable[[str, str], float]
+
+# A sign only where nothing stands before it that it would be subtracted from.
+_NUMBER = re.compile(r"(?:(?<![\w)])-)?\d+(?:,\d{3})*(?:\.\d+)?")
+_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
-def get(name: str) -> Reward:
-    """Return the reward function ``(response, label) -> float`` that ``data.reward`` names.
+def get(data: Config) -> Reward:
+    """Return the reward function that ``[data]`` describes.
 
-    ``name`` is ``exact-match``, ``math-verify``, or ``package.module:function``, found the way
-    Python finds modules: installed, on ``PYTHONPATH`` or in the current directory.
+    ``data.answer`` names the part of a response that is scored: a response without it gets 0.
+    ``data.reward`` is ``exact-match``, ``math-verify``, ``verifier``, or ``package.module:function``, found
+    the way Python finds modules: installed, on ``PYTHONPATH`` or in the current directory.
 
     Raises:
-        InputError: the name leads to no function of two texts.
+        InputError: the name leads to no function of two texts, or the data has no verifier.
     """
+    extract = ANSWERS[data.answer]
+    if data.reward == "verifier":
+        return _verifier(data, extract)
+    score = _score(data.reward)
+
+    def reward(response: str, problem: Problem) -> float:
+        answer = extract(response)
+        return 0.0 if answer is None else score(answer, problem.label)
+
+    return reward
+
+
+def last_number(response: str) -> str | None:
+    """The last number in a text, without commas between its digits; None when there is none."""
+    found = _NUMBER.findall(response)
+    return found[-1].replace(",", "") if found else None
+
+
+def tagged(response: str) -> str | None:
+    """What stands between the last ``<answer>`` and ``</answer>``; None when there is no such pair."""
+    found = _TAG.findall(response)
+    return found[-1].strip() if found else None
+
+
+ANSWERS: dict[str, Callable[[str], str | None]] = {
+    "whole": lambda response: response,
+    "last-number": last_number,
+    "tag": tagged,
+}
+
+
+def _verifier(data: Config, extract: Callable[[str], str | None]) -> Reward:
+    if not tasks.is_task(data.path):
+        raise InputError(
+            "data.reward = 'verifier', but the data is a file and has none", "set data.reward = 'exact-match'"
+        )
+    task = tasks.create(data.path, to_dict(data.settings))
+
+    def reward(response: str, problem: Problem) -> float:
+        answer = extract(response)
+        if answer is None:
+            return 0.0
+        if problem.entry is None:
+            raise ValueError(f"the verifier of {data.path} cannot judge a problem from elsewhere")
+        try:
+            return float(task.score_answer(answer, problem.entry))
+        except Exception:  # several of the library's verifiers raise on an answer that they cannot read
+            return 0.0
+
+    return reward
+
+
+def _score(name: str) -> Score:
     if name == "exact-match":
         return exact_match
     if name == "math-verify":
@@ -35,7 +100,7 @@ def exact_match(response: str, label: str) -> float:
     return float(response.strip() == label.strip())
 
 
-def _math_verify() -> Reward:
+def _math_verify() -> Score:
     """Equality of mathematical values, judged by the library math-verify.
 
     The reward may only be called from the main thread: the library bounds its own time by an alarm signal.
@@ -58,11 +123,12 @@ def _math_verify() -> Reward:
     return reward
 
 
-def _own_function(name: str) -> Reward:
+def _own_function(name: str) -> Score:
     module_name, _, function_name = name.partition(":")
     if not module_name or not function_name:
         raise InputError(
-            f"unknown reward {name!r}", "known: exact-match, math-verify, or your own package.module:function"
+            f"unknown reward {name!r}",
+            "known: exact-match, math-verify, verifier, or your own package.module:function",
         )
     try:
         module = importlib.import_module(module_name)

@@ -169,7 +169,7 @@ def score(
     for group, (problem, responses) in enumerate(zip(asked, answers, strict=True)):
         texts = [decode(response.token_ids) for response in responses]
         for response, text in zip(responses, texts, strict=True):
-            points = reward(text, problem.label)
+            points = reward(text, problem)
             journal.rollout(step, group, problem.prompt, problem.label, response, text, points)
             batch.append(
                 prompt=problem.prompt_ids,

@@ -24,10 +24,18 @@ def tokenizer() -> PreTrainedTokenizerBase:
     return tokenizers.build(WORDS)
 
 
+TABLE = {
+    "settings": {},
+    "prompt_key": "prompt",
+    "label_key": "label",
+    "apply_chat_template": False,
+    "system_prompt": None,
+}
+
+
 def _data(path: Path, *lines: Any, **keys: Any) -> config.Config:
     path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
-    table = {"path": str(path), "prompt_key": "prompt", "label_key": "label", "apply_chat_template": False}
-    return config.from_dict(table | keys)
+    return config.from_dict({"path": str(path)} | TABLE | keys)
 
 
 def test_text_prompts_are_tokenized_in_file_order(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -79,6 +87,43 @@ def test_a_file_without_problems_is_refused(tmp_path: Path, tokenizer: PreTraine
         read(_data(tmp_path / "d.jsonl", ""), tokenizer, 5)
     with pytest.raises(InputError, match="cannot be read"):
         read(config.from_dict({"path": str(tmp_path / "absent.jsonl")}), tokenizer, 5)
+
+
+def test_the_system_prompt_comes_before_text_and_not_before_messages(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    tokenizer.chat_template = CHAT
+    lines = {"prompt": "ab", "label": ""}, {"prompt": [{"role": "user", "content": "c"}], "label": ""}
+    data = _data(tmp_path / "d.jsonl", *lines, apply_chat_template=True, system_prompt="f")
+    assert [problem.prompt for problem in read(data, tokenizer, 99)] == [
+        "system: f user: ab assistant: ",
+        "user: c assistant: ",
+    ]
+
+
+SUMS = {"operators": ["+"], "min_terms": 2, "max_terms": 2, "max_digits": 1, "allow_parentheses": False}
+
+
+def test_a_task_gives_the_same_problems_for_the_same_seed(tokenizer: PreTrainedTokenizerBase) -> None:
+    def problems(seed: int) -> list[Problem]:
+        settings = SUMS | {"size": 20, "seed": seed}
+        table = TABLE | {"path": "reasoning_gym:basic_arithmetic", "settings": settings}
+        return read(config.from_dict(table), tokenizer, 99)
+
+    first = problems(1)
+    assert len(first) == 20
+    assert first == problems(1)
+    assert first != problems(2)
+    for problem in first:
+        assert problem.entry is not None
+        assert problem.prompt == f"Calculate {problem.entry['metadata']['expression']}."
+        assert int(problem.label) == sum(map(int, problem.entry["metadata"]["expression"].split(" + ")))
+
+
+def test_an_entry_that_is_too_long_is_named(tokenizer: PreTrainedTokenizerBase) -> None:
+    table = TABLE | {"path": "reasoning_gym:basic_arithmetic", "settings": SUMS}
+    with pytest.raises(InputError, match=r"^reasoning_gym:basic_arithmetic\[0\]: the prompt has \d+ tokens"):
+        read(config.from_dict(table), tokenizer, 3)
 
 
 def test_a_directory_without_tokenizer_is_refused(tmp_path: Path) -> None:

@@ -3,10 +3,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from vime_runtime import rewards
+from vime_runtime import config, rewards, tasks
+from vime_runtime.data import Problem
 from vime_runtime.errors import InputError
+
+
+def get(name: str, answer: str = "whole", path: str = "d.jsonl", **settings: Any) -> rewards.Reward:
+    table = {"path": path, "settings": settings, "answer": answer, "reward": name}
+    return rewards.get(config.from_dict(table))
+
+
+def problem(label: str) -> Problem:
+    return Problem([1], "question", label)
 
 
 @pytest.mark.parametrize(
@@ -14,7 +25,7 @@ from vime_runtime.errors import InputError
     [("42", "42", 1.0), (" 42\n", "42", 1.0), ("42.", "42", 0.0), ("", "42", 0.0), ("A b", "A b", 1.0)],
 )
 def test_exact_match(response: str, label: str, reward: float) -> None:
-    assert rewards.get("exact-match")(response, label) == reward
+    assert get("exact-match")(response, problem(label)) == reward
 
 
 @pytest.mark.parametrize(
@@ -31,7 +42,7 @@ def test_exact_match(response: str, label: str, reward: float) -> None:
     ],
 )
 def test_math_verify(response: str, label: str, reward: float) -> None:
-    assert rewards.get("math-verify")(response, label) == reward
+    assert get("math-verify")(response, problem(label)) == reward
 
 
 @pytest.fixture
@@ -51,12 +62,12 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
 
 
 def test_own_function(own_module: str) -> None:
-    assert rewards.get(f"{own_module}:length")("ab", "abcd") == 0.5
+    assert get(f"{own_module}:length")("ab", problem("abcd")) == 0.5
 
 
 def test_own_function_must_return_a_finite_number(own_module: str) -> None:
     with pytest.raises(ValueError, match="returned nan"):
-        rewards.get(f"{own_module}:unsure")("a", "b")
+        get(f"{own_module}:unsure")("a", problem("b"))
 
 
 @pytest.mark.parametrize(
@@ -72,5 +83,75 @@ def test_own_function_must_return_a_finite_number(own_module: str) -> None:
 )
 def test_a_reward_that_cannot_be_used_is_refused_at_once(own_module: str, name: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
-        rewards.get(name)
+        get(name)
     assert error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("4 + 5 = 9", "9"),
+        ("It is 1,234.5.", "1234.5"),
+        ("that makes -3", "-3"),
+        ("5-3", "3"),
+        ("(2)-1", "1"),
+        ("9, I think", "9"),
+        ("nine", None),
+        ("", None),
+    ],
+)
+def test_the_last_number(response: str, answer: str | None) -> None:
+    assert rewards.last_number(response) == answer
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("<think>3</think>\n<answer> 4\n5 </answer>.", "4\n5"),
+        ("<answer>1</answer> no: <answer>2</answer>", "2"),
+        ("<answer>1", None),
+    ],
+)
+def test_what_is_tagged(response: str, answer: str | None) -> None:
+    assert rewards.tagged(response) == answer
+
+
+def test_the_answer_is_what_is_scored_and_without_one_the_reward_is_zero() -> None:
+    reward = get("exact-match", answer="last-number")
+    assert [reward(text, problem("9")) for text in ("4 + 5 = 9.", "9 it is", "9 or 8", "nine")] == [
+        1,
+        1,
+        0,
+        0,
+    ]
+    assert get("exact-match", answer="last-number")("", problem("")) == 0
+
+
+def test_a_task_brings_its_verifier() -> None:
+    path, settings = "reasoning_gym:countdown", {"size": 2, "seed": 3}
+    reward = get("verifier", path=path, **settings)
+    entry = tasks.create(path, settings)[0]
+    asked = Problem([1], entry["question"], entry["answer"], entry)
+    numbers = entry["metadata"]["numbers"]
+    other_order = " + ".join(map(str, numbers))  # uses every number, and misses the target
+    assert reward(entry["answer"], asked) == 1
+    assert 0 < reward(other_order, asked) < 1
+    assert reward("I do not know", asked) < reward(other_order, asked)
+
+
+def test_an_answer_that_a_verifier_cannot_read_is_worth_nothing() -> None:
+    path, settings = "reasoning_gym:prime_factorization", {"size": 1}
+    entry = tasks.create(path, settings)[0]
+    with pytest.raises(ValueError, match="invalid literal"):
+        tasks.create(path, settings).score_answer("what?", entry)
+    assert get("verifier", path=path, **settings)("what?", Problem([1], "", "", entry)) == 0
+
+
+def test_a_problem_from_elsewhere_is_no_failure_of_the_answer() -> None:
+    with pytest.raises(ValueError, match="cannot judge a problem from elsewhere"):
+        get("verifier", path="reasoning_gym:gcd", size=1)("4", problem("4"))
+
+
+def test_a_file_has_no_verifier() -> None:
+    with pytest.raises(InputError, match="the data is a file and has none"):
+        get("verifier")

@@ -86,7 +86,7 @@ def run(tmp_path: Path) -> Iterator[Callable[..., tuple[list[str], list[dict[str
         sides = Sides(at)
         journal = Journal(tmp_path, steps)
         config = from_dict({"recipe": {"algorithm": {"samples_per_prompt": 2, "seed": 70}}, "steps": steps})
-        decode, reward = lambda ids: str(ids[0]), lambda text, label: float(text == label)
+        decode, reward = lambda ids: str(ids[0]), lambda text, problem: float(text == problem.label)
         evaluation = Evaluation(PROBLEMS[:2], every, decode, reward)
         stream = ProblemStream(PROBLEMS[2:], 2, seed=0)
         try:

@@ -46,7 +46,8 @@ def show(name: str, as_json: JsonOption = False) -> None:
         rows.append(["CANN", chosen.cann, chosen.notes.get("cann", "")])
     rows += [[package, pin.commit, pin.url] for package, pin in chosen.commits.items()]
     rows += [[f"patches for {package}", version, ""] for package, version in chosen.patches.items()]
-    rows += [[f"without {package}", "", why] for package, why in chosen.unwanted.items()]
+    left_out = chosen.unwanted | chosen.omitted
+    rows += [[f"without {package}", "", why] for package, why in left_out.items()]
     table("", ["part", "version", "source or reason"], rows)
 
 

@@ -67,6 +67,7 @@ class DownloadCount:
     packages: int = 0
     finished_bytes: int = 0
     current_bytes: int = 0
+    current_total: int = 0
     name: str = ""
 
     @property
@@ -77,7 +78,7 @@ class DownloadCount:
         """Take one line of output; True when the count changed."""
         if match := _PROGRESS.match(line):
             done, total = map(int, match.groups())
-            self.current_bytes = done
+            self.current_bytes, self.current_total = done, total
             if done == total:
                 self.finished_bytes += done
                 self.current_bytes = 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-from vimectl.errors import BadInput
+from vimectl.errors import BadInput, CheckFailed
 from vimectl.recipe.families import family_of
 from vimectl.recipe.safetensors_file import INCOMPLETE, read_directory, read_json
 from vimectl.recipe.schema import DataTable, Recipe
@@ -137,7 +139,10 @@ def _check_chat_template(directory: Path) -> None:
 
 
 def check_data(data: DataTable) -> None:
-    """Check every line of the data file: a JSON object with a prompt and a label."""
+    """Check every line of the data file, a JSON object with a prompt and a label, or a task's settings."""
+    if data.task is not None:
+        _check_task(data)
+        return
     path = Path(data.path)
     if not path.is_file():
         raise BadInput(f"no data file at {path}", "give an existing one: --set data.path=FILE")
@@ -149,6 +154,21 @@ def check_data(data: DataTable) -> None:
                 _check_line(line, f"{path}:{number}", data)
     if not lines:
         raise BadInput(f"{path} is empty", "one JSON object a line is expected")
+
+
+def _check_task(data: DataTable) -> None:
+    """Let the runtime say whether the task exists and takes its settings: the library is not the tool's."""
+    child = subprocess.run(
+        [sys.executable, "-m", "vime_runtime.tasks", data.path, json.dumps(data.settings)],
+        capture_output=True,
+        text=True,
+    )
+    if child.returncode == 0:
+        return
+    if child.returncode == BadInput.exit_code and child.stdout.startswith("{"):
+        raise BadInput(**json.loads(child.stdout))
+    last = child.stderr.strip().splitlines()[-1:]
+    raise CheckFailed(f"checking {data.path} ended with exit code {child.returncode}: {''.join(last)}")
 
 
 def _check_line(line: bytes, where: str, data: DataTable) -> None:

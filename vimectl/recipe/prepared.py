@@ -9,12 +9,14 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import psutil
 
 from vimectl import __version__
-from vimectl.errors import BadInput, CheckFailed
+from vimectl.errors import BadInput, CheckFailed, MachineLacks
+from vimectl.recipe import fetched
 from vimectl.recipe.journal import Journal
 from vimectl.recipe.progress import Progress
 from vimectl.recipe.schema import PrepareTable, Recipe
@@ -23,7 +25,7 @@ from vimectl.recipe.supervise import stop_requests, supervise
 
 def folder(prepare: PrepareTable) -> Path:
     """The folder for these settings; another version of vimectl may make another thing of them."""
-    asked = json.dumps([__version__, prepare.kind, prepare.settings], sort_keys=True)
+    asked = json.dumps([__version__, prepare.model_dump()], sort_keys=True)
     digest = hashlib.sha256(asked.encode()).hexdigest()[:12]
     return Path(platformdirs.user_cache_dir("vimectl")) / "prepared" / f"{prepare.kind}-{digest}"
 
@@ -45,6 +47,7 @@ def make(prepare: PrepareTable, environment: Mapping[str, str], progress: Progre
     Raises:
         BadInput: the kind or a setting is unknown or leads nowhere.
         CheckFailed: the preparation broke off; its last words are in the message.
+        MachineLacks: there is no space for it, or what it starts from cannot be fetched.
         KeyboardInterrupt: it was interrupted.
     """
     target = folder(prepare)
@@ -70,12 +73,16 @@ def _make(prepare: PrepareTable, making: Path, environment: Mapping[str, str], p
         if journal.read():
             progress.update(journal)
 
+    settings = prepare.settings
+    if prepare.fetch:
+        file = fetched.bring(prepare.fetch, making / "fetched", making / "events.jsonl", look)
+        settings = {key: _filled(value, file) for key, value in settings.items()}
     # Not in the run's own folder for temporary files: that is made when the run begins.
     temporary = making / "tmp"
     temporary.mkdir()
     with stop_requests() as requests:
         outcome = supervise(
-            [*command, json.dumps(prepare.settings)],
+            [*command, json.dumps(settings)],
             {**environment, "TMPDIR": str(temporary)},
             stdout=making / "events.jsonl",
             stderr=errors,
@@ -83,15 +90,21 @@ def _make(prepare: PrepareTable, making: Path, environment: Mapping[str, str], p
             requests=requests,
         )
     look()
-    shutil.rmtree(temporary)
+    for used in (temporary, making / "fetched"):  # what was made of it is what stays
+        shutil.rmtree(used, ignore_errors=True)
     if outcome.signal is not None:
         raise KeyboardInterrupt
     if outcome.code == 0:
         return outcome.peak_bytes
     if journal.error:
-        raise BadInput(journal.error["message"], journal.error["hint"])
+        kind = MachineLacks if outcome.code == MachineLacks.exit_code else BadInput
+        raise kind(journal.error["message"], journal.error["hint"])
     last = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
     raise CheckFailed(f"preparing {prepare.kind} ended with exit code {outcome.code}: {''.join(last)}")
+
+
+def _filled(value: Any, file: Path) -> Any:
+    return value.replace("{fetched}", str(file)) if isinstance(value, str) else value
 
 
 def _remove_abandoned(target: Path) -> None:

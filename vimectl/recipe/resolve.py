@@ -10,10 +10,10 @@ from typing import Any, get_args
 from vimectl.errors import BadInput, unknown
 from vimectl.recipe import overrides, prepared
 from vimectl.recipe.find import find
-from vimectl.recipe.schema import Mode, Recipe
+from vimectl.recipe.schema import DataTable, Mode, PrepareTable, Recipe
 from vimectl.toml import read_toml, validate
 
-REWARDS = ("exact-match", "math-verify")
+REWARDS = ("exact-match", "math-verify", "verifier")
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,15 @@ def resolve(name_or_path: str, mode: str | None = None, assignments: list[str] |
     source = find(name_or_path)
     recipe = load(source)
     if assignments:
-        data = overrides.apply(read_toml(source), assignments)
+        data = read_toml(source)
+        if any(assignment.partition("=")[0].strip() == "data.path" for assignment in assignments):
+            data["data"].pop("settings", None)  # they are of the path that is replaced
+        data = overrides.apply(data, assignments)
         recipe = _checked(data, " ".join(f"--set {assignment}" for assignment in assignments))
     mode = mode or recipe.recipe.default_mode
     if mode not in get_args(Mode):
         raise unknown("mode", mode, get_args(Mode))
-    return Resolved(
-        source, _with_real_paths(recipe), mode, recipe.modes.steps(mode), tuple(assignments or ())
-    )
+    return Resolved(source, _settled(recipe), mode, recipe.modes.steps(mode), tuple(assignments or ()))
 
 
 def contradictions(recipe: Recipe) -> list[str]:
@@ -76,16 +77,40 @@ def contradictions(recipe: Recipe) -> list[str]:
         )
     if recipe.cluster.device == "cpu" and recipe.rollout.kv_cache_bytes is None:
         found.append("'rollout.kv_cache_bytes': needed on a CPU, where the KV cache is given in bytes")
+    found += _data_contradictions(recipe.data)
+    if recipe.prepare is not None and recipe.prepare.fetch is None and "{fetched}" in _texts(recipe.prepare):
+        found.append("'{fetched}' is used but there is no [prepare.fetch] table")
     if recipe.prepare is None and "{prepared}" in recipe.model.path + recipe.data.path:
         found.append("'{prepared}' is used but there is no [prepare] table")
-    reward = recipe.data.reward
-    if reward not in REWARDS and not re.fullmatch(r"[\w.]+:\w+", reward):
-        found.append(
-            f"'data.reward': {reward!r} is none of {', '.join(REWARDS)}, nor package.module:function"
-        )
     if recipe.optimizer.min_lr > recipe.optimizer.lr:
         found.append(f"'optimizer.min_lr': {recipe.optimizer.min_lr:g} is above lr {recipe.optimizer.lr:g}")
     return found
+
+
+def _data_contradictions(data: DataTable) -> list[str]:
+    found = []
+    if data.system_prompt is not None and not data.apply_chat_template:
+        found.append("'data.system_prompt': it needs data.apply_chat_template")
+    reward = data.reward
+    if reward is not None and reward not in REWARDS and not re.fullmatch(r"[\w.]+:\w+", reward):
+        found.append(
+            f"'data.reward': {reward!r} is none of {', '.join(REWARDS)}, nor package.module:function"
+        )
+    if data.task is None and reward == "verifier":
+        found.append("'data.reward': 'verifier', but only data.path = 'reasoning_gym:TASK' brings one")
+    if data.task is None and data.settings:
+        found.append(f"'data.settings': {', '.join(data.settings)}, but data.path is a file and has none")
+    if data.task is not None:
+        found += [
+            f"'data.{key}': a {data.path} has no such keys"
+            for key in ("prompt_key", "label_key")
+            if key in data.model_fields_set
+        ]
+    return found
+
+
+def _texts(prepare: PrepareTable) -> str:
+    return " ".join(value for value in prepare.settings.values() if isinstance(value, str))
 
 
 def _checked(data: dict[str, Any], where: str) -> Recipe:
@@ -95,8 +120,10 @@ def _checked(data: dict[str, Any], where: str) -> Recipe:
     return recipe
 
 
-def _with_real_paths(recipe: Recipe) -> Recipe:
-    """Replace ``{prepared}`` and make every path absolute: the runtime may run anywhere."""
+def _settled(recipe: Recipe) -> Recipe:
+    """Replace ``{prepared}``, make every path absolute (the runtime may run anywhere), and fill in what the
+    data leaves to the rest: its reward, and the seed of a task.
+    """
 
     def real(text: str) -> str:
         if recipe.prepare is not None:
@@ -104,10 +131,16 @@ def _with_real_paths(recipe: Recipe) -> Recipe:
         return str(Path(text).expanduser().absolute())
 
     own = recipe.evaluation.path
+    data = recipe.data
+    if data.task is None:
+        settled: dict[str, Any] = {"path": real(data.path), "reward": data.reward or "exact-match"}
+    else:
+        settings = {"seed": recipe.algorithm.seed, **data.settings}
+        settled = {"settings": settings, "reward": data.reward or "verifier"}
     return recipe.model_copy(
         update={
             "evaluation": recipe.evaluation.model_copy(update={"path": own and real(own)}),
             "model": recipe.model.model_copy(update={"path": real(recipe.model.path)}),
-            "data": recipe.data.model_copy(update={"path": real(recipe.data.path)}),
+            "data": data.model_copy(update=settled),
         }
     )

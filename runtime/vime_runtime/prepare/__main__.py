@@ -1,6 +1,7 @@
 """``python -m vime_runtime.prepare KIND OUT_DIR SETTINGS_JSON``: make a checkpoint and its problems.
 
-Progress is one JSON object a line on stdout. Exit codes: 0 made; 2 the kind or the settings are bad.
+Progress is one JSON object a line on stdout. Exit codes: 0 made; 2 the kind or the settings are bad;
+3 the disk is full.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from vime_runtime.errors import InputError
 
 # A kind is a module with a dataclass ``Settings`` and ``make(out_dir, settings, report)``; it is
 # imported when asked for, because it imports torch.
-KINDS = {"reversed-digits": "vime_runtime.prepare.reversed_digits"}
+KINDS = {
+    "gguf": "vime_runtime.prepare.gguf_file",
+    "reversed-digits": "vime_runtime.prepare.reversed_digits",
+}
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -32,6 +36,12 @@ def main(argv: list[str]) -> int:
     except InputError as e:
         _emit("error", error={"kind": "bad-input", "message": e.message, "hint": e.hint})
         return 2
+    except Exception as e:
+        if "No space left on device" not in str(e):  # safetensors has an error class of its own for it
+            raise
+        message, hint = f"no space left in {out_dir.parent}", "free some space, or set XDG_CACHE_HOME=DIR"
+        _emit("error", error={"kind": "machine-lacks", "message": message, "hint": hint})
+        return 3
     return 0
 
 

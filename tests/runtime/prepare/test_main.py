@@ -121,7 +121,7 @@ def test_bad_input_ends_the_process_with_code_2_and_an_error_line(tmp_path: Path
     assert done.returncode == 2
     error = json.loads(done.stdout)
     assert error["kind"] == "error"
-    assert error["error"]["hint"] == "known: reversed-digits"
+    assert error["error"]["hint"] == "known: gguf, reversed-digits"
 
 
 def test_it_is_killed_with_whoever_started_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -225,3 +226,16 @@ def test_what_is_yet_to_be_made_is_not_looked_at(write_model: WriteModel, data: 
     inputs.check(recipe, besides=tmp_path / "made")
     with pytest.raises(BadInput, match="no data file"):
         inputs.check(recipe)
+
+
+@pytest.mark.skipif(
+    find_spec("reasoning_gym") is None, reason="the tool alone is installed, without the runtime"
+)
+def test_a_task_is_checked_by_the_runtime(write_model: WriteModel) -> None:
+    model = write_model()
+    check(model, Path("reasoning_gym:gcd"))
+    with pytest.raises(BadInput, match=r"has no task 'gdc'. Did you mean gcd"):
+        check(model, Path("reasoning_gym:gdc"))
+    with pytest.raises(BadInput, match=r"has no setting 'sise'. Did you mean size") as error:
+        check(model, Path("reasoning_gym:gcd"), "data.settings.sise=3")
+    assert "it has min_numbers" in error.value.hint

