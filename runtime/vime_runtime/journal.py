@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vime_runtime import durable
 from vime_runtime.rollout.response import Response
 
 
@@ -42,7 +43,8 @@ class Journal:
 
     def __init__(self, run_dir: Path, steps: int) -> None:
         self._events = _Lines(run_dir / "events.jsonl")
-        self._metrics = _Lines(run_dir / "metrics.jsonl")
+        self._metrics_file = run_dir / "metrics.jsonl"
+        self._metrics = _Lines(self._metrics_file)
         self._steps = steps
         self._failed = False
         self._ends = False
@@ -79,6 +81,11 @@ class Journal:
         except OSError as e:
             print(f"{e}; not written: {kind} {json.dumps(fields)}", file=sys.stderr)
 
+    def warn(self, message: str) -> None:
+        """Say during start-up what people should know, where they see it: as an event and as the detail."""
+        self.event("warning", message=message)
+        self.enter("start-up", detail=message)
+
     def enter(self, phase: str, step: int = 0, detail: str = "") -> None:
         """Say which phase the run is in from now on."""
         self.event("phase", phase=phase, step=step, steps=self._steps, detail=detail)
@@ -105,6 +112,17 @@ class Journal:
         for watcher in self.watchers:
             watcher.rollout(step, group, prompt, label, response, text, reward)
 
+    def rewind(self, step: int) -> None:
+        """Drop the metrics after ``step``, and what a killed run tore; in one go or not at all."""
+        self._metrics.close()
+        kept = [line for line in _lines(self._metrics_file) if 0 < _step_of(line) <= step]
+        durable.replace_text(self._metrics_file, "".join(kept))
+        self._metrics = _Lines(self._metrics_file)
+
+    def sync(self) -> None:
+        """Return when the metrics so far are on the disk."""
+        self._metrics.sync()
+
     def close(self) -> None:
         """Close both files, and what the watchers keep."""
         for watcher in self.watchers:
@@ -120,6 +138,18 @@ def clock(timings: dict[str, float], key: str) -> Iterator[None]:
     yield
     name = f"{key}/seconds"
     timings[name] = timings.get(name, 0.0) + time.perf_counter() - start
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+
+
+def _step_of(line: str) -> int:
+    """The step of a row; 0 when it is not whole."""
+    try:
+        return json.loads(line)["step"] if line.endswith("\n") else 0
+    except (ValueError, KeyError, TypeError):
+        return 0
 
 
 class _Lines:
@@ -141,6 +171,10 @@ class _Lines:
         self._torn = written < len(line)
         if self._torn:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+
+    def sync(self) -> None:
+        """Return when the lines are on the disk."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""

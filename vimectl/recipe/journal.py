@@ -26,6 +26,7 @@ class Journal:
         self.restarts = 0
         self.restart_reason = ""
         self.rows: list[dict[str, float]] = []
+        self.scores: dict[int, float] = {}  # of the evaluated steps; 0 is before the first
         self._begin()
 
     def _begin(self) -> None:
@@ -53,6 +54,11 @@ class Journal:
             case "phase":
                 self.phase, self.detail = event["phase"], event["detail"]
                 self.step, self.steps = event["step"], event["steps"]
+                if self.phase == "start-up":
+                    self.error = None  # it was of a start before this one
+                    self.ending = self.done = False
+            case "evaluation":
+                self.scores[event["step"]] = event["score"]
             case "process":
                 self.processes.append(event)
             case "error":
@@ -75,6 +81,7 @@ class LineFollower:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._position = 0
+        self._file = 0  # the inode
         self.began_anew = False
 
     def rewind(self) -> None:
@@ -89,8 +96,10 @@ class LineFollower:
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
-            if self._path.stat().st_size < self._position:
+            status = os.fstat(file.fileno())
+            if status.st_size < self._position or self._file not in (0, status.st_ino):
                 self._position = 0
+            self._file = status.st_ino
             self.began_anew = self._position == 0
             file.seek(self._position)
             text = file.read()
