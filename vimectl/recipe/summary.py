@@ -110,8 +110,8 @@ def table_rows(summary: dict[str, Any], run_dir: Path, last: dict[str, float] | 
     """The summary as rows of two columns. ``last`` are the metrics of the last step."""
     rows = [
         ["result", summary["reason"]],
-        *([["last checkpoint", summary["last_checkpoint"]]] if summary["last_checkpoint"] else []),
-        *([["restarts", str(summary["restarts"])]] if summary["restarts"] else []),
+        *([["last checkpoint", summary["last_checkpoint"]]] if summary.get("last_checkpoint") else []),
+        *([["restarts", str(summary["restarts"])]] if summary.get("restarts") else []),
         ["steps", f"{summary['steps']} of {summary['steps_wanted']} in {duration(summary['seconds'])}"],
     ]
     if last is not None:
@@ -138,7 +138,7 @@ def table_rows(summary: dict[str, Any], run_dir: Path, last: dict[str, float] | 
 
 
 def _evaluation(summary: dict[str, Any]) -> list[list[str]]:
-    if summary["best_step"] is None:
+    if summary.get("best_step") is None:
         return []
     first, best = summary["evaluation_first"], summary["evaluation_best"]
     return [["evaluation", f"{first:.3f} at first, {best:.3f} at best, after step {summary['best_step']}"]]

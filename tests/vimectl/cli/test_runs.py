@@ -17,7 +17,8 @@ ROW = {
 }  # fmt: skip
 SUMMARY = {
     "ok": False, "exit_code": 1, "reason": "raylet (pid 7) was killed by SIGKILL", "steps": 2,
-    "steps_wanted": 4, "seconds": 9.0, "reward_first": 0.5, "reward_last": 0.5, "restarts": 0,
+    "steps_wanted": 4, "best_step": None, "seconds": 9.0, "reward_first": 0.5, "reward_last": 0.5,
+    "restarts": 0,
     "logprob_abs_diff_mean_worst": 0.1, "tokens_per_second_mean": 20.0, "step_seconds_mean": 1.0,
     "sync_seconds_mean": 0.1, "peak_memory_bytes": 1, "last_checkpoint": "checkpoints/step-000002",
 }  # fmt: skip
