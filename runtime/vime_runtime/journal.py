@@ -43,8 +43,7 @@ class Journal:
 
     def __init__(self, run_dir: Path, steps: int) -> None:
         self._events = _Lines(run_dir / "events.jsonl")
-        self._metrics_file = run_dir / "metrics.jsonl"
-        self._metrics = _Lines(self._metrics_file)
+        self._metrics = _Lines(run_dir / "metrics.jsonl")
         self._steps = steps
         self._failed = False
         self._ends = False
@@ -114,10 +113,11 @@ class Journal:
 
     def rewind(self, step: int) -> None:
         """Drop the metrics after ``step``, and what a killed run tore; in one go or not at all."""
+        path = self._metrics.path
         self._metrics.close()
-        kept = [line for line in _lines(self._metrics_file) if 0 < _step_of(line) <= step]
-        durable.replace_text(self._metrics_file, "".join(kept))
-        self._metrics = _Lines(self._metrics_file)
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        durable.replace_text(path, "".join(line for line in lines if 0 < _step_of(line) <= step))
+        self._metrics = _Lines(path)
 
     def sync(self) -> None:
         """Return when the metrics so far are on the disk."""
@@ -140,10 +140,6 @@ def clock(timings: dict[str, float], key: str) -> Iterator[None]:
     timings[name] = timings.get(name, 0.0) + time.perf_counter() - start
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-
-
 def _step_of(line: str) -> int:
     """The step of a row; 0 when it is not whole."""
     try:
@@ -156,7 +152,7 @@ class _Lines:
     """A file of JSON lines, appended to without a buffer: what did not fit on the disk is not tried again."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         # A process that was killed, or a full disk, may have left half a line.
         self._torn = _is_torn(path)
         self._file = path.open("ab", buffering=0)
@@ -167,10 +163,10 @@ class _Lines:
         try:
             written = self._file.write(line)
         except OSError as e:
-            raise OSError(e.errno, e.strerror, str(self._path)) from None
+            raise OSError(e.errno, e.strerror, str(self.path)) from None
         self._torn = written < len(line)
         if self._torn:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def sync(self) -> None:
         """Return when the lines are on the disk."""

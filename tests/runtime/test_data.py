@@ -180,7 +180,7 @@ def test_an_evaluation_has_a_file_of_its_own_or_a_part_of_the_data(
         table = {"every": 1, "problems": 2, "path": None} | evaluation
         recipe = config.from_dict(
             {
-                "data": vars(data),
+                "data": config.to_dict(data),
                 "evaluation": table,
                 "rollout": {"max_prompt_tokens": 9},
                 "algorithm": {"seed": 0},

@@ -30,7 +30,10 @@ SERVING_SECONDS = 1.0
 # How long taking itself down may take: Ray waits long for daemons that are gone.
 TEARDOWN_SECONDS = 5.0
 
-# As the runtime calls its processes. Engines are closed before the weights are saved.
+# Engines are closed before the weights are saved, and killed when a run that is told to stop keeps its state.
+WITHOUT_ENGINES = ("save", "stop")
+
+# As the runtime calls its processes.
 DRIVER = "runtime driver"
 GCS = "GCS"
 RAYLET = "raylet"
@@ -137,7 +140,7 @@ class Accidents:
             self._awaited.remove(pair)
             self._poll.unregister(pair[1])
         # The driver is our child: its end is known without this, which only ends the pause.
-        expected = (DRIVER, *CLOSED_EARLY) if self._journal.phase == "save" else (DRIVER,)
+        expected = (DRIVER, *CLOSED_EARLY) if self._journal.phase in WITHOUT_ENGINES else (DRIVER,)
         lost = [(entry, end) for entry, end in lost if entry["role"] not in expected]
         return sorted(lost, key=lambda pair: pair[1].signal() is None)
 

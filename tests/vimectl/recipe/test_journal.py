@@ -41,7 +41,7 @@ def test_a_run_that_goes_on_from_an_earlier_step_starts_its_metrics_anew(tmp_pat
     assert journal.error is not None
     (tmp_path / "new").write_text('{"step": 1}\n')
     (tmp_path / "new").rename(metrics)
-    start = {"kind": "phase", "phase": "start-up", "step": 0, "steps": 9, "detail": ""}
+    start = {"kind": "restart", "attempt": 0, "step": 2, "reason": "resumed"}
     score = {"kind": "evaluation", "step": 0, "score": 0.5, "best": False}
     with events.open("a") as file:
         file.write(json.dumps(start) + "\n" + json.dumps(score) + "\n")
