@@ -59,7 +59,7 @@ ONE_DEVICE = ["cluster.devices_per_node=1", "train.tensor_parallel=1", "rollout.
 HANG_SECONDS = float(os.environ.get("VIMECTL_DEATHS_HANG", "30"))
 NO_HANG = 600.0
 GONE_LIMIT = 15.0
-START_LIMIT = 400.0
+START_LIMIT = 900.0  # the first run of a version prepares its model
 
 
 @dataclass(frozen=True)
