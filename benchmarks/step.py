@@ -1,8 +1,9 @@
 """One colocated step, by phase, against TRL's ``GRPOTrainer`` with transformers' generate, on the CPU.
 
-Same model, batch, response length and group size, fp32 on both sides. The two sides take their
-steps in turn, each while the other one waits, so that what else the machine does hits both. TRL is
-not part of the stack: it lies in ``.bench``, which only its own process sees.
+Same model, batch, response length and group size, fp32 on both sides, and one rank with all cores on
+ours, as TRL is one process. The two sides take their steps in turn, each while the other one waits,
+so that what else the machine does hits both. TRL is not part of the stack: it lies in ``.bench``,
+which only its own process sees.
 """
 
 from __future__ import annotations
@@ -132,6 +133,9 @@ def side(program: str, arguments: list[str], environment: dict[str, str], log: P
 
 def _plan(folder: Path) -> Plan:
     settings = {
+        "cluster.devices_per_node": 1,
+        "train.tensor_parallel": 1,
+        "rollout.tensor_parallel": 1,
         "model.path": folder / "model",
         "model.dtype": "float32",
         "data.path": folder / "problems.jsonl",

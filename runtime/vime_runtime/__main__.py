@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from vime_runtime import config as config_file
@@ -26,8 +25,10 @@ from vime_runtime.cluster import existing
 from vime_runtime.config import Config
 from vime_runtime.errors import RunError
 from vime_runtime.journal import Journal
+from vime_runtime.stopping import StopRequest
 
 if TYPE_CHECKING:
+    from vime_runtime.cluster.groups import RolloutGroup, TrainGroup
     from vime_runtime.train_loop import Sync
 
 
@@ -36,11 +37,14 @@ def main(argv: list[str]) -> int:
     config = config_file.load(Path(argv[1]))
     run_dir = Path(config.run_dir)
     journal = Journal(run_dir, config.steps)
-    signal.signal(signal.SIGTERM, _stop)
+    stop = StopRequest()
+    stop.listen()
     _stop_with_parent()
     try:
         with reporting(journal):
-            run(config, run_dir, journal)
+            run(config, run_dir, journal, stop)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGTERM
     except RunError as e:
         return e.exit_code
     except Exception:
@@ -51,65 +55,98 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def run(config: Config, run_dir: Path, journal: Journal, sync: Sync | None = None) -> None:
-    """Bring both sides up, train, save the weights, take both sides down.
+def run(config: Config, run_dir: Path, journal: Journal, stop: StopRequest, sync: Sync | None = None) -> None:
+    """Bring both sides up, go on from the newest training state, train, save, take both sides down.
 
     ``sync`` replaces the way weights travel; a test shows with it that the log-prob difference
     would tell.
+
+    Raises:
+        KeyboardInterrupt: it was asked to stop; the last finished step is kept.
     """
     journal.watchers += watch.asked_for(config, run_dir)
     if config.address is not None:
         journal.enter("start-up", detail=f"looking for the Ray cluster at {config.address}")
         existing.require_answer(config.address)
     journal.enter("start-up", detail="reading the data")
-    from vime_runtime import data, rewards
+    from vime_runtime import data, random_state, rewards
+    from vime_runtime.evaluation import SCORE, Evaluation
+    from vime_runtime.keeper import Keeper
+    from vime_runtime.states import States
 
     recipe = config.recipe
     tokenizer = data.load_tokenizer(recipe.model.path)
-    problems = data.ProblemStream(
-        data.read(recipe.data, tokenizer, recipe.rollout.max_prompt_tokens),
-        recipe.algorithm.prompts_per_step,
-        recipe.algorithm.seed,
-    )
+    to_train, held_out = data.read_both(recipe, tokenizer)
+    problems = data.ProblemStream(to_train, recipe.algorithm.prompts_per_step, recipe.algorithm.seed)
     decode = partial(tokenizer.decode, skip_special_tokens=True)
     reward = rewards.get(recipe.data)
+    evaluation = Evaluation(held_out, recipe.evaluation.every, decode, reward)
+
+    journal.enter("start-up", detail="looking for a training state")
+    states = States(run_dir / "checkpoints", config.settings_sha256)
+    state = states.newest(passed_over=journal.warn)
+    done = state.step if state else 0
+    journal.rewind(done)
 
     journal.enter("start-up", detail="starting Ray")
     from vime_runtime.cluster import processes
     from vime_runtime.cluster.groups import RolloutGroup, TrainGroup
     from vime_runtime.cluster.marks import PhaseMarks
     from vime_runtime.cluster.ray_cluster import cluster
-    from vime_runtime.train_loop import sync_weights, train_loop
+    from vime_runtime.train_loop import hand_over, sync_weights, train_loop
 
     with cluster(config, tell=partial(journal.enter, "start-up", 0)) as placement, reporting(journal):
         # Ray replaced the handler; what it started is taken down by the context manager.
-        signal.signal(signal.SIGTERM, _stop)
+        stop.listen()
         trainer = TrainGroup(config, placement)
         engine = RolloutGroup(config, placement)
+        keeper = Keeper(config, states, done, trainer, evaluation.due, journal, stop)
         journal.processes(processes.of_driver() + trainer.processes() + engine.processes())
         journal.watchers.append(PhaseMarks(trainer, engine))
         journal.enter("start-up", detail="building the trainer")
         trainer.start()
+        if state:
+            journal.enter("start-up", detail=f"restoring step {done}")
+            trainer.read_state(str(state.folder), done, state.random["ranks"])
         # The engine measures free memory when it starts: the trainer has to be out of the way.
         trainer.pause()
         journal.enter("start-up", detail="building the engine")
         engine.start()
         journal.processes(engine.workers())
-        train_loop(
-            config,
-            trainer,
-            engine,
-            problems,
-            decode,
-            reward,
-            journal,
-            placement.resident_bytes,
-            sync or sync_weights,
-        )
-        journal.enter("save", step=config.steps)
-        engine.close()  # first: the devices never hold both sides
-        trainer.resume()
-        trainer.save_pretrained(str(run_dir / "checkpoints" / "final"))
+        if state:
+            engine.sleep()
+            trainer.resume()
+            hand_over(trainer, engine, done, journal, {}, sync or sync_weights)
+            random_state.restore(state.random["driver"])
+        elif evaluation.due(0):
+            baseline: dict[str, float] = {}
+            evaluation.report(engine, 0, journal, baseline)
+            journal.event("evaluation", step=0, score=baseline[SCORE], best=False)
+        try:
+            train_loop(
+                config,
+                trainer,
+                engine,
+                problems,
+                decode,
+                reward,
+                evaluation,
+                keeper,
+                journal,
+                stop,
+                placement.resident_bytes,
+                sync or sync_weights,
+                first=done + 1,
+            )
+            with stop.deferred():
+                journal.enter("save", step=config.steps)
+                engine.close()  # first: the devices never hold both sides
+                trainer.resume()
+                trainer.save_pretrained(str(run_dir / "checkpoints" / "final"))
+        except KeyboardInterrupt:
+            journal.enter("stop", detail="keeping the last finished step")  # the engines are about to go
+            keeper.keep_finished(lambda: _leave_to_trainer(trainer, engine))
+            raise
     journal.enter("done", step=config.steps)
 
 
@@ -130,8 +167,11 @@ def reporting(journal: Journal) -> Iterator[None]:
         journal.ending(done)
 
 
-def _stop(signum: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + signum)
+def _leave_to_trainer(trainer: TrainGroup, engine: RolloutGroup) -> None:
+    """Give the devices to the trainer although the engine may be in the middle of something."""
+    engine.kill()
+    if trainer.paused:
+        trainer.resume()
 
 
 def _stop_with_parent() -> None:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -88,6 +89,44 @@ def read(data: Config, tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: in
     if not problems:
         raise InputError(f"{data.path}: no problems in it", "expected one JSON object a line")
     return problems
+
+
+def read_both(recipe: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Problem], list[Problem]]:
+    """Read the problems to train on and those to evaluate with, as ``[data]`` and ``[evaluation]`` say.
+
+    Raises:
+        InputError: as ``read`` and ``split`` do.
+    """
+    longest = recipe.rollout.max_prompt_tokens
+    problems = read(recipe.data, tokenizer, longest)
+    if recipe.evaluation.every == 0:
+        return problems, []
+    if recipe.evaluation.path is None:
+        return split(problems, recipe.evaluation.problems, recipe.algorithm.seed)
+    own_file = SimpleNamespace(**vars(recipe.data) | {"path": recipe.evaluation.path})
+    return problems, read(own_file, tokenizer, longest)
+
+
+def split(problems: list[Problem], count: int, seed: int) -> tuple[list[Problem], list[Problem]]:
+    """Hold ``count`` problems out. Which ones depends on ``seed`` alone.
+
+    Returns:
+        the problems to train on, in their order, and those held out. What is held out has no double among
+        the others.
+
+    Raises:
+        InputError: nothing would be left to train on.
+    """
+    chosen = random.Random(f"{seed} evaluation").sample(range(len(problems)), min(count, len(problems)))
+    held_out = [problems[i] for i in sorted(chosen)]
+    prompts = {problem.prompt for problem in held_out}
+    rest = [problem for problem in problems if problem.prompt not in prompts]
+    if not rest:
+        raise InputError(
+            f"evaluation.problems = {count} leaves nothing of the {len(problems)} problems to train on",
+            "lower it, or give the evaluation a file of its own: --set evaluation.path=FILE",
+        )
+    return rest, held_out
 
 
 # Where it is from, prompt, label, what the verifier knows.

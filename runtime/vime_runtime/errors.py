@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class RunError(Exception):
-    """Base of both: what was found, what to do about it, and the runtime's exit code. Never raised itself."""
+    """Base of all: what was found, what to do about it, and the runtime's exit code. Never raised itself."""
 
     kind = "error"
     exit_code = 1
@@ -27,3 +27,10 @@ class MachineLacks(RunError):
 
     kind = "machine-lacks"
     exit_code = 3
+
+
+class CheckpointFailed(RunError):
+    """The training state cannot be kept, and a run that cannot be gone on with does not go on."""
+
+    kind = "checkpoint-failed"
+    exit_code = 1

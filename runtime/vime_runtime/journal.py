@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vime_runtime import durable
 from vime_runtime.rollout.response import Response
 
 
@@ -79,6 +80,11 @@ class Journal:
         except OSError as e:
             print(f"{e}; not written: {kind} {json.dumps(fields)}", file=sys.stderr)
 
+    def warn(self, message: str) -> None:
+        """Say during start-up what people should know, where they see it: as an event and as the detail."""
+        self.event("warning", message=message)
+        self.enter("start-up", detail=message)
+
     def enter(self, phase: str, step: int = 0, detail: str = "") -> None:
         """Say which phase the run is in from now on."""
         self.event("phase", phase=phase, step=step, steps=self._steps, detail=detail)
@@ -105,6 +111,18 @@ class Journal:
         for watcher in self.watchers:
             watcher.rollout(step, group, prompt, label, response, text, reward)
 
+    def rewind(self, step: int) -> None:
+        """Drop the metrics after ``step``, and what a killed run tore; in one go or not at all."""
+        path = self._metrics.path
+        self._metrics.close()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        durable.replace_text(path, "".join(line for line in lines if 0 < _step_of(line) <= step))
+        self._metrics = _Lines(path)
+
+    def sync(self) -> None:
+        """Return when the metrics so far are on the disk."""
+        self._metrics.sync()
+
     def close(self) -> None:
         """Close both files, and what the watchers keep."""
         for watcher in self.watchers:
@@ -122,11 +140,19 @@ def clock(timings: dict[str, float], key: str) -> Iterator[None]:
     timings[name] = timings.get(name, 0.0) + time.perf_counter() - start
 
 
+def _step_of(line: str) -> int:
+    """The step of a row; 0 when it is not whole."""
+    try:
+        return json.loads(line)["step"] if line.endswith("\n") else 0
+    except (ValueError, KeyError, TypeError):
+        return 0
+
+
 class _Lines:
     """A file of JSON lines, appended to without a buffer: what did not fit on the disk is not tried again."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         # A process that was killed, or a full disk, may have left half a line.
         self._torn = _is_torn(path)
         self._file = path.open("ab", buffering=0)
@@ -137,10 +163,14 @@ class _Lines:
         try:
             written = self._file.write(line)
         except OSError as e:
-            raise OSError(e.errno, e.strerror, str(self._path)) from None
+            raise OSError(e.errno, e.strerror, str(self.path)) from None
         self._torn = written < len(line)
         if self._torn:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+
+    def sync(self) -> None:
+        """Return when the lines are on the disk."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""

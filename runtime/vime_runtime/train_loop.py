@@ -14,6 +14,7 @@ from vime_runtime.journal import Journal, clock
 from vime_runtime.memory.region import Residency
 from vime_runtime.rewards import Reward
 from vime_runtime.rollout.response import Response
+from vime_runtime.stopping import StopRequest
 from vime_runtime.sync.message import BucketMessage
 
 Decode = Callable[[list[int]], str]
@@ -32,7 +33,9 @@ class TrainSide(Protocol):
 class RolloutSide(Protocol):
     """All engines as one."""
 
-    def generate(self, prompts: list[list[int]], samples: int, seed: int) -> list[list[Response]]: ...
+    def generate(
+        self, prompts: list[list[int]], samples: int, seed: int, greedy: bool = False
+    ) -> list[list[Response]]: ...
     def sleep(self) -> None: ...
     def wake(self, tag: str) -> None: ...
     def begin_update(self) -> None: ...
@@ -45,6 +48,19 @@ class ProblemStream(Protocol):
     """The data: which problems belong to a step."""
 
     def batch(self, step: int) -> list[Problem]: ...
+
+
+class Evaluation(Protocol):
+    """The held-out problems: scores the engine's policy when that is due."""
+
+    def report(self, engine: RolloutSide, step: int, journal: Journal, row: dict[str, float]) -> None: ...
+
+
+class Keeper(Protocol):
+    """What lasts: the training state, published in step with the metrics."""
+
+    def write(self, step: int, row: dict[str, float]) -> None: ...
+    def publish(self, step: int, row: dict[str, float]) -> None: ...
 
 
 Sync = Callable[[TrainSide, RolloutSide], int]
@@ -68,13 +84,22 @@ def train_loop(
     problems: ProblemStream,
     decode: Decode,
     reward: Reward,
+    evaluation: Evaluation,
+    keeper: Keeper,
     journal: Journal,
+    stop: StopRequest,
     resident_bytes: Callable[[], int],
     sync: Sync = sync_weights,
+    first: int = 1,
 ) -> None:
-    """Run ``config.steps`` steps. On entry the engine is awake and the trainer paused; on return likewise."""
+    """Run the steps from ``first`` to ``config.steps``.
+
+    On entry the engine is awake with the trainer's weights and the trainer paused; on return likewise. A
+    request to stop breaks a rollout off, but a step whose rollout is done is finished: its metrics and its
+    state are kept, the trainer is paused, and KeyboardInterrupt leaves the loop.
+    """
     peak = 0
-    for step in range(1, config.steps + 1):
+    for step in range(first, config.steps + 1):
         row: dict[str, float] = {"step": step}
         began = time.perf_counter()
 
@@ -86,32 +111,49 @@ def train_loop(
                 seed=config.recipe.algorithm.seed + step,
             )
             batch = score(asked, answers, decode, reward, journal, step)
-        row["memory/train_paused_bytes"] = trainer.residency().resident
-        row["memory/rollout_active_bytes"] = engine.residency().resident
-        peak = max(peak, resident_bytes())
 
-        with clock(row, "sleep"):
-            engine.sleep()
-        with clock(row, "wake"):
-            trainer.resume()
-        with journal.phase("train", step, row):
-            row |= trainer.step(batch)
-        row["memory/train_active_bytes"] = trainer.residency().resident
-        row["memory/rollout_paused_bytes"] = engine.residency().resident
-        peak = row["memory/peak_bytes"] = max(peak, resident_bytes())
+        with stop.deferred():
+            row["memory/train_paused_bytes"] = trainer.residency().resident
+            row["memory/rollout_active_bytes"] = engine.residency().resident
+            peak = max(peak, resident_bytes())
 
-        with clock(row, "wake"):
-            engine.wake("weights")
-        with journal.phase("sync", step, row):
-            row["sync/bytes"] = sync(trainer, engine)
-        with clock(row, "sleep"):
-            trainer.pause()
-        with clock(row, "wake"):
-            engine.wake("kv_cache")
+            with clock(row, "sleep"):
+                engine.sleep()
+            with clock(row, "wake"):
+                trainer.resume()
+            with journal.phase("train", step, row):
+                row |= trainer.step(batch)
+            row["memory/train_active_bytes"] = trainer.residency().resident
+            row["memory/rollout_paused_bytes"] = engine.residency().resident
+            peak = row["memory/peak_bytes"] = max(peak, resident_bytes())
+            keeper.write(step, row)
 
-        row |= batch_metrics(batch)
-        row["step/seconds"] = time.perf_counter() - began
-        journal.metrics(row)
+            hand_over(trainer, engine, step, journal, row, sync)
+            evaluation.report(engine, step, journal, row)
+
+            row |= batch_metrics(batch)
+            row["step/seconds"] = time.perf_counter() - began
+            journal.metrics(row)
+            keeper.publish(step, row)
+
+
+def hand_over(
+    trainer: TrainSide,
+    engine: RolloutSide,
+    step: int,
+    journal: Journal,
+    row: dict[str, float],
+    sync: Sync = sync_weights,
+) -> None:
+    """Give the engine the trainer's weights and the devices. On entry it sleeps and the trainer is awake."""
+    with clock(row, "wake"):
+        engine.wake("weights")
+    with journal.phase("sync", step, row):
+        row["sync/bytes"] = sync(trainer, engine)
+    with clock(row, "sleep"):
+        trainer.pause()
+    with clock(row, "wake"):
+        engine.wake("kv_cache")
 
 
 def score(

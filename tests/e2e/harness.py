@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 VIMECTL = [sys.executable, "-m", "vimectl"]
+
+# Long enough for a cold start on two busy cores.
+START_LIMIT = 300
 
 
 @dataclass
@@ -55,3 +62,38 @@ def run_recipe(
 def shared_memory_files() -> set[str]:
     """Everything in /dev/shm."""
     return {entry.name for entry in Path("/dev/shm").iterdir()}
+
+
+def processes_of(run_dir: Path) -> list[int]:
+    """Processes that still have a file of the run open or name it in their command line."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes()
+            files = [os.readlink(fd) for fd in (entry / "fd").iterdir()]
+        except OSError:
+            continue  # it ended while we looked
+        if str(run_dir).encode() in command or any(name.startswith(str(run_dir)) for name in files):
+            found.append(int(entry.name))
+    return found
+
+
+def wait_for_phase(
+    phase: str, events: Path, run: subprocess.Popen[bytes], after: int = 0, step: int | None = None
+) -> None:
+    """Return once an event of the run names ``phase`` as its phase or its detail, and ``step`` if given.
+
+    The first ``after`` events are not looked at.
+    """
+    deadline = time.monotonic() + START_LIMIT
+    while time.monotonic() < deadline:
+        assert run.poll() is None, run.stdout.read().decode() if run.stdout else ""
+        if events.exists():
+            seen = [json.loads(line) for line in events.read_text().splitlines() if line.endswith("}")]
+            named = [e for e in seen[after:] if phase in (e.get("phase"), e.get("detail"))]
+            if any(step in (None, event.get("step")) for event in named):
+                return
+        time.sleep(0.05)
+    pytest.fail(f"the run did not reach {phase!r} within {START_LIMIT} s")

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from vime_runtime import config as config_file
 from vime_runtime.__main__ import run
 from vime_runtime.journal import Journal
+from vime_runtime.stopping import StopRequest
 from vime_runtime.sync.buckets import BucketExporter
 from vime_runtime.train_loop import RolloutSide, TrainSide, sync_weights
 
@@ -43,4 +44,4 @@ if __name__ == "__main__":
     config = config_file.load(Path(sys.argv[1]))
     run_dir = Path(config.run_dir)
     sync = StaleSync(run_dir / "stale", config.recipe.sync.bucket_bytes)
-    run(config, run_dir, Journal(run_dir, config.steps), sync)
+    run(config, run_dir, Journal(run_dir, config.steps), StopRequest(), sync)

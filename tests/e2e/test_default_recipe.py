@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import json
 from pathlib import Path
 from statistics import fmean
 
 import pytest
-from harness import Run, run_recipe
+from harness import Run, processes_of, run_recipe
 
 METRICS = {
     "step", "reward/mean", "reward/std", "response/length", "rollout/tokens", "rollout/seconds",
@@ -43,6 +43,18 @@ def test_the_engine_gives_its_memory_back_while_the_trainer_trains(default_run: 
 
 
 @pytest.mark.slow
+def test_the_best_step_is_marked_and_kept(default_run: Run) -> None:
+    scores = {
+        row["step"]: row["evaluation/score"] for row in default_run.metrics if "evaluation/score" in row
+    }
+    assert scores.keys() == {10, 20, 30}
+    best = json.loads((default_run.directory / "checkpoints" / "best.json").read_text())
+    assert best["score"] == max(scores.values()) > default_run.summary["evaluation_first"]
+    assert (default_run.directory / best["path"] / "manifest.json").is_file()
+    assert (default_run.directory / "checkpoints" / "best" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
 def test_the_reward_rises(default_run: Run) -> None:
     assert gain(default_run) >= 0.25
 
@@ -67,19 +79,3 @@ def test_nothing_is_left_behind(default_run: Run) -> None:
     assert default_run.summary["ok"]
     assert processes_of(default_run.directory) == []
     assert default_run.left_in_shm == set()
-
-
-def processes_of(run_dir: Path) -> list[int]:
-    """Processes that still have a file of the run open or name it in their command line."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            command = (entry / "cmdline").read_bytes()
-            files = [os.readlink(fd) for fd in (entry / "fd").iterdir()]
-        except OSError:
-            continue  # it ended while we looked
-        if str(run_dir).encode() in command or any(name.startswith(str(run_dir)) for name in files):
-            found.append(int(entry.name))
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import cloudpickle
 import pytest
+from vime_runtime.batch import RolloutBatch
 
 WORLD = 2
 
@@ -97,3 +99,34 @@ def run_file(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         return {"recipe": recipe, "steps": 10, "run_dir": str(tmp_path)}
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make_batch() -> Callable[..., RolloutBatch]:
+    """A rollout of random tokens; the same seed gives the same."""
+
+    def make(seed: int = 0, groups: int = 4, samples: int = 4, vocabulary: int = 64) -> RolloutBatch:
+        draw = random.Random(seed)
+        batch = RolloutBatch.empty()
+        for group in range(groups):
+            prompt = [draw.randrange(vocabulary) for _ in range(draw.randint(2, 6))]
+            for _ in range(samples):
+                response = [draw.randrange(vocabulary) for _ in range(draw.randint(1, 7))]
+                batch.append(prompt, response, [draw.uniform(-6, -2) for _ in response], draw.random(), group)
+        return batch
+
+    return make
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB; mounting one takes root."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"cannot mount a small disk: {done.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)  # files may be open still

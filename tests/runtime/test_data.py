@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerBase
 from vime_runtime import config
-from vime_runtime.data import Problem, ProblemStream, load_tokenizer, read
+from vime_runtime.data import Problem, ProblemStream, load_tokenizer, read, read_both, split
 from vime_runtime.errors import InputError
 from vime_runtime.prepare import tokenizer as tokenizers
 
@@ -153,3 +153,43 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
 def test_a_step_larger_than_the_data_goes_round() -> None:
     counts = Counter(problem.prompt for problem in _stream(count=3, per_step=6, seed=0).batch(1))
     assert set(counts.values()) == {2}
+
+
+def test_what_is_held_out_is_never_trained_on() -> None:
+    problems = [Problem([i % 20], str(i % 20), "") for i in range(25)]  # five come twice
+    to_train, held_out = split(problems, 8, seed=3)
+    assert len(held_out) == 8
+    assert not {p.prompt for p in to_train} & {p.prompt for p in held_out}
+    assert {p.prompt for p in to_train} | {p.prompt for p in held_out} == {p.prompt for p in problems}
+    assert split(problems, 8, seed=3) == (to_train, held_out)
+    assert split(problems, 8, seed=4)[1] != held_out
+
+
+def test_something_must_be_left_to_train_on() -> None:
+    with pytest.raises(InputError, match=r"evaluation.problems = 64 leaves nothing of the 3 problems"):
+        split([Problem([i], str(i), "") for i in range(3)], 64, seed=0)
+
+
+def test_an_evaluation_has_a_file_of_its_own_or_a_part_of_the_data(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    data = _data(tmp_path / "d.jsonl", *({"prompt": text, "label": ""} for text in "abcde"))
+    _data(tmp_path / "e.jsonl", {"prompt": "f", "label": "x"})
+
+    def both(**evaluation: Any) -> tuple[str, str]:
+        table = {"every": 1, "problems": 2, "path": None} | evaluation
+        recipe = config.from_dict(
+            {
+                "data": config.to_dict(data),
+                "evaluation": table,
+                "rollout": {"max_prompt_tokens": 9},
+                "algorithm": {"seed": 0},
+            }
+        )
+        train, held_out = read_both(recipe, tokenizer)
+        return "".join(p.prompt for p in train), "".join(p.prompt for p in held_out)
+
+    assert both(every=0) == ("abcde", "")
+    assert both(path=str(tmp_path / "e.jsonl")) == ("abcde", "f")
+    train, held_out = both()
+    assert (len(train), len(held_out), sorted(train + held_out)) == (3, 2, list("abcde"))

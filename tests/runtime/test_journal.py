@@ -58,3 +58,23 @@ def test_an_end_says_whether_the_work_was_done(tmp_path: Path, stopped: bool) ->
     except SystemExit:
         pass
     assert [(event["kind"], event["done"]) for event in events(tmp_path)] == [("ending", not stopped)]
+
+
+def test_rewinding_drops_later_steps_and_what_was_torn(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text("".join(f'{{"step": {step}}}\n' for step in (1, 2, 3)) + "\0\0\n[]\n" + '{"step": 2')
+    journal = Journal(tmp_path, 9)
+    journal.rewind(2)
+    journal.metrics({"step": 3, "again": 1})
+    journal.sync()
+    journal.close()
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert rows == [{"step": 1}, {"step": 2}, {"step": 3, "again": 1}]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["events.jsonl", "metrics.jsonl"]
+
+
+def test_a_run_that_begins_has_nothing_to_drop(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 9)
+    journal.rewind(0)
+    journal.close()
+    assert (tmp_path / "metrics.jsonl").read_text() == ""

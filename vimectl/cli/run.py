@@ -38,6 +38,9 @@ def recipe(
     run_dir: Annotated[
         Path | None, typer.Option(help="Where the run is kept; runs/<recipe>-<UTC time> when not given.")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --run-dir, with the same settings.")
+    ] = False,
     address: Annotated[
         str | None,
         typer.Option(
@@ -53,13 +56,17 @@ def recipe(
     from vimectl.host import Host
     from vimectl.recipe import plan as planning
     from vimectl.recipe import preflight
+    from vimectl.recipe import resume as resuming
     from vimectl.recipe.launch import check_inputs, launch
     from vimectl.recipe.progress import showing
     from vimectl.recipe.resolve import resolve
 
     host = Host()
     resolved = resolve(name, mode, assignments)
-    plan = planning.make(resolved, host, run_dir, address)
+    plan = planning.make(resolved, host, run_dir, address, resume)
+    if resume and (steps := resuming.finished_steps(plan.run_dir)) >= resolved.steps:
+        _show_nothing_left(plan, steps, as_json)
+        return
     found = preflight.examine(resolved.recipe, host)
     if dry_run:
         _show_plan(plan, found, as_json)
@@ -84,6 +91,14 @@ def _agreed(found: Preflight) -> bool:
         return False
     packages = ", ".join(target.target.package for target in found.patches or () if target.state != "applied")
     return typer.confirm(f"Patches are missing from {packages}. Apply them?", err=True)
+
+
+def _show_nothing_left(plan: Plan, steps: int, as_json: bool) -> None:
+    message = f"the run finished with step {steps} of {plan.resolved.steps}: nothing is left to do"
+    if as_json:
+        emit_json("run.recipe", True, run_dir=plan.run_dir, message=message)
+    else:
+        out.print(f"{message}; see {plan.run_dir}", markup=False)
 
 
 def _show_end(ended: Ended, run_dir: Path, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,11 +30,16 @@ SERVING_SECONDS = 1.0
 # How long taking itself down may take: Ray waits long for daemons that are gone.
 TEARDOWN_SECONDS = 5.0
 
-# As the runtime calls its processes. Engines are closed before the weights are saved.
+# Engines are closed before the weights are saved, and killed when a run that is told to stop keeps its state.
+WITHOUT_ENGINES = ("save", "stop")
+
+# As the runtime calls its processes.
 DRIVER = "runtime driver"
 GCS = "GCS"
+RAYLET = "raylet"
+ACTORS = ("trainer rank", "engine")
 CLOSED_EARLY = ("engine", "engine worker")
-NUMBERED = ("trainer rank", "raylet", *CLOSED_EARLY)
+NUMBERED = ("trainer rank", RAYLET, *CLOSED_EARLY)
 # Errors that say no more than that something is gone, in Ray's and vLLM's words.
 LOSSES = ("Died", "Unavailable", "Crashed", "RaySystemError", "EngineDead", "WorkerError", "RpcError")
 
@@ -95,6 +101,7 @@ class Accidents:
             self._look_at_the_gcs(now)
         if self._is_abandoned():
             return Stop.GENTLY
+        self._blame_the_raylet()
         if self._journal.ending:
             return self._look_at_the_end(now)
         if self.cause is not None:
@@ -133,7 +140,7 @@ class Accidents:
             self._awaited.remove(pair)
             self._poll.unregister(pair[1])
         # The driver is our child: its end is known without this, which only ends the pause.
-        expected = (DRIVER, *CLOSED_EARLY) if self._journal.phase == "save" else (DRIVER,)
+        expected = (DRIVER, *CLOSED_EARLY) if self._journal.phase in WITHOUT_ENGINES else (DRIVER,)
         lost = [(entry, end) for entry, end in lost if entry["role"] not in expected]
         return sorted(lost, key=lambda pair: pair[1].signal() is None)
 
@@ -153,11 +160,22 @@ class Accidents:
             return True
         # Both came between two looks. Ray lets its processes exit when it goes, it does not kill them.
         error = self._journal.error
-        return (
-            error is not None
-            and self._ending_since is None
-            and (end.signal() is not None or any(word in error["kind"] for word in LOSSES))
-        )
+        if error is None or error.get("pid") is not None or self._ending_since is not None:
+            return False
+        return end.signal() is not None or any(word in error["kind"] for word in LOSSES)
+
+    def _blame_the_raylet(self) -> None:
+        """A raylet that is told to end kills all its actors before it goes: they are gone first."""
+        ended = [(entry, end) for entry, end in self._ends if end.has_come()]
+        killed = [entry for entry, end in ended if entry["role"] in ACTORS and end.signal() == signal.SIGKILL]
+        raylet = next((pair for pair in ended if pair[0]["role"] == RAYLET), None)
+        if (
+            len(killed) > 1
+            and raylet
+            and self.cause
+            and self.cause.process in [_process(entry) for entry in killed]
+        ):
+            self.cause = _death(*raylet)
 
     def _is_abandoned(self) -> bool:
         if self._launcher and select.select([0], [], [], 0)[0] and not os.read(0, 1):
@@ -183,7 +201,7 @@ class Accidents:
         for entry, end in self._ends:
             # Somebody died and it was no actor: a raylet that was asked to goes in good order, after it has
             # said so to everybody.
-            node = pid is None and "Died" in error["kind"] and entry["role"] == "raylet" and end.has_come()
+            node = pid is None and "Died" in error["kind"] and entry["role"] == RAYLET and end.has_come()
             if entry["pid"] == pid or node:
                 self.cause, self._is_named = _death(entry, end), True
                 return
@@ -229,4 +247,4 @@ def _process(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _death(entry: dict[str, Any], end: ProcessEnd) -> Cause:
-    return Cause(f"{name(entry)} {end.words()}", _process(entry), killed=end.signal() == 9)
+    return Cause(f"{name(entry)} {end.words()}", _process(entry), killed=end.signal() == signal.SIGKILL)

@@ -36,6 +36,9 @@ def check(recipe: Recipe, besides: Path | None = None) -> None:
             _check_chat_template(model)
     if besides not in data.parents:
         check_data(recipe.data)
+    own = recipe.evaluation.path
+    if own and recipe.evaluation.every and besides not in Path(own).parents:
+        check_data(recipe.data.model_copy(update={"path": own}))
 
 
 def check_model(directory: Path) -> dict[str, Any]:

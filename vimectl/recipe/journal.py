@@ -26,6 +26,7 @@ class Journal:
         self.restarts = 0
         self.restart_reason = ""
         self.rows: list[dict[str, float]] = []
+        self.scores: dict[int, float] = {}  # of the evaluated steps; 0 is before the first
         self._begin()
 
     def _begin(self) -> None:
@@ -53,6 +54,8 @@ class Journal:
             case "phase":
                 self.phase, self.detail = event["phase"], event["detail"]
                 self.step, self.steps = event["step"], event["steps"]
+            case "evaluation":
+                self.scores[event["step"]] = event["score"]
             case "process":
                 self.processes.append(event)
             case "error":
@@ -63,7 +66,6 @@ class Journal:
                 self._begin()
                 self.phase, self.detail = "restart", event["reason"]
                 self.restarts, self.restart_reason = event["attempt"], event["reason"]
-                self._metrics.rewind()
 
 
 class LineFollower:
@@ -75,22 +77,20 @@ class LineFollower:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._position = 0
+        self._file = 0  # the inode
         self.began_anew = False
-
-    def rewind(self) -> None:
-        """Begin anew at the next call: the file may have been cut."""
-        self._position = 0
 
     def read(self) -> list[dict[str, Any]]:
         """The objects written since the last call; none while the file does not exist.
 
-        When the file has become shorter, or after ``rewind``, all of its objects: ``began_anew`` tells.
+        When the file has become shorter, or is another one, all of its objects: ``began_anew`` tells.
         """
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
-            if self._path.stat().st_size < self._position:
-                self._position = 0
+            status = os.fstat(file.fileno())
+            if status.st_ino != self._file or status.st_size < self._position:
+                self._file, self._position = status.st_ino, 0
             self.began_anew = self._position == 0
             file.seek(self._position)
             text = file.read()

@@ -14,6 +14,7 @@ from typing import Any
 from vimectl.errors import BadInput
 from vimectl.host import Host
 from vimectl.recipe import ray_address
+from vimectl.recipe import resume as resuming
 from vimectl.recipe.environment import ROLES, Role, Setting, environment
 from vimectl.recipe.resolve import Resolved
 
@@ -31,6 +32,7 @@ class Plan:
     scratch_dir: Path
     settings: dict[Role, dict[str, Setting]]
     address: str | None = None  # "host:port" of an existing Ray cluster; None: one of the run's own
+    resume: bool = False
 
     @property
     def command(self) -> list[str]:
@@ -53,6 +55,7 @@ class Plan:
             "overrides": list(self.resolved.assignments),
             "mode": self.resolved.mode,
             "steps": self.resolved.steps,
+            "settings_sha256": resuming.fingerprint(self.resolved.recipe),
             "run_dir": str(self.run_dir),
             "scratch_dir": str(self.scratch_dir),
             "address": self.address,
@@ -84,16 +87,25 @@ def runtime_command(run_dir: Path) -> list[str]:
     return [sys.executable, "-m", "vime_runtime", str(run_dir / "resolved.json")]
 
 
-def make(resolved: Resolved, host: Host, run_dir: Path | None = None, address: str | None = None) -> Plan:
+def make(
+    resolved: Resolved,
+    host: Host,
+    run_dir: Path | None = None,
+    address: str | None = None,
+    resume: bool = False,
+) -> Plan:
     """Decide folders, cluster and environments of a run.
 
     Args:
         address: an existing Ray cluster, as ``ray_address.resolve`` takes it; None: a private one.
 
     Raises:
-        BadInput: the run directory holds something already, the address is none, or several nodes are
+        BadInput: the run directory holds something already, or, to ``resume``, does not hold a run that can
+            be gone on with; the address is none, or several nodes are
             asked for without one.
     """
+    if resume:
+        resuming.check(run_dir, resolved.recipe, resolved.steps)
     if address is not None:
         address = ray_address.resolve(address, host)
     elif resolved.recipe.cluster.nodes > 1:
@@ -103,26 +115,34 @@ def make(resolved: Resolved, host: Host, run_dir: Path | None = None, address: s
         )
     name = f"{resolved.recipe.recipe.name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     run_dir = (run_dir or Path("runs") / name).absolute()
-    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+    if not resume and run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise BadInput(f"the run directory {run_dir} is not empty", "name another with --run-dir")
     scratch_dir = _scratch_dir()
     settings = {
         role: environment(resolved.recipe, role, host, scratch_dir, private_cluster=address is None)
         for role in ROLES
     }
-    return Plan(resolved, run_dir, scratch_dir, settings, address)
+    return Plan(resolved, run_dir, scratch_dir, settings, address, resume)
 
 
 def write(plan: Plan, doctor: dict[str, Any]) -> None:
-    """Create the run directory with the files that say what was asked for and on what."""
+    """Create the run directory with the files that say what was asked for and on what.
+
+    Raises:
+        BadInput: to resume, when the inputs are not those that the run began with.
+    """
+    if plan.resume:
+        resuming.check_inputs(plan.run_dir, plan.resolved.recipe)
+        (plan.run_dir / "summary.json").unlink(missing_ok=True)  # it is of the end that was not one
     for folder in (plan.run_dir / "logs", plan.run_dir / "checkpoints"):
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=plan.resume)
     (plan.run_dir / "recipe.toml").write_bytes(plan.resolved.source.read_bytes())
     reasons = {role: {n: asdict(s) for n, s in settings.items()} for role, settings in plan.settings.items()}
     for name, document in (
         ("resolved.json", plan.document()),
         ("environment.json", reasons),
         ("doctor.json", doctor),
+        (resuming.INPUTS_FILE, resuming.inputs(plan.resolved.recipe)),
     ):
         text = json.dumps(document, indent=2, default=str) + "\n"
         (plan.run_dir / name).write_text(text, encoding="utf-8")

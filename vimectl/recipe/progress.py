@@ -64,7 +64,7 @@ class PlainProgress:
             self._print(step_line(row, journal))
         self._shown = len(journal.rows)
         words = f"{journal.phase}: {journal.detail}" if journal.detail else journal.phase
-        if journal.phase in ("prepare", "start-up", "save") and words != self._last:
+        if journal.phase in ("prepare", "start-up", "save", "stop") and words != self._last:
             self._print(words)
         self._last = words
 

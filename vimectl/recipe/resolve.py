@@ -130,6 +130,7 @@ def _settled(recipe: Recipe) -> Recipe:
             text = text.replace("{prepared}", str(prepared.folder(recipe.prepare)))
         return str(Path(text).expanduser().absolute())
 
+    own = recipe.evaluation.path
     data = recipe.data
     if data.task is None:
         settled: dict[str, Any] = {"path": real(data.path), "reward": data.reward or "exact-match"}
@@ -138,6 +139,7 @@ def _settled(recipe: Recipe) -> Recipe:
         settled = {"settings": settings, "reward": data.reward or "verifier"}
     return recipe.model_copy(
         update={
+            "evaluation": recipe.evaluation.model_copy(update={"path": own and real(own)}),
             "model": recipe.model.model_copy(update={"path": real(recipe.model.path)}),
             "data": data.model_copy(update=settled),
         }

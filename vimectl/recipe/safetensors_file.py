@@ -59,9 +59,8 @@ def read_directory(directory: Path) -> dict[str, Stored]:
 def read_file(path: Path) -> dict[str, Stored]:
     """Every tensor of one file. Raises BadInput when it is damaged or shorter than its header says."""
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, LONGEST_HEADER)))
+        text = header_bytes(path)
+        header = json.loads(text)
         header.pop("__metadata__", None)
         tensors = {
             name: Stored(path, entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()
@@ -70,9 +69,16 @@ def read_file(path: Path) -> dict[str, Stored]:
     except (ValueError, AttributeError, TypeError, KeyError) as e:
         raise BadInput(f"{path} is not a safetensors file: its header cannot be read", INCOMPLETE) from e
     size = path.stat().st_size
-    if size != 8 + length + end:
-        raise BadInput(f"{path} has {size} bytes; its header calls for {8 + length + end}", INCOMPLETE)
+    if size != 8 + len(text) + end:
+        raise BadInput(f"{path} has {size} bytes; its header calls for {8 + len(text) + end}", INCOMPLETE)
     return tensors
+
+
+def header_bytes(path: Path) -> bytes:
+    """The header of a file as it stands there, JSON if all is well."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return file.read(min(length, LONGEST_HEADER))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -169,6 +169,29 @@ class SyncTable(Strict):
     bucket_bytes: Positive = 256 * 1024**2
 
 
+class CheckpointTable(Strict):
+    """``[checkpoint]``: when the training state is kept, and how much of it.
+
+    ``every`` is in steps; 0 keeps it only when the run is told to stop. The last ``keep`` states stay, and
+    that of the best step.
+    """
+
+    every: Annotated[int, Field(ge=0)] = 0
+    keep: Positive = 2
+
+
+class EvaluationTable(Strict):
+    """``[evaluation]``: every so many steps (0: never) the greedy answers to held-out problems are scored.
+
+    They are the lines of ``path``, in the format of ``data.path``; without it, ``problems`` of the data are
+    held out, never to be trained on.
+    """
+
+    every: Annotated[int, Field(ge=0)] = 0
+    problems: Positive = 64
+    path: str | None = None
+
+
 class MemoryTable(Strict):
     """``[memory]``: what the run needs of the machine, checked before anything starts."""
 
@@ -220,6 +243,8 @@ class Recipe(Strict):
     algorithm: AlgorithmTable
     optimizer: OptimizerTable
     sync: SyncTable = SyncTable()
+    checkpoint: CheckpointTable = CheckpointTable()
+    evaluation: EvaluationTable = EvaluationTable()
     memory: MemoryTable
     watch: WatchTable = WatchTable()
     env: dict[str, str] = Field(default_factory=dict)

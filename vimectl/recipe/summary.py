@@ -45,6 +45,9 @@ def summarise(
         return take(figures) if figures else None
 
     rewards = [row["reward/mean"] for row in rows]
+    scores = journal.scores
+    # As the runtime marks it: the first of the highest, and never the policy that the run began with.
+    best = max((step for step in sorted(scores) if step), key=lambda step: scores[step], default=None)
     return {
         "ok": verdict.exit_code == 0,
         "steps": len(rows),
@@ -59,6 +62,9 @@ def summarise(
         "steps_wanted": document["steps"],
         "reward_first": over(rewards[:REWARD_WINDOW], fmean),
         "reward_last": over(rewards[-REWARD_WINDOW:], fmean),
+        "evaluation_first": scores[min(scores)] if scores else None,
+        "evaluation_best": None if best is None else scores[best],
+        "best_step": best,
         "seconds": round(seconds, 3),
         "step_seconds_mean": over([row["step/seconds"] for row in rows], fmean),
         "sync_seconds_mean": over([row["sync/seconds"] for row in rows], fmean),
@@ -116,6 +122,7 @@ def table_rows(summary: dict[str, Any], run_dir: Path, last: dict[str, float] | 
                 f"{summary['reward_first']:.3f} in the first {window} steps, "
                 f"{summary['reward_last']:.3f} in the last {window}",
             ],
+            *_evaluation(summary),
             ["log-prob difference", f"{summary['logprob_abs_diff_mean_worst']:.1e} in the worst step"],
             ["rollout", f"{summary['tokens_per_second_mean']:.0f} tokens/s"],
             [
@@ -128,6 +135,13 @@ def table_rows(summary: dict[str, Any], run_dir: Path, last: dict[str, float] | 
     rows.append(["peak memory", f"{size(summary['peak_memory_bytes'])}, all processes together"])
     rows.append(["run directory", str(run_dir)])
     return rows
+
+
+def _evaluation(summary: dict[str, Any]) -> list[list[str]]:
+    if summary["best_step"] is None:
+        return []
+    first, best = summary["evaluation_first"], summary["evaluation_best"]
+    return [["evaluation", f"{first:.3f} at first, {best:.3f} at best, after step {summary['best_step']}"]]
 
 
 def _awake_and_paused(row: dict[str, float], side: str) -> str:

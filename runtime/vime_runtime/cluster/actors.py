@@ -7,6 +7,7 @@ process must be in place before torch, vLLM or Megatron read it.
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from vime_runtime.memory.region import Residency
     from vime_runtime.rollout.engine import Engine
     from vime_runtime.rollout.response import Response
+    from vime_runtime.states import StatePart
     from vime_runtime.sync.message import BucketMessage
 
 
@@ -78,6 +80,18 @@ class TrainActor:
         """The next bucket of the export, or None at its end. A collective over the ranks."""
         return self._exporter.next()
 
+    def write_state(self, folder: str) -> StatePart | OSError:
+        """Write this rank's part of the training state; an error of the disk is returned, so that the
+        others are waited for and nobody writes any more when it is raised."""
+        try:
+            return self._trainer.write_state(Path(folder))
+        except OSError as e:
+            return e
+
+    def read_state(self, folder: str, step: int, random: list[dict[str, Any]]) -> None:
+        """Go back to the end of ``step``; ``random`` is in order of the ranks."""
+        self._trainer.read_state(Path(folder), step, random[self._rank])
+
     def save_pretrained(self, directory: str) -> None:
         """Write the weights as a Hugging Face directory. A collective over the ranks."""
         self._trainer.save_pretrained(directory)
@@ -114,11 +128,13 @@ class RolloutActor:
         """Import what ``start`` needs, which takes seconds: the trainer can be built meanwhile."""
         import vime_runtime.rollout.engine  # noqa: F401
 
-    def start(self) -> None:
-        """Build the engine; returns when it can generate."""
+    def start(self) -> tuple[str, list[int]]:
+        """Build the engine; returns when it can generate, with where its processes are, and their ids."""
+        from vime_runtime.memory.process_tree import own_pids, pid_space
         from vime_runtime.rollout.engine import Engine
 
         self._engine = Engine(self._config)
+        return pid_space(), own_pids()
 
     def workers(self) -> list[dict[str, Any]]:
         """The journal's entries of the engine's worker processes, counted over all engines; none at TP=1."""
@@ -126,9 +142,11 @@ class RolloutActor:
         pids = self._engine.worker_pids()
         return [processes.entry("engine worker", first + rank, pid) for rank, pid in enumerate(pids)]
 
-    def generate(self, prompts: list[list[int]], samples: int, seed: int) -> list[list[Response]]:
-        """Sample responses to every prompt."""
-        return self._engine.generate(prompts, samples=samples, seed=seed)
+    def generate(
+        self, prompts: list[list[int]], samples: int, seed: int, greedy: bool = False
+    ) -> list[list[Response]]:
+        """Sample responses to every prompt, or take the likeliest."""
+        return self._engine.generate(prompts, samples=samples, seed=seed, greedy=greedy)
 
     def sleep(self) -> None:
         """Give back the memory of weights and KV cache."""

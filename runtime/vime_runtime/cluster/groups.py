@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+import psutil
 import ray
+from ray.exceptions import RayTaskError
 
 from vime_runtime.batch import RolloutBatch
 from vime_runtime.cluster.actors import RolloutActor, TrainActor
 from vime_runtime.cluster.layout import engine_seats, trainer_seats
 from vime_runtime.cluster.placement import Placement
 from vime_runtime.config import Config
+from vime_runtime.memory.process_tree import end, pid_space
 from vime_runtime.memory.region import Residency
 from vime_runtime.rollout.response import Response
+from vime_runtime.states import StatePart
 from vime_runtime.sync.message import BucketMessage
 
 # Steps count seeds up one by one: engines must not meet a seed that another one has in a later step.
 SEED_STRIDE = 1_000_003
+
+# Workers notice that their engine is gone and end by themselves; after this they are killed.
+KILL_SECONDS = 1.0
 
 
 class TrainGroup:
@@ -27,6 +34,7 @@ class TrainGroup:
         self._ranks = [
             placement.start(TrainActor, "train", seat, rank, len(seats)) for rank, seat in enumerate(seats)
         ]
+        self.paused = False
 
     def processes(self) -> list[dict[str, Any]]:
         """The journal's entries of all ranks."""
@@ -45,10 +53,12 @@ class TrainGroup:
     def resume(self) -> None:
         """Bring model and optimizer back to their addresses."""
         self._all("resume")
+        self.paused = False
 
     def pause(self) -> None:
         """Give the memory of model and optimizer back."""
         self._all("pause")
+        self.paused = True
 
     def step(self, batch: RolloutBatch) -> dict[str, float]:
         """One optimizer step; the metrics are already reduced over the ranks."""
@@ -59,9 +69,26 @@ class TrainGroup:
         first, *others = self._all("next_bucket")
         return first and first.joined(others)
 
+    def write_state(self, folder: str) -> list[StatePart]:
+        """Write the training state; returns what every rank wrote. Raises OSError, all ranks being done."""
+        parts = self._all("write_state", folder)
+        for part in parts:
+            if isinstance(part, OSError):
+                raise part
+        return parts
+
+    def read_state(self, folder: str, step: int, random: list[dict[str, Any]]) -> None:
+        """Go back to the end of ``step``; ``random`` is in order of the ranks."""
+        self._all("read_state", folder, step, random)
+
     def save_pretrained(self, directory: str) -> None:
-        """Write the trained weights as a Hugging Face directory."""
-        self._all("save_pretrained", directory)
+        """Write the trained weights as a Hugging Face directory. Raises OSError."""
+        try:
+            self._all("save_pretrained", directory)
+        except RayTaskError as e:
+            if isinstance(e.cause, OSError):
+                raise e.cause from e
+            raise
 
     def residency(self) -> Residency:
         """The training regions of all ranks together."""
@@ -79,6 +106,7 @@ class RolloutGroup:
             placement.start(RolloutActor, "rollout", seat, index)
             for index, seat in enumerate(engine_seats(config))
         ]
+        self._processes: list[psutil.Process] = []
         for engine in self._engines:
             engine.load.remote()  # not waited for: if it fails, so will the start
 
@@ -97,9 +125,13 @@ class RolloutGroup:
 
     def start(self) -> None:
         """Build every engine."""
-        self._all("start")
+        for space, pids in self._all("start"):
+            if space == pid_space():
+                self._processes += map(psutil.Process, pids)
 
-    def generate(self, prompts: list[list[int]], samples: int, seed: int) -> list[list[Response]]:
+    def generate(
+        self, prompts: list[list[int]], samples: int, seed: int, greedy: bool = False
+    ) -> list[list[Response]]:
         """Sample ``samples`` responses to each prompt; the prompts are dealt to the engines in turn.
 
         With fewer prompts than engines the last engines have nothing to do.
@@ -107,7 +139,7 @@ class RolloutGroup:
         count = min(len(self._engines), len(prompts))
         shares = ray.get(
             [
-                engine.generate.remote(prompts[i::count], samples, seed + i * SEED_STRIDE)
+                engine.generate.remote(prompts[i::count], samples, seed + i * SEED_STRIDE, greedy)
                 for i, engine in enumerate(self._engines[:count])
             ]
         )
@@ -143,6 +175,15 @@ class RolloutGroup:
     def close(self) -> None:
         """Stop the engines and their workers."""
         self._all("close")
+
+    def kill(self) -> None:
+        """End the engines whatever they are doing.
+
+        The memory of those on this machine is free when this returns; on another one Ray ends them.
+        """
+        for engine in self._engines:
+            ray.kill(engine)
+        end(self._processes, KILL_SECONDS)
 
     def _all(self, method: str, *args: Any) -> list[Any]:
         return ray.get([getattr(engine, method).remote(*args) for engine in self._engines])

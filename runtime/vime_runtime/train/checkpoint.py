@@ -85,6 +85,9 @@ def write(
         dtype: of the weights, noted in config.json.
         sizes: bytes of every tensor, in the order in which ``weights`` yields them.
         weights: names and full tensors.
+
+    Raises:
+        OSError: a file cannot be written.
     """
     partial = directory.with_name(directory.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -95,7 +98,10 @@ def write(
     for number, names in enumerate(groups, start=1):
         file = WEIGHTS if len(groups) == 1 else f"model-{number:05}-of-{len(groups):05}.safetensors"
         held = {name: tensor.cpu().clone() for name, tensor in islice(weights, len(names))}
-        save_file(held, partial / file, metadata={"format": "pt"})
+        try:
+            save_file(held, partial / file, metadata={"format": "pt"})
+        except SafetensorError as e:
+            raise OSError(0, str(e), str(partial / file)) from e
         index |= dict.fromkeys(held, file)
     if len(groups) > 1:
         document = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": index}

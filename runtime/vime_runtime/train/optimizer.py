@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import torch
@@ -13,6 +14,7 @@ from megatron.core.distributed import (
 )
 from megatron.core.models.gpt import GPTModel
 from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+from torch import Tensor
 
 
 def learning_rate(settings: SimpleNamespace, step: int, steps: int) -> float:
@@ -83,6 +85,23 @@ class Optimizer:
         # In fp32 the optimizer has made .grad an alias of the buffer: backward would add to it twice.
         self._optimizer.zero_grad()
         return norm
+
+    def state(self) -> Iterator[tuple[str, Tensor]]:
+        """The live tensors that outlast a step, by name: parameters, master weights, moments, step counts.
+
+        Between steps the gradients are zero, and the rate is computed anew at each step. In fp32 the
+        parameters are their own master weights and come under one name.
+        """
+        names = {}
+        for name, parameter in self._ddp.module.named_parameters():
+            yield f"model/{name}", parameter.detach()
+            names[getattr(parameter, "main_param", parameter)] = name
+            if hasattr(parameter, "main_param"):
+                yield f"master/{name}", parameter.main_param.detach()
+        for optimizer in self._optimizer.chained_optimizers:
+            for parameter, moments in optimizer.optimizer.state.items():
+                for kind, tensor in moments.items():
+                    yield f"{kind}/{names[parameter]}", tensor
 
 
 def _allocate_moments(adam: torch.optim.AdamW) -> None:

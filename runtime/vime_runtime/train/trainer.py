@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -19,10 +20,11 @@ from vime_runtime import device as devices
 from vime_runtime.batch import RolloutBatch
 from vime_runtime.config import Config
 from vime_runtime.memory.region import Residency
+from vime_runtime.states import StatePart
 from vime_runtime.sync.bridge import Bridge, Rank
 from vime_runtime.sync.buckets import BucketExporter
 from vime_runtime.sync.ipc import SharedHostBuffer
-from vime_runtime.train import checkpoint, grpo, model, packing, parallel
+from vime_runtime.train import checkpoint, grpo, model, packing, parallel, state
 from vime_runtime.train.logprobs import token_logprobs
 from vime_runtime.train.metrics import StepMetrics
 from vime_runtime.train.optimizer import Optimizer, learning_rate
@@ -30,7 +32,7 @@ from vime_runtime.train.packing import Pack
 
 
 class Trainer:
-    """One rank. Every public method except ``residency`` is a collective: call it on all ranks alike."""
+    """One rank. Call every public method on all ranks alike: most are collectives."""
 
     def __init__(self, config: Config, rank: int, world_size: int, master: str) -> None:
         """Join the other ranks at ``master`` ("host:port") and load the model into the training region.
@@ -114,7 +116,11 @@ class Trainer:
         return BucketExporter(self.weights, size, fill_host=place == 0)
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write a Hugging Face directory that transformers and vLLM load; rank 0 writes."""
+        """Write a Hugging Face directory that transformers and vLLM load; rank 0 writes.
+
+        Raises:
+            OSError: it could not be written; the other ranks then wait in vain.
+        """
         if dist.get_rank() == 0:
             sizes = {
                 name: prod(shape) * self._dtype.itemsize for name, shape in self._source.tensors().items()
@@ -124,6 +130,34 @@ class Trainer:
             for _ in self.weights():
                 pass
         dist.barrier()
+
+    def write_state(self, folder: Path) -> StatePart:
+        """Write what the next steps of this rank depend on, but for what the other ranks write.
+
+        The frozen reference is not among it: it is the checkpoint that the run began with.
+
+        Raises:
+            OSError: the file could not be written.
+        """
+        files = {}
+        if self._ranks.data_rank == 0:
+            name = state.file_name(self._ranks.tensor_rank, self._ranks.tensor_size)
+            files[name] = state.write(folder / name, dict(self._optimizer.state()))
+        return StatePart(files, state.capture_random(self._device.torch_device()))
+
+    def read_state(self, folder: Path, step: int, random: dict[str, Any]) -> None:
+        """Go back to the end of ``step``: the contents change, the addresses do not.
+
+        Args:
+            random: this rank's part of what ``write_state`` returned.
+
+        Raises:
+            ValueError: the state is of another model or optimizer.
+        """
+        name = state.file_name(self._ranks.tensor_rank, self._ranks.tensor_size)
+        state.read(folder / name, dict(self._optimizer.state()))
+        state.restore_random(random, self._device.torch_device())
+        self._step = step
 
     def pause(self) -> None:
         """Give the memory of model and optimizer back; nothing but ``resume`` may follow."""

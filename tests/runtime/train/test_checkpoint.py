@@ -132,3 +132,10 @@ def test_writes_what_transformers_loads(make_model, tmp_path, monkeypatch, limit
     loaded = AutoModelForCausalLM.from_pretrained(target, dtype="auto").state_dict()
     assert loaded.keys() == tensors.keys()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())
+
+
+def test_a_full_disk_is_an_error_of_the_disk(make_model, small_disk):
+    weights = {"a": torch.zeros(2_000_000)}
+    sizes = {name: tensor.nbytes for name, tensor in weights.items()}
+    with pytest.raises(OSError, match="No space left on device"):
+        checkpoint.write(small_disk / "saved", make_model(), torch.float32, sizes, iter(weights.items()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,6 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
-
-
-def make_batch(seed: int = 0, groups: int = 4, samples: int = 4, vocabulary: int = 64) -> RolloutBatch:
-    draw = random.Random(seed)
-    batch = RolloutBatch.empty()
-    for group in range(groups):
-        prompt = [draw.randrange(vocabulary) for _ in range(draw.randint(2, 6))]
-        for _ in range(samples):
-            response = [draw.randrange(vocabulary) for _ in range(draw.randint(1, 7))]
-            batch.append(prompt, response, [draw.uniform(-6, -2) for _ in response], draw.random(), group)
-    return batch
 
 
 def train(
@@ -182,7 +170,7 @@ def assert_same_training(found: dict[str, Any], expected: dict[str, Any]) -> Non
         "tp2-kl-two-updates",
     ],
 )
-def test_trains_as_the_reference_does(ranks, make_model, run_file, world_size, changes, model):
+def test_trains_as_the_reference_does(ranks, make_model, make_batch, run_file, world_size, changes, model):
     document = run_file(make_model(**model), **changes)
     batches = [make_batch(seed) for seed in range(3)]
     expected = train_reference(document, batches)
@@ -194,7 +182,9 @@ def test_trains_as_the_reference_does(ranks, make_model, run_file, world_size, c
         torch.testing.assert_close(parameter, found["weights"][name], rtol=0, atol=0)
 
 
-def test_bf16_moves_as_far_as_fp32_though_one_step_is_less_than_bf16_can_show(ranks, make_model, run_file):
+def test_bf16_moves_as_far_as_fp32_though_one_step_is_less_than_bf16_can_show(
+    ranks, make_model, make_batch, run_file
+):
     model = make_model(dtype=torch.bfloat16)
     batches = [make_batch()] * 10
     moves = {}
@@ -222,7 +212,7 @@ def test_bf16_moves_as_far_as_fp32_though_one_step_is_less_than_bf16_can_show(ra
     assert along == pytest.approx(1, abs=0.1)
 
 
-def test_a_gradient_that_is_not_finite_is_an_error(ranks, make_model, run_file):
+def test_a_gradient_that_is_not_finite_is_an_error(ranks, make_model, make_batch, run_file):
     batch = make_batch()
     batch.rewards[0] = float("nan")
     with pytest.raises(AssertionError, match="FloatingPointError: the norm of the gradient is nan"):

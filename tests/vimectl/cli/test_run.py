@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from vimectl.cli import run_cli
+from vimectl.host import Host
+from vimectl.recipe import plan as planning
+from vimectl.recipe.resolve import resolve
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +109,24 @@ def test_bad_input_is_found_before_anything_starts(
     assert run_cli(["run", "recipe", "qwen3-tiny-tp2", "--set", assignment]) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_resuming_takes_the_directory_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["run", "recipe", "qwen3-tiny-tp2", "--resume"]) == 2
+    assert "no --run-dir was given" in capsys.readouterr().err
+    assert run_cli(["run", "recipe", "qwen3-tiny-tp2", "--resume", "--run-dir", str(tmp_path)]) == 2
+    assert "holds no run" in capsys.readouterr().err
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = planning.make(resolve("qwen3-tiny-tp2", "smoke"), Host(), tmp_path)
+    (tmp_path / "resolved.json").write_text(json.dumps(plan.document()))
+    (tmp_path / "summary.json").write_text('{"ok": true, "steps": 4}')
+    asked = ["run", "recipe", "qwen3-tiny-tp2", "--mode", "smoke", "--resume", "--run-dir", str(tmp_path)]
+    assert run_cli(asked) == 0
+    assert "the run finished with step 4 of 4: nothing is left to do" in capsys.readouterr().out
+    assert run_cli([*asked, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["ok"], document["run_dir"]) == (True, str(tmp_path))
+    assert run_cli([*asked, "--set", "algorithm.seed=7"]) == 2
+    assert "algorithm.seed: 0 -> 7" in capsys.readouterr().err

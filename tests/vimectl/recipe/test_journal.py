@@ -32,6 +32,25 @@ def test_a_journal_knows_phase_error_and_rows(tmp_path: Path) -> None:
     assert journal.rows == [{"step": 1}]
 
 
+def test_a_run_that_goes_on_from_an_earlier_step_starts_its_metrics_anew(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    metrics, events = tmp_path / "metrics.jsonl", tmp_path / "events.jsonl"
+    metrics.write_text('{"step": 1}\n{"step": 2}\n')
+    events.write_text('{"kind": "error", "error": {"message": "m"}}\n')
+    journal.read()
+    assert journal.error is not None
+    (tmp_path / "new").write_text('{"step": 1}\n')
+    (tmp_path / "new").rename(metrics)
+    start = {"kind": "restart", "attempt": 0, "step": 2, "reason": "resumed"}
+    score = {"kind": "evaluation", "step": 0, "score": 0.5, "best": False}
+    with events.open("a") as file:
+        file.write(json.dumps(start) + "\n" + json.dumps(score) + "\n")
+    assert journal.read()
+    assert journal.rows == [{"step": 1}]
+    assert journal.error is None
+    assert journal.scores == {0: 0.5}
+
+
 def test_rows_of_steps_that_are_done_again_replace_the_earlier_ones(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.jsonl"
     metrics.write_text("".join(f'{{"step": {n}, "reward/mean": 0}}\n' for n in range(1, 6)))

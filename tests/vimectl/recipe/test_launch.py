@@ -32,7 +32,8 @@ def test_a_run_gets_its_file_and_leaves_its_directory_alone(launch: Callable[...
     code, _, err = run.wait()
     assert code == 0, err
     assert {path.name for path in run.run_dir.iterdir()} == {
-        "recipe.toml", "resolved.json", "environment.json", "doctor.json", "launcher.json", "supervisor.json",
+        "recipe.toml", "resolved.json", "environment.json", "doctor.json", "inputs.json", "launcher.json",
+        "supervisor.json",
         "events.jsonl", "metrics.jsonl", "summary.json", "report.html", "logs", "checkpoints",
     }  # fmt: skip
     summary = run.summary

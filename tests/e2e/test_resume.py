@@ -1,0 +1,99 @@
+"""A run in pieces is the run in one piece, number for number: after a good end and after SIGKILL."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import VIMECTL, processes_of, run_recipe, wait_for_phase
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = [
+    "--mode=smoke",
+    "--set=model.dtype=float32",
+    "--set=checkpoint.every=5",
+    "--set=evaluation.every=5",
+    "--set=evaluation.problems=16",
+]
+
+
+def length(steps: int) -> str:
+    return f"--set=modes.smoke.steps={steps}"
+
+
+def test_ten_steps_in_three_pieces_are_ten_steps_straight(tmp_path: Path) -> None:
+    straight = run_recipe(tmp_path / "straight", *SETTINGS, length(10))
+    assert straight.code == 0, straight.output
+    expected = comparable(tmp_path / "straight")
+    assert [row["step"] for row in expected] == list(range(1, 11))
+
+    pieces = tmp_path / "pieces"
+    first = run_recipe(pieces, *SETTINGS, length(5))
+    assert first.code == 0, first.output
+    assert comparable(pieces) == expected[:5]
+
+    kill_launcher_in_step(8, pieces)
+    assert comparable(pieces)[:7] == expected[:7]
+    assert newest_state(pieces) == "step-000005"
+
+    last = run_recipe(pieces, *SETTINGS, length(10), "--resume")
+    assert last.code == 0, last.output
+    assert comparable(pieces) == expected
+    assert last.left_in_shm == set()
+    for key in ("steps", "reward_first", "reward_last", "evaluation_best", "best_step"):
+        assert last.summary[key] == straight.summary[key]
+
+    again = run_recipe(pieces, *SETTINGS, length(10), "--resume")
+    assert (again.code, "nothing is left to do" in again.output) == (0, True)
+
+
+def kill_launcher_in_step(step: int, run_dir: Path) -> None:
+    """Go on with the run and kill its launcher in a rollout; return when nothing of the run lives."""
+    events = run_dir / "events.jsonl"
+    before = len(events.read_text().splitlines())
+    run = subprocess.Popen(
+        [
+            *VIMECTL,
+            "run",
+            "recipe",
+            "qwen3-tiny-tp2",
+            *SETTINGS,
+            length(10),
+            "--resume",
+            "--run-dir",
+            run_dir,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        wait_for_phase("rollout", events, run, after=before, step=step)
+        os.kill(run.pid, signal.SIGKILL)
+        run.communicate(timeout=60)
+    finally:
+        run.kill()
+    deadline = time.monotonic() + 30
+    while processes_of(run_dir):
+        assert time.monotonic() < deadline, processes_of(run_dir)
+        time.sleep(0.1)
+
+
+def comparable(run_dir: Path) -> list[dict[str, Any]]:
+    """The metrics but for those of time and memory, which no two runs share."""
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {k: v for k, v in row.items() if not k.endswith("/seconds") and not k.startswith("memory/")}
+        for row in rows
+    ]
+
+
+def newest_state(run_dir: Path) -> str:
+    return sorted(path.parent.name for path in run_dir.glob("checkpoints/step-*/manifest.json"))[-1]
