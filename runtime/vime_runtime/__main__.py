@@ -144,7 +144,6 @@ def run(config: Config, run_dir: Path, journal: Journal, stop: StopRequest, sync
                 trainer.resume()
                 trainer.save_pretrained(str(run_dir / "checkpoints" / "final"))
         except KeyboardInterrupt:
-            journal.enter("stop", detail="keeping the last finished step")  # the engines are about to go
             keeper.keep_finished(lambda: _leave_to_trainer(trainer, engine))
             raise
     journal.enter("done", step=config.steps)

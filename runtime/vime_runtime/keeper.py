@@ -100,7 +100,7 @@ class Keeper:
         """
         if self._finished == self._published:
             return
-        self._journal.enter("checkpoint", self._finished, detail="before stopping")
+        self._journal.enter("stop", self._finished, detail="keeping the last finished step")
         wake_trainer()
         with self._failing(self._finished):
             self._write(self._finished)

@@ -22,7 +22,7 @@ class Engines:
     def start(self, kind: type, role: str, seat: Any, index: int) -> Any:
         number = seat.node * 2 + seat.devices[0]
 
-        def generate(prompts: list[list[int]], samples: int, seed: int) -> list[list[Any]]:
+        def generate(prompts: list[list[int]], samples: int, seed: int, greedy: bool) -> list[list[Any]]:
             self.asked.append((number, prompts, seed))
             return [[(number, prompt)] * samples for prompt in prompts]
 
