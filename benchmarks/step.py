@@ -142,6 +142,8 @@ def _plan(folder: Path) -> Plan:
         "rollout.max_response_tokens": TOKENS,
         "rollout.kv_cache_bytes": 256 * 1024**2,
         "algorithm.prompts_per_step": PROMPTS,
+        "evaluation.every": 0,  # TRL does neither
+        "checkpoint.every": 0,
         "algorithm.samples_per_prompt": SAMPLES,
         "modes.test.steps": WARM_UP + STEPS + 2,
     }

@@ -10,6 +10,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# The exit code of what Ctrl-C, or a request to stop, has ended.
+INTERRUPTED = 130
+
 
 class VimectlError(Exception):
     """Base of every error a user can cause. Never raised itself."""

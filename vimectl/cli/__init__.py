@@ -64,7 +64,7 @@ def main() -> None:
 def run_cli(argv: list[str]) -> int:
     """Run one command line and return its exit code (0, 1, 2, 3 or 130)."""
     from vimectl.console import report_error
-    from vimectl.errors import BadInput, VimectlError
+    from vimectl.errors import INTERRUPTED, BadInput, VimectlError
 
     _register()
     root = typer.main.get_command(app)
@@ -72,7 +72,7 @@ def run_cli(argv: list[str]) -> int:
         code = root.main(args=argv, prog_name="vimectl", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        return 130
+        return INTERRUPTED
     except USAGE_ERROR as e:
         if "--json" in argv:
             report_error(BadInput(e.format_message(), "see --help"), _command(root, argv), True)

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vimectl import __version__
+from vimectl.errors import INTERRUPTED
 from vimectl.recipe import inputs, logs, prepared, processes, report
 from vimectl.recipe import plan as planning
 from vimectl.recipe import summary as summaries
@@ -29,7 +30,7 @@ from vimectl.recipe.progress import Progress
 from vimectl.recipe.schema import Recipe
 from vimectl.recipe.shared_memory import SharedMemoryWatch
 from vimectl.recipe.supervise import KILL_SECONDS, LOOK_SECONDS, stop_requests
-from vimectl.recipe.verdict import INTERRUPTED, Verdict
+from vimectl.recipe.verdict import Verdict
 
 # What the supervisor may take beyond `cluster.stop_seconds` when it is told to stop.
 STOP_MARGIN_SECONDS = 2 * KILL_SECONDS

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vimectl.errors import BadInput
-from vimectl.recipe.identity import Identity
+from vimectl.recipe import ownership
 from vimectl.recipe.safetensors_file import header_bytes
 from vimectl.recipe.schema import Recipe
 from vimectl.toml import validate
@@ -64,8 +64,8 @@ def check(run_dir: Path | None, recipe: Recipe, steps: int) -> None:
     if run_dir is None or not (run_dir / RUN_FILE).is_file():
         found = "no --run-dir was given" if run_dir is None else f"{run_dir} holds no run"
         raise BadInput(f"--resume: {found}", "name the directory of the run: --run-dir DIR")
-    if (pid := living_owner(run_dir)) is not None:
-        raise BadInput(f"the run in {run_dir} goes on: process {pid}", "wait for it or stop it first")
+    if owner := ownership.living_owner(run_dir):
+        raise BadInput(f"the run in {run_dir} goes on: process {owner.pid}", "wait for it or stop it first")
     stored = _read(run_dir / RUN_FILE)
     try:
         then, length = validate(Recipe, stored["recipe"], str(run_dir / RUN_FILE)), stored["steps"]
@@ -93,20 +93,6 @@ def finished_steps(run_dir: Path) -> int:
     path = run_dir / "summary.json"
     summary = _read(path) if path.is_file() else {}
     return int(summary["steps"]) if summary.get("ok") else 0
-
-
-def living_owner(run_dir: Path) -> int | None:
-    """The process that keeps a run going, supervisor or launcher; None when it has ended, however it did.
-
-    Of a run on another machine one cannot tell.
-    """
-    for path in (run_dir / "supervisor.json", run_dir / "launcher.json"):
-        if path.is_file():
-            found = _read(path)
-            owner = Identity(*(found.get(key) for key in ("pid", "started", "boot", "host")))  # type: ignore[arg-type]
-            if owner.is_here and owner.lives:
-                return owner.pid
-    return None
 
 
 def inputs(recipe: Recipe) -> dict[str, str]:

@@ -10,20 +10,18 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vimectl.errors import BadInput, CheckFailed, unknown
-from vimectl.recipe import summary as summaries
+from vimectl.recipe import ownership
 from vimectl.recipe.accidents import name as process_name
 from vimectl.recipe.identity import Identity, status_of
 from vimectl.recipe.journal import Journal
 from vimectl.recipe.launch import STOP_MARGIN_SECONDS
-from vimectl.recipe.verdict import INTERRUPTED
+from vimectl.recipe.ownership import State
 
 # What the launcher writes first into a run directory; a folder without it is none.
 RUN_FILE = "resolved.json"
-
-State = Literal["running", "finished", "failed", "interrupted", "lost"]
 
 
 def kept_in(folder: Path) -> dict[str, Path]:
@@ -62,7 +60,7 @@ class Run:
     @cached_property
     def summary(self) -> dict[str, Any] | None:
         """What the run came to; None until it has ended, and for ever when nobody was left to say it."""
-        return _read(self.directory / summaries.FILE)
+        return ownership.read_object(self.directory / ownership.SUMMARY_FILE) or None
 
     @cached_property
     def journal(self) -> Journal:
@@ -71,24 +69,10 @@ class Run:
         journal.read()
         return journal
 
-    @cached_property
-    def supervisor(self) -> Identity | None:
-        """The process that owns the run, or owned it."""
-        return self._identity("supervisor.json")
-
     @property
     def state(self) -> State:
-        """``lost``: it has not ended in good order and nobody owns it any more.
-
-        Of a run on another machine one can only tell that it has ended.
-        """
-        if self.summary is not None:
-            if self.summary["ok"]:
-                return "finished"
-            return "interrupted" if self.summary["exit_code"] == INTERRUPTED else "failed"
-        owners = [owner for owner in (self.supervisor, self._identity("launcher.json")) if owner]
-        # The launcher alone: before the supervisor is there, and while it cleans up after it.
-        return "running" if any(owner.lives or not owner.is_here for owner in owners) else "lost"
+        """Going on, or how it ended."""
+        return ownership.state(self.directory)
 
     def as_json(self) -> dict[str, Any]:
         """The run in one row."""
@@ -115,16 +99,10 @@ class Run:
         ]
 
     def _owners(self) -> list[dict[str, Any]]:
-        roles = {"launcher": self._identity("launcher.json"), "supervisor": self.supervisor}
         return [
             {"role": role, "rank": 0, "pid": owner.pid, "node": owner.host}
-            for role, owner in roles.items()
-            if owner
+            for role, owner in ownership.owners(self.directory).items()
         ]
-
-    def _identity(self, name: str) -> Identity | None:
-        found = _read(self.directory / name)
-        return Identity(*(found[key] for key in ("pid", "started", "boot", "host"))) if found else None
 
 
 def stop(run: Run) -> Run:
@@ -141,7 +119,7 @@ def stop(run: Run) -> Run:
         )
     if run.state != "running":
         return run
-    supervisor = run.supervisor
+    supervisor = ownership.owners(run.directory).get(ownership.SUPERVISOR)
     if supervisor is None:
         raise CheckFailed(f"{run.directory.name} is only just starting", "try again in a second")
     if not supervisor.is_here:
@@ -174,14 +152,6 @@ def _signal(process: Identity, signum: int) -> None:
 
 def _created(run_file: Path) -> float:
     return run_file.stat().st_mtime
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not there, or not whole: somebody is writing it
-        return None
-    return found
 
 
 def _state_word(pid: int) -> str | None:

@@ -11,11 +11,11 @@ from statistics import fmean
 from typing import Any
 
 from vimectl.recipe.journal import Journal
+from vimectl.recipe.ownership import SUMMARY_FILE
 from vimectl.recipe.progress import tokens_per_second
 from vimectl.recipe.units import duration, size
 from vimectl.recipe.verdict import Verdict
 
-FILE = "summary.json"
 # Where the summary is written before it is renamed, with room set aside for it while there is some.
 _NEW = ".summary.json"
 _ROOM_BYTES = 32 * 1024
@@ -85,7 +85,7 @@ def last_checkpoint(run_dir: Path) -> str | None:
 
 def reserve(run_dir: Path) -> None:
     """Remove an earlier summary and set room aside for the next, so that a full disk does not prevent it."""
-    (run_dir / FILE).unlink(missing_ok=True)
+    (run_dir / SUMMARY_FILE).unlink(missing_ok=True)
     with contextlib.suppress(OSError), (run_dir / _NEW).open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, _ROOM_BYTES)
 
@@ -99,7 +99,7 @@ def write(run_dir: Path, summary: dict[str, Any]) -> bool:
         with new.open("r+b" if new.exists() else "wb") as file:
             file.write(text)
             file.truncate()
-        new.rename(run_dir / FILE)
+        new.rename(run_dir / SUMMARY_FILE)
     except OSError as e:
         print(f"{e}; not written: {json.dumps(summary)}", file=sys.stderr)
         return False

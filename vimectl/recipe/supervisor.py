@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vimectl.errors import INTERRUPTED
 from vimectl.recipe import exhausted, logs, report
 from vimectl.recipe import summary as summaries
 from vimectl.recipe.accidents import Accidents
@@ -27,7 +28,7 @@ from vimectl.recipe.journal import Journal, append_event
 from vimectl.recipe.plan import runtime_command
 from vimectl.recipe.schema import Recipe
 from vimectl.recipe.supervise import Outcome, stop_requests, supervise
-from vimectl.recipe.verdict import INTERRUPTED, Verdict, judge
+from vimectl.recipe.verdict import Verdict, judge
 
 
 def main(argv: list[str]) -> int:

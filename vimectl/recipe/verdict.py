@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vimectl.errors import INTERRUPTED
 from vimectl.recipe import exhausted
 from vimectl.recipe.accidents import DRIVER, Accidents, name
 from vimectl.recipe.ending import signal_name
 from vimectl.recipe.journal import Journal
 from vimectl.recipe.supervise import Outcome
 
-INTERRUPTED = 130
 NO_ROOM = "No space left on device"
 # What the runtime exits with when it was told to stop.
 TOLD_TO_STOP = 128 + signal.SIGTERM

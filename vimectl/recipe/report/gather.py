@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vimectl.recipe.report.state import State, state_of
+from vimectl.recipe import ownership
+from vimectl.recipe.ownership import State, read_object
 
 # Steps whose responses are shown: the first, the middle and the last one; and how many of each.
 SHOWN_STEPS = 3
@@ -62,29 +63,19 @@ def gather(run_dir: Path) -> Run:
     """Read a run directory. A file that is missing or damaged counts as empty, a damaged line as absent."""
     events = _Events(run_dir / "events.jsonl")
     rows = _rows(run_dir / "metrics.jsonl")
-    launcher, summary = (document(run_dir / f"{name}.json") for name in ("launcher", "summary"))
     return Run(
         run_dir=run_dir,
-        state=state_of(summary, launcher),
+        state=ownership.state(run_dir),
         rows=rows,
         scores=_scores(rows, events.scores),
         samples=events.samples(),
         marks=events.marks,
-        resolved=document(run_dir / "resolved.json"),
-        environment=document(run_dir / "environment.json"),
-        launcher=launcher,
-        summary=summary,
+        resolved=read_object(run_dir / "resolved.json"),
+        environment=read_object(run_dir / "environment.json"),
+        launcher=read_object(run_dir / "launcher.json"),
+        summary=read_object(run_dir / ownership.SUMMARY_FILE),
         phase=events.phase,
     )
-
-
-def document(path: Path) -> Document:
-    """A file's JSON object; empty when there is none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def number(value: Any) -> float | None:

@@ -21,7 +21,6 @@ from vimectl.recipe.report.axis import plain, seconds
 from vimectl.recipe.report.charts import charts
 from vimectl.recipe.report.gather import Document, Run, number
 from vimectl.recipe.report.series import Chart, thinned
-from vimectl.recipe.report.state import started_at
 from vimectl.recipe.report.text import variable, visible
 from vimectl.recipe.units import duration, size
 
@@ -50,6 +49,7 @@ def render(run: Run) -> str:
             name=visible(str(_recipe(run).get("name") or run.run_dir.name)),
             run=run,
             state=run.state,
+            words=_words(run),
             now=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
             version=__version__,
             facts=list(_facts(run)),
@@ -116,7 +116,7 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
         yield "started", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(started))
     if host := run.launcher.get("host"):
         yield "on", str(host)
-    if run.state.kind in ("running", "failed", "interrupted") and run.phase:
+    if run.state != "finished" and run.phase:
         step = f", step {run.phase['step']}" if run.phase.get("step") else ""
         yield "phase", f"{run.phase.get('phase', 'unknown')}{step}"
     yield "run directory", str(run.run_dir)
@@ -152,18 +152,22 @@ def _tiles(run: Run) -> Iterator[tuple[str, str, str]]:
         yield "Peak memory", size(peak), "all processes together"
 
 
+def _words(run: Run) -> str:
+    """The state for people."""
+    if run.state in ("failed", "interrupted"):
+        return str(run.summary.get("reason") or f"{run.state} without a reason")
+    return "lost: nobody owns it any more, and it left no summary" if run.state == "lost" else run.state
+
+
 def _seconds(run: Run) -> float | None:
     if run.summary:
         return number(run.summary.get("seconds"))
     started = _started(run)
-    return time.time() - started if started and run.state.kind == "running" else None
+    return time.time() - started if started and run.state == "running" else None
 
 
 def _started(run: Run) -> float | None:
-    try:
-        return number(started_at(run.launcher))
-    except (KeyError, TypeError, ValueError):
-        return None
+    return number(run.launcher.get("time"))
 
 
 def _column(run: Run, key: str) -> list[float]:

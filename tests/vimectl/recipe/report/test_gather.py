@@ -1,34 +1,12 @@
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from run_rows import metrics, sample
 
 from vimectl.recipe.report.gather import gather
-
-HERE = {"pid": os.getpid(), "started": time.time(), "host": os.uname().nodename}
-
-
-@pytest.mark.parametrize(
-    ("summary", "launcher", "kind"),
-    [
-        ({"ok": True}, HERE, "finished"),
-        ({"ok": False, "exit_code": 130, "reason": "interrupted"}, HERE, "interrupted"),
-        ({"ok": False, "exit_code": 1, "reason": "no memory"}, HERE, "failed"),
-        (None, HERE, "running"),
-        (None, HERE | {"started": 1e9}, "failed"),  # the number belongs to a later process
-        (None, HERE | {"pid": 2**22 + 1}, "failed"),
-        (None, HERE | {"host": "elsewhere"}, "unknown"),
-        (None, None, "failed"),
-    ],
-)
-def test_the_state_of_a_run(write_run: Callable[..., Path], summary: Any, launcher: Any, kind: str) -> None:
-    assert gather(write_run([], summary=summary, launcher=launcher)).state.kind == kind
 
 
 def test_of_a_step_done_twice_the_later_counts(write_run: Callable[..., Path]) -> None:
@@ -59,7 +37,7 @@ def test_the_first_the_middle_and_the_last_step_are_sampled(
 
 
 def test_scores_come_from_events_and_metrics(write_run: Callable[..., Path]) -> None:
-    def told(step: int, score: object) -> dict[str, Any]:
+    def told(step: int, score: object) -> dict[str, object]:
         return {"kind": "evaluation", "step": step, "score": score, "best": False}
 
     events = [told(0, 0.1), told(3, 0.9), {"kind": "phase", "phase": "rollout", "step": 2}, told(4, "high")]

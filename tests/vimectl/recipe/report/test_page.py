@@ -54,7 +54,7 @@ def test_the_page_shows_all_of_a_finished_run(write_run: Callable[..., Path]) ->
         role: {"A": {"value": "1", "reason": "why not"}, "HF_TOKEN": {"value": "hf_x", "reason": "-"}}
         for role in ("driver", "train")
     }
-    launcher = {"pid": 1, "started": 1.79e9, "host": "box"}
+    launcher = {"pid": 1, "time": 1.79e9, "host": "box"}
     rows = [metrics(step) | ({"evaluation/score": 0.5} if step == 4 else {}) for step in range(1, 10)]
     text = page_of(write_run(rows, environment=environment, launcher=launcher))
     assert '<span class="state finished">finished</span>' in text
