@@ -50,13 +50,12 @@ def test_the_exported_checkpoint_is_better_for_transformers_alone(real_run: Run)
 
 def score(model: str, sampled: bool) -> float:
     """Mean reward of the recipe's task on problems of another seed, by nothing but transformers."""
-    import reasoning_gym
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from vime_runtime import tasks
 
     recipe = resolve("smollm2-135m").recipe
-    settings = recipe.data.settings | {"seed": 1_000_000, "size": PROBLEMS}
-    task = reasoning_gym.create_dataset(recipe.data.task, **settings)
+    task = tasks.create(recipe.data.path, recipe.data.settings | {"seed": 1_000_000, "size": PROBLEMS})
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True, padding_side="left")
     network = AutoModelForCausalLM.from_pretrained(model, local_files_only=True)
     torch.manual_seed(0)
