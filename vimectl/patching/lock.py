@@ -49,7 +49,8 @@ def _one(location: Path, wait: float) -> Iterator[None]:
 def _try(path: Path) -> int | None:
     """Return a descriptor that holds the lock, or None when somebody else has it."""
     try:
-        path.parent.mkdir(exist_ok=True)
+        with suppress(FileExistsError):  # mkdir's exist_ok would fail when the folder goes at this moment
+            path.parent.mkdir()
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except FileNotFoundError:
         return None  # the last holder removed the folder between the two calls

@@ -12,6 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
+pytestmark = pytest.mark.alone
+
 LONG = "STANDIN_STEP_SECONDS=60"
 
 

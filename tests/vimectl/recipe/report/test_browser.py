@@ -11,6 +11,8 @@ from run_rows import metrics, sample
 
 from vimectl.recipe import report
 
+pytestmark = pytest.mark.slow
+
 CURVES = """[...document.querySelectorAll("figure")].map((figure) => [
     figure.id,
     [...figure.querySelectorAll("path.line, path.area")].map((path) => {

@@ -25,7 +25,7 @@ def main(path: str) -> int:
     def phase(name: str, step: int = 0, detail: str = "") -> None:
         event("phase", phase=name, step=step, steps=steps, detail=detail)
 
-    print("the runtime's own output")
+    print("the runtime's own output", flush=True)
     phase("start-up", detail="building the engine")
     rank = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     for role, pid in (("runtime driver", os.getpid()), ("trainer rank", rank.pid)):
