@@ -29,6 +29,7 @@ def test_a_model_of_another_family_is_trained_and_comes_out_as_it_went_in(
         "data.apply_chat_template": "true",
         "data.reward": "operator:countOf",  # how many 7s the response has
         "optimizer.lr": "1e-3",
+        "evaluation.problems": 8,
     }
     run = run_recipe(
         tmp_path / "run",

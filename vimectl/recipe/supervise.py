@@ -26,6 +26,8 @@ GRACE_SECONDS = 10.0
 KILL_SECONDS = 3.0
 
 LOOK_SECONDS = 0.25
+# While a command stops its processes come and go quickly.
+ASK_SECONDS = 0.05
 # Walking all processes and their page tables costs tens of milliseconds.
 SURVEY_SECONDS = 2.0
 
@@ -99,7 +101,7 @@ def supervise(
         finally:
             by_itself = child.poll() is not None
             if wanted is not Stop.NOW:
-                _ask(child, requests, grace_seconds)
+                _ask(child, shm, requests, grace_seconds)
             shm.look(again=True)
             unkillable = processes.end_all(besides=child.pid, seconds=KILL_SECONDS)
             child.poll()
@@ -108,7 +110,7 @@ def supervise(
     return Outcome(child.pid, child.returncode, by_itself, told, peak, unkillable)
 
 
-def _ask(child: subprocess.Popen[bytes], requests: list[int], seconds: float) -> None:
+def _ask(child: subprocess.Popen[bytes], shm: SharedMemoryWatch, requests: list[int], seconds: float) -> None:
     """Ask the command to stop if it still runs, and wait for it a while."""
     asked = len(requests)
     if child.poll() is not None:
@@ -117,7 +119,8 @@ def _ask(child: subprocess.Popen[bytes], requests: list[int], seconds: float) ->
     deadline = time.monotonic() + seconds
     # A second Ctrl-C means: now.
     while child.poll() is None and time.monotonic() < deadline and len(requests) == asked:
-        time.sleep(LOOK_SECONDS)
+        shm.look()  # an engine that is being built goes on making files until it is ended
+        time.sleep(ASK_SECONDS)
 
 
 @contextmanager
