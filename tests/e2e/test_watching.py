@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 def test_the_page_is_made_without_being_asked_for(default_run: Run) -> None:
     page = (default_run.directory / "report.html").read_text()
-    assert page.count("<figure") == 9
+    assert page.count("<figure") == 10
     assert re.findall(r"<h3>Step (\d+)", page) == ["1", "15", "30"]
     assert not (default_run.directory / "logs" / "report.log").exists()
 
