@@ -14,6 +14,8 @@ State = Literal["running", "finished", "failed", "interrupted", "lost"]
 # Each writes who it is into the run directory. The launcher is alone before the supervisor is there, and
 # while it cleans up after it.
 LAUNCHER, SUPERVISOR = "launcher", "supervisor"
+# What the launcher writes first into a run directory; a folder without it is none.
+RUN_FILE = "resolved.json"
 SUMMARY_FILE = "summary.json"
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from vimectl.errors import BadInput
 from vimectl.recipe import ownership
+from vimectl.recipe.ownership import RUN_FILE
 from vimectl.recipe.safetensors_file import header_bytes
 from vimectl.recipe.schema import Recipe
 from vimectl.toml import validate
 
-RUN_FILE = "resolved.json"
 INPUTS_FILE = "inputs.json"
 
 # What does not change the results of a run. The length is looked at by itself.

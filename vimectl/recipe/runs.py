@@ -18,10 +18,7 @@ from vimectl.recipe.accidents import name as process_name
 from vimectl.recipe.identity import Identity, status_of
 from vimectl.recipe.journal import Journal
 from vimectl.recipe.launch import STOP_MARGIN_SECONDS
-from vimectl.recipe.ownership import State
-
-# What the launcher writes first into a run directory; a folder without it is none.
-RUN_FILE = "resolved.json"
+from vimectl.recipe.ownership import RUN_FILE, State
 
 
 def kept_in(folder: Path) -> dict[str, Path]:

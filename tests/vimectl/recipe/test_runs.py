@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from vimectl.errors import BadInput, CheckFailed
-from vimectl.recipe import runs
+from vimectl.recipe import ownership, runs
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def folder(tmp_path: Path) -> Path:
     for age, name in enumerate(("tiny-3", "tiny-1", "tiny-2")):
         run = tmp_path / "runs" / name
         run.mkdir(parents=True)
-        (run / runs.RUN_FILE).touch()
-        os.utime(run / runs.RUN_FILE, (1000 + age, 1000 + age))
+        (run / ownership.RUN_FILE).touch()
+        os.utime(run / ownership.RUN_FILE, (1000 + age, 1000 + age))
     (tmp_path / "runs" / "notes").mkdir()
     return tmp_path / "runs"
 
