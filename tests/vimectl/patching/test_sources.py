@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vimectl.errors import BadInput
+from vimectl.patching import sources
+
+FILES = {"toy/__init__.py": b"", "toy/data.bin": b"\xff\r\n\0", "toy/deep/er.py": b"x = 1\n"}
+
+
+def tree(place: Path) -> Path:
+    for path, content in FILES.items():
+        (place / "toy-1.0" / path).parent.mkdir(parents=True, exist_ok=True)
+        (place / "toy-1.0" / path).write_bytes(content)
+    return place / "toy-1.0"
+
+
+def wheel(place: Path) -> Path:
+    with zipfile.ZipFile(place / "toy-1.0-py3-none-any.whl", "w") as archive:
+        for path, content in FILES.items():
+            archive.writestr(path, content)
+    return place / "toy-1.0-py3-none-any.whl"
+
+
+def archive(place: Path) -> Path:
+    with tarfile.open(place / "toy-1.0.tar.gz", "w:gz") as file:
+        file.add(tree(place), "toy-1.0")
+    return place / "toy-1.0.tar.gz"
+
+
+@pytest.mark.parametrize("make", [tree, wheel, archive])
+def test_a_release_is_read_wherever_it_lies(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    found = sources.open_path(make(tmp_path))
+    assert {path: found.read(path) for path in FILES} == FILES
+    assert [found.read(path) for path in ("toy/none.py", "toy", "toy/deep", "")] == [None] * 4
+
+
+def test_nothing_outside_a_tree_is_read(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    (tree(tmp_path) / "out").symlink_to(tmp_path)
+    found = sources.open_path(tmp_path / "toy-1.0")
+    assert found.read("../secret") is None
+    assert found.read("out/secret") is None
+    assert found.read("out") == bytes(tmp_path)
+
+
+@pytest.mark.parametrize("make", [wheel, archive])
+def test_half_a_file_is_bad_input(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    path = make(tmp_path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(BadInput, match="not a whole"):
+        sources.open_path(path).read("toy/deep/er.py")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(BadInput, match="neither a directory nor a wheel"):
+        sources.open_path(tmp_path / "notes.txt")
+    with pytest.raises(BadInput, match="no such file"):
+        sources.open_path(tmp_path / "absent.whl")
