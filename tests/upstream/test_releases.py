@@ -24,9 +24,9 @@ WORKER = "vllm_ascend/worker/worker.py"
 def test_a_file_of_a_release(version: str, kind: str, blob: str) -> None:
     try:
         release = releases.find("vllm-ascend", version)
-        content = release.read([WORKER])[WORKER]
+        content = release.read(WORKER)
     except MachineLacks as e:
         pytest.fail(e.message) if os.environ.get("CI") else pytest.skip(e.message)
-    assert release.label.endswith(kind)
+    assert release.name.endswith(kind)
     assert content is not None
     assert blob_id(content) == blob

@@ -16,12 +16,12 @@ from packaging.version import InvalidVersion, Version
 from vimectl import toml
 from vimectl.errors import BadInput, VimectlError
 from vimectl.patching.releases import download, index, listings, settings
-from vimectl.patching.releases.archive import Release, Zip, at
 from vimectl.patching.releases.download import Report
 from vimectl.patching.releases.index import File
 from vimectl.patching.releases.ranged import NoRanges, RangedFile
 from vimectl.patching.releases.settings import Settings
 from vimectl.patching.releases.web import Web
+from vimectl.patching.sources import Sources, Wheel, open_path
 
 _LOOK = (
     "see pip's configuration (pip config list), or name a folder, wheel or source archive with --source PATH"
@@ -56,7 +56,7 @@ def versions(package: str) -> list[str]:
     return [str(version) for version in found]
 
 
-def find(package: str, version: str, report: Report = lambda name, done, total: None) -> Release:
+def find(package: str, version: str, report: Report = lambda name, done, total: None) -> Sources:
     """Open a release from pip's sources, fetching as little of it as they allow.
 
     Only the files that are read come over the network where a server gives parts of a wheel. ``report``
@@ -100,11 +100,11 @@ class _Sources:
         old = [file for file in listings.remembered(name) if file.name not in known]
         return [*listing.files, *old], listing.problems
 
-    def open(self, files: Sequence[File], report: Report) -> Release:
+    def open(self, files: Sequence[File], report: Report) -> Sources:
         """Open one of several files of a release, the preferred first."""
         for file in files:
             if path := self._at_hand(file):
-                return at(path, file.name)
+                return open_path(path, file.name)
         remote = [file for file in files if file.local is None]
         refusing: set[str] = set()
         for file in remote:
@@ -115,7 +115,7 @@ class _Sources:
                 except NoRanges:
                     refusing.add(host)
         smallest = min(remote, key=lambda file: file.size if file.size is not None else float("inf"))
-        return at(download.whole(smallest, _folder(smallest), self._web, report), smallest.name)
+        return open_path(download.whole(smallest, _folder(smallest), self._web, report))
 
     def _at_hand(self, file: File) -> Path | None:
         """Where the file is on this machine, whole and with its digest: a local source, our cache, pip's."""
@@ -126,10 +126,10 @@ class _Sources:
             places.append(_in_pip_cache(self._settings.cache, file.url))
         return next((path for path in places if download.intact(path, file.hashes)), None)
 
-    def _in_parts(self, file: File) -> Release:
+    def _in_parts(self, file: File) -> Sources:
         ranged = RangedFile(self._web, file.url, file.size, _folder(file) / "blocks")
-        wheel = Zip(file.name, file.version, lambda: zipfile.ZipFile(ranged), prefetch=ranged.prefetch)
-        wheel.names()  # reads the directory: now it shows whether the server gives parts
+        wheel = Wheel(file.name, lambda: zipfile.ZipFile(ranged), ranged.prefetch)
+        wheel.paths()  # reads the directory: now it shows whether the server gives parts
         return wheel
 
 

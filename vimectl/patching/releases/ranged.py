@@ -31,8 +31,8 @@ class RangedFile(io.RawIOBase):
     """``url``, ``size`` bytes long (None: the server is asked), its blocks kept in ``folder``.
 
     Raises:
-        NoRanges: on a read, when the server answers with the whole file or another part of it.
-        MachineLacks: the connection fails, or breaks off several times in one place.
+        NoRanges: on the first read, when the server answers with the whole file or another part of it.
+        MachineLacks: on a later one; the connection fails, or breaks off several times in one place.
     """
 
     def __init__(self, web: Web, url: str, size: int | None, folder: Path) -> None:
@@ -94,11 +94,16 @@ class RangedFile(io.RawIOBase):
             with self._web.get(self._url, {"Range": f"bytes={at}-{stop - 1}"}) as answer:
                 match = _RANGE.match(answer.headers.get("Content-Range", ""))
                 if answer.status != 206 or not match or (int(match[1]), int(match[3])) != (at, self.size):
-                    raise NoRanges(self._url)
+                    raise self._no_ranges()
                 data = (data + b"".join(body(answer)))[: stop - start]
             if len(data) == stop - start:
                 return data
         raise MachineLacks(f"{self._url}: the connection breaks off", "try again")
+
+    def _no_ranges(self) -> Exception:
+        if not self._blocks:
+            return NoRanges(self._url)
+        return MachineLacks(f"{self._url}: the server gives another file than before", "try again")
 
     def _from_cache(self, number: int) -> bool:
         length = min(BLOCK, self.size - number * BLOCK)

@@ -23,7 +23,7 @@ def served(index: Index) -> None:
 
 
 def worker(version: str = "1.0", package: str = "toy") -> bytes | None:
-    return releases.find(package, version).read(["toy/worker.py"])["toy/worker.py"]
+    return releases.find(package, version).read("toy/worker.py")
 
 
 def test_of_a_wheel_only_parts_are_fetched(index: Index) -> None:
@@ -36,7 +36,7 @@ def test_without_ranges_the_smallest_file_is_fetched_whole(index: Index) -> None
     index.ranges = False
     seen: list[tuple[str, int, int | None]] = []
     release = releases.find("toy", "1.0", lambda *now: seen.append(now))
-    assert release.label == SDIST
+    assert release.name == SDIST
     size = len(index.files[SDIST])
     assert seen[-1] == (SDIST, size, size)
     before = len(index.requests)
