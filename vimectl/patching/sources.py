@@ -60,7 +60,7 @@ def open_path(path: Path, name: str = "") -> Sources:
     if not path.is_file():
         raise BadInput(f"{path}: no such file or directory")
     if name.endswith((".whl", ".zip")):
-        return Wheel(name, lambda: zipfile.ZipFile(path))
+        return Wheel(path, name)
     for suffix, opened in _OPEN.items():
         if name.endswith(suffix):
             return SourceArchive(name, path, opened)
@@ -94,12 +94,12 @@ class Wheel:
 
     def __init__(
         self,
-        name: str,
-        opened: Callable[[], zipfile.ZipFile],
+        file: Path | IO[bytes],
+        name: str = "",
         prefetch: Callable[[int, int], Any] = lambda offset, length: None,
     ) -> None:
-        self.name = name
-        self._opened = opened
+        self.name = name or Path(file.name).name
+        self._file = file
         self._prefetch = prefetch
 
     def read(self, path: str) -> bytes | None:
@@ -128,7 +128,7 @@ class Wheel:
     @cached_property
     def _archive(self) -> zipfile.ZipFile:
         try:
-            return self._opened()
+            return zipfile.ZipFile(self._file)
         except zipfile.BadZipFile as e:
             raise BadInput(f"{self.name}: not a whole wheel: {e}", "fetch the file again") from e
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, cast
 from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -128,7 +128,7 @@ class _Sources:
 
     def _in_parts(self, file: File) -> Sources:
         ranged = RangedFile(self._web, file.url, file.size, _folder(file) / "blocks")
-        wheel = Wheel(file.name, lambda: zipfile.ZipFile(ranged), ranged.prefetch)
+        wheel = Wheel(cast("IO[bytes]", ranged), file.name, ranged.prefetch)
         wheel.paths()  # reads the directory: now it shows whether the server gives parts
         return wheel
 
