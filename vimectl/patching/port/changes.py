@@ -1,0 +1,104 @@
+"""The hunks of one file of a patch, each by itself: where it lies, and whether a release has it already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from vimectl.patching import hunks as reader
+
+if TYPE_CHECKING:
+    from unidiff.patch import PatchedFile as FileDiff
+
+# How many lines of context before and after a change it is looked for with: ever fewer, since the other
+# release may have changed them.
+_CONTEXTS = ((3, 3), (2, 2), (1, 1), (1, 0), (0, 1))
+
+
+@dataclass(frozen=True)
+class Change:
+    """One hunk: its first line in the file (from 0), its lines before and after, with context."""
+
+    begin: int
+    old: tuple[bytes, ...]
+    new: tuple[bytes, ...]
+
+    @property
+    def line(self) -> int:
+        """The line of the file, counted from 1, at which something first changes."""
+        return self.begin + self.context[0] + 1
+
+    @property
+    def context(self) -> tuple[int, int]:
+        """How many lines of context lie before and after what changes."""
+        before = _common(self.old, self.new)
+        shortest = min(len(self.old), len(self.new)) - before
+        return before, min(shortest, _common(self.old[::-1], self.new[::-1]))
+
+
+def split(diff: FileDiff) -> list[Change]:
+    """Return the hunks of a diff, in order."""
+    found = []
+    for hunk in diff:
+        old, new = tuple(reader._side(hunk, "-")), tuple(reader._side(hunk, "+"))
+        # A range of no lines names the line after which it lies; any other, its first line.
+        found.append(Change(hunk.source_start - 1 if old else hunk.source_start, old, new))
+    return found
+
+
+def apply(content: bytes, changes: list[Change]) -> bytes:
+    """Apply some of the hunks to the content that they were made for."""
+    lines = BytesIO(content).readlines()
+    for change in reversed(changes):
+        lines[change.begin : change.begin + len(change.old)] = change.new
+    return b"".join(lines)
+
+
+def stands_in(change: Change, base: bytes, release: bytes) -> bool:
+    """Whether ``release`` has what the hunk makes of ``base``: in one place, and nowhere what it replaces.
+
+    What only removes lines leaves too little behind to be recognised by less than all of its context.
+    """
+    before, after = change.context
+    adds = len(change.new) > before + after
+    removes = len(change.old) > before + after
+    lines, old_lines = BytesIO(release).readlines(), BytesIO(base).readlines()
+    for ahead, behind in _CONTEXTS if adds else _CONTEXTS[:1]:
+        cut = slice(max(0, before - ahead), None if after <= behind else behind - after)
+        old, new = list(change.old[cut]), list(change.new[cut])
+        replaced = _count(lines, old) == 0 if removes or (ahead and behind) else True
+        if _count(lines, new) == 1 and _count(old_lines, new) == 0 and replaced:
+            return True
+    return False
+
+
+def moved(before: bytes, after: bytes, new_before: bytes, new_after: bytes) -> int:
+    """By how many lines a change (``before`` to ``after``) lies lower in another file that it was made in."""
+    return _first_difference(new_before, new_after) - _first_difference(before, after)
+
+
+def _first_difference(one: bytes, other: bytes) -> int:
+    return _common(tuple(BytesIO(one)), tuple(BytesIO(other)))
+
+
+def _common(one: tuple[bytes, ...], other: tuple[bytes, ...]) -> int:
+    count = 0
+    for mine, its in zip(one, other, strict=False):
+        if mine != its:
+            break
+        count += 1
+    return count
+
+
+def _count(lines: list[bytes], wanted: list[bytes]) -> int:
+    if not wanted:
+        return 0
+    starts = (place for place, line in enumerate(lines) if line == wanted[0])
+    return sum(lines[place : place + len(wanted)] == wanted for place in starts)
+
+
+def fits(change: Change, content: bytes) -> bool:
+    """Whether the hunk lies exactly where it says in ``content``."""
+    lines = BytesIO(content).readlines()
+    return tuple(lines[change.begin : change.begin + len(change.old)]) == change.old
