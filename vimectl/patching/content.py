@@ -12,7 +12,7 @@ from vimectl.patching.series import Series
 from vimectl.patching.target import Target
 
 if TYPE_CHECKING:
-    from unidiff.patch import PatchedFile
+    from vimectl.patching.patchfile import FileDiff
 
 
 def released(target: Target, series: Series, path: str) -> bytes | None:
@@ -63,7 +63,7 @@ def _rewound(series: Series, path: str, content: bytes | None, position: int) ->
     return _checked(series, path, content, series.chains[path][0])
 
 
-def _diff(series: Series, patch_id: str, path: str) -> PatchedFile:
+def _diff(series: Series, patch_id: str, path: str) -> FileDiff:
     diffs = hunks.read(series.directory / f"{patch_id}.patch")
     if path not in diffs:
         raise BadInput(f"{series.name}/{patch_id}.patch does not touch {path}", "the series is damaged")
