@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING
 
-from vimectl.patching import hunks as reader
-
-if TYPE_CHECKING:
-    from unidiff.patch import PatchedFile as FileDiff
+from vimectl.patching.patchfile import FileDiff
 
 # How many lines of context before and after a change it is looked for with: ever fewer, since the other
 # release may have changed them.
@@ -40,10 +36,10 @@ class Change:
 def split(diff: FileDiff) -> list[Change]:
     """Return the hunks of a diff, in order."""
     found = []
-    for hunk in diff:
-        old, new = tuple(reader._side(hunk, "-")), tuple(reader._side(hunk, "+"))
+    for hunk in diff.hunks:
+        old, new = tuple(hunk.side("-")), tuple(hunk.side("+"))
         # A range of no lines names the line after which it lies; any other, its first line.
-        found.append(Change(hunk.source_start - 1 if old else hunk.source_start, old, new))
+        found.append(Change(hunk.old_start - 1 if old else hunk.old_start, old, new))
     return found
 
 
