@@ -42,7 +42,11 @@ def list_(packages: Packages = None, stack: StackOption = None, as_json: JsonOpt
     if as_json:
         emit_json("patch.list", True, series=found)
         return
-    rows = [[s["package"], s["version"], p["id"], p["description"]] for s in found for p in s["patches"]]
+    rows = []
+    for one in found:
+        name = [one["package"], one["version"]]
+        rows += [[*name, patch["id"], patch["description"]] for patch in one["patches"]]
+        rows += [[*name, f"no {absent['id']}", absent["reason"]] for absent in one["unneeded"]]
     table("patches", ["package", "version", "patch", "what it does"], rows)
 
 

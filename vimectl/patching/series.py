@@ -15,6 +15,8 @@ from vimectl import toml
 from vimectl.data import data_dir
 
 BlobId = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+# What a patch does, as its id says it after the number.
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
 # No component starts with a dot: nothing outside the target, in .git or in .vimectl can be named.
 InsidePath = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][\w.-]*/)*[A-Za-z0-9_][\w.-]*$")]
 
@@ -38,7 +40,8 @@ class Series(toml.Strict):
     """A whole series.
 
     ``module`` is the folder by which the package is recognised in a target (``vllm``); ``directory``, not
-    part of the file, is where the patches lie.
+    part of the file, is where the patches lie. ``unneeded`` says, for what other releases are patched for
+    and this one is not, why that is so.
     """
 
     directory: Path
@@ -46,6 +49,14 @@ class Series(toml.Strict):
     version: str
     module: str
     patch: list[Patch]
+    unneeded: dict[Slug, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _needed_or_not(self) -> Series:
+        for patch in self.patch:
+            if patch.id[5:] in self.unneeded:
+                raise ValueError(f"{patch.id} is there and [unneeded] says why it is not")
+        return self
 
     @model_validator(mode="after")
     def _links_match(self) -> Series:
