@@ -93,7 +93,9 @@ class _Carrying:
         if reason:
             return PatchPort(patch.id, (), reason)
         found = PatchPort(patch.id, tuple(ports))
-        return replace(found, left_out=f"{self._label} has it") if found.result == "upstream" else found
+        if found.result != "upstream":
+            return found
+        return replace(found, left_out="; ".join(dict.fromkeys(file.note for file in found.files)))
 
     def _file(
         self,
@@ -121,8 +123,12 @@ class _Carrying:
             return FilePort(
                 place, "upstream" if after == release else "offset", release, after, "as resolved by hand"
             )
+
+        def elsewhere(lines: list[bytes]) -> str | None:
+            return moved.holding(lines, place, *self._sources)
+
         names = Names(f"{self._series.package} {self._series.version}", patch.id, self._label)
-        port = one_file.port(place, base, patched, release, parts, names)
+        port = one_file.port(place, base, patched, release, parts, names, elsewhere)
         if not gone or port.result == "upstream":
             return port
         return replace(port, result="conflict", note=gone)

@@ -40,6 +40,21 @@ def find(path: str, content: bytes, old: Sources, new: Sources) -> Place | None:
     return best if best and best.likeness >= _ALIKE else None
 
 
+def holding(lines: list[bytes], path: str, old: Sources, new: Sources) -> str | None:
+    """Return a file of ``new`` that has any of these lines and had none: beside ``path``, or a new one."""
+    known = set(old.paths())
+    one = PurePosixPath(path)
+    near = [other for other in new.paths() if other != path and PurePosixPath(other).suffix == one.suffix]
+    beside = [other for other in near if PurePosixPath(other).parent == one.parent]
+    added = sorted((other for other in near if other not in known), key=lambda other: -_kinship(path, other))
+    wanted = set(lines)
+    for other in dict.fromkeys(beside + added[:_MOST]):
+        there = wanted.intersection(BytesIO(new.read(other) or b""))
+        if there - set(BytesIO(old.read(other) or b"")):
+            return other
+    return None
+
+
 def likeness(one: bytes, other: bytes) -> float:
     """Return the share of lines that two files have in common, in any order; blank lines do not count."""
     mine, its = (Counter(line for line in BytesIO(data) if line.strip()) for data in (one, other))

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from vimectl.patching.port import changes
+from vimectl.patching.port import changes, settled
 from vimectl.patching.port.changes import Change
 from vimectl.patching.port.three_way import Merged, marked_line, merge
 
+# Where in the new release lines stand, other than in the file itself; None: nowhere near.
+Elsewhere = Callable[[list[bytes]], "str | None"]
 # The gravest last: the result of a patch is the gravest of its files', where any is left to do.
 Result = Literal["upstream", "clean", "offset", "conflict"]
+HunkResult = Literal["upstream", "gone", "clean", "offset", "conflict"]
 RESULTS: tuple[Result, ...] = ("upstream", "clean", "offset", "conflict")
 
 
 @dataclass(frozen=True)
 class HunkPort:
-    """One hunk. ``line`` is what it changes in the old release, ``moved`` how much lower it lies now."""
+    """One hunk. ``line`` is what it changes in the old release, ``moved`` how much lower it lies now.
+
+    ``gone``: it only adds to lines that the new release no longer has. ``note`` says more of a conflict.
+    """
 
     line: int
-    result: Result
+    result: HunkResult
     moved: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,7 @@ def port(
     release: bytes | None,
     hunks: list[Change],
     names: Names,
+    elsewhere: Elsewhere,
 ) -> FilePort:
     """Carry a patch of a file over.
 
@@ -66,30 +75,33 @@ def port(
         return FilePort(path, "upstream", release, release, f"{names.new} has it")
     if base is None or patched is None or release is None:
         return _without_a_side(path, base, patched, release, names)
-    done = [_hunk(hunk, base, release, names) for hunk in hunks]
-    left = [hunk for hunk, port in zip(hunks, done, strict=True) if port.result != "upstream"]
+    done = tuple(_hunk(hunk, base, release, names, elsewhere) for hunk in hunks)
+    left = [hunk for hunk, port in zip(hunks, done, strict=True) if port.result not in ("upstream", "gone")]
     if hunks and not left:
-        return FilePort(path, "upstream", release, release, f"{names.new} has it", tuple(done))
+        return FilePort(path, "upstream", release, release, _left_out(done, names), done)
     wanted = changes.apply(base, left) if hunks else patched
     merged = _merge(base, wanted, release, names)
     if merged.conflicts is None:
-        return FilePort(
-            path, "conflict", release, release, "it is not text: git cannot merge it", tuple(done)
-        )
+        return FilePort(path, "conflict", release, release, "it is not text: git cannot merge it", done)
     if not merged.clean:
-        return FilePort(path, "conflict", release, merged.content, _places(merged), _hunks(done, merged))
+        note = "; ".join([_places(merged), *(port.note for port in done if port.note)])
+        return FilePort(path, "conflict", release, merged.content, note, _in_conflict(done))
     same = all(port.result == "clean" for port in done)
     return FilePort(
-        path, "clean" if same else "offset", release, merged.content, _taken(done, names), tuple(done)
+        path, "clean" if same else "offset", release, merged.content, _left_out(done, names), done
     )
 
 
-def _hunk(hunk: Change, base: bytes, release: bytes, names: Names) -> HunkPort:
+def _hunk(hunk: Change, base: bytes, release: bytes, names: Names, elsewhere: Elsewhere) -> HunkPort:
     """Judge one hunk as if it were the whole patch."""
     alone = changes.apply(base, [hunk])
     merged = _merge(base, alone, release, names)
     if merged.content == release if merged.clean else changes.stands_in(hunk, base, release):
         return HunkPort(hunk.line, "upstream")
+    if settled.is_gone(hunk, merged, release):
+        place = elsewhere(settled.removed(hunk))
+        note = f"what was changed at line {hunk.line} is in {place} now" if place else ""
+        return HunkPort(hunk.line, "conflict" if place else "gone", note=note)
     if not merged.clean:
         return HunkPort(hunk.line, "conflict")
     moved = changes.moved(base, alone, release, merged.content)
@@ -97,10 +109,10 @@ def _hunk(hunk: Change, base: bytes, release: bytes, names: Names) -> HunkPort:
     return HunkPort(hunk.line, "clean" if in_place else "offset", moved)
 
 
-def _hunks(done: list[HunkPort], merged: Merged) -> tuple[HunkPort, ...]:
+def _in_conflict(done: tuple[HunkPort, ...]) -> tuple[HunkPort, ...]:
     """Hunks that merge alone can be in each other's way: then it is all of them."""
     if any(port.result == "conflict" for port in done):
-        return tuple(done)
+        return done
     return tuple(replace(port, result="conflict") for port in done)
 
 
@@ -122,7 +134,7 @@ def _without_a_side(
 
 
 def _merge(base: bytes, patched: bytes, release: bytes, names: Names) -> Merged:
-    return merge(base, patched, release, (names.old, names.patch, names.new))
+    return settled.joined_imports(merge(base, patched, release, (names.old, names.patch, names.new)))
 
 
 def _places(merged: Merged) -> str:
@@ -131,6 +143,11 @@ def _places(merged: Merged) -> str:
     return f"{places} where both changed the same lines, marked from line {line} on"
 
 
-def _taken(done: list[HunkPort], names: Names) -> str:
-    lines = ", ".join(str(port.line) for port in done if port.result == "upstream")
-    return f"{names.new} has what was changed at line {lines}" if lines else ""
+def _left_out(done: tuple[HunkPort, ...], names: Names) -> str:
+    """Say which hunks are left out, and why."""
+    notes = []
+    for result, what in (("upstream", "has"), ("gone", "no longer has")):
+        lines = [str(port.line) for port in done if port.result == result]
+        if lines:
+            notes.append(f"{names.new} {what} what was changed at line {', '.join(lines)}")
+    return "; ".join(notes)
