@@ -1,9 +1,11 @@
-"""The hunks of one file of a patch, each by itself: where it lies, and whether a release has it already."""
+"""What a patch changes in a file, each place by itself: where it lies, and whether a release has it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import groupby, takewhile
 
 from vimectl.patching.patchfile import FileDiff
 
@@ -14,7 +16,7 @@ _CONTEXTS = ((3, 3), (2, 2), (1, 1), (1, 0), (0, 1))
 
 @dataclass(frozen=True)
 class Change:
-    """One hunk: its first line in the file (from 0), its lines before and after, with context."""
+    """One place: its first line in the file (from 0), its lines before and after, with context."""
 
     begin: int
     old: tuple[bytes, ...]
@@ -34,13 +36,36 @@ class Change:
 
 
 def split(diff: FileDiff) -> list[Change]:
-    """Return the hunks of a diff, in order."""
+    """Return what a diff changes, in order: each run of changed lines by itself, with its context."""
     found = []
     for hunk in diff.hunks:
-        old, new = tuple(hunk.side("-")), tuple(hunk.side("+"))
+        lines = list(hunk.lines())
         # A range of no lines names the line after which it lies; any other, its first line.
-        found.append(Change(hunk.old_start - 1 if old else hunk.old_start, old, new))
+        start = hunk.old_start - 1 if hunk.old_count else hunk.old_start
+        for first, last in _runs([sign for sign, _ in lines]):
+            head = lines[:first]
+            ahead = _context(head[::-1])[::-1]
+            behind = _context(lines[last:])
+            run = lines[first:last]
+            old, new = ([text for sign, text in run if sign == side] for side in "-+")
+            begin = start + sum(sign != "+" for sign, _ in head) - len(ahead)
+            found.append(Change(begin, (*ahead, *old, *behind), (*ahead, *new, *behind)))
     return found
+
+
+def _runs(signs: list[str]) -> Iterator[tuple[int, int]]:
+    """First place of each run of changed lines, and the place behind it."""
+    place = 0
+    for changed, run in groupby(signs, key=lambda sign: sign != " "):
+        length = len(list(run))
+        if changed:
+            yield place, place + length
+        place += length
+
+
+def _context(lines: list[tuple[str, bytes]]) -> list[bytes]:
+    """The unchanged lines that a list begins with, three at most."""
+    return [text for _, text in takewhile(lambda line: line[0] == " ", lines[:3])]
 
 
 def apply(content: bytes, changes: list[Change]) -> bytes:

@@ -145,6 +145,8 @@ def _places(merged: Merged) -> str:
 
 def _left_out(done: tuple[HunkPort, ...], names: Names) -> str:
     """Say which hunks are left out, and why."""
+    if all(port.result == "upstream" for port in done):
+        return f"{names.new} has it"
     notes = []
     for result, what in (("upstream", "has"), ("gone", "no longer has")):
         lines = [str(port.line) for port in done if port.result == result]

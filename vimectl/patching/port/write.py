@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -99,6 +100,12 @@ def _toml(series: Series, version: str, kept: Sequence[PatchPort], ports: Sequen
     ]
     if not kept:
         lines.append("patch = []")
+    unneeded = series.unneeded | {port.id[5:]: port.left_out for port in ports if port.left_out}
+    for port in kept:  # two patches may be called the same
+        unneeded.pop(port.id[5:], None)
+    if unneeded:
+        # A string of JSON is one of TOML.
+        lines += ["", "[unneeded]", *(f"{slug} = {json.dumps(why)}" for slug, why in unneeded.items())]
     return "\n".join(lines) + "\n" + "".join(_patch(port) for port in kept)
 
 

@@ -143,6 +143,46 @@ def test_one_hunk_of_two_is_upstream(toy: Make) -> None:
     assert one.files() == {"toy/a.py": change(new, ("w", "W"))}
 
 
+GUARD = ("    if condition(one, two):", "    if condition(one, two) and not colocated():")
+
+
+def guarded(before: bytes = A, after: bytes = A, lines: tuple[str, str] = GUARD) -> tuple[bytes, bytes]:
+    """A file with a line to be patched, and with it patched."""
+    old, new = (before + line.encode() + b"\n" + after for line in lines)
+    return old, new
+
+
+@pytest.mark.parametrize("elsewhere", [None, "toy/beside.py", "toy/deep/new.py"])
+def test_a_condition_on_code_that_is_gone(toy: Make, elsewhere: str | None) -> None:
+    old, patched = guarded()
+    beside = {"toy/beside.py": MORE, elsewhere or "toy/c.py": MORE + GUARD[0].encode() + b"\n"}
+    beside |= {} if elsewhere else {"toy/c.py": MORE}
+    new = {"toy/a.py": change(A, ("y", "")) + A, **beside}
+    # Another hunk is left, so that the patch is.
+    one = toy({"toy/a.py": old, "toy/beside.py": MORE}, new, {"toy/a.py": change(patched, ("c", "C"))})
+    (file,) = one.port().patches[0].files
+    if elsewhere:
+        assert file.result == "conflict"
+        assert file.note.endswith(f"what was changed at line 27 is in {elsewhere} now")
+    else:
+        assert file.note == "toy 2.0 no longer has what was changed at line 27"
+        assert {hunk.result for hunk in file.hunks if hunk.line == 27} == {"gone"}
+
+
+def test_what_replaces_code_that_is_gone_is_a_conflict(toy: Make) -> None:
+    old, patched = guarded(lines=("    old_condition(one, two)", "    new_way(one, two)"))
+    one = toy({"toy/a.py": old}, {"toy/a.py": change(A, ("y", "")) + A}, {"toy/a.py": patched})
+    assert results(one.port()) == [("0001-p", "conflict")]
+
+
+def test_imports_in_one_place_are_joined(toy: Make) -> None:
+    old = b"import ast\nfrom types import NoneType\n" + A
+    new = b"import ast\nimport zlib\nfrom contextlib import suppress\nfrom types import NoneType\n" + A
+    one = toy({"toy/a.py": old}, {"toy/a.py": new}, {"toy/a.py": old.replace(b"ast\n", b"ast\nimport os\n")})
+    assert results(one.port()) == [("0001-p", "offset")]
+    assert one.files() == {"toy/a.py": new.replace(b"import zlib", b"import os\nimport zlib")}
+
+
 def test_a_deletion_is_not_taken_for_done_by_less_than_its_surroundings(toy: Make) -> None:
     # "l" and "n" stand side by side elsewhere; what was to be deleted was rewritten.
     new = change(A, ("m", "em")) + lines("l", "n")
@@ -153,7 +193,8 @@ def test_a_deletion_is_not_taken_for_done_by_less_than_its_surroundings(toy: Mak
 def test_nothing_is_left_of_a_series(toy: Make) -> None:
     one = toy({"toy/a.py": A}, {"toy/a.py": change(A, ("m", "M"))}, {"toy/a.py": change(A, ("m", "M"))})
     one.port()
-    assert series.read(one.out).patch == []
+    found = series.read(one.out)
+    assert (found.patch, found.unneeded) == ([], {"p": "toy 2.0 has it"})
 
 
 def test_a_conflict_is_marked_resolved_and_taken_up(toy: Make) -> None:
@@ -187,10 +228,10 @@ def test_a_conflict_is_marked_resolved_and_taken_up(toy: Make) -> None:
 def test_a_patch_is_left_out_by_hand(toy: Make) -> None:
     one = toy({"toy/a.py": A}, {"toy/a.py": change(A, ("m", "em"))}, {"toy/a.py": change(A, ("m", "M"))})
     one.port()
-    (one.conflicts / "0001-p" / "DROP").write_text("2.0 does it otherwise\n")
+    (one.conflicts / "0001-p" / "DROP").write_text('2.0 does it "otherwise"\n')
     outcome = one.port(one.conflicts)
-    assert outcome.patches[0].left_out == "2.0 does it otherwise"
-    assert series.read(one.out).patch == []
+    assert outcome.patches[0].left_out == '2.0 does it "otherwise"'
+    assert series.read(one.out).unneeded == {"p": '2.0 does it "otherwise"'}
 
 
 @pytest.mark.parametrize("kept", [A, change(A, ("y", "why"))])
@@ -250,6 +291,18 @@ def test_a_file_that_the_patch_deletes(toy: Make, there: bytes | None, result: s
         assert results(one.port(one.conflicts)) == [("0001-p", "offset")]
     if result != "upstream":
         assert one.files() == {"toy/a.py": None}
+
+
+def test_binary_files_are_carried_when_nothing_else_changed_them(toy: Make) -> None:
+    old, new = bytes(range(256)), bytes(range(255))
+    release = {"toy/a.bin": old + b"\0", "toy/b.bin": old}
+    one = toy({"toy/a.bin": old, "toy/b.bin": old}, release, {"toy/a.bin": new, "toy/b.bin": new})
+    a, b = one.port().patches[0].files
+    assert (a.result, a.note) == ("conflict", "it is not text: git cannot merge it")
+    assert b.result == "clean"
+    (one.conflicts / "0001-p" / "toy" / "a.bin").write_bytes(new + b"\0")
+    one.port(one.conflicts)
+    assert one.files() == {"toy/a.bin": new + b"\0", "toy/b.bin": new}
 
 
 def test_a_release_that_is_not_the_one_of_the_series(toy: Make) -> None:
