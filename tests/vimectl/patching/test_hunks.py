@@ -54,5 +54,5 @@ def test_a_hunk_that_does_not_fit_is_refused_with_its_line(tmp_path: Path) -> No
 def test_a_truncated_patch_is_refused(tmp_path: Path) -> None:
     text = git_diff(tmp_path, b"1\n2\n3\n", b"1\nx\n3\n")
     (tmp_path / "p.patch").write_bytes(text[: text.index(b"+x")])
-    with pytest.raises(BadInput, match=r"p\.patch:8: truncated: the file ends in the hunk of line 5"):
+    with pytest.raises(BadInput, match=r"p\.patch:7: truncated: the file ends in the hunk of line 5"):
         hunks.read(tmp_path / "p.patch")

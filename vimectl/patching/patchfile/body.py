@@ -11,6 +11,9 @@ from vimectl.patching.patchfile.model import Hunk
 _RANGES = re.compile(rb"@@ -(\d{1,10})(?:,(\d{1,10}))? \+(\d{1,10})(?:,(\d{1,10}))? @@")
 # Shorter than this in any language, and it is not "\ No newline at end of file".
 _SHORTEST_MARK = 12
+_SIGNS = (b" ", b"", b"-", b"+")
+# What may stand where a hunk should go on: then it is too short, and no line of it is broken in two.
+_NEXT = (b"@@", b"diff ", b"index ", b"Index: ", b"From ", b"\\")
 
 
 def is_hunk(line: bytes) -> bool:
@@ -37,7 +40,8 @@ def read(cursor: Cursor) -> Hunk:
     while old or new:
         sign = cursor.line[:1]
         if not cursor.whole:
-            raise Malformed("truncated", f"the file ends in the hunk of line {line}")
+            last = cursor.number if cursor.more else cursor.number - 1
+            raise Malformed("truncated", f"the file ends in the hunk of line {line}", last)
         if sign in (b" ", b""):
             old, new = old - 1, new - 1
         elif sign == b"-":
@@ -47,7 +51,10 @@ def read(cursor: Cursor) -> Hunk:
         else:
             old = -1
         if old < 0 or new < 0:
-            raise Malformed("hunk-count", _counted(cursor, line, start, old_count, new_count))
+            if sign in _SIGNS or cursor.line.startswith(_NEXT):
+                raise Malformed("hunk-count", _counted(cursor, start, old_count, new_count), line)
+            what = f"{cursor.line[:40].decode('latin-1')!r} is no line of the hunk of line {line}"
+            raise Malformed("wrapped-line", what)
         cursor.advance()
         if cursor.line.startswith(b"\\ ") and len(cursor.line) + cursor.whole >= _SHORTEST_MARK:
             cursor.advance()
@@ -65,9 +72,7 @@ def actual(body: bytes) -> tuple[int, int]:
     )
 
 
-def _counted(cursor: Cursor, line: int, start: int, old: int, new: int) -> str:
+def _counted(cursor: Cursor, start: int, old: int, new: int) -> str:
     has_old, has_new = actual(cursor.since(start))
-    return (
-        f"the @@ of line {line} says {old} old and {new} new lines, here are {has_old} and {has_new} "
-        f"when line {cursor.number} breaks it off"
-    )
+    has = f"there are {has_old} and {has_new} up to line {cursor.number}"
+    return f"the @@ says {old} old and {new} new lines, {has}"

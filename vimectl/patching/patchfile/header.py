@@ -18,11 +18,12 @@ _INDEX = re.compile(rb"([^. ]{0,40})\.\.([^ ]{0,40})(?: (.*))?$")
 
 
 class Malformed(ValueError):
-    """What git refuses to read; ``rule`` names it."""
+    """What git refuses to read; ``rule`` names it, ``line`` is where, if not where the cursor is."""
 
-    def __init__(self, rule: str, message: str) -> None:
+    def __init__(self, rule: str, message: str, line: int | None = None) -> None:
         super().__init__(message)
         self.rule = rule
+        self.line = line
 
 
 @dataclass

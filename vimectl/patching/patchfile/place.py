@@ -25,22 +25,29 @@ class Image:
     def content(self) -> bytes:
         return b"".join(self.lines)
 
-    def replace(self, position: int, count: int, lines: list[bytes]) -> None:
-        self.lines[position : position + count] = lines
-        self.patched[position : position + count] = b"\1" * len(lines)
+    def replace(self, place: Place) -> None:
+        end = place.position + place.count
+        self.lines[place.position : end] = place.lines
+        self.patched[place.position : end] = b"\1" * len(place.lines)
 
 
 @dataclass(frozen=True)
-class Placed:
-    """Where a hunk went: its ``offset`` in lines from where it says, and how many lines of context at
-    each end were left out to make it fit (``fuzz``)."""
+class Place:
+    """Where a hunk fits: ``count`` lines from ``position`` become ``lines``.
 
+    ``offset`` is how many lines lower that is than it says, ``fuzz`` how many lines of context at each end
+    were left out to make it fit.
+    """
+
+    position: int
+    count: int
+    lines: list[bytes]
     offset: int
     fuzz: int = 0
 
 
-def put(image: Image, hunk: Hunk, most_fuzz: int = 0) -> Placed | None:
-    """Put a hunk where it fits, or return None and leave the image as it is.
+def find(image: Image, hunk: Hunk, most_fuzz: int = 0) -> Place | None:
+    """Return where a hunk fits, or None.
 
     With ``most_fuzz`` up to as many lines of context at each end may be ignored, as `patch` does it.
     """
@@ -54,9 +61,18 @@ def put(image: Image, hunk: Hunk, most_fuzz: int = 0) -> Placed | None:
         at_end = not fuzz and trailing == 0
         position = _find(image, sought, said + head, at_start, at_end)
         if position is not None:
-            image.replace(position, len(sought), new[head : len(new) - tail])
-            return Placed(position - said - head, fuzz)
+            offset = position - said - head
+            return Place(position, len(sought), new[head : len(new) - tail], offset, fuzz)
     return None
+
+
+def put(image: Image, hunk: Hunk) -> bool:
+    """Put a hunk where it fits, or return False and leave the image as it is."""
+    found = find(image, hunk)
+    if found is None:
+        return False
+    image.replace(found)
+    return True
 
 
 def undone(hunk: Hunk) -> Hunk:

@@ -18,7 +18,7 @@ from vimectl.patching.patchfile.model import BinaryData, Defect, FileDiff, Hunk,
 
 # Patches of source files have kilobytes. These bound what reading one can cost, in memory and in time.
 LARGEST = 16 * 1024 * 1024
-MOST_HUNKS = 100_000
+MOST_HUNKS = 20_000
 MOST_DEFECTS = 1_000
 LONGEST_HEADER = 64 * 1024
 
@@ -28,19 +28,23 @@ _SHORTEST = 6
 _BARE_BINARY = re.compile(rb"(?:Binary files|Files) .* differ$")
 
 
+class TooLarge(BadInput):
+    """A file is larger than any patch of source files is."""
+
+
 class TooMuch(Exception):
     """The bounds are reached: what follows is not read."""
 
 
 def load(path: Path) -> bytes:
-    """Return the bytes of a patch file. Raises BadInput when it cannot be read or is too large to be one."""
+    """Return the bytes of a patch file. Raises TooLarge, or BadInput when it cannot be read."""
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
     except OSError as e:
         raise BadInput(f"{path}: cannot be read: {e.strerror}") from e
     if len(data) > LARGEST:
-        raise BadInput(f"{path}: larger than {LARGEST >> 20} MiB, which no patch of source files is")
+        raise TooLarge(f"{path}: larger than {LARGEST >> 20} MiB, which no patch of source files is")
     return data
 
 
@@ -76,6 +80,8 @@ class _Reader:
             if cursor.line.startswith(b"@@ -"):
                 self._orphan()
             elif cursor.left < _SHORTEST:
+                if cursor.line.startswith(b"diff --git "):
+                    self.report(cursor.number, "empty-diff", "the file ends where a diff begins")
                 cursor.advance()
             elif cursor.line.startswith(b"diff --git "):
                 stale = self._git(stale)
@@ -104,7 +110,7 @@ class _Reader:
         try:
             found = header.read(cursor, stale)
         except Malformed as e:
-            self.report(cursor.number, e.rule, str(e), fatal=True)
+            self.report(e.line or cursor.number, e.rule, str(e), fatal=True)
             return None
         if found is None:
             self.report(line, "empty-diff", "nothing follows this line: the diff is missing or cut off")
@@ -203,7 +209,7 @@ class _Reader:
                 hunk = body.read(cursor)
             except Malformed as e:
                 whole = False
-                self.report(cursor.number, e.rule, str(e), fatal=True)
+                self.report(e.line or cursor.number, e.rule, str(e), fatal=True)
                 self._skip_rest()
                 continue
             hunks.append(hunk)

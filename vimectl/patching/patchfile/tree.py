@@ -136,7 +136,7 @@ def _content(diff: FileDiff, content: bytes) -> bytes:
         return _binary(diff, content)
     image = Image(content)
     for hunk in diff.hunks:
-        if put(image, hunk) is None:
+        if not put(image, hunk):
             raise Refused(f"line {hunk.line}: the hunk does not fit {diff.path}")
     return image.content()
 
