@@ -97,6 +97,9 @@ def _rows(outcome: Outcome) -> Iterator[list[str]]:
 def _print_end(outcome: Outcome) -> None:
     if outcome.written:
         out.print(f"{outcome.package} {outcome.new}: written to {outcome.written}", markup=False)
+        for patch in outcome.patches:
+            if patch.is_partly_left_out:
+                err.print(f"see whether the header of {patch.id} speaks of what was left out", markup=False)
         return
     err.print(f"conflicts: edit the files in {outcome.conflicts}, see its README.txt, then", markup=False)
     err.print(f"  {outcome.again}", markup=False)

@@ -28,6 +28,12 @@ class PatchPort:
         """The gravest of what is left of it; ``upstream`` when nothing is."""
         return max((file.result for file in self.files), key=RESULTS.index, default="upstream")
 
+    @property
+    def is_partly_left_out(self) -> bool:
+        """Whether the patch is in the new series without some of its hunks."""
+        results = {hunk.result for file in self.files for hunk in file.hunks}
+        return not self.left_out and bool(results & {"upstream", "gone"})
+
     def as_json(self) -> dict[str, Any]:
         """The patch as `patch port --json` prints it."""
         files = [

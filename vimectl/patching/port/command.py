@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vimectl.errors import BadInput, unknown
 from vimectl.patching import releases, series, target
+from vimectl.patching.blobs import blob_id
 from vimectl.patching.port import scratch
 from vimectl.patching.port.carry import PatchPort, carry
 from vimectl.patching.port.scratch import Resolved
@@ -142,8 +143,6 @@ def _stated_version(path: Path, one: Series) -> str | None:
 
 
 def _is_released(sources: Sources, one: Series) -> bool:
-    from vimectl.patching.blobs import blob_id
-
     contents = {path: sources.read(path) for path in one.chains}
     return all(
         (None if content is None else blob_id(content)) == one.chains[path][0]

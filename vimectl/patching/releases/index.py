@@ -138,22 +138,26 @@ def _from_html(body: bytes) -> Iterator[Entry]:
     page = _Anchors()
     page.feed(body.decode("utf-8", "replace"))
     for attributes in page.found:
-        url, fragment = urldefrag(attributes["href"] or "")
+        url, fragment = urldefrag(urljoin(page.base, attributes["href"] or ""))
         algorithm, equals, digest = fragment.partition("=")
         name = unquote(urlsplit(url).path.rpartition("/")[2])
         yield name, url, {algorithm: digest} if equals else {}, None, "data-yanked" in attributes
 
 
 class _Anchors(HTMLParser):
-    """Collects the attributes of every link."""
+    """Collects the attributes of every link, and what their addresses are relative to."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: list[dict[str, str | None]] = []
+        self.base = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "a" and dict(attrs).get("href"):
-            self.found.append(dict(attrs))
+        attributes = dict(attrs)
+        if tag == "base" and attributes.get("href"):
+            self.base = attributes["href"] or ""
+        if tag == "a" and attributes.get("href"):
+            self.found.append(attributes)
 
 
 def _local(address: str) -> Path | None:

@@ -21,13 +21,22 @@ def cache() -> Path:
 
 
 def remember(package: str, files: Sequence[File]) -> None:
-    """Keep a complete listing. A cache that cannot be written is none."""
-    path = _path(package)
+    """Keep a complete listing."""
+    put(_path(package), json.dumps([asdict(file) for file in files]).encode())
+
+
+def put(path: Path, content: bytes) -> None:
+    """Write a file of the cache, whole or not at all; a cache that cannot be written is none."""
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as out:
-            json.dump([asdict(file) for file in files], out)
-        os.replace(out.name, path)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as fresh:
+            try:
+                fresh.write(content)
+                fresh.flush()
+                os.replace(fresh.name, path)
+            except BaseException:
+                os.unlink(fresh.name)
+                raise
 
 
 def remembered(package: str) -> list[File]:

@@ -10,12 +10,12 @@ import hashlib
 import io
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from vimectl.errors import MachineLacks
+from vimectl.patching.releases.listings import put
 from vimectl.patching.releases.web import Web, body
 
 BLOCK = 128 * 1024
@@ -40,7 +40,6 @@ class RangedFile(io.RawIOBase):
         self._web, self._url, self._folder = web, url, folder
         self._blocks: dict[int, bytes] = {}
         self._position = 0
-        folder.mkdir(parents=True, exist_ok=True)
         self.size = size if size is not None else self._ask_size()
 
     def readable(self) -> bool:
@@ -118,11 +117,7 @@ class RangedFile(io.RawIOBase):
 
     def _keep(self, number: int, data: bytes) -> None:
         self._blocks[number] = data
-        # Without room the blocks in memory do for this time.
-        with suppress(OSError), tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
-            file.write(data)
-            file.flush()
-            os.replace(file.name, self._folder / _name(number, data))
+        put(self._folder / _name(number, data), data)  # without room, that in memory does for this time
 
 
 def _name(number: int, data: bytes) -> str:

@@ -26,7 +26,8 @@ class Settings:
     """pip's configuration, as far as it says how to find and fetch a file.
 
     ``indexes`` and ``find_links`` are as configured, credentials in the addresses included. ``cache`` is
-    the folder of pip's own cache; None when it is switched off. ``timeout`` is in seconds.
+    the folder of pip's own cache; None when it is switched off. ``keyring``: passwords that an address lacks
+    are asked of the `keyring` command. ``timeout`` is in seconds.
     """
 
     indexes: tuple[str, ...] = (_DEFAULT_INDEX,)
@@ -35,6 +36,7 @@ class Settings:
     cert: str | None = None
     client_cert: str | None = None
     trusted_hosts: tuple[str, ...] = ()
+    keyring: bool = False
     timeout: float = _DEFAULT_TIMEOUT
     cache: Path | None = None
 
@@ -85,6 +87,8 @@ def _settings(options: dict[str, str]) -> Settings:
         cert=options.get("cert"),
         client_cert=options.get("client-cert"),
         trusted_hosts=tuple(options.get("trusted-host", "").split()),
+        # Its default, "auto", asks a keyring only where somebody can be asked for a password too.
+        keyring=options.get("keyring-provider") in ("import", "subprocess"),
         timeout=float(options.get("timeout") or options.get("default-timeout") or _DEFAULT_TIMEOUT),
         # pip's option is the other way round: "no-cache-dir = false" switches the cache off, as "true" does.
         cache=None if "no-cache-dir" in options else cache,

@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from vimectl import __version__
 from vimectl.errors import MachineLacks
+from vimectl.host import Host
 from vimectl.patching.releases.settings import Settings
 
 _TRIES = 3
@@ -45,7 +46,7 @@ class Web:
         self._timeout = settings.timeout
         handlers: list[urllib.request.BaseHandler] = [
             _Https(settings),
-            _Credentials((*settings.indexes, *settings.find_links)),
+            _Credentials(settings),
         ]
         if settings.proxy:  # otherwise the environment's, as urllib reads it
             handlers.append(urllib.request.ProxyHandler(dict.fromkeys(("http", "https"), settings.proxy)))
@@ -150,12 +151,15 @@ class _Https(urllib.request.HTTPSHandler):
 class _Credentials(urllib.request.BaseHandler):
     """Sends the credentials of a source to its own host only, also after a redirect."""
 
-    def __init__(self, sources: tuple[str, ...]) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._known: dict[Origin, tuple[str, str]] = {}
-        for parts in map(urlsplit, sources):
+        for url in (*settings.indexes, *settings.find_links):
+            parts = urlsplit(url)
             if parts.username:
-                pair = unquote(parts.username), unquote(parts.password or "")
-                self._known[_origin(parts.geturl())] = pair
+                user, password = unquote(parts.username), unquote(parts.password or "")
+                if settings.keyring and parts.password is None:
+                    password = _from_keyring(without_credentials(url), user)
+                self._known[_origin(url)] = user, password
 
     def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
         pair = self._known.get(_origin(request.full_url)) or _from_netrc(request.full_url)
@@ -170,6 +174,15 @@ class _Credentials(urllib.request.BaseHandler):
 def _origin(url: str) -> Origin:
     parts = urlsplit(url)
     return parts.scheme, parts.netloc.rpartition("@")[2]
+
+
+def _from_keyring(url: str, user: str) -> str:
+    """Ask as pip does: first for the address, then for its host."""
+    for service in (url, urlsplit(url).netloc):
+        done = Host().run(["keyring", "get", service, user], 30.0)
+        if done.code == 0 and done.stdout.strip():
+            return done.stdout.rstrip("\r\n")
+    return ""
 
 
 def _from_netrc(url: str) -> tuple[str, str] | None:

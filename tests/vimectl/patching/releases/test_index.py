@@ -60,6 +60,14 @@ def test_a_source_that_fails_does_not_hide_the_others(index: Index, other_index:
     assert ["answers 500" in problem.message for problem in found.problems] == [True, False]
 
 
+def test_a_page_that_names_its_base(tmp_path: Path) -> None:
+    (tmp_path / "toy").mkdir()
+    page = f'<base href="http://files.example/all/"><a href="{WHEEL}">toy</a>'
+    (tmp_path / "toy" / "index.html").write_text(page)
+    (file,) = listing(tmp_path.as_uri()).files
+    assert file.url == f"http://files.example/all/{WHEEL}"
+
+
 def test_versions_in_their_order() -> None:
     names = ["toy-0.10.0.tar.gz", "toy-0.9.tar.gz", "toy-0.10.0rc2.tar.gz"]
     files = [file for name in names if (file := simple.described(name, ""))]

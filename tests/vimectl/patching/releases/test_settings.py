@@ -23,8 +23,10 @@ def pip_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_what_pip_says_of_its_files_and_variables(pip_conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pip_conf.write_text(
-        "[global]\nindex-url = https://user:pass@one.example/simple\nextra-index-url =\n  https://two.example\n"
-        "  file:///three\ntrusted-host = one.example\ntimeout = 7\ncert = /ca.pem\nproxy = http://proxy:1\n"
+        "[global]\nindex-url = https://user:pass@one.example/simple\n"
+        "extra-index-url =\n  https://two.example\n  file:///three\n"
+        "trusted-host = one.example\ntimeout = 7\nkeyring-provider = subprocess\n"
+        "cert = /ca.pem\nproxy = http://proxy:1\n"
         "[download]\nfind-links = /wheels\n[install]\nfind-links = /no\n"
     )
     monkeypatch.setenv("PIP_INDEX_URL", "https://four.example/simple")
@@ -35,6 +37,7 @@ def test_what_pip_says_of_its_files_and_variables(pip_conf: Path, monkeypatch: p
         proxy="http://proxy:1",
         cert="/ca.pem",
         trusted_hosts=("one.example",),
+        keyring=True,
         timeout=7.0,
         cache=Path("/pip-cache"),
     )

@@ -37,6 +37,17 @@ def test_credentials_of_netrc(index: Index, tmp_path: Path, monkeypatch: pytest.
         assert answer.status == 200
 
 
+def test_a_password_of_the_keyring(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "keyring").write_text('#!/bin/sh\n[ "$*" = "get $HOST me@home" ] && echo s/cret\n')
+    (tmp_path / "keyring").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("HOST", f"127.0.0.1:{index.port}")
+    index.password, index.files[NAME] = BASIC, b"x"
+    its = Settings(indexes=(index.url.replace("//", "//me%40home@"),), keyring=True)
+    with Web(its).get(f"http://127.0.0.1:{index.port}/files/{NAME}") as answer:
+        assert answer.status == 200
+
+
 def test_a_refusal_names_the_address_without_the_password(index: Index, client: Web) -> None:
     index.password = "another"
     with pytest.raises(MachineLacks, match="the server answers 401") as error:
