@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -395,6 +398,27 @@ def test_the_command_line(toy: Make, capsys: pytest.CaptureFixture[str]) -> None
     ]:
         assert run_cli(["patch", "port", package, "--from", version, "--to", "2.0"]) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["vllm-as"], ["vllm-ascend"]),
+        (["vllm-ascend", "--from", "0.2"], ["0.20.2rc1", "0.22.1rc1", "0.23.0"]),
+        (["nothing", "--from", ""], []),
+    ],
+)
+def test_the_shell_completes_packages_and_versions(words: list[str], found: list[str]) -> None:
+    line = ["vimectl", "patch", "port", *words]
+    asked = {
+        "COMP_WORDS": " ".join(line),
+        "COMP_CWORD": str(len(line) - 1),
+        "_VIMECTL_COMPLETE": "complete_bash",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "vimectl"], env=os.environ | asked, capture_output=True, text=True
+    )
+    assert done.stdout.split() == found
 
 
 def test_the_old_release_alone_is_known_by_its_content(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
