@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vimectl.errors import BadInput, unknown
-from vimectl.patching import releases, series, target
+from vimectl.errors import BadInput
+from vimectl.patching import catalog, releases, target
 from vimectl.patching.blobs import blob_id
 from vimectl.patching.port import scratch
 from vimectl.patching.port.carry import PatchPort, carry
@@ -62,7 +62,7 @@ def port(
         CheckFailed: the old release is not the one that the series is for.
         MachineLacks: a release cannot be fetched, or there is no git.
     """
-    one = _series(package, old, directory)
+    one = catalog.find(package, old, directory)
     out = out or Path(f"{package}-{new}")
     conflicts = resolved or out.with_name(f"{out.name}.conflicts")
     for path in (out, *(() if resolved else (conflicts,))):
@@ -81,22 +81,6 @@ def port(
         return Outcome(package, old, new, patches, conflicts=conflicts, again=again)
     _write(out, one, new, patches)
     return Outcome(package, old, new, patches, written=out)
-
-
-def _series(package: str, version: str, directory: Path | None) -> Series:
-    if directory:
-        one = series.read(directory)
-        if (one.package, one.version) != (package, version):
-            raise BadInput(
-                f"{directory}: the series is for {one.package} {one.version}, not {package} {version}"
-            )
-        return one
-    known = series.known()
-    if package not in known:
-        raise unknown("package", package, known, "")
-    if version not in known[package]:
-        raise unknown(f"series of {package}", version, known[package])
-    return series.load(package, version)
 
 
 def _in_the_way(path: Path, conflicts: Path) -> str:
