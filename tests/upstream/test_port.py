@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 from vimectl.errors import MachineLacks
 from vimectl.patching import series
@@ -54,3 +55,9 @@ def test_what_upstream_has_taken_is_recognised(ported: Port) -> None:
     assert (taken.result, taken.note) == ("upstream", "vllm 0.33.0 has it")
     assert {hunk.result for hunk in taken.hunks} == {"upstream"}
     assert found["vllm/device_allocator/sleep_mode_backend.py"].result == "clean"
+
+
+def test_the_newest_release_is_found(ported: Port) -> None:
+    outcome = ported("vllm-ascend", "0.30.0rc2", "newest")
+    assert Version(outcome.new) >= Version("0.30.0rc2")
+    assert outcome.patches

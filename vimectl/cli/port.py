@@ -35,7 +35,9 @@ def port(
         str,
         typer.Option("--from", metavar="V1", help="The version that has a series.", autocompletion=_versions),
     ],
-    new: Annotated[str, typer.Option("--to", metavar="V2", help="The version that is to get one.")],
+    new: Annotated[
+        str, typer.Option("--to", metavar="V2", help="The version that is to get one, or newest.")
+    ],
     source: Annotated[
         list[Path] | None,
         typer.Option(
@@ -76,7 +78,7 @@ def port(
             "patch.port",
             ok,
             package=package,
-            **{"from": old, "to": new},
+            **{"from": old, "to": outcome.new},
             patches=[patch.as_json() for patch in outcome.patches],
             written=outcome.written,
             conflicts=outcome.conflicts,

@@ -21,6 +21,7 @@ from vimectl.patching.series import Series
 from vimectl.patching.sources import Sources, open_path
 from vimectl.stack.versions import matches
 
+NEWEST = "newest"
 Report = Callable[[str, int, "int | None"], None]
 
 
@@ -47,7 +48,7 @@ def port(
     directory: Path | None = None,
     report: Report = lambda name, done, total: None,
 ) -> Outcome:
-    """Carry the series of a package for version ``old`` over to version ``new``.
+    """Carry the series of a package for version ``old`` over to version ``new``, or to the newest there is.
 
     Args:
         sources: the old and the new release, as folder, wheel or source archive; one alone is taken for the
@@ -63,6 +64,8 @@ def port(
         MachineLacks: a release cannot be fetched, or there is no git.
     """
     one = catalog.find(package, old, directory)
+    if new == NEWEST:
+        new = releases.versions(package)[-1]
     out = out or Path(f"{package}-{new}")
     conflicts = resolved or out.with_name(f"{out.name}.conflicts")
     for path in (out, *(() if resolved else (conflicts,))):
