@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path, PurePosixPath
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,32 @@ def run_here(argv: Sequence[str], timeout: float) -> CommandResult:
     return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
+# As many links may follow each other on the way to a file as the kernel allows, path_resolution(7).
+_MOST_LINKS = 40
+
+
 @dataclass(frozen=True)
 class Host:
-    """A machine: its root directory, its environment, and how to run a command on it."""
+    """A machine: its root directory, its environment, and how to run a command on it.
+
+    ``running`` is False for a file system that is only looked at, an unpacked image say: it has no
+    processes, no devices and no environment.
+    """
 
     root: Path = Path("/")
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     run: Callable[[Sequence[str], float], CommandResult] = run_here
+    running: bool = True
+
+    @classmethod
+    def only_files(cls, root: Path) -> Host:
+        """A file system that is only looked at."""
+        return cls(root.resolve(), {}, lambda argv, timeout: CommandResult(127, "", "not running"), False)
+
+    def remembering(self) -> Host:
+        """The same machine, which runs each command once and then gives the same answer again."""
+        answer = cache(lambda argv, timeout: self.run(argv, timeout))
+        return replace(self, run=lambda argv, timeout: answer(tuple(argv), timeout))
 
     @property
     def is_here(self) -> bool:
@@ -47,8 +67,26 @@ class Host:
         return self.root == Path("/")
 
     def path(self, absolute: str) -> Path:
-        """Map an absolute path of the machine to where it can be read from here."""
-        return self.root / absolute.lstrip("/")
+        """Map an absolute path of the machine to where it can be read from here.
+
+        In another root, links are followed as its own processes would follow them: ``/usr/local/latest``
+        may be a link to ``/usr/local/9.0``, which is not the running machine's.
+        """
+        if self.is_here:
+            return Path(absolute)
+        here, ahead, links = self.root, list(PurePosixPath(absolute).parts), 0
+        while ahead:
+            part = ahead.pop(0)
+            if part == "/":
+                here = self.root
+            elif part == "..":
+                here = here if here == self.root else here.parent
+            elif (here / part).is_symlink() and links < _MOST_LINKS:
+                links += 1
+                ahead = [*PurePosixPath(os.readlink(here / part)).parts, *ahead]
+            else:
+                here = here / part
+        return here
 
     def read(self, absolute: str) -> str | None:
         """Return the text of a file of the machine, or None when it is absent or unreadable."""

@@ -13,10 +13,20 @@ _NO_NPU = "run this recipe on a machine with Ascend NPUs (in a container: mount 
 
 def checks(stack: Stack) -> list[Check]:
     return [
+        Check("device.present", "the stack computes on Ascend NPUs, and on nothing else", _present),
         Check("device.count", "every rank needs a device of its own ([cluster] devices_per_node)", _count),
         Check("device.management", "without the driver's manager nodes no NPU can be opened", _management),
         Check("device.npu-smi", "the driver's own tool must reach the devices", _npu_smi),
     ]
+
+
+def _present(subject: Subject) -> Outcome:
+    if subject.stack.stack.device != "npu":
+        return skipped(f"the stack computes on {subject.stack.stack.device}")
+    if not subject.host.running:
+        return skipped("devices are a running machine's")
+    found = len(_nodes(subject))
+    return judged(found > 0, f"{found or 'no'} device nodes /dev/davinci*", "an NPU", _NO_NPU)
 
 
 def _count(subject: Subject) -> Outcome:

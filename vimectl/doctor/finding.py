@@ -15,11 +15,15 @@ Status = Literal["pass", "warn", "fail", "skip"]
 
 @dataclass(frozen=True)
 class Subject:
-    """What is examined: a machine, for a stack, and for a recipe when one is named."""
+    """What is examined: a machine, for a stack, and for a recipe when one is named.
+
+    ``imports`` says whether packages may be imported, each in a child process: that takes seconds.
+    """
 
     host: Host
     stack: Stack
     recipe: Recipe | None = None
+    imports: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,11 @@ class Check:
         return self.id.partition(".")[0]
 
     def run(self, subject: Subject) -> Finding:
-        outcome = self.examine(subject)
+        """Make the check."""
+        return self.finding(self.examine(subject))
+
+    def finding(self, outcome: Outcome) -> Finding:
+        """The finding that an outcome of this check is."""
         return Finding(
             self.id, self.group, outcome.status, outcome.found, outcome.expected, self.why, outcome.fix
         )

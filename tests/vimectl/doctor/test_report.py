@@ -259,3 +259,13 @@ def test_what_cannot_be_read_is_skipped_not_guessed(bare: Machine) -> None:
     report = examine(bare, TINY)
     host = {finding.id: finding.status for finding in report.findings if finding.group == "host"}
     assert set(host.values()) == {"skip"}
+
+
+def test_without_any_npu_that_is_what_is_wrong(npu: Machine) -> None:
+    for node in (npu.root / "dev").glob("davinci?"):
+        node.unlink()
+    report = examine(npu, LARGE)
+    assert [finding.id for finding in report.failures] == ["device.present"]
+    assert {f.status for f in report.findings if f.group in ("packages", "patches", "tms")} == {"skip"}
+    asked = run_checks(npu.host(), stack.load("ascend-0.22"), LARGE, ["tms"])
+    assert [finding.id for finding in asked.failures] == ["tms.library"]
