@@ -43,6 +43,7 @@ def test_what_is_right_has_no_findings(tmp_path: Path) -> None:
         (HEAD + b"@@ -5 +5 @@\n-5\n+five\n", 4, "zero-context"),
         (HEAD + SECOND + FIRST, 14, "hunk-order"),
         (HEAD + FIRST + SECOND.replace(b"-12,7 +12,8", b"-8,7 +8,8"), 13, "hunk-overlap"),
+        (GOOD.replace(b"a/toy", b"toy").replace(b"b/toy", b"toy"), 3, "no-prefix"),
         (GOOD + GOOD, 23, "duplicate-file"),
         (GOOD[:-4], 21, "truncated"),
         (GOOD.replace(b" 16\n", b" 16\r\n"), 20, "mixed-line-endings"),
