@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vimectl.errors import BadInput, MachineLacks
 from vimectl.patching import series as series_files
+from vimectl.patching import series_text
 from vimectl.patching.blobs import blob_id
 from vimectl.patching.git_diff import Changes, differ
 from vimectl.patching.interchange import incoming
@@ -70,7 +70,13 @@ def take(
             header = as_dep3(one.message).encode() + b"---\n"
             (folder / f"{patch_id}.patch").write_bytes(header + git.diff(changes))
             taken.append(Taken(patch_id, one.where, changes, offsets))
-        text = _toml(package, version, module or _module(package), taken)
+        text = series_text.dump(
+            f"Patches for the released {package} {version}, in the order in which they apply.",
+            package,
+            version,
+            module or _module(package),
+            [(one.id, one.changes) for one in taken],
+        )
         (folder / "series.toml").write_text(text, encoding="utf-8")
         series_files.read(folder)
         try:
@@ -100,20 +106,6 @@ def _changes(one: Incoming, release: Release) -> tuple[Changes, int]:
         raise BadInput(f"{one.where}: changes nothing in {release.name}", "leave it out")
     hunks, _ = check(one.patch, release)
     return changes, sum(hunk.result == "offset" for hunk in hunks)
-
-
-def _toml(package: str, version: str, module: str, taken: Sequence[Taken]) -> str:
-    text = f"# Patches for the released {package} {version}, in the order in which they apply.\n"
-    text += f'package = "{package}"\nversion = "{version}"\nmodule = "{module}"\n'
-    for one in taken:
-        text += f'\n[[patch]]\nid = "{one.id}"\n'
-        for path, (before, after) in one.changes.items():
-            text += f'\n[[patch.files]]\npath = "{path}"\n'
-            for key, file in (("before", before), ("after", after)):
-                text += f'{key} = "{blob_id(file.content)}"\n' if file else ""
-            usual = before.mode if before else "100644"
-            text += f'mode = "{after.mode}"\n' if after and after.mode != usual else ""
-    return text
 
 
 def _id(file: File | None) -> str | None:

@@ -142,7 +142,7 @@ def _write(out: Path, one: Series, version: str, patches: Sequence[PatchPort]) -
     fresh = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         fresh.mkdir(parents=True)
-        write(fresh, one, version, patches, {})
+        write(fresh, one, version, patches)
         fresh.rename(out)  # an empty directory may be there
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -14,6 +14,7 @@ from vimectl.patching.port.three_way import Merged, marked_line, merge
 Elsewhere = Callable[[list[bytes]], "str | None"]
 # The gravest last: the result of a patch is the gravest of its files', where any is left to do.
 Result = Literal["upstream", "clean", "offset", "conflict"]
+ORDINARY = "100644"
 HunkResult = Literal["upstream", "gone", "clean", "offset", "conflict"]
 RESULTS: tuple[Result, ...] = ("upstream", "clean", "offset", "conflict")
 
@@ -36,6 +37,7 @@ class FilePort:
     """One file of a patch: content before and after it in the new release (None: no such file).
 
     With ``conflict``, ``after`` is for somebody to edit: the merge with git's markers, where there is one.
+    ``modes`` are git's, before and after.
     """
 
     path: str
@@ -44,6 +46,7 @@ class FilePort:
     after: bytes | None
     note: str = ""
     hunks: tuple[HunkPort, ...] = ()
+    modes: tuple[str, str] = (ORDINARY, ORDINARY)
 
 
 @dataclass(frozen=True)
