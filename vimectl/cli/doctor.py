@@ -48,7 +48,7 @@ def doctor(
 
 def _host(root: Path | None) -> Host:
     from vimectl.errors import BadInput
-    from vimectl.host import Host
+    from vimectl.host import Host, not_run
 
     if root is None:
         return Host()
@@ -56,7 +56,8 @@ def _host(root: Path | None) -> Host:
         raise BadInput(
             f"{root}: no such directory", "give the root of an unpacked image or a mounted container"
         )
-    return Host.only_files(root)
+    # Nothing can be run in a file system that is only looked at, and it has no environment.
+    return Host(root.resolve(), {}, not_run)
 
 
 def _show(report: Report) -> None:

@@ -13,20 +13,17 @@ _NO_NPU = "run this recipe on a machine with Ascend NPUs (in a container: mount 
 
 def checks(stack: Stack) -> list[Check]:
     return [
-        Check("device.present", "the stack computes on Ascend NPUs, and on nothing else", _present),
         Check("device.count", "every rank needs a device of its own ([cluster] devices_per_node)", _count),
         Check("device.management", "without the driver's manager nodes no NPU can be opened", _management),
         Check("device.npu-smi", "the driver's own tool must reach the devices", _npu_smi),
     ]
 
 
-def _present(subject: Subject) -> Outcome:
-    if subject.stack.stack.device != "npu":
-        return skipped(f"the stack computes on {subject.stack.stack.device}")
-    if not subject.host.running:
-        return skipped("devices are a running machine's")
-    found = len(_nodes(subject))
-    return judged(found > 0, f"{found or 'no'} device nodes /dev/davinci*", "an NPU", _NO_NPU)
+def absent(subject: Subject) -> str | None:
+    """Why nothing else is worth examining: the stack computes on NPUs, and this machine has none."""
+    if subject.stack.stack.device != "npu" or not subject.host.is_running or _nodes(subject):
+        return None
+    return "this machine has no NPU (device.count)"
 
 
 def _count(subject: Subject) -> Outcome:
@@ -34,9 +31,12 @@ def _count(subject: Subject) -> Outcome:
         return skipped("the stack computes on the CPU")
     if subject.stack.stack.device == "cuda":
         return skipped("CUDA devices are not examined")
+    if not subject.host.is_running:
+        return skipped("a file system without /proc is no running machine")
     found = len(_nodes(subject))
     needed = subject.recipe.cluster.devices_per_node if subject.recipe else 1
-    return judged(found >= needed, f"{found} device nodes /dev/davinci*", f"{needed}", _NO_NPU)
+    text = f"{found} device nodes /dev/davinci*"
+    return judged(found >= needed, text if found else f"no NPU: {text}", f"{needed}", _NO_NPU)
 
 
 def _management(subject: Subject) -> Outcome:

@@ -112,7 +112,7 @@ def _colocate(subject: Subject) -> Outcome:
 
 
 def _preload(subject: Subject) -> Outcome:
-    if not subject.host.running:
+    if not subject.host.is_running:
         return skipped("the environment is a running machine's")
     if subject.recipe is None:
         texts, found = [subject.host.environment.get("LD_PRELOAD")], ""
@@ -157,7 +157,7 @@ def _cann_path(subject: Subject) -> Outcome:
 
 
 def _python(subject: Subject) -> Outcome:
-    if not subject.host.running:
+    if not subject.host.is_running:
         return skipped("the environment is a running machine's")
     given = {name: subject.host.environment.get(name) for name in ("PYTHONHOME", "PYTHONOPTIMIZE")}
     wrong = [name for name, value in given.items() if value]

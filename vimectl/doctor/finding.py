@@ -15,15 +15,11 @@ Status = Literal["pass", "warn", "fail", "skip"]
 
 @dataclass(frozen=True)
 class Subject:
-    """What is examined: a machine, for a stack, and for a recipe when one is named.
-
-    ``imports`` says whether packages may be imported, each in a child process: that takes seconds.
-    """
+    """What is examined: a machine, for a stack, and for a recipe when one is named."""
 
     host: Host
     stack: Stack
     recipe: Recipe | None = None
-    imports: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,22 +47,25 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """One check. ``id`` is ``<group>.<name>`` and stable; ``why`` is the rule it enforces."""
+    """One check. ``id`` is ``<group>.<name>`` and stable; ``why`` is the rule it enforces.
+
+    One with ``imports`` starts Python to import something, which takes seconds: it is made when asked for.
+    """
 
     id: str
     why: str
     examine: Callable[[Subject], Outcome]
+    imports: bool = False
 
     @property
     def group(self) -> str:
         return self.id.partition(".")[0]
 
     def run(self, subject: Subject) -> Finding:
-        """Make the check."""
-        return self.finding(self.examine(subject))
+        return self.found(self.examine(subject))
 
-    def finding(self, outcome: Outcome) -> Finding:
-        """The finding that an outcome of this check is."""
+    def found(self, outcome: Outcome) -> Finding:
+        """The finding that this outcome of the check is."""
         return Finding(
             self.id, self.group, outcome.status, outcome.found, outcome.expected, self.why, outcome.fix
         )

@@ -16,10 +16,6 @@ from vimectl.stack import Stack
 
 # The order is the order of mending: what comes first is often the cause of what follows.
 _GROUPS = (device, machine, python, packages, patches, memory_saver, environment, leftovers)
-# Where there is no accelerator at all, that is what is wrong, and not the forty things that would be wanted
-# beside it. These groups are of any machine.
-_NEEDED = "device.present"
-_OF_ANY_MACHINE = ("host", "python", "builder", "leftovers")
 
 
 @dataclass(frozen=True)
@@ -60,34 +56,32 @@ def run_checks(
     stack: Stack,
     recipe: Recipe | None = None,
     only: Sequence[str] = (),
+    with_imports: bool = False,
     without: Sequence[str] = (),
-    imports: bool = False,
 ) -> Report:
     """Examine a machine for a stack, and for a recipe when one is given.
 
-    Args:
-        only: names of checks or groups; all when empty. ``without`` names those that are left out.
-        imports: whether packages may be imported, each in a child process: that takes seconds.
-
-    Raises:
-        BadInput: a name that is neither a check's nor a group's.
+    ``only`` names checks or groups, ``without`` those that are left out; ``with_imports`` adds those that
+    import packages, in child processes. Raises BadInput for a name that is neither.
     """
     checks = [check for group in _GROUPS for check in group.checks(stack)]
+    left_out = _chosen(checks, without) if without else []
     if only:
         checks = _chosen(checks, only)
-    left_out = _chosen(checks, without) if without else []
-    subject = Subject(host.remembering(), stack, recipe, imports)
-    findings: list[Finding] = []
-    lacking = ""
-    for check in checks:
-        if check in left_out:
-            continue
-        if lacking and check.group not in _OF_ANY_MACHINE:
-            findings.append(check.finding(skipped(lacking)))
-            continue
-        findings.append(check.run(subject))
-        if check.id == _NEEDED and findings[-1].status == "fail":
-            lacking = f"{_NEEDED} comes first; to examine it nevertheless: --only"
+    elif not with_imports:
+        checks = [check for check in checks if not check.imports]
+    checks = [check for check in checks if check not in left_out]
+    subject = Subject(host.asking_once(), stack, recipe)
+    # Without the devices nothing else is worth mending; whoever names a check wants its answer all the same.
+    hopeless = None if only else device.absent(subject)
+    if hopeless is None:
+        return Report(stack.name, tuple(check.run(subject) for check in checks))
+    findings = (
+        check.run(subject)
+        if check.id == "device.count"
+        else check.found(skipped(f"not examined: {hopeless}"))
+        for check in checks
+    )
     return Report(stack.name, tuple(findings))
 
 

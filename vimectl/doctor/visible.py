@@ -26,7 +26,7 @@ def count(subject: Subject) -> int:
 def _visible(subject: Subject) -> Outcome:
     if subject.stack.stack.device != "npu":
         return skipped(f"the stack computes on {subject.stack.stack.device}")
-    if not subject.host.running:
+    if not subject.host.is_running:
         return skipped("the environment is a running machine's")
     recipe, there = subject.recipe, count(subject)
     value = subject.host.environment.get(NAME)

@@ -37,6 +37,7 @@ def test_healthy_cpu_machine_has_nothing_to_mend(cpu: Machine) -> None:
         "patches",
         "device",
         "tms",
+        "environment",
     }  # not to be told from outside, or not for the CPU
 
 
@@ -244,12 +245,12 @@ def test_without_a_recipe_the_switch_is_left_to_the_launcher(npu: Machine) -> No
 
 
 def test_only_narrows_to_checks_and_groups(cpu: Machine) -> None:
-    report = run_checks(cpu.host(), stack.load("cpu-0.32"), TINY, ["host.memory", "environment"])
+    report = run_checks(cpu.host(), stack.load("cpu-0.32"), TINY, ["host.memory", "leftovers"])
     assert [finding.id for finding in report.findings] == [
         "host.memory",
-        "environment.proxies",
-        "environment.pythonpath",
-        "environment.colocate",
+        "leftovers.processes",
+        "leftovers.folders",
+        "leftovers.shm",
     ]
     with pytest.raises(BadInput, match=r"host\.memory"):
         run_checks(cpu.host(), stack.load("cpu-0.32"), TINY, ["host.memry"])
@@ -265,7 +266,7 @@ def test_without_any_npu_that_is_what_is_wrong(npu: Machine) -> None:
     for node in (npu.root / "dev").glob("davinci?"):
         node.unlink()
     report = examine(npu, LARGE)
-    assert [finding.id for finding in report.failures] == ["device.present"]
-    assert {f.status for f in report.findings if f.group in ("packages", "patches", "tms")} == {"skip"}
+    assert [finding.id for finding in report.failures] == ["device.count"]
+    assert {finding.status for finding in report.findings if finding.id != "device.count"} == {"skip"}
     asked = run_checks(npu.host(), stack.load("ascend-0.22"), LARGE, ["tms"])
     assert [finding.id for finding in asked.failures] == ["tms.library"]
