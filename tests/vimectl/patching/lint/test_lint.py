@@ -27,6 +27,8 @@ def found(tmp_path: Path, patch: bytes) -> list[tuple[int, str]]:
 
 def test_what_is_right_has_no_findings(tmp_path: Path) -> None:
     assert found(tmp_path, GOOD) == []
+    about_mail = GOOD.replace(b"fifteen", b"equals = '=3D'")
+    assert found(tmp_path, about_mail) == []
     assert found(tmp_path, b"Subject: as git format-patch writes it\n---\n x.py | 2 +-\n\n" + GOOD) == []
 
 
