@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vimectl.errors import BadInput
+from vimectl.errors import BadInput, MachineLacks
 from vimectl.patching import catalog, releases, target
 from vimectl.patching.blobs import blob_id
 from vimectl.patching.port import scratch
@@ -66,7 +66,7 @@ def port(
     one = catalog.find(package, old, directory)
     if new == NEWEST:
         new = releases.versions(package)[-1]
-    out = out or Path(f"{package}-{new}")
+    out = _named(out or Path(f"{package}-{new}"))
     conflicts = resolved or out.with_name(f"{out.name}.conflicts")
     for path in (out, *(() if resolved else (conflicts,))):
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
@@ -79,11 +79,21 @@ def port(
     words += ["--series", str(directory)] if directory else []
     words += ["--out", str(out), "--resolved", str(conflicts)]
     again = shlex.join(words)
-    if any(patch.result == "conflict" for patch in patches):
-        scratch.write(conflicts, patches, f"{package} {old} to {new}", again)
-        return Outcome(package, old, new, patches, conflicts=conflicts, again=again)
-    _write(out, one, new, patches)
+    try:
+        if any(patch.result == "conflict" for patch in patches):
+            scratch.write(conflicts, patches, f"{package} {old} to {new}", again)
+            return Outcome(package, old, new, patches, conflicts=conflicts, again=again)
+        _write(out, one, new, patches)
+    except OSError as e:
+        raise MachineLacks(
+            f"{out} cannot be written: {e.strerror}", "name another place with --out DIR"
+        ) from e
     return Outcome(package, old, new, patches, written=out)
+
+
+def _named(out: Path) -> Path:
+    """Return a path by whose name others beside it can be called."""
+    return out if out.name not in ("", "..") else Path(os.path.abspath(out))
 
 
 def _in_the_way(path: Path, conflicts: Path) -> str:

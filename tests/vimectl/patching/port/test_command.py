@@ -14,7 +14,7 @@ import pytest
 from toy_releases import Files, applied, lines, write_sdist, write_series, write_wheel
 
 from vimectl.cli import run_cli
-from vimectl.errors import BadInput, CheckFailed
+from vimectl.errors import BadInput, CheckFailed, MachineLacks
 from vimectl.patching import series
 from vimectl.patching.blobs import blob_id
 from vimectl.patching.lint import lint
@@ -351,6 +351,38 @@ def test_what_is_in_the_way_stays(toy: Make) -> None:
     one.port(one.conflicts)
     with pytest.raises(BadInput, match="is there already"):
         one.port(one.conflicts)
+
+
+def test_a_place_that_cannot_be_written(toy: Make) -> None:
+    one = toy({"toy/a.py": A}, {"toy/a.py": A}, {"toy/a.py": change(A, ("m", "M"))})
+    one.out = one.sources[0] / "below-a-file"
+    with pytest.raises(MachineLacks, match="below-a-file cannot be written: Not a directory"):
+        one.port()
+
+
+def test_a_path_without_a_name(toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = toy({"toy/a.py": A}, {"toy/a.py": A}, {"toy/a.py": change(A, ("m", "M"))})
+    monkeypatch.chdir(tmp_path)
+    for one.out in (Path("."), Path("..")):
+        with pytest.raises(BadInput, match="is there already"):
+            one.port()
+
+
+def test_an_archive_cannot_make_it_write_elsewhere(toy: Make) -> None:
+    # The likeliest new place of the file is a path that leads out of the folder for conflicts.
+    one = toy({"toy/a.py": A}, {"../../a.py": A, "toy/.git/a.py": A}, {"toy/a.py": change(A, ("m", "M"))})
+    outcome = one.port()
+    assert "nor another new file" in outcome.patches[0].files[0].note
+    assert sorted(path.name for path in one.conflicts.rglob("*")) == ["0001-p", "README.txt"]
+
+
+def test_an_underlined_heading_is_no_marker(toy: Make) -> None:
+    old, patched, new = (
+        f"{text}\n===========\n{word}\n".encode() for text, word in [("a", "x"), ("b", "y"), ("c", "z")]
+    )
+    one = toy({"toy/a.py": old}, {"toy/a.py": new}, {"toy/a.py": patched})
+    assert results(one.port()) == [("0001-p", "conflict")]
+    assert (one.conflicts / "0001-p" / "toy" / "a.py").read_bytes().count(b"<<<<<<<") == 2
 
 
 def test_an_interruption_leaves_no_half_of_a_series(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
