@@ -275,6 +275,7 @@ def _scheduler(module: ModuleType, drafts: int) -> Any:
         max_concurrent_batches=2,
         speculative_config=Settings(
             num_speculative_tokens=drafts,
+            max_num_new_slots_for_drafting=0,
             use_eagle=no,
             use_eagle_block_drop=no,
             uses_draft_model=no,
