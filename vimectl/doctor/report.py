@@ -7,7 +7,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vimectl.doctor import device, environment, leftovers, machine, memory_saver, packages, patches, python
+from vimectl.doctor import (
+    cann,
+    device,
+    driver,
+    environment,
+    imports,
+    leftovers,
+    machine,
+    memory_saver,
+    packages,
+    patches,
+    python,
+)
 from vimectl.doctor.finding import Check, Finding, Subject, skipped
 from vimectl.errors import unknown
 from vimectl.host import Host
@@ -15,7 +27,19 @@ from vimectl.recipe.schema import Recipe
 from vimectl.stack import Stack
 
 # The order is the order of mending: what comes first is often the cause of what follows.
-_GROUPS = (device, machine, python, packages, patches, memory_saver, environment, leftovers)
+_GROUPS = (
+    device,
+    driver,
+    machine,
+    cann,
+    python,
+    packages,
+    imports,
+    patches,
+    memory_saver,
+    environment,
+    leftovers,
+)
 
 
 @dataclass(frozen=True)

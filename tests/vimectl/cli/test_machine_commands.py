@@ -33,7 +33,7 @@ def test_unknown_stack_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_doctor_document(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, document = run(
-        capsys, "doctor", "--root", str(tmp_path), "--stack", "ascend-0.22", "--only", "device"
+        capsys, "doctor", "--root", str(tmp_path), "--stack", "ascend-0.22", "--only", "cann"
     )
     assert (code, document["schema"], document["stack"]) == (1, "vimectl.doctor/1", "ascend-0.22")
     assert sum(document["summary"].values()) == len(document["checks"])
