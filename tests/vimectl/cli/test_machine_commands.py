@@ -20,7 +20,8 @@ def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, dict[str, 
 def test_stack_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     code, document = run(capsys, "stack", "list")
     assert (code, document["schema"], document["ok"]) == (0, "vimectl.stack.list/1", True)
-    assert {"cpu-0.32", "ascend-0.22"} <= {stack["name"] for stack in document["stacks"]}
+    proven = {stack["name"]: stack["proven"] for stack in document["stacks"]}
+    assert (proven["cpu-0.32"], proven["ascend-0.22"], proven["ascend-0.11"]) == (True, True, False)
     code, document = run(capsys, "stack", "show", "cpu-0.32")
     assert (code, document["stack"]["packages"]["vllm"]) == (0, "0.32.0")
 
