@@ -12,18 +12,15 @@ from vimectl.recipe.schema import Recipe
 _SIZES = {"bfloat16": 2, "float32": 4}
 # Gradient in fp32, and two moments; bf16 weights have fp32 master weights beside them.
 _TRAINED = {"bfloat16": 2 + 4 + 4 + 8, "float32": 4 + 4 + 8}
-# What a training state on the disk has of it: all but the gradients.
-_KEPT = {"bfloat16": 2 + 4 + 8, "float32": 4 + 8}
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Lower bounds. Those of trainer and engine are for one device, the others say what of.
+    """Lower bounds for one device, and the number of ``parameters`` of the whole model.
 
-    ``parameters`` is their number. ``trainer`` is weights, gradients, optimizer and the reference's weights,
+    ``trainer`` is weights, gradients, optimizer and the reference's weights,
     ``activations`` what backward needs of the fullest micro-batch, ``engine`` the weights, ``sequence`` the
-    KV cache of one prompt and response of full length. ``state`` is a training state on the disk, ``model``
-    a saved model.
+    KV cache of one prompt and response of full length.
     """
 
     parameters: int
@@ -31,8 +28,6 @@ class Estimate:
     activations: int
     engine: int
     sequence: int
-    state: int
-    model: int
 
 
 def estimate(recipe: Recipe, config: dict[str, Any]) -> Estimate:
@@ -51,8 +46,6 @@ def estimate(recipe: Recipe, config: dict[str, Any]) -> Estimate:
         activations=_activations(recipe, config, element),
         engine=count * element // rollout,
         sequence=2 * config["num_hidden_layers"] * heads * config["head_dim"] * element * length,
-        state=count * _KEPT[dtype],
-        model=count * element,
     )
 
 

@@ -1,4 +1,4 @@
-"""recipe: whether what the recipe's model takes at least fits the devices, the memory and the disk."""
+"""recipe: whether what the recipe's model takes at least fits the devices and the memory."""
 
 from __future__ import annotations
 
@@ -38,12 +38,6 @@ def checks() -> list[Check]:
             "recipe.host-memory",
             "paused trainers of devices wait in the host's memory ([memory] host_bytes)",
             partial(_judged, _host),
-        ),
-        Check(
-            "recipe.checkpoint-space",
-            "a state takes 14 bytes a parameter (12 in fp32); while one is written it is there besides those "
-            "that are kept",
-            partial(_judged, _checkpoints),
         ),
     ]
 
@@ -144,24 +138,5 @@ def _host(subject: Subject, recipe: Recipe, known: Estimate) -> Outcome:
         f"{recipe.cluster.devices_per_node} paused ranks: {size(needed)}; host_bytes is {size(declared)}",
         f"host_bytes of {size(needed)} or more, which host.memory then looks for",
         f"--set memory.host_bytes={needed}",
-        "warn",
-    )
-
-
-def _checkpoints(subject: Subject, recipe: Recipe, known: Estimate) -> Outcome:
-    found = limits.space(subject.host, ".")
-    if found is None:
-        return skipped("df gives no size of the current directory")
-    best = 1 if recipe.evaluation.every else 0
-    # One being written, or the one that is saved when a run is told to stop.
-    states = (recipe.checkpoint.keep if recipe.checkpoint.every else 0) + best + 1
-    models = 1 + 2 * best  # the trained model, the best, and the one to be judged
-    needed = states * known.state + models * known.model
-    return judged(
-        found.free >= needed,
-        f"{states} states of {size(known.state)} and {models} models of {size(known.model)}: {size(needed)}; "
-        f"{size(found.free)} free at .",
-        f"{size(needed)} free where the run directory is",
-        "--run-dir on a larger disk, or a smaller checkpoint.keep",
         "warn",
     )

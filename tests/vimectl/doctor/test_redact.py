@@ -91,7 +91,9 @@ def test_documents_lose_the_values_of_secret_keys(redact: Redactor) -> None:
     json.dumps(redact.value(document))
 
 
-@pytest.mark.parametrize("name", ["HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "password", "OPENAI_API_KEY", "apiKey"])
+@pytest.mark.parametrize(
+    "name", ["HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "password", "OPENAI_API_KEY", "apiKey"]
+)
 def test_names_of_secrets_are_known(name: str) -> None:
     assert is_secret(name)
 
