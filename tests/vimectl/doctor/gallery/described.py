@@ -250,7 +250,7 @@ class Machine:
     def _run(self, argv: Sequence[str], timeout: float) -> CommandResult:
         line = " ".join(argv)
         if argv[:2] == ["python3", "-c"]:
-            return self._import(argv[3:], timeout)
+            return self._import(argv[4:], timeout)
         if argv[0] == "stat":
             return self._stat(argv[4:])
         for command, answer in reversed(self.commands.items()):
