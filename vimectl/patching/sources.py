@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tarfile
 import zipfile
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -75,6 +76,15 @@ class Wheel:
             return self._archive.read(entry)
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as e:
             raise BadInput(f"{self._path}: {path} cannot be read: {e}", "fetch the file again") from e
+
+    def mode(self, path: str) -> int:
+        """Return the Unix mode of a file that is there, 0 where the archive states none."""
+        return self._entries[path].external_attr >> 16
+
+    @property
+    def names(self) -> Iterable[str]:
+        """The paths of all files."""
+        return self._entries.keys()
 
     @cached_property
     def _entries(self) -> dict[str, zipfile.ZipInfo]:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from packaging.utils import canonicalize_name
 
 from vimectl.host import Host
-from vimectl.stack.catalog import load, names
+from vimectl.stack.catalog import names
 from vimectl.stack.installed import Installed, distributions
-from vimectl.stack.schema import Stack
+from vimectl.stack.outline import load
 from vimectl.stack.versions import matches
+
+
+class Versions(Protocol):
+    """What is compared of a stack: an outline has it, and the whole stack."""
+
+    @property
+    def packages(self) -> Mapping[str, str]: ...
+
+    def distributions(self, package: str) -> list[str]: ...
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,7 @@ def detect(host: Host) -> Detection:
     return Detection(best, tuple(compared[best]))
 
 
-def differences(stack: Stack, installed: dict[str, list[Installed]]) -> list[Difference]:
+def differences(stack: Versions, installed: dict[str, list[Installed]]) -> list[Difference]:
     """Compare what is installed with a stack: packages that are missing or at another version."""
     found: list[Difference] = []
     for package, wanted in stack.packages.items():
@@ -62,7 +73,7 @@ def differences(stack: Stack, installed: dict[str, list[Installed]]) -> list[Dif
     return found
 
 
-def find(stack: Stack, package: str, installed: dict[str, list[Installed]]) -> Installed | None:
+def find(stack: Versions, package: str, installed: dict[str, list[Installed]]) -> Installed | None:
     """Return the installed distribution that provides ``package`` in this stack, or None."""
     for name in stack.distributions(package):
         items = installed.get(canonicalize_name(name))

@@ -47,12 +47,12 @@ def test_a_package_that_is_not_installed_is_what_the_machine_lacks(
 def test_only_interrupted_changes_are_recovered(
     tmp_path: Path, snapshot: Callable[..., dict[str, tuple[int, bytes]]]
 ) -> None:
-    found = patching.status(directory=fake_release(tmp_path))
+    fake_release(tmp_path)
     before = snapshot(tmp_path)
-    assert patching.recover(found) == []
+    assert patching.recovered(directory=tmp_path)[1] == []
     assert snapshot(tmp_path) == before
     (tmp_path / ".vimectl" / "stage").mkdir(parents=True)
-    assert [message.partition(": ")[2] for message in patching.recover(found)] == [
+    assert [message.partition(": ")[2] for message in patching.recovered(directory=tmp_path)[1]] == [
         "an interrupted change had not begun; its preparation was removed"
     ]
     assert snapshot(tmp_path) == before

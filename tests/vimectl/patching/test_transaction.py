@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from vimectl.errors import CheckFailed, MachineLacks
-from vimectl.patching import transaction
+from vimectl.patching import recovery, transaction
 from vimectl.patching.ledger import folder
 from vimectl.patching.lock import locked
 from vimectl.patching.transaction import Step
@@ -106,10 +106,10 @@ def test_killed_anywhere_the_next_command_finds_all_or_nothing(
             break
         # Killed again and again while it recovers, it still gets there.
         again = operation % 7 + 1
-        while run_and_die_at(again, lambda: [transaction.recover(place) for place in places]):
+        while run_and_die_at(again, lambda: [recovery.recover(place) for place in places]):
             again += 7
         for place in places:
-            transaction.recover(place)
+            recovery.recover(place)
         with locked(places):  # the next change, which also removes what the dead lock left
             found = snapshot(*(place / "p" for place in places))
         assert found in ({k: v for k, v in end.items() if k in found} for end in (before, after))
@@ -136,7 +136,7 @@ def test_recovery_says_which_way_it_went(places: list[Path], snapshot: Snapshot)
     said = set()
     operation = 1
     while run_and_die_at(operation, lambda: change(places)):
-        messages = [message for place in places if (message := transaction.recover(place))]
+        messages = [message for place in places if (message := recovery.recover(place))]
         changed = (places[0] / "p" / "made.py").exists()
         assert all(("was finished" in message) == changed for message in messages)
         said |= {message.partition(": ")[2] for message in messages}
@@ -154,18 +154,18 @@ def test_a_file_edited_between_death_and_recovery_is_not_overwritten(places: lis
         assert run_and_die_at(operation, lambda: change(places))
         if not (folder(places[0]) / "journal.json").exists():
             for place in places:
-                transaction.recover(place)
+                recovery.recover(place)
         operation += 1
     edited = places[1] / "p" / "changed.py"
     edited.write_bytes(b"mine\n")
     with pytest.raises(CheckFailed, match="was edited after an interrupted apply") as caught:
-        transaction.recover(places[0])
+        recovery.recover(places[0])
     assert edited.read_bytes() == b"mine\n"
     # The hint names both contents; with either in place the change is finished.
     kept = [Path(word) for word in caught.value.hint.split() if ".vimectl" in word]
     assert [path.read_bytes() for path in kept] == [b"old\n", b"new\n"]
     edited.write_bytes(b"old\n")
-    transaction.recover(places[1])
+    recovery.recover(places[1])
     assert edited.read_bytes() == b"new\n"
     assert (places[0] / "p" / "made.py").exists()
 
@@ -174,12 +174,12 @@ def test_a_new_change_does_not_start_over_an_interrupted_one(places: list[Path])
     operation = 1
     while not (folder(places[0]) / "journal.json").exists():
         for place in places:
-            transaction.recover(place)
+            recovery.recover(place)
         assert run_and_die_at(operation, lambda: change(places))
         operation += 1
     with pytest.raises(CheckFailed, match="a change was interrupted"):
         change(places)
-    transaction.recover(places[0])
+    recovery.recover(places[0])
     assert (places[1] / "p" / "made.py").exists()
 
 
