@@ -45,11 +45,11 @@ def _one(location: Path, wait: float) -> Iterator[None]:
     try:
         yield
     finally:
-        # The folder goes when nothing but the lock is left in it.
-        if os.listdir(path.parent) == [path.name]:
-            path.unlink()
-            with suppress(OSError):  # somebody who waited has made a new lock in it
-                path.parent.rmdir()
+        # What cannot be removed, the next command removes; and there may be more than the lock in the folder,
+        # or a new one of somebody who waited.
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+            path.parent.rmdir()
         os.close(held)
 
 

@@ -46,6 +46,7 @@ def recover(location: Path) -> str | None:
 
 def _remove_dead_lock(location: Path) -> None:
     with suppress(OSError, VimectlError):
-        if os.listdir(folder(location)) == ["lock"]:
+        names = os.listdir(folder(location))
+        if not names or "lock" in names:
             with locked([location], wait=0):
                 pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,11 +46,17 @@ def obstacle(location: Path, path: str) -> str | None:
     """
     if is_wheel(location):
         return None
-    place = location / path
-    real = Path(os.path.realpath(place.parent))
-    if not real.is_relative_to(location):
+    place = os.path.join(location, path)
+    folder = os.path.dirname(place)
+    real = os.path.realpath(folder)
+    if real != str(location) and not real.startswith(f"{str(location).rstrip('/')}/"):
         return f"its folder is a symbolic link out of the target, to {real}"
-    if not place.is_symlink() and place.exists() and not place.is_file():
-        return "a folder is in its place" if place.is_dir() else "something that is no file is in its place"
-    existing = next(parent for parent in place.parents if os.path.lexists(parent))
-    return None if existing.is_dir() else f"{existing} is in the place of its folder"
+    try:
+        mode = os.lstat(place).st_mode
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError:
+        return "a file is in the place of a folder on its way"
+    if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+        return None
+    return "a folder is in its place" if stat.S_ISDIR(mode) else "something that is no file is in its place"
