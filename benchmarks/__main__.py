@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 
 NAMES = ("startup", "step", "sync")
@@ -13,6 +14,8 @@ def main(names: list[str]) -> int:
     if unknown := set(names) - set(NAMES):
         print(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}", file=sys.stderr)
         return 2
+    # Told to end, as `timeout` does, a benchmark ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     for name in names or NAMES:
         print(f"\n{name}", flush=True)
         importlib.import_module(f"benchmarks.{name}").main()

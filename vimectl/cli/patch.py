@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vimectl.cli.lint import lint
+from vimectl.cli.port import port
 from vimectl.console import JsonOption, emit_json, err, out, table
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, help="Put the packages of a stack into the known state, prove it, take it back."
 )
+app.command()(lint)
+app.command()(port)
 
 Packages = Annotated[
     list[str] | None, typer.Argument(metavar="[PACKAGE]...", help="Only these packages.", show_default=False)
@@ -46,7 +50,11 @@ def list_(packages: Packages = None, stack: StackOption = None, as_json: JsonOpt
     if as_json:
         emit_json("patch.list", True, series=found)
         return
-    rows = [[s["package"], s["version"], p["id"], p["description"]] for s in found for p in s["patches"]]
+    rows = []
+    for one in found:
+        name = [one["package"], one["version"]]
+        rows += [[*name, patch["id"], patch["description"]] for patch in one["patches"]]
+        rows += [[*name, f"no {absent['id']}", absent["reason"]] for absent in one["unneeded"]]
     table("patches", ["package", "version", "patch", "what it does"], rows)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from vimectl.doctor.finding import Check, Outcome, Subject, judged
+from vimectl.recipe.environment import environment
 from vimectl.stack import Stack
 
 _PROXIES = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
 _LOOPBACK = ("localhost", "127.0.0.1")
+_COLOCATE = "VIME_COLOCATE"
 
 
 def checks(stack: Stack) -> list[Check]:
@@ -19,6 +22,12 @@ def checks(stack: Stack) -> list[Check]:
             _proxies,
         ),
         Check("environment.pythonpath", "what is on PYTHONPATH hides the packages of the stack", _pythonpath),
+        Check(
+            "environment.colocate",
+            f"{_COLOCATE}=1 tells a patched engine that another process takes turns with it: it then starts "
+            "on memory that is not free, and sizes its KV cache by its own use alone",
+            _colocate,
+        ),
     ]
 
 
@@ -56,4 +65,22 @@ def _pythonpath(subject: Subject) -> Outcome:
         or (f"{len(entries)} entries, none with a package of the stack" if entries else "not set"),
         "no package of the stack on it",
         "unset PYTHONPATH, or remove these entries",
+    )
+
+
+def _colocate(subject: Subject) -> Outcome:
+    here = subject.host.environment.get(_COLOCATE)
+    found = "not set here" if here is None else f"{_COLOCATE}={here} here"
+    if subject.recipe is None:
+        # It would reach every engine that is started from here, by hand or by a recipe that is not colocated.
+        return judged(here is None, found, "left to the launcher", f"unset {_COLOCATE}", "warn")
+    colocated = subject.recipe.cluster.colocate
+    setting = environment(subject.recipe, "rollout", subject.host, Path("/tmp")).get(_COLOCATE)
+    effective = setting.value if setting else here
+    return judged(
+        (effective == "1") == colocated,
+        f"{found}; the launcher gives the engine " + (f"{_COLOCATE}={setting.value}" if setting else "none"),
+        "1, the recipe is colocated" if colocated else "not 1, the recipe is not colocated",
+        f"take {_COLOCATE} out of the recipe's [env]" if setting else f"unset {_COLOCATE}",
+        "warn",
     )

@@ -12,7 +12,8 @@ from vimectl.patching import series
 
 
 def listing(packages: Sequence[str] = (), stack: str | None = None) -> list[dict[str, Any]]:
-    """Return every series, of these packages and this stack only when given, with its patches described.
+    """Return every series, of these packages and this stack only when given, with its patches
+    described, and with the reason for each that other releases need and this one does not.
 
     Raises BadInput for an unknown stack or package.
     """
@@ -38,7 +39,12 @@ def _describe(one: series.Series) -> dict[str, Any]:
         }
         for patch in one.patch
     ]
-    return {"package": one.package, "version": one.version, "patches": patches}
+    return {
+        "package": one.package,
+        "version": one.version,
+        "patches": patches,
+        "unneeded": [{"id": name, "reason": reason} for name, reason in one.unneeded.items()],
+    }
 
 
 def description(path: Path) -> str:

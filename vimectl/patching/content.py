@@ -13,7 +13,7 @@ from vimectl.patching.series import Series
 from vimectl.patching.target import Target
 
 if TYPE_CHECKING:
-    from unidiff.patch import PatchedFile
+    from vimectl.patching.patchfile import FileDiff
 
 
 def released(target: Target, series: Series, path: str) -> bytes | None:
@@ -63,7 +63,7 @@ def _rewound(series: Series, path: str, content: bytes | None, position: int) ->
     return _checked(series, path, content, series.chains[path][0])
 
 
-def _diff(series: Series, patch_id: str, path: str) -> PatchedFile:
+def _diff(series: Series, patch_id: str, path: str) -> FileDiff:
     found = diffs(series.directory / f"{patch_id}.patch")
     if path not in found:
         raise BadInput(f"{series.name}/{patch_id}.patch does not touch {path}", "the series is damaged")
@@ -71,7 +71,7 @@ def _diff(series: Series, patch_id: str, path: str) -> PatchedFile:
 
 
 @lru_cache(maxsize=64)
-def diffs(path: Path) -> dict[str, PatchedFile]:
+def diffs(path: Path) -> dict[str, FileDiff]:
     """Return `hunks.read` of a patch file of a series, read once per process."""
     # A patch of a series touches several files, and each of them is asked for more than once.
     return hunks.read(path)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class Patch:
     """One patch of a series; its text is the file ``<id>.patch``."""
 
     id: str
-    files: tuple[PatchedFile, ...]
+    files: list[PatchedFile]
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,16 @@ class Series:
     """A whole series.
 
     ``module`` is the folder by which the package is recognised in a target (``vllm``); ``directory`` is
-    where the patches lie.
+    where the patches lie. ``unneeded`` says, for what other releases are patched for and this one is not,
+    why that is so.
     """
 
     directory: Path
     package: str
     version: str
     module: str
-    patch: tuple[Patch, ...]
+    patch: list[Patch]
+    unneeded: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def chains(self) -> dict[str, list[str | None]]:
@@ -121,7 +123,8 @@ def read(directory: Path) -> Series:
 
 
 def _build(directory: Path, data: dict[str, Any]) -> Series:
-    patches = tuple(
-        Patch(patch["id"], tuple(PatchedFile(**file) for file in patch["files"])) for patch in data["patch"]
-    )
-    return Series(directory, data["package"], data["version"], data["module"], patches)
+    patches = [
+        Patch(patch["id"], [PatchedFile(**file) for file in patch["files"]]) for patch in data["patch"]
+    ]
+    unneeded = data.get("unneeded", {})
+    return Series(directory, data["package"], data["version"], data["module"], patches, unneeded)

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from vimectl import toml
 
 BlobId = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+# What a patch does, as its id says it after the number.
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
 # No component starts with a dot: nothing outside the target, in .git or in .vimectl can be named.
 InsidePath = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][\w.-]*/)*[A-Za-z0-9_][\w.-]*$")]
 
@@ -35,12 +37,23 @@ class PatchTable(toml.Strict):
 
 
 class SeriesFile(toml.Strict):
-    """A whole ``series.toml``. ``module`` is the folder by which the package is recognised in a target."""
+    """A whole ``series.toml``. ``module`` is the folder by which the package is recognised in a target.
+
+    ``unneeded`` says, for what other releases are patched for and this one is not, why that is so.
+    """
 
     package: str
     version: str
     module: str
     patch: list[PatchTable]
+    unneeded: dict[Slug, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _needed_or_not(self) -> SeriesFile:
+        for patch in self.patch:
+            if patch.id[5:] in self.unneeded:
+                raise ValueError(f"{patch.id} is there and [unneeded] says why it is not")
+        return self
 
     @model_validator(mode="after")
     def _links_match(self) -> SeriesFile:

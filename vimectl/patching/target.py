@@ -72,9 +72,10 @@ def _directory(location: Path, package: str, module: str, version: str | None, e
 
 def _wheel(location: Path, package: str, module: str, version: str | None) -> Target | None:
     wheel = tree.wheel(location)
-    if f"{module}/__init__.py" not in wheel.names:
+    names = wheel.paths()
+    if f"{module}/__init__.py" not in names:
         return None
-    name = next((name for name in wheel.names if name.endswith(".dist-info/METADATA")), None)
+    name = next((name for name in names if name.endswith(".dist-info/METADATA")), None)
     if version is None and name:
         version = metadata.version_in(wheel.read(name) or b"")
     return Target(package, _stated(version, package, location), location, "wheel")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from io import BytesIO
 
 from vimectl.patching import content as contents
-from vimectl.patching import hunks
 from vimectl.patching.series import Patch, Series
 
 
@@ -13,17 +12,17 @@ def contains(series: Series, patch: Patch, path: str, content: bytes | None) -> 
     """Whether every hunk of the patch for ``path`` is in ``content``: what it leads to stands there with all
     its context, at whatever line, in the order of the hunks. Errors are those of ``hunks.read``."""
     diff = contents.diffs(series.directory / f"{patch.id}.patch").get(path)
-    if content is None or diff is None or diff.is_added_file:
+    if content is None or diff is None or diff.action != "modify":
         return False
     lines = BytesIO(content).readlines()
     place = 0
-    sides = [hunks._side(hunk, "+") for hunk in diff]
-    for side in sides:
+    for hunk in diff.hunks:
+        side = hunk.side("+")
         found = _find(lines, side, place) if side else None
         if found is None:
             return False
         place = found + len(side)
-    return bool(sides)
+    return bool(diff.hunks)
 
 
 def _find(lines: list[bytes], wanted: list[bytes], start: int) -> int | None:

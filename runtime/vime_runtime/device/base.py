@@ -30,8 +30,8 @@ class Device(Protocol):
         """The region of memory that holds model and optimizer of trainer ``rank``."""
         ...
 
-    def computing(self) -> AbstractContextManager[object]:
-        """To be in force around forward and backward passes."""
+    def computing(self, dtype: torch.dtype) -> AbstractContextManager[object]:
+        """To be in force around forward and backward passes of a model in ``dtype``."""
         ...
 
     def synchronize(self) -> None:

@@ -31,9 +31,10 @@ class Cpu:
 
         return HostRegion(Path(config.recipe.memory.arena_dir or config.run_dir))
 
-    def computing(self) -> AbstractContextManager[object]:
+    def computing(self, dtype: torch.dtype) -> AbstractContextManager[object]:
         """bf16 products through fp32 on a CPU that has no instructions for them."""
-        return nullcontext() if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ProductsInFp32()
+        slow = dtype is torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return ProductsInFp32() if slow else nullcontext()
 
     def synchronize(self) -> None:
         """Nothing: work on the host is done when the call returns."""

@@ -29,7 +29,7 @@ class Cuda:
 
         return SaverRegion(hook_mode="preload")
 
-    def computing(self) -> AbstractContextManager[object]:
+    def computing(self, dtype: torch.dtype) -> AbstractContextManager[object]:
         """Nothing: the device computes in every dtype by itself."""
         return nullcontext()
 

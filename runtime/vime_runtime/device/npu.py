@@ -32,7 +32,7 @@ class Npu:
 
         return SaverRegion(hook_mode="torch")
 
-    def computing(self) -> AbstractContextManager[object]:
+    def computing(self, dtype: torch.dtype) -> AbstractContextManager[object]:
         """Nothing: the device computes in every dtype by itself."""
         return nullcontext()
 

@@ -8,16 +8,15 @@ import torch
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import embedding, scaled_dot_product_attention
 
-from vime_runtime.train.packing import PackedSequences
+from vime_runtime.train.packing import Branches, PackedSequences
 
 
 class PackedAttention(MegatronModule):
-    """The ``core_attention`` of a self-attention layer: each sequence of the row attends to itself alone.
+    """The ``core_attention`` of a self-attention layer: a response attends to its prompt too.
 
-    A run of equally long sequences is viewed as one dense batch, so that torch's own fused kernel
-    does the work, with no mask, no padding and no copy on the way in.
+    Runs of equal shape are dense batches, so that torch's own fused kernel does the work without padding.
     """
 
     def __init__(self, config: TransformerConfig, **layer: Any) -> None:
@@ -37,22 +36,45 @@ class PackedAttention(MegatronModule):
         Args:
             query: [T, heads of this rank, head_dim].
             key, value: [T, key/value heads of this rank, head_dim].
-            attention_mask: None; causality and the sequence boundaries say it all.
-            packed_seq_params: where the sequences lie.
+            attention_mask: None; ``packed_seq_params`` says it all.
+            packed_seq_params: which tokens attend to which.
 
         Returns:
             [T, heads of this rank, head_dim], in the dtype of ``query``.
         """
         parts = []
         start = 0
-        for count, length in packed_seq_params.runs:
+        for count, length in packed_seq_params.prompts:
             stop = start + count * length
-            run = (
-                # [count * length, heads, dim] -> [count, heads, length, dim]
-                tensor[start:stop].unflatten(0, (count, length)).transpose(1, 2)
-                for tensor in (query, key, value)
-            )
-            out = scaled_dot_product_attention(*run, is_causal=True, enable_gqa=True)
-            parts.append(out.transpose(1, 2).flatten(0, 1))
+            batch = (_dense(tensor[start:stop], count) for tensor in (query, key, value))
+            parts.append(_rows(scaled_dot_product_attention(*batch, is_causal=True, enable_gqa=True)))
+            start = stop
+        for run in packed_seq_params.branches:
+            stop = start + len(run.attended) * run.length
+            own = _dense(query[start:stop], len(run.attended))
+            parts.append(_rows(_attend(own, key, value, run)))
             start = stop
         return torch.cat(parts)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, run: Branches) -> Tensor:
+    """Attend from responses, [count, heads, length, dim], to prompts and responses, rows of ``key``."""
+    attended = (
+        # Looked up as embeddings are: gradients of rows that several responses share add up in parallel.
+        embedding(run.attended, tensor.flatten(1)).unflatten(-1, tensor.shape[1:]).transpose(1, 2)
+        for tensor in (key, value)
+    )
+    width = run.attended.shape[1]
+    mask = torch.ones(run.length, width, dtype=torch.bool, device=query.device)
+    causal = mask.tril(width - run.length)
+    return scaled_dot_product_attention(query, *attended, attn_mask=causal, enable_gqa=True)
+
+
+def _dense(rows: Tensor, count: int) -> Tensor:
+    """[count * length, heads, dim] as [count, heads, length, dim], without a copy."""
+    return rows.unflatten(0, (count, -1)).transpose(1, 2)
+
+
+def _rows(dense: Tensor) -> Tensor:
+    """The inverse of ``_dense``."""
+    return dense.transpose(1, 2).flatten(0, 1)

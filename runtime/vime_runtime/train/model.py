@@ -83,7 +83,7 @@ def build(
 
 def forward(model: GPTModel, pack: Pack) -> Tensor:
     """Logits [N, columns of this rank] for the N response tokens of a pack, in the model's dtype."""
-    with _only_rows(model.output_layer, pack.rows):
+    with _only_rows(model.output_layer, pack.rows), _at(model.rotary_pos_emb, pack.positions[0]):
         logits = model(pack.tokens, pack.positions, attention_mask=None, packed_seq_params=pack.sequences)
     return logits[0]
 
@@ -108,6 +108,16 @@ def _layer_spec(family: Family) -> ModuleSpec:
 def _only_rows(output_layer: torch.nn.Module, rows: Tensor) -> Iterator[None]:
     """Let the output layer see only ``rows``: logits of prompt tokens are never computed."""
     handle = output_layer.register_forward_pre_hook(lambda _, args: (args[0][rows], *args[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _at(rotary_embedding: torch.nn.Module, positions: Tensor) -> Iterator[None]:
+    """Let the rotary embedding give the row of each token instead of one for each position."""
+    handle = rotary_embedding.register_forward_hook(lambda _, args, angles: angles[positions])
     try:
         yield
     finally:

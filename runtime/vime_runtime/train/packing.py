@@ -1,13 +1,15 @@
-"""Packs of whole sequences, end to end in one row: no padding is ever computed.
+"""Packs of groups, end to end in one row: no padding is computed, and a prompt only once for its responses.
 
-Sequences are sorted by length, so that a pack is a series of runs of equally long sequences;
-attention then treats each run as one dense batch (see ``attention.py``).
+The responses of a group begin alike, so the prompt is laid out once and each response attends to it. The
+last token of a response is laid out nowhere: nothing is predicted from it. Prompts come first, then the
+responses, both in runs of equal shape; attention treats each run as one dense batch (see ``attention.py``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
 
 import torch
 from megatron.core.packed_seq_params import PackedSeqParams
@@ -15,26 +17,46 @@ from torch import Tensor
 
 from vime_runtime.batch import RolloutBatch
 
+# Indices of responses to one prompt.
+Group = list[int]
+
+
+@dataclass(frozen=True)
+class Branches:
+    """A run of responses that are equally long, to prompts that are equally long.
+
+    Attributes:
+        length: tokens that each response has in the row.
+        attended: int64 [responses, prompt + length], the rows of the prompt and of the response itself.
+    """
+
+    length: int
+    attended: Tensor
+
 
 @dataclass
 class PackedSequences(PackedSeqParams):
-    """Megatron's description of a packed row, and the runs of equal length it consists of.
+    """What Megatron carries to the attention of each layer.
+
+    Megatron's own fields describe one sequence as long as the row: what a token attends to is said here.
 
     Attributes:
-        runs: (number of sequences, tokens in each), in the order of the row.
+        prompts: (number of prompts, tokens in each), in the order of the row.
+        branches: the responses, in the order of the row.
     """
 
-    runs: tuple[tuple[int, int], ...] = ()
+    prompts: tuple[tuple[int, int], ...] = ()
+    branches: tuple[Branches, ...] = ()
 
 
 @dataclass
 class Pack:
-    """One micro-batch. T tokens in all, of which N are predicted: the response tokens.
+    """One micro-batch. T tokens in all, from which N are predicted: the response tokens.
 
     Attributes:
         tokens: int64 [1, T].
-        positions: int64 [1, T], counted from the start of each sequence.
-        sequences: where each sequence begins and ends.
+        positions: int64 [1, T]; those of a response go on where its prompt ends.
+        sequences: which tokens attend to which.
         rows: int64 [N], index in the row of the token *before* each response token.
         targets: int64 [N], the response tokens.
         advantages: float32 [N].
@@ -54,69 +76,114 @@ class Pack:
     reference_logprobs: Tensor | None = None
 
 
-def plan(lengths: dict[int, int], budget: int) -> list[list[int]]:
-    """Sort sequences by length and cut them into packs of at most ``budget`` tokens.
+def deal(batch: RolloutBatch, groups: Sequence[Group], rank: int, ranks: int) -> list[Group]:
+    """The share of one of ``ranks`` data-parallel ranks: as many responses as the others, about as long.
 
-    Args:
-        lengths: tokens of each sequence, by its index.
-        budget: tokens in a pack; a longer sequence has a pack of its own.
+    Whole groups as long as they go round, dealt in order of length; of the rest each rank gets its part.
     """
-    packs: list[list[int]] = []
+    ordered = sorted(groups, key=lambda group: _tokens(batch, group))
+    whole = len(ordered) - len(ordered) % ranks
+    by_length = [sorted(group, key=lambda i: len(batch.responses[i])) for group in ordered[whole:]]
+    shares = ordered[:whole][rank::ranks] + [group[rank::ranks] for group in by_length]
+    return [share for share in shares if share]
+
+
+def plan(batch: RolloutBatch, groups: Sequence[Group], budget: int) -> list[list[Group]]:
+    """Sort groups by the length of their prompts and cut them into packs of at most ``budget`` tokens.
+
+    A larger group goes into several packs, with its prompt in each; a response that is too long with its
+    prompt has a pack of its own.
+    """
+    pieces = [piece for group in groups for piece in _cut(batch, group, budget)]
+    packs: list[list[Group]] = []
     filled = budget
-    for index in sorted(lengths, key=lambda i: (lengths[i], i)):
-        if filled + lengths[index] > budget:
+    for piece in sorted(pieces, key=lambda piece: len(batch.prompts[piece[0]])):
+        size = _tokens(batch, piece)
+        if filled + size > budget:
             packs.append([])
             filled = 0
-        packs[-1].append(index)
-        filled += lengths[index]
+        packs[-1].append(piece)
+        filled += size
     return packs
 
 
-def build(batch: RolloutBatch, indices: list[int], advantages: list[float], device: torch.device) -> Pack:
-    """Lay the chosen responses of a batch, each after its prompt, end to end in one row.
+def build(
+    batch: RolloutBatch, groups: Sequence[Group], advantages: list[float], device: torch.device
+) -> Pack:
+    """Lay groups out in one row.
 
     Args:
         batch: the step's rollout.
-        indices: which responses, sorted by total length.
+        groups: sorted by the length of their prompts.
         advantages: one number per response of the batch.
         device: where the pack is put.
     """
     tokens: list[int] = []
     positions: list[int] = []
-    starts = [0]
     rows: list[int] = []
-    for i in indices:
-        sequence = batch.prompts[i] + batch.responses[i]
-        tokens += sequence
-        positions += range(len(sequence))
-        starts.append(len(tokens))
-        rows += range(len(tokens) - len(batch.responses[i]) - 1, len(tokens) - 1)
-    lengths = [stop - start for start, stop in pairwise(starts)]
+    branches: list[Branches] = []
+    prompt_rows = {}
+    for group in groups:
+        prompt = batch.prompts[group[0]]
+        prompt_rows |= dict.fromkeys(group, range(len(tokens), len(tokens) + len(prompt)))
+        tokens += prompt
+        positions += range(len(prompt))
 
-    def floats(values: list[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=device)
+    def shape(i: int) -> tuple[int, int]:
+        return len(batch.prompts[i]), len(batch.responses[i])
 
-    def integers(values: list[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=device)
+    order = sorted((i for group in groups for i in group), key=shape)
+    for (prompt_length, length), run in groupby(order, key=shape):
+        attended = []
+        for i in run:
+            own = range(len(tokens), len(tokens) + length - 1)
+            tokens += batch.responses[i][:-1]
+            positions += range(prompt_length, prompt_length + length - 1)
+            rows += [prompt_rows[i][-1], *own]
+            attended.append([*prompt_rows[i], *own])
+        if length > 1:
+            branches.append(Branches(length - 1, _integers(attended, device)))
 
-    return Pack(
-        tokens=integers(tokens)[None],
-        positions=integers(positions)[None],
-        sequences=_sequences(starts, lengths, device),
-        rows=integers(rows),
-        targets=integers([token for i in indices for token in batch.responses[i]]),
-        advantages=floats([advantages[i] for i in indices for _ in batch.responses[i]]),
-        rollout_logprobs=floats([logprob for i in indices for logprob in batch.logprobs[i]]),
-    )
-
-
-def _sequences(starts: list[int], lengths: list[int], device: torch.device) -> PackedSequences:
-    boundaries = torch.tensor(starts, dtype=torch.int32, device=device)
-    return PackedSequences(
+    prompts = groupby(len(batch.prompts[group[0]]) for group in groups)
+    boundaries = torch.tensor([0, len(tokens)], dtype=torch.int32, device=device)
+    sequences = PackedSequences(
         qkv_format="thd",
         cu_seqlens_q=boundaries,
         cu_seqlens_kv=boundaries,
-        max_seqlen_q=max(lengths),
-        max_seqlen_kv=max(lengths),
-        runs=tuple((len(list(run)), length) for length, run in groupby(lengths)),
+        max_seqlen_q=max(positions) + 1,
+        max_seqlen_kv=max(positions) + 1,
+        prompts=tuple((len(list(run)), length) for length, run in prompts),
+        branches=tuple(branches),
     )
+    return Pack(
+        tokens=_integers([tokens], device),
+        positions=_integers([positions], device),
+        sequences=sequences,
+        rows=_integers(rows, device),
+        targets=_integers([token for i in order for token in batch.responses[i]], device),
+        advantages=_floats([advantages[i] for i in order for _ in batch.responses[i]], device),
+        rollout_logprobs=_floats([logprob for i in order for logprob in batch.logprobs[i]], device),
+    )
+
+
+def _cut(batch: RolloutBatch, group: Group, budget: int) -> list[Group]:
+    """A group as pieces of at most ``budget`` tokens, the prompt counted in each; none is empty."""
+    pieces: list[Group] = []
+    for i in sorted(group, key=lambda i: len(batch.responses[i])):
+        if not pieces or _tokens(batch, [*pieces[-1], i]) > budget:
+            pieces.append([])
+        pieces[-1].append(i)
+    return pieces
+
+
+def _tokens(batch: RolloutBatch, group: Group) -> int:
+    """How many tokens of a row these responses to one prompt take."""
+    return len(batch.prompts[group[0]]) + sum(len(batch.responses[i]) - 1 for i in group)
+
+
+def _floats(values: list[float], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device)
+
+
+def _integers(values: Sequence[object], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.int64, device=device)

@@ -78,7 +78,7 @@ class Trainer:
         names = ["train/loss", "train/entropy"] + ["train/kl"] * (self._reference is not None)
         metrics = StepMetrics(names, self._device.torch_device())
         norms = []
-        with self._device.computing():
+        with self._device.computing(self._dtype):
             rounds = self._rounds(batch)
             for packs, _ in rounds:
                 for pack in packs:
@@ -192,27 +192,23 @@ class Trainer:
     def _rounds(self, batch: RolloutBatch) -> list[tuple[list[Pack], int]]:
         """For each update of the step: this rank's packs, and the response tokens of all ranks together.
 
-        Groups are dealt to updates; within one, sequences are dealt in order of length to the
-        data-parallel ranks, so that each gets the same number and much the same number of tokens.
+        Groups are dealt to updates, and within one to the data-parallel ranks.
         """
         advantages = grpo.advantages(batch.rewards, batch.groups)
         budget = self._config.recipe.train.tokens_per_micro_batch
         updates = self._settings.updates_per_step
+        groups: dict[int, packing.Group] = {}
+        for i, group in enumerate(batch.groups):
+            groups.setdefault(group, []).append(i)
         rounds = []
         for update in range(updates):
-            lengths = {
-                i: len(batch.prompts[i]) + len(batch.responses[i])
-                for i, group in enumerate(batch.groups)
-                if group % updates == update
-            }
-            dealt = sorted(lengths, key=lambda i: (lengths[i], i))[
-                self._ranks.data_rank :: self._ranks.data_size
-            ]
+            here = [members for group, members in groups.items() if group % updates == update]
+            mine = packing.deal(batch, here, self._ranks.data_rank, self._ranks.data_size)
             packs = [
-                packing.build(batch, indices, advantages, self._device.torch_device())
-                for indices in packing.plan({i: lengths[i] for i in dealt}, budget)
+                packing.build(batch, pieces, advantages, self._device.torch_device())
+                for pieces in packing.plan(batch, mine, budget)
             ]
-            rounds.append((packs, sum(len(batch.responses[i]) for i in lengths)))
+            rounds.append((packs, sum(len(batch.responses[i]) for members in here for i in members)))
         return rounds
 
     @torch.no_grad()

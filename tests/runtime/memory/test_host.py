@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,3 +62,29 @@ def test_discarding_gives_memory_back_and_zeros(disk: Path) -> None:
     region.pause()
     region.resume()
     assert tensor.sum().item() == 3 * 8 * MIB
+
+
+def test_zeros_are_not_written_and_come_back_as_zeros(disk: Path) -> None:
+    region = HostRegion(disk)
+    with region.allocating():
+        gradients, weights = torch.zeros(16 * MIB), torch.full((4 * MIB,), 7.0)
+    weights[0] = 0
+    with file_written() as nbytes:
+        region.pause()
+    assert weights.nbytes <= nbytes() < weights.nbytes + gradients.nbytes // 4
+    region.resume()
+    assert not gradients.any()
+    assert weights[0] == 0
+    assert torch.equal(weights[1:], torch.full((4 * MIB - 1,), 7.0))
+
+
+@contextmanager
+def file_written() -> Iterator[Callable[[], int]]:
+    """Count the bytes that this process hands to write(2) and its like."""
+
+    def written() -> int:
+        lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("wchar"))
+
+    before = written()
+    yield lambda: written() - before

@@ -208,12 +208,48 @@ def test_shared_memory_of_this_very_machine_in_use_is_seen() -> None:
         assert block.name not in report.findings[0].fix
 
 
+@pytest.mark.parametrize(
+    ("here", "assignments", "status", "found"),
+    [
+        (None, [], "pass", "not set here; the launcher gives the engine VIME_COLOCATE=1"),
+        ("0", [], "pass", "VIME_COLOCATE=0 here; the launcher gives the engine VIME_COLOCATE=1"),
+        (
+            None,
+            ["env.VIME_COLOCATE=0"],
+            "warn",
+            "not set here; the launcher gives the engine VIME_COLOCATE=0",
+        ),
+        (None, ["cluster.colocate=false"], "pass", "not set here; the launcher gives the engine none"),
+        ("1", ["cluster.colocate=false"], "warn", "VIME_COLOCATE=1 here; the launcher gives the engine none"),
+    ],
+)
+def test_what_the_engine_is_told_of_its_neighbour_is_shown(
+    npu: Machine, here: str | None, assignments: list[str], status: str, found: str
+) -> None:
+    npu.environment |= {"VIME_COLOCATE": here} if here else {}
+    recipe = resolve("qwen3-4b-tp2", assignments=assignments).recipe
+    report = run_checks(npu.host(), stack.load("ascend-0.22"), recipe, ["environment.colocate"])
+    (finding,) = report.findings
+    assert (finding.status, finding.found) == (status, found)
+
+
+def test_without_a_recipe_the_switch_is_left_to_the_launcher(npu: Machine) -> None:
+    def status() -> str:
+        report = run_checks(npu.host(), stack.load("ascend-0.22"), None, ["environment.colocate"])
+        return report.findings[0].status
+
+    assert status() == "pass"
+    npu.environment["VIME_COLOCATE"] = "1"
+    assert status() == "warn"
+
+
 def test_only_narrows_to_checks_and_groups(cpu: Machine) -> None:
     report = run_checks(cpu.host(), stack.load("cpu-0.32"), TINY, ["host.memory", "environment"])
     assert [finding.id for finding in report.findings] == [
         "host.memory",
         "environment.proxies",
         "environment.pythonpath",
+        "environment.colocate",
     ]
     with pytest.raises(BadInput, match=r"host\.memory"):
         run_checks(cpu.host(), stack.load("cpu-0.32"), TINY, ["host.memry"])

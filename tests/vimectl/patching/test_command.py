@@ -61,7 +61,9 @@ def test_only_interrupted_changes_are_recovered(
 def test_the_catalog_describes_every_patch() -> None:
     everything = catalog.listing()
     assert {one["package"] for one in catalog.listing(stack="cpu-0.32")} == {"megatron-core", "vllm"}
-    assert [one["package"] for one in catalog.listing(["vllm"])] == ["vllm"]
+    assert {one["package"] for one in catalog.listing(["vllm"])} == {"vllm"}
     assert all(patch["description"] for one in everything for patch in one["patches"])
+    (newest,) = catalog.listing(["vllm"], "ascend-0.30")
+    assert [absent["id"] for absent in newest["unneeded"]] == ["stale-async-output"]
     with pytest.raises(BadInput, match="Did you mean vllm"):
         catalog.listing(["vlm"])

@@ -29,6 +29,7 @@ def test_chains_list_every_content_a_file_goes_through(toy_series: Series) -> No
         ('path = "toy/new.py"', 'path = ".git/hooks/x"', "pattern"),
         ('path = "toy/crlf.py"', 'path = "toy/new.py"', "does not start where"),
         ('module = "toy"', 'module = "toy"\ncomment = "x"', "unknown key 'comment'"),
+        ('module = "toy"', 'module = "toy"\nunneeded = { first = "x" }', "0001-first is there and"),
         ('id = "0001-first"', 'id = "first"', "pattern"),
     ],
 )

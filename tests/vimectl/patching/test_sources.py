@@ -38,6 +38,7 @@ def test_a_release_is_read_wherever_it_lies(tmp_path: Path, make: Callable[[Path
     found = sources.open_path(make(tmp_path))
     assert {path: found.read(path) for path in FILES} == FILES
     assert [found.read(path) for path in ("toy/none.py", "toy", "toy/deep", "")] == [None] * 4
+    assert found.paths() == sorted(FILES)
 
 
 def test_nothing_outside_a_tree_is_read(tmp_path: Path) -> None:
@@ -47,6 +48,28 @@ def test_nothing_outside_a_tree_is_read(tmp_path: Path) -> None:
     assert found.read("../secret") is None
     assert found.read("out/secret") is None
     assert found.read("out") == bytes(tmp_path)
+
+
+def test_a_link_in_an_archive_is_its_target(tmp_path: Path) -> None:
+    (tree(tmp_path) / "toy" / "link.py").symlink_to("deep/er.py")
+    assert sources.open_path(archive(tmp_path)).read("toy/link.py") == b"deep/er.py"
+
+
+@pytest.mark.parametrize("make", [wheel, archive])
+def test_a_changed_byte_is_told_by_the_checksum(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    path = make(tmp_path)
+    data = bytearray(path.read_bytes())
+    place = data.index(FILES["toy/deep/er.py"]) if make is wheel else len(data) // 2
+    data[place] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BadInput, match=r"cannot be read|not a whole"):
+        sources.open_path(path).read("toy/deep/er.py")
+
+
+def test_an_archive_that_never_ends_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "LARGEST_ARCHIVE", 1000)
+    with pytest.raises(BadInput, match="more than 1000 bytes"):
+        sources.open_path(archive(tmp_path)).read("toy/deep/er.py")
 
 
 @pytest.mark.parametrize("make", [wheel, archive])

@@ -1,0 +1,56 @@
+"""Our series ported to other releases, on what the index has; what has come once needs no network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vimectl.errors import MachineLacks
+from vimectl.patching import series
+from vimectl.patching.port import Outcome, port
+
+Port = Callable[[str, str, str], Outcome]
+pytestmark = pytest.mark.network
+
+
+@pytest.fixture
+def ported(tmp_path: Path) -> Port:
+    def run(package: str, old: str, new: str) -> Outcome:
+        try:
+            return port(package, old, new, out=tmp_path / new)
+        except MachineLacks as e:
+            pytest.fail(e.message) if os.environ.get("CI") else pytest.skip(e.message)
+
+    return run
+
+
+@pytest.mark.parametrize("new", ["0.20.2rc1", "0.23.0", "0.30.0rc2"])
+def test_a_port_makes_the_series_that_was_written_for_the_release(ported: Port, new: str) -> None:
+    outcome = ported("vllm-ascend", "0.22.1rc1", new)
+    assert outcome.written
+    found, ours = series.read(outcome.written), series.load("vllm-ascend", new)
+    assert [patch.files for patch in found.patch] == [patch.files for patch in ours.patch]
+
+
+def test_both_sides_of_what_needs_a_decision_are_named(ported: Port) -> None:
+    outcome = ported("vllm", "0.22.1", "0.23.0")
+    rotary, stale = outcome.patches
+    assert (rotary.result, stale.result) == ("clean", "conflict")
+    assert "2 places where both changed the same lines" in stale.files[0].note
+    assert outcome.conflicts
+    text = (outcome.conflicts / stale.id / stale.files[0].path).read_text()
+    assert text.count("<<<<<<< vllm 0.23.0\n") == text.count(">>>>>>> 0002-stale-async-output\n") == 2
+
+
+def test_what_upstream_has_taken_is_recognised(ported: Port) -> None:
+    # vLLM 0.33.0 takes the arguments of the sleep mode backend, as our patch for 0.32.0 adds them.
+    outcome = ported("vllm", "0.32.0", "0.33.0")
+    (sleep,) = (patch for patch in outcome.patches if patch.id == "0002-cpu-sleep-mode-backend")
+    found = {file.path: file for file in sleep.files}
+    taken = found["vllm/engine/arg_utils.py"]
+    assert (taken.result, taken.note) == ("upstream", "vllm 0.33.0 has it")
+    assert {hunk.result for hunk in taken.hunks} == {"upstream"}
+    assert found["vllm/device_allocator/sleep_mode_backend.py"].result == "clean"

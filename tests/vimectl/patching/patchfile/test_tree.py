@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+import pytest
+from against_git import compare
+
+
+@pytest.mark.parametrize("first", range(0, 200, 50))
+def test_a_patch_is_taken_or_refused_as_by_git(first: int) -> None:
+    verdicts = [compare(seed) for seed in range(first, first + 50)]
+    assert [what for verdict, what in verdicts if verdict == "disagree"] == []
+    assert {how for _, how in verdicts} >= {"applied", "refused"}

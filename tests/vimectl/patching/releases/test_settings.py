@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vimectl.errors import CheckFailed, MachineLacks
+from vimectl.patching.releases import settings
+
+
+@pytest.fixture
+def pip_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """pip's only configuration file; no variable of the machine counts."""
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    path = tmp_path / "pip.conf"
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(path))
+    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return path
+
+
+def test_what_pip_says_of_its_files_and_variables(pip_conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pip_conf.write_text(
+        "[global]\nindex-url = https://user:pass@one.example/simple\n"
+        "extra-index-url =\n  https://two.example\n  file:///three\n"
+        "trusted-host = one.example\ntimeout = 7\nkeyring-provider = subprocess\n"
+        "cert = /ca.pem\nproxy = http://proxy:1\n"
+        "[download]\nfind-links = /wheels\n[install]\nfind-links = /no\n"
+    )
+    monkeypatch.setenv("PIP_INDEX_URL", "https://four.example/simple")
+    monkeypatch.setenv("PIP_CACHE_DIR", "/pip-cache")
+    assert settings.read() == settings.Settings(
+        indexes=("https://four.example/simple", "https://two.example", "file:///three"),
+        find_links=("/wheels",),
+        proxy="http://proxy:1",
+        cert="/ca.pem",
+        trusted_hosts=("one.example",),
+        keyring=True,
+        timeout=7.0,
+        cache=Path("/pip-cache"),
+    )
+
+
+def test_no_index_and_no_cache(pip_conf: Path) -> None:
+    pip_conf.write_text("[global]\nno-index = true\nno-cache-dir = false\n")
+    found = settings.read()
+    assert (found.indexes, found.cache) == ((), None)
+
+
+def test_a_configuration_that_pip_cannot_read(pip_conf: Path) -> None:
+    pip_conf.write_text("index-url = nowhere\n")
+    with pytest.raises(CheckFailed, match=r"(?s)pip config list failed: .*no section headers"):
+        settings.read()
+
+
+def test_an_interpreter_without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "find_spec", lambda name: None)
+    with pytest.raises(MachineLacks, match="has no pip"):
+        settings.read()

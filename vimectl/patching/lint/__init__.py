@@ -1,0 +1,81 @@
+"""Judge patch files, ours or anyone's: what is wrong, at which line, and whether they fit a release.
+
+report    the findings of a file
+layout    hunks and index lines by themselves
+mail      what mail and editors do to patches
+beside    the series.toml in the same folder
+against   a release
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from vimectl.errors import BadInput
+from vimectl.patching import releases
+from vimectl.patching.lint import against, beside, layout, mail
+from vimectl.patching.lint.against import Release
+from vimectl.patching.lint.report import FileReport, findings
+from vimectl.patching.patchfile import Defect, FileDiff, load, parse, strict
+from vimectl.patching.patchfile.reader import TooLarge
+from vimectl.patching.releases.download import Report
+from vimectl.patching.sources import Sources, open_path
+
+__all__ = ["FileReport", "lint", "patches_in", "sources_of"]
+
+
+def sources_of(text: str, report: Report = lambda name, done, total: None) -> Sources:
+    """Return what ``--against`` names: a path, or PACKAGE==VERSION from where pip finds it.
+
+    Raises BadInput when there is no such thing, MachineLacks when it cannot be fetched.
+    """
+    named = None if Path(text).exists() else releases.parse(text)
+    return releases.find(*named, report) if named else open_path(Path(text))
+
+
+def patches_in(paths: Sequence[Path]) -> list[Path]:
+    """Return the patch files that are meant: a folder means those in it. Raises BadInput when it has none."""
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(path.glob("*.patch")) if path.is_dir() else [path]
+        if not inside:
+            raise BadInput(f"{path}: no *.patch in this folder", "name the files")
+        found += inside
+    return found
+
+
+def lint(path: Path, sources: Sources | None = None) -> FileReport:
+    """Judge one patch file, against a release when one is given. Raises BadInput when it cannot be read."""
+    try:
+        data = load(path)
+    except TooLarge as e:
+        return FileReport(path, findings([Defect(1, "too-large", e.message.removeprefix(f"{path}: "))]))
+    patch = parse(data)
+    defects = [*strict.defects(patch), *mail.check(data, patch)]
+    for diff, end in _ranges(patch.diffs):
+        # What is left of a broken diff says nothing about context and positions.
+        if not any(defect.fatal and diff.line <= defect.line < end for defect in patch.defects):
+            defects += layout.check(diff)
+    try:
+        series = beside.series_of(path)
+        release = Release(sources) if sources else None
+        if series:
+            defects += beside.check(path, patch, series)
+            release = beside.below(path, series, release) if release else None
+    except BadInput as e:
+        return FileReport(path, findings([*defects, Defect(1, "series", e.message)]))
+    if release is None:
+        return FileReport(path, findings(defects))
+    hunks, wrong = against.check(patch, release)
+    # Where a hunk fits, the release has shown that the file ends there.
+    proven = {hunk.line for hunk in hunks if hunk.result in ("exact", "offset")}
+    kept = [defect for defect in defects if defect.rule != "end-of-file" or defect.line not in proven]
+    return FileReport(path, findings([*kept, *wrong]), tuple(hunks))
+
+
+def _ranges(diffs: Sequence[FileDiff]) -> Iterator[tuple[FileDiff, float]]:
+    """Each diff with the line at which the next one begins."""
+    for number, diff in enumerate(diffs, 1):
+        yield diff, diffs[number].line if number < len(diffs) else math.inf

@@ -1,0 +1,58 @@
+"""What mail programs, editors and web pages do to a patch on its way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from vimectl.patching.patchfile import Defect, PatchFile
+
+# Lines of a hunk begin with a blank, + or -, so that none of the others is content.
+_NOISE = [
+    ("crlf-patch", re.compile(rb"^(?:diff --git .*|@@ -[\d,+ ]+@@)\r$", re.M), "a header line ends in CRLF"),
+    (
+        "quoted-printable",
+        re.compile(rb"^Content-Transfer-Encoding:\s*(?:quoted-printable|base64)", re.M | re.I),
+        "the text is still encoded for mail",
+    ),
+    ("quoted-printable", re.compile(rb"^[ +-].*=3D", re.M), "=3D is how quoted-printable writes ="),
+    (
+        "format-flowed",
+        re.compile(rb"^Content-Type:.*format=\"?flowed", re.M | re.I),
+        "lines may be wrapped anew",
+    ),
+    (
+        "html",
+        re.compile(
+            rb"^(?:<(?:!doctype|html|head|body|div|pre|p|br|span)\b|Content-Type:\s*text/html)", re.M | re.I
+        ),
+        "HTML, not the text of a patch",
+    ),
+    ("html", re.compile(rb"^(?:&(?:lt|gt|amp|#43|#45|nbsp);)", re.M), "a line begins with an HTML entity"),
+    ("from-escaped", re.compile(rb"^[ +-]?>From ", re.M), "a mail program wrote >From for From"),
+]
+_SIGNATURE = re.compile(rb"^-- ?\n(?:.*\n?){0,4}\Z", re.M)
+# What a signature can be looked for in: more than any is long.
+_END = 1000
+
+
+def check(data: bytes, patch: PatchFile) -> Iterator[Defect]:
+    """Find the first trace of each kind."""
+    for rule, pattern, message in _NOISE:
+        if found := pattern.search(data):
+            yield Defect(_line(data, found.start()), rule, message)
+    end = data[-_END:]
+    if found := _SIGNATURE.search(end):
+        yield Defect(
+            _line(data, len(data) - len(end) + found.start()), "mail-signature", "a mail's signature"
+        )
+    for diff in patch.diffs:
+        for hunk in diff.hunks:
+            if hunk.body.endswith((b"\n-- \n", b"\n--\n")):
+                line = hunk.line + hunk.body.count(b"\n")
+                message = "the hunk ends with '-- ', as a mail's signature begins: it may not belong to it"
+                yield Defect(line, "mail-signature", message)
+
+
+def _line(data: bytes, place: int) -> int:
+    return data.count(b"\n", 0, place) + 1

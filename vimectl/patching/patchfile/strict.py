@@ -1,0 +1,34 @@
+"""Read a patch file that is to be used: one error in it, and it is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vimectl.errors import BadInput
+from vimectl.patching.patchfile import rules, safety
+from vimectl.patching.patchfile.model import Defect, PatchFile
+from vimectl.patching.patchfile.reader import load, parse
+
+
+def read(path: Path) -> PatchFile:
+    """Return what a patch file says. Raises BadInput with the first error's line and rule."""
+    return checked(load(path), str(path))
+
+
+def checked(data: bytes, name: str) -> PatchFile:
+    """Return what the text of a patch file says; ``name`` is how messages call it. Raises like ``read``."""
+    patch = parse(data)
+    errors = [defect for defect in defects(patch) if rules.is_error(defect.rule)]
+    if errors:
+        first = errors[0]
+        more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
+        raise BadInput(
+            f"{name}:{first.line}: {first.rule}: {first.message}{more}",
+            f"vimectl patch lint {name} shows all",
+        )
+    return patch
+
+
+def defects(patch: PatchFile) -> list[Defect]:
+    """Return what is wrong with a patch file by itself, by line."""
+    return sorted([*patch.defects, *safety.check(patch.diffs)], key=lambda defect: defect.line)
