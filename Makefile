@@ -9,7 +9,7 @@ EVERYDAY := not slow and not phases and not seeds and not deaths and not real
 # pyenv's interpreters are not on PATH under their own names.
 PYENV := $(wildcard $(addsuffix /versions/3.1[0-3].*/bin/python,$(shell pyenv root 2>/dev/null)))
 
-.PHONY: run run-real test test-fast test-phases test-seeds test-deaths test-real test-patches lint lock bench clean
+.PHONY: run run-real test test-fast test-phases test-seeds test-deaths test-real test-patches fuzz-patches lint lock bench clean
 .DELETE_ON_ERROR:
 
 run: .venv/ready
@@ -36,6 +36,10 @@ test-deaths: .venv/dev
 # Ten thousand random patches and trees, each given to git and to us.
 test-patches: .venv/dev
 	$(BIN)/python tests/vimectl/patching/patchfile/against_git.py 10000
+
+# The reader of patches against texts that atheris makes up; SECONDS says how long.
+fuzz-patches: .venv/dev
+	$(BIN)/python tests/vimectl/patching/patchfile/fuzz.py $(or $(SECONDS),600)
 
 # The everyday suite.
 test-fast: .venv/dev

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
 
+from vimectl.cli import run_cli
 from vimectl.errors import MachineLacks
-from vimectl.patching import releases
+from vimectl.patching import releases, series
 from vimectl.patching.blobs import blob_id
 
 WORKER = "vllm_ascend/worker/worker.py"
@@ -30,3 +32,24 @@ def test_a_file_of_a_release(version: str, kind: str, blob: str) -> None:
     assert release.name.endswith(kind)
     assert content is not None
     assert blob_id(content) == blob
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(
+    ("release", "code", "results"),
+    [
+        ("vllm-ascend==0.23.0", 0, {"exact": 5}),
+        ("vllm-ascend==0.30.0rc2", 1, {"offset": 3, "fuzz": 1, "does-not-apply": 1}),
+    ],
+)
+def test_lint_tells_how_our_patch_fits_a_release(
+    release: str, code: int, results: dict[str, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = series.load("vllm-ascend", "0.23.0").directory
+    found = run_cli(["patch", "lint", str(directory), "--against", release, "--json"])
+    document = json.loads(capsys.readouterr().out)
+    if found == MachineLacks.exit_code:
+        reason = document["error"]["message"]
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    kinds = [hunk["result"] for hunk in document["files"][0]["hunks"]]
+    assert (found, {kind: kinds.count(kind) for kind in kinds}) == (code, results)

@@ -31,8 +31,12 @@ def sources_of(text: str, report: Report = lambda name, done, total: None) -> So
 
     Raises BadInput when there is no such thing, MachineLacks when it cannot be fetched.
     """
-    named = None if Path(text).exists() else releases.parse(text)
-    return releases.find(*named, report) if named else open_path(Path(text))
+    path, named = Path(text), releases.parse(text)
+    if named and not path.exists():
+        return releases.find(*named, report)
+    if not path.exists():
+        raise BadInput(f"{text}: no such file or directory", "a release that pip finds is PACKAGE==VERSION")
+    return open_path(path)
 
 
 def patches_in(paths: Sequence[Path]) -> list[Path]:

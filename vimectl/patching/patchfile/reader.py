@@ -17,7 +17,7 @@ from vimectl.patching.patchfile.header import Header, Malformed
 from vimectl.patching.patchfile.model import BinaryData, Defect, FileDiff, Hunk, PatchFile
 
 # Patches of source files have kilobytes. These bound what reading one can cost, in memory and in time.
-LARGEST = 16 * 1024 * 1024
+LARGEST = 8 * 1024 * 1024
 MOST_HUNKS = 20_000
 MOST_DEFECTS = 1_000
 LONGEST_HEADER = 64 * 1024

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
 from vimectl.patching import series as series_files
 from vimectl.patching.blobs import blob_id
+from vimectl.patching.git_diff import Changes, differ
+from vimectl.patching.patchfile.tree import File
 from vimectl.patching.port.carry import PatchPort
 from vimectl.patching.port.one_file import FilePort
-from vimectl.patching.port.three_way import git
 from vimectl.patching.series import Series
 
 _FIELD = "X-Vimectl-Ported-From"
-_DIFF = [
-    "git",
-    "diff",
-    *("--full-index", "--no-renames", "--binary", "--no-ext-diff", "--no-textconv", "--no-color"),
-    *("--diff-algorithm=myers", "--unified=3", "--src-prefix=a/", "--dst-prefix=b/"),
-]
 
 
 def write(
@@ -38,47 +32,25 @@ def write(
     """
     today = datetime.now(timezone.utc).date().isoformat()
     kept = [port for port in ports if not port.left_out]
-    with tempfile.TemporaryDirectory(prefix="vimectl-") as scratch:
-        repository = _Repository(Path(scratch))
+    with differ() as git:
         for port in kept:
             text = (series.directory / f"{port.id}.patch").read_bytes()
             changed = [file for file in port.files if file.before != file.after]
             head = _header(text, f"{series.package} {series.version}", today)
-            (directory / f"{port.id}.patch").write_bytes(head + b"---\n" + repository.diff(changed, modes))
+            (directory / f"{port.id}.patch").write_bytes(head + b"---\n" + git.diff(_changes(changed, modes)))
     (directory / "series.toml").write_text(_toml(series, version, kept, ports), encoding="utf-8")
     series_files.read(directory)
 
 
-class _Repository:
-    """An empty repository, in which git itself writes the diffs."""
+def _changes(ports: Sequence[FilePort], modes: Mapping[str, str]) -> Changes:
+    return {
+        port.path: (_file(port.path, port.before, modes), _file(port.path, port.after, modes))
+        for port in ports
+    }
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._git = git(directory)
-        self._git.execute(["git", "init", "-q"])
 
-    def diff(self, files: Sequence[FilePort], modes: Mapping[str, str]) -> bytes:
-        """Return what changes the files from before to after."""
-        trees = []
-        for side in ("before", "after"):
-            for file in files:
-                self._put(file.path, getattr(file, side), modes.get(file.path, "100644"))
-            self._git.execute(["git", "-c", "core.autocrlf=false", "add", "--all", "--force"])
-            trees.append(str(self._git.execute(["git", "write-tree"])))
-        text = self._git.execute([*_DIFF, *trees], stdout_as_string=False, strip_newline_in_stdout=False)
-        return bytes(text)
-
-    def _put(self, path: str, content: bytes | None, mode: str) -> None:
-        place = self._directory / path
-        place.unlink(missing_ok=True)
-        if content is None:
-            return
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if mode == "120000":
-            place.symlink_to(content.decode("utf-8", "surrogateescape"))
-        else:
-            place.write_bytes(content)
-            place.chmod(int(mode[-3:], 8))
+def _file(path: str, content: bytes | None, modes: Mapping[str, str]) -> File | None:
+    return None if content is None else File(content, modes.get(path, "100644"))
 
 
 def _header(patch: bytes, origin: str, today: str) -> bytes:

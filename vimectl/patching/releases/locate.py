@@ -23,9 +23,7 @@ from vimectl.patching.releases.settings import Settings
 from vimectl.patching.releases.web import Web
 from vimectl.patching.sources import Sources, Wheel, open_path
 
-_LOOK = (
-    "see pip's configuration (pip config list), or name a folder, wheel or source archive with --source PATH"
-)
+_LOOK = "see pip's configuration (pip config list), or name a folder, wheel or source archive instead"
 
 
 class AlsoTable(toml.Strict):

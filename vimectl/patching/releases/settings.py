@@ -51,7 +51,7 @@ def read(host: Host | None = None) -> Settings:
     if find_spec("pip") is None:
         raise MachineLacks(
             f"{sys.executable} has no pip, whose configuration says where releases are",
-            "install pip there, or name a folder, wheel or source archive with --source PATH",
+            "install pip there, or name a folder, wheel or source archive instead",
         )
     argv = [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "list"]
     done = (host or Host()).run(argv, 60.0)

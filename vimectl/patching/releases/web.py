@@ -103,7 +103,7 @@ def _unreachable(url: str, error: Exception) -> MachineLacks:
     return MachineLacks(
         f"{without_credentials(url)} cannot be reached: {reason}",
         "pip's configuration (pip config list) says which index is asked; without one, name a folder, wheel "
-        "or source archive with --source PATH",
+        "or source archive instead",
     )
 
 

@@ -133,7 +133,7 @@ def test_a_patch_of_a_series_is_compared_with_its_series_and_those_before_it(
     assert {(f.rule, f.line) for f in lint(tmp_path / "0001-first.patch").findings} == {("series", 3)}
     (tmp_path / "series.toml").write_text(text)
     (tmp_path / "0001-first.patch").write_text("nothing")
-    (broken,) = lint(tmp_path / "0002-second.patch", sources).findings
+    broken = lint(tmp_path / "0002-second.patch", sources).findings[0]
     assert broken.message.startswith("0001-first.patch, which comes before, does not apply: ")
 
 

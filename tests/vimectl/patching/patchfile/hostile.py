@@ -197,6 +197,6 @@ def cases() -> list[Hostile]:
         ("zeros", "no-diff", bytes(100_000)),
         ("html", "no-diff", b"<!DOCTYPE html>\n<title>404</title>\n"),
         ("many-hunks", "too-large", edit(hunks=b"@@ -1 +1 @@\n-a\n+b\n" * 20_001)),
-        ("large", "too-large", edit() + b"#" * (16 << 20)),
+        ("large", "too-large", edit() + b"#" * (8 << 20)),
     ]
     return [Hostile(*one) for one in found]

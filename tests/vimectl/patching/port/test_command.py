@@ -14,8 +14,10 @@ from vimectl.cli import run_cli
 from vimectl.errors import BadInput, CheckFailed
 from vimectl.patching import series
 from vimectl.patching.blobs import blob_id
+from vimectl.patching.lint import lint
 from vimectl.patching.port import Outcome, port
 from vimectl.patching.port import command as command_module
+from vimectl.patching.sources import open_path
 
 A = lines(*"abcdefghijklmnopqrstuvwxyz")
 MORE = lines("0", "1", "2")
@@ -44,6 +46,10 @@ class Toy:
         """What the new series makes of the new release: git and the series' blob ids agree on it."""
         one = series.read(self.out)
         found = applied(one, self.new, self.folder / "applied")
+        sources = open_path(self.sources[1])
+        reports = [lint(self.out / f"{patch.id}.patch", sources) for patch in one.patch]
+        assert [report.findings for report in reports if not report.ok] == []
+        assert {hunk.result for report in reports for hunk in report.hunks} <= {"exact"}
         assert {name: None if data is None else blob_id(data) for name, data in found.items()} == {
             name: chain[-1] for name, chain in one.chains.items()
         }
@@ -398,7 +404,7 @@ def test_the_old_release_alone_is_known_by_its_content(toy: Make, monkeypatch: p
 
     def find(package: str, version: str, report: object) -> Any:
         asked.append(version)
-        return command_module.open_path(found[version])
+        return open_path(found[version])
 
     monkeypatch.setattr("vimectl.patching.releases.find", find)
     for number, (given, fetched) in enumerate([("1.0", "2.0"), ("2.0", "1.0")]):

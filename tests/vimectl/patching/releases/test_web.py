@@ -71,7 +71,7 @@ def test_nothing_there_and_nobody_there(index: Index, client: Web) -> None:
         client.get(f"http://127.0.0.1:{index.port}/files/none")
     with pytest.raises(MachineLacks, match=r"cannot be reached: .*refused") as error:
         client.get("http://127.0.0.1:1/simple")
-    assert "--source PATH" in error.value.hint
+    assert "source archive instead" in error.value.hint
 
 
 def test_a_proxy_is_asked_for_everything(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,53 @@
+"""Releases by name on the command line, from an index on this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from index_server import Index, make_sdist, make_wheel
+
+from vimectl.cli import run_cli
+
+PATCH = """\
+--- a/toy/worker.py
++++ b/toy/worker.py
+@@ -1,3 +1,3 @@
+ a
+-b
++B
+ c
+"""
+
+
+@pytest.fixture
+def patch(index: Index, tmp_path: Path) -> Path:
+    index.files = {"toy-1.0-py3-none-any.whl": make_wheel(), "toy-1.1.tar.gz": make_sdist("toy-1.1")}
+    path = tmp_path / "toy.patch"
+    path.write_text(PATCH)
+    return path
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_lint_against_a_release(patch: Path, version: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["patch", "lint", str(patch), "--against", f"toy=={version}", "--json"]) == 0
+    (file,) = json.loads(capsys.readouterr().out)["files"]
+    assert [hunk["result"] for hunk in file["hunks"]] == ["exact"]
+
+
+@pytest.mark.parametrize(
+    ("against", "message", "hint"),
+    [
+        ("toy==2.0", "toy 2.0: no such release; the nearest are 1.0, 1.1", "pip config list"),
+        ("toi==1.0", "pip's sources have no release of toi", "pip config list"),
+        ("toy", "toy: no such file or directory", "PACKAGE==VERSION"),
+    ],
+)
+def test_what_there_is_not(
+    patch: Path, against: str, message: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(["patch", "lint", str(patch), "--against", against, "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert message in error["message"]
+    assert hint in error["hint"]
