@@ -38,13 +38,18 @@ def write(path: Path, content: bytes, like: os.stat_result, mode: int | None) ->
         os.close(descriptor)
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder and the missing ones above it; each belongs to the owner of the one above it."""
+def make_folder(path: Path) -> list[Path]:
+    """Make a folder and the missing ones above it; each belongs to the owner of the one above it.
+
+    Returns those that were missing, the highest first.
+    """
+    made = []
     if not path.is_dir():
-        make_folder(path.parent)
+        made = [*make_folder(path.parent), path]
         with suppress(FileExistsError):  # mkdir's exist_ok would fail when somebody removes it at this moment
             path.mkdir()
         _own(path, path.parent.stat())
+    return made
 
 
 def _own(path: Path, like: os.stat_result) -> None:

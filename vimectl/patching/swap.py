@@ -51,7 +51,8 @@ def move(journal: Journal, roots: set[Path]) -> None:
                 f"{staged} is damaged", f"put the right content of {place} there, and try again"
             )
         else:
-            make_folder(place.parent)
+            for made in make_folder(place.parent):
+                sync(made.parent)  # or a loss of power might keep the move into it and not the folder
             os.replace(staged, place)
     stale = {parent for place in places if (parent := remove_bytecode(place))}
     for number, path in journal.folders:
