@@ -170,14 +170,16 @@ def _show(command: str, found: list[TargetStatus], ok: bool, as_json: bool) -> N
 
 def _documents(found: list[TargetStatus]) -> list[dict[str, Any]]:
     """The targets as JSON, with the diff of the files that drifted."""
+    return [one.as_json() | ({"diff": _edits(one)} if one.drifted else {}) for one in found]
+
+
+def _edits(one: TargetStatus) -> str:
     from vimectl.patching import edits
 
-    return [one.as_json() | ({"diff": edits(one)} if one.drifted else {}) for one in found]
+    return edits(one)
 
 
 def _print(found: list[TargetStatus]) -> None:
-    from vimectl.patching import edits
-
     rows = []
     for one in found:
         rows.append([one.target.package, one.target.version, one.state, str(one.target.location)])
@@ -185,7 +187,7 @@ def _print(found: list[TargetStatus]) -> None:
     table("", ["package", "version", "state", "where"], rows)
     for one in found:
         if one.drifted:
-            out.print(f"\n{one.target.package} was edited:\n{edits(one)}", end="", markup=False)
+            out.print(f"\n{one.target.package} was edited:\n{_edits(one)}", end="", markup=False)
 
 
 def _odd_files(files: tuple[tuple[str, str], ...]) -> str:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vimectl.patching import find, journal, plan, recovery, transaction
-from vimectl.patching.lock import locked
+from vimectl.patching import find, journal, recovery
 from vimectl.patching.state import TargetStatus, judge
+
+if TYPE_CHECKING:
+    from vimectl.patching.plan import Action, Plan
 
 
 @dataclass(frozen=True)
 class Outcome:
     """The plan of an apply or revert, and the states afterwards (those found, when it was a dry run)."""
 
-    plan: plan.Plan
+    plan: Plan
     targets: list[TargetStatus]
 
 
@@ -54,12 +57,16 @@ def recovered(
 
 
 def change(
-    action: plan.Action, targets: Sequence[TargetStatus], dry_run: bool = False, merge: bool = False
+    action: Action, targets: Sequence[TargetStatus], dry_run: bool = False, merge: bool = False
 ) -> Outcome:
     """Apply or revert the series of all targets, all or nothing.
 
     Errors are those of ``plan.make``, ``recovery.recover`` and ``transaction.execute``.
     """
+    # Imported here: to look at a stack takes less than to import what changes one.
+    from vimectl.patching import plan, transaction
+    from vimectl.patching.lock import locked
+
     plan.refuse_wheels(action, targets)
     if dry_run:
         return Outcome(plan.make(action, targets, merge), list(targets))

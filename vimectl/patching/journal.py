@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -114,6 +116,17 @@ def means(journal: Journal, root: Path) -> bool:
         return True
     data = _data(root)
     return data is not None and data.get("token") == journal.token
+
+
+def discard(roots: Sequence[Path]) -> None:
+    """Remove stages, then pointers, then the journal, so that the journal alone tells what was decided."""
+    for root in roots:
+        for path in (stage(root), folder(root) / "original"):
+            if path.is_dir() and (path == stage(root) or not any(path.iterdir())):
+                shutil.rmtree(path)
+    for root in reversed(roots):
+        path_in(root).unlink(missing_ok=True)
+        sync(folder(root))
 
 
 def _data(location: Path) -> dict[str, Any] | None:

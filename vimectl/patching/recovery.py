@@ -8,11 +8,8 @@ from pathlib import Path
 
 from vimectl.errors import VimectlError
 from vimectl.patching import journal as journals
-from vimectl.patching import swap
-from vimectl.patching.journal import pending
+from vimectl.patching.journal import discard, pending
 from vimectl.patching.ledger import folder
-from vimectl.patching.lock import locked
-from vimectl.patching.transaction import discard
 
 
 def recover(location: Path) -> str | None:
@@ -28,6 +25,10 @@ def recover(location: Path) -> str | None:
     if not pending(location):
         _remove_dead_lock(location)
         return None
+    # Imported here: hardly ever is anything left, and every command looks.
+    from vimectl.patching import swap
+    from vimectl.patching.lock import locked
+
     journal = journals.read(location)
     roots = journal.roots if journal else (location,)
     with locked([*roots, location]):
@@ -45,6 +46,10 @@ def recover(location: Path) -> str | None:
 
 
 def _remove_dead_lock(location: Path) -> None:
+    if not folder(location).is_dir():
+        return
+    from vimectl.patching.lock import locked
+
     with suppress(OSError, VimectlError):
         names = os.listdir(folder(location))
         if not names or "lock" in names:

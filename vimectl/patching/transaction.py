@@ -14,8 +14,6 @@ An error while files are replaced turns the journal around, and the same moves l
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 import stat
 import time
 from collections.abc import Sequence
@@ -73,7 +71,7 @@ def execute(action: str, steps: Sequence[Step], folders: Sequence[Path] = ()) ->
         journals.decide(roots[0], FORWARD)
     except BaseException as e:
         with suppress(OSError):
-            discard(roots)
+            journals.discard(roots)
         if isinstance(e, OSError):
             left = any(map(pending, roots))
             hint = "the next vimectl command on it tidies up" if left else "nothing was changed"
@@ -84,18 +82,7 @@ def execute(action: str, steps: Sequence[Step], folders: Sequence[Path] = ()) ->
     except (OSError, CheckFailed) as e:
         _turn_back(journal, e)
     with suppress(OSError):  # it is done; what is left of the bookkeeping, the next command removes
-        discard(roots)
-
-
-def discard(roots: Sequence[Path]) -> None:
-    """Remove stages, then pointers, then the journal, so that the journal alone tells what was decided."""
-    for root in roots:
-        for path in (stage(root), folder(root) / "original"):
-            if path.is_dir() and (path == stage(root) or not any(path.iterdir())):
-                shutil.rmtree(path)
-    for root in reversed(roots):
-        journals.path_in(root).unlink(missing_ok=True)
-        sync(folder(root))
+        journals.discard(roots)
 
 
 def _prepare(action: str, steps: Sequence[Step], roots: Sequence[Path], folders: Sequence[Path]) -> Journal:
@@ -111,7 +98,7 @@ def _prepare(action: str, steps: Sequence[Step], roots: Sequence[Path], folders:
         for index, root in enumerate(roots)
         if path.is_relative_to(root)
     )
-    journal = Journal(action, True, secrets.token_hex(8), tuple(roots), moves, where)
+    journal = Journal(action, True, os.urandom(8).hex(), tuple(roots), moves, where)
     first = stage(roots[0])
     files = {first / FORWARD: journal.dump(True), first / BACK: journal.dump(False)}
     files |= {stage(root) / POINTER: journal.pointer() for root in roots[1:]}
@@ -186,5 +173,5 @@ def _turn_back(journal: Journal, error: Exception) -> None:
             "when the disk can be written again, the next vimectl command finishes this or takes it back",
         ) from error
     with suppress(OSError):
-        discard(roots)
+        journals.discard(roots)
     raise MachineLacks(f"cannot replace a file: {error}", "everything is as it was before") from error

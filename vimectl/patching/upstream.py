@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from io import BytesIO
 
-from vimectl.patching import content as contents
 from vimectl.patching.series import Patch, Series
 
 
 def contains(series: Series, patch: Patch, path: str, content: bytes | None) -> bool:
     """Whether every hunk of the patch for ``path`` is in ``content``: what it leads to stands there with all
     its context, at whatever line, in the order of the hunks. Errors are those of ``hunks.read``."""
-    diff = contents.diffs(series.directory / f"{patch.id}.patch").get(path)
+    from vimectl.patching.content import diffs  # only who meets unknown content reads patches
+
+    diff = diffs(series.directory / f"{patch.id}.patch").get(path)
     if content is None or diff is None or diff.action != "modify":
         return False
     lines = BytesIO(content).readlines()
