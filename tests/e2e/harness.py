@@ -56,12 +56,27 @@ def run_recipe(
         text=True,
         timeout=900,
     )
-    return Run(done.returncode, done.stdout, directory, shared_memory_files() - before)
+    return Run(done.returncode, done.stdout, directory, left_in_shared_memory(before))
 
 
 def shared_memory_files() -> set[str]:
     """Everything in /dev/shm."""
     return {entry.name for entry in Path("/dev/shm").iterdir()}
+
+
+def left_in_shared_memory(before: set[str]) -> set[str]:
+    """What came to /dev/shm since and no process uses: what others do there meanwhile is theirs."""
+    new = shared_memory_files() - before
+    in_use = "".join(_maps_and_files(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return {name for name in new & shared_memory_files() if f"/dev/shm/{name}" not in in_use}
+
+
+def _maps_and_files(process: Path) -> str:
+    try:
+        files = "\n".join(os.readlink(fd) for fd in (process / "fd").iterdir())
+        return (process / "maps").read_text(errors="replace") + files
+    except OSError:
+        return ""  # it ended while we looked
 
 
 def processes_of(run_dir: Path) -> list[int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from harness import START_LIMIT, VIMECTL, shared_memory_files, wait_for_phase
+from harness import START_LIMIT, VIMECTL, left_in_shared_memory, shared_memory_files, wait_for_phase
 
 GONE_LIMIT = 15
 
@@ -51,7 +51,7 @@ def interrupt_in(phase: str, run_dir: Path) -> None:
     assert run.returncode == 130, output.decode()
     assert time.monotonic() - pressed <= GONE_LIMIT
     assert [process for process in tree if process.is_running()] == []
-    assert shared_memory_files() - before == set()
+    assert left_in_shared_memory(before) == set()
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["ok"] is False
     # The last finished step is kept, whatever checkpoint.every says; the one that was cut short is not.

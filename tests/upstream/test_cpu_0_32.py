@@ -139,10 +139,10 @@ def test_another_version_is_unsupported(unpacked: Path, patch: Patch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--stack", "cpu-0.31"], 2, "Did you mean cpu-0.32?"),
+        (["--stack", "cpu-0.31"], 2, "Did you mean cpu-0.32"),
         (["vlm", "--stack", "cpu-0.32"], 2, "Did you mean vllm?"),
         (["--target", "/nowhere"], 2, "no such directory"),
-        (["--target", "."], 2, "no megatron-core, vllm here"),
+        (["--target", "."], 2, "no megatron-core, vllm, vllm-ascend here"),
         (["--target", ".", "--version", "1"], 2, "--version states the version of one package"),
     ],
 )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 from vimectl.errors import MachineLacks
 from vimectl.patching import series
@@ -27,22 +28,32 @@ def ported(tmp_path: Path) -> Port:
     return run
 
 
-@pytest.mark.parametrize("new", ["0.20.2rc1", "0.23.0", "0.30.0rc2"])
-def test_a_port_makes_the_series_that_was_written_for_the_release(ported: Port, new: str) -> None:
-    outcome = ported("vllm-ascend", "0.22.1rc1", new)
+@pytest.mark.parametrize(
+    ("package", "old", "new"),
+    [
+        ("vllm-ascend", "0.22.1rc1", "0.20.2rc1"),
+        ("vllm-ascend", "0.22.1rc1", "0.23.0"),
+        ("vllm-ascend", "0.22.1rc1", "0.30.0rc2"),
+        ("vllm", "0.22.1", "0.23.0"),
+    ],
+)
+def test_a_port_makes_the_series_that_was_written_for_the_release(
+    ported: Port, package: str, old: str, new: str
+) -> None:
+    outcome = ported(package, old, new)
     assert outcome.written
-    found, ours = series.read(outcome.written), series.load("vllm-ascend", new)
+    found, ours = series.read(outcome.written), series.load(package, new)
     assert [patch.files for patch in found.patch] == [patch.files for patch in ours.patch]
 
 
 def test_both_sides_of_what_needs_a_decision_are_named(ported: Port) -> None:
-    outcome = ported("vllm", "0.22.1", "0.23.0")
-    rotary, stale = outcome.patches
-    assert (rotary.result, stale.result) == ("clean", "conflict")
-    assert "2 places where both changed the same lines" in stale.files[0].note
+    outcome = ported("vllm", "0.22.1", "0.30.0")
+    assert [patch.result for patch in outcome.patches] == ["conflict", "conflict"]
+    stale = outcome.patches[1]
+    assert "1 place where both changed the same lines" in stale.files[0].note
     assert outcome.conflicts
     text = (outcome.conflicts / stale.id / stale.files[0].path).read_text()
-    assert text.count("<<<<<<< vllm 0.23.0\n") == text.count(">>>>>>> 0002-stale-async-output\n") == 2
+    assert text.count("<<<<<<< vllm 0.30.0\n") == text.count(">>>>>>> 0002-stale-async-output\n") == 1
 
 
 def test_what_upstream_has_taken_is_recognised(ported: Port) -> None:
@@ -54,3 +65,9 @@ def test_what_upstream_has_taken_is_recognised(ported: Port) -> None:
     assert (taken.result, taken.note) == ("upstream", "vllm 0.33.0 has it")
     assert {hunk.result for hunk in taken.hunks} == {"upstream"}
     assert found["vllm/device_allocator/sleep_mode_backend.py"].result == "clean"
+
+
+def test_the_newest_release_is_found(ported: Port) -> None:
+    outcome = ported("vllm-ascend", "0.30.0rc2", "newest")
+    assert Version(outcome.new) >= Version("0.30.0rc2")
+    assert outcome.patches

@@ -48,7 +48,7 @@ def doctor(
 
 def _host(root: Path | None) -> Host:
     from vimectl.errors import BadInput
-    from vimectl.host import CommandResult, Host
+    from vimectl.host import Host, not_run
 
     if root is None:
         return Host()
@@ -57,7 +57,7 @@ def _host(root: Path | None) -> Host:
             f"{root}: no such directory", "give the root of an unpacked image or a mounted container"
         )
     # Nothing can be run in a file system that is only looked at, and it has no environment.
-    return Host(root.resolve(), {}, lambda argv, timeout: CommandResult(127, "", "not run in another root"))
+    return Host(root.resolve(), {}, not_run)
 
 
 def _show(report: Report) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vimectl.cli.interchange import export, import_
 from vimectl.cli.lint import lint
 from vimectl.cli.port import port
 from vimectl.console import JsonOption, emit_json, err, out, table
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, help="Put the packages of a stack into the known state, prove it, take it back."
 )
+app.command()(export)
+app.command("import")(import_)
 app.command()(lint)
 app.command()(port)
 

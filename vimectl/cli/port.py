@@ -23,7 +23,9 @@ def _packages(incomplete: str) -> list[str]:
 def _versions(context: typer.Context, incomplete: str) -> list[str]:
     from vimectl.patching import series
 
-    found = series.known().get(context.params.get("package") or "", [])
+    # An option without its value yet keeps the arguments before it from being parsed.
+    package = context.params.get("package") or next(iter(context.args), "")
+    found = series.known().get(package, [])
     return [version for version in found if version.startswith(incomplete)]
 
 
@@ -33,7 +35,9 @@ def port(
         str,
         typer.Option("--from", metavar="V1", help="The version that has a series.", autocompletion=_versions),
     ],
-    new: Annotated[str, typer.Option("--to", metavar="V2", help="The version that is to get one.")],
+    new: Annotated[
+        str, typer.Option("--to", metavar="V2", help="The version that is to get one, or newest.")
+    ],
     source: Annotated[
         list[Path] | None,
         typer.Option(
@@ -59,8 +63,9 @@ def port(
 ) -> None:
     """Carry a series over to another release: merged file by file, without what upstream has taken.
 
-    Of both releases only the files that the series touches are fetched, where the index allows it. Conflicts
-    are written as ordinary conflict markers into DIR.conflicts; its README.txt says how to go on.
+    Of both releases only the files that the series touches are fetched, where the index allows it.
+
+    Conflicts go into DIR.conflicts as ordinary conflict markers; its README.txt says how to go on.
     """
     from vimectl.cli.fetching import fetching
     from vimectl.patching.port import port as carry_over
@@ -73,13 +78,13 @@ def port(
             "patch.port",
             ok,
             package=package,
-            **{"from": old, "to": new},
+            **{"from": old, "to": outcome.new},
             patches=[patch.as_json() for patch in outcome.patches],
             written=outcome.written,
             conflicts=outcome.conflicts,
         )
     else:
-        table("", ["patch", "result", "file", ""], list(_rows(outcome)))
+        table("", ["patch", "result", "why"], list(_rows(outcome)))
         _print_end(outcome)
     if not ok:
         raise typer.Exit(1)
@@ -87,11 +92,11 @@ def port(
 
 def _rows(outcome: Outcome) -> Iterator[list[str]]:
     for patch in outcome.patches:
-        yield [patch.id, patch.result, "", f"left out: {patch.left_out}" if patch.left_out else ""]
+        yield [patch.id, patch.result, f"left out: {patch.left_out}" if patch.left_out else ""]
         for file in patch.files:
             moved = {hunk.moved for hunk in file.hunks if hunk.result == "offset" and hunk.moved}
             lines = f"moved by {', '.join(f'{n:+}' for n in sorted(moved))} lines" if moved else ""
-            yield ["", file.result, file.path, "; ".join(word for word in (file.note, lines) if word)]
+            yield [f"  {file.path}", file.result, "; ".join(word for word in (file.note, lines) if word)]
 
 
 def _print_end(outcome: Outcome) -> None:

@@ -2,53 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import typer
 
 from vimectl.console import JsonOption, emit_json, out, table
+
+if TYPE_CHECKING:
+    from vimectl.stack import Stack
 
 app = typer.Typer(no_args_is_help=True, help="The sets of versions that belong together; which is installed.")
 
 
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
-    """List the known stacks."""
+    """List the known stacks: proven (their patches are tried on the released sources) or only recorded."""
     from vimectl import stack
 
     known = [stack.load(name) for name in stack.names()]
     if as_json:
-        rows = [{**s.stack.model_dump(), "installable": stack.lock_path(s.name) is not None} for s in known]
+        rows = [
+            {
+                **s.stack.model_dump(),
+                "installable": stack.lock_path(s.name) is not None,
+                "proven": s.proven,
+                "packages": s.packages,
+                "cann": s.cann,
+            }
+            for s in known
+        ]
         emit_json("stack.list", True, stacks=rows)
         return
     table(
         "stacks",
-        ["name", "device", "python", "description"],
-        [[s.name, s.stack.device, s.stack.python, s.stack.description] for s in known],
+        ["name", "state", "device", "python", "description"],
+        [
+            [s.name, _state(s), s.stack.device, s.stack.python, s.stack.description]
+            for s in sorted(known, key=lambda s: (s.stack.device, not s.proven))
+        ],
     )
 
 
 @app.command()
 def show(name: str, as_json: JsonOption = False) -> None:
-    """Show one stack: versions, pinned sources, patch series, and where each fact comes from."""
+    """Show one stack: versions, pinned sources, images, patch series, and where each fact comes from."""
     from vimectl import stack
 
     chosen = stack.load(name)
     if as_json:
-        emit_json("stack.show", True, stack=chosen.model_dump())
+        emit_json("stack.show", True, stack=chosen.model_dump(), proven=chosen.proven)
         return
-    out.print(f"[bold]{chosen.name}[/]  {chosen.stack.description}")
-    rows = [["python", chosen.stack.python, chosen.notes.get("python", "")]]
-    rows += [
-        [package, version, chosen.notes.get(package, "")] for package, version in chosen.packages.items()
-    ]
-    if chosen.cann:
-        rows.append(["CANN", chosen.cann, chosen.notes.get("cann", "")])
-    rows += [[package, pin.commit, pin.url] for package, pin in chosen.commits.items()]
-    rows += [[f"patches for {package}", version, ""] for package, version in chosen.patches.items()]
-    left_out = chosen.unwanted | chosen.omitted
-    rows += [[f"without {package}", "", why] for package, why in left_out.items()]
-    table("", ["part", "version", "source or reason"], rows)
+    out.print(f"[bold]{chosen.name}[/]  {chosen.stack.description}  ({_state(chosen)})")
+    table("", ["part", "version", "source or reason"], [list(row) for row in _facts(chosen)])
 
 
 @app.command()
@@ -67,8 +74,39 @@ def detect(as_json: JsonOption = False) -> None:
     elif found.exact:
         out.print(f"{found.stack}: every package is at the stack's version")
     else:
-        rows = [[d.package, d.found or "absent", d.expected] for d in found.differences]
-        out.print(f"nearest: {found.stack}, with {len(rows)} differences")
-        table("", ["package", "found", "expected"], rows)
+        rows = [[d.package, d.found or "absent", d.expected, d.relation] for d in found.differences]
+        out.print(f"nearest: {found.stack}, with {len(rows)} difference{'s' if len(rows) > 1 else ''}")
+        table("", ["package", "found", "expected", "it is"], rows)
     if not found.exact:
         raise typer.Exit(1)
+
+
+def _state(chosen: Stack) -> str:
+    return "proven" if chosen.proven else "recorded"
+
+
+def _facts(chosen: Stack) -> Iterator[tuple[str, str, str]]:
+    """Every part of a stack with its version and where that comes from, or why it is not recorded."""
+    yield "python", chosen.stack.python, chosen.source("python")
+    yield "machines", " ".join(chosen.stack.machines), chosen.source("machines")
+    for package, version in (chosen.packages | chosen.ranges).items():
+        yield package, version, chosen.source(package)
+    for part, one in (("CANN", chosen.cann), ("NNAL", chosen.nnal)):
+        if one:
+            yield part, one, chosen.source(part.lower())
+    for package, pin in chosen.commits.items():
+        yield package, pin.commit, f"{pin.url}; {chosen.source(package)}"
+    if saver := chosen.memory_saver:
+        source = f"{saver.url}, {saver.build}; {chosen.source('memory_saver')}"
+        yield "memory saver", f"{saver.tag} ({saver.commit})", source
+        for build in saver.builds:
+            yield "memory saver build", build, "vimectl tms list"
+    if chosen.images:
+        yield "image for A2", chosen.images.a2, chosen.source("images")
+        yield "image for A3", chosen.images.a3, chosen.source("images")
+    for package, version in chosen.patches.items():
+        yield f"patches for {package}", version, chosen.source("patches")
+    for part, why in chosen.unrecorded.items():
+        yield part.replace("_", " "), "not recorded", why
+    for package, why in (chosen.unwanted | chosen.omitted).items():
+        yield f"without {package}", "", why

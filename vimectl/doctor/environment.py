@@ -1,12 +1,15 @@
-"""environment: variables of the caller that reach every process of a job."""
+"""environment: the variables that matter, as each process of the job would get them."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
-from vimectl.doctor.finding import Check, Outcome, Subject, judged
-from vimectl.recipe.environment import environment
+from vimectl.doctor import ports, threads, variables, visible
+from vimectl.doctor.finding import Check, Outcome, Status, Subject, judged, skipped
+from vimectl.doctor.variables import NO_RECIPE, values
+from vimectl.recipe.environment import CANN_HOME, ROLES, environment
 from vimectl.stack import Stack
 
 _PROXIES = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
@@ -28,6 +31,28 @@ def checks(stack: Stack) -> list[Check]:
             "on memory that is not free, and sizes its KV cache by its own use alone",
             _colocate,
         ),
+        *variables.checks(),
+        Check(
+            "environment.preload",
+            "LD_PRELOAD goes to every process; an NPU's memory saver must not be preloaded, for it is the "
+            "trainer's alone, and a file that is not there makes the loader complain in each of them",
+            _preload,
+        ),
+        Check(
+            "environment.cann-path",
+            "Ray's workers do not inherit a sourced set_env.sh and find CANN's own Python packages by "
+            "PYTHONPATH alone",
+            _cann_path,
+        ),
+        Check(
+            "environment.python",
+            "PYTHONHOME makes every interpreter take another's library, PYTHONOPTIMIZE takes out the "
+            "assertions by which vLLM and Megatron refuse what they cannot do",
+            _python,
+        ),
+        *visible.checks(),
+        *ports.checks(),
+        *threads.checks(),
     ]
 
 
@@ -84,3 +109,58 @@ def _colocate(subject: Subject) -> Outcome:
         f"take {_COLOCATE} out of the recipe's [env]" if setting else f"unset {_COLOCATE}",
         "warn",
     )
+
+
+def _preload(subject: Subject) -> Outcome:
+    if not subject.host.is_running:
+        return skipped("the environment is a running machine's")
+    if subject.recipe is None:
+        texts, found = [subject.host.environment.get("LD_PRELOAD")], ""
+        found = f"here: {texts[0] or 'not set'}"
+        mend = "unset LD_PRELOAD"
+    else:
+        its = values(subject, "LD_PRELOAD")
+        texts, found, mend = list(its.processes.values()), str(its), its.mend
+    entries = dict.fromkeys(entry for text in texts for entry in re.split(r"[ :]+", text or "") if entry)
+    if subject.stack.stack.device == "npu" and any("torch_memory_saver" in entry for entry in entries):
+        return Outcome("fail", found, "no torch_memory_saver in it", mend)
+    absent = [entry for entry in entries if "/" in entry and not subject.host.path(entry).exists()]
+    found += f"; not there: {', '.join(absent)}" if absent else ""
+    return judged(not absent, found, "files that exist, none of the memory saver", mend, "warn")
+
+
+def _cann_path(subject: Subject) -> Outcome:
+    if subject.stack.stack.device != "npu":
+        return skipped(f"the stack computes on {subject.stack.stack.device}")
+    if subject.recipe is None:
+        return skipped(NO_RECIPE)
+    host, found = subject.host, values(subject, "PYTHONPATH")
+    home = host.environment.get("ASCEND_TOOLKIT_HOME", CANN_HOME)
+    if not host.path(home).is_dir():
+        return skipped(f"no CANN at {home}")
+    wanted = [f"{home}/python/site-packages", f"{home}/opp/built-in/op_impl/ai_core/tbe"]
+    lacking = {
+        path
+        for role in ROLES
+        for path in wanted
+        if path not in (found.processes[role] or "").split(os.pathsep)
+    }
+    if lacking:
+        return Outcome("fail", str(found), f"{', '.join(wanted)} on it", found.mend)
+    absent = [path for path in wanted if not host.path(path).is_dir()]
+    return judged(
+        not absent,
+        f"absent: {', '.join(absent)}" if absent else str(found),
+        f"CANN's packages below {home}",
+        "source CANN's set_env.sh, which sets ASCEND_TOOLKIT_HOME, or install the toolkit again",
+    )
+
+
+def _python(subject: Subject) -> Outcome:
+    if not subject.host.is_running:
+        return skipped("the environment is a running machine's")
+    given = {name: subject.host.environment.get(name) for name in ("PYTHONHOME", "PYTHONOPTIMIZE")}
+    wrong = [name for name, value in given.items() if value]
+    found = ", ".join(f"{name}={given[name]}" for name in wrong)
+    bad: Status = "fail" if "PYTHONHOME" in wrong else "warn"
+    return judged(not wrong, found or "neither is set", "neither", f"unset {' '.join(wrong)}", bad)

@@ -47,18 +47,25 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """One check. ``id`` is ``<group>.<name>`` and stable; ``why`` is the rule it enforces."""
+    """One check. ``id`` is ``<group>.<name>`` and stable; ``why`` is the rule it enforces.
+
+    One with ``imports`` starts Python to import something, which takes seconds: it is made when asked for.
+    """
 
     id: str
     why: str
     examine: Callable[[Subject], Outcome]
+    imports: bool = False
 
     @property
     def group(self) -> str:
         return self.id.partition(".")[0]
 
     def run(self, subject: Subject) -> Finding:
-        outcome = self.examine(subject)
+        return self.found(self.examine(subject))
+
+    def found(self, outcome: Outcome) -> Finding:
+        """The finding that this outcome of the check is."""
         return Finding(
             self.id, self.group, outcome.status, outcome.found, outcome.expected, self.why, outcome.fix
         )

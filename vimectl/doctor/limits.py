@@ -32,8 +32,7 @@ def memory(host: Host) -> Memory | None:
     Sources: proc(5), the kernel's cgroup-v1 and cgroup-v2 documents. Pages of files that the group has
     cached without using them (``inactive_file``) are given back under pressure and count as available.
     """
-    lines = (host.read("/proc/meminfo") or "").splitlines()
-    found = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    found = meminfo(host).get("MemAvailable")
     if found is None:
         return None
     bounds = [Memory(found, "the machine")]
@@ -79,9 +78,39 @@ def space(host: Host, path: str) -> Space | None:
 
 def open_files(host: Host) -> int | None:
     """Return the hard limit of open files, or None when it cannot be read."""
-    lines = (host.read("/proc/self/limits") or "").splitlines()
-    hard = next((line.split()[4] for line in lines if line.startswith("Max open files")), None)
+    hard = limit(host, "Max open files")
     return int(hard) if hard and hard.isdigit() else None
+
+
+def limit(host: Host, name: str) -> str | None:
+    """Return a hard limit of this process by its name in proc(5): a number or ``unlimited``."""
+    lines = (host.read("/proc/self/limits") or "").splitlines()
+    fields = next((line.removeprefix(name).split() for line in lines if line.startswith(name)), [])
+    return fields[1] if len(fields) > 1 else None
+
+
+def tasks(host: Host) -> tuple[int, str] | None:
+    """Return how many more processes and threads may be started, and what sets the bound, if anything."""
+    bounds = []
+    for folder in (*_unified(host), *_legacy(host, "pids")):
+        most, now = _number(host, f"{folder}/pids.max"), _number(host, f"{folder}/pids.current")
+        if most is not None and now is not None:
+            bounds.append((max(most - now, 0), f"the control group {folder} ({most})"))
+    own = limit(host, "Max processes")
+    if own and own.isdigit():
+        bounds.append((int(own), "the user's limit"))
+    return min(bounds) if bounds else None
+
+
+def meminfo(host: Host) -> dict[str, int]:
+    """Return /proc/meminfo by name: bytes where it has kB, else plain counts."""
+    found = {}
+    for line in (host.read("/proc/meminfo") or "").splitlines():
+        name, _, value = line.partition(":")
+        number, _, unit = value.strip().partition(" ")
+        if number.isdigit():
+            found[name] = int(number) * (1024 if unit == "kB" else 1)
+    return found
 
 
 def _unified(host: Host) -> list[str]:

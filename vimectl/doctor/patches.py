@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
+from vimectl.doctor.editable import installs
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
 from vimectl.errors import VimectlError
 from vimectl.stack import Stack
+from vimectl.stack.installed import site_directories
 
 
 def checks(stack: Stack) -> list[Check]:
@@ -23,14 +28,35 @@ def checks(stack: Stack) -> list[Check]:
 def _state(package: str, subject: Subject) -> Outcome:
     from vimectl import patching
 
-    if not subject.host.is_here:
-        return skipped("examine it with: vimectl patch status --target DIR")
     name = subject.stack.name
+    directory, version = None, None
+    if not subject.host.is_here:
+        directory, version = _place(package, subject)
+        if directory is None:
+            return skipped(f"{package} is not installed (packages.{package})")
     try:
-        states = [target.state for target in patching.status(name, packages=[package])]
+        states = [target.state for target in patching.status(name, directory, [package], version)]
     except VimectlError as e:
         return Outcome("fail", e.message, "applied", e.hint)
-    fix = f"vimectl patch apply --stack {name}"
+    target = f" --target {directory}" if directory else ""
+    fix = f"vimectl patch apply --stack {name}{target}"
     if "drifted" in states:
-        fix = f"vimectl patch diff {package} --stack {name}  (somebody changed these files)"
+        fix = f"vimectl patch diff {package} --stack {name}{target}  (somebody changed these files)"
     return judged(states == ["applied"], ", ".join(states), "applied", fix)
+
+
+def _place(package: str, subject: Subject) -> tuple[Path | None, str | None]:
+    """The directory of another root that holds the package, as its interpreter would find it.
+
+    With the version where only the metadata of an editable install, elsewhere, states it.
+    """
+    from vimectl.patching import series
+
+    versions = series.known()[package]
+    module = series.load(package, versions[0]).module
+    names = {canonicalize_name(name) for name in subject.stack.distributions(package)}
+    places: list[tuple[Path, str | None]] = [
+        (one.location, one.version) for one in installs(subject.host) if one.name in names
+    ]
+    places += [(place, None) for place in site_directories(subject.host)]
+    return next((one for one in places if (one[0] / module / "__init__.py").is_file()), (None, None))

@@ -7,15 +7,39 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vimectl.doctor import device, environment, leftovers, machine, memory_saver, packages, patches, python
-from vimectl.doctor.finding import Check, Finding, Subject
+from vimectl.doctor import (
+    cann,
+    device,
+    driver,
+    environment,
+    imports,
+    leftovers,
+    machine,
+    memory_saver,
+    packages,
+    patches,
+    python,
+)
+from vimectl.doctor.finding import Check, Finding, Subject, skipped
 from vimectl.errors import unknown
 from vimectl.host import Host
 from vimectl.recipe.schema import Recipe
 from vimectl.stack import Stack
 
 # The order is the order of mending: what comes first is often the cause of what follows.
-_GROUPS = (device, machine, python, packages, patches, memory_saver, environment, leftovers)
+_GROUPS = (
+    device,
+    driver,
+    machine,
+    cann,
+    python,
+    packages,
+    imports,
+    patches,
+    memory_saver,
+    environment,
+    leftovers,
+)
 
 
 @dataclass(frozen=True)
@@ -51,16 +75,38 @@ class Report:
         return {"stack": self.stack, "checks": checks, "summary": self.summary}
 
 
-def run_checks(host: Host, stack: Stack, recipe: Recipe | None = None, only: Sequence[str] = ()) -> Report:
+def run_checks(
+    host: Host,
+    stack: Stack,
+    recipe: Recipe | None = None,
+    only: Sequence[str] = (),
+    with_imports: bool = False,
+    without: Sequence[str] = (),
+) -> Report:
     """Examine a machine for a stack, and for a recipe when one is given.
 
-    ``only`` names checks or groups. Raises BadInput for a name that is neither.
+    ``only`` names checks or groups, ``without`` those that are left out; ``with_imports`` adds those that
+    import packages, in child processes. Raises BadInput for a name that is neither.
     """
     checks = [check for group in _GROUPS for check in group.checks(stack)]
+    left_out = _chosen(checks, without) if without else []
     if only:
         checks = _chosen(checks, only)
-    subject = Subject(host, stack, recipe)
-    return Report(stack.name, tuple(check.run(subject) for check in checks))
+    elif not with_imports:
+        checks = [check for check in checks if not check.imports]
+    checks = [check for check in checks if check not in left_out]
+    subject = Subject(host.asking_once(), stack, recipe)
+    # Without the devices nothing else is worth mending; whoever names a check wants its answer all the same.
+    hopeless = None if only else device.absent(subject)
+    if hopeless is None:
+        return Report(stack.name, tuple(check.run(subject) for check in checks))
+    findings = (
+        check.run(subject)
+        if check.id == "device.count"
+        else check.found(skipped(f"not examined: {hopeless}"))
+        for check in checks
+    )
+    return Report(stack.name, tuple(findings))
 
 
 def _chosen(checks: list[Check], only: Sequence[str]) -> list[Check]:

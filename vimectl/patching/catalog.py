@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vimectl import stack as stacks
-from vimectl.errors import unknown
+from vimectl.errors import BadInput, unknown
 from vimectl.patching import series
 
 
@@ -28,6 +28,26 @@ def listing(packages: Sequence[str] = (), stack: str | None = None) -> list[dict
             if wanted is None or (package, version) in wanted:
                 found.append(_describe(series.load(package, version)))
     return found
+
+
+def find(package: str, version: str, directory: Path | None = None) -> series.Series:
+    """Return the series of a release: one of vimectl's own, or that in ``directory``.
+
+    Raises BadInput when there is none, or the one in the folder is for another release.
+    """
+    if directory:
+        one = series.read(directory)
+        if (one.package, one.version) != (package, version):
+            raise BadInput(
+                f"{directory}: the series is for {one.package} {one.version}, not {package} {version}"
+            )
+        return one
+    known = series.known()
+    if package not in known:
+        raise unknown("package", package, known)
+    if version not in known[package]:
+        raise unknown(f"series of {package}", version, known[package])
+    return series.load(package, version)
 
 
 def _describe(one: series.Series) -> dict[str, Any]:

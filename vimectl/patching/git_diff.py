@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from vimectl.errors import MachineLacks
 from vimectl.patching.patchfile.tree import File
-from vimectl.patching.port.three_way import git
+
+if TYPE_CHECKING:
+    from git import Git
 
 _DIFF = [
     "git",
@@ -17,6 +22,20 @@ _DIFF = [
     *("--diff-algorithm=myers", "--unified=3", "--src-prefix=a/", "--dst-prefix=b/"),
 ]
 Changes = Mapping[str, tuple[File | None, File | None]]
+
+
+def git(directory: Path) -> Git:
+    """Return the git of this machine, to work in ``directory`` without anybody's configuration.
+
+    Raises MachineLacks when there is none.
+    """
+    try:
+        from git import Git
+    except ImportError as e:
+        raise MachineLacks("there is no git here", "install git") from e
+    tool = Git(directory)
+    tool.update_environment(GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_NOSYSTEM="1", LC_ALL="C")
+    return tool
 
 
 class Differ:

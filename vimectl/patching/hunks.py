@@ -19,14 +19,17 @@ def read(path: Path) -> dict[str, FileDiff]:
     A rename or copy is not a patch of one file: in a series it is a deletion and a creation.
     Raises BadInput when the file has any error that lint knows of a patch file by itself.
     """
-    diffs = strict.read(path).diffs
-    for diff in diffs:
+    found: dict[str, FileDiff] = {}
+    for diff in strict.read(path).diffs:
+        if diff.path in found:  # git's way of saying that a file becomes a symbolic link, or the reverse
+            raise BadInput(f"{path}:{diff.line}: {diff.path} changes its type, which no series can say")
         if diff.action in ("rename", "copy"):
             raise BadInput(
                 f"{path}:{diff.line}: a {diff.action}, and a series has none",
                 "vimectl patch import writes it as what it does to each file",
             )
-    return {diff.path: diff for diff in diffs}
+        found[diff.path] = diff
+    return found
 
 
 def apply(content: bytes | None, diff: FileDiff, *, reverse: bool = False) -> bytes | None:

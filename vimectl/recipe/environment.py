@@ -7,6 +7,7 @@ The doctor, the dry run and the launch all call it. What is set and why is data:
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,11 +27,16 @@ CANN_HOME = "/usr/local/Ascend/ascend-toolkit/latest"
 
 
 class Variable(Strict):
-    """One entry of ``environment.toml``."""
+    """One entry of ``environment.toml``.
+
+    ``check`` names the doctor's check of it; ``accepts`` is what other values match that do as well.
+    """
 
     name: str
     value: str
     reason: str
+    check: str | None = None
+    accepts: str | None = None
     device: list[Literal["cpu", "npu", "cuda"]] | None = None
     colocate: bool | None = None
     one_node: bool | None = None
@@ -47,6 +53,10 @@ class Variable(Strict):
             and (self.one_node is None or (cluster.nodes == 1) == self.one_node)
             and (self.private_cluster is None or private_cluster == self.private_cluster)
         )
+
+    def accepted(self, value: str | None) -> bool:
+        """Whether a process that has this value has what it needs."""
+        return value is not None and re.fullmatch(self.accepts or re.escape(self.value), value) is not None
 
 
 class VariableFile(Strict):
@@ -75,7 +85,7 @@ def environment(
     computed = _computed(recipe, host, scratch_dir)
     settings = {
         variable.name: Setting(variable.value.format_map(computed), variable.reason)
-        for variable in _variables()
+        for variable in variables()
         if variable.holds(recipe, role, private_cluster)
     }
     return settings | {name: Setting(value, "[env] of the recipe") for name, value in recipe.env.items()}
@@ -95,12 +105,13 @@ def core_groups(cores: list[int], groups: int) -> list[list[int]]:
 
 
 @lru_cache(maxsize=1)
-def _variables() -> tuple[Variable, ...]:
+def variables() -> tuple[Variable, ...]:
+    """What ``environment.toml`` has, in its order."""
     return tuple(load(VariableFile, Path(__file__).with_name("environment.toml")).variable)
 
 
 def _computed(recipe: Recipe, host: Host, scratch_dir: Path) -> dict[str, str]:
-    cores = sorted(os.sched_getaffinity(0))
+    cores = allowed_cores(host)
     train = core_groups(cores, recipe.cluster.devices_per_node)
     rollout = core_groups(cores, recipe.rollout.tensor_parallel)
     return {
@@ -111,6 +122,15 @@ def _computed(recipe: Recipe, host: Host, scratch_dir: Path) -> dict[str, str]:
         "rollout_cores": "|".join(",".join(map(str, group)) for group in rollout),
         "cann_pythonpath": _cann_pythonpath(host),
     }
+
+
+def allowed_cores(host: Host) -> list[int]:
+    """The cores that a process may run on; of another machine, those that its kernel names."""
+    if host.is_here:
+        return sorted(os.sched_getaffinity(0))
+    found = re.search(r"^Cpus_allowed_list:\s*([\d,-]+)$", host.read("/proc/self/status") or "", re.MULTILINE)
+    ranges = [part.partition("-") for part in found[1].split(",")] if found else [("0", "", "")]
+    return [core for first, _, last in ranges for core in range(int(first), int(last or first) + 1)]
 
 
 def _no_proxy(host: Host) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from packaging.utils import canonicalize_name
 
@@ -12,7 +12,10 @@ from vimectl.host import Host
 from vimectl.stack.catalog import names
 from vimectl.stack.installed import Installed, distributions
 from vimectl.stack.outline import load
-from vimectl.stack.versions import matches
+from vimectl.stack.versions import Relation, distance, matches, relation, within
+
+# What a stack is named after. Its other packages are shared by several stacks in a row.
+_NAMING = ("vllm-ascend", "vllm")
 
 
 class Versions(Protocol):
@@ -21,16 +24,24 @@ class Versions(Protocol):
     @property
     def packages(self) -> Mapping[str, str]: ...
 
+    @property
+    def ranges(self) -> Mapping[str, str]: ...
+
     def distributions(self, package: str) -> list[str]: ...
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A package that is not as the stack has it. ``found`` is None when it is absent."""
+    """A package that is not as the stack has it. ``found`` is None when it is absent.
+
+    ``relation`` is how what was found stands to what was expected; ``other`` is another build of the same
+    release, a version that cannot be compared, or one outside a range.
+    """
 
     package: str
     found: str | None
     expected: str
+    relation: Relation | Literal["absent"]
 
 
 @dataclass(frozen=True)
@@ -48,28 +59,29 @@ class Detection:
 def detect(host: Host) -> Detection:
     """Return the stack that is installed on ``host``, or the nearest one with the differences."""
     installed = distributions(host)
-    compared = {name: differences(load(name), installed) for name in names()}
-
-    # Nearest: the most packages at the right version; of equals, the one with most of its packages
-    # there at all, so that a drifted install is compared with its own kind.
-    def rank(name: str) -> tuple[int, int]:
-        total = len(load(name).packages)
-        absent = sum(d.found is None for d in compared[name])
-        return total - len(compared[name]), total - absent
-
-    best = max(names(), key=rank)
-    if rank(best)[1] == 0:
+    stacks = [load(name) for name in names()]
+    if not any(find(stack, package, installed) for stack in stacks for package in stack.packages):
         return Detection(None)
-    return Detection(best, tuple(compared[best]))
+    nearest = min(stacks, key=lambda stack: _rank(stack, installed))
+    return Detection(nearest.name, tuple(differences(nearest, installed)))
 
 
 def differences(stack: Versions, installed: dict[str, list[Installed]]) -> list[Difference]:
-    """Compare what is installed with a stack: packages that are missing or at another version."""
+    """Compare what is installed with a stack: packages that are missing, at another version or out of range.
+
+    A package that the stack gives a range for is no difference when absent: the others ask for it.
+    """
     found: list[Difference] = []
     for package, wanted in stack.packages.items():
         have = find(stack, package, installed)
-        if have is None or not matches(have.version, wanted):
-            found.append(Difference(package, have.version if have else None, wanted))
+        if have is None:
+            found.append(Difference(package, None, wanted, "absent"))
+        elif not matches(have.version, wanted):
+            found.append(Difference(package, have.version, wanted, relation(have.version, wanted)))
+    for package, wanted in stack.ranges.items():
+        have = find(stack, package, installed)
+        if have and not within(have.version, wanted):
+            found.append(Difference(package, have.version, wanted, "other"))
     return found
 
 
@@ -80,3 +92,22 @@ def find(stack: Versions, package: str, installed: dict[str, list[Installed]]) -
         if items:
             return items[0]
     return None
+
+
+def _rank(stack: Versions, installed: dict[str, list[Installed]]) -> tuple[object, ...]:
+    """What sorts the nearest stack first.
+
+    The most packages at the right version; of equals, the one with most of its packages there at all, so
+    that a drifted install is compared with its own kind; then the one whose vLLM is the closest, then the
+    fewest differences, and at last a final release before a candidate.
+    """
+    differ = {d.package: d for d in differences(stack, installed)}
+    own = [differ[package] for package in stack.packages if package in differ]
+    there = [d for d in own if d.found is None]
+    apart = [
+        distance(have.version, stack.packages[package])
+        for package in _NAMING
+        if package in stack.packages and (have := find(stack, package, installed))
+    ]
+    candidate = "rc" in stack.packages.get("vllm-ascend", "")
+    return (len(own) - len(stack.packages), len(there) - len(stack.packages), apart, len(differ), candidate)

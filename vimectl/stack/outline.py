@@ -12,10 +12,11 @@ from vimectl.toml_file import read_toml
 
 @dataclass(frozen=True)
 class Outline:
-    """The tables ``packages``, ``provided_by`` and ``patches`` of a stack; see ``schema.Stack``."""
+    """Some tables of a stack; see ``schema.Stack`` for what they say."""
 
     name: str
     packages: dict[str, str]
+    ranges: dict[str, str]
     provided_by: dict[str, list[str]]
     patches: dict[str, str]
 
@@ -28,4 +29,5 @@ class Outline:
 def load(name: str) -> Outline:
     """Return the outline of the stack called ``name``. Raises BadInput when there is none."""
     data = read_toml(path(name))
-    return Outline(name, data.get("packages", {}), data.get("provided_by", {}), data.get("patches", {}))
+    tables = (data.get(table, {}) for table in ("packages", "ranges", "provided_by", "patches"))
+    return Outline(name, *tables)

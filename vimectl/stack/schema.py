@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from vimectl.toml import Strict
 
@@ -72,27 +72,98 @@ class Commit(Strict):
     commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 
+class Images(Strict):
+    """``[images]``: the image to start from on each generation of Atlas, with the tag of the release."""
+
+    a2: str
+    a3: str
+
+
+class MemorySaver(Strict):
+    """``[memory_saver]``: the source that the torch_memory_saver library is built from.
+
+    ``builds`` are the names of the known-good results in ``memory_saver/builds.toml``.
+    """
+
+    url: str
+    tag: str
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    build: str
+    builds: list[str]
+
+
+# What a stack on NPUs consists of besides its packages; a file that lacks one of these says why.
+_NPU_FACTS = (
+    *("cann", "nnal", "triton-ascend", "ray", "transformers", "images", "patches"),
+    *("megatron-lm", "megatron-bridge", "mindspeed", "mbridge", "memory_saver"),
+)
+
+
 class Stack(Strict):
     """A whole stack file.
 
     ``packages`` gives the exact version of each package by the name people use for it;
-    ``provided_by`` names the distributions that may provide it instead of its namesake.
+    ``ranges`` what they accept of others;
+    ``provided_by`` names the distributions that may provide a package instead of its namesake.
     ``unwanted`` are distributions that break the stack when present, with the reason.
     ``omitted`` are distributions that a package asks for and the lock leaves out, with what that costs.
     ``patches`` names the patch series (package and version) the stack needs.
-    ``notes`` says, fact by fact, where it comes from.
+    ``notes`` says, fact by fact or for a whole table, where it comes from, and ``unrecorded`` of a fact
+    that is not there why not: a fact without a source, or a gap without a reason, is no valid file.
     """
 
     stack: StackTable
     packages: dict[str, str]
+    ranges: dict[str, Specifier] = Field(default_factory=dict)
     provided_by: dict[str, list[str]] = Field(default_factory=dict)
     unwanted: dict[str, str] = Field(default_factory=dict)
     omitted: dict[str, str] = Field(default_factory=dict)
     patches: dict[str, str] = Field(default_factory=dict)
     cann: str | None = None
+    nnal: str | None = None
     commits: dict[str, Commit] = Field(default_factory=dict)
+    images: Images | None = None
+    memory_saver: MemorySaver | None = None
     origin: dict[str, Origin] = Field(default_factory=dict)
     notes: dict[str, str]
+    unrecorded: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _has_sources(self) -> Stack:
+        without = [fact for fact in self._facts() if not self.source(fact)]
+        if without:
+            raise ValueError(f"no note says where these come from: {', '.join(without)}")
+        if self.stack.device == "npu":
+            there = self._facts() | self.unrecorded.keys()
+            gaps = [fact for fact in _NPU_FACTS if fact not in there]
+            if gaps:
+                raise ValueError(f"neither recorded nor in [unrecorded] with the reason: {', '.join(gaps)}")
+        return self
+
+    def _facts(self) -> dict[str, str]:
+        """Every fact of the file, and the table it stands in."""
+        tables: dict[str, Any] = {
+            "packages": self.packages,
+            "ranges": self.ranges,
+            "commits": self.commits,
+        }
+        facts = {name: table for table, names in tables.items() for name in names}
+        single = ("cann", "nnal", "images", "memory_saver", "patches")
+        facts |= {name: name for name in single if getattr(self, name)}
+        return facts | {"python": "python", "machines": "machines"}
+
+    def source(self, fact: str) -> str:
+        """Return where a fact comes from: its own note or that of its table; "" when none says."""
+        return self.notes.get(fact) or self.notes.get(self._facts().get(fact, ""), "")
+
+    @property
+    def proven(self) -> bool:
+        """Whether the stack is more than recorded: it has its patch series.
+
+        A series is in the tree only when ``tests/upstream`` applies, verifies and reverts it on the released
+        sources of its package; a stack without one is what its releases' documents say, and no more.
+        """
+        return bool(self.patches)
 
     @property
     def name(self) -> str:

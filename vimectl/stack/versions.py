@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion
+from packaging.version import InvalidVersion, Version
+
+Relation = Literal["same", "older", "newer", "other"]
 
 
 def matches(installed: str, wanted: str) -> bool:
@@ -16,3 +20,48 @@ def matches(installed: str, wanted: str) -> bool:
         return SpecifierSet(f"=={wanted}").contains(installed, prereleases=True)
     except (InvalidSpecifier, InvalidVersion):
         return installed == wanted
+
+
+def within(installed: str, specifier: str) -> bool:
+    """Whether ``installed`` is in a range such as ``>=2.47.1,<=2.48.0``; never when it is no version."""
+    try:
+        return SpecifierSet(specifier).contains(installed, prereleases=True)
+    except InvalidVersion:
+        return False
+
+
+def relation(installed: str, wanted: str) -> Relation:
+    """How ``installed`` stands to ``wanted`` in PEP 440's order.
+
+    ``other``: the same release in another build (a local suffix that differs), or not comparable.
+
+    >>> relation("9.1.RC1", "9.1.0"), relation("0.22.1rc1.dev263+g967c5c3bc", "0.22.1rc1")
+    ('older', 'older')
+    >>> relation("2.10.0.post4", "2.10.0"), relation("2.9.0.post1", "2.9.0.post1+git4c901a4")
+    ('newer', 'other')
+    """
+    if matches(installed, wanted):
+        return "same"
+    try:
+        # Without the local suffix, which names a build: by itself it makes nothing older or newer.
+        have, want = Version(Version(installed).public), Version(Version(wanted).public)
+    except InvalidVersion:
+        return "other"
+    if have == want:
+        return "other"
+    return "older" if have < want else "newer"
+
+
+def distance(installed: str, wanted: str) -> tuple[int, ...]:
+    """How far two versions are apart, the greater part first: to choose the nearest, not to judge.
+
+    >>> distance("0.24.0rc1", "0.23.0") < distance("0.24.0rc1", "0.30.0rc2")
+    True
+    """
+    try:
+        have, want = Version(installed), Version(wanted)
+    except InvalidVersion:
+        return () if installed == wanted else (10**6,)
+    parts = [(*version.release, 0, 0, 0)[:3] for version in (have, want)]
+    apart = [abs(a - b) for a, b in zip(*parts, strict=True)]
+    return (*apart, int(have.public != want.public))

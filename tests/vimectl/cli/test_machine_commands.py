@@ -20,7 +20,8 @@ def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, dict[str, 
 def test_stack_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     code, document = run(capsys, "stack", "list")
     assert (code, document["schema"], document["ok"]) == (0, "vimectl.stack.list/1", True)
-    assert {"cpu-0.32", "ascend-0.22"} <= {stack["name"] for stack in document["stacks"]}
+    proven = {stack["name"]: stack["proven"] for stack in document["stacks"]}
+    assert (proven["cpu-0.32"], proven["ascend-0.22"], proven["ascend-0.11"]) == (True, True, False)
     code, document = run(capsys, "stack", "show", "cpu-0.32")
     assert (code, document["stack"]["packages"]["vllm"]) == (0, "0.32.0")
 
@@ -33,7 +34,7 @@ def test_unknown_stack_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_doctor_document(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, document = run(
-        capsys, "doctor", "--root", str(tmp_path), "--stack", "ascend-0.22", "--only", "device"
+        capsys, "doctor", "--root", str(tmp_path), "--stack", "ascend-0.22", "--only", "cann"
     )
     assert (code, document["schema"], document["stack"]) == (1, "vimectl.doctor/1", "ascend-0.22")
     assert sum(document["summary"].values()) == len(document["checks"])

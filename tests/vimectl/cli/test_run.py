@@ -80,7 +80,7 @@ def test_a_machine_without_npus_is_told_what_it_lacks(
     assert run_cli(["run", "recipe", "qwen3-4b-tp2"]) == 3
     err = capsys.readouterr().err
     assert "this machine cannot run qwen3-4b-tp2" in err
-    assert "device.count: 0 device nodes" in err
+    assert "device.count: no NPU: 0 device nodes" in err
     assert "vimectl doctor --recipe qwen3-4b-tp2" in err
     assert list(tmp_path.iterdir()) == []
 

@@ -31,17 +31,9 @@ def examine(machine: Machine, recipe: object) -> Report:
 def test_healthy_cpu_machine_has_nothing_to_mend(cpu: Machine) -> None:
     report = examine(cpu, TINY)
     assert report.first is None
-    skipped = {finding.group for finding in report.findings if finding.status == "skip"}
-    assert skipped == {
-        "python",
-        "patches",
-        "device",
-        "tms",
-    }  # not to be told from outside, or not for the CPU
-
-
-def test_healthy_npu_host_lacks_only_the_library(npu: Machine) -> None:
-    assert [finding.id for finding in examine(npu, LARGE).failures] == ["tms.library"]
+    examined = {finding.group for finding in report.findings if finding.status != "skip"}
+    assert not examined & {"device", "driver", "cann", "tms"}  # not for the CPU
+    assert {"host", "python", "packages", "environment", "leftovers"} <= examined
 
 
 CPU_TROUBLES: dict[str, tuple[str, str, str, Change]] = {
@@ -244,12 +236,12 @@ def test_without_a_recipe_the_switch_is_left_to_the_launcher(npu: Machine) -> No
 
 
 def test_only_narrows_to_checks_and_groups(cpu: Machine) -> None:
-    report = run_checks(cpu.host(), stack.load("cpu-0.32"), TINY, ["host.memory", "environment"])
+    report = run_checks(cpu.host(), stack.load("cpu-0.32"), TINY, ["host.memory", "leftovers"])
     assert [finding.id for finding in report.findings] == [
         "host.memory",
-        "environment.proxies",
-        "environment.pythonpath",
-        "environment.colocate",
+        "leftovers.processes",
+        "leftovers.folders",
+        "leftovers.shm",
     ]
     with pytest.raises(BadInput, match=r"host\.memory"):
         run_checks(cpu.host(), stack.load("cpu-0.32"), TINY, ["host.memry"])
@@ -259,3 +251,13 @@ def test_what_cannot_be_read_is_skipped_not_guessed(bare: Machine) -> None:
     report = examine(bare, TINY)
     host = {finding.id: finding.status for finding in report.findings if finding.group == "host"}
     assert set(host.values()) == {"skip"}
+
+
+def test_without_any_npu_that_is_what_is_wrong(npu: Machine) -> None:
+    for node in (npu.root / "dev").glob("davinci?"):
+        node.unlink()
+    report = examine(npu, LARGE)
+    assert [finding.id for finding in report.failures] == ["device.count"]
+    assert {finding.status for finding in report.findings if finding.id != "device.count"} == {"skip"}
+    asked = run_checks(npu.host(), stack.load("ascend-0.22"), LARGE, ["tms"])
+    assert [finding.id for finding in asked.failures] == ["tms.library"]

@@ -56,3 +56,20 @@ def test_a_truncated_patch_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.patch").write_bytes(text[: text.index(b"+x")])
     with pytest.raises(BadInput, match=r"p\.patch:7: truncated: the file ends in the hunk of line 5"):
         hunks.read(tmp_path / "p.patch")
+
+
+@pytest.mark.parametrize(
+    ("patch", "message"),
+    [
+        ("diff --git a/x b/y\nrename from x\nrename to y\n", ":1: a rename, and a series has none"),
+        (
+            "diff --git a/x b/x\ndeleted file mode 100644\ndiff --git a/x b/x\nnew file mode 120000\n"
+            "--- /dev/null\n+++ b/x\n@@ -0,0 +1 @@\n+y\n\\ No newline at end of file\n",
+            ":3: x changes its type",
+        ),
+    ],
+)
+def test_what_no_series_can_say_is_refused(tmp_path: Path, patch: str, message: str) -> None:
+    (tmp_path / "p.patch").write_text(patch)
+    with pytest.raises(BadInput, match=message):
+        hunks.read(tmp_path / "p.patch")

@@ -15,7 +15,6 @@ _NOISE = [
         re.compile(rb"^Content-Transfer-Encoding:\s*(?:quoted-printable|base64)", re.M | re.I),
         "the text is still encoded for mail",
     ),
-    ("quoted-printable", re.compile(rb"^[ +-].*=3D", re.M), "=3D is how quoted-printable writes ="),
     (
         "format-flowed",
         re.compile(rb"^Content-Type:.*format=\"?flowed", re.M | re.I),
@@ -31,6 +30,9 @@ _NOISE = [
     ("html", re.compile(rb"^(?:&(?:lt|gt|amp|#43|#45|nbsp);)", re.M), "a line begins with an HTML entity"),
     ("from-escaped", re.compile(rb"^[ +-]?>From ", re.M), "a mail program wrote >From for From"),
 ]
+# In quoted-printable every = is one of these; a patch of a test for mails has others as well.
+_ENCODED = re.compile(rb"^[ +-].*=3D", re.M)
+_NOT_ENCODED = re.compile(rb"^[ +-].*=(?![0-9A-F]{2}|\r?$)", re.M)
 _SIGNATURE = re.compile(rb"^-- ?\n(?:.*\n?){0,4}\Z", re.M)
 # What a signature can be looked for in: more than any is long.
 _END = 1000
@@ -41,6 +43,9 @@ def check(data: bytes, patch: PatchFile) -> Iterator[Defect]:
     for rule, pattern, message in _NOISE:
         if found := pattern.search(data):
             yield Defect(_line(data, found.start()), rule, message)
+    if (found := _ENCODED.search(data)) and not _NOT_ENCODED.search(data):
+        message = "=3D is how quoted-printable writes =, and there is no other ="
+        yield Defect(_line(data, found.start()), "quoted-printable", message)
     end = data[-_END:]
     if found := _SIGNATURE.search(end):
         yield Defect(

@@ -89,11 +89,12 @@ def _find(image: Image, sought: list[bytes], said: int, at_start: bool, at_end: 
         fits = last >= 0 and not (at_start and at_end and last) and _fits(image, sought, place)
         return place if fits else None
     said = min(said, len(image.lines))
-    for distance in range(max(said, len(image.lines) - said) + 1):
-        for place in (said + distance, said - distance)[: 2 if distance else 1]:
-            if 0 <= place <= last and _fits(image, sought, place):
-                return place
-    return None
+    if not sought or _fits(image, sought, said):
+        return said
+    # Nearest first, and of two as near the one further down.
+    begins = (place for place, line in enumerate(image.lines) if line == sought[0] and place <= last)
+    nearest = sorted(begins, key=lambda place: (abs(place - said), place < said))
+    return next((place for place in nearest if _fits(image, sought, place)), None)
 
 
 def _fits(image: Image, sought: list[bytes], place: int) -> bool:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from vimectl.errors import BadInput
-from vimectl.patching.patchfile import binary, body, header, names
+from vimectl.patching.patchfile import binary, body, header, names, traditional
 from vimectl.patching.patchfile.cursor import Cursor
 from vimectl.patching.patchfile.header import Header, Malformed
 from vimectl.patching.patchfile.model import BinaryData, Defect, FileDiff, Hunk, PatchFile
@@ -116,59 +116,36 @@ class _Reader:
             self.report(line, "empty-diff", "nothing follows this line: the diff is missing or cut off")
             return Header(line, names.from_git_line(written[11:]), names.from_git_line(written[11:]))
         self._began(start)
-        self._absolute(start)
         self._finish(found, git=True)
         return None
 
     def _traditional(self, stale: Header | None) -> None:
-        """Read one diff that has only ``---`` and ``+++`` lines; ``stale`` as in ``header.read``."""
-        cursor = self.cursor
-        start, line = cursor.start, cursor.number
-        old = cursor.line.removeprefix(b"--- ")
-        cursor.advance()
-        new = cursor.line.removeprefix(b"+++ ")
-        cursor.advance()
-        found = Header(line, created=None, deleted=None)
-        if names.is_null(old):
-            written = names.written(new, stamped=True)
-            name = names.stripped(written) if written else None
-            found.created, found.deleted = True, False
-        elif names.is_null(new):
-            written = names.written(old, stamped=True)
-            name = names.stripped(written) if written else None
-            found.created, found.deleted = False, True
-        else:
-            name = names.traditional(old, new)
-            if names.is_epoch(old):
-                found.created, found.deleted = True, False
-            elif names.is_epoch(new):
-                found.created, found.deleted = False, True
-        if name is None:
-            self.report(line, "no-name", "the --- and +++ lines name no file below a/ and b/", fatal=True)
+        """Read one diff that has only ``---`` and ``+++`` lines."""
+        start, line = self.cursor.start, self.cursor.number
+        try:
+            found = traditional.read(self.cursor, stale)
+        except Malformed as e:
+            self.report(line, e.rule, str(e), fatal=True)
             return
-        if stale and found.created:
-            self.report(
-                stale.line, "inconsistent-name", "a diff header without a diff, and then another file", True
-            )
-            return
-        found.old_name = None if found.created else name
-        found.new_name = None if found.deleted else name
         self._began(start)
-        self._absolute(start)
         self._finish(found, git=False)
 
     def _began(self, start: int) -> None:
+        """Note where the first diff begins, and what is odd about names before their first folder is cut."""
         if not self.diffs:
             self.header_end = min(self.header_end, start)
-
-    def _absolute(self, start: int) -> None:
-        """Absolute names lose their first folder like any other; nobody means that."""
         lines = self.cursor.since(start).split(b"\n")
+        first_folders = set()
         for number, line in enumerate(lines, self.cursor.number - len(lines) + 1):
-            if line.startswith((b"--- ", b"+++ ")) and not names.is_null(line[4:]):
-                written = names.written(line[4:]) or b""
-                if written.startswith(b"/"):
-                    self.report(number, "absolute-path", f"{names.text(written)!r} is an absolute path")
+            if not line.startswith((b"--- ", b"+++ ")) or names.is_null(line[4:]):
+                continue
+            written = names.written(line[4:]) or b""
+            first_folders.add(written.partition(b"/")[0])
+            if written.startswith(b"/"):
+                self.report(number, "absolute-path", f"{names.text(written)!r} is an absolute path")
+            elif line.startswith(b"+++ ") and len(first_folders) == 1 and not first_folders & {b"a", b"b"}:
+                message = f"{names.text(written)!r}: its first folder is cut off, and is on both sides"
+                self.report(number, "no-prefix", message)
 
     def _finish(self, found: Header, git: bool) -> None:
         """Read the hunks or the binary data below a header."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 
 Lines = list[bytes]
-_MARKERS = {b"<<<<<<< ": "release", b"||||||| ": "base", b"=======": "patched", b">>>>>>> ": "end"}
+_MARKERS = {b"<<<<<<< ": "release", b"||||||| ": "base", b">>>>>>> ": "end"}
 
 
 @dataclass
@@ -47,6 +47,10 @@ def settle(content: bytes, decide: Callable[[Block], Lines | None]) -> tuple[byt
 
 
 def _marker(line: bytes, inside: bool) -> str | None:
+    if (
+        inside and line.rstrip(b"\r\n") == b"======="
+    ):  # the one that has no label; headings are underlined longer
+        return "patched"
     for prefix, name in _MARKERS.items():
         if line.startswith(prefix) and (inside or name == "release"):
             return name

@@ -8,8 +8,9 @@ from typing import Any
 from vimectl.errors import BadInput, CheckFailed
 from vimectl.patching import hunks
 from vimectl.patching.blobs import blob_id
+from vimectl.patching.patchfile import FileDiff
 from vimectl.patching.port import changes, moved, one_file
-from vimectl.patching.port.one_file import RESULTS, FilePort, Names, Result
+from vimectl.patching.port.one_file import ORDINARY, RESULTS, FilePort, Names, Result
 from vimectl.patching.port.scratch import Resolved
 from vimectl.patching.series import Patch, PatchedFile, Series
 from vimectl.patching.sources import Sources
@@ -94,7 +95,8 @@ class _Carrying:
                 )
             if not reason:
                 parts = changes.split(diffs[file.path])
-                ports.append(self._settled(patch, file, self._file(patch, file, base, patched, parts)))
+                port = self._file(patch, file, base, patched, parts)
+                ports.append(self._settled(patch, file, _with_modes(port, diffs[file.path], base == patched)))
             self._old[file.path] = patched
         if reason:
             return PatchPort(patch.id, (), reason)
@@ -165,6 +167,16 @@ class _Carrying:
         if path not in self._now:
             self._now[path] = self._sources[1].read(path)
         return self._now[path]
+
+
+def _with_modes(port: FilePort, diff: FileDiff, only_mode: bool) -> FilePort:
+    """Add what the patch says of the modes; ``only_mode``: it changes nothing else."""
+    old = diff.old_mode or diff.new_mode or ORDINARY
+    new = diff.new_mode or old
+    if only_mode and port.before is not None:
+        result: Result = "clean" if port.result == "upstream" else port.result
+        return replace(port, result=result, note="", modes=(old, new))
+    return port if port.result == "upstream" else replace(port, modes=(old, new))
 
 
 def _released(series: Series, old: Sources, path: str) -> bytes | None:

@@ -85,6 +85,9 @@ def stands_in(change: Change, base: bytes, release: bytes) -> bool:
     adds = len(change.new) > before + after
     removes = len(change.old) > before + after
     lines, old_lines = BytesIO(release).readlines(), BytesIO(base).readlines()
+    added = list(change.new[before : len(change.new) - after])
+    if adds and _count(lines, added) <= _count(old_lines, added):
+        return False
     for ahead, behind in _CONTEXTS if adds else _CONTEXTS[:1]:
         cut = slice(max(0, before - ahead), None if after <= behind else behind - after)
         old, new = list(change.old[cut]), list(change.new[cut])

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vimectl.errors import BadInput, unknown
-from vimectl.patching import releases, series, target
+from vimectl.errors import BadInput, MachineLacks
+from vimectl.patching import catalog, releases, target
 from vimectl.patching.blobs import blob_id
 from vimectl.patching.port import scratch
 from vimectl.patching.port.carry import PatchPort, carry
@@ -21,6 +21,7 @@ from vimectl.patching.series import Series
 from vimectl.patching.sources import Sources, open_path
 from vimectl.stack.versions import matches
 
+NEWEST = "newest"
 Report = Callable[[str, int, "int | None"], None]
 
 
@@ -47,7 +48,7 @@ def port(
     directory: Path | None = None,
     report: Report = lambda name, done, total: None,
 ) -> Outcome:
-    """Carry the series of a package for version ``old`` over to version ``new``.
+    """Carry the series of a package for version ``old`` over to version ``new``, or to the newest there is.
 
     Args:
         sources: the old and the new release, as folder, wheel or source archive; one alone is taken for the
@@ -62,8 +63,10 @@ def port(
         CheckFailed: the old release is not the one that the series is for.
         MachineLacks: a release cannot be fetched, or there is no git.
     """
-    one = _series(package, old, directory)
-    out = out or Path(f"{package}-{new}")
+    one = catalog.find(package, old, directory)
+    if new == NEWEST:
+        new = releases.versions(package)[-1]
+    out = _named(out or Path(f"{package}-{new}"))
     conflicts = resolved or out.with_name(f"{out.name}.conflicts")
     for path in (out, *(() if resolved else (conflicts,))):
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
@@ -76,27 +79,21 @@ def port(
     words += ["--series", str(directory)] if directory else []
     words += ["--out", str(out), "--resolved", str(conflicts)]
     again = shlex.join(words)
-    if any(patch.result == "conflict" for patch in patches):
-        scratch.write(conflicts, patches, f"{package} {old} to {new}", again)
-        return Outcome(package, old, new, patches, conflicts=conflicts, again=again)
-    _write(out, one, new, patches)
+    try:
+        if any(patch.result == "conflict" for patch in patches):
+            scratch.write(conflicts, patches, f"{package} {old} to {new}", again)
+            return Outcome(package, old, new, patches, conflicts=conflicts, again=again)
+        _write(out, one, new, patches)
+    except OSError as e:
+        raise MachineLacks(
+            f"{out} cannot be written: {e.strerror}", "name another place with --out DIR"
+        ) from e
     return Outcome(package, old, new, patches, written=out)
 
 
-def _series(package: str, version: str, directory: Path | None) -> Series:
-    if directory:
-        one = series.read(directory)
-        if (one.package, one.version) != (package, version):
-            raise BadInput(
-                f"{directory}: the series is for {one.package} {one.version}, not {package} {version}"
-            )
-        return one
-    known = series.known()
-    if package not in known:
-        raise unknown("package", package, known, "")
-    if version not in known[package]:
-        raise unknown(f"series of {package}", version, known[package])
-    return series.load(package, version)
+def _named(out: Path) -> Path:
+    """Return a path by whose name others beside it can be called."""
+    return out if out.name not in ("", "..") else Path(os.path.abspath(out))
 
 
 def _in_the_way(path: Path, conflicts: Path) -> str:
@@ -155,7 +152,7 @@ def _write(out: Path, one: Series, version: str, patches: Sequence[PatchPort]) -
     fresh = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         fresh.mkdir(parents=True)
-        write(fresh, one, version, patches, {})
+        write(fresh, one, version, patches)
         fresh.rename(out)  # an empty directory may be there
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

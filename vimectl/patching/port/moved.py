@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import PurePosixPath
 
+from vimectl.patching.patchfile.paths import wrong_path
 from vimectl.patching.sources import Sources
 
 # Looked into at most: of a wheel on a server each is a request.
@@ -31,13 +33,18 @@ def find(path: str, content: bytes, old: Sources, new: Sources) -> Place | None:
     """
     known = set(old.paths())
     suffix = PurePosixPath(path).suffix
-    added = [one for one in new.paths() if one not in known and PurePosixPath(one).suffix == suffix]
+    added = [one for one in _safe(new.paths()) if one not in known and PurePosixPath(one).suffix == suffix]
     nearest = sorted(added, key=lambda one: (-_kinship(path, one), one))[:_MOST]
     places = [
         Place(one, likeness(content, data), data) for one in nearest if (data := new.read(one)) is not None
     ]
     best = max(places, key=lambda place: place.likeness, default=None)
     return best if best and best.likeness >= _ALIKE else None
+
+
+def _safe(paths: Iterable[str]) -> Iterator[str]:
+    """The paths at which something may be written: an archive can name others."""
+    return (path for path in paths if wrong_path(path) is None)
 
 
 def holding(lines: list[bytes], path: str, old: Sources, new: Sources) -> str | None:

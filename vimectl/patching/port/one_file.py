@@ -14,6 +14,7 @@ from vimectl.patching.port.three_way import Merged, marked_line, merge
 Elsewhere = Callable[[list[bytes]], "str | None"]
 # The gravest last: the result of a patch is the gravest of its files', where any is left to do.
 Result = Literal["upstream", "clean", "offset", "conflict"]
+ORDINARY = "100644"
 HunkResult = Literal["upstream", "gone", "clean", "offset", "conflict"]
 RESULTS: tuple[Result, ...] = ("upstream", "clean", "offset", "conflict")
 
@@ -36,6 +37,7 @@ class FilePort:
     """One file of a patch: content before and after it in the new release (None: no such file).
 
     With ``conflict``, ``after`` is for somebody to edit: the merge with git's markers, where there is one.
+    ``modes`` are git's, before and after.
     """
 
     path: str
@@ -44,6 +46,7 @@ class FilePort:
     after: bytes | None
     note: str = ""
     hunks: tuple[HunkPort, ...] = ()
+    modes: tuple[str, str] = (ORDINARY, ORDINARY)
 
 
 @dataclass(frozen=True)
@@ -75,38 +78,61 @@ def port(
         return FilePort(path, "upstream", release, release, f"{names.new} has it")
     if base is None or patched is None or release is None:
         return _without_a_side(path, base, patched, release, names)
-    done = tuple(_hunk(hunk, base, release, names, elsewhere) for hunk in hunks)
-    left = [hunk for hunk, port in zip(hunks, done, strict=True) if port.result not in ("upstream", "gone")]
-    if hunks and not left:
-        return FilePort(path, "upstream", release, release, _left_out(done, names), done)
-    wanted = changes.apply(base, left) if hunks else patched
-    merged = _merge(base, wanted, release, names)
+    merged = _merge(base, patched, release, names)
+    if merged.clean:
+        done = tuple(
+            replace(port, result="offset") if port.result == "conflict" else port
+            for port in (_hunk(hunk, base, release, names) for hunk in hunks)
+        )
+        if merged.content == release:
+            return FilePort(path, "upstream", release, release, f"{names.new} has it", done)
+        return _merged(path, release, merged, done, names)
     if merged.conflicts is None:
-        return FilePort(path, "conflict", release, release, "it is not text: git cannot merge it", done)
-    if not merged.clean:
-        note = "; ".join([_places(merged), *(port.note for port in done if port.note)])
-        return FilePort(path, "conflict", release, merged.content, note, _in_conflict(done))
+        return FilePort(path, "conflict", release, release, "it is not text: git cannot merge it")
+    done = tuple(_judged(hunk, base, release, names, elsewhere) for hunk in hunks)
+    left = [hunk for hunk, port in zip(hunks, done, strict=True) if port.result not in ("upstream", "gone")]
+    if not left:
+        return FilePort(path, "upstream", release, release, _left_out(done, names), done)
+    merged = _merge(base, changes.apply(base, left), release, names)
+    if merged.clean:
+        return _merged(path, release, merged, done, names)
+    note = "; ".join([_places(merged), *(port.note for port in done if port.note)])
+    return FilePort(path, "conflict", release, merged.content, note, _in_conflict(done))
+
+
+def _merged(path: str, release: bytes, merged: Merged, done: tuple[HunkPort, ...], names: Names) -> FilePort:
     same = all(port.result == "clean" for port in done)
     return FilePort(
         path, "clean" if same else "offset", release, merged.content, _left_out(done, names), done
     )
 
 
-def _hunk(hunk: Change, base: bytes, release: bytes, names: Names, elsewhere: Elsewhere) -> HunkPort:
-    """Judge one hunk as if it were the whole patch."""
+def _hunk(hunk: Change, base: bytes, release: bytes, names: Names) -> HunkPort:
+    """Judge one hunk as if it were the whole patch, by merging alone."""
     alone = changes.apply(base, [hunk])
     merged = _merge(base, alone, release, names)
-    if merged.content == release if merged.clean else changes.stands_in(hunk, base, release):
-        return HunkPort(hunk.line, "upstream")
-    if settled.is_gone(hunk, merged, release):
-        place = elsewhere(settled.removed(hunk))
-        note = f"what was changed at line {hunk.line} is in {place} now" if place else ""
-        return HunkPort(hunk.line, "conflict" if place else "gone", note=note)
     if not merged.clean:
         return HunkPort(hunk.line, "conflict")
+    if merged.content == release:
+        return HunkPort(hunk.line, "upstream")
     moved = changes.moved(base, alone, release, merged.content)
     in_place = changes.apply(release, [hunk]) == merged.content and changes.fits(hunk, release)
     return HunkPort(hunk.line, "clean" if in_place else "offset", moved)
+
+
+def _judged(hunk: Change, base: bytes, release: bytes, names: Names, elsewhere: Elsewhere) -> HunkPort:
+    """Judge a hunk of a patch that does not merge: it may be upstream all the same, or have nothing to do."""
+    port = _hunk(hunk, base, release, names)
+    if port.result != "conflict":
+        return port
+    if changes.stands_in(hunk, base, release):
+        return replace(port, result="upstream")
+    if not settled.is_gone(hunk, _merge(base, changes.apply(base, [hunk]), release, names), release):
+        return port
+    place = elsewhere(settled.removed(hunk))
+    if place:
+        return replace(port, note=f"what was changed at line {hunk.line} is in {place} now")
+    return replace(port, result="gone")
 
 
 def _in_conflict(done: tuple[HunkPort, ...]) -> tuple[HunkPort, ...]:
@@ -145,7 +171,7 @@ def _places(merged: Merged) -> str:
 
 def _left_out(done: tuple[HunkPort, ...], names: Names) -> str:
     """Say which hunks are left out, and why."""
-    if all(port.result == "upstream" for port in done):
+    if done and all(port.result == "upstream" for port in done):
         return f"{names.new} has it"
     notes = []
     for result, what in (("upstream", "has"), ("gone", "no longer has")):

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from vimectl.errors import MachineLacks
-
-if TYPE_CHECKING:
-    from git import Git
+from vimectl.patching.git_diff import git
 
 _MARKER = re.compile(rb"^(<{7}|\|{7}|>{7}) ", re.MULTILINE)
 
@@ -58,17 +53,3 @@ def marked_line(content: bytes) -> int | None:
     """Return the number of the first line that is a conflict marker, or None."""
     found = _MARKER.search(content)
     return content.count(b"\n", 0, found.start()) + 1 if found else None
-
-
-def git(directory: Path) -> Git:
-    """Return the git of this machine, to work in ``directory`` without anybody's configuration.
-
-    Raises MachineLacks when there is none.
-    """
-    try:
-        from git import Git
-    except ImportError as e:
-        raise MachineLacks("there is no git to merge with", "install git") from e
-    tool = Git(directory)
-    tool.update_environment(GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_NOSYSTEM="1", LC_ALL="C")
-    return tool

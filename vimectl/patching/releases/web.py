@@ -72,7 +72,8 @@ class Web:
                 if e.code not in _PASSING or not left:
                     raise _refused(url, e.code, e.reason) from e
             except (OSError, http.client.HTTPException) as e:  # URLError is an OSError
-                if not left:
+                refused = isinstance(getattr(e, "reason", None), ssl.SSLCertVerificationError)
+                if refused or not left:
                     raise _unreachable(url, e) from e
             time.sleep(_PAUSE_SECONDS)
         raise AssertionError("unreachable")

@@ -27,6 +27,8 @@ def found(tmp_path: Path, patch: bytes) -> list[tuple[int, str]]:
 
 def test_what_is_right_has_no_findings(tmp_path: Path) -> None:
     assert found(tmp_path, GOOD) == []
+    about_mail = GOOD.replace(b"fifteen", b"equals = '=3D'")
+    assert found(tmp_path, about_mail) == []
     assert found(tmp_path, b"Subject: as git format-patch writes it\n---\n x.py | 2 +-\n\n" + GOOD) == []
 
 
@@ -43,6 +45,7 @@ def test_what_is_right_has_no_findings(tmp_path: Path) -> None:
         (HEAD + b"@@ -5 +5 @@\n-5\n+five\n", 4, "zero-context"),
         (HEAD + SECOND + FIRST, 14, "hunk-order"),
         (HEAD + FIRST + SECOND.replace(b"-12,7 +12,8", b"-8,7 +8,8"), 13, "hunk-overlap"),
+        (GOOD.replace(b"a/toy", b"toy").replace(b"b/toy", b"toy"), 3, "no-prefix"),
         (GOOD + GOOD, 23, "duplicate-file"),
         (GOOD[:-4], 21, "truncated"),
         (GOOD.replace(b" 16\n", b" 16\r\n"), 20, "mixed-line-endings"),

@@ -10,7 +10,9 @@ from hostile import Hostile, cases
 from vimectl.cli import run_cli
 from vimectl.errors import BadInput
 from vimectl.patching import plan, series
+from vimectl.patching.interchange import take
 from vimectl.patching.lint import lint
+from vimectl.patching.sources import Directory
 from vimectl.patching.state import judge
 from vimectl.patching.target import at
 
@@ -61,6 +63,8 @@ def test_it_is_refused_and_nothing_is_written(one: Hostile, world: Path, snapsho
         plan.make("apply", [judge(target, series.read(world / "series"))])
     said = refused.value.message
     assert any(f": {rule}: " in said for rule in errors) or said.startswith(f"{patch}: larger than")
+    with pytest.raises(BadInput):
+        take(patch, "toy", "1.0", Directory(target.location), world / "series-made-of-it")
     assert snapshot(world) == before
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import pytest
 from toy_releases import Files, applied, lines, write_sdist, write_series, write_wheel
 
 from vimectl.cli import run_cli
-from vimectl.errors import BadInput, CheckFailed
+from vimectl.errors import BadInput, CheckFailed, MachineLacks
 from vimectl.patching import series
 from vimectl.patching.blobs import blob_id
 from vimectl.patching.lint import lint
@@ -350,6 +353,38 @@ def test_what_is_in_the_way_stays(toy: Make) -> None:
         one.port(one.conflicts)
 
 
+def test_a_place_that_cannot_be_written(toy: Make) -> None:
+    one = toy({"toy/a.py": A}, {"toy/a.py": A}, {"toy/a.py": change(A, ("m", "M"))})
+    one.out = one.sources[0] / "below-a-file"
+    with pytest.raises(MachineLacks, match="below-a-file cannot be written: Not a directory"):
+        one.port()
+
+
+def test_a_path_without_a_name(toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = toy({"toy/a.py": A}, {"toy/a.py": A}, {"toy/a.py": change(A, ("m", "M"))})
+    monkeypatch.chdir(tmp_path)
+    for one.out in (Path("."), Path("..")):
+        with pytest.raises(BadInput, match="is there already"):
+            one.port()
+
+
+def test_an_archive_cannot_make_it_write_elsewhere(toy: Make) -> None:
+    # The likeliest new place of the file is a path that leads out of the folder for conflicts.
+    one = toy({"toy/a.py": A}, {"../../a.py": A, "toy/.git/a.py": A}, {"toy/a.py": change(A, ("m", "M"))})
+    outcome = one.port()
+    assert "nor another new file" in outcome.patches[0].files[0].note
+    assert sorted(path.name for path in one.conflicts.rglob("*")) == ["0001-p", "README.txt"]
+
+
+def test_an_underlined_heading_is_no_marker(toy: Make) -> None:
+    old, patched, new = (
+        f"{text}\n===========\n{word}\n".encode() for text, word in [("a", "x"), ("b", "y"), ("c", "z")]
+    )
+    one = toy({"toy/a.py": old}, {"toy/a.py": new}, {"toy/a.py": patched})
+    assert results(one.port()) == [("0001-p", "conflict")]
+    assert (one.conflicts / "0001-p" / "toy" / "a.py").read_bytes().count(b"<<<<<<<") == 2
+
+
 def test_an_interruption_leaves_no_half_of_a_series(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     one = toy({"toy/a.py": A}, {"toy/a.py": A}, {"toy/a.py": change(A, ("m", "M"))})
     before = sorted(one.folder.iterdir())
@@ -395,6 +430,27 @@ def test_the_command_line(toy: Make, capsys: pytest.CaptureFixture[str]) -> None
     ]:
         assert run_cli(["patch", "port", package, "--from", version, "--to", "2.0"]) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["vllm-as"], ["vllm-ascend"]),
+        (["vllm-ascend", "--from", "0.2"], ["0.20.2rc1", "0.22.1rc1", "0.23.0"]),
+        (["nothing", "--from", ""], []),
+    ],
+)
+def test_the_shell_completes_packages_and_versions(words: list[str], found: list[str]) -> None:
+    line = ["vimectl", "patch", "port", *words]
+    asked = {
+        "COMP_WORDS": " ".join(line),
+        "COMP_CWORD": str(len(line) - 1),
+        "_VIMECTL_COMPLETE": "complete_bash",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "vimectl"], env=os.environ | asked, capture_output=True, text=True
+    )
+    assert done.stdout.split() == found
 
 
 def test_the_old_release_alone_is_known_by_its_content(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:

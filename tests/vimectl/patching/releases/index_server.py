@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import ssl
 import tarfile
 import threading
 import zipfile
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 CONTENT = {"toy/__init__.py": b"", "toy/worker.py": b"a\nb\nc\n", "toy/data.bin": bytes(range(256)) * 4096}
 
@@ -135,8 +137,8 @@ class Index:
 
 
 @contextmanager
-def serving() -> Iterator[Index]:
-    """Run a server; yields what it has and how it behaves."""
+def serving(certificate: Path | None = None) -> Iterator[Index]:
+    """Run a server, with a certificate (and its key) over TLS; yields what it has and how it behaves."""
     index = Index()
 
     class Handler(BaseHTTPRequestHandler):
@@ -148,6 +150,10 @@ def serving() -> Iterator[Index]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.handle_error = lambda *about: None  # a client that has seen enough hangs up
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     index.port = server.server_port
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     yield index

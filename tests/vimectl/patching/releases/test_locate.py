@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from vimectl.patching import releases
 from vimectl.patching.releases import locate, settings
 from vimectl.patching.releases.settings import Settings
 
+READ = settings.read  # which the fixture of the index replaces
 WHEEL, SDIST = "toy-1.0-py3-none-any.whl", "toy-1.0.tar.gz"
 
 
@@ -85,6 +87,15 @@ def test_what_was_read_once_needs_no_network(index: Index, monkeypatch: pytest.M
         worker("2.0")
     with pytest.raises(MachineLacks, match="answers 500"):
         releases.versions("tool")
+
+
+def test_pip_itself_names_the_index(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "read", READ)
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", index.url)
+    assert worker() == CONTENT["toy/worker.py"]
 
 
 def test_a_file_on_this_machine_is_preferred(

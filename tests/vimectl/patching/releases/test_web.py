@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import base64
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
-from index_server import Index
+from index_server import Index, serving
 
 from vimectl.errors import MachineLacks
 from vimectl.patching.releases.settings import Settings
@@ -46,6 +48,27 @@ def test_a_password_of_the_keyring(index: Index, tmp_path: Path, monkeypatch: py
     its = Settings(indexes=(index.url.replace("//", "//me%40home@"),), keyring=True)
     with Web(its).get(f"http://127.0.0.1:{index.port}/files/{NAME}") as answer:
         assert answer.status == 200
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl to make a certificate with")
+def test_certificates_are_those_of_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    both, request = tmp_path / "both.pem", "req -x509 -nodes -newkey rsa:2048 -days 2 -subj /CN=localhost"
+    command = ["openssl", *request.split(), "-keyout", both, "-out", tmp_path / "cert.pem"]
+    subprocess.run([*command, "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)
+    both.write_text(both.read_text() + (tmp_path / "cert.pem").read_text())
+    with serving(both) as index:
+        index.files[NAME] = b"x"
+        url = f"https://localhost:{index.port}/files/{NAME}"
+        for its in (Settings(cert=str(tmp_path / "cert.pem")), Settings(trusted_hosts=("localhost",))):
+            with Web(its).get(url) as answer:
+                assert answer.read() == b"x"
+        with pytest.raises(MachineLacks, match="certificate verify failed"):
+            Web(Settings()).get(url)
+    with pytest.raises(MachineLacks, match="a certificate of pip's configuration cannot be used"):
+        Web(Settings(cert=str(tmp_path / "none.pem"))).get(url)
 
 
 def test_a_refusal_names_the_address_without_the_password(index: Index, client: Web) -> None:

@@ -1,0 +1,149 @@
+"""What the series of the Ascend stacks do, on the real sources of each release, released and patched.
+
+One process for each stack imports the released vLLM and vllm-ascend, with stand-ins for the hardware alone
+(npu_standin.py), and runs the functions under test in every situation (ascend_probe.py).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vimectl import patching, stack
+from vimectl.patching import series
+
+if importlib.util.find_spec("vllm") is None:
+    pytest.skip("needs what vllm imports", allow_module_level=True)
+
+PROBE = Path(__file__).with_name("ascend_probe.py")
+GIB = 1 << 30
+TOTAL, UTILIZATION, WEIGHTS, PEAK, HCCL, GRAPHS = 64 * GIB, 0.6, 8 * GIB, 3 * GIB, GIB, 2 * GIB
+# The everyday suite looks at one; `make test` at all.
+STACKS = ["ascend-0.22", *(pytest.param(f"ascend-0.{n}", marks=pytest.mark.slow) for n in (20, 23, 30))]
+NOT_COLOCATED = ("None", "0", "true")
+NEIGHBOURS = ("0 +0", "10 +0", "10 +5", "10 -10", "40 +0", "40 -30", "0 +20")
+
+pytestmark = pytest.mark.network
+
+
+@pytest.fixture(scope="module", params=STACKS)
+def probed(
+    request: pytest.FixtureRequest,
+    python_sources: Callable[[str, str], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Any]:
+    """What the probe saw of a stack; "stack" is its name."""
+    patches = stack.load(request.param).patches
+    released = [python_sources(package, version) for package, version in patches.items()]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, released)),
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "OMP_NUM_THREADS": "1",
+    }
+    tree = tmp_path_factory.mktemp("patched")
+    for (package, version), source in zip(patches.items(), released, strict=True):
+        one = series.load(package, version)
+        for path in (*one.chains, f"{one.module}/__init__.py"):
+            (tree / path).parent.mkdir(parents=True, exist_ok=True)
+            (tree / path).write_bytes((source / path).read_bytes())
+        found = patching.status(request.param, tree, [package], version)
+        patching.change("apply", found)
+    done = subprocess.run([sys.executable, PROBE, tree], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {"stack": request.param, **json.loads(done.stdout.splitlines()[-1])}
+
+
+def alone(stack_name: str, moved: int = 0) -> int:
+    """The budget of the release, which charges to the worker what others took meanwhile."""
+    graphs = GRAPHS if stack_name == "ascend-0.22" else 0
+    return int(TOTAL * UTILIZATION) - WEIGHTS - PEAK - HCCL - graphs - moved * GIB
+
+
+def test_when_it_is_not_colocated_the_worker_is_upstreams(probed: dict[str, Any]) -> None:
+    released, patched = probed["worker"]["released"], probed["worker"]["patched"]
+    for value in NOT_COLOCATED:
+        for neighbour in NEIGHBOURS:
+            assert patched[f"{value} {neighbour}"] == released[f"{value} {neighbour}"]
+        assert patched[f"{value} 10 +0"] == alone(probed["stack"])
+        assert patched[f"{value} 10 +5"] == alone(probed["stack"], 5)
+        assert "Error in memory profiling" in patched[f"{value} 10 -10"]
+        assert "on startup is less than desired" in patched[f"{value} 40 +0"]
+
+
+def test_colocated_the_release_does_not_start(probed: dict[str, Any]) -> None:
+    released = probed["worker"]["released"]
+    assert "Error in memory profiling" in released["1 10 -10"]
+    assert "on startup is less than desired" in released["1 40 -30"]
+
+
+def test_colocated_the_budget_is_this_processs_own_whatever_the_neighbour_does(
+    probed: dict[str, Any],
+) -> None:
+    budgets = {probed["worker"]["patched"][f"1 {neighbour}"] for neighbour in NEIGHBOURS}
+    assert budgets == {int(TOTAL * UTILIZATION) - WEIGHTS - PEAK}
+
+
+def test_on_an_npu_flash_attn_is_left_alone(probed: dict[str, Any]) -> None:
+    released, patched = probed["rotary"]["released"], probed["rotary"]["patched"]
+    assert {key: patched[key] for key in patched if key.startswith("npu")} == {
+        "npu none": None,
+        "npu for CUDA": None,
+        "npu stand-in": None,
+        "npu whole": None,
+    }
+    assert released["npu for CUDA"] == "ImportError"  # which ends the worker
+    assert released["npu whole"] == "flash_attn.ops.triton.rotary"
+
+
+def test_on_other_platforms_flash_attn_is_used_as_before(probed: dict[str, Any]) -> None:
+    released, patched = probed["rotary"]["released"], probed["rotary"]["patched"]
+    others = [key for key in patched if not key.startswith("npu")]
+    assert {key: patched[key] for key in others} == {key: released[key] for key in others}
+    assert patched["cuda whole"] == "flash_attn.ops.triton.rotary"
+
+
+# Tokens and placeholders at the end: -1 is a token from before the weight update, 99 the first after it.
+RIGHT = {
+    "undisturbed": [[900, 901, 100, 101], 0],
+    "restarted_with_none_in_flight": [[900, 100, 101, 102], 0],
+    "restarted_with_one_in_flight": [[900, 99, 100, 101], 0],
+    "restarted_with_two_in_flight": [[99, 100, 101], 0],
+    "restarted_twice": [[100, 101], 0],
+    "restarted_with_rejected_drafts": [[900, 99, 100, 101, 102, 103, 104, 105], 0],
+    "aborted_and_added_again": [[99, 100, 101], 0],
+    "aborted_beside_another": [[900, 901, 100, 101], 0],
+}
+# What goes wrong in the releases: the assertion, or tokens that are lost.
+WRONG: dict[str, dict[str, Any]] = {
+    "ascend-0.20": {
+        "restarted_with_none_in_flight": [[900, 101, 102], 1],
+        "restarted_with_two_in_flight": "AssertionError",
+        "restarted_twice": "AssertionError",
+        "restarted_with_rejected_drafts": "AssertionError",
+        "aborted_and_added_again": "AssertionError",
+    },
+    "ascend-0.22": {
+        "restarted_twice": "AssertionError",
+        "restarted_with_rejected_drafts": [[900, 102, 103, 104, 105], 0],
+        "aborted_and_added_again": "AssertionError",
+    },
+    # An id that is used twice, which vLLM itself prevents.
+    "ascend-0.30": {"aborted_and_added_again": "AssertionError"},
+}
+WRONG["ascend-0.23"] = WRONG["ascend-0.22"]
+
+
+def test_stale_output_is_told_from_fresh(probed: dict[str, Any]) -> None:
+    wrong = WRONG[probed["stack"]]
+    assert probed["scheduler"]["released"] == RIGHT | wrong
+    unneeded = probed["stack"] == "ascend-0.30"  # the series says why
+    assert probed["scheduler"]["patched"] == (RIGHT | wrong if unneeded else RIGHT)

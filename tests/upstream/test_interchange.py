@@ -1,0 +1,80 @@
+"""Every shipped series on the files it is for: linted, taken by git am and by quilt, and imported again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from vimectl.errors import MachineLacks
+from vimectl.patching import releases, series
+from vimectl.patching.blobs import blob_at
+from vimectl.patching.interchange import export, take
+from vimectl.patching.lint import lint
+from vimectl.patching.series import Series
+from vimectl.patching.sources import Directory
+
+ALL = [(package, version) for package, versions in series.known().items() for version in versions]
+ENVIRONMENT = {
+    **os.environ,
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "QUILTRC": os.devnull,
+}
+
+
+def run(directory: Path, *command: str, **variables: str) -> None:
+    environment = {**ENVIRONMENT, **variables}
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def released(one: Series, directory: Path) -> Path:
+    """The files of the release that the series touches, in a repository."""
+    try:
+        sources = releases.find(one.package, one.version)
+        contents = {path: sources.read(path) for path in one.chains}
+    except MachineLacks as e:
+        pytest.fail(e.message) if os.environ.get("CI") else pytest.skip(e.message)
+    for path, content in contents.items():
+        if content is not None:
+            (directory / path).parent.mkdir(parents=True, exist_ok=True)
+            (directory / path).write_bytes(content)
+    run(directory, "git", "init", "-q")
+    run(directory, "git", "config", "user.name", "t")
+    run(directory, "git", "config", "user.email", "t@t")
+    run(directory, "git", "add", "-A")
+    run(directory, "git", "commit", "-qm", "release")
+    return directory
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(("package", "version"), ALL)
+def test_a_shipped_series_goes_out_and_comes_back(package: str, version: str, tmp_path: Path) -> None:
+    one = series.load(package, version)
+    if not one.patch:
+        pytest.skip("nothing of this release is patched")
+    tree = released(one, tmp_path / "tree")
+    for patch in one.patch:
+        report = lint(one.directory / f"{patch.id}.patch", Directory(tree))
+        assert [finding for finding in report.findings if finding.severity == "error"] == []
+        assert {hunk.result for hunk in report.hunks} == {"exact"}
+    wanted = {path: chain[-1] for path, chain in one.chains.items()}
+
+    export(one, "mbox", tmp_path / "series.mbox")
+    export(one, "quilt", tmp_path / "patches")
+    take(tmp_path / "series.mbox", package, version, Directory(tree), tmp_path / "back")
+    assert series.read(tmp_path / "back").chains == one.chains
+
+    run(tree, "git", "am", "-q", "--keep-cr", str(tmp_path / "series.mbox"))
+    assert {path: blob_at(tree / path) for path in wanted} == wanted
+    run(tree, "git", "reset", "-q", "--hard", f"HEAD~{len(one.patch)}")
+    if shutil.which("quilt"):
+        run(tree, "quilt", "push", "-a", QUILT_PATCHES=str(tmp_path / "patches"))
+    else:
+        for patch in one.patch:
+            run(tree, "patch", "-p1", "-i", str(tmp_path / "patches" / f"{patch.id}.patch"))
+    assert {path: blob_at(tree / path) for path in wanted} == wanted

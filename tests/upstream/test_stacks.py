@@ -1,0 +1,95 @@
+"""What the stacks say, against what the releases that they name say of themselves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from email.parser import HeaderParser
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from vimectl import stack
+from vimectl.errors import MachineLacks
+from vimectl.patching import content, releases, series
+from vimectl.patching.blobs import blob_id
+from vimectl.patching.releases import listings
+
+pytestmark = pytest.mark.network
+
+PROVEN = [name for name in stack.names() if stack.load(name).proven]
+ASCEND = [name for name in stack.names() if stack.load(name).stack.device == "npu"]
+# Where the release matrix names another build than the metadata; the file's note says so.
+REPLACED = {
+    "ascend-0.11": {"torch-npu": "==2.7.1"},
+    "ascend-0.18": {"torch-npu": "==2.9.0", "triton-ascend": "==3.2.0"},
+}
+PYTHONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
+TRANSFORMERS = (
+    *("4.55.2", "4.56.0", "4.57.1", "4.57.3", "4.57.4", "4.58.0"),
+    *("5.0.0", "5.5.3", "5.5.4", "5.14.1", "6.0.0"),
+)
+
+
+@contextmanager
+def index() -> Iterator[None]:
+    try:
+        yield
+    except MachineLacks as e:
+        pytest.fail(e.message) if os.environ.get("CI") else pytest.skip(e.message)
+
+
+@pytest.mark.parametrize("name", PROVEN)
+def test_series_of_a_proven_stack_start_from_the_released_sources(name: str) -> None:
+    for package, version in stack.load(name).patches.items():
+        one = series.load(package, version)
+        with index():
+            release = releases.find(package, version)
+            released = {path: release.read(path) for path in one.chains}
+        for path, chain in one.chains.items():
+            found = content.stages(one, path, released[path])
+            assert [None if c is None else blob_id(c) for c in found] == chain, f"{name}: {path}"
+
+
+@pytest.mark.parametrize("name", ASCEND)
+def test_recorded_versions_are_those_that_the_release_requires(name: str) -> None:
+    loaded = stack.load(name)
+    with index():
+        release = releases.find("vllm-ascend", loaded.packages["vllm-ascend"])
+        (path,) = [p for p in release.paths() if p == "PKG-INFO" or p.endswith(".dist-info/METADATA")]
+        metadata = HeaderParser().parsestr(release.read(path).decode())
+    required = {
+        canonicalize_name(requirement.name): requirement.specifier
+        for requirement in map(Requirement, metadata.get_all("Requires-Dist"))
+    }
+    expected = {
+        package: SpecifierSet(REPLACED.get(name, {}).get(package, f"=={loaded.packages[package]}"))
+        for package in ("torch", "torch-npu", "triton-ascend")
+        if package in loaded.packages
+    }
+    assert {package: required[package] for package in expected} == expected
+    assert ("triton-ascend" in loaded.packages) == ("triton-ascend" in required)
+    assert _narrower(loaded.ranges["transformers"], required["transformers"])
+    assert _narrower(loaded.stack.python, SpecifierSet(metadata["Requires-Python"]), PYTHONS)
+
+
+@pytest.mark.parametrize("name", [name for name in ASCEND if name != "ascend-0.30"])
+def test_release_has_wheels_for_the_machines_of_the_stack(name: str) -> None:
+    loaded = stack.load(name)
+    wanted = Version(loaded.packages["vllm-ascend"])
+    with index():
+        releases.versions("vllm-ascend")
+    files = [file.name for file in listings.remembered("vllm-ascend") if file.name.endswith(".whl")]
+    ours = [file for file in files if Version(file.split("-")[1]) == wanted]
+    machines = {machine for file in ours for machine in ("aarch64", "x86_64") if machine in file}
+    assert machines == set(loaded.stack.machines)
+
+
+def _narrower(ours: str, theirs: SpecifierSet, edges: Sequence[str] = TRANSFORMERS) -> bool:
+    """Whether what we accept of the releases around the edges is accepted by the package as well."""
+    mine = SpecifierSet(ours)
+    return all(edge in theirs for edge in edges if edge in mine)
