@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
-from vimectl.console import JsonOption, emit_json, out
+from vimectl.console import JsonOption, emit_json, err, out
 
 if TYPE_CHECKING:
     from vimectl.doctor import Finding, Report
+    from vimectl.doctor.repair import Repair
     from vimectl.host import Host
 
 _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
+_WORDS = {"pass": "well", "warn": "to note", "fail": "wrong", "skip": "not examined"}
 
 
 def doctor(
@@ -23,26 +27,63 @@ def doctor(
     recipe: Annotated[
         str | None, typer.Option(help="A recipe's name or file: what must be possible.")
     ] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")
+    ] = None,
     root: Annotated[Path | None, typer.Option(help="Examine another root file system.")] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only this check or group.")] = None,
+    imports: Annotated[
+        bool, typer.Option("--imports", help="Import each package too, in a child process: takes seconds.")
+    ] = False,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Mend what is safe to mend and can be taken back; shown first.")
+    ] = False,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write the findings to a zip file, secrets and names of people removed."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check whether this machine can run the stack, and the recipe when one is named; exit 1 if it cannot."""
     from vimectl import stack as stacks
+    from vimectl.doctor import bundle as bundles
     from vimectl.doctor import run_checks
     from vimectl.errors import BadInput
     from vimectl.recipe.resolve import resolve
 
+    if bundle:
+        bundles.refuse(bundle)
+    if assignments and not recipe:
+        raise BadInput("--set overrides a key of a recipe, and none is named", "name it with --recipe")
     host = _host(root)
-    wanted = resolve(recipe).recipe if recipe else None
+    wanted = resolve(recipe, assignments=assignments).recipe if recipe else None
     name = stack or (wanted.recipe.stack if wanted else stacks.detect(host).stack)
     if name is None:
         raise BadInput("nothing of any known stack is installed", "name the stack you want with --stack")
-    report = run_checks(host, stacks.load(name), wanted, only or ())
+
+    def examine() -> Report:
+        return run_checks(host, stacks.load(name), wanted, only or (), with_imports=imports)
+
+    report = examine()
+    made = _mend(report, host) if fix else []
+    if made:
+        report = examine()
+    text = io.StringIO()
+    _show(report, Console(file=text, highlight=False, soft_wrap=True, no_color=True), every=bool(only))
+    extra: dict[str, Any] = {"fixed": [_as_json(repair) for repair in made]} if fix else {}
+    if bundle:
+        extra["bundle"] = {
+            "path": bundle,
+            "files": bundles.write(bundle, report, text.getvalue(), host, wanted),
+        }
     if as_json:
-        emit_json("doctor", report.ok, **report.as_json())
+        emit_json("doctor", report.ok, **report.as_json(), **extra)
     else:
-        _show(report)
+        _show(report, out, every=bool(only))
+        if bundle:
+            out.print(f"{bundle}: look through it before you give it away", markup=False)
     raise typer.Exit(0 if report.ok else 1)
 
 
@@ -60,35 +101,68 @@ def _host(root: Path | None) -> Host:
     return Host(root.resolve(), {}, not_run)
 
 
-def _show(report: Report) -> None:
+def _mend(report: Report, host: Host) -> list[Repair]:
+    """Show what is going to be changed, change it, and say how to take it back."""
+    from vimectl.doctor.repair import repairs
+
+    found = repairs(report, host)
+    if not found and not report.ok:
+        err.print("nothing of it can be mended by --fix: that makes only what it can take back")
+    for repair in found:
+        err.print(f"mending {', '.join(repair.mends)}: {repair.command}", markup=False)
+        for path in repair.changes:
+            err.print(f"    changes {path}", markup=False)
+        err.print(f"    to take it back: {repair.undo}", markup=False)
+        repair.make()
+    return found
+
+
+def _as_json(repair: Repair) -> dict[str, Any]:
+    return {
+        "checks": repair.mends,
+        "command": repair.command,
+        "undo": repair.undo,
+        "changed": repair.changes,
+    }
+
+
+def _show(report: Report, to: Console, every: bool) -> None:
+    """One line for each group that is well, and what is not well in full; ``every`` shows all in full."""
     groups: dict[str, list[Finding]] = {}
     for finding in report.findings:
         groups.setdefault(finding.group, []).append(finding)
+    unseen = [name for name, its in groups.items() if not every and all(f.status == "skip" for f in its)]
     for group, findings in groups.items():
-        wrong = [finding for finding in findings if finding.status in ("warn", "fail")]
-        counted = ", ".join(
-            f"{sum(f.status == status for f in findings)} {word}"
-            for status, word in (
-                ("pass", "well"),
-                ("warn", "to note"),
-                ("fail", "wrong"),
-                ("skip", "not examined"),
-            )
-            if any(f.status == status for f in findings)
-        )
-        worst = next(s for s in ("fail", "warn", "pass", "skip") if any(f.status == s for f in findings))
-        out.print(f"[{_COLOURS[worst]}]{worst:4}[/]  {group}: {counted}")
-        for finding in wrong:
-            _show_finding(finding)
+        if group not in unseen:
+            _show_group(group, findings, to, every)
+    if unseen:
+        total = sum(len(groups[name]) for name in unseen)
+        to.print(f"[{_COLOURS['skip']}]skip[/]  {', '.join(unseen)}: {total} {_WORDS['skip']}")
+    to.print(f"[bold]{_plain(_last_line(report))}[/]")
+
+
+def _show_group(group: str, findings: list[Finding], to: Console, every: bool) -> None:
+    counts = {status: sum(finding.status == status for finding in findings) for status in _WORDS}
+    counted = ", ".join(f"{counts[status]} {word}" for status, word in _WORDS.items() if counts[status])
+    worst = next(status for status in ("fail", "warn", "pass", "skip") if counts[status])
+    to.print(f"[{_COLOURS[worst]}]{worst:4}[/]  {group}: {counted}")
+    for finding in findings:
+        if every or finding.status in ("warn", "fail"):
+            _show_finding(finding, to)
+
+
+def _last_line(report: Report) -> str:
+    """What to do first."""
     first = report.first
     if first is None:
-        out.print(f"{report.stack}: all is well")
-    else:
-        out.print(f"[bold]first:[/] {_plain(first.fix)}")
+        return f"{report.stack}: all is well"
+    if report.ok:
+        return f"{report.stack}: nothing stands in the way; worth a look: {first.id}: {first.fix}"
+    return f"first: {first.id}: {first.fix}"
 
 
-def _show_finding(finding: Finding) -> None:
-    out.print(f"      [{_COLOURS[finding.status]}]{finding.status}[/] {finding.id}")
+def _show_finding(finding: Finding, to: Console) -> None:
+    to.print(f"      [{_COLOURS[finding.status]}]{finding.status}[/] {finding.id}")
     for label, text in (
         ("found", finding.found),
         ("needed", finding.expected),
@@ -96,7 +170,7 @@ def _show_finding(finding: Finding) -> None:
         ("mend", finding.fix),
     ):
         if text:
-            out.print(f"           {label}: {_plain(text)}")
+            to.print(f"           {label}: {_plain(text)}")
 
 
 def _plain(text: str) -> str:

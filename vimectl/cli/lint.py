@@ -32,8 +32,9 @@ def lint(
 ) -> None:
     """Find what is wrong with patch files, ours or anyone's, and at which line.
 
-    A patch in the folder of a series is compared with its series.toml, and with the release as the patches
-    before it leave it. Errors make the exit code 1; warnings do not.
+    A patch in the folder of a series is compared with its series.toml, and
+    with the release as the patches before it leave it. Errors make the exit
+    code 1; warnings do not.
     """
     if rules:
         _rules(as_json)

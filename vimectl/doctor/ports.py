@@ -15,8 +15,9 @@ _RULE = (
     "{}: ports or ranges from 1024 to 65535 that do not overlap, or auto; CANN wants one for each process on "
     "an NPU, and colocated there are two, trainer and engine"
 )
-# st 0A in proc(5)'s /proc/net/tcp: TCP_LISTEN.
-_LISTENING = re.compile(r"^\s*\d+: [0-9A-F]+:([0-9A-F]{4}) [0-9A-F]+:[0-9A-F]{4} 0A ", re.MULTILINE)
+# proc(5), /proc/net/tcp: the number, local address and port, those of the other side, the state.
+_SOCKET = re.compile(r"^\s*\d+: [0-9A-F]+:([0-9A-F]{4}) [0-9A-F]+:[0-9A-F]{4} ([0-9A-F]{2}) ", re.MULTILINE)
+_LISTEN = "0A"
 
 
 def checks() -> list[Check]:
@@ -34,8 +35,17 @@ def checks() -> list[Check]:
 
 def listening(host: Host) -> set[int]:
     """The TCP ports on which something listens."""
+    return {port for port, state in _sockets(host) if state == _LISTEN}
+
+
+def in_use(host: Host) -> set[int]:
+    """The local TCP ports of all sockets, whatever their state."""
+    return {port for port, _ in _sockets(host)}
+
+
+def _sockets(host: Host) -> list[tuple[int, str]]:
     tables = (host.read(f"/proc/net/{name}") or "" for name in ("tcp", "tcp6"))
-    return {int(port, 16) for table in tables for port in _LISTENING.findall(table)}
+    return [(int(port, 16), state) for table in tables for port, state in _SOCKET.findall(table)]
 
 
 def parse(text: str) -> list[int] | None:

@@ -8,11 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vimectl.doctor import (
+    builder,
     cann,
+    cluster,
     device,
     driver,
     environment,
     imports,
+    inputs,
     leftovers,
     machine,
     memory_saver,
@@ -38,6 +41,9 @@ _GROUPS = (
     patches,
     memory_saver,
     environment,
+    cluster,
+    inputs,
+    builder,
     leftovers,
 )
 

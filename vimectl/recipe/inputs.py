@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from vimectl.errors import BadInput, CheckFailed
+from vimectl.host import run_here
 from vimectl.recipe.families import family_of
 from vimectl.recipe.safetensors_file import INCOMPLETE, read_directory, read_json
 from vimectl.recipe.schema import DataTable, Recipe
 
 # Any one of these makes a tokenizer: the fast format, SentencePiece, byte-level BPE.
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+# To import the library of tasks and make one: a second on an idle machine.
+TASK_SECONDS = 120
 
 # As the safetensors format spells the dtypes that can be trained from.
 DTYPES = ("BF16", "F16", "F32")
@@ -33,7 +36,7 @@ def check(recipe: Recipe, besides: Path | None = None) -> None:
     if besides not in model.parents:
         check_fit(recipe, check_model(model))
         if recipe.data.apply_chat_template:
-            _check_chat_template(model)
+            check_chat_template(model)
     if besides not in data.parents:
         check_data(recipe.data)
     own = recipe.evaluation.path
@@ -91,12 +94,22 @@ def _check_tensors(directory: Path, expected: dict[str, tuple[int, ...]]) -> Non
 
 def check_fit(recipe: Recipe, config: dict[str, Any]) -> None:
     """Check that the model can be split as the recipe asks and that its context is long enough."""
+    check_splits(recipe, config)
+    check_context(recipe, config)
+
+
+def check_splits(recipe: Recipe, config: dict[str, Any]) -> None:
+    """Check that the ranks of both sides can share the model. Raises BadInput: every size that would do."""
     for side, size, repeats in (
         ("train", recipe.train.tensor_parallel, False),
         # vLLM repeats key/value heads over ranks when there are fewer heads than ranks.
         ("rollout", recipe.rollout.tensor_parallel, True),
     ):
         _check_split(side, size, config, repeats)
+
+
+def check_context(recipe: Recipe, config: dict[str, Any]) -> None:
+    """Check that prompt and response fit into the model's context. Raises BadInput when they do not."""
     tokens = recipe.rollout.max_prompt_tokens + recipe.rollout.max_response_tokens
     context = config["max_position_embeddings"]
     if tokens > context:
@@ -127,7 +140,8 @@ def _check_split(side: str, size: int, config: dict[str, Any], repeats: bool) ->
         )
 
 
-def _check_chat_template(directory: Path) -> None:
+def check_chat_template(directory: Path) -> None:
+    """Check that a model directory has a chat template. Raises BadInput when it has none."""
     tokenizer = directory / "tokenizer_config.json"
     if (directory / "chat_template.jinja").is_file():
         return
@@ -158,17 +172,14 @@ def check_data(data: DataTable) -> None:
 
 def _check_task(data: DataTable) -> None:
     """Let the runtime say whether the task exists and takes its settings: the library is not the tool's."""
-    child = subprocess.run(
-        [sys.executable, "-m", "vime_runtime.tasks", data.path, json.dumps(data.settings)],
-        capture_output=True,
-        text=True,
-    )
-    if child.returncode == 0:
+    command = [sys.executable, "-m", "vime_runtime.tasks", data.path, json.dumps(data.settings)]
+    child = run_here(command, TASK_SECONDS)
+    if child.code == 0:
         return
-    if child.returncode == BadInput.exit_code and child.stdout.startswith("{"):
+    if child.code == BadInput.exit_code and child.stdout.startswith("{"):
         raise BadInput(**json.loads(child.stdout))
     last = child.stderr.strip().splitlines()[-1:]
-    raise CheckFailed(f"checking {data.path} ended with exit code {child.returncode}: {''.join(last)}")
+    raise CheckFailed(f"checking {data.path} ended with exit code {child.code}: {''.join(last)}")
 
 
 def _check_line(line: bytes, where: str, data: DataTable) -> None:

@@ -56,7 +56,7 @@ class Preflight:
 def examine(recipe: Recipe, host: Host) -> Preflight:
     """Examine the machine for a recipe. Changes nothing; raises BadInput for a stack that is not known."""
     wanted = stack.load(recipe.recipe.stack)
-    report = doctor.run_checks(host, wanted, recipe)
+    report = doctor.run_checks(host, wanted, recipe, without=doctor.INPUTS)
     needs_library = memory_saver.wanted_backend(wanted) is not None
     builds = memory_saver.judge_installed(host, wanted) if needs_library else None
     return Preflight(recipe, report, _patches(recipe), builds)

@@ -53,6 +53,7 @@ def basic(root: Path, architecture: str, cores: int, memory: int) -> Machine:
     machine = Machine(root)
     machine.commands["uname -sm"] = CommandResult(0, f"Linux {architecture}\n")
     machine.commands["uname -m"] = CommandResult(0, f"{architecture}\n")
+    machine.commands["git --version"] = CommandResult(0, "git version 2.43.0\n")
     machine.write("/proc/meminfo", f"MemTotal: {memory // 1024} kB\nMemAvailable: {memory // 1024} kB\n")
     machine.write("/proc/self/status", f"Name:\tpython\nCpus_allowed_list:\t0-{cores - 1}\n")
     machine.write(

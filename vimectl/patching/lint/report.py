@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vimectl.patching.patchfile import Defect, rules
+from vimectl.patching.patchfile import Defect, names, rules
 from vimectl.patching.patchfile.rules import Severity
 
 HunkResult = Literal["exact", "offset", "fuzz", "applied", "does-not-apply"]
@@ -63,5 +63,5 @@ class FileReport:
 def findings(defects: Iterable[Defect]) -> tuple[Finding, ...]:
     """Return defects as findings, each once, by line."""
     known = rules.known()
-    found = {Finding(d.line, d.rule, known[d.rule].severity, d.message) for d in defects}
+    found = {Finding(d.line, d.rule, known[d.rule].severity, names.printable(d.message)) for d in defects}
     return tuple(sorted(found, key=lambda finding: (finding.line, finding.rule, finding.message)))

@@ -20,6 +20,11 @@ def text(name: bytes) -> str:
     return os.fsdecode(name)
 
 
+def printable(message: str) -> str:
+    """Return a message in which nothing moves a terminal's cursor or cannot be written to it."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+
+
 def unquoted(line: bytes) -> tuple[bytes, bytes] | None:
     """Read a quoted name at the start of a line; return it and what follows, or None when there is none."""
     found = _QUOTED.match(line)

@@ -66,9 +66,11 @@ class _Reader:
         self._hunks = 0
 
     def report(self, line: int, rule: str, message: str, fatal: bool = False) -> None:
-        if len(self.defects) >= MOST_DEFECTS:
-            raise TooMuch
         self.defects.append(Defect(line, rule, message, fatal))
+        if len(self.defects) >= MOST_DEFECTS:
+            what = f"{MOST_DEFECTS} defects: what follows is not read"
+            self.defects.append(Defect(line, "too-large", what, fatal=True))
+            raise TooMuch
 
     def run(self) -> None:
         """Read diff after diff up to the end."""

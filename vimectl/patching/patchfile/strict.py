@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vimectl.errors import BadInput
-from vimectl.patching.patchfile import rules, safety
+from vimectl.patching.patchfile import names, rules, safety
 from vimectl.patching.patchfile.model import Defect, PatchFile
 from vimectl.patching.patchfile.reader import load, parse
 
@@ -22,10 +22,8 @@ def checked(data: bytes, name: str) -> PatchFile:
     if errors:
         first = errors[0]
         more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
-        raise BadInput(
-            f"{name}:{first.line}: {first.rule}: {first.message}{more}",
-            f"vimectl patch lint {name} shows all",
-        )
+        said = f"{first.rule}: {names.printable(first.message)}{more}"
+        raise BadInput(f"{name}:{first.line}: {said}", f"vimectl patch lint {name} shows all")
     return patch
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from vimectl.errors import BadInput
 from vimectl.patching.blobs import blob_id
-from vimectl.patching.patchfile import binary
+from vimectl.patching.patchfile import binary, names
 from vimectl.patching.patchfile.model import SYMLINK, FileDiff
 from vimectl.patching.patchfile.paths import wrong_path
 from vimectl.patching.patchfile.place import Image, put
@@ -137,7 +137,7 @@ def _content(diff: FileDiff, content: bytes) -> bytes:
     image = Image(content)
     for hunk in diff.hunks:
         if not put(image, hunk):
-            raise Refused(f"line {hunk.line}: the hunk does not fit {diff.path}")
+            raise Refused(names.printable(f"line {hunk.line}: the hunk does not fit {diff.path}"))
     return image.content()
 
 
@@ -180,4 +180,4 @@ def _folders(path: str) -> Iterator[str]:
 
 
 def _refused(diff: FileDiff, message: str) -> Refused:
-    return Refused(f"line {diff.line}: {message}")
+    return Refused(names.printable(f"line {diff.line}: {message}"))

@@ -74,7 +74,11 @@ def find(package: str, version: str, report: Report = lambda name, done, total: 
         found, trouble = sources.listed(name)
         every += found
         problems += trouble
-        files += sorted((file for file in found if _same(file.version, version)), key=_preference)
+        its = [file for file in found if _same(file.version, version)]
+        # A later build of a wheel takes the place of an earlier one, also of one that is at hand.
+        build = max((file.build for file in its), default=(0, ""))
+        its = [file for file in its if file.kind == "sdist" or file.build == build]
+        files += sorted(its, key=_preference)
     if not files:
         raise problems[0] if problems else _no_such(package, version, every)
     return sources.open(files, report)
@@ -146,9 +150,9 @@ def _in_pip_cache(cache: Path, url: str) -> Path:
     return cache.joinpath("http-v2", *name[:5], f"{name}.body")
 
 
-def _preference(file: File) -> tuple[bool, tuple[int, ...], str]:
-    """Local files first; of wheels the newest build; else by name, so that everybody reads the same one."""
-    return file.local is None, (-file.build[0],), file.name
+def _preference(file: File) -> tuple[bool, str]:
+    """Local files first; else by name, so that everybody reads the same one."""
+    return file.local is None, file.name
 
 
 def _same(one: str, other: str) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
 
+import weights
 from pydantic import Field
 
 from vimectl import stack as stacks
@@ -80,6 +81,7 @@ class Described(toml.Strict):
     copies: dict[str, str] = Field(default_factory=dict)  # path to a file beside this module
     releases: dict[str, Release] = Field(default_factory=dict)  # "vllm/0.22.1" to its state
     folders: list[str] = Field(default_factory=list)  # empty ones
+    models: dict[str, dict[str, Any]] = Field(default_factory=dict)  # path to what differs from Qwen3-4B
     links: dict[str, str] = Field(default_factory=dict)
     disks: dict[str, list[int]] = Field(default_factory=dict)  # path to size and free, in MiB
     commands: dict[str, Answer] = Field(default_factory=dict)  # command line, or a pattern of it
@@ -162,6 +164,8 @@ class Machine:
             self._install(name, version, site)
         for release, how in one.releases.items():
             self._release(*release.split("/"), how, site)
+        for path, changes in one.models.items():
+            weights.write(self.path(path), changes)
         for path, text in one.files.items():
             self._write(path, text)
         for path, file in one.copies.items():

@@ -159,3 +159,10 @@ def test_the_command_says_file_and_line(tmp_path: Path, capsys: pytest.CaptureFi
 def test_every_rule_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["patch", "lint", "--rules"]) == 0
     assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == list(rules.known())
+
+
+def test_no_name_reaches_the_terminal_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = b'"a/toy/\\033[2J\\377" "b/toy/\\033[2J\\377"'
+    (tmp_path / "p.patch").write_bytes(b"diff --git " + name + b"\nold mode 100644\nnew mode 104755\n")
+    assert run_cli(["patch", "lint", str(tmp_path / "p.patch")]) == 1
+    assert r"set-uid: toy/\x1b[2J\udcff: mode 104755" in capsys.readouterr().out

@@ -5,9 +5,11 @@ Everything follows from a seed. A tree is a mapping of paths to files as git sto
 
 from __future__ import annotations
 
+import base64
 import difflib
 import random
 import re
+import zlib
 from collections.abc import Callable
 
 from vimectl.patching.blobs import blob_id
@@ -56,6 +58,8 @@ REGULAR = ("100644", "100755")
 
 def content(random: random.Random, longest: int = 30) -> bytes:
     """A file: line ends of one kind or mixed, with or without one at the end, or empty."""
+    if random.random() < 0.05:
+        return random.randbytes(random.randint(1, 200)) + b"\0"
     ends = random.choice([[b"\n"]] * 6 + [[b"\r\n"], [b"\n", b"\r\n"]])
     lines = [random.choice(LINES) + random.choice(ends) for _ in range(random.randint(0, longest))]
     whole = b"".join(lines)
@@ -127,10 +131,12 @@ def diff(
     path = new_path or old_path
     assert path is not None
     names = [quoted("a/" + (old_path or path)), quoted("b/" + (new_path or path))]
-    hunks = unified(random, old.content if old else b"", new.content if new else b"")
+    contents = [file.content if file else b"" for file in (old, new)]
+    binary = b"\0" in contents[0] + contents[1] and contents[0] != contents[1]
+    hunks = literals(*contents) if binary else unified(random, *contents)
     same_path = old_path in (None, path) and new_path in (None, path)
     modes = {file.mode for file in (old, new) if file}
-    if hunks and same_path and modes == {"100644"} and random.random() < 0.15:
+    if hunks and not binary and same_path and modes == {"100644"} and random.random() < 0.15:
         return traditional(random, names, old, new, hunks)
     head = [f"diff --git {names[0]} {names[1]}".encode()]
     if old is None:
@@ -143,12 +149,12 @@ def diff(
         word = "copy" if copied else "rename"
         head.append(b"similarity index 80%")
         head += [f"{word} from {quoted(old_path)}".encode(), f"{word} to {quoted(new_path)}".encode()]
-    if random.random() < 0.8 and (hunks or old is None or new is None):
+    if (random.random() < 0.8 or binary) and (hunks or old is None or new is None):
         ids = [blob_id(file.content) if file else "0" * 40 for file in (old, new)]
-        length = random.choice([7, 40])
+        length = 40 if binary and random.random() < 0.9 else random.choice([7, 40])
         mode = f" {new.mode}" if old and new and old.mode == new.mode else ""
         head.append(f"index {ids[0][:length]}..{ids[1][:length]}{mode}".encode())
-    if hunks:
+    if hunks and not binary:
         old_name, new_name = (
             "/dev/null" if file is None else name for file, name in zip((old, new), names, strict=True)
         )
@@ -167,6 +173,20 @@ def traditional(
         elif file is None:
             sides[side] = "/dev/null"
     return f"--- {sides[0]}{stamps[0]}\n+++ {sides[1]}{stamps[1]}\n".encode() + hunks
+
+
+def literals(old: bytes, new: bytes) -> bytes:
+    """Both contents as git writes binary data."""
+    text = b"GIT binary patch\n"
+    for data in (new, old):
+        packed = zlib.compress(data)
+        text += b"literal %d\n" % len(data)
+        for start in range(0, len(packed), 52):
+            part = packed[start : start + 52]
+            length = bytes([64 + len(part) if len(part) <= 26 else 70 + len(part)])
+            text += length + base64.b85encode(part + bytes(-len(part) % 4)) + b"\n"
+        text += b"\n"
+    return text
 
 
 def unified(random: random.Random, old: bytes, new: bytes) -> bytes:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vimectl.errors import BadInput
 from vimectl.patching.patchfile import FileDiff, binary, parse, strict
 from vimectl.patching.patchfile.reader import LARGEST
 
@@ -102,6 +103,17 @@ def test_blob_ids_modes_and_lines_are_kept() -> None:
 
 HEAD = b"diff --git a/x b/x\n--- a/x\n+++ b/x\n"
 FILE = b"--- a/%d\n+++ b/%d\n@@ -1 +1 @@\n-a\n+b\n"
+
+
+def test_what_is_not_read_to_its_end_is_not_used() -> None:
+    patch = b"".join(b"--- t/%d\n+++ t/%d\n@@ -1 +1 @@\n-a\n+b\n" % (n, n) for n in range(1100))
+    *warnings, last = parse(patch).defects
+    assert {defect.rule for defect in warnings} == {"no-prefix"}
+    assert (last.rule, last.message) == ("too-large", "1000 defects: what follows is not read")
+    with pytest.raises(BadInput, match="too-large: 1000 defects"):
+        strict.checked(patch, "p.patch")
+
+
 # Each as long as what is read at most, and made to cost as much as possible.
 EXPENSIVE: dict[str, Callable[[], bytes]] = {
     "random": lambda: Random(1).randbytes(LARGEST),

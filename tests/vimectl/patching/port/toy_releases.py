@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 from vimectl.patching import series
-from vimectl.patching.blobs import blob_id
+from vimectl.patching.blobs import blob_id, content_at
 from vimectl.patching.series import Series
 
 Files = dict[str, "bytes | None"]
@@ -88,5 +88,4 @@ def applied(one: Series, release: Files, folder: Path) -> Files:
     git(folder, "init", "-q")
     for patch in one.patch:
         git(folder, "apply", "--whitespace=nowarn", str((one.directory / f"{patch.id}.patch").absolute()))
-    places = {name: folder / name for name in one.chains}
-    return {name: place.read_bytes() if place.exists() else None for name, place in places.items()}
+    return {name: content_at(folder / name) for name in one.chains}

@@ -46,7 +46,10 @@ def test_without_ranges_the_smallest_file_is_fetched_whole(index: Index) -> None
     assert index.requests[before:] == ["/simple/toy/"]
 
 
-def test_the_newest_build_of_a_wheel(index: Index) -> None:
+def test_the_newest_build_of_a_wheel(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / WHEEL).write_bytes(index.files[WHEEL])  # the first one is at hand
+    here = Settings(indexes=(index.url,), find_links=(str(tmp_path),), timeout=5.0)
+    monkeypatch.setattr(settings, "read", lambda: here)
     index.files["toy-1.0-2-py3-none-any.whl"] = make_wheel({"toy/worker.py": b"second build"})
     assert worker() == b"second build"
 

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from vimectl.doctor.estimate import estimate
+from vimectl.recipe.families import family_of
+from vimectl.recipe.resolve import resolve
+
+# Its config.json as published.
+QWEN3_4B = {
+    "model_type": "qwen3", "num_hidden_layers": 36, "hidden_size": 2560, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 9728, "vocab_size": 151_936,
+    "tie_word_embeddings": True, "max_position_embeddings": 40_960, "rms_norm_eps": 1e-6,
+}  # fmt: skip
+GIB = 1024**3
+
+
+def test_figures_of_qwen3_4b_are_those_that_can_be_worked_out_by_hand() -> None:
+    found = estimate(resolve("qwen3-4b-tp2").recipe, QWEN3_4B)
+    assert found.parameters == 4_022_468_096
+    # bf16 weights, fp32 gradients, master weights and two moments, on two ranks
+    assert found.trainer == found.parameters * (2 + 4 + 4 + 8) // 2
+    assert found.engine == found.parameters * 2 // 2
+    # keys and values, 36 layers, 4 heads of 128 a rank, two bytes, 3072 tokens
+    assert found.sequence == 2 * 36 * 4 * 128 * 2 * 3072
+
+
+def test_a_reference_and_fp32_cost_what_they_hold() -> None:
+    bf16 = estimate(resolve("qwen3-4b-tp2").recipe, QWEN3_4B)
+    kl = estimate(resolve("qwen3-4b-tp2", assignments=["algorithm.kl_coefficient=0.1"]).recipe, QWEN3_4B)
+    assert kl.trainer - bf16.trainer == bf16.parameters * 2 // 2
+    fp32 = estimate(resolve("qwen3-4b-tp2", assignments=["model.dtype=float32"]).recipe, QWEN3_4B)
+    assert fp32.trainer == bf16.parameters * 16 // 2
+
+
+def test_more_ranks_than_key_value_heads_hold_one_head_each() -> None:
+    recipe = resolve("qwen3-4b-tp2", assignments=["rollout.tensor_parallel=8"]).recipe
+    few = estimate(recipe, QWEN3_4B | {"num_key_value_heads": 2})
+    one = estimate(recipe, QWEN3_4B | {"num_key_value_heads": 8})
+    assert few.sequence == one.sequence
+
+
+def test_parameters_are_those_that_a_checkpoint_has(make_model: Callable[..., Path]) -> None:
+    from safetensors import safe_open
+
+    directory = make_model("qwen3")
+    config = json.loads((directory / "config.json").read_text())
+    completed = family_of(config, "").completed(config, "")
+    with safe_open(directory / "model.safetensors", "np") as file:
+        stored = sum(file.get_tensor(name).size for name in file.keys())  # noqa: SIM118
+    assert estimate(resolve("qwen3-tiny-tp2").recipe, completed).parameters == stored

@@ -1,0 +1,144 @@
+"""A support bundle: what a maintainer asks for first, in one file, without secrets and names of people."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from vimectl import __version__, memory_saver
+from vimectl import stack as stacks
+from vimectl.doctor.redact import Redactor
+from vimectl.doctor.report import Report
+from vimectl.errors import BadInput
+from vimectl.host import Host
+from vimectl.recipe.environment import ROLES, environment
+from vimectl.recipe.schema import Recipe
+from vimectl.stack.installed import distributions
+
+# Of the environment only what has to do with the stack is taken; of the others not even the names.
+_VARIABLES = (
+    "ACL", "ASCEND", "ASDOPS", "ATB", "CANN", "CUDA", "GLOO", "HCCL", "HF_HUB_OFFLINE", "LCCL", "LCAL",
+    "LD_LIBRARY_PATH", "LD_PRELOAD", "MASTER_", "MEGATRON", "MKL", "NCCL", "NPU", "OMP", "PATH", "PYTHON",
+    "PYTORCH", "RAY", "TASK_QUEUE", "TBE", "TMPDIR", "TMS", "TOKENIZERS", "TOOLCHAIN", "TORCH", "TRITON",
+    "VIME", "VIRTUAL_ENV", "VLLM", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY",
+    "NO_PROXY", "all_proxy", "ALL_PROXY",
+)  # fmt: skip
+_FILES = (
+    "/etc/os-release",
+    "/proc/version",
+    "/proc/meminfo",
+    "/proc/self/limits",
+    "/proc/self/status",
+    "/proc/self/cgroup",
+    "/proc/sys/net/ipv4/ip_local_port_range",
+    "/proc/sys/net/ipv4/ip_local_reserved_ports",
+    "/usr/local/Ascend/driver/version.info",
+    "/usr/local/Ascend/firmware/version.info",
+    "/usr/local/Ascend/nnal/atb/latest/version.info",
+)
+_COMMANDS = (
+    ["uname", "-srm"],
+    ["df", "-Pk", "/dev/shm", "."],
+    ["npu-smi", "info"],
+    ["npu-smi", "info", "-m"],
+    ["nproc"],
+)
+_SECONDS = 10
+_README = """What `vimectl doctor --bundle` found on a machine, for a report of something that does not work.
+
+    doctor.txt, doctor.json   the report
+    stack.json                the stack, and what is installed that differs from it
+    packages.json             every package of the interpreter: version and place
+    environment.json          the variables that have to do with the stack, here and as each process gets them
+    memory_saver.json         the torch_memory_saver libraries
+    recipe.json               the recipe, when one was named
+    files/, commands/         what the machine says of itself
+
+Secrets are replaced by <secret>, names of people by <user>, the machine's by <host>. No program can know all
+of them: look through the files before you give them away.
+"""
+
+
+def refuse(file: Path) -> None:
+    """Raise BadInput when a bundle cannot be written to ``file``, before anything takes time."""
+    if file.exists():
+        raise BadInput(f"{file} exists already", "name another file with --bundle, or remove it")
+    if not file.absolute().parent.is_dir():
+        raise BadInput(f"{file.absolute().parent}: no such directory", "name a file in one that exists")
+
+
+def write(file: Path, report: Report, text: str, host: Host, recipe: Recipe | None) -> list[str]:
+    """Write a bundle, a zip file that only its owner can read.
+
+    Args:
+        text: the report as people read it.
+
+    Returns:
+        the names of the files in it.
+
+    Raises:
+        BadInput: the file exists already, or cannot be written.
+    """
+    refuse(file)
+    host = host.asking_once()
+    redact = Redactor(host)
+    stack = stacks.load(report.stack)
+    documents: dict[str, Any] = {
+        "doctor.json": {"vimectl": __version__, **report.as_json()},
+        "stack.json": {"stack": stack.model_dump(), "installed": asdict(stacks.detect(host))},
+        "packages.json": _packages(host),
+        "environment.json": _environment(host, recipe),
+        "memory_saver.json": [asdict(build) for build in memory_saver.judge_installed(host, stack)],
+    }
+    if recipe:
+        documents["recipe.json"] = recipe.model_dump(mode="json")
+    contents = {"README.txt": _README, "doctor.txt": redact.text(text)}
+    contents |= {name: _json(redact.value(document)) for name, document in documents.items()}
+    for path in _FILES:
+        if (found := host.read(path)) is not None:
+            contents[f"files{path}"] = redact.text(found)
+    for argv in _COMMANDS:
+        answer = host.run(argv, _SECONDS)
+        said = f"$ {' '.join(argv)}\nexit status {answer.code}\n{answer.stdout}{answer.stderr}"
+        contents[f"commands/{'-'.join(argv).replace('/', '_')}.txt"] = redact.text(said)
+    _pack(file, contents)
+    return list(contents)
+
+
+def _pack(file: Path, contents: dict[str, str]) -> None:
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as e:
+        raise BadInput(f"{file}: cannot be written: {e.strerror}", "name another with --bundle") from e
+    with os.fdopen(descriptor, "wb") as raw, zipfile.ZipFile(raw, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+
+
+def _packages(host: Host) -> dict[str, list[str]]:
+    return {
+        name: [f"{item.version} in {item.location}" for item in items]
+        for name, items in sorted(distributions(host).items())
+    }
+
+
+def _environment(host: Host, recipe: Recipe | None) -> dict[str, Any]:
+    here = {name: value for name, value in sorted(host.environment.items()) if name.startswith(_VARIABLES)}
+    found: dict[str, Any] = {"here": here, "others": len(host.environment) - len(here)}
+    if recipe:
+        found["processes"] = {
+            role: {
+                name: asdict(setting)
+                for name, setting in environment(recipe, role, host, Path("/tmp/vime-0")).items()
+            }
+            for role in ROLES
+        }
+    return found
+
+
+def _json(document: Any) -> str:
+    return json.dumps(document, indent=2, default=str) + "\n"

@@ -1,0 +1,62 @@
+"""What a recipe's model takes at least, in bytes, computed from its config.json: never more than it will."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from vimectl.recipe.families import family_of
+from vimectl.recipe.schema import Recipe
+
+_SIZES = {"bfloat16": 2, "float32": 4}
+# Gradient in fp32, and two moments; bf16 weights have fp32 master weights beside them.
+_TRAINED = {"bfloat16": 2 + 4 + 4 + 8, "float32": 4 + 4 + 8}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Lower bounds for one device, and the number of ``parameters`` of the whole model.
+
+    ``trainer`` is weights, gradients, optimizer and the reference's weights,
+    ``activations`` what backward needs of the fullest micro-batch, ``engine`` the weights, ``sequence`` the
+    KV cache of one prompt and response of full length.
+    """
+
+    parameters: int
+    trainer: int
+    activations: int
+    engine: int
+    sequence: int
+
+
+def estimate(recipe: Recipe, config: dict[str, Any]) -> Estimate:
+    """Estimate a recipe with a model. ``config`` is its config.json, completed by its family."""
+    shapes = family_of(config, "config.json").expected(config, "config.json")
+    count = sum(map(prod, shapes.values()))
+    element, dtype = _SIZES[recipe.model.dtype], recipe.model.dtype
+    train, rollout = recipe.train.tensor_parallel, recipe.rollout.tensor_parallel
+    reference = element if recipe.algorithm.kl_coefficient > 0 else 0
+    length = recipe.rollout.max_prompt_tokens + recipe.rollout.max_response_tokens
+    # Of fewer key/value heads than ranks each rank holds one.
+    heads = max(config["num_key_value_heads"] // rollout, 1)
+    return Estimate(
+        parameters=count,
+        trainer=count * (_TRAINED[dtype] + reference) // train,
+        activations=_activations(recipe, config, element),
+        engine=count * element // rollout,
+        sequence=2 * config["num_hidden_layers"] * heads * config["head_dim"] * element * length,
+    )
+
+
+def _activations(recipe: Recipe, config: dict[str, Any], element: int) -> int:
+    """The input of each layer, which even recomputation keeps, and the softmax over the vocabulary in fp32.
+
+    One response is in one micro-batch as a whole, so one of the longest is the least that must fit.
+    """
+    rollout = recipe.rollout
+    layers: int = config["num_hidden_layers"] * config["hidden_size"] * element
+    softmax: int = config["vocab_size"] * 4 // recipe.train.tensor_parallel
+    return (rollout.max_prompt_tokens + rollout.max_response_tokens) * layers + (
+        rollout.max_response_tokens * softmax
+    )
