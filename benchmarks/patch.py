@@ -56,9 +56,7 @@ def status() -> None:
     seconds, nothing = taking_turns(
         quietly([*VIMECTL, "patch", "status"]), quietly([sys.executable, "-c", ""])
     )
-    print(
-        f"vimectl patch status, installed: {seconds:.3f} s; {nothing:.3f} s of it an interpreter that does nothing"
-    )
+    print(f"vimectl patch status, installed: {seconds:.3f} s; {nothing:.3f} s of it the bare interpreter")
 
 
 def whole_stack(folder: Path) -> None:
@@ -140,7 +138,7 @@ def wheel(package: str, version: str) -> Path:
 def taking_turns(
     one: Callable[[], None], other: Callable[[], None], after: tuple[Callable[[], None], ...] = ()
 ) -> tuple[float, float]:
-    """Return the median seconds of two things done in turn, each undone by its ``after``; not the first turn."""
+    """Return the median seconds of two things done in turn, each undone by its ``after``; not the first."""
     taken: tuple[list[float], list[float]] = ([], [])
     for turn in range(ROUNDS + 1):
         for side, thing in enumerate((one, other)):
