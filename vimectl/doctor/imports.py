@@ -27,12 +27,21 @@ _SECONDS = 120
 _MARK = "vimectl-import "
 # It says before each what it is about to do, so that whoever reads knows what it died of. The mark tells
 # its lines from those of the modules.
+#
+# The first argument names, with commas, what the stack leaves out although a package imports it: for these
+# something stands in that can be imported and not be used, as in the runtime.
 PROGRAM = f"""
-import importlib, json, sys, time
+import importlib, importlib.util, json, sys, time, types
+class Missing(types.ModuleType):
+    def __getattr__(self, name):
+        raise (AttributeError if name.startswith("__") else ModuleNotFoundError)(name)
 def say(**what):
     sys.__stdout__.write("\\n{_MARK}" + json.dumps(what) + "\\n")
     sys.__stdout__.flush()
-for name in sys.argv[1:]:
+for name in filter(None, sys.argv[1].split(",")):
+    if importlib.util.find_spec(name) is None:
+        sys.modules[name] = Missing(name)
+for name in sys.argv[2:]:
     say(starts=name)
     begin = time.monotonic()
     try:
@@ -61,10 +70,11 @@ def checks(stack: Stack) -> list[Check]:
 
 
 def import_in_child(
-    host: Host, modules: Sequence[str], seconds: float = _SECONDS
+    host: Host, modules: Sequence[str], omitted: Sequence[str] = (), seconds: float = _SECONDS
 ) -> dict[str, Import] | None:
     """Import modules in turn in a process of their own, and say for each how that went.
 
+    ``omitted`` are modules that may be imported by these and need not be there.
     When one of them ends the process, another goes on with those after it. ``seconds`` bounds each
     process; the module that it ran out at is to blame, and those after it are left out of the answer.
     None: the machine has no interpreter that could be started.
@@ -72,7 +82,7 @@ def import_in_child(
     found: dict[str, Import] = {}
     left = list(modules)
     while left:
-        answer = host.run([host.python, "-c", PROGRAM, *left], seconds)
+        answer = host.run([host.python, "-c", PROGRAM, ",".join(omitted), *left], seconds)
         if answer.code in (126, 127) and not answer.stdout:
             return None
         said, blamed = _read(answer, left)
@@ -101,7 +111,7 @@ def _imports(module: str, subject: Subject) -> Outcome:
     if module not in there:
         return skipped(f"{modules[module]} is not installed (packages.{modules[module]})")
     # The same question for every module: the machine is asked once.
-    answers = import_in_child(subject.host, there)
+    answers = import_in_child(subject.host, there, sorted(subject.stack.omitted))
     if answers is None:
         return skipped(f"{subject.host.python} cannot be started here")
     found = answers.get(module)

@@ -317,9 +317,8 @@ def _disk_runs(subject: Subject) -> Outcome:
     recipe = subject.recipe
     if recipe is None:
         return skipped("no recipe to compare with")
-    weights = sum(
-        file.stat().st_size for file in _place_of(subject.host, recipe.model.path).glob("*.safetensors")
-    )
+    place = _place_of(subject.host, recipe.model.path)
+    weights = sum(file.stat().st_size for file in place.glob("*.safetensors")) if place else 0
     if not weights:
         return skipped(f"no weights in {recipe.model.path}, so the size of a state is not known")
     found = limits.space(subject.host, ".")
@@ -336,8 +335,11 @@ def _disk_runs(subject: Subject) -> Outcome:
     )
 
 
-def _place_of(host: Host, path: str) -> Path:
-    return host.path(path) if os.path.isabs(path) else Path(path)
+def _place_of(host: Host, path: str) -> Path | None:
+    """Where a path of a recipe is; a relative one is of this process, and of no other root."""
+    if os.path.isabs(path):
+        return host.path(path)
+    return Path(path) if host.is_here else None
 
 
 def _clock(subject: Subject) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 
@@ -40,6 +41,12 @@ _END = 1000
 
 def check(data: bytes, patch: PatchFile) -> Iterator[Defect]:
     """Find the first trace of each kind."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        yield Defect(1, "byte-order-mark", "the file is UTF-16, as some shells write what a command prints")
+    elif data.startswith(codecs.BOM_UTF8):
+        yield Defect(
+            1, "byte-order-mark", "a mark before the first line: nobody knows that line for what it is"
+        )
     for rule, pattern, message in _NOISE:
         if found := pattern.search(data):
             yield Defect(_line(data, found.start()), rule, message)

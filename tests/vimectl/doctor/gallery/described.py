@@ -55,9 +55,10 @@ class Expect(toml.Strict):
     first: str = ""  # the check that is to be mended first
     fail: dict[str, str] = Field(default_factory=dict)
     warn: dict[str, str] = Field(default_factory=dict)
-    skip: list[str] = Field(default_factory=list)  # ids, or patterns of them; also those of the base
-    elsewhere: list[str] = Field(default_factory=list)  # ids or patterns: not looked at
-    well: list[str] = Field(default_factory=list)  # these pass, though the base has them skipped
+    # Ids, or patterns of them. These hold for the machines that start from this one as well.
+    skip: list[str] = Field(default_factory=list)
+    well: list[str] = Field(default_factory=list)  # passes, though it is skipped on the base
+    elsewhere: list[str] = Field(default_factory=list)  # is not looked at
 
 
 class Described(toml.Strict):
@@ -120,12 +121,23 @@ class Machine:
         image = self.last("image")
         return Host(self.root, {} if image else self.environment, self._not_run if image else self._run)
 
-    @property
-    def expect(self) -> Expect:
-        """What is expected of it; what is skipped on the machine that it starts from is skipped here too."""
-        skip = [pattern for one in self.lineage for pattern in one.expect.skip]
+    def differences(self, report: Report) -> list[str]:
+        """In what a report is not the expected one; empty when it is."""
+        expect = self.lineage[-1].expect
         elsewhere = [pattern for one in self.lineage for pattern in one.expect.elsewhere]
-        return self.lineage[-1].expect.model_copy(update={"skip": skip, "elsewhere": elsewhere})
+        looked_at = [finding for finding in report.findings if not _in(finding.id, elsewhere)]
+        report = Report(report.stack, tuple(looked_at))
+        wrong = []
+        for finding in looked_at:
+            wanted, part = self._wanted(finding.id)
+            if finding.status != wanted or part not in finding.found:
+                wrong.append(f"{finding.id}: {finding.status} {finding.found!r}, expected {wanted} {part!r}")
+        known = {finding.id for finding in looked_at}
+        wrong += [f"{name}: no such check" for name in {*expect.fail, *expect.warn} - known]
+        first = report.first.id if report.first else ""
+        if first != expect.first:
+            wrong.append(f"first is {first!r}, expected {expect.first!r}")
+        return wrong
 
     def last(self, field: str) -> Any:
         """What the youngest of the lineage says of a field."""
@@ -146,6 +158,20 @@ class Machine:
 
     def path(self, path: str) -> Path:
         return self.root / path.lstrip("/")
+
+    def _wanted(self, check: str) -> tuple[str, str]:
+        """The status that a check is to have, and a part of what it is to have found."""
+        expect = self.lineage[-1].expect
+        if check in expect.fail:
+            return "fail", expect.fail[check]
+        if check in expect.warn:
+            return "warn", expect.warn[check]
+        for one in reversed(self.lineage):
+            if _in(check, one.expect.well):
+                return "pass", ""
+            if _in(check, one.expect.skip):
+                return "skip", ""
+        return "pass", ""
 
     def _add(self, one: Described) -> None:
         site = self.last("site")
@@ -224,7 +250,7 @@ class Machine:
     def _run(self, argv: Sequence[str], timeout: float) -> CommandResult:
         line = " ".join(argv)
         if argv[:2] == ["python3", "-c"]:
-            return self._import(argv[3:], timeout)
+            return self._import(argv[4:], timeout)
         if argv[0] == "stat":
             return self._stat(argv[4:])
         for command, answer in reversed(self.commands.items()):
@@ -254,32 +280,8 @@ class Machine:
         return CommandResult(0, "".join(f"{mode} {path}\n" for path in paths))
 
 
-def differences(report: Report, expect: Expect) -> list[str]:
-    """In what a report is not the expected one; empty when it is."""
-    wrong = []
-    looked_at = [f for f in report.findings if not any(fnmatchcase(f.id, p) for p in expect.elsewhere)]
-    report = Report(report.stack, tuple(looked_at))
-    for finding in looked_at:
-        wanted = _wanted(finding.id, expect)
-        part = {**expect.fail, **expect.warn}.get(finding.id, "")
-        if finding.status != wanted or part not in finding.found:
-            wrong.append(f"{finding.id}: {finding.status} {finding.found!r}, expected {wanted} {part!r}")
-    known = {finding.id for finding in report.findings}
-    wrong += [f"{name}: no such check" for name in {*expect.fail, *expect.warn} - known]
-    first = report.first.id if report.first else ""
-    if first != expect.first:
-        wrong.append(f"first is {first!r}, expected {expect.first!r}")
-    return wrong
-
-
-def _wanted(check: str, expect: Expect) -> str:
-    if check in expect.fail:
-        return "fail"
-    if check in expect.warn:
-        return "warn"
-    if any(fnmatchcase(check, pattern) for pattern in expect.well):
-        return "pass"
-    return "skip" if any(fnmatchcase(check, pattern) for pattern in expect.skip) else "pass"
+def _in(check: str, patterns: list[str]) -> bool:
+    return any(fnmatchcase(check, pattern) for pattern in patterns)
 
 
 def _df(path: str, size: int, free: int) -> str:

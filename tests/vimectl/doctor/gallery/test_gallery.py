@@ -6,17 +6,19 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from described import Machine, differences, names
+from described import Machine, names
+
+# Groups for whose checks machines are still to be described.
+UNFINISHED = ("environment", "tms")
 
 
 @pytest.mark.parametrize("name", names())
 def test_machine_gets_its_report(name: str, tmp_path: Path) -> None:
     machine = Machine(name, tmp_path)
-    wrong = differences(machine.examine(), machine.expect)
+    wrong = machine.differences(machine.examine())
     assert not wrong, f"{machine.lineage[-1].about}\n" + "\n".join(wrong)
 
 
-@pytest.mark.xfail(reason="more machines are still to be described")
 def test_every_check_fails_on_one_machine_and_passes_on_another(tmp_path: Path) -> None:
     seen = defaultdict(set)
     for name in names():
@@ -26,7 +28,11 @@ def test_every_check_fails_on_one_machine_and_passes_on_another(tmp_path: Path) 
             assert finding.why, f"{finding.id} cites no rule"
             assert finding.status not in ("warn", "fail") or (finding.expected and finding.fix), finding.id
     lacking = {check: {"bad", "pass"} - statuses for check, statuses in seen.items()}
-    lacking = {check: statuses for check, statuses in lacking.items() if statuses}
+    lacking = {
+        check: statuses
+        for check, statuses in lacking.items()
+        if statuses and check.partition(".")[0] not in UNFINISHED
+    }
     assert not lacking
     assert len(names()) >= 20
     assert len(seen) >= 45

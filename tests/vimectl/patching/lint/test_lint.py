@@ -50,6 +50,8 @@ def test_what_is_right_has_no_findings(tmp_path: Path) -> None:
         (GOOD[:-4], 21, "truncated"),
         (GOOD.replace(b" 16\n", b" 16\r\n"), 20, "mixed-line-endings"),
         (GOOD.replace(b"\n", b"\r\n"), 1, "crlf-patch"),
+        (b"\xef\xbb\xbf" + GOOD, 1, "byte-order-mark"),
+        (GOOD.decode().encode("utf-16"), 1, "byte-order-mark"),
         (GOOD.replace(b"fifteen", b"fifteen =3D 15"), 18, "quoted-printable"),
         (b"Content-Transfer-Encoding: quoted-printable\n\n" + GOOD, 1, "quoted-printable"),
         (b"Content-Type: text/plain; charset=utf-8; format=flowed\n\n" + GOOD, 1, "format-flowed"),
