@@ -9,7 +9,7 @@ import pytest
 from described import Machine, names
 
 # Groups for whose checks machines are still to be described.
-UNFINISHED = ("environment", "tms")
+UNFINISHED = ("environment", "cluster", "recipe", "builder", "tms")
 
 
 @pytest.mark.parametrize("name", names())
