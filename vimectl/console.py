@@ -6,20 +6,49 @@ stdout carries the result and nothing else; progress, logs and errors go to stde
 from __future__ import annotations
 
 import json
+import os
 import sys
-from typing import Annotated, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from vimectl.errors import VimectlError
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from vimectl.errors import VimectlError
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
-# highlight=False: rich's guesses at numbers and paths are noise in tables of versions.
-out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+class _Stream:
+    """A rich console for stdout or stderr, made when it is first needed: rich takes longer to start than most
+    commands, and many need none of it."""
+
+    def __init__(self, stderr: bool) -> None:
+        self._stderr = stderr
+
+    @cached_property
+    def console(self) -> Console:
+        from rich.console import Console
+
+        stream = sys.stderr if self._stderr else sys.stdout
+        # highlight=False: rich's guesses at numbers and paths are noise in tables of versions.
+        return Console(stderr=self._stderr, highlight=False, soft_wrap=not stream.isatty())
+
+    @property
+    def is_terminal(self) -> bool:
+        stream = sys.stderr if self._stderr else sys.stdout
+        forced = any(name in os.environ for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"))
+        return (stream.isatty() or forced) and self.console.is_terminal
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as ``rich.console.Console.print`` does."""
+        self.console.print(*objects, **options)
+
+
+out = _Stream(stderr=False)
+err = _Stream(stderr=True)
 
 
 def emit_json(command: str, ok: bool, /, **payload: Any) -> None:
@@ -45,6 +74,8 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         for row in rows:
             print("\t".join(row))
         return
+    from rich.table import Table
+
     view = Table(title=title or None, title_justify="left", header_style="bold")
     for column in columns:
         view.add_column(column, overflow="fold")

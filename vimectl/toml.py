@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vimectl.errors import BadInput, nearest
+from vimectl.toml_file import parse_value, read_toml
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+__all__ = ["Strict", "load", "parse_value", "read_toml", "validate"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -22,22 +19,6 @@ class Strict(BaseModel):
     """Base of every schema: unknown keys are errors, values are not coerced across types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Parse a TOML file. Raises BadInput naming the file and line when it is malformed or unreadable."""
-    try:
-        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as e:
-        raise BadInput(f"{path}: not valid TOML: {e}", "correct the file") from e
-    except (OSError, UnicodeDecodeError) as e:
-        raise BadInput(f"{path}: cannot be read: {e}") from e
-    return document
-
-
-def parse_value(text: str) -> Any:
-    """Read one TOML value, as it would stand after ``key =``. Raises ValueError when it is none."""
-    return tomllib.loads(f"value = {text}")["value"]
 
 
 def validate(model: type[Model], data: dict[str, Any], where: str) -> Model:

@@ -5,7 +5,9 @@ Feature modules are imported inside the commands so that `vimectl --version` sta
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 # Typer brings its own copy of click in newer releases and uses the installed one in older:
 # its public exceptions lead to the right base class in both.
 USAGE_ERROR: Any = typer.BadParameter.__base__
+
+_COMMANDS = ("doctor", "stack", "env", "patch", "tms", "recipe", "run", "runs")
 
 app = typer.Typer(
     name="vimectl",
@@ -43,17 +47,19 @@ def _root(
     pass
 
 
-def _register() -> None:
-    from vimectl.cli import doctor, env, patch, recipe, run, runs, stack, tms
-
-    app.command("doctor")(doctor.doctor)
-    app.add_typer(stack.app, name="stack")
-    app.add_typer(env.app, name="env")
-    app.add_typer(patch.app, name="patch")
-    app.add_typer(tms.app, name="tms")
-    app.add_typer(recipe.app, name="recipe")
-    app.add_typer(run.app, name="run")
-    app.add_typer(runs.app, name="runs")
+def _register(argv: Sequence[str] = ()) -> None:
+    """Make the commands known: the one that is called, or all of them for help and completion."""
+    # A command is called by the first word that is no option, and before it only these options can stand.
+    words = [word for word in argv if word not in ("--debug", "--version")]
+    called = [name for name in _COMMANDS if words[:1] == [name]]
+    if argv[:1] == ["--version"]:
+        return
+    for name in called or _COMMANDS:
+        module = importlib.import_module(f"vimectl.cli.{name}")
+        if name == "doctor":
+            app.command(name)(module.doctor)
+        else:
+            app.add_typer(module.app, name=name)
 
 
 def main() -> None:
@@ -66,7 +72,7 @@ def run_cli(argv: list[str]) -> int:
     from vimectl.console import report_error
     from vimectl.errors import INTERRUPTED, BadInput, VimectlError
 
-    _register()
+    _register(argv)
     root = typer.main.get_command(app)
     try:
         code = root.main(args=argv, prog_name="vimectl", standalone_mode=False)

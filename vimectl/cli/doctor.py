@@ -81,7 +81,7 @@ def doctor(
     if as_json:
         emit_json("doctor", report.ok, **report.as_json(), **extra)
     else:
-        _show(report, out, every=bool(only))
+        _show(report, out.console, every=bool(only))
         if bundle:
             out.print(f"{bundle}: look through it before you give it away", markup=False)
     raise typer.Exit(0 if report.ok else 1)

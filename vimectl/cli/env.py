@@ -82,7 +82,7 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
         TextColumn("{task.fields[count]}"),
         TimeElapsedColumn(),
     ]
-    with Bar(*columns, console=err, transient=True) as bar:
+    with Bar(*columns, console=err.console, transient=True) as bar:
         task = bar.add_task("starting", total=None, count="")
 
         def report(now: Progress) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,7 +73,7 @@ def _rules(as_json: bool) -> None:
 
     known = rules.known()
     if as_json:
-        emit_json("patch.lint", True, rules={name: rule.model_dump() for name, rule in known.items()})
+        emit_json("patch.lint", True, rules={name: asdict(rule) for name, rule in known.items()})
     else:
         table(
             "", ["rule", "severity", "what is wrong"], [[n, r.severity, r.meaning] for n, r in known.items()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,13 +29,19 @@ Packages = Annotated[
 ]
 StackOption = Annotated[str | None, typer.Option("--stack", help="The stack; by default the one installed.")]
 TargetOption = Annotated[
-    Path | None, typer.Option("--target", metavar="DIR", help="Directory that holds the packages.")
+    Path | None,
+    typer.Option(
+        "--target", metavar="DIR", help="Directory that holds the packages; to look at also a wheel."
+    ),
 ]
 VersionOption = Annotated[
     str | None,
     typer.Option("--version", metavar="V", help="The package's version, where it does not state it."),
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be changed, change nothing.")]
+MergeOption = Annotated[
+    bool, typer.Option("--merge", help="Merge the edits of files that somebody edited (three ways, by git).")
+]
 
 
 @app.command("list")
@@ -61,11 +67,12 @@ def apply(
     stack: StackOption = None,
     target: TargetOption = None,
     version: VersionOption = None,
+    merge: MergeOption = False,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Apply the patches of the stack's packages, all or none."""
-    _change("apply", _find(packages, stack, target, version), dry_run, as_json)
+    _change("apply", _find(packages, stack, target, version), merge, dry_run, as_json)
 
 
 @app.command()
@@ -74,11 +81,12 @@ def revert(
     stack: StackOption = None,
     target: TargetOption = None,
     version: VersionOption = None,
+    merge: MergeOption = False,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Take the patches back: every file is again what was released."""
-    _change("revert", _find(packages, stack, target, version), dry_run, as_json)
+    """Take the patches back: every file is again what was released, or what was edited before a merge."""
+    _change("revert", _find(packages, stack, target, version), merge, dry_run, as_json)
 
 
 @app.command()
@@ -123,7 +131,7 @@ def diff(
     found = _find(packages, stack, target, version)
     text = "".join(from_release(one) for one in found)
     if as_json:
-        emit_json("patch.diff", True, targets=[one.as_json() for one in found], diff=text)
+        emit_json("patch.diff", True, targets=_documents(found), diff=text)
     else:
         out.print(text, end="", markup=False)
 
@@ -134,20 +142,19 @@ def _find(
     """Judge the targets, after finishing what an interrupted command left in them."""
     from vimectl import patching
 
-    found = patching.status(stack, target, packages or (), version)
-    messages = patching.recover(found)
+    found, messages = patching.recovered(stack, target, packages or (), version)
     for message in messages:
         err.print(message, markup=False)
-    return patching.status(stack, target, packages or (), version) if messages else found
+    return found
 
 
-def _change(action: Action, found: list[TargetStatus], dry_run: bool, as_json: bool) -> None:
+def _change(action: Action, found: list[TargetStatus], merge: bool, dry_run: bool, as_json: bool) -> None:
     from vimectl import patching
 
-    outcome = patching.change(action, found, dry_run)
+    outcome = patching.change(action, found, dry_run, merge)
     changed = outcome.plan.changed()
     if as_json:
-        targets = [one.as_json() for one in outcome.targets]
+        targets = _documents(outcome.targets)
         emit_json(f"patch.{action}", True, targets=targets, changed=changed, dry_run=dry_run)
         return
     for one in changed:
@@ -159,9 +166,20 @@ def _change(action: Action, found: list[TargetStatus], dry_run: bool, as_json: b
 
 def _show(command: str, found: list[TargetStatus], ok: bool, as_json: bool) -> None:
     if as_json:
-        emit_json(f"patch.{command}", ok, targets=[one.as_json() for one in found])
+        emit_json(f"patch.{command}", ok, targets=_documents(found))
     else:
         _print(found)
+
+
+def _documents(found: list[TargetStatus]) -> list[dict[str, Any]]:
+    """The targets as JSON, with the diff of the files that drifted."""
+    return [one.as_json() | ({"diff": _edits(one)} if one.drifted else {}) for one in found]
+
+
+def _edits(one: TargetStatus) -> str:
+    from vimectl.patching import edits
+
+    return edits(one)
 
 
 def _print(found: list[TargetStatus]) -> None:
@@ -170,10 +188,13 @@ def _print(found: list[TargetStatus]) -> None:
         rows.append([one.target.package, one.target.version, one.state, str(one.target.location)])
         rows += [[f"  {patch.id}", "", patch.state, _odd_files(patch.files)] for patch in one.patches]
     table("", ["package", "version", "state", "where"], rows)
+    for one in found:
+        if one.drifted:
+            out.print(f"\n{one.target.package} was edited:\n{_edits(one)}", end="", markup=False)
 
 
 def _odd_files(files: tuple[tuple[str, str], ...]) -> str:
-    """The files that keep a patch from being applied or not applied as a whole."""
+    """The files that keep a patch from being plainly applied or not applied as a whole."""
     states = {state for _, state in files}
     if states in ({"applied"}, {"not-applied"}):
         return ""

@@ -79,7 +79,7 @@ def recipe(
         preflight.apply_patches(found)
         found = preflight.examine(resolved.recipe, host)
     found.require()
-    with showing(err, f"{resolved.recipe.recipe.name} {resolved.mode}") as progress:
+    with showing(err.console, f"{resolved.recipe.recipe.name} {resolved.mode}") as progress:
         ended = launch(plan, found.doctor.as_json(), progress)
     _show_end(ended, plan.run_dir, as_json)
     raise typer.Exit(ended.exit_code)

@@ -1,7 +1,20 @@
 """Patches for released packages: put a stack's sources into the known state, prove it, take it back."""
 
-from vimectl.patching.command import Outcome, change, recover, status
-from vimectl.patching.difference import from_release
+from typing import TYPE_CHECKING, Any
+
+from vimectl.patching.command import Outcome, change, recovered, status
 from vimectl.patching.state import TargetStatus
 
-__all__ = ["Outcome", "TargetStatus", "change", "from_release", "recover", "status"]
+if TYPE_CHECKING:
+    from vimectl.patching.difference import edits, from_release
+
+__all__ = ["Outcome", "TargetStatus", "change", "edits", "from_release", "recovered", "status"]
+
+
+def __getattr__(name: str) -> Any:
+    # To show a difference needs the reader of patches; to tell that there is none does not.
+    if name in ("edits", "from_release"):
+        from vimectl.patching import difference
+
+        return getattr(difference, name)
+    raise AttributeError(name)

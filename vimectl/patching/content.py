@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vimectl.errors import BadInput, CheckFailed
-from vimectl.patching import hunks, ledger
-from vimectl.patching.blobs import blob_id, content_at
+from vimectl.patching import hunks, ledger, tree
+from vimectl.patching.blobs import id_of
 from vimectl.patching.series import Series
 from vimectl.patching.target import Target
 
@@ -21,12 +22,11 @@ def released(target: Target, series: Series, path: str) -> bytes | None:
     It is computed from what is there when that is a content of the series, and is otherwise the copy that is
     ``kept``, with its errors.
     """
-    chain = series.chains[path]
-    current = content_at(target.location / path)
-    blob = None if current is None else blob_id(current)
-    if blob in chain:
-        return _rewound(series, path, current, chain.index(blob))
-    return kept(target, path, chain[0])
+    if tree.obstacle(target.location, path) is None:
+        position = series.position(path, tree.found(target.location, path))
+        if position is not None:
+            return _rewound(series, path, tree.content(target.location, path), position)
+    return kept(target, path, series.chains[path][0])
 
 
 def kept(target: Target, path: str, blob: str | None) -> bytes | None:
@@ -64,14 +64,21 @@ def _rewound(series: Series, path: str, content: bytes | None, position: int) ->
 
 
 def _diff(series: Series, patch_id: str, path: str) -> FileDiff:
-    diffs = hunks.read(series.directory / f"{patch_id}.patch")
-    if path not in diffs:
+    found = diffs(series.directory / f"{patch_id}.patch")
+    if path not in found:
         raise BadInput(f"{series.name}/{patch_id}.patch does not touch {path}", "the series is damaged")
-    return diffs[path]
+    return found[path]
+
+
+@lru_cache(maxsize=64)
+def diffs(path: Path) -> dict[str, FileDiff]:
+    """Return `hunks.read` of a patch file of a series, read once per process."""
+    # A patch of a series touches several files, and each of them is asked for more than once.
+    return hunks.read(path)
 
 
 def _checked(series: Series, path: str, content: bytes | None, expected: str | None) -> bytes | None:
-    if (None if content is None else blob_id(content)) != expected:
+    if id_of(content) != expected:
         raise BadInput(f"{series.name}: {path} does not become {expected}", "the series is damaged")
     return content
 

@@ -3,32 +3,49 @@
 from __future__ import annotations
 
 import difflib
+from io import BytesIO
 
 from vimectl.errors import CheckFailed
-from vimectl.patching import content
-from vimectl.patching.blobs import content_at
+from vimectl.patching import content, tree
 from vimectl.patching.state import TargetStatus
 
 
 def from_release(status: TargetStatus) -> str:
     """Return the unified diff from the release to what is there: patches and edits; "" when pristine."""
-    return "".join(_shown(status, path, nearest=False) for path in status.blobs)
+    return "".join(_shown(status, path, to_nearest=False) for path in status.found)
 
 
 def edits(status: TargetStatus) -> str:
     """Return the unified diff of every drifted file from the state of the series that it is nearest to."""
-    return "".join(_shown(status, path, nearest=True) for path in status.drifted)
+    return "".join(_shown(status, path, to_nearest=True) for path in status.drifted)
 
 
-def _shown(status: TargetStatus, path: str, nearest: bool) -> str:
+def nearest(contents: list[bytes | None], current: bytes | None) -> bytes | None:
+    """Return the one of ``contents`` from which the diff to ``current`` is shortest, the last of equals."""
+    return min(reversed(contents), key=lambda one: len(_unified("", one, current)))
+
+
+def _shown(status: TargetStatus, path: str, to_nearest: bool) -> str:
     assert status.series is not None
-    current = content_at(status.target.location / path)
+    if path in status.obstacles:
+        return f"# {path}: {status.obstacles[path]}\n"
+    current = tree.content(status.target.location, path)
     try:
         released = content.released(status.target, status.series, path)
     except CheckFailed as e:
         return f"# {path}: its edits cannot be shown: {e.message}\n"
-    known = content.stages(status.series, path, released) if nearest else [released]
-    return min((_unified(path, one, current) for one in known), key=len)
+    known = content.stages(status.series, path, released) if to_nearest else [released]
+    shown = min((_unified(path, one, current) for one in known), key=len)
+    return _mode(status, path) + shown
+
+
+def _mode(status: TargetStatus, path: str) -> str:
+    """Git's lines for a file whose mode is none that the series knows."""
+    assert status.series is not None
+    mode, known = status.found[path].mode, status.series.modes[path]
+    if mode is None or known[0] is None or mode in known:
+        return ""
+    return f"# {path}: mode {mode} instead of {known[-1]}\n"
 
 
 def _unified(path: str, old: bytes | None, new: bytes | None) -> str:
@@ -39,4 +56,5 @@ def _unified(path: str, old: bytes | None, new: bytes | None) -> str:
 
 
 def _lines(data: bytes | None) -> list[str]:
-    return (data or b"").decode("utf-8", "backslashreplace").splitlines(keepends=True)
+    # At line feeds only, as git: str.splitlines would also split at form feeds, which Python sources have.
+    return [line.decode("utf-8", "backslashreplace") for line in BytesIO(data or b"")]

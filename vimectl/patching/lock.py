@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from vimectl.errors import CheckFailed, MachineLacks
+from vimectl.patching.durable import make_folder
 from vimectl.patching.ledger import folder
 
 WAIT_SECONDS = 30.0
@@ -19,7 +21,9 @@ WAIT_SECONDS = 30.0
 def locked(locations: Sequence[Path], wait: float = WAIT_SECONDS) -> Iterator[None]:
     """Hold the locks of several target directories, taken in one order everywhere so that nobody deadlocks.
 
-    Raises CheckFailed when another process holds one for longer than ``wait`` seconds.
+    Raises:
+        CheckFailed: another process holds one for longer than ``wait`` seconds; the message names it.
+        MachineLacks: the directory cannot be written, or its bookkeeping folder leads elsewhere.
     """
     with ExitStack() as stack:
         for location in sorted(set(locations)):
@@ -33,25 +37,45 @@ def _one(location: Path, wait: float) -> Iterator[None]:
     deadline = time.monotonic() + wait
     while (held := _try(path)) is None:
         if time.monotonic() > deadline:
-            raise CheckFailed(f"{location}: another vimectl is changing it", "try again when it is done")
+            raise CheckFailed(
+                f"{location}: another vimectl is changing it: {_holder(path)}", "try again when it is done"
+            )
         time.sleep(0.05)
+    _sign(held)
     try:
         yield
     finally:
-        # The folder goes when nothing but the lock is left in it.
-        if os.listdir(path.parent) == [path.name]:
-            path.unlink()
-            with suppress(OSError):  # somebody who waited has made a new lock in it
-                path.parent.rmdir()
+        # What cannot be removed, the next command removes; and there may be more than the lock in the folder,
+        # or a new one of somebody who waited.
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+            path.parent.rmdir()
         os.close(held)
+
+
+def _sign(held: int) -> None:
+    """Say in the lock who holds it, for those who wait."""
+    since = time.strftime("%H:%M:%S")
+    text = f"process {os.getpid()} on {os.uname().nodename} since {since}: {' '.join(sys.argv[1:])}\n"
+    with suppress(OSError):  # on a full disk it is held all the same
+        os.truncate(held, 0)
+        os.pwrite(held, text.encode("utf-8", "surrogateescape"), 0)
+
+
+def _holder(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip() or "it has not said who it is"
+    except OSError:
+        return "it has just finished"
 
 
 def _try(path: Path) -> int | None:
     """Return a descriptor that holds the lock, or None when somebody else has it."""
+    if path.parent.is_symlink():  # it came with somebody's files; what it leads to is not this target
+        raise MachineLacks(f"{path.parent} is a symbolic link", "remove it")
     try:
-        with suppress(FileExistsError):  # mkdir's exist_ok would fail when the folder goes at this moment
-            path.parent.mkdir()
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        make_folder(path.parent)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     except FileNotFoundError:
         return None  # the last holder removed the folder between the two calls
     except OSError as e:

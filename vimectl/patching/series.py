@@ -1,47 +1,46 @@
-"""A series: the patches for one release of one package, in order, with the blob ids of every file they touch.
+"""A series: the patches for one release of one package, in order, with the blob ids of all files they touch.
 
-``patches/<package>/<version>/series.toml`` is read with the schema below; beside it lie the patch files.
+``series_schema`` describes ``patches/<package>/<version>/series.toml``; beside it lie the patch files.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-from pydantic import Field, model_validator
-
-from vimectl import toml
 from vimectl.data import data_dir
-
-BlobId = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
-# What a patch does, as its id says it after the number.
-Slug = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
-# No component starts with a dot: nothing outside the target, in .git or in .vimectl can be named.
-InsidePath = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][\w.-]*/)*[A-Za-z0-9_][\w.-]*$")]
+from vimectl.patching.blobs import LINK, Found
+from vimectl.toml_file import read_toml
 
 
-class PatchedFile(toml.Strict):
-    """One file of a patch: git blob id before (None: it is created) and after (None: it is deleted)."""
+@dataclass(frozen=True)
+class PatchedFile:
+    """One file of a patch: git blob id before (None: it is created) and after (None: it is deleted), and the
+    git mode after it, where the patch states one."""
 
-    path: InsidePath
-    before: BlobId | None = None
-    after: BlobId | None = None
+    path: str
+    before: str | None = None
+    after: str | None = None
+    mode: str | None = None
 
 
-class Patch(toml.Strict):
+@dataclass(frozen=True)
+class Patch:
     """One patch of a series; its text is the file ``<id>.patch``."""
 
-    id: Annotated[str, Field(pattern=r"^[0-9]{4}-[a-z0-9-]+$")]
-    files: Annotated[list[PatchedFile], Field(min_length=1)]
+    id: str
+    files: list[PatchedFile]
 
 
-class Series(toml.Strict):
+@dataclass(frozen=True)
+class Series:
     """A whole series.
 
-    ``module`` is the folder by which the package is recognised in a target (``vllm``); ``directory``, not
-    part of the file, is where the patches lie. ``unneeded`` says, for what other releases are patched for
-    and this one is not, why that is so.
+    ``module`` is the folder by which the package is recognised in a target (``vllm``); ``directory`` is
+    where the patches lie. ``unneeded`` says, for what other releases are patched for and this one is not,
+    why that is so.
     """
 
     directory: Path
@@ -49,29 +48,7 @@ class Series(toml.Strict):
     version: str
     module: str
     patch: list[Patch]
-    unneeded: dict[Slug, str] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _needed_or_not(self) -> Series:
-        for patch in self.patch:
-            if patch.id[5:] in self.unneeded:
-                raise ValueError(f"{patch.id} is there and [unneeded] says why it is not")
-        return self
-
-    @model_validator(mode="after")
-    def _links_match(self) -> Series:
-        last: dict[str, str | None] = {}
-        for patch in self.patch:
-            for file in patch.files:
-                if file.before == file.after:
-                    raise ValueError(f"{patch.id} does not change {file.path}")
-                if file.path in last and last[file.path] != file.before:
-                    raise ValueError(f"{patch.id} does not start where the patch before it left {file.path}")
-                last[file.path] = file.after
-        for path, ids in self.chains.items():
-            if len(set(ids)) < len(ids):
-                raise ValueError(f"{path} returns to an earlier content, so that its state cannot be told")
-        return self
+    unneeded: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def chains(self) -> dict[str, list[str | None]]:
@@ -81,6 +58,32 @@ class Series(toml.Strict):
             for file in patch.files:
                 chains.setdefault(file.path, [file.before]).append(file.after)
         return chains
+
+    @cached_property
+    def modes(self) -> dict[str, list[str | None]]:
+        """The git modes a file goes through, as ``chains``; None where the series says nothing: any will do.
+
+        The first mode that a patch states tells the one before it: a link was a link, and an
+        executable bit that is set was not set.
+        """
+        modes: dict[str, list[str | None]] = {}
+        for path in self.chains:
+            stated = [file.mode for patch in self.touching(path) for file in patch.files if file.path == path]
+            first = next((mode for mode in stated if mode), None)
+            current = first if first in (None, LINK) else "100644" if first == "100755" else "100755"
+            modes[path] = [current]
+            for mode in stated:
+                current = mode or current
+                modes[path].append(current)
+        return modes
+
+    def position(self, path: str, found: Found) -> int | None:
+        """Return how many of the patches that touch ``path`` are in what was found; None: not theirs."""
+        for index, (blob, mode) in enumerate(zip(self.chains[path], self.modes[path], strict=True)):
+            link_fits = (mode == LINK) == (found.mode == LINK)
+            if blob == found.blob and (blob is None or (link_fits and mode in (None, found.mode))):
+                return index
+        return None
 
     def touching(self, path: str) -> list[Patch]:
         """The patches that touch ``path``, in order: the n-th leads to ``chains[path][n + 1]``."""
@@ -100,11 +103,28 @@ def known() -> dict[str, list[str]]:
 
 
 def load(package: str, version: str) -> Series:
-    """Return one of the ``known`` series. Errors are those of ``read``."""
-    return read(data_dir("patches") / package / version)
+    """Return one of the ``known`` series. They are checked when vimectl is tested, not each time: the
+    schema takes longer to start than all the rest of `patch status`."""
+    directory = data_dir("patches") / package / version
+    try:
+        return _build(directory, read_toml(directory / "series.toml"))
+    except (KeyError, TypeError, AttributeError):
+        return read(directory)  # says what is wrong
 
 
 def read(directory: Path) -> Series:
     """Read the series that lies in a directory. Raises BadInput when its ``series.toml`` is malformed."""
+    from vimectl.patching import series_schema
+
     path = directory / "series.toml"
-    return toml.validate(Series, {**toml.read_toml(path), "directory": directory}, str(path))
+    data = read_toml(path)
+    series_schema.check(data, str(path))
+    return _build(directory, data)
+
+
+def _build(directory: Path, data: dict[str, Any]) -> Series:
+    patches = [
+        Patch(patch["id"], [PatchedFile(**file) for file in patch["files"]]) for patch in data["patch"]
+    ]
+    unneeded = data.get("unneeded", {})
+    return Series(directory, data["package"], data["version"], data["module"], patches, unneeded)

@@ -118,6 +118,10 @@ class Wheel:
     def paths(self) -> list[str]:
         return sorted(self._entries)
 
+    def mode(self, path: str) -> int:
+        """Return the Unix mode of a file that is there, 0 where the archive states none."""
+        return self._entries[path].external_attr >> 16
+
     @cached_property
     def _entries(self) -> dict[str, zipfile.ZipInfo]:
         entries = {entry.filename: entry for entry in self._archive.infolist() if not entry.is_dir()}

@@ -1,4 +1,4 @@
-"""Which state a target is in, judged by content alone: the git blob id of every file of the series."""
+"""Which state a target is in, judged by content alone: blob id and mode of every file of the series."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from vimectl.patching import ledger
-from vimectl.patching.blobs import blob_at
-from vimectl.patching.series import PatchedFile, Series
+from vimectl.patching import ledger, tree, upstream
+from vimectl.patching.blobs import LINK, NOTHING, Found
+from vimectl.patching.series import Patch, Series
 from vimectl.patching.target import Target
 
-FileState = Literal["applied", "not-applied", "outdated", "drifted"]
-PatchState = Literal["applied", "not-applied", "partial", "drifted"]
+FileState = Literal["applied", "not-applied", "merged", "upstream", "outdated", "drifted"]
+PatchState = Literal["applied", "not-applied", "upstream", "partial", "drifted"]
 TargetState = Literal["pristine", "applied", "partial", "drifted", "unsupported"]
 
 
 @dataclass(frozen=True)
 class PatchStatus:
-    """One patch in a target. ``files`` are (path, state), where ``outdated`` means that the file is as an
-    earlier revision of the series left it."""
+    """One patch in a target. ``files`` are (path, state):
+
+    ``merged``: exactly what `apply --merge` made of the patched file and somebody's edits; counts as applied.
+    ``upstream``: unknown content, in which no apply is recorded and every hunk of the patch is already there.
+    ``outdated``: as an earlier revision of the series left it.
+    """
 
     id: str
     state: PatchState
@@ -30,22 +34,28 @@ class PatchStatus:
 class TargetStatus:
     """A package in a target against its series; ``series`` is None when this version has none.
 
-    ``blobs`` is what was found: the blob id of every file of the series (None: no such file).
-    ``leftover`` are files that an earlier revision of the series patched and this one does not touch.
+    ``found`` is what each file of the series is, ``obstacles`` why some of them cannot be written.
+    ``entry`` is what the ledger says of the package. ``leftover`` are files that an earlier revision of the
+    series patched and this one does not touch.
     """
 
     target: Target
     series: Series | None
     state: TargetState
     patches: tuple[PatchStatus, ...] = ()
-    blobs: dict[str, str | None] = field(default_factory=dict)
-    leftover: tuple[PatchedFile, ...] = ()
+    found: dict[str, Found] = field(default_factory=dict)
+    obstacles: dict[str, str] = field(default_factory=dict)
+    entry: ledger.Entry | None = None
+    leftover: tuple[ledger.File, ...] = ()
 
     @property
     def drifted(self) -> list[str]:
-        """The files that are neither as released nor as any revision of the series left them."""
-        found = {path for patch in self.patches for path, state in patch.files if state == "drifted"}
-        return sorted(found)
+        """The files that are neither as released nor as any apply left them."""
+        return self.having("drifted")
+
+    def having(self, state: FileState) -> list[str]:
+        """The files that are in this state for one of the patches, sorted."""
+        return sorted({path for patch in self.patches for path, its in patch.files if its == state})
 
     def as_json(self) -> dict[str, Any]:
         """The target as `patch status --json` prints it."""
@@ -64,48 +74,74 @@ class TargetStatus:
 
 
 def judge(target: Target, series: Series | None) -> TargetStatus:
-    """Compare the files of a target with a series. Reads the files and nothing else of the package."""
+    """Compare the files of a target with a series. Reads the files and nothing else of the package.
+
+    Raises BadInput when the ledger, or the wheel that the target is, is damaged.
+    """
     if series is None:
         return TargetStatus(target, None, "unsupported")
-    blobs = {path: blob_at(target.location / path) for path in series.chains}
     entry = ledger.read(target.location).get(target.package)
-    left = {file.path: file for file in entry.files} if entry else {}
+    found, obstacles = _look(target, series)
 
-    def file_state(index: int, path: str) -> FileState:
-        chain, blob = series.chains[path], blobs[path]
-        if blob in chain:
-            position = series.touching(path).index(series.patch[index]) + 1
-            return "applied" if chain.index(blob) >= position else "not-applied"
-        return "outdated" if path in left and left[path].after == blob else "drifted"
+    def file_state(patch: Patch, path: str) -> FileState:
+        position = series.position(path, found[path])
+        if path in obstacles:
+            return "drifted"
+        if position is not None:
+            return "applied" if position > series.touching(path).index(patch) else "not-applied"
+        recorded = entry.file(path) if entry else None
+        if recorded is None:
+            there = upstream.contains(series, patch, path, tree.content(target.location, path))
+            return "upstream" if there else "drifted"
+        if recorded.after != found[path].blob:
+            return "drifted"
+        if recorded.merged:
+            return "merged" if recorded.merged == series.chains[path][-1] else "drifted"
+        return "outdated"
 
     patches = []
-    for index, patch in enumerate(series.patch):
-        files = tuple((file.path, file_state(index, file.path)) for file in patch.files)
+    for patch in series.patch:
+        files = tuple((file.path, file_state(patch, file.path)) for file in patch.files)
         patches.append(PatchStatus(patch.id, _patch_state({state for _, state in files}), files))
     leftover = tuple(
         file
-        for path, file in left.items()
-        if path not in series.chains and blob_at(target.location / path) == file.after
+        for file in (entry.files if entry else ())
+        if file.path not in series.chains and tree.found(target.location, file.path).blob == file.after
     )
     state = _target_state({patch.state for patch in patches})
     if leftover and state != "drifted":
         state = "partial"
-    return TargetStatus(target, series, state, tuple(patches), blobs, leftover)
+    return TargetStatus(target, series, state, tuple(patches), found, obstacles, entry, leftover)
+
+
+def _look(target: Target, series: Series) -> tuple[dict[str, Found], dict[str, str]]:
+    found, obstacles = {}, {}
+    for path in series.chains:
+        obstacle = tree.obstacle(target.location, path)
+        found[path] = NOTHING if obstacle else tree.found(target.location, path)
+        if found[path].mode == LINK and series.position(path, found[path]) is None:
+            obstacle = f"it is a symbolic link, to {(target.location / path).readlink()}"
+        if obstacle:
+            obstacles[path] = obstacle
+    return found, obstacles
 
 
 def _patch_state(states: Iterable[FileState]) -> PatchState:
     states = set(states)
     if "drifted" in states:
         return "drifted"
-    if states == {"applied"}:
+    if states == {"upstream"}:
+        return "upstream"
+    if states <= {"applied", "merged", "upstream"}:
         return "applied"
     return "not-applied" if states == {"not-applied"} else "partial"
 
 
 def _target_state(states: Iterable[PatchState]) -> TargetState:
-    states = set(states)
+    # What upstream has taken is neither ours to apply nor missing.
+    states = set(states) - {"upstream"}
     if "drifted" in states:
         return "drifted"
-    if states == {"applied"}:
+    if states <= {"applied"}:
         return "applied"
     return "pristine" if states == {"not-applied"} else "partial"

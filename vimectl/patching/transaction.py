@@ -1,234 +1,177 @@
-"""Replace the content of several files, in several directories, all or nothing, whenever it is killed.
+"""Replace several files, in several directories, all or nothing, whenever it is killed.
 
-1. Every new content and a copy of every old one is written to ``.vimectl/stage/`` in its target and synced.
-2. ``journal.json`` is written: in each further directory a pointer to the first one, then in the first
-   the whole list of steps. That last rename is the moment of decision: before it nothing has happened,
-   after it the change will be finished, by this process or by the next command.
+1. Every new content and a copy of every old one is written to ``.vimectl/stage/`` in its target, and beside
+   them the journal, for the way forward and for the way back; all of it is synced.
+2. The journal is put in its place: in each further directory a pointer to the first one, then in the first
+   the whole list. That last rename is the moment of decision: before it nothing has happened, after it
+   the change will be finished, by this process or by the next command.
 3. Each file is replaced by rename, and the directories are synced.
 4. The stages are removed, then the pointers, then the journal.
 
-An error while files are replaced turns the journal around, and the same steps lead back.
+An error while files are replaced turns the journal around, and the same moves lead back.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
+import stat
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from vimectl.errors import CheckFailed, MachineLacks
-from vimectl.patching.blobs import blob_at, blob_id
+from vimectl.patching import journal as journals
+from vimectl.patching import swap, tree
+from vimectl.patching.blobs import id_of
+from vimectl.patching.durable import sync, write
+from vimectl.patching.journal import BACK, FORWARD, POINTER, Journal, Move, pending, stage
 from vimectl.patching.ledger import folder
-from vimectl.patching.lock import locked
 
 
 @dataclass(frozen=True)
 class Step:
-    """One file: ``path`` relative to ``location``, its content before and after (None: no such file)."""
+    """One file: ``path`` relative to ``location``, its content before and after (None: no such file).
+
+    ``mode`` is the ``st_mode`` after; None: that which the file has, or any new file. The content of a
+    symbolic link is its target; a link is only ever replaced by a link.
+    """
 
     location: Path
     path: str
     before: bytes | None
     after: bytes | None
+    mode: int | None = None
+
+    @property
+    def changes(self) -> bool:
+        return self.before != self.after or self.mode is not None
 
 
-@dataclass(frozen=True)
-class _Move:
-    """A step in the journal: blob ids instead of contents. ``root`` is an index into the journal's roots."""
-
-    root: int
-    path: str
-    before: str | None
-    after: str | None
-
-
-@dataclass(frozen=True)
-class _Journal:
-    action: str
-    forward: bool
-    roots: tuple[Path, ...]
-    moves: tuple[_Move, ...]
-
-    def dump(self) -> dict[str, Any]:
-        moves = [asdict(move) for move in self.moves]
-        roots = [str(root) for root in self.roots]
-        return {"action": self.action, "forward": self.forward, "roots": roots, "moves": moves}
-
-
-def execute(action: str, steps: Sequence[Step]) -> None:
+def execute(action: str, steps: Sequence[Step], folders: Sequence[Path] = ()) -> None:
     """Take every step or none. The caller holds the locks of all locations (``lock.locked``).
+
+    ``folders``, which lie in the locations, go when nothing is left in them.
 
     Raises:
         CheckFailed: a file is not as a step expects it, or an interrupted change has not been recovered
-            (see ``recover``); nothing was changed.
-        MachineLacks: the file system refused; everything is as it was before.
+            (see ``recovery``); nothing was changed.
+        MachineLacks: the file system refused; everything is as it was before, or the message says that the
+            next command will see to it.
     """
     roots = tuple(sorted({step.location for step in steps}))
-    moves = tuple(
-        _Move(roots.index(step.location), step.path, _id(step.before), _id(step.after)) for step in steps
-    )
-    journal = _Journal(action, True, roots, moves)
     for root in roots:
-        if _pending(root):
+        if pending(root):
             raise CheckFailed(f"{root}: a change was interrupted", "vimectl patch status finishes it")
     try:
-        for index, step in enumerate(steps):
-            _stage(index, step)
-        for root in roots:
-            _sync(folder(root) / "stage")
+        journal = _prepare(action, steps, roots, folders)
         for root in roots[1:]:
-            _write_atomically(folder(root) / "journal.json", {"first": str(roots[0])})
-        _write_atomically(folder(roots[0]) / "journal.json", journal.dump())
+            journals.decide(root, POINTER)
+        journals.decide(roots[0], FORWARD)
     except BaseException as e:
-        _discard(roots)
+        with suppress(OSError):
+            journals.discard(roots)
         if isinstance(e, OSError):
-            raise MachineLacks(f"cannot prepare the change: {e}", "nothing was changed") from e
+            left = any(map(pending, roots))
+            hint = "the next vimectl command on it tidies up" if left else "nothing was changed"
+            raise MachineLacks(f"cannot prepare the change: {e}", hint) from e
         raise
     try:
-        _move(journal)
-    except OSError as e:
-        back = replace(journal, forward=False)
-        _write_atomically(folder(roots[0]) / "journal.json", back.dump())
-        _move(back)
-        _discard(roots)
-        raise MachineLacks(f"cannot replace a file: {e}", "everything is as it was before") from e
-    _discard(roots)
+        swap.move(journal, set(roots))
+    except (OSError, CheckFailed) as e:
+        _turn_back(journal, e)
+    with suppress(OSError):  # it is done; what is left of the bookkeeping, the next command removes
+        journals.discard(roots)
 
 
-def recover(location: Path) -> str | None:
-    """Finish or take back what an interrupted command left in a target directory, and say which.
-
-    Returns None when nothing was left.
-    Raises CheckFailed when a file was edited since, naming where both of its contents are.
-    """
-    if not _pending(location):
-        return None
-    journal = _read_journal(location)
-    roots = journal.roots if journal else (location,)
-    with locked([*roots, location]):
-        if not _pending(location):
-            return None  # it was not left behind: its owner has finished it meanwhile
-        journal = _read_journal(location)
-        if journal is None:
-            _discard((location,))
-            return f"{location}: an interrupted change had not begun; its preparation was removed"
-        _move(journal)
-        _discard(journal.roots)
-    how = "finished" if journal.forward else "taken back"
-    return f"{location}: an interrupted {journal.action} was {how}"
-
-
-def _pending(location: Path) -> bool:
-    return any((folder(location) / name).exists() for name in ("journal.json", "stage"))
-
-
-def _read_journal(location: Path) -> _Journal | None:
-    """The decided change that concerns ``location``, or None when none was decided."""
-    path = folder(location) / "journal.json"
-    if not path.is_file():
-        return None
-    data = json.loads(path.read_bytes())
-    if "first" in data:
-        # Pointers are removed before the journal they point to, so that without it nothing was decided.
-        return _read_journal(Path(data["first"]))
-    # The directory may have been moved or mounted elsewhere since.
-    roots = (location, *map(Path, data["roots"][1:]))
-    moves = tuple(_Move(**move) for move in data["moves"])
-    return _Journal(data["action"], data["forward"], roots, moves)
-
-
-def _stage(index: int, step: Step) -> None:
-    path = step.location / step.path
-    if blob_at(path) != _id(step.before):
-        raise CheckFailed(f"{path} has just been changed by somebody else", "nothing was changed; try again")
-    stage = folder(step.location) / "stage"
-    stage.mkdir(exist_ok=True)
-    for content, side in ((step.before, "before"), (step.after, "after")):
-        if content is None:
-            continue
-        staged = stage / f"{index}.{side}"
-        with staged.open("wb") as file:
-            file.write(content)
-            file.flush()
-            if step.before is not None:
-                _copy_owner_and_mode(path, file.fileno())
-            os.fsync(file.fileno())
-
-
-def _copy_owner_and_mode(path: Path, descriptor: int) -> None:
-    like = path.stat()
-    mine = os.fstat(descriptor)
-    if (like.st_uid, like.st_gid) != (mine.st_uid, mine.st_gid):
-        os.fchown(descriptor, like.st_uid, like.st_gid)
-    os.fchmod(descriptor, like.st_mode & 0o7777)
-
-
-def _move(journal: _Journal) -> None:
-    """Bring every file to the decided side, doing only what is not yet done."""
-    side = "after" if journal.forward else "before"
-    places = [journal.roots[move.root] / move.path for move in journal.moves]
-    for index, (move, path) in enumerate(zip(journal.moves, places, strict=True)):
-        stage = folder(journal.roots[move.root]) / "stage"
-        wanted, other = (move.after, move.before) if journal.forward else (move.before, move.after)
-        found = blob_at(path)
-        if found == wanted:
-            continue
-        if found != other:
-            raise CheckFailed(
-                f"{path} was edited after an interrupted {journal.action}",
-                f"put {stage / f'{index}.before'} or {stage / f'{index}.after'} in its place and try again",
-            )
-        if wanted is None:
-            path.unlink()
-        else:
-            path.parent.mkdir(exist_ok=True)
-            os.replace(stage / f"{index}.{side}", path)
-    for path in places:
-        _remove_bytecode(path)
-    for parent in {path.parent for path in places}:
-        if parent.is_dir():
-            _sync(parent)
-
-
-def _remove_bytecode(path: Path) -> None:
-    """Bytecode can outlive its source: with unchecked hashes, or when size and time happen to agree."""
-    for cached in path.parent.glob(f"__pycache__/{path.stem}.*.pyc") if path.suffix == ".py" else ():
-        cached.unlink(missing_ok=True)
-
-
-def _discard(roots: Sequence[Path]) -> None:
-    """Remove stages, then pointers, then the journal, so that the journal alone tells what was decided."""
+def _prepare(action: str, steps: Sequence[Step], roots: Sequence[Path], folders: Sequence[Path]) -> Journal:
+    """Write everything the change needs, and return it as it will be decided."""
     for root in roots:
-        for name in ("stage", "original"):
-            path = folder(root) / name
-            if path.is_dir() and (name == "stage" or not any(path.iterdir())):
-                shutil.rmtree(path)
-    for root in reversed(roots):
-        (folder(root) / "journal.json").unlink(missing_ok=True)
-        _sync(folder(root))
+        _refuse_read_only([root / step.path for step in steps if step.location == root])
+        stage(root).mkdir()
+    moves = tuple(_stage(index, roots.index(step.location), step) for index, step in enumerate(steps))
+    where = tuple(
+        (index, str(path.relative_to(root)))
+        # The deepest first: a folder can go when those in it have gone.
+        for path in sorted(folders, reverse=True)
+        for index, root in enumerate(roots)
+        if path.is_relative_to(root)
+    )
+    journal = Journal(action, True, os.urandom(8).hex(), tuple(roots), moves, where)
+    first = stage(roots[0])
+    files = {first / FORWARD: journal.dump(True), first / BACK: journal.dump(False)}
+    files |= {stage(root) / POINTER: journal.pointer() for root in roots[1:]}
+    for path, text in files.items():
+        write(path, text, path.parent.stat(), None)
+    for root in roots:
+        for path in sorted(stage(root).iterdir()):
+            if not path.is_symlink():
+                sync(path)
+        # Each folder as well whose list of names leads to them.
+        for path in (stage(root), folder(root), root):
+            sync(path)
+    return journal
 
 
-def _write_atomically(path: Path, data: dict[str, Any]) -> None:
-    fresh = path.parent / "stage" / path.name
-    with fresh.open("w", encoding="utf-8") as file:
-        json.dump(data, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(fresh, path)
-    _sync(path.parent)
+def _stage(index: int, root: int, step: Step) -> Move:
+    place = step.location / step.path
+    if obstacle := tree.obstacle(step.location, step.path):
+        raise CheckFailed(f"{place} cannot be changed: {obstacle}", "put a file in its place, and try again")
+    blob, mode = swap.at(place)
+    if blob != id_of(step.before):
+        raise CheckFailed(f"{place} has just been changed by somebody else", "nothing was changed; try again")
+    wanted = step.mode if step.mode is not None else mode
+    if mode is not None and stat.S_ISLNK(mode) != stat.S_ISLNK(wanted or 0):
+        raise CheckFailed(f"{place} is a symbolic link", "put a file in its place, and try again")
+    like = _like(place)
+    base = stage(step.location) / str(index)
+    if step.before is not None:
+        write(base.with_suffix(".before"), step.before, like, mode)
+    after = base.with_suffix(".after")
+    if step.after is not None:
+        write(after, step.after, like, wanted)
+        _younger(after, like if step.before is not None else None)
+        wanted = after.lstat().st_mode
+    return Move(root, step.path, blob, id_of(step.after), mode, None if step.after is None else wanted)
 
 
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def _like(place: Path) -> os.stat_result:
+    """Whose owner a file at ``place`` gets: its own, or that of the nearest folder."""
+    return next(path for path in (place, *place.parents) if os.path.lexists(path)).lstat()
+
+
+def _younger(path: Path, old: os.stat_result | None) -> None:
+    """Make the new file of a later second than the old: bytecode passes for that of any source of the same
+    size and second, also where it is out of reach from here (PYTHONPYCACHEPREFIX)."""
+    if old and int(path.lstat().st_mtime) <= int(old.st_mtime) and not path.is_symlink():
+        later = max(time.time(), int(old.st_mtime) + 1)
+        os.utime(path, (later, later))
+
+
+def _refuse_read_only(places: Sequence[Path]) -> None:
+    """Look before anything is begun: also what belongs to root may be read-only, by its mount."""
+    for place in places:
+        near = next(parent for parent in place.parents if os.path.lexists(parent))
+        for path in (near, place.parent / "__pycache__"):
+            if path.is_dir() and not os.access(path, os.W_OK | os.X_OK):
+                raise MachineLacks(
+                    f"{path} is read-only", "nothing was changed; make it writable, or become its owner"
+                )
+
+
+def _turn_back(journal: Journal, error: Exception) -> None:
+    """Lead a change that met an error half-way back, and raise what it came to."""
+    roots = journal.roots
+    back = replace(journal, forward=False)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _id(content: bytes | None) -> str | None:
-    return None if content is None else blob_id(content)
+        journals.decide(roots[0], BACK)  # written before: a full disk cannot prevent it
+        swap.move(back, set(roots))
+    except (OSError, CheckFailed) as e:
+        raise MachineLacks(
+            f"cannot replace a file: {error}; and then: {e}",
+            "when the disk can be written again, the next vimectl command finishes this or takes it back",
+        ) from error
+    with suppress(OSError):
+        journals.discard(roots)
+    raise MachineLacks(f"cannot replace a file: {error}", "everything is as it was before") from error

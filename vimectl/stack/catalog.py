@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vimectl import toml
 from vimectl.errors import unknown
-from vimectl.stack.schema import Stack
+
+if TYPE_CHECKING:
+    from vimectl.stack.schema import Stack
 
 _HERE = Path(__file__).parent
 
@@ -20,9 +22,18 @@ def names() -> list[str]:
 @cache
 def load(name: str) -> Stack:
     """Return the stack called ``name``. Raises BadInput when there is none."""
+    # Imported here: see ``outline``.
+    from vimectl import toml
+    from vimectl.stack.schema import Stack
+
+    return toml.load(Stack, path(name))
+
+
+def path(name: str) -> Path:
+    """Return the file of the stack called ``name``. Raises BadInput when there is none."""
     if name not in names():
         raise unknown("stack", name, names())
-    return toml.load(Stack, _HERE / "data" / f"{name}.toml")
+    return _HERE / "data" / f"{name}.toml"
 
 
 def lock_path(name: str) -> Path | None:

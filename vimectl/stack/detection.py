@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from packaging.utils import canonicalize_name
 
 from vimectl.host import Host
-from vimectl.stack.catalog import load, names
+from vimectl.stack.catalog import names
 from vimectl.stack.installed import Installed, distributions
-from vimectl.stack.schema import Stack
+from vimectl.stack.outline import load
 from vimectl.stack.versions import Relation, distance, matches, relation, within
 
 # What a stack is named after. Its other packages are shared by several stacks in a row.
 _NAMING = ("vllm-ascend", "vllm")
+
+
+class Versions(Protocol):
+    """What is compared of a stack: an outline has it, and the whole stack."""
+
+    @property
+    def packages(self) -> Mapping[str, str]: ...
+
+    @property
+    def ranges(self) -> Mapping[str, str]: ...
+
+    def distributions(self, package: str) -> list[str]: ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,7 @@ def detect(host: Host) -> Detection:
     return Detection(nearest.name, tuple(differences(nearest, installed)))
 
 
-def differences(stack: Stack, installed: dict[str, list[Installed]]) -> list[Difference]:
+def differences(stack: Versions, installed: dict[str, list[Installed]]) -> list[Difference]:
     """Compare what is installed with a stack: packages that are missing, at another version or out of range.
 
     A package that the stack gives a range for is no difference when absent: the others ask for it.
@@ -72,7 +85,7 @@ def differences(stack: Stack, installed: dict[str, list[Installed]]) -> list[Dif
     return found
 
 
-def find(stack: Stack, package: str, installed: dict[str, list[Installed]]) -> Installed | None:
+def find(stack: Versions, package: str, installed: dict[str, list[Installed]]) -> Installed | None:
     """Return the installed distribution that provides ``package`` in this stack, or None."""
     for name in stack.distributions(package):
         items = installed.get(canonicalize_name(name))
@@ -81,7 +94,7 @@ def find(stack: Stack, package: str, installed: dict[str, list[Installed]]) -> I
     return None
 
 
-def _rank(stack: Stack, installed: dict[str, list[Installed]]) -> tuple[object, ...]:
+def _rank(stack: Versions, installed: dict[str, list[Installed]]) -> tuple[object, ...]:
     """What sorts the nearest stack first.
 
     The most packages at the right version; of equals, the one with most of its packages there at all, so

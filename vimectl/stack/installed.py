@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import Distribution
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -59,6 +58,8 @@ def _in_directory(directory: Path) -> Iterator[Installed]:
         name, _, version = path.name.removesuffix(".dist-info").partition("-")
         yield Installed(canonicalize_name(name), version, directory)
     for path in sorted(directory.glob("*.egg-info")):
+        from importlib.metadata import Distribution  # slow to import, and hardly ever needed
+
         metadata = Distribution.at(path).metadata
         if "Name" in metadata and "Version" in metadata:
             yield Installed(canonicalize_name(metadata["Name"]), metadata["Version"], directory)

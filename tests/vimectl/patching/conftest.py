@@ -2,74 +2,87 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from toys import STAGES, Tree, build_series, git, install, lay, rich
 
-from vimectl.patching import series
-from vimectl.patching.record import update
+from vimectl.patching.blobs import content_at
 from vimectl.patching.series import Series
+from vimectl.patching.state import TargetStatus, judge
 from vimectl.patching.target import Target, at
-
-# "both.py" is touched by both patches and "crlf.py" has foreign line ends and no newline at its end.
-STAGES = [
-    {"toy/__init__.py": b"", "toy/both.py": b"a\nb\nc\nd\n", "toy/crlf.py": b"one\r\ntwo\xff\r\nthree"},
-    {"toy/both.py": b"a\nB\nc\nd\n", "toy/new.py": b"made by a patch\n"},
-    {"toy/both.py": b"a\nB\nc\nD\n", "toy/crlf.py": b"one\r\nTWO\xff\r\nthree"},
-]
-IDS = ["0001-first", "0002-second"]
-
-
-def git(directory: Path, *arguments: str) -> bytes:
-    return subprocess.run(["git", "-C", directory, *arguments], check=True, capture_output=True).stdout
 
 
 @pytest.fixture(scope="session")
 def toy_series(tmp_path_factory: pytest.TempPathFactory) -> Series:
-    """The series, as this project keeps one: series.toml and ordinary `git diff` patches."""
-    repository, directory = tmp_path_factory.mktemp("history"), tmp_path_factory.mktemp("series")
-    git(repository, "init", "-q")
-    toml = 'package = "toy"\nversion = "1.0"\nmodule = "toy"\n'
-    for number, files in enumerate(STAGES):
-        for path, content in files.items():
-            (repository / path).parent.mkdir(exist_ok=True)
-            (repository / path).write_bytes(content)
-        git(repository, "add", "-A")
-        git(repository, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", "x")
-        if number == 0:
-            continue
-        diff = git(repository, "diff", "--full-index", "--no-renames", "HEAD~", "HEAD")
-        (directory / f"{IDS[number - 1]}.patch").write_bytes(b"Description: toy\n---\n" + diff)
-        toml += f'[[patch]]\nid = "{IDS[number - 1]}"\n'
-        for line in git(repository, "diff", "--raw", "--no-abbrev", "HEAD~", "HEAD").decode().splitlines():
-            meta, path = line.split("\t")
-            before, after = meta.split()[2:4]
-            toml += f'[[patch.files]]\npath = "{path}"\nafter = "{after}"\n'
-            toml += f'before = "{before}"\n' if before.strip("0") else ""
-    (directory / "series.toml").write_text(toml)
-    return series.read(directory)
+    """The series of the toy package."""
+    stages: list[Tree] = []
+    for files in STAGES:
+        stages.append(
+            (stages[-1] if stages else {}) | {path: (0o644, content) for path, content in files.items()}
+        )
+    return build_series("toy", stages, tmp_path_factory.mktemp("history"), tmp_path_factory.mktemp("series"))
+
+
+@pytest.fixture(scope="session")
+def rich_series(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Series]:
+    """The series of two packages that do everything a patch can do, by package."""
+    return {
+        name: build_series(
+            name, rich(name), tmp_path_factory.mktemp("history"), tmp_path_factory.mktemp(name)
+        )
+        for name in ("one", "two")
+    }
 
 
 def _unpack(location: Path) -> Path:
-    for path, content in STAGES[0].items():
-        (location / path).parent.mkdir(exist_ok=True, parents=True)
-        (location / path).write_bytes(content)
-    metadata = location / "toy_cpu-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-cpu\nVersion: 1.0\n")
-    (metadata / "INSTALLER").write_text("pip\n")
-    lines = b"".join(f"{path},sha256=x,0\n".encode() for path in STAGES[0])
-    (metadata / "RECORD").write_bytes(update(lines, STAGES[0]) + b"toy_cpu-1.0.dist-info/RECORD,,\n")
-    return location
+    return install(location, "toy", {path: (0o644, content) for path, content in STAGES[0].items()})
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A directory in memory where there is such a file system: on a disk thousands of files take minutes."""
+    where = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="vimectl-test-", dir=where) as directory:
+        yield Path(directory).resolve()
+
+
+@pytest.fixture
+def rich_stack(memory: Path) -> list[Path]:
+    """Both rich packages, one installed, one in a git checkout: the two directories."""
+    site, checkout = memory / "site-packages", memory / "checkout"
+    install(site, "one", rich("one")[0])
+    lay(checkout, rich("two")[0])
+    (checkout / "PKG-INFO").write_text("Name: two\nVersion: 1.0\n")
+    git(checkout, "init", "-q", "--template=")
+    return [site, checkout]
+
+
+@pytest.fixture
+def judged(rich_series: dict[str, Series]) -> Callable[[list[Path]], list[TargetStatus]]:
+    """Judges the rich packages in their two directories."""
+
+    def judge_all(places: list[Path]) -> list[TargetStatus]:
+        found = []
+        for place, name in zip(places, ("one", "two"), strict=True):
+            its = at(place, name, name)
+            assert its
+            found.append(judge(its, rich_series[name]))
+        return found
+
+    return judge_all
 
 
 def _snapshot(*locations: Path) -> dict[str, tuple[int, bytes]]:
     found = {}
     for location in locations:
         for path in sorted(location.rglob("*")):
-            content = b"" if path.is_dir() else path.read_bytes()
+            if ".git" in path.parts:
+                continue
+            content = b"" if path.is_dir() else content_at(path) or b""
             found[str(path)] = (path.lstat().st_mode, content)
     return found
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import pytest
 
 from vimectl import patching
 from vimectl.errors import BadInput, MachineLacks
-from vimectl.patching import catalog
+from vimectl.patching import catalog, series, tree
+from vimectl.patching.blobs import Found
+from vimectl.patching.lock import locked
 
 
 def fake_release(directory: Path, version: str = "0.16.1") -> Path:
@@ -47,12 +50,12 @@ def test_a_package_that_is_not_installed_is_what_the_machine_lacks(
 def test_only_interrupted_changes_are_recovered(
     tmp_path: Path, snapshot: Callable[..., dict[str, tuple[int, bytes]]]
 ) -> None:
-    found = patching.status(directory=fake_release(tmp_path))
+    fake_release(tmp_path)
     before = snapshot(tmp_path)
-    assert patching.recover(found) == []
+    assert patching.recovered(directory=tmp_path)[1] == []
     assert snapshot(tmp_path) == before
     (tmp_path / ".vimectl" / "stage").mkdir(parents=True)
-    assert [message.partition(": ")[2] for message in patching.recover(found)] == [
+    assert [message.partition(": ")[2] for message in patching.recovered(directory=tmp_path)[1]] == [
         "an interrupted change had not begun; its preparation was removed"
     ]
     assert snapshot(tmp_path) == before
@@ -67,3 +70,49 @@ def test_the_catalog_describes_every_patch() -> None:
     assert [absent["id"] for absent in newest["unneeded"]] == ["stale-async-output"]
     with pytest.raises(BadInput, match="Did you mean vllm"):
         catalog.listing(["vlm"])
+
+
+@pytest.mark.parametrize(
+    ("version", "known", "state"),
+    [
+        ("0.16.1+local", True, "pristine"),
+        ("0.16.2rc1.dev263+g967c5c3bc", True, "pristine"),  # what a build calls itself between two tags
+        ("0.16.2rc1.dev263+g967c5c3bc", False, "unsupported"),
+        ("0.16.2rc1.dev263", True, "unsupported"),  # without a local part the version is taken at its word
+    ],
+)
+def test_of_a_local_build_the_content_says_which_series_is_its(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, known: bool, state: str
+) -> None:
+    fake_release(tmp_path, version)
+    look = tree.found
+    blobs = {path: chain[0] for path, chain in series.load("megatron-core", "0.16.1").chains.items()}
+
+    def found(location: Path, path: str) -> Found:
+        return Found(blobs[path], "100644") if known and path in blobs else look(location, path)
+
+    monkeypatch.setattr(tree, "found", found)
+    (one,) = patching.status(directory=tmp_path)
+    assert one.state == state
+
+
+def test_while_a_change_is_under_way_status_waits_for_its_end(tmp_path: Path) -> None:
+    fake_release(tmp_path)
+    stage = tmp_path / ".vimectl" / "stage"
+
+    def change() -> None:
+        stage.rmdir()
+        release.release()
+        lock.__exit__(None, None, None)
+
+    lock = locked([tmp_path])
+    lock.__enter__()
+    release = threading.Lock()
+    release.acquire()
+    stage.mkdir()
+    timer = threading.Timer(0.3, change)
+    timer.start()
+    found, messages = patching.recovered(directory=tmp_path)
+    timer.join()
+    assert release.acquire(blocking=False)  # it did not answer before
+    assert (messages, len(found)) == ([], 1)

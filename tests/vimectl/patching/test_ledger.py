@@ -7,13 +7,12 @@ import pytest
 from vimectl.errors import BadInput
 from vimectl.patching import ledger
 from vimectl.patching.blobs import blob_id
-from vimectl.patching.series import PatchedFile
 
 ENTRY = ledger.Entry(
     series="toy/1.0",
     applied="2026-01-01T00:00:00+00:00",
     vimectl="0.1.0",
-    files=[PatchedFile(path="toy/a.py", before="0" * 40, after=None)],
+    files=(ledger.File("toy/a.py", "0" * 40, None),),
 )
 
 

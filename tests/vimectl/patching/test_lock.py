@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 import time
 from pathlib import Path
@@ -32,7 +33,7 @@ def test_the_second_waits_for_the_first(tmp_path: Path) -> None:
 def test_the_second_refuses_when_it_takes_too_long(tmp_path: Path) -> None:
     with (
         locked([tmp_path]),
-        pytest.raises(CheckFailed, match="another vimectl"),
+        pytest.raises(CheckFailed, match=rf"another vimectl is changing it: process {os.getpid()} on "),
         locked([tmp_path], wait=0.1),
     ):
         pass

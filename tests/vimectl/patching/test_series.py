@@ -46,6 +46,7 @@ def test_a_malformed_series_is_refused(
 @pytest.mark.parametrize(("package", "version"), SHIPPED)
 def test_shipped_patches_say_what_their_series_says(package: str, version: str) -> None:
     one = series.load(package, version)
+    assert series.read(one.directory) == one  # what is loaded in use is not checked then
     assert (one.package, one.version) == (package, version)
     listed = {f"{patch.id}.patch" for patch in one.patch}
     assert {path.name for path in one.directory.glob("*.patch")} == listed

@@ -1,27 +1,28 @@
-"""The process is really killed, at every file-system operation that a change does."""
+"""What the file system refuses, what somebody else does meanwhile; see test_crash for deaths."""
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import resource
 import signal
-import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import disk
 import pytest
 
 from vimectl.errors import CheckFailed, MachineLacks
-from vimectl.patching import transaction
+from vimectl.patching import recovery, transaction
 from vimectl.patching.ledger import folder
 from vimectl.patching.lock import locked
 from vimectl.patching.transaction import Step
 
 Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
-
-# Audit events of the operations that change a file system; each is raised before the operation happens.
-CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate", "shutil.rmtree"}
 
 
 @pytest.fixture
@@ -52,134 +53,37 @@ def change(places: list[Path]) -> None:
         transaction.execute("apply", steps(places))
 
 
-def run_and_die_at(operation: int, work: Callable[[], Any]) -> bool:
-    """Run ``work`` in a child that kills itself before its n-th operation; whether it got that far."""
-    child = os.fork()
-    if child == 0:
-        count = 0
-
-        def die_in_time() -> None:
-            nonlocal count
-            count += 1
-            if count == operation:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        def hook(event: str, arguments: tuple[Any, ...]) -> None:
-            writes = (
-                event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-            )
-            if writes or event in CHANGES:
-                die_in_time()
-
-        real_sync = os.fsync
-
-        def fsync(descriptor: int) -> None:
-            # Before a sync, what was written need not be on the disk: lose half of it with the process.
-            if count + 1 == operation and os.path.isfile(f"/proc/self/fd/{descriptor}"):
-                os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
-            die_in_time()
-            real_sync(descriptor)
-
-        os.fsync = fsync
-        sys.addaudithook(hook)
-        try:
-            work()
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status)
-
-
-def test_killed_anywhere_the_next_command_finds_all_or_nothing(
-    places: list[Path], snapshot: Snapshot, record_property: Callable[[str, object], None]
-) -> None:
-    before = snapshot(*places)
-    change(places)
-    after = snapshot(*places)
-    assert before != after
-    outcomes = set()
-    operation = 0
-    while True:
-        restore(places, before)
-        operation += 1
-        if not run_and_die_at(operation, lambda: change(places)):
-            break
-        # Killed again and again while it recovers, it still gets there.
-        again = operation % 7 + 1
-        while run_and_die_at(again, lambda: [transaction.recover(place) for place in places]):
-            again += 7
+def interrupt(places: list[Path]) -> None:
+    """Kill a change when its journal is in place and the first file not yet."""
+    point = 1
+    while not (folder(places[0]) / "journal.json").exists():
         for place in places:
-            transaction.recover(place)
-        with locked(places):  # the next change, which also removes what the dead lock left
-            found = snapshot(*(place / "p" for place in places))
-        assert found in ({k: v for k, v in end.items() if k in found} for end in (before, after))
-        outcomes.add(snapshot(*places) == after)
-        assert snapshot(*places) in (before, after)
-    record_property("points", operation - 1)
-    print(f"killed at {operation - 1} points")
-    assert outcomes == {True, False}
-    assert snapshot(*places) == after
-
-
-def restore(places: list[Path], before: dict[str, tuple[int, bytes]]) -> None:
-    for place in places:
-        (place / "p" / "made.py").unlink(missing_ok=True)
-        for name in ("changed.py", "gone.py"):
-            path = place / "p" / name
-            mode, content = before[str(path)]
-            path.write_bytes(content)
-            path.chmod(mode & 0o777)
-
-
-def test_recovery_says_which_way_it_went(places: list[Path], snapshot: Snapshot) -> None:
-    before = snapshot(*places)
-    said = set()
-    operation = 1
-    while run_and_die_at(operation, lambda: change(places)):
-        messages = [message for place in places if (message := transaction.recover(place))]
-        changed = (places[0] / "p" / "made.py").exists()
-        assert all(("was finished" in message) == changed for message in messages)
-        said |= {message.partition(": ")[2] for message in messages}
-        restore(places, before)
-        operation += 1
-    assert said == {
-        "an interrupted change had not begun; its preparation was removed",
-        "an interrupted apply was finished",
-    }
+            recovery.recover(place)
+        assert disk.die_at(point, lambda: change(places))
+        point += 1
 
 
 def test_a_file_edited_between_death_and_recovery_is_not_overwritten(places: list[Path]) -> None:
-    operation = 1
-    while not (folder(places[0]) / "journal.json").exists():
-        assert run_and_die_at(operation, lambda: change(places))
-        if not (folder(places[0]) / "journal.json").exists():
-            for place in places:
-                transaction.recover(place)
-        operation += 1
+    interrupt(places)
     edited = places[1] / "p" / "changed.py"
     edited.write_bytes(b"mine\n")
     with pytest.raises(CheckFailed, match="was edited after an interrupted apply") as caught:
-        transaction.recover(places[0])
+        recovery.recover(places[0])
     assert edited.read_bytes() == b"mine\n"
     # The hint names both contents; with either in place the change is finished.
     kept = [Path(word) for word in caught.value.hint.split() if ".vimectl" in word]
     assert [path.read_bytes() for path in kept] == [b"old\n", b"new\n"]
     edited.write_bytes(b"old\n")
-    transaction.recover(places[1])
+    recovery.recover(places[1])
     assert edited.read_bytes() == b"new\n"
     assert (places[0] / "p" / "made.py").exists()
 
 
 def test_a_new_change_does_not_start_over_an_interrupted_one(places: list[Path]) -> None:
-    operation = 1
-    while not (folder(places[0]) / "journal.json").exists():
-        for place in places:
-            transaction.recover(place)
-        assert run_and_die_at(operation, lambda: change(places))
-        operation += 1
+    interrupt(places)
     with pytest.raises(CheckFailed, match="a change was interrupted"):
         change(places)
-    transaction.recover(places[0])
+    recovery.recover(places[0])
     assert (places[1] / "p" / "made.py").exists()
 
 
@@ -202,13 +106,120 @@ def test_a_directory_that_refuses_in_the_middle_puts_everything_back(
     places: list[Path], snapshot: Snapshot
 ) -> None:
     before = snapshot(*places)
-    # A directory where a new file is to go: nothing about it shows before the rename.
-    blocked = [*steps(places), Step(places[1], "p/blocked/file", None, b"new\n")]
-    (places[1] / "p").joinpath("blocked").write_bytes(b"a file, not a directory")
-    with locked(places), pytest.raises(MachineLacks, match="cannot replace a file"):
-        transaction.execute("apply", blocked)
-    (places[1] / "p").joinpath("blocked").unlink()
+
+    def refuse(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        if name == "replace" and str(arguments[1]).endswith("two/p/made.py"):
+            raise PermissionError(errno.EPERM, "not permitted")
+
+    with (
+        locked(places),
+        disk.watched(refuse),
+        pytest.raises(MachineLacks, match="cannot replace a file") as e,
+    ):
+        transaction.execute("apply", steps(places))
+    assert e.value.hint == "everything is as it was before"
     assert snapshot(*places) == before
+
+
+def test_what_cannot_be_written_is_refused_before_anything_is_begun(
+    places: list[Path], snapshot: Snapshot
+) -> None:
+    before = snapshot(*places)
+    real = os.access
+
+    def access(path: Path, mode: int) -> bool:  # root may do anything, but for what is mounted read-only
+        return Path(path) != places[1] / "p" and real(path, mode)
+
+    with locked(places), mock.patch("os.access", access), pytest.raises(MachineLacks, match="p is read-only"):
+        transaction.execute("apply", steps(places))
+    assert snapshot(*places) == before
+
+
+def test_a_read_only_file_is_replaced_and_stays_read_only(places: list[Path]) -> None:
+    (places[0] / "p" / "changed.py").chmod(0o444)
+    change(places)
+    assert (places[0] / "p" / "changed.py").read_bytes() == b"new\n"
+    assert (places[0] / "p" / "changed.py").stat().st_mode & 0o7777 == 0o444
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_files_keep_their_owner_and_new_ones_get_that_of_their_folder(places: list[Path]) -> None:
+    for path in (places[0], *places[0].rglob("*")):
+        os.chown(path, 1234, 4321)
+    change(places)
+    owners = {path: (path.stat().st_uid, path.stat().st_gid) for path in places[0].rglob("*")}
+    assert set(owners.values()) == {(1234, 4321)}
+    assert places[0] / "p" / "made.py" in owners
+
+
+@pytest.mark.parametrize("folder_name", ["p", "p/deep"])
+def test_nothing_is_written_through_a_link_out_of_the_target(
+    places: list[Path], tmp_path: Path, snapshot: Snapshot, folder_name: str
+) -> None:
+    outside = tmp_path / "outside"
+    (places[0] / folder_name).rename(outside) if folder_name == "p" else outside.mkdir()
+    (places[0] / folder_name).symlink_to(outside)
+    before = snapshot(outside)
+    more = Step(places[0], f"{folder_name}/more.py", None, b"new\n")
+    with locked(places), pytest.raises(CheckFailed, match="symbolic link out of the target"):
+        transaction.execute("apply", [*steps(places), more])
+    assert snapshot(outside) == before
+
+
+def test_a_bookkeeping_folder_that_leads_elsewhere_is_refused(places: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    folder(places[0]).symlink_to(tmp_path / "outside")
+    with pytest.raises(MachineLacks, match="is a symbolic link"), locked(places):
+        pass
+    assert not list((tmp_path / "outside").iterdir())
+
+
+@pytest.mark.parametrize("path", ["../outside.py", "/outside.py", "p/../../outside.py"])
+def test_a_journal_that_came_with_files_writes_nothing_outside(
+    places: list[Path], tmp_path: Path, path: str
+) -> None:
+    interrupt(places)
+    journal = folder(places[0]) / "journal.json"
+    data = json.loads(journal.read_bytes())
+    data["moves"][2]["path"] = path
+    journal.write_text(json.dumps(data))
+    with pytest.raises(CheckFailed, match="not a journal of this tool"):
+        recovery.recover(places[0])
+    assert not (tmp_path / "outside.py").exists()
+
+
+def test_a_directory_that_does_not_point_to_a_journal_is_not_changed_by_it(
+    places: list[Path], snapshot: Snapshot
+) -> None:
+    interrupt(places)
+    (folder(places[1]) / "journal.json").unlink()
+    before = snapshot(places[1] / "p")
+    recovery.recover(places[0])
+    assert snapshot(places[1] / "p") == before
+
+
+def test_a_damaged_stage_is_not_put_in_place(places: list[Path]) -> None:
+    interrupt(places)
+    (folder(places[0]) / "stage" / "0.after").write_bytes(b"ne")
+    with pytest.raises(CheckFailed, match="is damaged"):
+        recovery.recover(places[0])
+    assert (places[0] / "p" / "changed.py").read_bytes() == b"old\n"
+
+
+def test_the_new_file_is_of_a_later_second_than_the_old(places: list[Path]) -> None:
+    path = places[0] / "p" / "changed.py"
+    ahead = int(time.time()) + 100
+    os.utime(path, (ahead, ahead))
+    change(places)
+    assert int(path.stat().st_mtime) > ahead
+
+
+def test_bytecode_is_not_removed_through_a_link(places: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "changed.cpython-311.pyc").write_bytes(b"x")
+    (places[0] / "p" / "__pycache__").symlink_to(tmp_path / "elsewhere")
+    change(places)
+    assert len(list((tmp_path / "elsewhere").iterdir())) == 1
 
 
 def test_a_file_changed_since_the_plan_stops_the_change(places: list[Path], snapshot: Snapshot) -> None:

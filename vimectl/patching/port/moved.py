@@ -51,7 +51,9 @@ def holding(lines: list[bytes], path: str, old: Sources, new: Sources) -> str | 
     """Return a file of ``new`` that has any of these lines and had none: beside ``path``, or a new one."""
     known = set(old.paths())
     one = PurePosixPath(path)
-    near = [other for other in new.paths() if other != path and PurePosixPath(other).suffix == one.suffix]
+    near = [
+        other for other in _safe(new.paths()) if other != path and PurePosixPath(other).suffix == one.suffix
+    ]
     beside = [other for other in near if PurePosixPath(other).parent == one.parent]
     added = sorted((other for other in near if other not in known), key=lambda other: -_kinship(path, other))
     wanted = set(lines)

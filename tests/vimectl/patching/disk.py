@@ -1,0 +1,121 @@
+"""Every operation by which a process changes a file system, counted, refused, or written down.
+
+The tool changes files through functions of ``os`` alone (``pathlib`` and ``shutil`` come down to them), so
+that replacing these sees all of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+NAMES = (
+    "open", "write", "pwrite", "fsync", "replace", "rename", "unlink", "remove", "mkdir", "rmdir", "symlink",
+    "link", "truncate", "ftruncate", "chmod", "fchmod", "chown", "fchown", "utime",
+)  # fmt: skip
+# What takes room, and so fails on a full disk.
+TAKE_ROOM = ("open", "write", "pwrite", "mkdir", "symlink", "link", "replace", "rename")
+
+Watch = Callable[[str, tuple[Any, ...], dict[str, Any]], None]
+
+
+@contextmanager
+def watched(before: Watch, after: Watch | None = None) -> Iterator[None]:
+    """Call ``before`` with the name and arguments of each operation; what it raises, the operation raises."""
+
+    def wrapped(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def operation(*arguments: Any, **keywords: Any) -> Any:
+            if name == "open" and not (arguments[1] & os.O_CREAT):
+                return real(*arguments, **keywords)  # changes nothing
+            before(name, arguments, keywords)
+            result = real(*arguments, **keywords)
+            if after:
+                after(name, (*arguments, result), keywords)
+            return result
+
+        return operation
+
+    with mock.patch.multiple(os, **{name: wrapped(name, getattr(os, name)) for name in NAMES}):
+        yield
+
+
+def die_at(point: int, work: Callable[[], Any]) -> str | None:
+    """Run ``work`` in a child that is killed (SIGKILL) before its n-th operation.
+
+    Points count from 1; a write is two of them, the second one half done. Returns the name of the
+    operation, or None when the work was done before.
+    """
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        count = 0
+        real = {name: getattr(os, name) for name in NAMES}
+
+        def here(name: str) -> bool:
+            nonlocal count
+            count += 1
+            if count == point:
+                real["write"](write, name.encode())
+            return count == point
+
+        def before(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            if here(name):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if name in ("write", "pwrite") and here(f"half a {name}"):
+                descriptor, data, *at = arguments
+                real[name](descriptor, bytes(data)[: len(data) // 2], *at)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        code = 1
+        try:
+            with watched(before):
+                work()
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(write)
+    _, status = os.waitpid(child, 0)
+    name = os.read(read, 100).decode()
+    os.close(read)
+    assert name or status == 0, "the work itself failed"
+    return name or None
+
+
+@dataclass
+class Faults:
+    """Lets the n-th operation fail, or with ``lasting`` it and every later one that the error is for."""
+
+    point: int
+    error: int
+    lasting: bool = False
+    count: int = 0
+
+    def __call__(self, name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        if self.error == errno.ENOSPC and name not in TAKE_ROOM:
+            return
+        self.count += 1
+        if self.count == self.point or (self.lasting and self.count > self.point):
+            raise OSError(self.error, os.strerror(self.error), str(arguments[0]))
+
+    @property
+    def met(self) -> bool:
+        return self.count >= self.point
+
+
+def absolute(path: Any, directory: int | None = None) -> str:
+    """The path of a name, a descriptor, or a name in the folder of a descriptor."""
+    if isinstance(path, int):
+        return os.readlink(f"/proc/self/fd/{path}")
+    name = os.fsdecode(path)
+    return os.path.join(os.readlink(f"/proc/self/fd/{directory}"), name) if directory is not None else name
+
+
+def is_folder(descriptor: int) -> bool:
+    return stat.S_ISDIR(os.fstat(descriptor).st_mode)

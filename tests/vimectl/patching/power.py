@@ -1,0 +1,190 @@
+"""A model of a disk that loses power: what was not synced may be there afterwards, or not, or in part.
+
+A file's content survives when the file was synced. A name that was made, moved or removed survives when its
+directory was synced (for a move, the one it went to); otherwise each such change survives or not by itself.
+A move is never half done: that much every journaling file system promises.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import disk
+
+
+@dataclass
+class File:
+    """An inode: what it holds, and what of that is surely on the disk (None: nothing)."""
+
+    content: bytes
+    synced: bytes | None
+    mode: int = 0o644
+    link: bool = False
+
+
+@dataclass
+class Change:
+    """One change of names: ``source`` goes, ``target`` comes, with the file or folder that it then is."""
+
+    source: str | None
+    target: str | None
+    what: File | None = None  # None with a target: a folder
+    synced: bool = False
+
+
+@dataclass
+class Recorder:
+    """Follows a process's operations below ``root``, and remembers the disk after each."""
+
+    root: Path
+    start: dict[str, File | None] = field(default_factory=dict)
+    changes: list[Change] = field(default_factory=list)
+    now: dict[str, File | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for path in sorted(self.root.rglob("*")):
+            self.start[str(path)] = None if path.is_dir() and not path.is_symlink() else read(path)
+        self.now = dict(self.start)
+
+    def after(self, name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        """Take note of an operation that was done."""
+        act = getattr(self, f"_{name}", None)
+        if act:
+            act(*arguments[:-1], **keywords)
+
+    def _open(self, path: Any, flags: int, mode: int = 0o777, dir_fd: int | None = None) -> None:
+        place = disk.absolute(path, dir_fd)
+        if place not in self.now:
+            self._change(Change(None, place, File(b"", None)))
+
+    def _write(self, descriptor: int, data: bytes) -> None:
+        file = self.now.get(disk.absolute(descriptor))
+        assert file is not None
+        file.content += bytes(data)
+
+    def _fchmod(self, descriptor: int, mode: int) -> None:
+        file = self.now.get(disk.absolute(descriptor))
+        assert file is not None
+        file.mode = mode
+
+    def _fsync(self, descriptor: int) -> None:
+        place = disk.absolute(descriptor)
+        file = self.now.get(place)
+        if file is not None:
+            file.synced = file.content
+            return
+        for change in self.changes:
+            if os.path.dirname(change.target or change.source or "") == place:
+                change.synced = True
+
+    def _mkdir(self, path: Any, mode: int = 0o777, dir_fd: int | None = None) -> None:
+        self._change(Change(None, disk.absolute(path, dir_fd)))
+
+    def _rmdir(self, path: Any, dir_fd: int | None = None) -> None:
+        self._change(Change(disk.absolute(path, dir_fd), None))
+
+    def _unlink(self, path: Any, dir_fd: int | None = None) -> None:
+        self._change(Change(disk.absolute(path, dir_fd), None))
+
+    _remove = _unlink
+
+    def _replace(self, source: Any, target: Any) -> None:
+        old = disk.absolute(source)
+        self._change(Change(old, disk.absolute(target), self.now[old]))
+
+    _rename = _replace
+
+    def _symlink(self, target: Any, path: Any) -> None:
+        self._change(
+            Change(None, disk.absolute(path), File(os.fsencode(target), os.fsencode(target), link=True))
+        )
+
+    def _change(self, change: Change) -> None:
+        self.changes.append(change)
+        apply(self.now, change)
+
+    def disks(self, chance: random.Random, more: int) -> Iterator[dict[str, File | None]]:
+        """Yield what the disk may hold if the power goes now: nothing that was not synced, all of it with
+        empty files, all but one thing, and ``more`` random mixtures."""
+        loose = [change for change in self.changes if not change.synced]
+        yield self._disk(set(), whole=False)
+        yield self._disk({id(change) for change in loose}, whole=False)
+        yield self._disk({id(change) for change in loose}, whole=True)
+        for _ in range(more):
+            kept = {id(change) for change in loose if chance.random() < 0.5}
+            yield self._disk(kept, whole=chance.random() < 0.5)
+
+    def _disk(self, kept: set[int], whole: bool) -> dict[str, File | None]:
+        found = dict(self.start)
+        for change in self.changes:
+            if change.synced or id(change) in kept:
+                apply(found, change)
+        return {
+            path: file if file is None or whole else File(file.synced or b"", None, file.mode, file.link)
+            for path, file in found.items()
+            # What lies in a folder that was lost is lost with it.
+            if all(found.get(parent, 0) is None for parent in self._parents(path))
+        }
+
+    def _parents(self, path: str) -> list[str]:
+        parents = [str(parent) for parent in Path(path).parents]
+        return parents[: parents.index(str(self.root))]
+
+
+def apply(names: dict[str, File | None], change: Change) -> None:
+    if change.source is not None:
+        names.pop(change.source, None)
+    if change.target is not None:
+        names[change.target] = change.what
+
+
+def read(path: Path) -> File:
+    content = os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
+    return File(content, content, path.lstat().st_mode, path.is_symlink())
+
+
+def write(found: dict[str, File | None], root: Path, where: Path) -> None:
+    """Write a disk of the model, recorded below ``root``, as real files below ``where``."""
+    shutil.rmtree(where, ignore_errors=True)
+    where.mkdir()
+    for path in sorted(found):
+        place = where / Path(path).relative_to(root)
+        file = found[path]
+        if file is None:
+            place.mkdir(exist_ok=True)
+        elif file.link:
+            place.symlink_to(os.fsdecode(file.content))
+        else:
+            place.write_bytes(file.content)
+            place.chmod(file.mode & 0o7777)
+
+
+def key(found: dict[str, File | None]) -> frozenset[tuple[str, bytes | None]]:
+    """What tells one disk from another."""
+    return frozenset((path, None if file is None else file.content) for path, file in found.items())
+
+
+def possible(
+    recorder: Recorder, work: Callable[[], Any], chance: random.Random, more: int
+) -> Iterator[dict[str, File | None]]:
+    """Do ``work``; yield each different disk that a loss of power at any moment of it may leave."""
+    seen = set()
+    kept: list[dict[str, File | None]] = []
+
+    def after(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        recorder.after(name, arguments, keywords)
+        for found in recorder.disks(chance, more):
+            which = key(found)
+            if which not in seen:
+                seen.add(which)
+                kept.append(found)
+
+    with disk.watched(lambda *_: None, after):
+        work()
+    yield from kept

@@ -1,0 +1,107 @@
+"""Which packages a command means, where they are, and which series is theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vimectl.errors import BadInput, MachineLacks, unknown
+from vimectl.host import Host
+from vimectl.patching import series, target, tree
+from vimectl.patching.series import Series
+from vimectl.patching.target import Target
+from vimectl.stack import detect, outline
+from vimectl.stack.versions import matches
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A package that was found, and the version of it that the stack wants (None: any)."""
+
+    target: Target
+    version: str | None
+
+
+def targets(
+    stack: str | None = None,
+    directory: Path | None = None,
+    packages: Sequence[str] = (),
+    version: str | None = None,
+) -> list[Wanted]:
+    """Find the packages to work on.
+
+    With a stack, those it patches, and only the stack's version will do; without one, in ``directory``
+    (or in the wheel that it is), those there that have a series for some version; without either, those of
+    the stack installed for this interpreter. ``packages`` narrows it; ``version`` states the version of the
+    one package named.
+
+    Raises:
+        BadInput: an unknown stack or package, no such directory or none of the packages in it, no stack.
+        MachineLacks: a package of the stack is not installed for this interpreter.
+    """
+    wanted = _wanted(stack, directory)
+    for package in packages:
+        if package not in wanted:
+            raise unknown("package", package, wanted)
+    if directory and not directory.is_dir() and not tree.is_wheel(directory):
+        what = "neither a directory nor a wheel" if directory.exists() else "no such directory"
+        raise BadInput(f"{directory}: {what}")
+    if version and len(packages) != 1:
+        raise BadInput("--version states the version of one package", "name the package")
+    found: list[Wanted] = []
+    for package in packages or wanted:
+        one = _locate(package, directory, version)
+        if one:
+            found.append(Wanted(one, wanted[package]))
+        elif not directory:
+            raise MachineLacks(f"{package} is not installed here", "vimectl env create DIR --stack NAME")
+    if wanted and not found:
+        names = ", ".join(packages or wanted)
+        raise BadInput(f"{directory}: no {names} here", "give the directory that holds the package's folder")
+    return found
+
+
+def series_of(one: Wanted) -> Series | None:
+    """Return the series for a package that was found; None when there is none for what it is.
+
+    A version with a local part (``0.22.1rc1.dev263+g967c5c3bc``) was made up by a build and names no release.
+    Where no series is for it as it stands, its content decides: the series that knows the content of
+    most of its files, and of at least half of them.
+    """
+    its = one.target
+    versions = [each for each in series.known()[its.package] if one.version in (None, each)]
+    for version in versions:
+        if matches(its.version, version):
+            return series.load(its.package, version)
+    if "+" not in its.version:
+        return None
+    candidates = [series.load(its.package, version) for version in versions]
+    best = max(candidates, key=lambda each: _known(its, each), default=None)
+    return best if best and _known(its, best) >= 0.5 else None
+
+
+def _known(its: Target, one: Series) -> float:
+    """The share of a series's files that have a content which the series knows."""
+    known = [one.position(path, tree.found(its.location, path)) is not None for path in one.chains]
+    return sum(known) / len(known) if known else 0.0
+
+
+def _wanted(stack: str | None, directory: Path | None) -> dict[str, str | None]:
+    """The packages in question, each with the version that the stack wants (None: any)."""
+    if stack is None and directory is not None:
+        return dict.fromkeys(series.known())
+    name = stack or detect(Host()).stack
+    if name is None:
+        raise BadInput("no known stack is installed here", "name one with --stack, or give --target DIR")
+    return dict(outline.load(name).patches)
+
+
+def _locate(package: str, directory: Path | None, version: str | None) -> Target | None:
+    versions = series.known().get(package)
+    if versions is None:
+        raise BadInput(f"this vimectl has no patches for {package}")
+    module = series.load(package, versions[0]).module
+    if directory:
+        return target.at(directory, package, module, version)
+    return target.installed(package, module, version)
