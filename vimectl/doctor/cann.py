@@ -11,7 +11,7 @@ from vimectl.doctor.editable import installs
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
 from vimectl.stack import Stack
 from vimectl.stack.detection import find
-from vimectl.stack.installed import distributions, site_directories
+from vimectl.stack.installed import site_directories
 from vimectl.stack.versions import matches
 
 _KERNELS = "opp/built-in/op_impl/ai_core/tbe/kernel"
@@ -133,7 +133,7 @@ def _torch_npu(subject: Subject) -> Outcome:
     if reason := _needless(subject, cann):
         return skipped(reason)
     assert cann is not None
-    have = find(subject.stack, "torch-npu", distributions(subject.host))
+    have = find(subject.stack, "torch-npu", subject.installed)
     if have is None:
         return skipped("torch_npu is not installed (packages.torch-npu)")
     known = [stacks.load(name) for name in stacks.names()]

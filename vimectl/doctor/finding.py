@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from vimectl.host import Host
 from vimectl.recipe.schema import Recipe
 from vimectl.stack import Stack
+from vimectl.stack.installed import Installed, distributions
 
 Status = Literal["pass", "warn", "fail", "skip"]
 
@@ -20,6 +22,11 @@ class Subject:
     host: Host
     stack: Stack
     recipe: Recipe | None = None
+
+    @cached_property
+    def installed(self) -> dict[str, list[Installed]]:
+        """What is installed, by canonical name; read once for all checks."""
+        return distributions(self.host)
 
 
 @dataclass(frozen=True)

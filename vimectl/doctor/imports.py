@@ -12,7 +12,6 @@ from vimectl.doctor.finding import Check, Outcome, Subject, skipped
 from vimectl.host import CommandResult, Host
 from vimectl.stack import Stack
 from vimectl.stack.detection import find
-from vimectl.stack.installed import distributions
 
 # Modules that are not called like their package. What is not here is, with underscores.
 _MODULES = {
@@ -107,7 +106,7 @@ def _modules(stack: Stack) -> dict[str, str]:
 
 def _imports(module: str, subject: Subject) -> Outcome:
     modules = _modules(subject.stack)
-    installed = distributions(subject.host)
+    installed = subject.installed
     there = [
         name for name, package in modules.items() if not package or find(subject.stack, package, installed)
     ]

@@ -13,7 +13,6 @@ from vimectl.doctor.finding import Check, Outcome, Subject, judged, size, skippe
 from vimectl.host import Host
 from vimectl.stack import Stack
 from vimectl.stack.detection import find
-from vimectl.stack.installed import distributions
 
 # Ray warns below 4096 open files and recommends this (ray/_private/worker.py); the soft one it raises.
 _OPEN_FILES = 8192
@@ -213,7 +212,7 @@ def _glibc(subject: Subject) -> Outcome:
 
 def _wheels(subject: Subject) -> dict[str, tuple[int, int]]:
     """The glibc that the installed wheels of the stack ask for, by package."""
-    installed = distributions(subject.host)
+    installed = subject.installed
     needed: dict[str, tuple[int, int]] = {}
     for package in subject.stack.packages:
         if have := find(subject.stack, package, installed):
@@ -347,7 +346,7 @@ def _clock(subject: Subject) -> Outcome:
     if answer.code != 0 or not answer.stdout.strip().isdecimal():
         return skipped(f"date does not answer: {answer.stderr.strip() or answer.code}")
     now = int(answer.stdout)
-    installed = distributions(subject.host)
+    installed = subject.installed
     packages = [have for name in subject.stack.packages if (have := find(subject.stack, name, installed))]
     newest = max((have.location.stat().st_mtime for have in packages), default=0)
     return judged(

@@ -17,16 +17,13 @@ from vimectl.doctor.editable import commit, installs
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
 from vimectl.stack import Stack, lock_path
 from vimectl.stack.detection import find
-from vimectl.stack.installed import Installed, distributions, site_directories
+from vimectl.stack.installed import Installed, site_directories
 from vimectl.stack.lock import read_lock
 from vimectl.stack.versions import matches
 
 # The runtime libraries of CUDA, and what is compiled for it alone.
 _CUDA_PREFIXES = ("nvidia-", "cuda-bindings", "cuda-pathfinder", "cuda-toolkit", "cupy-cuda")
 _CUDA = frozenset({"flash-attn", "flashinfer-python", "transformer-engine", "apex", "deep-ep", "xformers"})
-
-# Far enough for triton/backends/ascend/__init__.py.
-_DEPTH = 3
 
 
 def checks(stack: Stack) -> list[Check]:
@@ -80,7 +77,7 @@ def checks(stack: Stack) -> list[Check]:
 
 def _version(name: str, subject: Subject) -> Outcome:
     wanted = subject.stack.packages[name]
-    have = find(subject.stack, name, distributions(subject.host))
+    have = find(subject.stack, name, subject.installed)
     found = f"{have.name} {have.version}" if have else "not installed"
     return judged(
         have is not None and matches(have.version, wanted),
@@ -145,7 +142,7 @@ def _editable(subject: Subject) -> Outcome:
 def _cuda(subject: Subject) -> Outcome:
     if subject.stack.stack.device == "cuda":
         return skipped("the stack computes on CUDA")
-    installed = distributions(subject.host)
+    installed = subject.installed
     there = [name for name in sorted(installed) if name.startswith(_CUDA_PREFIXES) or name in _CUDA]
     if subject.stack.stack.device == "npu" and "triton" in installed and "triton-ascend" in installed:
         there += [] if _wanted_by(installed["triton-ascend"][0], "triton") else ["triton"]
@@ -160,7 +157,7 @@ def _cuda(subject: Subject) -> Outcome:
 
 
 def _partners(subject: Subject) -> Outcome:
-    installed = distributions(subject.host)
+    installed = subject.installed
     torch = installed.get("torch")
     if not torch:
         return skipped("torch is not installed")
@@ -180,7 +177,7 @@ def _partners(subject: Subject) -> Outcome:
 
 
 def _requires(subject: Subject) -> Outcome:
-    installed = distributions(subject.host)
+    installed = subject.installed
     left_out = {canonicalize_name(name) for name in {**subject.stack.omitted, **subject.stack.unwanted}}
     lacking = []
     for package in subject.stack.packages:
@@ -202,7 +199,7 @@ def _requires(subject: Subject) -> Outcome:
 
 
 def _intact(subject: Subject) -> Outcome:
-    installed = distributions(subject.host)
+    installed = subject.installed
     wrong: dict[str, list[str]] = {}
     read = 0
     for package in subject.stack.packages:
@@ -229,12 +226,12 @@ def _intact(subject: Subject) -> Outcome:
 
 
 def _recorded(item: Installed) -> list[tuple[str, str]]:
-    """The modules near the top of a distribution, with their digests as its RECORD has them ("": none)."""
+    """The top modules of a distribution, with their digests as its RECORD has them ("": none)."""
     found = []
     for file in _metadata(item, "RECORD"):
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
             path, _, rest = line.partition(",")
-            if path.endswith("/__init__.py") and path.count("/") <= _DEPTH and ".." not in path:
+            if path.endswith("/__init__.py") and path.count("/") == 1:
                 method, _, digest = rest.partition(",")[0].partition("=")
                 found.append((path, digest if method == "sha256" else ""))
     return found
@@ -262,7 +259,8 @@ def _requirements(item: Installed) -> list[Requirement]:
     for file in _metadata(item, "METADATA"):
         head = file.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
         for line in head.splitlines():
-            if line.startswith("Requires-Dist:"):
+            # Most of them are of extras: not worth parsing.
+            if line.startswith("Requires-Dist:") and "extra ==" not in line:
                 with suppress(InvalidRequirement):
                     asked = Requirement(line.partition(":")[2].strip())
                     if asked.marker is None or asked.marker.evaluate({"extra": ""}):
@@ -273,11 +271,11 @@ def _requirements(item: Installed) -> list[Requirement]:
 def _relevant(subject: Subject) -> dict[str, list[Installed]]:
     stack = subject.stack
     names = {canonicalize_name(d) for package in stack.packages for d in stack.distributions(package)}
-    return {name: items for name, items in distributions(subject.host).items() if name in names}
+    return {name: items for name, items in subject.installed.items() if name in names}
 
 
 def _unwanted(subject: Subject) -> Outcome:
-    installed = distributions(subject.host)
+    installed = subject.installed
     there = [name for name in subject.stack.unwanted if canonicalize_name(name) in installed]
     return judged(
         not there,
@@ -291,7 +289,7 @@ def _lock(subject: Subject) -> Outcome:
     lock = lock_path(subject.stack.name)
     assert lock is not None
     pins = read_lock(lock)
-    versions = {name: items[0].version for name, items in distributions(subject.host).items()}
+    versions = {name: items[0].version for name, items in subject.installed.items()}
     other = [
         f"{pin.name} {versions.get(pin.name, 'absent')} (not {pin.version})"
         for pin in pins.values()

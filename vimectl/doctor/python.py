@@ -10,7 +10,6 @@ from collections import Counter
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
 from vimectl.stack import Stack
 from vimectl.stack.detection import find
-from vimectl.stack.installed import distributions
 
 
 def checks(stack: Stack) -> list[Check]:
@@ -37,7 +36,7 @@ def _found(subject: Subject) -> tuple[str | None, str]:
     if subject.host.is_here:
         return platform.python_version(), sys.executable
     # From outside: that of the folder in which most packages of the stack are.
-    installed = distributions(subject.host)
+    installed = subject.installed
     have = [found for name in subject.stack.packages if (found := find(subject.stack, name, installed))]
     places = Counter(one.location for one in have).most_common(1)
     named = re.search(r"/python(3\.\d+)/", f"{places[0][0]}/") if places else None
