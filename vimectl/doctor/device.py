@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
-from vimectl.doctor import npu_smi
+from vimectl.doctor import npu_smi, visible
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
 from vimectl.stack import Stack
 
@@ -90,6 +90,31 @@ def listing(subject: Subject) -> npu_smi.Listing | None:
     """Return what ``npu-smi info`` says, or None when it does not answer."""
     answer = subject.host.run(["npu-smi", "info"], _LISTING_SECONDS)
     return _parsed(answer.stdout) if answer.code == 0 else None
+
+
+def used(subject: Subject, found: npu_smi.Listing) -> list[npu_smi.Chip]:
+    """Return the chips that the job computes on: the first that it sees, one for each rank.
+
+    Without a recipe, all that are seen. The numbers of ASCEND_RT_VISIBLE_DEVICES are places in the listing.
+    """
+    chips = list(found.chips)
+    value = subject.host.environment.get(visible.NAME)
+    if subject.recipe is not None:
+        value = subject.recipe.env.get(visible.NAME, value)
+    # One that is malformed is environment.visible-devices' to tell.
+    if value and re.fullmatch(r"\d+(,\d+)*", value):
+        chips = [chips[int(number)] for number in value.split(",") if int(number) < len(chips)]
+    return chips[: subject.recipe.cluster.devices_per_node] if subject.recipe else chips
+
+
+def _others(subject: Subject, found: npu_smi.Listing, bad: Iterable[npu_smi.Chip]) -> str:
+    """How to leave these chips out, when enough are left."""
+    out = set(bad)
+    left = [n for n, chip in enumerate(found.chips) if chip not in out]
+    needed = subject.recipe.cluster.devices_per_node if subject.recipe else 1
+    if len(left) < needed:
+        return ""
+    return f"export {visible.NAME}={','.join(map(str, left[:needed]))}  to leave them out, or "
 
 
 _parsed = lru_cache(maxsize=4)(npu_smi.parse)
@@ -241,47 +266,58 @@ def _chip(subject: Subject, found: npu_smi.Listing) -> Outcome:
 
 
 def _health(subject: Subject, found: npu_smi.Listing) -> Outcome:
-    ill = [f"{chip.label} {chip.health}" for chip in found.chips if chip.health not in ("OK", "")]
+    chips = used(subject, found)
+    ill = [chip for chip in chips if chip.health not in ("OK", "")]
     return judged(
         not ill,
-        ", ".join(ill) or f"{len(found.chips)} chips OK",
+        ", ".join(f"{chip.label} {chip.health}" for chip in ill) or f"{len(chips)} chips OK",
         "OK",
-        "npu-smi info -t health -i ID -c CHIP  names it; leave these out by ASCEND_RT_VISIBLE_DEVICES",
+        _others(subject, found, [chip for chip in found.chips if chip.health != "OK"])
+        + "see what it is: npu-smi info -t health -i ID -c CHIP",
     )
 
 
 def _processes(subject: Subject, found: npu_smi.Listing) -> Outcome:
+    chips = {(chip.card, chip.chip): chip for chip in used(subject, found)}
+    users = [user for user in found.users if (user.card, user.chip) in chips]
     held = [
-        f"NPU {user.card} chip {user.chip}: process {user.pid}"
+        f"{chips[user.card, user.chip].label}: process {user.pid}"
         + (f" {user.name}" if user.name else "")
         + (f" with {user.memory} MiB" if user.memory is not None else "")
-        for user in found.users
+        for user in users
     ]
     more = f" and {len(held) - 4} more" if len(held) > 4 else ""
-    pids = " ".join(dict.fromkeys(str(user.pid) for user in found.users))
+    elsewhere = len(found.users) - len(users)
+    free = f"nobody uses the job's {len(chips)}" + (f"; {elsewhere} on the others" if elsewhere else "")
+    everywhere = {(user.card, user.chip) for user in found.users}
+    pids = ",".join(dict.fromkeys(str(user.pid) for user in users))
     return judged(
         not held,
-        "; ".join(held[:4]) + more if held else "nobody uses them",
+        "; ".join(held[:4]) + more if held else free,
         "nobody else",
-        f"ask their owners to end them: ps -o user,etime,args -p {pids.replace(' ', ',')}  (on the host)",
+        _others(subject, found, [chip for chip in found.chips if (chip.card, chip.chip) in everywhere])
+        + f"ask their owners to end them: ps -o user,etime,args -p {pids}  (on the host)",
     )
 
 
 def _memory(subject: Subject, found: npu_smi.Listing) -> Outcome:
     share = subject.recipe.rollout.memory_utilisation if subject.recipe else None
-    known = [(chip, chip.used, chip.total) for chip in found.chips if chip.used is not None and chip.total]
+
+    def is_full(chip: npu_smi.Chip) -> bool:
+        if chip.used is None or not chip.total:
+            return False
+        # Without a recipe: more than an idle chip holds is somebody's.
+        return chip.used > _IDLE_MIB if share is None else chip.total - chip.used < share * chip.total
+
+    known = [chip for chip in used(subject, found) if chip.used is not None and chip.total]
     if not known:
         return skipped("npu-smi info gives no memory (device.listing)")
-    # Without a recipe: more than an idle chip holds is somebody's.
-    full = [
-        f"{chip.label} {used} of {total} MiB used"
-        for chip, used, total in known
-        if (used > _IDLE_MIB if share is None else total - used < share * total)
-    ]
-    most = max(used for _, used, _ in known)
+    full = [f"{chip.label} {chip.used} of {chip.total} MiB used" for chip in known if is_full(chip)]
+    most = max(known, key=lambda chip: chip.used or 0)
     return judged(
         not full,
-        ", ".join(full) or f"at most {most} MiB of {known[0][2]} used",
+        ", ".join(full) or f"at most {most.used} of {most.total} MiB used",
         f"at most {_IDLE_MIB} MiB used" if share is None else f"{share:g} of each free",
-        "end what holds it (device.processes); memory that nobody holds is freed by a reset of the chip",
+        _others(subject, found, filter(is_full, found.chips))
+        + "end what holds it (device.processes); what nobody holds is freed by a reset of the chip",
     )

@@ -112,6 +112,7 @@ class Machine:
         self.commands: dict[str, CommandResult] = {}
         self.imports: dict[str, str] = {}
         self.nodes: list[str] = []
+        self.mode: str = self.last("mode")
         for one in self.lineage:
             self._add(one)
         self._age()
@@ -276,8 +277,7 @@ class Machine:
         return CommandResult(0, said)
 
     def _stat(self, paths: Sequence[str]) -> CommandResult:
-        mode = self.last("mode")
-        return CommandResult(0, "".join(f"{mode} {path}\n" for path in paths))
+        return CommandResult(0, "".join(f"{self.mode} {path}\n" for path in paths))
 
 
 def _in(check: str, patterns: list[str]) -> bool:
