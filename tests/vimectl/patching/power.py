@@ -174,7 +174,7 @@ def key(found: dict[str, File | None]) -> frozenset[tuple[str, bytes | None]]:
 def possible(
     recorder: Recorder, work: Callable[[], Any], chance: random.Random, more: int, every: int = 1
 ) -> Iterator[dict[str, File | None]]:
-    """Do ``work``; yield each different disk that a loss of power may leave after every n-th operation of it."""
+    """Do ``work``; yield each different disk that a loss of power may leave after every n-th operation."""
     count = itertools.count()
     seen = set()
     kept: list[dict[str, File | None]] = []
