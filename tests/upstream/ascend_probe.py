@@ -26,10 +26,14 @@ PATCHED = Path(sys.argv[1])
 
 
 def load(which: str, path: str) -> ModuleType:
-    """Load one file, released or patched, under a name of its own in its package."""
+    """Load one file, released or patched, under a name of its own in its package.
+
+    A file that the series leaves alone is the released one in both cases.
+    """
     package = ".".join(Path(path).parent.parts)
     importlib.import_module(package)
-    root = PATCHED if which == "patched" else next(Path(p) for p in sys.path if (Path(p) / path).is_file())
+    roots = [PATCHED] if which == "patched" else []
+    root = next(root for root in (*roots, *map(Path, sys.path)) if (root / path).is_file())
     name = f"{package}.{which}_{Path(path).stem}"
     spec = importlib.util.spec_from_file_location(name, root / path)
     assert spec

@@ -37,12 +37,13 @@ def _cached(kind: str, name: str, make: Callable[[Path], None]) -> Path:
     folder = Path(platformdirs.user_cache_dir("vimectl")) / kind / name
     if not folder.is_dir():
         fresh = folder.with_name(f"{name}.{os.getpid()}")
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        make(fresh)
-        with suppress(OSError):  # another run was faster
-            fresh.rename(folder)
-        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True, exist_ok=True)
+        try:
+            make(fresh)
+            with suppress(OSError):  # another run was faster
+                fresh.rename(folder)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
     return folder
 
 
@@ -53,7 +54,6 @@ def _wheel(name: str, version: str) -> Path:
         command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", *PLATFORM, "-d", folder]
         done = subprocess.run([*command, f"{name}=={version}"], capture_output=True, text=True)
         if done.returncode:
-            folder.rmdir()
             unavailable(f"cannot download {name} {version}: {done.stderr.strip().splitlines()[-1:]}")
 
     return next(_cached("wheels", f"{name}-{version}", fetch).glob("*.whl"))
@@ -70,7 +70,6 @@ def _source_archive(package: str, version: str) -> Path:
             (one,) = (file for file in files if (file.version, file.kind) == (version, "sdist"))
             download.whole(one, folder, web, lambda name, done, total: None)
         except (MachineLacks, ValueError) as e:
-            shutil.rmtree(folder)
             unavailable(f"cannot download the source archive of {package} {version}: {e}")
 
     return next(_cached("archives", f"{package}-{version}", fetch).glob("*.tar.gz"))

@@ -20,6 +20,7 @@ _MODULES = {
     "triton-ascend": "triton",
     "python-dateutil": "dateutil",
 }
+_FIRST = ("torch", "torch-npu", "triton-ascend")
 # CANN's own, without which torch_npu cannot compile an operator.
 _OF_CANN = ("acl", "tbe")
 # All of them together. vLLM takes 9 s on two cores, and much longer on busy ones.
@@ -98,7 +99,9 @@ def import_in_child(
 
 def _modules(stack: Stack) -> dict[str, str]:
     """Module name to the package of the stack that has it; CANN's are of no package."""
-    modules = {_MODULES.get(name, name.replace("-", "_")): name for name in stack.packages}
+    # What others load first comes first, so that none of them is blamed for it.
+    packages = sorted(stack.packages, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+    modules = {_MODULES.get(name, name.replace("-", "_")): name for name in packages}
     return modules | (dict.fromkeys(_OF_CANN, "") if stack.cann else {})
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -20,6 +24,9 @@ from vimectl.stack.versions import matches
 # The runtime libraries of CUDA, and what is compiled for it alone.
 _CUDA_PREFIXES = ("nvidia-", "cuda-bindings", "cuda-pathfinder", "cuda-toolkit", "cupy-cuda")
 _CUDA = frozenset({"flash-attn", "flashinfer-python", "transformer-engine", "apex", "deep-ep", "xformers"})
+
+# Far enough for triton/backends/ascend/__init__.py.
+_DEPTH = 3
 
 
 def checks(stack: Stack) -> list[Check]:
@@ -53,6 +60,12 @@ def checks(stack: Stack) -> list[Check]:
             "packages.partners",
             "torchvision and torchaudio are compiled against one version of torch; another breaks them",
             _partners,
+        ),
+        Check(
+            "packages.intact",
+            "two distributions may have files in one folder (triton, triton-ascend): what is installed later "
+            "overwrites them, what is uninstalled takes them along",
+            _intact,
         ),
         Check(
             "packages.requires", "what a package of the stack requires must be there to import it", _requires
@@ -188,6 +201,57 @@ def _requires(subject: Subject) -> Outcome:
     )
 
 
+def _intact(subject: Subject) -> Outcome:
+    installed = distributions(subject.host)
+    wrong: dict[str, list[str]] = {}
+    read = 0
+    for package in subject.stack.packages:
+        item = find(subject.stack, package, installed)
+        for path, digest in _recorded(item) if item else ():
+            read += 1
+            try:
+                content = (item.location / path).read_bytes() if item else b""
+            except OSError:
+                wrong.setdefault(package, []).append(f"{path} is gone")
+                continue
+            if digest and digest != _digest(content):
+                wrong.setdefault(package, []).append(f"{path} is another's")
+    if not read:
+        return skipped("no package of the stack has a RECORD of its files")
+    shown = [f"{package}: {texts[0]}" for package, texts in wrong.items()]
+    return judged(
+        not wrong,
+        "; ".join(shown) or f"{read} modules as their packages brought them",
+        "the files that each package brought",
+        "python -m pip install --force-reinstall --no-deps "
+        + " ".join(f"{package}=={subject.stack.packages[package]}" for package in wrong),
+    )
+
+
+def _recorded(item: Installed) -> list[tuple[str, str]]:
+    """The modules near the top of a distribution, with their digests as its RECORD has them ("": none)."""
+    found = []
+    for file in _metadata(item, "RECORD"):
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            path, _, rest = line.partition(",")
+            if path.endswith("/__init__.py") and path.count("/") <= _DEPTH and ".." not in path:
+                method, _, digest = rest.partition(",")[0].partition("=")
+                found.append((path, digest if method == "sha256" else ""))
+    return found
+
+
+def _digest(content: bytes) -> str:
+    # As RECORD has it: urlsafe base64 without padding.
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+
+
+def _metadata(item: Installed, name: str) -> Iterator[Path]:
+    """A file of the metadata folder of a distribution, whose name may be spelled in several ways."""
+    for file in item.location.glob(f"*-{item.version}.dist-info/{name}"):
+        if canonicalize_name(file.parent.name.partition("-")[0]) == item.name:
+            yield file
+
+
 def _wanted_by(item: Installed, name: str) -> Requirement | None:
     return next((asked for asked in _requirements(item) if canonicalize_name(asked.name) == name), None)
 
@@ -195,9 +259,7 @@ def _wanted_by(item: Installed, name: str) -> Requirement | None:
 def _requirements(item: Installed) -> list[Requirement]:
     """What a distribution requires here, without its extras; nothing when it does not say."""
     found = []
-    for file in item.location.glob(f"*-{item.version}.dist-info/METADATA"):
-        if canonicalize_name(file.parent.name.partition("-")[0]) != item.name:
-            continue
+    for file in _metadata(item, "METADATA"):
         head = file.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
         for line in head.splitlines():
             if line.startswith("Requires-Dist:"):
