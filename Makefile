@@ -12,7 +12,7 @@ SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfil
 # pyenv's interpreters are not on PATH under their own names.
 PYENV := $(wildcard $(addsuffix /versions/3.1[0-3].*/bin/python,$(shell pyenv root 2>/dev/null)))
 
-.PHONY: run run-real test test-fast test-phases test-seeds test-deaths test-real test-patches fuzz-patches lint lock bench clean
+.PHONY: run run-real test test-fast test-phases test-seeds test-deaths test-real test-crash test-patches fuzz-patches lint lock bench clean
 .DELETE_ON_ERROR:
 
 run: .venv/ready
@@ -34,6 +34,10 @@ test-phases test-seeds test-real: test-%: .venv/dev
 # About two hours: every process of a run dies or stops in every phase. Goes on where it was.
 test-deaths: .venv/dev
 	$(BIN)/python tests/e2e/deaths.py --jobs 2 --out deaths.jsonl
+
+# Apply and revert, ended at every operation they do on the file system, and by a loss of power at any moment.
+test-crash: .venv/dev
+	$(BIN)/python -m pytest -q tests/vimectl/patching/test_crash.py tests/vimectl/patching/test_power.py
 
 # Ten thousand random patches and trees, each given to git and to us.
 test-patches: .venv/dev

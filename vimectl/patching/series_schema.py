@@ -19,8 +19,9 @@ class PatchedFileTable(toml.Strict):
     """``[[patch.files]]``: git blob id before (none: the file is created) and after (none: it is deleted).
 
     ``mode`` is git's mode after the patch, stated only where the patch sets it: ``100755`` or ``100644`` for
-    a created file or one whose executable bit changes, ``120000`` for a symbolic link (before and after: git
-    has no patch that makes a link of a file). A renamed file is two entries, one created and one deleted.
+    a created file or one whose executable bit changes, ``120000`` for every change of a symbolic link (it was
+    one before too: git has no patch that makes a link of a file). A renamed file is two entries, one created
+    and one deleted.
     """
 
     path: InsidePath
@@ -64,7 +65,7 @@ class SeriesFile(toml.Strict):
                 blob, mode = last.get(file.path, (file.before, None))
                 if blob != file.before:
                     raise ValueError(f"{patch.id} does not start where the patch before it left {file.path}")
-                if file.after is None and file.mode:
+                if file.after is None and file.mode not in (None, "120000"):
                     raise ValueError(f"{patch.id} deletes {file.path} and states a mode for it")
                 after = (file.after, (file.mode or mode) if file.after else None)
                 # The first mode that is stated tells the one before it, which no other entry has.

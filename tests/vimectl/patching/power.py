@@ -7,6 +7,7 @@ A move is never half done: that much every journaling file system promises.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -171,14 +172,17 @@ def key(found: dict[str, File | None]) -> frozenset[tuple[str, bytes | None]]:
 
 
 def possible(
-    recorder: Recorder, work: Callable[[], Any], chance: random.Random, more: int
+    recorder: Recorder, work: Callable[[], Any], chance: random.Random, more: int, every: int = 1
 ) -> Iterator[dict[str, File | None]]:
-    """Do ``work``; yield each different disk that a loss of power at any moment of it may leave."""
+    """Do ``work``; yield each different disk that a loss of power may leave after every n-th operation."""
+    count = itertools.count()
     seen = set()
     kept: list[dict[str, File | None]] = []
 
     def after(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         recorder.after(name, arguments, keywords)
+        if next(count) % every:
+            return
         for found in recorder.disks(chance, more):
             which = key(found)
             if which not in seen:

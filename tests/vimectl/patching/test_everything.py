@@ -6,10 +6,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import toys
+
 from vimectl import patching
 from vimectl.patching import record
 from vimectl.patching.series import Series
-from vimectl.patching.state import TargetStatus
+from vimectl.patching.state import TargetStatus, judge
+from vimectl.patching.target import at
 
 Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
 Judged = Callable[[list[Path]], list[TargetStatus]]
@@ -65,3 +68,35 @@ def test_a_mode_that_is_not_the_patch_s_is_drift(
     outcome = patching.change("apply", judged(rich_stack))
     assert [Path(one["path"]).name for one in outcome.plan.changed()] == ["run.sh"]
     assert states(outcome.targets) == ["applied", "applied"]
+
+
+def test_symbolic_links_of_the_package_are_made_changed_and_removed(
+    tmp_path: Path, snapshot: Snapshot, memory: Path
+) -> None:
+    init: toys.Tree = {"linked/__init__.py": (0o644, b""), "linked/a.py": (0o644, b"a\n")}
+    stages = [
+        init | {"linked/moved": (toys.LINK, b"a.py"), "linked/gone": (toys.LINK, b"a.py")},
+        init | {"linked/moved": (toys.LINK, b"__init__.py"), "linked/made": (toys.LINK, b"a.py")},
+    ]
+    (tmp_path / "series").mkdir()
+    (tmp_path / "history").mkdir()
+    series = toys.build_series("linked", stages, tmp_path / "history", tmp_path / "series")
+    place = memory / "tree"
+    toys.lay(place, stages[0])
+    before = snapshot(place)
+
+    def judged() -> list[TargetStatus]:
+        found = at(place, "linked", "linked", version="1.0")
+        assert found
+        return [judge(found, series)]
+
+    assert states(judged()) == ["pristine"]
+    assert states(patching.change("apply", judged()).targets) == ["applied"]
+    links = {path.name: str(path.readlink()) for path in (place / "linked").iterdir() if path.is_symlink()}
+    assert links == {"moved": "__init__.py", "made": "a.py"}
+    assert states(patching.change("revert", judged()).targets) == ["pristine"]
+    assert snapshot(place) == before
+    # A file that holds what the link's target is called is no such link.
+    (place / "linked/moved").unlink()
+    (place / "linked/moved").write_bytes(b"a.py")
+    assert states(judged()) == ["drifted"]

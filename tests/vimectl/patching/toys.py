@@ -21,6 +21,7 @@ IDS = ["0001-first", "0002-second"]
 
 # Everything a patch can do to a file, in two packages: (mode, content) by path, None for no such file.
 Tree = dict[str, tuple[int, bytes]]
+LINK = 0o120777  # its content is its target
 
 
 def rich(package: str) -> list[Tree]:
@@ -68,6 +69,9 @@ def lay(directory: Path, files: Tree) -> None:
     """Write a tree."""
     for path, (mode, content) in files.items():
         (directory / path).parent.mkdir(exist_ok=True, parents=True)
+        if mode == LINK:
+            (directory / path).symlink_to(content.decode())
+            continue
         (directory / path).write_bytes(content)
         (directory / path).chmod(mode)
 
@@ -98,8 +102,9 @@ def build_series(package: str, stages: list[Tree], history: Path, directory: Pat
                 for key, blob in (("before", before), ("after", after))
                 if blob.strip("0")
             )
-            if mode not in (old_mode, "000000") and (mode, old_mode) != ("100644", "000000"):
-                toml += f'mode = "{mode}"\n'
+            link = "120000" in (old_mode, mode)
+            if link or (mode not in (old_mode, "000000") and (mode, old_mode) != ("100644", "000000")):
+                toml += f'mode = "{"120000" if link else mode}"\n'
     (directory / "series.toml").write_text(toml)
     return series.read(directory)
 
