@@ -22,6 +22,9 @@ _PYTHON = ("acl", "tbe")
 # What set_env.sh of the toolkit and of NNAL export, and torch_npu and vllm-ascend read.
 _EXPORTED = ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME", "ASCEND_OPP_PATH", "ATB_HOME_PATH")
 
+# The toolkit may be on the path under its version's name and in the environment under that of a link to it.
+_LIBRARIES = re.compile(r"/(ascend-toolkit|cann)[^/]*(/[^/]+)?/lib64/?$")
+
 
 def checks(stack: Stack) -> list[Check]:
     cann = stack.cann or "none"
@@ -54,7 +57,7 @@ def _toolkit(subject: Subject) -> Outcome:
         version is not None and matches(version, wanted),
         found,
         wanted,
-        f"install Ascend-cann-toolkit {wanted}, or use the base image of {subject.stack.name}",
+        f"install Ascend-cann-toolkit {wanted}{_or_image(subject)}",
     )
 
 
@@ -81,7 +84,8 @@ def _kernels(subject: Subject) -> Outcome:
 def _nnal(subject: Subject) -> Outcome:
     if reason := _needless(subject, "any"):
         return skipped(reason)
-    wanted = subject.stack.cann
+    # Released together: a stack that does not record it has the one of its CANN.
+    wanted = subject.stack.nnal or subject.stack.cann
     assert wanted is not None
     place, version = ascend.atb_version(subject.host)
     return judged(
@@ -101,7 +105,7 @@ def _environment(subject: Subject) -> Outcome:
     environment = subject.host.environment
     lacking = [name for name in _EXPORTED if not environment.get(name)]
     libraries = environment.get("LD_LIBRARY_PATH", "").split(os.pathsep)
-    if not any(re.search(r"/(ascend-toolkit|cann)[^:]*/lib64/?$", path) for path in libraries):
+    if not any(path.rstrip("/") == f"{home}/lib64" or _LIBRARIES.search(path) for path in libraries):
         lacking.append("CANN's lib64 on LD_LIBRARY_PATH")
     scripts = f"source {str(home).removesuffix('/latest')}/set_env.sh"
     if "ATB_HOME_PATH" in lacking:
@@ -168,8 +172,17 @@ def _built_for(subject: Subject) -> Outcome:
         built[1] == kind,
         f"vllm-ascend built for {built[1]}, the chips are {kind}",
         kind,
-        f"use the image or wheel of vllm-ascend {subject.stack.packages.get('vllm-ascend')} for {kind}",
+        f"build vllm-ascend for {kind}{_or_image(subject)}",
     )
+
+
+def _or_image(subject: Subject) -> str:
+    images = subject.stack.images
+    if images is None:
+        return ""
+    kind = _machine_kind(subject)
+    fitting = [image for name, image in (("A2", images.a2), ("A3", images.a3)) if kind in (name, None)]
+    return f", or start from the image {' or '.join(fitting)}" if fitting else ""
 
 
 def _machine_kind(subject: Subject) -> str | None:
