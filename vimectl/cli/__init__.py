@@ -47,6 +47,9 @@ def _root(
     pass
 
 
+_registered: set[str] = set()
+
+
 def _register(argv: Sequence[str] = ()) -> None:
     """Make the commands known: the one that is called, or all of them for help and completion."""
     # A command is called by the first word that is no option, and before it only these options can stand.
@@ -55,6 +58,9 @@ def _register(argv: Sequence[str] = ()) -> None:
     if argv[:1] == ["--version"]:
         return
     for name in called or _COMMANDS:
+        if name in _registered:  # a process may run several command lines
+            continue
+        _registered.add(name)
         module = importlib.import_module(f"vimectl.cli.{name}")
         if name == "doctor":
             app.command(name)(module.doctor)

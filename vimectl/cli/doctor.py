@@ -109,7 +109,7 @@ def _mend(report: Report, host: Host) -> list[Repair]:
     if not found and not report.ok:
         err.print("nothing of it can be mended by --fix: that makes only what it can take back")
     for repair in found:
-        err.print(f"mending {', '.join(repair.mends)}: {repair.command}", markup=False)
+        err.print(f"mending {repair.mends}: {repair.command}", markup=False)
         for path in repair.changes:
             err.print(f"    changes {path}", markup=False)
         err.print(f"    to take it back: {repair.undo}", markup=False)
@@ -119,7 +119,7 @@ def _mend(report: Report, host: Host) -> list[Repair]:
 
 def _as_json(repair: Repair) -> dict[str, Any]:
     return {
-        "checks": repair.mends,
+        "check": repair.mends,
         "command": repair.command,
         "undo": repair.undo,
         "changed": repair.changes,

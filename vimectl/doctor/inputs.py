@@ -173,10 +173,10 @@ def _task(subject: Subject) -> Outcome:
         return skipped("no recipe is named")
     if not recipe.data.task:
         return skipped("the data is a file")
-    if not subject.host.is_here:
+    if not subject.host.is_running:
         return skipped("nothing is imported in another root")
     try:
-        checked.check_data(recipe.data)
+        checked.check_task(recipe.data, subject.host)
     except VimectlError as e:
         return Outcome("fail", e.message, "a task with these settings", e.hint)
     return Outcome("pass", recipe.data.path, "a task with these settings")

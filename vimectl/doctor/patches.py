@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
@@ -12,6 +13,9 @@ from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
 from vimectl.errors import VimectlError
 from vimectl.stack import Stack
 from vimectl.stack.installed import site_directories
+
+if TYPE_CHECKING:
+    from vimectl.patching.state import TargetStatus
 
 
 def checks(stack: Stack) -> list[Check]:
@@ -25,19 +29,31 @@ def checks(stack: Stack) -> list[Check]:
     ]
 
 
-def _state(package: str, subject: Subject) -> Outcome:
+def examined(package: str, subject: Subject) -> tuple[list[TargetStatus], Path | None]:
+    """Judge a package, wherever it lies on the machine; of another root, with the directory that holds it.
+
+    Raises:
+        VimectlError: as ``patching.status`` does; of another root nothing is found when it is not installed.
+    """
     from vimectl import patching
 
-    name = subject.stack.name
     directory, version = None, None
     if not subject.host.is_here:
         directory, version = _place(package, subject)
         if directory is None:
-            return skipped(f"{package} is not installed (packages.{package})")
+            return [], None
+    return patching.status(subject.stack.name, directory, [package], version), directory
+
+
+def _state(package: str, subject: Subject) -> Outcome:
+    name = subject.stack.name
     try:
-        states = [target.state for target in patching.status(name, directory, [package], version)]
+        targets, directory = examined(package, subject)
     except VimectlError as e:
         return Outcome("fail", e.message, "applied", e.hint)
+    if not targets:
+        return skipped(f"{package} is not installed (packages.{package})")
+    states = [target.state for target in targets]
     target = f" --target {directory}" if directory else ""
     fix = f"vimectl patch apply --stack {name}{target}"
     if "drifted" in states:

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from vimectl import stack as stacks
+from vimectl.doctor import patches
+from vimectl.doctor.finding import Subject
 from vimectl.doctor.report import Report
 from vimectl.errors import VimectlError
 from vimectl.host import Host
@@ -13,11 +16,11 @@ from vimectl.host import Host
 
 @dataclass(frozen=True)
 class Repair:
-    """One mend, before it is made: the checks that it is for, the command that would do the same, the one
+    """One mend, before it is made: the check that it is for, the command that would do the same, the one
     that takes it back, and each file that it changes.
     """
 
-    mends: tuple[str, ...]
+    mends: str
     command: str
     undo: str
     changes: tuple[str, ...]
@@ -25,34 +28,33 @@ class Repair:
 
 
 def repairs(report: Report, host: Host) -> list[Repair]:
-    """Find what of a report can be mended here. Changes nothing.
+    """Find what of a report can be mended. Changes nothing.
 
     What is not among it is not safe (to end processes, to delete files), not to be taken back (to install
     packages), or not a program's to do (to change the environment of the shell that called it).
     """
-    if not host.is_here:
-        return []
-    return [repair for repair in (_patches(report),) if repair]
+    subject = Subject(host, stacks.load(report.stack))
+    missing = [finding for finding in report.failures if finding.group == "patches"]
+    found = [_patch(finding.id.partition(".")[2], finding.id, subject) for finding in missing]
+    return [repair for repair in found if repair]
 
 
-def _patches(report: Report) -> Repair | None:
-    """Apply the missing patches: one transaction, and files that somebody edited are refused."""
+def _patch(package: str, check: str, subject: Subject) -> Repair | None:
+    """Apply a package's patches: one transaction, which refuses files that somebody edited."""
     from vimectl import patching
 
-    mends = tuple(finding.id for finding in report.failures if finding.group == "patches")
-    if not mends:
-        return None
     try:
-        targets = patching.status(report.stack)
-        if not all(target.state in ("applied", "pristine", "partial") for target in targets):
+        targets, directory = patches.examined(package, subject)
+        if not targets or not all(target.state in ("pristine", "partial") for target in targets):
             return None
         planned = patching.change("apply", targets, dry_run=True).plan
     except VimectlError:
-        return None  # a package that is missing or edited: the finding says so, and its mend
+        return None  # not installed, or edited: the finding says so, and its mend
+    where = f"{package} --stack {subject.stack.name}" + (f" --target {directory}" if directory else "")
     return Repair(
-        mends,
-        f"vimectl patch apply --stack {report.stack}",
-        f"vimectl patch revert --stack {report.stack}",
+        check,
+        f"vimectl patch apply {where}",
+        f"vimectl patch revert {where}",
         tuple(change["path"] for change in planned.changed()),
         partial(patching.change, "apply", targets),
     )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from vimectl.errors import BadInput, CheckFailed
-from vimectl.host import run_here
+from vimectl.host import Host
 from vimectl.recipe.families import family_of
 from vimectl.recipe.safetensors_file import INCOMPLETE, read_directory, read_json
 from vimectl.recipe.schema import DataTable, Recipe
@@ -16,6 +15,7 @@ from vimectl.recipe.schema import DataTable, Recipe
 # Any one of these makes a tokenizer: the fast format, SentencePiece, byte-level BPE.
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
+TASKS = "vime_runtime.tasks"
 # To import the library of tasks and make one: a second on an idle machine.
 TASK_SECONDS = 120
 
@@ -155,7 +155,7 @@ def check_chat_template(directory: Path) -> None:
 def check_data(data: DataTable) -> None:
     """Check every line of the data file, a JSON object with a prompt and a label, or a task's settings."""
     if data.task is not None:
-        _check_task(data)
+        check_task(data, Host())
         return
     path = Path(data.path)
     if not path.is_file():
@@ -170,10 +170,14 @@ def check_data(data: DataTable) -> None:
         raise BadInput(f"{path} is empty", "one JSON object a line is expected")
 
 
-def _check_task(data: DataTable) -> None:
-    """Let the runtime say whether the task exists and takes its settings: the library is not the tool's."""
-    command = [sys.executable, "-m", "vime_runtime.tasks", data.path, json.dumps(data.settings)]
-    child = run_here(command, TASK_SECONDS)
+def check_task(data: DataTable, host: Host) -> None:
+    """Let the runtime say whether the task exists and takes its settings: the library is not the tool's.
+
+    Raises:
+        BadInput: it does not exist, or does not take them.
+        CheckFailed: nothing could be learnt.
+    """
+    child = host.run([host.python, "-m", TASKS, data.path, json.dumps(data.settings)], TASK_SECONDS)
     if child.code == 0:
         return
     if child.code == BadInput.exit_code and child.stdout.startswith("{"):

@@ -68,6 +68,7 @@ class Described(toml.Strict):
     base: str | None = None
     stack: str | None = None
     recipe: str | None = None
+    alone: bool = False  # asked about the stack alone, whatever recipe the base has
     set: list[str] = Field(default_factory=list)  # KEY=VALUE of the recipe
     lock: str | None = None  # install every package of this stack's lock
     site: str | None = None  # where packages are installed
@@ -145,7 +146,7 @@ class Machine:
         return next((value for one in reversed(self.lineage) if (value := getattr(one, field))), None)
 
     def recipe(self) -> Recipe | None:
-        name = self.last("recipe")
+        name = None if self.last("alone") else self.last("recipe")
         return (
             resolve(name, assignments=[s for one in self.lineage for s in one.set]).recipe if name else None
         )
