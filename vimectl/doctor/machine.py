@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from datetime import datetime, timezone
-from pathlib import Path
 
 from vimectl.doctor import limits
 from vimectl.doctor.driver import container
+from vimectl.doctor.estimate import estimate
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, size, skipped
-from vimectl.host import Host
+from vimectl.doctor.subject_model import config
 from vimectl.stack import Stack
 from vimectl.stack.detection import find
 
@@ -24,8 +23,8 @@ _RESERVED_SHARE = 0.1
 _TASKS = 4096
 # Ray stops placing objects on a file system that is fuller (local_fs_capacity_threshold).
 _FULL = 0.95
-# The extent of a state, as the recipes have it: 14 bytes a parameter, whose bf16 weight takes 2.
-_STATE = 7
+# Bytes of a state for each parameter: weights in bf16, and in fp32 those of the optimizer.
+_STATE = {"bfloat16": 14, "float32": 12}
 # Two clocks of one machine differ by less; also the time that an installation takes.
 _CLOCK_SECONDS = 3600
 
@@ -66,7 +65,7 @@ def checks(stack: Stack) -> list[Check]:
         Check("host.disk-tmp", f"Ray places no more objects when its disk is {_FULL:.0%} full", _disk_tmp),
         Check(
             "host.disk-runs",
-            f"a state takes {_STATE} times the bf16 weights; [checkpoint] keep and one more lie there",
+            "a state takes 14 bytes a parameter (12 in fp32); one more than [checkpoint] keep is there",
             _disk_runs,
         ),
         Check(
@@ -313,32 +312,26 @@ def _disk_tmp(subject: Subject) -> Outcome:
 
 
 def _disk_runs(subject: Subject) -> Outcome:
-    recipe = subject.recipe
-    if recipe is None:
-        return skipped("no recipe to compare with")
-    place = _place_of(subject.host, recipe.model.path)
-    weights = sum(file.stat().st_size for file in place.glob("*.safetensors")) if place else 0
-    if not weights:
-        return skipped(f"no weights in {recipe.model.path}, so the size of a state is not known")
+    recipe, model = subject.recipe, config(subject)
+    if recipe is None or isinstance(model, str):
+        return skipped(model if isinstance(model, str) else "no recipe to compare with")
+    try:
+        parameters = estimate(recipe, model).parameters
+    except KeyError as e:
+        return skipped(f"the model's config.json has no {e} (recipe.model)")
     found = limits.space(subject.host, ".")
     if found is None:
         return skipped("df gives no size of .")
     # While a state is written, those that are kept and that of the best step are there as well.
-    needed = weights * _STATE * (recipe.checkpoint.keep + 1 + (1 if recipe.evaluation.every else 0))
+    states = recipe.checkpoint.keep + 1 + (1 if recipe.evaluation.every else 0)
+    state = _STATE[recipe.model.dtype] * parameters
     return judged(
-        found.free >= needed,
+        found.free >= states * state,
         f"{size(found.free)} free at .",
-        f"{size(needed)} free",
+        f"{size(states * state)} free: {states} states of {size(state)}",
         "make room there, or put the run elsewhere with --run-dir",
         "warn",
     )
-
-
-def _place_of(host: Host, path: str) -> Path | None:
-    """Where a path of a recipe is; a relative one is of this process, and of no other root."""
-    if os.path.isabs(path):
-        return host.path(path)
-    return Path(path) if host.is_here else None
 
 
 def _clock(subject: Subject) -> Outcome:
