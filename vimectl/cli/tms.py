@@ -27,17 +27,18 @@ def verify(
         ),
     ] = None,
     stack: Annotated[
-        str | None, typer.Option(help="The stack it is for; the installed one by default.")
+        str | None, typer.Option(help="The stack it is for; by default the recipe's, else the one installed.")
     ] = None,
+    recipe: Annotated[str | None, typer.Option(help="A recipe's name or file, for its stack.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Judge the libraries found; exit 1 unless each is known to be good for the stack."""
+    """Judge the libraries found; exit 1 unless all that a job would load are known-good for the stack."""
     from vimectl import memory_saver
     from vimectl.errors import MachineLacks
     from vimectl.host import Host
 
     host = Host()
-    wanted_by = _stack(stack, host)
+    wanted_by = _stack(stack, recipe, host)
     if path:
         builds = memory_saver.judge_path(path, host, wanted_by)
     else:
@@ -48,15 +49,41 @@ def verify(
                 f"torch_memory_saver is not installed; the stack needs a build for {needed}",
                 "see `vimectl tms list` for the known builds",
             )
-    ok = all(build.verdict == "known-good" for build in builds)
+    ok = memory_saver.good(builds, wanted_by)
     if as_json:
-        emit_json("tms.verify", ok, builds=[asdict(build) for build in builds])
+        emit_json(
+            "tms.verify",
+            ok,
+            stack=wanted_by.name if wanted_by else None,
+            builds=[asdict(build) for build in builds],
+        )
     elif not builds:
         out.print("torch_memory_saver is not installed, and nothing here needs it")
     else:
         for build in builds:
             _show(build)
+        if all(build.loads is False for build in builds):
+            out.print("none of these would be loaded" + ("" if ok else ", and the stack needs one"))
     raise typer.Exit(0 if ok else 1)
+
+
+@app.command()
+def record(
+    path: Annotated[Path, typer.Argument(help="A .so, a wheel, or the directory of the package.")],
+    note: Annotated[str, typer.Option(help="Why it is good: where it is from, what it has passed.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Record a build of your own as known to be good, for you on this machine."""
+    from vimectl import memory_saver
+
+    added = memory_saver.record(path, note)
+    file = memory_saver.own_file()
+    if as_json:
+        emit_json("tms.record", True, file=file, builds=[build.model_dump() for build in added])
+        return
+    for build in added:
+        out.print(f"{build.name}: known to be good from now on, by {build.by} at {build.at}", markup=False)
+    out.print(f"recorded in {file}" if added else "known by its digest already", markup=False)
 
 
 @app.command("list")
@@ -73,24 +100,43 @@ def list_(as_json: JsonOption = False) -> None:
             build.verdict,
             build.backend,
             build.sha256 or build.md5 or f"md5 {build.md5_prefix}…",
-            build.note,
+            f"{build.note} ({build.by}, {build.at})" if build.by else build.note,
         ]
         for build in known_builds()
     ]
     table("known builds of torch_memory_saver", ["name", "verdict", "backend", "digest", "note"], rows)
 
 
-def _stack(name: str | None, host: Host) -> Stack | None:
+def _stack(name: str | None, recipe: str | None, host: Host) -> Stack | None:
     from vimectl import stack
 
+    if recipe and not name:
+        from vimectl.recipe.resolve import resolve
+
+        name = resolve(recipe).recipe.recipe.stack
     chosen = name or stack.detect(host).stack
     return stack.load(chosen) if chosen else None
 
 
 def _show(build: Build) -> None:
-    out.print(f"[bold]{build.verdict}[/]  {build.path}")
-    out.print(
-        f"    {f'{build.name} (by {build.match})' if build.name else 'not a known build'}; {build.note}"
-    )
-    out.print(f"    {build.backend}, {build.machine}, hook mode {build.hook_mode}, {build.size} bytes")
-    out.print(f"    md5 {build.md5}  sha256 {build.sha256}")
+    out.print(f"[bold]{build.verdict}[/]  ", end="")
+    lines = [build.path]
+    if build.loads is not None:
+        lines.append(f"{'loaded' if build.loads else 'not loaded'}: {build.why}")
+    lines.append(f"{f'{build.name} (by {build.match})' if build.name else 'not a known build'}; {build.note}")
+    if build.warning:
+        lines.append(f"warning: {build.warning}")
+    if build.machine:
+        lines.append(f"{build.backend}, {build.machine}, hook mode {build.hook_mode}, {build.size} bytes")
+        knows = "knows" if build.knows_init_enable else "does not know"
+        lines.append(
+            f"{len(build.exported)} tms_ functions, {knows} TMS_INIT_ENABLE, build id {build.build_id}"
+        )
+        lines.append(f"needs {' '.join(build.needed)}")
+    if build.sha256:
+        lines.append(f"md5 {build.md5}  sha256 {build.sha256}")
+    # What a file says of itself goes to the terminal as text: no markup, no control characters.
+    for line in lines:
+        out.print("".join(c if c.isprintable() else "?" for c in line), markup=False)
+        if line is not lines[-1]:
+            out.print("    ", end="")

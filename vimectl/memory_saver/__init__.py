@@ -1,17 +1,31 @@
-"""The torch_memory_saver library: find it, digest it, read the ELF, judge it."""
+"""The torch_memory_saver library: find it, digest it, read the ELF, judge it, record it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from vimectl.host import Host
-from vimectl.memory_saver.builds import KnownBuild, known_builds
-from vimectl.memory_saver.find import in_directory, libraries
+from vimectl.memory_saver.builds import KnownBuild, known_builds, own_file
+from vimectl.memory_saver.find import libraries, read
 from vimectl.memory_saver.judge import Build, judge
+from vimectl.memory_saver.loading import HOOK_MODES, HookMode, candidates
+from vimectl.memory_saver.record import record
 from vimectl.stack import Stack
-from vimectl.stack.installed import site_directories
 
-__all__ = ["Build", "KnownBuild", "judge_installed", "judge_path", "known_builds", "wanted_backend"]
+__all__ = [
+    "Build",
+    "KnownBuild",
+    "good",
+    "judge_installed",
+    "judge_path",
+    "known_builds",
+    "own_file",
+    "record",
+    "wanted_backend",
+]
 
 _BACKENDS = {"npu": "ascend", "cuda": "cuda"}
 
@@ -22,13 +36,41 @@ def wanted_backend(stack: Stack | None) -> str | None:
 
 
 def judge_installed(host: Host, stack: Stack | None) -> list[Build]:
-    """Judge the libraries that are installed on a machine, in import order."""
-    machine = host.run(["uname", "-m"], 5).stdout.strip() or None
-    files = [file for directory in site_directories(host) for file in in_directory(directory)]
-    return [judge(file, wanted_backend(stack), machine) for file in files]
+    """Judge every library that is installed on a machine, those that a job would load first.
+
+    Each says whether it would be loaded and why. A library that cannot be read is judged ``unknown``.
+    """
+    machine = _machine(host)
+    return [
+        replace(judge(read(found.path), wanted_backend(stack), machine), loads=found.loads, why=found.why)
+        for found in candidates(host, _hook_modes(host, stack))
+    ]
 
 
 def judge_path(path: Path, host: Host, stack: Stack | None) -> list[Build]:
     """Judge the libraries at a path for a machine. Raises BadInput when there are none."""
-    machine = host.run(["uname", "-m"], 5).stdout.strip() or None
+    machine = _machine(host)
     return [judge(file, wanted_backend(stack), machine) for file in libraries(path)]
+
+
+def good(builds: Sequence[Build], stack: Stack | None) -> bool:
+    """Whether a job would load what it needs and nothing else: each library that it loads is known-good.
+
+    What lies about and is not loaded does no harm. Of libraries given by path each counts.
+    """
+    loaded = [build for build in builds if build.loads is not False]
+    needed = wanted_backend(stack) is not None
+    return (bool(loaded) or not needed) and all(build.verdict == "known-good" for build in loaded)
+
+
+def _hook_modes(host: Host, stack: Stack | None) -> list[HookMode]:
+    """The hook modes that a trainer on this machine may use: that of the stack, or what is asked for."""
+    if stack:
+        mode = HOOK_MODES.get(stack.stack.device)
+        return [mode] if mode else []
+    given = host.environment.get("TMS_HOOK_MODE")
+    return [mode for mode in get_args(HookMode) if given in (None, mode)]
+
+
+def _machine(host: Host) -> str | None:
+    return host.run(["uname", "-m"], 5).stdout.strip() or None

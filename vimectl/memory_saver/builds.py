@@ -1,4 +1,4 @@
-"""The known builds of the torch_memory_saver library: `builds.toml` and its schema."""
+"""The known builds of the torch_memory_saver library: `builds.toml` and the user's own file beside it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
+import platformdirs
 from pydantic import Field, model_validator
 
 from vimectl import toml
 from vimectl.stack.schema import Sha256
 
 Match = Literal["sha256", "md5", "md5-prefix"]
+# What says the most about a file comes first.
+_STRENGTH: tuple[Match, ...] = ("sha256", "md5", "md5-prefix")
 
 
 class KnownBuild(toml.Strict):
-    """``[[build]]``: one library, by as much of its digests as is known."""
+    """``[[build]]``: one library, by as much of its digests as is known.
+
+    ``by`` and ``at`` (UTC) say who recorded it and when; the shipped builds have neither.
+    """
 
     name: str
     verdict: Literal["known-good", "known-bad"]
@@ -25,6 +31,8 @@ class KnownBuild(toml.Strict):
     md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
     md5_prefix: Annotated[str, Field(pattern=r"^[0-9a-f]{8,31}$")] | None = None
     note: str
+    by: str | None = None
+    at: str | None = None
 
     @model_validator(mode="after")
     def _is_identified(self) -> KnownBuild:
@@ -44,19 +52,35 @@ class KnownBuild(toml.Strict):
 class BuildsFile(toml.Strict):
     """The whole of ``builds.toml``."""
 
-    build: list[KnownBuild]
+    build: list[KnownBuild] = Field(default_factory=list)
 
 
-@cache
+def own_file() -> Path:
+    """Where the builds are that the user recorded."""
+    return Path(platformdirs.user_config_dir("vimectl")) / "builds.toml"
+
+
 def known_builds() -> tuple[KnownBuild, ...]:
-    """Return the known builds, in the order of the file."""
-    return tuple(toml.load(BuildsFile, Path(__file__).with_name("builds.toml")).build)
+    """Return the shipped builds and then the user's own. Raises BadInput when their file is malformed."""
+    own = own_file()
+    return (*_shipped(), *(toml.load(BuildsFile, own).build if own.is_file() else ()))
 
 
 def identify(md5: str, sha256: str) -> tuple[KnownBuild, Match] | None:
-    """Return the known build with these digests and what matched, or None."""
-    for build in known_builds():
-        match = build.match(md5, sha256)
-        if match:
-            return build, match
-    return None
+    """Return the known build with these digests and what matched, or None.
+
+    A full digest decides over a part of one, and of two that match alike the bad one: what is recorded
+    here may make an unknown build a known one, and never a bad one good.
+    """
+    found = [(build, match) for build in known_builds() if (match := build.match(md5, sha256))]
+    return min(found, key=_precedence, default=None)
+
+
+def _precedence(found: tuple[KnownBuild, Match]) -> tuple[int, bool]:
+    build, match = found
+    return _STRENGTH.index(match), build.verdict == "known-good"
+
+
+@cache
+def _shipped() -> tuple[KnownBuild, ...]:
+    return tuple(toml.load(BuildsFile, Path(__file__).with_name("builds.toml")).build)

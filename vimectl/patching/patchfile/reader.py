@@ -180,6 +180,9 @@ class _Reader:
         """Read hunk after hunk; also whether none of them was broken."""
         cursor, hunks, whole = self.cursor, [], True
         while cursor.line.startswith(b"@@ -"):
+            if cursor.line == b"@@ -" and not cursor.whole:  # too short for git to be a hunk
+                self.report(cursor.number, "truncated", "the file ends where a hunk begins")
+                break
             self._hunks += 1
             if self._hunks > MOST_HUNKS:
                 self.report(cursor.number, "too-large", f"more than {MOST_HUNKS} hunks", fatal=True)

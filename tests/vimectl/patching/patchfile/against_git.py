@@ -104,12 +104,13 @@ def compare(seed: int) -> tuple[str, str]:
 
 
 def fits_as_git_has_it(image: place.Image, sought: list[bytes], at: int) -> bool:
-    """Git's rule, which ours does not share: for a last line without newline a line's beginning will do."""
-    end = at + len(sought)
-    if not sought or any(image.patched[at:end]) or image.lines[at : end - 1] != sought[:-1]:
-        return not sought
-    last = image.lines[end - 1]
-    return last.startswith(sought[-1]) and not last[len(sought[-1]) :].strip()
+    """Git's rule, which ours does not share: lines are alike but for blanks, and the text of all is the same,
+    where a line without a newline is the beginning of one that has it."""
+    there = image.lines[at : at + len(sought)]
+    if len(there) < len(sought) or any(image.patched[at : at + len(sought)]):
+        return False
+    alike = all(one.split() == other.split() for one, other in zip(there, sought, strict=True))
+    return alike and b"".join(there).startswith(b"".join(sought))
 
 
 def main() -> None:

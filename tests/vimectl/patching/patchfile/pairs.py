@@ -37,9 +37,11 @@ _VARIES = re.compile(
 # Where git confuses itself: it keeps the names of a header that nothing follows, and whether a deletion that
 # comes next counts as one depends on what comes after it.
 _HEADLESS = re.compile(
-    rb"^diff --git .*\n(?!old mode|new mode|new file|deleted|copy|rename|similarity|index|[-+@]{2})",
+    rb"^diff --git .*\n(?!(?:old|new|new file|deleted file) mode |(?:copy|rename) (?:from|to) |"
+    rb"(?:dis)?similarity index |index |--- |\+\+\+ |@@ -)",
     re.MULTILINE,
 )
+_DELETES = re.compile(rb"^(?:\+\+\+ /dev/null|deleted file mode )", re.MULTILINE)
 ACCIDENTS = [
     "count",
     "start",
@@ -324,6 +326,6 @@ def pair(seed: int) -> tuple[bytes, Tree]:
     patch = b"".join(diffs)
     if choose.random() < 0.4:
         patch = broken(choose, patch)
-    if _VARIES.search(patch) or (_HEADLESS.search(patch) and b"+++ /dev/null" in patch):
+    if _VARIES.search(patch) or (_HEADLESS.search(patch) and _DELETES.search(patch)):
         return pair(seed + 20_000_003)
     return patch, moved_on(choose, old, new)
