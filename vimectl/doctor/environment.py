@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vimectl.doctor import ports, threads, variables, visible
 from vimectl.doctor.finding import Check, Outcome, Status, Subject, judged, skipped
-from vimectl.doctor.variables import NO_RECIPE, values
+from vimectl.doctor.variables import NO_RECIPE, NOT_RUNNING, values
 from vimectl.recipe.environment import CANN_HOME, ROLES, environment
 from vimectl.stack import Stack
 
@@ -57,6 +57,8 @@ def checks(stack: Stack) -> list[Check]:
 
 
 def _proxies(subject: Subject) -> Outcome:
+    if not subject.host.is_running:
+        return skipped(NOT_RUNNING)
     environment = subject.host.environment
     proxies = [name for name in _PROXIES if environment.get(name)]
     given = (environment.get("no_proxy") or environment.get("NO_PROXY") or "").split(",")
@@ -76,6 +78,8 @@ def _proxies(subject: Subject) -> Outcome:
 
 
 def _pythonpath(subject: Subject) -> Outcome:
+    if not subject.host.is_running:
+        return skipped(NOT_RUNNING)
     entries = [path for path in subject.host.environment.get("PYTHONPATH", "").split(os.pathsep) if path]
     modules = {name.replace("-", "_") for name in subject.stack.packages} | {"megatron", "vime_runtime"}
     hiding = [
@@ -94,6 +98,8 @@ def _pythonpath(subject: Subject) -> Outcome:
 
 
 def _colocate(subject: Subject) -> Outcome:
+    if not subject.host.is_running:
+        return skipped(NOT_RUNNING)
     here = subject.host.environment.get(_COLOCATE)
     found = "not set here" if here is None else f"{_COLOCATE}={here} here"
     if subject.recipe is None:
@@ -113,7 +119,7 @@ def _colocate(subject: Subject) -> Outcome:
 
 def _preload(subject: Subject) -> Outcome:
     if not subject.host.is_running:
-        return skipped("the environment is a running machine's")
+        return skipped(NOT_RUNNING)
     if subject.recipe is None:
         texts, found = [subject.host.environment.get("LD_PRELOAD")], ""
         found = f"here: {texts[0] or 'not set'}"
@@ -132,6 +138,8 @@ def _preload(subject: Subject) -> Outcome:
 def _cann_path(subject: Subject) -> Outcome:
     if subject.stack.stack.device != "npu":
         return skipped(f"the stack computes on {subject.stack.stack.device}")
+    if not subject.host.is_running:
+        return skipped(NOT_RUNNING)
     if subject.recipe is None:
         return skipped(NO_RECIPE)
     host, found = subject.host, values(subject, "PYTHONPATH")
@@ -158,7 +166,7 @@ def _cann_path(subject: Subject) -> Outcome:
 
 def _python(subject: Subject) -> Outcome:
     if not subject.host.is_running:
-        return skipped("the environment is a running machine's")
+        return skipped(NOT_RUNNING)
     given = {name: subject.host.environment.get(name) for name in ("PYTHONHOME", "PYTHONOPTIMIZE")}
     wrong = [name for name, value in given.items() if value]
     found = ", ".join(f"{name}={given[name]}" for name in wrong)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
-from vimectl.doctor.variables import NO_RECIPE, Values, values
+from vimectl.doctor.variables import NO_RECIPE, NOT_RUNNING, Values, values
 from vimectl.host import Host
 
 _HOST, _NPU = "HCCL_HOST_SOCKET_PORT_RANGE", "HCCL_NPU_SOCKET_PORT_RANGE"
@@ -65,6 +65,8 @@ def parse(text: str) -> list[int] | None:
 def _range(name: str, subject: Subject) -> Outcome:
     if subject.stack.stack.device != "npu":
         return skipped(f"the stack computes on {subject.stack.stack.device}")
+    if not subject.host.is_running:
+        return skipped(NOT_RUNNING)
     if subject.recipe is None:
         return skipped(NO_RECIPE)
     cluster = subject.recipe.cluster
@@ -97,6 +99,8 @@ def _mend(found: Values) -> str:
 def _reserved(subject: Subject) -> Outcome:
     if subject.stack.stack.device != "npu":
         return skipped(f"the stack computes on {subject.stack.stack.device}")
+    if not subject.host.is_running:
+        return skipped(NOT_RUNNING)
     if subject.recipe is None:
         return skipped(NO_RECIPE)
     handed = re.fullmatch(r"(\d+)\s+(\d+)", (subject.host.read(_sysctl("ip_local_port_range")) or "").strip())

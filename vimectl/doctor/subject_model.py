@@ -21,6 +21,8 @@ def model_directory(subject: Subject) -> Path:
 def made_later(subject: Subject, path: str) -> str:
     """Why there is nothing to look at in ``path`` yet; empty when there should be."""
     assert subject.recipe is not None
+    if not subject.host.is_running and not subject.host.path(path).exists():
+        return f"{path} is not in this file system: models and data are mounted when it runs"
     prepare = prepared.needed(subject.recipe)
     if prepare is None:
         return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vimectl.doctor import limits
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
-from vimectl.doctor.variables import NO_RECIPE, values
+from vimectl.doctor.variables import NO_RECIPE, NOT_RUNNING, values
 from vimectl.recipe.environment import Role, allowed_cores
 
 _THREADS, _CORES = "OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND"
@@ -23,6 +23,8 @@ def checks() -> list[Check]:
 
 
 def _threads(subject: Subject) -> Outcome:
+    if not subject.host.is_running:
+        return skipped(NOT_RUNNING)
     if subject.recipe is None:
         return skipped(NO_RECIPE)
     cores = limits.cores(subject.host)
@@ -43,6 +45,8 @@ def _threads(subject: Subject) -> Outcome:
 def _cores(subject: Subject) -> Outcome:
     if subject.stack.stack.device != "cpu":
         return skipped(f"the stack computes on {subject.stack.stack.device}")
+    if not subject.host.is_running:
+        return skipped(NOT_RUNNING)
     if subject.recipe is None:
         return skipped(NO_RECIPE)
     ranks, found = subject.recipe.rollout.tensor_parallel, values(subject, _CORES)

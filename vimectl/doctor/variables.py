@@ -10,6 +10,7 @@ from vimectl.doctor.finding import Check, Outcome, Subject, skipped
 from vimectl.recipe.environment import ROLES, Role, Variable, environment, variables
 
 NO_RECIPE = "no recipe: what a process gets is a recipe's to say"
+NOT_RUNNING = "a file system that is only looked at has no environment"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ def checks() -> list[Check]:
 
 def _fixed(entries: list[Variable], subject: Subject) -> Outcome:
     recipe, name = subject.recipe, entries[0].name
+    if not subject.host.is_running:
+        return skipped(NOT_RUNNING)
     if recipe is None:
         return skipped(f"{NO_RECIPE}; here {name} is {_shown(subject.host.environment.get(name))}")
     wanted = {role: v for role in ROLES for v in entries if v.holds(recipe, role, private_cluster=True)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
+from vimectl.doctor.variables import NOT_RUNNING
 
 NAME = "ASCEND_RT_VISIBLE_DEVICES"
 _NODE = re.compile(r"davinci\d+$")
@@ -27,7 +28,7 @@ def _visible(subject: Subject) -> Outcome:
     if subject.stack.stack.device != "npu":
         return skipped(f"the stack computes on {subject.stack.stack.device}")
     if not subject.host.is_running:
-        return skipped("the environment is a running machine's")
+        return skipped(NOT_RUNNING)
     recipe, there = subject.recipe, count(subject)
     value = subject.host.environment.get(NAME)
     if recipe is not None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import resource
+import subprocess
+import sys
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +60,31 @@ def test_a_recipe_for_npus_fails_here_with_the_first_thing_to_do(capsys: pytest.
     assert [line for line in lines if line.startswith("fail")] == [lines[0]]
     code, document = run(capsys, "--recipe", "qwen3-4b-tp2")
     assert (code, document["summary"]["fail"]) == (1, 1)
+
+
+@pytest.mark.skipif(find_spec("vllm") is None, reason="the CPU stack is not installed")
+def test_the_recipe_of_this_machine_passes_here(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    # Of the others something may be wrong for the moment: patches that are being tried, runs that go on.
+    groups = ["python", "packages", "environment", "cluster", "recipe", "builder"]
+    only = [word for group in groups for word in ("--only", group)]
+    code, document = run(capsys, "--recipe", "qwen3-tiny-tp2", *only)
+    assert [check for check in document["checks"] if check["status"] == "fail"] == []
+    assert code == 0
+
+
+def test_the_whole_doctor_takes_no_more_than_two_seconds_of_a_processor() -> None:
+    def used() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    before = used()
+    argv = [sys.executable, "-m", "vimectl", "doctor", "--recipe", "qwen3-tiny-tp2", "--json"]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert json.loads(done.stdout)["schema"] == "vimectl.doctor/1"
+    assert used() - before < 2  # elapsed time depends on what else the machine does
 
 
 def test_a_group_that_is_well_is_one_line_and_what_was_asked_for_is_all(
