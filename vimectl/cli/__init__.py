@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vimectl import __version__
+from vimectl.errors import INTERRUPTED
 
 if TYPE_CHECKING:
     from vimectl.errors import VimectlError
@@ -70,13 +71,16 @@ def _register(argv: Sequence[str] = ()) -> None:
 
 def main() -> None:
     """Entry point of the `vimectl` script: run a command and turn every outcome into an exit code."""
-    sys.exit(run_cli(sys.argv[1:]))
+    try:
+        sys.exit(run_cli(sys.argv[1:]))
+    except KeyboardInterrupt:  # while the command was still being imported
+        sys.exit(INTERRUPTED)
 
 
 def run_cli(argv: list[str]) -> int:
     """Run one command line and return its exit code (0, 1, 2, 3 or 130)."""
     from vimectl.console import report_error
-    from vimectl.errors import INTERRUPTED, BadInput, VimectlError
+    from vimectl.errors import BadInput, VimectlError
 
     _register(argv)
     root = typer.main.get_command(app)
