@@ -25,7 +25,7 @@ app.command()(lint)
 app.command()(port)
 
 Packages = Annotated[
-    list[str] | None, typer.Argument(metavar="[PACKAGE]...", help="Only these packages.", show_default=False)
+    list[str] | None, typer.Argument(metavar="PACKAGE", help="Only these packages.", show_default=False)
 ]
 StackOption = Annotated[str | None, typer.Option("--stack", help="The stack; by default the one installed.")]
 TargetOption = Annotated[
