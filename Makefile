@@ -47,6 +47,10 @@ test-patches: .venv/dev
 fuzz-patches: .venv/dev
 	$(BIN)/python tests/vimectl/patching/patchfile/fuzz.py $(or $(SECONDS),600)
 
+# The reader of libraries against files changed at random.
+fuzz-elf: .venv/dev
+	$(BIN)/python tests/vimectl/memory_saver/fuzz.py $(or $(SECONDS),600) $(or $(SEED),0)
+
 # The everyday suite.
 test-fast: lint
 	$(SIDE_BY_SIDE) -m "$(EVERYDAY) and not alone"

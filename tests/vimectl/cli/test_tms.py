@@ -1,0 +1,97 @@
+"""`vimectl tms` as a script and a person see it: which library would be loaded, and what is recorded."""
+
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import pytest
+from elf_file import ElfFile
+
+from vimectl.cli import run_cli
+
+TORCH = "torch_memory_saver_hook_mode_torch.abi3.so"
+
+
+@pytest.fixture(autouse=True)
+def _own_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory in front of all others that has the package and a library for this machine."""
+    (tmp_path / "torch_memory_saver").mkdir()
+    (tmp_path / "torch_memory_saver" / "__init__.py").touch()
+    (tmp_path / "torch_memory_saver" / "utils.py").write_text('d.glob(f"{stem}.*.so")')
+    (tmp_path / TORCH).write_bytes(ElfFile(machine=platform.machine()).content())
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, dict[str, Any]]:
+    code = run_cli(["tms", *argv, "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_unknown_library_fails_until_it_is_recorded(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ascend = ("verify", "--recipe", "qwen3-4b-tp2")
+    code, document = run(capsys, *ascend)
+    (build,) = document["builds"]
+    assert (code, document["ok"], document["stack"]) == (1, False, "ascend-0.22")
+    assert (build["path"], build["verdict"], build["loads"]) == (str(site / TORCH), "unknown", True)
+    assert build["why"].startswith(f"Python imports {site / 'torch_memory_saver'}, which in hook mode torch")
+    code, document = run(capsys, "record", str(site / TORCH), "--note", "passed 20 steps")
+    assert (code, document["schema"], document["file"]) == (
+        *(0, "vimectl.tms.record/1"),
+        str(site / "config/vimectl/builds.toml"),
+    )
+    assert run(capsys, *ascend)[0] == 0
+    code, document = run(capsys, "list")
+    assert document["builds"][-1]["note"] == "passed 20 steps"
+    assert document["builds"][-1]["by"]
+
+
+def test_cuda_build_on_an_ascend_stack_fails(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (site / TORCH).write_bytes(ElfFile(platform.machine(), ["libcuda.so.1"]).content())
+    code, document = run(capsys, "verify", "--stack", "ascend-0.22")
+    assert (code, document["builds"][0]["verdict"]) == (1, "wrong-backend")
+    assert document["builds"][0]["needed"] == ["libcuda.so.1"]
+
+
+@pytest.mark.usefixtures("site")
+def test_on_the_cpu_nothing_would_be_loaded_and_that_is_well(capsys: pytest.CaptureFixture[str]) -> None:
+    code, document = run(capsys, "verify", "--stack", "cpu-0.32")
+    assert (code, [build["loads"] for build in document["builds"]]) == (0, [False])
+    assert run_cli(["tms", "verify", "--stack", "cpu-0.32"]) == 0
+    assert "none of these would be loaded" in capsys.readouterr().out
+
+
+def test_what_the_file_says_of_itself_cannot_talk_to_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = tmp_path / "x.so"
+    hostile.write_bytes(ElfFile(needed=["libcuda.so.1\x1b[31m", "[bold]"]).content())
+    assert run_cli(["tms", "verify", str(hostile), "--stack", "ascend-0.22"]) == 1
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "libcuda.so.1?[31m [bold]" in shown
+
+
+@pytest.mark.parametrize(
+    ("argv", "kind", "code"),
+    [
+        (("record", "/absent.so", "--note", "x"), "bad-input", 2),
+        (("record", "{site}", "--note", " "), "bad-input", 2),
+        (("verify", "/absent.so"), "bad-input", 2),
+        (("verify", "--recipe", "no-such-recipe"), "bad-input", 2),
+    ],
+)
+def test_bad_input(
+    argv: tuple[str, ...], kind: str, code: int, site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, document = run(capsys, *(word.format(site=site) for word in argv))
+    assert (found, document["error"]["kind"]) == (code, kind)
