@@ -12,7 +12,7 @@ SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfil
 # pyenv's interpreters are not on PATH under their own names.
 PYENV := $(wildcard $(addsuffix /versions/3.1[0-3].*/bin/python,$(shell pyenv root 2>/dev/null)))
 
-.PHONY: run run-real test test-fast test-phases test-seeds test-deaths test-real test-crash test-patches fuzz-patches lint lock bench clean
+.PHONY: run run-real test test-fast test-phases test-seeds test-deaths test-real test-crash test-patches fuzz-patches fuzz-elf lint lock bench clean
 .DELETE_ON_ERROR:
 
 run: .venv/ready
