@@ -16,7 +16,7 @@ from vimectl.stack import Stack
 _DAEMONS = ("raylet", "gcs_server")
 # The private folder of a run, as vimectl.recipe.plan names it: its Ray is its own.
 _OF_A_RUN = re.compile(r"/vime-[0-9a-f]{8}/")
-_SESSION = re.compile(r"--(?:session-dir|session_dir|temp-dir|log_dir)[= \0]([^\0]+)")
+_SESSION = re.compile(r"--(?:session[-_]dir|temp-dir|log_dir)=([^\0\s]+)")
 # A run on eight devices was seen to use some three hundred; each process of Ray listens on several.
 _PORTS = 1024
 _IFF_UP = 1
