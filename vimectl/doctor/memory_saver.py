@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
+from vimectl.doctor.subject_model import without_root
 from vimectl.errors import VimectlError
 from vimectl.stack import Stack
 
 
 def checks(stack: Stack) -> list[Check]:
     why = "a library built for another accelerator, or one that ignores pause, corrupts the run"
-    return [Check("tms.library", why, _library)]
+    return [
+        Check("tms.library", why, _library),
+        Check(
+            "tms.identity",
+            "eight digits of an MD5 identify a file among those that are known; they do not authenticate it",
+            _identity,
+        ),
+    ]
 
 
 def _library(subject: Subject) -> Outcome:
@@ -28,9 +36,31 @@ def _library(subject: Subject) -> Outcome:
         )
     loaded = [build for build in builds if build.loads]
     found = "; ".join(f"{build.path}: {build.verdict}: {build.note}" for build in loaded or builds)
+    found = without_root(subject, found)
     return judged(
         memory_saver.good(builds, subject.stack),
         found if loaded else f"none would be loaded; {found}",
         f"known-good {wanted} builds",
         f"vimectl tms verify --stack {subject.stack.name}, then replace what it names",
+    )
+
+
+def _identity(subject: Subject) -> Outcome:
+    from vimectl import memory_saver
+
+    if memory_saver.wanted_backend(subject.stack) is None:
+        return skipped("the trainer's memory is paused without torch_memory_saver on the CPU")
+    try:
+        builds = memory_saver.judge_installed(subject.host, subject.stack)
+    except VimectlError:
+        return skipped("the known builds cannot be read (tms.library)")
+    known = [build for build in builds if build.loads and build.verdict == "known-good"]
+    if not known:
+        return skipped("no library that would be loaded is known (tms.library)")
+    return judged(
+        all(build.match != "md5-prefix" for build in known),
+        without_root(subject, "; ".join(f"{build.path}: known by {build.match}" for build in known)),
+        "known by its whole digest",
+        "get the file from where it was built, and record its digest: vimectl tms record FILE --note TEXT",
+        "warn",
     )

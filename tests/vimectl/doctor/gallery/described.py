@@ -7,6 +7,7 @@ lines. What its report must be is complete: every check that is not named in ``[
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from typing import Any, Literal
 from unittest.mock import patch
 
 import weights
+from elf_file import ElfFile
 from pydantic import Field
 
 from vimectl import stack as stacks
@@ -31,6 +33,8 @@ from vimectl.stack.lock import read_lock
 HERE = Path(__file__).parent
 # Every file of a machine is of this moment, and its clock a day later unless it says otherwise.
 INSTALLED = 1_790_000_000
+# Where the user of a machine keeps the builds of the memory saver that are known there.
+CONFIG = "/home/user/.config"
 
 
 class Answer(toml.Strict):
@@ -47,6 +51,14 @@ class Release(toml.Strict):
 
     state: Literal["applied", "pristine", "drifted"]
     place: str | None = None  # the checkout of an editable install; else among the installed packages
+
+
+class Library(toml.Strict):
+    """A torch_memory_saver library, made in small; and how it is known: in full, by a prefix, or not."""
+
+    needed: list[str] = Field(default_factory=lambda: ["libascendcl.so", "libc.so.6"])
+    machine: str = "aarch64"
+    known: Literal["good", "bad", "prefix"] | None = None
 
 
 class Expect(toml.Strict):
@@ -83,6 +95,7 @@ class Described(toml.Strict):
     copies: dict[str, str] = Field(default_factory=dict)  # path to a file beside this module
     releases: dict[str, Release] = Field(default_factory=dict)  # "vllm/0.22.1" to its state
     folders: list[str] = Field(default_factory=list)  # empty ones
+    libraries: dict[str, Library] = Field(default_factory=dict)  # path to a memory saver
     models: dict[str, dict[str, Any]] = Field(default_factory=dict)  # path to what differs from Qwen3-4B
     links: dict[str, str] = Field(default_factory=dict)
     disks: dict[str, list[int]] = Field(default_factory=dict)  # path to size and free, in MiB
@@ -155,7 +168,8 @@ class Machine:
         """The doctor's report of it, imports included."""
         recipe = self.recipe()
         name = self.last("stack") or (recipe.recipe.stack if recipe else None)
-        with patch.object(series, "data_dir", HERE.joinpath):
+        own = {"XDG_CONFIG_HOME": str(self.path(CONFIG))}
+        with patch.object(series, "data_dir", HERE.joinpath), patch.dict(os.environ, own):
             return run_checks(self.host, stacks.load(name), recipe, only, with_imports=True)
 
     def path(self, path: str) -> Path:
@@ -192,6 +206,8 @@ class Machine:
             self._install(name, version, site)
         for release, how in one.releases.items():
             self._release(*release.split("/"), how, site)
+        for path, library in one.libraries.items():
+            self._library(path, library)
         for path, changes in one.models.items():
             weights.write(self.path(path), changes)
         for path, text in one.files.items():
@@ -239,6 +255,19 @@ class Machine:
         else:
             stated = {"url": f"file://{place}", "dir_info": {"editable": True}}
             (folder / "direct_url.json").write_text(json.dumps(stated))
+
+    def _library(self, path: str, library: Library) -> None:
+        content = ElfFile(machine=library.machine, needed=library.needed).content()
+        self._write(path, "")
+        self.path(path).write_bytes(content)
+        if library.known is None:
+            return
+        by = f'sha256 = "{hashlib.sha256(content).hexdigest()}"'
+        if library.known == "prefix":
+            by = f'md5_prefix = "{hashlib.md5(content).hexdigest()[:8]}"'
+        verdict = "known-bad" if library.known == "bad" else "known-good"
+        entry = f'name = "{path}"\nverdict = "{verdict}"\nbackend = "ascend"\n{by}\nnote = "described"\n'
+        self._write(f"{CONFIG}/vimectl/builds.toml", f"[[build]]\n{entry}")
 
     def _write(self, path: str, text: str) -> None:
         file = self.path(path)
