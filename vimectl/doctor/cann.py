@@ -6,7 +6,7 @@ import os
 import re
 
 from vimectl import stack as stacks
-from vimectl.doctor import ascend, device
+from vimectl.doctor import ascend, npu
 from vimectl.doctor.editable import installs
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
 from vimectl.stack import Stack
@@ -186,8 +186,8 @@ def _or_image(subject: Subject) -> str:
 
 
 def _machine_kind(subject: Subject) -> str | None:
-    listing = device.listing(subject) if subject.host.is_running else None
-    kinds = set(device.kinds(listing).values()) if listing else set()
+    listing = npu.listing(subject) if subject.host.is_running else None
+    kinds = set(npu.kinds(listing).values()) if listing else set()
     return kinds.pop() if len(kinds) == 1 else None
 
 

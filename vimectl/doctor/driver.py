@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vimectl.doctor import ascend, device
+from vimectl.doctor import ascend, npu
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
 from vimectl.stack import Stack
 
@@ -61,7 +61,7 @@ def _loaded(subject: Subject) -> Outcome:
         return skipped(reason)
     found = ascend.fields(subject.host, _INFO)
     installed = found.get("package_version") or found.get("Version")
-    listing = device.listing(subject)
+    listing = npu.listing(subject)
     if installed is None or listing is None or listing.version is None:
         return skipped("one of npu-smi info and the driver's version.info gives no version")
     return judged(

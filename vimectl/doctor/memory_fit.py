@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from vimectl.doctor import device, limits
+from vimectl.doctor import limits, npu
 from vimectl.doctor.estimate import Estimate, estimate
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, size, skipped
 from vimectl.doctor.subject_model import config
@@ -121,7 +121,7 @@ def _device_bytes(subject: Subject) -> int | None:
     """The memory of the smallest device, as npu-smi gives it."""
     if subject.stack.stack.device != "npu":
         return None
-    found = device.listing(subject)
+    found = npu.listing(subject)
     totals = [chip.total for chip in found.chips if chip.total] if found else []
     return min(totals) * 1024**2 if totals else None
 

@@ -19,6 +19,7 @@ from vimectl.doctor import (
     leftovers,
     machine,
     memory_saver,
+    npu,
     packages,
     patches,
     python,
@@ -103,7 +104,7 @@ def run_checks(
     checks = [check for check in checks if check not in left_out]
     subject = Subject(host.asking_once(), stack, recipe)
     # Without the devices nothing else is worth mending; whoever names a check wants its answer all the same.
-    hopeless = None if only else device.absent(subject)
+    hopeless = None if only else npu.absent(subject)
     if hopeless is None:
         return Report(stack.name, tuple(check.run(subject) for check in checks))
     findings = (
