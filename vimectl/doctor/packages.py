@@ -13,14 +13,14 @@ from vimectl.stack import Stack, lock_path
 from vimectl.stack.detection import find
 from vimectl.stack.installed import Installed, site_directories
 from vimectl.stack.lock import read_lock
-from vimectl.stack.versions import matches
+from vimectl.stack.versions import matches, within
 
 
 def checks(stack: Stack) -> list[Check]:
     found = [
         Check(
             f"packages.{name}",
-            stack.notes.get(name, "the stack is proven with this version alone"),
+            stack.source(name) or "the stack is proven with this version alone",
             partial(_version, name),
         )
         for name in stack.packages
@@ -33,6 +33,9 @@ def checks(stack: Stack) -> list[Check]:
         Check("packages.duplicates", "Python imports the first of two and hides the other", _duplicates)
     )
     found += companions.checks()
+    if stack.ranges:
+        why = "; ".join(f"{name}: {stack.source(name)}" for name in stack.ranges)
+        found.append(Check("packages.ranges", why, _ranges))
     if stack.unwanted:
         found.append(Check("packages.unwanted", "; ".join(stack.unwanted.values()), _unwanted))
     if lock_path(stack.name):
@@ -49,6 +52,25 @@ def _version(name: str, subject: Subject) -> Outcome:
         found,
         wanted,
         _install(subject.stack, name, wanted),
+    )
+
+
+def _ranges(subject: Subject) -> Outcome:
+    stack = subject.stack
+    have = {name: find(stack, name, subject.installed) for name in stack.ranges}
+    outside = [
+        name
+        for name, wanted in stack.ranges.items()
+        if not (h := have[name]) or not within(h.version, wanted)
+    ]
+    absent = None in have.values()
+    names = " ".join(f"'{stack.distributions(name)[0]}{stack.ranges[name]}'" for name in outside)
+    return judged(
+        not outside,
+        ", ".join(f"{name} {h.version if h else 'not installed'}" for name, h in have.items()),
+        ", ".join(f"{name} {wanted}" for name, wanted in stack.ranges.items()),
+        f"python -m pip install {names}",
+        "fail" if absent else "warn",
     )
 
 
