@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 from vimectl.doctor.estimate import estimate
 from vimectl.recipe.families import family_of
@@ -42,6 +45,7 @@ def test_more_ranks_than_key_value_heads_hold_one_head_each() -> None:
     assert few.sequence == one.sequence
 
 
+@pytest.mark.skipif(find_spec("torch") is None, reason="the tool alone is installed, without the runtime")
 def test_parameters_are_those_that_a_checkpoint_has(make_model: Callable[..., Path]) -> None:
     from safetensors import safe_open
 
