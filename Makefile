@@ -9,6 +9,8 @@ EVERYDAY := not slow and not phases and not seeds and not deaths and not real
 # Two files of tests at a time, with one thread each: two teams of threads on two cores wait for each other.
 # A whole run takes 3 GiB, so there are not more of them on a larger machine.
 SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+# Their files alone, so that the others, which import torch, need not be read once more.
+ALONE := $(shell grep -rl 'mark\.alone' tests --include='test_*.py')
 # pyenv's interpreters are not on PATH under their own names.
 PYENV := $(wildcard $(addsuffix /versions/3.1[0-3].*/bin/python,$(shell pyenv root 2>/dev/null)))
 
@@ -54,7 +56,7 @@ fuzz-elf: .venv/dev
 # The everyday suite.
 test-fast: lint
 	$(SIDE_BY_SIDE) -m "$(EVERYDAY) and not alone"
-	$(BIN)/python -m pytest -q -m "$(EVERYDAY) and alone"
+	$(BIN)/python -m pytest -q -m "$(EVERYDAY) and alone" $(ALONE)
 
 lint: .venv/dev
 	$(BIN)/ruff check .
