@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
+import pathlib
 import signal
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -42,7 +43,18 @@ def watched(before: Watch, after: Watch | None = None) -> Iterator[None]:
 
         return operation
 
-    with mock.patch.multiple(os, **{name: wrapped(name, getattr(os, name)) for name in NAMES}):
+    originals = {name: getattr(os, name) for name in NAMES}
+    replaced = {name: wrapped(name, real) for name, real in originals.items()}
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.multiple(os, **replaced))
+        # Up to Python 3.10 pathlib keeps the functions it took from os when it was imported.
+        if kept := getattr(pathlib, "_NormalAccessor", None):
+            its = {
+                name: staticmethod(replaced[name])
+                for name in NAMES
+                if vars(kept).get(name) is originals[name]
+            }
+            stack.enter_context(mock.patch.multiple(kept, **its))
         yield
 
 
