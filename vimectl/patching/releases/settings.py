@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ import platformdirs
 from vimectl.errors import CheckFailed, MachineLacks
 from vimectl.host import Host
 
-_DEFAULT_INDEX = "https://pypi.org/simple"  # pip's own
 _DEFAULT_TIMEOUT = 15.0  # pip's own, seconds
 # A later section wins: pip reads its files, then those for its command, then PIP_* variables.
 _SECTIONS = ("global", "download", ":env:")
@@ -30,7 +30,7 @@ class Settings:
     are asked of the `keyring` command. ``timeout`` is in seconds.
     """
 
-    indexes: tuple[str, ...] = (_DEFAULT_INDEX,)
+    indexes: tuple[str, ...] = ()
     find_links: tuple[str, ...] = ()
     proxy: str | None = None
     cert: str | None = None
@@ -53,11 +53,30 @@ def read(host: Host | None = None) -> Settings:
             f"{sys.executable} has no pip, whose configuration says where releases are",
             "install pip there, or name a folder, wheel or source archive instead",
         )
-    argv = [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "list"]
-    done = (host or Host()).run(argv, 60.0)
+    host = host or Host()
+    options = _options(_pip(host, "config", "list"))
+    if "index-url" not in options:
+        options["index-url"] = _default_index(_pip(host, "download", "--help"))
+    return _settings(options)
+
+
+def _pip(host: Host, *arguments: str) -> str:
+    done = host.run([sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments], 60.0)
     if done.code:
-        raise CheckFailed(f"pip config list failed: {done.stderr.strip()}", "correct pip's configuration")
-    return _settings(_options(done.stdout))
+        raise CheckFailed(
+            f"pip {' '.join(arguments)} failed: {done.stderr.strip()}", "correct pip's configuration"
+        )
+    return done.stdout
+
+
+def _default_index(usage: str) -> str:
+    """The index that pip asks when none is configured, as its help states it."""
+    stated = re.search(r"--index-url.*?\(default\s+(\S+)\)", usage, re.DOTALL)
+    if stated is None:
+        raise CheckFailed(
+            "the help of pip states no default index", "configure one: pip config set global.index-url URL"
+        )
+    return stated[1]
 
 
 def _options(text: str) -> dict[str, str]:
@@ -78,7 +97,7 @@ def _entries(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _settings(options: dict[str, str]) -> Settings:
-    indexes = [options.get("index-url", _DEFAULT_INDEX), *options.get("extra-index-url", "").split()]
+    indexes = [options["index-url"], *options.get("extra-index-url", "").split()]
     cache = Path(options.get("cache-dir") or platformdirs.user_cache_dir("pip"))
     return Settings(
         indexes=() if _is_true(options, "no-index") else tuple(indexes),

@@ -59,3 +59,15 @@ def test_an_interpreter_without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "find_spec", lambda name: None)
     with pytest.raises(MachineLacks, match="has no pip"):
         settings.read()
+
+
+def test_nothing_configured_means_the_index_that_pip_itself_asks(pip_conf: Path) -> None:
+    pip_conf.write_text("")
+    (index,) = settings.read().indexes
+    assert index.startswith("https://")
+    assert index.endswith("/simple")
+
+
+def test_a_help_that_states_no_index() -> None:
+    with pytest.raises(CheckFailed, match="no default index"):
+        settings._default_index("  -i, --index-url <url>  Base URL (default: none)")
