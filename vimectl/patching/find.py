@@ -31,13 +31,14 @@ def targets(
 ) -> list[Wanted]:
     """Find the packages to work on.
 
-    With a stack, those it patches, and only the stack's version will do; without one, in ``directory``
+    With a stack, all those it patches, and only the stack's version will do; without one, in ``directory``
     (or in the wheel that it is), those there that have a series for some version; without either, those of
     the stack installed for this interpreter. ``packages`` narrows it; ``version`` states the version of the
     one package named.
 
     Raises:
-        BadInput: an unknown stack or package, no such directory or none of the packages in it, no stack.
+        BadInput: an unknown stack or package, no such directory, a package that was asked for is not in it,
+            no stack.
         MachineLacks: a package of the stack is not installed for this interpreter.
     """
     wanted = _wanted(stack, directory)
@@ -56,9 +57,18 @@ def targets(
             found.append(Wanted(one, wanted[package]))
         elif not directory:
             raise MachineLacks(f"{package} is not installed here", "vimectl env create DIR --stack NAME")
+    absent = [
+        package for package in packages or wanted if package not in {one.target.package for one in found}
+    ]
     if wanted and not found:
-        names = ", ".join(packages or wanted)
+        names = ", ".join(absent)
         raise BadInput(f"{directory}: no {names} here", "give the directory that holds the package's folder")
+    # "applied" would be said of less than what was asked for.
+    if absent and (packages or stack):
+        here = " ".join(one.target.package for one in found)
+        raise BadInput(
+            f"{directory}: no {', '.join(absent)} here, only {here}", f"name what is meant: {here}"
+        )
     return found
 
 

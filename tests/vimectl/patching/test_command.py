@@ -29,10 +29,20 @@ def test_without_a_stack_what_the_directory_holds_is_judged(tmp_path: Path) -> N
 
 def test_a_stack_takes_only_its_own_version(tmp_path: Path) -> None:
     fake_release(tmp_path, "0.16.0")
-    (found,) = patching.status("cpu-0.32", tmp_path)
+    (found,) = patching.status("cpu-0.32", tmp_path, ["megatron-core"])
     assert found.state == "unsupported"
     (stated,) = patching.status("cpu-0.32", tmp_path, ["megatron-core"], version="0.16.1")
     assert stated.state == "drifted"
+
+
+def test_a_part_of_what_was_asked_for_is_not_taken_for_the_whole(tmp_path: Path) -> None:
+    fake_release(tmp_path, "0.16.1")
+    with pytest.raises(BadInput, match="no vllm here, only megatron-core") as caught:
+        patching.status("cpu-0.32", tmp_path)
+    assert caught.value.hint == "name what is meant: megatron-core"
+    with pytest.raises(BadInput, match="no vllm here, only megatron-core"):
+        patching.status(None, tmp_path, ["megatron-core", "vllm"])
+    assert [one.target.package for one in patching.status(None, tmp_path)] == ["megatron-core"]
 
 
 def test_a_package_that_is_not_installed_is_what_the_machine_lacks(
