@@ -62,6 +62,7 @@ def test_a_recipe_for_npus_fails_here_with_the_first_thing_to_do(capsys: pytest.
     assert (code, document["summary"]["fail"]) == (1, 1)
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(find_spec("vllm") is None, reason="the CPU stack is not installed")
 def test_the_recipe_of_this_machine_passes_here(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
