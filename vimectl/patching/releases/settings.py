@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import platformdirs
@@ -48,11 +47,6 @@ def read(host: Host | None = None) -> Settings:
         MachineLacks: this interpreter has no pip.
         CheckFailed: pip cannot read its configuration.
     """
-    if find_spec("pip") is None:
-        raise MachineLacks(
-            f"{sys.executable} has no pip, whose configuration says where releases are",
-            "install pip there, or name a folder, wheel or source archive instead",
-        )
     host = host or Host()
     options = _options(_pip(host, "config", "list"))
     if "index-url" not in options:
@@ -61,7 +55,13 @@ def read(host: Host | None = None) -> Settings:
 
 
 def _pip(host: Host, *arguments: str) -> str:
+    # In a child, and not even looked for here: setuptools changes the process that looks for pip.
     done = host.run([sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments], 60.0)
+    if "No module named pip" in done.stderr:
+        raise MachineLacks(
+            f"{sys.executable} has no pip, whose configuration says where releases are",
+            "install pip there, or name a folder, wheel or source archive instead",
+        )
     if done.code:
         raise CheckFailed(
             f"pip {' '.join(arguments)} failed: {done.stderr.strip()}", "correct pip's configuration"

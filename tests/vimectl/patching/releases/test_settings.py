@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,10 +57,16 @@ def test_a_configuration_that_pip_cannot_read(pip_conf: Path) -> None:
         settings.read()
 
 
-def test_an_interpreter_without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "find_spec", lambda name: None)
+def test_an_interpreter_without_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "venv" / "bin" / "python"))
     with pytest.raises(MachineLacks, match="has no pip"):
         settings.read()
+
+
+def test_asking_pip_leaves_this_process_as_it_was() -> None:
+    program = "from vimectl.patching.releases import settings; settings.read(); import setuptools"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_nothing_configured_means_the_index_that_pip_itself_asks(pip_conf: Path) -> None:
