@@ -8,7 +8,6 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -54,8 +53,6 @@ def fetch_wheel(name: str, version: str, sha256: str, folder: Path, report: Repo
 
 
 def _fetch(pin: Pin, folder: Path, held: int, report: Report) -> None:
-    if find_spec("pip") is None:
-        raise MachineLacks(f"{sys.executable} has no pip to fetch {pin.name} with", "install pip there")
     for damaged in folder.glob("*.whl"):
         damaged.unlink()
     work = folder / ".work"
@@ -85,6 +82,9 @@ def _refusal(pin: Pin, folder: Path, output: str) -> VimectlError:
         "give pip a source that has it: network access, or `pip config set global.find-links DIR` with the "
         "file in DIR"
     )
+    # Not looked for beforehand: setuptools changes the process that looks for pip.
+    if "No module named pip" in output:
+        return MachineLacks(f"{sys.executable} has no pip to fetch {pin.name} with", "install pip there")
     if got := _GOT.search(output):
         name = next(iter(files_taken(output[: got.start()])[-1:]), f"a file of {what}")
         return CheckFailed(f"found {name} sha256 {got[1]}, expected {expected}", hint)

