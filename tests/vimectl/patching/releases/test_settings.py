@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 import pytest
@@ -64,9 +65,17 @@ def test_an_interpreter_without_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         settings.read()
 
 
-def test_asking_pip_leaves_this_process_as_it_was() -> None:
-    program = "from vimectl.patching.releases import settings; settings.read(); import setuptools"
-    subprocess.run([sys.executable, "-c", program], check=True)
+def test_pip_is_not_looked_for_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking for it changes the process: setuptools then leaves `distutils` to the standard library."""
+    looked_for: list[str] = []
+
+    class Onlooker(MetaPathFinder):
+        def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+            looked_for.append(fullname)
+
+    monkeypatch.setattr(sys, "meta_path", [Onlooker(), *sys.meta_path])
+    settings.read()
+    assert "pip" not in looked_for
 
 
 def test_nothing_configured_means_the_index_that_pip_itself_asks(pip_conf: Path) -> None:
