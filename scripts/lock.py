@@ -2,7 +2,8 @@
 
     python scripts/lock.py [--upgrade] [--find-links DIR_OR_URL]
 
-Writes vimectl/stack/locks/<stack>.txt for each stack that has a lock, requirements/tool.txt (what
+Writes vimectl/stack/locks/<stack>.txt for each stack that has a lock, vimectl/image/locks/<stack>.txt
+(what an image gets beyond what its base has) for each other one with images, requirements/tool.txt (what
 vimectl itself imports, Python 3.10 and later), requirements/dev.txt (what its tests need as well) and
 requirements/bench.txt (what the benchmarks compare with, beyond the CPU stack).
 Without --upgrade the pins that are there stay. Needs uv (`pip install uv`).
@@ -15,6 +16,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -45,6 +49,8 @@ def main() -> None:
         if lock := stacks.lock_path(name):
             lock_stack(stacks.load(name), lock, options)
             locks.append(lock)
+        elif stacks.load(name).image:
+            lock_image(stacks.load(name), ROOT / "vimectl" / "image" / "locks" / f"{name}.txt", options)
     universal = ["--universal", "--python-version", "3.10"]
     compile_lock([*TOOL, *BUILD], ROOT / "requirements" / "tool.txt", universal, options.upgrade)
     compile_lock([*TOOL, *BUILD, *DEV], ROOT / "requirements" / "dev.txt", universal, options.upgrade)
@@ -80,6 +86,40 @@ def lock_stack(stack: Stack, lock: Path, options: argparse.Namespace) -> None:
         )
     for name, origin in stack.origin.items():
         check_digests(name, [file.sha256 for file in origin.files], lock)
+
+
+def lock_image(stack: Stack, lock: Path, options: argparse.Namespace) -> None:
+    """Resolve what tool and runtime need beyond what the base image has, the same for every machine."""
+    image = stack.image
+    elsewhere = {*image.ships, *image.built, *stack.packages, *stack.ranges}
+    asked = [*TOOL, *PROJECT["project"]["optional-dependencies"][stack.stack.device]]
+    asked = [text for text in asked if canonicalize_name(Requirement(text).name) not in elsewhere]
+    direct = {canonicalize_name(Requirement(text).name) for text in asked}
+    held = [f"{name}=={version}" for name, version in stack.packages.items() if name in image.ships]
+    held += [f"{name}{wanted}" for name, wanted in stack.ranges.items() if name in image.ships]
+    python = ["--python-version", image.python]
+    texts = set()
+    for machine in stack.stack.machines:
+        platform = [*python, "--python-platform", TARGET[machine]]
+        shipped = names([*image.ships, *held], platform) - direct
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+            file.write("\n".join(f"{name}; sys_platform == 'never'" for name in stack.omitted))
+            file.flush()
+            arguments = [*platform, f"--override={file.name}", "--annotate"]
+            arguments += [f"--no-emit-package={name}" for name in sorted(shipped)]
+            compile_lock(asked, lock, arguments, options.upgrade)
+        texts.add(lock.read_text(encoding="utf-8"))
+    if len(texts) > 1:
+        sys.exit(f"{lock.name}: {' and '.join(stack.stack.machines)} need different wheels")
+
+
+def names(requirements: list[str], arguments: list[str]) -> set[str]:
+    """The packages that ``requirements`` resolve to, in canonical form."""
+    command = [sys.executable, "-m", "uv", "pip", "compile", "-", "--quiet", "--no-header", "--no-annotate"]
+    done = subprocess.run(
+        [*command, *arguments], input="\n".join(requirements), text=True, check=True, capture_output=True
+    )
+    return {canonicalize_name(Requirement(line).name) for line in done.stdout.splitlines()}
 
 
 def target(stack: Stack, options: argparse.Namespace) -> list[str]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # its public exceptions lead to the right base class in both.
 USAGE_ERROR: Any = typer.BadParameter.__base__
 
-_COMMANDS = ("doctor", "stack", "env", "patch", "tms", "recipe", "run", "runs")
+_COMMANDS = ("doctor", "stack", "env", "patch", "tms", "image", "recipe", "run", "runs")
 
 app = typer.Typer(
     name="vimectl",

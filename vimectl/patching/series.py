@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -92,6 +93,15 @@ class Series:
     @property
     def name(self) -> str:
         return f"{self.package}/{self.version}"
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over ``series.toml`` and the patches, names included: which series this is."""
+        whole = hashlib.sha256()
+        for name in ("series.toml", *(f"{patch.id}.patch" for patch in self.patch)):
+            content = hashlib.sha256((self.directory / name).read_bytes()).hexdigest()
+            whole.update(f"{content}  {name}\n".encode())
+        return whole.hexdigest()
 
 
 def known() -> dict[str, list[str]]:

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from vimectl.digest import sha256
 from vimectl.stack.lock import Pin
-
-_CHUNK = 1024 * 1024
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def missing(pins: Iterable[Pin], wheels: Path) -> list[Pin]:

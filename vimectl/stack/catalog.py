@@ -1,4 +1,7 @@
-"""The stacks that this vimectl knows: one TOML file each, and a lock for those it can install."""
+"""The stacks that this vimectl knows: one TOML file each, and a lock for those it can install.
+
+Where a stack is named, the path of a file (``DIR/own.toml``) may stand instead: a stack of one's own.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vimectl.errors import unknown
+from vimectl.errors import BadInput, unknown
 
 if TYPE_CHECKING:
     from vimectl.stack.schema import Stack
@@ -31,6 +34,10 @@ def load(name: str) -> Stack:
 
 def path(name: str) -> Path:
     """Return the file of the stack called ``name``. Raises BadInput when there is none."""
+    if is_file(name):
+        if not Path(name).is_file():
+            raise BadInput(f"{name}: no such file", f"name a stack ({', '.join(names())}) or the file of one")
+        return Path(name).absolute()
     if name not in names():
         raise unknown("stack", name, names())
     return _HERE / "data" / f"{name}.toml"
@@ -40,3 +47,8 @@ def lock_path(name: str) -> Path | None:
     """Return the stack's lock (requirements format, every file hashed), or None when it has none."""
     path = _HERE / "locks" / f"{name}.txt"
     return path if path.is_file() else None
+
+
+def is_file(name: str) -> bool:
+    """Whether what was given for a stack is the path of a file rather than a name."""
+    return name.endswith(".toml")

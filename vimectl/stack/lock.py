@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from vimectl.digest import sha256
 from vimectl.errors import BadInput
 
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+# Below a pin, one name in its line or several in a line each.
+_VIA = re.compile(r"\s+#\s+(?:via\s+)?([A-Za-z0-9][\w.-]*)$")
 
 
 @dataclass(frozen=True)
 class Pin:
-    """One package of a lock. ``text`` is its requirement as pip reads it, hashes included."""
+    """One package of a lock. ``text`` is its requirement as pip reads it, hashes included.
+
+    ``asked_by`` are the packages that require it, as far as the lock says so in uv's ``# via`` comments.
+    """
 
     name: str
     version: str
     hashes: frozenset[str]
     text: str
+    asked_by: tuple[str, ...] = ()
 
 
 def read_lock(path: Path) -> dict[str, Pin]:
     """Return the pins of a lock by canonical name. Raises BadInput on a pin that is not exact and hashed."""
     pins: dict[str, Pin] = {}
     joined = path.read_text(encoding="utf-8").replace("\\\n", " ")
+    pin = None
     for line in joined.splitlines():
+        if pin and (via := _VIA.match(line)) and via[1] != "via":
+            pin = replace(pin, asked_by=(*pin.asked_by, via[1]))
+            pins[pin.name] = pin
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         pin = _pin(line, path)
@@ -39,7 +49,7 @@ def read_lock(path: Path) -> dict[str, Pin]:
 
 def lock_digest(path: Path) -> str:
     """Return the SHA-256 of a lock file: the identity of what it installs."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256(path)
 
 
 def _pin(line: str, path: Path) -> Pin:

@@ -20,6 +20,7 @@ def _specifier(text: str) -> str:
 
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+CommitId = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Specifier = Annotated[str, AfterValidator(_specifier)]
 
 
@@ -69,7 +70,13 @@ class Commit(Strict):
     """``[commits.NAME]``: a dependency that is pinned by source commit because it has no release."""
 
     url: str
-    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    commit: CommitId
+
+
+class Submodule(Commit):
+    """A repository that another has at ``path``: git's tree of the other one names this commit."""
+
+    path: str
 
 
 class Images(Strict):
@@ -77,6 +84,22 @@ class Images(Strict):
 
     a2: str
     a3: str
+
+
+class ImageTable(Strict):
+    """``[image]``: what an image of this stack is made on, and what must come into it.
+
+    ``python`` is the minor version of the interpreter in the base image, ``glibc`` the version of its C
+    library: together they say which wheels fit. ``base`` is the image to start from where ``[images]`` names
+    none. ``ships`` are the distributions that the base has, with how that is known: nothing is installed over
+    them, and over what they need. ``built`` are those that come from a pinned source instead of a wheel.
+    """
+
+    python: Annotated[str, Field(pattern=r"^3\.[0-9]+$")]
+    glibc: Annotated[str, Field(pattern=r"^2\.[0-9]+$")]
+    base: str | None = None
+    ships: dict[str, str] = Field(default_factory=dict)
+    built: dict[str, str] = Field(default_factory=dict)
 
 
 class MemorySaver(Strict):
@@ -87,9 +110,10 @@ class MemorySaver(Strict):
 
     url: str
     tag: str
-    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    commit: CommitId
     build: str
     builds: list[str]
+    submodules: list[Submodule] = Field(default_factory=list)
 
 
 # What a stack on NPUs consists of besides its packages; a file that lacks one of these says why.
@@ -123,6 +147,7 @@ class Stack(Strict):
     nnal: str | None = None
     commits: dict[str, Commit] = Field(default_factory=dict)
     images: Images | None = None
+    image: ImageTable | None = None
     memory_saver: MemorySaver | None = None
     origin: dict[str, Origin] = Field(default_factory=dict)
     notes: dict[str, str]
@@ -148,7 +173,7 @@ class Stack(Strict):
             "commits": self.commits,
         }
         facts = {name: table for table, names in tables.items() for name in names}
-        single = ("cann", "nnal", "images", "memory_saver", "patches")
+        single = ("cann", "nnal", "images", "image", "memory_saver", "patches")
         facts |= {name: name for name in single if getattr(self, name)}
         return facts | {"python": "python", "machines": "machines"}
 

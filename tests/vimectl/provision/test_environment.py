@@ -16,12 +16,12 @@ import pytest
 from packaging.version import Version
 
 from vimectl import provision
+from vimectl.digest import sha256
 from vimectl.errors import BadInput, CheckFailed, MachineLacks
 from vimectl.provision import origin, records
 from vimectl.provision.pip import Pip
 from vimectl.provision.state import STATE_FILE, WORK_DIR, read_state, write_state
 from vimectl.provision.tool import repack
-from vimectl.provision.wheels import sha256
 from vimectl.stack.lock import read_lock
 from vimectl.stack.schema import Origin, Stack
 from vimectl.toml import validate

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from vimectl import provision
+from vimectl.digest import sha256
 from vimectl.errors import CheckFailed, MachineLacks
-from vimectl.provision.wheels import sha256
 
 
 @pytest.fixture

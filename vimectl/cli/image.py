@@ -1,0 +1,83 @@
+"""`vimectl image`: the container image of a stack."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vimectl.console import JsonOption, emit_json, out, table
+
+if TYPE_CHECKING:
+    from vimectl.image.plan import Plan, Source
+
+app = typer.Typer(no_args_is_help=True, help="The container image of a stack.")
+
+StackOption = Annotated[str, typer.Option(help="The stack: its name, or the file of one of your own.")]
+ChipOption = Annotated[
+    str | None, typer.Option(help="The generation of NPU, a2 or a3; a2 by default.", metavar="a2|a3")
+]
+BaseOption = Annotated[str | None, typer.Option(help="Start from this image instead of the stack's.")]
+MachineOption = Annotated[
+    str | None, typer.Option(help="The machine that the image is for; by default this one's kind.")
+]
+
+
+@app.callback()
+def _group() -> None:
+    pass
+
+
+@app.command()
+def plan(
+    stack: StackOption,
+    chip: ChipOption = None,
+    base: BaseOption = None,
+    machine: MachineOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what would be built and from what, every pin with its reason. Fetches and builds nothing."""
+    from vimectl.image import plan as plans
+
+    made = plans.make(stack, chip, base, machine)
+    if as_json:
+        emit_json("image.plan", True, **plan_as_json(made))
+    else:
+        show_plan(made)
+
+
+def plan_as_json(made: Plan) -> dict[str, Any]:
+    """A plan as scripts read it."""
+    return {
+        "stack": made.stack.name,
+        "chip": made.chip,
+        "machine": made.machine,
+        "python": made.image.python,
+        "base": {"image": made.base, "reason": made.base_reason},
+        "arguments": made.arguments,
+        "sources": [_source(source) for source in made.sources],
+    }
+
+
+def show_plan(made: Plan) -> None:
+    """Print a plan for people."""
+    on = f" for {made.chip.upper()}" if made.chip else ""
+    out.print(f"[bold]{made.stack.name}[/]{on}, {made.machine}, Python {made.image.python}")
+    rows = [["base", made.base, "", made.base_reason]]
+    rows += [[source.kind, source.name, _pin(source), source.reason] for source in made.sources]
+    rows += [["argument", name, value, ""] for name, value in made.arguments.items()]
+    table("", ["what", "name", "pin", "why"], rows)
+
+
+def _source(source: Source) -> dict[str, Any]:
+    shown = asdict(source)
+    del shown["pin"]
+    return shown
+
+
+def _pin(source: Source) -> str:
+    if source.commit:
+        more = "".join(f", {one.path} {one.commit}" for one in source.submodules)
+        return f"{source.url} {source.commit}{more}"
+    return source.version
