@@ -45,8 +45,11 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             "initializer_range": 0.1,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
         }
-        if family == "qwen3":
+        if family.startswith("qwen3"):
             shape["head_dim"] = 32  # unlike hidden_size / heads
+        if family == "qwen3_moe":
+            shape |= {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
+            shape["norm_topk_prob"] = True
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape | changes))
         for name, parameter in model.named_parameters():

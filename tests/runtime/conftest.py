@@ -57,10 +57,22 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
-    workers = Ranks(tmp_path_factory.mktemp("ranks") / "socket")
-    yield workers
-    workers.close()
+def start_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Ranks]]:
+    """Start rank processes with the environment as it is; they end with the session."""
+    started = []
+
+    def start() -> Ranks:
+        started.append(Ranks(tmp_path_factory.mktemp("ranks") / "socket"))
+        return started[-1]
+
+    yield start
+    for workers in started:
+        workers.close()
+
+
+@pytest.fixture(scope="session")
+def ranks(start_ranks: Callable[[], Ranks]) -> Ranks:
+    return start_ranks()
 
 
 @pytest.fixture
