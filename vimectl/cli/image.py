@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vimectl.console import JsonOption, emit_json, out, table
+from vimectl.cli.phases import phases
+from vimectl.console import JsonOption, emit_json, err, out, table
 
 if TYPE_CHECKING:
     from vimectl.image.plan import Plan, Source
@@ -21,6 +23,9 @@ ChipOption = Annotated[
 BaseOption = Annotated[str | None, typer.Option(help="Start from this image instead of the stack's.")]
 MachineOption = Annotated[
     str | None, typer.Option(help="The machine that the image is for; by default this one's kind.")
+]
+OfflineOption = Annotated[
+    Path, typer.Option(metavar="DIR", help="The folder: empty, absent, or one to go on with.")
 ]
 
 
@@ -45,6 +50,48 @@ def plan(
         emit_json("image.plan", True, **plan_as_json(made))
     else:
         show_plan(made)
+
+
+@app.command()
+def vendor(
+    stack: StackOption,
+    offline: OfflineOption,
+    chip: ChipOption = None,
+    base: BaseOption = None,
+    machine: MachineOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be collected.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Collect everything a build needs in a folder. Call it again to go on after an interruption."""
+    from vimectl.image import plan as plans
+    from vimectl.image import vendor as vendors
+
+    made = plans.make(stack, chip, base, machine)
+    if dry_run:
+        lacking = vendors.lacking(made, offline)
+        if as_json:
+            shown = [_source(source) for source in lacking]
+            emit_json("image.vendor", True, folder=str(offline), **plan_as_json(made), lacking=shown)
+        else:
+            show_plan(made)
+            todo = f"{len(lacking)} of {len(made.sources)} would be fetched or made"
+            out.print(f"{offline}: {todo}", markup=False)
+        return
+    try:
+        with phases() as report:
+            collected = vendors.collect(made, offline, report)
+    except KeyboardInterrupt:
+        err.print(f"interrupted; go on with: vimectl image vendor --stack {stack} --offline {offline}")
+        raise
+    if as_json:
+        entries = [entry.model_dump() for entry in collected.sources]
+        emit_json("image.vendor", True, folder=str(offline), **plan_as_json(made), collected=entries)
+    else:
+        out.print(
+            f"{offline}: {collected.stack} for {collected.machine} and Python {collected.python}, "
+            f"{len(collected.sources)} sources, {collected.size / 1e6:.0f} MB",
+            markup=False,
+        )
 
 
 def plan_as_json(made: Plan) -> dict[str, Any]:

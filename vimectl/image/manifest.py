@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -23,7 +23,7 @@ from vimectl.image.plan import Kind, Plan, Source
 from vimectl.stack.schema import CommitId, Sha256
 
 FILE = "manifest.json"
-SCHEMA = "vimectl.offline/1"
+SCHEMA: Final = "vimectl.offline/1"
 # Where nothing but what the manifest lists may lie: pip and the build take what they find there.
 FOLDERS = ("wheels", "sources", "vimectl")
 

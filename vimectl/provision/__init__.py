@@ -1,6 +1,21 @@
-"""Make a virtual environment that holds a stack: from a full lock, resumable, nowhere but in its own."""
+"""Make a virtual environment that holds a stack: from a full lock, resumable, nowhere but in its own.
 
-from vimectl.provision.environment import Created, Progress, create, installable
+Beside that: fetch the wheels of a lock for another machine, and make a wheel of this very vimectl.
+"""
+
+from vimectl.provision.environment import Created, create, installable
+from vimectl.provision.several import Progress, Target, discard_others, fetch_wheels
 from vimectl.provision.single import fetch_wheel
+from vimectl.provision.tool import own_wheel
 
-__all__ = ["Created", "Progress", "create", "fetch_wheel", "installable"]
+__all__ = [
+    "Created",
+    "Progress",
+    "Target",
+    "create",
+    "discard_others",
+    "fetch_wheel",
+    "fetch_wheels",
+    "installable",
+    "own_wheel",
+]

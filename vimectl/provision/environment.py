@@ -10,31 +10,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vimectl.child import follow
 from vimectl.errors import BadInput, CheckFailed
 from vimectl.host import Host
-from vimectl.provision import origin, records, tool, wheels
-from vimectl.provision.child import follow
+from vimectl.provision import origin, records, several, tool
 from vimectl.provision.interpreter import find_interpreter, make_venv
-from vimectl.provision.pip import DownloadCount, Pip
+from vimectl.provision.pip import Pip
+from vimectl.provision.several import EXACT, Progress, Report
 from vimectl.provision.state import WORK_DIR, State, owned, read_state, wipe, write_state
 from vimectl.stack.catalog import load, lock_path, names
 from vimectl.stack.lock import Pin, lock_digest, read_lock
 from vimectl.stack.schema import Stack
 
 _POLL_SECONDS = 0.5
-_EXACT = ["--no-deps", "--require-hashes", "--only-binary=:all:"]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a phase is: ``done`` of ``total`` packages or modules, bytes fetched so far."""
-
-    phase: str
-    done: int = 0
-    total: int = 0
-    unit: str = "packages"
-    bytes: int = 0
-    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,9 +35,6 @@ class Created:
     packages: int
     installed: int
     seconds: float
-
-
-Report = Callable[[Progress], None]
 
 
 def create(directory: Path, stack: Stack, lock: Path, report: Report) -> Created:
@@ -130,7 +115,7 @@ class _Build:
         wipe(self.directory)
         self.report(Progress(f"making a virtual environment with {interpreter}"))
         make_venv(interpreter, self.directory)
-        self._pip(["install", *_EXACT, "--no-compile", "-r", self._requirements([self.pins["pip"]])])
+        self._pip(["install", *EXACT, "--no-compile", "-r", self._requirements([self.pins["pip"]])])
         fresh = replace(fresh, phase="packages")
         write_state(self.directory, fresh)
         return fresh
@@ -139,7 +124,7 @@ class _Build:
         """Have every pin of the lock installed and verified; return how many had to be."""
         self.report(Progress("reading what is installed"))
         lacking = self._lacking(thorough)
-        self._fetch(lacking)
+        several.fetch(self.pip, lacking, self.work / "wheels", self.stack.origin, self.report)
         self._install(lacking)
         site = self._site()
         stale = (set(previous) - set(self.pins)) | set(self.stack.unwanted)
@@ -156,32 +141,11 @@ class _Build:
             origin.verify(name, source, site)
         return len(lacking)
 
-    def _fetch(self, lacking: list[Pin]) -> None:
-        folder = self.work / "wheels"
-        folder.mkdir(parents=True, exist_ok=True)
-        absent = wheels.missing(lacking, folder)
-        count = DownloadCount()
-        begun = len(lacking) - len(absent)
-
-        def on_line(line: str) -> None:
-            if count.feed(line):
-                wheels.keep(self.pip.temporary, folder)
-                done = min(begun + count.packages, len(lacking))
-                self.report(Progress("fetching", done, len(lacking), bytes=count.bytes, detail=count.name))
-
-        for pin in absent:
-            if pin.name in self.stack.origin:
-                origin.download(self.pip, pin, self.stack.origin[pin.name], folder, on_line)
-        ordinary = [pin for pin in absent if pin.name not in self.stack.origin]
-        if ordinary:
-            arguments = ["download", *_EXACT, "--progress-bar=raw", "--dest", str(folder)]
-            self._pip([*arguments, "-r", self._requirements(ordinary)], on_line)
-
     def _install(self, lacking: list[Pin]) -> None:
         if not lacking:
             return
         records.clear_debris(lacking, self._site())
-        arguments = ["install", *_EXACT, "--no-index", "--find-links", str(self.work / "wheels")]
+        arguments = ["install", *EXACT, "--no-index", "--find-links", str(self.work / "wheels")]
         arguments += ["--no-compile", "--force-reinstall", "-r", self._requirements(lacking)]
         with self._watching(lacking):
             self._pip(arguments)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vimectl.errors import CheckFailed, MachineLacks
@@ -15,15 +15,24 @@ _GOT = re.compile(r"Got\s+([0-9a-f]{64})")
 _OFFERED = re.compile(r"\(from versions: (.*?)\)")
 
 
-def download(pip: Pip, pin: Pin, origin: Origin, folder: Path, on_line: Callable[[str], None]) -> None:
+def download(
+    pip: Pip,
+    pin: Pin,
+    origin: Origin,
+    folder: Path,
+    on_line: Callable[[str], None],
+    extra: Sequence[str] = (),
+) -> None:
     """Download a listed file into ``folder``: from the user's own sources, otherwise from its own index.
+
+    ``extra`` are arguments for pip that say which interpreter it is for.
 
     Raises:
         CheckFailed: a file of that version was found and it is not a listed one.
         MachineLacks: no source has the version.
     """
     common = ["download", "--no-deps", "--require-hashes", "--only-binary=:all:", "--progress-bar=raw"]
-    common += ["--dest", str(folder), "-r", pip.requirements([pin])]
+    common += ["--dest", str(folder), *extra, "-r", pip.requirements([pin])]
     outputs = []
     # The index is named for this one package alone, so that one that cannot be reached delays nothing else.
     for source in ([], ["--index-url", origin.index, "--retries", "2"]):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vimectl.provision.child import follow
+from vimectl.child import follow
 from vimectl.stack.lock import Pin
 
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")

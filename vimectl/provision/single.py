@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -12,14 +11,12 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from vimectl.errors import CheckFailed, MachineLacks, VimectlError
-from vimectl.provision.pip import DownloadCount, Pip, files_taken
+from vimectl.errors import MachineLacks
+from vimectl.provision.pip import DownloadCount, Pip
+from vimectl.provision.refusal import refusal
+from vimectl.provision.several import EXACT
 from vimectl.provision.wheels import missing
 from vimectl.stack.lock import Pin
-
-_GOT = re.compile(r"Got\s+([0-9a-f]{64})")
-_NOT_FOUND = re.compile(r"from versions: |No matching distribution|Could not find a version")
-_NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded")
 
 # Bytes that have come, bytes in all.
 Report = Callable[[int, int], None]
@@ -65,33 +62,12 @@ def _fetch(pin: Pin, folder: Path, held: int, report: Report) -> None:
 
     try:
         pip = Pip(Path(sys.executable), held, work)
-        arguments = ["download", "--no-deps", "--require-hashes", "--only-binary=:all:", "--progress-bar=raw"]
+        arguments = ["download", *EXACT, "--progress-bar=raw"]
         wanted = ["--dest", str(work), "-r", pip.requirements([pin])]
         status, output = pip.run([*arguments, *wanted], on_line)
         if status != 0:
-            raise _refusal(pin, folder, output)
+            raise refusal([pin], folder, output)
         for wheel in work.glob("*.whl"):
             wheel.replace(folder / wheel.name)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def _refusal(pin: Pin, folder: Path, output: str) -> VimectlError:
-    what, expected = f"{pin.name} {pin.version}", ", ".join(sorted(pin.hashes))
-    hint = (
-        "give pip a source that has it: network access, or `pip config set global.find-links DIR` with the "
-        "file in DIR"
-    )
-    # Not looked for beforehand: setuptools changes the process that looks for pip.
-    if "No module named pip" in output:
-        return MachineLacks(f"{sys.executable} has no pip to fetch {pin.name} with", "install pip there")
-    if got := _GOT.search(output):
-        name = next(iter(files_taken(output[: got.start()])[-1:]), f"a file of {what}")
-        return CheckFailed(f"found {name} sha256 {got[1]}, expected {expected}", hint)
-    if _NO_SPACE.search(output):
-        mend = "free some space, or set XDG_CACHE_HOME=DIR to have the cache on another disk"
-        return MachineLacks(f"fetching {what}: no space left in {folder}", mend)
-    if _NOT_FOUND.search(output):
-        return MachineLacks(f"pip's sources offer no wheel of {what} (sha256 {expected})", hint)
-    last = next((line for line in reversed(output.splitlines()) if line.strip()), "no output")
-    return CheckFailed(f"fetching {what} failed: {last.strip()}", hint)

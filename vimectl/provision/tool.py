@@ -6,14 +6,18 @@ import base64
 import csv
 import hashlib
 import io
+import subprocess
+import sys
 import zipfile
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 from vimectl import __version__
 from vimectl.data import checkout_root
-from vimectl.errors import MachineLacks
+from vimectl.errors import CheckFailed, MachineLacks
 
+# What hatchling gives the files of a wheel, too.
+_DATE = (2020, 2, 2, 0, 0, 0)
 # Written by the installer for one place; a wheel has none of them.
 _NOT_IN_WHEEL = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
 
@@ -31,8 +35,33 @@ def arguments(folder: Path) -> list[str]:
     return [str(repack(distribution("vimectl"), folder))]
 
 
+def own_wheel(folder: Path) -> Path:
+    """Make a wheel of this very vimectl in ``folder``, the same bytes for the same files; return its path.
+
+    Raises:
+        MachineLacks: this interpreter has no hatchling, which makes it from a checkout; or the installed
+            vimectl has no RECORD.
+        CheckFailed: hatchling failed.
+    """
+    root = checkout_root()
+    if root is None:
+        return repack(distribution("vimectl"), folder)
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    if "No module named hatchling" in done.stderr:
+        raise MachineLacks(
+            f"{sys.executable} has no hatchling to make a wheel of the checkout {root} with",
+            "pip install hatchling, or use an installed vimectl instead of a checkout",
+        )
+    if done.returncode != 0:
+        raise CheckFailed(f"no wheel of {root} could be made: {done.stderr.strip()}")
+    return next(folder.glob("vimectl-*.whl"))
+
+
 def repack(installed: Distribution, folder: Path) -> Path:
     """Make a wheel in ``folder`` from the files of an installed distribution and return its path.
+
+    The same files give the same bytes: nothing in it tells when or where it was made.
 
     Raises:
         MachineLacks: the installation has no RECORD, so its files are not known.
@@ -44,18 +73,24 @@ def repack(installed: Distribution, folder: Path) -> Path:
     wheel = folder / f"{info.removesuffix('.dist-info')}-py3-none-any.whl"
     rows: list[list[str]] = []
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in installed.files:
+        for file in sorted(installed.files):
             path = file.as_posix()
             if path.startswith("../") or file.name in _NOT_IN_WHEEL or "__pycache__" in file.parts:
                 continue
             content = file.read_binary()
-            archive.writestr(path, content)
+            archive.writestr(_entry(path), content, zipfile.ZIP_DEFLATED)
             rows.append([path, _record_digest(content), str(len(content))])
         record = f"{info}/RECORD"
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([*rows, [record, "", ""]])
-        archive.writestr(record, text.getvalue())
+        archive.writestr(_entry(record), text.getvalue(), zipfile.ZIP_DEFLATED)
     return wheel
+
+
+def _entry(path: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(path, _DATE)
+    entry.external_attr = 0o100644 << 16
+    return entry
 
 
 def _record_digest(content: bytes) -> str:

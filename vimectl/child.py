@@ -1,4 +1,4 @@
-"""Run a child process that works on an environment, follow its output, and end it with this process."""
+"""Run a child process that works in a directory of ours, follow its output, and end it with this process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def follow(
     """Run a command to its end; return its exit status and its whole output, which ``log`` gets as well.
 
     It has a session of its own, so that Ctrl-C reaches this process first, which then ends all of it.
-    ``held`` is the descriptor that keeps the environment's directory locked: the child inherits it.
+    ``held`` is the descriptor that keeps the directory locked: the child inherits it.
     """
     environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
     lines: list[str] = []

@@ -1,0 +1,178 @@
+"""A folder with everything that an image is built from; every source is on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from own_stack import Own, commit
+
+from vimectl import provision
+from vimectl.digest import sha256
+from vimectl.errors import BadInput, CheckFailed, MachineLacks
+from vimectl.image import manifest, plan, vendor
+from vimectl.image.manifest import Manifest
+from vimectl.provision import Progress
+
+
+def collect(own: Own, folder: Path) -> Manifest:
+    return vendor.collect(plan.make(str(own.file)), folder, lambda now: None)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_everything_is_in_it_and_the_manifest_says_so(own: Own, tmp_path: Path) -> None:
+    folder = tmp_path / "offline"
+    made = plan.make(str(own.file))
+    assert {source.kind for source in vendor.lacking(made, folder)} == {
+        *("stack", "lock", "own-wheel", "patches", "git", "wheel")
+    }
+    collected = collect(own, folder)
+    assert manifest.check(folder) == collected
+    manifest.fits(collected, made, folder)
+    paths = {entry.name: entry.path for entry in collected.sources}
+    assert paths["trainer"] == f"sources/trainer-{own.commit}.tar.gz"
+    assert paths["weights"] == "wheels/weights-1.0-py3-none-any.whl"
+    assert paths["megatron-core"] == paths["vimectl"]  # our wheel carries the patches
+    assert set(contents(folder)) == {manifest.FILE, *paths.values()}
+    assert {source.kind for source in vendor.lacking(made, folder)} == {"own-wheel", "patches"}
+
+
+def test_twice_gives_the_same_bytes_without_any_source(own: Own, tmp_path: Path) -> None:
+    collect(own, tmp_path / "one")
+    first = contents(tmp_path / "one")
+    collect(own, tmp_path / "two")
+    assert contents(tmp_path / "two") == first
+    (own.links / "weights-1.0-py3-none-any.whl").unlink()
+    own.repository.rename(tmp_path / "gone")
+    collect(own, tmp_path / "one")
+    assert contents(tmp_path / "one") == first
+
+
+def test_what_was_cut_off_goes_on_and_counts_for_nothing_before(own: Own, tmp_path: Path) -> None:
+    folder = tmp_path / "offline"
+    wheel = own.links / "weights-1.0-py3-none-any.whl"
+    aside = wheel.rename(tmp_path / wheel.name)
+    with pytest.raises(MachineLacks, match=r"pip's sources offer no wheel of weights 1\.0"):
+        collect(own, folder)
+    with pytest.raises(BadInput, match=r"no manifest\.json"):
+        manifest.check(folder)
+    aside.rename(wheel)
+    own.repository.rename(tmp_path / "aside")
+    with pytest.raises(MachineLacks, match="cannot be fetched"):
+        collect(own, folder)
+    (tmp_path / "aside").rename(own.repository)
+    wheel.unlink()  # it is in the folder already
+    collect(own, folder)
+    manifest.check(folder)
+
+
+def test_altered_files_are_fetched_again(own: Own, tmp_path: Path) -> None:
+    folder = tmp_path / "offline"
+    collect(own, folder)
+    whole = contents(folder)
+    for path in folder.glob("*/*"):
+        path.write_bytes(b"altered")
+    (folder / "wheels" / "evil-1.0-py3-none-any.whl").touch()
+    with pytest.raises(CheckFailed, match="has 7 bytes"):
+        manifest.check(folder)
+    collect(own, folder)
+    assert contents(folder) == whole
+
+
+def test_a_wheel_with_another_digest_is_refused_by_name(own: Own, tmp_path: Path) -> None:
+    wheel = own.links / "weights-1.0-py3-none-any.whl"
+    meant = sha256(wheel)
+    wheel.write_bytes(wheel.read_bytes() + b"x")
+    with pytest.raises(CheckFailed, match=f"weights-1.0.*sha256 {sha256(wheel)}, expected {meant}"):
+        collect(own, tmp_path / "offline")
+
+
+def test_a_folder_for_another_pin_is_told_and_mended(own: Own, tmp_path: Path) -> None:
+    folder = tmp_path / "offline"
+    collected = collect(own, folder)
+    (own.repository / "more").touch()
+    newer = commit(own.repository, "more")
+    own.file.write_text(own.file.read_text().replace(own.commit, newer))
+    again = tmp_path / "again.toml"  # a stack is read once in a process
+    again.write_text(own.file.read_text())
+    again.with_suffix(".txt").write_text(own.file.with_suffix(".txt").read_text())
+    made = plan.make(str(again), machine="aarch64")
+    with pytest.raises(CheckFailed, match=f"trainer {own.commit}, to be built: {newer}") as error:
+        manifest.fits(collected, made, folder)
+    assert f"vimectl image vendor --stack {again} --offline {folder}" in error.value.hint
+    manifest.fits(vendor.collect(made, folder, lambda now: None), made, folder)
+    assert [path.name for path in (folder / "sources").iterdir()] == [f"trainer-{newer}.tar.gz"]
+
+
+def test_a_folder_of_somebody_else_is_left_alone(own: Own, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").touch()
+    with pytest.raises(BadInput, match=r"it holds thesis\.tex"):
+        collect(own, tmp_path / "home")
+    with pytest.raises(BadInput, match="is not a directory"):
+        collect(own, tmp_path / "home" / "thesis.tex")
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["thesis.tex"]
+
+
+def test_of_two_at_once_one_waits(own: Own, tmp_path: Path) -> None:
+    folder = tmp_path / "offline"
+    made = plan.make(str(own.file))
+    phases: list[str] = []
+    second = threading.Thread(
+        target=lambda: vendor.collect(made, folder, lambda now: phases.append(now.phase))
+    )
+
+    def begin(now: Progress) -> None:
+        if not second.ident:
+            second.start()
+            while not phases:
+                time.sleep(0.01)
+
+    vendor.collect(made, folder, begin)
+    second.join()
+    assert phases[0].startswith("waiting for another")
+    manifest.check(folder)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_next_call_goes_on(own: Own, tmp_path: Path) -> None:
+    folder = tmp_path / "offline"
+    command = [
+        sys.executable,
+        "-m",
+        "vimectl",
+        "image",
+        "vendor",
+        "--stack",
+        str(own.file),
+        "--offline",
+        str(folder),
+    ]
+    for fresh in ("vimectl", "stack.toml", "sources"):
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while child.poll() is None and not (folder / fresh).exists():
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "own for" in done.stdout
+    manifest.check(folder)
+    assert not [name for name in os.listdir(folder) if name.startswith(".")]
+
+
+def test_our_own_wheel_is_the_same_bytes_each_time(tool: Path, tmp_path: Path) -> None:
+    assert provision.own_wheel(tmp_path).read_bytes() == tool.read_bytes()
+    names = zipfile.ZipFile(tool).namelist()
+    assert "vimectl/_data/patches/megatron-core/0.16.1/series.toml" in names
+    assert "vimectl/image/locks/ascend-0.22.txt" in names

@@ -1,0 +1,68 @@
+"""How far a command of several phases is, on stderr: a bar on a terminal, a line now and then when piped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from vimectl.console import err
+
+if TYPE_CHECKING:
+    from vimectl.provision import Progress
+
+# Between two lines about the same phase when stderr is not a terminal.
+_QUIET_SECONDS = 10.0
+
+
+@contextmanager
+def phases() -> Iterator[Callable[[Progress], None]]:
+    """Yield what is to be told how far a phase is."""
+    if err.is_terminal:
+        with _bar() as report:
+            yield report
+    else:
+        yield _lines()
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[Progress], None]]:
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[count]}"),
+        TimeElapsedColumn(),
+    ]
+    with Bar(*columns, console=err.console, transient=True) as bar:
+        task = bar.add_task("starting", total=None, count="")
+
+        def report(now: Progress) -> None:
+            bar.update(
+                task, description=now.phase, completed=now.done, total=now.total or None, count=_count(now)
+            )
+
+        yield report
+
+
+def _lines() -> Callable[[Progress], None]:
+    phase, printed = "", 0.0
+
+    def report(now: Progress) -> None:
+        nonlocal phase, printed
+        if now.phase == phase and time.monotonic() - printed < _QUIET_SECONDS:
+            return
+        phase, printed = now.phase, time.monotonic()
+        err.print(f"{now.phase} {_count(now)}".rstrip())
+
+    return report
+
+
+def _count(now: Progress) -> str:
+    parts = [f"{now.done}/{now.total} {now.unit}"] if now.total else []
+    if now.bytes:
+        parts.append(f"{now.bytes / 1e6:.0f} MB")
+    return ", ".join([*parts, now.detail] if now.detail else parts)
