@@ -10,7 +10,7 @@ from typing import Literal, cast, get_args
 
 from packaging.utils import canonicalize_name
 
-from vimectl import __version__
+from vimectl import __version__, provision
 from vimectl import stack as stacks
 from vimectl.errors import BadInput, unknown
 from vimectl.patching import catalog as series
@@ -39,7 +39,8 @@ class Source:
     """One thing that goes into an image.
 
     ``version`` is that of a wheel or a patch series; ``url`` and ``commit`` are a git source's, whose commit
-    is its digest. ``sha256`` are the digests that are accepted: of a wheel's files, or of a whole series.
+    is its digest; our own wheel has the commit that it is made from, "" when that is none. ``sha256`` are the
+    digests that are accepted: of a wheel's files, or of a whole series.
     ``pin`` is a wheel's line of the lock.
     """
 
@@ -195,12 +196,8 @@ def _machine(stack: Stack, machine: str | None) -> str:
 def _sources(stack: Stack, lock: Path) -> Iterator[Source]:
     yield Source(stack.name, "stack", "says which versions belong together")
     yield Source("wheels", "lock", "says which wheels are installed, each by its digests")
-    yield Source(
-        "vimectl",
-        "own-wheel",
-        "applies the patches, verifies the result, launches the runtime",
-        __version__,
-    )
+    why = "applies the patches, verifies the result, launches the runtime"
+    yield Source("vimectl", "own-wheel", why, __version__, commit=provision.revision())
     for package, version in stack.patches.items():
         digest = series.find(package, version).digest
         yield Source(package, "patches", stack.source("patches"), version, sha256=(digest,))

@@ -6,7 +6,7 @@ Beside that: fetch the wheels of a lock for another machine, and make a wheel of
 from vimectl.provision.environment import Created, create, installable
 from vimectl.provision.several import Progress, Target, discard_others, fetch_wheels
 from vimectl.provision.single import fetch_wheel
-from vimectl.provision.tool import own_wheel
+from vimectl.provision.tool import own_wheel, revision
 
 __all__ = [
     "Created",
@@ -18,4 +18,5 @@ __all__ = [
     "fetch_wheels",
     "installable",
     "own_wheel",
+    "revision",
 ]

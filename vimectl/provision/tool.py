@@ -15,9 +15,11 @@ from pathlib import Path
 from vimectl import __version__
 from vimectl.data import checkout_root
 from vimectl.errors import CheckFailed, MachineLacks
+from vimectl.host import Host
 
 # What hatchling gives the files of a wheel, too.
 _DATE = (2020, 2, 2, 0, 0, 0)
+_SECONDS = 10.0
 # Written by the installer for one place; a wheel has none of them.
 _NOT_IN_WHEEL = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
 
@@ -25,6 +27,17 @@ _NOT_IN_WHEEL = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
 def identity() -> str:
     """Return which vimectl this is: the checkout (an editable install follows it), or the version."""
     return str(checkout_root() or __version__)
+
+
+def revision() -> str:
+    """Return the commit of the checkout that this vimectl is; "" when it is none, or has been edited."""
+    root = checkout_root()
+    if root is None:
+        return ""
+    host = Host()
+    edited = host.run(["git", "-C", str(root), "status", "--porcelain"], _SECONDS)
+    commit = host.run(["git", "-C", str(root), "rev-parse", "HEAD"], _SECONDS)
+    return commit.stdout.strip() if edited.code == commit.code == 0 and not edited.stdout else ""
 
 
 def arguments(folder: Path) -> list[str]:

@@ -75,7 +75,7 @@ def tiny_stack(name: str = "tiny") -> Stack:
                 "machines": ["x86_64", "aarch64"],
             },
             "packages": {"alpha": "1.0", "beta": "1.0"},
-            "notes": {},
+            "notes": {"packages": "a test", "python": "a test", "machines": "a test"},
         },
         "test",
     )
@@ -142,7 +142,7 @@ def kill_at(moment: object, directory: Path, lock: Path) -> None:
         [sys.executable, "-c", CREATE, str(directory), str(lock)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180  # a busy machine takes a minute for the second moment
     while not moment():
         assert child.poll() is None, "finished before the moment came"
         assert time.monotonic() < deadline
