@@ -1,0 +1,26 @@
+"""A simulated machine with two NPUs, and a process on each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from simulated_machine import Machine
+from simulated_processes import Process
+
+CHIP = 64 << 20  # bytes
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    return Machine(tmp_path_factory.mktemp("machine") / "npus", chips=2, total=CHIP)
+
+
+@pytest.fixture(scope="module")
+def pair(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Process]]:
+    """A process on either chip, the second of them numbering its chips the other way round."""
+    folder = tmp_path_factory.mktemp("pair")
+    processes = [Process(machine, folder, "0,1"), Process(machine, folder, "1,0")]
+    yield processes
+    for process in processes:
+        process.close()

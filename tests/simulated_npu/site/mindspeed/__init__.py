@@ -1,0 +1,1 @@
+"""Stands in for MindSpeed, of which the package index has no release."""

@@ -1,0 +1,58 @@
+"""Stands in for MindSpeed's adaptor: importing it turns torch.cuda's calls into those of torch.npu.
+
+The real one does so by importing ``torch_npu.contrib.transfer_to_npu``, and replaces parts of Megatron-core.
+Here it is the former alone. What the process had by then is written down, since the order matters.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import torch
+import torch_npu
+from torch_npu import _books, _npu
+
+NAMES = (
+    "_lazy_call",
+    "_lazy_init",
+    "current_device",
+    "current_stream",
+    "default_generators",
+    "device",
+    "device_count",
+    "empty_cache",
+    "get_device_properties",
+    "get_rng_state",
+    "initial_seed",
+    "is_available",
+    "manual_seed",
+    "max_memory_allocated",
+    "memory_allocated",
+    "set_device",
+    "set_rng_state",
+    "stream",
+    "synchronize",
+)
+
+for name in NAMES:
+    for module in (torch.cuda, torch.cuda.random):
+        setattr(module, name, getattr(torch.npu, name))
+_type = torch.Tensor.type
+
+
+def _cuda_type(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    found = _type(tensor, *args, **kwargs)
+    return found.replace("torch.npu.", "torch.cuda.") if isinstance(found, str) else found
+
+
+torch.Tensor.type = _cuda_type
+torch.Tensor.cuda = lambda tensor, *args, **kwargs: tensor.to(torch.device("npu", torch.npu.current_device()))
+_books.record(
+    "mindspeed_adaptor",
+    megatron_loaded=any(module == "megatron" or module.startswith("megatron.core") for module in sys.modules),
+    allocator=_npu.ALLOCATOR_CONFIGURATION,
+    connections=os.environ.get("CUDA_DEVICE_MAX_CONNECTIONS"),
+)
+__all__ = ["torch_npu"]

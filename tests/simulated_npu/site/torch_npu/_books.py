@@ -1,0 +1,104 @@
+"""What this process writes down for the test, and what the test tells it: calls, memory, faults."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import mmap
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(os.environ["SIMULATED_NPU"])
+_MACHINE = json.loads((ROOT / "machine.json").read_text())
+TOTAL: int = _MACHINE["total"]
+CHIPS: int = _MACHINE["chips"]
+
+# Finalizers of tensors run in the middle of anything.
+_lock = threading.RLock()
+
+
+def visible() -> list[int]:
+    """The physical chips that this process sees, by logical index."""
+    named = os.environ.get("ASCEND_RT_VISIBLE_DEVICES")
+    chips = range(CHIPS) if named is None else (int(chip) for chip in named.split(",") if chip.strip())
+    return [chip for chip in chips if chip < CHIPS]
+
+
+def record(name: str, **arguments: Any) -> None:
+    """Write one call down."""
+    call = {"at": time.monotonic_ns(), "pid": os.getpid(), "name": name, **arguments}
+    os.write(_call_file(os.getpid()), (json.dumps(call) + "\n").encode())
+
+
+def fault(name: str, chip: int) -> str | None:
+    """The message with which this call is to fail, if it is."""
+    for path in _fault_files(os.stat(ROOT / "faults").st_mtime_ns):
+        with _locked(ROOT / "faults" / path) as file:
+            told = json.loads(file.read())
+            if told["name"] != name or told["chip"] not in (None, chip) or not told["times"]:
+                continue
+            left = "skip" if told["skip"] else "times"
+            told[left] -= 1
+            file.seek(0)
+            file.truncate()
+            file.write(json.dumps(told))
+            if left == "times":
+                return told["message"]
+    return None
+
+
+def take(chip: int, nbytes: int) -> bool:
+    """Write ``nbytes``, or fewer than none, of a chip down as this process's. False: it has not so many."""
+    with _lock, _locked(ROOT / "chips" / str(chip) / "lock"):
+        if nbytes > free(chip):
+            return False
+        book = _book(chip, os.getpid())
+        book[:8] = (int.from_bytes(book[:8], "little") + nbytes).to_bytes(8, "little")
+    return True
+
+
+def held(chip: int) -> int:
+    """Bytes of a chip that this process holds."""
+    return int.from_bytes(_book(chip, os.getpid())[:8], "little")
+
+
+def free(chip: int) -> int:
+    """Bytes of a chip that no living process holds. The driver frees what a dead one held."""
+    books = (path for path in (ROOT / "chips" / str(chip)).iterdir() if path.name.isdigit())
+    living = (path for path in books if Path("/proc", path.name).exists())
+    return TOTAL - sum(int.from_bytes(path.read_bytes()[:8], "little") for path in living)
+
+
+@cache
+def _fault_files(changed: int) -> list[str]:
+    """The faults in the order they were told; looked up anew when there are others."""
+    return sorted(os.listdir(ROOT / "faults"))
+
+
+@cache
+def _call_file(pid: int) -> int:
+    return os.open(
+        ROOT / "calls" / f"{pid}.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
+    )
+
+
+@cache
+def _book(chip: int, pid: int) -> mmap.mmap:
+    path = ROOT / "chips" / str(chip) / str(pid)
+    path.write_bytes(bytes(8))
+    with path.open("r+b") as file:
+        return mmap.mmap(file.fileno(), 8)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[Any]:
+    with path.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        yield file

@@ -1,0 +1,216 @@
+"""What ``torch.npu`` has: the current device, its memory, streams that have nothing to wait for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from torch_npu import _books
+
+_generator = torch.Generator()
+default_generators = (_generator,)
+_current = 0
+
+
+def chip() -> int:
+    """The physical chip of the current device."""
+    return _books.visible()[_current]
+
+
+def is_available() -> bool:
+    return bool(_books.visible())
+
+
+def is_initialized() -> bool:
+    return True
+
+
+def device_count() -> int:
+    return len(_books.visible())
+
+
+def current_device() -> int:
+    return _current
+
+
+def set_device(device: Any) -> None:
+    index = _index(device)
+    if index >= device_count():
+        raise RuntimeError(f"Invalid device ID {index}: this process sees {device_count()} NPUs")
+    if index:
+        raise NotImplementedError("simulated: a process computes on the first NPU that it sees")
+    _books.record("set_device", device=index, chip=chip())
+
+
+def get_device_name(device: Any = None) -> str:
+    return "Ascend910B1"
+
+
+def get_device_properties(device: Any = None) -> SimpleNamespace:
+    """Without a uuid, as on Ascend."""
+    return SimpleNamespace(name=get_device_name(), total_memory=_books.TOTAL, major=0, minor=0)
+
+
+def get_device_capability(device: Any = None) -> None:
+    return None
+
+
+def is_bf16_supported() -> bool:
+    return True
+
+
+def mem_get_info(device: Any = None) -> tuple[int, int]:
+    return _books.free(chip()), _books.TOTAL
+
+
+def memory_allocated(device: Any = None) -> int:
+    return _memory().allocated
+
+
+def memory_reserved(device: Any = None) -> int:
+    return _books.held(chip())
+
+
+def max_memory_allocated(device: Any = None) -> int:
+    return _memory().peak
+
+
+def memory_stats(device: Any = None) -> dict[str, int]:
+    return {
+        "allocated_bytes.all.peak": _memory().peak,
+        "allocated_bytes.all.current": memory_allocated(),
+        "reserved_bytes.all.current": memory_reserved(),
+    }
+
+
+def reset_peak_memory_stats(device: Any = None) -> None:
+    _memory().peak = memory_allocated()
+
+
+def empty_cache() -> None:
+    """Under a pluggable allocator this frees memory that is in use; here it is the end at once."""
+    _books.record("empty_cache", chip=chip())
+    if any(block.region for block in list(_memory().blocks.values())):
+        raise RuntimeError("empty_cache under a pluggable allocator: torch_npu frees blocks that are in use")
+    _memory().empty_cache()
+
+
+def synchronize(device: Any = None) -> None:
+    _books.record("synchronize", chip=chip())
+    if told := _books.fault("synchronize", chip()):
+        raise RuntimeError(told)
+
+
+def manual_seed(seed: int) -> None:
+    _generator.manual_seed(int(seed))
+
+
+manual_seed_all = manual_seed
+
+
+def initial_seed() -> int:
+    return _generator.initial_seed()
+
+
+def get_rng_state(device: Any = None) -> torch.Tensor:
+    return _generator.get_state()
+
+
+def set_rng_state(state: torch.Tensor, device: Any = None) -> None:
+    _generator.set_state(state)
+
+
+class Stream:
+    """Everything is done when the call returns."""
+
+    def __init__(self, device: Any = None, **settings: Any) -> None:
+        self.device = torch.device("npu", 0)
+        self.npu_stream = 0
+
+    def synchronize(self) -> None:
+        synchronize()
+
+    def wait_stream(self, other: Stream) -> None:
+        _books.record("wait_stream", chip=chip())
+
+    def wait_event(self, event: Event) -> None:
+        _books.record("wait_event", chip=chip())
+
+    def record_event(self, event: Event | None = None) -> Event:
+        return event or Event()
+
+    def query(self) -> bool:
+        return True
+
+
+class Event:
+    def __init__(self, **settings: Any) -> None: ...
+
+    def record(self, stream: Stream | None = None) -> None: ...
+
+    def wait(self, stream: Stream | None = None) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+    def query(self) -> bool:
+        return True
+
+    def elapsed_time(self, other: Event) -> float:
+        return 0.0
+
+
+_stream = Stream.__new__(Stream)
+_stream.npu_stream = 0
+
+
+def current_stream(device: Any = None) -> Stream:
+    return _stream
+
+
+default_stream = current_stream
+
+
+def set_stream(stream: Stream) -> None: ...
+
+
+@contextmanager
+def stream(stream: Stream | None) -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def device(device: Any) -> Iterator[None]:
+    _index(device)
+    yield
+
+
+def _index(device: Any) -> int:
+    if isinstance(device, int):
+        return device
+    return torch.device(device).index or 0
+
+
+def _is_in_bad_fork() -> bool:
+    return False
+
+
+def _lazy_init() -> None: ...
+
+
+def _lazy_call(callback: Any, **settings: Any) -> None:
+    callback()
+
+
+def _memory() -> Any:
+    from torch_npu._memory import MEMORY
+
+    return MEMORY
+
+
+# As the library does when it is loaded; changing the variable later has no effect.
+ALLOCATOR_CONFIGURATION = os.environ.get("PYTORCH_NPU_ALLOC_CONF", "")
