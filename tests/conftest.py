@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from vimectl.recipe import npu_path
 
 ENDS = [1, 2]
 # What a model's makers recommend: none of it may find its way into what is sampled here.
@@ -18,6 +21,27 @@ SAMPLING = {
     "repetition_penalty": 1.5,
     "max_new_tokens": 4,
 }
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """In CI a test that docs/npu-path.md names as a proof must not be skipped."""
+    report = yield
+    return _not_skipped(report, item.nodeid.partition("[")[0])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    """Nor must the file that it is in."""
+    report = yield
+    return _not_skipped(report, f"{collector.nodeid}::")
+
+
+def _not_skipped(report: Any, where: str) -> Any:
+    if report.skipped and os.environ.get("CI") and any(t.startswith(where) for t in npu_path.named_tests()):
+        report.outcome = "failed"
+        report.longrepr = f"npu_path.toml names it as a proof, and it was skipped: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -240,7 +240,6 @@ def use_saver(mode: str) -> str:
     ("mode", "configuration", "error"),
     [
         ("preload", COLOCATED["PYTORCH_NPU_ALLOC_CONF"], "hooks nothing"),
-        ("torch", "expandable_segments:True", "expandable segments"),
         ("torch", "", "expandable segments"),
     ],
 )

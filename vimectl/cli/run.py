@@ -54,8 +54,8 @@ def recipe(
 ) -> None:
     """Run a recipe on this machine."""
     from vimectl.host import Host
+    from vimectl.recipe import npu_path, preflight
     from vimectl.recipe import plan as planning
-    from vimectl.recipe import preflight
     from vimectl.recipe import resume as resuming
     from vimectl.recipe.launch import check_inputs, launch
     from vimectl.recipe.progress import showing
@@ -79,6 +79,8 @@ def recipe(
         preflight.apply_patches(found)
         found = preflight.examine(resolved.recipe, host)
     found.require()
+    if not npu_path.completed(resolved.recipe) and (notice := npu_path.notice(resolved.recipe)):
+        err.print(notice, markup=False)
     with showing(err.console, f"{resolved.recipe.recipe.name} {resolved.mode}") as progress:
         ended = launch(plan, found.doctor.as_json(), progress)
     _show_end(ended, plan.run_dir, as_json)

@@ -19,7 +19,7 @@ from typing import Any
 
 from vimectl import __version__
 from vimectl.errors import INTERRUPTED
-from vimectl.recipe import inputs, logs, prepared, processes, report
+from vimectl.recipe import inputs, logs, npu_path, prepared, processes, report
 from vimectl.recipe import plan as planning
 from vimectl.recipe import summary as summaries
 from vimectl.recipe.ending import signal_name
@@ -84,7 +84,13 @@ def launch(plan: Plan, doctor: dict[str, Any], progress: Progress) -> Ended:
         "prepare_peak_bytes": peak_bytes,
     }
     (plan.run_dir / "launcher.json").write_text(json.dumps(launcher, indent=2) + "\n", encoding="utf-8")
-    return _follow(plan, progress)
+    if notice := npu_path.notice(recipe):
+        with (plan.run_dir / "logs" / "driver.log").open("a", encoding="utf-8") as log:
+            log.write(notice + "\n")
+    ended = _follow(plan, progress)
+    if ended.exit_code == 0:
+        npu_path.note_completed(recipe, ended.summary)
+    return ended
 
 
 def _follow(plan: Plan, progress: Progress) -> Ended:

@@ -76,9 +76,11 @@ class Run:
     def __init__(self, tmp_path: Path, model: Path, *assignments: str) -> None:
         self.run_dir = tmp_path / "run"
         self.cache = tmp_path / "cache"
+        self.state = tmp_path / "state"
         environment = os.environ | {
             "PYTHONPATH": f"{STANDIN}{os.pathsep}{STANDIN.parents[3]}",
             "XDG_CACHE_HOME": str(self.cache),
+            "XDG_STATE_HOME": str(self.state),
             "STANDIN_MODEL": str(model),
         }
         self.process = subprocess.Popen(
