@@ -68,19 +68,7 @@ def run(config: Config, run_dir: Path, journal: Journal, stop: StopRequest, sync
     if config.address is not None:
         journal.enter("start-up", detail=f"looking for the Ray cluster at {config.address}")
         existing.require_answer(config.address)
-    journal.enter("start-up", detail="reading the data")
-    from vime_runtime import data, random_state, rewards
-    from vime_runtime.evaluation import SCORE, Evaluation
-    from vime_runtime.keeper import Keeper
     from vime_runtime.states import States
-
-    recipe = config.recipe
-    tokenizer = data.load_tokenizer(recipe.model.path)
-    to_train, held_out = data.read_both(recipe, tokenizer)
-    problems = data.ProblemStream(to_train, recipe.algorithm.prompts_per_step, recipe.algorithm.seed)
-    decode = partial(tokenizer.decode, skip_special_tokens=True)
-    reward = rewards.get(recipe.data)
-    evaluation = Evaluation(held_out, recipe.evaluation.every, decode, reward)
 
     journal.enter("start-up", detail="looking for a training state")
     states = States(run_dir / "checkpoints", config.settings_sha256)
@@ -93,15 +81,30 @@ def run(config: Config, run_dir: Path, journal: Journal, stop: StopRequest, sync
     from vime_runtime.cluster.groups import RolloutGroup, TrainGroup
     from vime_runtime.cluster.marks import PhaseMarks
     from vime_runtime.cluster.ray_cluster import cluster
-    from vime_runtime.train_loop import hand_over, sync_weights, train_loop
 
     with cluster(config, tell=partial(journal.enter, "start-up", 0)) as placement, reporting(journal):
         # Ray replaced the handler; what it started is taken down by the context manager.
         stop.listen()
         trainer = TrainGroup(config, placement)
         engine = RolloutGroup(config, placement)
-        keeper = Keeper(config, states, done, trainer, evaluation.due, journal, stop)
         journal.processes(processes.of_driver() + trainer.processes() + engine.processes())
+        # What both sides import takes most of the start-up: they do it while the data is read here.
+        trainer.load()
+        engine.load()
+        journal.enter("start-up", detail="reading the data")
+        from vime_runtime import data, random_state, rewards
+        from vime_runtime.evaluation import SCORE, Evaluation
+        from vime_runtime.keeper import Keeper
+        from vime_runtime.train_loop import hand_over, sync_weights, train_loop
+
+        recipe = config.recipe
+        tokenizer = data.load_tokenizer(recipe.model.path)
+        to_train, held_out = data.read_both(recipe, tokenizer)
+        problems = data.ProblemStream(to_train, recipe.algorithm.prompts_per_step, recipe.algorithm.seed)
+        decode = partial(tokenizer.decode, skip_special_tokens=True)
+        reward = rewards.get(recipe.data)
+        evaluation = Evaluation(held_out, recipe.evaluation.every, decode, reward)
+        keeper = Keeper(config, states, done, trainer, evaluation.due, journal, stop)
         journal.watchers.append(PhaseMarks(trainer, engine))
         journal.enter("start-up", detail="building the trainer")
         trainer.start()

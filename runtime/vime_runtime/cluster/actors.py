@@ -54,11 +54,16 @@ class TrainActor:
             probe.bind((host, 0))
             return f"{f'[{host}]' if ':' in host else host}:{probe.getsockname()[1]}"
 
-    def start(self, master: str) -> None:
-        """Build the trainer of this rank; returns when every rank has joined."""
+    def load(self) -> None:
+        """Import what ``start`` needs, which takes seconds: the driver reads the data meanwhile."""
         from vime_runtime import device
 
         device.get(self._config.recipe.cluster.device).before_megatron()
+        import vime_runtime.train.trainer  # noqa: F401
+
+    def start(self, master: str) -> None:
+        """Build the trainer of this rank; returns when every rank has joined."""
+        self.load()
         from vime_runtime.train.trainer import Trainer
 
         self._trainer = Trainer(self._config, self._rank, self._world_size, master)
@@ -125,7 +130,7 @@ class RolloutActor:
             self._engine.enter(phase, step)
 
     def load(self) -> None:
-        """Import what ``start`` needs, which takes seconds: the trainer can be built meanwhile."""
+        """Import what ``start`` needs, which takes seconds: the trainer is built meanwhile."""
         import vime_runtime.rollout.engine  # noqa: F401
 
     def start(self) -> tuple[str, list[int]]:

@@ -45,6 +45,11 @@ class TrainGroup:
         for rank in self._ranks:
             rank.enter.remote(phase, step)
 
+    def load(self) -> None:
+        """Let every rank import what it needs; returns at once."""
+        for rank in self._ranks:
+            rank.load.remote()  # not waited for: if it fails, so will the start
+
     def start(self) -> None:
         """Build the trainer on every rank."""
         master = ray.get(self._ranks[0].free_address.remote())
@@ -107,8 +112,6 @@ class RolloutGroup:
             for index, seat in enumerate(engine_seats(config))
         ]
         self._processes: list[psutil.Process] = []
-        for engine in self._engines:
-            engine.load.remote()  # not waited for: if it fails, so will the start
 
     def processes(self) -> list[dict[str, Any]]:
         """The journal's entries of all engines."""
@@ -122,6 +125,11 @@ class RolloutGroup:
         """Let every engine mark the phase in its log; returns at once."""
         for engine in self._engines:
             engine.enter.remote(phase, step)
+
+    def load(self) -> None:
+        """Let every engine import what it needs; returns at once."""
+        for engine in self._engines:
+            engine.load.remote()  # not waited for: if it fails, so will the start
 
     def start(self) -> None:
         """Build every engine."""
