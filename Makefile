@@ -7,8 +7,7 @@ LOCK := vimectl/stack/locks/$(STACK).txt
 BIN := .venv/bin
 EVERYDAY := not slow and not phases and not seeds and not deaths and not real
 # Two files of tests at a time, with one thread each: two teams of threads on two cores wait for each other.
-# Not the slow ones: among them are runs that die, and a run does not start beside what is left of another.
-SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 # Their files alone, so that the others, which import torch, need not be read once more.
 ALONE := $(shell grep -rl 'mark\.alone' tests --include='test_*.py')
 # pyenv's interpreters are not on PATH under their own names.
@@ -27,7 +26,7 @@ run-real: run
 # Everything: lint, types, the suite, the tool on every Python here, and recipes run for real.
 test: test-fast
 	$(BIN)/python -m tox run-parallel --parallel auto --parallel-no-spinner $(if $(PYENV),--discover $(PYENV))
-	$(BIN)/python -m pytest -q -m slow
+	$(SIDE_BY_SIDE) -m slow
 
 # Minutes each, on demand: Ctrl-C in every phase of a run; the default recipe with three seeds; a real model.
 test-phases test-seeds test-real: test-%: .venv/dev

@@ -1,4 +1,4 @@
-"""Checkpoints that the tests of trainer, engine and whole runs share."""
+"""Which tests go to one worker, and checkpoints that the tests of trainer, engine and whole runs share."""
 
 from __future__ import annotations
 
@@ -21,6 +21,20 @@ SAMPLING = {
     "repetition_penalty": 1.5,
     "max_new_tokens": 4,
 }
+
+RUNS = Path(__file__).with_name("e2e")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group the tests for several workers: by file, and all whole runs together, for one after the other.
+
+    A run does not start beside what is left of another.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            group = "runs" if RUNS in item.path.parents else str(item.path)
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.hookimpl(wrapper=True)
