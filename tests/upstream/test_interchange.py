@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+from outside_tools import committed, run
 
 from vimectl.errors import MachineLacks
 from vimectl.patching import releases, series
@@ -18,18 +18,6 @@ from vimectl.patching.series import Series
 from vimectl.patching.sources import Directory
 
 ALL = [(package, version) for package, versions in series.known().items() for version in versions]
-ENVIRONMENT = {
-    **os.environ,
-    "GIT_CONFIG_GLOBAL": os.devnull,
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "QUILTRC": os.devnull,
-}
-
-
-def run(directory: Path, *command: str, **variables: str) -> None:
-    environment = {**ENVIRONMENT, **variables}
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def released(one: Series, directory: Path) -> Path:
@@ -43,12 +31,7 @@ def released(one: Series, directory: Path) -> Path:
         if content is not None:
             (directory / path).parent.mkdir(parents=True, exist_ok=True)
             (directory / path).write_bytes(content)
-    run(directory, "git", "init", "-q")
-    run(directory, "git", "config", "user.name", "t")
-    run(directory, "git", "config", "user.email", "t@t")
-    run(directory, "git", "add", "-A")
-    run(directory, "git", "commit", "-qm", "release")
-    return directory
+    return committed(directory)
 
 
 @pytest.mark.network

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import quopri
 import shutil
 import subprocess
@@ -9,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from outside_tools import committed, run
 
 from vimectl.cli import run_cli
 from vimectl.errors import BadInput
@@ -20,29 +20,6 @@ from vimectl.patching.series import Series
 from vimectl.patching.sources import Directory
 
 Unpack = Callable[[Path], Path]
-ENVIRONMENT = {
-    **os.environ,
-    "GIT_CONFIG_GLOBAL": os.devnull,
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "QUILTRC": os.devnull,
-}
-
-
-def run(directory: Path, *command: str, **variables: str) -> str:
-    environment = {**ENVIRONMENT, **variables}
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def committed(directory: Path) -> Path:
-    """The release in a repository of its own."""
-    run(directory, "git", "init", "-q")
-    for setting in ("user.name=t", "user.email=t@t", "core.autocrlf=false"):
-        run(directory, "git", "config", *setting.split("="))
-    run(directory, "git", "add", "-A")
-    run(directory, "git", "commit", "-qm", "release")
-    return directory
 
 
 def last(series: Series) -> dict[str, str | None]:
