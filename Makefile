@@ -5,7 +5,7 @@ STACK := cpu-0.32
 RECIPE ?= qwen3-tiny-tp2
 LOCK := vimectl/stack/locks/$(STACK).txt
 BIN := .venv/bin
-EVERYDAY := not slow and not phases and not seeds and not deaths and not real
+EVERYDAY := not slow and not phases and not seeds and not deaths and not real and not image
 # Two files of tests at a time, with one thread each: two teams of threads on two cores wait for each other.
 SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 # Their files alone, so that the others, which import torch, need not be read once more.
@@ -13,7 +13,7 @@ ALONE := $(shell grep -rl 'mark\.alone' tests --include='test_*.py')
 # pyenv's interpreters are not on PATH under their own names.
 PYENV := $(wildcard $(addsuffix /versions/3.1[0-3].*/bin/python,$(shell pyenv root 2>/dev/null)))
 
-.PHONY: run run-real test test-fast test-phases test-seeds test-deaths test-real test-crash test-patches fuzz-patches fuzz-elf lint lock bench clean
+.PHONY: run run-real test test-fast test-phases test-seeds test-deaths test-real test-image test-crash test-patches fuzz-patches fuzz-elf lint lock bench clean
 .DELETE_ON_ERROR:
 
 run: .venv/ready
@@ -28,8 +28,9 @@ test: test-fast
 	$(BIN)/python -m tox run-parallel --parallel auto --parallel-no-spinner $(if $(PYENV),--discover $(PYENV))
 	$(SIDE_BY_SIDE) -m slow
 
-# Minutes each, on demand: Ctrl-C in every phase of a run; the default recipe with three seeds; a real model.
-test-phases test-seeds test-real: test-%: .venv/dev
+# Minutes each, on demand: Ctrl-C in every phase of a run; the default recipe with three seeds; a real model;
+# images built twice, built in every way that must fail, and the CPU's with its recipe run in it.
+test-phases test-seeds test-real test-image: test-%: .venv/dev
 	$(BIN)/python -m pytest -q -m $*
 
 # About two hours: every process of a run dies or stops in every phase. Goes on where it was.
@@ -61,6 +62,7 @@ lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint docker/Dockerfile.npu docker/Dockerfile.cpu
 
 bench: .venv/dev .bench/ready
 	$(BIN)/python -m benchmarks

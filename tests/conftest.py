@@ -1,8 +1,9 @@
-"""Which tests go to one worker, and checkpoints that the tests of trainer, engine and whole runs share."""
+"""What tests of all kinds share: which go to one worker, programs of the system, and checkpoints."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,21 @@ def _not_skipped(report: Any, where: str) -> Any:
         report.outcome = "failed"
         report.longrepr = f"npu_path.toml names it as a proof, and it was skipped: {report.longrepr}"
     return report
+
+
+@pytest.fixture(scope="session")
+def system_tool() -> Callable[[str], str]:
+    """Find a program that the operating system brings. CI has to have it; elsewhere the test is skipped."""
+
+    def find(name: str) -> str:
+        if found := shutil.which(name):
+            return found
+        words = f"{name} is not installed: apt-get install {name}"
+        if os.environ.get("CI"):
+            pytest.fail(words)
+        pytest.skip(words)
+
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vimectl.cli.image_build import build
+from vimectl.cli.image_verify import verify
 from vimectl.cli.phases import phases
 from vimectl.console import JsonOption, emit_json, err, out, table
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from vimectl.image.plan import Plan, Source
 
 app = typer.Typer(no_args_is_help=True, help="The container image of a stack.")
+app.command()(build)
+app.command()(verify)
 
 StackOption = Annotated[str, typer.Option(help="The stack: its name, or the file of one of your own.")]
 ChipOption = Annotated[

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from vimectl.host import Host
-from vimectl.memory_saver.builds import KnownBuild, known_builds, own_file
+from vimectl.memory_saver.builds import MACHINE_FILE, KnownBuild, known_builds, machine_builds, own_file
 from vimectl.memory_saver.find import libraries, read
 from vimectl.memory_saver.judge import Build, judge
 from vimectl.memory_saver.loading import HOOK_MODES, HookMode, candidates
@@ -16,6 +16,7 @@ from vimectl.memory_saver.record import record
 from vimectl.stack import Stack
 
 __all__ = [
+    "MACHINE_FILE",
     "Build",
     "KnownBuild",
     "good",
@@ -40,9 +41,11 @@ def judge_installed(host: Host, stack: Stack | None) -> list[Build]:
 
     Each says whether it would be loaded and why. A library that cannot be read is judged ``unknown``.
     """
-    machine = _machine(host)
+    machine, also = _machine(host), () if host.is_here else machine_builds(host)
     return [
-        replace(judge(read(found.path), wanted_backend(stack), machine), loads=found.loads, why=found.why)
+        replace(
+            judge(read(found.path), wanted_backend(stack), machine, also), loads=found.loads, why=found.why
+        )
         for found in candidates(host, _hook_modes(host, stack))
     ]
 

@@ -1,7 +1,8 @@
-"""The known builds of the torch_memory_saver library: `builds.toml` and the user's own file beside it."""
+"""The known builds of the torch_memory_saver library: `builds.toml`, the machine's file and the user's."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,9 +11,12 @@ import platformdirs
 from pydantic import Field, model_validator
 
 from vimectl import toml
+from vimectl.host import Host
 from vimectl.stack.schema import Sha256
 
 Match = Literal["sha256", "md5", "md5-prefix"]
+# What was built for all users of a machine: an image records here what was built in it.
+MACHINE_FILE = "/etc/vimectl/builds.toml"
 # What says the most about a file comes first.
 _STRENGTH: tuple[Match, ...] = ("sha256", "md5", "md5-prefix")
 
@@ -61,24 +65,35 @@ def own_file() -> Path:
 
 
 def known_builds() -> tuple[KnownBuild, ...]:
-    """Return the shipped builds and then the user's own. Raises BadInput when their file is malformed."""
-    own = own_file()
-    return (*_shipped(), *(toml.load(BuildsFile, own).build if own.is_file() else ()))
+    """Return the shipped builds, the machine's and then the user's own.
+
+    Raises BadInput when a file of theirs is malformed.
+    """
+    return (*_shipped(), *machine_builds(Host()), *_in(own_file()))
 
 
-def identify(md5: str, sha256: str) -> tuple[KnownBuild, Match] | None:
-    """Return the known build with these digests and what matched, or None.
+def machine_builds(host: Host) -> tuple[KnownBuild, ...]:
+    """Return the builds that are known to all users of a machine. Raises BadInput as ``known_builds``."""
+    return _in(host.path(MACHINE_FILE))
+
+
+def identify(md5: str, sha256: str, also: Sequence[KnownBuild] = ()) -> tuple[KnownBuild, Match] | None:
+    """Return the known build with these digests and what matched, or None. ``also`` are known besides.
 
     A full digest decides over a part of one, and of two that match alike the bad one: what is recorded
     here may make an unknown build a known one, and never a bad one good.
     """
-    found = [(build, match) for build in known_builds() if (match := build.match(md5, sha256))]
+    found = [(build, match) for build in (*known_builds(), *also) if (match := build.match(md5, sha256))]
     return min(found, key=_precedence, default=None)
 
 
 def _precedence(found: tuple[KnownBuild, Match]) -> tuple[int, bool]:
     build, match = found
     return _STRENGTH.index(match), build.verdict == "known-good"
+
+
+def _in(file: Path) -> tuple[KnownBuild, ...]:
+    return tuple(toml.load(BuildsFile, file).build) if file.is_file() else ()
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -59,8 +60,10 @@ class Build:
     why: str = ""
 
 
-def judge(file: File, backend: str | None, machine: str | None) -> Build:
+def judge(file: File, backend: str | None, machine: str | None, also: Sequence[KnownBuild] = ()) -> Build:
     """Judge a library for a stack that wants ``backend`` on ``machine``; None accepts any.
+
+    ``also`` are builds that are known besides those that are known here.
 
     A library built for something else is wrong whatever its digest; then the known builds decide.
     """
@@ -70,7 +73,7 @@ def judge(file: File, backend: str | None, machine: str | None) -> Build:
     sha256 = hashlib.sha256(file.content).hexdigest()
     library = read_library(file.content)
     linked = _backend(library) if library else "unknown"
-    known = identify(md5, sha256)
+    known = identify(md5, sha256, also)
     if known and known[1] == "md5-prefix" and linked not in (known[0].backend, "unknown"):
         known = None  # so many digits occur by chance, and here they did
     is_for = known[0].backend if known and linked == "unknown" else linked

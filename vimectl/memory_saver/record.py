@@ -1,4 +1,4 @@
-"""Record a build of one's own as known-good: in the user's file, with who, when and why."""
+"""Record a build of one's own as known-good: in the user's file or the machine's, with who, when and why."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ _HEADER = """\
 """
 
 
-def record(path: Path, note: str) -> list[KnownBuild]:
+def record(
+    path: Path, note: str, into: Path | None = None, by: str | None = None, at: str | None = None
+) -> list[KnownBuild]:
     """Add the libraries at ``path`` to the user's known-good builds, all or none; return what was added.
 
-    What is known by its full digest already is not added again.
+    ``into`` is another file than the user's, ``by`` and ``at`` say it of somebody else and another moment
+    than now. What is known by its full digest already is not added again.
 
     Raises:
         BadInput: no note, nothing at the path, or something that is not this library.
@@ -38,10 +41,10 @@ def record(path: Path, note: str) -> list[KnownBuild]:
             "a build is recorded with the reason why it is good", "--note 'where it is from, what it passed'"
         )
     builds = [judge(file, None, None) for file in libraries(path)]
-    fresh = [_known(build, note.strip()) for build in builds if not _refused(build)]
+    fresh = [_known(build, note.strip(), by, at) for build in builds if not _refused(build)]
     fresh = list({build.sha256: build for build in fresh}.values())  # a wheel may hold one twice
     if fresh:
-        _add(own_file(), fresh)
+        _add(into or own_file(), fresh)
     return fresh
 
 
@@ -62,8 +65,8 @@ def _refused(build: Build) -> bool:
     return known is not None and known[1] == "sha256"
 
 
-def _known(build: Build, note: str) -> KnownBuild:
-    at = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _known(build: Build, note: str, by: str | None, at: str | None) -> KnownBuild:
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     values = {
         "name": f"{Path(build.path).name}, {build.backend}, {build.machine}, {build.sha256[:8]}",
         "verdict": "known-good",
@@ -72,8 +75,8 @@ def _known(build: Build, note: str) -> KnownBuild:
         "sha256": build.sha256,
         "md5": build.md5,
         "note": note,
-        "by": f"{_user()}@{socket.gethostname()}",
-        "at": at,
+        "by": by or f"{_user()}@{socket.gethostname()}",
+        "at": at or now,
     }
     return toml.validate(KnownBuild, values, build.path)
 

@@ -1,16 +1,24 @@
-"""A stack whose every source is on this machine."""
+"""A stack whose every source is on this machine, and an image that is built on a stand-in base."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
+import platformdirs
 import pytest
+import released
+import stand_in_sources
+from images import Images
 from own_stack import STACK, Own, commit, git
 
 from vimectl import provision
 from vimectl.digest import sha256
+from vimectl.errors import MachineLacks
+from vimectl.image import plan, vendor
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +65,39 @@ def own(tmp_path: Path, tool: Path, monkeypatch: pytest.MonkeyPatch) -> Own:
     file = tmp_path / "own.toml"
     file.write_text(STACK.format(trainer=repository, commit=first))
     return Own(file, repository, first, links)
+
+
+@pytest.fixture(scope="session")
+def images(system_tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Images:
+    """A store of images that sees the stand-in bases."""
+    for program in ("buildah", "debootstrap"):
+        system_tool(program)
+    if os.geteuid() != 0:
+        pytest.skip("debootstrap and the mounting of images need root")
+    return Images.make(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="session")
+def stand_in_stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stack of the stand-in: its repositories are on this machine."""
+    return stand_in_sources.stack_file(tmp_path_factory.mktemp("repositories"))
+
+
+@pytest.fixture(scope="session")
+def stand_in_folder(stand_in_stack: Path) -> Path:
+    """What the image of the stand-in is built from. The wheels stay in the user's cache."""
+    folder = Path(platformdirs.user_cache_dir("vimectl")) / "stand-in-sources"
+    made = plan.make(str(stand_in_stack))
+    try:
+        vendor.collect(made, folder, lambda now: None)
+    except MachineLacks as e:
+        released.unavailable(e.message)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stand_in_image(images: Images, stand_in_stack: Path, stand_in_folder: Path) -> str:
+    """The image that was built on the stand-in base: its name."""
+    done = images.build(stand_in_stack, stand_in_folder, "stand-in")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return "stand-in"

