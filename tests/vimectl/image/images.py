@@ -91,10 +91,18 @@ class Images:
     def leftovers(self) -> list[str]:
         """Containers, mounts, temporary files and processes of this store; images without a name, too."""
         found = [f"container {line}" for line in self.buildah("containers", "--all", "--quiet").split()]
-        found += [f"image {line}" for line in self.buildah("images", "--quiet", "--filter=dangling=true").split()]
-        found += [f"alias {line}" for line in self.buildah("images", "--noheading").splitlines() if "vimectl-build" in line]
+        found += [
+            f"image {line}" for line in self.buildah("images", "--quiet", "--filter=dangling=true").split()
+        ]
+        found += [
+            f"alias {line}"
+            for line in self.buildah("images", "--noheading").splitlines()
+            if "vimectl-build" in line
+        ]
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-        found += [f"mount {line}" for line in mounts if f"{self.folder}/" in line and "vimectl-disk" not in line]
+        found += [
+            f"mount {line}" for line in mounts if f"{self.folder}/" in line and "vimectl-disk" not in line
+        ]
         found += [f"file {path}" for path in (self.folder / "tmp").iterdir()]
         return found + [f"process {line}" for line in _processes(self.folder)]
 

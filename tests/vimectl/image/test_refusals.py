@@ -36,7 +36,11 @@ def called(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def build(
-    own: Own, tmp_path: Path, called: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    own: Own,
+    tmp_path: Path,
+    called: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Build:
     """Call `image build` with a builder that must not be called."""
     program = tmp_path / "bin" / "buildah"
