@@ -31,7 +31,7 @@ def follow(
     """
     environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
     lines: list[str] = []
-    with log.open("a", encoding="utf-8") as file:
+    with log.open("a", encoding="utf-8", buffering=1) as file:  # somebody may be following it
         child = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
