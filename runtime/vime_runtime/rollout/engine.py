@@ -7,16 +7,18 @@ import random
 from typing import Any
 
 from vllm import LLM, SamplingParams
-from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
 from vime_runtime.config import Config
 from vime_runtime.memory.region import Residency
-from vime_runtime.rollout.plugin import SLEEP_BACKEND, WEIGHT_TRANSFER
+from vime_runtime.rollout.plugin import SLEEP_BACKEND
 from vime_runtime.rollout.response import Response
+from vime_runtime.sync import generations
 from vime_runtime.sync.message import BucketMessage
 
 # Weights come from the trainer before every waking, so sleeping drops them.
 DROP_WEIGHTS = 2
+# What vLLM's sleep mode tells apart.
+TAGS = ("weights", "kv_cache")
 
 
 class Engine:
@@ -29,6 +31,7 @@ class Engine:
     def __init__(self, config: Config) -> None:
         self._rollout = config.recipe.rollout
         self._llm = LLM(**_arguments(config))
+        self._asleep: set[str] = set()
 
     def generate(
         self, prompts: list[list[int]], samples: int, seed: int, greedy: bool = False
@@ -48,14 +51,16 @@ class Engine:
     def sleep(self) -> None:
         """Give back the memory of weights and KV cache; both are lost."""
         self._llm.sleep(level=DROP_WEIGHTS)
+        self._asleep = set(TAGS)
 
     def wake(self, tag: str) -> None:
         """Take back the memory of ``weights`` or ``kv_cache``; it can generate when it has both."""
         self._llm.wake_up(tags=[tag])
+        self._asleep.discard(tag)
 
     def begin_update(self) -> None:
         """Begin to take new weights; an update that failed may be begun again."""
-        self._llm.start_weight_update()
+        self._llm.collective_rpc("begin_buckets")
 
     def update(self, bucket: BucketMessage) -> None:
         """Load one bucket. When this returns the trainer may overwrite it.
@@ -63,7 +68,7 @@ class Engine:
         Raises:
             ValueError or RuntimeError (from a worker process): a tensor is unknown, misshapen or comes twice.
         """
-        self._llm.update_weights(WeightTransferUpdateRequest({"bucket": bucket}))
+        self._llm.collective_rpc("take_bucket", args=(bucket,))
 
     def end_update(self) -> None:
         """Finish the update.
@@ -71,7 +76,7 @@ class Engine:
         Raises:
             ValueError or RuntimeError (from a worker process): tensors are missing, all of them named.
         """
-        self._llm.finish_weight_update()
+        self._llm.collective_rpc("end_buckets")
 
     def enter(self, phase: str, step: int) -> None:
         """Let the worker processes mark the phase in their logs."""
@@ -80,7 +85,7 @@ class Engine:
 
     def residency(self) -> Residency:
         """Weights and KV cache, summed over the workers, as the kernel sees them."""
-        return Residency.total(self._llm.collective_rpc("residency"))
+        return Residency.total(self._llm.collective_rpc("residency", args=(sorted(self._asleep),)))
 
     def worker_pids(self) -> list[int]:
         """The worker processes by rank; none when the worker lives in this process."""
@@ -122,12 +127,16 @@ def _arguments(config: Config) -> dict[str, Any]:
         "enable_prefix_caching": False,
         # On a CPU compiling takes longer than a whole short run.
         "enforce_eager": on_cpu,
-        "weight_transfer_config": {"backend": WEIGHT_TRANSFER},
         "worker_extension_cls": "vime_runtime.rollout.worker.WorkerExtension",
         "enable_sleep_mode": True,
+        **generations.arguments(),
     }
     if on_cpu:
         arguments["sleep_mode_backend"] = SLEEP_BACKEND
+    if recipe.cluster.device == "npu":
+        # vllm-ascend refuses to wake, and to take weights, in its own format of weights. From 0.27 on it
+        # reads this alone, before that VLLM_ASCEND_ENABLE_NZ as well.
+        arguments["additional_config"] = {"weight_nz_mode": 0}
     return arguments
 
 

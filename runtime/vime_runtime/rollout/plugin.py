@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from functools import cache, partial
 
+from vime_runtime.rollout import npu_fixes
+from vime_runtime.sync import generations
 from vime_runtime.watch import process_log
 
-# The names by which an engine asks for them.
+# The name by which an engine asks for it.
 SLEEP_BACKEND = "vime-host"
-WEIGHT_TRANSFER = "vime-buckets"
 
 # How long a message between engine processes may lie there unseen.
 RECHECK_MS = 5
@@ -19,19 +20,23 @@ RECHECK_MS = 5
 
 @cache  # vLLM may call a plugin more than once in a process, and refuses to register a name again
 def register() -> None:
-    """Give a worker its own log; make the host's sleep mode and the bucket loader known to vLLM.
+    """Give a worker its own log; make the sync known to vLLM, the fixes for NPUs, and the host's sleep mode.
 
-    Both are imported when used.
+    What vLLM makes by name is imported when used.
     """
     process_log.take_over_worker()
-    from vllm.device_allocator.sleep_mode_backend import SleepModeBackendFactory
     from vllm.distributed.device_communicators import shm_broadcast
-    from vllm.distributed.weight_transfer import WeightTransferEngineFactory
     from vllm.platforms import current_platform
 
-    SleepModeBackendFactory.register_backend(SLEEP_BACKEND, "vime_runtime.rollout.host_sleep", "HostSleep")
-    WeightTransferEngineFactory.register_engine(WEIGHT_TRANSFER, "vime_runtime.sync.loader", "BucketLoader")
+    generations.register()
+    if current_platform.device_type == "npu":
+        npu_fixes.install()
     if current_platform.is_cpu():
+        from vllm.device_allocator.sleep_mode_backend import SleepModeBackendFactory
+
+        SleepModeBackendFactory.register_backend(
+            SLEEP_BACKEND, "vime_runtime.rollout.host_sleep", "HostSleep"
+        )
         # An engine process that waits for another would otherwise go round a loop for a whole second before
         # it sleeps, on the cores that the other one, or the trainer, computes with. A process that goes to
         # sleep at once can miss that it was woken, and looks again after a while: vLLM thinks of 5 s.

@@ -5,12 +5,13 @@ torch makes and opens the handles (``torch.multiprocessing.reductions``; torch_n
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.multiprocessing.reductions import reduce_tensor
+
+from vime_runtime.sync.identity import chip_id
 
 DeviceHandle = tuple[Callable[..., torch.Tensor], tuple[Any, ...]]
 
@@ -19,10 +20,11 @@ DEVICE_ARGUMENT = 6
 
 
 class DeviceBuffer:
-    """The owner's side; the same bounded buffer serves every bucket and stays allocated."""
+    """The owner's side; the same bounded buffer serves bucket after bucket and stays allocated."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        self._module = torch.get_device_module(device)
         self.data = torch.empty(0, dtype=torch.uint8, device=device)
         self._handles: dict[str, DeviceHandle] = {}
 
@@ -30,11 +32,18 @@ class DeviceBuffer:
         """Make ``data``, a uint8 tensor, at least ``nbytes`` long. What it held is lost when it grows."""
         if nbytes > self.data.numel():
             self.data = torch.empty(nbytes, dtype=torch.uint8, device=self._device)
-            self._handles = {physical_id(self._device): reduce_tensor(self.data)}
+            self._handles = {chip_id(self._device): reduce_tensor(self.data)}
+
+    def wait_for_producers(self) -> None:
+        """Let what is packed next see the weights as they are: other streams may still compute them."""
+        self._module.synchronize()
 
     def handles(self) -> dict[str, DeviceHandle]:
-        """What a peer on this device needs; everything written before is in the buffer by now."""
-        torch.get_device_module(self._device).synchronize()
+        """What a peer on this device needs; everything written before is in the buffer by now.
+
+        The peer is another process: nothing orders its streams after this one's but waiting here.
+        """
+        self._module.current_stream().synchronize()
         return self._handles
 
     def release(self) -> None:
@@ -55,13 +64,15 @@ class DevicePeer:
         Raises:
             RuntimeError: no rank of the trainer holds the bucket on this device.
         """
-        own = physical_id(self._device)
+        own = chip_id(self._device)
         if own not in handles:
             raise RuntimeError(f"no weight buffer on device {own}; there are some on {', '.join(handles)}")
         rebuild, arguments = handles[own]
         if arguments != self._arguments:
             # The trainer may number its devices otherwise.
-            local = torch.get_device_module(self._device).current_device()
+            local = self._device.index
+            if local is None:
+                local = torch.get_device_module(self._device).current_device()
             self._data = rebuild(*arguments[:DEVICE_ARGUMENT], local, *arguments[DEVICE_ARGUMENT + 1 :])
             self._arguments = arguments
         return self._data
@@ -70,17 +81,3 @@ class DevicePeer:
         """Unmap the buffer as soon as no tensor looks into it."""
         self._arguments = ()
         self._data = self._data[:0].clone()
-
-
-def physical_id(device: torch.device) -> str:
-    """What tells one chip of the host from another, the same in every process.
-
-    An NPU's properties may have no uuid; there the logical index is looked up among the visible devices.
-    """
-    module = torch.get_device_module(device)
-    index = module.current_device() if device.index is None else device.index
-    uuid = getattr(module.get_device_properties(index), "uuid", None)
-    if uuid is not None:
-        return str(uuid)
-    visible = os.environ.get("ASCEND_RT_VISIBLE_DEVICES")
-    return f"npu-{visible.split(',')[index].strip() if visible else index}"

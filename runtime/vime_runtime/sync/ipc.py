@@ -9,11 +9,11 @@ from __future__ import annotations
 import mmap
 import os
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
+
+from vime_runtime.sync.identity import machine_id
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,6 @@ class HostHandle:
     file: int
     inode: int
     nbytes: int
-
-
-@cache
-def machine_id() -> str:
-    """What tells one machine from another, the same in every process that could open this one's files.
-
-    Two containers on one host have the boot in common (random(4)) but not the process ids, by which a
-    buffer is found: so the namespace of process ids (pid_namespaces(7)) belongs to it.
-    """
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return f"host {boot} {os.readlink('/proc/self/ns/pid')}"
 
 
 class HostBuffer:

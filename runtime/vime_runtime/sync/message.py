@@ -23,7 +23,7 @@ class BucketMessage:
     """A filled bucket: handles by which peers find the buffer, and the tensors in it.
 
     ``handles`` has one handle for each memory that holds a copy of the bucket: by the id of a physical
-    device, or of a machine (``ipc.machine_id``) where it is memory of the host.
+    device, or of a machine (``identity.machine_id``) where it is memory of the host.
     """
 
     handles: dict[str, Any]

@@ -173,7 +173,7 @@ def test_an_incomplete_update_names_what_it_lacks_and_can_be_completed(
         (
             {"model.layers.2.mlp.up_proj.weight": torch.zeros(512, 255)},
             r"model\.layers\.2\.mlp\.up_proj\.weight of the weight update has the shape \[512, 255\]; "
-            r"the model's has \[512, 256\]",
+            r"model\.layers\.2\.mlp\.gate_up_proj\.weight is filled from \[512, 256\]",
         ),
         # As many elements and rows to spare: vLLM's loaders would take a part of it.
         ({"model.layers.0.self_attn.q_proj.weight": torch.zeros(512, 256)}, r"q_proj.*\[512, 256\]"),

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 from vime_runtime.sync.buckets import ALIGNMENT, BucketExporter, view
-from vime_runtime.sync.ipc import HostPeer, machine_id
+from vime_runtime.sync.identity import machine_id
+from vime_runtime.sync.ipc import HostPeer
 
 TENSORS = {
     "embedding": torch.randn(64, 16),

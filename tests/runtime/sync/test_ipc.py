@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from vime_runtime.sync.ipc import HostBuffer, HostPeer, machine_id
+from vime_runtime.sync.identity import machine_id
+from vime_runtime.sync.ipc import HostBuffer, HostPeer
 
 MIB = 1024**2
 
 READER = """
 import sys
-from vime_runtime.sync.ipc import HostHandle, HostPeer, machine_id
+from vime_runtime.sync.identity import machine_id
+from vime_runtime.sync.ipc import HostHandle, HostPeer
 peer = HostPeer()
 for line in sys.stdin:
     data = peer.open({machine_id(): HostHandle(*map(int, line.split()))})
