@@ -83,7 +83,12 @@ def run_file(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         recipe: dict[str, dict[str, Any]] = {
             "cluster": {"device": "cpu"},
             "model": {"path": str(model), "dtype": "float32"},
-            "train": {"tensor_parallel": 1, "tokens_per_micro_batch": 64, "recompute": False},
+            "train": {
+                "tensor_parallel": 1,
+                "expert_parallel": 1,
+                "tokens_per_micro_batch": 64,
+                "recompute": False,
+            },
             "rollout": {"temperature": 0.7},
             "algorithm": {
                 "clip_low": 0.2,

@@ -18,12 +18,14 @@ _TRAINED = {"bfloat16": 2 + 4 + 4 + 8, "float32": 4 + 4 + 8}
 class Estimate:
     """Lower bounds for one device, and the number of ``parameters`` of the whole model.
 
+    Of the ``parameters`` ``experts`` are those of experts, of which a token passes through a few only.
     ``trainer`` is weights, gradients, optimizer and the reference's weights,
     ``activations`` what backward needs of the fullest micro-batch, ``engine`` the weights, ``sequence`` the
     KV cache of one prompt and response of full length.
     """
 
     parameters: int
+    experts: int
     trainer: int
     activations: int
     engine: int
@@ -34,15 +36,20 @@ def estimate(recipe: Recipe, config: dict[str, Any]) -> Estimate:
     """Estimate a recipe with a model. ``config`` is its config.json, completed by its family."""
     shapes = family_of(config, "config.json").expected(config, "config.json")
     count = sum(map(prod, shapes.values()))
+    experts = sum(prod(shape) for name, shape in shapes.items() if ".mlp.experts." in name)
     element, dtype = _SIZES[recipe.model.dtype], recipe.model.dtype
     train, rollout = recipe.train.tensor_parallel, recipe.rollout.tensor_parallel
     reference = element if recipe.algorithm.kl_coefficient > 0 else 0
     length = recipe.rollout.max_prompt_tokens + recipe.rollout.max_response_tokens
     # Of fewer key/value heads than ranks each rank holds one.
     heads = max(config["num_key_value_heads"] // rollout, 1)
+    # Experts are whole on one of the ranks that share them, or split as the rest is.
+    divided = recipe.train.expert_parallel if recipe.train.expert_parallel > 1 else train
+    a_rank = (count - experts) / train + experts / divided
     return Estimate(
         parameters=count,
-        trainer=count * (_TRAINED[dtype] + reference) // train,
+        experts=experts,
+        trainer=int(a_rank * (_TRAINED[dtype] + reference)),
         activations=_activations(recipe, config, element),
         engine=count * element // rollout,
         sequence=2 * config["num_hidden_layers"] * heads * config["head_dim"] * element * length,

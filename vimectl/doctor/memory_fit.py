@@ -13,7 +13,7 @@ from vimectl.recipe.schema import Recipe
 
 _Judge = Callable[[Subject, Recipe, Estimate], Outcome]
 
-_MORE_RANKS = "a larger train.tensor_parallel"
+_MORE_RANKS = "a larger train.tensor_parallel (or train.expert_parallel, of a model with experts)"
 
 
 def checks() -> list[Check]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -17,8 +17,9 @@ Shape = tuple[int, ...]
 class Family(Strict):
     """A table of ``families.toml``; a dimension is a formula over keys, say ``"heads * head_dim"``."""
 
+    mlp: Literal["dense", "experts"] = "dense"
     needs: list[str] = Field(default_factory=list)
-    supports: dict[str, str | bool | int] = Field(default_factory=dict)
+    supports: dict[str, str | bool | int | list[int]] = Field(default_factory=dict)
     defaults: dict[str, str] = Field(default_factory=dict)
     tensors: dict[str, list[str]] = Field(default_factory=dict)
     untied: dict[str, list[str]] = Field(default_factory=dict)
@@ -26,6 +27,7 @@ class Family(Strict):
     def added_to(self, base: Family) -> Family:
         """What ``base`` has and what this one has."""
         return Family(
+            mlp=self.mlp,
             needs=base.needs + self.needs,
             supports=base.supports | self.supports,
             defaults=base.defaults | self.defaults,
@@ -54,10 +56,13 @@ class Family(Strict):
         config = self.completed(config, where)
         layers = _number(config, "num_hidden_layers", where)
         tensors = self.tensors if config.get("tie_word_embeddings") else self.tensors | self.untied
+        experts = _number(config, "num_experts", where) if self.mlp == "experts" else 0
         return {
-            name.format(layer=layer): tuple(_size(dimension, config, where) for dimension in dimensions)
+            name.format(layer=layer, expert=expert): shape
             for name, dimensions in tensors.items()
+            for shape in [tuple(_size(dimension, config, where) for dimension in dimensions)]
             for layer in range(layers if "{layer}" in name else 1)
+            for expert in range(experts if "{expert}" in name else 1)
         }
 
 
@@ -72,6 +77,8 @@ class FamilyFile(Strict):
     """The whole of ``families.toml``."""
 
     decoder: Family
+    dense: Family
+    experts: Family
     rope: dict[str, Rope]
     family: dict[str, Family]
 
@@ -84,7 +91,11 @@ def _file() -> FamilyFile:
 @lru_cache(maxsize=1)
 def known() -> dict[str, Family]:
     """The families by ``model_type``."""
-    return {model_type: family.added_to(_file().decoder) for model_type, family in _file().family.items()}
+    mlps = {"dense": _file().dense, "experts": _file().experts}
+    return {
+        model_type: family.added_to(mlps[family.mlp].added_to(_file().decoder))
+        for model_type, family in _file().family.items()
+    }
 
 
 def family_of(config: dict[str, Any], where: str) -> Family:
@@ -98,6 +109,11 @@ def family_of(config: dict[str, Any], where: str) -> Family:
             hint=f"use a model of a supported family: {', '.join(known())}",
         )
     return known()[model_type]
+
+
+def has_experts(config: dict[str, Any]) -> bool:
+    """Whether the layers of a model of a known family choose among experts."""
+    return known()[config["model_type"]].mlp == "experts"
 
 
 def _check_rope(config: dict[str, Any], where: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from vimectl.errors import BadInput, CheckFailed
 from vimectl.host import Host
-from vimectl.recipe.families import family_of
+from vimectl.recipe.families import family_of, has_experts
 from vimectl.recipe.safetensors_file import INCOMPLETE, read_directory, read_json
 from vimectl.recipe.schema import DataTable, Recipe
 
@@ -100,12 +100,15 @@ def check_fit(recipe: Recipe, config: dict[str, Any]) -> None:
 
 def check_splits(recipe: Recipe, config: dict[str, Any]) -> None:
     """Check that the ranks of both sides can share the model. Raises BadInput: every size that would do."""
-    for side, size, repeats in (
-        ("train", recipe.train.tensor_parallel, False),
+    train, rollout = recipe.train, recipe.rollout
+    for side, size, divided, repeats in (
+        ("train", train.tensor_parallel, train.expert_parallel > 1, False),
         # vLLM repeats key/value heads over ranks when there are fewer heads than ranks.
-        ("rollout", recipe.rollout.tensor_parallel, True),
+        ("rollout", rollout.tensor_parallel, rollout.expert_parallel, True),
     ):
-        _check_split(side, size, config, repeats)
+        _check_split(side, size, config, divided, repeats)
+    _check_experts("train", train.expert_parallel, config)
+    _check_experts("rollout", rollout.tensor_parallel if rollout.expert_parallel else 1, config)
 
 
 def check_context(recipe: Recipe, config: dict[str, Any]) -> None:
@@ -119,18 +122,34 @@ def check_context(recipe: Recipe, config: dict[str, Any]) -> None:
         )
 
 
-def _check_split(side: str, size: int, config: dict[str, Any], repeats: bool) -> None:
-    """Check that ``size`` ranks can share the model; the error names every size that would do."""
-    heads, groups, columns = (
-        config[key] for key in ("num_attention_heads", "num_key_value_heads", "intermediate_size")
-    )
+def _check_experts(side: str, ranks: int, config: dict[str, Any]) -> None:
+    """Check that so many ranks can have as many experts each. One rank: they are not divided."""
+    if ranks == 1:
+        return
+    if not has_experts(config):
+        raise BadInput(f"{side}.expert_parallel is on, but the model has no experts", "leave it out")
+    if config["num_experts"] % ranks:
+        raise BadInput(
+            f"{ranks} ranks ({side}.expert_parallel) do not divide the {config['num_experts']} experts",
+            "use as many ranks as divide them",
+        )
+
+
+def _check_split(side: str, size: int, config: dict[str, Any], divided: bool, repeats: bool) -> None:
+    """Check that ``size`` ranks can share the model; the error names every size that would do.
+
+    ``divided``: each expert is whole on one rank. ``repeats``: ranks may have the same key/value head.
+    """
+    heads, groups = config["num_attention_heads"], config["num_key_value_heads"]
+    columns = config["moe_intermediate_size" if has_experts(config) else "intermediate_size"]
+    whole = divided and has_experts(config)
 
     def misfit(size: int) -> str | None:
         if heads % size:
             return f"{heads} attention heads"
         if groups % size and not (repeats and size % groups == 0):
             return f"{groups} key/value heads"
-        return f"{columns} MLP columns" if columns % size else None
+        return f"{columns} MLP columns" if columns % size and not whole else None
 
     if (what := misfit(size)) is not None:
         fitting = [str(n) for n in range(1, heads + 1) if misfit(n) is None]

@@ -70,6 +70,7 @@ def contradictions(recipe: Recipe) -> list[str]:
             f"'rollout.tensor_parallel': {recipe.rollout.tensor_parallel} does not divide the "
             f"{recipe.cluster.devices_per_node} devices of one node; an engine lives on one node"
         )
+    found += _expert_contradictions(recipe)
     if recipe.algorithm.updates_per_step > recipe.algorithm.prompts_per_step:
         found.append(
             f"'algorithm.updates_per_step': {recipe.algorithm.updates_per_step} is more than the "
@@ -84,6 +85,24 @@ def contradictions(recipe: Recipe) -> list[str]:
         found.append("'{prepared}' is used but there is no [prepare] table")
     if recipe.optimizer.min_lr > recipe.optimizer.lr:
         found.append(f"'optimizer.min_lr': {recipe.optimizer.min_lr:g} is above lr {recipe.optimizer.lr:g}")
+    return found
+
+
+def _expert_contradictions(recipe: Recipe) -> list[str]:
+    found = []
+    experts, tensor, devices = (
+        recipe.train.expert_parallel,
+        recipe.train.tensor_parallel,
+        recipe.cluster.devices,
+    )
+    if experts > 1 and experts % tensor:
+        found.append(
+            f"'train.expert_parallel': {experts} is neither 1 nor a multiple of tensor_parallel {tensor}"
+        )
+    if devices % experts:
+        found.append(f"'train.expert_parallel': {experts} does not divide the {devices} devices of [cluster]")
+    if recipe.rollout.expert_parallel and recipe.cluster.device == "cpu":
+        found.append("'rollout.expert_parallel': vLLM's kernel for a CPU computes all experts on every rank")
     return found
 
 

@@ -112,9 +112,14 @@ class DataTable(Strict):
 
 
 class TrainTable(Strict):
-    """``[train]``: the Megatron-core side. Data parallel is ``devices / tensor_parallel``."""
+    """``[train]``: the Megatron-core side. Data parallel is ``devices / tensor_parallel``.
+
+    ``expert_parallel``: among so many ranks the experts of a model are divided, each of them whole; 1 or a
+    multiple of ``tensor_parallel``. With 1 every expert is split as the rest of the model is.
+    """
 
     tensor_parallel: Positive
+    expert_parallel: Positive = 1
     tokens_per_micro_batch: Positive = 8192
     recompute: bool = False
 
@@ -122,11 +127,14 @@ class TrainTable(Strict):
 class RolloutTable(Strict):
     """``[rollout]``: the vLLM side.
 
+    With ``expert_parallel`` the experts of a model are divided among the engine's ranks, each of them whole.
+
     With ``top_p`` below 1 the engine reports log-probs of the truncated distribution, the trainer those of
     the whole one: ``logprob/abs_diff_*`` then shows that difference too.
     """
 
     tensor_parallel: Positive
+    expert_parallel: bool = False
     max_prompt_tokens: Positive
     max_response_tokens: Positive
     temperature: Annotated[float, Field(gt=0)] = 1.0

@@ -1,4 +1,4 @@
-"""The kind ``reversed-digits``: a 3-million-parameter Qwen3 that half knows how to reverse digits."""
+"""The kind ``reversed-digits``: a Qwen3 of a few million parameters that half knows how to reverse digits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 from vime_runtime.errors import InputError
 from vime_runtime.prepare import task, tokenizer
@@ -20,12 +27,14 @@ class Settings:
     """What ``[prepare.settings]`` may say, and what holds when it does not.
 
     ``right_labels`` is the share of right labels in the noisy lesson; the accuracy drifts
-    towards it, so it has to lie between ``accuracy_low`` and ``accuracy_high``.
+    towards it, so it has to lie between ``accuracy_low`` and ``accuracy_high``. With ``experts`` every
+    layer has so many, of which each token takes two.
     """
 
     seed: int = 0
     digits: int = 3
     problems: int = 512
+    experts: int = 0
     known_accuracy: float = 0.93
     right_labels: float = 0.33
     accuracy_low: float = 0.28
@@ -60,7 +69,7 @@ def make(out_dir: Path, settings: Settings, report: Report) -> None:
     rng.shuffle(pool)
     problems, seen = pool[: settings.problems], pool[settings.problems :]
     tok = tokenizer.build(task.WORDS)
-    model = Qwen3ForCausalLM(_shape(tok))
+    model = _model(tok, settings.experts)
 
     right = task.draw(seen, 1.0, rng)
     noisy = task.draw(seen, settings.right_labels, rng)
@@ -76,19 +85,24 @@ def make(out_dir: Path, settings: Settings, report: Report) -> None:
     (out_dir / "problems.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _shape(tok: PreTrainedTokenizerFast) -> Qwen3Config:
-    return Qwen3Config(
+def _model(tok: PreTrainedTokenizerFast, experts: int) -> PreTrainedModel:
+    """A random model: 3.2 million parameters without experts, 5.5 million with eight."""
+    shape = {
         # More than there are tokens: a round number that tensor parallelism can split.
-        vocab_size=64,
-        hidden_size=256,
-        intermediate_size=768,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=64,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tok.eos_token_id,
-        pad_token_id=tok.pad_token_id,
-    )
+        "vocab_size": 64,
+        "hidden_size": 256,
+        "intermediate_size": 768,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 64,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": True,
+        "bos_token_id": None,
+        "eos_token_id": tok.eos_token_id,
+        "pad_token_id": tok.pad_token_id,
+    }
+    if not experts:
+        return Qwen3ForCausalLM(Qwen3Config(**shape))
+    chosen = {"num_experts": experts, "num_experts_per_tok": 2, "moe_intermediate_size": 192}
+    return Qwen3MoeForCausalLM(Qwen3MoeConfig(**shape, **chosen, norm_topk_prob=True))

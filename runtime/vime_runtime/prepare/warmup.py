@@ -14,7 +14,7 @@ from itertools import islice
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from vime_runtime.errors import InputError
 from vime_runtime.prepare.task import Example
@@ -38,7 +38,7 @@ class Lesson:
 
 
 def warm_up(
-    model: Qwen3ForCausalLM,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     lessons: list[Lesson],
     held_out: list[Example],
@@ -76,7 +76,7 @@ def warm_up(
 
 
 @torch.no_grad()
-def measure(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, examples: list[Example]) -> float:
+def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, examples: list[Example]) -> float:
     """The exact-match accuracy of answers sampled at temperature 1.
 
     Not an estimate from samples but its expectation: the mean probability of the whole right
@@ -86,7 +86,7 @@ def measure(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, example
 
 
 def _update(
-    model: Qwen3ForCausalLM,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     batch: list[Example],
     optimizer: torch.optim.Optimizer,
@@ -98,7 +98,7 @@ def _update(
 
 
 def _answer_logprobs(
-    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, examples: list[Example]
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, examples: list[Example]
 ) -> Tensor:
     """Log-probabilities of the tokens of each answer and its end, float32 [examples, answer tokens].
 

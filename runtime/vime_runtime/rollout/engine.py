@@ -114,6 +114,7 @@ def _arguments(config: Config) -> dict[str, Any]:
         "model": recipe.model.path,
         "dtype": recipe.model.dtype,
         "tensor_parallel_size": recipe.rollout.tensor_parallel,
+        "enable_expert_parallel": recipe.rollout.expert_parallel,
         "distributed_executor_backend": "uni" if recipe.rollout.tensor_parallel == 1 else "mp",
         "max_model_len": recipe.rollout.max_prompt_tokens + recipe.rollout.max_response_tokens,
         "gpu_memory_utilization": recipe.rollout.memory_utilisation,

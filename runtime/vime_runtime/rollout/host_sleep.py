@@ -13,6 +13,7 @@ from vllm.platforms import current_platform
 
 from vime_runtime.memory.host import HostRegion
 from vime_runtime.memory.region import Residency
+from vime_runtime.rollout import host_experts
 
 
 class HostSleep(SleepModeBackend):
@@ -28,6 +29,7 @@ class HostSleep(SleepModeBackend):
         # vLLM would copy the weight of every linear layer into a packed form that only its C++ kernel
         # can reach, in memory of the C library's heap, which cannot be given back or even measured.
         layer_utils.dispatch_cpu_unquantized_gemm = _leave_unpacked
+        host_experts.install()
 
     def memory_pool(self, tag: str) -> AbstractContextManager[None]:
         """Tensors created inside belong to ``tag``; state of other kinds is small and stays where it is."""

@@ -42,6 +42,9 @@ class Rank:
         return min(self.index * each, extent), min((self.index + 1) * each, extent)
 
 
+# Where a parameter is not split.
+ALONE = Rank(0, 1)
+
 Layout = Callable[[dict[str, tuple[int, ...]], ModelShape, Rank], list[Piece]]
 
 
@@ -81,12 +84,24 @@ class Bridge:
     """Moves the weights of one model between its Megatron shards and Hugging Face tensors."""
 
     def __init__(
-        self, family: Family, shape: ModelShape, rank: Rank, group: dist.ProcessGroup | None = None
+        self,
+        family: Family,
+        shape: ModelShape,
+        rank: Rank,
+        group: dist.ProcessGroup | None = None,
+        expert_rank: Rank = ALONE,
+        expert_group: dist.ProcessGroup | None = None,
     ) -> None:
+        """Take the places of this rank in the tensor-parallel and in the expert-parallel group.
+
+        With more than one expert-parallel rank an expert is whole on one of them.
+        """
         self._family = family
         self._shape = shape
         self._rank = rank
         self._group = group
+        self._expert_rank = expert_rank
+        self._expert_group = expert_group
         self._tensors = family.tensors(shape)
 
     @torch.no_grad()
@@ -96,42 +111,44 @@ class Bridge:
         Rows beyond the true vocabulary are zero. Raises RuntimeError when the model has a parameter
         that the family does not name, or the other way round.
         """
-        parameters = self._parameters(model)
-        for mapping in self._family.parameters(self._shape):
-            shard = parameters[mapping.megatron].detach().zero_()
-            for piece, rows in self._cut(mapping, self._rank, shard):
+        for mapping, shard in self._shards(model):
+            if shard is None:
+                continue
+            for piece, rows in self._cut(mapping, self._split(mapping), shard.zero_()):
                 rows.copy_(checkpoint.read(piece.name, piece.dim, piece.start, piece.stop))
 
     @torch.no_grad()
     def export(self, model: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
         """Yield every Hugging Face tensor, full, in the parameters' dtype and on their device.
 
-        A collective over the tensor-parallel group: every rank must run it to the end. A yielded
-        tensor may share storage with a parameter; take a copy before changing it.
+        A collective over the tensor-parallel and the expert-parallel group: every rank must run it to the
+        end. A yielded tensor may share storage with a parameter; take a copy before changing it.
         """
-        parameters = self._parameters(model)
-        for mapping in self._family.parameters(self._shape):
-            shard = parameters[mapping.megatron].detach()
+        for mapping, shard in self._shards(model):
             if mapping.layout == "whole":
                 yield from ((name, shard) for name in mapping.hf)
+            elif mapping.expert is not None and self._expert_rank.size > 1:
+                yield from self._sent(mapping, shard, next(model.parameters())).items()
             else:
                 yield from self._assemble(mapping, shard).items()
 
     @torch.no_grad()
-    def held(self, model: torch.nn.Module) -> Iterator[tuple[str, Held]]:
+    def held(self, model: torch.nn.Module, first: bool = True) -> Iterator[tuple[str, Held]]:
         """Yield what this rank has of every Hugging Face tensor, in the order of ``export``.
 
-        No collective, and nothing is copied. What every rank has, the first one writes.
+        No collective, and nothing is copied. What every rank has, the first one writes; what every replica
+        has, and not only its own experts, the ranks of the ``first``.
         """
-        parameters = self._parameters(model)
-        for mapping in self._family.parameters(self._shape):
-            shard = parameters[mapping.megatron].detach()
+        dtype = next(model.parameters()).dtype
+        for mapping, shard in self._shards(model):
             parts: dict[str, list[tuple[int, int, Tensor]]] = {name: [] for name in mapping.hf}
-            if mapping.layout != "whole" or self._rank.index == 0:
-                for piece, rows in self._cut(mapping, self._rank, shard):
+            divided = mapping.expert is not None and self._expert_rank.size > 1
+            mine = divided or (first and (mapping.layout != "whole" or self._rank.index == 0))
+            if shard is not None and mine:
+                for piece, rows in self._cut(mapping, self._split(mapping), shard):
                     parts[piece.name].append((piece.dim, piece.start, rows))
             for name, own in parts.items():
-                yield name, Held(self._tensors[name], shard.dtype, tuple(own))
+                yield name, Held(self._tensors[name], dtype, tuple(own))
 
     def _assemble(self, mapping: Mapping, shard: Tensor) -> dict[str, Tensor]:
         full = {name: shard.new_empty(self._tensors[name]) for name in mapping.hf}
@@ -139,6 +156,21 @@ class Bridge:
             for piece, rows in self._cut(mapping, Rank(index, self._rank.size), part):
                 full[piece.name].narrow(piece.dim, piece.start, piece.stop - piece.start).copy_(rows)
         return full
+
+    def _sent(self, mapping: Mapping, shard: Tensor | None, like: Tensor) -> dict[str, Tensor]:
+        """An expert's tensors, which the rank that has them sends to the others."""
+        owner = mapping.expert // (self._shape.experts // self._expert_rank.size)
+        full = {name: like.new_empty(self._tensors[name]) for name in mapping.hf}
+        if shard is not None:
+            for piece, rows in self._cut(mapping, ALONE, shard):
+                full[piece.name].copy_(rows)
+        for tensor in full.values():
+            dist.broadcast(tensor, group=self._expert_group, group_src=owner)
+        return full
+
+    def _split(self, mapping: Mapping) -> Rank:
+        """How this rank's shard of a parameter is cut."""
+        return ALONE if mapping.expert is not None and self._expert_rank.size > 1 else self._rank
 
     def _cut(self, mapping: Mapping, rank: Rank, shard: Tensor) -> Iterator[tuple[Piece, Tensor]]:
         """Each piece of ``rank``'s shard with the view of the shard that holds it."""
@@ -159,9 +191,13 @@ class Bridge:
         dist.all_gather(parts, shard, group=self._group)
         return parts
 
-    def _parameters(self, model: torch.nn.Module) -> dict[str, Tensor]:
+    def _shards(self, model: torch.nn.Module) -> Iterator[tuple[Mapping, Tensor | None]]:
+        """Every parameter of the whole model, with what this rank has of it; None for others' experts."""
+        here = self._shape.experts_of(self._expert_rank.index, self._expert_rank.size)
         parameters = dict(model.named_parameters())
-        expected = {mapping.megatron for mapping in self._family.parameters(self._shape)}
+        named = [(mapping, mapping.parameter(here)) for mapping in self._family.parameters(self._shape)]
+        expected = {name for _, name in named if name is not None}
         if parameters.keys() != expected:
             raise RuntimeError(f"parameters without a mapping: {sorted(parameters.keys() ^ expected)}")
-        return parameters
+        for mapping, name in named:
+            yield mapping, None if name is None else parameters[name].detach()

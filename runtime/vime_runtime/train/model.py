@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from megatron.core.models.gpt import GPTModel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.transformer import ModuleSpec, TransformerConfig
@@ -13,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from vime_runtime.train.attention import PackedAttention
+from vime_runtime.train.experts import Experts, Router
 from vime_runtime.train.families.base import Family, ModelShape
 from vime_runtime.train.packing import Pack
 
@@ -26,11 +29,16 @@ def build(
     device: torch.device,
     tensor_parallel: int,
     recompute: bool = False,
+    expert_parallel: int = 1,
+    replicas: dist.ProcessGroup | None = None,
 ) -> GPTModel:
     """Build this rank's shard. Its parameters are allocated, not initialised: a checkpoint fills them.
 
     The vocabulary is padded to a multiple of ``tensor_parallel``. With ``recompute`` each layer's
     activations are computed again in the backward pass instead of kept.
+
+    With ``expert_parallel`` above 1 the experts are divided among so many ranks, each of them whole;
+    ``replicas`` as in ``Experts``.
     """
     config = TransformerConfig(
         num_layers=shape.layers,
@@ -51,6 +59,7 @@ def build(
         params_dtype=dtype,
         bf16=dtype is torch.bfloat16,
         tensor_model_parallel_size=tensor_parallel,
+        **(_expert_settings(shape, tensor_parallel, expert_parallel) if family.has_experts else {}),
         # Gradients are summed over data-parallel ranks; the loss is already a mean over all their tokens.
         calculate_per_token_loss=True,
         # Fusions are CUDA kernels or torch.compile; the local spec does without.
@@ -67,7 +76,7 @@ def build(
     with torch.device(device):
         model = GPTModel(
             config,
-            _layer_spec(family),
+            _layer_spec(family, shape, replicas),
             vocab_size=-(-shape.vocabulary // tensor_parallel) * tensor_parallel,
             max_sequence_length=shape.positions,
             share_embeddings_and_output_weights=shape.tied,
@@ -77,7 +86,7 @@ def build(
             rope_scaling_factor=shape.rope.factor or 1.0,
         )
     model.to(dtype)  # the norms are born in torch's default dtype
-    _mark_shards(model, family, shape)
+    _mark_shards(model, family, shape, shape.experts_of(0, expert_parallel))
     return model
 
 
@@ -88,19 +97,47 @@ def forward(model: GPTModel, pack: Pack) -> Tensor:
     return logits[0]
 
 
-def _mark_shards(model: GPTModel, family: Family, shape: ModelShape) -> None:
+def _expert_settings(shape: ModelShape, tensor_parallel: int, expert_parallel: int) -> dict[str, Any]:
+    """Megatron's settings for the layers of experts.
+
+    Softmax over all experts before the choice or over the chosen ones after it: the latter is what
+    renormalising makes of the former, since softmax(z)_i / sum of the chosen = softmax(chosen z)_i.
+    """
+    return {
+        "num_moe_experts": shape.experts,
+        "moe_router_topk": shape.active_experts,
+        "moe_ffn_hidden_size": shape.expert_mlp,
+        "moe_router_pre_softmax": not shape.renormalised,
+        "moe_router_dtype": "fp32",
+        # No auxiliary loss: the policy gradient alone moves the router.
+        "moe_router_load_balancing_type": "none",
+        "expert_model_parallel_size": expert_parallel,
+        "expert_tensor_parallel_size": tensor_parallel if expert_parallel == 1 else 1,
+    }
+
+
+def _mark_shards(model: GPTModel, family: Family, shape: ModelShape, experts_here: range) -> None:
     """Say which parameters are split; Megatron does so only where it initialises them.
 
     The norm of the gradient depends on it: what all ranks hold alike counts once.
     """
     parameters = dict(model.named_parameters())
     for mapping in family.parameters(shape):
-        parameters[mapping.megatron].tensor_model_parallel = mapping.layout != "whole"
+        name = mapping.parameter(experts_here)
+        if name is not None:
+            parameters[name].tensor_model_parallel = mapping.layout != "whole"
 
 
-def _layer_spec(family: Family) -> ModuleSpec:
-    spec = get_gpt_layer_local_spec(qk_layernorm=family.qk_layernorm, normalization="RMSNorm")
+def _layer_spec(family: Family, shape: ModelShape, replicas: dist.ProcessGroup | None) -> ModuleSpec:
+    spec = get_gpt_layer_local_spec(
+        num_experts=shape.experts or None, qk_layernorm=family.qk_layernorm, normalization="RMSNorm"
+    )
     spec.submodules.self_attention.submodules.core_attention = PackedAttention
+    if family.has_experts:
+        layer = spec.submodules.mlp
+        layer.module = Experts
+        layer.params = {"replicas": replicas}
+        layer.submodules.router = Router
     return spec
 
 

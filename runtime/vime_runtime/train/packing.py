@@ -63,6 +63,7 @@ class Pack:
         rollout_logprobs: float32 [N], nats, as the engine reported them.
         old_logprobs: float32 [N], of the policy before the step's first update, where there are several.
         reference_logprobs: float32 [N], of the frozen reference, where there is one.
+        filler: whether there is nothing to learn from in it; N is 1 then, of a token that nobody asks for.
     """
 
     tokens: Tensor
@@ -74,6 +75,7 @@ class Pack:
     rollout_logprobs: Tensor
     old_logprobs: Tensor | None = None
     reference_logprobs: Tensor | None = None
+    filler: bool = False
 
 
 def deal(batch: RolloutBatch, groups: Sequence[Group], rank: int, ranks: int) -> list[Group]:
@@ -108,7 +110,11 @@ def plan(batch: RolloutBatch, groups: Sequence[Group], budget: int) -> list[list
 
 
 def build(
-    batch: RolloutBatch, groups: Sequence[Group], advantages: list[float], device: torch.device
+    batch: RolloutBatch,
+    groups: Sequence[Group],
+    advantages: list[float],
+    device: torch.device,
+    length: int = 0,
 ) -> Pack:
     """Lay groups out in one row.
 
@@ -117,9 +123,11 @@ def build(
         groups: sorted by the length of their prompts.
         advantages: one number per response of the batch.
         device: where the pack is put.
+        length: tokens that the row has at least; the first ones belong to no group then.
     """
-    tokens: list[int] = []
-    positions: list[int] = []
+    filling = max(length - row_length(batch, groups), 0)
+    tokens: list[int] = [0] * filling
+    positions: list[int] = list(range(filling))
     rows: list[int] = []
     branches: list[Branches] = []
     prompt_rows = {}
@@ -144,7 +152,8 @@ def build(
         if length > 1:
             branches.append(Branches(length - 1, _integers(attended, device)))
 
-    prompts = groupby(len(batch.prompts[group[0]]) for group in groups)
+    runs = groupby(len(batch.prompts[group[0]]) for group in groups)
+    prompts = [(1, filling)] * (filling > 0) + [(len(list(run)), length) for length, run in runs]
     boundaries = torch.tensor([0, len(tokens)], dtype=torch.int32, device=device)
     sequences = PackedSequences(
         qkv_format="thd",
@@ -152,18 +161,24 @@ def build(
         cu_seqlens_kv=boundaries,
         max_seqlen_q=max(positions) + 1,
         max_seqlen_kv=max(positions) + 1,
-        prompts=tuple((len(list(run)), length) for length, run in prompts),
+        prompts=tuple(prompts),
         branches=tuple(branches),
     )
     return Pack(
         tokens=_integers([tokens], device),
         positions=_integers([positions], device),
         sequences=sequences,
-        rows=_integers(rows, device),
-        targets=_integers([token for i in order for token in batch.responses[i]], device),
-        advantages=_floats([advantages[i] for i in order for _ in batch.responses[i]], device),
-        rollout_logprobs=_floats([logprob for i in order for logprob in batch.logprobs[i]], device),
+        rows=_integers(rows or [0], device),
+        targets=_integers([token for i in order for token in batch.responses[i]] or [0], device),
+        advantages=_floats([advantages[i] for i in order for _ in batch.responses[i]] or [0.0], device),
+        rollout_logprobs=_floats([logprob for i in order for logprob in batch.logprobs[i]] or [0.0], device),
+        filler=not groups,
     )
+
+
+def row_length(batch: RolloutBatch, groups: Sequence[Group]) -> int:
+    """How many tokens the row of these groups has."""
+    return sum(_tokens(batch, group) for group in groups)
 
 
 def _cut(batch: RolloutBatch, group: Group, budget: int) -> list[Group]:

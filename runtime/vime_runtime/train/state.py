@@ -18,9 +18,9 @@ from vime_runtime import durable, random_state
 from vime_runtime.durable import FileRecord
 
 
-def file_name(tensor_rank: int, tensor_size: int) -> str:
-    """The file of one tensor-parallel rank; all data-parallel ranks hold the same and share it."""
-    return f"rank-{tensor_rank}-of-{tensor_size}.pt"
+def file_name(rank: int, size: int) -> str:
+    """The file of one of the ranks that have a model among them; others that hold the same share it."""
+    return f"rank-{rank}-of-{size}.pt"
 
 
 def write(path: Path, tensors: dict[str, Tensor]) -> FileRecord:

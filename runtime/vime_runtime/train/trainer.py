@@ -6,6 +6,7 @@ Importing this module imports Megatron-core: call ``Device.before_megatron()`` f
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import zip_longest
 from math import prod
 from pathlib import Path
 from statistics import fmean
@@ -47,13 +48,18 @@ class Trainer:
         self._source = checkpoint.Checkpoint(Path(recipe.model.path))
         self._dtype = getattr(torch, recipe.model.dtype)
         size = recipe.train.tensor_parallel
-        self._source.shape.check_tensor_parallel(size, recipe.model.path)
-        self._ranks = parallel.start(self._device.distributed_backend, rank, world_size, master, size)
+        experts = recipe.train.expert_parallel
+        self._source.shape.check_tensor_parallel(size, recipe.model.path, whole_experts=experts > 1)
+        self._ranks = parallel.start(
+            self._device.distributed_backend, rank, world_size, master, size, experts
+        )
         self._bridge = Bridge(
             self._source.family,
             self._source.shape,
             Rank(self._ranks.tensor_rank, size),
             self._ranks.tensor,
+            Rank(self._ranks.expert_rank, experts),
+            self._ranks.expert,
         )
         self._region = self._device.training_region(config, rank)
         with self._region.allocating():
@@ -110,9 +116,11 @@ class Trainer:
         per_node = self._config.recipe.cluster.devices_per_node
         place = dist.get_rank() % per_node
         on_host = self._device.torch_device().type == "cpu"
-        if on_host and per_node % self._ranks.tensor_size == 0:
-            shared = SharedHostBuffer(self._ranks.tensor) if place < self._ranks.tensor_size else None
-            return BucketExporter(lambda: self._bridge.held(self._model), size, shared=shared)
+        together = self._ranks.model.size()
+        if on_host and per_node % together == 0:
+            shared = SharedHostBuffer(self._ranks.model) if place < together else None
+            first = place < self._ranks.tensor_size
+            return BucketExporter(lambda: self._bridge.held(self._model, first), size, shared=shared)
         return BucketExporter(self.weights, size, fill_host=place == 0)
 
     def save_pretrained(self, directory: str | Path) -> None:
@@ -140,8 +148,8 @@ class Trainer:
             OSError: the file could not be written.
         """
         files = {}
-        if self._ranks.data_rank == 0:
-            name = state.file_name(self._ranks.tensor_rank, self._ranks.tensor_size)
+        if dist.get_rank() < self._ranks.model.size():
+            name = self._state_file()
             files[name] = state.write(folder / name, dict(self._optimizer.state()))
         return StatePart(files, state.capture_random(self._device.torch_device()))
 
@@ -154,8 +162,7 @@ class Trainer:
         Raises:
             ValueError: the state is of another model or optimizer.
         """
-        name = state.file_name(self._ranks.tensor_rank, self._ranks.tensor_size)
-        state.read(folder / name, dict(self._optimizer.state()))
+        state.read(folder / self._state_file(), dict(self._optimizer.state()))
         state.restore_random(random, self._device.torch_device())
         self._step = step
 
@@ -177,6 +184,9 @@ class Trainer:
         """Leave the process groups."""
         parallel.stop()
 
+    def _state_file(self) -> str:
+        return state.file_name(dist.get_rank(self._ranks.model), self._ranks.model.size())
+
     def _load(self, recompute: bool) -> GPTModel:
         built = model.build(
             self._source.family,
@@ -185,6 +195,8 @@ class Trainer:
             self._device.torch_device(),
             self._ranks.tensor_size,
             recompute,
+            self._ranks.expert_size,
+            self._ranks.replicas,
         )
         self._bridge.load(built, self._source)
         return built
@@ -192,7 +204,8 @@ class Trainer:
     def _rounds(self, batch: RolloutBatch) -> list[tuple[list[Pack], int]]:
         """For each update of the step: this rank's packs, and the response tokens of all ranks together.
 
-        Groups are dealt to updates, and within one to the data-parallel ranks.
+        Groups are dealt to updates, and within one to the data-parallel ranks. Replicas that exchange
+        tokens have as many packs as each other, and equally long ones.
         """
         advantages = grpo.advantages(batch.rewards, batch.groups)
         budget = self._config.recipe.train.tokens_per_micro_batch
@@ -203,13 +216,25 @@ class Trainer:
         rounds = []
         for update in range(updates):
             here = [members for group, members in groups.items() if group % updates == update]
-            mine = packing.deal(batch, here, self._ranks.data_rank, self._ranks.data_size)
+            plans = [
+                packing.plan(batch, packing.deal(batch, here, rank, self._ranks.data_size), budget)
+                for rank in self._planned_ranks()
+            ]
+            mine = plans[self._planned_ranks().index(self._ranks.data_rank)]
+            lengths = [
+                max(packing.row_length(batch, groups) for groups in packs)
+                for packs in zip_longest(*plans, fillvalue=())
+            ]
             packs = [
-                packing.build(batch, pieces, advantages, self._device.torch_device())
-                for pieces in packing.plan(batch, mine, budget)
+                packing.build(batch, groups, advantages, self._device.torch_device(), length)
+                for groups, length in zip_longest(mine, lengths, fillvalue=())
             ]
             rounds.append((packs, sum(len(batch.responses[i]) for members in here for i in members)))
         return rounds
+
+    def _planned_ranks(self) -> list[int]:
+        """The data-parallel ranks whose packs this one has to know."""
+        return [self._ranks.data_rank] if self._ranks.replicas is None else list(range(self._ranks.data_size))
 
     @torch.no_grad()
     def _note_fixed_logprobs(self, pack: Pack) -> None:
@@ -227,6 +252,9 @@ class Trainer:
         """Add the gradient of one pack's share of the mean loss over ``tokens``."""
         settings = self._settings
         logprobs, entropy = self._logprobs(self._model, pack)
+        if pack.filler:  # others' tokens were at this rank's experts meanwhile, and their gradients will be
+            (logprobs.sum() * 0).backward()
+            return
         old = logprobs.detach() if pack.old_logprobs is None else pack.old_logprobs
         loss = grpo.policy_loss(logprobs, old, pack.advantages, settings.clip_low, settings.clip_high)
         if pack.reference_logprobs is not None:

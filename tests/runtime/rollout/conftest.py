@@ -66,6 +66,7 @@ def recipe(model: Path, tensor_parallel: int, dtype: str) -> dict[str, Any]:
         "model": {"path": str(model), "dtype": dtype},
         "rollout": {
             "tensor_parallel": tensor_parallel,
+            "expert_parallel": False,
             "max_prompt_tokens": 16,
             "max_response_tokens": RESPONSE_TOKENS,
             "temperature": 0.7,

@@ -19,22 +19,44 @@ def read_all(directory: Path) -> dict[str, torch.Tensor]:
 
 
 def round_trip(
-    rank: int, world_size: int, master: str, path: str, dtype: torch.dtype, tensor_parallel: int
+    rank: int,
+    world_size: int,
+    master: str,
+    path: str,
+    dtype: torch.dtype,
+    tensor_parallel: int,
+    expert_parallel: int = 1,
 ) -> dict[str, Any]:
     """Load a checkpoint into Megatron's model and export it again."""
     from vime_runtime.sync.bridge import Bridge
     from vime_runtime.train import model, parallel
     from vime_runtime.train.checkpoint import Checkpoint
 
-    groups = parallel.start("gloo", rank, world_size, master, tensor_parallel)
+    groups = parallel.start("gloo", rank, world_size, master, tensor_parallel, expert_parallel)
     try:
         source = Checkpoint(Path(path))
-        built = model.build(source.family, source.shape, dtype, torch.device("cpu"), tensor_parallel)
-        bridge = Bridge(source.family, source.shape, Rank(groups.tensor_rank, tensor_parallel), groups.tensor)
+        built = model.build(
+            source.family,
+            source.shape,
+            dtype,
+            torch.device("cpu"),
+            tensor_parallel,
+            expert_parallel=expert_parallel,
+            replicas=groups.replicas,
+        )
+        bridge = Bridge(
+            source.family,
+            source.shape,
+            Rank(groups.tensor_rank, tensor_parallel),
+            groups.tensor,
+            Rank(groups.expert_rank, expert_parallel),
+            groups.expert,
+        )
         bridge.load(built, source)
         exported = {name: tensor.clone() for name, tensor in bridge.export(built)}
         megatron = {n: p.detach() for n, p in built.named_parameters()}
-        return {"exported": exported, "megatron": megatron, "held": dict(bridge.held(built))}
+        held = dict(bridge.held(built, first=rank < tensor_parallel))
+        return {"exported": exported, "megatron": megatron, "held": held}
     finally:
         parallel.stop()
 
@@ -91,14 +113,32 @@ def test_ranks_fill_one_buffer_together(ranks, make_model, tensor_parallel):
 )
 def test_round_trip_is_bitwise(ranks, make_model, tensor_parallel, family, model, dtype):
     directory = make_model(family, dtype=dtype, **model)
-    original = read_all(directory)
     results = ranks.run(round_trip, tensor_parallel, str(directory), dtype, tensor_parallel)
+    assert_round_trip(results, read_all(directory), dtype)
+
+
+@pytest.mark.parametrize("tensor_parallel", [1, 2])
+def test_round_trip_of_divided_experts_is_bitwise(ranks, make_model, tensor_parallel):
+    directory = make_model("qwen3_moe", tie_word_embeddings=False)
+    results = ranks.run(round_trip, 2, str(directory), torch.float32, tensor_parallel, 2)
+    assert_round_trip(results, read_all(directory), torch.float32)
+    layer = "decoder.layers.1.mlp.experts.local_experts."
+    for rank, result in enumerate(results):
+        assert sum(name.startswith(layer) for name in result["megatron"]) == 4 * 2  # four of eight, whole
+        up = read_all(directory)[f"model.layers.1.mlp.experts.{4 * rank + 3}.up_proj.weight"]
+        assert torch.equal(result["megatron"][f"{layer}3.linear_fc1.weight"][len(up) :], up)
+
+
+def assert_round_trip(
+    results: list[dict[str, Any]], original: dict[str, torch.Tensor], dtype: torch.dtype
+) -> None:
+    """Every rank exports all of the original, and what the ranks hold together is all of it, once."""
     for result in results:
         assert result["exported"].keys() == result["held"].keys() == original.keys()
         for name, tensor in original.items():
             assert result["exported"][name].dtype is dtype
             assert torch.equal(result["exported"][name], tensor), name
-    for name, tensor in original.items():  # and what each rank holds is all of it, once
+    for name, tensor in original.items():
         parts = [result["held"][name] for result in results]
         assert sum(rows.numel() for held in parts for _, _, rows in held.parts) == tensor.numel()
         filled = torch.full(parts[0].shape, float("nan"), dtype=parts[0].dtype)
@@ -168,6 +208,9 @@ def test_the_pieces_of_all_ranks_cover_every_tensor_once(family, size):
         "head_dim": 64,
         "max_position_embeddings": 64,
         "rms_norm_eps": 1e-5,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 48,
     }
     shape = FAMILIES[family].shape(config, "config.json")
     for mapping in FAMILIES[family].parameters(shape):

@@ -100,6 +100,72 @@ def compare(build: Callable[[], torch.nn.Module], tensors: dict[str, torch.Tenso
     return {name: torch.equal(found[name], expected[name]) for name in expected}
 
 
+def compare_turned(build: Callable[[], torch.nn.Module], tensors: dict[str, torch.Tensor]) -> dict[str, bool]:
+    """The same where the experts' weights were turned after loading, as vllm-ascend does it."""
+    from vime_runtime.sync.direct_loader import DirectLoader
+
+    own, direct = build(), build()
+    own.load_weights(iter(tensors.items()))
+    for model in (own, direct):
+        for module in model.modules():
+            if hasattr(module, "w13_weight"):
+                for name in ("w13_weight", "w2_weight"):
+                    turned = getattr(module, name).data.transpose(1, 2).contiguous()
+                    setattr(module, name, torch.nn.Parameter(turned, requires_grad=False))
+    # And a copy of the router's weight in fp32.
+    direct.model.layers[0].mlp.gate.weight_fp32 = torch.full_like(direct.model.layers[0].mlp.gate.weight, 7)
+    loader = DirectLoader(direct)
+    for name, tensor in tensors.items():
+        loader.load(name, tensor)
+    loader.finish()
+    gate = direct.model.layers[0].mlp.gate
+    found, expected = dict(direct.named_parameters()), dict(own.named_parameters())
+    return {name: torch.equal(found[name], expected[name]) for name in expected} | {
+        "weight_fp32": torch.equal(gate.weight_fp32, gate.weight)
+    }
+
+
+def refusals(build: Callable[[], torch.nn.Module], tensors: dict[str, torch.Tensor]) -> dict[str, str]:
+    """What is said of each thing that does not fit, and whether anything was written then."""
+    from vime_runtime.sync.direct_loader import DirectLoader
+
+    model = build()
+    name, expert = "model.layers.1.self_attn.k_proj.weight", "model.layers.0.mlp.experts.7.down_proj.weight"
+    tensor, down = tensors[name], tensors[expert]
+    said = {}
+
+    def note(what: str, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except ValueError as e:
+            said[what] = str(e)
+
+    loader = DirectLoader(model)
+    note("unknown", lambda: loader.load("model.layers.9.mlp.gate.weight", tensor))
+    note("too many rows", lambda: loader.load(name, torch.cat([tensor, tensor])))
+    note("too few columns", lambda: loader.load(name, tensor[:, :-1]))
+    note("another rank", lambda: loader.load(name, tensor.flatten()))
+    note("expert turned", lambda: loader.load(expert, down.t().contiguous()))
+    said["written"] = str(not all(p.isnan().all() for p in model.parameters()))
+    loader.load(name, tensor)
+    note("twice", lambda: loader.load(name, tensor))
+    note("missing", loader.finish)
+
+    extra = build()
+    extra.model.layers[0].mlp.unknown = torch.nn.Parameter(torch.zeros(3))
+    whole = DirectLoader(extra)
+    for key, value in tensors.items():
+        whole.load(key, value)
+    note("parameter without a tensor", whole.finish)
+    packed = build()
+    packed.model.layers[0].self_attn.qkv_proj.weight.data = torch.empty(0)
+    note("packed after loading", lambda: DirectLoader(packed))
+    half = build()
+    half.model.layers[0].mlp.experts.routed_experts.w2_weight.data = torch.empty(8, 47, 64)
+    note("experts of another shape", lambda: DirectLoader(half))
+    return said
+
+
 @pytest.mark.parametrize("tensor_parallel", [1, 2])
 @pytest.mark.parametrize("model", MODELS)
 def test_every_parameter_is_as_vllms_own_loader_makes_it(engines, make_model, model, tensor_parallel):
@@ -107,3 +173,43 @@ def test_every_parameter_is_as_vllms_own_loader_makes_it(engines, make_model, mo
     for same in engines.run(with_model, tensor_parallel, str(directory), {}, compare):
         assert same
         assert all(same.values()), [name for name, equal in same.items() if not equal]
+
+
+@pytest.mark.parametrize("options", [{}, {"enable_expert_parallel": True}], ids=["rows", "whole-experts"])
+def test_experts_are_where_vllm_ascend_has_turned_them_to(engines, make_model, options):
+    directory = make_model(**MODELS["qwen3-moe"])
+    for same in engines.run(with_model, 2, str(directory), options, compare_turned):
+        assert same["weight_fp32"]
+        assert all(same.values()), [name for name, equal in same.items() if not equal]
+
+
+def test_whole_experts_are_on_their_own_rank(engines, make_model):
+    directory = make_model(**MODELS["qwen3-moe"])
+    options = {"enable_expert_parallel": True}
+    for same in engines.run(with_model, 2, str(directory), options, compare):
+        assert all(same.values()), [name for name, equal in same.items() if not equal]
+
+
+def test_what_does_not_fit_is_an_error_that_says_so(engines, make_model):
+    directory = make_model(**MODELS["qwen3-moe"])
+    (said,) = engines.run(with_model, 1, str(directory), {}, refusals)
+    k_proj = "tensor model.layers.1.self_attn.k_proj.weight"
+    filled = "model.layers.1.self_attn.qkv_proj.weight is filled from [64, 64]"
+    assert said == {
+        "unknown": "the weight update has a tensor model.layers.9.mlp.gate.weight, "
+        "which the model does not have",
+        "too many rows": f"{k_proj} of the weight update has the shape [128, 64]; {filled}",
+        "too few columns": f"{k_proj} of the weight update has the shape [64, 63]; {filled}",
+        "another rank": f"{k_proj} of the weight update has the shape [4096]; {filled}",
+        "expert turned": "tensor model.layers.0.mlp.experts.7.down_proj.weight of the weight update has the "
+        "shape [48, 64]; model.layers.0.mlp.experts.routed_experts.w2_weight is filled from [64, 48]",
+        "written": "False",
+        "twice": f"{k_proj} comes twice in one weight update",
+        "missing": said["missing"],
+        "parameter without a tensor": "the weight update lacks 1 of 70 tensors: model.layers.0.mlp.unknown",
+        "packed after loading": "parameter model.layers.0.self_attn.qkv_proj.weight of the engine is [0], "
+        "expected [256, 64]: weights cannot be written into it directly",
+        "experts of another shape": "model.layers.0.mlp.experts.routed_experts: w13_weight and w2_weight are "
+        "[8, 96, 64] and [8, 47, 64], expected [8, 96, 64] and [8, 64, 48], or both turned",
+    }
+    assert said["missing"].startswith("the weight update lacks 68 of 69 tensors: model.embed_tokens.weight, ")

@@ -78,3 +78,18 @@ def test_a_pack_has_each_prompt_once_and_predicts_each_response_token_from_the_o
     assert pack.advantages.tolist() == [0.5, 0.5, 3.0, 3.0, 2.0, 2.0, 2.0, -1.0]
     expected = [-0.1, -0.2, -0.7, -0.8, -0.4, -0.5, -0.6, -0.3]
     assert pack.rollout_logprobs.tolist() == torch.tensor(expected).tolist()
+
+
+def test_a_pack_can_be_filled_to_a_length_that_other_ranks_have():
+    batch, groups = sampled([(5, [3, 2])])
+    own = packing.build(batch, groups, [0.0] * 2, torch.device("cpu"))
+    filled = packing.build(batch, groups, [0.0] * 2, torch.device("cpu"), length=12)
+    assert own.tokens.shape[1] == packing.row_length(batch, groups) == 8
+    assert filled.tokens[:, 4:].tolist() == own.tokens.tolist()
+    assert (filled.rows - 4).tolist() == own.rows.tolist()
+    assert filled.sequences.prompts == ((1, 4), (1, 5))
+    for before, after in zip(own.sequences.branches, filled.sequences.branches, strict=True):
+        assert (after.attended - 4).tolist() == before.attended.tolist()
+    nothing = packing.build(batch, [], [], torch.device("cpu"), length=12)
+    assert (nothing.tokens.shape[1], len(nothing.targets), nothing.filler) == (12, 1, True)
+    assert (own.filler, filled.filler) == (False, False)

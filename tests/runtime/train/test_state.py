@@ -79,18 +79,20 @@ def addresses(trainer: Any) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    ("tensor_parallel", "dtype", "files"),
+    ("family", "parallel", "dtype", "files"),
     [
-        (2, "float32", {"rank-0-of-2.pt", "rank-1-of-2.pt"}),
-        (2, "bfloat16", {"rank-0-of-2.pt", "rank-1-of-2.pt"}),
-        (1, "float32", {"rank-0-of-1.pt"}),
+        ("qwen3", {"tensor_parallel": 2}, "float32", {"rank-0-of-2.pt", "rank-1-of-2.pt"}),
+        ("qwen3", {"tensor_parallel": 2}, "bfloat16", {"rank-0-of-2.pt", "rank-1-of-2.pt"}),
+        ("qwen3", {"tensor_parallel": 1}, "float32", {"rank-0-of-1.pt"}),
+        ("qwen3_moe", {"expert_parallel": 2}, "bfloat16", {"rank-0-of-2.pt", "rank-1-of-2.pt"}),
     ],
-    ids=["tp2", "tp2-bf16", "dp2"],
+    ids=["tp2", "tp2-bf16", "dp2", "dp2-experts-ep2-bf16"],
 )
 def test_goes_on_bit_for_bit_at_the_same_addresses(
-    ranks, make_model, make_batch, run_file, tensor_parallel, dtype, files
+    ranks, make_model, make_batch, run_file, family, parallel, dtype, files
 ):
-    document = run_file(make_model(), train__tensor_parallel=tensor_parallel, model__dtype=dtype)
+    changes = {f"train__{key}": value for key, value in parallel.items()}
+    document = run_file(make_model(family), model__dtype=dtype, **changes)
     batches = [make_batch(seed) for seed in range(5)]
     straight = ranks.run(train_on, 2, document, batches)
     random = [result["part"].random for result in straight]

@@ -17,7 +17,11 @@ QWEN3_4B = {
     "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 9728, "vocab_size": 151_936,
     "tie_word_embeddings": True, "max_position_embeddings": 40_960, "rms_norm_eps": 1e-6,
 }  # fmt: skip
-GIB = 1024**3
+QWEN3_30B_A3B = QWEN3_4B | {
+    "model_type": "qwen3_moe", "num_hidden_layers": 48, "hidden_size": 2048, "num_key_value_heads": 4,
+    "intermediate_size": 6144, "tie_word_embeddings": False, "num_experts": 128, "num_experts_per_tok": 8,
+    "moe_intermediate_size": 768,
+}  # fmt: skip
 
 
 def test_figures_of_qwen3_4b_are_those_that_can_be_worked_out_by_hand() -> None:
@@ -28,6 +32,25 @@ def test_figures_of_qwen3_4b_are_those_that_can_be_worked_out_by_hand() -> None:
     assert found.engine == found.parameters * 2 // 2
     # keys and values, 36 layers, 4 heads of 128 a rank, two bytes, 3072 tokens
     assert found.sequence == 2 * 36 * 4 * 128 * 2 * 3072
+
+
+def test_figures_of_qwen3_30b_a3b_are_those_that_can_be_worked_out_by_hand() -> None:
+    found = estimate(resolve("qwen3-30b-a3b-npu").recipe, QWEN3_30B_A3B)
+    assert found.parameters == 30_532_122_624
+    assert found.experts == 48 * 128 * 3 * 2048 * 768
+    # a sixteenth of the experts, a quarter of the rest
+    dense = found.parameters - found.experts
+    assert found.trainer == (dense // 4 + found.experts // 16) * (2 + 4 + 4 + 8)
+    assert found.engine == found.parameters * 2 // 4
+    assert found.sequence == 2 * 48 * 1 * 128 * 2 * 3072
+    # while weights travel, all of it and a bucket are on one device of 61 GiB
+    assert found.trainer + found.engine + 2**29 < 61 * 2**30
+
+
+def test_experts_that_are_not_divided_are_split_as_the_rest_is() -> None:
+    recipe = resolve("qwen3-30b-a3b-npu", assignments=["train.expert_parallel=1"]).recipe
+    found = estimate(recipe, QWEN3_30B_A3B)
+    assert found.trainer == found.parameters * 18 // 4
 
 
 def test_a_reference_and_fp32_cost_what_they_hold() -> None:

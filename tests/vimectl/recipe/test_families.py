@@ -20,6 +20,9 @@ CONFIG = {
     "max_position_embeddings": 32,
     "rms_norm_eps": 1e-6,
     "rope_theta": 1e4,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 12,
 }
 LLAMA3_ROPE = {
     "rope_type": "llama3",
@@ -95,6 +98,22 @@ PUBLISHED = {
         use_sliding_window=False,
         tie_word_embeddings=True,
     ),
+    "Qwen3-30B-A3B": published(
+        "qwen3_moe",
+        "2048 6144 32 151936 40960",
+        num_key_value_heads=4,
+        head_dim=128,
+        attention_bias=False,
+        rope_theta=1000000.0,
+        use_sliding_window=False,
+        decoder_sparse_step=1,
+        mlp_only_layers=[],
+        num_experts=128,
+        num_experts_per_tok=8,
+        moe_intermediate_size=768,
+        norm_topk_prob=True,
+        tie_word_embeddings=False,
+    ),
 }
 
 
@@ -123,9 +142,27 @@ def test_both_expect_the_tensors_that_transformers_makes(name: str) -> None:
         model = transformers.AutoModelForCausalLM.from_config(
             transformers.AutoConfig.for_model(**PUBLISHED[name])
         )
-    made = {tensor: tuple(parameter.shape) for tensor, parameter in model.named_parameters()}
+    made = {
+        stored: shape
+        for tensor, parameter in model.named_parameters()
+        for stored, shape in as_stored(tensor, tuple(parameter.shape))
+    }
     assert of_tool(PUBLISHED[name]) == made
     assert of_trainer(PUBLISHED[name]) == made
+
+
+def as_stored(name: str, shape: Shape) -> list[tuple[str, Shape]]:
+    """A parameter as checkpoints have it; transformers keeps the experts of a layer in one."""
+    layer, experts, kind = name.partition(".experts.")
+    if not experts:
+        return [(name, shape)]
+    count, rows, columns = shape
+    halves = {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)}[kind]
+    return [
+        (f"{layer}.experts.{expert}.{half}.weight", (rows // len(halves), columns))
+        for expert in range(count)
+        for half in halves
+    ]
 
 
 def test_tool_and_trainer_know_the_same_families() -> None:
@@ -141,6 +178,11 @@ def test_tool_and_trainer_know_the_same_families() -> None:
         ("qwen3", {"use_sliding_window": True}),
         ("qwen2", {"use_sliding_window": True}),
         ("qwen2", {"num_key_value_heads": None}),
+        ("qwen3_moe", {"decoder_sparse_step": 2}),
+        ("qwen3_moe", {"mlp_only_layers": [0]}),
+        ("qwen3_moe", {"num_experts": None}),
+        ("qwen3_moe", {"num_experts_per_tok": None}),
+        ("qwen3_moe", {"moe_intermediate_size": None}),
         ("llama", {"attention_bias": True}),
         ("llama", {"mlp_bias": True}),
         ("llama", {"rms_norm_eps": None}),

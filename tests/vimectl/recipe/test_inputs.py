@@ -106,6 +106,34 @@ def test_a_model_that_does_not_suit_says_why(
         check(write_model(**config), data)
 
 
+EXPERTS = {"model_type": "qwen3_moe", "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 9}
+
+
+@pytest.mark.parametrize(
+    ("config", "assignments", "message"),
+    [
+        ({}, ["train.expert_parallel=2"], r"train.expert_parallel is on, but the model has no experts"),
+        (EXPERTS, [], r"train.tensor_parallel = 2 does not divide the model's 9 MLP columns"),
+        # Whole experts in the trainer, their rows in the engine.
+        (EXPERTS, ["train.expert_parallel=2"], r"rollout.tensor_parallel = 2 does not divide the model's 9"),
+        (
+            EXPERTS | {"moe_intermediate_size": 8},
+            ["train.expert_parallel=4", "cluster.devices_per_node=4"],
+            r"4 ranks \(train.expert_parallel\) do not divide the 6 experts",
+        ),
+    ],
+)
+def test_experts_that_do_not_suit_say_why(
+    write_model: WriteModel, data: Path, config: dict[str, Any], assignments: list[str], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        check(write_model(**config), data, *assignments)
+
+
+def test_experts_that_can_be_divided_pass(write_model: WriteModel, data: Path) -> None:
+    check(write_model(**EXPERTS | {"moe_intermediate_size": 8}), data, "train.expert_parallel=2")
+
+
 def test_a_size_that_cannot_split_the_model_is_answered_with_all_that_can(
     write_model: WriteModel, data: Path
 ) -> None:

@@ -9,8 +9,9 @@ from vime_runtime.train.families.base import Family
 from vime_runtime.train.families.llama import LLAMA
 from vime_runtime.train.families.qwen2 import QWEN2
 from vime_runtime.train.families.qwen3 import QWEN3
+from vime_runtime.train.families.qwen3_moe import QWEN3_MOE
 
-FAMILIES = {family.model_type: family for family in (LLAMA, QWEN2, QWEN3)}
+FAMILIES = {family.model_type: family for family in (LLAMA, QWEN2, QWEN3, QWEN3_MOE)}
 
 
 def get(config: dict[str, Any], where: str) -> Family:

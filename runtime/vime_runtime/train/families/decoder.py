@@ -1,4 +1,4 @@
-"""What the families share: a dense decoder with RMSNorm, SwiGLU, grouped queries and rope, no biases."""
+"""What the families share: a decoder with RMSNorm, SwiGLU, grouped queries and rope, no biases."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from vime_runtime.train.families.base import Mapping
 
-DECODER = (
+ATTENTION = (
     Mapping(
         "embedding.word_embeddings.weight",
         "rows",
@@ -15,41 +15,67 @@ DECODER = (
     Mapping("decoder.final_layernorm.weight", "whole", {"model.norm.weight": ("hidden",)}),
     Mapping("output_layer.weight", "rows", {"lm_head.weight": ("vocabulary", "hidden")}),
     Mapping(
-        "decoder.layers.{}.input_layernorm.weight",
+        "decoder.layers.{layer}.input_layernorm.weight",
         "whole",
-        {"model.layers.{}.input_layernorm.weight": ("hidden",)},
+        {"model.layers.{layer}.input_layernorm.weight": ("hidden",)},
     ),
     Mapping(
-        "decoder.layers.{}.self_attention.linear_qkv.weight",
+        "decoder.layers.{layer}.self_attention.linear_qkv.weight",
         "qkv",
         {
-            "model.layers.{}.self_attn.q_proj.weight": ("queries", "hidden"),
-            "model.layers.{}.self_attn.k_proj.weight": ("keys", "hidden"),
-            "model.layers.{}.self_attn.v_proj.weight": ("keys", "hidden"),
+            "model.layers.{layer}.self_attn.q_proj.weight": ("queries", "hidden"),
+            "model.layers.{layer}.self_attn.k_proj.weight": ("keys", "hidden"),
+            "model.layers.{layer}.self_attn.v_proj.weight": ("keys", "hidden"),
         },
     ),
     Mapping(
-        "decoder.layers.{}.self_attention.linear_proj.weight",
+        "decoder.layers.{layer}.self_attention.linear_proj.weight",
         "columns",
-        {"model.layers.{}.self_attn.o_proj.weight": ("hidden", "queries")},
+        {"model.layers.{layer}.self_attn.o_proj.weight": ("hidden", "queries")},
     ),
     Mapping(
-        "decoder.layers.{}.pre_mlp_layernorm.weight",
+        "decoder.layers.{layer}.pre_mlp_layernorm.weight",
         "whole",
-        {"model.layers.{}.post_attention_layernorm.weight": ("hidden",)},
+        {"model.layers.{layer}.post_attention_layernorm.weight": ("hidden",)},
     ),
+)
+
+DECODER = (
+    *ATTENTION,
     Mapping(
-        "decoder.layers.{}.mlp.linear_fc1.weight",
+        "decoder.layers.{layer}.mlp.linear_fc1.weight",
         "rows",
         {
-            "model.layers.{}.mlp.gate_proj.weight": ("mlp", "hidden"),
-            "model.layers.{}.mlp.up_proj.weight": ("mlp", "hidden"),
+            "model.layers.{layer}.mlp.gate_proj.weight": ("mlp", "hidden"),
+            "model.layers.{layer}.mlp.up_proj.weight": ("mlp", "hidden"),
         },
     ),
     Mapping(
-        "decoder.layers.{}.mlp.linear_fc2.weight",
+        "decoder.layers.{layer}.mlp.linear_fc2.weight",
         "columns",
-        {"model.layers.{}.mlp.down_proj.weight": ("hidden", "mlp")},
+        {"model.layers.{layer}.mlp.down_proj.weight": ("hidden", "mlp")},
+    ),
+)
+
+# In place of the dense layers' MLP: a router, and experts that are MLPs of their own.
+EXPERTS = (
+    Mapping(
+        "decoder.layers.{layer}.mlp.router.weight",
+        "whole",
+        {"model.layers.{layer}.mlp.gate.weight": ("experts", "hidden")},
+    ),
+    Mapping(
+        "decoder.layers.{layer}.mlp.experts.local_experts.{expert}.linear_fc1.weight",
+        "rows",
+        {
+            "model.layers.{layer}.mlp.experts.{expert}.gate_proj.weight": ("expert_mlp", "hidden"),
+            "model.layers.{layer}.mlp.experts.{expert}.up_proj.weight": ("expert_mlp", "hidden"),
+        },
+    ),
+    Mapping(
+        "decoder.layers.{layer}.mlp.experts.local_experts.{expert}.linear_fc2.weight",
+        "columns",
+        {"model.layers.{layer}.mlp.experts.{expert}.down_proj.weight": ("hidden", "expert_mlp")},
     ),
 )
 
@@ -57,25 +83,25 @@ DECODER = (
 # of which the engine holds back what has come until all of it has.
 QK_NORMS = (
     Mapping(
-        "decoder.layers.{}.self_attention.q_layernorm.weight",
+        "decoder.layers.{layer}.self_attention.q_layernorm.weight",
         "whole",
-        {"model.layers.{}.self_attn.q_norm.weight": ("head_dim",)},
+        {"model.layers.{layer}.self_attn.q_norm.weight": ("head_dim",)},
     ),
     Mapping(
-        "decoder.layers.{}.self_attention.k_layernorm.weight",
+        "decoder.layers.{layer}.self_attention.k_layernorm.weight",
         "whole",
-        {"model.layers.{}.self_attn.k_norm.weight": ("head_dim",)},
+        {"model.layers.{layer}.self_attn.k_norm.weight": ("head_dim",)},
     ),
 )
 
 QKV_BIASES = (
     Mapping(
-        "decoder.layers.{}.self_attention.linear_qkv.bias",
+        "decoder.layers.{layer}.self_attention.linear_qkv.bias",
         "qkv",
         {
-            "model.layers.{}.self_attn.q_proj.bias": ("queries",),
-            "model.layers.{}.self_attn.k_proj.bias": ("keys",),
-            "model.layers.{}.self_attn.v_proj.bias": ("keys",),
+            "model.layers.{layer}.self_attn.q_proj.bias": ("queries",),
+            "model.layers.{layer}.self_attn.k_proj.bias": ("keys",),
+            "model.layers.{layer}.self_attn.v_proj.bias": ("keys",),
         },
     ),
 )
