@@ -12,7 +12,12 @@ from simulated_processes import Process, on_each
 
 RECIPE = {
     "model": {"dtype": "bfloat16"},
-    "train": {"tensor_parallel": 2, "tokens_per_micro_batch": 64, "recompute": True},
+    "train": {
+        "tensor_parallel": 2,
+        "expert_parallel": 1,
+        "tokens_per_micro_batch": 64,
+        "recompute": True,
+    },
     "rollout": {"temperature": 0.7},
     "algorithm": {"clip_low": 0.2, "clip_high": 0.28, "kl_coefficient": 0.0, "updates_per_step": 1},
     "optimizer": {

@@ -24,6 +24,9 @@ Shape = tuple[int, ...]
 # A packed module and the Hugging Face modules whose rows lie in it, in this order.
 PACKED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 
+# Of a bias [rows]; a weight is [rows, columns].
+BIAS = ".bias"
+
 # The segment that vLLM 0.30 puts between the experts and their weights.
 EXPERTS_SEGMENT = ".routed_experts"
 
@@ -166,7 +169,7 @@ def _rows(
     name: str, parameter: torch.Tensor, module: Any, parts: list[tuple[str, int, int, int]]
 ) -> Iterator[Place]:
     """Places of a weight [rows, columns] or a bias [rows]; a part is (tensor, rows in all, rank, ranks)."""
-    rest = (module.input_size,) if parameter.dim() == 2 else ()
+    rest = () if name.endswith(BIAS) else (module.input_size,)
     extents = [rows // ranks for _, rows, _, ranks in parts]
     _check(name, parameter, (sum(extents), *rest))
     at = 0
@@ -177,7 +180,8 @@ def _rows(
 
 def _row(path: str, key: str, name: str, parameter: torch.Tensor, module: Any) -> Iterator[Place]:
     """Each rank holds its columns, and all of the bias."""
-    if parameter.dim() == 1:
+    if name.endswith(BIAS):
+        _check(name, parameter, (module.output_size,))
         yield from _whole(path, key, name, parameter, module)
         return
     columns = module.input_size // module.tp_size
@@ -192,7 +196,7 @@ def _vocabulary(path: str, key: str, name: str, parameter: torch.Tensor, module:
     rows = own.org_vocab_end_index - own.org_vocab_start_index
     if own.added_vocab_end_index > own.added_vocab_start_index:
         raise ValueError(f"{name} has rows for added tokens, which no tensor of a checkpoint fills")
-    rest = (module.embedding_dim,) if parameter.dim() == 2 else ()
+    rest = () if name.endswith(BIAS) else (module.embedding_dim,)
     _check(name, parameter, (module.num_embeddings_per_partition, *rest))
     full = (module.org_vocab_size, *rest)
     yield Place(name, parameter.narrow(0, 0, rows), name, full, 0, own.org_vocab_start_index)
