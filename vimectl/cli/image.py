@@ -98,6 +98,34 @@ def vendor(
         )
 
 
+@app.command("run-args")
+def run_args(
+    stack: StackOption,
+    chip: ChipOption = None,
+    compose: Annotated[
+        bool, typer.Option("--compose", help="Print a compose file instead of arguments.")
+    ] = False,
+    tag: Annotated[
+        str | None, typer.Option(help="The image, for --compose; by default as build names it.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the options for `docker run` on this host: devices, driver, shared memory, limits."""
+    from vimectl.host import Host
+    from vimectl.image import build as builds
+    from vimectl.image import plan as plans
+    from vimectl.image import run_args as asked
+
+    made = plans.make(stack, chip)
+    found = asked.options(made.stack, Host())
+    if as_json:
+        emit_json("image.run-args", True, stack=made.stack.name, options=[asdict(one) for one in found])
+    elif compose:
+        print(asked.compose(found, tag or builds.tag(made)), end="")
+    else:
+        print("\n".join(option.text for option in found))
+
+
 def plan_as_json(made: Plan) -> dict[str, Any]:
     """A plan as scripts read it."""
     return {

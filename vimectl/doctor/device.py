@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from vimectl import npu_host
 from vimectl.doctor import chips, npu
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
 from vimectl.stack import Stack
 
-_MANAGERS = ("davinci_manager", "devmm_svm", "hisi_hdc")
 _NO_NPU = "run this recipe on a machine with Ascend NPUs (in a container: mount /dev/davinci* into it)"
 
 
@@ -49,17 +49,18 @@ def _count(subject: Subject) -> Outcome:
 
 
 def _management(subject: Subject) -> Outcome:
-    lacking = [f"/dev/{name}" for name in _MANAGERS if not subject.host.path(f"/dev/{name}").exists()]
+    needed = npu_host.managers()
+    lacking = [path for path in needed if not subject.host.path(path).exists()]
     return judged(
         not lacking,
         f"absent: {', '.join(lacking)}" if lacking else "all there",
-        ", ".join(f"/dev/{name}" for name in _MANAGERS),
+        ", ".join(needed),
         "install the Ascend driver (in a container: mount these devices into it)",
     )
 
 
 def _permissions(subject: Subject) -> Outcome:
-    there = [f"/dev/{name}" for name in _MANAGERS if subject.host.path(f"/dev/{name}").exists()]
+    there = [path for path in npu_host.managers() if subject.host.path(path).exists()]
     answer = subject.host.run(["stat", "-L", "-c", "%a %u %g %G %n", *npu.nodes(subject), *there], 5)
     user, groups = _identity(subject)
     if answer.code != 0 or user is None:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
+from vimectl import npu_host
 from vimectl.doctor import ascend, npu
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
 from vimectl.stack import Stack
 
 _INFO = f"{ascend.DRIVER}/version.info"
-# What `docker run` of the vllm-ascend image mounts, in its installation guide.
-_MOUNTED = (
-    f"{ascend.DRIVER}/lib64",
-    _INFO,
-    "/usr/local/dcmi",
-    "/etc/ascend_install.info",
-)
 _REINSTALL = "install driver and firmware of one release together, on the host, and reboot it"
 
 
@@ -120,12 +114,13 @@ def _mounts(subject: Subject) -> Outcome:
     engine = container(subject)
     if engine is None:
         return skipped("this is no container")
-    lacking = [path for path in _MOUNTED if not subject.host.path(path).exists()]
+    needed = [mount.path for mount in npu_host.facts().mounts if mount.needed]
+    lacking = [path for path in needed if not subject.host.path(path).exists()]
     options = " ".join(f"--volume {path}:{path}" for path in lacking)
     return judged(
         not lacking,
         f"{engine} container without {', '.join(lacking)}" if lacking else f"{engine} container, all mounted",
-        ", ".join(_MOUNTED),
+        ", ".join(needed),
         f"start the container with {options}",
     )
 

@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
+from vimectl import npu_host
 from vimectl.doctor import npu_smi, visible
 from vimectl.doctor.finding import Outcome, Subject, skipped
 
 Examine = Callable[[Subject], Outcome]
 
-_NODE = re.compile(r"davinci(\d+)$")
 LISTING_SECONDS = 10
 
 
@@ -24,8 +24,7 @@ def absent(subject: Subject) -> str | None:
 
 def nodes(subject: Subject) -> list[str]:
     """Return the device nodes of the NPUs, in the order of their numbers."""
-    found = [path.name for path in subject.host.path("/dev").glob("davinci*") if _NODE.match(path.name)]
-    return [f"/dev/{name}" for name in sorted(found, key=lambda name: int(name.removeprefix("davinci")))]
+    return npu_host.nodes(subject.host)
 
 
 def kinds(listing: npu_smi.Listing) -> dict[str, str | None]:

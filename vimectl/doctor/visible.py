@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
+from vimectl import npu_host
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
 from vimectl.doctor.variables import NOT_RUNNING
 
 NAME = "ASCEND_RT_VISIBLE_DEVICES"
-_NODE = re.compile(r"davinci\d+$")
 
 
 def checks() -> list[Check]:
@@ -21,7 +21,7 @@ def checks() -> list[Check]:
 
 def count(subject: Subject) -> int:
     """How many NPUs the machine has device nodes for."""
-    return sum(_NODE.match(path.name) is not None for path in subject.host.path("/dev").glob("davinci*"))
+    return len(npu_host.nodes(subject.host))
 
 
 def _visible(subject: Subject) -> Outcome:

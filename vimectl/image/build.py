@@ -78,16 +78,14 @@ def arguments(request: Request, found: Manifest) -> dict[str, str]:
     plan = request.plan
     (own,) = (entry for entry in found.sources if entry.kind == "own-wheel")
     series = [f"{entry.name}={entry.series}" for entry in found.sources if entry.kind == "patches"]
-    given = {
-        "STACK": plan.stack.name,
+    given = plan.arguments | {
         "SERIES": ",".join(series),
         "REVISION": own.commit or f"sha256:{own.sha256}",
         "VERSION": __version__,
-        "BASE_NAME": plan.base,
         "MANIFEST": sha256(request.folder / manifest.FILE),
     }
     if plan.chip:
-        given |= {"CHIP": plan.chip, "STAND_IN": "yes" if request.stand_in else "no"}
+        given["STAND_IN"] = "yes" if request.stand_in else "no"
     return given
 
 

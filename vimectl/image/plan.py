@@ -93,7 +93,7 @@ class Plan:
     @property
     def arguments(self) -> dict[str, str]:
         """The build arguments that the stack decides."""
-        given = {"BASE_IMAGE": self.base, "STACK": self.stack.name}
+        given = {"STACK": self.stack.name, "BASE_NAME": self.base}
         return given | ({"CHIP": self.chip} if self.chip else {})
 
 

@@ -36,7 +36,7 @@ def test_the_proven_stacks_with_a_memory_saver_have_images() -> None:
 def test_the_base_is_the_one_of_the_chip(chip: str | None, tag: str) -> None:
     made = plan.make("ascend-0.22", chip)
     assert made.base == f"quay.io/ascend/vllm-ascend:{tag}"
-    assert made.arguments == {"BASE_IMAGE": made.base, "STACK": "ascend-0.22", "CHIP": chip or "a2"}
+    assert made.arguments == {"STACK": "ascend-0.22", "BASE_NAME": made.base, "CHIP": chip or "a2"}
 
 
 def test_another_base_is_taken_as_given() -> None:

@@ -1,0 +1,65 @@
+"""`vimectl image plan` and `vendor`, as people and scripts call them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vimectl.cli import run_cli
+
+
+def document(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, dict[str, Any]]:
+    code = run_cli(["image", *argv, "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_the_plan_gives_every_pin_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = document(capsys, "plan", "--stack", "ascend-0.22", "--chip", "a3", "--machine", "aarch64")
+    assert code == 0
+    assert (told["schema"], told["ok"], told["chip"], told["machine"]) == (
+        *("vimectl.image.plan/1", True, "a3", "aarch64"),
+    )
+    assert told["base"]["image"].endswith("-a3")
+    saver = next(source for source in told["sources"] if source["name"] == "sgl-kernel-npu")
+    assert saver["submodules"][0]["path"] == "third-party/pto-isa"
+    assert all(source["reason"] for source in told["sources"])
+
+
+def test_people_read_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["image", "plan", "--stack", "ascend-0.22"]) == 0
+    text = capsys.readouterr().out
+    assert (
+        "git\tmindspeed\thttps://gitcode.com/Ascend/MindSpeed fc63de5c48426dd019c3b3f39e65f5bdf56e4086"
+        in text
+    )
+    assert "wheel\tmath-verify\t0.9.0\timported by vimectl or its runtime" in text
+
+
+@pytest.mark.parametrize("stack", ["ascend-0.22", "cpu-0.32"])
+def test_a_dry_run_of_vendor_touches_nothing(
+    stack: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # neither git nor a builder
+    folder = tmp_path / "offline"
+    code, told = document(capsys, "vendor", "--stack", stack, "--offline", str(folder), "--dry-run")
+    assert code == 0
+    assert len(told["lacking"]) == len(told["sources"])
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "kind"),
+    [
+        (("plan", "--stack", "ascend-9"), 2, "bad-input"),
+        (("plan", "--stack", "cpu-0.32", "--chip", "a2"), 2, "bad-input"),
+        (("run-args", "--stack", "none.toml"), 2, "bad-input"),
+    ],
+)
+def test_bad_input_is_an_error_of_the_command(
+    argv: tuple[str, ...], code: int, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, told = document(capsys, *argv)
+    assert (found, told["error"]["kind"], told["schema"]) == (code, kind, f"vimectl.image.{argv[0]}/1")
