@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import extension_probe
 import npu_standin
 
 GIB = 1 << 30
@@ -199,6 +200,13 @@ def _route(layer: Any, files: dict[str, str]) -> str | None:
         except ImportError as e:
             return type(e).__name__
         return found.__module__ if found else None
+
+
+def observe_rotary_layer() -> dict[str, Any]:
+    """The layer of vllm-ascend as it is now, in each case; observe_rotary has prepared what it needs."""
+    from vllm_ascend.ops.rotary_embedding import AscendApplyRotaryEmb
+
+    return {kind: _route(AscendApplyRotaryEmb, files) for kind, files in FLASH_ATTN.items()}
 
 
 # --- asynchronous scheduler -------------------------------------------------------------------------
@@ -425,4 +433,5 @@ if __name__ == "__main__":
         name: {which: observe(which) for which in ("released", "patched")}
         for name, observe in observers.items()
     }
+    seen["extension"] = extension_probe.observe(observe_rotary_layer)
     print(json.dumps(seen))

@@ -24,6 +24,7 @@ if importlib.util.find_spec("vllm") is None:
     pytest.skip("needs what vllm imports", allow_module_level=True)
 
 PROBE = Path(__file__).with_name("ascend_probe.py")
+RUNTIME = Path(__file__).parents[2] / "runtime"
 GIB = 1 << 30
 TOTAL, UTILIZATION, WEIGHTS, PEAK, HCCL, GRAPHS = 64 * GIB, 0.6, 8 * GIB, 3 * GIB, GIB, 2 * GIB
 # The everyday suite looks at one; `make test` at all.
@@ -45,7 +46,8 @@ def probed(
     released = [python_sources(package, version) for package, version in patches.items()]
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(map(str, released)),
+        "PYTHONPATH": os.pathsep.join(map(str, [*released, RUNTIME])),
+        "VLLM_ASCEND_ENABLE_NZ": "0",  # as for every engine of a run
         "VLLM_LOGGING_LEVEL": "ERROR",
         "OMP_NUM_THREADS": "1",
     }
@@ -147,3 +149,51 @@ def test_stale_output_is_told_from_fresh(probed: dict[str, Any]) -> None:
     assert probed["scheduler"]["released"] == RIGHT | wrong
     unneeded = probed["stack"] == "ascend-0.30"  # the series says why
     assert probed["scheduler"]["patched"] == (RIGHT | wrong if unneeded else RIGHT)
+
+
+# --- the worker extension, which the probe applies in several orders ---
+
+FIXED = [
+    "the plugin",
+    "the extension",
+    "the plugin, then the extension",
+    "the extension, then the plugin",
+    "both, twice",
+]
+PLAIN = {"w13_weight": [2, 12, 8], "w2_weight": [2, 8, 6]}  # as in a checkpoint
+TURNED = {"w13_weight": [2, 8, 12], "w2_weight": [2, 6, 8]}  # as vllm-ascend multiplies with it
+
+
+def test_without_the_fixes_flash_attn_ends_the_worker_and_experts_lose_their_loaders(
+    probed: dict[str, Any],
+) -> None:
+    seen = probed["extension"]["nobody"]
+    assert seen["rotary"]["for CUDA"] == "ImportError"
+    if probed["stack"] != "ascend-0.30":  # which keeps the loaders
+        assert seen["loaded"] == {name: [shape, False] for name, shape in TURNED.items()}
+        assert seen["woken"] == {name: [shape, False] for name, shape in PLAIN.items()}
+
+
+@pytest.mark.parametrize("order", FIXED)
+def test_rotary_embedding_when_flash_attn_is_absent_or_cannot_be_loaded(
+    probed: dict[str, Any], order: str
+) -> None:
+    assert set(probed["extension"][order]["rotary"].values()) == {None}
+
+
+@pytest.mark.parametrize("order", FIXED)
+def test_weight_loader_on_the_experts_parameters(probed: dict[str, Any], order: str) -> None:
+    seen = probed["extension"][order]
+    assert seen["loaded"] == {name: [shape, True] for name, shape in TURNED.items()}
+    shapes = TURNED if probed["stack"] == "ascend-0.30" else PLAIN  # 0.30 leaves them at waking
+    assert seen["woken"] == {name: [shape, True] for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("order", FIXED)
+def test_the_fixes_are_applied_exactly_once_in_any_order(probed: dict[str, Any], order: str) -> None:
+    assert probed["extension"][order]["wrapped"] == probed["extension"]["nobody"]["wrapped"] + 1
+
+
+@pytest.mark.parametrize("order", [order for order in FIXED if order != "the plugin"])
+def test_new_weights_of_experts_lie_as_they_are_multiplied_with(probed: dict[str, Any], order: str) -> None:
+    assert probed["extension"][order]["updated"]
