@@ -22,8 +22,13 @@ from vimectl.image.plan import Source
 OnLine = Callable[[str], None]
 
 # Never ask for a password at a terminal, which would wait for ever in a job; credential helpers still answer.
-# In English, so that what git says can be told apart.
-_ENVIRONMENT = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+# In English, so that what git says can be told apart. A server that sends nothing for a minute is given up.
+_ENVIRONMENT = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "LC_ALL": "C",
+    "GIT_HTTP_LOW_SPEED_LIMIT": "1",
+    "GIT_HTTP_LOW_SPEED_TIME": "60",
+}
 # A server that gives no commit by its id alone, or has none of this id: everything it has is fetched instead.
 _NOT_BY_ID = ("unadvertised object", "not our ref", "couldn't find remote ref", "no such remote ref")
 _LINK, _COMMIT = "120000", "160000"

@@ -133,14 +133,16 @@ def fits(found: Manifest, plan: Plan, folder: Path) -> None:
 
 
 def _is(source: Source, entry: Entry, plan: Plan) -> bool:
-    """Whether an entry is the source that is meant. Another commit of ours may have the same version."""
+    """Whether an entry is the source that is meant."""
     if source.kind in ("stack", "lock"):
         return entry.sha256 == sha256(plan.stack_file if source.kind == "stack" else plan.lock)
     if source.kind == "wheel":
         return entry.sha256 in source.sha256
     if source.kind == "patches":
         return (entry.series,) == source.sha256
-    return (entry.version, entry.url, entry.commit) == (source.version, source.url, source.commit)
+    if source.kind == "own-wheel":  # what is built is the folder's own, whichever vimectl builds it
+        return entry.version == source.version
+    return (entry.url, entry.commit) == (source.url, source.commit)
 
 
 def _pin(of: Source | Entry) -> str:

@@ -52,6 +52,15 @@ def test_the_archive_is_the_commit_and_nothing_else(own: Own, tmp_path: Path) ->
     }
 
 
+def test_what_is_unpacked_is_the_tree_of_the_commit(own: Own, tmp_path: Path) -> None:
+    with tarfile.open(make(source(own), tmp_path / "a.tar.gz")) as tar:
+        tar.extractall(tmp_path / "unpacked")
+    unpacked = tmp_path / "unpacked" / f"trainer-{own.commit}"
+    git(unpacked, "init", "-q")
+    git(unpacked, "add", "--all", "--force")
+    assert git(unpacked, "write-tree") == git(own.repository, "rev-parse", f"{own.commit}^{{tree}}")
+
+
 def test_the_bytes_depend_on_the_commit_alone(own: Own, tmp_path: Path) -> None:
     first = sha256(make(source(own), tmp_path / "a.tar.gz"))
     clone = tmp_path / "clone"

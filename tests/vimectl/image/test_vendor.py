@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import psutil
 import pytest
 from own_stack import Own, commit
 
@@ -169,6 +171,34 @@ def test_killed_at_any_moment_the_next_call_goes_on(own: Own, tmp_path: Path) ->
     assert "own for" in done.stdout
     manifest.check(folder)
     assert not [name for name in os.listdir(folder) if name.startswith(".")]
+
+
+def test_another_vimectl_of_the_same_version_builds_it_too(
+    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provision, "revision", lambda: "1" * 40)
+    collected = collect(own, tmp_path / "offline")
+    monkeypatch.setattr(provision, "revision", lambda: "")  # installed, as behind a firewall
+    manifest.fits(collected, plan.make(str(own.file)), tmp_path / "offline")
+
+
+def test_ctrl_c_ends_what_waits_for_a_server(own: Own, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/trainer"
+        own.file.write_text(own.file.read_text().replace(str(own.repository), url))
+        command = [sys.executable, "-m", "vimectl", "image", "vendor", "--stack", str(own.file)]
+        command += ["--offline", str(tmp_path / "offline")]
+        child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        connection, _ = silent.accept()  # git has asked
+        with connection:
+            started = psutil.Process(child.pid).children(recursive=True)
+            child.send_signal(signal.SIGINT)
+            _, said = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert f"go on with: vimectl image vendor --stack {own.file}" in said
+    assert started
+    # Of a child of git that has ended, nobody may have taken the exit status yet.
+    assert not [one for one in started if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_our_own_wheel_is_the_same_bytes_each_time(tool: Path, tmp_path: Path) -> None:
