@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import csv
+import errno
 import hashlib
 import io
+import os
 import subprocess
 import sys
 import zipfile
@@ -55,6 +57,7 @@ def own_wheel(folder: Path) -> Path:
         MachineLacks: this interpreter has no hatchling, which makes it from a checkout; or the installed
             vimectl has no RECORD.
         CheckFailed: hatchling failed.
+        OSError: the disk is full.
     """
     root = checkout_root()
     if root is None:
@@ -66,8 +69,11 @@ def own_wheel(folder: Path) -> Path:
             f"{sys.executable} has no hatchling to make a wheel of the checkout {root} with",
             "pip install hatchling, or use an installed vimectl instead of a checkout",
         )
+    full = os.strerror(errno.ENOSPC)
+    if done.returncode != 0 and full in done.stderr:
+        raise OSError(errno.ENOSPC, full, str(folder))
     if done.returncode != 0:
-        raise CheckFailed(f"no wheel of {root} could be made: {done.stderr.strip()}")
+        raise CheckFailed(f"no wheel of {root} could be made: {done.stderr.strip().splitlines()[-1]}")
     return next(folder.glob("vimectl-*.whl"))
 
 

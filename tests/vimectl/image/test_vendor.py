@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -206,3 +207,43 @@ def test_our_own_wheel_is_the_same_bytes_each_time(tool: Path, tmp_path: Path) -
     names = zipfile.ZipFile(tool).namelist()
     assert "vimectl/_data/patches/megatron-core/0.16.1/series.toml" in names
     assert "vimectl/image/locks/ascend-0.22.txt" in names
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system in memory; ``resize`` says how small."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "none", str(disk)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("may not mount a file system")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def resize(disk: Path, kib: int) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={kib}k", str(disk)], check=True)
+
+
+def test_a_disk_that_fills_is_told_at_every_stage_and_gone_on_from(
+    own: Own, tool: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the wheel of vimectl is made for real
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(own.links))
+    (own.repository / "weights").write_bytes(os.urandom(1024 * 1024))
+    own.file.write_text(own.file.read_text().replace(own.commit, commit(own.repository, "large")))
+    made, folder = plan.make(str(own.file)), small_disk / "offline"
+    wheel = tool.stat().st_size // 1024
+    # Too small for our wheel, for what git fetches, and for the archive beside it.
+    for kib in (wheel // 2, wheel + 512, wheel + 1536):
+        resize(small_disk, kib)
+        with pytest.raises(MachineLacks, match="no space left") as error:
+            vendor.collect(made, folder, lambda now: None)
+        assert "another disk" in error.value.hint
+        with pytest.raises(BadInput, match=r"no manifest\.json"):
+            manifest.check(folder)
+    resize(small_disk, 16 * 1024)
+    vendor.collect(made, folder, lambda now: None)
+    manifest.check(folder)
