@@ -52,6 +52,8 @@ def test_both_packages_and_the_data_folders_are_in_it(wheel: Path) -> None:
         "vimectl/_data/patches/vllm-ascend/0.22.1rc1/0001-colocated-start-up.patch",
         "vimectl/_data/docker/README.md",
         "vimectl/stack/locks/cpu-0.32.txt",
+        "vimectl/image/locks/ascend-0.22.txt",
+        "vimectl/npu_host.toml",
         "vimectl/recipe/report/page.html.j2",
         "vimectl/recipe/report/page.css",
         "vimectl/recipe/report/page.js",
@@ -67,3 +69,21 @@ def test_patches_are_found(bare: Path, tmp_path: Path) -> None:
     listed = run(str(bare), "patch", "list", "--stack", "cpu-0.32", cwd=tmp_path)
     assert "0002-cpu-sleep-mode-backend" in listed
     assert "0001-current-device" in listed
+
+
+def test_an_image_is_planned_and_our_own_wheel_made_again(bare: Path, wheel: Path, tmp_path: Path) -> None:
+    planned = run(str(bare), "image", "plan", "--stack", "ascend-0.22", cwd=tmp_path)
+    assert "sgl-kernel-npu" in planned
+    code = "import sys; from pathlib import Path; from vimectl import provision; "
+    code += "print(provision.own_wheel(Path(sys.argv[1])))"
+    made = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        path = run(str(bare.with_name("python")), "-c", code, str(tmp_path / name), cwd=tmp_path).strip()
+        made.append(Path(path))
+    assert made[0].read_bytes() == made[1].read_bytes()
+    assert made[0].name == wheel.name
+    with zipfile.ZipFile(wheel) as first, zipfile.ZipFile(made[0]) as again:
+        assert set(again.namelist()) == set(first.namelist())
+        for name in set(first.namelist()):
+            assert name.endswith("/RECORD") or again.read(name) == first.read(name)

@@ -99,11 +99,19 @@ def _facts(chosen: Stack) -> Iterator[tuple[str, str, str]]:
     if saver := chosen.memory_saver:
         source = f"{saver.url}, {saver.build}; {chosen.source('memory_saver')}"
         yield "memory saver", f"{saver.tag} ({saver.commit})", source
+        for module in saver.submodules:
+            yield "memory saver submodule", module.commit, f"{module.url}, at {module.path}"
         for build in saver.builds:
             yield "memory saver build", build, "vimectl tms list"
     if chosen.images:
         yield "image for A2", chosen.images.a2, chosen.source("images")
         yield "image for A3", chosen.images.a3, chosen.source("images")
+    if image := chosen.image:
+        yield "python in the image", f"{image.python}, glibc {image.glibc}", chosen.source("image")
+        for package, why in image.ships.items():
+            yield f"{package} in the image", "as the base has it", why
+        for package, why in image.built.items():
+            yield f"{package} in the image", "built", why
     for package, version in chosen.patches.items():
         yield f"patches for {package}", version, chosen.source("patches")
     for part, why in chosen.unrecorded.items():
