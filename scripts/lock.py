@@ -101,25 +101,31 @@ def lock_image(stack: Stack, lock: Path, options: argparse.Namespace) -> None:
     texts = set()
     for machine in stack.stack.machines:
         platform = [*python, "--python-platform", TARGET[machine]]
-        shipped = names([*image.ships, *held], platform) - direct
-        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-            file.write("\n".join(f"{name}; sys_platform == 'never'" for name in stack.omitted))
-            file.flush()
-            arguments = [*platform, f"--override={file.name}", "--annotate"]
-            arguments += [f"--no-emit-package={name}" for name in sorted(shipped)]
+        shipped = resolved([*image.ships, *held], platform)
+        with (
+            tempfile.NamedTemporaryFile("w", suffix=".txt") as without,
+            tempfile.NamedTemporaryFile("w", suffix=".txt") as base,
+        ):
+            without.write("\n".join(f"{name}; sys_platform == 'never'" for name in stack.omitted))
+            without.flush()
+            base.write("\n".join(f"{name}=={version}" for name, version in shipped.items()))
+            base.flush()
+            arguments = [*platform, f"--override={without.name}", f"--constraints={base.name}", "--annotate"]
+            arguments += [f"--no-emit-package={name}" for name in sorted(shipped.keys() - direct)]
             compile_lock(asked, lock, arguments, options.upgrade)
         texts.add(lock.read_text(encoding="utf-8"))
     if len(texts) > 1:
         sys.exit(f"{lock.name}: {' and '.join(stack.stack.machines)} need different wheels")
 
 
-def names(requirements: list[str], arguments: list[str]) -> set[str]:
-    """The packages that ``requirements`` resolve to, in canonical form."""
+def resolved(requirements: list[str], arguments: list[str]) -> dict[str, str]:
+    """The versions that ``requirements`` resolve to, by canonical name."""
     command = [sys.executable, "-m", "uv", "pip", "compile", "-", "--quiet", "--no-header", "--no-annotate"]
     done = subprocess.run(
         [*command, *arguments], input="\n".join(requirements), text=True, check=True, capture_output=True
     )
-    return {canonicalize_name(Requirement(line).name) for line in done.stdout.splitlines()}
+    pins = (line.split(";")[0].split("==") for line in done.stdout.splitlines())
+    return {canonicalize_name(name.split("[")[0]): version.strip() for name, version in pins}
 
 
 def target(stack: Stack, options: argparse.Namespace) -> list[str]:
