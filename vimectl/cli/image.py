@@ -85,7 +85,8 @@ def vendor(
         with phases() as report:
             collected = vendors.collect(made, offline, report)
     except KeyboardInterrupt:
-        err.print(f"interrupted; go on with: vimectl image vendor --stack {stack} --offline {offline}")
+        again = f"vimectl image vendor --stack {stack} --machine {made.machine} --offline {offline}"
+        err.print(f"interrupted; go on with: {again}", markup=False)
         raise
     if as_json:
         entries = [entry.model_dump() for entry in collected.sources]

@@ -73,7 +73,7 @@ def read(folder: Path) -> Manifest:
     except FileNotFoundError as e:
         raise BadInput(
             f"{folder}: no {FILE}, so nothing in it is known to be whole",
-            f"collect it, or go on where that stopped: vimectl image vendor --offline {folder}",
+            f"collect it, or go on where that stopped: vimectl image vendor --stack NAME --offline {folder}",
         ) from e
     except (OSError, ValueError) as e:
         raise BadInput(f"{path}: cannot be read: {e}", "collect the folder anew") from e
@@ -97,7 +97,7 @@ def check(folder: Path) -> Manifest:
     if wrong:
         raise CheckFailed(
             f"{folder}: {'; '.join(wrong)}",
-            f"fetch what is wrong again: vimectl image vendor --offline {folder}",
+            f"fetch what is wrong again: {_command(found.stack, found.machine, folder)}",
         )
     return found
 
@@ -128,8 +128,12 @@ def fits(found: Manifest, plan: Plan, folder: Path) -> None:
     if differ:
         raise CheckFailed(
             f"{folder} was collected for something else: {'; '.join(differ)}",
-            f"collect it anew: vimectl image vendor --stack {plan.stack_argument} --offline {folder}",
+            f"collect it anew: {_command(plan.stack_argument, plan.machine, folder)}",
         )
+
+
+def _command(stack: str, machine: str, folder: Path) -> str:
+    return f"vimectl image vendor --stack {stack} --machine {machine} --offline {folder}"
 
 
 def _is(source: Source, entry: Entry, plan: Plan) -> bool:

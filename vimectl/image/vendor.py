@@ -19,7 +19,7 @@ import platformdirs
 
 from vimectl import provision
 from vimectl.digest import sha256
-from vimectl.errors import BadInput, MachineLacks
+from vimectl.errors import BadInput, MachineLacks, VimectlError
 from vimectl.image import git_source, manifest
 from vimectl.image.manifest import Entry, Manifest
 from vimectl.image.plan import Plan, Source
@@ -57,10 +57,15 @@ def collect(plan: Plan, folder: Path, report: Report) -> Manifest:
         known = _known(folder)
         work = folder / _WORK
         work.mkdir(exist_ok=True)
+        report(Progress("making a wheel of vimectl itself"))
+        own = _own_wheel(work)
+        if whole := _whole(plan, folder, own):  # left as it is: an image may be being built from it
+            shutil.rmtree(work)
+            return whole
         _note(work, known)
         (folder / manifest.FILE).unlink(missing_ok=True)
-        report(Progress("making a wheel of vimectl itself"))
-        _own_wheel(folder, work)
+        (folder / "vimectl").mkdir(exist_ok=True)
+        os.replace(own, folder / "vimectl" / own.name)
         for source in plan.sources:
             if source.kind in ("stack", "lock"):
                 origin = plan.stack_file if source.kind == "stack" else plan.lock
@@ -68,7 +73,7 @@ def collect(plan: Plan, folder: Path, report: Report) -> Manifest:
                 os.replace(work / "copy", folder / source.path)
         _wheels(plan, folder, report)
         _repositories(plan, folder, known, held, report)
-        collected = _manifest(plan, folder)
+        collected = _manifest(plan, folder, folder / "vimectl" / own.name)
         _discard_others(folder, collected)
         fresh = work / manifest.FILE
         fresh.write_text(json.dumps(collected.model_dump(by_alias=True), indent=2) + "\n", encoding="utf-8")
@@ -100,21 +105,26 @@ def _repositories(plan: Plan, folder: Path, known: dict[str, str], held: int, re
         _note(work, known)
 
 
-def _own_wheel(folder: Path, work: Path) -> None:
+def _own_wheel(work: Path) -> Path:
     made = work / "vimectl"
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir()
-    wheel = provision.own_wheel(made)
-    place = folder / "vimectl"
-    place.mkdir(exist_ok=True)
-    for other in place.iterdir():
-        other.unlink()
-    os.replace(wheel, place / wheel.name)
+    return provision.own_wheel(made)
 
 
-def _manifest(plan: Plan, folder: Path) -> Manifest:
+def _whole(plan: Plan, folder: Path, own: Path) -> Manifest | None:
+    """The manifest of a folder that has all of the plan, and this very vimectl; None when something lacks."""
+    try:
+        found = manifest.check(folder)
+        manifest.fits(found, plan, folder)
+    except VimectlError:
+        return None
+    there = {entry.sha256 for entry in found.sources if entry.kind == "own-wheel"}
+    return found if there == {sha256(own)} else None
+
+
+def _manifest(plan: Plan, folder: Path, own: Path) -> Manifest:
     wheels = {sha256(path): path for path in (folder / "wheels").glob("*.whl")}
-    (own,) = (folder / "vimectl").iterdir()
     entries = []
     for source in plan.sources:
         if source.kind == "wheel":

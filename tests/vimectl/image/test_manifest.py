@@ -42,7 +42,7 @@ def test_a_missing_file_is_named(folder: Path) -> None:
     (folder / "sources/two-0.tar.gz").unlink()
     with pytest.raises(CheckFailed, match=r"sources/two-0\.tar\.gz is missing") as error:
         manifest.check(folder)
-    assert f"vimectl image vendor --offline {folder}" in error.value.hint
+    assert f"vimectl image vendor --stack s --machine aarch64 --offline {folder}" in error.value.hint
 
 
 def test_an_altered_file_is_named_with_both_digests(folder: Path) -> None:

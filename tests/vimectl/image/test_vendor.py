@@ -61,6 +61,17 @@ def test_twice_gives_the_same_bytes_without_any_source(own: Own, tmp_path: Path)
     assert contents(tmp_path / "one") == first
 
 
+def test_a_whole_folder_is_not_touched(own: Own, tmp_path: Path) -> None:
+    folder = tmp_path / "offline"
+    first = collect(own, folder)
+    before = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+    assert collect(own, folder) == first
+    after = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+    assert {p: (s.st_ino, s.st_mtime_ns) for p, s in after.items()} == {
+        p: (s.st_ino, s.st_mtime_ns) for p, s in before.items()
+    }
+
+
 def test_what_was_cut_off_goes_on_and_counts_for_nothing_before(own: Own, tmp_path: Path) -> None:
     folder = tmp_path / "offline"
     wheel = own.links / "weights-1.0-py3-none-any.whl"
@@ -112,7 +123,7 @@ def test_a_folder_for_another_pin_is_told_and_mended(own: Own, tmp_path: Path) -
     made = plan.make(str(again), machine="aarch64")
     with pytest.raises(CheckFailed, match=f"trainer {own.commit}, to be built: {newer}") as error:
         manifest.fits(collected, made, folder)
-    assert f"vimectl image vendor --stack {again} --offline {folder}" in error.value.hint
+    assert f"vimectl image vendor --stack {again} --machine aarch64 --offline {folder}" in error.value.hint
     manifest.fits(vendor.collect(made, folder, lambda now: None), made, folder)
     assert [path.name for path in (folder / "sources").iterdir()] == [f"trainer-{newer}.tar.gz"]
 
