@@ -12,15 +12,13 @@ from __future__ import annotations
 import argparse
 import compileall
 import json
-import os
 import site
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 
-from vimectl import memory_saver
+from vimectl import memory_saver, moment
 from vimectl import stack as stacks
 from vimectl.console import report_error
 from vimectl.data import data_dir
@@ -78,11 +76,12 @@ def unpack(folder: Path, packages: Path, memory_saver_source: Path) -> None:
     """Unpack the sources: those that become packages into folders of ``packages``, the memory saver's apart.
 
     Raises:
-        CheckFailed: a file of the folder is missing or altered.
-        BadInput: it has no manifest.
+        CheckFailed: a file is missing or altered, or the base has other packages than the stack.
+        BadInput: the folder has no manifest.
     """
     found = manifest.check(folder)
     stack = stacks.load(str(folder / place.STACK))
+    _based(stack)
     for entry in found.sources:
         if entry.kind != "git":
             continue
@@ -96,6 +95,20 @@ def unpack(folder: Path, packages: Path, memory_saver_source: Path) -> None:
             check=True,
         )
     print(f"{folder}: {len(found.sources)} sources as the manifest says")
+
+
+def _based(stack: Stack) -> None:
+    """Look whether the base has a stack's packages, or the lock has brought them, before hours of work."""
+    report = run_checks(Host(), stack, only=[f"packages.{name}" for name in stack.packages])
+    wrong = [
+        f"{finding.found}, needed {finding.id.partition('.')[2]} {finding.expected}"
+        for finding in report.failures
+    ]
+    if wrong:
+        raise CheckFailed(
+            f"the base image does not fit {stack.name}: {'; '.join(wrong)}",
+            "name one that has them with --base, or list their wheels in the lock of a stack of your own",
+        )
 
 
 def compile_all() -> None:
@@ -124,14 +137,13 @@ def record(wheels: Path | None, stand_in: bool) -> None:
     for wheel in built:
         if wheel.name.startswith(_SAVER):
             _record_saver(wheel, stack, host, stand_in)
-    now = int(os.environ.get("SOURCE_DATE_EPOCH") or datetime.now(timezone.utc).timestamp())
     written = {
         "schema": "vimectl.image/1",
         "stack": stack.name,
         "stand_in": stand_in,
         "built": [{"file": wheel.name, "sha256": sha256(wheel)} for wheel in built],
         "manifest": sha256(place.IMAGE / manifest.FILE),
-        "at": _utc(now),
+        "at": _now(),
     }
     (place.IMAGE / place.RECORD).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
 
@@ -147,10 +159,9 @@ def _record_saver(wheel: Path, stack: Stack, host: Host, stand_in: bool) -> None
     if stand_in:
         return
     source = stack.memory_saver
-    now = int(os.environ.get("SOURCE_DATE_EPOCH") or datetime.now(timezone.utc).timestamp())
     note = f"built in this image from {source.url} at {source.commit} (tag {source.tag})"
     file = host.path(memory_saver.MACHINE_FILE)
-    memory_saver.record(wheel, note, into=file, by="vimectl image build", at=_utc(now))
+    memory_saver.record(wheel, note, into=file, by="vimectl image build", at=_now())
     file.with_suffix(".lock").unlink(missing_ok=True)
 
 
@@ -188,8 +199,8 @@ def allocator(environment: Mapping[str, str]) -> None:
             )
 
 
-def _utc(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _now() -> str:
+    return moment.written().strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 if __name__ == "__main__":

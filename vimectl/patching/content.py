@@ -84,8 +84,10 @@ def _checked(series: Series, path: str, content: bytes | None, expected: str | N
 
 
 def _from_git(location: Path, blob: str) -> bytes | None:
-    from git import InvalidGitRepositoryError, Repo
-
+    try:
+        from git import InvalidGitRepositoryError, Repo
+    except ImportError:  # what GitPython raises where there is no git, and then there is no repository to ask
+        return None
     try:
         with Repo(location, search_parent_directories=True) as repository:
             return bytes(repository.odb.stream(bytes.fromhex(blob)).read())

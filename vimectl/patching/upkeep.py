@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
-from vimectl import __version__
+from vimectl import __version__, moment
 from vimectl.patching import content, ledger, record
 from vimectl.patching.blobs import blob_id, content_at, id_of
 from vimectl.patching.state import TargetStatus
@@ -109,11 +108,7 @@ def _entry(package: Package, its_record: Step | None) -> ledger.Entry:
     )
     if old and same:
         return old
-    return ledger.Entry(status.series.name, _now(), __version__, files, made, stated)
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return ledger.Entry(status.series.name, moment.written().isoformat(), __version__, files, made, stated)
 
 
 def _file(package: Package, step: Step) -> ledger.File:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,15 @@ def test_a_work_tree_s_own_history_has_the_release_of_an_edited_file(
     assert content.released(checkout, toy_series, "toy/both.py") == b"a\nb\nc\nd\n"
     with pytest.raises(CheckFailed, match=r"no copy of toy/both\.py as released"):
         content.kept(checkout, "toy/both.py", "0" * 40)
+
+
+def test_without_git_a_release_that_only_history_has_is_not_found(
+    target: Target, toy_series: Series, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (target.location / "toy/both.py").write_bytes(b"edited\n")
+    monkeypatch.setitem(sys.modules, "git", None)  # as GitPython is where there is no git
+    with pytest.raises(CheckFailed, match=r"no copy of toy/both\.py as released"):
+        content.released(target, toy_series, "toy/both.py")
 
 
 def test_a_damaged_patch_is_found_before_anything_is_written(
