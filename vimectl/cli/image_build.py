@@ -83,10 +83,10 @@ def build(
         emit_json("image.build", True, **_as_json(built))
         return
     out.print(
-        f"{built.tag}: {built.image.digest[:12]}, built by {built.builder} in {built.seconds:.0f} s",
+        f"{request.tag}: {built.image.digest[:12]}, built by {chosen.name} in {_seconds(built):.0f} s",
         markup=False,
     )
-    out.print(f"what is known about it: {built.records}", markup=False)
+    out.print(f"what went in and what came out: {built.provenance.parent}", markup=False)
     if stand_in:
         out.print("It is a stand-in: it has no kernels and no memory saver for NPUs.")
 
@@ -94,14 +94,19 @@ def build(
 def _as_json(built: Built) -> dict[str, Any]:
     return {
         "image": built.image.digest,
-        "tag": built.tag,
-        "builder": built.builder,
-        "base": built.base_digest,
+        "tag": built.made.name,
+        "builder": built.made.builder,
+        "base": built.made.base_digest,
         "labels": dict(built.image.labels),
-        "records": str(built.records),
         "log": str(built.log),
-        "seconds": round(built.seconds, 1),
+        "sbom": str(built.bill),
+        "provenance": str(built.provenance),
+        "seconds": round(_seconds(built), 1),
     }
+
+
+def _seconds(built: Built) -> float:
+    return (built.made.ended - built.made.began).total_seconds()
 
 
 def _steps(report: Callable[[Progress], None]) -> Callable[[str], None]:

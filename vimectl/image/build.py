@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import tempfile
@@ -11,15 +12,18 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from vimectl import __version__
+from vimectl import __version__, moment
 from vimectl.data import data_dir
 from vimectl.digest import sha256
 from vimectl.errors import BadInput
-from vimectl.image import manifest
+from vimectl.image import manifest, place, provenance, sbom
 from vimectl.image.builder import Builder, Configuration, Job
 from vimectl.image.manifest import Manifest
 from vimectl.image.plan import Plan
+from vimectl.image.provenance import Made
+from vimectl.stack.installed import Installed
 
+_BILL, _PROVENANCE = "sbom.json", "provenance.json"
 _DOCKERFILES = {"npu": "Dockerfile.npu", "cpu": "Dockerfile.cpu"}
 
 
@@ -42,16 +46,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Built:
-    """An image that was built. ``base_digest`` is the digest of the base image that it was built on."""
+    """An image that was built, how that came about, and the files that say so."""
 
     image: Configuration
-    tag: str
-    builder: str
-    base_digest: str
-    manifest: Manifest
-    records: Path
+    made: Made
     log: Path
-    seconds: float
+    bill: Path
+    provenance: Path
 
 
 def dockerfile(plan: Plan) -> Path:
@@ -115,21 +116,40 @@ def build(request: Request, builder: Builder, on_line: Callable[[str], None]) ->
         base_digest = builder.base_digest(job, on_line)
         image = builder.build(job, on_line)
         try:
+            made = Made(
+                name=request.tag,
+                digest=f"sha256:{builder.configuration(image).digest}",
+                base_digest=base_digest,
+                builder=builder.name,
+                builder_version=builder.version(),
+                arguments=job.arguments,
+                epoch=request.epoch,
+                began=began,
+                ended=datetime.now(timezone.utc),
+            )
             built = Built(
                 image=builder.configuration(image),
-                tag=request.tag,
-                builder=builder.name,
-                base_digest=base_digest,
-                manifest=found,
-                records=request.records,
+                made=made,
                 log=log,
-                seconds=(datetime.now(timezone.utc) - began).total_seconds(),
+                bill=_bill(request, found, made, builder.read(image, f"{place.IMAGE}/{place.RECORD}")),
+                provenance=request.records / _PROVENANCE,
             )
+            provenance.write(built.provenance, request.plan, found, made, beside=[log, built.bill])
             builder.tag(image, request.tag)
         except BaseException:
             builder.remove(image)
             raise
     return built
+
+
+def _bill(request: Request, found: Manifest, made: Made, record: str) -> Path:
+    """Write the bill of materials, of what the image says is installed in it."""
+    written = json.loads(record)
+    installed = [
+        Installed(one["name"], one["version"], Path(one["location"])) for one in written["installed"]
+    ]
+    path = request.records / _BILL
+    return sbom.write(path, made.name, made.digest, found, installed, moment.written())
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from vimectl.errors import CheckFailed, VimectlError
 from vimectl.host import Host
 from vimectl.image import manifest, place
 from vimectl.recipe.environment import variables
+from vimectl.stack.installed import distributions
 from vimectl.stack.schema import Stack
 
 # What can be looked at without devices; the rest of the doctor is for the machine that the image runs on.
@@ -142,6 +143,11 @@ def record(wheels: Path | None, stand_in: bool) -> None:
         "stack": stack.name,
         "stand_in": stand_in,
         "built": [{"file": wheel.name, "sha256": sha256(wheel)} for wheel in built],
+        "installed": [
+            {"name": one.name, "version": one.version, "location": str(one.location)}
+            for items in distributions(host).values()
+            for one in items
+        ],
         "manifest": sha256(place.IMAGE / manifest.FILE),
         "at": _now(),
     }

@@ -77,6 +77,12 @@ class Builder(Protocol):
     def configuration(self, image: str) -> Configuration:
         """Read what an image says of itself. Raises BadInput when there is no such image."""
 
+    def version(self) -> str:
+        """Its version, as it states it."""
+
+    def read(self, image: str, path: str) -> str:
+        """Return a file of an image, for any user. Raises CheckFailed when it cannot be had."""
+
     def mounted(self, image: str, work: Path) -> AbstractContextManager[Path]:
         """Have an image's file tree at a path for as long as the block runs; ``work`` is an empty folder."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +74,18 @@ class Docker:
         if found is None:
             raise BadInput(f"no image {image} among those of docker", "docker images lists them")
         return configured(found["Id"], found.get("Config") or {}, found.get("Architecture", ""))
+
+    def version(self) -> str:
+        return self._do("version", "--format", "{{.Server.Version}}")
+
+    def read(self, image: str, path: str) -> str:
+        container = self._do("create", image)
+        try:
+            with tempfile.TemporaryDirectory(prefix="vimectl-image-") as work:
+                self._do("cp", f"{container}:{path}", f"{work}/file")
+                return Path(work, "file").read_text(encoding="utf-8")
+        finally:
+            quietly([self.name, "rm", "--force", container])
 
     @contextmanager
     def mounted(self, image: str, work: Path) -> Iterator[Path]:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -95,6 +96,9 @@ class _Storage:
             raise BadInput(f"no image {image} among those of {self.name}", f"{self.name} images lists them")
         return self._configuration(found)
 
+    def version(self) -> str:
+        return self._do("--version").rpartition("version ")[2]
+
     def _configuration(self, found: dict[str, Any]) -> Configuration:
         raise NotImplementedError
 
@@ -163,6 +167,13 @@ class Buildah(_Storage):
     inspect_command = ("inspect", "--type=image")
     never_pull = "--pull-never"
 
+    def read(self, image: str, path: str) -> str:
+        container = self._do("from", "--pull-never", image)
+        try:
+            return self._do("run", "--isolation=chroot", "--user=0", container, "--", "cat", path)
+        finally:
+            quietly([self.name, "rm", container])
+
     @contextmanager
     def mounted(self, image: str, work: Path) -> Iterator[Path]:
         self._as_root()
@@ -201,6 +212,15 @@ class Podman(_Storage):
     list_command = ("ps", "--all", "--external", "--format=json")
     inspect_command = ("image", "inspect")
     never_pull = "--pull=never"
+
+    def read(self, image: str, path: str) -> str:
+        container = self._do("create", image)
+        try:
+            with tempfile.TemporaryDirectory(prefix="vimectl-image-") as work:
+                self._do("cp", f"{container}:{path}", f"{work}/file")
+                return Path(work, "file").read_text(encoding="utf-8")
+        finally:
+            quietly([self.name, "rm", "--force", container])
 
     @contextmanager
     def mounted(self, image: str, work: Path) -> Iterator[Path]:
