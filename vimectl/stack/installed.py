@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from packaging.utils import canonicalize_name
 
@@ -35,11 +35,15 @@ class Installed:
 def site_directories(host: Host) -> list[Path]:
     """Return the directories in which the machine's Python packages lie.
 
-    For the running machine these are this interpreter's; for another root, those found in it.
+    For the running machine these are this interpreter's; for another root, those found in it, the ones of
+    the interpreters on its PATH first: an image states what that is.
     """
     if host.is_here:
         return [path for entry in sys.path if (path := Path(entry or ".")).is_dir()]
-    return [path for pattern in _SITE_PATTERNS for path in sorted(host.root.glob(pattern)) if path.is_dir()]
+    programs = [PurePosixPath(entry) for entry in host.environment.get("PATH", "").split(":") if entry]
+    found = [host.path(str(entry.parent)).glob("lib/python3*/site-packages") for entry in programs]
+    found += [host.root.glob(pattern) for pattern in _SITE_PATTERNS]
+    return list(dict.fromkeys(path for paths in found for path in sorted(paths) if path.is_dir()))
 
 
 def distributions(host: Host) -> dict[str, list[Installed]]:

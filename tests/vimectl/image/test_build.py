@@ -93,6 +93,26 @@ def test_what_was_built_is_written_down(images: Images, stand_in_image: str) -> 
     assert all(len(built["sha256"]) == 64 for built in written["built"])
 
 
+def test_what_went_in_and_what_came_out_is_left_beside(
+    images: Images, stand_in_image: str, stand_in_folder: Path
+) -> None:
+    folder = images.folder / f"records-{stand_in_image}"
+    digest = images.verify(stand_in_image, "--stand-in")["image"]
+    stated = json.loads((folder / "provenance.json").read_text())
+    assert stated["subject"] == [{"name": stand_in_image, "digest": {"sha256": digest}}]
+    definition = stated["predicate"]["buildDefinition"]
+    went_in = {one["name"]: one["digest"] for one in definition["resolvedDependencies"]}
+    assert {entry.name for entry in manifest.check(stand_in_folder).sources} <= went_in.keys()
+    assert len(went_in["base"]["sha256"]) == 64
+    beside = {one["name"]: one["digest"]["sha256"] for one in stated["predicate"]["runDetails"]["byproducts"]}
+    assert beside == {name: sha256(folder / name) for name in ("build.log", "sbom.json")}
+    bill = json.loads((folder / "sbom.json").read_text())
+    there = {one["name"]: one["version"] for one in bill["components"]}
+    assert bill["bomFormat"] == "CycloneDX"
+    assert there["vllm-ascend"] == "0.22.1rc1"
+    assert there["torch-memory-saver"] == "0.0.8"
+
+
 def test_its_log_is_kept(images: Images, stand_in_image: str) -> None:
     log = (images.folder / f"records-{stand_in_image}" / "build.log").read_text()
     assert "vimectl patch apply" in log
