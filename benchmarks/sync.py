@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -58,7 +59,7 @@ def main() -> None:
             for _ in range(1 + ROUNDS):  # the first round touches every page for the first time
                 seconds["sync"].append(sync([first, second], rollout))
                 seconds["memcpy"].append(ask(memcpy, size))
-            extra = sum(ask(rank, "peak") for rank in (first, second))
+            extra = max(ask(rank, "peak") for rank in (first, second))  # they fill the same ones
     report(size, seconds, extra)
 
 
@@ -66,14 +67,18 @@ def sync(ranks: list[Connection], rollout: Connection) -> float:
     """Carry every weight once, as ``train_loop.sync_weights`` does; the seconds it took."""
     began = time.perf_counter()
     ask(rollout, ("begin_update",))
+    for rank in ranks:
+        rank.send("next")
     while True:
-        for rank in ranks:
-            rank.send("next")
         message, *others = [rank.recv() for rank in ranks]
         if message is None:
             break
+        for rank in ranks:
+            rank.send("next")  # they fill a bucket while the engine reads another
         ask(rollout, ("update", message.joined(others)))
     ask(rollout, ("end_update",))
+    for rank in ranks:
+        ask(rank, "release")
     return time.perf_counter() - began
 
 
@@ -141,12 +146,16 @@ def trainer_rank(connection: Connection, folder: str, index: int, master: str) -
     bridge = Bridge(source.family, source.shape, Rank(index, RANKS), ranks.tensor)
     shard = model.build(source.family, source.shape, torch.bfloat16, torch.device("cpu"), RANKS)
     bridge.load(shard, source)
-    exporter = BucketExporter(lambda: bridge.held(shard), BUCKET_BYTES, shared=SharedHostBuffer(ranks.tensor))
+    shared = partial(SharedHostBuffer, ranks.tensor)
+    exporter = BucketExporter(lambda: bridge.held(shard), BUCKET_BYTES, shared=shared)
     connection.send(sum(2 * torch.Size(shape).numel() for shape in source.tensors().values()))
     peak = 0
     for question in questions(connection):
         if question == "peak":
             connection.send(peak)
+            continue
+        if question == "release":
+            connection.send(exporter.release())
             continue
         message = exporter.next()
         peak = max(peak, _shared_bytes())

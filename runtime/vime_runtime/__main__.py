@@ -116,6 +116,7 @@ def run(config: Config, run_dir: Path, journal: Journal, stop: StopRequest, sync
         journal.enter("start-up", detail="building the engine")
         engine.start()
         journal.processes(engine.workers())
+        trainer.serve(engine.places())
         if state:
             engine.sleep()
             trainer.resume()

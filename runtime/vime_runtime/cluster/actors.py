@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vime_runtime.rollout.response import Response
     from vime_runtime.states import StatePart
     from vime_runtime.sync.message import BucketMessage
+    from vime_runtime.sync.readers import Copies, Place
 
 
 class TrainActor:
@@ -69,8 +70,17 @@ class TrainActor:
         self._trainer = Trainer(self._config, self._rank, self._world_size, master)
         self._exporter = self._trainer.exporter()
 
+    def place(self) -> Place:
+        """Which chip and machine this rank has its weights on."""
+        return self._trainer.place()
+
+    def serve(self, copies: Copies) -> None:
+        """Export weights to where they are read."""
+        self._exporter.serve(copies)
+
     def pause(self) -> None:
-        """Give the training region's memory back."""
+        """Give the memory of buckets and of the training region back."""
+        self._exporter.release()
         self._trainer.pause()
 
     def resume(self) -> None:
@@ -160,6 +170,10 @@ class RolloutActor:
     def wake(self, tag: str) -> None:
         """Take back the memory of ``weights`` or ``kv_cache``."""
         self._engine.wake(tag)
+
+    def places(self) -> list[Place]:
+        """Where each worker has its weights."""
+        return self._engine.places()
 
     def begin_update(self) -> None:
         """Prepare for new weights."""

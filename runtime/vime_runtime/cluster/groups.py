@@ -18,6 +18,7 @@ from vime_runtime.memory.region import Residency
 from vime_runtime.rollout.response import Response
 from vime_runtime.states import StatePart
 from vime_runtime.sync.message import BucketMessage
+from vime_runtime.sync.readers import Place, copies
 
 # Steps count seeds up one by one: engines must not meet a seed that another one has in a later step.
 SEED_STRIDE = 1_000_003
@@ -35,6 +36,7 @@ class TrainGroup:
             placement.start(TrainActor, "train", seat, rank, len(seats)) for rank, seat in enumerate(seats)
         ]
         self.paused = False
+        self._coming: list[Any] = []
 
     def processes(self) -> list[dict[str, Any]]:
         """The journal's entries of all ranks."""
@@ -69,9 +71,20 @@ class TrainGroup:
         """One optimizer step; the metrics are already reduced over the ranks."""
         return self._all("step", ray.put(batch))[0]
 
+    def serve(self, readers: list[Place]) -> None:
+        """Export weights to where the engines' workers read them. Raises MachineLacks: that is nowhere."""
+        places = self._all("place")
+        if any(place.chip is not None for place in places):
+            each = zip(self._ranks, copies(places, readers), strict=True)
+            ray.get([rank.serve.remote(made) for rank, made in each])
+
     def next_bucket(self) -> BucketMessage | None:
-        """The next bucket of weights, or None after the last, with the handles of every rank's copy."""
-        first, *others = self._all("next_bucket")
+        """The next bucket of weights, or None after the last, with the handles of every rank's copy.
+
+        The ranks fill the one after it meanwhile. It stays as it is until this is called again.
+        """
+        first, *others = ray.get(self._coming or self._start("next_bucket"))
+        self._coming = [] if first is None else self._start("next_bucket")
         return first and first.joined(others)
 
     def write_state(self, folder: str) -> list[StatePart]:
@@ -100,7 +113,10 @@ class TrainGroup:
         return Residency.total(self._all("residency"))
 
     def _all(self, method: str, *args: Any) -> list[Any]:
-        return ray.get([getattr(rank, method).remote(*args) for rank in self._ranks])
+        return ray.get(self._start(method, *args))
+
+    def _start(self, method: str, *args: Any) -> list[Any]:
+        return [getattr(rank, method).remote(*args) for rank in self._ranks]
 
 
 class RolloutGroup:
@@ -163,6 +179,10 @@ class RolloutGroup:
     def wake(self, tag: str) -> None:
         """Take the memory of ``weights`` or ``kv_cache`` again."""
         self._all("wake", tag)
+
+    def places(self) -> list[Place]:
+        """Where the workers of all engines have their weights."""
+        return [place for places in self._all("places") for place in places]
 
     def begin_update(self) -> None:
         """Prepare for new weights."""

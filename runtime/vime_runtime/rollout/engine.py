@@ -14,6 +14,7 @@ from vime_runtime.rollout.plugin import SLEEP_BACKEND
 from vime_runtime.rollout.response import Response
 from vime_runtime.sync import generations
 from vime_runtime.sync.message import BucketMessage
+from vime_runtime.sync.readers import Place
 
 # Weights come from the trainer before every waking, so sleeping drops them.
 DROP_WEIGHTS = 2
@@ -57,6 +58,10 @@ class Engine:
         """Take back the memory of ``weights`` or ``kv_cache``; it can generate when it has both."""
         self._llm.wake_up(tags=[tag])
         self._asleep.discard(tag)
+
+    def places(self) -> list[Place]:
+        """Where each worker has its weights."""
+        return self._llm.collective_rpc("weights_place")
 
     def begin_update(self) -> None:
         """Begin to take new weights; an update that failed may be begun again."""

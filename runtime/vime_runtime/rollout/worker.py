@@ -13,6 +13,8 @@ from vime_runtime.rollout import device_sleep, npu_fixes
 from vime_runtime.sync import generations
 from vime_runtime.sync.generations.route import Route
 from vime_runtime.sync.message import BucketMessage
+from vime_runtime.sync.readers import Place
+from vime_runtime.sync.receiver import Receiver
 from vime_runtime.watch import process_log
 
 
@@ -40,6 +42,10 @@ class WorkerExtension:
     def process_id(self) -> int:
         """The process this worker lives in."""
         return os.getpid()
+
+    def weights_place(self) -> Place:
+        """Which chip and machine this worker has its weights on."""
+        return Receiver(self.get_model()).place()
 
     def begin_buckets(self) -> None:
         """Begin to take new weights."""

@@ -12,6 +12,7 @@ import torch
 from torch.multiprocessing.reductions import reduce_tensor
 
 from vime_runtime.sync.identity import chip_id
+from vime_runtime.sync.ipc import BUFFERS
 
 DeviceHandle = tuple[Callable[..., torch.Tensor], tuple[Any, ...]]
 
@@ -51,12 +52,11 @@ class DeviceBuffer:
 
 
 class DevicePeer:
-    """The reader's side; a buffer is mapped once and used until another handle comes."""
+    """The reader's side; buffers that take turns are mapped once, and used until others come."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._arguments: tuple[Any, ...] = ()
-        self._data = torch.empty(0, dtype=torch.uint8, device=device)
+        self._mapped: list[tuple[tuple[Any, ...], torch.Tensor]] = []
 
     def open(self, handles: dict[str, DeviceHandle]) -> torch.Tensor:
         """Map the buffer on this process's device: uint8, one dimension. Only to be read.
@@ -68,16 +68,17 @@ class DevicePeer:
         if own not in handles:
             raise RuntimeError(f"no weight buffer on device {own}; there are some on {', '.join(handles)}")
         rebuild, arguments = handles[own]
-        if arguments != self._arguments:
-            # The trainer may number its devices otherwise.
-            local = self._device.index
-            if local is None:
-                local = torch.get_device_module(self._device).current_device()
-            self._data = rebuild(*arguments[:DEVICE_ARGUMENT], local, *arguments[DEVICE_ARGUMENT + 1 :])
-            self._arguments = arguments
-        return self._data
+        for known, data in self._mapped:
+            if known == arguments:
+                return data
+        # The trainer may number its devices otherwise.
+        local = self._device.index
+        if local is None:
+            local = torch.get_device_module(self._device).current_device()
+        data = rebuild(*arguments[:DEVICE_ARGUMENT], local, *arguments[DEVICE_ARGUMENT + 1 :])
+        self._mapped = [*self._mapped, (arguments, data)][-BUFFERS:]
+        return data
 
     def close(self) -> None:
-        """Unmap the buffer as soon as no tensor looks into it."""
-        self._arguments = ()
-        self._data = self._data[:0].clone()
+        """Unmap the buffers as soon as no tensor looks into them."""
+        self._mapped.clear()

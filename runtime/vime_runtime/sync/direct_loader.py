@@ -38,12 +38,16 @@ class DirectLoader:
                 self._places[place.tensor].append(place)
                 self._shapes[place.tensor] = place.shape
         _check_coverage(model, [*self._padding, *(p for some in self._places.values() for p in some)])
-        self._missing = dict.fromkeys(self._shapes)
+        # How many rows of those that are not complete have come.
+        self._missing = dict.fromkeys(self._shapes, 0)
 
-    def load(self, name: str, tensor: torch.Tensor) -> None:
-        """Write this rank's part of a full tensor, converted to the parameter's dtype.
+    def load(
+        self, name: str, tensor: torch.Tensor, full: tuple[int, ...] | None = None, start: int = 0
+    ) -> None:
+        """Write this rank's part of a tensor, converted to the parameter's dtype.
 
-        The tensor is not needed any more when the copies queued on the device are done.
+        A tensor comes whole, or in parts that follow each other: the rows from ``start`` on of one that is
+        ``full`` as a whole. It is not needed any more when the copies queued on the device are done.
 
         Raises:
             ValueError: the tensor is unknown, misshapen or comes twice; nothing is written then.
@@ -51,17 +55,28 @@ class DirectLoader:
         expected = self._shapes.get(name)
         if expected is None:
             raise ValueError(f"the weight update has a tensor {name}, which the model does not have")
-        if tuple(tensor.shape) != expected:
+        shape = tuple(tensor.shape) if full is None else tuple(full)
+        if shape != expected:
             taken = ", ".join(place.parameter for place in self._places[name]) or "an expert of another rank"
             raise ValueError(
-                f"tensor {name} of the weight update has the shape {list(tensor.shape)}; "
+                f"tensor {name} of the weight update has the shape {list(shape)}; "
                 f"{taken} is filled from {list(expected)}"
             )
-        if name not in self._missing:
+        come = self._missing.get(name)
+        if come is None or start < come:
             raise ValueError(f"tensor {name} comes twice in one weight update")
+        stop = start + len(tensor)
+        if start > come or tuple(tensor.shape[1:]) != expected[1:] or stop > expected[0]:
+            raise ValueError(
+                f"rows {start} to {stop} of tensor {name}, {list(tensor.shape)}, do not follow row {come} of "
+                f"{list(expected)} in the weight update"
+            )
         for place in self._places[name]:
-            place.write(tensor)
-        del self._missing[name]
+            place.write(tensor, start)
+        if stop < expected[0]:
+            self._missing[name] = stop
+        else:
+            del self._missing[name]
 
     def finish(self) -> None:
         """Zero what no tensor fills, the padding of the vocabulary.

@@ -26,7 +26,12 @@ class Held:
         """Bytes of the full tensor."""
         return prod(self.shape) * self.dtype.itemsize
 
-    def write(self, full: torch.Tensor) -> None:
-        """Put this rank's parts where they belong in ``full``."""
+    def write(self, target: torch.Tensor, first: int = 0) -> None:
+        """Put this rank's parts where they belong in ``target``, the full tensor's rows from ``first`` on."""
         for dim, start, rows in self.parts:
-            full.narrow(dim, start, rows.shape[dim]).copy_(rows)
+            if dim == 0:
+                begin, end = max(start, first), min(start + len(rows), first + len(target))
+                if begin < end:
+                    target[begin - first : end - first].copy_(rows[begin - start : end - start])
+            else:
+                target.narrow(dim, start, rows.shape[dim]).copy_(rows[first : first + len(target)])

@@ -15,6 +15,9 @@ import torch.distributed as dist
 
 from vime_runtime.sync.identity import machine_id
 
+# How many buffers of one owner take turns: one is filled while the other is read.
+BUFFERS = 2
+
 
 @dataclass(frozen=True)
 class HostHandle:
@@ -85,11 +88,10 @@ class SharedHostBuffer:
 
 
 class HostPeer:
-    """The reader's side; a buffer is mapped once and used until another handle comes."""
+    """The reader's side; buffers that take turns are mapped once, and used until others come."""
 
     def __init__(self) -> None:
-        self._handle: HostHandle | None = None
-        self._data = torch.empty(0, dtype=torch.uint8)
+        self._mapped: dict[HostHandle, torch.Tensor] = {}
 
     def open(self, handles: dict[str, HostHandle]) -> torch.Tensor:
         """Map the owner's buffer: uint8, one dimension. Only to be read, but by ranks that fill it too.
@@ -105,15 +107,15 @@ class HostPeer:
                 f"weights; there are some on {', '.join(handles)}"
             )
         handle = handles[own]
-        if handle != self._handle:
-            self._data = torch.frombuffer(_map_peer(handle), dtype=torch.uint8)
-            self._handle = handle
-        return self._data
+        if handle not in self._mapped:
+            while len(self._mapped) >= BUFFERS:
+                del self._mapped[next(iter(self._mapped))]
+            self._mapped[handle] = torch.frombuffer(_map_peer(handle), dtype=torch.uint8)
+        return self._mapped[handle]
 
     def close(self) -> None:
-        """Unmap the buffer as soon as no tensor looks into it."""
-        self._handle = None
-        self._data = self._data[:0].clone()
+        """Unmap the buffers as soon as no tensor looks into them."""
+        self._mapped.clear()
 
 
 def _map_peer(handle: HostHandle) -> mmap.mmap:

@@ -9,13 +9,23 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor in a bucket: Hugging Face name, torch dtype name ("bfloat16"), shape, and place in bytes."""
+    """One tensor in a bucket, or some of its rows where it is larger than a bucket.
+
+    Attributes:
+        name: the Hugging Face name.
+        dtype: torch's name of it, "bfloat16".
+        shape, offset, nbytes: of what is in the bucket, the place in bytes.
+        full: the shape of the whole tensor.
+        start: which row of it comes first; parts come in order.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     offset: int
     nbytes: int
+    full: tuple[int, ...]
+    start: int = 0
 
 
 @dataclass(frozen=True)

@@ -54,13 +54,22 @@ class Place:
     turned: bool = False
 
     @torch.no_grad()
-    def write(self, tensor: torch.Tensor | None) -> None:
-        """Copy the part of the full ``tensor`` that belongs here; zeros where there is none."""
+    def write(self, tensor: torch.Tensor | None, first: int = 0) -> None:
+        """Copy what belongs here; zeros where there is no tensor.
+
+        ``tensor`` has the full tensor's rows from ``first`` on, as many as it has.
+        """
         if tensor is None:
             self.target.zero_()
             return
         target = self.target.transpose(-1, -2) if self.turned else self.target
-        target.copy_(tensor.narrow(self.dim, self.start, target.shape[self.dim]))
+        if self.dim == 0:
+            begin, end = max(self.start, first), min(self.start + len(target), first + len(tensor))
+            if begin < end:
+                target[begin - self.start : end - self.start].copy_(tensor[begin - first : end - first])
+        else:
+            rows = target[first : first + len(tensor)]
+            rows.copy_(tensor.narrow(self.dim, self.start, target.shape[self.dim]))
 
 
 def places(model: torch.nn.Module) -> Iterator[Place]:

@@ -14,6 +14,7 @@ from vime_runtime.sync.direct_loader import DirectLoader
 from vime_runtime.sync.identity import chip_id, machine_id
 from vime_runtime.sync.ipc import HostPeer
 from vime_runtime.sync.message import BucketMessage
+from vime_runtime.sync.readers import Place
 
 
 class Receiver:
@@ -25,6 +26,10 @@ class Receiver:
         self._host = HostPeer()
         self._chip = None if self._device.type == "cpu" else DevicePeer(self._device)
         self._loader: DirectLoader | None = None
+
+    def place(self) -> Place:
+        """Where this worker reads its weights best."""
+        return Place(machine_id(), None if self._chip is None else chip_id(self._device))
 
     def begin(self) -> None:
         """Begin anew; what an update that failed has left is dropped."""
@@ -40,7 +45,7 @@ class Receiver:
         loader = self._begun()
         buffer = self._open(bucket)
         for entry in bucket.tensors:
-            loader.load(entry.name, view(buffer, entry))
+            loader.load(entry.name, view(buffer, entry), entry.full, entry.start)
         if self._chip is not None:
             torch.get_device_module(self._device).current_stream().synchronize()
 

@@ -6,6 +6,7 @@ Importing this module imports Megatron-core: call ``Device.before_megatron()`` f
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import zip_longest
 from math import prod
 from pathlib import Path
@@ -24,7 +25,9 @@ from vime_runtime.memory.region import Residency
 from vime_runtime.states import StatePart
 from vime_runtime.sync.bridge import Bridge, Rank
 from vime_runtime.sync.buckets import BucketExporter
+from vime_runtime.sync.identity import chip_id, machine_id
 from vime_runtime.sync.ipc import SharedHostBuffer
+from vime_runtime.sync.readers import Place
 from vime_runtime.train import checkpoint, grpo, model, packing, parallel, state
 from vime_runtime.train.logprobs import token_logprobs
 from vime_runtime.train.metrics import StepMetrics
@@ -118,10 +121,15 @@ class Trainer:
         on_host = self._device.torch_device().type == "cpu"
         together = self._ranks.model.size()
         if on_host and per_node % together == 0:
-            shared = SharedHostBuffer(self._ranks.model) if place < together else None
+            shared = partial(SharedHostBuffer, self._ranks.model) if place < together else None
             first = place < self._ranks.tensor_size
             return BucketExporter(lambda: self._bridge.held(self._model, first), size, shared=shared)
         return BucketExporter(self.weights, size, fill_host=place == 0)
+
+    def place(self) -> Place:
+        """Where this rank has its weights."""
+        device = self._device.torch_device()
+        return Place(machine_id(), None if device.type == "cpu" else chip_id(device))
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write a Hugging Face directory that transformers and vLLM load; rank 0 writes.

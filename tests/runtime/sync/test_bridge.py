@@ -76,14 +76,17 @@ def fill_together(rank: int, world_size: int, master: str, path: str) -> dict[st
         built = model.build(source.family, source.shape, torch.float32, torch.device("cpu"), world_size)
         bridge = Bridge(source.family, source.shape, Rank(rank, world_size), groups.tensor)
         bridge.load(built, source)
-        shared = SharedHostBuffer(groups.tensor)
-        exporter = BucketExporter(lambda: bridge.held(built), 10_000, shared=shared)
+        exporter = BucketExporter(
+            lambda: bridge.held(built), 10_000, shared=lambda: SharedHostBuffer(groups.tensor)
+        )
         peer, read = HostPeer(), {}
         while (message := exporter.next()) is not None:
             dist.barrier(groups.tensor)  # the loop asks for no bucket before all have given the last one
             if message.handles:
                 buffer = peer.open(message.handles)
-                read |= {entry.name: view(buffer, entry).clone() for entry in message.tensors}
+                for entry in message.tensors:
+                    whole = read.setdefault(entry.name, torch.empty(entry.full))
+                    whole[entry.start : entry.start + entry.shape[0]].copy_(view(buffer, entry))
             dist.barrier(groups.tensor)
         return read
     finally:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from vime_runtime.sync.message import BucketMessage, TensorEntry
 
-ENTRY = TensorEntry("w", "float32", (2,), offset=0, nbytes=8)
+ENTRY = TensorEntry("w", "float32", (2,), offset=0, nbytes=8, full=(2,))
 
 
 def test_the_copies_of_several_ranks_join_into_one_message() -> None:

@@ -27,8 +27,9 @@ class Loader:
     def __init__(self, model: torch.nn.Module) -> None:
         self._parameters = dict(model.named_parameters())
 
-    def load(self, name: str, tensor: torch.Tensor) -> None:
-        self._parameters[name].data.copy_(tensor)
+    def load(self, name: str, tensor: torch.Tensor, full: tuple[int, ...], start: int) -> None:
+        assert self._parameters[name].shape == full
+        self._parameters[name].data[start : start + len(tensor)].copy_(tensor)
 
     def finish(self) -> None:
         """Everything has come."""
