@@ -169,14 +169,16 @@ def _add(tar: tarfile.TarFile, prefix: str, repository: Repository, commit: str,
 
 def _same_submodules(source: Source, tree: list[tuple[str, str, str]]) -> None:
     """The commit itself says which submodules it has, and at which commits."""
-    has = {path: object_id for mode, object_id, path in tree if mode == _COMMIT}
+    has = {
+        path: object_id for mode, object_id, path in tree if mode == _COMMIT and path not in source.left_out
+    }
     named = {one.path: one.commit for one in source.submodules}
     if has != named:
         said = ", ".join(f"{path} {commit}" for path, commit in has.items()) or "none"
         listed = ", ".join(f"{path} {commit}" for path, commit in named.items()) or "none"
         raise CheckFailed(
             f"{source.name} {source.commit} has the submodules {said}; the stack lists {listed}",
-            "list them in the stack as they are",
+            "list them in the stack, or the paths of those that it is built without (left_out)",
         )
 
 

@@ -41,7 +41,8 @@ class Source:
     ``version`` is that of a wheel or a patch series; ``url`` and ``commit`` are a git source's, whose commit
     is its digest; our own wheel has the commit that it is made from, "" when that is none. ``sha256`` are the
     digests that are accepted: of a wheel's files, or of a whole series.
-    ``pin`` is a wheel's line of the lock.
+    ``submodules`` come into the archive of a repository, those at the paths ``left_out`` do not. ``pin`` is a
+    wheel's line of the lock.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Source:
     commit: str = ""
     sha256: tuple[str, ...] = ()
     submodules: tuple[Submodule, ...] = ()
+    left_out: tuple[str, ...] = ()
     pin: Pin | None = field(default=None, compare=False)
 
     @property
@@ -202,7 +204,8 @@ def _sources(stack: Stack, lock: Path) -> Iterator[Source]:
         digest = series.find(package, version).digest
         yield Source(package, "patches", stack.source("patches"), version, sha256=(digest,))
     for name, commit in stack.commits.items():
-        yield Source(name, "git", stack.source(name), url=commit.url, commit=commit.commit)
+        why = "; ".join([stack.source(name), *(f"without {p}: {r}" for p, r in commit.left_out.items())])
+        yield Source(name, "git", why, url=commit.url, commit=commit.commit, left_out=tuple(commit.left_out))
     if saver := stack.memory_saver:
         yield Source(
             saver.url.rstrip("/").rpartition("/")[2],

@@ -66,14 +66,23 @@ class Origin(Strict):
     marker: Marker
 
 
-class Commit(Strict):
-    """``[commits.NAME]``: a dependency that is pinned by source commit because it has no release."""
+class Repository(Strict):
+    """A commit and where it is."""
 
     url: str
     commit: CommitId
 
 
-class Submodule(Commit):
+class Commit(Repository):
+    """``[commits.NAME]``: a dependency that is pinned by source commit because it has no release.
+
+    ``left_out`` are the paths of submodules that it is built without, each with the reason.
+    """
+
+    left_out: dict[str, str] = Field(default_factory=dict)
+
+
+class Submodule(Repository):
     """A repository that another has at ``path``: git's tree of the other one names this commit."""
 
     path: str

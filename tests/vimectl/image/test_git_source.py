@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,10 +89,14 @@ def test_a_submodule_comes_with_it(own: Own, tmp_path: Path) -> None:
     git(outer / "third" / "part", "checkout", "-q", own.commit)
     pinned = source(own, name="outer", url=str(outer), commit=commit(outer, "with a submodule"))
     inner = Submodule("third/part", str(own.repository), own.commit)
-    with_it = source(own, name="outer", url=str(outer), commit=pinned.commit, submodules=(inner,))
+    with_it = replace(pinned, submodules=(inner,))
     with tarfile.open(make(with_it, tmp_path / "a.tar.gz")) as tar:
         name = f"outer-{pinned.commit}/third/part/package/__init__.py"
         assert tar.extractfile(name).read() == b"version = 1\n"
+
+    without = replace(pinned, left_out=("third/part",))
+    with tarfile.open(make(without, tmp_path / "c.tar.gz")) as tar:
+        assert [name.partition("/")[2] for name in tar.getnames()] == [".gitmodules"]
 
     with pytest.raises(
         CheckFailed, match=f"has the submodules third/part {own.commit}; the stack lists none"
