@@ -21,15 +21,15 @@ WORLD = 2
 class Ranks:
     """Processes that stay, so that each test does not import Megatron-core anew."""
 
-    def __init__(self, socket_path: Path) -> None:
+    def __init__(self, socket_path: Path, count: int) -> None:
         with Listener(str(socket_path)) as listener:
             self._processes = [
                 subprocess.Popen(
                     [sys.executable, Path(__file__).with_name("rank_worker.py"), str(socket_path)]
                 )
-                for _ in range(WORLD)
+                for _ in range(count)
             ]
-            self._connections = [listener.accept() for _ in range(WORLD)]
+            self._connections = [listener.accept() for _ in range(count)]
 
     def run(self, function: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
         """Call ``function(rank, world_size, "host:port", *args)`` on each rank; return what each returned."""
@@ -57,12 +57,12 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def start_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Ranks]]:
+def start_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ranks]]:
     """Start rank processes with the environment as it is; they end with the session."""
     started = []
 
-    def start() -> Ranks:
-        started.append(Ranks(tmp_path_factory.mktemp("ranks") / "socket"))
+    def start(count: int = WORLD) -> Ranks:
+        started.append(Ranks(tmp_path_factory.mktemp("ranks") / "socket", count))
         return started[-1]
 
     yield start
@@ -71,7 +71,7 @@ def start_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
 
 
 @pytest.fixture(scope="session")
-def ranks(start_ranks: Callable[[], Ranks]) -> Ranks:
+def ranks(start_ranks: Callable[..., Ranks]) -> Ranks:
     return start_ranks()
 
 

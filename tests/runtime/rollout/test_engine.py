@@ -62,8 +62,9 @@ def send(engine: Any, exporter: BucketExporter) -> None:
 
 
 def update(engine: Any, checkpoint: Path, bucket_bytes: int = 1024**2) -> None:
+    tensors = load_file(checkpoint / "model.safetensors")
     engine.begin_update()
-    send(engine, export(load(checkpoint), bucket_bytes))
+    send(engine, BucketExporter(lambda: iter(tensors.items()), bucket_bytes))
     engine.end_update()
 
 
@@ -215,8 +216,10 @@ def test_an_unknown_or_repeated_tensor_is_named(engine: Any, checkpoints: tuple[
         ({"family": "llama", "tied": False, "vocab_size": 65, "num_key_value_heads": 1}, 2),
         ({"family": "qwen2", "tied": False}, 1),
         ({"family": "qwen2", "tied": True, "vocab_size": 65}, 2),
+        ({"family": "qwen3_moe", "tied": True, "norm_topk_prob": False}, 1),
+        ({"family": "qwen3_moe", "tied": False}, 2),
     ],
-    ids=["qwen3", "qwen3-tp2", "llama", "llama3-rope", "llama-tp2", "qwen2", "qwen2-tp2"],
+    ids=["qwen3", "qwen3-tp2", "llama", "llama3-rope", "llama-tp2", "qwen2", "qwen2-tp2", "moe", "moe-tp2"],
 )
 def test_every_kind_of_engine_takes_turns(
     start_engine: Callable[..., Any],

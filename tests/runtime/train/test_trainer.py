@@ -216,6 +216,20 @@ def test_trains_as_the_reference_does(ranks, make_model, make_batch, run_file, w
         torch.testing.assert_close(parameter, found["weights"][name], rtol=0, atol=0)
 
 
+@pytest.mark.slow
+def test_experts_divided_among_replicas_of_several_ranks_train_as_the_reference_does(
+    start_ranks, make_model, make_batch, run_file
+):
+    """As on sixteen NPUs: the dense part split within a replica, one set of experts among all replicas."""
+    changes = {"train__tensor_parallel": 2, "train__expert_parallel": 4, "train__recompute": True}
+    document = run_file(make_model("qwen3_moe", tie_word_embeddings=False), **changes)
+    # Three groups for two replicas, of which one has a pack less to do.
+    batches = [make_batch(seed, groups=3) for seed in range(3)]
+    expected = train_reference(document, batches)
+    for found in start_ranks(4).run(train, 4, document, batches):
+        assert_same_training(found, expected)
+
+
 def test_bf16_moves_as_far_as_fp32_though_one_step_is_less_than_bf16_can_show(
     ranks, make_model, make_batch, run_file
 ):
