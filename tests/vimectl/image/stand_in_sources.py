@@ -8,6 +8,7 @@ with CANN's runtime, and does nothing.
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
 import zipfile
@@ -22,6 +23,7 @@ from packaging.requirements import Requirement
 from vimectl import stack as stacks
 from vimectl.stack.catalog import path as stack_path
 
+MACHINE = platform.machine()
 ROOT = Path(__file__).resolve().parents[3]
 # What is built from source, the distribution that comes out, and its module.
 PACKAGES = {
@@ -96,9 +98,9 @@ def _package(folder: Path, name: str, package: str) -> Repository:
 
 def _saver(folder: Path, submodule: str, commit: str, needed: Sequence[str]) -> Repository:
     folder.mkdir(parents=True)
-    wheel = folder / "prebuilt" / "torch_memory_saver-0.0.8-cp39-abi3-linux_x86_64.whl"
+    wheel = folder / "prebuilt" / f"torch_memory_saver-0.0.8-cp39-abi3-linux_{MACHINE}.whl"
     wheel.parent.mkdir()
-    _wheel(wheel, needed)
+    saver_wheel(wheel, needed)
     (folder / ".gitmodules").write_text(f'[submodule "isa"]\n\tpath = {submodule}\n\turl = ../pto-isa\n')
     (folder / "build.sh").write_text(_BUILD_SH)
     _git(folder, "init", "--quiet")
@@ -107,16 +109,18 @@ def _saver(folder: Path, submodule: str, commit: str, needed: Sequence[str]) -> 
     return _committed(folder)
 
 
-def _wheel(wheel: Path, needed: Sequence[str]) -> None:
+def saver_wheel(wheel: Path, needed: Sequence[str]) -> None:
+    """Write a wheel of the memory saver whose libraries are linked with ``needed``."""
     info = "torch_memory_saver-0.0.8.dist-info"
-    library = {"machine": "x86_64", "needed": needed}
+    library = {"machine": MACHINE, "needed": needed}
     files = {
         "torch_memory_saver/__init__.py": b"",
         "torch_memory_saver/utils.py": b"",
         "torch_memory_saver_hook_mode_torch.abi3.so": ElfFile(**library, exported=TORCH_MODE).content(),
         "torch_memory_saver_hook_mode_preload.abi3.so": ElfFile(**library, exported=ASCEND_PRELOAD).content(),
         f"{info}/METADATA": b"Metadata-Version: 2.1\nName: torch_memory_saver\nVersion: 0.0.8\n",
-        f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: cp39-abi3-linux_x86_64\n",
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: cp39-abi3-linux_%s\n"
+        % MACHINE.encode(),
     }
     files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"]).encode()
     with zipfile.ZipFile(wheel, "w") as archive:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vimectl import memory_saver, stack, toml
 from vimectl.errors import BadInput, CheckFailed, MachineLacks
-from vimectl.host import CommandResult, Host
+from vimectl.host import CommandResult, Host, not_run
 from vimectl.memory_saver import builds
 from vimectl.memory_saver.builds import BuildsFile, KnownBuild, own_file
 from vimectl.memory_saver.judge import Build
@@ -132,3 +132,19 @@ def test_file_that_cannot_be_written_is_said(library: Path) -> None:
 @given(note=st.text(min_size=1))
 def test_any_text_is_a_string_of_toml(note: str) -> None:
     assert toml.parse_value(_string(note)) == note.encode("utf-8", "replace").decode("utf-8")
+
+
+def test_what_an_image_recorded_is_known_to_who_looks_at_it(tmp_path: Path) -> None:
+    site = tmp_path / "root/usr/local/lib/python3.11/site-packages"
+    (site / "torch_memory_saver").mkdir(parents=True)
+    (site / "torch_memory_saver" / "__init__.py").write_text("")
+    (site / "torch_memory_saver" / "utils.py").write_text("")
+    library = site / "torch_memory_saver_hook_mode_torch.abi3.so"
+    library.write_bytes(ElfFile().content())
+    image = Host(tmp_path / "root", {}, not_run)
+    assert [build.verdict for build in memory_saver.judge_installed(image, ASCEND)] == ["unknown"]
+    file = image.path(memory_saver.MACHINE_FILE)
+    memory_saver.record(library, "built in it", into=file, by="vimectl", at="2026-01-01T00:00:00Z")
+    (judged,) = memory_saver.judge_installed(image, ASCEND)
+    assert (judged.verdict, judged.match, judged.note) == ("known-good", "sha256", "built in it")
+    assert not own_file().exists()

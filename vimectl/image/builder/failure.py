@@ -18,7 +18,7 @@ _ERROR = re.compile(r"error: (.*)")
 _MEND = re.compile(r"mend:  ?(.*)")
 # What buildah and podman add after the step's own output.
 _NOISE = re.compile(r"subprocess exited|Error: (building at|error building)|time=")
-_SHOWN = 12
+_SHOWN, _STEP_WIDTH = 12, 100
 
 
 class Mend(toml.Strict):
@@ -40,6 +40,7 @@ def explain(builder: str, status: int, output: str, log: Path) -> VimectlError:
     """Return the error that a failed build is."""
     lines = [line.rstrip() for line in output.splitlines() if line.strip()]
     step, last = _of_step(lines)
+    step = step if len(step) <= _STEP_WIDTH else f"{step[: _STEP_WIDTH - 3]}..."
     text = "\n".join(f"    {line}" for line in last[-_SHOWN:])
     mends = [match[1] for line in last if (match := _MEND.match(line))]
     # pip's errors begin alike, and have no mend.
