@@ -74,19 +74,24 @@ class Images:
         return found
 
     def buildah(self, *arguments: str) -> str:
-        done = subprocess.run(
-            ["buildah", *arguments], env=os.environ | self.variables, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout.strip()
+        return self._do("buildah", *arguments)
 
     def run(self, image: str, *command: str) -> str:
-        """Run a command in a container of an image, as the user that the image names; return what it said."""
+        """Run a command in a container of an image, as the user that the image names; return what it said.
+
+        It sees its own processes alone, as in a container of an engine.
+        """
+        apart = ("unshare", "--pid", "--fork", "--mount-proc", "--")
         container = self.buildah("from", "--pull-never", image)
         try:
-            return self.buildah("run", "--isolation=chroot", container, "--", *command)
+            return self._do(*apart, "buildah", "run", "--isolation=chroot", container, "--", *command)
         finally:
             self.buildah("rm", container)
+
+    def _do(self, *command: str) -> str:
+        done = subprocess.run(command, env=os.environ | self.variables, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip()
 
     def leftovers(self) -> list[str]:
         """Containers, mounts, temporary files and processes of this store; images without a name, too."""
