@@ -23,8 +23,13 @@ class Npu:
         return torch.device("npu", torch.npu.current_device())
 
     def before_megatron(self) -> None:
-        """Import MindSpeed's adaptor, which turns Megatron-core's CUDA calls into NPU calls."""
-        import mindspeed.megatron_adaptor  # noqa: F401
+        """Put the NPU's attention in place, and only then import MindSpeed's adaptor."""
+        from vime_runtime.device import mindspeed
+        from vime_runtime.train import core_attention
+        from vime_runtime.train.fusion_attention import FusionAttention
+
+        core_attention.use(FusionAttention)
+        mindspeed.load()
 
     def training_region(self, config: Config, rank: int) -> TrainingRegion:
         """A region of torch_memory_saver; the preload mode of that library does not work on an NPU."""

@@ -14,7 +14,7 @@ from megatron.core.transformer import ModuleSpec, TransformerConfig
 from torch import Tensor
 from torch.nn.functional import silu
 
-from vime_runtime.train.attention import PackedAttention
+from vime_runtime.train import core_attention
 from vime_runtime.train.experts import Experts, Router
 from vime_runtime.train.families.base import Family, ModelShape
 from vime_runtime.train.packing import Pack
@@ -68,6 +68,8 @@ def build(
         masked_softmax_fusion=False,
         persist_layer_norm=False,
         gradient_accumulation_fusion=False,
+        apply_rope_fusion=False,
+        transformer_impl="local",  # there is no Transformer Engine for NPUs
         # Takes memory from torch's default device, set below, and not from torch.cuda.
         use_cpu_initialization=True,
         perform_initialization=False,
@@ -132,7 +134,7 @@ def _layer_spec(family: Family, shape: ModelShape, replicas: dist.ProcessGroup |
     spec = get_gpt_layer_local_spec(
         num_experts=shape.experts or None, qk_layernorm=family.qk_layernorm, normalization="RMSNorm"
     )
-    spec.submodules.self_attention.submodules.core_attention = PackedAttention
+    spec.submodules.self_attention.submodules.core_attention = core_attention.chosen()
     if family.has_experts:
         layer = spec.submodules.mlp
         layer.module = Experts

@@ -105,14 +105,22 @@ class Optimizer:
             for parameter, moments in optimizer.optimizer.state.items():
                 for kind, tensor in moments.items():
                     yield f"{kind}/{names[parameter]}", tensor
+        for number, group in enumerate(self._optimizer.param_groups):
+            if "step" in group:
+                yield f"step/group {number}", group["step"]
 
 
-def _allocate_moments(adam: torch.optim.AdamW) -> None:
-    """Do now what AdamW does at its first step, so that it happens inside the training region."""
+def _allocate_moments(adam: torch.optim.Optimizer) -> None:
+    """Do now what AdamW does at its first step, so that it happens inside the training region.
+
+    torch's own counts the steps of each parameter; the fused one that MindSpeed brings for NPUs
+    (``mindspeed/core/optimizer/adamw.py``) counts those of a group, in the group.
+    """
+    counts_groups = not isinstance(adam, torch.optim.AdamW)
     for group in adam.param_groups:
+        if counts_groups:
+            group["step"] = torch.zeros((), dtype=torch.int64, device=group["params"][0].device)
         for param in group["params"]:
-            adam.state[param] = {
-                "step": torch.zeros((), dtype=torch.float32, device="cpu"),
-                "exp_avg": torch.zeros_like(param),
-                "exp_avg_sq": torch.zeros_like(param),
-            }
+            count = {} if counts_groups else {"step": torch.zeros((), dtype=torch.float32, device="cpu")}
+            moments = {"exp_avg": torch.zeros_like(param), "exp_avg_sq": torch.zeros_like(param)}
+            adam.state[param] = count | moments

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -39,3 +40,38 @@ def test_frequencies_are_those_of_transformers(ranks, make_model, rope):
     unscaled = rope["rope_theta"] ** (-torch.arange(0, 64, 2) / 64)
     assert torch.allclose(expected, unscaled) == (rope["rope_type"] == "default")
     torch.testing.assert_close(ranks.run(frequencies, 1, str(directory))[0], expected, rtol=1e-6, atol=0)
+
+
+def built_with(rank: int, world_size: int, master: str, path: str) -> tuple[SimpleNamespace, set[str]]:
+    from torch import nn
+    from vime_runtime.train import core_attention, model, parallel
+    from vime_runtime.train.checkpoint import Checkpoint
+
+    class OwnAttention(nn.Module):
+        def __init__(self, config, **layer):
+            super().__init__()
+
+    parallel.start("gloo", rank, world_size, master, 1)
+    core_attention.use(OwnAttention)
+    try:
+        source = Checkpoint(Path(path))
+        shape = source.family, source.shape, torch.bfloat16, torch.device("cpu"), 1
+        built = model.build(*shape, recompute=True)
+        names = "transformer_impl", "apply_rope_fusion", "recompute_granularity", "recompute_num_layers"
+        settings = SimpleNamespace(**{name: getattr(built.config, name) for name in names})
+        return settings, {
+            type(layer.self_attention.core_attention).__name__ for layer in built.decoder.layers
+        }
+    finally:
+        core_attention._chosen = None
+        parallel.stop()
+
+
+def test_the_model_is_megatrons_local_one_without_fused_rope_and_with_the_attention_that_was_chosen(
+    ranks, make_model
+):
+    settings, attention = ranks.run(built_with, 1, str(make_model()))[0]
+    assert settings.transformer_impl == "local"
+    assert not settings.apply_rope_fusion
+    assert (settings.recompute_granularity, settings.recompute_num_layers) == ("full", 1)
+    assert attention == {"OwnAttention"}
