@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vime_runtime import config as config_file
-from vime_runtime import watch
+from vime_runtime import process_environment, watch
 from vime_runtime.cluster import existing
 from vime_runtime.config import Config
 from vime_runtime.errors import RunError
@@ -63,7 +63,9 @@ def run(config: Config, run_dir: Path, journal: Journal, stop: StopRequest, sync
 
     Raises:
         KeyboardInterrupt: it was asked to stop; the last finished step is kept.
+        WrongEnvironment: this process, or one of its actors, does not have the environment that it needs.
     """
+    process_environment.require_in_driver(config)
     journal.watchers += watch.asked_for(config, run_dir)
     if config.address is not None:
         journal.enter("start-up", detail=f"looking for the Ray cluster at {config.address}")

@@ -29,6 +29,13 @@ class MachineLacks(RunError):
     exit_code = 3
 
 
+class WrongEnvironment(RunError):
+    """A process does not have an environment variable as it needs it, and does not start."""
+
+    kind = "wrong-environment"
+    exit_code = 1
+
+
 class CheckpointFailed(RunError):
     """The training state cannot be kept, and a run that cannot be gone on with does not go on."""
 

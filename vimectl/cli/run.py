@@ -127,7 +127,10 @@ def _show_plan(plan: Plan, found: Preflight, as_json: bool) -> None:
             True,
             **{
                 key: document[key]
-                for key in ("recipe", "overrides", "mode", "steps", "run_dir", "address", "environment")
+                for key in (
+                    *("recipe", "overrides", "mode", "steps", "run_dir", "address"),
+                    *("environment", "required"),
+                )
             },
             command=plan.command,
             preflight=found.as_json(),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vimectl.doctor import ports, threads, variables, visible
 from vimectl.doctor.finding import Check, Outcome, Status, Subject, judged, skipped
-from vimectl.doctor.variables import NO_RECIPE, NOT_RUNNING, values
+from vimectl.doctor.variables import NOT_RUNNING, of_recipe, values
 from vimectl.recipe.environment import CANN_HOME, ROLES, environment
 from vimectl.stack import Stack
 
@@ -136,12 +136,9 @@ def _preload(subject: Subject) -> Outcome:
 
 
 def _cann_path(subject: Subject) -> Outcome:
-    if subject.stack.stack.device != "npu":
-        return skipped(f"the stack computes on {subject.stack.stack.device}")
-    if not subject.host.is_running:
-        return skipped(NOT_RUNNING)
-    if subject.recipe is None:
-        return skipped(NO_RECIPE)
+    recipe = of_recipe(subject, "npu")
+    if isinstance(recipe, Outcome):
+        return recipe
     host, found = subject.host, values(subject, "PYTHONPATH")
     home = host.environment.get("ASCEND_TOOLKIT_HOME", CANN_HOME)
     if not host.path(home).is_dir():

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
-from vimectl.doctor.variables import NO_RECIPE, NOT_RUNNING, Values, values
+from vimectl.doctor.variables import Values, of_recipe, values
 from vimectl.host import Host
 
 _HOST, _NPU = "HCCL_HOST_SOCKET_PORT_RANGE", "HCCL_NPU_SOCKET_PORT_RANGE"
@@ -63,13 +63,10 @@ def parse(text: str) -> list[int] | None:
 
 
 def _range(name: str, subject: Subject) -> Outcome:
-    if subject.stack.stack.device != "npu":
-        return skipped(f"the stack computes on {subject.stack.stack.device}")
-    if not subject.host.is_running:
-        return skipped(NOT_RUNNING)
-    if subject.recipe is None:
-        return skipped(NO_RECIPE)
-    cluster = subject.recipe.cluster
+    recipe = of_recipe(subject, "npu")
+    if isinstance(recipe, Outcome):
+        return recipe
+    cluster = recipe.cluster
     each = 2 if cluster.colocate else 1
     together = each * cluster.devices_per_node
     found = values(subject, name)
@@ -97,12 +94,9 @@ def _mend(found: Values) -> str:
 
 
 def _reserved(subject: Subject) -> Outcome:
-    if subject.stack.stack.device != "npu":
-        return skipped(f"the stack computes on {subject.stack.stack.device}")
-    if not subject.host.is_running:
-        return skipped(NOT_RUNNING)
-    if subject.recipe is None:
-        return skipped(NO_RECIPE)
+    recipe = of_recipe(subject, "npu")
+    if isinstance(recipe, Outcome):
+        return recipe
     handed = re.fullmatch(r"(\d+)\s+(\d+)", (subject.host.read(_sysctl("ip_local_port_range")) or "").strip())
     if not handed:
         return skipped(f"{_sysctl('ip_local_port_range')} cannot be read")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vimectl.doctor import limits
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
-from vimectl.doctor.variables import NO_RECIPE, NOT_RUNNING, values
+from vimectl.doctor.variables import of_recipe, values
 from vimectl.recipe.environment import Role, allowed_cores
 
 _THREADS, _CORES = "OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND"
@@ -23,14 +23,13 @@ def checks() -> list[Check]:
 
 
 def _threads(subject: Subject) -> Outcome:
-    if not subject.host.is_running:
-        return skipped(NOT_RUNNING)
-    if subject.recipe is None:
-        return skipped(NO_RECIPE)
+    recipe = of_recipe(subject)
+    if isinstance(recipe, Outcome):
+        return recipe
     cores = limits.cores(subject.host)
     if cores is None:
         return skipped("/proc/self/status has no Cpus_allowed_list")
-    found, devices = values(subject, _THREADS), subject.recipe.cluster.devices_per_node
+    found, devices = values(subject, _THREADS), recipe.cluster.devices_per_node
     sides: tuple[Role, Role] = ("train", "rollout")  # they take turns: the cores are each one's in full
     counts = {side: found.processes[side] or "1" for side in sides}
     said = f"{found}; {devices} ranks a side on {cores:g} cores"
@@ -43,13 +42,10 @@ def _threads(subject: Subject) -> Outcome:
 
 
 def _cores(subject: Subject) -> Outcome:
-    if subject.stack.stack.device != "cpu":
-        return skipped(f"the stack computes on {subject.stack.stack.device}")
-    if not subject.host.is_running:
-        return skipped(NOT_RUNNING)
-    if subject.recipe is None:
-        return skipped(NO_RECIPE)
-    ranks, found = subject.recipe.rollout.tensor_parallel, values(subject, _CORES)
+    recipe = of_recipe(subject, "cpu")
+    if isinstance(recipe, Outcome):
+        return recipe
+    ranks, found = recipe.rollout.tensor_parallel, values(subject, _CORES)
     value, allowed = found.processes["rollout"] or "", set(allowed_cores(subject.host))
     expected = f"{ranks} lists of cores divided by |, of those that are allowed, or nobind"
     if value == "nobind":

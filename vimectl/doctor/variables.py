@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vimectl.doctor.finding import Check, Outcome, Subject, skipped
 from vimectl.recipe.environment import ROLES, Role, Variable, environment, variables
+from vimectl.recipe.schema import Recipe
 
 NO_RECIPE = "no recipe: what a process gets is a recipe's to say"
 NOT_RUNNING = "a file system that is only looked at has no environment"
@@ -45,6 +46,20 @@ def values(subject: Subject, name: str) -> Values:
         setting = environment(subject.recipe, role, subject.host, Path("/tmp")).get(name)
         found[role] = setting.value if setting else here
     return Values(name, here, found, name in subject.recipe.env)
+
+
+def of_recipe(subject: Subject, device: str | None = None) -> Recipe | Outcome:
+    """The recipe whose processes a check is about; why nothing can be said of them when nothing can.
+
+    Args:
+        device: what the stack must compute on for the question to arise.
+    """
+    own = subject.stack.stack.device
+    if device is not None and own != device:
+        return skipped(f"the stack computes on {own}")
+    if not subject.host.is_running:
+        return skipped(NOT_RUNNING)
+    return subject.recipe or skipped(NO_RECIPE)
 
 
 def checks() -> list[Check]:

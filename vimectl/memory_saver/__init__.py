@@ -23,6 +23,7 @@ __all__ = [
     "judge_installed",
     "judge_path",
     "known_builds",
+    "library",
     "own_file",
     "record",
     "wanted_backend",
@@ -48,6 +49,11 @@ def judge_installed(host: Host, stack: Stack | None) -> list[Build]:
         )
         for found in candidates(host, _hook_modes(host, stack))
     ]
+
+
+def library(host: Host, mode: HookMode) -> Path | None:
+    """The library that a trainer on this machine uses in a hook mode; None when there is none."""
+    return next((found.path for found in candidates(host, [mode]) if found.loads), None)
 
 
 def judge_path(path: Path, host: Host, stack: Stack | None) -> list[Build]:

@@ -30,6 +30,7 @@ class Variable(Strict):
     """One entry of ``environment.toml``.
 
     ``check`` names the doctor's check of it; ``accepts`` is what other values match that do as well.
+    ``required``: a process that has none of them does not start.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Variable(Strict):
     reason: str
     check: str | None = None
     accepts: str | None = None
+    required: bool = False
     device: list[Literal["cpu", "npu", "cuda"]] | None = None
     colocate: bool | None = None
     one_node: bool | None = None
@@ -66,11 +68,23 @@ class VariableFile(Strict):
 
 
 @dataclass(frozen=True)
+class Requirement:
+    """Without a value that ``accepts`` matches a process does not start, for this reason."""
+
+    accepts: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Setting:
-    """A variable's value in one process, and the reason for it."""
+    """A variable's value in one process, and the reason for it.
+
+    ``required`` is what the process, when it starts, wants it to be, whoever set it; None: anything.
+    """
 
     value: str
     reason: str
+    required: Requirement | None = None
 
 
 def environment(
@@ -83,12 +97,18 @@ def environment(
         private_cluster: whether the run starts a Ray cluster of its own, on this machine.
     """
     computed = _computed(recipe, host, scratch_dir)
-    settings = {
-        variable.name: Setting(variable.value.format_map(computed), variable.reason)
-        for variable in variables()
-        if variable.holds(recipe, role, private_cluster)
-    }
-    return settings | {name: Setting(value, "[env] of the recipe") for name, value in recipe.env.items()}
+    settings = {}
+    for variable in variables():
+        if variable.holds(recipe, role, private_cluster):
+            value, reason = variable.value.format_map(computed), variable.reason
+            required = (
+                Requirement(variable.accepts or re.escape(value), reason) if variable.required else None
+            )
+            settings[variable.name] = Setting(value, reason, required)
+    for name, value in recipe.env.items():
+        required = settings[name].required if name in settings else None
+        settings[name] = Setting(value, "[env] of the recipe", required)
+    return settings
 
 
 def core_groups(cores: list[int], groups: int) -> list[list[int]]:
@@ -121,6 +141,7 @@ def _computed(recipe: Recipe, host: Host, scratch_dir: Path) -> dict[str, str]:
         "rollout_threads": str(min(len(group) for group in rollout)),
         "rollout_cores": "|".join(",".join(map(str, group)) for group in rollout),
         "cann_pythonpath": _cann_pythonpath(host),
+        "memory_saver": _memory_saver(host) if recipe.cluster.device == "cuda" else "",
     }
 
 
@@ -137,6 +158,13 @@ def _no_proxy(host: Host) -> str:
     given = host.environment.get("no_proxy") or host.environment.get("NO_PROXY", "")
     names = [name.strip() for name in given.split(",") if name.strip()]
     return ",".join(dict.fromkeys([*names, "localhost", "127.0.0.1", "::1"]))
+
+
+def _memory_saver(host: Host) -> str:
+    """The library that a CUDA trainer preloads; nothing where it is not installed, which the doctor says."""
+    from vimectl import memory_saver
+
+    return str(memory_saver.library(host, "preload") or "")
 
 
 def _cann_pythonpath(host: Host) -> str:

@@ -60,6 +60,10 @@ class Plan:
             "scratch_dir": str(self.scratch_dir),
             "address": self.address,
             "environment": self.environment,
+            "required": {
+                role: {name: asdict(s.required) for name, s in settings.items() if s.required}
+                for role, settings in self.settings.items()
+            },
         }
 
     def placement(self) -> list[dict[str, int]]:

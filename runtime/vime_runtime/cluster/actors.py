@@ -7,6 +7,7 @@ process must be in place before torch, vLLM or Megatron read it.
 from __future__ import annotations
 
 import socket
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import ray
 from vime_runtime.cluster import processes
 from vime_runtime.config import from_dict
 from vime_runtime.memory.process_tree import resident_bytes
+from vime_runtime.process_environment import Wanted, worker_refusal
 from vime_runtime.watch import process_log
 
 if TYPE_CHECKING:
@@ -30,8 +32,9 @@ if TYPE_CHECKING:
 class TrainActor:
     """One trainer rank."""
 
-    def __init__(self, config: dict[str, Any], rank: int, world_size: int) -> None:
+    def __init__(self, config: dict[str, Any], environment: Wanted, rank: int, world_size: int) -> None:
         self._config = from_dict(config)
+        self._environment = environment
         self._rank = rank
         self._world_size = world_size
         process_log.take_over(self._config.run_dir, f"trainer {rank}")
@@ -56,14 +59,19 @@ class TrainActor:
             return f"{f'[{host}]' if ':' in host else host}:{probe.getsockname()[1]}"
 
     def load(self) -> None:
-        """Import what ``start`` needs, which takes seconds: the driver reads the data meanwhile."""
+        """Import what ``start`` needs, which takes seconds: the driver reads the data meanwhile.
+
+        Raises:
+            WrongEnvironment: this process does not have the environment that it needs.
+        """
+        self._environment.require(f"trainer rank {self._rank}")
         from vime_runtime import device
 
         device.get(self._config.recipe.cluster.device).before_megatron()
         import vime_runtime.train.trainer  # noqa: F401
 
     def start(self, master: str) -> None:
-        """Build the trainer of this rank; returns when every rank has joined."""
+        """Build the trainer of this rank; returns when every rank has joined. Raises as ``load``."""
         self.load()
         from vime_runtime.train.trainer import Trainer
 
@@ -123,8 +131,9 @@ class TrainActor:
 class RolloutActor:
     """One vLLM engine."""
 
-    def __init__(self, config: dict[str, Any], index: int) -> None:
+    def __init__(self, config: dict[str, Any], environment: Wanted, index: int) -> None:
         self._config = from_dict(config)
+        self._environment = environment
         self._index = index
         self._engine: Engine | None = None
         process_log.take_over(self._config.run_dir, f"engine {index}")
@@ -144,11 +153,21 @@ class RolloutActor:
         import vime_runtime.rollout.engine  # noqa: F401
 
     def start(self) -> tuple[str, list[int]]:
-        """Build the engine; returns when it can generate, with where its processes are, and their ids."""
+        """Build the engine; returns when it can generate, with where its processes are, and their ids.
+
+        Raises:
+            WrongEnvironment: this process, or a worker of the engine, has not the environment that it needs.
+        """
+        engine = f"engine {self._index}"
+        self._environment.require(engine)
+        self._environment.tell_workers(Path(tempfile.gettempdir()), engine)
         from vime_runtime.memory.process_tree import own_pids, pid_space
         from vime_runtime.rollout.engine import Engine
 
-        self._engine = Engine(self._config)
+        try:
+            self._engine = Engine(self._config)
+        except Exception as e:
+            raise (worker_refusal() or e) from e
         return pid_space(), own_pids()
 
     def workers(self) -> list[dict[str, Any]]:

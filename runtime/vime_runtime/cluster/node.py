@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,9 +51,18 @@ class NodeActor:
             id=context.get_node_id(),
             address=address,
             interface=interface_of(address),
-            devices=tuple(map(str, context.get_accelerator_ids().get(resource, ()))),
+            devices=in_order(context.get_accelerator_ids().get(resource, ())),
             missing=self._missing,
         )
+
+
+def in_order(devices: Iterable[object]) -> tuple[str, ...]:
+    """Device ids, ascending: Ray gives a set, and CANN reads ``ASCEND_RT_VISIBLE_DEVICES`` only if it is so.
+
+    Those that are not numbers (CUDA also takes UUIDs) come last.
+    """
+    ids = [str(device) for device in devices]
+    return tuple(sorted(ids, key=lambda one: (not one.isdigit(), int(one) if one.isdigit() else 0, one)))
 
 
 def own_folder(path: str) -> subprocess.Popen[bytes] | None:

@@ -5,6 +5,7 @@ Each node is one bundle of a placement group with all devices that the run has t
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ from vime_runtime.cluster.resources import INTERFACE, RESOURCES, VISIBLE, quanti
 from vime_runtime.config import Config, to_dict
 from vime_runtime.errors import MachineLacks
 from vime_runtime.memory.process_tree import resident_bytes
+from vime_runtime.process_environment import Wanted, required
 
 # How long devices that others use at the moment are waited for.
 FREE_SECONDS = 60
@@ -41,13 +43,15 @@ class Placement:
     actors: list[ActorHandle] = field(default_factory=list)
 
     def start(self, kind: type, role: str, seat: Seat, *args: Any) -> ActorHandle:
-        """Start ``kind(config, *args)`` as an actor of a role on its devices, in that role's environment."""
+        """Start ``kind(config, environment, *args)`` as an actor of a role, on its devices."""
         options = {
             "num_cpus": 0,  # its node's devices are reserved already
             "runtime_env": {"env_vars": self.environment(role, seat)},
             "scheduling_strategy": PlacementGroupSchedulingStrategy(self.group, self.bundles[seat.node]),
         }
-        actor = ray.remote(kind).options(**options).remote(to_dict(self.config), *args)
+        actor = (
+            ray.remote(kind).options(**options).remote(to_dict(self.config), self.wanted(role, seat), *args)
+        )
         self.actors.append(actor)
         return actor
 
@@ -60,6 +64,16 @@ class Placement:
         if role == "train" and cluster.nodes > 1 and node.interface is not None:
             own |= dict.fromkeys(INTERFACE[cluster.device], node.interface)
         return {**vars(getattr(self.config.environment, role)), **own, **vars(self.config.recipe.env)}
+
+    def wanted(self, role: str, seat: Seat) -> Wanted:
+        """What such an actor is to find in its environment."""
+        wanted = required(self.config, role)
+        visible = VISIBLE.get(self.config.recipe.cluster.device)
+        values = self.environment(role, seat)
+        if visible in values:
+            why = "the ranks and engines of a node each have devices of their own"
+            wanted[visible] = re.escape(values[visible]), why
+        return Wanted(values, wanted)
 
     def resident_bytes(self) -> int:
         """Memory of all processes of the run; in a cluster of its own Ray's are among them."""

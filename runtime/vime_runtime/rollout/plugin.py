@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import cache, partial
 
+from vime_runtime import process_environment
 from vime_runtime.rollout import npu_fixes
 from vime_runtime.sync import generations
 from vime_runtime.watch import process_log
@@ -20,11 +21,13 @@ RECHECK_MS = 5
 
 @cache  # vLLM may call a plugin more than once in a process, and refuses to register a name again
 def register() -> None:
-    """Give a worker its own log; make the sync known to vLLM, the fixes for NPUs, and the host's sleep mode.
+    """Give a worker its own log, look at its environment, and make what is ours known to vLLM.
 
-    What vLLM makes by name is imported when used.
+    That is the sync, the fixes for NPUs, and the host's sleep mode. What vLLM makes by name is imported when
+    used.
     """
     process_log.take_over_worker()
+    process_environment.require_in_worker()
     from vllm.distributed.device_communicators import shm_broadcast
     from vllm.platforms import current_platform
 

@@ -41,6 +41,7 @@ import json, sys
 from vime_runtime import device
 {before}
 device.get("npu").before_megatron()
+device.get("npu").before_megatron()  # what a rank imports early it asks for again when it starts
 from mindspeed.megatron_adaptor import found
 print(json.dumps(found | {{"left": sys.argv[1:]}}))
 """

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,70 @@ def test_on_npu_every_colocated_process_has_the_allocator_setting(role: Role) ->
     assert values("qwen3-4b-tp2", role)["PYTORCH_NPU_ALLOC_CONF"] == "expandable_segments:False"
     apart = values("qwen3-4b-tp2", role, "cluster.colocate=false")
     assert not {"PYTORCH_NPU_ALLOC_CONF", "TMS_HOOK_MODE", "VIME_COLOCATE"} & set(apart)
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("exported", ["expandable_segments:True", "", "max_split_size_mb:256"])
+def test_on_npu_the_allocator_setting_overrides_that_of_shell_and_image(role: Role, exported: str) -> None:
+    settings = decided("qwen3-4b-tp2", role, PYTORCH_NPU_ALLOC_CONF=exported)
+    setting = settings["PYTORCH_NPU_ALLOC_CONF"]
+    assert setting.value == "expandable_segments:False"
+    assert setting.required is not None
+    assert not re.fullmatch(setting.required.accepts, exported)
+    assert re.fullmatch(setting.required.accepts, "max_split_size_mb:256,expandable_segments:False")
+
+
+# Without these a process must not start; what it is for others is told in its log.
+REQUIRED = {
+    "driver": {"PYTORCH_NPU_ALLOC_CONF", "TMS_INIT_ENABLE"},
+    "train": {"PYTORCH_NPU_ALLOC_CONF", "TMS_INIT_ENABLE", "TMS_HOOK_MODE", "CUDA_DEVICE_MAX_CONNECTIONS"},
+    "rollout": {"PYTORCH_NPU_ALLOC_CONF", "TMS_INIT_ENABLE", "VIME_COLOCATE", "VLLM_ASCEND_ENABLE_NZ"},
+}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_on_npu_a_process_refuses_to_start_without_what_the_memory_depends_on(role: Role) -> None:
+    settings = decided("qwen3-4b-tp2", role)
+    assert {name for name, setting in settings.items() if setting.required} == REQUIRED[role]
+    for name in REQUIRED[role]:
+        required = settings[name].required
+        assert required
+        assert re.fullmatch(required.accepts, settings[name].value)
+        assert required.reason == settings[name].reason
+
+
+def test_the_recipe_cannot_talk_a_process_out_of_what_it_needs() -> None:
+    setting = decided("qwen3-4b-tp2", "train", "env.TMS_HOOK_MODE=preload")["TMS_HOOK_MODE"]
+    assert setting.value == "preload"
+    assert setting.required is not None
+    assert not re.fullmatch(setting.required.accepts, "preload")
+
+
+def cuda(role: Role, tmp_path: Path, *assignments: str, **inherited: str) -> dict[str, Setting]:
+    recipe = resolve("qwen3-tiny-tp2", assignments=["cluster.device=cuda", *assignments]).recipe
+    return environment(recipe, role, Host(root=tmp_path, environment=inherited), SCRATCH)
+
+
+def test_on_cuda_the_trainer_alone_preloads_the_memory_saver(tmp_path: Path) -> None:
+    package = tmp_path / "site" / "torch_memory_saver"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "utils.py").touch()
+    library = package.with_name("torch_memory_saver_hook_mode_preload.abi3.so")
+    library.touch()
+    inherited = {"PYTHONPATH": "/site", "LD_PRELOAD": "/image/libjemalloc.so"}
+    train = cuda("train", tmp_path, **inherited)
+    assert train["LD_PRELOAD"].value == str(library)
+    assert train["TMS_HOOK_MODE"].value == "preload"
+    for role in ("driver", "rollout"):
+        assert not {"LD_PRELOAD", "TMS_HOOK_MODE"} & set(cuda(role, tmp_path, **inherited))
+    assert "LD_PRELOAD" not in cuda("train", tmp_path, "cluster.colocate=false", **inherited)
+
+
+def test_on_cuda_a_trainer_without_the_library_refuses_to_start(tmp_path: Path) -> None:
+    setting = cuda("train", tmp_path)["LD_PRELOAD"]
+    assert setting.required is not None
+    assert not re.fullmatch(setting.required.accepts, setting.value)
 
 
 def test_on_npu_the_memory_saver_is_the_trainers() -> None:
