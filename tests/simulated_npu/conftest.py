@@ -18,9 +18,9 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
 
 @pytest.fixture(scope="module")
 def pair(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Process]]:
-    """A process on either chip, the second of them numbering its chips the other way round."""
+    """A process on chip 1, its only one and so its device 0, and one on chip 0 that sees both."""
     folder = tmp_path_factory.mktemp("pair")
-    processes = [Process(machine, folder, "0,1"), Process(machine, folder, "1,0")]
+    processes = [Process(machine, folder, "1"), Process(machine, folder, "0,1")]
     yield processes
     for process in processes:
         process.close()

@@ -14,6 +14,8 @@ import torch
 import torch_npu
 from torch_npu import _books, _npu
 
+from mindspeed.features_manager import MindSpeedFeaturesManager
+
 NAMES = (
     "_lazy_call",
     "_lazy_init",
@@ -51,6 +53,8 @@ torch.Tensor.type = _cuda_type
 torch.Tensor.cuda = lambda tensor, *args, **kwargs: tensor.to(torch.device("npu", torch.npu.current_device()))
 _books.record(
     "mindspeed_adaptor",
+    features=[feature.feature_name for feature in MindSpeedFeaturesManager.FEATURES_LIST],
+    arguments=sys.argv[1:],
     megatron_loaded=any(module == "megatron" or module.startswith("megatron.core") for module in sys.modules),
     allocator=_npu.ALLOCATOR_CONFIGURATION,
     connections=os.environ.get("CUDA_DEVICE_MAX_CONNECTIONS"),

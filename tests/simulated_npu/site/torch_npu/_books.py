@@ -24,9 +24,11 @@ _lock = threading.RLock()
 
 
 def visible() -> list[int]:
-    """The physical chips that this process sees, by logical index."""
+    """The physical chips that this process sees, by logical index; CANN takes them ascending."""
     named = os.environ.get("ASCEND_RT_VISIBLE_DEVICES")
-    chips = range(CHIPS) if named is None else (int(chip) for chip in named.split(",") if chip.strip())
+    chips = list(range(CHIPS)) if named is None else [int(chip) for chip in named.split(",") if chip.strip()]
+    if chips != sorted(set(chips)):
+        raise RuntimeError(f"ASCEND_RT_VISIBLE_DEVICES={named} is not ascending")
     return [chip for chip in chips if chip < CHIPS]
 
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from torch_npu import _books, _npu
+from torch_npu import _books, _npu, _unknown
 from torch_npu._device import on_host
 
 
 def register() -> None:
     """Make the backend known to torch.distributed, as torch_npu does."""
     dist.Backend.register_backend("hccl", _create, devices=["npu"])
+    dist.is_hccl_available = lambda: True
+    compiled = sys.modules["torch_npu._C._distributed_c10d"] = _unknown.Module(
+        "torch_npu._C._distributed_c10d"
+    )
+    compiled.ProcessGroupHCCL = ProcessGroupHCCL
+    sys.modules["torch_npu._C"] = _unknown.Module("torch_npu._C")
 
 
 def _create(store: dist.Store, rank: int, size: int, timeout: timedelta) -> dist.ProcessGroup:
@@ -40,6 +47,16 @@ def _through_gloo(name: str) -> Any:
     return collective
 
 
+class ProcessGroupHCCL:
+    """Where torch_npu has the options of a group."""
+
+    class Options:
+        """Taken, and without effect."""
+
+        def __init__(self, **settings: Any) -> None:
+            self.hccl_config: dict[str, Any] = {}
+
+
 class Hccl(dist.ProcessGroup):
     """A group whose collectives are gloo's on the memory of the device.
 
@@ -49,15 +66,13 @@ class Hccl(dist.ProcessGroup):
     def __init__(self, gloo: dist.ProcessGroupGloo) -> None:
         super().__init__(gloo.rank(), gloo.size())
         self.gloo = gloo
+        # It keeps the group's name, and says for which device the group is.
+        self._register_backend(torch.device("npu"), dist.ProcessGroup.BackendType.CUSTOM, gloo)
 
     def getBackendName(self) -> str:
         return "hccl"
 
-    @property
-    def _device_types(self) -> list[torch.device]:
-        return [torch.device("npu")]
-
-    def barrier(self, *options: Any) -> Any:
+    def barrier(self, *options: Any, **named: Any) -> Any:
         return self.gloo.barrier()
 
     broadcast = _through_gloo("broadcast")

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -36,6 +37,7 @@ class Block:
     size: int
     chip: int
     region: str | None = None
+    pool: bool = False
     gone: bool = False  # its memory is given back at the moment
 
 
@@ -56,6 +58,8 @@ class Memory:
         self._cached = 0  # bytes taken from the driver for blocks of no region
         self._in_use = 0  # bytes of such blocks
         self.region: str | None = None  # of the memory saver, in which is allocated at the moment
+        self.pool = False  # whether in a memory pool of vllm-ascend's allocator is allocated at the moment
+        self.pool_hooks: tuple[Any, Any] = (None, None)  # told of what is allocated and freed in pools
         self._lock = threading.RLock()
 
     def allocate(self, nbytes: int) -> torch.UntypedStorage:
@@ -65,18 +69,21 @@ class Memory:
             OutOfMemory: the chip does not have so much.
         """
         chip = _npu.chip()
-        granule = PAGE if self.region else GRANULE
+        exact = self.pool or self.region is not None
+        granule = PAGE if exact else GRANULE
         size = -(-max(nbytes, 1) // granule) * granule
         told = _books.fault("allocate", chip)
-        if told or not (_books.take(chip, size) if self.region else self._take_cached(chip, size)):
+        if told or not (_books.take(chip, size) if exact else self._take_cached(chip, size)):
             raise OutOfMemory(
                 f"NPU out of memory. Tried to allocate {size} bytes (NPU {chip}; {_books.TOTAL} bytes total "
                 f"capacity; {self.allocated} bytes already allocated; {_books.free(chip)} bytes free)"
                 + (f"; {told}" if told else "")
             )
         with self._lock:
-            block = Block(self._place(size, granule), size, chip, self.region)
+            block = Block(self._place(size, granule), size, chip, self.region, self.pool)
             self.blocks[self.base + block.offset] = block
+        if block.pool:
+            self.pool_hooks[0]((0, size, self.base + block.offset, block.offset))
         self.allocated += size
         self.peak = max(self.peak, self.allocated)
         storage = construct(self.base + block.offset, nbytes)
@@ -129,7 +136,7 @@ class Memory:
     def _place(self, size: int, granule: int) -> int:
         if self._unused.get(size):
             return self._unused[size].pop()
-        if self.region:  # pages of its own
+        if granule == PAGE:  # pages of its own
             self._top = -(-self._top // PAGE) * PAGE
         offset, self._top = self._top, self._top + size
         if self._top > self._size:
@@ -140,7 +147,9 @@ class Memory:
         with self._lock:
             del self.blocks[self.base + block.offset]
             self.allocated -= 0 if block.gone else block.size
-            if block.region is None:
+            if block.pool:
+                self.pool_hooks[1](self.base + block.offset)
+            if block.region is None and not block.pool:
                 self._in_use -= block.size
             elif not block.gone:
                 _books.take(block.chip, -block.size)

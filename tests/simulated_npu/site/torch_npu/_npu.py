@@ -53,7 +53,13 @@ def get_device_name(device: Any = None) -> str:
 
 def get_device_properties(device: Any = None) -> SimpleNamespace:
     """Without a uuid, as on Ascend."""
-    return SimpleNamespace(name=get_device_name(), total_memory=_books.TOTAL, major=0, minor=0)
+    cores = {"cube_core_num": 24, "vector_core_num": 48}
+    return SimpleNamespace(name=get_device_name(), total_memory=_books.TOTAL, major=0, minor=0, **cores)
+
+
+def get_soc_version() -> int:
+    """That of an Atlas A2."""
+    return 220
 
 
 def get_device_capability(device: Any = None) -> None:
@@ -123,6 +129,29 @@ def get_rng_state(device: Any = None) -> torch.Tensor:
 
 def set_rng_state(state: torch.Tensor, device: Any = None) -> None:
     _generator.set_state(state)
+
+
+class _Pools:
+    """``torch.npu.memory``: pools whose memory a pluggable allocator maps and unmaps."""
+
+    class NPUPluggableAllocator:
+        def __init__(self, library: str | None, malloc: str, free: str) -> None:
+            self._allocator = self
+
+    class MemPool:
+        def __init__(self, allocator: Any) -> None: ...
+
+    @staticmethod
+    @contextmanager
+    def use_mem_pool(pool: Any, device: Any = None) -> Iterator[None]:
+        before, _memory().pool = _memory().pool, True
+        try:
+            yield
+        finally:
+            _memory().pool = before
+
+
+memory = _Pools
 
 
 class Stream:

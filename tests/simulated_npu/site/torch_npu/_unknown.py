@@ -9,6 +9,12 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+# Called while a worker of vllm-ascend starts, for what they do to the device alone.
+PREPARATIONS = {
+    "torch_npu.op_plugin.atb._atb_ops._register_atb_extensions",
+    "torch_npu._npu_matmul_add_fp32",
+}
+
 
 class Name:
     """Something that can be named, looked into, and used as a decorator's argument, but not called."""
@@ -22,7 +28,14 @@ class Name:
         return Name(f"{self._path}.{name}")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._path in PREPARATIONS:
+            return None
         raise NotImplementedError(f"{self._path} is not simulated")
+
+    def __or__(self, other: Any) -> Any:
+        return Any  # in an annotation
+
+    __ror__ = __or__
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
         return (object,)
@@ -45,11 +58,12 @@ def attribute(module: str, name: str) -> Any:
 
 
 class _Finder(MetaPathFinder, Loader):
-    def __init__(self, package: str) -> None:
-        self._prefix = f"{package}."
+    def __init__(self, packages: Sequence[str]) -> None:
+        self._packages = packages
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        return ModuleSpec(name, self, is_package=True) if name.startswith(self._prefix) else None
+        known = any(name == package or name.startswith(f"{package}.") for package in self._packages)
+        return ModuleSpec(name, self, is_package=True) if known else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return Module(spec.name)
@@ -57,6 +71,6 @@ class _Finder(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None: ...
 
 
-def find_below(package: str) -> None:
-    """Let every module below a package be found that is not there."""
-    sys.meta_path.append(_Finder(package))
+def find(*packages: str) -> None:
+    """Let packages, and every module below them, be found where they are not there."""
+    sys.meta_path.append(_Finder(packages))

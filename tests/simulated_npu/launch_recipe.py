@@ -1,0 +1,28 @@
+"""Launch a recipe on a simulated machine as the command line does, without the preflight of this machine.
+
+Arguments: the run directory, the recipe, KEY=VALUE... . A process of its own: the launcher ends all of its
+descendants, and pytest has others.
+"""
+
+import sys
+from pathlib import Path
+
+from vimectl.console import err
+from vimectl.host import Host
+from vimectl.recipe import plan as planning
+from vimectl.recipe.launch import check_inputs, launch
+from vimectl.recipe.progress import showing
+from vimectl.recipe.resolve import resolve
+
+
+def main(run_dir: str, recipe: str, *assignments: str) -> int:
+    resolved = resolve(recipe, "smoke", list(assignments))
+    check_inputs(resolved.recipe)
+    plan = planning.make(resolved, Host(), Path(run_dir))
+    with showing(err, "test") as progress:
+        ended = launch(plan, {}, progress)
+    print(ended.summary["reason"], ended.hint)
+    return ended.exit_code
+
+
+sys.exit(main(*sys.argv[1:]))

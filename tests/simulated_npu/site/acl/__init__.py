@@ -1,0 +1,5 @@
+"""Stands in for CANN's Python interface."""
+
+from acl import rt
+
+__all__ = ["rt"]

@@ -1,0 +1,36 @@
+"""Stands in for the parts of vllm-ascend that are compiled, built or compute on the device.
+
+Everything else of vllm-ascend is the released one. ``torch_npu`` puts them in their places.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+# Name of the module and the one of this package that takes its place.
+PLACES = {
+    "vllm_ascend.vllm_ascend_C": "camem",
+    "vllm_ascend.worker.model_runner_v1": "model_runner",
+}
+# What vllm-ascend, or a model that it patches, imports at the top and nothing here calls.
+MISSING = ("torchvision",)
+
+
+class _Finder(MetaPathFinder, Loader):
+    def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        return ModuleSpec(name, self) if name in PLACES else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return importlib.import_module(f"{__name__}.{PLACES[spec.name]}")
+
+    def exec_module(self, module: ModuleType) -> None: ...
+
+
+def install() -> None:
+    """Let them be found, whether the release has such a file or not."""
+    sys.meta_path.insert(0, _Finder())
