@@ -37,8 +37,8 @@ class Removal(Strict):
 class Item(Strict):
     """Something that the path must do because its lack has bitten somebody.
 
-    ``scripts/npu_removals.py`` does each ``removal`` in a copy of the sources and runs ``tests``: one at
-    least has to fail. ``pinned`` says why there is nothing to remove.
+    ``scripts/npu_removals.py`` does each ``removal`` and runs ``tests``: one at least has to
+    fail. ``pinned`` says why there is nothing to remove.
     """
 
     id: str
