@@ -77,8 +77,6 @@ def sync(ranks: list[Connection], rollout: Connection) -> float:
             rank.send("next")  # they fill a bucket while the engine reads another
         ask(rollout, ("update", message.joined(others)))
     ask(rollout, ("end_update",))
-    for rank in ranks:
-        ask(rank, "release")
     return time.perf_counter() - began
 
 
@@ -153,9 +151,6 @@ def trainer_rank(connection: Connection, folder: str, index: int, master: str) -
     for question in questions(connection):
         if question == "peak":
             connection.send(peak)
-            continue
-        if question == "release":
-            connection.send(exporter.release())
             continue
         message = exporter.next()
         peak = max(peak, _shared_bytes())

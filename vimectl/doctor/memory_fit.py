@@ -87,10 +87,11 @@ def _engine(subject: Subject, recipe: Recipe, known: Estimate) -> Outcome:
 
 
 def _sync(subject: Subject, recipe: Recipe, known: Estimate) -> Outcome:
-    needed = known.trainer + known.engine + recipe.sync.bucket_bytes
+    buckets = 2 * recipe.sync.bucket_bytes  # one is filled while the other is read
+    needed = known.trainer + known.engine + buckets
     tell = (
-        f"trainer {size(known.trainer)}, engine's weights {size(known.engine)}, bucket "
-        f"{size(recipe.sync.bucket_bytes)}: {size(needed)} a device"
+        f"trainer {size(known.trainer)}, engine's weights {size(known.engine)}, two buckets "
+        f"{size(buckets)}: {size(needed)} a device"
     )
     mend = f"{_MORE_RANKS} or rollout.tensor_parallel, or a smaller sync.bucket_bytes"
     if not recipe.cluster.colocate:

@@ -87,8 +87,7 @@ class TrainActor:
         self._exporter.serve(copies)
 
     def pause(self) -> None:
-        """Give the memory of buckets and of the training region back."""
-        self._exporter.release()
+        """Give the training region's memory back."""
         self._trainer.pause()
 
     def resume(self) -> None:

@@ -24,6 +24,7 @@ class BucketExporter:
 
     A bucket stays as it is while the next one is asked for, and may be overwritten by the one after that:
     so a rank fills one while engines read the other, and two buckets are all the memory that a sync takes.
+    They are kept from pass to pass: to have fresh pages mapped takes longer than to copy what goes into them.
     A tensor that does not fit into a bucket comes in parts, as many rows as fit, one row at least.
 
     Args:
@@ -64,12 +65,6 @@ class BucketExporter:
         if message is None:
             self._pass = None
         return message
-
-    def release(self) -> None:
-        """Give the memory of buckets back where that is possible, all of them being read."""
-        for buffers in self._turns:
-            for buffer in buffers:
-                buffer.release()
 
     def _fill(self) -> Iterator[BucketMessage]:
         entries: list[TensorEntry] = []

@@ -47,9 +47,6 @@ class DeviceBuffer:
         self._module.current_stream().synchronize()
         return self._handles
 
-    def release(self) -> None:
-        """Nothing: emptying a device's allocator cache for it is slow, and on an NPU unsafe."""
-
 
 class DevicePeer:
     """The reader's side; buffers that take turns are mapped once, and used until others come."""

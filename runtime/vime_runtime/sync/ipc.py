@@ -34,25 +34,18 @@ class HostBuffer:
 
     def __init__(self) -> None:
         self._file = os.memfd_create("vime-bucket", os.MFD_CLOEXEC)
-        self._map: mmap.mmap | None = None
         self.data = torch.empty(0, dtype=torch.uint8)
 
     def reserve(self, nbytes: int) -> None:
         """Make ``data``, a uint8 tensor, at least ``nbytes`` long. What it held is lost when it grows."""
         if nbytes > self.data.numel():
             os.ftruncate(self._file, nbytes)
-            self._map = mmap.mmap(self._file, nbytes)
-            self.data = torch.frombuffer(self._map, dtype=torch.uint8)
+            self.data = torch.frombuffer(mmap.mmap(self._file, nbytes), dtype=torch.uint8)
 
     def handles(self) -> dict[str, HostHandle]:
         """What a peer needs to map the buffer as it is now."""
         inode = os.fstat(self._file).st_ino
         return {machine_id(): HostHandle(os.getpid(), self._file, inode, self.data.numel())}
-
-    def release(self) -> None:
-        """Give the memory back to the kernel; the buffer stays usable and reads as zero."""
-        if self._map is not None:
-            self._map.madvise(mmap.MADV_REMOVE)
 
 
 class SharedHostBuffer:
@@ -80,11 +73,6 @@ class SharedHostBuffer:
     def handles(self) -> dict[str, HostHandle]:
         """What a peer needs to map the buffer as it is now; the owner's alone."""
         return {} if self._own is None else self._own.handles()
-
-    def release(self) -> None:
-        """Give the memory back to the kernel; the buffer stays usable and reads as zero."""
-        if self._own is not None:
-            self._own.release()
 
 
 class HostPeer:

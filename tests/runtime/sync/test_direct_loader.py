@@ -84,26 +84,39 @@ def with_model(
             parallel_state.cleanup_dist_env_and_memory()
 
 
+def load_in_parts(model: torch.nn.Module, tensors: dict[str, torch.Tensor], rows: int = 5) -> None:
+    """As a tensor comes that is larger than a bucket: some rows after the other."""
+    from vime_runtime.sync.direct_loader import DirectLoader
+
+    loader = DirectLoader(model)
+    for name, tensor in tensors.items():
+        for start in range(0, len(tensor), rows):
+            loader.load(name, tensor[start : start + rows], tuple(tensor.shape), start)
+    loader.finish()
+
+
 def compare(build: Callable[[], torch.nn.Module], tensors: dict[str, torch.Tensor]) -> dict[str, bool]:
     """Which parameters are as vLLM's own loader makes them."""
     from vime_runtime.sync.direct_loader import DirectLoader
 
-    own, direct = build(), build()
+    own, direct, parted = build(), build(), build()
     own.load_weights(iter(tensors.items()))
     loader = DirectLoader(direct)
     for name, tensor in tensors.items():
         loader.load(name, tensor)
     loader.finish()
+    load_in_parts(parted, tensors)
     expected = dict(own.named_parameters())
-    found = dict(direct.named_parameters())
-    assert found.keys() == expected.keys()
-    return {name: torch.equal(found[name], expected[name]) for name in expected}
+    found, in_parts = dict(direct.named_parameters()), dict(parted.named_parameters())
+    assert found.keys() == in_parts.keys() == expected.keys()
+    return {
+        name: torch.equal(found[name], tensor) and torch.equal(in_parts[name], tensor)
+        for name, tensor in expected.items()
+    }
 
 
 def compare_turned(build: Callable[[], torch.nn.Module], tensors: dict[str, torch.Tensor]) -> dict[str, bool]:
     """The same where the experts' weights were turned after loading, as vllm-ascend does it."""
-    from vime_runtime.sync.direct_loader import DirectLoader
-
     own, direct = build(), build()
     own.load_weights(iter(tensors.items()))
     for model in (own, direct):
@@ -114,10 +127,7 @@ def compare_turned(build: Callable[[], torch.nn.Module], tensors: dict[str, torc
                     setattr(module, name, torch.nn.Parameter(turned, requires_grad=False))
     # And a copy of the router's weight in fp32.
     direct.model.layers[0].mlp.gate.weight_fp32 = torch.full_like(direct.model.layers[0].mlp.gate.weight, 7)
-    loader = DirectLoader(direct)
-    for name, tensor in tensors.items():
-        loader.load(name, tensor)
-    loader.finish()
+    load_in_parts(direct, tensors)
     gate = direct.model.layers[0].mlp.gate
     found, expected = dict(direct.named_parameters()), dict(own.named_parameters())
     return {name: torch.equal(found[name], expected[name]) for name in expected} | {
@@ -145,6 +155,8 @@ def refusals(build: Callable[[], torch.nn.Module], tensors: dict[str, torch.Tens
     note("too many rows", lambda: loader.load(name, torch.cat([tensor, tensor])))
     note("too few columns", lambda: loader.load(name, tensor[:, :-1]))
     note("another rank", lambda: loader.load(name, tensor.flatten()))
+    note("a gap", lambda: loader.load(name, tensor[4:8], tuple(tensor.shape), 4))
+    note("beyond the end", lambda: loader.load(name, torch.cat([tensor, tensor]), tuple(tensor.shape)))
     note("expert turned", lambda: loader.load(expert, down.t().contiguous()))
     said["written"] = str(not all(p.isnan().all() for p in model.parameters()))
     loader.load(name, tensor)
@@ -201,6 +213,9 @@ def test_what_does_not_fit_is_an_error_that_says_so(engines, make_model):
         "too many rows": f"{k_proj} of the weight update has the shape [128, 64]; {filled}",
         "too few columns": f"{k_proj} of the weight update has the shape [64, 63]; {filled}",
         "another rank": f"{k_proj} of the weight update has the shape [4096]; {filled}",
+        "a gap": f"rows 4 to 8 of {k_proj}, [4, 64], do not follow row 0 of [64, 64] in the weight update",
+        "beyond the end": f"rows 0 to 128 of {k_proj}, [128, 64], do not follow row 0 of [64, 64] "
+        "in the weight update",
         "expert turned": "tensor model.layers.0.mlp.experts.7.down_proj.weight of the weight update has the "
         "shape [48, 64]; model.layers.0.mlp.experts.routed_experts.w2_weight is filled from [64, 48]",
         "written": "False",
