@@ -45,7 +45,7 @@ def weights(seed: int) -> dict[str, torch.Tensor]:
 def buckets(tensors: dict[str, torch.Tensor]) -> Iterator[Any]:
     from vime_runtime.sync.buckets import BucketExporter
 
-    exporter = BucketExporter(lambda: iter(tensors.items()), bucket_bytes=64)
+    exporter = BucketExporter(lambda: iter(tensors.items()), bucket_bytes=100)
     while (message := exporter.next()) is not None:
         yield message
 
