@@ -61,7 +61,7 @@ def ends(
 ) -> Iterator[Ends]:
     # A process that is killed loses nothing that the kernel has: not to wait for the disk changes nothing.
     with (
-        mock.patch("vimectl.patching.upkeep._now", return_value="2026-01-01T00:00:00+00:00"),
+        mock.patch.dict("os.environ", SOURCE_DATE_EPOCH="1767225600"),
         mock.patch("os.fsync", return_value=None),
     ):
         yield Ends(request.param, rich_stack, judged, snapshot)
