@@ -1,0 +1,28 @@
+"""The region of torch_memory_saver on the simulated NPU, held to the same cases as every other."""
+
+from __future__ import annotations
+
+import conformance
+import pytest
+from simulated_machine import Machine
+from simulated_processes import Process
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    return Machine(tmp_path_factory.mktemp("machine") / "npus", chips=1, total=256 << 20)
+
+
+@pytest.fixture(scope="module")
+def failures(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    process = Process(machine, tmp_path_factory.mktemp("process"), "0")
+    try:
+        return process.run(conformance.failures_of_the_saver, "npu", "torch")
+    finally:
+        process.close()
+
+
+@pytest.mark.parametrize("case", conformance.CASES)
+def test_memory_of_an_npu(case: str, failures: dict[str, str], machine: Machine) -> None:
+    assert failures[case] == ""
+    assert machine.calls("tms_pause")
