@@ -7,7 +7,7 @@ LOCK := vimectl/stack/locks/$(STACK).txt
 BIN := .venv/bin
 EVERYDAY := not slow and not phases and not seeds and not deaths and not real and not image
 # Two files of tests at a time, with one thread each: two teams of threads on two cores wait for each other.
-SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 # Their files alone, so that the others, which import torch, need not be read once more.
 ALONE := $(shell grep -rl 'mark\.alone' tests --include='test_*.py')
 # pyenv's interpreters are not on PATH under their own names.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,19 +24,29 @@ SAMPLING = {
     "max_new_tokens": 4,
 }
 
-RUNS = Path(__file__).with_name("e2e")
+# A run does not start beside what is left of another: these go to one worker, one after the other.
+RUNS = ("tests/e2e/", "tests/vimectl/recipe/test_live_view.py")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests for several workers: by file, and all whole runs together, for one after the other.
+def pytest_configure() -> None:
+    """Let what the tests start be interrupted: a shell gives its jobs in the background an ignored SIGINT."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    A run does not start beside what is left of another.
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist is not everywhere
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Deal the tests to the workers by file, and all files with whole runs to one of them.
+
+    xdist's own groups are nothing of the kind with pytest 9.2: pytest-dev/pytest-xdist#1386.
     """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            group = "runs" if RUNS in item.path.parents else str(item.path)
-            item.add_marker(pytest.mark.xdist_group(group))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "runs" if nodeid.startswith(RUNS) else nodeid.partition("::")[0]
+
+    return ByFile(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

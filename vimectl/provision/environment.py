@@ -90,7 +90,7 @@ class _Build:
         if state == goal and self.pip.python.exists() and not self._lacking(thorough=False):
             return 0
         state = self._interpreter(state)
-        installed = self._packages(thorough=state.phase != "complete", previous=state.packages)
+        installed = self._packages(previous=state.packages)
         self._tool()
         self._compile()
         write_state(self.directory, goal)
@@ -120,10 +120,10 @@ class _Build:
         write_state(self.directory, fresh)
         return fresh
 
-    def _packages(self, thorough: bool, previous: dict[str, str]) -> int:
+    def _packages(self, previous: dict[str, str]) -> int:
         """Have every pin of the lock installed and verified; return how many had to be."""
         self.report(Progress("reading what is installed"))
-        lacking = self._lacking(thorough)
+        lacking = self._lacking(thorough=True)
         several.fetch(self.pip, lacking, self.work / "wheels", self.stack.origin, self.report)
         self._install(lacking)
         site = self._site()

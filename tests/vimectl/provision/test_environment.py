@@ -194,10 +194,12 @@ def test_other_lock_updates_and_removes_what_it_no_longer_has(
     environment: Path, wheelhouse: Path, tmp_path: Path
 ) -> None:
     kept = [w for w in wheelhouse.glob("*.whl") if not w.name.startswith(("alpha-1", "beta"))]
-    made = provision.create(environment, tiny_stack(), lock_of(tmp_path / "lock", kept), lambda now: None)
     site = records.site_packages(environment)
-    assert made.installed == 1
+    (site / "editables" / "__init__.py").write_text("")  # somebody's hand: mended on the way
+    made = provision.create(environment, tiny_stack(), lock_of(tmp_path / "lock", kept), lambda now: None)
+    assert made.installed == 2
     assert "2.0" in (site / "alpha.py").read_text()
+    assert (site / "editables" / "__init__.py").read_text()
     assert not (site / "beta.py").exists()
 
 
