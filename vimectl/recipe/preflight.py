@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +10,9 @@ from vimectl import doctor, memory_saver, patching, stack
 from vimectl.errors import MachineLacks, VimectlError
 from vimectl.host import Host
 from vimectl.recipe.schema import Recipe
+
+# A run that was ended is gone by then, whatever it died of; what is there still has been left behind.
+ENDING_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,11 @@ class Preflight:
             and all(finding.group == "patches" for finding in self.doctor.failures)
             and all(target.state in ("applied", "pristine", "partial") for target in self.patches or ())
         )
+
+    @property
+    def meets_an_ending(self) -> bool:
+        """Whether processes are here whose run is over: they may be just about to end."""
+        return any(finding.id == "leftovers.processes" for finding in self.doctor.failures)
 
     def require(self) -> None:
         """Raise MachineLacks that lists every failed check and the command that mends the first."""
@@ -60,6 +69,16 @@ def examine(recipe: Recipe, host: Host) -> Preflight:
     needs_library = memory_saver.wanted_backend(wanted) is not None
     builds = memory_saver.judge_installed(host, wanted) if needs_library else None
     return Preflight(recipe, report, _patches(recipe), builds)
+
+
+def examine_after_endings(recipe: Recipe, host: Host) -> Preflight:
+    """Examine it as soon as no run is just ending here, or when that takes longer than an ending does."""
+    deadline = time.monotonic() + ENDING_SECONDS
+    found = examine(recipe, host)
+    while found.meets_an_ending and time.monotonic() < deadline:
+        time.sleep(0.5)
+        found = examine(recipe, host)
+    return found
 
 
 def apply_patches(preflight: Preflight) -> None:

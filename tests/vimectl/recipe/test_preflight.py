@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from vimectl.doctor import Finding, Report
 from vimectl.errors import MachineLacks
 from vimectl.host import Host
-from vimectl.recipe.preflight import Preflight, examine
+from vimectl.recipe import preflight as module
+from vimectl.recipe.preflight import Preflight, examine, examine_after_endings
 from vimectl.recipe.resolve import resolve
 
 RECIPE = resolve("qwen3-tiny-tp2").recipe
@@ -47,3 +52,26 @@ def test_this_machine_is_examined_for_the_recipes_stack() -> None:
     assert {"device.count", "tms.library"} <= {finding.id for finding in found.doctor.findings}
     assert found.tms is not None
     assert examine(RECIPE, Host()).tms is None
+
+
+@pytest.mark.parametrize(("seconds", "ends"), [(2, True), (60, False)])
+def test_a_run_that_is_just_ending_is_waited_for(
+    seconds: float, ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ENDING_SECONDS", 15.0 if ends else 1.0)
+    left = subprocess.Popen(
+        [sys.executable, "-c", f"import time; print(flush=True); time.sleep({seconds})"],
+        env={**os.environ, "RAY_TMPDIR": "/tmp/vime-0123abcd"},
+        stdout=subprocess.PIPE,
+    )
+    try:
+        left.stdout.readline()
+        while not (found := examine(RECIPE, Host())).meets_an_ending:
+            assert left.poll() is None
+        found = examine_after_endings(RECIPE, Host())
+        assert found.meets_an_ending is not ends
+        assert (left.poll() is None) is not ends
+    finally:
+        left.kill()
+        left.wait()
+        left.stdout.close()
