@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Listener
+from multiprocessing.connection import Listener, wait
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,18 @@ from vime_runtime.batch import RolloutBatch
 WORLD = 2
 
 
+# How long ranks may take to fail after one that has: they wait for it in a collective, perhaps for ever.
+GRACE = 10.0
+
+
 class Ranks:
     """Processes that stay, so that each test does not import Megatron-core anew."""
 
     def __init__(self, socket_path: Path, count: int) -> None:
-        with Listener(str(socket_path)) as listener:
-            self._processes = [
-                subprocess.Popen(
-                    [sys.executable, Path(__file__).with_name("rank_worker.py"), str(socket_path)]
-                )
-                for _ in range(count)
-            ]
-            self._connections = [listener.accept() for _ in range(count)]
+        self._socket_path = socket_path
+        self._count = count
+        self._environment = dict(os.environ)
+        self._start()
 
     def run(self, function: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
         """Call ``function(rank, world_size, "host:port", *args)`` on each rank; return what each returned."""
@@ -38,16 +39,47 @@ class Ranks:
         for rank in range(world_size):
             call = function, (rank, world_size, master, *args)
             self._connections[rank].send_bytes(cloudpickle.dumps(call))
-        answers = [cloudpickle.loads(self._connections[rank].recv_bytes()) for rank in range(world_size)]
-        for succeeded, result in answers:
-            assert succeeded, result
-        return [result for _, result in answers]
+        waiting = {self._connections[rank]: rank for rank in range(world_size)}
+        results: dict[int, Any] = {}
+        failure = ""
+        while waiting and (ready := wait(waiting, GRACE if failure else None)):
+            for connection in ready:
+                rank = waiting.pop(connection)
+                succeeded, results[rank] = _answer(connection)
+                failure = failure or ("" if succeeded else f"rank {rank}: {results[rank]}")
+        if failure:  # the next test starts with processes that are sound
+            self._kill()
+            self._start()
+        assert not failure, failure
+        return [results[rank] for rank in range(world_size)]
 
     def close(self) -> None:
         for connection in self._connections:
             connection.close()
         for process in self._processes:
             process.wait(timeout=30)
+
+    def _start(self) -> None:
+        self._socket_path.unlink(missing_ok=True)
+        worker = Path(__file__).with_name("rank_worker.py")
+        with Listener(str(self._socket_path)) as listener:
+            self._processes = [
+                subprocess.Popen([sys.executable, worker, str(self._socket_path)], env=self._environment)
+                for _ in range(self._count)
+            ]
+            self._connections = [listener.accept() for _ in range(self._count)]
+
+    def _kill(self) -> None:
+        for process in self._processes:
+            process.kill()
+        self.close()
+
+
+def _answer(connection: Any) -> tuple[bool, Any]:
+    try:
+        return cloudpickle.loads(connection.recv_bytes())
+    except EOFError:
+        return False, "the process died"
 
 
 def free_port() -> int:

@@ -49,6 +49,8 @@ def with_model(
     look: Callable[[Callable[[], torch.nn.Module], dict[str, torch.Tensor]], Any],
 ) -> Any:
     """Call ``look(build, tensors)``: how to build vLLM's model, and the checkpoint's tensors."""
+    import os
+
     from vllm.config import set_current_vllm_config
     from vllm.distributed import parallel_state
     from vllm.engine.arg_utils import EngineArgs
@@ -64,6 +66,8 @@ def with_model(
         skip_tokenizer_init=True,
         **options,
     ).create_engine_config()
+    # With AVX-512 the ranks of a group share memory under this name. It is set by vLLM's worker.
+    os.environ["VLLM_DIST_IDENT"] = master.replace(":", "_")
     with set_current_vllm_config(config):
         parallel_state.init_distributed_environment(world_size, rank, f"tcp://{master}", rank, "gloo")
         parallel_state.initialize_model_parallel(world_size, backend="gloo")
