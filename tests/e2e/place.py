@@ -16,12 +16,13 @@ from vime_runtime.cluster.layout import engine_seats, trainer_seats
 from vime_runtime.cluster.ray_cluster import cluster
 from vime_runtime.config import Config, from_dict
 from vime_runtime.errors import RunError
+from vime_runtime.process_environment import Wanted
 
 
 class Light:
     """Stands where a trainer rank or an engine would."""
 
-    def __init__(self, config: dict) -> None:
+    def __init__(self, config: dict, environment: Wanted) -> None:
         pass
 
     def where(self) -> dict:
@@ -44,6 +45,7 @@ def run_file(address: str, recipe: dict, scratch: str) -> Config:
         "scratch_dir": scratch,
         "address": address,
         "environment": {"train": role, "rollout": role},
+        "required": {"train": {}, "rollout": {}},
     })  # fmt: skip
 
 

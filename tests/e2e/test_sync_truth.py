@@ -10,10 +10,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from harness import Run
+
+from vimectl.recipe.shared_memory import SharedMemoryWatch
 
 SCRIPT = Path(__file__).with_name("sync_off.py")
 LAST_SYNC = 3  # as in sync_off.py
@@ -55,16 +58,18 @@ def run_with_stale_weights(like: Run, tmp_path: Path) -> list[dict[str, float]]:
         variables["TMPDIR"] = str(scratch)
     path = tmp_path / "resolved.json"
     path.write_text(json.dumps(run_file))
+    watch = SharedMemoryWatch()  # no supervisor is there to remove what killed workers leave
+    output = tmp_path / "output"
+    with output.open("wb") as file:
+        environment = os.environ | run_file["environment"]["driver"]
+        child = subprocess.Popen([sys.executable, SCRIPT, path], env=environment, stdout=file, stderr=file)
     try:
-        done = subprocess.run(
-            [sys.executable, str(SCRIPT), str(path)],
-            env=os.environ | run_file["environment"]["driver"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=600,
-        )
-        assert done.returncode == 0, done.stdout
+        while child.poll() is None:
+            watch.look(again=True)
+            time.sleep(0.5)
+        assert child.returncode == 0, output.read_text()
     finally:
+        child.kill()
         shutil.rmtree(scratch)
+        watch.remove()
     return [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

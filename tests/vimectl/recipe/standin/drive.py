@@ -20,7 +20,7 @@ def main(run_dir: str, *assignments: str) -> int:
     plan = planning.make(resolved, Host(), Path(run_dir))
     Path(run_dir).with_suffix(".scratch").write_text(str(plan.scratch_dir))
     try:
-        with showing(err, "test") as progress:
+        with showing(err.console, "test") as progress:
             ended = launch(plan, {}, progress)
     except KeyboardInterrupt:
         return 130
