@@ -25,7 +25,7 @@ run-real: run
 
 # Everything: lint, types, the suite, the tool on every Python here, and recipes run for real.
 test: test-fast
-	$(BIN)/python -m tox run-parallel --parallel auto --parallel-no-spinner $(if $(PYENV),--discover $(PYENV))
+	$(BIN)/python -m tox run-parallel --parallel all --parallel-no-spinner $(if $(PYENV),--discover $(PYENV))
 	$(SIDE_BY_SIDE) -m slow
 
 # Minutes each, on demand: Ctrl-C in every phase of a run; the default recipe with three seeds; a real model;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -24,6 +25,7 @@ def keep(temporary: Path, wheels: Path) -> None:
     linked before it was complete is told by its digest later. Where links are not possible, pip's own
     copy at the end remains.
     """
-    for path in temporary.glob("pip-*/*.whl"):
+    # Not Path.glob: that of Python 3.11 raises when pip deletes a folder meanwhile.
+    for path in glob.glob(f"{glob.escape(str(temporary))}/pip-*/*.whl"):
         with suppress(OSError):
-            os.link(path, wheels / path.name)
+            os.link(path, wheels / os.path.basename(path))

@@ -63,7 +63,7 @@ def test_a_run_on_npus_says_it_until_one_has_completed(
     from vimectl.recipe import launch, preflight
 
     class Well:
-        only_lacks_patches = False
+        only_lacks_patches = meets_an_ending = False
 
         def require(self) -> None: ...
 
