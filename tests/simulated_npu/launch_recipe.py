@@ -19,7 +19,7 @@ def main(run_dir: str, recipe: str, *assignments: str) -> int:
     resolved = resolve(recipe, "smoke", list(assignments))
     check_inputs(resolved.recipe)
     plan = planning.make(resolved, Host(), Path(run_dir))
-    with showing(err, "test") as progress:
+    with showing(err.console, "test") as progress:
         ended = launch(plan, {}, progress)
     print(ended.summary["reason"], ended.hint)
     return ended.exit_code

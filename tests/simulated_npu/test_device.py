@@ -161,6 +161,30 @@ def test_a_handle_ends_with_its_owner(machine: Machine, pair: list[Process], tmp
     assert "the owner of the memory is gone" in pair[1].run(write_to, handle, 1)
 
 
+def test_the_opening_of_a_handle_can_be_told_to_fail(machine: Machine, pair: list[Process]) -> None:
+    handle = pair[0].run(export, 1)
+    machine.fail("ipc_open", "507899: the owner's context is lost")
+    assert pair[1].run(write_to, handle, 1) == "507899: the owner's context is lost"
+    assert pair[1].run(write_to, handle, 1) == (900, 1, 1)
+
+
+def wait_for_kernels() -> str:
+    import torch
+    import torch_npu  # noqa: F401
+
+    try:
+        torch.npu.synchronize()
+    except RuntimeError as e:
+        return str(e)
+    return ""
+
+
+def test_a_kernel_can_be_told_to_fail(machine: Machine, pair: list[Process]) -> None:
+    machine.fail("synchronize", "507015: AI Core error", chip=0)
+    assert pair[0].run(wait_for_kernels) == ""
+    assert pair[1].run(wait_for_kernels) == "507015: AI Core error"
+
+
 def reduce_over(rank: int, world_size: int, master: str) -> Any:
     """A sum over the ranks through HCCL, or the error."""
     import torch

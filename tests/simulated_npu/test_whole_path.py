@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -90,33 +91,44 @@ def patched_stack(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def whole(
-    patched_stack: list[Path], make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> Whole:
-    folder = tmp_path_factory.mktemp("whole")
-    machine = Machine(folder / "npus", chips=2, total=CHIP)
-    data = folder / "data.jsonl"
-    lines = [{"prompt": f"t{20 + i} t{30 + i}", "label": "1"} for i in range(16)]
-    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    settings = SETTINGS | {"model.path": str(make_checkpoint(0)), "data.path": str(data)}
-    done = subprocess.run(
-        [
-            sys.executable,
-            Path(__file__).with_name("launch_recipe.py"),
-            folder / "run",
-            "qwen3-4b-tp2",
-            *(f"{key}={json.dumps(value)}" for key, value in settings.items()),
-        ],
-        env=machine.environment(*patched_stack, XDG_STATE_HOME=str(folder / "state")),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=900,
-    )
-    logs = "".join(
-        path.read_text(errors="replace")[-3000:] for path in (folder / "run" / "logs").glob("*.log")
-    )
-    run = Whole(done.returncode, done.stdout + logs, folder / "run", machine)
+def launch(
+    make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Whole]:
+    """Run the recipe on a machine of its own, with these folders before everything else on the path."""
+    checkpoint = make_checkpoint(0)
+
+    def run(*before: Path) -> Whole:
+        folder = tmp_path_factory.mktemp("whole")
+        machine = Machine(folder / "npus", chips=2, total=CHIP)
+        data = folder / "data.jsonl"
+        lines = [{"prompt": f"t{20 + i} t{30 + i}", "label": "1"} for i in range(16)]
+        data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        settings = SETTINGS | {"model.path": str(checkpoint), "data.path": str(data)}
+        done = subprocess.run(
+            [
+                sys.executable,
+                Path(__file__).with_name("launch_recipe.py"),
+                folder / "run",
+                "qwen3-4b-tp2",
+                *(f"{key}={json.dumps(value)}" for key, value in settings.items()),
+            ],
+            env=machine.environment(*before, XDG_STATE_HOME=str(folder / "state")),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=900,
+        )
+        logs = "".join(
+            path.read_text(errors="replace")[-3000:] for path in (folder / "run" / "logs").glob("*.log")
+        )
+        return Whole(done.returncode, done.stdout + logs, folder / "run", machine)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(launch: Callable[..., Whole], patched_stack: list[Path]) -> Whole:
+    run = launch(*patched_stack)
     assert run.code == 0, run.output
     return run
 
@@ -161,3 +173,20 @@ def test_the_processes_take_themselves_down_and_leave_no_device_memory(whole: Wh
 
 def test_the_run_says_what_is_unproven(whole: Whole) -> None:
     assert (whole.directory / "logs" / "driver.log").read_text().startswith("What no NPU has proven yet:")
+
+
+def test_a_rank_with_another_allocator_configuration_ends_the_run_before_it_starts(
+    launch: Callable[..., Whole], tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "if b'default_worker' in open('/proc/self/cmdline', 'rb').read():  # a process of Ray's\n"
+        "    os.environ['PYTORCH_NPU_ALLOC_CONF'] = 'expandable_segments:True'\n"
+    )
+    run = launch(tmp_path)
+    summary = json.loads((run.directory / "summary.json").read_text())
+    assert run.code == summary["exit_code"] == 1
+    assert re.search(
+        r"trainer rank \d has PYTORCH_NPU_ALLOC_CONF 'expandable_segments:True'", summary["reason"]
+    )
+    assert run.calls("tms_region", "hccl_init") == []
