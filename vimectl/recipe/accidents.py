@@ -90,10 +90,12 @@ class Accidents:
     def look(self) -> Stop | None:
         """Take in what has happened, and say whether the runtime has to be ended for it."""
         now = time.monotonic()
-        lost = self._lost()
+        ended = self._ended()
         if self._journal.read():
             self._moved = now
         self._await_new()
+        # Judged by the journal as it is now: who was closed has ended after it said so, perhaps just before.
+        lost = self._lost(ended)
         if lost and self.cause is None and self._explains(lost[0][1]):
             self.cause, self._lost_at = _death(*lost[0]), now
         if self.cause is None and not self._journal.ending and now > self._asked_gcs_at + SERVING_SECONDS:
@@ -133,15 +135,21 @@ class Accidents:
         self._awaited.append((entry, end))
         self._poll.register(end, select.POLLIN)
 
-    def _lost(self) -> list[tuple[dict[str, Any], ProcessEnd]]:
-        """Who has ended since the last look; those that were killed first."""
-        lost = [(entry, end) for entry, end in self._awaited if end.has_come()]
-        for pair in lost:
+    def _ended(self) -> list[tuple[dict[str, Any], ProcessEnd]]:
+        """Who has ended since the last look."""
+        ended = [(entry, end) for entry, end in self._awaited if end.has_come()]
+        for pair in ended:
             self._awaited.remove(pair)
             self._poll.unregister(pair[1])
+        return ended
+
+    def _lost(
+        self, ended: list[tuple[dict[str, Any], ProcessEnd]]
+    ) -> list[tuple[dict[str, Any], ProcessEnd]]:
+        """Those of them that the run did not close; those that were killed first."""
         # The driver is our child: its end is known without this, which only ends the pause.
         expected = (DRIVER, *CLOSED_EARLY) if self._journal.phase in WITHOUT_ENGINES else (DRIVER,)
-        lost = [(entry, end) for entry, end in lost if entry["role"] not in expected]
+        lost = [(entry, end) for entry, end in ended if entry["role"] not in expected]
         return sorted(lost, key=lambda pair: pair[1].signal() is None)
 
     def _look_at_the_gcs(self, now: float) -> None:
