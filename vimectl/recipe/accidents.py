@@ -173,16 +173,15 @@ class Accidents:
         return end.signal() is not None or any(word in error["kind"] for word in LOSSES)
 
     def _blame_the_raylet(self) -> None:
-        """A raylet that is told to end kills all its actors before it goes: they are gone first."""
+        """A raylet that is told to end takes all its actors along, and they are gone first."""
         ended = [(entry, end) for entry, end in self._ends if end.has_come()]
-        killed = [entry for entry, end in ended if entry["role"] in ACTORS and end.signal() == signal.SIGKILL]
+        actors = {entry["pid"]: end.signal() for entry, end in ended if entry["role"] in ACTORS}
         raylet = next((pair for pair in ended if pair[0]["role"] == RAYLET), None)
-        if (
-            len(killed) > 1
-            and raylet
-            and self.cause
-            and self.cause.process in [_process(entry) for entry in killed]
-        ):
+        if not raylet or not self.cause or not self.cause.process or self.cause.process["pid"] not in actors:
+            return
+        # Nobody else ends a raylet until the run has said that it ends; then it goes with the rest of Ray.
+        killed = [pid for pid, signum in actors.items() if signum == signal.SIGKILL]
+        if not self._journal.ending or (len(killed) > 1 and self.cause.process["pid"] in killed):
             self.cause = _death(*raylet)
 
     def _is_abandoned(self) -> bool:

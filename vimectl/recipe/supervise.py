@@ -98,6 +98,9 @@ def supervise(
                     peak = max(peak, processes.resident_bytes())
                     next_survey = time.monotonic() + SURVEY_SECONDS
                 pause(LOOK_SECONDS)
+            if wanted is None and (child.poll() or 0) > 0:
+                time.sleep(LOOK_SECONDS)
+                look()  # Ray ends the driver without a word when it has lost its raylet: just before, then
         finally:
             by_itself = child.poll() is not None
             if wanted is not Stop.NOW:

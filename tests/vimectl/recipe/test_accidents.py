@@ -62,6 +62,7 @@ def test_a_process_that_dies_is_named(launch: Callable[..., Any], signum: int, w
     ("fault", "reason"),
     [
         ("loss, then error", "was killed by SIGKILL"),
+        ("loss that takes the driver along", "was killed by SIGKILL"),
         ("loss that is told before it comes", "ended with exit code 1 in the middle of the run"),
         ("error that takes its time", "a shape is odd"),
     ],

@@ -63,6 +63,10 @@ def main(path: str) -> int:
             event("error", error={"kind": "RuntimeError", "message": "closed by peer", "hint": ""})
             event("ending", done=False)
             return 1
+        case "loss that takes the driver along":
+            time.sleep(1)
+            os.kill(rank.pid, signal.SIGKILL)
+            os._exit(1)
         case "loss that is told before it comes":
             words = {"kind": "ActorDiedError", "message": "The actor died.", "hint": "", "pid": rank.pid}
             event("error", error=words)
