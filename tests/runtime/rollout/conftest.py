@@ -36,7 +36,7 @@ class EngineProcess:
         with Listener(str(socket_path)) as listener:
             self.process = subprocess.Popen(
                 [sys.executable, Path(__file__).with_name("engine_process.py"), str(socket_path)],
-                env=os.environ | ENVIRONMENT | cores,
+                env=os.environ | ENVIRONMENT | cores | {"VLLM_RPC_BASE_PATH": str(socket_path.parent)},
             )
             self._connection = listener.accept()
         self._connection.send({"recipe": recipe(model, tensor_parallel, dtype)})
