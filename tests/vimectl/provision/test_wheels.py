@@ -9,7 +9,9 @@ from vimectl.provision.wheels import keep
 
 def test_folders_that_pip_deletes_meanwhile_are_no_matter(tmp_path: Path) -> None:
     temporary, wheels = tmp_path / "tmp", tmp_path / "wheels"
-    temporary.mkdir()
+    stays = temporary / "pip-0" / "b-1-py3-none-any.whl"
+    stays.parent.mkdir(parents=True)
+    stays.touch()
     wheels.mkdir()
     ended = threading.Event()
 
@@ -29,4 +31,4 @@ def test_folders_that_pip_deletes_meanwhile_are_no_matter(tmp_path: Path) -> Non
     finally:
         ended.set()
         pip.join()
-    assert [path.name for path in wheels.iterdir()] == ["a-1-py3-none-any.whl"]
+    assert (wheels / stays.name).samefile(stays)
