@@ -223,8 +223,8 @@ def await_end(
     case: Case, launcher: subprocess.Popen[bytes], tree: list[psutil.Process], sent: float
 ) -> int | None:
     """Wait until nothing of the run is there or its time is over. Returns the launcher's exit code."""
-    limit = START_LIMIT if case.runs_on else GONE_LIMIT + 10
-    limit += case.hang_seconds if case.hang_seconds != NO_HANG else 0
+    # A run that does not miss who is stopped goes on to its end.
+    limit = START_LIMIT if case.signal == "SIGSTOP" else GONE_LIMIT + 10
     others = [process for process in tree if process.pid != launcher.pid]
 
     def all_gone() -> bool:
