@@ -56,6 +56,8 @@ LINKS = {
     "/usr/local/Ascend/ascend-toolkit/set_env.sh": "/usr/local/Ascend/cann/set_env.sh",
     "/usr/local/Ascend/nnal/atb/latest": "9.0.0",
 }
+# What Debian's smallest system lacks: vLLM's compiled part needs libnuma.
+DEBIAN = "python3,python3-venv,ca-certificates,libnuma1"
 # Packages that are there by name and version alone.
 SHIPPED = {
     "torch": "2.10.0+cpu",
@@ -68,7 +70,7 @@ SHIPPED = {
 
 def storage() -> Path:
     """Return a store of images, read-only by agreement, with the two stand-in bases; made once per user."""
-    made_of = repr((FILES, LINKS, SHIPPED, TOOLS, PYTHON, STACK))
+    made_of = repr((DEBIAN, FILES, LINKS, SHIPPED, TOOLS, PYTHON, STACK))
     key = hashlib.sha256(made_of.encode()).hexdigest()[:12]
     return released.cached("stand-in", key, _fill)
 
@@ -118,8 +120,7 @@ def _fill(folder: Path) -> None:
 def _debian(tree: Path) -> None:
     """Debian as the machine's own apt is configured to get it, and an interpreter as the real base has it."""
     suite, mirror = _mirror()
-    include = "python3,python3-venv,ca-certificates"
-    _run(["debootstrap", "--variant=minbase", f"--include={include}", suite, str(tree), mirror])
+    _run(["debootstrap", "--variant=minbase", f"--include={DEBIAN}", suite, str(tree), mirror])
     for left in ("var/cache/apt", "var/lib/apt/lists", "var/log", "var/cache/debconf"):
         for path in (tree / left).iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -65,6 +65,7 @@ def test_what_vimectl_said_inside_is_the_reason(output: str) -> None:
         ("OSError: [Errno 28] No space left on device", "the disk is full", MachineLacks),
         ("/bin/sh: exec format error", "another kind of machine", MachineLacks),
         ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM", "another digest", CheckFailed),
+        ("OSError: libnuma.so.1: cannot open shared object file", "no libnuma", CheckFailed),
         ("ERROR: No matching distribution found for rich", "not among those", CheckFailed),
         ("build.sh: line 7: ccec: not found", "cannot be compiled", CheckFailed),
         ("nothing that is known", "exit status 1", CheckFailed),
