@@ -50,7 +50,12 @@ class Repository:
             MachineLacks: it cannot be reached, or there is no git.
         """
         if not self.path.exists():
-            self._must(["init", "--quiet", "--bare", str(self.path)], url, on_line)
+            fresh = self.path.with_name(f"{self.path.name}.new")  # a git that is killed leaves half of one
+            shutil.rmtree(fresh, ignore_errors=True)
+            self._must(["init", "--quiet", "--bare", str(fresh)], url, on_line)
+            fresh.replace(self.path)
+        for stale in self.path.glob("*.lock"):  # nobody else is here
+            stale.unlink()
         status, output = self._git(["fetch", "--progress", "--depth=1", "--", url, commit], on_line)
         if status != 0 and any(sign in output for sign in _NOT_BY_ID):
             everything = ["fetch", "--progress", "--no-tags", "--", url, "+refs/*:refs/fetched/*"]

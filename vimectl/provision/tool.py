@@ -10,7 +10,6 @@ import io
 import os
 import subprocess
 import sys
-import tempfile
 import zipfile
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
@@ -64,10 +63,7 @@ def own_wheel(folder: Path) -> Path:
     if root is None:
         return repack(distribution("vimectl"), folder)
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    # hatchling leaves what it was writing when it is interrupted.
-    with tempfile.TemporaryDirectory(prefix=".hatchling-", dir=folder) as scratch:
-        environment = os.environ | {"TMPDIR": scratch}
-        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     if "No module named hatchling" in done.stderr:
         raise MachineLacks(
             f"{sys.executable} has no hatchling to make a wheel of the checkout {root} with",
