@@ -49,13 +49,7 @@ class Repository:
             CheckFailed: the repository has no such commit.
             MachineLacks: it cannot be reached, or there is no git.
         """
-        if not self.path.exists():
-            fresh = self.path.with_name(f"{self.path.name}.new")  # a git that is killed leaves half of one
-            shutil.rmtree(fresh, ignore_errors=True)
-            self._must(["init", "--quiet", "--bare", str(fresh)], url, on_line)
-            fresh.replace(self.path)
-        for stale in self.path.glob("*.lock"):  # nobody else is here
-            stale.unlink()
+        self._must(["init", "--quiet", "--bare", str(self.path)], url, on_line)
         status, output = self._git(["fetch", "--progress", "--depth=1", "--", url, commit], on_line)
         if status != 0 and any(sign in output for sign in _NOT_BY_ID):
             everything = ["fetch", "--progress", "--no-tags", "--", url, "+refs/*:refs/fetched/*"]
@@ -129,7 +123,8 @@ def archive(source: Source, target: Path, work: Path, held: int, on_line: OnLine
         CheckFailed: no such commit, or the submodules are not those that the source names.
         MachineLacks: a repository cannot be reached, or there is no git.
     """
-    work.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(work, ignore_errors=True)  # a call that was killed left it half made, or half removed
+    work.mkdir(parents=True)
     part = work / target.name
     repositories = {}
     try:

@@ -131,14 +131,9 @@ def test_without_git_it_says_so(own: Own, tmp_path: Path, monkeypatch: pytest.Mo
         make(source(own), tmp_path / "a.tar.gz")
 
 
-def test_what_a_killed_git_left_is_no_hindrance(own: Own, tmp_path: Path) -> None:
-    half = tmp_path / "work" / "0.git.new"
-    half.mkdir(parents=True)
-    (half / "config.lock").touch()
-    whole = tmp_path / "work" / "0.git"
-    git(tmp_path, "init", "-q", "--bare", str(whole))
-    (whole / "shallow.lock").touch()
-    assert make(source(own), tmp_path / "a.tar.gz").exists()
-    half.mkdir(parents=True)
-    (half / "config.lock").touch()
-    assert make(source(own), tmp_path / "b.tar.gz").read_bytes() == (tmp_path / "a.tar.gz").read_bytes()
+def test_what_a_killed_call_left_is_no_hindrance(own: Own, tmp_path: Path) -> None:
+    for left in ("config.lock", "objects/pack/a.pack"):  # half made, half removed
+        path = tmp_path / "work" / "0.git" / left
+        path.parent.mkdir(parents=True)
+        path.touch()
+        assert make(source(own), tmp_path / "a.tar.gz").exists()
