@@ -64,7 +64,8 @@ def run_with_stale_weights(like: Run, tmp_path: Path) -> list[dict[str, float]]:
         environment = os.environ | run_file["environment"]["driver"]
         child = subprocess.Popen([sys.executable, SCRIPT, path], env=environment, stdout=file, stderr=file)
     try:
-        while child.poll() is None:
+        deadline = time.monotonic() + 600
+        while child.poll() is None and time.monotonic() < deadline:
             watch.look(again=True)
             time.sleep(0.5)
         assert child.returncode == 0, output.read_text()

@@ -73,7 +73,7 @@ def recipe(
         return
     if found.meets_an_ending:
         err.print("the processes of another run are still here: waiting for them to end")
-        found = preflight.examine_after_endings(resolved.recipe, host)
+        found = preflight.after_endings(found, host)
     if not found.only_lacks_patches:
         found.require()
     # Before a patch is applied: a run that cannot start leaves nothing behind.

@@ -44,6 +44,10 @@ NUMBERED = ("trainer rank", RAYLET, *CLOSED_EARLY)
 LOSSES = ("Died", "Unavailable", "Crashed", "RaySystemError", "EngineDead", "WorkerError", "RpcError")
 
 
+# A process as the journal has it, and its end.
+Awaited = tuple[dict[str, Any], ProcessEnd]
+
+
 @dataclass(frozen=True)
 class Cause:
     """Why a run has to end: in words, and which process {role, rank, pid} when it is one.
@@ -74,8 +78,8 @@ class Accidents:
         self._lost_at = 0.0
         self._ending_since: float | None = None
         self._known = 0
-        self._ends: list[tuple[dict[str, Any], ProcessEnd]] = []
-        self._awaited: list[tuple[dict[str, Any], ProcessEnd]] = []
+        self._ends: list[Awaited] = []
+        self._awaited: list[Awaited] = []
         self._is_named = False
         self._asked_gcs_at = 0.0
         self._served: set[int] = set()
@@ -135,7 +139,7 @@ class Accidents:
         self._awaited.append((entry, end))
         self._poll.register(end, select.POLLIN)
 
-    def _ended(self) -> list[tuple[dict[str, Any], ProcessEnd]]:
+    def _ended(self) -> list[Awaited]:
         """Who has ended since the last look."""
         ended = [(entry, end) for entry, end in self._awaited if end.has_come()]
         for pair in ended:
@@ -143,9 +147,7 @@ class Accidents:
             self._poll.unregister(pair[1])
         return ended
 
-    def _lost(
-        self, ended: list[tuple[dict[str, Any], ProcessEnd]]
-    ) -> list[tuple[dict[str, Any], ProcessEnd]]:
+    def _lost(self, ended: list[Awaited]) -> list[Awaited]:
         """Those of them that the run did not close; those that were killed first."""
         # The driver is our child: its end is known without this, which only ends the pause.
         expected = (DRIVER, *CLOSED_EARLY) if self._journal.phase in WITHOUT_ENGINES else (DRIVER,)

@@ -71,13 +71,12 @@ def examine(recipe: Recipe, host: Host) -> Preflight:
     return Preflight(recipe, report, _patches(recipe), builds)
 
 
-def examine_after_endings(recipe: Recipe, host: Host) -> Preflight:
-    """Examine it as soon as no run is just ending here, or when that takes longer than an ending does."""
+def after_endings(found: Preflight, host: Host) -> Preflight:
+    """Examine it again until no run is just ending here, or for as long as an ending takes."""
     deadline = time.monotonic() + ENDING_SECONDS
-    found = examine(recipe, host)
     while found.meets_an_ending and time.monotonic() < deadline:
         time.sleep(0.5)
-        found = examine(recipe, host)
+        found = examine(found.recipe, host)
     return found
 
 

@@ -54,12 +54,14 @@ def addresses_and_bytes_survive_any_number_of_pauses(region: TrainingRegion, dev
 
 @case
 def pausing_really_gives_the_memory_back(region: TrainingRegion, device: torch.device) -> None:
+    before = region.residency().resident
     with region.allocating():
         kept = torch.ones(32 * MIB // 4, device=device)
     active = region.residency().resident
     region.pause()
     paused = region.residency().resident
     assert active - paused >= kept.nbytes
+    assert paused - before <= 0.1 * (active - before)
     region.resume()
     assert region.residency().resident - paused >= kept.nbytes
     assert kept.sum().item() == kept.numel()

@@ -16,8 +16,6 @@ from vimectl.recipe.accidents import Accidents
 from vimectl.recipe.journal import Journal
 
 PHASE = {"kind": "phase", "detail": "", "step": 3, "steps": 4}
-
-
 Child = subprocess.Popen[bytes]
 
 

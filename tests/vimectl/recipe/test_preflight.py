@@ -10,7 +10,7 @@ from vimectl.doctor import Finding, Report
 from vimectl.errors import MachineLacks
 from vimectl.host import Host
 from vimectl.recipe import preflight as module
-from vimectl.recipe.preflight import Preflight, examine, examine_after_endings
+from vimectl.recipe.preflight import Preflight, after_endings, examine
 from vimectl.recipe.resolve import resolve
 
 RECIPE = resolve("qwen3-tiny-tp2").recipe
@@ -68,7 +68,7 @@ def test_a_run_that_is_just_ending_is_waited_for(
         left.stdout.readline()
         while not (found := examine(RECIPE, Host())).meets_an_ending:
             assert left.poll() is None
-        found = examine_after_endings(RECIPE, Host())
+        found = after_endings(found, Host())
         assert found.meets_an_ending is not ends
         assert (left.poll() is None) is not ends
     finally:
