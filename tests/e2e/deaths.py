@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import dev_shm
 import psutil
 
 VIMECTL = [sys.executable, "-m", "vimectl"]
@@ -131,7 +132,7 @@ def play(case: Case, folder: Path) -> Result:
     try:
         driver = hold(launcher, run_dir, case)
         tree = [psutil.Process(launcher.pid), *psutil.Process(launcher.pid).children(recursive=True)]
-        shm = shared_memory_of(tree)
+        shm = dev_shm.used_by(process.pid for process in tree)
         victim = find(case.kind, launcher, run_dir)
         os.kill(victim, getattr(signal, case.signal))
         sent = time.monotonic()
@@ -252,20 +253,6 @@ def lives(process: psutil.Process) -> bool:
 def send(pid: int, signum: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signum)
-
-
-def shared_memory_of(tree: list[psutil.Process]) -> set[int]:
-    """Inodes of the files in /dev/shm that these processes have mapped or open."""
-    used: set[int] = set()
-    for process in tree:
-        with contextlib.suppress(OSError):
-            maps = Path(f"/proc/{process.pid}/maps").read_text(errors="replace").splitlines()
-            used |= {int(line.split()[4]) for line in maps if " /dev/shm/" in line}
-        with contextlib.suppress(OSError):
-            for fd in os.scandir(f"/proc/{process.pid}/fd"):
-                if os.readlink(fd.path).startswith("/dev/shm/"):
-                    used.add(os.stat(fd.path).st_ino)
-    return used
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:

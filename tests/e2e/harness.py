@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dev_shm
 import pytest
 
 VIMECTL = [sys.executable, "-m", "vimectl"]
@@ -47,7 +48,7 @@ def run_recipe(
     environment: Mapping[str, str] | None = None,
 ) -> Run:
     """Run a recipe to its end; the output goes into the assertion message of a test that fails."""
-    before = shared_memory_files()
+    before = dev_shm.names()
     done = subprocess.run(
         [*VIMECTL, "run", "recipe", recipe, "--run-dir", str(directory), "--yes", *arguments],
         env=environment,
@@ -56,27 +57,7 @@ def run_recipe(
         text=True,
         timeout=900,
     )
-    return Run(done.returncode, done.stdout, directory, left_in_shared_memory(before))
-
-
-def shared_memory_files() -> set[str]:
-    """Everything in /dev/shm."""
-    return {entry.name for entry in Path("/dev/shm").iterdir()}
-
-
-def left_in_shared_memory(before: set[str]) -> set[str]:
-    """What came to /dev/shm since and no process uses: what others do there meanwhile is theirs."""
-    new = shared_memory_files() - before
-    in_use = "".join(_maps_and_files(entry) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-    return {name for name in new & shared_memory_files() if f"/dev/shm/{name}" not in in_use}
-
-
-def _maps_and_files(process: Path) -> str:
-    try:
-        files = "\n".join(os.readlink(fd) for fd in (process / "fd").iterdir())
-        return (process / "maps").read_text(errors="replace") + files
-    except OSError:
-        return ""  # it ended while we looked
+    return Run(done.returncode, done.stdout, directory, dev_shm.unused(before))
 
 
 def processes_of(run_dir: Path) -> list[int]:

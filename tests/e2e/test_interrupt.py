@@ -9,9 +9,10 @@ import subprocess
 import time
 from pathlib import Path
 
+import dev_shm
 import psutil
 import pytest
-from harness import START_LIMIT, VIMECTL, left_in_shared_memory, shared_memory_files, wait_for_phase
+from harness import START_LIMIT, VIMECTL, wait_for_phase
 
 GONE_LIMIT = 15
 
@@ -33,7 +34,7 @@ def test_nothing_is_left_after_ctrl_c_in_the_other_phases(phase: str, tmp_path: 
 
 def interrupt_in(phase: str, run_dir: Path) -> None:
     """Start the default recipe, press Ctrl-C once it reports ``phase``, and look for what is left."""
-    before = shared_memory_files()
+    before = dev_shm.names()
     run = subprocess.Popen(
         [*VIMECTL, "run", "recipe", "qwen3-tiny-tp2", "--run-dir", str(run_dir), "--yes"],
         stdout=subprocess.PIPE,
@@ -51,7 +52,7 @@ def interrupt_in(phase: str, run_dir: Path) -> None:
     assert run.returncode == 130, output.decode()
     assert time.monotonic() - pressed <= GONE_LIMIT
     assert [process for process in tree if process.is_running()] == []
-    assert left_in_shared_memory(before) == set()
+    assert dev_shm.unused(before) == set()
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["ok"] is False
     # The last finished step is kept, whatever checkpoint.every says; the one that was cut short is not.

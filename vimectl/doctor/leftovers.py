@@ -133,5 +133,6 @@ def _used_inodes(host: Host) -> set[int]:
 def _opened(folder: Path) -> Iterator[int]:
     with suppress(OSError):  # it ended, or is not ours to read
         for entry in folder.iterdir():
-            if os.readlink(entry).startswith("/dev/shm/"):
-                yield entry.stat().st_ino
+            with suppress(FileNotFoundError):  # it was closed while we looked
+                if os.readlink(entry).startswith("/dev/shm/"):
+                    yield entry.stat().st_ino
