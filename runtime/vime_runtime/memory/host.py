@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vime_runtime.memory.arena import Arena
-from vime_runtime.memory.kernel import cached_bytes, uncache
+from vime_runtime.memory.kernel import bypass_cache, cached_bytes, uncache
 from vime_runtime.memory.placement import Placement
 from vime_runtime.memory.region import Residency
 
@@ -35,6 +36,7 @@ class HostRegion:
         self._directory = directory
         self._arena = Arena()
         self._backing = tempfile.TemporaryFile(dir=directory, prefix="vime-region-", buffering=0)  # noqa: SIM115
+        bypass_cache(self._backing.fileno())
         self._saved: list[tuple[int, int]] = []
         self._paused = False
 
@@ -52,7 +54,7 @@ class HostRegion:
             yield
 
     def pause(self) -> None:
-        """Write the live bytes to the backing file and give their pages back.
+        """Write the pages of live bytes to the backing file and give them back.
 
         Zeros are not written, since that is what a page holds when it is taken again: between steps a
         quarter of a trainer in fp32 is gradients that are zero.
@@ -83,7 +85,7 @@ class HostRegion:
         self._paused = True
 
     def resume(self) -> None:
-        """Read the bytes back to their addresses and empty the backing file.
+        """Read the bytes back to their addresses. The file keeps its room on the disk for the next time.
 
         Raises:
             RuntimeError: it is not paused.
@@ -91,7 +93,7 @@ class HostRegion:
         """
         self._expect(paused=True)
         self._transfer(self._saved, os.preadv)
-        os.ftruncate(self._backing.fileno(), 0)
+        uncache(self._backing.fileno())
         self._saved = []
         self._paused = False
 
@@ -105,12 +107,15 @@ class HostRegion:
             raise RuntimeError(f"the region is {'not ' if paused else ''}paused")
 
     def _pieces(self) -> Iterator[tuple[int, int]]:
-        """Offset and size of every piece of the live blocks that is not all zeros."""
+        """Offset and size of every piece of the pages with live blocks that is not all zeros."""
+        done = 0
         for offset, size in self._arena.live():
-            for start in range(offset, offset + size, PIECE):
-                piece = min(PIECE, offset + size - start)
-                if not _is_zero(self._arena.base + start, piece):
-                    yield start, piece
+            start = max(offset // mmap.PAGESIZE * mmap.PAGESIZE, done)
+            done = -(-(offset + size) // mmap.PAGESIZE) * mmap.PAGESIZE
+            for at in range(start, done, PIECE):
+                piece = min(PIECE, done - at)
+                if not _is_zero(self._arena.base + at, piece):
+                    yield at, piece
 
     def _transfer(
         self, pieces: list[tuple[int, int]], move: Callable[[int, list[memoryview], int], int]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import mmap
 import os
 
@@ -33,6 +35,15 @@ def cached_bytes(file: int) -> int:
         return 0
     with mmap.mmap(file, size) as view:
         return resident_bytes(ctypes.addressof(ctypes.c_char.from_buffer(view)), size)
+
+
+def bypass_cache(file: int) -> None:
+    """Let reads and writes of whole pages go past the page cache (O_DIRECT), where the file system can.
+
+    Otherwise each is a copy, and has to be written back and dropped before its memory is free.
+    """
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(file, fcntl.F_SETFL, fcntl.fcntl(file, fcntl.F_GETFL) | os.O_DIRECT)
 
 
 def uncache(file: int) -> None:

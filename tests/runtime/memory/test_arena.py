@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 
 import pytest
 from vime_runtime.memory.arena import ALIGNMENT, Arena
@@ -51,3 +53,20 @@ def test_more_than_the_reserved_addresses_is_refused() -> None:
     with pytest.raises(MemoryError, match="used up"):
         arena.allocate(2 * memory + 1)
     assert arena.allocate(1) is not None
+
+
+def test_large_blocks_lie_in_huge_pages_where_the_kernel_has_them() -> None:
+    arena = Arena()
+    block = arena.allocate(16 * 1024**2)
+    block[:] = b"x" * len(block)
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if setting.exists() and "[never]" not in setting.read_text():
+        # The kernel's flag of the mapping, proc_pid_smaps(5): whether it finds huge pages is its own affair.
+        assert "hg" in flags_of(arena.base)
+
+
+def flags_of(address: int) -> list[str]:
+    """The VmFlags of the mapping that begins at an address."""
+    maps = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
+    (mapping,) = (each for each in maps if each.startswith(f"{address:x}-"))
+    return re.findall(r"^VmFlags: (.*)$", mapping, re.MULTILINE)[0].split()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import mmap
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,6 +77,21 @@ def test_zeros_are_not_written_and_come_back_as_zeros(disk: Path) -> None:
     assert not gradients.any()
     assert weights[0] == 0
     assert torch.equal(weights[1:], torch.full((4 * MIB - 1,), 7.0))
+
+
+def test_blocks_that_share_a_page_come_back(disk: Path) -> None:
+    region = HostRegion(disk)
+    with region.allocating():
+        blocks = [torch.full((100,), float(i)) for i in range(100)]
+    del blocks[1::3]  # many runs of live blocks, some in one page
+    expected = [block.clone() for block in blocks]
+    with file_written() as nbytes:
+        region.pause()
+    written = nbytes()
+    assert written % mmap.PAGESIZE == 0
+    assert written <= 100 * 512 + 2 * mmap.PAGESIZE  # no page twice
+    region.resume()
+    assert all(torch.equal(block, copy) for block, copy in zip(blocks, expected, strict=True))
 
 
 @contextmanager

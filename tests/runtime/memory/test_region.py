@@ -11,12 +11,21 @@ from pathlib import Path
 import conformance
 import pytest
 import torch
+from vime_runtime.memory import host
 from vime_runtime.memory.host import HostRegion
 from vime_runtime.memory.region import Residency
 
 
 @pytest.mark.parametrize("case", conformance.CASES)
 def test_memory_of_the_host(case: str, disk: Path) -> None:
+    conformance.CASES[case](HostRegion(disk), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("case", conformance.CASES)
+def test_memory_of_the_host_on_a_file_system_without_direct_access(
+    case: str, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "bypass_cache", lambda file: None)
     conformance.CASES[case](HostRegion(disk), torch.device("cpu"))
 
 
