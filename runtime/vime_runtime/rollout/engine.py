@@ -18,6 +18,9 @@ from vime_runtime.sync.readers import Place
 
 # Weights come from the trainer before every waking, so sleeping drops them.
 DROP_WEIGHTS = 2
+# Tokens of one sequence that the KV cache keeps together on a CPU, at least what vLLM's vectorised attention
+# there wants. vLLM's default is 128, of which a short sequence wastes most.
+BLOCK = 32
 # What vLLM's sleep mode tells apart.
 TAGS = ("weights", "kv_cache")
 
@@ -139,6 +142,7 @@ def _arguments(config: Config) -> dict[str, Any]:
     }
     if on_cpu:
         arguments["sleep_mode_backend"] = SLEEP_BACKEND
+        arguments["block_size"] = BLOCK
     if recipe.cluster.device == "npu":
         # vllm-ascend refuses to wake, and to take weights, in its own format of weights. From 0.27 on it
         # reads this alone, before that VLLM_ASCEND_ENABLE_NZ as well.
