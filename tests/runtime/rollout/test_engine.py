@@ -144,8 +144,9 @@ def test_sleep_gives_weights_and_cache_back_and_waking_takes_new_ones(
 
 
 def test_a_short_sequence_takes_little_of_the_cache(engine: Any) -> None:
+    # A sequence has 28 tokens. vLLM may overrule what it is asked for.
     get = "_llm.llm_engine.vllm_config.cache_config.__getattribute__"
-    assert getattr(engine, get)("block_size") == 32  # of its 28 tokens; vLLM may overrule what it is asked for
+    assert getattr(engine, get)("block_size") == 32
 
 
 def test_the_lighter_sleep_of_vllm_keeps_the_weights(engine: Any) -> None:
