@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from contextlib import suppress
 from pathlib import Path
 
 from vimectl.errors import CheckFailed
@@ -15,6 +15,9 @@ from vimectl.patching.journal import Journal, stage
 from vimectl.patching.ledger import folder
 
 Side = tuple[str | None, int | None]
+
+# Why a folder may stay: something is in it, somebody uses it, it is not there, or another thing is.
+STAYS = (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.ENOENT, errno.ENOTDIR)
 
 
 def move(journal: Journal, roots: set[Path]) -> None:
@@ -85,11 +88,18 @@ def remove_bytecode(path: Path) -> Path | None:
 
 
 def remove_empty(root: Path, path: str) -> None:
-    """Remove a folder that was made for files when none of them is left, and no others are there."""
+    """Remove a folder that was made for files when none of them is left, and no others are there.
+
+    Raises:
+        OSError: the file system refused, for another reason than what is, or is not, at the place.
+    """
     place = root / path
     for one in (place / "__pycache__", place):
-        with suppress(OSError):  # not empty, or not there
+        try:
             one.rmdir()
+        except OSError as e:
+            if e.errno not in STAYS:
+                raise
 
 
 def _same(found: Side, wanted: Side, other: Side) -> bool:

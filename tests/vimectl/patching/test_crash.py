@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import disk
@@ -135,6 +137,24 @@ def test_refused_at_any_operation_all_or_nothing(ends: Ends, error: int, lasting
         point += every
     # What cannot be removed either is told to the next command.
     assert "nothing was changed" in outcomes or (error, lasting) == (errno.EROFS, True)
+
+
+def test_a_folder_that_cannot_be_removed_turns_the_change_around(
+    rich_stack: list[Path], judged: Judged, snapshot: Snapshot
+) -> None:
+    patching.change("apply", judged(rich_stack))
+    before = snapshot(*rich_stack)
+    refused = []
+
+    def refuse(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        if name == "rmdir" and str(arguments[0]).endswith("two/fresh/deep") and not refused:
+            refused.append(arguments)
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(arguments[0]))
+
+    with disk.watched(refuse), pytest.raises(MachineLacks) as caught:
+        patching.change("revert", judged(rich_stack))
+    assert caught.value.hint == "everything is as it was before"
+    assert snapshot(*rich_stack) == before
 
 
 def without_bookkeeping(found: dict[str, tuple[int, bytes]]) -> dict[str, tuple[int, bytes]]:
