@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from vime_runtime.memory import host
 from vime_runtime.memory.host import HostRegion
 
 MIB = 1024**2
@@ -77,6 +78,29 @@ def test_zeros_are_not_written_and_come_back_as_zeros(disk: Path) -> None:
     assert not gradients.any()
     assert weights[0] == 0
     assert torch.equal(weights[1:], torch.full((4 * MIB - 1,), 7.0))
+
+
+def test_a_pause_needs_no_page_cache(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "uncache", lambda file: None)
+    region = HostRegion(disk)
+    with region.allocating():
+        tensor = torch.ones(4 * MIB)
+    region.pause()
+    assert region.residency().resident == 0
+    region.resume()
+    assert tensor.sum().item() == tensor.numel()
+
+
+def test_where_it_does_none_of_it_is_left_after_waking(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "bypass_cache", lambda file: None)
+    region = HostRegion(disk)
+    with region.allocating():
+        tensor = torch.ones(4 * MIB)
+    active = region.residency().resident
+    region.pause()
+    region.resume()
+    assert tensor.sum().item() == tensor.numel()
+    assert region.residency().resident <= active
 
 
 def test_blocks_that_share_a_page_come_back(disk: Path) -> None:
