@@ -150,6 +150,13 @@ def test_on_cpu_the_engines_ranks_share_the_allowed_cores(monkeypatch: pytest.Mo
     assert values("qwen3-tiny-tp2", "train")["OMP_NUM_THREADS"] == "2"
 
 
+def test_on_cpu_alone_activations_lie_in_huge_pages() -> None:
+    huge = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+    for role in ("train", "rollout"):
+        assert values("qwen3-tiny-tp2", role).items() >= huge.items()
+        assert "GLIBC_TUNABLES" not in values("qwen3-4b-tp2", role)
+
+
 def test_cores_are_shared_out_evenly_in_order() -> None:
     assert core_groups([0, 1, 2, 3], 2) == [[0, 1], [2, 3]]
     assert core_groups([4, 5, 6], 2) == [[4], [5, 6]]
