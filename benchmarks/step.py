@@ -139,6 +139,7 @@ def _plan(folder: Path) -> Plan:
         "model.path": folder / "model",
         "model.dtype": "float32",
         "data.path": folder / "problems.jsonl",
+        "data.reward": "evenness:evenness",
         "rollout.max_response_tokens": TOKENS,
         "rollout.kv_cache_bytes": 256 * 1024**2,
         "algorithm.prompts_per_step": PROMPTS,
