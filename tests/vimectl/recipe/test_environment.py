@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -150,11 +152,31 @@ def test_on_cpu_the_engines_ranks_share_the_allowed_cores(monkeypatch: pytest.Mo
     assert values("qwen3-tiny-tp2", "train")["OMP_NUM_THREADS"] == "2"
 
 
-def test_on_cpu_alone_activations_lie_in_huge_pages() -> None:
-    huge = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+def test_on_cpu_alone_activations_lie_in_huge_pages_that_stay() -> None:
     for role in ("train", "rollout"):
-        assert values("qwen3-tiny-tp2", role).items() >= huge.items()
+        tunables = values("qwen3-tiny-tp2", role)["GLIBC_TUNABLES"].split(":")
+        assert "glibc.malloc.hugetlb=1" in tunables
+        kept = {f"glibc.malloc.{name}={1024**3}" for name in ("mmap_threshold", "trim_threshold", "top_pad")}
+        assert set(tunables) >= kept
         assert "GLIBC_TUNABLES" not in values("qwen3-4b-tp2", role)
+
+
+def test_with_them_the_c_library_keeps_what_was_freed() -> None:
+    program = """
+import ctypes, sys
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+block = ctypes.c_void_p(libc.malloc(200 << 20))
+ctypes.memset(block, 1, 200 << 20)
+libc.free(block)
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("RssAnon")))
+"""
+    tunables = {"GLIBC_TUNABLES": values("qwen3-tiny-tp2", "train")["GLIBC_TUNABLES"]}
+    kept, returned = (
+        int(subprocess.check_output([sys.executable, "-c", program], env=os.environ | environment))
+        for environment in (tunables, {})
+    )
+    assert returned < 100 << 10 < kept
 
 
 def test_cores_are_shared_out_evenly_in_order() -> None:
