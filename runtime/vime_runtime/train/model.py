@@ -18,6 +18,7 @@ from vime_runtime.train import core_attention
 from vime_runtime.train.experts import Experts, Router
 from vime_runtime.train.families.base import Family, ModelShape
 from vime_runtime.train.packing import Pack
+from vime_runtime.train.swiglu import SwiGLU
 
 RECOMPUTE = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
 
@@ -69,6 +70,8 @@ def build(
         persist_layer_norm=False,
         gradient_accumulation_fusion=False,
         apply_rope_fusion=False,
+        # Megatron's name for an activation from the layer spec, whoever's it is.
+        use_te_activation_func=device.type == "cpu" and not family.has_experts,
         transformer_impl="local",  # there is no Transformer Engine for NPUs
         # Takes memory from torch's default device, set below, and not from torch.cuda.
         use_cpu_initialization=True,
@@ -135,7 +138,9 @@ def _layer_spec(family: Family, shape: ModelShape, replicas: dist.ProcessGroup |
         num_experts=shape.experts or None, qk_layernorm=family.qk_layernorm, normalization="RMSNorm"
     )
     spec.submodules.self_attention.submodules.core_attention = core_attention.chosen()
-    if family.has_experts:
+    if not family.has_experts:
+        spec.submodules.mlp.submodules.activation_func = SwiGLU  # where the settings say so
+    else:
         layer = spec.submodules.mlp
         layer.module = Experts
         layer.params = {"replicas": replicas}
