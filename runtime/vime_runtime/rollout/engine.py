@@ -141,8 +141,11 @@ def _arguments(config: Config) -> dict[str, Any]:
         **generations.arguments(),
     }
     if on_cpu:
+        from vime_runtime.rollout import host_norms  # needs a vLLM that NPUs do not have yet
+
         arguments["sleep_mode_backend"] = SLEEP_BACKEND
         arguments["block_size"] = BLOCK
+        arguments["ir_op_priority"] = host_norms.PRIORITY
     if recipe.cluster.device == "npu":
         # vllm-ascend refuses to wake, and to take weights, in its own format of weights. From 0.27 on it
         # reads this alone, before that VLLM_ASCEND_ENABLE_NZ as well.

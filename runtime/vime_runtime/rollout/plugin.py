@@ -23,8 +23,8 @@ RECHECK_MS = 5
 def register() -> None:
     """Give a worker its own log, look at its environment, and make what is ours known to vLLM.
 
-    That is the sync, the fixes for NPUs, and the host's sleep mode. What vLLM makes by name is imported when
-    used.
+    That is the sync, the fixes for NPUs, and the host's sleep mode and norms. What vLLM makes by name is
+    imported when used.
     """
     process_log.take_over_worker()
     process_environment.require_in_worker()
@@ -40,6 +40,9 @@ def register() -> None:
         SleepModeBackendFactory.register_backend(
             SLEEP_BACKEND, "vime_runtime.rollout.host_sleep", "HostSleep"
         )
+        from vime_runtime.rollout import host_norms
+
+        host_norms.register()
         # An engine process that waits for another would otherwise go round a loop for a whole second before
         # it sleeps, on the cores that the other one, or the trainer, computes with. A process that goes to
         # sleep at once can miss that it was woken, and looks again after a while: vLLM thinks of 5 s.

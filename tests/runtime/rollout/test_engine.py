@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from vime_runtime.rollout.host_norms import PROVIDER
 from vime_runtime.sync.buckets import BucketExporter
 from vime_runtime.train import checkpoint
 
@@ -143,6 +144,12 @@ def test_sleep_gives_weights_and_cache_back_and_waking_takes_new_ones(
     assert engine.generate(PROMPTS, 2, seed=3) == fresh
 
 
+def test_norms_are_computed_by_kernels(engine: Any) -> None:
+    get = "_llm.llm_engine.vllm_config.kernel_config.ir_op_priority.__getattribute__"
+    assert getattr(engine, get)("rms_norm")[0] == PROVIDER
+    assert getattr(engine, get)("fused_add_rms_norm")[0] == PROVIDER
+
+
 def test_a_short_sequence_takes_little_of_the_cache(engine: Any) -> None:
     # A sequence has 28 tokens. vLLM may overrule what it is asked for.
     get = "_llm.llm_engine.vllm_config.cache_config.__getattribute__"
@@ -151,8 +158,9 @@ def test_a_short_sequence_takes_little_of_the_cache(engine: Any) -> None:
 
 def test_the_lighter_sleep_of_vllm_keeps_the_weights(engine: Any) -> None:
     fresh = engine.generate(PROMPTS, 2, seed=3)
+    active = engine.residency().resident
     getattr(engine, "_llm.sleep")(level=1)
-    assert engine.residency().resident == 0
+    assert engine.residency().resident <= 0.2 * active
     getattr(engine, "_llm.wake_up")()
     assert engine.generate(PROMPTS, 2, seed=3) == fresh
 
@@ -281,5 +289,7 @@ def log_probs(model: torch.nn.Module, prompt: list[int], response: list[int]) ->
 
 
 def resident_bytes(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon:"))
+    """Anonymous memory of a process that the kernel may not take."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    count = {line.split()[0]: int(line.split()[1]) * 1024 for line in lines[1:]}
+    return count["Anonymous:"] - count["LazyFree:"]
