@@ -10,7 +10,9 @@ import threading
 import weakref
 from collections.abc import Iterator
 
-from vime_runtime.memory.kernel import resident_bytes
+import torch
+
+from vime_runtime.memory.kernel import lazily_free_bytes, resident_bytes
 from vime_runtime.memory.region import Residency
 
 # What torch aligns CPU storages to, so kernels see the alignment they know.
@@ -83,14 +85,35 @@ class Arena:
         if last > first:
             yield first, last - first
 
-    def drop_pages(self) -> None:
-        """Give every page back to the kernel; read again, they are zero."""
-        if self._usable and _libc.madvise(self._base, self._usable, mmap.MADV_DONTNEED) != 0:
+    def give_back(self) -> None:
+        """Give every page back to the kernel, which takes it when somebody needs memory.
+
+        Until a page is written again it holds its old bytes or zeros. What nobody took meanwhile needs no
+        new page at the next waking: cleared, or on a virtual machine even asked of the host, that costs up
+        to seconds a gigabyte. A kernel, or a stand-in for one, that has no such advice takes all at once.
+        """
+        if not self._usable or _libc.madvise(self._base, self._usable, mmap.MADV_FREE) == 0:
+            return
+        if _libc.madvise(self._base, self._usable, mmap.MADV_DONTNEED) != 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
+    def take(self, offset: int, size: int) -> None:
+        """Write to every page of a range that was given back, so that the kernel leaves it alone.
+
+        Reading a file into it is not enough: before Linux 5.18 the kernel could still take a page that a
+        device was writing to.
+        """
+        pages = torch.frombuffer((ctypes.c_char * size).from_address(self._base + offset), dtype=torch.uint8)
+        pages[:: mmap.PAGESIZE] = 0
+        pages[-1] = 0
+
     def residency(self) -> Residency:
-        """The usable part of the range, and how much of it is in memory."""
+        """The usable part of the range, and how much of it is in memory, given back or not."""
         return Residency(self._usable, resident_bytes(self._base, self._usable))
+
+    def lazily_free(self) -> int:
+        """Bytes of it that were given back and that the kernel did not need so far."""
+        return lazily_free_bytes(self._base, self._usable)
 
     def _take(self, size: int) -> int:
         for index, (offset, room) in enumerate(self._free):

@@ -38,6 +38,7 @@ class HostRegion:
         self._backing = tempfile.TemporaryFile(dir=directory, prefix="vime-region-", buffering=0)  # noqa: SIM115
         bypass_cache(self._backing.fileno())
         self._saved: list[tuple[int, int]] = []
+        self._zeros: list[tuple[int, int]] = []
         self._paused = False
 
     @property
@@ -56,15 +57,17 @@ class HostRegion:
     def pause(self) -> None:
         """Write the pages of live bytes to the backing file and give them back.
 
-        Zeros are not written, since that is what a page holds when it is taken again: between steps a
-        quarter of a trainer in fp32 is gradients that are zero.
+        Zeros are not written: between steps a quarter of a trainer in fp32 is gradients that are zero.
 
         Raises:
             RuntimeError: it is paused already.
             OSError: the bytes could not be written; the region is as before.
         """
         self._expect(paused=False)
-        saved = list(self._pieces())
+        saved: list[tuple[int, int]] = []
+        zeros: list[tuple[int, int]] = []
+        for offset, size in self._pieces():
+            (zeros if _is_zero(self._arena.base + offset, size) else saved).append((offset, size))
         try:
             self._transfer(saved, os.pwritev)
             uncache(self._backing.fileno())
@@ -74,14 +77,14 @@ class HostRegion:
             raise OSError(
                 e.errno, f"cannot keep {size} bytes of a paused region: {e.strerror}", str(self._directory)
             ) from e
-        self._arena.drop_pages()
-        self._saved = saved
+        self._arena.give_back()
+        self._saved, self._zeros = saved, zeros
         self._paused = True
 
     def discard(self) -> None:
-        """Pause without keeping the contents; after ``resume`` they are zero."""
+        """Pause without keeping the contents: after ``resume`` a byte is what it was or zero."""
         self._expect(paused=False)
-        self._arena.drop_pages()
+        self._arena.give_back()
         self._paused = True
 
     def resume(self) -> None:
@@ -92,30 +95,36 @@ class HostRegion:
             OSError: the bytes could not be read; the region is still paused.
         """
         self._expect(paused=True)
+        for offset, size in self._saved:
+            self._arena.take(offset, size)
         self._transfer(self._saved, os.preadv)
         uncache(self._backing.fileno())
-        self._saved = []
+        for offset, size in self._zeros:
+            ctypes.memset(self._arena.base + offset, 0, size)
+        self._saved, self._zeros = [], []
         self._paused = False
 
     def residency(self) -> Residency:
-        """As the kernel counts it; pages of the backing file that are in memory count as resident."""
+        """As the kernel counts it; pages of the backing file that are in memory count as resident.
+
+        Of a paused region not those that the kernel may take: looking for them costs too much otherwise.
+        """
         arena = self._arena.residency()
-        return Residency(arena.mapped, arena.resident + cached_bytes(self._backing.fileno()))
+        free = self._arena.lazily_free() if self._paused else 0
+        return Residency(arena.mapped, arena.resident - free + cached_bytes(self._backing.fileno()))
 
     def _expect(self, paused: bool) -> None:
         if self._paused is not paused:
             raise RuntimeError(f"the region is {'not ' if paused else ''}paused")
 
     def _pieces(self) -> Iterator[tuple[int, int]]:
-        """Offset and size of every piece of the pages with live blocks that is not all zeros."""
+        """Offset and size of every piece of the pages with live blocks."""
         done = 0
         for offset, size in self._arena.live():
             start = max(offset // mmap.PAGESIZE * mmap.PAGESIZE, done)
             done = -(-(offset + size) // mmap.PAGESIZE) * mmap.PAGESIZE
             for at in range(start, done, PIECE):
-                piece = min(PIECE, done - at)
-                if not _is_zero(self._arena.base + at, piece):
-                    yield at, piece
+                yield at, min(PIECE, done - at)
 
     def _transfer(
         self, pieces: list[tuple[int, int]], move: Callable[[int, list[memoryview], int], int]

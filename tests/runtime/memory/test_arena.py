@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import mmap
 import os
 import re
 from pathlib import Path
 
 import pytest
 from vime_runtime.memory.arena import ALIGNMENT, Arena
+
+from tests.runtime.memory.conftest import take_free_pages
 
 
 def runs(arena: Arena) -> list[tuple[int, int]]:
@@ -37,12 +40,39 @@ def test_freed_neighbours_merge_and_are_used_again() -> None:
     assert runs(arena) == []
 
 
-def test_dropped_pages_read_as_zero_and_are_not_resident() -> None:
+def test_pages_that_were_given_back_stay_until_the_kernel_takes_them() -> None:
+    arena = Arena()
+    block = arena.allocate(16 * 1024**2)
+    block[:] = b"x" * len(block)
+    resident = arena.residency().resident
+    assert resident >= len(block)
+    assert arena.lazily_free() == 0
+    arena.give_back()
+    assert arena.lazily_free() >= 0.95 * resident  # each CPU has a few pages that it has yet to hand on
+    assert arena.residency().resident == resident
+    take_free_pages(arena.base, len(block))
+    assert arena.residency().resident == arena.lazily_free() == 0
+    assert bytes(block) == bytes(len(block))
+
+
+def test_pages_that_were_taken_again_are_left_alone() -> None:
+    arena = Arena()
+    block = arena.allocate(16 * 1024**2)
+    block[:] = b"x" * len(block)
+    arena.give_back()
+    arena.take(0, len(block))
+    assert arena.lazily_free() == 0
+    take_free_pages(arena.base, len(block))
+    assert arena.residency().resident >= len(block)
+    assert set(bytes(block)) == {0, ord("x")}  # one byte a page was written
+
+
+def test_without_such_advice_pages_go_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mmap, "MADV_FREE", 1000)  # the kernel answers EINVAL
     arena = Arena()
     block = arena.allocate(1024**2)
     block[:] = b"x" * len(block)
-    assert arena.residency().resident >= len(block)
-    arena.drop_pages()
+    arena.give_back()
     assert arena.residency().resident == 0
     assert bytes(block) == bytes(len(block))
 
