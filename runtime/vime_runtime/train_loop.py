@@ -113,9 +113,10 @@ def train_loop(
             batch = score(asked, answers, decode, reward, journal, step)
 
         with stop.deferred():
-            row["memory/train_paused_bytes"] = trainer.residency().resident
-            row["memory/rollout_active_bytes"] = engine.residency().resident
-            peak = max(peak, resident_bytes())
+            memory = trainer.residency(), engine.residency()
+            row["memory/train_paused_bytes"] = memory[0].resident
+            row["memory/rollout_active_bytes"] = memory[1].resident
+            peak = max(peak, resident_bytes() - Residency.total(memory).spare)
 
             with clock(row, "sleep"):
                 engine.sleep()
@@ -123,9 +124,10 @@ def train_loop(
                 trainer.resume()
             with journal.phase("train", step, row):
                 row |= trainer.step(batch)
-            row["memory/train_active_bytes"] = trainer.residency().resident
-            row["memory/rollout_paused_bytes"] = engine.residency().resident
-            peak = row["memory/peak_bytes"] = max(peak, resident_bytes())
+            memory = trainer.residency(), engine.residency()
+            row["memory/train_active_bytes"] = memory[0].resident
+            row["memory/rollout_paused_bytes"] = memory[1].resident
+            peak = row["memory/peak_bytes"] = max(peak, resident_bytes() - Residency.total(memory).spare)
             keeper.write(step, row)
 
             hand_over(trainer, engine, step, journal, row, sync)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import torch
 
-from vime_runtime.memory.kernel import lazily_free_bytes, resident_bytes
+from vime_runtime.memory.kernel import resident_bytes
 from vime_runtime.memory.region import Residency
 
 # What torch aligns CPU storages to, so kernels see the alignment they know.
@@ -110,10 +110,6 @@ class Arena:
     def residency(self) -> Residency:
         """The usable part of the range, and how much of it is in memory, given back or not."""
         return Residency(self._usable, resident_bytes(self._base, self._usable))
-
-    def lazily_free(self) -> int:
-        """Bytes of it that were given back and that the kernel did not need so far."""
-        return lazily_free_bytes(self._base, self._usable)
 
     def _take(self, size: int) -> int:
         for index, (offset, room) in enumerate(self._free):

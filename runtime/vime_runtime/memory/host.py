@@ -107,11 +107,14 @@ class HostRegion:
     def residency(self) -> Residency:
         """As the kernel counts it; pages of the backing file that are in memory count as resident.
 
-        Of a paused region not those that the kernel may take: looking for them costs too much otherwise.
+        What is left of a paused region is spare: nobody touches it. The kernel could say so too, in smaps,
+        but some 20 ms later each time.
         """
         arena = self._arena.residency()
-        free = self._arena.lazily_free() if self._paused else 0
-        return Residency(arena.mapped, arena.resident - free + cached_bytes(self._backing.fileno()))
+        cached = cached_bytes(self._backing.fileno())
+        if self._paused:
+            return Residency(arena.mapped, cached, spare=arena.resident)
+        return Residency(arena.mapped, arena.resident + cached)
 
     def _expect(self, paused: bool) -> None:
         if self._paused is not paused:

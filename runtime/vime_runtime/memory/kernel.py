@@ -1,4 +1,4 @@
-"""What the kernel knows of memory: which pages of an address range or of a file are resident, and free."""
+"""What the kernel knows of memory: which pages of an address range or of a file are resident."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import ctypes
 import fcntl
 import mmap
 import os
-from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
@@ -27,22 +26,6 @@ def resident_bytes(start: int, size: int) -> int:
     if size and _libc.mincore(start, size, pages) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return bytes(pages).count(1) * mmap.PAGESIZE
-
-
-def lazily_free_bytes(start: int, size: int) -> int:
-    """Bytes of the mappings in a range that are the kernel's to take at any time: MADV_FREE in madvise(2).
-
-    From smaps, where the kernel counts them as LazyFree; a kernel that does not know of them counts none.
-    """
-    total = 0
-    inside = False
-    for line in Path("/proc/self/smaps").read_bytes().splitlines():
-        if line[:1].islower() or line[:1].isdigit():  # the addresses of the next mapping
-            first, last = (int(word, 16) for word in line.split(maxsplit=1)[0].split(b"-"))
-            inside = first < start + size and start < last
-        elif inside and line.startswith(b"LazyFree:"):
-            total += int(line.split()[1]) * 1024
-    return total
 
 
 def cached_bytes(file: int) -> int:

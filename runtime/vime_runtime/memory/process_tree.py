@@ -17,8 +17,7 @@ COUNTED = ("RssAnon:", "RssShmem:")
 def resident_bytes() -> int:
     """Anonymous and shared-memory bytes of this process and its descendants.
 
-    Source: /proc/<pid>/status (proc_pid_status(5)), less what the kernel may take at any time, MADV_FREE in
-    madvise(2), from /proc/<pid>/smaps_rollup.
+    Source: /proc/<pid>/status (proc_pid_status(5)); cheap enough for every step, unlike smaps.
     """
     own = psutil.Process()
     return sum(_resident(process.pid) for process in [own, *own.children(recursive=True)])
@@ -62,14 +61,8 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def _resident(pid: int) -> int:
-    taken = _sum(Path(f"/proc/{pid}/status"), COUNTED)
-    return taken - _sum(Path(f"/proc/{pid}/smaps_rollup"), ("LazyFree:",))
-
-
-def _sum(file: Path, names: tuple[str, ...]) -> int:
-    """The bytes that these lines of a process say; 0 when it ended since it was listed."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(names))
+        return 0  # it ended since it was listed
+    return sum(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(COUNTED))

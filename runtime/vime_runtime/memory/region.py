@@ -13,17 +13,23 @@ class Residency:
     """What the kernel, or the device's driver, says of a region, in bytes.
 
     ``mapped`` is the address space it takes, ``resident`` the memory behind it, the page cache of a
-    backing file included.
+    backing file included. ``spare`` is memory that is still there but was given back: the kernel takes it
+    when somebody needs it.
     """
 
     mapped: int
     resident: int
+    spare: int = 0
 
     @classmethod
     def total(cls, parts: Iterable[Self]) -> Self:
         """The sum over several regions."""
         parts = list(parts)
-        return cls(sum(part.mapped for part in parts), sum(part.resident for part in parts))
+        return cls(
+            sum(part.mapped for part in parts),
+            sum(part.resident for part in parts),
+            sum(part.spare for part in parts),
+        )
 
 
 class TrainingRegion(Protocol):

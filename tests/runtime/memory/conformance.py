@@ -60,10 +60,10 @@ def pausing_really_gives_the_memory_back(region: TrainingRegion, device: torch.d
     active = region.residency().resident
     region.pause()
     paused = region.residency().resident
-    assert active - paused >= 0.95 * kept.nbytes
+    assert active - paused >= kept.nbytes
     assert paused - before <= 0.1 * (active - before)
     region.resume()
-    assert region.residency().resident - paused >= 0.95 * kept.nbytes
+    assert region.residency().resident - paused >= kept.nbytes
     assert kept.sum().item() == kept.numel()
 
 

@@ -17,6 +17,19 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
+def lazily_free_bytes(start: int, size: int) -> int:
+    """Bytes of the mappings in a range that the kernel itself counts as its to take, from smaps."""
+    total = 0
+    inside = False
+    for line in Path("/proc/self/smaps").read_bytes().splitlines():
+        if line[:1].islower() or line[:1].isdigit():  # the addresses of the next mapping
+            first, last = (int(word, 16) for word in line.split(maxsplit=1)[0].split(b"-"))
+            inside = first < start + size and start < last
+        elif inside and line.startswith(b"LazyFree:"):
+            total += int(line.split()[1]) * 1024
+    return total
+
+
 def take_free_pages(start: int, size: int) -> None:
     """Let the kernel take what it may of a range, as it does when somebody needs memory."""
     first = start // mmap.PAGESIZE * mmap.PAGESIZE

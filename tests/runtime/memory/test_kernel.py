@@ -6,7 +6,7 @@ import mmap
 import os
 from pathlib import Path
 
-from vime_runtime.memory.kernel import bypass_cache, cached_bytes, lazily_free_bytes, resident_bytes, uncache
+from vime_runtime.memory.kernel import bypass_cache, cached_bytes, resident_bytes, uncache
 
 
 def test_only_touched_pages_of_a_range_are_resident() -> None:
@@ -17,18 +17,6 @@ def test_only_touched_pages_of_a_range_are_resident() -> None:
         for page in range(10):
             area[page * mmap.PAGESIZE] = 1
         assert resident_bytes(start, size) == 10 * mmap.PAGESIZE
-
-
-def test_pages_that_the_kernel_may_take_are_counted() -> None:
-    size = 16 * 1024**2
-    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE) as area:
-        start = ctypes.addressof(ctypes.c_char.from_buffer(area))
-        area[:] = b"x" * size
-        assert lazily_free_bytes(start, size) == 0
-        area.madvise(mmap.MADV_FREE)
-        assert 0.95 * size <= lazily_free_bytes(start, size) <= size
-        area[:] = b"y" * size
-        assert lazily_free_bytes(start, size) == 0
 
 
 def test_pages_of_a_file_are_seen_coming_and_going(disk: Path) -> None:

@@ -1,27 +1,16 @@
 from __future__ import annotations
 
-import mmap
 import os
 import subprocess
 import sys
 import time
 
 import psutil
-from vime_runtime.memory.process_tree import end, own_pids, resident_bytes
+from vime_runtime.memory.process_tree import end, own_pids
 
 STUBBORN = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
 )
-
-
-def test_memory_that_the_kernel_may_take_is_not_counted() -> None:
-    size = 64 * 1024**2
-    before = resident_bytes()
-    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE) as area:
-        area[:] = b"x" * size
-        assert resident_bytes() - before > 0.9 * size
-        area.madvise(mmap.MADV_FREE)
-        assert resident_bytes() - before < 0.1 * size
 
 
 def test_a_process_that_does_not_end_by_itself_is_killed() -> None:

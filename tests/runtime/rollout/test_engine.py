@@ -158,9 +158,8 @@ def test_a_short_sequence_takes_little_of_the_cache(engine: Any) -> None:
 
 def test_the_lighter_sleep_of_vllm_keeps_the_weights(engine: Any) -> None:
     fresh = engine.generate(PROMPTS, 2, seed=3)
-    active = engine.residency().resident
     getattr(engine, "_llm.sleep")(level=1)
-    assert engine.residency().resident <= 0.2 * active
+    assert engine.residency().resident == 0
     getattr(engine, "_llm.wake_up")()
     assert engine.generate(PROMPTS, 2, seed=3) == fresh
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from pathlib import Path
 from typing import Any
 
@@ -211,8 +210,7 @@ def test_trains_as_the_reference_does(ranks, make_model, make_batch, run_file, w
     expected = train_reference(document, batches)
     for found in ranks.run(train, world_size, document, batches):
         assert_same_training(found, expected)
-        # The kernel marks pages as free in batches; what it has yet to mark is a few pages.
-        assert found["paused"] < found["active"] / 10 + 64 * mmap.PAGESIZE
+        assert found["paused"] < found["active"] / 10
     saved = AutoModelForCausalLM.from_pretrained(Path(document["run_dir"]) / "saved", dtype="auto")
     for name, parameter in published(saved).items():
         torch.testing.assert_close(parameter, found["weights"][name], rtol=0, atol=0)
