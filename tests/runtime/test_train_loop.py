@@ -50,7 +50,7 @@ class Sides:
         self._note(f"publish {step}")
 
     def residency(self) -> Residency:
-        return Residency(0, 0)
+        return Residency(20, 10, spare=3)
 
     def resume(self) -> None:
         self._note("resume")
@@ -92,7 +92,7 @@ def run(tmp_path: Path) -> Iterator[Callable[..., tuple[list[str], list[dict[str
         try:
             train_loop(
                 config, sides, sides, stream, decode, reward, evaluation, sides, journal, stop,
-                lambda: 0, sides.sync, first=first,
+                lambda: 100, sides.sync, first=first,
             )  # fmt: skip
         except KeyboardInterrupt:
             sides.calls.append("stopped")
@@ -112,6 +112,12 @@ def test_a_step_takes_turns_and_ends_with_its_row(run: Any) -> None:
     assert calls == ["generate 71", *STEP]
     assert rows[0]["train/loss"] == 0.5
     assert "evaluation/score" not in rows[0]
+
+
+def test_memory_that_was_given_back_is_no_part_of_the_peak(run: Any) -> None:
+    _, rows = run({}, steps=1)
+    assert rows[0]["memory/peak_bytes"] == 100 - 2 * 3
+    assert rows[0]["memory/train_paused_bytes"] == rows[0]["memory/rollout_active_bytes"] == 10
 
 
 def test_a_run_goes_on_with_the_seeds_of_the_steps_to_come(run: Any) -> None:
