@@ -132,6 +132,8 @@ def side(program: str, arguments: list[str], environment: dict[str, str], log: P
 
 
 def _plan(folder: Path) -> Plan:
+    from benchmarks.checkpoint import PROMPT_TOKENS
+
     settings = {
         "cluster.devices_per_node": 1,
         "train.tensor_parallel": 1,
@@ -140,6 +142,8 @@ def _plan(folder: Path) -> Plan:
         "model.dtype": "float32",
         "data.path": folder / "problems.jsonl",
         "data.reward": "evenness:evenness",
+        # All at a time, as TRL does.
+        "train.tokens_per_micro_batch": PROMPTS * (PROMPT_TOKENS + SAMPLES * TOKENS),
         "rollout.max_response_tokens": TOKENS,
         "rollout.kv_cache_bytes": 256 * 1024**2,
         "algorithm.prompts_per_step": PROMPTS,

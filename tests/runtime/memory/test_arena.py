@@ -48,9 +48,8 @@ def test_pages_that_were_given_back_stay_until_the_kernel_takes_them() -> None:
     assert resident >= len(block)
     assert lazily_free_bytes(arena.base, len(block)) == 0
     arena.give_back()
-    assert (
-        lazily_free_bytes(arena.base, len(block)) >= 0.95 * resident
-    )  # each CPU has a few pages that it has yet to hand on
+    # Each CPU has a few pages that it has yet to hand on.
+    assert lazily_free_bytes(arena.base, len(block)) >= 0.95 * resident
     assert arena.residency().resident == resident
     take_free_pages(arena.base, len(block))
     assert arena.residency().resident == lazily_free_bytes(arena.base, len(block)) == 0
