@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from vimectl.recipe.shared_memory import SharedMemoryWatch
+
 RESPONSE_TOKENS = 12
 # What vimectl's environment table sets for the rollout on a CPU machine.
 ENVIRONMENT = {
@@ -32,6 +34,7 @@ class EngineProcess:
     """An Engine behind a socket; its methods are called there, and by dotted path those of its parts."""
 
     def __init__(self, model: Path, socket_path: Path, tensor_parallel: int, dtype: str) -> None:
+        self._shared_memory = SharedMemoryWatch()
         cores = {"VLLM_CPU_OMP_THREADS_BIND": "|".join(map(str, range(tensor_parallel)))}
         with Listener(str(socket_path)) as listener:
             self.process = subprocess.Popen(
@@ -41,6 +44,7 @@ class EngineProcess:
             self._connection = listener.accept()
         self._connection.send({"recipe": recipe(model, tensor_parallel, dtype)})
         self._result()
+        self._shared_memory.look(again=True)
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -58,6 +62,8 @@ class EngineProcess:
     def stop(self) -> None:
         self._connection.close()
         assert self.process.wait(timeout=60) == 0
+        # A worker that ends in the middle of something leaves its files, which a run beside must not see.
+        self._shared_memory.remove()
 
 
 def recipe(model: Path, tensor_parallel: int, dtype: str) -> dict[str, Any]:
