@@ -1,7 +1,7 @@
 """RMSNorm on a CPU by vLLM's C++ kernels. vLLM has them built for CPUs, but chooses them on GPUs only.
 
 On a CPU it leaves the norms to torch's compiler; an engine that runs eagerly then has a pass over memory for
-every operator, together a quarter of a small model's rollout.
+every operator.
 """
 
 from __future__ import annotations

@@ -99,6 +99,16 @@ def test_what_the_kernel_took_meanwhile_comes_back(disk: Path) -> None:
     assert torch.equal(weights, torch.arange(8 * MIB))
 
 
+def test_pages_are_taken_before_a_file_is_read_into_them(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    region = HostRegion(disk)
+    with region.allocating():
+        tensor = torch.ones(8 * MIB)
+    region.pause()
+    monkeypatch.setattr(region, "_transfer", lambda pieces, move: None)
+    region.resume()
+    assert lazily_free_bytes(tensor.data_ptr(), tensor.nbytes) == 0
+
+
 def test_what_a_resumed_region_holds_the_kernel_leaves_alone(disk: Path) -> None:
     region = HostRegion(disk)
     with region.allocating():
