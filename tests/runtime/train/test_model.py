@@ -75,3 +75,23 @@ def test_the_model_is_megatrons_local_one_without_fused_rope_and_with_the_attent
     assert not settings.apply_rope_fusion
     assert (settings.recompute_granularity, settings.recompute_num_layers) == ("full", 1)
     assert attention == {"OwnAttention"}
+
+
+def activations(rank: int, world_size: int, master: str, path: str) -> list[tuple[bool, str]]:
+    from vime_runtime.train import model, parallel
+    from vime_runtime.train.checkpoint import Checkpoint
+
+    parallel.start("gloo", rank, world_size, master, 1)
+    try:
+        source = Checkpoint(Path(path))
+        built = model.build(source.family, source.shape, torch.bfloat16, torch.device("cpu"), 1)
+        # Megatron asks the module for its activation only where this setting says so.
+        used = built.config.use_te_activation_func
+        return [(used, type(layer.mlp.activation_func).__name__) for layer in built.decoder.layers]
+    finally:
+        parallel.stop()
+
+
+def test_on_a_cpu_the_activation_is_ours(ranks, make_model):
+    found = ranks.run(activations, 1, str(make_model()))[0]
+    assert set(found) == {(True, "SwiGLU")}
