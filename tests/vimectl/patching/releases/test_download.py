@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import errno
-import os
 import threading
 from pathlib import Path
+from random import Random
 
 import pytest
 from index_server import Index
@@ -15,7 +15,7 @@ from vimectl.patching.releases.settings import Settings
 from vimectl.patching.releases.web import Web
 
 NAME = "toy-1.0.tar.gz"
-DATA = os.urandom(300_000)
+DATA = Random(1).randbytes(300_000)
 
 
 def fetch(index: Index, folder: Path, hashed: bool = True, seen: list[int] | None = None) -> Path:
@@ -40,7 +40,7 @@ def test_it_is_fetched_once_and_again_when_damaged(index: Index, tmp_path: Path,
     assert seen[-1] == len(DATA)
     fetch(index, tmp_path, hashed)
     assert len(index.requests) == 1
-    path.write_bytes(DATA[:-1] + b"!")
+    path.write_bytes(DATA[:-1] + bytes([DATA[-1] ^ 1]))
     assert fetch(index, tmp_path, hashed).read_bytes() == DATA
     assert len(index.requests) == 2
 
