@@ -24,6 +24,7 @@ from typing import Any
 from vimectl.host import Host
 from vimectl.recipe.environment import environment
 from vimectl.recipe.resolve import resolve
+from vimectl.recipe.shared_memory import SharedMemoryWatch
 
 # Qwen3-0.6B.
 SHAPE = {
@@ -47,6 +48,7 @@ def main() -> None:
         with process(write_checkpoint, "train", str(model)) as writer:
             writer.recv()
         master = f"127.0.0.1:{_free_port()}"
+        shm = SharedMemoryWatch()  # vLLM's workers do not remove all of theirs
         with (
             process(trainer_rank, "train", str(model), 0, master) as first,
             process(trainer_rank, "train", str(model), 1, master) as second,
@@ -54,12 +56,14 @@ def main() -> None:
             process(copy, "train") as memcpy,
         ):
             size, *_ = (side.recv() for side in (first, second, rollout))
+            shm.look(again=True)
             ask(memcpy, size)
             seconds: dict[str, list[float]] = {"sync": [], "memcpy": []}
             for _ in range(1 + ROUNDS):  # the first round touches every page for the first time
                 seconds["sync"].append(sync([first, second], rollout))
                 seconds["memcpy"].append(ask(memcpy, size))
             extra = max(ask(rank, "peak") for rank in (first, second))  # they fill the same ones
+        shm.remove()
     report(size, seconds, extra)
 
 

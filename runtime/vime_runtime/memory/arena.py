@@ -10,8 +10,6 @@ import threading
 import weakref
 from collections.abc import Iterator
 
-import torch
-
 from vime_runtime.memory.kernel import resident_bytes
 from vime_runtime.memory.region import Residency
 
@@ -96,16 +94,6 @@ class Arena:
             return
         if _libc.madvise(self._base, self._usable, mmap.MADV_DONTNEED) != 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-
-    def take(self, offset: int, size: int) -> None:
-        """Write to every page of a range that was given back, so that the kernel leaves it alone.
-
-        Reading a file into it is not enough: before Linux 5.18 the kernel could still take a page that a
-        device was writing to.
-        """
-        pages = torch.frombuffer((ctypes.c_char * size).from_address(self._base + offset), dtype=torch.uint8)
-        pages[:: mmap.PAGESIZE] = 0
-        pages[-1] = 0
 
     def residency(self) -> Residency:
         """The usable part of the range, and how much of it is in memory, given back or not."""

@@ -14,6 +14,7 @@ from vime_runtime.memory.arena import Arena
 from vime_runtime.memory.kernel import bypass_cache, cached_bytes, uncache
 from vime_runtime.memory.placement import Placement
 from vime_runtime.memory.region import Residency
+from vime_runtime.memory.sentinels import Sentinels
 
 # The kernel transfers at most about 2 GiB a call; smaller pieces also let a signal in between, and a
 # piece of zeros is not kept.
@@ -37,8 +38,7 @@ class HostRegion:
         self._arena = Arena()
         self._backing = tempfile.TemporaryFile(dir=directory, prefix="vime-region-", buffering=0)  # noqa: SIM115
         bypass_cache(self._backing.fileno())
-        self._saved: list[tuple[int, int]] = []
-        self._zeros: list[tuple[int, int]] = []
+        self._saved: dict[tuple[int, int], Sentinels] = {}
         self._paused = False
 
     @property
@@ -57,28 +57,27 @@ class HostRegion:
     def pause(self) -> None:
         """Write the pages of live bytes to the backing file and give them back.
 
-        Zeros are not written: between steps a quarter of a trainer in fp32 is gradients that are zero.
+        Zeros are not written: between steps a quarter of a trainer in fp32 is gradients that are zero. Nor
+        does anything have to be done about them afterwards: what the kernel takes comes back as zeros.
 
         Raises:
             RuntimeError: it is paused already.
             OSError: the bytes could not be written; the region is as before.
         """
         self._expect(paused=False)
-        saved: list[tuple[int, int]] = []
-        zeros: list[tuple[int, int]] = []
-        for offset, size in self._pieces():
-            (zeros if _is_zero(self._arena.base + offset, size) else saved).append((offset, size))
+        base = self._arena.base
+        pieces = [piece for piece in self._pieces() if not _is_zero(base + piece[0], piece[1])]
         try:
-            self._transfer(saved, os.pwritev)
+            self._transfer(pieces, os.pwritev)
             uncache(self._backing.fileno())
         except OSError as e:
             os.ftruncate(self._backing.fileno(), 0)
-            size = sum(size for _, size in saved)
+            size = sum(size for _, size in pieces)
             raise OSError(
                 e.errno, f"cannot keep {size} bytes of a paused region: {e.strerror}", str(self._directory)
             ) from e
+        self._saved = {(offset, size): Sentinels(base + offset, size) for offset, size in pieces}
         self._arena.give_back()
-        self._saved, self._zeros = saved, zeros
         self._paused = True
 
     def discard(self) -> None:
@@ -88,20 +87,19 @@ class HostRegion:
         self._paused = True
 
     def resume(self) -> None:
-        """Read the bytes back to their addresses. The file keeps its room on the disk for the next time.
+        """Take the pages again, and read back what the kernel took of them meanwhile.
+
+        The file keeps its room on the disk for the next time.
 
         Raises:
             RuntimeError: it is not paused.
             OSError: the bytes could not be read; the region is still paused.
         """
         self._expect(paused=True)
-        for offset, size in self._saved:
-            self._arena.take(offset, size)
-        self._transfer(self._saved, os.preadv)
+        lost = [piece for piece, sentinels in self._saved.items() if not sentinels.still_there()]
+        self._transfer(lost, os.preadv)
         uncache(self._backing.fileno())
-        for offset, size in self._zeros:
-            ctypes.memset(self._arena.base + offset, 0, size)
-        self._saved, self._zeros = [], []
+        self._saved = {}
         self._paused = False
 
     def residency(self) -> Residency:

@@ -56,18 +56,6 @@ def test_pages_that_were_given_back_stay_until_the_kernel_takes_them() -> None:
     assert bytes(block).count(0) >= len(block) - few
 
 
-def test_pages_that_were_taken_again_are_left_alone() -> None:
-    arena = Arena()
-    block = arena.allocate(16 * 1024**2)
-    block[:] = b"x" * len(block)
-    arena.give_back()
-    arena.take(0, len(block))
-    assert lazily_free_bytes(arena.base, len(block)) == 0
-    take_free_pages(arena.base, len(block))
-    assert arena.residency().resident >= len(block)
-    assert set(bytes(block)) == {0, ord("x")}  # one byte a page was written
-
-
 def test_without_such_advice_pages_go_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mmap, "MADV_FREE", 1000)  # the kernel answers EINVAL
     arena = Arena()
