@@ -24,6 +24,7 @@ from vime_runtime import process_environment, watch
 from vime_runtime.cluster import existing
 from vime_runtime.config import Config
 from vime_runtime.errors import RunError
+from vime_runtime.importing import uncollected
 from vime_runtime.journal import Journal
 from vime_runtime.stopping import StopRequest
 
@@ -94,10 +95,11 @@ def run(config: Config, run_dir: Path, journal: Journal, stop: StopRequest, sync
         trainer.load()
         engine.load()
         journal.enter("start-up", detail="reading the data")
-        from vime_runtime import data, random_state, rewards
-        from vime_runtime.evaluation import SCORE, Evaluation
-        from vime_runtime.keeper import Keeper
-        from vime_runtime.train_loop import hand_over, sync_weights, train_loop
+        with uncollected():
+            from vime_runtime import data, random_state, rewards
+            from vime_runtime.evaluation import SCORE, Evaluation
+            from vime_runtime.keeper import Keeper
+            from vime_runtime.train_loop import hand_over, sync_weights, train_loop
 
         recipe = config.recipe
         tokenizer = data.load_tokenizer(recipe.model.path)

@@ -15,6 +15,7 @@ import ray
 
 from vime_runtime.cluster import processes
 from vime_runtime.config import from_dict
+from vime_runtime.importing import uncollected
 from vime_runtime.memory.process_tree import resident_bytes
 from vime_runtime.process_environment import Wanted, worker_refusal
 from vime_runtime.watch import process_log
@@ -65,10 +66,11 @@ class TrainActor:
             WrongEnvironment: this process does not have the environment that it needs.
         """
         self._environment.require(f"trainer rank {self._rank}")
-        from vime_runtime import device
+        with uncollected():
+            from vime_runtime import device
 
-        device.get(self._config.recipe.cluster.device).before_megatron()
-        import vime_runtime.train.trainer  # noqa: F401
+            device.get(self._config.recipe.cluster.device).before_megatron()
+            import vime_runtime.train.trainer  # noqa: F401
 
     def start(self, master: str) -> None:
         """Build the trainer of this rank; returns when every rank has joined. Raises as ``load``."""
@@ -149,7 +151,8 @@ class RolloutActor:
 
     def load(self) -> None:
         """Import what ``start`` needs, which takes seconds: the trainer is built meanwhile."""
-        import vime_runtime.rollout.engine  # noqa: F401
+        with uncollected():
+            import vime_runtime.rollout.engine  # noqa: F401
 
     def start(self) -> tuple[str, list[int]]:
         """Build the engine; returns when it can generate, with where its processes are, and their ids.

@@ -8,6 +8,7 @@ from typing import Any
 
 from vllm import LLM, SamplingParams
 
+from vime_runtime import importing
 from vime_runtime.config import Config
 from vime_runtime.memory.region import Residency
 from vime_runtime.rollout.plugin import SLEEP_BACKEND
@@ -34,7 +35,8 @@ class Engine:
 
     def __init__(self, config: Config) -> None:
         self._rollout = config.recipe.rollout
-        self._llm = LLM(**_arguments(config))
+        with importing.children_uncollected():
+            self._llm = LLM(**_arguments(config))
         self._asleep: set[str] = set()
 
     def generate(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cache, partial
 
-from vime_runtime import process_environment
+from vime_runtime import importing, process_environment
 from vime_runtime.rollout import npu_fixes
 from vime_runtime.sync import generations
 from vime_runtime.watch import process_log
@@ -23,9 +23,12 @@ RECHECK_MS = 5
 def register() -> None:
     """Give a worker its own log, look at its environment, and make what is ours known to vLLM.
 
+    vLLM's own imports are done by then.
+
     That is the sync, the fixes for NPUs, and the host's sleep mode and norms. What vLLM makes by name is
     imported when used.
     """
+    importing.collect_again()
     process_log.take_over_worker()
     process_environment.require_in_worker()
     from vllm.distributed.device_communicators import shm_broadcast

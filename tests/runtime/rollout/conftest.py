@@ -59,8 +59,10 @@ class EngineProcess:
             raise RuntimeError(result)
         return result
 
-    def stop(self) -> None:
+    def hang_up(self) -> None:
         self._connection.close()
+
+    def wait(self) -> None:
         assert self.process.wait(timeout=60) == 0
         # A worker that ends in the middle of something leaves its files, which a run beside must not see.
         self._shared_memory.remove()
@@ -96,4 +98,6 @@ def start_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 
     yield start
     for engine in started:
-        engine.stop()
+        engine.hang_up()
+    for engine in started:
+        engine.wait()

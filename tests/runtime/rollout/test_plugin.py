@@ -11,9 +11,11 @@ import pytest
 # Waits half a second for a message soon after another one, and for a hundred that come one by one; prints
 # the processor time of the first and the longest time a message of the others lay there.
 WAIT = """
-import threading, time
+import gc, threading, time
 from vime_runtime.rollout.plugin import register
+gc.disable()  # as in a worker that was spawned
 register()
+assert gc.isenabled()
 from vllm.distributed.device_communicators.shm_broadcast import MessageQueue
 writer = MessageQueue(1, 1)
 reader = MessageQueue.create_from_handle(writer.export_handle(), 0)

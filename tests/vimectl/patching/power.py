@@ -13,6 +13,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -130,12 +131,15 @@ class Recorder:
             path: file if file is None or whole else File(file.synced or b"", None, file.mode, file.link)
             for path, file in found.items()
             # What lies in a folder that was lost is lost with it.
-            if all(found.get(parent, 0) is None for parent in self._parents(path))
+            if all(found.get(parent, 0) is None for parent in parents(path, self.root))
         }
 
-    def _parents(self, path: str) -> list[str]:
-        parents = [str(parent) for parent in Path(path).parents]
-        return parents[: parents.index(str(self.root))]
+
+@cache  # the same few paths are asked for hundreds of thousands of times
+def parents(path: str, root: Path) -> list[str]:
+    """The folders that a path lies in, below ``root``."""
+    found = [str(parent) for parent in Path(path).parents]
+    return found[: found.index(str(root))]
 
 
 def apply(names: dict[str, File | None], change: Change) -> None:
