@@ -24,8 +24,10 @@ SAMPLING = {
     "max_new_tokens": 4,
 }
 
-# A run does not start beside what is left of another: these go to one worker, one after the other.
+# A run does not start beside what is left of another: these go to one worker, one after the other, but for
+# those that leave nothing for a moment either.
 RUNS = ("tests/e2e/", "tests/vimectl/recipe/test_live_view.py")
+BESIDE = ("tests/e2e/test_own_model.py", "tests/e2e/test_prepare_real_model.py")
 
 
 def pytest_configure() -> None:
@@ -44,7 +46,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "runs" if nodeid.startswith(RUNS) else nodeid.partition("::")[0]
+            file = nodeid.partition("::")[0]
+            return "runs" if file.startswith(RUNS) and file not in BESIDE else file
 
     return ByFile(config, log)
 

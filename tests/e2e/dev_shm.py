@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
 
 SHM = Path("/dev/shm")
+# A run beside that ends may leave files for as long as this, until its supervisor removes them.
+PASSING_SECONDS = 10.0
 
 
 def names() -> set[str]:
@@ -25,6 +28,14 @@ def unused(before: set[str]) -> set[str]:
     new = {name: inode for name in names() - before if (inode := _inode(SHM / name)) is not None}
     in_use = used_by(psutil.pids())
     return {name for name, inode in new.items() if inode not in in_use and _inode(SHM / name) == inode}
+
+
+def left(before: set[str]) -> set[str]:
+    """What has come since, no process uses, and nobody removes either."""
+    deadline = time.monotonic() + PASSING_SECONDS
+    while (found := unused(before)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return found
 
 
 def used_by(pids: Iterable[int]) -> set[int]:

@@ -57,7 +57,7 @@ def run_recipe(
         text=True,
         timeout=900,
     )
-    return Run(done.returncode, done.stdout, directory, dev_shm.unused(before))
+    return Run(done.returncode, done.stdout, directory, dev_shm.left(before))
 
 
 def processes_of(run_dir: Path) -> list[int]:

@@ -52,7 +52,7 @@ def interrupt_in(phase: str, run_dir: Path) -> None:
     assert run.returncode == 130, output.decode()
     assert time.monotonic() - pressed <= GONE_LIMIT
     assert [process for process in tree if process.is_running()] == []
-    assert dev_shm.unused(before) == set()
+    assert dev_shm.left(before) == set()
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["ok"] is False
     # The last finished step is kept, whatever checkpoint.every says; the one that was cut short is not.
