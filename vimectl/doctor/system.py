@@ -1,4 +1,4 @@
-"""host: what kind of machine it is: system, kernel, C library, clock."""
+"""host: what kind of machine it is: system, kernel, C library and other libraries, clock."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from vimectl.stack.detection import find
 _KERNEL = (5, 3)
 # Two clocks of one machine differ by less; also the time that an installation takes.
 _CLOCK_SECONDS = 3600
+_LOAD = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
 
 
 def checks() -> list[Check]:
@@ -24,6 +25,11 @@ def checks() -> list[Check]:
             _kernel,
         ),
         Check("host.glibc", "the stack's wheels are built against this glibc (their manylinux tags)", _glibc),
+        Check(
+            "host.libraries",
+            "compiled parts of packages load libraries that no package brings, some only in a run",
+            _libraries,
+        ),
         Check(
             "host.clock",
             "with a clock that is behind, certificates are not valid and runs sort wrongly",
@@ -102,6 +108,22 @@ def _wheels(subject: Subject) -> dict[str, tuple[int, int]]:
 
 def _same(folder: str, name: str) -> bool:
     return re.sub(r"[-_.]+", "-", folder.partition("-")[0]).lower() == name
+
+
+def _libraries(subject: Subject) -> Outcome:
+    host, libraries = subject.host, subject.stack.libraries
+    if not libraries:
+        return skipped(f"{subject.stack.name} names none")
+    answers = {name: host.run([host.python, "-c", _LOAD, name], 20) for name in libraries}
+    if any(answer.code in (126, 127) for answer in answers.values()):
+        return skipped(f"{host.python} cannot be started here")
+    errors = {name: answer.stderr.strip() for name, answer in answers.items() if answer.code != 0}
+    return judged(
+        not errors,
+        "; ".join((text.splitlines() or [name])[-1] for name, text in errors.items()) or "all there",
+        "; ".join(f"{name}, for {libraries[name].needed_by}" for name in errors or libraries),
+        "; ".join(libraries[name].install for name in errors),
+    )
 
 
 def _clock(subject: Subject) -> Outcome:

@@ -111,6 +111,13 @@ class ImageTable(Strict):
     built: dict[str, str] = Field(default_factory=dict)
 
 
+class Library(Strict):
+    """``[libraries."lib*.so.N"]``: a library of the system that a package loads, and no package brings."""
+
+    needed_by: str
+    install: str
+
+
 class MemorySaver(Strict):
     """``[memory_saver]``: the source that the torch_memory_saver library is built from.
 
@@ -140,6 +147,7 @@ class Stack(Strict):
     ``provided_by`` names the distributions that may provide a package instead of its namesake.
     ``unwanted`` are distributions that break the stack when present, with the reason.
     ``omitted`` are distributions that a package asks for and the lock leaves out, with what that costs.
+    ``libraries`` are those that have to come with the system.
     ``patches`` names the patch series (package and version) the stack needs.
     ``notes`` says, fact by fact or for a whole table, where it comes from, and ``unrecorded`` of a fact
     that is not there why not: a fact without a source, or a gap without a reason, is no valid file.
@@ -151,6 +159,7 @@ class Stack(Strict):
     provided_by: dict[str, list[str]] = Field(default_factory=dict)
     unwanted: dict[str, str] = Field(default_factory=dict)
     omitted: dict[str, str] = Field(default_factory=dict)
+    libraries: dict[str, Library] = Field(default_factory=dict)
     patches: dict[str, str] = Field(default_factory=dict)
     cann: str | None = None
     nnal: str | None = None

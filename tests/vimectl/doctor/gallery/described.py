@@ -23,7 +23,7 @@ from pydantic import Field
 
 from vimectl import stack as stacks
 from vimectl import toml
-from vimectl.doctor import Report, run_checks
+from vimectl.doctor import Report, imports, run_checks
 from vimectl.host import CommandResult, Host
 from vimectl.patching import series
 from vimectl.recipe.resolve import resolve
@@ -280,7 +280,7 @@ class Machine:
 
     def _run(self, argv: Sequence[str], timeout: float) -> CommandResult:
         line = " ".join(argv)
-        if argv[:2] == ["python3", "-c"]:
+        if argv[:3] == ["python3", "-c", imports.PROGRAM]:
             return self._import(argv[4:], timeout)
         if argv[0] == "stat":
             return self._stat(argv[4:])
