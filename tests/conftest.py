@@ -27,7 +27,7 @@ SAMPLING = {
 # A run does not start beside what is left of another: these go to one worker, one after the other, but for
 # those that leave nothing for a moment either.
 RUNS = ("tests/e2e/", "tests/vimectl/recipe/test_live_view.py")
-BESIDE = ("tests/e2e/test_own_model.py", "tests/e2e/test_prepare_real_model.py")
+BESIDE = tuple(f"tests/e2e/test_{name}.py" for name in ("foreign_cluster", "own_model", "prepare_real_model"))
 
 
 def pytest_configure() -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from deaths import KINDS, PHASES, SIGNALS, Case, cases, play
 
+# The launcher is killed in test_resume.py.
 EVERYDAY = [
     Case("engine-worker", "SIGKILL", "rollout"),
-    Case("launcher", "SIGKILL", "train"),
     Case("trainer", "SIGSTOP", "train"),
 ]
 REST = [case for case in cases(list(KINDS), list(SIGNALS), list(PHASES)) if case not in EVERYDAY]
