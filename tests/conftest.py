@@ -24,10 +24,10 @@ SAMPLING = {
     "max_new_tokens": 4,
 }
 
-# A run does not start beside what is left of another: these go to one worker, one after the other, but for
-# those that leave nothing for a moment either.
+# A run does not start beside what is left of another, and two of them wait for each other on the same cores:
+# these go to one worker, one after the other, but for what is no run.
 RUNS = ("tests/e2e/", "tests/vimectl/recipe/test_live_view.py")
-BESIDE = tuple(f"tests/e2e/test_{name}.py" for name in ("foreign_cluster", "own_model", "prepare_real_model"))
+BESIDE = ("tests/e2e/test_prepare_real_model.py",)
 
 
 def pytest_configure() -> None:
