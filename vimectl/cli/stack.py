@@ -114,6 +114,8 @@ def _facts(chosen: Stack) -> Iterator[tuple[str, str, str]]:
             yield f"{package} in the image", "built", why
     for package, version in chosen.patches.items():
         yield f"patches for {package}", version, chosen.source("patches")
+    for name, library in chosen.libraries.items():
+        yield name, "of the system", f"for {library.needed_by}; {library.install}"
     for part, why in chosen.unrecorded.items():
         yield part.replace("_", " "), "not recorded", why
     for package, why in (chosen.unwanted | chosen.omitted).items():

@@ -26,6 +26,12 @@ def test_stack_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, document["stack"]["packages"]["vllm"]) == (0, "0.32.0")
 
 
+def test_what_a_stack_asks_of_the_system_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["stack", "show", "cpu-0.32"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("libnuma.so.1"))
+    assert "apt-get install libnuma1" in line
+
+
 def test_unknown_stack_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
     code, document = run(capsys, "stack", "show", "cpu-0.33")
     assert (code, document["ok"], document["error"]["kind"]) == (2, False, "bad-input")
