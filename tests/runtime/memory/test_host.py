@@ -131,6 +131,19 @@ def test_what_the_kernel_left_is_not_read(disk: Path) -> None:
     assert torch.equal(tensor, torch.arange(8 * MIB))
 
 
+def test_where_pages_can_only_go_at_once_all_are_read(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mmap, "MADV_FREE", 1000)  # the kernel answers EINVAL
+    region = HostRegion(disk)
+    with region.allocating():
+        tensor = torch.arange(8 * MIB)
+    region.pause()
+    assert region.residency().spare == 0
+    with file_read() as nbytes:
+        region.resume()
+    assert nbytes() >= tensor.nbytes
+    assert torch.equal(tensor, torch.arange(8 * MIB))
+
+
 @pytest.mark.parametrize("value", [-1, 1])
 def test_reading_that_fails_can_be_tried_again(
     disk: Path, monkeypatch: pytest.MonkeyPatch, value: int
