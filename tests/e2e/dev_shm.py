@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 SHM = Path("/dev/shm")
-# A run beside that ends may leave files for as long as this, until its supervisor removes them.
+# An engine that ends in a test beside may leave files for as long as this, until that test removes them.
 PASSING_SECONDS = 10.0
 
 

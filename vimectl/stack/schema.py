@@ -112,7 +112,10 @@ class ImageTable(Strict):
 
 
 class Library(Strict):
-    """``[libraries."lib*.so.N"]``: a library of the system that a package loads, and no package brings."""
+    """``[libraries."lib*.so.N"]``: a library of the system that a package loads, and no package brings.
+
+    ``needed_by`` is the file that loads it, and so where the fact comes from; ``install`` how to get it.
+    """
 
     needed_by: str
     install: str

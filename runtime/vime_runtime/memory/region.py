@@ -14,7 +14,7 @@ class Residency:
 
     ``mapped`` is the address space it takes, ``resident`` the memory behind it, the page cache of a
     backing file included. ``spare`` is memory that is still there but was given back: the kernel takes it
-    when somebody needs it. Once awake, a region has it back: all of it is resident, used again or not.
+    when somebody needs it. Of a region that is awake all of it counts as resident, used again or not.
     """
 
     mapped: int

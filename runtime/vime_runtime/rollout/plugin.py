@@ -23,12 +23,10 @@ RECHECK_MS = 5
 def register() -> None:
     """Give a worker its own log, look at its environment, and make what is ours known to vLLM.
 
-    vLLM's own imports are done by then.
-
     That is the sync, the fixes for NPUs, and the host's sleep mode and norms. What vLLM makes by name is
     imported when used.
     """
-    importing.collect_again()
+    importing.collect_again()  # vLLM's own imports are done by now
     process_log.take_over_worker()
     process_environment.require_in_worker()
     from vllm.distributed.device_communicators import shm_broadcast
