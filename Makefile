@@ -3,7 +3,7 @@
 PYTHON ?= python3.11
 STACK := cpu-0.32
 RECIPE ?= qwen3-tiny-tp2
-LOCK := vimectl/stack/locks/$(STACK).txt
+LOCK := vimectl/stacks/locks/$(STACK).txt
 BIN := .venv/bin
 EVERYDAY := not slow and not phases and not seeds and not deaths and not real and not image
 # Two files of tests at a time, with one thread each: two teams of threads on two cores wait for each other.
@@ -39,19 +39,19 @@ test-deaths: .venv/dev
 
 # Apply and revert, ended at every operation they do on the file system, and by a loss of power at any moment.
 test-crash: .venv/dev
-	$(BIN)/python -m pytest -q tests/vimectl/patching/test_crash.py tests/vimectl/patching/test_power.py
+	$(BIN)/python -m pytest -q tests/unit/vimectl/patches/test_crash.py tests/unit/vimectl/patches/test_power.py
 
 # Ten thousand random patches and trees, each given to git and to us.
 test-patches: .venv/dev
-	$(BIN)/python tests/vimectl/patching/patchfile/against_git.py 10000
+	$(BIN)/python tests/unit/vimectl/patches/patchfile/against_git.py 10000
 
 # The reader of patches against texts that atheris makes up; SECONDS says how long.
 fuzz-patches: .venv/dev
-	$(BIN)/python tests/vimectl/patching/patchfile/fuzz.py $(or $(SECONDS),600)
+	$(BIN)/python tests/unit/vimectl/patches/patchfile/fuzz.py $(or $(SECONDS),600)
 
 # The reader of libraries against files changed at random.
 fuzz-elf: .venv/dev
-	$(BIN)/python tests/vimectl/memory_saver/fuzz.py $(or $(SECONDS),600) $(or $(SEED),0)
+	$(BIN)/python tests/unit/vimectl/env/memory_saver/fuzz.py $(or $(SECONDS),600) $(or $(SEED),0)
 
 # The everyday suite.
 test-fast: lint
@@ -81,7 +81,7 @@ clean:
 	touch $@
 
 .venv/ready: .bootstrap/ready $(LOCK) pyproject.toml
-	PYTHONPATH=. .bootstrap/bin/python -m vimectl env create .venv --stack $(STACK)
+	PYTHONPATH=.:runtime .bootstrap/bin/python -m vimectl env create .venv --stack $(STACK)
 	$(BIN)/vimectl patch apply --stack $(STACK)
 	touch $@
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import platformdirs
 
-from vimectl import patching, stack
-from vimectl.data import data_dir
-from vimectl.patching import series
-from vimectl.patching.releases import download, index
-from vimectl.patching.releases import settings as pip
-from vimectl.patching.releases.web import Web
+from vimectl import patches, stacks
+from vimectl.patches import series
+from vimectl.patches.releases import download, index
+from vimectl.patches.releases import pip_config as pip
+from vimectl.patches.releases.web import Web
+from vimectl.util.resources import data_dir
 
 STACK = "ascend-0.22"
 # vLLM's Python sources are the same in the wheel that is built for the CPU, which is smaller.
@@ -65,7 +65,7 @@ def whole_stack(folder: Path) -> None:
         print("there is no quilt to compare with: apt-get install quilt")
         return
     ours, theirs = folder / "ours", folder / "theirs"
-    wanted = stack.load(STACK).patches
+    wanted = stacks.load(STACK).patches
     for package, version in wanted.items():
         with zipfile.ZipFile(wheel(package, version)) as archive:
             archive.extractall(ours, [name for name in archive.namelist() if not name.endswith(".so")])
@@ -80,8 +80,8 @@ def whole_stack(folder: Path) -> None:
         run([*VIMECTL, "patch", "revert", "--stack", STACK, "--target", str(ours)], ours)
 
     def in_process() -> None:
-        patching.change("apply", patching.status(STACK, ours))
-        assert all(one.state == "applied" for one in patching.status(STACK, ours))
+        patches.change("apply", patches.status(STACK, ours))
+        assert all(one.state == "applied" for one in patches.status(STACK, ours))
 
     def push() -> None:
         run(["quilt", "push", "-a", "-q"], theirs)

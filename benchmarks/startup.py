@@ -12,8 +12,8 @@ from pathlib import Path
 
 # What each kind of process imports before it can do anything: of these the start-up mostly consists.
 IMPORTS = {
-    "driver": "vime_runtime.data",
-    "trainer rank": "vime_runtime.train.trainer",
+    "driver": "vime_runtime.data.problems",
+    "trainer rank": "vime_runtime.trainer.trainer",
     "engine and each of its workers": "vime_runtime.rollout.engine",
 }
 

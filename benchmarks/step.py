@@ -21,10 +21,10 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from vimectl.host import Host
-from vimectl.recipe import plan as planning
-from vimectl.recipe.plan import Plan
-from vimectl.recipe.resolve import resolve
+from vimectl.recipes.resolve import resolve
+from vimectl.runs import plan as planning
+from vimectl.runs.plan import Plan
+from vimectl.util.host import Host
 
 SIDES = Path(__file__).with_name("sides")
 TRL = Path(__file__).parent.parent / ".bench"

@@ -21,10 +21,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from vimectl.host import Host
-from vimectl.recipe.environment import environment
-from vimectl.recipe.resolve import resolve
-from vimectl.recipe.shared_memory import SharedMemoryWatch
+from vimectl.recipes.environment import environment
+from vimectl.recipes.resolve import resolve
+from vimectl.runs.shared_memory import SharedMemoryWatch
+from vimectl.util.host import Host
 
 # Qwen3-0.6B.
 SHAPE = {
@@ -137,11 +137,11 @@ def write_checkpoint(connection: Connection, folder: str) -> None:
 def trainer_rank(connection: Connection, folder: str, index: int, master: str) -> None:
     """A trainer rank without an optimizer: its shard, the bridge, and the buckets."""
     import torch
-    from vime_runtime.sync.bridge import Bridge, Rank
-    from vime_runtime.sync.buckets import BucketExporter
-    from vime_runtime.sync.ipc import SharedHostBuffer
-    from vime_runtime.train import model, parallel
-    from vime_runtime.train.checkpoint import Checkpoint
+    from vime_runtime.trainer import model, parallel
+    from vime_runtime.trainer.checkpoint import Checkpoint
+    from vime_runtime.weight_sync.buckets import BucketExporter
+    from vime_runtime.weight_sync.export import Bridge, Rank
+    from vime_runtime.weight_sync.ipc import SharedHostBuffer
 
     source = Checkpoint(Path(folder))
     ranks = parallel.start("gloo", index, RANKS, master, RANKS)

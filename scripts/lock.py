@@ -2,7 +2,7 @@
 
     python scripts/lock.py [--upgrade] [--find-links DIR_OR_URL]
 
-Writes vimectl/stack/locks/<stack>.txt for each stack that has a lock, vimectl/image/locks/<stack>.txt
+Writes vimectl/stacks/locks/<stack>.txt for each stack that has a lock, vimectl/images/locks/<stack>.txt
 (what an image gets beyond what its base has) for each other one with images, requirements/tool.txt (what
 vimectl itself imports, Python 3.10 and later), requirements/dev.txt (what its tests need as well) and
 requirements/bench.txt (what the benchmarks compare with, beyond the CPU stack).
@@ -23,9 +23,9 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from vimectl import stack as stacks  # noqa: E402
-from vimectl.stack.schema import Stack  # noqa: E402
-from vimectl.toml import read_toml  # noqa: E402
+from vimectl import stacks as stacks  # noqa: E402
+from vimectl.stacks.schema import Stack  # noqa: E402
+from vimectl.util.toml import read_toml  # noqa: E402
 
 PROJECT = read_toml(ROOT / "pyproject.toml")
 # From 0.29 on typer imports pydantic to read the simplest command line, which makes a command that takes
@@ -59,7 +59,7 @@ def main() -> None:
 
 def lock_bench(options: argparse.Namespace) -> None:
     """Resolve what the benchmarks need on top of a stack: whatever the stack pins stays as it is."""
-    from vimectl.stack.lock import read_lock
+    from vimectl.stacks.lock import read_lock
 
     pins = read_lock(stacks.lock_path(BENCH_STACK))
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
@@ -157,7 +157,7 @@ def compile_lock(requirements: list[str], lock: Path, arguments: list[str], upgr
 
 def check_digests(name: str, listed: list[str], lock: Path) -> None:
     """Stop when the lock takes a file of a package with an origin that the stack does not list."""
-    from vimectl.stack.lock import read_lock
+    from vimectl.stacks.lock import read_lock
 
     pin = read_lock(lock)[name]
     if set(pin.hashes) != set(listed):

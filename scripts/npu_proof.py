@@ -1,7 +1,7 @@
 """Write docs/npu-path.md: every step of the NPU path and how it is proven.
 
 ``python scripts/npu_proof.py`` writes it; with ``--check`` it says whether the page is what it would write.
-The data are in vimectl/recipe/npu_path.toml.
+The data are in vimectl/runs/npu_path.toml.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from vimectl.recipe import npu_path
+from vimectl.runs import npu_path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "npu-path.md"
 
 HEAD = """\
-<!-- Written by `python scripts/npu_proof.py` from vimectl/recipe/npu_path.toml. -->
+<!-- Written by `python scripts/npu_proof.py` from vimectl/runs/npu_path.toml. -->
 
 # The NPU path: what is proven, and how
 
@@ -23,7 +23,7 @@ None of this has run on an NPU. Every step is proven in one of three ways:
 
 1. **by running**: the same code runs for real on a CPU;
 2. **by sources**: the code runs against the released sources of upstream (vLLM, vllm-ascend, Megatron-core),
-   or on a simulated NPU (`tests/simulated_npu`), with stand-ins for the hardware alone;
+   or on a simulated NPU (`tests/npu`), with stand-ins for the hardware alone;
 3. **not yet**: only an Ascend machine can tell.
 
 The first run on NPUs from an account says what is in the last column, and so does its `logs/driver.log`.

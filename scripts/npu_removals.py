@@ -2,7 +2,7 @@
 
     python scripts/npu_removals.py [ITEM...]
 
-For each removal of vimectl/recipe/npu_path.toml the tests of its item run. It is done in the checkout and
+For each removal of vimectl/runs/npu_path.toml the tests of its item run. It is done in the checkout and
 undone whatever happens: a copy would escape tests whose children find the packages where they are installed.
 A removal counts as noticed when a test fails, not when tests were skipped or none ran.
 Exit code: 0 every removal was noticed.
@@ -14,8 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from vimectl.recipe import npu_path
-from vimectl.recipe.npu_path import Item, Removal
+from vimectl.runs import npu_path
+from vimectl.runs.npu_path import Item, Removal
 
 ROOT = Path(__file__).resolve().parents[1]
 # Of pytest: some test failed. Anything else is no answer: interrupted, internal error, usage, none found.

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from vimectl.recipe import npu_path
+from vimectl.runs import npu_path
 
 ENDS = [1, 2]
 # What a model's makers recommend: none of it may find its way into what is sampled here.
@@ -26,7 +26,7 @@ SAMPLING = {
 
 # A run does not start beside what is left of another, and two of them wait for each other on the same cores:
 # these go to one worker, one after the other, but for what is no run.
-RUNS = ("tests/e2e/", "tests/vimectl/recipe/test_live_view.py")
+RUNS = ("tests/e2e/", "tests/unit/vimectl/runs/test_live_view.py")
 BESIDE = ("tests/e2e/test_prepare_real_model.py",)
 
 

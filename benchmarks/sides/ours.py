@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from vime_runtime import __main__ as runtime
-from vime_runtime.journal import Journal
+from vime_runtime.logging.event_log import Journal
 
 TURN = Connection(int(sys.argv[1]))
 

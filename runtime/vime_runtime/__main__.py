@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vime_runtime import config as config_file
-from vime_runtime import process_environment, watch
-from vime_runtime.cluster import existing
+from vime_runtime import logging, process_environment
+from vime_runtime.cluster import external_cluster
 from vime_runtime.config import Config
-from vime_runtime.errors import RunError
+from vime_runtime.graceful_stop import StopRequest
 from vime_runtime.importing import uncollected
-from vime_runtime.journal import Journal
-from vime_runtime.stopping import StopRequest
+from vime_runtime.logging.event_log import Journal
+from vime_runtime.spec.errors import VimeError
 
 if TYPE_CHECKING:
     from vime_runtime.cluster.groups import RolloutGroup, TrainGroup
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
             run(config, run_dir, journal, stop)
     except KeyboardInterrupt:
         return 128 + signal.SIGTERM
-    except RunError as e:
+    except VimeError as e:
         return e.exit_code
     except Exception:
         traceback.print_exc()
@@ -67,11 +67,11 @@ def run(config: Config, run_dir: Path, journal: Journal, stop: StopRequest, sync
         WrongEnvironment: this process, or one of its actors, does not have the environment that it needs.
     """
     process_environment.require_in_driver(config)
-    journal.watchers += watch.asked_for(config, run_dir)
+    journal.watchers += logging.asked_for(config, run_dir)
     if config.address is not None:
         journal.enter("start-up", detail=f"looking for the Ray cluster at {config.address}")
-        existing.require_answer(config.address)
-    from vime_runtime.states import States
+        external_cluster.require_answer(config.address)
+    from vime_runtime.checkpoint.store import States
 
     journal.enter("start-up", detail="looking for a training state")
     states = States(run_dir / "checkpoints", config.settings_sha256)
@@ -82,7 +82,7 @@ def run(config: Config, run_dir: Path, journal: Journal, stop: StopRequest, sync
     journal.enter("start-up", detail="starting Ray")
     from vime_runtime.cluster import processes
     from vime_runtime.cluster.groups import RolloutGroup, TrainGroup
-    from vime_runtime.cluster.marks import PhaseMarks
+    from vime_runtime.cluster.phase_log import PhaseMarks
     from vime_runtime.cluster.ray_cluster import cluster
 
     with cluster(config, tell=partial(journal.enter, "start-up", 0)) as placement, reporting(journal):
@@ -96,9 +96,11 @@ def run(config: Config, run_dir: Path, journal: Journal, stop: StopRequest, sync
         engine.load()
         journal.enter("start-up", detail="reading the data")
         with uncollected():
-            from vime_runtime import data, random_state, rewards
+            from vime_runtime.checkpoint import random_state
+            from vime_runtime.checkpoint.manager import Keeper
+            from vime_runtime.data import problems as data
+            from vime_runtime.data import rewards
             from vime_runtime.evaluation import SCORE, Evaluation
-            from vime_runtime.keeper import Keeper
             from vime_runtime.train_loop import hand_over, sync_weights, train_loop
 
         recipe = config.recipe
@@ -164,7 +166,7 @@ def reporting(journal: Journal) -> Iterator[None]:
     try:
         yield
         done = True
-    except RunError as e:
+    except VimeError as e:
         journal.error(e.kind, e.message, e.hint)
         raise
     except Exception as e:
@@ -193,7 +195,7 @@ def _stop_with_parent() -> None:
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+    threading.Thread(target=logging, name="parent-watch", daemon=True).start()
 
 
 def _last_line(error: Exception) -> str:

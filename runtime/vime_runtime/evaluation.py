@@ -6,9 +6,9 @@ from collections.abc import Callable
 from statistics import fmean
 from typing import Protocol
 
-from vime_runtime.data import Problem
-from vime_runtime.journal import Journal
-from vime_runtime.rewards import Reward
+from vime_runtime.data.problems import Problem
+from vime_runtime.data.rewards import Reward
+from vime_runtime.logging.event_log import Journal
 from vime_runtime.rollout.response import Response
 
 SCORE = "evaluation/score"

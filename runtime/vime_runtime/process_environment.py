@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vime_runtime.config import Config
-from vime_runtime.errors import WrongEnvironment
-from vime_runtime.watch.process_log import WORKER_NAME
+from vime_runtime.logging.process_log import WORKER_NAME
+from vime_runtime.spec.errors import WrongEnvironment
 
 # What an engine's workers are to have, for them to find.
 VARIABLE = "VIME_ENGINE_ENVIRONMENT"

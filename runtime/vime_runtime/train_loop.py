@@ -9,13 +9,13 @@ from typing import Protocol
 
 from vime_runtime.batch import RolloutBatch
 from vime_runtime.config import Config
-from vime_runtime.data import Problem
-from vime_runtime.journal import Journal, clock
+from vime_runtime.data.problems import Problem
+from vime_runtime.data.rewards import Reward
+from vime_runtime.graceful_stop import StopRequest
+from vime_runtime.logging.event_log import Journal, clock
 from vime_runtime.memory.region import Residency
-from vime_runtime.rewards import Reward
 from vime_runtime.rollout.response import Response
-from vime_runtime.stopping import StopRequest
-from vime_runtime.sync.message import BucketMessage
+from vime_runtime.weight_sync.message import BucketMessage
 
 Decode = Callable[[list[int]], str]
 

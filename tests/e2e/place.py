@@ -12,11 +12,11 @@ import tempfile
 
 import ray
 from vime_runtime.cluster import placement as placing
-from vime_runtime.cluster.layout import engine_seats, trainer_seats
 from vime_runtime.cluster.ray_cluster import cluster
 from vime_runtime.config import Config, from_dict
-from vime_runtime.errors import RunError
 from vime_runtime.process_environment import Wanted
+from vime_runtime.spec.device_layout import engine_seats, trainer_seats
+from vime_runtime.spec.errors import VimeError
 
 
 class Light:
@@ -64,7 +64,7 @@ def main(address: str, recipe: str) -> None:
                     "ranks": ray.get([actor.where.remote() for actor in ranks]),
                     "engines": ray.get([actor.where.remote() for actor in engines]),
                 }
-        except RunError as e:
+        except VimeError as e:
             found = {"exit_code": e.exit_code, "message": e.message}
     print(json.dumps({**found, "told": told}))
 

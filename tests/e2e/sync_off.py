@@ -14,10 +14,10 @@ from types import SimpleNamespace
 from safetensors.torch import load_file
 from vime_runtime import config as config_file
 from vime_runtime.__main__ import run
-from vime_runtime.journal import Journal
-from vime_runtime.stopping import StopRequest
-from vime_runtime.sync.buckets import BucketExporter
+from vime_runtime.graceful_stop import StopRequest
+from vime_runtime.logging.event_log import Journal
 from vime_runtime.train_loop import RolloutSide, TrainSide, sync_weights
+from vime_runtime.weight_sync.buckets import BucketExporter
 
 LAST_SYNC = 3
 

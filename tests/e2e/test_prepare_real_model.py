@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from vime_runtime.spec.errors import MissingRequirement
 
-from vimectl.errors import MachineLacks
-from vimectl.recipe import fetched
-from vimectl.recipe.resolve import resolve
+from vimectl.recipes import download_cache
+from vimectl.recipes.resolve import resolve
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
@@ -27,8 +27,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert prepare is not None
     assert prepare.fetch is not None
     try:
-        file = fetched.bring(prepare.fetch, folder / "fetched", folder / "events.jsonl", lambda: None)
-    except MachineLacks as e:
+        file = download_cache.bring(prepare.fetch, folder / "fetched", folder / "events.jsonl", lambda: None)
+    except MissingRequirement as e:
         pytest.fail(e.message) if os.environ.get("CI") else pytest.skip(e.message)
     assert file.stat().st_size == 98_362_432
     command = [sys.executable, "-m", "vime_runtime.prepare", "gguf", str(folder / "made")]

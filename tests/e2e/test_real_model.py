@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from harness import Run, run_recipe
 
-from vimectl.recipe.resolve import resolve
+from vimectl.recipes.resolve import resolve
 
 pytestmark = [pytest.mark.real, pytest.mark.network]
 
@@ -52,10 +52,12 @@ def score(model: str, sampled: bool) -> float:
     """Mean reward of the recipe's task on problems of another seed, by nothing but transformers."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from vime_runtime import tasks
+    from vime_runtime.data import reasoning_gym
 
     recipe = resolve("smollm2-135m").recipe
-    task = tasks.create(recipe.data.path, recipe.data.settings | {"seed": 1_000_000, "size": PROBLEMS})
+    task = reasoning_gym.create(
+        recipe.data.path, recipe.data.settings | {"seed": 1_000_000, "size": PROBLEMS}
+    )
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True, padding_side="left")
     network = AutoModelForCausalLM.from_pretrained(model, local_files_only=True)
     torch.manual_seed(0)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from harness import Run
 
-from vimectl.recipe.shared_memory import SharedMemoryWatch
+from vimectl.runs.shared_memory import SharedMemoryWatch
 
 SCRIPT = Path(__file__).with_name("sync_off.py")
 LAST_SYNC = 3  # as in sync_off.py

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import released
 
-from vimectl import stack as stacks
-from vimectl.patching import series
-from vimectl.patching.series import Series
+from vimectl import stacks as stacks
+from vimectl.patches import series
+from vimectl.patches.series import Series
 
 STACK = "cpu-0.32"
 

@@ -28,7 +28,7 @@ ORDERS: dict[str, tuple[str, ...]] = {
 
 def observe(rotary: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """For each order: what ``rotary`` finds, and what becomes of the weights of experts."""
-    from vime_runtime.sync import generations
+    from vime_runtime.weight_sync import generations
 
     module = importlib.import_module("vllm_ascend.worker.worker")
     stand_in(module)

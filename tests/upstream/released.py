@@ -16,12 +16,12 @@ from typing import NoReturn
 
 import platformdirs
 import pytest
+from vime_runtime.spec.errors import MissingRequirement, VimeError
 
-from vimectl.errors import MachineLacks, VimectlError
-from vimectl.patching import releases
-from vimectl.patching.releases import download, index
-from vimectl.patching.releases import settings as pip
-from vimectl.patching.releases.web import Web
+from vimectl.patches import releases
+from vimectl.patches.releases import download, index
+from vimectl.patches.releases import pip_config as pip
+from vimectl.patches.releases.web import Web
 
 # What the stack's lock is made for; pip is told, so that any interpreter on any machine gets the same files.
 TAGS = ["manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux_2_24_x86_64"]
@@ -67,7 +67,7 @@ def source_archive(package: str, version: str) -> Path:
             files = index.files(package, configured, web).files
             (one,) = (file for file in files if (file.version, file.kind) == (version, "sdist"))
             download.whole(one, folder, web, lambda name, done, total: None)
-        except (MachineLacks, ValueError) as e:
+        except (MissingRequirement, ValueError) as e:
             unavailable(f"cannot download the source archive of {package} {version}: {e}")
 
     return next(cached("archives", f"{package}-{version}", fetch).glob("*.tar.gz"))
@@ -121,7 +121,7 @@ def few_files(package: str, version: str, paths: Sequence[str]) -> Path:
                 assert content is not None, f"{sources.name} has no {path}"
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (folder / path).write_bytes(content)
-        except VimectlError as e:
+        except VimeError as e:
             unavailable(f"cannot read {package} {version}: {e}")
 
     which = hashlib.sha256("\n".join(paths).encode()).hexdigest()[:8]

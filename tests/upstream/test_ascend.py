@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from vimectl import patching, stack
-from vimectl.patching import series
+from vimectl import patches as patching
+from vimectl import stacks
+from vimectl.patches import series
 
 if importlib.util.find_spec("vllm") is None:
     pytest.skip("needs what vllm imports", allow_module_level=True)
@@ -42,7 +43,7 @@ def probed(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Any]:
     """What the probe saw of a stack; "stack" is its name."""
-    patches = stack.load(request.param).patches
+    patches = stacks.load(request.param).patches
     released = [python_sources(package, version) for package, version in patches.items()]
     environment = {
         **os.environ,

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from vime_runtime.spec.errors import MissingRequirement
 
-from vimectl import stack
+from vimectl import stacks
 from vimectl.cli import run_cli
-from vimectl.errors import MachineLacks
-from vimectl.patching import releases, series
-from vimectl.patching.blobs import blob_at
-from vimectl.patching.series import Series
+from vimectl.patches import releases, series
+from vimectl.patches.blobs import blob_at
+from vimectl.patches.series import Series
 
 STACKS = ["ascend-0.20", "ascend-0.22", "ascend-0.23", "ascend-0.30"]
 Contents = dict[str, tuple[int, str]]
@@ -33,7 +33,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def shipped(name: str) -> list[Series]:
-    return [series.load(package, version) for package, version in stack.load(name).patches.items()]
+    return [series.load(package, version) for package, version in stacks.load(name).patches.items()]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def parts(shipped: list[Series]) -> dict[str, bytes]:
                 content = release.read(path)
                 assert content is not None, path
                 found[path] = content
-        except MachineLacks as e:
+        except MissingRequirement as e:
             pytest.fail(e.message) if os.environ.get("CI") else pytest.skip(e.message)
     return found
 

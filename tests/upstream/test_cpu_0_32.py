@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from vimectl.cli import run_cli
-from vimectl.patching.blobs import blob_at
-from vimectl.patching.series import Series
+from vimectl.patches.blobs import blob_at
+from vimectl.patches.series import Series
 
 Patch = Callable[..., tuple[int, dict[str, Any]]]
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from vimectl import patching
-from vimectl.patching.series import Series
+from vimectl import patches
+from vimectl.patches.series import Series
 
 if importlib.util.find_spec("vllm") is None:
     pytest.skip("needs vllm 0.32.0 installed", allow_module_level=True)
@@ -45,7 +45,7 @@ def sources(
     wanted = {*shipped["vllm"].chains, "vllm/__init__.py"}
     unpack(wheels["vllm"], released, lambda name: name in wanted or ".dist-info/" in name)
     shutil.copytree(released, patched, dirs_exist_ok=True)
-    patching.change("apply", patching.status(directory=patched))
+    patches.change("apply", patches.status(directory=patched))
     return {"released": released, "patched": patched}
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 from outside_tools import committed, run
+from vime_runtime.spec.errors import MissingRequirement
 
-from vimectl.errors import MachineLacks
-from vimectl.patching import releases, series
-from vimectl.patching.blobs import blob_at
-from vimectl.patching.interchange import export, take
-from vimectl.patching.lint import lint
-from vimectl.patching.series import Series
-from vimectl.patching.sources import Directory
+from vimectl.patches import releases, series
+from vimectl.patches.blobs import blob_at
+from vimectl.patches.interchange import export, take
+from vimectl.patches.lint import lint
+from vimectl.patches.series import Series
+from vimectl.patches.sources import Directory
 
 ALL = [(package, version) for package, versions in series.known().items() for version in versions]
 
@@ -25,7 +25,7 @@ def released(one: Series, directory: Path) -> Path:
     try:
         sources = releases.find(one.package, one.version)
         contents = {path: sources.read(path) for path in one.chains}
-    except MachineLacks as e:
+    except MissingRequirement as e:
         pytest.fail(e.message) if os.environ.get("CI") else pytest.skip(e.message)
     for path, content in contents.items():
         if content is not None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from packaging.version import Version
+from vime_runtime.spec.errors import MissingRequirement
 
-from vimectl.errors import MachineLacks
-from vimectl.patching import series
-from vimectl.patching.port import Outcome, port
+from vimectl.patches import series
+from vimectl.patches.port import Outcome, port
 
 Port = Callable[[str, str, str], Outcome]
 pytestmark = pytest.mark.network
@@ -22,7 +22,7 @@ def ported(tmp_path: Path) -> Port:
     def run(package: str, old: str, new: str) -> Outcome:
         try:
             return port(package, old, new, out=tmp_path / new)
-        except MachineLacks as e:
+        except MissingRequirement as e:
             pytest.fail(e.message) if os.environ.get("CI") else pytest.skip(e.message)
 
     return run

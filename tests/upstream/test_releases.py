@@ -6,11 +6,11 @@ import json
 import os
 
 import pytest
+from vime_runtime.spec.errors import MissingRequirement
 
 from vimectl.cli import run_cli
-from vimectl.errors import MachineLacks
-from vimectl.patching import releases, series
-from vimectl.patching.blobs import blob_id
+from vimectl.patches import releases, series
+from vimectl.patches.blobs import blob_id
 
 WORKER = "vllm_ascend/worker/worker.py"
 
@@ -27,7 +27,7 @@ def test_a_file_of_a_release(version: str, kind: str, blob: str) -> None:
     try:
         release = releases.find("vllm-ascend", version)
         content = release.read(WORKER)
-    except MachineLacks as e:
+    except MissingRequirement as e:
         pytest.fail(e.message) if os.environ.get("CI") else pytest.skip(e.message)
     assert release.name.endswith(kind)
     assert content is not None
@@ -48,7 +48,7 @@ def test_lint_tells_how_our_patch_fits_a_release(
     directory = series.load("vllm-ascend", "0.23.0").directory
     found = run_cli(["patch", "lint", str(directory), "--against", release, "--json"])
     document = json.loads(capsys.readouterr().out)
-    if found == MachineLacks.exit_code:
+    if found == MissingRequirement.exit_code:
         reason = document["error"]["message"]
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     kinds = [hunk["result"] for hunk in document["files"][0]["hunks"]]

@@ -12,17 +12,17 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from vime_runtime.spec.errors import MissingRequirement
 
-from vimectl import stack
-from vimectl.errors import MachineLacks
-from vimectl.patching import content, releases, series
-from vimectl.patching.blobs import blob_id
-from vimectl.patching.releases import listings
+from vimectl import stacks
+from vimectl.patches import content, releases, series
+from vimectl.patches.blobs import blob_id
+from vimectl.patches.releases import index_cache
 
 pytestmark = pytest.mark.network
 
-PROVEN = [name for name in stack.names() if stack.load(name).proven]
-ASCEND = [name for name in stack.names() if stack.load(name).stack.device == "npu"]
+PROVEN = [name for name in stacks.names() if stacks.load(name).proven]
+ASCEND = [name for name in stacks.names() if stacks.load(name).stack.device == "npu"]
 # Where the release matrix names another build than the metadata; the file's note says so.
 REPLACED = {
     "ascend-0.11": {"torch-npu": "==2.7.1"},
@@ -39,13 +39,13 @@ TRANSFORMERS = (
 def index() -> Iterator[None]:
     try:
         yield
-    except MachineLacks as e:
+    except MissingRequirement as e:
         pytest.fail(e.message) if os.environ.get("CI") else pytest.skip(e.message)
 
 
 @pytest.mark.parametrize("name", PROVEN)
 def test_series_of_a_proven_stack_start_from_the_released_sources(name: str) -> None:
-    for package, version in stack.load(name).patches.items():
+    for package, version in stacks.load(name).patches.items():
         one = series.load(package, version)
         with index():
             release = releases.find(package, version)
@@ -57,7 +57,7 @@ def test_series_of_a_proven_stack_start_from_the_released_sources(name: str) -> 
 
 @pytest.mark.parametrize("name", ASCEND)
 def test_recorded_versions_are_those_that_the_release_requires(name: str) -> None:
-    loaded = stack.load(name)
+    loaded = stacks.load(name)
     with index():
         release = releases.find("vllm-ascend", loaded.packages["vllm-ascend"])
         (path,) = [p for p in release.paths() if p == "PKG-INFO" or p.endswith(".dist-info/METADATA")]
@@ -79,11 +79,11 @@ def test_recorded_versions_are_those_that_the_release_requires(name: str) -> Non
 
 @pytest.mark.parametrize("name", [name for name in ASCEND if name != "ascend-0.30"])
 def test_release_has_wheels_for_the_machines_of_the_stack(name: str) -> None:
-    loaded = stack.load(name)
+    loaded = stacks.load(name)
     wanted = Version(loaded.packages["vllm-ascend"])
     with index():
         releases.versions("vllm-ascend")
-    files = [file.name for file in listings.remembered("vllm-ascend") if file.name.endswith(".whl")]
+    files = [file.name for file in index_cache.remembered("vllm-ascend") if file.name.endswith(".whl")]
     ours = [file for file in files if Version(file.split("-")[1]) == wanted]
     machines = {machine for file in ours for machine in ("aarch64", "x86_64") if machine in file}
     assert machines == set(loaded.stack.machines)

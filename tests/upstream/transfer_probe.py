@@ -43,7 +43,7 @@ def weights(seed: int) -> dict[str, torch.Tensor]:
 
 
 def buckets(tensors: dict[str, torch.Tensor]) -> Iterator[Any]:
-    from vime_runtime.sync.buckets import BucketExporter
+    from vime_runtime.weight_sync.buckets import BucketExporter
 
     exporter = BucketExporter(lambda: iter(tensors.items()), bucket_bytes=100)
     while (message := exporter.next()) is not None:
@@ -82,7 +82,7 @@ class Engine:
 
 def observe(worker_class: type, version: str) -> dict[str, Any]:
     """Send weights through one worker, well and badly."""
-    from vime_runtime.sync import generations
+    from vime_runtime.weight_sync import generations
 
     generations.register()
     worker = loaded(worker_class)

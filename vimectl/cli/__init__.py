@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from vime_runtime.spec.errors import INTERRUPTED
 
 from vimectl import __version__
-from vimectl.errors import INTERRUPTED
 
 if TYPE_CHECKING:
-    from vimectl.errors import VimectlError
+    from vime_runtime.spec.errors import VimeError
 
 # Typer brings its own copy of click in newer releases and uses the installed one in older:
 # its public exceptions lead to the right base class in both.
@@ -83,8 +83,9 @@ def main() -> None:
 
 def run_cli(argv: list[str]) -> int:
     """Run one command line and return its exit code (0, 1, 2, 3 or 130)."""
-    from vimectl.console import report_error
-    from vimectl.errors import BadInput, VimectlError
+    from vime_runtime.spec.errors import UsageError, VimeError
+
+    from vimectl.util.console import report_error
 
     _register(argv)
     root = typer.main.get_command(app)
@@ -95,14 +96,14 @@ def run_cli(argv: list[str]) -> int:
         return INTERRUPTED
     except USAGE_ERROR as e:
         if "--json" in argv:
-            report_error(BadInput(e.format_message(), "see --help"), _command(root, argv), True)
+            report_error(UsageError(e.format_message(), "see --help"), _command(root, argv), True)
         else:
             e.show()
         return 2
     except Exception as e:
         if "--debug" in argv:
             raise
-        error = e if isinstance(e, VimectlError) else _unforeseen(e)
+        error = e if isinstance(e, VimeError) else _unforeseen(e)
         report_error(error, _command(root, argv), "--json" in argv)
         return error.exit_code
 
@@ -117,9 +118,9 @@ def _command(root: Any, argv: list[str]) -> str:
     return ".".join(names) or "vimectl"
 
 
-def _unforeseen(error: Exception) -> VimectlError:
+def _unforeseen(error: Exception) -> VimeError:
     """An error nobody wrote a message for."""
-    from vimectl.errors import VimectlError
+    from vime_runtime.spec.errors import VimeError
 
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return VimectlError(what, "`vimectl --debug ...` shows where")
+    return VimeError(what, "`vimectl --debug ...` shows where")

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from vimectl.console import JsonOption, emit_json, err, out
+from vimectl.util.console import JsonOption, emit_json, err, out
 
 if TYPE_CHECKING:
     from vimectl.doctor import Finding, Report
     from vimectl.doctor.repair import Repair
-    from vimectl.host import Host
+    from vimectl.util.host import Host
 
 _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
 _WORDS = {"pass": "well", "warn": "to note", "fail": "wrong", "skip": "not examined"}
@@ -47,21 +47,22 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Check whether this machine can run the stack, and the recipe when one is named; exit 1 if it cannot."""
-    from vimectl import stack as stacks
+    from vime_runtime.spec.errors import UsageError
+
+    from vimectl import stacks as stacks
     from vimectl.doctor import bundle as bundles
     from vimectl.doctor import run_checks
-    from vimectl.errors import BadInput
-    from vimectl.recipe.resolve import resolve
+    from vimectl.recipes.resolve import resolve
 
     if bundle:
         bundles.refuse(bundle)
     if assignments and not recipe:
-        raise BadInput("--set overrides a key of a recipe, and none is named", "name it with --recipe")
+        raise UsageError("--set overrides a key of a recipe, and none is named", "name it with --recipe")
     host = _host(root)
     wanted = resolve(recipe, assignments=assignments).recipe if recipe else None
     name = stack or (wanted.recipe.stack if wanted else stacks.detect(host).stack)
     if name is None:
-        raise BadInput("nothing of any known stack is installed", "name the stack you want with --stack")
+        raise UsageError("nothing of any known stack is installed", "name the stack you want with --stack")
 
     def examine() -> Report:
         return run_checks(host, stacks.load(name), wanted, only or (), with_imports=imports)
@@ -88,13 +89,14 @@ def doctor(
 
 
 def _host(root: Path | None) -> Host:
-    from vimectl.errors import BadInput
-    from vimectl.host import Host, not_run
+    from vime_runtime.spec.errors import UsageError
+
+    from vimectl.util.host import Host, not_run
 
     if root is None:
         return Host()
     if not root.is_dir():
-        raise BadInput(
+        raise UsageError(
             f"{root}: no such directory", "give the root of an unpacked image or a mounted container"
         )
     # Nothing can be run in a file system that is only looked at, and it has no environment.

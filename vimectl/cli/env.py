@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vimectl.cli.phases import phases
-from vimectl.console import JsonOption, emit_json, err, out
+from vimectl.util.console import JsonOption, emit_json, err, out
 
 app = typer.Typer(no_args_is_help=True, help="The virtual environment that a stack runs in.")
 
@@ -25,12 +25,12 @@ def create(
     as_json: JsonOption = False,
 ) -> None:
     """Make a virtual environment that holds a stack. Call it again to go on after an interruption."""
-    from vimectl import provision
+    from vimectl import env
 
-    chosen, lock = provision.installable(stack)
+    chosen, lock = env.installable(stack)
     try:
         with phases() as report:
-            made = provision.create(directory, chosen, lock, report)
+            made = env.create(directory, chosen, lock, report)
     except KeyboardInterrupt:
         err.print(f"interrupted; go on with: vimectl env create {directory} --stack {stack}")
         raise

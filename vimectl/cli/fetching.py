@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from vimectl.console import err
+from vimectl.util.console import err
 
 Report = Callable[[str, int, "int | None"], None]
 

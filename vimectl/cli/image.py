@@ -11,10 +11,10 @@ import typer
 from vimectl.cli.image_build import build
 from vimectl.cli.image_verify import verify
 from vimectl.cli.phases import phases
-from vimectl.console import JsonOption, emit_json, err, out, table
+from vimectl.util.console import JsonOption, emit_json, err, out, table
 
 if TYPE_CHECKING:
-    from vimectl.image.plan import Plan, Source
+    from vimectl.images.plan import Plan, Source
 
 app = typer.Typer(no_args_is_help=True, help="The container image of a stack.")
 app.command()(build)
@@ -47,7 +47,7 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Show what would be built and from what, every pin with its reason. Fetches and builds nothing."""
-    from vimectl.image import plan as plans
+    from vimectl.images import plan as plans
 
     made = plans.make(stack, chip, base, machine)
     if as_json:
@@ -67,8 +67,8 @@ def vendor(
     as_json: JsonOption = False,
 ) -> None:
     """Collect everything a build needs in a folder. Call it again to go on after an interruption."""
-    from vimectl.image import plan as plans
-    from vimectl.image import vendor as vendors
+    from vimectl.images import plan as plans
+    from vimectl.images import vendor as vendors
 
     made = plans.make(stack, chip, base, machine)
     if dry_run:
@@ -112,10 +112,10 @@ def run_args(
     as_json: JsonOption = False,
 ) -> None:
     """Print the options for `docker run` on this host: devices, driver, shared memory, limits."""
-    from vimectl.host import Host
-    from vimectl.image import build as builds
-    from vimectl.image import plan as plans
-    from vimectl.image import run_args as asked
+    from vimectl.images import build as builds
+    from vimectl.images import plan as plans
+    from vimectl.images import run_args as asked
+    from vimectl.util.host import Host
 
     made = plans.make(stack, chip)
     found = asked.options(made.stack, Host())

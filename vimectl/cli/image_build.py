@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vimectl.cli.phases import phases
-from vimectl.console import JsonOption, emit_json, err, out
+from vimectl.util.console import JsonOption, emit_json, err, out
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vimectl.image.build import Built
-    from vimectl.provision import Progress
+    from vimectl.env import Progress
+    from vimectl.images.build import Built
 
 BuilderOption = Annotated[str, typer.Option(help="auto, docker, podman or buildah: what works here.")]
 _STEP_WIDTH = 70
@@ -49,11 +49,11 @@ def build(
 ) -> None:
     """Build the image of a stack. With SOURCE_DATE_EPOCH set, the same sources give the same files."""
     from vimectl.cli.image import plan_as_json, show_plan
-    from vimectl.host import Host
-    from vimectl.image import build as builds
-    from vimectl.image import plan as plans
-    from vimectl.image import vendor
-    from vimectl.image.builder import choose
+    from vimectl.images import build as builds
+    from vimectl.images import plan as plans
+    from vimectl.images import vendor
+    from vimectl.images.builder import choose
+    from vimectl.util.host import Host
 
     made = plans.make(stack, chip, base)
     if dry_run:
@@ -111,8 +111,8 @@ def _seconds(built: Built) -> float:
 
 def _steps(report: Callable[[Progress], None]) -> Callable[[str], None]:
     """Tell the step that a builder is at, and the last line of what it says."""
-    from vimectl.image.builder.failure import STEP
-    from vimectl.provision import Progress
+    from vimectl.env import Progress
+    from vimectl.images.builder.failure import STEP
 
     step = "preparing"
 
@@ -128,13 +128,13 @@ def _steps(report: Callable[[Progress], None]) -> Callable[[str], None]:
 
 
 def _epoch() -> int | None:
-    from vimectl.errors import BadInput
+    from vime_runtime.spec.errors import UsageError
 
     given = os.environ.get("SOURCE_DATE_EPOCH")
     if given is None:
         return None
     if not given.isdecimal():
-        raise BadInput(
+        raise UsageError(
             f"SOURCE_DATE_EPOCH is {given!r}", "give seconds since 1970: git log -1 --format=%ct, for one"
         )
     return int(given)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vimectl.cli.image_build import BuilderOption
-from vimectl.console import JsonOption, emit_json, out, table
+from vimectl.util.console import JsonOption, emit_json, out, table
 
 if TYPE_CHECKING:
-    from vimectl.image.verify import Verdict
+    from vimectl.images.verify import Verdict
 
 
 def verify(
@@ -26,9 +26,9 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Look at an image, running nothing in it: patches, memory saver, labels; exit 1 if one is not well."""
-    from vimectl.host import Host
-    from vimectl.image import verify as images
-    from vimectl.image.builder import choose
+    from vimectl.images import verify as images
+    from vimectl.images.builder import choose
+    from vimectl.util.host import Host
 
     verdict = images.verify(image, choose(builder, Host()), stand_in, tree)
     if as_json:

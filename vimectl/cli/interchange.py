@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vimectl.console import JsonOption, emit_json, out
+from vimectl.util.console import JsonOption, emit_json, out
 
 
 class Form(str, Enum):
@@ -29,7 +29,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a series as a quilt series, or as a mailbox that `git am --keep-cr` takes."""
-    from vimectl.patching import catalog, interchange
+    from vimectl.patches import catalog, interchange
 
     chosen = catalog.find(package, version, series)
     written = interchange.export(chosen, form.value, target)
@@ -63,8 +63,8 @@ def import_(
     Each patch is applied to the release, so that blob ids and line numbers are those of the release.
     """
     from vimectl.cli.fetching import fetching
-    from vimectl.patching import interchange
-    from vimectl.patching import lint as linter
+    from vimectl.patches import interchange
+    from vimectl.patches import lint as linter
 
     with fetching() as report:
         sources = linter.sources_of(against or f"{package}=={version}", report)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vimectl.console import JsonOption, emit_json, out, table
+from vimectl.util.console import JsonOption, emit_json, out, table
 
 if TYPE_CHECKING:
-    from vimectl.patching.lint import FileReport
+    from vimectl.patches.lint import FileReport
 
 
 def lint(
@@ -42,7 +42,7 @@ def lint(
     if not files:
         raise typer.BadParameter("name at least one patch file")
     from vimectl.cli.fetching import fetching
-    from vimectl.patching import lint as linter
+    from vimectl.patches import lint as linter
 
     paths = linter.patches_in(files)
     with fetching() as report:
@@ -69,7 +69,7 @@ def _print(report: FileReport) -> None:
 
 
 def _rules(as_json: bool) -> None:
-    from vimectl.patching.patchfile import rules
+    from vimectl.patches.patchfile import rules
 
     known = rules.known()
     if as_json:

@@ -10,11 +10,11 @@ import typer
 from vimectl.cli.interchange import export, import_
 from vimectl.cli.lint import lint
 from vimectl.cli.port import port
-from vimectl.console import JsonOption, emit_json, err, out, table
+from vimectl.util.console import JsonOption, emit_json, err, out, table
 
 if TYPE_CHECKING:
-    from vimectl.patching import TargetStatus
-    from vimectl.patching.plan import Action
+    from vimectl.patches import TargetStatus
+    from vimectl.patches.plan import Action
 
 app = typer.Typer(
     no_args_is_help=True, help="Put the packages of a stack into the known state, prove it, take it back."
@@ -47,7 +47,7 @@ MergeOption = Annotated[
 @app.command("list")
 def list_(packages: Packages = None, stack: StackOption = None, as_json: JsonOption = False) -> None:
     """List the patches there are, by package and version."""
-    from vimectl.patching import catalog
+    from vimectl.patches import catalog
 
     found = catalog.listing(packages or (), stack)
     if as_json:
@@ -126,7 +126,7 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Print how the packages differ from their releases: patches and anybody's edits of the same files."""
-    from vimectl.patching import from_release
+    from vimectl.patches import from_release
 
     found = _find(packages, stack, target, version)
     text = "".join(from_release(one) for one in found)
@@ -140,18 +140,18 @@ def _find(
     packages: list[str] | None, stack: str | None, target: Path | None, version: str | None
 ) -> list[TargetStatus]:
     """Judge the targets, after finishing what an interrupted command left in them."""
-    from vimectl import patching
+    from vimectl import patches
 
-    found, messages = patching.recovered(stack, target, packages or (), version)
+    found, messages = patches.recovered(stack, target, packages or (), version)
     for message in messages:
         err.print(message, markup=False)
     return found
 
 
 def _change(action: Action, found: list[TargetStatus], merge: bool, dry_run: bool, as_json: bool) -> None:
-    from vimectl import patching
+    from vimectl import patches
 
-    outcome = patching.change(action, found, dry_run, merge)
+    outcome = patches.change(action, found, dry_run, merge)
     changed = outcome.plan.changed()
     if as_json:
         targets = _documents(outcome.targets)
@@ -177,7 +177,7 @@ def _documents(found: list[TargetStatus]) -> list[dict[str, Any]]:
 
 
 def _edits(one: TargetStatus) -> str:
-    from vimectl.patching import edits
+    from vimectl.patches import edits
 
     return edits(one)
 

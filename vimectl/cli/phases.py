@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from vimectl.console import err
+from vimectl.util.console import err
 
 if TYPE_CHECKING:
-    from vimectl.provision import Progress
+    from vimectl.env import Progress
 
 # Between two lines about the same phase when stderr is not a terminal.
 _QUIET_SECONDS = 10.0

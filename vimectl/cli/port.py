@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vimectl.console import JsonOption, emit_json, err, out, table
+from vimectl.util.console import JsonOption, emit_json, err, out, table
 
 if TYPE_CHECKING:
-    from vimectl.patching.port import Outcome
+    from vimectl.patches.port import Outcome
 
 
 def _packages(incomplete: str) -> list[str]:
-    from vimectl.patching import series
+    from vimectl.patches import series
 
     return [name for name in series.known() if name.startswith(incomplete)]
 
 
 def _versions(context: typer.Context, incomplete: str) -> list[str]:
-    from vimectl.patching import series
+    from vimectl.patches import series
 
     # An option without its value yet keeps the arguments before it from being parsed.
     package = context.params.get("package") or next(iter(context.args), "")
@@ -68,7 +68,7 @@ def port(
     Conflicts go into DIR.conflicts as ordinary conflict markers; its README.txt says how to go on.
     """
     from vimectl.cli.fetching import fetching
-    from vimectl.patching.port import port as carry_over
+    from vimectl.patches.port import port as carry_over
 
     with fetching() as report:
         outcome = carry_over(package, old, new, source or (), directory, resolved, series, report)

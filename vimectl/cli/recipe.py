@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vimectl.console import JsonOption, emit_json, out, table
+from vimectl.util.console import JsonOption, emit_json, out, table
 
 app = typer.Typer(no_args_is_help=True, help="Look at, copy and check recipes.")
 
@@ -15,8 +15,8 @@ app = typer.Typer(no_args_is_help=True, help="Look at, copy and check recipes.")
 @app.command("list")
 def list_recipes(as_json: JsonOption = False) -> None:
     """List the recipes that ship with vimectl."""
-    from vimectl.recipe.find import shipped
-    from vimectl.recipe.resolve import load
+    from vimectl.recipes.catalog import shipped
+    from vimectl.recipes.resolve import load
 
     recipes = {name: load(path) for name, path in shipped().items()}
     if as_json:
@@ -41,8 +41,8 @@ def show(
     name: Annotated[str, typer.Argument(help="A recipe's name or path.")], as_json: JsonOption = False
 ) -> None:
     """Print a recipe."""
-    from vimectl.recipe.find import find
-    from vimectl.recipe.resolve import load
+    from vimectl.recipes.catalog import find
+    from vimectl.recipes.resolve import load
 
     path = find(name)
     recipe = load(path)
@@ -57,8 +57,8 @@ def validate(
     path: Annotated[str, typer.Argument(help="A recipe's path or name.")], as_json: JsonOption = False
 ) -> None:
     """Check a recipe against the schema, every key of it."""
-    from vimectl.recipe.find import find
-    from vimectl.recipe.resolve import load
+    from vimectl.recipes.catalog import find
+    from vimectl.recipes.resolve import load
 
     found = find(path)
     recipe = load(found)
@@ -75,13 +75,14 @@ def copy(
     as_json: JsonOption = False,
 ) -> None:
     """Copy a recipe into a directory, to be changed there."""
-    from vimectl.errors import BadInput
-    from vimectl.recipe.find import find
+    from vime_runtime.spec.errors import UsageError
+
+    from vimectl.recipes.catalog import find
 
     source = find(name)
     target = directory / source.name
     if target.exists():
-        raise BadInput(f"{target} exists already", "remove it, or copy into another directory")
+        raise UsageError(f"{target} exists already", "remove it, or copy into another directory")
     directory.mkdir(parents=True, exist_ok=True)
     target.write_bytes(source.read_bytes())
     if as_json:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vimectl.console import JsonOption, emit_json, out
+from vimectl.util.console import JsonOption, emit_json, out
 
 
 def report(
@@ -18,14 +18,15 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write a run's curves, responses and settings as one HTML page that needs no network."""
-    from vimectl.errors import BadInput
-    from vimectl.recipe import report as reports
-    from vimectl.recipe import runs
+    from vime_runtime.spec.errors import UsageError
+
+    from vimectl.runs import catalog
+    from vimectl.runs import report as reports
 
     try:
-        page = reports.write(runs.find(run), out_file)
+        page = reports.write(catalog.find(run), out_file)
     except OSError as e:
-        raise BadInput(f"the page cannot be written: {e}", "name another place with --out FILE") from e
+        raise UsageError(f"the page cannot be written: {e}", "name another place with --out FILE") from e
     if as_json:
         emit_json("runs.report", True, path=page.absolute())
     else:

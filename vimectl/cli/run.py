@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vimectl.console import JsonOption, emit_json, err, out, table
+from vimectl.util.console import JsonOption, emit_json, err, out, table
 
 if TYPE_CHECKING:
-    from vimectl.errors import VimectlError
-    from vimectl.recipe.environment import Setting
-    from vimectl.recipe.launch import Ended
-    from vimectl.recipe.plan import Plan
-    from vimectl.recipe.preflight import Preflight
-    from vimectl.recipe.schema import Recipe
+    from vime_runtime.spec.errors import VimeError
+    from vime_runtime.spec.recipe import Recipe
+
+    from vimectl.recipes.environment import Setting
+    from vimectl.runs.launch import Ended
+    from vimectl.runs.plan import Plan
+    from vimectl.runs.preflight import Preflight
 
 app = typer.Typer(no_args_is_help=True, help="Launch the bundled colocated runtime.")
 
@@ -53,13 +54,13 @@ def recipe(
     as_json: JsonOption = False,
 ) -> None:
     """Run a recipe on this machine."""
-    from vimectl.host import Host
-    from vimectl.recipe import npu_path, preflight
-    from vimectl.recipe import plan as planning
-    from vimectl.recipe import resume as resuming
-    from vimectl.recipe.launch import check_inputs, launch
-    from vimectl.recipe.progress import showing
-    from vimectl.recipe.resolve import resolve
+    from vimectl.recipes.resolve import resolve
+    from vimectl.runs import npu_path, preflight
+    from vimectl.runs import plan as planning
+    from vimectl.runs import resume as resuming
+    from vimectl.runs.launch import check_run_inputs, launch
+    from vimectl.runs.progress import showing
+    from vimectl.util.host import Host
 
     host = Host()
     resolved = resolve(name, mode, assignments)
@@ -77,7 +78,7 @@ def recipe(
     if not found.only_lacks_patches:
         found.require()
     # Before a patch is applied: a run that cannot start leaves nothing behind.
-    check_inputs(resolved.recipe)
+    check_run_inputs(resolved.recipe)
     if found.only_lacks_patches and (yes or _agreed(found)):
         preflight.apply_patches(found)
         found = preflight.examine(resolved.recipe, host)
@@ -107,8 +108,8 @@ def _show_nothing_left(plan: Plan, steps: int, as_json: bool) -> None:
 
 
 def _show_end(ended: Ended, run_dir: Path, as_json: bool) -> None:
-    from vimectl.recipe import report
-    from vimectl.recipe.summary import table_rows
+    from vimectl.runs import report
+    from vimectl.runs.summary import table_rows
 
     if as_json:
         emit_json("run.recipe", ended.exit_code == 0, run_dir=run_dir, summary=ended.summary)
@@ -183,13 +184,14 @@ def _placement_rows(plan: Plan) -> list[list[str]]:
     ]
 
 
-def _input_error(recipe: Recipe) -> VimectlError | None:
+def _input_error(recipe: Recipe) -> VimeError | None:
     """What the run would say of model and data."""
-    from vimectl.errors import VimectlError
-    from vimectl.recipe.launch import check_inputs
+    from vime_runtime.spec.errors import VimeError
+
+    from vimectl.runs.launch import check_run_inputs
 
     try:
-        check_inputs(recipe)
-    except VimectlError as e:
+        check_run_inputs(recipe)
+    except VimeError as e:
         return e
     return None

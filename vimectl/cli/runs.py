@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vimectl.cli.report import report
-from vimectl.console import JsonOption, emit_json, out, table
+from vimectl.util.console import JsonOption, emit_json, out, table
 
 if TYPE_CHECKING:
-    from vimectl.recipe.runs import Run
+    from vimectl.runs.catalog import Run
 
 app = typer.Typer(no_args_is_help=True, help="Runs that go on or have ended.")
 
@@ -24,9 +24,9 @@ RUNS = Path("runs")
 @app.command("list")
 def list_(folder: FolderOption = RUNS, as_json: JsonOption = False) -> None:
     """List the runs of a folder, oldest first."""
-    from vimectl.recipe import runs
+    from vimectl.runs import catalog
 
-    found = [runs.Run(path.absolute()).as_json() for path in runs.kept_in(folder).values()]
+    found = [catalog.Run(path.absolute()).as_json() for path in catalog.kept_in(folder).values()]
     if as_json:
         emit_json("runs.list", True, runs=found)
         return
@@ -54,11 +54,11 @@ def list_(folder: FolderOption = RUNS, as_json: JsonOption = False) -> None:
 @app.command()
 def show(run: RunArgument, folder: FolderOption = RUNS, as_json: JsonOption = False) -> None:
     """Show what a run came to, or how far it is."""
-    from vimectl.recipe import runs
-    from vimectl.recipe.accidents import name
-    from vimectl.recipe.summary import last_checkpoint
+    from vimectl.runs import catalog
+    from vimectl.runs.failures import name
+    from vimectl.runs.summary import last_checkpoint
 
-    found = runs.Run(runs.find(run, folder))
+    found = catalog.Run(catalog.find(run, folder))
     row, processes = found.as_json(), found.processes()
     journal = found.journal
     metrics = journal.rows[-1] if journal.rows else None
@@ -85,11 +85,11 @@ def show(run: RunArgument, folder: FolderOption = RUNS, as_json: JsonOption = Fa
 @app.command()
 def stop(run: RunArgument, folder: FolderOption = RUNS, as_json: JsonOption = False) -> None:
     """Stop a run that goes on, here or in another shell, and wait until it is gone."""
-    from vimectl.recipe import runs
+    from vimectl.runs import catalog
 
-    found = runs.Run(runs.find(run, folder))
+    found = catalog.Run(catalog.find(run, folder))
     before = found.state
-    ended = runs.stop(found)
+    ended = catalog.stop(found)
     if as_json:
         emit_json("runs.stop", True, **ended.as_json(), stopped=before == "running")
     elif before == "running":
@@ -102,8 +102,8 @@ app.command("report")(report)
 
 
 def _rows(run: Run) -> list[list[str]]:
-    from vimectl.recipe.summary import last_checkpoint, table_rows
-    from vimectl.recipe.units import duration
+    from vimectl.runs.summary import last_checkpoint, table_rows
+    from vimectl.util.units import duration
 
     journal, row = run.journal, run.as_json()
     last = journal.rows[-1] if journal.rows else None

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from vimectl.console import JsonOption, emit_json, out, table
+from vimectl.util.console import JsonOption, emit_json, out, table
 
 if TYPE_CHECKING:
-    from vimectl.stack import Stack
+    from vimectl.stacks import Stack
 
 app = typer.Typer(no_args_is_help=True, help="The sets of versions that belong together; which is installed.")
 
@@ -19,14 +19,14 @@ app = typer.Typer(no_args_is_help=True, help="The sets of versions that belong t
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
     """List the known stacks: proven (their patches are tried on the released sources) or only recorded."""
-    from vimectl import stack
+    from vimectl import stacks
 
-    known = [stack.load(name) for name in stack.names()]
+    known = [stacks.load(name) for name in stacks.names()]
     if as_json:
         rows = [
             {
                 **s.stack.model_dump(),
-                "installable": stack.lock_path(s.name) is not None,
+                "installable": stacks.lock_path(s.name) is not None,
                 "proven": s.proven,
                 "packages": s.packages,
                 "cann": s.cann,
@@ -48,9 +48,9 @@ def list_(as_json: JsonOption = False) -> None:
 @app.command()
 def show(name: str, as_json: JsonOption = False) -> None:
     """Show one stack: versions, pinned sources, images, patch series, and where each fact comes from."""
-    from vimectl import stack
+    from vimectl import stacks
 
-    chosen = stack.load(name)
+    chosen = stacks.load(name)
     if as_json:
         emit_json("stack.show", True, stack=chosen.model_dump(), proven=chosen.proven)
         return
@@ -61,10 +61,10 @@ def show(name: str, as_json: JsonOption = False) -> None:
 @app.command()
 def detect(as_json: JsonOption = False) -> None:
     """Name the stack that is installed for this interpreter, or the nearest one with the differences."""
-    from vimectl import stack
-    from vimectl.host import Host
+    from vimectl import stacks
+    from vimectl.util.host import Host
 
-    found = stack.detect(Host())
+    found = stacks.detect(Host())
     if as_json:
         emit_json(
             "stack.detect", found.exact, stack=found.stack, differences=[asdict(d) for d in found.differences]

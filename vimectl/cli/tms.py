@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vimectl.console import JsonOption, emit_json, out, table
+from vimectl.util.console import JsonOption, emit_json, out, table
 
 if TYPE_CHECKING:
-    from vimectl.host import Host
-    from vimectl.memory_saver import Build
-    from vimectl.stack import Stack
+    from vimectl.env.memory_saver import Build
+    from vimectl.stacks import Stack
+    from vimectl.util.host import Host
 
 app = typer.Typer(no_args_is_help=True, help="Judge the torch_memory_saver library.")
 
@@ -33,9 +33,10 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Judge the libraries found; exit 1 unless all that a job would load are known-good for the stack."""
-    from vimectl import memory_saver
-    from vimectl.errors import MachineLacks
-    from vimectl.host import Host
+    from vime_runtime.spec.errors import MissingRequirement
+
+    from vimectl.env import memory_saver
+    from vimectl.util.host import Host
 
     host = Host()
     wanted_by = _stack(stack, recipe, host)
@@ -45,7 +46,7 @@ def verify(
         builds = memory_saver.judge_installed(host, wanted_by)
         needed = memory_saver.wanted_backend(wanted_by)
         if not builds and needed:
-            raise MachineLacks(
+            raise MissingRequirement(
                 f"torch_memory_saver is not installed; the stack needs a build for {needed}",
                 "see `vimectl tms list` for the known builds",
             )
@@ -74,7 +75,7 @@ def record(
     as_json: JsonOption = False,
 ) -> None:
     """Record a build of your own as known to be good, for you on this machine."""
-    from vimectl import memory_saver
+    from vimectl.env import memory_saver
 
     added = memory_saver.record(path, note)
     file = memory_saver.own_file()
@@ -89,7 +90,7 @@ def record(
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
     """List the known builds."""
-    from vimectl.memory_saver import known_builds
+    from vimectl.env.memory_saver import known_builds
 
     if as_json:
         emit_json("tms.list", True, builds=[build.model_dump() for build in known_builds()])
@@ -108,10 +109,10 @@ def list_(as_json: JsonOption = False) -> None:
 
 
 def _stack(name: str | None, recipe: str | None, host: Host) -> Stack | None:
-    from vimectl import stack
+    from vimectl import stacks as stack
 
     if recipe and not name:
-        from vimectl.recipe.resolve import resolve
+        from vimectl.recipes.resolve import resolve
 
         name = resolve(recipe).recipe.recipe.stack
     chosen = name or stack.detect(host).stack

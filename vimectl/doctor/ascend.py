@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-from vimectl.host import Host
+from vimectl.util.host import Host
 
 DRIVER = "/usr/local/Ascend/driver"
 FIRMWARE = "/usr/local/Ascend/firmware"

@@ -9,15 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vimectl import __version__, memory_saver
-from vimectl import stack as stacks
+from vime_runtime.spec.errors import UsageError
+from vime_runtime.spec.recipe import Recipe
+
+from vimectl import __version__
+from vimectl import stacks as stacks
 from vimectl.doctor.redact import Redactor
 from vimectl.doctor.report import Report
-from vimectl.errors import BadInput
-from vimectl.host import Host
-from vimectl.recipe.environment import ROLES, environment
-from vimectl.recipe.schema import Recipe
-from vimectl.stack.installed import distributions
+from vimectl.env import memory_saver
+from vimectl.recipes.environment import ROLES, environment
+from vimectl.stacks.installed import distributions
+from vimectl.util.host import Host
 
 # Of the environment only what has to do with the stack is taken; of the others not even the names.
 _VARIABLES = (
@@ -64,11 +66,11 @@ of them: look through the files before you give them away.
 
 
 def refuse(file: Path) -> None:
-    """Raise BadInput when a bundle cannot be written to ``file``, before anything takes time."""
+    """Raise UsageError when a bundle cannot be written to ``file``, before anything takes time."""
     if file.exists():
-        raise BadInput(f"{file} exists already", "name another file with --bundle, or remove it")
+        raise UsageError(f"{file} exists already", "name another file with --bundle, or remove it")
     if not file.absolute().parent.is_dir():
-        raise BadInput(f"{file.absolute().parent}: no such directory", "name a file in one that exists")
+        raise UsageError(f"{file.absolute().parent}: no such directory", "name a file in one that exists")
 
 
 def write(file: Path, report: Report, text: str, host: Host, recipe: Recipe | None) -> list[str]:
@@ -81,7 +83,7 @@ def write(file: Path, report: Report, text: str, host: Host, recipe: Recipe | No
         the names of the files in it.
 
     Raises:
-        BadInput: the file exists already, or cannot be written.
+        UsageError: the file exists already, or cannot be written.
     """
     refuse(file)
     host = host.asking_once()
@@ -113,7 +115,7 @@ def _pack(file: Path, contents: dict[str, str]) -> None:
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as e:
-        raise BadInput(f"{file}: cannot be written: {e.strerror}", "name another with --bundle") from e
+        raise UsageError(f"{file}: cannot be written: {e.strerror}", "name another with --bundle") from e
     with os.fdopen(descriptor, "wb") as raw, zipfile.ZipFile(raw, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in contents.items():
             archive.writestr(name, content)

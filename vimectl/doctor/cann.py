@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 
-from vimectl import stack as stacks
+from vimectl import stacks as stacks
 from vimectl.doctor import ascend, npu
 from vimectl.doctor.editable import installs
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
-from vimectl.stack import Stack
-from vimectl.stack.detection import find
-from vimectl.stack.installed import site_directories
-from vimectl.stack.versions import matches
+from vimectl.stacks import Stack
+from vimectl.stacks.detection import find
+from vimectl.stacks.installed import site_directories
+from vimectl.stacks.versions import matches
 
 _KERNELS = "opp/built-in/op_impl/ai_core/tbe/kernel"
 # The folder of kernels of each kind of chip.

@@ -6,15 +6,16 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from vime_runtime.spec.errors import VimeError
+
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
 from vimectl.doctor.ports import in_use
-from vimectl.errors import VimectlError
-from vimectl.host import Host
-from vimectl.recipe import ray_address
-from vimectl.stack import Stack
+from vimectl.runs import ray_address
+from vimectl.stacks import Stack
+from vimectl.util.host import Host
 
 _DAEMONS = ("raylet", "gcs_server")
-# The private folder of a run, as vimectl.recipe.plan names it: its Ray is its own.
+# The private folder of a run, as vimectl.runs.plan names it: its Ray is its own.
 _OF_A_RUN = re.compile(r"/vime-[0-9a-f]{8}/")
 _SESSION = re.compile(r"--(?:session[-_]dir|temp-dir|log_dir)=([^\0\s]+)")
 # A run on eight devices was seen to use some three hundred; each process of Ray listens on several.
@@ -106,7 +107,7 @@ def _address(subject: Subject) -> Outcome:
         )
     try:
         found = ray_address.resolve(ray_address.AUTO, subject.host)
-    except VimectlError as e:
+    except VimeError as e:
         return Outcome("warn", e.message, f"a cluster of {nodes} nodes to give as --address", e.hint)
     used = "" if nodes > 1 else ", which a run takes with --address auto only"
     return Outcome("pass", f"{found}{used}", "no address, or a good one")

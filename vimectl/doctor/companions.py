@@ -13,8 +13,8 @@ from packaging.utils import canonicalize_name
 
 from vimectl.doctor.editable import commit, installs
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
-from vimectl.stack.detection import find
-from vimectl.stack.installed import Installed
+from vimectl.stacks.detection import find
+from vimectl.stacks.installed import Installed
 
 # The runtime libraries of CUDA, and what is compiled for it alone.
 _CUDA_PREFIXES = ("nvidia-", "cuda-bindings", "cuda-pathfinder", "cuda-toolkit", "cupy-cuda")

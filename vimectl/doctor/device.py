@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from vimectl import npu_host
 from vimectl.doctor import chips, npu
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
-from vimectl.stack import Stack
+from vimectl.stacks import Stack
+from vimectl.util import npu_devices
 
 _NO_NPU = "run this recipe on a machine with Ascend NPUs (in a container: mount /dev/davinci* into it)"
 
@@ -49,7 +49,7 @@ def _count(subject: Subject) -> Outcome:
 
 
 def _management(subject: Subject) -> Outcome:
-    needed = npu_host.managers()
+    needed = npu_devices.managers()
     lacking = [path for path in needed if not subject.host.path(path).exists()]
     return judged(
         not lacking,
@@ -60,7 +60,7 @@ def _management(subject: Subject) -> Outcome:
 
 
 def _permissions(subject: Subject) -> Outcome:
-    there = [path for path in npu_host.managers() if subject.host.path(path).exists()]
+    there = [path for path in npu_devices.managers() if subject.host.path(path).exists()]
     answer = subject.host.run(["stat", "-L", "-c", "%a %u %g %G %n", *npu.nodes(subject), *there], 5)
     user, groups = _identity(subject)
     if answer.code != 0 or user is None:

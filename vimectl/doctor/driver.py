@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from vimectl import npu_host
 from vimectl.doctor import ascend, npu
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
-from vimectl.stack import Stack
+from vimectl.stacks import Stack
+from vimectl.util import npu_devices
 
 _INFO = f"{ascend.DRIVER}/version.info"
 _REINSTALL = "install driver and firmware of one release together, on the host, and reboot it"
@@ -114,7 +114,7 @@ def _mounts(subject: Subject) -> Outcome:
     engine = container(subject)
     if engine is None:
         return skipped("this is no container")
-    needed = [mount.path for mount in npu_host.facts().mounts if mount.needed]
+    needed = [mount.path for mount in npu_devices.facts().mounts if mount.needed]
     lacking = [path for path in needed if not subject.host.path(path).exists()]
     options = " ".join(f"--volume {path}:{path}" for path in lacking)
     return judged(

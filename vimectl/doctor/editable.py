@@ -9,8 +9,8 @@ from urllib.parse import unquote, urlparse
 
 from packaging.utils import canonicalize_name
 
-from vimectl.host import Host
-from vimectl.stack.installed import site_directories
+from vimectl.stacks.installed import site_directories
+from vimectl.util.host import Host
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 from vimectl.doctor import ports, threads, variables, visible
 from vimectl.doctor.finding import Check, Outcome, Status, Subject, judged, skipped
 from vimectl.doctor.variables import NOT_RUNNING, of_recipe, values
-from vimectl.recipe.environment import CANN_HOME, ROLES, environment
-from vimectl.stack import Stack
+from vimectl.recipes.environment import CANN_HOME, ROLES, environment
+from vimectl.stacks import Stack
 
 _PROXIES = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
 _LOOPBACK = ("localhost", "127.0.0.1")

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from vimectl.recipe.families import family_of
-from vimectl.recipe.schema import Recipe
+from vime_runtime.spec.recipe import Recipe
+
+from vimectl.recipes.families import family_of
 
 _SIZES = {"bfloat16": 2, "float32": 4}
 # Gradient in fp32, and two moments; bf16 weights have fp32 master weights beside them.

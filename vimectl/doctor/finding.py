@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from vimectl.host import Host
-from vimectl.recipe.schema import Recipe
-from vimectl.stack import Stack
-from vimectl.stack.installed import Installed, distributions
+from vime_runtime.spec.recipe import Recipe
+
+from vimectl.stacks import Stack
+from vimectl.stacks.installed import Installed, distributions
+from vimectl.util.host import Host
 
 Status = Literal["pass", "warn", "fail", "skip"]
 

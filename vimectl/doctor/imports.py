@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from vimectl.doctor.finding import Check, Outcome, Subject, skipped
-from vimectl.host import CommandResult, Host
-from vimectl.stack import Stack
-from vimectl.stack.detection import find
+from vimectl.stacks import Stack
+from vimectl.stacks.detection import find
+from vimectl.util.host import CommandResult, Host
 
 # Modules that are not called like their package. What is not here is, with underscores.
 _MODULES = {

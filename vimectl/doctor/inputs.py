@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from packaging.utils import canonicalize_name
+from vime_runtime.spec.errors import VimeError
+from vime_runtime.spec.recipe import DataTable, Recipe
 
 from vimectl.doctor import memory_fit
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, size, skipped
 from vimectl.doctor.subject_model import config, made_later, model_directory, without_root
-from vimectl.errors import VimectlError
-from vimectl.recipe import inputs as checked
-from vimectl.recipe.schema import DataTable, Recipe
-from vimectl.stack import Stack
-from vimectl.stack.installed import distributions, site_directories
+from vimectl.recipes import check_inputs as checked
+from vimectl.stacks import Stack
+from vimectl.stacks.installed import distributions, site_directories
 
 # What `vimectl run` says of by itself, with an exit code of its own.
 INPUTS = (
@@ -75,7 +75,7 @@ def _whole_model(subject: Subject, recipe: Recipe) -> Outcome:
     directory = model_directory(subject)
     try:
         found = checked.check_model(directory)
-    except VimectlError as e:
+    except VimeError as e:
         return Outcome("fail", without_root(subject, e.message), expected, e.hint)
     stored = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
     files = len(list(directory.glob("*.safetensors")))
@@ -100,7 +100,7 @@ def _of_model(
         return skipped(found)
     try:
         check(recipe, found)
-    except VimectlError as e:
+    except VimeError as e:
         return Outcome("fail", e.message, "a model that fits the recipe", e.hint)
     return Outcome("pass", tell(recipe, found), "a model that fits the recipe")
 
@@ -130,7 +130,7 @@ def _chat_template(subject: Subject) -> Outcome:
         return skipped("there is no model (recipe.model)")
     try:
         checked.check_chat_template(directory)
-    except VimectlError as e:
+    except VimeError as e:
         return Outcome("fail", without_root(subject, e.message), "a chat template", e.hint)
     return Outcome("pass", "the model has one", "a chat template")
 
@@ -160,7 +160,7 @@ def _lines(subject: Subject, data: DataTable) -> Outcome:
     expected = f"JSON lines with {data.prompt_key!r} and {data.label_key!r}"
     try:
         checked.check_data(data.model_copy(update={"path": str(path)}))
-    except VimectlError as e:
+    except VimeError as e:
         return Outcome("fail", without_root(subject, e.message), expected, e.hint)
     except OSError as e:
         return Outcome("fail", f"{data.path}: {e.strerror}", expected, "make it readable for this user")
@@ -177,7 +177,7 @@ def _task(subject: Subject) -> Outcome:
         return skipped("nothing is imported in another root")
     try:
         checked.check_task(recipe.data, subject.host)
-    except VimectlError as e:
+    except VimeError as e:
         return Outcome("fail", e.message, "a task with these settings", e.hint)
     return Outcome("pass", recipe.data.path, "a task with these settings")
 

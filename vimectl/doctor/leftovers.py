@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, size, skipped
-from vimectl.host import Host
-from vimectl.stack import Stack
+from vimectl.stacks import Stack
+from vimectl.util.host import Host
 
-# The private folder of a run, as vimectl.recipe.plan names it; the environment of all its processes has it.
+# The private folder of a run, as vimectl.runs.plan names it; the environment of all its processes has it.
 _SCRATCH = re.compile(r"[^\0=:,\"\s]*/vime-[0-9a-f]{8}(?=[/\0\"\s]|$)")
 # address perms offset dev inode path, proc_pid_maps(5)
 _MAPPED = re.compile(r"^\S+ \S+ \S+ \S+ (\d+) +/dev/shm/", re.MULTILINE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from vimectl.host import Host
+from vimectl.util.host import Host
 
 _CGROUP = "/sys/fs/cgroup"
 

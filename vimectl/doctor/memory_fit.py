@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from vime_runtime.spec.recipe import Recipe
+
 from vimectl.doctor import limits, npu
 from vimectl.doctor.estimate import Estimate, estimate
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, size, skipped
 from vimectl.doctor.subject_model import config
-from vimectl.recipe.schema import Recipe
 
 _Judge = Callable[[Subject, Recipe, Estimate], Outcome]
 

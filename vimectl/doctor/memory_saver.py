@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from vime_runtime.spec.errors import VimeError
+
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
 from vimectl.doctor.subject_model import without_root
-from vimectl.errors import VimectlError
-from vimectl.stack import Stack
+from vimectl.stacks import Stack
 
 
 def checks(stack: Stack) -> list[Check]:
@@ -21,14 +22,14 @@ def checks(stack: Stack) -> list[Check]:
 
 
 def _library(subject: Subject) -> Outcome:
-    from vimectl import memory_saver
+    from vimectl.env import memory_saver
 
     wanted = memory_saver.wanted_backend(subject.stack)
     if wanted is None:
         return skipped("the trainer's memory is paused without torch_memory_saver on the CPU")
     try:
         builds = memory_saver.judge_installed(subject.host, subject.stack)
-    except VimectlError as e:  # the user's file of known builds
+    except VimeError as e:  # the user's file of known builds
         return Outcome("fail", e.message, f"known-good {wanted} builds", e.hint)
     if not builds:
         return Outcome(
@@ -46,13 +47,13 @@ def _library(subject: Subject) -> Outcome:
 
 
 def _identity(subject: Subject) -> Outcome:
-    from vimectl import memory_saver
+    from vimectl.env import memory_saver
 
     if memory_saver.wanted_backend(subject.stack) is None:
         return skipped("the trainer's memory is paused without torch_memory_saver on the CPU")
     try:
         builds = memory_saver.judge_installed(subject.host, subject.stack)
-    except VimectlError:
+    except VimeError:
         return skipped("the known builds cannot be read (tms.library)")
     known = [build for build in builds if build.loads and build.verdict == "known-good"]
     if not known:

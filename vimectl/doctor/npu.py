@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from vimectl import npu_host
 from vimectl.doctor import npu_smi, visible
 from vimectl.doctor.finding import Outcome, Subject, skipped
+from vimectl.util import npu_devices
 
 Examine = Callable[[Subject], Outcome]
 
@@ -24,7 +24,7 @@ def absent(subject: Subject) -> str | None:
 
 def nodes(subject: Subject) -> list[str]:
     """Return the device nodes of the NPUs, in the order of their numbers."""
-    return npu_host.nodes(subject.host)
+    return npu_devices.nodes(subject.host)
 
 
 def kinds(listing: npu_smi.Listing) -> dict[str, str | None]:

@@ -9,11 +9,11 @@ from packaging.utils import canonicalize_name
 
 from vimectl.doctor import companions
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
-from vimectl.stack import Stack, lock_path
-from vimectl.stack.detection import find
-from vimectl.stack.installed import Installed, site_directories
-from vimectl.stack.lock import read_lock
-from vimectl.stack.versions import matches, within
+from vimectl.stacks import Stack, lock_path
+from vimectl.stacks.detection import find
+from vimectl.stacks.installed import Installed, site_directories
+from vimectl.stacks.lock import read_lock
+from vimectl.stacks.versions import matches, within
 
 
 def checks(stack: Stack) -> list[Check]:

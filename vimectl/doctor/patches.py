@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
+from vime_runtime.spec.errors import VimeError
 
 from vimectl.doctor.editable import installs
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
-from vimectl.errors import VimectlError
-from vimectl.stack import Stack
-from vimectl.stack.installed import site_directories
+from vimectl.stacks import Stack
+from vimectl.stacks.installed import site_directories
 
 if TYPE_CHECKING:
-    from vimectl.patching.state import TargetStatus
+    from vimectl.patches.state import TargetStatus
 
 
 def checks(stack: Stack) -> list[Check]:
@@ -33,23 +33,23 @@ def examined(package: str, subject: Subject) -> tuple[list[TargetStatus], Path |
     """Judge a package, wherever it lies on the machine; of another root, with the directory that holds it.
 
     Raises:
-        VimectlError: as ``patching.status`` does; of another root nothing is found when it is not installed.
+        VimeError: as ``patching.status`` does; of another root nothing is found when it is not installed.
     """
-    from vimectl import patching
+    from vimectl import patches
 
     directory, version = None, None
     if not subject.host.is_here:
         directory, version = _place(package, subject)
         if directory is None:
             return [], None
-    return patching.status(subject.stack.name, directory, [package], version), directory
+    return patches.status(subject.stack.name, directory, [package], version), directory
 
 
 def _state(package: str, subject: Subject) -> Outcome:
     name = subject.stack.name
     try:
         targets, directory = examined(package, subject)
-    except VimectlError as e:
+    except VimeError as e:
         return Outcome("fail", e.message, "applied", e.hint)
     if not targets:
         return skipped(f"{package} is not installed (packages.{package})")
@@ -66,7 +66,7 @@ def _place(package: str, subject: Subject) -> tuple[Path | None, str | None]:
 
     With the version where only the metadata of an editable install, elsewhere, states it.
     """
-    from vimectl.patching import series
+    from vimectl.patches import series
 
     versions = series.known()[package]
     module = series.load(package, versions[0]).module

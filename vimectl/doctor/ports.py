@@ -8,7 +8,7 @@ from functools import partial
 
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
 from vimectl.doctor.variables import Values, of_recipe, values
-from vimectl.host import Host
+from vimectl.util.host import Host
 
 _HOST, _NPU = "HCCL_HOST_SOCKET_PORT_RANGE", "HCCL_NPU_SOCKET_PORT_RANGE"
 _RULE = (

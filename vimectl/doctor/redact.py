@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from vimectl.host import Host
+from vimectl.util.host import Host
 
 SECRET, USER, HOST = "<secret>", "<user>", "<host>"
 

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from vimectl import stack as stacks
+from vime_runtime.spec.errors import VimeError
+
+from vimectl import stacks as stacks
 from vimectl.doctor import patches
 from vimectl.doctor.finding import Subject
 from vimectl.doctor.report import Report
-from vimectl.errors import VimectlError
-from vimectl.host import Host
+from vimectl.util.host import Host
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,14 @@ def repairs(report: Report, host: Host) -> list[Repair]:
 
 def _patch(package: str, check: str, subject: Subject) -> Repair | None:
     """Apply a package's patches: one transaction, which refuses files that somebody edited."""
-    from vimectl import patching
+    from vimectl import patches as patching
 
     try:
         targets, directory = patches.examined(package, subject)
         if not targets or not all(target.state in ("pristine", "partial") for target in targets):
             return None
         planned = patching.change("apply", targets, dry_run=True).plan
-    except VimectlError:
+    except VimeError:
         return None  # not installed, or edited: the finding says so, and its mend
     where = f"{package} --stack {subject.stack.name}" + (f" --target {directory}" if directory else "")
     return Repair(

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from vime_runtime.spec.errors import unknown
+from vime_runtime.spec.recipe import Recipe
+
 from vimectl.doctor import (
     builder,
     cann,
@@ -25,10 +28,8 @@ from vimectl.doctor import (
     python,
 )
 from vimectl.doctor.finding import Check, Finding, Subject, skipped
-from vimectl.errors import unknown
-from vimectl.host import Host
-from vimectl.recipe.schema import Recipe
-from vimectl.stack import Stack
+from vimectl.stacks import Stack
+from vimectl.util.host import Host
 
 # The order is the order of mending: what comes first is often the cause of what follows.
 _GROUPS = (
@@ -93,7 +94,7 @@ def run_checks(
     """Examine a machine for a stack, and for a recipe when one is given.
 
     ``only`` names checks or groups, ``without`` those that are left out; ``with_imports`` adds those that
-    import packages, in child processes. Raises BadInput for a name that is neither.
+    import packages, in child processes. Raises UsageError for a name that is neither.
     """
     checks = [check for group in _GROUPS for check in group.checks(stack)]
     left_out = _chosen(checks, without) if without else []

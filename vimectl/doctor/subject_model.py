@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vime_runtime.spec.errors import VimeError
+from vime_runtime.spec.safetensors_header import read_json
+
 from vimectl.doctor.finding import Subject
-from vimectl.errors import VimectlError
-from vimectl.recipe import prepared
-from vimectl.recipe.families import family_of
-from vimectl.recipe.safetensors_file import read_json
+from vimectl.recipes import prepare_cache
+from vimectl.recipes.families import family_of
 
 
 def model_directory(subject: Subject) -> Path:
@@ -23,10 +24,10 @@ def made_later(subject: Subject, path: str) -> str:
     assert subject.recipe is not None
     if not subject.host.is_running and not subject.host.path(path).exists():
         return f"{path} is not in this file system: models and data are mounted when it runs"
-    prepare = prepared.needed(subject.recipe)
+    prepare = prepare_cache.needed(subject.recipe)
     if prepare is None:
         return ""
-    folder = prepared.folder(prepare)
+    folder = prepare_cache.folder(prepare)
     if folder not in Path(path).parents or subject.host.path(str(folder)).is_dir():
         return ""
     return f"a run makes it first ([prepare] kind = {prepare.kind!r})"
@@ -44,7 +45,7 @@ def config(subject: Subject) -> dict[str, Any] | str:
     try:
         found = read_json(file)
         return family_of(found, file.name).completed(found, file.name)
-    except VimectlError:
+    except VimeError:
         return "the model's config.json is not usable (recipe.model)"
 
 

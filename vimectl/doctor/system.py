@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 from vimectl.doctor.driver import container
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
-from vimectl.stack.detection import find
+from vimectl.stacks.detection import find
 
 # pidfd_open(2): the supervisor of a run watches its processes through it.
 _KERNEL = (5, 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vimectl.doctor import limits
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
 from vimectl.doctor.variables import of_recipe, values
-from vimectl.recipe.environment import Role, allowed_cores
+from vimectl.recipes.environment import Role, allowed_cores
 
 _THREADS, _CORES = "OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND"
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from vime_runtime.spec.recipe import Recipe
+
 from vimectl.doctor.finding import Check, Outcome, Subject, skipped
-from vimectl.recipe.environment import ROLES, Role, Variable, environment, variables
-from vimectl.recipe.schema import Recipe
+from vimectl.recipes.environment import ROLES, Role, Variable, environment, variables
 
 NO_RECIPE = "no recipe: what a process gets is a recipe's to say"
 NOT_RUNNING = "a file system that is only looked at has no environment"

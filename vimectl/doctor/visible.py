@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from vimectl import npu_host
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
 from vimectl.doctor.variables import NOT_RUNNING
+from vimectl.util import npu_devices
 
 NAME = "ASCEND_RT_VISIBLE_DEVICES"
 
@@ -21,7 +21,7 @@ def checks() -> list[Check]:
 
 def count(subject: Subject) -> int:
     """How many NPUs the machine has device nodes for."""
-    return len(npu_host.nodes(subject.host))
+    return len(npu_devices.nodes(subject.host))
 
 
 def _visible(subject: Subject) -> Outcome:

@@ -16,18 +16,18 @@ import ray
 from vime_runtime.cluster import processes
 from vime_runtime.config import from_dict
 from vime_runtime.importing import uncollected
+from vime_runtime.logging import process_log
 from vime_runtime.memory.process_tree import resident_bytes
 from vime_runtime.process_environment import Wanted, worker_refusal
-from vime_runtime.watch import process_log
 
 if TYPE_CHECKING:
     from vime_runtime.batch import RolloutBatch
+    from vime_runtime.checkpoint.store import StatePart
     from vime_runtime.memory.region import Residency
     from vime_runtime.rollout.engine import Engine
     from vime_runtime.rollout.response import Response
-    from vime_runtime.states import StatePart
-    from vime_runtime.sync.message import BucketMessage
-    from vime_runtime.sync.readers import Copies, Place
+    from vime_runtime.weight_sync.message import BucketMessage
+    from vime_runtime.weight_sync.transport import Copies, Place
 
 
 class TrainActor:
@@ -70,12 +70,12 @@ class TrainActor:
             from vime_runtime import device
 
             device.get(self._config.recipe.cluster.device).before_megatron()
-            import vime_runtime.train.trainer  # noqa: F401
+            import vime_runtime.trainer.trainer  # noqa: F401
 
     def start(self, master: str) -> None:
         """Build the trainer of this rank; returns when every rank has joined. Raises as ``load``."""
         self.load()
-        from vime_runtime.train.trainer import Trainer
+        from vime_runtime.trainer.trainer import Trainer
 
         self._trainer = Trainer(self._config, self._rank, self._world_size, master)
         self._exporter = self._trainer.exporter()

@@ -9,16 +9,16 @@ import ray
 from ray.exceptions import RayTaskError
 
 from vime_runtime.batch import RolloutBatch
+from vime_runtime.checkpoint.store import StatePart
 from vime_runtime.cluster.actors import RolloutActor, TrainActor
-from vime_runtime.cluster.layout import engine_seats, trainer_seats
 from vime_runtime.cluster.placement import Placement
 from vime_runtime.config import Config
 from vime_runtime.memory.process_tree import end, pid_space
 from vime_runtime.memory.region import Residency
 from vime_runtime.rollout.response import Response
-from vime_runtime.states import StatePart
-from vime_runtime.sync.message import BucketMessage
-from vime_runtime.sync.readers import Place, copies
+from vime_runtime.spec.device_layout import engine_seats, trainer_seats
+from vime_runtime.weight_sync.message import BucketMessage
+from vime_runtime.weight_sync.transport import Place, copies
 
 # Steps count seeds up one by one: engines must not meet a seed that another one has in a later step.
 SEED_STRIDE = 1_000_003
@@ -72,7 +72,10 @@ class TrainGroup:
         return self._all("step", ray.put(batch))[0]
 
     def serve(self, readers: list[Place]) -> None:
-        """Export weights to where the engines' workers read them. Raises MachineLacks: that is nowhere."""
+        """Export weights to where the engines' workers read them.
+
+        Raises MissingRequirement: that is nowhere.
+        """
         places = self._all("place")
         if any(place.chip is not None for place in places):
             each = zip(self._ranks, copies(places, readers), strict=True)

@@ -18,13 +18,13 @@ from ray.actor import ActorHandle
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from vime_runtime.cluster.layout import Seat
 from vime_runtime.cluster.node import Node, NodeActor
 from vime_runtime.cluster.resources import INTERFACE, RESOURCES, VISIBLE, quantity
 from vime_runtime.config import Config, to_dict
-from vime_runtime.errors import MachineLacks
 from vime_runtime.memory.process_tree import resident_bytes
 from vime_runtime.process_environment import Wanted, required
+from vime_runtime.spec.device_layout import Seat
+from vime_runtime.spec.errors import MissingRequirement
 
 # How long devices that others use at the moment are waited for.
 FREE_SECONDS = 60
@@ -87,7 +87,7 @@ def reserve(config: Config, tell: Callable[[str], None]) -> Iterator[Placement]:
     """Reserve the run's devices on as many nodes as it has; give them back at the end.
 
     Raises:
-        MachineLacks: the cluster has too few nodes with so many devices, they did not become free, or a
+        MissingRequirement: the cluster has too few nodes with so many devices, they did not become free, or a
             node lacks the runtime or the run's files.
     """
     cluster = config.recipe.cluster
@@ -137,13 +137,13 @@ def _survey(config: Config, group: PlacementGroup, actors: list[ActorHandle]) ->
         found = ray.get([actor.describe.remote(resource) for actor in actors], timeout=NODE_SECONDS)
     except ray.exceptions.RayError as e:
         last = [line for line in str(e).splitlines() if line.strip()][-1].strip()
-        raise MachineLacks(
+        raise MissingRequirement(
             f"a node of the cluster cannot run the runtime: {last}",
             "install the same environment on every node and start Ray from it",
         ) from e
     for node in found:
         if node.missing:
-            raise MachineLacks(
+            raise MissingRequirement(
                 f"node {node.address} does not have {', '.join(node.missing)}",
                 "put the model and the run directory (--run-dir) on a file system that all nodes share",
             )
@@ -159,7 +159,7 @@ def _wait(group: PlacementGroup, config: Config, tell: Callable[[str], None]) ->
     while not group.wait(1):
         found = f"waiting until it has {_needs(config, ' free')}; found: {_found(config)}"
         if time.monotonic() > deadline:
-            raise MachineLacks(
+            raise MissingRequirement(
                 f"the run needs {_needs(config, ' free')}, and waited {FREE_SECONDS} s for them; "
                 f"found: {_found(config)}",
                 "wait for what runs there, or take fewer: cluster.nodes, cluster.devices_per_node",
@@ -175,7 +175,7 @@ def _require(config: Config) -> None:
     resource = RESOURCES[cluster.device]
     large = [n for n in _living() if n["Resources"].get(resource, 0) >= cluster.devices_per_node]
     if len(large) < cluster.nodes:
-        raise MachineLacks(
+        raise MissingRequirement(
             f"the run needs {_needs(config)}; found: {_found(config)}",
             "add nodes with `ray start --address`, or change cluster.nodes and cluster.devices_per_node",
         )

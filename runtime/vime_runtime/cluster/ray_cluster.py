@@ -10,7 +10,7 @@ from pathlib import Path
 
 import ray
 
-from vime_runtime.cluster import existing
+from vime_runtime.cluster import external_cluster
 from vime_runtime.cluster.placement import Placement, reserve
 from vime_runtime.cluster.resources import quantity
 from vime_runtime.config import Config
@@ -30,12 +30,12 @@ def cluster(config: Config, tell: Callable[[str], None] = lambda detail: None) -
         the nodes of the run, on which its actors are started.
 
     Raises:
-        MachineLacks: the cluster does not answer, or does not have what the run needs.
+        MissingRequirement: the cluster does not answer, or does not have what the run needs.
     """
     if config.address is None:
         _start(config)
     else:
-        existing.connect(config.address, namespace=Path(config.scratch_dir).name)
+        external_cluster.connect(config.address, namespace=Path(config.scratch_dir).name)
     try:
         with reserve(config, tell) as placement:
             yield placement

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from vime_runtime.config import Config
-from vime_runtime.device.products import ProductsInFp32
+from vime_runtime.device.bf16_matmul import ProductsInFp32
 from vime_runtime.memory.region import TrainingRegion
 
 
@@ -27,7 +27,7 @@ class Cpu:
 
     def training_region(self, config: Config, rank: int) -> TrainingRegion:
         """A region whose bytes wait in a file of ``memory.arena_dir`` while paused."""
-        from vime_runtime.memory.host import HostRegion
+        from vime_runtime.memory.cpu_region import HostRegion
 
         return HostRegion(Path(config.recipe.memory.arena_dir or config.run_dir))
 

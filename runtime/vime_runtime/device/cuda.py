@@ -25,7 +25,7 @@ class Cuda:
 
     def training_region(self, config: Config, rank: int) -> TrainingRegion:
         """A region of torch_memory_saver, hooked below the allocator."""
-        from vime_runtime.memory.saver import SaverRegion
+        from vime_runtime.memory.torch_memory_saver_region import SaverRegion
 
         return SaverRegion(hook_mode="preload")
 

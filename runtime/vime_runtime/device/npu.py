@@ -25,15 +25,15 @@ class Npu:
     def before_megatron(self) -> None:
         """Put the NPU's attention in place, and only then import MindSpeed's adaptor."""
         from vime_runtime.device import mindspeed
-        from vime_runtime.train import core_attention
-        from vime_runtime.train.fusion_attention import FusionAttention
+        from vime_runtime.trainer import core_attention
+        from vime_runtime.trainer.fusion_attention import FusionAttention
 
         core_attention.use(FusionAttention)
         mindspeed.load()
 
     def training_region(self, config: Config, rank: int) -> TrainingRegion:
         """A region of torch_memory_saver; the preload mode of that library does not work on an NPU."""
-        from vime_runtime.memory.saver import SaverRegion
+        from vime_runtime.memory.torch_memory_saver_region import SaverRegion
 
         return SaverRegion(hook_mode="torch")
 

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vime_runtime.errors import InputError
+from vime_runtime.spec.errors import UsageError
 
 # A kind is a module with a dataclass ``Settings`` and ``make(out_dir, settings, report)``; it is
 # imported when asked for, because it imports torch.
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     kind, out_dir, settings_json = argv[1:]
     try:
         prepare(kind, Path(out_dir), json.loads(settings_json))
-    except InputError as e:
+    except UsageError as e:
         _emit("error", error={"kind": "bad-input", "message": e.message, "hint": e.hint})
         return 2
     except Exception as e:
@@ -49,10 +49,10 @@ def prepare(kind: str, out_dir: Path, table: dict[str, Any]) -> None:
     """Make ``kind`` in ``out_dir``.
 
     Raises:
-        InputError: an unknown kind or setting, or settings that lead nowhere.
+        UsageError: an unknown kind or setting, or settings that lead nowhere.
     """
     if kind not in KINDS:
-        raise InputError(f"unknown kind {kind!r} in [prepare]", f"known: {', '.join(KINDS)}")
+        raise UsageError(f"unknown kind {kind!r} in [prepare]", f"known: {', '.join(KINDS)}")
     _emit("phase", phase="prepare", step=0, steps=0, detail="loading torch and transformers")
     module = importlib.import_module(KINDS[kind])
     settings = _settings(module.Settings, table)
@@ -69,9 +69,9 @@ def _settings(schema: type[Any], table: dict[str, Any]) -> Any:
     defaults = dataclasses.asdict(schema())
     for key, value in table.items():
         if key not in defaults:
-            raise InputError(f"unknown key {key!r} in [prepare.settings]", f"known: {', '.join(defaults)}")
+            raise UsageError(f"unknown key {key!r} in [prepare.settings]", f"known: {', '.join(defaults)}")
         if type(value) is not type(defaults[key]):
-            raise InputError(
+            raise UsageError(
                 f"prepare.settings.{key}: expected {type(defaults[key]).__name__}, found {value!r}"
             )
     return schema(**table)

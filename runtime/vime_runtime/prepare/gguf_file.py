@@ -11,8 +11,8 @@ from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-from vime_runtime.errors import InputError
 from vime_runtime.prepare.warmup import Report
+from vime_runtime.spec.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ def make(out_dir: Path, settings: Settings, report: Report) -> None:
     """Write ``out_dir/model``: weights, tokenizer, chat template and generation settings.
 
     Raises:
-        InputError: the file is not there, is no GGUF file, or is of a model that cannot be rebuilt from it.
+        UsageError: the file is not there, is no GGUF file, or is of a model that cannot be rebuilt from it.
     """
     file = Path(settings.file)
     if not file.is_file():
-        raise InputError(f"no GGUF file at {settings.file!r}", "set prepare.settings.file")
+        raise UsageError(f"no GGUF file at {settings.file!r}", "set prepare.settings.file")
     report(1, "reading the tokenizer")
     try:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
@@ -49,9 +49,9 @@ def make(out_dir: Path, settings: Settings, report: Report) -> None:
         report(2, f"dequantising the weights of {file.name}")
         tensors = _tensors(file, config)
     except ImportError as e:
-        raise InputError(f"{file}: {e}", "install the package gguf") from e
+        raise UsageError(f"{file}: {e}", "install the package gguf") from e
     except (OSError, ValueError, KeyError, NotImplementedError) as e:
-        raise InputError(f"{file}: transformers cannot read it: {e}", "give another GGUF file") from e
+        raise UsageError(f"{file}: transformers cannot read it: {e}", "give another GGUF file") from e
     report(3, "building the model")
     model = _model(config, tensors, file)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
@@ -78,7 +78,7 @@ def _model(config: Any, tensors: dict[str, torch.Tensor], file: Path) -> Any:
     tied = set(model.all_tied_weights_keys) if config.tie_word_embeddings else set()
     if strange or set(lacking) - tied:
         wrong = ", ".join(sorted({*strange, *lacking} - tied)[:3])
-        raise InputError(
+        raise UsageError(
             f"{file}: its tensors are not those of a {config.model_type}: {wrong}", "give another file"
         )
     model.tie_weights()
@@ -91,7 +91,7 @@ def _split_as_told(tokenizer: PreTrainedTokenizerFast, file: Path) -> None:
     field = GGUFReader(file).fields.get("tokenizer.ggml.pre")
     name = field.contents() if field else "gpt-2"
     if name not in SPLITS:
-        raise InputError(
+        raise UsageError(
             f"{file}: its tokenizer splits text in the way {name!r}", f"known are {', '.join(SPLITS)}"
         )
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)

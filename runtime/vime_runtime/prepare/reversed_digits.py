@@ -17,9 +17,9 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-from vime_runtime.errors import InputError
 from vime_runtime.prepare import task, tokenizer
 from vime_runtime.prepare.warmup import Lesson, Report, warm_up
+from vime_runtime.spec.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ def make(out_dir: Path, settings: Settings, report: Report) -> None:
     The problems are not among the examples of the warm-up.
 
     Raises:
-        InputError: more problems are wanted than can be spared, or the warm-up does not get there.
+        UsageError: more problems are wanted than can be spared, or the warm-up does not get there.
     """
     rng = random.Random(settings.seed)
     torch.manual_seed(settings.seed)
     pool = task.examples(settings.digits)
     if not 0 < settings.problems < len(pool):
-        raise InputError(
+        raise UsageError(
             f"prepare.settings.problems = {settings.problems}, expected 1 to {len(pool) - 1}: "
             f"there are {len(pool)} prompts of {settings.digits} digits and the warm-up needs some",
             "set more digits or fewer problems",

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from vime_runtime.errors import InputError
 from vime_runtime.prepare.task import Example
+from vime_runtime.spec.errors import UsageError
 
 Report = Callable[[int, str], None]
 
@@ -51,7 +51,7 @@ def warm_up(
     ``max_steps`` bounds all lessons together; ``report`` is told of the step and what goes on.
 
     Raises:
-        InputError: the steps were used up before the accuracy was where it should be.
+        UsageError: the steps were used up before the accuracy was where it should be.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.0)
     step = 0
@@ -61,7 +61,7 @@ def warm_up(
             group["lr"] = lesson.lr
         while not lesson.low <= accuracy <= lesson.high:
             if step == max_steps:
-                raise InputError(
+                raise UsageError(
                     f"the warm-up stands at accuracy {accuracy:.2f} after {step} steps of {lesson.name!r}; "
                     f"expected {lesson.low:.2f} to {lesson.high:.2f}",
                     "set another seed, or more max_steps, in [prepare.settings]",

@@ -13,9 +13,9 @@ from vime_runtime.config import Config
 from vime_runtime.memory.region import Residency
 from vime_runtime.rollout.plugin import SLEEP_BACKEND
 from vime_runtime.rollout.response import Response
-from vime_runtime.sync import generations
-from vime_runtime.sync.message import BucketMessage
-from vime_runtime.sync.readers import Place
+from vime_runtime.weight_sync import generations
+from vime_runtime.weight_sync.message import BucketMessage
+from vime_runtime.weight_sync.transport import Place
 
 # Weights come from the trainer before every waking, so sleeping drops them.
 DROP_WEIGHTS = 2
@@ -143,11 +143,11 @@ def _arguments(config: Config) -> dict[str, Any]:
         **generations.arguments(),
     }
     if on_cpu:
-        from vime_runtime.rollout import host_norms  # needs a vLLM that NPUs do not have yet
+        from vime_runtime.rollout import cpu_norms  # needs a vLLM that NPUs do not have yet
 
         arguments["sleep_mode_backend"] = SLEEP_BACKEND
         arguments["block_size"] = BLOCK
-        arguments["ir_op_priority"] = host_norms.PRIORITY
+        arguments["ir_op_priority"] = cpu_norms.PRIORITY
     if recipe.cluster.device == "npu":
         # vllm-ascend refuses to wake, and to take weights, in its own format of weights. From 0.27 on it
         # reads this alone, before that VLLM_ASCEND_ENABLE_NZ as well.

@@ -8,9 +8,9 @@ from __future__ import annotations
 from functools import cache, partial
 
 from vime_runtime import importing, process_environment
+from vime_runtime.logging import process_log
 from vime_runtime.rollout import npu_fixes
-from vime_runtime.sync import generations
-from vime_runtime.watch import process_log
+from vime_runtime.weight_sync import generations
 
 # The name by which an engine asks for it.
 SLEEP_BACKEND = "vime-host"
@@ -38,12 +38,10 @@ def register() -> None:
     if current_platform.is_cpu():
         from vllm.device_allocator.sleep_mode_backend import SleepModeBackendFactory
 
-        SleepModeBackendFactory.register_backend(
-            SLEEP_BACKEND, "vime_runtime.rollout.host_sleep", "HostSleep"
-        )
-        from vime_runtime.rollout import host_norms
+        SleepModeBackendFactory.register_backend(SLEEP_BACKEND, "vime_runtime.rollout.cpu_sleep", "HostSleep")
+        from vime_runtime.rollout import cpu_norms
 
-        host_norms.register()
+        cpu_norms.register()
         # An engine process that waits for another would otherwise go round a loop for a whole second before
         # it sleeps, on the cores that the other one, or the trainer, computes with. A process that goes to
         # sleep at once can miss that it was woken, and looks again after a while: vLLM thinks of 5 s.

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
+from vime_runtime.logging import process_log
 from vime_runtime.memory.region import Residency
 from vime_runtime.rollout import device_sleep, npu_fixes
-from vime_runtime.sync import generations
-from vime_runtime.sync.generations.route import Route
-from vime_runtime.sync.message import BucketMessage
-from vime_runtime.sync.readers import Place
-from vime_runtime.sync.receiver import Receiver
-from vime_runtime.watch import process_log
+from vime_runtime.weight_sync import generations
+from vime_runtime.weight_sync.generations.route import Route
+from vime_runtime.weight_sync.message import BucketMessage
+from vime_runtime.weight_sync.receiver import Receiver
+from vime_runtime.weight_sync.transport import Place
 
 
 class WorkerExtension:

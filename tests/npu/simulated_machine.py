@@ -1,0 +1,77 @@
+"""A machine with simulated NPUs, as the test that describes it sees it.
+
+What is simulated is the boundary of the hardware: the packages in ``site/`` (``torch_npu`` and
+``torch.npu``, ``torch_memory_saver``, MindSpeed's adaptor). A child process that has them on its path
+meets ``chips`` NPUs; its device memory is host memory that is counted as the chip's. Everything above,
+the runtime first of all, is the real thing and knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SITE = Path(__file__).with_name("site")
+# Where the operator of attention is.
+OPERATORS = Path(__file__).parent
+# Where the child processes find what the machine is. Only the packages in ``site/`` read it.
+VARIABLE = "SIMULATED_NPU"
+
+
+class Machine:
+    """``chips`` NPUs of ``total`` bytes each; ``directory`` is where its processes keep books."""
+
+    def __init__(self, directory: Path, chips: int = 2, total: int = 1 << 30) -> None:
+        self.directory = directory
+        (directory / "calls").mkdir(parents=True)
+        (directory / "faults").mkdir()
+        for chip in range(chips):
+            (directory / "chips" / str(chip)).mkdir(parents=True)
+        (directory / "machine.json").write_text(json.dumps({"chips": chips, "total": total}))
+
+    def environment(self, *before: str | Path, **changes: str) -> dict[str, str]:
+        """The environment of a child process of the machine.
+
+        Args:
+            before: goes before everything else on the path, but for what is simulated.
+        """
+        paths = [str(SITE), str(OPERATORS), *map(str, before), *_paths(os.environ)]
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), VARIABLE: str(self.directory)} | changes
+
+    def calls(self, *names: str) -> list[dict[str, Any]]:
+        """The calls of all processes in the order of time: ``at`` (ns), ``pid``, ``name`` and arguments.
+
+        Args:
+            names: only calls of these names; without any, all.
+        """
+        lines = [
+            line for file in (self.directory / "calls").iterdir() for line in file.read_text().splitlines()
+        ]
+        found = [json.loads(line) for line in lines if line.endswith("}")]
+        return sorted((c for c in found if not names or c["name"] in names), key=lambda call: call["at"])
+
+    def fail(self, name: str, message: str, skip: int = 0, times: int = 1, chip: int | None = None) -> None:
+        """Let calls of a name fail with a message: ``times`` of them after ``skip``, on one chip or on all.
+
+        ``allocate`` (out of memory), ``ipc_open`` (the handle's owner is dead), ``hccl`` (a collective
+        times out), ``synchronize`` (a kernel failed).
+        """
+        fault = {"name": name, "message": message, "skip": skip, "times": times, "chip": chip}
+        number = len(list((self.directory / "faults").iterdir()))
+        (self.directory / "faults" / f"{number}.json").write_text(json.dumps(fault))
+
+    def used(self, chip: int) -> int:
+        """Bytes of a chip that living processes hold."""
+        books = (self.directory / "chips" / str(chip)).iterdir()
+        return sum(int.from_bytes(book.read_bytes()[:8], "little") for book in books if _lives(book.name))
+
+
+def _paths(environment: Mapping[str, str]) -> list[str]:
+    return [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+
+
+def _lives(pid: str) -> bool:
+    return pid.isdigit() and Path("/proc", pid).exists()

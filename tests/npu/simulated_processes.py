@@ -1,0 +1,69 @@
+"""Processes on a simulated machine that run the functions a test sends them."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from multiprocessing.connection import Listener
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+from simulated_machine import Machine
+
+WORKER = Path(__file__).parents[1] / "unit" / "vime_runtime" / "rank_worker.py"
+# What every process of a colocated run has.
+COLOCATED = {
+    "PYTORCH_NPU_ALLOC_CONF": "expandable_segments:False",
+    "CUDA_DEVICE_MAX_CONNECTIONS": "1",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+class Process:
+    """One child; ``chips`` are those that it sees, as ASCEND_RT_VISIBLE_DEVICES names them."""
+
+    def __init__(self, machine: Machine, directory: Path, chips: str, **changes: str) -> None:
+        path = directory / f"socket-{len(list(directory.glob('socket-*')))}"
+        environment = machine.environment(ASCEND_RT_VISIBLE_DEVICES=chips, **COLOCATED | changes)
+        with Listener(str(path)) as listener:
+            self.popen = subprocess.Popen([sys.executable, WORKER, path], env=environment)
+            self._connection = listener.accept()
+
+    def begin(self, function: Callable[..., Any], *args: Any) -> None:
+        """Send a function of a test module and its arguments; it is run there."""
+        cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
+        self._connection.send_bytes(cloudpickle.dumps((function, args)))
+
+    def end(self) -> Any:
+        """What the function that was sent returned."""
+        succeeded, result = cloudpickle.loads(self._connection.recv_bytes())
+        assert succeeded, result
+        return result
+
+    def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Both of them."""
+        self.begin(function, *args)
+        return self.end()
+
+    def close(self) -> None:
+        """Hang up, and wait."""
+        self._connection.close()
+        self.popen.wait(timeout=30)
+
+
+def on_each(processes: list[Process], function: Callable[..., Any], *args: Any) -> list[Any]:
+    """Call ``function(rank, world_size, "host:port", *args)`` in each, side by side."""
+    master = f"127.0.0.1:{_free_port()}"
+    for rank, process in enumerate(processes):
+        process.begin(function, rank, len(processes), master, *args)
+    return [process.end() for process in processes]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,131 @@
+"""Two trainer ranks on the simulated NPU: HCCL, MindSpeed's adaptor, the memory saver; and on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from simulated_machine import Machine
+from simulated_processes import Process, on_each
+
+RECIPE = {
+    "model": {"dtype": "bfloat16"},
+    "train": {
+        "tensor_parallel": 2,
+        "expert_parallel": 1,
+        "tokens_per_micro_batch": 64,
+        "recompute": True,
+    },
+    "rollout": {"temperature": 0.7},
+    "algorithm": {"clip_low": 0.2, "clip_high": 0.28, "kl_coefficient": 0.0, "updates_per_step": 1},
+    "optimizer": {
+        "lr": 1e-3,
+        "beta1": 0.9,
+        "beta2": 0.98,
+        "eps": 1e-2,
+        "weight_decay": 0.1,
+        "clip_grad": 0.5,
+        "warmup_steps": 0,
+        "decay": "constant",
+        "min_lr": 0.0,
+    },
+    "sync": {"bucket_bytes": 100_000},
+}
+
+
+def train(rank: int, world_size: int, master: str, document: dict[str, Any], device: str) -> dict[str, Any]:
+    """Two steps with a pause between them, as an actor does it; metrics, final weights, residency."""
+    import random
+
+    from vime_runtime import device as devices
+    from vime_runtime.batch import RolloutBatch
+    from vime_runtime.config import from_dict
+
+    draw = random.Random(0)
+    batch = RolloutBatch.empty()
+    for group in range(8):
+        prompt, response = ([draw.randrange(64) for _ in range(5)] for _ in range(2))
+        batch.append(prompt, response, [-4.0] * 5, draw.random(), group // 4)
+    document["recipe"]["cluster"] = {"device": device, "nodes": 1, "devices_per_node": world_size}
+    devices.get(device).before_megatron()
+    from vime_runtime.trainer.trainer import Trainer
+
+    trainer = Trainer(from_dict(document), rank, world_size, master)
+    try:
+        metrics = [trainer.train_step(batch)]
+        active = trainer.residency()
+        trainer.pause()
+        paused = trainer.residency()
+        trainer.resume()
+        metrics.append(trainer.train_step(batch))
+        weights = {name: weight.cpu() for name, weight in trainer.weights()}
+        where = {parameter.device.type for parameter in trainer._model.parameters()}
+        return {"metrics": metrics, "weights": weights, "where": where, "residency": [active, paused]}
+    finally:
+        trainer.close()
+
+
+@pytest.fixture(scope="module")
+def trained(
+    machine: Machine,
+    make_model: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[str, list[dict[str, Any]]]]:
+    """What both ranks found, on either device."""
+    folder = tmp_path_factory.mktemp("trainer")
+    recipe = RECIPE | {"memory": {"arena_dir": str(folder)}}
+    recipe["model"] = {"path": str(make_model()), "dtype": "bfloat16"}
+    document = {"recipe": recipe, "steps": 2, "run_dir": str(folder)}
+    found = {}
+    for device in ("npu", "cpu"):
+        ranks = [Process(machine, folder, chip) for chip in "01"]
+        try:
+            found[device] = on_each(ranks, train, document, device)
+        finally:
+            for rank in ranks:
+                rank.close()
+    return found
+
+
+def test_two_ranks_train_on_the_npu_as_on_the_host(trained: dict[str, list[dict[str, Any]]]) -> None:
+    for npu, cpu in zip(trained["npu"], trained["cpu"], strict=True):
+        assert npu["where"] == {"npu"}
+        for ours, theirs in zip(npu["metrics"], cpu["metrics"], strict=True):
+            assert ours == pytest.approx(theirs, rel=0.02, abs=1e-3)
+        for name, weight in cpu["weights"].items():
+            assert npu["weights"][name].float().allclose(weight.float(), atol=5e-3), name
+
+
+def test_model_and_optimizer_are_in_the_region_of_the_memory_saver(
+    trained: dict[str, list[dict[str, Any]]], machine: Machine
+) -> None:
+    for rank in trained["npu"]:
+        active, paused = rank["residency"]
+        parameters = sum(weight.numel() for weight in rank["weights"].values())
+        # A half of all parameters, 18 bytes each: two of bf16, four each of gradient, master, two moments.
+        assert active.resident > 0.5 * 18 * parameters
+        assert (paused.mapped, paused.resident) == (active.mapped, 0)
+    regions = machine.calls("tms_region")
+    assert {(call["tag"], call["backup"]) for call in regions} == {("vime-training", True)}
+    order = [call["name"] for call in machine.calls("tms_pause", "tms_resume") if call["chip"] == 0]
+    assert order == ["tms_pause", "tms_resume"]
+
+
+def test_the_cache_is_never_emptied_on_an_npu(
+    trained: dict[str, list[dict[str, Any]]], machine: Machine
+) -> None:
+    assert trained
+    assert machine.calls("empty_cache") == []
+
+
+def test_the_ranks_are_joined_by_hccl_after_mindspeeds_adaptor_came_before_megatron(
+    trained: dict[str, list[dict[str, Any]]], machine: Machine
+) -> None:
+    assert trained
+    adaptors = machine.calls("mindspeed_adaptor")
+    assert [call["megatron_loaded"] for call in adaptors] == [False, False]
+    first = machine.calls("hccl_init")[0]
+    assert first["size"] == 2
+    assert max(call["at"] for call in adaptors if call["pid"] == first["pid"]) < first["at"]

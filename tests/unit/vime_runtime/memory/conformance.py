@@ -1,0 +1,179 @@
+"""What every implementation of the training region must do, whatever process it lives in.
+
+Run as a script, it is the process that torch_memory_saver's region on a GPU needs: one that has the library
+preloaded.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from vime_runtime.memory.region import TrainingRegion
+
+MIB = 1024**2
+CASES: dict[str, Callable[[TrainingRegion, torch.device], None]] = {}
+
+
+def case(check: Callable[[TrainingRegion, torch.device], None]) -> Callable[..., None]:
+    """Add a case under its own name."""
+    CASES[check.__name__] = check
+    return check
+
+
+@contextmanager
+def refuses(word: str) -> Iterator[None]:
+    """What is inside must be refused with this word."""
+    try:
+        yield
+    except RuntimeError as e:
+        if word in str(e):
+            return
+        raise
+    raise AssertionError("it was not refused")
+
+
+@case
+def addresses_and_bytes_survive_any_number_of_pauses(region: TrainingRegion, device: torch.device) -> None:
+    with region.allocating():
+        tensors = [torch.randn(size, device=device) for size in (1, 1000, MIB, 3 * MIB + 1)]
+    addresses = [tensor.data_ptr() for tensor in tensors]
+    for _ in range(3):
+        expected = [tensor.clone() for tensor in tensors]
+        region.pause()
+        region.resume()
+        assert [tensor.data_ptr() for tensor in tensors] == addresses
+        assert all(torch.equal(tensor, copy) for tensor, copy in zip(tensors, expected, strict=True))
+        for tensor in tensors:
+            tensor.add_(1)
+
+
+@case
+def pausing_really_gives_the_memory_back(region: TrainingRegion, device: torch.device) -> None:
+    before = region.residency().resident
+    with region.allocating():
+        kept = torch.ones(32 * MIB // 4, device=device)
+    active = region.residency().resident
+    region.pause()
+    paused = region.residency().resident
+    assert active - paused >= kept.nbytes
+    assert paused - before <= 0.1 * (active - before)
+    region.resume()
+    assert region.residency().resident - paused >= kept.nbytes
+    assert kept.sum().item() == kept.numel()
+
+
+@case
+def tensors_from_outside_are_left_alone(region: TrainingRegion, device: torch.device) -> None:
+    before = torch.ones(MIB, device=device)
+    with region.allocating():
+        inside = torch.zeros(MIB, device=device)
+        before.add_(1)
+    after = torch.ones(MIB, device=device)
+    region.pause()
+    assert before.sum().item() == 2 * MIB
+    assert after.add_(1).sum().item() == 2 * MIB
+    region.resume()
+    assert inside.sum().item() == 0
+
+
+@case
+def allocating_may_be_nested(region: TrainingRegion, device: torch.device) -> None:
+    with region.allocating():
+        with region.allocating():
+            inner = torch.ones(4 * MIB, device=device)
+        outer = torch.ones(4 * MIB, device=device)
+    assert region.residency().resident >= inner.nbytes + outer.nbytes
+    region.pause()
+    region.resume()
+    assert inner.sum().item() == outer.sum().item() == 4 * MIB
+
+
+@case
+def a_model_trains_on_as_if_it_had_never_been_paused(region: TrainingRegion, device: torch.device) -> None:
+    def build() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.GELU(), torch.nn.Linear(64, 64))
+        model.to(device)
+        return model, torch.optim.AdamW(model.parameters(), lr=1e-2)
+
+    def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        model(torch.linspace(-1, 1, 64, device=device)).square().sum().backward()
+        optimizer.step()
+
+    reference = build()
+    with region.allocating():
+        paused = build()
+    for _ in range(3):
+        step(*reference)
+        with region.allocating():  # the optimizer makes its state in the first step
+            step(*paused)
+        region.pause()
+        region.resume()
+    for expected, parameter in zip(reference[0].parameters(), paused[0].parameters(), strict=True):
+        assert torch.equal(parameter, expected)
+
+
+@case
+def pausing_and_resuming_alternate(region: TrainingRegion, device: torch.device) -> None:
+    assert not region.paused
+    with refuses("not paused"):
+        region.resume()
+    region.pause()
+    assert region.paused
+    with refuses("paused"):
+        region.pause()
+    with refuses("paused"), region.allocating():
+        torch.zeros(1, device=device)
+    region.resume()
+    assert not region.paused
+
+
+@case
+def any_history_of_tensors_keeps_their_contents(region: TrainingRegion, device: torch.device) -> None:
+    choices = random.Random(0)
+    tensors: dict[int, torch.Tensor] = {}
+    for number in range(300):
+        what = choices.random()
+        if what < 0.55:
+            with region.allocating():
+                tensors[number] = torch.full((choices.randint(1, 50_000),), float(number), device=device)
+        elif what < 0.9 and tensors:
+            del tensors[choices.choice(list(tensors))]
+        else:
+            region.pause()
+            if tensors and choices.random() < 0.5:
+                del tensors[choices.choice(list(tensors))]  # freed while its memory is away
+            region.resume()
+        for value, tensor in tensors.items():
+            assert tensor.min().item() == tensor.max().item() == value
+
+
+def failures_of_the_saver(device: str, hook_mode: str) -> dict[str, str]:
+    """Run every case on torch_memory_saver's region, of which a process has one; what failed, or ""."""
+    if device == "npu":
+        import torch_npu  # noqa: F401
+    from vime_runtime.memory.torch_memory_saver_region import SaverRegion
+
+    region = SaverRegion(hook_mode)
+    return {name: _failure(check, region, torch.device(device)) for name, check in CASES.items()}
+
+
+def _failure(check: Callable[..., None], region: TrainingRegion, device: torch.device) -> str:
+    try:
+        check(region, device)
+    except (AssertionError, RuntimeError):
+        return traceback.format_exc()
+    finally:
+        if region.paused:
+            region.resume()
+    return ""
+
+
+if __name__ == "__main__":
+    print(json.dumps(failures_of_the_saver("cuda", "preload")))

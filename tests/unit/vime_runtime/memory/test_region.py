@@ -1,0 +1,50 @@
+"""Each implementation of the training region against the same cases. The NPU's: tests/npu."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import conformance
+import pytest
+import torch
+from vime_runtime.memory import cpu_region
+from vime_runtime.memory.cpu_region import HostRegion
+from vime_runtime.memory.region import Residency
+
+
+@pytest.mark.parametrize("case", conformance.CASES)
+def test_memory_of_the_host(case: str, disk: Path) -> None:
+    conformance.CASES[case](HostRegion(disk), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("case", conformance.CASES)
+def test_memory_of_the_host_on_a_file_system_without_direct_access(
+    case: str, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_region, "bypass_cache", lambda file: None)
+    conformance.CASES[case](HostRegion(disk), torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def on_a_gpu() -> dict[str, str]:
+    """What each case failed with, in a process that has the library preloaded as a trainer on CUDA has."""
+    if not torch.cuda.is_available() or importlib.util.find_spec("torch_memory_saver") is None:
+        pytest.skip("needs a GPU and torch_memory_saver")
+    from torch_memory_saver import configure_subprocess
+
+    with configure_subprocess():
+        child = subprocess.run([sys.executable, conformance.__file__], stdout=subprocess.PIPE, check=True)
+    return json.loads(child.stdout)
+
+
+@pytest.mark.parametrize("case", conformance.CASES)
+def test_memory_of_a_gpu(case: str, on_a_gpu: dict[str, str]) -> None:
+    assert on_a_gpu[case] == ""
+
+
+def test_residencies_add_up() -> None:
+    assert Residency.total(Residency(mapped=2, resident=1) for _ in range(3)) == Residency(6, 3)

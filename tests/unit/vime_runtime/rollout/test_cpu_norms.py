@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from vime_runtime.rollout import plugin
+from vime_runtime.rollout.cpu_norms import PROVIDER
+from vllm import ir
+
+TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
+
+
+@pytest.fixture(autouse=True)
+def registered() -> None:
+    plugin.register()
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("shape", [(7, 96), (5, 3, 64)])
+def test_norms_are_those_of_vllm(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    # Heads lie side by side in the rows of a wider tensor.
+    x = torch.randn(*shape[:-1], 2 * shape[-1], dtype=dtype)[..., : shape[-1]]
+    weight = torch.rand(shape[-1], dtype=dtype)
+    expected = ir.ops.rms_norm.impls["native"].impl_fn(x, weight, 1e-6)
+    ours = ir.ops.rms_norm.impls[PROVIDER]
+    assert ours.supports_args(x, weight, 1e-6)
+    assert torch.allclose(
+        ours.impl_fn(x, weight, 1e-6), expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype]
+    )
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_norms_after_an_addition_are_those_of_vllm(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x, residual = torch.randn(2, 7, 96, dtype=dtype)
+    weight = torch.rand(96, dtype=dtype)
+    expected = ir.ops.fused_add_rms_norm.impls["native"].impl_fn(x, residual, weight, 1e-6)
+    ours = ir.ops.fused_add_rms_norm.impls[PROVIDER]
+    assert ours.supports_args(x, residual, weight, 1e-6)
+    found = ours.impl_fn(x.clone(), residual.clone(), weight, 1e-6)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one, other, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+def test_what_the_kernels_cannot_do_is_left_to_vllm() -> None:
+    x = torch.randn(4, 64)
+    weight = torch.ones(64)
+    norm, after_add = (op.impls[PROVIDER] for op in (ir.ops.rms_norm, ir.ops.fused_add_rms_norm))
+    assert not norm.supports_args(x, None, 1e-6)
+    assert not norm.supports_args(x, weight.bfloat16(), 1e-6)
+    assert not norm.supports_args(x, weight, 1e-6, 32)
+    assert not after_add.supports_args(x, torch.randn(64, 4).T, weight, 1e-6)

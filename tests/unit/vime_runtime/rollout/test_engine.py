@@ -1,0 +1,301 @@
+"""A real engine against transformers, through sleep, waking and new weights."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from vime_runtime.rollout.cpu_norms import PROVIDER
+from vime_runtime.trainer import checkpoint
+from vime_runtime.weight_sync.buckets import BucketExporter
+
+ENDS = {1, 2}
+RESPONSE_TOKENS = 12
+# It stretches wavelengths above 2048: a few of theirs are short enough to tell in a text of 28 tokens.
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 5e5,
+    "factor": 32.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+PROMPTS = [[3, 4, 5, 6], [7, 8, 9], [10] * 16]
+TEMPERATURE = 0.7
+
+
+@pytest.fixture(scope="module")
+def checkpoints(make_checkpoint: Callable[..., Path]) -> tuple[Path, Path]:
+    return make_checkpoint(seed=0), make_checkpoint(seed=1)
+
+
+@pytest.fixture(scope="module")
+def engine(start_engine: Callable[..., Any], checkpoints: tuple[Path, Path]) -> Any:
+    return start_engine(checkpoints[0])
+
+
+def load(checkpoint: Path) -> torch.nn.Module:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+
+
+def export(model: torch.nn.Module, bucket_bytes: int, **changes: torch.Tensor | None) -> BucketExporter:
+    """The weights of a transformers model; ``changes`` replaces tensors, or leaves them out (None)."""
+
+    def weights() -> Iterator[tuple[str, torch.Tensor]]:
+        for name, parameter in model.named_parameters():
+            tensor = changes.get(name, parameter)
+            if tensor is not None:
+                yield name, tensor
+
+    return BucketExporter(weights, bucket_bytes)
+
+
+def send(engine: Any, exporter: BucketExporter) -> None:
+    while (bucket := exporter.next()) is not None:
+        engine.update(bucket)
+
+
+def update(engine: Any, checkpoint: Path, bucket_bytes: int = 1024**2) -> None:
+    tensors = load_file(checkpoint / "model.safetensors")
+    engine.begin_update()
+    send(engine, BucketExporter(lambda: iter(tensors.items()), bucket_bytes))
+    engine.end_update()
+
+
+def check(responses: list[list[Any]], checkpoint: Path, temperature: float, greedy: bool) -> None:
+    """Every log-prob is transformers', to 1e-4; greedy tokens are its likeliest."""
+    model = load(checkpoint)
+    for prompt, samples in zip(PROMPTS, responses, strict=True):
+        for response in samples:
+            with torch.no_grad():
+                logits = model(torch.tensor([prompt + response.token_ids])).logits[0, len(prompt) - 1 : -1]
+            expected = (logits / temperature).log_softmax(-1)
+            tokens = torch.tensor(response.token_ids)
+            of_tokens = expected.gather(1, tokens[:, None])[:, 0]
+            assert (of_tokens - torch.tensor(response.logprobs)).abs().max() <= 1e-4
+            *before, last = response.token_ids
+            assert ENDS.isdisjoint(before)
+            assert response.finish_reason == ("stop" if last in ENDS else "length")
+            assert last in ENDS or len(response.token_ids) == RESPONSE_TOKENS
+            if greedy:
+                assert torch.equal(logits.argmax(-1), tokens)
+
+
+def test_samples_carry_the_log_probs_they_were_sampled_with(
+    engine: Any, checkpoints: tuple[Path, Path]
+) -> None:
+    responses = engine.generate(PROMPTS, samples=8, seed=1)
+    assert [len(samples) for samples in responses] == [8, 8, 8]
+    assert len({tuple(sample.token_ids) for sample in responses[0]}) > 1
+    check(responses, checkpoints[0], TEMPERATURE, greedy=False)
+
+
+def test_every_end_of_text_of_the_generation_settings_ends_a_response(engine: Any) -> None:
+    responses = [response for samples in engine.generate(PROMPTS, samples=64, seed=2) for response in samples]
+    assert {response.token_ids[-1] for response in responses if response.finish_reason == "stop"} == ENDS
+
+
+def test_a_seed_decides_what_is_sampled(engine: Any) -> None:
+    once = engine.generate(PROMPTS, samples=4, seed=5)
+    assert engine.generate(PROMPTS, samples=4, seed=5) == once
+    assert engine.generate(PROMPTS, samples=4, seed=6) != once
+
+
+def test_greedy_decoding_is_transformers(engine: Any, checkpoints: tuple[Path, Path]) -> None:
+    check(engine.generate(PROMPTS, 1, 0, greedy=True), checkpoints[0], 1.0, greedy=True)
+
+
+@pytest.mark.parametrize("bucket_bytes", [50_000, 300_000, 64 * 1024**2])
+def test_new_weights_are_as_if_the_engine_had_started_with_them(
+    engine: Any, checkpoints: tuple[Path, Path], bucket_bytes: int
+) -> None:
+    fresh = engine.generate(PROMPTS, 2, seed=3), engine.generate(PROMPTS, 1, 0, greedy=True)
+    update(engine, checkpoints[1], bucket_bytes)
+    check(engine.generate(PROMPTS, 1, 0, greedy=True), checkpoints[1], 1.0, greedy=True)
+    update(engine, checkpoints[0], bucket_bytes)
+    assert (engine.generate(PROMPTS, 2, seed=3), engine.generate(PROMPTS, 1, 0, greedy=True)) == fresh
+
+
+def test_sleep_gives_weights_and_cache_back_and_waking_takes_new_ones(
+    engine: Any, checkpoints: tuple[Path, Path]
+) -> None:
+    choices = random.Random(0)
+    engine.generate([[choices.randrange(2, 64) for _ in range(16)] for _ in range(64)], 4, seed=0)
+    fresh = engine.generate(PROMPTS, 2, seed=3)
+    weights = sum(parameter.nbytes for parameter in load(checkpoints[0]).parameters())
+    active, process = engine.residency().resident, resident_bytes(engine.process.pid)
+    assert active >= weights + 16 * 1024**2
+
+    engine.sleep()
+    assert engine.residency().resident <= 0.2 * active
+    # The process as a whole says the same: nothing has merely moved.
+    assert process - resident_bytes(engine.process.pid) >= 0.8 * active
+
+    engine.wake("weights")
+    update(engine, checkpoints[0])
+    engine.wake("kv_cache")
+    assert engine.generate(PROMPTS, 2, seed=3) == fresh
+
+
+def test_norms_are_computed_by_kernels(engine: Any) -> None:
+    get = "_llm.llm_engine.vllm_config.kernel_config.ir_op_priority.__getattribute__"
+    assert getattr(engine, get)("rms_norm")[0] == PROVIDER
+    assert getattr(engine, get)("fused_add_rms_norm")[0] == PROVIDER
+
+
+def test_a_short_sequence_takes_little_of_the_cache(engine: Any) -> None:
+    # A sequence has 28 tokens. vLLM may overrule what it is asked for.
+    get = "_llm.llm_engine.vllm_config.cache_config.__getattribute__"
+    assert getattr(engine, get)("block_size") == 32
+
+
+def test_the_lighter_sleep_of_vllm_keeps_the_weights(engine: Any) -> None:
+    fresh = engine.generate(PROMPTS, 2, seed=3)
+    getattr(engine, "_llm.sleep")(level=1)
+    assert engine.residency().resident == 0
+    getattr(engine, "_llm.wake_up")()
+    assert engine.generate(PROMPTS, 2, seed=3) == fresh
+
+
+def test_an_incomplete_update_names_what_it_lacks_and_can_be_completed(
+    engine: Any, checkpoints: tuple[Path, Path]
+) -> None:
+    fresh = engine.generate(PROMPTS, 2, seed=3)
+    model = load(checkpoints[0])
+    missing = ["model.layers.1.self_attn.k_proj.weight", "model.norm.weight"]
+    engine.begin_update()
+    send(engine, export(model, 1024**2, **dict.fromkeys(missing)))
+    with pytest.raises(RuntimeError, match=r"lacks 2 of 47 tensors") as caught:
+        engine.end_update()
+    assert all(name in str(caught.value) for name in missing)
+    parameters = dict(model.named_parameters())
+    send(engine, BucketExporter(lambda: ((name, parameters[name]) for name in missing), 1024**2))
+    engine.end_update()
+    assert engine.generate(PROMPTS, 2, seed=3) == fresh
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"model.layers.2.mlp.up_proj.weight": torch.zeros(512, 255)},
+            r"model\.layers\.2\.mlp\.up_proj\.weight of the weight update has the shape \[512, 255\]; "
+            r"model\.layers\.2\.mlp\.gate_up_proj\.weight is filled from \[512, 256\]",
+        ),
+        # As many elements and rows to spare: vLLM's loaders would take a part of it.
+        ({"model.layers.0.self_attn.q_proj.weight": torch.zeros(512, 256)}, r"q_proj.*\[512, 256\]"),
+    ],
+)
+def test_a_misshapen_tensor_is_named_and_the_update_can_begin_again(
+    engine: Any, checkpoints: tuple[Path, Path], change: dict[str, torch.Tensor], message: str
+) -> None:
+    fresh = engine.generate(PROMPTS, 2, seed=3)
+    engine.begin_update()
+    with pytest.raises(RuntimeError, match=message):
+        send(engine, export(load(checkpoints[1]), 100_000, **change))
+    # In one bucket, so that what the failed update left would meet what the new one brings.
+    update(engine, checkpoints[0], bucket_bytes=64 * 1024**2)
+    assert engine.generate(PROMPTS, 2, seed=3) == fresh
+
+
+def test_an_unknown_or_repeated_tensor_is_named(engine: Any, checkpoints: tuple[Path, Path]) -> None:
+    tensor = torch.zeros(256)
+    for names, message in (
+        (["model.norm.bias"], r"model\.norm\.bias, which the model does not have"),
+        (["model.norm.weight"] * 2, r"model\.norm\.weight comes twice"),
+    ):
+        engine.begin_update()
+        exporter = BucketExporter(lambda names=names: ((name, tensor) for name in names), tensor.nbytes)
+        with pytest.raises(RuntimeError, match=message):
+            send(engine, exporter)
+    update(engine, checkpoints[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "tensor_parallel"),
+    [
+        ({"family": "qwen3", "tied": True}, 1),
+        ({"family": "qwen3", "tied": False}, 2),
+        (
+            {
+                "family": "llama",
+                "tied": True,
+                "num_key_value_heads": 4,
+                "head_dim": 32,
+                "rope_parameters": LLAMA3_ROPE,
+            },
+            1,
+        ),
+        ({"family": "llama", "tied": False, "vocab_size": 65, "num_key_value_heads": 1}, 2),
+        ({"family": "qwen2", "tied": True, "vocab_size": 65}, 2),
+        ({"family": "qwen3_moe", "tied": True, "norm_topk_prob": False}, 1),
+        ({"family": "qwen3_moe", "tied": False}, 2),
+    ],
+    ids=["qwen3", "qwen3-tp2", "llama", "llama-tp2", "qwen2-tp2", "moe", "moe-tp2"],
+)
+def test_every_kind_of_engine_takes_turns(
+    start_engine: Callable[..., Any],
+    make_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model: dict[str, Any],
+    tensor_parallel: int,
+) -> None:
+    first, second = make_checkpoint(seed=2, **model), make_checkpoint(seed=3, **model)
+    monkeypatch.setattr(checkpoint, "SHARD_BYTES", 4 * 1024**2)
+    engine = start_engine(export_directory(first, tmp_path / "exported"), tensor_parallel)
+    check(engine.generate(PROMPTS, 4, seed=1), first, TEMPERATURE, greedy=False)
+    active = engine.residency().resident
+    engine.sleep()
+    assert engine.residency().resident <= 0.2 * active
+    engine.wake("weights")
+    update(engine, second, bucket_bytes=100_000)
+    engine.wake("kv_cache")
+    check(engine.generate(PROMPTS, 1, 0, greedy=True), second, 1.0, greedy=True)
+
+
+def export_directory(source: Path, target: Path) -> Path:
+    """The checkpoint as the trainer writes it at the end of a run."""
+    tensors = load_file(source / "model.safetensors")
+    sizes = {name: tensor.nbytes for name, tensor in tensors.items()}
+    checkpoint.write(target, source, torch.float32, sizes, iter(tensors.items()))
+    assert len(list(target.glob("*.safetensors"))) > 1
+    return target
+
+
+@pytest.mark.slow
+def test_a_bf16_engine_rounds_no_more_than_transformers(
+    start_engine: Callable[..., Any], checkpoints: tuple[Path, Path]
+) -> None:
+    engine = start_engine(checkpoints[0], dtype="bfloat16")
+    exact, rounded = load(checkpoints[0]), load(checkpoints[0]).bfloat16()
+    of_engine, of_transformers = [], []
+    for prompt, samples in zip(PROMPTS, engine.generate(PROMPTS, 8, seed=1), strict=True):
+        for response in samples:
+            expected = log_probs(exact, prompt, response.token_ids)
+            of_engine.append((torch.tensor(response.logprobs) - expected).abs().mean())
+            rough = log_probs(rounded, prompt, response.token_ids)
+            of_transformers.append((rough - expected).abs().mean())
+    assert 0 < sum(of_engine) <= 1.5 * sum(of_transformers)
+
+
+def log_probs(model: torch.nn.Module, prompt: list[int], response: list[int]) -> torch.Tensor:
+    """What the model gives for each token of the response, at the engine's temperature."""
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1].float()
+    return (logits / TEMPERATURE).log_softmax(-1).gather(1, torch.tensor(response)[:, None])[:, 0]
+
+
+def resident_bytes(pid: int) -> int:
+    """Anonymous memory of a process that the kernel may not take."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    count = {line.split()[0]: int(line.split()[1]) * 1024 for line in lines[1:]}
+    return count["Anonymous:"] - count["LazyFree:"]

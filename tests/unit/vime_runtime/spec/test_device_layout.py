@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+from vime_runtime.config import from_dict
+from vime_runtime.spec.device_layout import Seat, engine_seats, trainer_seats
+
+from vimectl.recipes.resolve import resolve
+from vimectl.runs import plan
+from vimectl.util.host import Host
+
+# nodes, devices on each, devices of an engine
+SHAPES = [(1, 1, 1), (1, 2, 2), (1, 4, 2), (2, 1, 1), (2, 2, 1), (2, 4, 2), (3, 2, 2)]
+
+
+@pytest.mark.parametrize(("nodes", "each", "engine"), SHAPES)
+def test_the_dry_run_shows_what_the_runtime_does(nodes: int, each: int, engine: int) -> None:
+    assignments = [
+        f"cluster.nodes={nodes}",
+        f"cluster.devices_per_node={each}",
+        f"rollout.tensor_parallel={engine}",
+        "train.tensor_parallel=1",
+    ]
+    made = plan.make(resolve("qwen3-tiny-tp2", assignments=assignments), Host(), address="head:6379")
+    shown = made.placement()
+    config = from_dict(made.document())
+    assert [Seat(d["node"], (d["device"],)) for d in shown] == trainer_seats(config)
+    assert [d["train_rank"] for d in shown] == list(range(nodes * each))
+    engines: dict[int, list[tuple[int, int]]] = {}
+    for device in shown:
+        engines.setdefault(device["engine"], []).append((device["node"], device["device"]))
+    assert [[(s.node, d) for d in s.devices] for s in engine_seats(config)] == list(engines.values())
+
+
+def test_an_engine_has_neighbouring_devices_of_one_node() -> None:
+    cluster = {"nodes": 2, "devices_per_node": 4}
+    config = from_dict({"recipe": {"cluster": cluster, "rollout": {"tensor_parallel": 2}}})
+    assert engine_seats(config) == [Seat(0, (0, 1)), Seat(0, (2, 3)), Seat(1, (0, 1)), Seat(1, (2, 3))]

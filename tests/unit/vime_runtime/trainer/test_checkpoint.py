@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+from vime_runtime.spec.errors import UsageError
+from vime_runtime.spec.model_families.rope import Rope
+from vime_runtime.trainer import checkpoint
+from vime_runtime.trainer.checkpoint import Checkpoint
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
+def edit_config(directory: Path, **changes: object) -> None:
+    path = directory / "config.json"
+    config = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+
+
+def edit_weights(directory: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = load_file(directory / "model.safetensors")
+    change(tensors)
+    save_file(tensors, directory / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda d: (d / "config.json").unlink(), "has no config.json"),
+        (lambda d: (d / "config.json").write_text("{"), "config.json is not JSON"),
+        (
+            lambda d: edit_config(d, model_type="mamba"),
+            "model_type is 'mamba'; the trainer knows llama, qwen2, qwen3",
+        ),
+        (lambda d: edit_config(d, head_dim=None), "lacks 'head_dim'"),
+        (lambda d: edit_config(d, hidden_act="gelu"), "hidden_act is 'gelu'"),
+        (
+            lambda d: edit_config(d, rope_parameters={"rope_type": "yarn", "rope_theta": 1e6}),
+            "rope type 'yarn'",
+        ),
+        (
+            lambda d: edit_config(d, rope_parameters={**LLAMA3, "factor": None}),
+            "rope lacks 'factor'",
+        ),
+        (lambda d: edit_config(d, rope_parameters={**LLAMA3, "low_freq_factor": 2.0}), "low_freq_factor of"),
+        (lambda d: edit_config(d, num_hidden_layers=3), "no tensor model.layers.2."),
+        (lambda d: (d / "model.safetensors").unlink(), "neither model.safetensors nor"),
+        (lambda d: (d / "model.safetensors").write_bytes(b"\0" * 9), "cannot be read"),
+        (
+            lambda d: edit_weights(d, lambda t: t.pop("model.layers.1.mlp.up_proj.weight")),
+            "no tensor model.layers.1.mlp.up_proj.weight",
+        ),
+        (
+            lambda d: edit_weights(d, lambda t: t.update({"model.norm.weight": torch.ones(63)})),
+            r"tensor model.norm.weight in .* is \[63\]; config.json makes it \[64\]",
+        ),
+    ],
+)
+def test_a_bad_directory_is_refused_with_its_fault(make_model, damage, message):
+    directory = make_model()
+    damage(directory)
+    with pytest.raises(UsageError, match=message):
+        Checkpoint(directory)
+
+
+@pytest.mark.parametrize(
+    ("written", "rope"),
+    [
+        ({"rope_theta": 5e5}, Rope(5e5)),
+        ({"rope_theta": 5e5, "rope_scaling": LLAMA3}, Rope(5e5, 8.0)),
+        ({}, Rope(1e4)),
+    ],
+)
+def test_reads_the_rotary_embedding_as_older_transformers_wrote_it(make_model, written, rope):
+    directory = make_model()
+    edit_config(directory, rope_parameters=None, **written)
+    assert Checkpoint(directory).shape.rope == rope
+
+
+def test_reads_what_a_config_leaves_to_its_family(make_model):
+    directory = make_model("llama", tie_word_embeddings=False, num_key_value_heads=4)
+    whole = Checkpoint(directory).shape
+    edit_config(directory, head_dim=None, num_key_value_heads=None, tie_word_embeddings=None)
+    assert Checkpoint(directory).shape == whole
+
+
+@pytest.mark.parametrize("size", [3, 4])
+def test_refuses_a_tensor_parallel_size_that_does_not_divide_the_heads(make_model, size):
+    with pytest.raises(UsageError, match=f"tensor_parallel = {size} does not divide the") as error:
+        Checkpoint(make_model()).shape.check_tensor_parallel(size, "model")
+    assert error.value.hint.endswith("all that is split: 1, 2")
+
+
+@pytest.mark.parametrize(("limit", "files"), [(checkpoint.SHARD_BYTES, 1), (40_000, 6)])
+def test_writes_what_transformers_loads(make_model, tmp_path, monkeypatch, limit, files):
+    monkeypatch.setattr(checkpoint, "SHARD_BYTES", limit)
+    source = make_model(tie_word_embeddings=False)
+    kept = [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "chat_template.jinja",
+        "merges.txt",
+    ]
+    for name in kept:
+        (source / name).write_text('{"eos_token_id": [1, 2]}')
+    (source / "pytorch_model.bin.index.json").touch()
+    tensors = {name: tensor.bfloat16() for name, tensor in load_file(source / "model.safetensors").items()}
+    target = tmp_path / "saved"
+    target.mkdir()
+    (target / "stale").touch()
+
+    sizes = {name: tensor.nbytes for name, tensor in tensors.items()}
+    checkpoint.write(target, source, torch.bfloat16, sizes, iter(tensors.items()))
+
+    assert len(list(target.glob("*.safetensors"))) == files
+    assert all((target / name).read_bytes() == (source / name).read_bytes() for name in kept)
+    assert not (target / "pytorch_model.bin.index.json").exists()
+    assert not (target / "stale").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+    loaded = AutoModelForCausalLM.from_pretrained(target, dtype="auto").state_dict()
+    assert loaded.keys() == tensors.keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())
+
+
+def test_a_full_disk_is_an_error_of_the_disk(make_model, small_disk):
+    weights = {"a": torch.zeros(2_000_000)}
+    sizes = {name: tensor.nbytes for name, tensor in weights.items()}
+    with pytest.raises(OSError, match="No space left on device"):
+        checkpoint.write(small_disk / "saved", make_model(), torch.float32, sizes, iter(weights.items()))

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from vime_runtime.trainer import grpo
+
+
+def test_advantages_are_normalised_within_each_group():
+    found = grpo.advantages([1.0, 0.0, 5.0, 0.0, 1.0, 5.0], [0, 0, 1, 0, 0, 1])
+    # Group 0 is 1, 0, 0, 1: mean 1/2, sample deviation sqrt(1/3). Group 1 has nothing to learn from.
+    above = 0.5 / math.sqrt(1 / 3)
+    assert found == pytest.approx([above, -above, 0, -above, above, 0], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "gradient"),
+    [
+        (1.0, 2.0, -2.0, -2.0),
+        (1.25, 2.0, -2.5, -2.5),  # inside the upper bound of 1.3
+        (1.5, 2.0, -2.6, 0.0),  # beyond it: no further reward
+        (1.5, -2.0, 3.0, 3.0),  # a bad token that grew likelier is always pushed back
+        (0.7, -2.0, 1.6, 0.0),  # below the lower bound of 0.8
+        (0.7, 2.0, -1.4, -1.4),
+    ],
+)
+def test_policy_loss_clips_asymmetrically(ratio, advantage, loss, gradient):
+    logprob = torch.tensor([math.log(ratio)], requires_grad=True)
+    found = grpo.policy_loss(logprob, torch.zeros(1), torch.tensor([advantage]), 0.2, 0.3)
+    found.sum().backward()
+    assert found.item() == pytest.approx(loss)
+    # d ratio / d logprob = ratio
+    assert logprob.grad.item() == pytest.approx(gradient)
+
+
+def test_k3_estimates_the_divergence():
+    torch.manual_seed(0)
+    policy, reference = torch.randn(2, 50).log_softmax(-1)
+    exact = (policy.exp() * (policy - reference)).sum()
+    estimates = grpo.kl_k3(policy, reference)
+    assert (estimates >= 0).all()
+    # Its mean under the policy is the divergence itself.
+    torch.testing.assert_close((policy.exp() * estimates).sum(), exact)

@@ -1,0 +1,97 @@
+"""Megatron's model as it is built, where the numbers of a short text would not tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import AutoConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+LLAMA_3 = {"factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
+
+def frequencies(rank: int, world_size: int, master: str, path: str) -> torch.Tensor:
+    from vime_runtime.trainer import model, parallel
+    from vime_runtime.trainer.checkpoint import Checkpoint
+
+    parallel.start("gloo", rank, world_size, master, 1)
+    try:
+        source = Checkpoint(Path(path))
+        built = model.build(source.family, source.shape, torch.bfloat16, torch.device("cpu"), 1)
+        return built.rotary_pos_emb.inv_freq
+    finally:
+        parallel.stop()
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "default", "rope_theta": 1e5},
+        {"rope_type": "llama3", "rope_theta": 5e5, "original_max_position_embeddings": 8192, **LLAMA_3},
+    ],
+    ids=["default", "llama3"],
+)
+def test_frequencies_are_those_of_transformers(ranks, make_model, rope):
+    directory = make_model("llama", head_dim=64, rope_parameters=rope)
+    expected = LlamaRotaryEmbedding(AutoConfig.from_pretrained(directory)).inv_freq
+    unscaled = rope["rope_theta"] ** (-torch.arange(0, 64, 2) / 64)
+    assert torch.allclose(expected, unscaled) == (rope["rope_type"] == "default")
+    torch.testing.assert_close(ranks.run(frequencies, 1, str(directory))[0], expected, rtol=1e-6, atol=0)
+
+
+def built_with(rank: int, world_size: int, master: str, path: str) -> tuple[SimpleNamespace, set[str]]:
+    from torch import nn
+    from vime_runtime.trainer import core_attention, model, parallel
+    from vime_runtime.trainer.checkpoint import Checkpoint
+
+    class OwnAttention(nn.Module):
+        def __init__(self, config, **layer):
+            super().__init__()
+
+    parallel.start("gloo", rank, world_size, master, 1)
+    core_attention.use(OwnAttention)
+    try:
+        source = Checkpoint(Path(path))
+        shape = source.family, source.shape, torch.bfloat16, torch.device("cpu"), 1
+        built = model.build(*shape, recompute=True)
+        names = "transformer_impl", "apply_rope_fusion", "recompute_granularity", "recompute_num_layers"
+        settings = SimpleNamespace(**{name: getattr(built.config, name) for name in names})
+        return settings, {
+            type(layer.self_attention.core_attention).__name__ for layer in built.decoder.layers
+        }
+    finally:
+        core_attention._chosen = None
+        parallel.stop()
+
+
+def test_the_model_is_megatrons_local_one_without_fused_rope_and_with_the_attention_that_was_chosen(
+    ranks, make_model
+):
+    settings, attention = ranks.run(built_with, 1, str(make_model()))[0]
+    assert settings.transformer_impl == "local"
+    assert not settings.apply_rope_fusion
+    assert (settings.recompute_granularity, settings.recompute_num_layers) == ("full", 1)
+    assert attention == {"OwnAttention"}
+
+
+def activations(rank: int, world_size: int, master: str, path: str) -> list[tuple[bool, str]]:
+    from vime_runtime.trainer import model, parallel
+    from vime_runtime.trainer.checkpoint import Checkpoint
+
+    parallel.start("gloo", rank, world_size, master, 1)
+    try:
+        source = Checkpoint(Path(path))
+        built = model.build(source.family, source.shape, torch.bfloat16, torch.device("cpu"), 1)
+        # Megatron asks the module for its activation only where this setting says so.
+        used = built.config.use_te_activation_func
+        return [(used, type(layer.mlp.activation_func).__name__) for layer in built.decoder.layers]
+    finally:
+        parallel.stop()
+
+
+def test_on_a_cpu_the_activation_is_ours(ranks, make_model):
+    found = ranks.run(activations, 1, str(make_model()))[0]
+    assert set(found) == {(True, "SwiGLU")}

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from vime_runtime.trainer.optimizer import learning_rate
+
+
+@pytest.mark.parametrize(
+    ("decay", "rates"),
+    [
+        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
+        ("linear", [0.5, 1.0, 0.8, 0.6, 0.4, 0.2]),
+        ("cosine", [0.5, 1.0, 0.2 + 0.8 * 0.853553, 0.6, 0.2 + 0.8 * 0.146447, 0.2]),
+    ],
+)
+def test_the_rate_warms_up_and_decays_to_the_least_at_the_last_step(decay, rates):
+    settings = SimpleNamespace(lr=1.0, min_lr=0.2, warmup_steps=2, decay=decay)
+    assert [learning_rate(settings, step, 6) for step in range(1, 7)] == pytest.approx(rates)
+
+
+def test_a_run_of_warm_up_only_needs_no_decay():
+    settings = SimpleNamespace(lr=1.0, min_lr=0.2, warmup_steps=2, decay="cosine")
+    assert learning_rate(settings, 2, 2) == 1.0
+
+
+class CountsInGroups(torch.optim.Optimizer):
+    """As MindSpeed's fused AdamW for NPUs: how many steps there were is in the group, not in the state."""
+
+    def __init__(self, params, lr, weight_decay, betas, eps, adam_w_mode):
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "betas": betas, "eps": eps})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            group["step"] += 1
+            for param in group["params"]:
+                assert set(self.state[param]) == {"exp_avg", "exp_avg_sq"}
+                param.sub_(param.grad / group["step"])
+
+
+def counted(rank: int, world_size: int, master: str, path: str) -> list[dict[str, torch.Tensor]]:
+    """The whole state after two steps and after the next; that step again where the state was read."""
+    from megatron.core import optimizer as megatrons
+    from vime_runtime.trainer import model, parallel, state
+    from vime_runtime.trainer.checkpoint import Checkpoint
+    from vime_runtime.trainer.optimizer import Optimizer
+
+    settings = SimpleNamespace(lr=0.1, min_lr=0, weight_decay=0, beta1=0.9, beta2=0.9, eps=1e-8, clip_grad=0)
+    parallel.start("gloo", rank, world_size, master, 1)
+    megatrons.Adam, adam = CountsInGroups, megatrons.Adam
+    megatrons.USING_PYTORCH_OPTIMIZER = False
+    try:
+        source = Checkpoint(Path(path))
+
+        def build():
+            torch.manual_seed(0)
+            built = model.build(source.family, source.shape, torch.float32, torch.device("cpu"), 1)
+            for parameter in built.parameters():
+                torch.nn.init.ones_(parameter)
+            return built, Optimizer(built, settings)
+
+        def step(built, optimizer):
+            for parameter in built.parameters():
+                parameter.main_grad.fill_(0.5)
+            optimizer.step(0.1)
+
+        built, optimizer = build()
+        step(built, optimizer)
+        step(built, optimizer)
+        kept = {name: tensor.clone() for name, tensor in optimizer.state()}
+        state.write(Path(path) / "state.pt", kept)
+        step(built, optimizer)
+        again, resumed = build()
+        state.read(Path(path) / "state.pt", dict(resumed.state()))
+        step(again, resumed)
+        return [kept, *({n: t.clone() for n, t in one.state()} for one in (optimizer, resumed))]
+    finally:
+        megatrons.Adam, megatrons.USING_PYTORCH_OPTIMIZER = adam, True
+        parallel.stop()
+
+
+def test_steps_that_an_optimizer_for_npus_counts_in_its_groups_are_part_of_the_state(ranks, make_model):
+    kept, further, resumed = ranks.run(counted, 1, str(make_model()))[0]
+    counts = [name for name in kept if name.startswith("step/")]
+    assert counts == ["step/group 0", "step/group 1"]
+    assert all(kept[name].item() == 2 and further[name].item() == 3 for name in counts)
+    assert further.keys() == resumed.keys()
+    assert all(torch.equal(further[name], resumed[name]) for name in further)

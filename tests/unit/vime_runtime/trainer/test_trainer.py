@@ -1,0 +1,267 @@
+"""The trainer against a plain reference: transformers' model, autograd, and one sequence at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+from vime_runtime.batch import RolloutBatch
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 5e5,
+    "factor": 32.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
+def train(
+    rank: int, world_size: int, master: str, document: dict[str, Any], batches: list[RolloutBatch]
+) -> dict[str, Any]:
+    """Train on the batches, with a pause before the last; return metrics and final weights."""
+    from vime_runtime.config import from_dict
+    from vime_runtime.trainer.trainer import Trainer
+
+    trainer = Trainer(from_dict(document), rank, world_size, master)
+    try:
+        metrics = [trainer.train_step(batch) for batch in batches[:-1]]
+        active = trainer.residency().resident
+        trainer.pause()
+        paused = trainer.residency().resident
+        trainer.resume()
+        metrics.append(trainer.train_step(batches[-1]))
+        trainer.save_pretrained(Path(document["run_dir"]) / "saved")
+        weights = {name: tensor.clone() for name, tensor in trainer.weights()}
+        return {"metrics": metrics, "weights": weights, "active": active, "paused": paused}
+    finally:
+        trainer.close()
+
+
+def reference_logprobs(
+    model: torch.nn.Module, prompt: list[int], response: list[int], temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1].float() / temperature
+    logprobs = logits.log_softmax(-1)
+    entropy = -(logprobs.exp() * logprobs).sum(-1)
+    return logprobs.gather(-1, torch.tensor(response)[:, None])[:, 0], entropy
+
+
+def reference_rate(settings: dict[str, Any], step: int, steps: int) -> float:
+    if step <= settings["warmup_steps"]:
+        return settings["lr"] * step / settings["warmup_steps"]
+    left = (steps - step) / (steps - settings["warmup_steps"])
+    return settings["min_lr"] + (settings["lr"] - settings["min_lr"]) * left
+
+
+def train_reference(document: dict[str, Any], batches: list[RolloutBatch]) -> dict[str, Any]:
+    """The same training, written down plainly."""
+    recipe = document["recipe"]
+    algorithm, settings = recipe["algorithm"], recipe["optimizer"]
+    temperature = recipe["rollout"]["temperature"]
+    model = AutoModelForCausalLM.from_pretrained(recipe["model"]["path"], dtype=torch.float32)
+    frozen = AutoModelForCausalLM.from_pretrained(recipe["model"]["path"], dtype=torch.float32)
+    adam = torch.optim.AdamW(
+        [
+            {"params": [p for p in model.parameters() if p.dim() > 1]},
+            {"params": [p for p in model.parameters() if p.dim() == 1], "weight_decay": 0.0},
+        ],
+        betas=(settings["beta1"], settings["beta2"]),
+        eps=settings["eps"],
+        weight_decay=settings["weight_decay"],
+    )
+    metrics = []
+    for step, batch in enumerate(batches, start=1):
+        with torch.no_grad():
+            pairs = list(zip(batch.prompts, batch.responses, strict=True))
+            old = [reference_logprobs(model, *pair, temperature)[0] for pair in pairs]
+            fixed = [reference_logprobs(frozen, *pair, temperature)[0] for pair in pairs]
+        for group in adam.param_groups:
+            group["lr"] = reference_rate(settings, step, document["steps"])
+        losses, entropies, norms, kls = [], [], [], []
+        updates = algorithm["updates_per_step"]
+        for update in range(updates):
+            chosen = [i for i, group in enumerate(batch.groups) if group % updates == update]
+            tokens = sum(len(batch.responses[i]) for i in chosen)
+            adam.zero_grad()
+            for i in chosen:
+                peers = torch.tensor(
+                    [r for r, g in zip(batch.rewards, batch.groups, strict=True) if g == batch.groups[i]]
+                )
+                advantage = (batch.rewards[i] - peers.mean()) / (peers.std() + 1e-6)
+                logprobs, entropy = reference_logprobs(model, *pairs[i], temperature)
+                ratio = (logprobs - old[i]).exp()
+                clipped = ratio.clamp(1 - algorithm["clip_low"], 1 + algorithm["clip_high"])
+                loss = -torch.min(ratio * advantage, clipped * advantage)
+                gap = fixed[i] - logprobs
+                kl = gap.exp() - gap - 1
+                loss = loss + algorithm["kl_coefficient"] * kl
+                (loss.sum() / tokens).backward()
+                losses += loss.tolist()
+                entropies += entropy.tolist()
+                kls += kl.tolist()
+            norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), settings["clip_grad"]).item())
+            adam.step()
+        differences = (torch.cat(old) - torch.tensor([x for row in batch.logprobs for x in row])).abs()
+        metrics.append(
+            {
+                "train/loss": sum(losses) / len(losses),
+                "train/entropy": sum(entropies) / len(entropies),
+                "train/grad_norm": sum(norms) / len(norms),
+                "train/lr": adam.param_groups[0]["lr"],
+                "logprob/abs_diff_mean": differences.mean().item(),
+                "logprob/abs_diff_max": differences.max().item(),
+            }
+            | ({"train/kl": sum(kls) / len(kls)} if algorithm["kl_coefficient"] else {})
+        )
+    return {"metrics": metrics, "weights": published(model)}
+
+
+def published(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The weights as checkpoints have them; transformers keeps the experts of a layer in one tensor."""
+    weights = {}
+    for name, parameter in model.named_parameters():
+        layer, experts, kind = name.partition("mlp.experts.")
+        for expert, tensor in enumerate(parameter.detach() if experts else []):
+            prefix = f"{layer}mlp.experts.{expert}"
+            if kind == "down_proj":
+                weights[f"{prefix}.down_proj.weight"] = tensor
+            else:
+                weights[f"{prefix}.gate_proj.weight"], weights[f"{prefix}.up_proj.weight"] = tensor.chunk(2)
+        if not experts:
+            weights[name] = parameter.detach()
+    return weights
+
+
+def assert_same_training(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    for step, (mine, theirs) in enumerate(zip(found["metrics"], expected["metrics"], strict=True)):
+        assert mine.keys() == theirs.keys()
+        for name, value in theirs.items():
+            assert mine[name] == pytest.approx(value, rel=2e-5, abs=1e-6), (step, name)
+    for name, tensor in found["weights"].items():
+        torch.testing.assert_close(tensor, expected["weights"][name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("world_size", "changes", "model"),
+    [
+        (1, {}, {}),
+        (2, {"train__tensor_parallel": 2}, {}),
+        (1, {}, {"family": "llama", "num_key_value_heads": 1}),
+        (2, {"train__tensor_parallel": 2}, {"family": "llama", "rope_parameters": LLAMA3}),
+        (1, {"train__recompute": True}, {"family": "qwen2", "tie_word_embeddings": False}),
+        (2, {"train__tensor_parallel": 2}, {"family": "qwen2", "head_dim": 32, "vocab_size": 65}),
+        (2, {"train__tensor_parallel": 1}, {"tie_word_embeddings": False, "vocab_size": 65}),
+        (
+            2,
+            {"train__tensor_parallel": 2, "train__tokens_per_micro_batch": 10_000, "train__recompute": True},
+            {"tie_word_embeddings": False, "vocab_size": 65},
+        ),
+        (
+            2,
+            {
+                "train__tensor_parallel": 2,
+                "algorithm__updates_per_step": 2,
+                "algorithm__kl_coefficient": 3.0,
+                "optimizer__lr": 1e-2,
+                "algorithm__clip_low": 0.002,
+                "algorithm__clip_high": 0.003,
+            },
+            {},
+        ),
+        (1, {"train__recompute": True}, {"family": "qwen3_moe", "norm_topk_prob": False}),
+        (2, {"train__tensor_parallel": 2}, {"family": "qwen3_moe", "tie_word_embeddings": False}),
+        (
+            2,
+            {"train__tensor_parallel": 2, "train__expert_parallel": 2, "train__recompute": True},
+            {"family": "qwen3_moe"},
+        ),
+        (2, {"train__tensor_parallel": 1}, {"family": "qwen3_moe"}),
+        (
+            2,
+            {"train__expert_parallel": 2, "algorithm__kl_coefficient": 3.0, "algorithm__updates_per_step": 2},
+            {"family": "qwen3_moe"},
+        ),
+    ],
+    ids=[
+        "one-rank",
+        "tp2",
+        "llama",
+        "llama-tp2-llama3-rope",
+        "qwen2-untied-recompute",
+        "qwen2-tp2-padded-vocabulary",
+        "dp2-untied",
+        "tp2-untied-recompute-one-pack",
+        "tp2-kl-two-updates",
+        "experts-not-renormalised-recompute",
+        "experts-tp2",
+        "experts-tp2-ep2-recompute",
+        "experts-dp2",
+        "experts-dp2-ep2-kl-two-updates",
+    ],
+)
+def test_trains_as_the_reference_does(ranks, make_model, make_batch, run_file, world_size, changes, model):
+    document = run_file(make_model(**model), **changes)
+    batches = [make_batch(seed) for seed in range(3)]
+    expected = train_reference(document, batches)
+    for found in ranks.run(train, world_size, document, batches):
+        assert_same_training(found, expected)
+        assert found["paused"] < found["active"] / 10
+    saved = AutoModelForCausalLM.from_pretrained(Path(document["run_dir"]) / "saved", dtype="auto")
+    for name, parameter in published(saved).items():
+        torch.testing.assert_close(parameter, found["weights"][name], rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_experts_divided_among_replicas_of_several_ranks_train_as_the_reference_does(
+    start_ranks, make_model, make_batch, run_file
+):
+    """As on sixteen NPUs: the dense part split within a replica, one set of experts among all replicas."""
+    changes = {"train__tensor_parallel": 2, "train__expert_parallel": 4, "train__recompute": True}
+    document = run_file(make_model("qwen3_moe", tie_word_embeddings=False), **changes)
+    # Three groups for two replicas, of which one has a pack less to do.
+    batches = [make_batch(seed, groups=3) for seed in range(3)]
+    expected = train_reference(document, batches)
+    for found in start_ranks(4).run(train, 4, document, batches):
+        assert_same_training(found, expected)
+
+
+def test_bf16_moves_as_far_as_fp32_though_one_step_is_less_than_bf16_can_show(
+    ranks, make_model, make_batch, run_file
+):
+    model = make_model(dtype=torch.bfloat16)
+    batches = [make_batch()] * 10
+    moves = {}
+    for dtype in ("float32", "bfloat16"):
+        document = run_file(
+            model,
+            model__dtype=dtype,
+            train__tensor_parallel=2,
+            optimizer__lr=1e-4,
+            optimizer__eps=1e-8,
+            optimizer__warmup_steps=0,
+            optimizer__decay="constant",
+        )
+        result = ranks.run(train, 2, document, batches)[0]
+        before = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).state_dict()
+        moves[dtype] = torch.cat(
+            [
+                (tensor.float() - before[name]).flatten()[before[name].abs().flatten() > 0.06]
+                for name, tensor in result["weights"].items()
+            ]
+        )
+        assert {tensor.dtype for tensor in result["weights"].values()} == {getattr(torch, dtype)}
+    # Above 1/16 the numbers of bf16 are 2**-11 apart or more: a single step of 1e-4 rounds to nothing.
+    along = (moves["bfloat16"] @ moves["float32"]) / (moves["float32"] @ moves["float32"])
+    assert along == pytest.approx(1, abs=0.1)
+
+
+def test_a_gradient_that_is_not_finite_is_an_error(ranks, make_model, make_batch, run_file):
+    batch = make_batch()
+    batch.rewards[0] = float("nan")
+    with pytest.raises(AssertionError, match="FloatingPointError: the norm of the gradient is nan"):
+        ranks.run(train, 2, run_file(make_model(), train__tensor_parallel=2), [batch])

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from vime_runtime.weight_sync.buckets import ALIGNMENT, BucketExporter, view
+from vime_runtime.weight_sync.device_identity import machine_id
+from vime_runtime.weight_sync.ipc import HostPeer
+
+TENSORS = {
+    "embedding": torch.randn(64, 16),
+    "scale": torch.randn(3, dtype=torch.bfloat16),
+    "weight": torch.randn(33, 7).to(torch.bfloat16),
+    "transposed": torch.randn(8, 5).T,
+    "empty": torch.empty(0),
+    "scalar": torch.tensor(2.5),
+}
+
+
+def weights() -> Iterator[tuple[str, torch.Tensor]]:
+    yield from TENSORS.items()
+
+
+def read_pass(exporter: BucketExporter) -> tuple[list[int], dict[str, torch.Tensor]]:
+    peer = HostPeer()
+    payloads, read = [], {}
+    while (message := exporter.next()) is not None:
+        payloads.append(message.payload_bytes)
+        buffer = peer.open(message.handles)
+        for entry in message.tensors:
+            whole = read.setdefault(entry.name, torch.empty(entry.full, dtype=getattr(torch, entry.dtype)))
+            rows = whole[entry.start : entry.start + entry.shape[0]] if entry.full else whole
+            rows.copy_(view(buffer, entry))
+    return payloads, read
+
+
+@pytest.mark.parametrize("bucket_bytes", [1, 128, 500, 4096, 1_000_000])
+def test_all_tensors_arrive_in_buckets_of_the_size(bucket_bytes: int) -> None:
+    exporter = BucketExporter(weights, bucket_bytes)
+    for _ in range(2):  # a pass can follow a pass
+        payloads, read = read_pass(exporter)
+        assert list(read) == list(TENSORS)
+        for name, tensor in TENSORS.items():
+            assert read[name].dtype == tensor.dtype
+            assert torch.equal(read[name], tensor)
+        row = max(tensor.nbytes // len(tensor) for tensor in TENSORS.values() if tensor.numel() > 1)
+        assert max(payloads) <= max(bucket_bytes, row)
+        assert sum(payloads) == sum(tensor.nbytes for tensor in TENSORS.values())
+
+
+def test_two_buckets_are_all_the_memory_of_a_pass() -> None:
+    exporter = BucketExporter(weights, bucket_bytes=256)
+    sizes = {}
+    while (message := exporter.next()) is not None:
+        handle = message.handles[machine_id()]
+        sizes[handle.inode] = handle.nbytes
+        assert all(entry.offset % ALIGNMENT == 0 for entry in message.tensors)
+    assert list(sizes.values()) == [256, 256]
+
+
+def test_a_bucket_stays_as_it_is_while_the_next_one_is_filled() -> None:
+    exporter = BucketExporter(weights, bucket_bytes=256)
+    peer = HostPeer()
+    message = exporter.next()
+    while message is not None:
+        buffer = peer.open(message.handles)
+        before = [view(buffer, entry).clone() for entry in message.tensors]
+        following = exporter.next()
+        for entry, tensor in zip(message.tensors, before, strict=True):
+            assert torch.equal(view(buffer, entry), tensor), entry.name
+        message = following
+
+
+def test_weights_are_as_they_are_when_the_pass_reaches_them() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(4))
+    exporter = BucketExporter(lambda: iter([("p", parameter)]), 64)
+    read_pass(exporter)
+    parameter.data.fill_(7)
+    _, read = read_pass(exporter)
+    assert read["p"].tolist() == [7, 7, 7, 7]
+
+
+def test_a_rank_that_nobody_reads_fills_nothing_and_agrees_with_the_one_that_does() -> None:
+    reader, bystander = BucketExporter(weights, 500), BucketExporter(weights, 500, fill_host=False)
+    while (message := reader.next()) is not None:
+        silent = bystander.next()
+        assert silent.handles == {}
+        assert message.joined([silent]) == silent.joined([message]) == message
+    assert bystander.next() is None

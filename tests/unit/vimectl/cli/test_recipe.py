@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vimectl.cli import run_cli
+from vimectl.recipes.catalog import shipped
+
+
+def test_list_names_every_shipped_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["recipe", "list", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == "vimectl.recipe.list/1"
+    assert [recipe["name"] for recipe in document["recipes"]] == sorted(shipped())
+
+
+def test_show_prints_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["recipe", "show", "qwen3-4b-tp2"]) == 0
+    assert capsys.readouterr().out == shipped()["qwen3-4b-tp2"].read_text()
+
+
+def test_a_copy_is_valid_and_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["recipe", "copy", "qwen3-tiny-tp2", str(tmp_path / "new")]) == 0
+    copy = tmp_path / "new" / "qwen3-tiny-tp2.toml"
+    assert run_cli(["recipe", "validate", str(copy)]) == 0
+    copy.write_text(copy.read_text().replace("tensor_parallel = 2", "tensor_parallel = 3"))
+    assert run_cli(["recipe", "copy", "qwen3-tiny-tp2", str(tmp_path / "new")]) == 2
+    assert run_cli(["recipe", "validate", str(copy)]) == 2
+    err = capsys.readouterr().err
+    assert "exists already" in err
+    assert "'train.tensor_parallel': 3 does not divide the 2 devices" in err

@@ -1,0 +1,139 @@
+"""Checkpoints whose headers are right and whose weights are zeros, and launches of a stand-in runtime."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vimectl.recipes.families import known
+
+STANDIN = Path(__file__).parent / "runs" / "standin"
+
+CONFIG: dict[str, Any] = {
+    "model_type": "qwen3",
+    "vocab_size": 8,
+    "hidden_size": 8,
+    "intermediate_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 4,
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True,
+}
+
+Header = dict[str, dict[str, Any]]
+
+
+def header_of(config: dict[str, Any], dtype: str = "BF16") -> Header:
+    """A safetensors header for the model that ``config`` describes, two bytes an element."""
+    header, end = {}, 0
+    for name, shape in known()[config["model_type"]].expected(config, "config.json").items():
+        begin, end = end, end + 2 * math.prod(shape)
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+    return header
+
+
+def write_safetensors(path: Path, header: Header) -> None:
+    """Write a file with this header and zeros."""
+    text = json.dumps(header).encode()
+    size = max(entry["data_offsets"][1] for entry in header.values())
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(size))
+
+
+@pytest.fixture
+def write_model(tmp_path: Path) -> Callable[..., Path]:
+    """Write a model directory; ``change`` may damage the header, keywords change config.json."""
+
+    def write(change: Callable[[Header], object] = lambda header: None, **config: Any) -> Path:
+        directory = tmp_path / "model"
+        directory.mkdir()
+        described = CONFIG | config
+        (directory / "config.json").write_text(json.dumps(described))
+        (directory / "tokenizer.json").write_text("{}")
+        header = header_of(described)
+        change(header)
+        write_safetensors(directory / "model.safetensors", header)
+        return directory
+
+    return write
+
+
+class Run:
+    """One launch in a process of its own."""
+
+    def __init__(self, tmp_path: Path, model: Path, *assignments: str) -> None:
+        self.run_dir = tmp_path / "run"
+        self.cache = tmp_path / "cache"
+        self.state = tmp_path / "state"
+        environment = os.environ | {
+            "PYTHONPATH": f"{STANDIN}{os.pathsep}{STANDIN.parents[4]}",
+            "XDG_CACHE_HOME": str(self.cache),
+            "XDG_STATE_HOME": str(self.state),
+            "STANDIN_MODEL": str(model),
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, str(STANDIN / "drive.py"), str(self.run_dir), *self._sets(assignments)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def _sets(self, assignments: tuple[str, ...]) -> list[str]:
+        """What has a dot is a key of the recipe, the rest is for the stand-in's environment."""
+        return [a if "." in a.partition("=")[0] else f"env.{a}" for a in assignments]
+
+    @property
+    def scratch_dir(self) -> Path:
+        return Path(self.run_dir.with_suffix(".scratch").read_text())
+
+    @property
+    def summary(self) -> dict[str, object]:
+        return json.loads((self.run_dir / "summary.json").read_text())
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What the run has written so far."""
+        path = self.run_dir / "events.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def pid(self, role: str) -> int:
+        """The process of this role in the latest start of the runtime, once it is there."""
+        deadline = time.monotonic() + 60  # a busy machine
+        while not (found := [event["pid"] for event in self.events if event.get("role") == role]):
+            assert time.monotonic() < deadline, f"no {role}"
+            time.sleep(0.02)
+        return found[-1]
+
+    @property
+    def supervisor(self) -> int:
+        return json.loads((self.run_dir / "supervisor.json").read_text())["pid"]
+
+    def wait(self, seconds: float = 30) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=seconds)
+        return self.process.returncode, out, err
+
+
+@pytest.fixture
+def launch(tmp_path: Path, write_model: Callable[..., Path]) -> Iterator[Callable[..., Run]]:
+    runs = []
+
+    def start(*assignments: str) -> Run:
+        runs.append(Run(tmp_path, write_model(), *assignments))
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        run.process.kill()
+        run.process.communicate()

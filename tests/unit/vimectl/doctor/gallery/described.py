@@ -1,0 +1,320 @@
+"""Described machines: `machines/*.toml`, each a root directory, an environment, answered commands, and the
+report that the doctor is to give of it.
+
+A machine starts from another one (``base``) and says what is different, so that a page of trouble is a few
+lines. What its report must be is complete: every check that is not named in ``[expect]`` passes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+from unittest.mock import patch
+
+import weights
+from elf_file import ElfFile
+from pydantic import Field
+from vime_runtime.spec.recipe import Recipe
+from vime_runtime.spec.strict import Strict
+
+from vimectl import stacks as stacks
+from vimectl.doctor import Report, imports, run_checks
+from vimectl.patches import series
+from vimectl.recipes.resolve import resolve
+from vimectl.stacks.lock import read_lock
+from vimectl.util import toml
+from vimectl.util.host import CommandResult, Host
+
+HERE = Path(__file__).parent
+# Every file of a machine is of this moment, and its clock a day later unless it says otherwise.
+INSTALLED = 1_790_000_000
+# Where the user of a machine keeps the builds of the memory saver that are known there.
+CONFIG = "/home/user/.config"
+
+
+class Answer(Strict):
+    """What a command gives back; ``file`` is a file beside this module that has its output."""
+
+    code: int = 0
+    stdout: str = ""
+    stderr: str = ""
+    file: str | None = None
+
+
+class Release(Strict):
+    """A package with a series in `patches` beside this module, in small, and the state it is in."""
+
+    state: Literal["applied", "pristine", "drifted"]
+    place: str | None = None  # the checkout of an editable install; else among the installed packages
+
+
+class Library(Strict):
+    """A torch_memory_saver library, made in small; and how it is known: in full, by a prefix, or not."""
+
+    needed: list[str] = Field(default_factory=lambda: ["libascendcl.so", "libc.so.6"])
+    machine: str = "aarch64"
+    known: Literal["good", "bad", "prefix"] | None = None
+
+
+class Expect(Strict):
+    """The report. ``fail`` and ``warn`` map a check's id to a part of what it must have found."""
+
+    first: str = ""  # the check that is to be mended first
+    fail: dict[str, str] = Field(default_factory=dict)
+    warn: dict[str, str] = Field(default_factory=dict)
+    # Ids, or patterns of them. These hold for the machines that start from this one as well.
+    skip: list[str] = Field(default_factory=list)
+    well: list[str] = Field(default_factory=list)  # passes, though it is skipped on the base
+    elsewhere: list[str] = Field(default_factory=list)  # is not looked at
+
+
+class Described(Strict):
+    """A whole machine file. All but ``about``, ``base`` and ``expect`` is added to what the base has."""
+
+    about: str
+    base: str | None = None
+    stack: str | None = None
+    recipe: str | None = None
+    alone: bool = False  # asked about the stack alone, whatever recipe the base has
+    set: list[str] = Field(default_factory=list)  # KEY=VALUE of the recipe
+    lock: str | None = None  # install every package of this stack's lock
+    site: str | None = None  # where packages are installed
+    image: bool = False  # a file system that is only looked at: nothing runs, no environment
+    remove: list[str] = Field(default_factory=list)  # patterns of files and folders of the base
+    unset: list[str] = Field(default_factory=list)  # variables of the base
+    nodes: list[str] = Field(default_factory=list)  # device nodes in /dev
+    mode: str = "660 0 1000 HwHiAiUser"  # of the device nodes: mode, user, group, its name
+    environment: dict[str, str] = Field(default_factory=dict)
+    packages: dict[str, str] = Field(default_factory=dict)  # distribution to version; "" removes it
+    files: dict[str, str] = Field(default_factory=dict)  # path to text
+    copies: dict[str, str] = Field(default_factory=dict)  # path to a file beside this module
+    releases: dict[str, Release] = Field(default_factory=dict)  # "vllm/0.22.1" to its state
+    folders: list[str] = Field(default_factory=list)  # empty ones
+    libraries: dict[str, Library] = Field(default_factory=dict)  # path to a memory saver
+    models: dict[str, dict[str, Any]] = Field(default_factory=dict)  # path to what differs from Qwen3-4B
+    links: dict[str, str] = Field(default_factory=dict)
+    disks: dict[str, list[int]] = Field(default_factory=dict)  # path to size and free, in MiB
+    commands: dict[str, Answer] = Field(default_factory=dict)  # command line, or a pattern of it
+    imports: dict[str, str] = Field(default_factory=dict)  # module to an error, or "SIGSEGV", "hangs"
+    expect: Expect = Field(default_factory=Expect)
+
+
+def names() -> list[str]:
+    """The machines of the gallery."""
+    return sorted(path.stem for path in (HERE / "machines").glob("*.toml"))
+
+
+def lineage(name: str) -> list[Described]:
+    """A machine's description after those it starts from."""
+    one = toml.load(Described, HERE / "machines" / f"{name}.toml")
+    return [*(lineage(one.base) if one.base else []), one]
+
+
+class Machine:
+    """A described machine, made in a directory."""
+
+    def __init__(self, name: str, root: Path) -> None:
+        self.name = name
+        self.root = root.resolve()
+        self.lineage = lineage(name)
+        self.environment: dict[str, str] = {}
+        self.commands: dict[str, CommandResult] = {}
+        self.imports: dict[str, str] = {}
+        self.nodes: list[str] = []
+        self.mode: str = self.last("mode")
+        for one in self.lineage:
+            self._add(one)
+        self._age()
+
+    @property
+    def host(self) -> Host:
+        image = self.last("image")
+        return Host(self.root, {} if image else self.environment, self._not_run if image else self._run)
+
+    def differences(self, report: Report) -> list[str]:
+        """In what a report is not the expected one; empty when it is."""
+        expect = self.lineage[-1].expect
+        elsewhere = [pattern for one in self.lineage for pattern in one.expect.elsewhere]
+        looked_at = [finding for finding in report.findings if not _in(finding.id, elsewhere)]
+        report = Report(report.stack, tuple(looked_at))
+        wrong = []
+        for finding in looked_at:
+            wanted, part = self._wanted(finding.id)
+            if finding.status != wanted or part not in finding.found:
+                wrong.append(f"{finding.id}: {finding.status} {finding.found!r}, expected {wanted} {part!r}")
+        known = {finding.id for finding in looked_at}
+        wrong += [f"{name}: no such check" for name in {*expect.fail, *expect.warn} - known]
+        first = report.first.id if report.first else ""
+        if first != expect.first:
+            wrong.append(f"first is {first!r}, expected {expect.first!r}")
+        return wrong
+
+    def last(self, field: str) -> Any:
+        """What the youngest of the lineage says of a field."""
+        return next((value for one in reversed(self.lineage) if (value := getattr(one, field))), None)
+
+    def recipe(self) -> Recipe | None:
+        name = None if self.last("alone") else self.last("recipe")
+        return (
+            resolve(name, assignments=[s for one in self.lineage for s in one.set]).recipe if name else None
+        )
+
+    def examine(self, only: Sequence[str] = ()) -> Report:
+        """The doctor's report of it, imports included."""
+        recipe = self.recipe()
+        name = self.last("stack") or (recipe.recipe.stack if recipe else None)
+        own = {"XDG_CONFIG_HOME": str(self.path(CONFIG))}
+        with patch.object(series, "data_dir", HERE.joinpath), patch.dict(os.environ, own):
+            return run_checks(self.host, stacks.load(name), recipe, only, with_imports=True)
+
+    def path(self, path: str) -> Path:
+        return self.root / path.lstrip("/")
+
+    def _wanted(self, check: str) -> tuple[str, str]:
+        """The status that a check is to have, and a part of what it is to have found."""
+        expect = self.lineage[-1].expect
+        if check in expect.fail:
+            return "fail", expect.fail[check]
+        if check in expect.warn:
+            return "warn", expect.warn[check]
+        for one in reversed(self.lineage):
+            if _in(check, one.expect.well):
+                return "pass", ""
+            if _in(check, one.expect.skip):
+                return "skip", ""
+        return "pass", ""
+
+    def _add(self, one: Described) -> None:
+        site = self.last("site")
+        for pattern in one.remove:
+            for path in list(self.root.glob(pattern.lstrip("/"))):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        for name in one.unset:
+            self.environment.pop(name, None)
+        self.nodes = [*self.nodes, *one.nodes]
+        for node in one.nodes:
+            self._write(f"/dev/{node}", "")
+        if one.lock:
+            for pin in read_lock(stacks.lock_path(one.lock)).values():
+                self._install(pin.name, pin.version, site)
+        for name, version in one.packages.items():
+            self._install(name, version, site)
+        for release, how in one.releases.items():
+            self._release(*release.split("/"), how, site)
+        for path, library in one.libraries.items():
+            self._library(path, library)
+        for path, changes in one.models.items():
+            weights.write(self.path(path), changes)
+        for path, text in one.files.items():
+            self._write(path, text)
+        for path, file in one.copies.items():
+            self._write(path, (HERE / file).read_text())
+        for path, target in one.links.items():
+            self.path(path).parent.mkdir(parents=True, exist_ok=True)
+            self.path(path).symlink_to(target)
+        for path in one.folders:
+            self.path(path).mkdir(parents=True, exist_ok=True)
+        self.environment |= one.environment
+        for path, (size, free) in one.disks.items():
+            self.commands[f"df -Pk {path}"] = CommandResult(0, _df(path, size, free))
+        for command, answer in one.commands.items():
+            text = (HERE / answer.file).read_text() if answer.file else answer.stdout
+            self.commands[command] = CommandResult(answer.code, text, answer.stderr)
+        self.imports |= one.imports
+
+    def _install(self, name: str, version: str, site: str) -> None:
+        escaped = name.replace("-", "_")
+        for folder in self.path(site).glob(f"{escaped}-*.dist-info"):
+            shutil.rmtree(folder)
+        if version:
+            folder = f"{site}/{escaped}-{version}.dist-info"
+            self._write(f"{folder}/INSTALLER", "pip\n")
+            self._write(f"{folder}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+    def _release(self, package: str, version: str, how: Release, site: str) -> None:
+        module = toml.read_toml(HERE / "patches" / package / version / "series.toml")["module"]
+        place = how.place or site
+        strict = {"applied": "False", "pristine": "True", "drifted": "None"}[how.state]
+        self._write(f"{place}/{module}/__init__.py", "")
+        self._write(
+            f"{place}/{module}/start.py", f'"""Stands for {package} {version}."""\n\nstrict = {strict}\n'
+        )
+        escaped = package.replace("-", "_")
+        (folder,) = (
+            path
+            for name in (escaped, f"{escaped}_cpu")
+            for path in self.path(site).glob(f"{name}-{version}*.dist-info")
+        )
+        if not how.place:
+            (folder / "RECORD").write_text(f"{module}/__init__.py,,\n{module}/start.py,,\n")
+        else:
+            stated = {"url": f"file://{place}", "dir_info": {"editable": True}}
+            (folder / "direct_url.json").write_text(json.dumps(stated))
+
+    def _library(self, path: str, library: Library) -> None:
+        content = ElfFile(machine=library.machine, needed=library.needed).content()
+        self._write(path, "")
+        self.path(path).write_bytes(content)
+        if library.known is None:
+            return
+        by = f'sha256 = "{hashlib.sha256(content).hexdigest()}"'
+        if library.known == "prefix":
+            by = f'md5_prefix = "{hashlib.md5(content).hexdigest()[:8]}"'
+        verdict = "known-bad" if library.known == "bad" else "known-good"
+        entry = f'name = "{path}"\nverdict = "{verdict}"\nbackend = "ascend"\n{by}\nnote = "described"\n'
+        self._write(f"{CONFIG}/vimectl/builds.toml", f"[[build]]\n{entry}")
+
+    def _write(self, path: str, text: str) -> None:
+        file = self.path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    def _age(self) -> None:
+        for path in self.root.rglob("*"):
+            os.utime(path, (INSTALLED, INSTALLED), follow_symlinks=False)
+
+    def _run(self, argv: Sequence[str], timeout: float) -> CommandResult:
+        line = " ".join(argv)
+        if argv[:3] == ["python3", "-c", imports.PROGRAM]:
+            return self._import(argv[4:], timeout)
+        if argv[0] == "stat":
+            return self._stat(argv[4:])
+        for command, answer in reversed(self.commands.items()):
+            if line == command or fnmatchcase(line, command):
+                return answer
+        return CommandResult(127, "", f"{argv[0]}: not found")
+
+    def _not_run(self, argv: Sequence[str], timeout: float) -> CommandResult:
+        return CommandResult(126, "", "nothing is run in another root")
+
+    def _import(self, modules: Sequence[str], timeout: float) -> CommandResult:
+        """What the doctor's child says when it imports these."""
+        said = ""
+        for name in modules:
+            said += f"vimectl-import {json.dumps({'starts': name})}\n"
+            trouble = self.imports.get(name)
+            if trouble == "SIGSEGV":
+                return CommandResult(-11, said)
+            if trouble == "hangs":
+                return CommandResult(124, said, f"python3: no answer within {timeout:g} s")
+            outcome = {"error": trouble} if trouble else {"file": f"/site/{name}", "seconds": 1.0}
+            said += f"vimectl-import {json.dumps({'name': name, **outcome})}\n"
+        return CommandResult(0, said)
+
+    def _stat(self, paths: Sequence[str]) -> CommandResult:
+        return CommandResult(0, "".join(f"{self.mode} {path}\n" for path in paths))
+
+
+def _in(check: str, patterns: list[str]) -> bool:
+    return any(fnmatchcase(check, pattern) for pattern in patterns)
+
+
+def _df(path: str, size: int, free: int) -> str:
+    header = "Filesystem 1024-blocks Used Available Capacity Mounted on"
+    return f"{header}\nnone {size * 1024} {(size - free) * 1024} {free * 1024} 1% {path}\n"

@@ -1,0 +1,62 @@
+"""What people see of described machines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from described import CONFIG, HERE, Machine
+
+from vimectl.cli import run_cli
+from vimectl.patches import series
+
+MODEL = ["--set", "model.path=/models/Qwen3-4B", "--set", "data.path=/data/train.jsonl"]
+
+
+def shown(
+    name: str, root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *more: str
+) -> tuple[int, list[str]]:
+    machine = Machine(name, root)
+    monkeypatch.setattr("vimectl.cli.doctor._host", lambda root: machine.host)
+    monkeypatch.setattr(series, "data_dir", HERE.joinpath)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(machine.path(CONFIG)))
+    code = run_cli(["doctor", "--recipe", "qwen3-4b-tp2", *MODEL, *more])
+    return code, capsys.readouterr().out.splitlines()
+
+
+def test_what_is_well_is_one_line_a_group(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, lines = shown("a2-host", tmp_path, capsys, monkeypatch)
+    assert code == 0
+    assert [line.split(":")[0] for line in lines] == [
+        "pass  device", "pass  driver", "pass  host", "pass  cann", "pass  python", "pass  packages",
+        "pass  patches", "pass  tms", "pass  environment", "pass  cluster", "pass  recipe", "pass  builder",
+        "pass  leftovers", "ascend-0.22",
+    ]  # fmt: skip
+    assert lines[-1] == "ascend-0.22: all is well"
+
+
+def test_the_last_line_says_what_to_do_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only = ["--only", "environment", "--only", "device"]
+    code, lines = shown("visible-twice", tmp_path, capsys, monkeypatch, *only)
+    assert code == 1
+    assert lines[-1] == "first: environment.visible-devices: unset ASCEND_RT_VISIBLE_DEVICES"
+    code, lines = shown("expandable-segments", tmp_path / "b", capsys, monkeypatch, *only)
+    assert code == 0
+    assert lines[-1].startswith("ascend-0.22: nothing stands in the way; worth a look: environment.allocator")
+
+
+def test_a_bundle_of_another_machine_has_its_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "b.zip"
+    _, lines = shown("held", tmp_path / "m", capsys, monkeypatch, "--json", "--bundle", str(file))
+    document = json.loads("\n".join(lines))
+    assert document["bundle"]["path"] == str(file)
+    assert {"memory_saver.json", "recipe.json", "commands/npu-smi-info.txt"} <= set(
+        document["bundle"]["files"]
+    )

@@ -1,0 +1,213 @@
+"""The reader against a real library of this machine, written ones, and every kind of damage to them."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import sysconfig
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from elf_file import ElfFile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vime_runtime.spec.errors import UsageError
+
+from vimectl.env.memory_saver.elf import read_library
+from vimectl.env.memory_saver.find import File, libraries
+from vimectl.env.memory_saver.judge import Build, judge
+
+_LIBRARIES = Path(sysconfig.get_path("stdlib")) / "lib-dynload"
+# The smallest of this interpreter's own libraries that needs the C library.
+REAL = min((c for p in _LIBRARIES.glob("*.so") if b"libc.so" in (c := p.read_bytes())), key=len)
+WRITTEN = ElfFile().content()
+LARGEST = 32 * 2**20
+
+
+def judged(content: bytes) -> Build:
+    """Judge a file as an Ascend stack would; it takes less than a second of the processor."""
+    began = time.process_time()
+    build = judge(File("x.so", content, len(content)), "ascend", "aarch64")
+    assert time.process_time() - began < 1
+    return build
+
+
+def test_real_library_is_read() -> None:
+    library = read_library(REAL)
+    assert library.machine in ("x86_64", "aarch64")
+    assert any(name.startswith("libc.so") for name in library.needed)
+    assert any(name.startswith("PyInit_") for name in library.exported)
+
+
+def test_written_library_is_read_whole() -> None:
+    library = read_library(WRITTEN)
+    assert library.machine == "aarch64"
+    assert library.needed == ("libascendcl.so", "libc.so.6")
+    # What it only imports is not its own.
+    assert library.exported == {"tms_pause", "tms_resume", "tms_torch_malloc", "tms_torch_free"}
+    assert library.build_id == bytes(range(20)).hex()
+
+
+@pytest.mark.parametrize("content", [REAL, WRITTEN], ids=["real", "written"])
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_damaged_library_never_crashes_the_reader(content: bytes, data: st.DataObject) -> None:
+    damaged = bytearray(content[: data.draw(st.integers(0, len(content)))])
+    places = st.integers(0, min(4096, len(content)))
+    for position, value in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), max_size=8)):
+        if position < len(damaged):
+            damaged[position] = value
+    judged(bytes(damaged))
+
+
+@pytest.mark.parametrize("content", [REAL, WRITTEN], ids=["real", "written"])
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_any_number_in_any_field_never_crashes_the_reader(content: bytes, data: st.DataObject) -> None:
+    damaged = bytearray(content)
+    values = st.sampled_from([0, 1, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 40, (1 << 64) - 1, len(content)])
+    for _ in range(data.draw(st.integers(1, 6))):
+        # The fields of headers, tags, symbols and hash tables are two to eight bytes, aligned.
+        kind = data.draw(st.sampled_from(["<H", "<I", "<Q"]))
+        size = struct.calcsize(kind)
+        at = data.draw(st.integers(0, min(8192, len(content)) // size - 1)) * size
+        struct.pack_into(kind, damaged, at, data.draw(values) & ((1 << 8 * size) - 1))
+    judged(bytes(damaged))
+
+
+@given(st.binary(max_size=256))
+def test_anything_else_is_not_elf(content: bytes) -> None:
+    assert judged(b"\x7fELF" + content).verdict == "not-elf"
+
+
+def test_truncated_anywhere_is_a_verdict() -> None:
+    assert {judged(WRITTEN[:length]).verdict for length in range(400)} == {"not-elf"}
+
+
+def _many_sections() -> bytes:
+    """65,535 sections, each of strings, to look through for the one that the tags lie in."""
+    hostile = bytearray(WRITTEN)
+    struct.pack_into("<Q", hostile, 40, len(hostile))
+    struct.pack_into("<HHH", hostile, 58, 64, 0xFFFF, 0)
+    return bytes(hostile) + struct.pack("<IIQQQQIIQQ", 0, 3, 0, 0, 64, 64, 0, 0, 8, 0) * 0xFFFF
+
+
+def _many_segments() -> bytes:
+    """65,534 notes as long as the file before the segment that counts."""
+    hostile = bytearray(WRITTEN)
+    struct.pack_into("<Q", hostile, 32, len(hostile))
+    struct.pack_into("<H", hostile, 56, 0xFFFE)
+    note = struct.pack("<IIQQQQQQ", 4, 4, 0, 0, 0, LARGEST // 2, LARGEST // 2, 4)
+    return bytes(hostile) + note * 0xFFFD + WRITTEN[64 + 56 : 64 + 2 * 56]
+
+
+def _endless_name() -> bytes:
+    """The name of a needed library has no end."""
+    library = ElfFile(needed=("libascendcl.so",) * 40).content()
+    # The strings start after header and segments; nothing behind them is zero.
+    return library[:232] + b"\x01" * (LARGEST - 232)
+
+
+def _long_chain() -> bytes:
+    """A GNU hash table whose last chain goes on through the whole file."""
+    at = len(ElfFile(tags=[(0x6FFFFEF5, 0)]).content())
+    library = ElfFile(tags=[(0x6FFFFEF5, at)]).content()
+    table = struct.pack("<IIIIQI", 1, 1, 1, 0, 0, 1)
+    whole = library + table + bytes(LARGEST - len(library) - len(table))
+    changed = bytearray(whole)
+    struct.pack_into("<QQ", changed, 64 + 32, len(whole), len(whole))  # the first segment covers it
+    return bytes(changed)
+
+
+def _huge_hash_table() -> bytes:
+    """A hash table that claims four thousand million buckets."""
+    library = bytearray(WRITTEN)
+    at = WRITTEN.index(struct.pack("<II", 1, 6))
+    struct.pack_into("<II", library, at, 0xFFFFFFFF, 0xFFFFFFFF)
+    return bytes(library) + b"\x01" * (LARGEST - len(library))
+
+
+def _many_functions() -> bytes:
+    """Names that all look like the library's own functions."""
+    return ElfFile(exported=[f"tms_{number:0500}" for number in range(3_000)]).content()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [_many_sections, _many_segments, _endless_name, _long_chain, _huge_hash_table, _many_functions],
+)
+def test_hostile_library_is_judged_in_under_a_second(make: Callable[[], bytes]) -> None:
+    build = judged(make())
+    assert build.verdict in ("not-elf", "unknown")
+    assert len(repr(build)) < 100_000
+
+
+def test_largest_file_that_is_read_is_judged_in_under_a_second(tmp_path: Path) -> None:
+    path = tmp_path / "x.so"
+    path.write_bytes(WRITTEN + bytes(LARGEST - len(WRITTEN)))
+    (file,) = libraries(path)
+    assert judged(file.content).verdict == "unknown"
+
+
+def test_what_is_no_library_at_all_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file"):
+        libraries(tmp_path / "absent.so")
+    with pytest.raises(UsageError, match=r"no torch_memory_saver"):
+        libraries(tmp_path)
+    with (tmp_path / "huge.so").open("wb") as huge:
+        huge.truncate(1 << 40)
+    with pytest.raises(UsageError, match="no build of this library is larger"):
+        libraries(tmp_path / "huge.so")
+    os.mkfifo(tmp_path / "pipe.so")
+    with pytest.raises(UsageError, match="not a regular file"):
+        libraries(tmp_path / "pipe.so")
+    (tmp_path / "loop.so").symlink_to("loop.so")
+    with pytest.raises(UsageError, match=r"no such file|cannot be read"):
+        libraries(tmp_path / "loop.so")
+
+
+def _wheel(*members: tuple[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as wheel:
+        for name, content in members:
+            wheel.writestr(name, content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PK", "not a readable wheel"),
+        (_wheel(("torch_memory_saver/__init__.py", b"")), r"no torch_memory_saver"),
+        (_wheel(("torch_memory_saver_x.so", bytes(LARGEST + 1))), "no build of this library is larger"),
+        (_wheel(*((f"torch_memory_saver_{n}.so", b"") for n in range(40))), "40 libraries"),
+        (_wheel(*((f"torch_memory_saver_{n}.so", bytes(LARGEST // 4)) for n in range(5))), "larger"),
+    ],
+)
+def test_wheel_that_is_none_is_bad_input(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.whl").write_bytes(content)
+    began = time.process_time()
+    with pytest.raises(UsageError, match=message):
+        libraries(tmp_path / "x.whl")
+    assert time.process_time() - began < 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_damaged_wheel_is_judged_or_bad_input(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    damaged = bytearray(_wheel(("torch_memory_saver_x.abi3.so", WRITTEN)))
+    for at in data.draw(st.lists(st.integers(0, len(damaged) - 1), max_size=6)):
+        damaged[at] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / "damaged.whl"
+    path.write_bytes(damaged[: data.draw(st.integers(0, len(damaged)))])
+    try:
+        for file in libraries(path):
+            judged(file.content)
+    except UsageError:
+        pass

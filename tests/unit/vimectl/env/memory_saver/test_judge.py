@@ -1,0 +1,186 @@
+"""Verdicts on the released wheels, and on builds known by less than a full digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from elf_file import ASCEND_PRELOAD, TORCH_MODE, ElfFile
+
+from vimectl import stacks
+from vimectl.env import memory_saver
+from vimectl.env.memory_saver import builds
+from vimectl.env.memory_saver.builds import KnownBuild
+from vimectl.env.memory_saver.find import File
+from vimectl.env.memory_saver.judge import judge
+from vimectl.util.host import CommandResult, Host
+
+RELEASES = {
+    "x86_64": {"0.0.8": 1, "0.0.9": 2, "0.0.9.post1": 6, "0.0.10": 6},
+    "aarch64": {"0.0.9.post1": 6, "0.0.10": 6},
+}
+ASCEND = stacks.load("ascend-0.22")
+
+
+def machine(name: str, root: Path = Path("/")) -> Host:
+    return Host(root, {}, lambda argv, timeout: CommandResult(0, f"{name}\n"))
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheels that the package index has, fetched once."""
+    folder = tmp_path_factory.mktemp("released")
+    children = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"),
+                *("--platform", f"manylinux2014_{architecture}", "--dest", str(folder)),
+                f"torch_memory_saver=={version}",
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for architecture, versions in RELEASES.items()
+        for version in versions
+    ]
+    errors = [child.communicate()[1] for child in children]
+    if any(child.returncode != 0 for child in children):
+        message = f"the released wheels cannot be fetched: {' '.join(errors).strip()}"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    return folder
+
+
+@pytest.mark.network
+def test_released_wheels_are_cuda_builds_and_wrong_for_ascend(released: Path) -> None:
+    for architecture, versions in RELEASES.items():
+        for version, count in versions.items():
+            (wheel,) = released.glob(f"torch_memory_saver-{version}-*_{architecture}.whl")
+            found = memory_saver.judge_path(wheel, machine(architecture), ASCEND)
+            assert len(found) == count
+            assert {(b.verdict, b.backend, b.machine, b.match) for b in found} == {
+                ("wrong-backend", "cuda", architecture, "sha256")
+            }
+            assert {b.hook_mode for b in found} <= {"torch", "preload"}
+            # As readelf has them, too; 0.0.8 is older than the variable.
+            assert all({"tms_pause", "tms_resume"} < set(b.exported) and len(b.build_id) == 40 for b in found)
+            assert {b.knows_init_enable for b in found} == {version != "0.0.8"}
+            assert not memory_saver.good(found, ASCEND)
+            assert all(version in b.name and architecture in b.name for b in found)
+
+
+@pytest.mark.network
+def test_released_wheel_is_good_where_nothing_else_is_wanted_and_wrong_on_another_machine(
+    released: Path,
+) -> None:
+    (wheel,) = released.glob("torch_memory_saver-0.0.9-*_x86_64.whl")
+    assert {b.verdict for b in memory_saver.judge_path(wheel, machine("x86_64"), None)} == {"known-good"}
+    assert {b.verdict for b in memory_saver.judge_path(wheel, machine("aarch64"), None)} == {"wrong-machine"}
+
+
+@pytest.mark.network
+def test_unpacked_wheel_and_installed_package_are_found(released: Path, tmp_path: Path) -> None:
+    (wheel,) = released.glob("torch_memory_saver-0.0.9-*_x86_64.whl")
+    site = tmp_path / "usr/local/lib/python3.11/site-packages"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    unpacked = memory_saver.judge_path(site, machine("x86_64"), None)
+    package = memory_saver.judge_path(site / "torch_memory_saver", machine("x86_64"), None)
+    installed = memory_saver.judge_installed(machine("x86_64", tmp_path), None)
+    assert len(unpacked) == 2
+    # Without a stack either hook mode may be used.
+    assert all(build.loads and "in hook mode" in build.why for build in installed)
+    assert unpacked == package == [replace(build, loads=None, why="") for build in installed]
+
+
+@pytest.mark.network
+def test_one_changed_byte_makes_a_build_unknown(released: Path, tmp_path: Path) -> None:
+    (wheel,) = released.glob("torch_memory_saver-0.0.8-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        content = bytearray(archive.read("torch_memory_saver_cpp.abi3.so"))
+    content[-1] ^= 1
+    (tmp_path / "torch_memory_saver_cpp.abi3.so").write_bytes(content)
+    (found,) = memory_saver.judge_path(tmp_path, machine("x86_64"), None)
+    assert (found.verdict, found.match, found.name) == ("unknown", None, None)
+
+
+def test_published_prefixes_identify_with_a_warning() -> None:
+    for prefix in ("03adebff", "83181484"):
+        build, match = builds.identify(prefix + "0" * 24, "0" * 64)
+        assert (build.verdict, build.backend, match) == ("known-good", "ascend", "md5-prefix")
+        assert "do not authenticate" in build.note
+
+
+@pytest.fixture
+def prefixed(monkeypatch: pytest.MonkeyPatch) -> Callable[[ElfFile], File]:
+    """Makes a written library one that is known, for Ascend, by eight digits."""
+
+    def make(library: ElfFile) -> File:
+        content = library.content()
+        digits = hashlib.md5(content, usedforsecurity=False).hexdigest()[:8]
+        known = KnownBuild(name="x", verdict="known-good", backend="ascend", md5_prefix=digits, note="eight")
+        monkeypatch.setattr(builds, "known_builds", lambda: (known,))
+        return File("x.so", content, len(content))
+
+    return make
+
+
+def test_eight_digits_are_a_match_with_a_warning(prefixed: Callable[[ElfFile], File]) -> None:
+    found = judge(prefixed(ElfFile()), "ascend", "aarch64")
+    assert (found.verdict, found.match, found.backend) == ("known-good", "md5-prefix", "ascend")
+    assert "do not authenticate" in found.warning
+
+
+def test_prefix_does_not_override_what_the_library_is_built_for(prefixed: Callable[[ElfFile], File]) -> None:
+    other = judge(prefixed(ElfFile(machine="x86_64")), "ascend", "aarch64")
+    assert (other.verdict, other.match) == ("wrong-machine", "md5-prefix")
+    assert other.note == "built for x86_64, this machine is aarch64"
+    cuda = judge(prefixed(ElfFile(needed=["libcudart.so.12"])), "ascend", "aarch64")
+    assert (cuda.verdict, cuda.match) == ("wrong-backend", None)
+    # Wherever it is used: a CUDA build is not the Ascend build with these eight digits.
+    assert judge(prefixed(ElfFile(needed=["libcudart.so.12"])), None, None).verdict == "unknown"
+
+
+def test_note_names_both_when_accelerator_and_machine_are_wrong() -> None:
+    content = ElfFile(machine="x86_64", needed=["libamdhip64.so.6"]).content()
+    found = judge(File("x.so", content, len(content)), "ascend", "aarch64")
+    assert (found.verdict, found.backend, found.machine) == ("wrong-backend", "rocm", "x86_64")
+    assert found.note == ("built for rocm, the stack needs ascend; built for x86_64, this machine is aarch64")
+
+
+@pytest.mark.parametrize(
+    ("text", "knows"), [(b"TMS_INIT_ENABLE\0", True), (b"TMS_INIT_ENABLE_CPU_BACKUP\0", False), (b"", False)]
+)
+def test_whether_it_knows_the_variable(text: bytes, knows: bool) -> None:
+    content = ElfFile(text=text).content()
+    assert judge(File("x.so", content, len(content)), None, None).knows_init_enable is knows
+
+
+@pytest.mark.parametrize(
+    ("name", "exported", "mode"),
+    [
+        ("x.so", TORCH_MODE, "torch"),
+        ("x.so", ASCEND_PRELOAD, "preload"),
+        ("x_hook_mode_preload.so", ["tms_pause"], "preload"),
+        ("hook_mode_torch/x.so", ["tms_pause"], None),
+    ],
+)
+def test_hook_mode_is_what_it_exports_and_then_its_name(
+    name: str, exported: Sequence[str], mode: str | None
+) -> None:
+    content = ElfFile(exported=exported).content()
+    assert judge(File(name, content, len(content)), None, None).hook_mode == mode
+
+
+def test_full_digest_decides_over_a_prefix() -> None:
+    known = KnownBuild(
+        name="x", verdict="known-good", backend="cuda", sha256="a" * 64, md5="b" * 32, note="both"
+    )
+    assert known.match("b" * 32, "a" * 64) == "sha256"
+    assert known.match("b" * 32, "c" * 64) is None

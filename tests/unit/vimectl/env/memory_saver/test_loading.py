@@ -1,0 +1,208 @@
+"""Which of the libraries on a machine a job would load, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from elf_file import ASCEND_PRELOAD, ElfFile
+
+from vimectl import stacks
+from vimectl.env import memory_saver
+from vimectl.env.memory_saver.builds import KnownBuild
+from vimectl.env.memory_saver.loading import HOOK_MODES
+from vimectl.recipes import environment
+from vimectl.util import toml
+from vimectl.util.host import CommandResult, Host
+
+SITE = "usr/local/lib/python3.11/site-packages"
+OTHER = "usr/lib/python3/dist-packages"
+TORCH = "torch_memory_saver_hook_mode_torch"
+PRELOAD = "torch_memory_saver_hook_mode_preload"
+ASCEND, CPU = stacks.load("ascend-0.22"), stacks.load("cpu-0.32")
+CUDA = ASCEND.model_copy(update={"stack": ASCEND.stack.model_copy(update={"device": "cuda"})})
+
+# How the package chooses, as its releases have it.
+BY_NAME = 'candidates = [p for d in dirs for p in d.glob(f"{stem}.*.so")]'
+BY_CUDA = 'pattern = f"{stem}_cu{major}.*.so"'
+
+
+class Machine:
+    """A machine with libraries in one or more places."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.environment: dict[str, str] = {}
+
+    def host(self) -> Host:
+        def run(argv: Sequence[str], timeout: float) -> CommandResult:
+            return CommandResult(0, "aarch64\n")
+
+        return Host(self.root, self.environment, run)
+
+    def package(self, site: str = SITE, loader: str | None = BY_NAME, **libraries: ElfFile) -> None:
+        package = self.root / site / "torch_memory_saver"
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        if loader:
+            (package / "utils.py").write_text(loader)
+        for name, library in libraries.items():
+            (package.parent / f"{name}.abi3.so").write_bytes(library.content())
+
+    def torch(self, cuda: str) -> None:
+        (self.root / SITE / "torch").mkdir(parents=True, exist_ok=True)
+        (self.root / SITE / "torch" / "version.py").write_text(f"cuda: Optional[str] = {cuda}\n")
+
+    def loads(self, wanted: stacks.Stack | None) -> dict[str, str]:
+        """What would be loaded, by path from the root, with the reason."""
+        builds = memory_saver.judge_installed(self.host(), wanted)
+        return {str(Path(b.path).relative_to(self.root)): b.why for b in builds if b.loads}
+
+    def good(self, wanted: stacks.Stack | None) -> bool:
+        return memory_saver.good(memory_saver.judge_installed(self.host(), wanted), wanted)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the library that `ElfFile()` writes a known-good one for Ascend."""
+    from hashlib import sha256
+
+    from vimectl.env.memory_saver import builds
+
+    digest = sha256(ElfFile().content()).hexdigest()
+    good = KnownBuild(name="ours", verdict="known-good", backend="ascend", sha256=digest, note="written here")
+    monkeypatch.setattr(builds, "known_builds", lambda: (good,))
+
+
+BOTH = {TORCH: ElfFile(), PRELOAD: ElfFile(exported=ASCEND_PRELOAD)}
+
+
+@pytest.mark.usefixtures("known")
+def test_on_an_npu_the_torch_mode_library_alone_counts(machine: Machine) -> None:
+    machine.package(**BOTH)
+    ((path, why),) = machine.loads(ASCEND).items()
+    assert path == f"{SITE}/{TORCH}.abi3.so"
+    assert why == (
+        f"Python imports {machine.root / SITE / 'torch_memory_saver'}, "
+        f"which in hook mode torch takes {TORCH}.*.so"
+    )
+    assert machine.good(ASCEND)
+    builds = memory_saver.judge_installed(machine.host(), ASCEND)
+    assert [(b.verdict, b.loads, b.hook_mode) for b in builds] == [
+        ("known-good", True, "torch"),
+        ("unknown", False, "preload"),
+    ]
+
+
+def test_on_cuda_the_preloaded_library_counts(machine: Machine) -> None:
+    machine.package(**BOTH)
+    assert list(machine.loads(CUDA)) == [f"{SITE}/{PRELOAD}.abi3.so"]
+
+
+def test_on_the_cpu_none_counts(machine: Machine) -> None:
+    machine.package(**BOTH)
+    assert machine.loads(CPU) == {}
+    assert machine.good(CPU)
+
+
+def test_without_a_stack_both_count_unless_the_environment_says_which(machine: Machine) -> None:
+    machine.package(**BOTH)
+    assert len(machine.loads(None)) == 2
+    machine.environment["TMS_HOOK_MODE"] = "preload"
+    assert list(machine.loads(None)) == [f"{SITE}/{PRELOAD}.abi3.so"]
+
+
+@pytest.mark.usefixtures("known")
+def test_what_is_preloaded_counts_whatever_the_hook_mode(machine: Machine) -> None:
+    machine.package(**BOTH)
+    assert machine.good(ASCEND)
+    for change in (
+        lambda: machine.environment.update(LD_PRELOAD=f"/opt/other.so:/{SITE}/{PRELOAD}.abi3.so"),
+        lambda: (machine.root / "etc/ld.so.preload").write_text(f"/{SITE}/{PRELOAD}.abi3.so\n"),
+    ):
+        (machine.root / "etc").mkdir(exist_ok=True)
+        change()
+        loads = machine.loads(ASCEND)
+        assert set(loads) == {f"{SITE}/{TORCH}.abi3.so", f"{SITE}/{PRELOAD}.abi3.so"}
+        assert "whatever the hook mode" in loads[f"{SITE}/{PRELOAD}.abi3.so"]
+        assert not machine.good(ASCEND)
+        machine.environment.clear()
+
+
+def test_what_is_preloaded_and_is_not_there_is_said(machine: Machine) -> None:
+    machine.environment["LD_PRELOAD"] = "/opt/torch_memory_saver_x.so"
+    (build,) = memory_saver.judge_installed(machine.host(), ASCEND)
+    assert (build.verdict, build.loads, build.note) == (
+        "unknown",
+        True,
+        "cannot be read: No such file or directory",
+    )
+
+
+@pytest.mark.usefixtures("known")
+def test_first_of_several_copies_is_the_one_imported(machine: Machine) -> None:
+    machine.package(OTHER, **{TORCH: ElfFile(needed=("libcuda.so.1",))})
+    machine.package(SITE, **BOTH)
+    assert list(machine.loads(ASCEND)) == [f"{OTHER}/{TORCH}.abi3.so"]
+    assert not machine.good(ASCEND)
+    hidden = [b for b in memory_saver.judge_installed(machine.host(), ASCEND) if SITE in b.path]
+    assert {b.why for b in hidden} == {f"Python imports the package in {machine.root / OTHER} first"}
+    machine.environment["PYTHONPATH"] = f"/{SITE}"
+    assert list(machine.loads(ASCEND)) == [f"{SITE}/{TORCH}.abi3.so"]
+    assert machine.good(ASCEND)
+
+
+def test_libraries_without_their_package_are_not_loaded(machine: Machine) -> None:
+    (machine.root / SITE).mkdir(parents=True)
+    (machine.root / SITE / f"{TORCH}.abi3.so").write_bytes(ElfFile().content())
+    assert machine.loads(ASCEND) == {}
+    assert not machine.good(ASCEND)
+
+
+@pytest.mark.usefixtures("known")
+def test_two_files_where_the_loader_wants_one_are_none(machine: Machine) -> None:
+    machine.package(**BOTH)
+    (machine.root / SITE / f"{TORCH}.cpython-311.so").write_bytes(ElfFile().content())
+    assert machine.loads(ASCEND) == {}
+    assert not machine.good(ASCEND)
+    whys = {b.why for b in memory_saver.judge_installed(machine.host(), ASCEND) if TORCH in b.path}
+    assert [why.rpartition(", ")[2] for why in whys] == ["and gives up because there are 2 of them"]
+
+
+@pytest.mark.parametrize(
+    ("cuda", "loaded"),
+    [("'13.0'", ["cu13"]), ("'12.8'", ["cu12"]), ("None", ["cu12", "cu13"])],
+)
+def test_newer_releases_choose_by_the_cuda_of_torch(machine: Machine, cuda: str, loaded: list[str]) -> None:
+    names = [PRELOAD, f"{PRELOAD}_cu12", f"{PRELOAD}_cu13"]
+    machine.package(loader=BY_CUDA, **dict.fromkeys(names, ElfFile(needed=("libcuda.so.1",))))
+    machine.torch(cuda)
+    assert sorted(machine.loads(CUDA)) == [f"{SITE}/{PRELOAD}_{build}.abi3.so" for build in loaded]
+
+
+def test_oldest_release_preloads_its_only_library(machine: Machine) -> None:
+    machine.package(loader=None, torch_memory_saver_cpp=ElfFile(needed=("libcuda.so.1",)))
+    assert list(machine.loads(CUDA)) == [f"{SITE}/torch_memory_saver_cpp.abi3.so"]
+
+
+def test_library_that_cannot_be_read_is_unknown_and_no_crash(machine: Machine) -> None:
+    machine.package(**BOTH)
+    with (machine.root / SITE / f"{TORCH}.abi3.so").open("wb") as huge:
+        huge.truncate(1 << 40)
+    (build,) = [b for b in memory_saver.judge_installed(machine.host(), ASCEND) if b.loads]
+    assert (build.verdict, build.size, build.sha256) == ("unknown", 1 << 40, "")
+    assert "larger than" in build.note
+    assert not machine.good(ASCEND)
+
+
+def test_hook_modes_are_those_that_a_run_sets() -> None:
+    path = Path(environment.__file__).with_name("environment.toml")
+    variables = toml.load(environment.VariableFile, path).variable
+    modes = {v.device[0]: v.value for v in variables if v.name == "TMS_HOOK_MODE"}
+    assert modes == HOOK_MODES

@@ -1,0 +1,274 @@
+"""A small real environment: wheels of this interpreter's own build tools and of two made-up packages."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from importlib.metadata import PackageNotFoundError, distribution, version
+from pathlib import Path
+
+import pytest
+from packaging.version import Version
+from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
+
+from vimectl import env
+from vimectl.env import origin, records
+from vimectl.env.pip import Pip
+from vimectl.env.state import STATE_FILE, WORK_DIR, read_state, write_state
+from vimectl.env.tool import repack
+from vimectl.stacks.lock import read_lock
+from vimectl.stacks.schema import Origin, Stack
+from vimectl.util.hashing import sha256
+from vimectl.util.toml import validate
+
+# What installing this checkout as editable needs inside the new environment.
+BUILD = ["pip", "hatchling", "editables", "packaging", "pathspec", "pluggy", "trove-classifiers"]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        Version(version("pip")) < Version("25"), reason="needs the pip of the lock in the test environment"
+    ),
+]
+
+
+def tiny_wheel(folder: Path, name: str, release: str, content: str = "") -> Path:
+    """A wheel with one module, as small as the format allows."""
+    info = f"{name}-{release}.dist-info"
+    files = {
+        f"{name}.py": content or f"version = {release!r}\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {release}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    rows = [f"{path},,{len(text)}\n" for path, text in files.items()]
+    files[f"{info}/RECORD"] = "".join([*rows, f"{info}/RECORD,,\n"])
+    wheel = folder / f"{name}-{release}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path, text in files.items():
+            archive.writestr(path, text)
+    return wheel
+
+
+def lock_of(path: Path, wheels: list[Path]) -> Path:
+    lines = []
+    for wheel in wheels:
+        name, release = wheel.name.split("-")[:2]
+        lines.append(f"{name}=={release} --hash=sha256:{sha256(wheel)}\n")
+    path.write_text("".join(lines))
+    return path
+
+
+def tiny_stack(name: str = "tiny") -> Stack:
+    return validate(
+        Stack,
+        {
+            "stack": {
+                "name": name,
+                "description": "two made-up packages",
+                "device": "cpu",
+                "python": f"=={sys.version_info.major}.{sys.version_info.minor}.*",
+                "machines": ["x86_64", "aarch64"],
+            },
+            "packages": {"alpha": "1.0", "beta": "1.0"},
+            "notes": {"packages": "a test", "python": "a test", "machines": "a test"},
+        },
+        "test",
+    )
+
+
+CREATE = """
+import sys
+from pathlib import Path
+from test_environment import tiny_stack
+from vimectl import provision
+provision.create(Path(sys.argv[1]), tiny_stack(), Path(sys.argv[2]), lambda now: None)
+"""
+
+
+@pytest.fixture(scope="module")
+def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheelhouse")
+    for name in BUILD + (["tomli"] if sys.version_info < (3, 11) else []):
+        try:
+            repack(distribution(name), folder)
+        except PackageNotFoundError:
+            pytest.skip(f"{name} is not installed in the test environment")
+    for name in ("alpha", "beta"):
+        tiny_wheel(folder, name, "1.0")
+    tiny_wheel(folder, "alpha", "2.0")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lock(wheelhouse: Path) -> Path:
+    return lock_of(wheelhouse / "lock.txt", [w for w in wheelhouse.glob("*.whl") if "alpha-2" not in w.name])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _user_configuration(wheelhouse: Path) -> object:
+    """The user's pip is configured to look for wheels in one folder and nowhere else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIP_CONFIG_FILE", os.devnull)
+        patch.setenv("PIP_NO_INDEX", "1")
+        patch.setenv("PIP_FIND_LINKS", str(wheelhouse))
+        yield
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory, lock: Path) -> Path:
+    """An environment whose creation was killed in three places and then taken up again."""
+    directory = tmp_path_factory.mktemp("environments") / "env"
+    site = directory / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
+    moments = [
+        lambda: (directory / "pyvenv.cfg").is_file(),
+        lambda: any((directory / WORK_DIR / "wheels").glob("alpha*")),
+        lambda: any(site.glob("alpha-1.0.dist-info")),
+    ]
+    for moment in moments:
+        kill_at(moment, directory, lock)
+        assert read_state(directory).phase != "complete"
+    made = env.create(directory, tiny_stack(), lock, lambda now: None)
+    assert made.packages == len(read_lock(lock))
+    return directory
+
+
+def kill_at(moment: object, directory: Path, lock: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", CREATE, str(directory), str(lock)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+    )
+    deadline = time.monotonic() + 180  # a busy machine takes a minute for the second moment
+    while not moment():
+        assert child.poll() is None, "finished before the moment came"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+
+
+def test_environment_survives_being_killed(environment: Path, lock: Path) -> None:
+    site = records.site_packages(environment)
+    assert records.to_install(read_lock(lock).values(), site, thorough=True) == []
+    assert read_state(environment).phase == "complete"
+    assert not (environment / WORK_DIR).exists()
+    done = subprocess.run(
+        [
+            environment / "bin" / "python",
+            "-c",
+            "import alpha, beta, vime_runtime; print(vime_runtime.__file__)",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip().endswith("runtime/vime_runtime/__init__.py")
+    assert (environment / "bin" / "vimectl").is_file()
+    assert list((site / "__pycache__").glob("alpha.*.pyc"))
+
+
+def test_complete_environment_is_left_alone(environment: Path, lock: Path) -> None:
+    before = (environment / STATE_FILE).stat().st_mtime_ns
+    assert env.create(environment, tiny_stack(), lock, lambda now: None).installed == 0
+    assert (environment / STATE_FILE).stat().st_mtime_ns == before
+
+
+def test_half_installed_package_is_redone(environment: Path, lock: Path) -> None:
+    site = records.site_packages(environment)
+    (site / "alpha.py").write_text("")  # cut short: its RECORD says otherwise
+    (site / "beta-1.0.dist-info" / "RECORD").unlink()
+    (site / "~eta").mkdir()
+    state = read_state(environment)
+    write_state(environment, type(state)(state.stack, state.lock, "packages", state.packages, state.tool))
+    made = env.create(environment, tiny_stack(), lock, lambda now: None)
+    assert made.installed == 2
+    assert "1.0" in (site / "alpha.py").read_text()
+    assert not (site / "~eta").exists()
+
+
+def test_other_lock_updates_and_removes_what_it_no_longer_has(
+    environment: Path, wheelhouse: Path, tmp_path: Path
+) -> None:
+    kept = [w for w in wheelhouse.glob("*.whl") if not w.name.startswith(("alpha-1", "beta"))]
+    site = records.site_packages(environment)
+    (site / "editables" / "__init__.py").write_text("")  # somebody's hand: mended on the way
+    made = env.create(environment, tiny_stack(), lock_of(tmp_path / "lock", kept), lambda now: None)
+    assert made.installed == 2
+    assert "2.0" in (site / "alpha.py").read_text()
+    assert (site / "editables" / "__init__.py").read_text()
+    assert not (site / "beta.py").exists()
+
+
+def test_environment_of_another_stack_is_refused(environment: Path, lock: Path) -> None:
+    with pytest.raises(UsageError, match="holds the stack tiny"):
+        env.create(environment, tiny_stack("other"), lock, lambda now: None)
+
+
+def test_foreign_directory_is_refused_untouched(tmp_path: Path, lock: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UsageError, match="was not made by vimectl"):
+        env.create(tmp_path, tiny_stack(), lock, lambda now: None)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def an_origin(folder: Path, wheel: Path, digest: str) -> Origin:
+    return validate(
+        Origin,
+        {
+            "index": folder.as_uri(),
+            "note": "test",
+            "files": [{"name": wheel.name, "sha256": digest, "note": "the one that is meant"}],
+            "marker": {"path": "gamma.py", "pattern": "^cuda = None$", "meaning": "a build without CUDA"},
+        },
+        "test",
+    )
+
+
+def download(environment: Path, work: Path, pins: Path, source: Origin) -> None:
+    held = os.open(work, os.O_RDONLY)
+    try:
+        pip = Pip(environment / "bin" / "python", held, work)
+        origin.download(pip, read_lock(pins)["gamma"], source, work, lambda line: None)
+    finally:
+        os.close(held)
+
+
+def test_another_file_of_the_same_version_is_refused(
+    environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "meant").mkdir()
+    (tmp_path / "offered").mkdir()
+    meant = tiny_wheel(tmp_path / "meant", "gamma", "1.0")
+    offered = tiny_wheel(tmp_path / "offered", "gamma", "1.0", content="repacked = True\n")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(offered.parent))
+    source = an_origin(tmp_path, meant, sha256(meant))
+    with pytest.raises(CheckFailed) as refused:
+        download(environment, tmp_path, lock_of(tmp_path / "lock", [meant]), source)
+    assert str(offered) in refused.value.message
+    assert sha256(offered) in refused.value.message
+    assert sha256(meant) in refused.value.message
+
+
+def test_other_build_under_the_public_version_is_not_taken(
+    environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "meant").mkdir()
+    meant = tiny_wheel(tmp_path / "meant", "gamma", "1.0+cpu")
+    tiny_wheel(tmp_path, "gamma", "1.0")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    source = an_origin(tmp_path, meant, sha256(meant))
+    with pytest.raises(MissingRequirement, match=r"offer is 1\.0; expected gamma-1\.0\+cpu"):
+        download(environment, tmp_path, lock_of(tmp_path / "lock", [meant]), source)
+
+
+def test_marker_tells_the_wrong_build(tmp_path: Path) -> None:
+    source = an_origin(tmp_path, Path("gamma-1.0-py3-none-any.whl"), hashlib.sha256().hexdigest())
+    (tmp_path / "gamma.py").write_text("cuda = '13.0'\n")
+    with pytest.raises(CheckFailed, match="does not say a build without CUDA"):
+        origin.verify("gamma", source, tmp_path)
+    (tmp_path / "gamma.py").write_text("cuda = None\n")
+    origin.verify("gamma", source, tmp_path)

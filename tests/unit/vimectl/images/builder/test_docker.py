@@ -1,0 +1,134 @@
+"""How Docker is called, and what is made of its answers. Its daemon is a script here: none can run."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
+
+from vimectl.images.builder import Job, choose
+from vimectl.images.builder.docker import Docker
+from vimectl.util.host import Host
+
+_PROGRAM = """\
+#!{python}
+import io, json, sys, tarfile
+from pathlib import Path
+here, arguments = Path({here!r}), sys.argv[1:]
+with (here / "called").open("a") as file:
+    file.write(json.dumps(arguments) + "\\n")
+if (here / "down").exists() and arguments[0] == "version":
+    sys.exit("Cannot connect to the Docker daemon at unix:///var/run/docker.sock.")
+if (here / "old").exists() and arguments[0] == "buildx":
+    sys.exit("docker: 'buildx' is not a docker command.")
+if arguments[:2] == ["image", "inspect"]:
+    if not (here / "there").exists():
+        sys.exit("Error: No such image")
+    print(json.dumps([{{
+        "Id": "sha256:" + "a" * 64, "RepoDigests": ["quay.io/x@sha256:" + "b" * 64], "Architecture": "arm64",
+        "Config": {{"Env": ["PATH=/bin", "A=b=c"], "Labels": {{"vimectl.stack": "own"}}, "User": "1001:1000",
+                   "Entrypoint": ["/e"], "Cmd": ["c"]}},
+    }}]))
+elif arguments[0] == "pull":
+    print("a2f: Pull complete")
+    (here / "there").touch()
+elif arguments[:2] == ["buildx", "build"]:
+    print("#7 [built 3/9] RUN something\\n#7 0.1 working")
+    if (here / "fails").exists():
+        print('#7 ERROR: process "something" did not complete successfully: exit code: 1')
+        sys.exit(1)
+    (written,) = (a.partition("=")[2] for a in arguments if a.startswith("--iidfile="))
+    Path(written).write_text("sha256:" + "a" * 64)
+elif arguments[0] == "create":
+    print("c0ffee")
+elif arguments[0] == "export":
+    with tarfile.open(arguments[1].partition("=")[2], "w") as archive:
+        member = tarfile.TarInfo("opt/file")
+        member.size = 7
+        archive.addfile(member, io.BytesIO(b"content"))
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the script answers by."""
+    program = tmp_path / "bin" / "docker"
+    program.parent.mkdir()
+    program.write_text(_PROGRAM.format(python=sys.executable, here=str(tmp_path)))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    return tmp_path
+
+
+def job(here: Path, epoch: int | None = 1) -> Job:
+    (here / "work").mkdir()
+    arguments = {"STACK": "own"}
+    return Job(
+        here / "Dockerfile", here / "context", "quay.io/x", arguments, epoch, here / "work", here / "log"
+    )
+
+
+def calls(here: Path) -> list[list[str]]:
+    return [json.loads(line) for line in (here / "called").read_text().splitlines()]
+
+
+def test_it_is_preferred_where_it_works(here: Path) -> None:
+    assert choose("auto", Host()).name == "docker"
+
+
+@pytest.mark.parametrize(("state", "said"), [("down", "Cannot connect"), ("old", "'buildx' is not a docker")])
+def test_a_client_alone_builds_nothing(state: str, said: str, here: Path) -> None:
+    (here / state).touch()
+    assert said in str(Docker(Host()).trouble())
+    with pytest.raises(MissingRequirement, match=said):
+        choose("docker", Host())
+
+
+def test_a_base_that_is_not_there_is_pulled_first(here: Path) -> None:
+    said: list[str] = []
+    assert Docker(Host()).base_digest(job(here), said.append) == f"sha256:{'b' * 64}"
+    assert said == ["pulling quay.io/x", "a2f: Pull complete"]
+    assert [call[0] for call in calls(here)] == ["image", "pull", "image"]
+
+
+def test_it_builds_without_a_network_and_names_nothing(here: Path) -> None:
+    assert Docker(Host()).build(job(here), lambda line: None) == f"sha256:{'a' * 64}"
+    (called,) = calls(here)
+    assert called[:2] == ["buildx", "build"]
+    assert {"--network=none", "--build-arg=BASE_IMAGE=quay.io/x", "--build-arg=STACK=own"} <= set(called)
+    assert "--build-arg=SOURCE_DATE_EPOCH=1" in called
+    assert called[-1] == str(here / "context")
+    assert not any(text.startswith(("--tag", "-t")) for text in called)
+    assert "#7 0.1 working" in (here / "log").read_text()
+
+
+def test_without_an_epoch_none_is_given(here: Path) -> None:
+    Docker(Host()).build(job(here, epoch=None), lambda line: None)
+    assert not any("SOURCE_DATE_EPOCH" in text for text in calls(here)[0])
+
+
+def test_a_failed_step_is_named(here: Path) -> None:
+    (here / "fails").touch()
+    with pytest.raises(CheckFailed, match=r"step: #7 \[built 3/9\] RUN something"):
+        Docker(Host()).build(job(here), lambda line: None)
+
+
+def test_what_an_image_says_of_itself(here: Path) -> None:
+    with pytest.raises(UsageError, match="no image own"):
+        Docker(Host()).configuration("own")
+    (here / "there").touch()
+    found = Docker(Host()).configuration("own")
+    assert found.digest == "a" * 64
+    assert found.environment == {"PATH": "/bin", "A": "b=c"}
+    assert (found.labels, found.user, found.machine) == ({"vimectl.stack": "own"}, "1001:1000", "arm64")
+
+
+def test_a_tree_is_copied_out_and_the_container_removed(here: Path) -> None:
+    (here / "work").mkdir()
+    with Docker(Host()).mounted("own", here / "work") as root:
+        assert (root / "opt/file").read_text() == "content"
+    assert calls(here)[-1] == ["rm", "--force", "c0ffee"]

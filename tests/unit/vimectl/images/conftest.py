@@ -1,0 +1,103 @@
+"""A stack whose every source is on this machine, and an image that is built on a stand-in base."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+import pytest
+import released
+import stand_in_sources
+from images import Images
+from own_stack import STACK, Own, commit, git
+from vime_runtime.spec.errors import MissingRequirement
+
+from vimectl import env
+from vimectl.images import plan, vendor
+from vimectl.util.hashing import sha256
+
+
+@pytest.fixture(scope="session")
+def tool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this vimectl, made once: that takes a second or two."""
+    pytest.importorskip("hatchling", reason="makes the wheel of vimectl itself from a checkout")
+    return env.own_wheel(tmp_path_factory.mktemp("tool"))
+
+
+@pytest.fixture
+def own(tmp_path: Path, tool: Path, monkeypatch: pytest.MonkeyPatch) -> Own:
+    """A stack whose every source is on this machine; pip and git are configured with nothing else."""
+    monkeypatch.setattr(env, "own_wheel", lambda folder: Path(shutil.copy(tool, folder)))
+    repository = tmp_path / "trainer"
+    (repository / "package").mkdir(parents=True)
+    git(repository, "init", "-q")
+    (repository / "package" / "__init__.py").write_text("version = 1\n")
+    (repository / "build.sh").write_text("#!/bin/sh\n")
+    (repository / "build.sh").chmod(0o755)
+    (repository / "link").symlink_to("package/__init__.py")
+    # What git archive would leave out, or change.
+    (repository / ".gitattributes").write_text("build.sh export-ignore\nstamp export-subst\n")
+    (repository / "stamp").write_text("$Format:%H$\n")
+    first = commit(repository, "first")
+    (repository / "package" / "__init__.py").write_text("version = 2\n")
+    commit(repository, "second")
+
+    links = tmp_path / "links"
+    links.mkdir()
+    wheel = links / "weights-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(
+            "weights-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: weights\nVersion: 1.0\n"
+        )
+        archive.writestr("weights-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr("weights-1.0.dist-info/RECORD", "")
+    (tmp_path / "own.txt").write_text(f"weights==1.0 --hash=sha256:{sha256(wheel)}\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(links))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
+
+    file = tmp_path / "own.toml"
+    file.write_text(STACK.format(trainer=repository, commit=first))
+    return Own(file, repository, first, links)
+
+
+@pytest.fixture(scope="session")
+def images(system_tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Images:
+    """A store of images that sees the stand-in bases."""
+    for program in ("buildah", "debootstrap"):
+        system_tool(program)
+    if os.geteuid() != 0:
+        pytest.skip("debootstrap and the mounting of images need root")
+    return Images.make(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="session")
+def stand_in_stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stack of the stand-in: its repositories are on this machine."""
+    return stand_in_sources.stack_file(tmp_path_factory.mktemp("repositories"))
+
+
+@pytest.fixture(scope="session")
+def stand_in_folder(stand_in_stack: Path) -> Path:
+    """What the image of the stand-in is built from. The wheels stay in the user's cache."""
+    folder = Path(platformdirs.user_cache_dir("vimectl")) / "stand-in-sources"
+    made = plan.make(str(stand_in_stack))
+    try:
+        vendor.collect(made, folder, lambda now: None)
+    except MissingRequirement as e:
+        released.unavailable(e.message)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stand_in_image(images: Images, stand_in_stack: Path, stand_in_folder: Path) -> str:
+    """The image that was built on the stand-in base: its name."""
+    done = images.build(stand_in_stack, stand_in_folder, "stand-in")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return "stand-in"

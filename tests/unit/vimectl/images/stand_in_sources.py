@@ -1,0 +1,175 @@
+"""Sources at commits of one's own, and the stack that pins them, in place of those that take a network.
+
+The repositories stand in for Megatron-LM and the others, in small. The one of the memory saver has a build.sh
+with the targets of the real one; it packs a library that was made by hand: an ELF file that says it is linked
+with CANN's runtime, and does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import stand_in
+from elf_file import ASCEND_PRELOAD, TORCH_MODE, ElfFile
+from packaging.requirements import Requirement
+
+from vimectl import stacks as stacks
+from vimectl.stacks.catalog import path as stack_path
+
+MACHINE = platform.machine()
+ROOT = Path(__file__).resolve().parents[4]
+# What is built from source, the distribution that comes out, and its module.
+PACKAGES = {
+    "megatron-lm": ("megatron-core", "megatron/core"),
+    "megatron-bridge": ("megatron-bridge", "megatron/bridge"),
+    "mindspeed": ("mindspeed", "mindspeed"),
+    "mbridge": ("mbridge", "mbridge"),
+}
+_PYPROJECT = """\
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+
+[project]
+name = "{name}"
+version = "0.1"
+
+[tool.setuptools]
+packages = ["{package}"]
+"""
+_BUILD_SH = """\
+#!/bin/bash
+set -e
+: "${ASCEND_TOOLKIT_HOME:?CANN was not sourced}" "${ATB_HOME_PATH:?NNAL was not sourced}"
+test -f third-party/pto-isa/include/pto.hpp
+case "$1 $2" in
+  "-a kernels") echo "bisheng: command not found" >&2; exit 127 ;;
+  "-a memory-saver") mkdir -p output && cp prebuilt/*.whl output/ ;;
+esac
+"""
+# What only installs vimectl itself.
+_NOT_IN_LOCK = {"pip", "hatchling", "editables", "pathspec", "pluggy", "trove-classifiers"}
+
+
+@dataclass(frozen=True)
+class Repository:
+    url: str
+    commit: str
+
+
+def stack_file(folder: Path, needed: Sequence[str] = ("libascendcl.so", "libc.so.6")) -> Path:
+    """Make the repositories, and the stack ``ascend-0.22`` with these as its pins. Returns its file.
+
+    ``needed`` is what the memory saver's library is linked with.
+    """
+    text = stack_path(stand_in.STACK).read_text(encoding="utf-8")
+    stack = stacks.load(stand_in.STACK)
+    for name, commit in stack.commits.items():
+        made = _package(folder / name, *PACKAGES[name])
+        text = text.replace(commit.url, made.url).replace(commit.commit, made.commit)
+    saver = stack.memory_saver
+    assert saver is not None
+    (submodule,) = saver.submodules
+    isa = _repository(folder / "pto-isa", {"include/pto.hpp": b"// nothing\n"})
+    text = text.replace(submodule.url, isa.url).replace(submodule.commit, isa.commit)
+    made = _saver(folder / "sgl-kernel-npu", submodule.path, isa.commit, needed)
+    text = text.replace(saver.url, made.url).replace(saver.commit, made.commit)
+    # The stand-in base has the Python of Debian 12.
+    text = re.sub(r'^python = "3\.12"$', 'python = "3.11"', text, flags=re.MULTILINE)
+    text = re.sub(r'^glibc = "2\.35"$', 'glibc = "2.36"', text, flags=re.MULTILINE)
+    file = folder / "stand-in.toml"
+    file.write_text(text, encoding="utf-8")
+    file.with_suffix(".txt").write_text(_lock(), encoding="utf-8")
+    return file
+
+
+def _package(folder: Path, name: str, package: str) -> Repository:
+    init = f'"""Stands in for {name}."""\n'.encode()
+    pyproject = _PYPROJECT.format(name=name, package=package.replace("/", ".")).encode()
+    return _repository(folder, {"pyproject.toml": pyproject, f"{package}/__init__.py": init})
+
+
+def _saver(folder: Path, submodule: str, commit: str, needed: Sequence[str]) -> Repository:
+    folder.mkdir(parents=True)
+    wheel = folder / "prebuilt" / f"torch_memory_saver-0.0.8-cp39-abi3-linux_{MACHINE}.whl"
+    wheel.parent.mkdir()
+    saver_wheel(wheel, needed)
+    (folder / ".gitmodules").write_text(f'[submodule "isa"]\n\tpath = {submodule}\n\turl = ../pto-isa\n')
+    (folder / "build.sh").write_text(_BUILD_SH)
+    _git(folder, "init", "--quiet")
+    _git(folder, "add", "--all")
+    _git(folder, "update-index", "--add", "--cacheinfo", f"160000,{commit},{submodule}")
+    return _committed(folder)
+
+
+def saver_wheel(wheel: Path, needed: Sequence[str]) -> None:
+    """Write a wheel of the memory saver whose libraries are linked with ``needed``."""
+    info = "torch_memory_saver-0.0.8.dist-info"
+    library = {"machine": MACHINE, "needed": needed}
+    files = {
+        "torch_memory_saver/__init__.py": b"",
+        "torch_memory_saver/utils.py": b"",
+        "torch_memory_saver_hook_mode_torch.abi3.so": ElfFile(**library, exported=TORCH_MODE).content(),
+        "torch_memory_saver_hook_mode_preload.abi3.so": ElfFile(**library, exported=ASCEND_PRELOAD).content(),
+        f"{info}/METADATA": b"Metadata-Version: 2.1\nName: torch_memory_saver\nVersion: 0.0.8\n",
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: cp39-abi3-linux_%s\n"
+        % MACHINE.encode(),
+    }
+    files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"]).encode()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+
+
+def _repository(folder: Path, files: dict[str, bytes]) -> Repository:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    _git(folder, "init", "--quiet")
+    _git(folder, "add", "--all")
+    return _committed(folder)
+
+
+def _committed(folder: Path) -> Repository:
+    _git(folder, "commit", "--quiet", "--message=stand-in")
+    # Asked for by its commit alone, as the real ones are.
+    _git(folder, "config", "uploadpack.allowAnySHA1InWant", "true")
+    return Repository(folder.absolute().as_uri(), _git(folder, "rev-parse", "HEAD"))
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    who = {
+        "GIT_AUTHOR_NAME": "test",
+        "GIT_AUTHOR_EMAIL": "test@localhost",
+        "GIT_AUTHOR_DATE": "2026-01-01T00:00:00Z",
+    }
+    who |= {name.replace("AUTHOR", "COMMITTER"): value for name, value in who.items()}
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, env=os.environ | who, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def _lock() -> str:
+    """The lock of vimectl's own dependencies for the stand-in's Python."""
+    kept = []
+    joined = (ROOT / "requirements" / "tool.txt").read_text(encoding="utf-8").replace("\\\n", " ")
+    environment = {"python_version": "3.11", "python_full_version": "3.11.2", "sys_platform": "linux"}
+    for line in joined.splitlines():
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        text, _, hashes = line.partition(" --hash")
+        requirement = Requirement(text.strip())
+        fits = requirement.marker is None or requirement.marker.evaluate(environment)
+        if fits and requirement.name not in _NOT_IN_LOCK:
+            kept.append(f"{requirement.name}{requirement.specifier} --hash{hashes}")
+    return "\n".join(kept) + "\n"

@@ -1,0 +1,150 @@
+"""An image that is built for real, with buildah on a stand-in base; and builds that are broken off."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import stand_in
+from images import Images, interrupted
+
+from vimectl import stacks as stacks
+from vimectl.images import manifest
+from vimectl.patches import series
+from vimectl.util.hashing import sha256
+
+pytestmark = [pytest.mark.slow, pytest.mark.network]
+
+
+@pytest.fixture
+def labels(images: Images, stand_in_image: str) -> dict[str, str]:
+    return images.verify(stand_in_image, "--stand-in")["labels"]
+
+
+def test_it_says_what_it_is(
+    labels: dict[str, str], images: Images, stand_in_image: str, stand_in_folder: Path
+) -> None:
+    stack = stacks.load(stand_in.STACK)
+    digests = [f"{name}={series.load(name, version).digest}" for name, version in stack.patches.items()]
+    assert labels["vimectl.stack"] == stand_in.STACK
+    assert labels["vimectl.chip"] == "a2"
+    assert labels["vimectl.series"] == ",".join(digests)
+    assert labels["vimectl.manifest"] == sha256(stand_in_folder / manifest.FILE)
+    assert labels["vimectl.stand-in"] == "yes"
+    assert labels["org.opencontainers.image.base.name"] == stand_in.IMAGE
+    assert len(labels["org.opencontainers.image.revision"]) >= 40
+
+
+def test_it_is_found_well_by_who_expects_a_stand_in(images: Images, stand_in_image: str) -> None:
+    found = images.verify(stand_in_image, "--stand-in")
+    assert found["ok"]
+    assert found["problems"] == []
+    assert found["stand_in"] is True
+    states = {target["package"]: (target["state"], target["location"]) for target in found["patches"]}
+    for package in ("vllm", "vllm-ascend"):
+        state, location = states[package]
+        assert state == "applied"
+        assert location.endswith(f"{stand_in.WORKSPACE}/{package}")
+
+
+def test_nothing_in_it_calls_its_memory_saver_known(images: Images, stand_in_image: str) -> None:
+    found = images.verify(stand_in_image, "--stand-in")
+    (loaded,) = (build for build in found["tms"] if build["loads"])
+    assert (loaded["verdict"], loaded["backend"]) == ("unknown", "ascend")
+
+
+def test_the_report_of_its_doctor_is_kept(images: Images, stand_in_image: str) -> None:
+    report = images.verify(stand_in_image, "--stand-in")["report"]
+    failed = {check["id"] for check in report["checks"] if check["status"] == "fail"}
+    assert report["schema"] == "vimectl.doctor/1"
+    assert failed == {"tms.library"}
+    assert {"cann.toolkit", "packages.vllm", "patches.vllm-ascend"} <= {c["id"] for c in report["checks"]}
+
+
+def test_it_is_not_well_for_who_wants_a_real_one(images: Images, stand_in_image: str) -> None:
+    done = images.vimectl("image", "verify", stand_in_image, "--builder", "buildah")
+    assert done.returncode == 1
+    assert "stand-in" in done.stdout
+    assert "STAND-IN" in done.stdout
+
+
+def test_its_user_finds_cann_and_the_patches(images: Images, stand_in_image: str) -> None:
+    entry = "/opt/vimectl/entrypoint.sh"
+    said = images.run(stand_in_image, entry, "bash", "-c", "id; env; pwd; touch ~/x && vimectl --version")
+    assert "uid=1001(vime) gid=1000(HwHiAiUser)" in said
+    assert "ASCEND_TOOLKIT_HOME=/usr/local/Ascend/cann-9.0.0" in said
+    assert "ATB_HOME_PATH=" in said
+    assert "PYTORCH_NPU_ALLOC_CONF" not in said
+    verified = images.run(stand_in_image, entry, "vimectl", "patch", "verify", "--stack", stand_in.STACK)
+    assert verified.count("applied") >= 5
+
+
+def test_nothing_that_only_the_build_needed_is_in_it(images: Images, stand_in_image: str) -> None:
+    places = "/offline /built /src /saver /root/.cache /home/vime/.cache /var/lib/apt/lists/* /tmp/*"
+    assert images.run(stand_in_image, "sh", "-c", f"ls -d {places} 2>/dev/null; true") == ""
+
+
+def test_what_was_built_is_written_down(images: Images, stand_in_image: str) -> None:
+    written = json.loads(images.run(stand_in_image, "cat", "/opt/vimectl/image.json"))
+    names = {built["file"].partition("-")[0] for built in written["built"]}
+    assert names == {"megatron_core", "megatron_bridge", "mindspeed", "mbridge", "torch_memory_saver"}
+    assert all(len(built["sha256"]) == 64 for built in written["built"])
+
+
+def test_what_went_in_and_what_came_out_is_left_beside(
+    images: Images, stand_in_image: str, stand_in_folder: Path
+) -> None:
+    folder = images.folder / f"records-{stand_in_image}"
+    digest = images.verify(stand_in_image, "--stand-in")["image"]
+    stated = json.loads((folder / "provenance.json").read_text())
+    assert stated["subject"] == [{"name": stand_in_image, "digest": {"sha256": digest}}]
+    definition = stated["predicate"]["buildDefinition"]
+    went_in = {one["name"]: one["digest"] for one in definition["resolvedDependencies"]}
+    assert {entry.name for entry in manifest.check(stand_in_folder).sources} <= went_in.keys()
+    assert len(went_in["base"]["sha256"]) == 64
+    beside = {one["name"]: one["digest"]["sha256"] for one in stated["predicate"]["runDetails"]["byproducts"]}
+    assert beside == {name: sha256(folder / name) for name in ("build.log", "sbom.json")}
+    bill = json.loads((folder / "sbom.json").read_text())
+    there = {one["name"]: one["version"] for one in bill["components"]}
+    assert bill["bomFormat"] == "CycloneDX"
+    assert there["vllm-ascend"] == "0.22.1rc1"
+    assert there["torch-memory-saver"] == "0.0.8"
+
+
+def test_its_log_is_kept(images: Images, stand_in_image: str) -> None:
+    log = (images.folder / f"records-{stand_in_image}" / "build.log").read_text()
+    assert "vimectl patch apply" in log
+    assert "doctor: " in log
+
+
+def test_the_build_left_nothing_else(images: Images, stand_in_image: str) -> None:
+    assert images.leftovers() == []
+
+
+def test_ctrl_c_leaves_nothing(images: Images, stand_in_stack: Path, stand_in_folder: Path) -> None:
+    process = images.start(*images.building(stand_in_stack, stand_in_folder, "broken-off"))
+    said = interrupted(process, images.folder / "records-broken-off" / "build.log", "Processing /offline")
+    assert process.returncode == 130
+    assert "no image, container or mount is left" in said
+    assert images.leftovers() == []
+    assert "broken-off" not in images.buildah("images")
+
+
+def test_a_full_disk_is_named(
+    tmp_path: Path, images: Images, stand_in_stack: Path, stand_in_folder: Path
+) -> None:
+    disk = tmp_path / "vimectl-disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "vimectl-disk", disk], check=True)
+    try:
+        small = Images.make(tmp_path / "small", graph_root=disk / "graph")
+        done = small.build(stand_in_stack, stand_in_folder, "too-large")
+        assert done.returncode == 3, done.stderr
+        assert "the disk is full" in done.stderr
+        assert "pip install" in done.stderr
+        assert small.leftovers() == []
+        assert "too-large" not in small.buildah("images")
+    finally:
+        subprocess.run(["umount", "--recursive", "--lazy", disk], check=True)

@@ -1,0 +1,102 @@
+"""The steps that run in the image, on a folder that stands for it: what is recorded, what ends a build."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import stand_in_sources
+from vime_runtime.spec.errors import CheckFailed
+
+from vimectl.env import memory_saver
+from vimectl.env.memory_saver.builds import BuildsFile
+from vimectl.images import build_steps, image_paths
+from vimectl.recipes.environment import variables
+from vimectl.stacks.catalog import path as stack_path
+from vimectl.util import toml
+
+EPOCH = "1767225600"
+
+
+@pytest.fixture
+def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that an image keeps about itself, with the real stack; and a file for what was built."""
+    folder = tmp_path / "opt"
+    folder.mkdir()
+    shutil.copy(stack_path("ascend-0.22"), folder / image_paths.STACK)
+    (folder / "manifest.json").write_text("{}")
+    monkeypatch.setattr(image_paths, "IMAGE", folder)
+    monkeypatch.setattr(memory_saver, "MACHINE_FILE", str(tmp_path / "etc" / "builds.toml"))
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", EPOCH)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return folder
+
+
+def built(folder: Path, needed: tuple[str, ...]) -> Path:
+    """A folder of built wheels with a memory saver linked with these."""
+    folder.mkdir()
+    stand_in_sources.saver_wheel(folder / "torch_memory_saver-0.0.8-py3-none-any.whl", needed)
+    return folder
+
+
+def test_a_memory_saver_from_the_pinned_source_is_known_from_then_on(image: Path, tmp_path: Path) -> None:
+    build_steps.record(built(tmp_path / "built", ("libascendcl.so",)), stand_in=False)
+    known = toml.load(BuildsFile, tmp_path / "etc" / "builds.toml").build
+    assert {(one.verdict, one.backend, one.by, one.at) for one in known} == {
+        ("known-good", "ascend", "vimectl image build", "2026-01-01T00:00:00Z")
+    }
+    assert all("87df718a2f15161d3120e4e1dfd19b30afca7cbf (tag 2026.6.0)" in one.note for one in known)
+    assert [path.name for path in (tmp_path / "etc").iterdir()] == ["builds.toml"]
+    written = json.loads((image / image_paths.RECORD).read_text())
+    assert (written["stand_in"], written["at"]) == (False, "2026-01-01T00:00:00Z")
+    assert "pytest" in {one["name"] for one in written["installed"]}
+
+
+def test_a_stand_in_is_never_recorded(image: Path, tmp_path: Path) -> None:
+    build_steps.record(built(tmp_path / "built", ("libascendcl.so",)), stand_in=True)
+    assert not (tmp_path / "etc").exists()
+    assert json.loads((image / image_paths.RECORD).read_text())["stand_in"] is True
+
+
+@pytest.mark.parametrize("stand_in", [True, False])
+@pytest.mark.parametrize(
+    ("needed", "why"),
+    [
+        (("libcudart.so.12",), "wrong-backend: built for cuda, the stack needs ascend"),
+        (("libc.so.6",), "no build with these digests is known"),
+    ],
+)
+def test_a_library_for_something_else_ends_the_build(
+    needed: tuple[str, ...], why: str, stand_in: bool, image: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckFailed, match=why) as error:
+        build_steps.record(built(tmp_path / "built", needed), stand_in)
+    assert "87df718a2f15161d3120e4e1dfd19b30afca7cbf" in error.value.hint
+    assert not (tmp_path / "etc").exists()
+
+
+@pytest.mark.parametrize("value", ["expandable_segments:True", "max_split_size_mb:128", ""])
+def test_a_base_that_exports_another_allocator_ends_the_build(value: str) -> None:
+    reason = next(one.reason for one in variables() if one.name == "PYTORCH_NPU_ALLOC_CONF")
+    with pytest.raises(CheckFailed, match="the base image exports") as error:
+        build_steps.allocator({"PYTORCH_NPU_ALLOC_CONF": value})
+    assert reason in error.value.message
+
+
+@pytest.mark.parametrize("environment", [{}, {"PYTORCH_NPU_ALLOC_CONF": "expandable_segments:False"}])
+def test_a_base_that_leaves_it_alone_is_well(environment: dict[str, str]) -> None:
+    build_steps.allocator(environment)
+
+
+def test_the_doctor_ends_a_build_and_leaves_its_report(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build_steps.record(None, stand_in=False)
+    assert build_steps.main(["gate"]) == 1  # nothing of an Ascend stack is installed for the tests
+    said = capsys.readouterr().err
+    assert "cann.toolkit: found no toolkit, needed 9.0.0" in said
+    assert "mend:" in said
+    report = json.loads((image / image_paths.REPORT).read_text())
+    assert report["ok"] is False

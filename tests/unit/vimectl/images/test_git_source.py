@@ -1,0 +1,141 @@
+"""A commit as an archive, from real repositories on this machine."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from own_stack import Own, commit, git
+from vime_runtime.spec.errors import CheckFailed, MissingRequirement
+
+from vimectl.images import git_source
+from vimectl.images.plan import Source, Submodule
+from vimectl.util.hashing import sha256
+
+
+def make(source: Source, target: Path) -> Path:
+    held = os.open(target.parent, os.O_RDONLY)
+    try:
+        git_source.archive(source, target, target.parent / "work", held, lambda line: None)
+    finally:
+        os.close(held)
+    assert not (target.parent / "work").exists()
+    return target
+
+
+def source(own: Own, **changes: object) -> Source:
+    fields = {
+        "name": "trainer",
+        "kind": "git",
+        "reason": "",
+        "url": str(own.repository),
+        "commit": own.commit,
+    }
+    return Source(**{**fields, "commit": own.commit, **changes})
+
+
+def test_the_archive_is_the_commit_and_nothing_else(own: Own, tmp_path: Path) -> None:
+    with tarfile.open(make(source(own), tmp_path / "a.tar.gz")) as tar:
+        members = {member.name.partition("/")[2]: member for member in tar}
+        assert {member.name.partition("/")[0] for member in members.values()} == {f"trainer-{own.commit}"}
+        assert set(members) == {".gitattributes", "build.sh", "link", "package/__init__.py", "stamp"}
+        read = {path: tar.extractfile(member).read() for path, member in members.items() if member.isfile()}
+    assert read["package/__init__.py"] == b"version = 1\n"
+    assert read["stamp"] == b"$Format:%H$\n"
+    assert (members["build.sh"].mode, members["stamp"].mode) == (0o755, 0o644)
+    assert members["link"].linkname == "package/__init__.py"
+    assert {(m.uid, m.gid, m.uname) for m in members.values()} == {(0, 0, "")}
+    assert {m.mtime for m in members.values()} == {
+        int(git(own.repository, "log", "-1", "--format=%ct", own.commit))
+    }
+
+
+def test_what_is_unpacked_is_the_tree_of_the_commit(own: Own, tmp_path: Path) -> None:
+    with tarfile.open(make(source(own), tmp_path / "a.tar.gz")) as tar:
+        tar.extractall(tmp_path / "unpacked")
+    unpacked = tmp_path / "unpacked" / f"trainer-{own.commit}"
+    git(unpacked, "init", "-q")
+    git(unpacked, "add", "--all", "--force")
+    assert git(unpacked, "write-tree") == git(own.repository, "rev-parse", f"{own.commit}^{{tree}}")
+
+
+def test_the_bytes_depend_on_the_commit_alone(own: Own, tmp_path: Path) -> None:
+    first = sha256(make(source(own), tmp_path / "a.tar.gz"))
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", "--no-local", str(own.repository), str(clone))
+    assert sha256(make(source(own, url=str(clone)), tmp_path / "b.tar.gz")) == first
+
+
+def test_a_server_that_gives_no_commit_by_its_id(
+    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Before version 2 of the protocol only what a branch or tag names can be asked for.
+    (tmp_path / "config").write_text("[protocol]\n\tversion = 0\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "config"))
+    with tarfile.open(make(source(own, url=f"file://{own.repository}"), tmp_path / "a.tar.gz")) as tar:
+        assert f"trainer-{own.commit}/stamp" in tar.getnames()
+
+
+def test_a_submodule_comes_with_it(own: Own, tmp_path: Path) -> None:
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    git(outer, "init", "-q")
+    git(
+        outer, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(own.repository), "third/part"
+    )
+    git(outer / "third" / "part", "checkout", "-q", own.commit)
+    pinned = source(own, name="outer", url=str(outer), commit=commit(outer, "with a submodule"))
+    inner = Submodule("third/part", str(own.repository), own.commit)
+    with_it = replace(pinned, submodules=(inner,))
+    with tarfile.open(make(with_it, tmp_path / "a.tar.gz")) as tar:
+        name = f"outer-{pinned.commit}/third/part/package/__init__.py"
+        assert tar.extractfile(name).read() == b"version = 1\n"
+
+    without = replace(pinned, left_out=("third/part",))
+    with tarfile.open(make(without, tmp_path / "c.tar.gz")) as tar:
+        assert [name.partition("/")[2] for name in tar.getnames()] == [".gitmodules"]
+
+    with pytest.raises(
+        CheckFailed, match=f"has the submodules third/part {own.commit}; the stack lists none"
+    ):
+        make(pinned, tmp_path / "b.tar.gz")
+    assert not (tmp_path / "b.tar.gz").exists()
+
+
+def test_a_commit_that_the_repository_does_not_have(own: Own, tmp_path: Path) -> None:
+    with pytest.raises(CheckFailed, match=f"has no commit {'0' * 40}"):
+        make(source(own, commit="0" * 40), tmp_path / "a.tar.gz")
+
+
+def test_a_repository_that_cannot_be_reached(own: Own, tmp_path: Path) -> None:
+    with pytest.raises(
+        MissingRequirement, match=r"http://127\.0\.0\.1:9/x cannot be fetched: fatal: "
+    ) as error:
+        make(source(own, url="http://127.0.0.1:9/x"), tmp_path / "a.tar.gz")
+    assert "insteadOf http://127.0.0.1:9/" in error.value.hint
+
+
+def test_a_mirror_stands_in_by_gits_own_configuration(
+    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = f'[url "{own.repository}"]\n\tinsteadOf = https://unreachable.invalid/trainer\n'
+    (tmp_path / "config").write_text(config)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "config"))
+    assert make(source(own, url="https://unreachable.invalid/trainer"), tmp_path / "a.tar.gz").is_file()
+
+
+def test_without_git_it_says_so(own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingRequirement, match="git is not installed"):
+        make(source(own), tmp_path / "a.tar.gz")
+
+
+def test_what_a_killed_call_left_is_no_hindrance(own: Own, tmp_path: Path) -> None:
+    for left in ("config.lock", "objects/pack/a.pack"):  # half made, half removed
+        path = tmp_path / "work" / "0.git" / left
+        path.parent.mkdir(parents=True)
+        path.touch()
+        assert make(source(own), tmp_path / "a.tar.gz").exists()

@@ -1,0 +1,110 @@
+"""Images built in many ways: twice with one result, in every way that must fail, and the CPU's."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import stand_in
+import stand_in_sources
+from images import Images
+
+from vimectl.images import plan, tree, vendor
+from vimectl.images.builder.storage import Buildah
+from vimectl.util.host import Host
+
+pytestmark = [pytest.mark.image, pytest.mark.network]
+
+WORKER = f"{stand_in.WORKSPACE}/vllm-ascend/vllm_ascend/worker/worker.py"
+
+
+def lines(images: Images, image: str, work: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines that the digest of an image's file tree is made of."""
+    for name, value in images.variables.items():
+        monkeypatch.setenv(name, value)
+    with Buildah(Host()).mounted(image, work) as root:
+        return tree.lines(root)
+
+
+def refused(images: Images, tag: str, arguments: list[str]) -> str:
+    """Call vimectl, which must fail and leave nothing; return what it said."""
+    done = images.vimectl(*arguments)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert images.leftovers() == []
+    assert tag not in images.buildah("images")
+    return done.stderr
+
+
+def test_built_twice_the_file_tree_is_the_same(
+    images: Images,
+    stand_in_stack: Path,
+    stand_in_folder: Path,
+    stand_in_image: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done = images.build(stand_in_stack, stand_in_folder, "again")
+    assert done.returncode == 0, done.stderr
+    first = lines(images, stand_in_image, tmp_path, monkeypatch)
+    second = lines(images, "again", tmp_path, monkeypatch)
+    assert tree.differences(first, second) == []
+    verdicts = [images.verify(name, "--stand-in", "--tree") for name in (stand_in_image, "again")]
+    assert verdicts[0]["tree"] == verdicts[1]["tree"]
+    assert verdicts[0]["image"] == verdicts[1]["image"]
+
+
+def test_a_patch_that_does_not_fit_the_base(
+    images: Images, stand_in_stack: Path, stand_in_folder: Path
+) -> None:
+    container = images.buildah("from", "--pull-never", stand_in.IMAGE)
+    change = f"sed -i 's/init_snapshot/the_snapshot/' {WORKER}"
+    images.buildah("run", "--isolation=chroot", container, "--", "sh", "-c", change)
+    images.buildah("commit", "--quiet", container, "localhost/edited-base")
+    images.buildah("rm", container)
+    building = images.building(stand_in_stack, stand_in_folder, "unfit", base="localhost/edited-base")
+    said = refused(images, "unfit", building)
+    assert "vllm_ascend/worker/worker.py" in said
+    assert re.search(r"step: .*vimectl patch apply", said)
+    assert "mend:" in said
+
+
+def test_a_memory_saver_for_cuda(images: Images, tmp_path: Path) -> None:
+    stack = stand_in_sources.stack_file(tmp_path / "sources", needed=["libcudart.so.12", "libc.so.6"])
+    folder = tmp_path / "offline"
+    vendor.collect(plan.make(str(stack)), folder, lambda now: None)
+    said = refused(images, "cuda", images.building(stack, folder, "cuda"))
+    assert "built for cuda, the stack needs ascend" in said
+    assert "build it with CANN" in said
+
+
+def test_kernels_on_a_base_without_an_ascend_compiler(
+    images: Images, stand_in_stack: Path, stand_in_folder: Path
+) -> None:
+    building = images.building(stand_in_stack, stand_in_folder, "kernels")
+    building.remove("--stand-in")
+    said = refused(images, "kernels", building)
+    assert "bisheng: command not found" in said
+    assert "--stand-in" in said
+
+
+def test_a_base_without_vllm(images: Images, stand_in_stack: Path, stand_in_folder: Path) -> None:
+    building = images.building(stand_in_stack, stand_in_folder, "bare", base=stand_in.DEBIAN_IMAGE)
+    said = refused(images, "bare", building)
+    assert "not installed, needed vllm 0.22.1" in said
+    assert "with --base" in said
+
+
+def test_the_cpu_image_runs_its_recipe(images: Images, tmp_path: Path) -> None:
+    folder = tmp_path / "offline"
+    vendor.collect(plan.make("cpu-0.32"), folder, lambda now: None)
+    arguments = ["--stack", "cpu-0.32", "--base", stand_in.DEBIAN_IMAGE, "--builder", "buildah"]
+    done = images.vimectl("image", "build", *arguments, "--offline", folder, "--tag", "cpu")
+    assert done.returncode == 0, done.stderr
+    found = images.verify("cpu")
+    assert found["problems"] == []
+    assert found["labels"]["vimectl.stand-in"] == "no"
+    assert {target["state"] for target in found["patches"]} == {"applied"}
+    command = ["vimectl", "run", "recipe", "qwen3-tiny-tp2", "--mode", "smoke", "--run-dir", "/home/vime/run"]
+    images.run("cpu", *command)
+    assert images.leftovers() == []

@@ -1,0 +1,83 @@
+"""Whether a folder of sources still holds what its manifest says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from vime_runtime.spec.errors import CheckFailed, UsageError
+
+from vimectl.images import manifest
+from vimectl.util.hashing import sha256
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with two files and their manifest."""
+    for path in ("wheels/one-1.0-py3-none-any.whl", "sources/two-0.tar.gz"):
+        (tmp_path / path).parent.mkdir()
+        (tmp_path / path).write_bytes(path.encode())
+    entries = [
+        {
+            "name": path.stem,
+            "kind": "wheel",
+            "reason": "needed",
+            "path": path.relative_to(tmp_path).as_posix(),
+            "size": path.stat().st_size,
+            "sha256": sha256(path),
+        }
+        for path in sorted(tmp_path.glob("*/*"))
+    ]
+    document = {"schema": manifest.SCHEMA, "stack": "s", "machine": "aarch64", "python": "3.12"}
+    (tmp_path / manifest.FILE).write_text(json.dumps({**document, "sources": entries}))
+    return tmp_path
+
+
+def test_a_whole_folder_passes(folder: Path) -> None:
+    assert [entry.name for entry in manifest.check(folder).sources] == ["two-0.tar", "one-1.0-py3-none-any"]
+
+
+def test_a_missing_file_is_named(folder: Path) -> None:
+    (folder / "sources/two-0.tar.gz").unlink()
+    with pytest.raises(CheckFailed, match=r"sources/two-0\.tar\.gz is missing") as error:
+        manifest.check(folder)
+    assert f"vimectl image vendor --stack s --machine aarch64 --offline {folder}" in error.value.hint
+
+
+def test_an_altered_file_is_named_with_both_digests(folder: Path) -> None:
+    path = folder / "wheels/one-1.0-py3-none-any.whl"
+    was = sha256(path)
+    path.write_bytes(path.read_bytes()[::-1])
+    with pytest.raises(CheckFailed, match=f"wheels/one.*has sha256 {sha256(path)}, expected {was}"):
+        manifest.check(folder)
+
+
+def test_a_file_that_was_cut_off_is_named(folder: Path) -> None:
+    (folder / "sources/two-0.tar.gz").write_bytes(b"sou")
+    with pytest.raises(CheckFailed, match="has 3 bytes, expected 20"):
+        manifest.check(folder)
+
+
+def test_a_file_that_nobody_listed_is_named(folder: Path) -> None:
+    (folder / "wheels/evil-1.0-py3-none-any.whl").touch()
+    with pytest.raises(CheckFailed, match=r"wheels/evil-1\.0-py3-none-any\.whl is not in the manifest"):
+        manifest.check(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"no manifest\.json, so nothing in it is known to be whole"),
+        ("{", "cannot be read"),
+        ("[]", "not the manifest of a folder"),
+        ('{"schema": "vimectl.offline/2"}', "'schema'"),
+    ],
+)
+def test_without_a_manifest_in_order_nothing_is_believed(
+    folder: Path, text: str | None, message: str
+) -> None:
+    path = folder / manifest.FILE
+    path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        manifest.check(folder)

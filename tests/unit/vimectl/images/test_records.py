@@ -1,0 +1,113 @@
+"""What is written about an image that was built: its bill of materials and its provenance."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from own_stack import Own
+
+from vimectl.images import plan, provenance, sbom, vendor
+from vimectl.images.manifest import Manifest
+from vimectl.images.provenance import Made
+from vimectl.stacks.installed import Installed
+from vimectl.util.hashing import sha256
+
+BEGAN = datetime(2026, 6, 1, 12, tzinfo=timezone.utc)
+IMAGE = "sha256:" + "a" * 64
+BASE = "sha256:" + "b" * 64
+INSTALLED = [
+    Installed("weights", "1.0", Path("/usr/lib")),
+    Installed("torch", "2.10.0+cpu", Path("/usr/lib")),
+    Installed("torch", "2.10.0+cpu", Path("/usr/local/lib")),
+    Installed("torch", "2.9.0", Path("/opt/lib")),
+]
+
+
+@pytest.fixture
+def found(own: Own, tmp_path: Path) -> Manifest:
+    return vendor.collect(plan.make(str(own.file)), tmp_path / "offline", lambda now: None)
+
+
+def bill(found: Manifest, folder: Path) -> dict[str, Any]:
+    path = sbom.write(folder / "sbom.json", "vimectl:own", IMAGE, found, INSTALLED, BEGAN)
+    return json.loads(path.read_text())
+
+
+def test_the_bill_names_what_is_installed_what_was_built_and_the_patches(
+    own: Own, found: Manifest, tmp_path: Path
+) -> None:
+    written = bill(found, tmp_path)
+    assert written["metadata"]["component"]["name"] == "vimectl:own"
+    assert written["metadata"]["timestamp"].startswith("2026-06-01T12:00:00")
+    components = {(one["name"], one["version"]): one for one in written["components"]}
+    assert set(components) == {
+        ("weights", "1.0"),
+        ("torch", "2.10.0+cpu"),
+        ("torch", "2.9.0"),
+        ("trainer", own.commit),
+        ("patches/megatron-core", "0.16.1"),
+    }
+    wheel = components["weights", "1.0"]
+    assert wheel["purl"] == "pkg:pypi/weights@1.0"
+    (entry,) = [entry for entry in found.sources if entry.name == "weights"]
+    assert wheel["hashes"] == [{"alg": "SHA-256", "content": entry.sha256}]
+    assert "hashes" not in components["torch", "2.9.0"]  # the base's own
+    source = components["trainer", own.commit]
+    assert source["externalReferences"] == [{"type": "vcs", "url": str(own.repository)}]
+
+
+def test_the_bill_is_what_the_standard_says(found: Manifest, tmp_path: Path) -> None:
+    pytest.importorskip("jsonschema")
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    bill(found, tmp_path)
+    assert not JsonStrictValidator(SchemaVersion.V1_6).validate_str((tmp_path / "sbom.json").read_text())
+
+
+def test_the_same_image_has_the_same_bill(found: Manifest, tmp_path: Path) -> None:
+    first = bill(found, tmp_path)
+    assert bill(found, tmp_path) == first
+
+
+def test_a_repository_on_github_is_named_as_one() -> None:
+    (entry,) = [s for s in plan.make("ascend-0.22").sources if s.name == "megatron-lm"]
+    purl = sbom.repository(entry.name, entry.url, entry.commit)
+    assert str(purl) == f"pkg:github/nvidia/megatron-lm@{entry.commit}"
+
+
+def test_the_provenance_says_what_went_in_and_what_came_out(
+    own: Own, found: Manifest, tmp_path: Path
+) -> None:
+    (tmp_path / "build.log").write_text("STEP 1\n")
+    made = Made(
+        name="vimectl:own",
+        digest=IMAGE,
+        base_digest=BASE,
+        builder="buildah",
+        builder_version="1.28.2",
+        arguments={"STACK": "own"},
+        epoch=1780315200,
+        began=BEGAN,
+        ended=BEGAN + timedelta(seconds=90),
+    )
+    path = tmp_path / "provenance.json"
+    provenance.write(path, plan.make(str(own.file)), found, made, [tmp_path / "build.log"])
+    statement = json.loads(path.read_text())
+    assert statement["subject"] == [{"name": "vimectl:own", "digest": {"sha256": "a" * 64}}]
+    definition = statement["predicate"]["buildDefinition"]
+    inputs = {one["name"]: one for one in definition["resolvedDependencies"]}
+    assert inputs["base"] == {"name": "base", "uri": "oci:localhost/base", "digest": {"sha256": "b" * 64}}
+    assert inputs["trainer"]["uri"] == f"git+{own.repository}@{own.commit}"
+    assert inputs["trainer"]["digest"]["gitCommit"] == own.commit
+    assert inputs["weights"]["uri"] == "pkg:pypi/weights@1.0"
+    assert len(inputs) == len(found.sources) + 1
+    assert all(one["digest"] for one in inputs.values())
+    run = statement["predicate"]["runDetails"]
+    assert run["builder"]["version"]["buildah"] == "1.28.2"
+    assert run["metadata"] == {"startedOn": "2026-06-01T12:00:00Z", "finishedOn": "2026-06-01T12:01:30Z"}
+    assert run["byproducts"] == [{"name": "build.log", "digest": {"sha256": sha256(tmp_path / "build.log")}}]

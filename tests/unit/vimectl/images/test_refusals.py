@@ -1,0 +1,127 @@
+"""What stops a build before it starts, and what is said when there is nothing to build with."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from images import copied, replace
+from own_stack import Own
+
+from vimectl.cli import run_cli
+from vimectl.images import manifest, plan, vendor
+from vimectl.util.hashing import sha256
+
+Build = Callable[..., tuple[int, str]]
+
+# A builder that says it works, and is never to be called for more.
+_WORKS = '#!/bin/sh\n[ "$1" = info ] && exit 0\necho "$*" >> {called}\nexit 9\n'
+
+
+@pytest.fixture
+def folder(own: Own, tmp_path: Path) -> Path:
+    """A whole folder of sources."""
+    vendor.collect(plan.make(str(own.file)), tmp_path / "offline", lambda now: None)
+    return tmp_path / "offline"
+
+
+@pytest.fixture
+def called(tmp_path: Path) -> Path:
+    """Where the builder notes what it is called for."""
+    return tmp_path / "called"
+
+
+@pytest.fixture
+def build(
+    own: Own,
+    tmp_path: Path,
+    called: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Build:
+    """Call `image build` with a builder that must not be called."""
+    program = tmp_path / "bin" / "buildah"
+    program.parent.mkdir()
+    program.write_text(_WORKS.format(called=called))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    monkeypatch.chdir(tmp_path)
+
+    def build(folder: Path, *more: str) -> tuple[int, str]:
+        arguments = ["--stack", str(own.file), "--offline", str(folder), "--builder", "buildah", *more]
+        return run_cli(["image", "build", *arguments]), capsys.readouterr().err
+
+    return build
+
+
+def test_a_folder_that_lacks_a_file(build: Build, folder: Path, called: Path) -> None:
+    (archive,) = (folder / "sources").iterdir()
+    archive.unlink()
+    code, said = build(folder)
+    assert code == 1
+    assert f"sources/{archive.name} is missing" in said
+    assert not called.exists()
+
+
+def test_a_wheel_that_was_altered(build: Build, folder: Path, called: Path, tmp_path: Path) -> None:
+    other = copied(folder, tmp_path / "other")
+    (wheel,) = (other / "wheels").iterdir()
+    before = sha256(wheel)
+    replace(wheel, wheel.read_bytes()[:-1] + b"x")
+    code, said = build(other)
+    assert code == 1
+    assert f"wheels/{wheel.name} has sha256 {sha256(wheel)}, expected {before}" in said
+    assert not called.exists()
+
+
+def test_a_wheel_that_is_not_the_locks_though_the_manifest_has_it(
+    build: Build, folder: Path, called: Path, tmp_path: Path
+) -> None:
+    other = copied(folder, tmp_path / "other")
+    (wheel,) = (other / "wheels").iterdir()
+    replace(wheel, wheel.read_bytes()[:-1] + b"x")
+    listed = json.loads((other / manifest.FILE).read_text())
+    (entry,) = (one for one in listed["sources"] if one["kind"] == "wheel")
+    entry["sha256"] = sha256(wheel)
+    replace(other / manifest.FILE, json.dumps(listed).encode())
+    code, said = build(other)
+    assert code == 1
+    assert "was collected for something else: weights" in said
+    assert not called.exists()
+
+
+def test_a_time_that_is_none(build: Build, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    code, said = build(folder)
+    assert code == 2
+    assert "SOURCE_DATE_EPOCH is 'yesterday'" in said
+
+
+@pytest.mark.parametrize("name", ["auto", "docker", "podman", "buildah"])
+def test_no_builder_is_exit_3_and_how_to_get_one(
+    name: str, own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code = run_cli(["image", "build", "--stack", str(own.file), "--builder", name])
+    said = capsys.readouterr().err
+    assert code == 3
+    assert "apt-get install buildah" in said
+    assert f"{'podman' if name == 'auto' else name}: not found" in said
+
+
+def test_an_unknown_builder_is_bad_usage(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["image", "build", "--stack", str(own.file), "--builder", "buildha"]) == 2
+    assert "Did you mean buildah" in capsys.readouterr().err
+
+
+def test_a_dry_run_needs_no_builder(
+    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert run_cli(["image", "build", "--stack", str(own.file), "--dry-run", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["dry_run"] is True
+    assert said["base"]["image"] == "localhost/base"

@@ -1,0 +1,101 @@
+"""How a container is started, on described hosts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from described import Machine
+from vime_runtime.spec.errors import MissingRequirement
+
+from vimectl import stacks
+from vimectl.cli import run_cli
+from vimectl.images import run_args
+from vimectl.util import npu_devices
+from vimectl.util.host import Host
+
+DRIVER = [mount.path for mount in npu_devices.facts().mounts]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    """A host with eight NPUs and a whole driver."""
+    machine = Machine("a2-host", tmp_path)
+    for path in DRIVER:
+        if not machine.path(path).exists():
+            machine.path(path).mkdir(parents=True)
+    return machine.host
+
+
+def texts(host: Host) -> list[str]:
+    return [option.text for option in run_args.options(stacks.load("ascend-0.22"), host)]
+
+
+def test_devices_driver_group_and_limits_of_the_host_are_given(host: Host) -> None:
+    assert texts(host) == [
+        *(f"--device=/dev/davinci{number}" for number in range(8)),
+        "--device=/dev/davinci_manager",
+        "--device=/dev/devmm_svm",
+        "--device=/dev/hisi_hdc",
+        *(f"--volume={path}:{path}" for path in DRIVER),
+        "--group-add=1000",
+        "--network=host",
+        "--ulimit=memlock=-1",
+        "--shm-size=773063m",  # half of the host's 1583234048 kB
+        "--pids-limit=-1",
+    ]
+
+
+def test_a_host_with_sixteen_gives_all_in_order(tmp_path: Path) -> None:
+    machine = Machine("a3-host", tmp_path)
+    for path in DRIVER:
+        if not machine.path(path).exists():
+            machine.path(path).mkdir(parents=True)
+    assert texts(machine.host)[:16] == [f"--device=/dev/davinci{number}" for number in range(16)]
+
+
+def test_what_is_not_on_the_host_and_not_needed_is_not_mounted(host: Host) -> None:
+    host.path("/etc/hccn.conf").rmdir()
+    assert not [text for text in texts(host) if "hccn.conf" in text]
+
+
+def test_a_driver_that_is_not_whole_is_told(host: Host) -> None:
+    host.path("/usr/local/dcmi").rmdir()
+    host.path("/dev/hisi_hdc").unlink()
+    with pytest.raises(MissingRequirement, match="not whole: /dev/hisi_hdc, /usr/local/dcmi not found"):
+        texts(host)
+
+
+def test_without_npus_only_a_stack_for_the_cpu_has_options(tmp_path: Path) -> None:
+    host = Machine("cpu-host", tmp_path).host
+    with pytest.raises(MissingRequirement, match="this machine has no NPU") as error:
+        texts(host)
+    assert error.value.exit_code == 3
+    found = run_args.options(stacks.load("cpu-0.32"), host)
+    assert [option.name for option in found] == ["shm-size", "pids-limit"]
+
+
+def test_a_compose_file_says_the_same(host: Host) -> None:
+    yaml = pytest.importorskip("yaml")
+    found = run_args.options(stacks.load("ascend-0.22"), host)
+    (service,) = yaml.safe_load(run_args.compose(found, "vimectl:own"))["services"].values()
+    assert service == {
+        "image": "vimectl:own",
+        "devices": [option.value for option in found if option.name == "device"],
+        "volumes": [option.value for option in found if option.name == "volume"],
+        "group_add": ["1000"],
+        "network_mode": "host",
+        "ulimits": {"memlock": -1},
+        "shm_size": "773063m",
+        "pids_limit": -1,
+    }
+    # Every option is in it, so that one added later is not forgotten there.
+    said = [value for key, value in service.items() if key != "image"]
+    assert len(found) == sum(len(value) if isinstance(value, list | dict) else 1 for value in said)
+
+
+def test_the_arguments_are_one_to_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["image", "run-args", "--stack", "cpu-0.32"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines
+    assert all(line.startswith("--") and " " not in line for line in lines)

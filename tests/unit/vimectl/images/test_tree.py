@@ -1,0 +1,80 @@
+"""The digest of a file tree changes with everything that it says it is of, and with nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vimectl.images import tree
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "root"
+    (folder / "folder").mkdir(parents=True)
+    (folder / "folder" / "file").write_text("content")
+    (folder / "link").symlink_to("folder/file")
+    return folder
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "content": lambda root: (root / "folder/file").write_text("other"),
+    "mode": lambda root: (root / "folder/file").chmod(0o755),
+    "mode of a folder": lambda root: (root / "folder").chmod(0o700),
+    "name": lambda root: (root / "folder/file").rename(root / "folder/other"),
+    "target": lambda root: [(root / "link").unlink(), (root / "link").symlink_to("folder")],
+    "kind": lambda root: [(root / "link").unlink(), (root / "link").write_text("folder/file")],
+    "an empty folder": lambda root: (root / "empty").mkdir(),
+    "a pipe": lambda root: os.mkfifo(root / "pipe"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_it_changes_with(change: str, root: Path) -> None:
+    before = tree.digest(root)
+    CHANGES[change](root)
+    assert tree.digest(root) != before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_it_changes_with_the_owner(root: Path) -> None:
+    before = tree.digest(root)
+    os.chown(root / "folder/file", 1, 0)
+    assert tree.digest(root) != before
+
+
+def test_it_does_not_change_with_times_or_place(root: Path, tmp_path: Path) -> None:
+    before = tree.digest(root)
+    os.utime(root / "folder/file", (1, 1))
+    root.rename(tmp_path / "elsewhere")
+    assert tree.digest(tmp_path / "elsewhere") == before
+
+
+def test_a_line_is_made_as_it_is_explained(root: Path) -> None:
+    (root / "folder" / "file").chmod(0o640)
+    (root / "folder").chmod(0o750)
+    mine = f"{os.getuid()}:{os.getgid()}"
+    digest = "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73"  # of "content"
+    assert tree.lines(root) == [
+        f"d 0750 {mine} - folder",
+        f"- 0640 {mine} {digest} folder/file",
+        f"l 0777 {mine} folder/file link",
+    ]
+
+
+def test_no_two_names_are_one(tmp_path: Path) -> None:
+    for name in (b"a b", b"a\nb", b"a\xff", b"a\\xff", b"a\\x20b", b"a\\x0ab", b"a\\\\xff"):
+        (tmp_path / os.fsdecode(name)).write_text("")
+    lines = tree.lines(tmp_path)
+    assert len({line.split(" ", 4)[4] for line in lines}) == 7
+    assert all("\n" not in line and line.count(" ") == 4 for line in lines)
+
+
+def test_what_differs_is_named(root: Path) -> None:
+    before = tree.lines(root)
+    (root / "folder/file").write_text("other")
+    (root / "new").write_text("")
+    assert tree.differences(before, tree.lines(root)) == ["folder/file", "new"]

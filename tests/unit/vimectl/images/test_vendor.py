@@ -1,0 +1,260 @@
+"""A folder with everything that an image is built from; every source is on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from own_stack import Own, commit
+from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
+
+from vimectl import env
+from vimectl.env import Progress
+from vimectl.images import manifest, plan, vendor
+from vimectl.images.manifest import Manifest
+from vimectl.util.hashing import sha256
+
+
+def collect(own: Own, folder: Path) -> Manifest:
+    return vendor.collect(plan.make(str(own.file)), folder, lambda now: None)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_everything_is_in_it_and_the_manifest_says_so(own: Own, tmp_path: Path) -> None:
+    folder = tmp_path / "offline"
+    made = plan.make(str(own.file))
+    assert {source.kind for source in vendor.lacking(made, folder)} == {
+        *("stack", "lock", "own-wheel", "patches", "git", "wheel")
+    }
+    collected = collect(own, folder)
+    assert manifest.check(folder) == collected
+    manifest.fits(collected, made, folder)
+    paths = {entry.name: entry.path for entry in collected.sources}
+    assert paths["trainer"] == f"sources/trainer-{own.commit}.tar.gz"
+    assert paths["weights"] == "wheels/weights-1.0-py3-none-any.whl"
+    assert paths["megatron-core"] == paths["vimectl"]  # our wheel carries the patches
+    assert set(contents(folder)) == {manifest.FILE, *paths.values()}
+    assert {source.kind for source in vendor.lacking(made, folder)} == {"own-wheel", "patches"}
+
+
+def test_twice_gives_the_same_bytes_without_any_source(own: Own, tmp_path: Path) -> None:
+    collect(own, tmp_path / "one")
+    first = contents(tmp_path / "one")
+    collect(own, tmp_path / "two")
+    assert contents(tmp_path / "two") == first
+    (own.links / "weights-1.0-py3-none-any.whl").unlink()
+    own.repository.rename(tmp_path / "gone")
+    collect(own, tmp_path / "one")
+    assert contents(tmp_path / "one") == first
+
+
+def test_a_whole_folder_is_not_touched(own: Own, tmp_path: Path) -> None:
+    folder = tmp_path / "offline"
+    first = collect(own, folder)
+    before = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+    assert collect(own, folder) == first
+    after = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+    assert {p: (s.st_ino, s.st_mtime_ns) for p, s in after.items()} == {
+        p: (s.st_ino, s.st_mtime_ns) for p, s in before.items()
+    }
+
+
+def test_what_was_cut_off_goes_on_and_counts_for_nothing_before(own: Own, tmp_path: Path) -> None:
+    folder = tmp_path / "offline"
+    wheel = own.links / "weights-1.0-py3-none-any.whl"
+    aside = wheel.rename(tmp_path / wheel.name)
+    with pytest.raises(MissingRequirement, match=r"pip's sources offer no wheel of weights 1\.0"):
+        collect(own, folder)
+    with pytest.raises(UsageError, match=r"no manifest\.json"):
+        manifest.check(folder)
+    aside.rename(wheel)
+    own.repository.rename(tmp_path / "aside")
+    with pytest.raises(MissingRequirement, match="cannot be fetched"):
+        collect(own, folder)
+    (tmp_path / "aside").rename(own.repository)
+    wheel.unlink()  # it is in the folder already
+    collect(own, folder)
+    manifest.check(folder)
+
+
+def test_altered_files_are_fetched_again(own: Own, tmp_path: Path) -> None:
+    folder = tmp_path / "offline"
+    collect(own, folder)
+    whole = contents(folder)
+    for path in folder.glob("*/*"):
+        path.write_bytes(b"altered")
+    (folder / "wheels" / "evil-1.0-py3-none-any.whl").touch()
+    with pytest.raises(CheckFailed, match="has 7 bytes"):
+        manifest.check(folder)
+    collect(own, folder)
+    assert contents(folder) == whole
+
+
+def test_a_wheel_with_another_digest_is_refused_by_name(own: Own, tmp_path: Path) -> None:
+    wheel = own.links / "weights-1.0-py3-none-any.whl"
+    meant = sha256(wheel)
+    wheel.write_bytes(wheel.read_bytes() + b"x")
+    with pytest.raises(CheckFailed, match=f"weights-1.0.*sha256 {sha256(wheel)}, expected {meant}"):
+        collect(own, tmp_path / "offline")
+
+
+def test_a_folder_for_another_pin_is_told_and_mended(own: Own, tmp_path: Path) -> None:
+    folder = tmp_path / "offline"
+    collected = collect(own, folder)
+    (own.repository / "more").touch()
+    newer = commit(own.repository, "more")
+    own.file.write_text(own.file.read_text().replace(own.commit, newer))
+    again = tmp_path / "again.toml"  # a stack is read once in a process
+    again.write_text(own.file.read_text())
+    again.with_suffix(".txt").write_text(own.file.with_suffix(".txt").read_text())
+    made = plan.make(str(again), machine="aarch64")
+    with pytest.raises(CheckFailed, match=f"trainer {own.commit}, to be built: {newer}") as error:
+        manifest.fits(collected, made, folder)
+    assert f"vimectl image vendor --stack {again} --machine aarch64 --offline {folder}" in error.value.hint
+    manifest.fits(vendor.collect(made, folder, lambda now: None), made, folder)
+    assert [path.name for path in (folder / "sources").iterdir()] == [f"trainer-{newer}.tar.gz"]
+
+
+def test_a_folder_of_somebody_else_is_left_alone(own: Own, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").touch()
+    with pytest.raises(UsageError, match=r"it holds thesis\.tex"):
+        collect(own, tmp_path / "home")
+    with pytest.raises(UsageError, match="is not a directory"):
+        collect(own, tmp_path / "home" / "thesis.tex")
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["thesis.tex"]
+
+
+def test_of_two_at_once_one_waits(own: Own, tmp_path: Path) -> None:
+    folder = tmp_path / "offline"
+    made = plan.make(str(own.file))
+    phases: list[str] = []
+    second = threading.Thread(
+        target=lambda: vendor.collect(made, folder, lambda now: phases.append(now.phase))
+    )
+
+    def begin(now: Progress) -> None:
+        if not second.ident:
+            second.start()
+            while not phases:
+                time.sleep(0.01)
+
+    vendor.collect(made, folder, begin)
+    second.join()
+    assert phases[0].startswith("waiting for another")
+    manifest.check(folder)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_next_call_goes_on(own: Own, tmp_path: Path) -> None:
+    folder = tmp_path / "offline"
+    command = [
+        sys.executable,
+        "-m",
+        "vimectl",
+        "image",
+        "vendor",
+        "--stack",
+        str(own.file),
+        "--offline",
+        str(folder),
+    ]
+    for fresh in ("vimectl", "stack.toml", "sources"):
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while child.poll() is None and not (folder / fresh).exists():
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "own for" in done.stdout
+    manifest.check(folder)
+    assert not [name for name in os.listdir(folder) if name.startswith(".")]
+
+
+def test_another_vimectl_of_the_same_version_builds_it_too(
+    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(env, "revision", lambda: "1" * 40)
+    collected = collect(own, tmp_path / "offline")
+    monkeypatch.setattr(env, "revision", lambda: "")  # installed, as behind a firewall
+    manifest.fits(collected, plan.make(str(own.file)), tmp_path / "offline")
+
+
+def test_ctrl_c_ends_what_waits_for_a_server(own: Own, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/trainer"
+        own.file.write_text(own.file.read_text().replace(str(own.repository), url))
+        command = [sys.executable, "-m", "vimectl", "image", "vendor", "--stack", str(own.file)]
+        command += ["--offline", str(tmp_path / "offline")]
+        child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        connection, _ = silent.accept()  # git has asked
+        with connection:
+            started = psutil.Process(child.pid).children(recursive=True)
+            child.send_signal(signal.SIGINT)
+            _, said = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert f"go on with: vimectl image vendor --stack {own.file}" in said
+    assert started
+    # Of a child of git that has ended, nobody may have taken the exit status yet.
+    assert not [one for one in started if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_our_own_wheel_is_the_same_bytes_each_time(tool: Path, tmp_path: Path) -> None:
+    assert env.own_wheel(tmp_path).read_bytes() == tool.read_bytes()
+    names = zipfile.ZipFile(tool).namelist()
+    assert "vimectl/_data/patches/megatron-core/0.16.1/series.toml" in names
+    assert "vimectl/images/locks/ascend-0.22.txt" in names
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system in memory; ``resize`` says how small."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "none", str(disk)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("may not mount a file system")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def resize(disk: Path, kib: int) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={kib}k", str(disk)], check=True)
+
+
+def test_a_disk_that_fills_is_told_at_every_stage_and_gone_on_from(
+    own: Own, tool: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the wheel of vimectl is made for real
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(own.links))
+    (own.repository / "weights").write_bytes(os.urandom(1024 * 1024))
+    own.file.write_text(own.file.read_text().replace(own.commit, commit(own.repository, "large")))
+    made, folder = plan.make(str(own.file)), small_disk / "offline"
+    wheel = tool.stat().st_size // 1024
+    # Too small for our wheel, for what git fetches, and for the archive beside it.
+    for kib in (wheel // 2, wheel + 512, wheel + 1536):
+        resize(small_disk, kib)
+        with pytest.raises(MissingRequirement, match="no space left") as error:
+            vendor.collect(made, folder, lambda now: None)
+        assert "another disk" in error.value.hint
+        with pytest.raises(UsageError, match=r"no manifest\.json"):
+            manifest.check(folder)
+    resize(small_disk, 16 * 1024)
+    vendor.collect(made, folder, lambda now: None)
+    manifest.check(folder)

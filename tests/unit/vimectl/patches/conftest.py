@@ -1,0 +1,111 @@
+"""A toy package with a series of two patches, made by real git, and a place where it is unpacked."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from toys import STAGES, Tree, build_series, git, install, lay, rich
+
+from vimectl.patches.blobs import content_at
+from vimectl.patches.series import Series
+from vimectl.patches.state import TargetStatus, judge
+from vimectl.patches.target import Target, at
+
+
+@pytest.fixture(scope="session")
+def toy_series(tmp_path_factory: pytest.TempPathFactory) -> Series:
+    """The series of the toy package."""
+    stages: list[Tree] = []
+    for files in STAGES:
+        stages.append(
+            (stages[-1] if stages else {}) | {path: (0o644, content) for path, content in files.items()}
+        )
+    return build_series("toy", stages, tmp_path_factory.mktemp("history"), tmp_path_factory.mktemp("series"))
+
+
+@pytest.fixture(scope="session")
+def rich_series(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Series]:
+    """The series of two packages that do everything a patch can do, by package."""
+    return {
+        name: build_series(
+            name, rich(name), tmp_path_factory.mktemp("history"), tmp_path_factory.mktemp(name)
+        )
+        for name in ("one", "two")
+    }
+
+
+def _unpack(location: Path) -> Path:
+    return install(location, "toy", {path: (0o644, content) for path, content in STAGES[0].items()})
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A directory in memory where there is such a file system: on a disk thousands of files take minutes."""
+    where = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="vimectl-test-", dir=where) as directory:
+        yield Path(directory).resolve()
+
+
+@pytest.fixture
+def rich_stack(memory: Path) -> list[Path]:
+    """Both rich packages, one installed, one in a git checkout: the two directories."""
+    site, checkout = memory / "site-packages", memory / "checkout"
+    install(site, "one", rich("one")[0])
+    lay(checkout, rich("two")[0])
+    (checkout / "PKG-INFO").write_text("Name: two\nVersion: 1.0\n")
+    git(checkout, "init", "-q", "--template=")
+    return [site, checkout]
+
+
+@pytest.fixture
+def judged(rich_series: dict[str, Series]) -> Callable[[list[Path]], list[TargetStatus]]:
+    """Judges the rich packages in their two directories."""
+
+    def judge_all(places: list[Path]) -> list[TargetStatus]:
+        found = []
+        for place, name in zip(places, ("one", "two"), strict=True):
+            its = at(place, name, name)
+            assert its
+            found.append(judge(its, rich_series[name]))
+        return found
+
+    return judge_all
+
+
+def _snapshot(*locations: Path) -> dict[str, tuple[int, bytes]]:
+    found = {}
+    for location in locations:
+        for path in sorted(location.rglob("*")):
+            if ".git" in path.parts:
+                continue
+            content = b"" if path.is_dir() else content_at(path) or b""
+            found[str(path)] = (path.lstat().st_mode, content)
+    return found
+
+
+@pytest.fixture
+def unpack() -> Callable[[Path], Path]:
+    """Writes the toy release as an installer leaves it: a distribution ``toy-cpu``, with a true RECORD."""
+    return _unpack
+
+
+@pytest.fixture
+def snapshot() -> Callable[..., dict[str, tuple[int, bytes]]]:
+    """Everything in some directories: mode and content by path, empty folders included."""
+    return _snapshot
+
+
+@pytest.fixture
+def location(tmp_path: Path) -> Path:
+    return _unpack(tmp_path / "site-packages")
+
+
+@pytest.fixture
+def target(location: Path) -> Target:
+    found = at(location, "toy", "toy")
+    assert found
+    return found

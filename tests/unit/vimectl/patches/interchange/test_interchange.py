@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import json
+import quopri
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from outside_tools import committed, run
+from vime_runtime.spec.errors import UsageError
+
+from vimectl.cli import run_cli
+from vimectl.patches import series as series_files
+from vimectl.patches.blobs import blob_at
+from vimectl.patches.interchange import FORMATS, export, take
+from vimectl.patches.lint import lint, patches_in
+from vimectl.patches.series import Series
+from vimectl.patches.sources import Directory
+
+Unpack = Callable[[Path], Path]
+
+
+def last(series: Series) -> dict[str, str | None]:
+    return {path: chain[-1] for path, chain in series.chains.items()}
+
+
+def found(directory: Path, series: Series) -> dict[str, str | None]:
+    return {path: blob_at(directory / path) for path in series.chains}
+
+
+def test_a_quilt_series_is_applied_by_quilt(toy_series: Series, unpack: Unpack, tmp_path: Path) -> None:
+    export(toy_series, "quilt", tmp_path / "patches")
+    assert (tmp_path / "patches" / "series").read_text() == "0001-first.patch\n0002-second.patch\n"
+    release = unpack(tmp_path / "release")
+    if shutil.which("quilt"):
+        run(release, "quilt", "push", "-a", QUILT_PATCHES=str(tmp_path / "patches"))
+    else:
+        for patch in toy_series.patch:
+            run(release, "patch", "-p1", "--binary", "-i", str(tmp_path / "patches" / f"{patch.id}.patch"))
+    assert found(release, toy_series) == last(toy_series)
+
+
+def test_a_mailbox_is_taken_by_git_am(toy_series: Series, unpack: Unpack, tmp_path: Path) -> None:
+    export(toy_series, "mbox", tmp_path / "toy.mbox")
+    release = committed(unpack(tmp_path / "release"))
+    run(release, "git", "am", "-q", "--keep-cr", str(tmp_path / "toy.mbox"))
+    assert found(release, toy_series) == last(toy_series)
+    assert run(release, "git", "log", "--format=%s %an", "-2") == "toy vimectl\ntoy vimectl\n"
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_is_exported_and_imported_is_the_same(
+    toy_series: Series, unpack: Unpack, tmp_path: Path, form: str
+) -> None:
+    header = (
+        "Description: Do something, in two lines\n Why: because.\n .\n  --- with a line of dashes\n"
+        "Origin: vendor, somebody\n over two lines\nForwarded: not-needed\nLast-Update: 2026-11-23\n"
+    )
+    directory = tmp_path / "series"
+    shutil.copytree(toy_series.directory, directory)
+    for patch in toy_series.patch:
+        path = directory / f"{patch.id}.patch"
+        path.write_bytes(path.read_bytes().replace(b"Description: toy\n", header.encode()))
+    export(series_files.read(directory), form, tmp_path / "out")  # type: ignore[arg-type]
+    sources = Directory(unpack(tmp_path / "release"))
+    take(tmp_path / "out", "toy", "1.0", sources, tmp_path / "back")
+    back = series_files.read(tmp_path / "back")
+    assert back.chains == toy_series.chains
+    assert [patch.id for patch in back.patch] == [patch.id for patch in toy_series.patch]
+    for patch in back.patch:
+        text = (tmp_path / "back" / f"{patch.id}.patch").read_bytes()
+        assert text == (directory / f"{patch.id}.patch").read_bytes()
+
+
+def history(unpack: Unpack, tmp_path: Path) -> tuple[Path, dict[str, str | None]]:
+    """A repository in which somebody has worked on the release, and what came of it."""
+    work = committed(unpack(tmp_path / "work"))
+    (work / "toy" / "both.py").write_bytes(b"a\nB\nc\nd\n")
+    run(work, "git", "commit", "-qam", "Write B large\n\nIt is more visible.\n\nForwarded: no")
+    run(work, "git", "mv", "toy/crlf.py", "toy/moved.py")
+    (work / "toy" / "fresh.py").write_text("x = 'ä'\n", encoding="utf-8")
+    run(work, "git", "add", "-A")
+    run(work, "git", "-c", "user.name=Ä B", "commit", "-qm", "Move one, add ö")
+    paths = ["toy/both.py", "toy/crlf.py", "toy/moved.py", "toy/fresh.py"]
+    return work, {path: blob_at(work / path) for path in paths}
+
+
+@pytest.mark.parametrize("form", ["folder", "mailbox", "diff", "encoded"])
+def test_what_git_writes_is_imported(unpack: Unpack, tmp_path: Path, form: str) -> None:
+    work, expected = history(unpack, tmp_path)
+    given = tmp_path / "given"
+    if form == "folder":
+        run(work, "git", "format-patch", "-q", "-o", str(given), "HEAD~2")
+    elif form == "mailbox":
+        given.write_text(run(work, "git", "format-patch", "--stdout", "HEAD~2"), newline="")
+    elif form == "diff":
+        given.write_text(run(work, "git", "diff", "HEAD~2"), newline="")
+    else:
+        done = subprocess.run(["git", "format-patch", "--stdout", "HEAD~2"], cwd=work, capture_output=True)
+        given.write_bytes(quoted_printable(done.stdout))
+    sources = Directory(unpack(tmp_path / "release"))
+    taken = take(given, "toy", "1.0", sources, tmp_path / "series")
+    series = series_files.read(tmp_path / "series")
+    assert last(series) == expected
+    assert all(report.ok for report in (lint(p, sources) for p in patches_in([tmp_path / "series"])))
+    if form == "folder":
+        assert [one.id for one in taken] == ["0001-write-b-large", "0002-move-one-add"]
+        first = (tmp_path / "series" / "0001-write-b-large.patch").read_text()
+        head = "Description: Write B large\n It is more visible.\nForwarded: no\n"
+        assert first.startswith(f"{head}Author: t <t@t>\nLast-Update: 20")
+
+
+def quoted_printable(mailbox: bytes) -> bytes:
+    """The mails as some programs send them."""
+    mails = []
+    for mail in mailbox.split(b"\nFrom "):
+        head, _, body = mail.partition(b"\n\n")
+        kept = [line for line in head.split(b"\n") if not line.startswith((b"MIME-", b"Content-"))]
+        kept.append(b"Content-Transfer-Encoding: quoted-printable")
+        mails.append(b"\n".join(kept) + b"\n\n" + quopri.encodestring(body))
+    return b"\nFrom ".join(mails)
+
+
+def test_what_lies_elsewhere_is_written_where_it_lies(unpack: Unpack, tmp_path: Path) -> None:
+    release = unpack(tmp_path / "release")
+    (release / "toy" / "both.py").write_bytes(b"new\n" * 3 + b"a\nb\nc\nd\ne\n")
+    diff = b"--- old/toy/both.py\n+++ new/toy/both.py\n@@ -2,3 +2,3 @@\n b\n-c\n+C\n d\n"
+    (tmp_path / "x.diff").write_bytes(diff)
+    (one,) = take(tmp_path / "x.diff", "toy", "1.0", Directory(release), tmp_path / "series")
+    assert (one.id, one.offsets) == ("0001-x", 1)
+    assert b"@@ -3,6 +3,6 @@" in (tmp_path / "series" / "0001-x.patch").read_bytes()
+
+
+def test_what_does_not_apply_leaves_nothing_behind(
+    toy_series: Series, unpack: Unpack, tmp_path: Path
+) -> None:
+    release = unpack(tmp_path / "release")
+    (release / "toy" / "both.py").write_bytes(b"something else\n")
+    export(toy_series, "mbox", tmp_path / "toy.mbox")
+    with pytest.raises(
+        UsageError, match=r"toy\.mbox, message 1: does not apply to .*/release: line \d+: the hunk"
+    ):
+        take(tmp_path / "toy.mbox", "toy", "1.0", Directory(release), tmp_path / "series")
+    assert not (tmp_path / "series").exists()
+
+
+@pytest.mark.parametrize(
+    ("series", "message"),
+    [
+        ("x.patch -p0\n", "only -p1"),
+        ("../outside.patch\n", "outside of the series"),
+        ("gone.patch\n", "cannot be read"),
+        ("# nothing\n", "no patches here"),
+    ],
+)
+def test_a_quilt_series_that_cannot_be_taken_over_is_refused(
+    toy_series: Series, unpack: Unpack, tmp_path: Path, series: str, message: str
+) -> None:
+    (tmp_path / "quilt").mkdir()
+    (tmp_path / "quilt" / "series").write_text(series)
+    (tmp_path / "quilt" / "x.patch").touch()
+    with pytest.raises(UsageError, match=message):
+        take(tmp_path / "quilt", "toy", "1.0", Directory(unpack(tmp_path / "release")), tmp_path / "out")
+
+
+def test_the_commands_say_what_they_wrote(
+    toy_series: Series, unpack: Unpack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release, box, back = unpack(tmp_path / "release"), tmp_path / "toy.mbox", tmp_path / "back"
+    chosen = ["toy", "--version", "1.0", "--series", str(toy_series.directory)]
+    assert run_cli(["patch", "export", *chosen, "--format", "mbox", "--out", str(box)]) == 0
+    assert "git am --keep-cr" in capsys.readouterr().out
+    assert run_cli(["patch", "export", *chosen, "--format", "mbox", "--out", str(box)]) == 2
+    release_options = ["--package", "toy", "--version", "1.0", "--against", str(release)]
+    capsys.readouterr()
+    assert run_cli(["patch", "import", str(box), *release_options, "--out", str(back), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [one["id"] for one in document["patches"]] == ["0001-first", "0002-second"]
+    assert document["patches"][0]["files"][0].keys() == {"path", "before", "after"}

@@ -1,0 +1,130 @@
+"""Apply the same patches with git and with ours, and compare: accepted or refused, and every file after it.
+
+python tests/unit/vimectl/patches/patchfile/against_git.py [PAIRS] [FIRST_SEED]
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from pairs import Tree, pair
+from vime_runtime.spec.errors import UsageError
+
+from vimectl.patches.patchfile import parse, place, tree
+from vimectl.patches.patchfile.tree import File
+
+# Nobody's settings, and no repository around the trees.
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CEILING_DIRECTORIES": tempfile.gettempdir(),
+    "LC_ALL": "C",
+}
+JOINED = "accepted by git, which joins two lines"
+
+
+def by_git(patch: bytes, met: Tree, directory: Path) -> Tree | None:
+    """What `git apply` makes of a tree, or None when it refuses."""
+    for path, file in met.items():
+        there = directory / path
+        there.parent.mkdir(parents=True, exist_ok=True)
+        if file.mode == "120000":
+            there.symlink_to(os.fsdecode(file.content))
+        else:
+            there.write_bytes(file.content)
+            there.chmod(int(file.mode[3:], 8))
+    done = subprocess.run(
+        ["git", "apply", "--whitespace=nowarn", "-"],
+        input=patch,
+        cwd=directory,
+        env=ENVIRONMENT,
+        capture_output=True,
+    )
+    return stored(directory) if done.returncode == 0 else None
+
+
+def stored(directory: Path) -> Tree:
+    """The files of a directory as git would store them."""
+    found = {}
+    for file in directory.rglob("*"):
+        path = str(file.relative_to(directory))
+        if file.is_symlink():
+            found[path] = File(os.fsencode(os.readlink(file)), "120000")
+        elif file.is_file():
+            found[path] = File(file.read_bytes(), "100755" if file.stat().st_mode & 0o100 else "100644")
+    return found
+
+
+def by_us(patch: bytes, met: Tree) -> Tree | str:
+    """What ours makes of a tree, or the reason why it refuses."""
+    read = parse(patch)
+    fatal = [defect for defect in read.defects if defect.fatal]
+    if fatal:
+        return f"{fatal[0].rule}: {fatal[0].message}"
+    try:
+        changed = tree.apply(read.diffs, met.get)
+    except UsageError as e:
+        return e.message
+    return {path: file for path, file in {**met, **changed}.items() if file is not None}
+
+
+def compare(seed: int) -> tuple[str, str]:
+    """Return ("agree", how) or ("disagree", what) for one pair."""
+    patch, met = pair(seed)
+    directory = Path(tempfile.mkdtemp(prefix="pairs-"))
+    try:
+        theirs = by_git(patch, met, directory)
+    finally:
+        shutil.rmtree(directory)
+    ours = by_us(patch, met)
+    if isinstance(ours, str):
+        if theirs is None:
+            return "agree", "refused"
+        with mock.patch.object(place, "_fits", fits_as_git_has_it):
+            if by_us(patch, met) == theirs:
+                return "agree", JOINED
+        return "disagree", f"seed {seed}: git accepts, ours says {ours}"
+    if theirs is None:
+        return "disagree", f"seed {seed}: git refuses, ours accepts"
+    if ours != theirs:
+        differ = [path for path in {**ours, **theirs} if ours.get(path) != theirs.get(path)]
+        return "disagree", f"seed {seed}: {differ} differ"
+    return "agree", "applied" if ours != met else "applied, changing nothing"
+
+
+def fits_as_git_has_it(image: place.Image, sought: list[bytes], at: int) -> bool:
+    """Git's rule, which ours does not share: lines are alike but for blanks, and the text of all is the same,
+    where a line without a newline is the beginning of one that has it."""
+    there = image.lines[at : at + len(sought)]
+    if len(there) < len(sought) or any(image.patched[at : at + len(sought)]):
+        return False
+    alike = all(one.split() == other.split() for one, other in zip(there, sought, strict=True))
+    return alike and b"".join(there).startswith(b"".join(sought))
+
+
+def main() -> None:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    first = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    tally: Counter[str] = Counter()
+    with ProcessPoolExecutor(2) as pool:
+        for verdict, how in pool.map(compare, range(first, first + count), chunksize=50):
+            tally[how if verdict == "agree" else "disagree"] += 1
+            if verdict == "disagree":
+                print(how)
+    print(f"{count} pairs: " + ", ".join(f"{number} {how}" for how, number in tally.most_common()))
+    sys.exit(1 if tally["disagree"] else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,331 @@
+"""Random patches and trees: what a patch is made for, what has become of the tree since, what of the patch.
+
+Everything follows from a seed. A tree is a mapping of paths to files as git stores them.
+"""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import random
+import re
+import zlib
+from collections.abc import Callable
+
+from vimectl.patches.blobs import blob_id
+from vimectl.patches.patchfile.tree import File
+
+Tree = dict[str, File]
+
+PATHS = [
+    "a.txt",
+    "dir/b.py",
+    "dir/sub/c",
+    "sp ace/d e.txt",
+    "ünï.py",
+    "x",
+    'quo"te',
+    "long/er/path/to/file.py",
+]
+# Few different lines, so that hunks have look-alikes nearby.
+LINES = [b"a", b"b", b"c", b"", b"  d", b"-x", b"+y", b"\xff\xe9", b"@@ -1 +1 @@", b"-- ", b"e\t", b"From x"]
+# What git 2.39 and later ones do differently: they pass over or refuse a mark behind no line, take
+# or leave one that is cut short, and make a file or a submodule of a mode that is neither.
+_VARIES = re.compile(
+    rb"^[@\\].*\n\\ |^\\ .{0,9}$|(?:mode|index \S+) (?!100644|100755|120000)[0-7]", re.MULTILINE
+)
+# Where git confuses itself: it keeps the names of a header that nothing follows, and whether a deletion that
+# comes next counts as one depends on what comes after it.
+_HEADLESS = re.compile(
+    rb"^diff --git .*\n(?!(?:old|new|new file|deleted file) mode |(?:copy|rename) (?:from|to) |"
+    rb"(?:dis)?similarity index |index |--- |\+\+\+ |@@ -)",
+    re.MULTILINE,
+)
+_DELETES = re.compile(rb"^(?:\+\+\+ /dev/null|deleted file mode )", re.MULTILINE)
+ACCIDENTS = [
+    "count",
+    "start",
+    "cut",
+    "drop",
+    "double",
+    "char",
+    "crlf",
+    "blank",
+    "swap",
+    "garbage",
+    "mail",
+    "unmark",
+    "mark",
+    "twice",
+    "index",
+    "mode",
+    "wrap",
+]
+REGULAR = ("100644", "100755")
+
+
+def content(random: random.Random, longest: int = 30) -> bytes:
+    """A file: line ends of one kind or mixed, with or without one at the end, or empty."""
+    if random.random() < 0.05:
+        return random.randbytes(random.randint(1, 200)) + b"\0"
+    ends = random.choice([[b"\n"]] * 6 + [[b"\r\n"], [b"\n", b"\r\n"]])
+    lines = [random.choice(LINES) + random.choice(ends) for _ in range(random.randint(0, longest))]
+    whole = b"".join(lines)
+    return whole.rstrip(b"\r\n") if random.random() < 0.15 else whole
+
+
+def tree(random: random.Random) -> Tree:
+    paths = random.sample(PATHS, random.randint(1, 4))
+    found = {path: File(content(random), random.choice(["100644"] * 4 + ["100755"])) for path in paths}
+    if random.random() < 0.1:
+        found["link"] = File(random.choice([b"a.txt", b"dir/b.py"]), "120000")
+    return found
+
+
+def edited(random: random.Random, old: bytes, changes: int = 3) -> bytes:
+    lines = old.splitlines(keepends=True) if b"\r" not in old else re.findall(rb"[^\n]*\n|[^\n]+", old)
+    for _ in range(random.randint(1, changes)):
+        place = random.randint(0, len(lines))
+        fresh = [random.choice(LINES) + b"\n" for _ in range(random.randint(0, 3))]
+        lines[place : place + random.randint(0, 3)] = fresh
+    return b"".join(lines)
+
+
+def changed(random: random.Random, old: Tree) -> tuple[Tree, list[bytes]]:
+    """Change a tree, and return it with the diffs that say so, one for each file."""
+    new, diffs = dict(old), []
+    free = [path for path in PATHS if path not in old]
+    random.shuffle(free)
+    for path in random.sample(sorted(old), random.randint(0, min(3, len(old)))):
+        file = old[path]
+        kind = random.choice(["edit"] * 6 + ["delete", "rename", "copy", "mode", "type"])
+        if file.mode == "120000":
+            kind = random.choice(["link", "delete"])
+        target = free.pop() if free and kind in ("rename", "copy") else path
+        if kind in ("delete", "rename", "type"):
+            del new[path]
+        mode = file.mode
+        if kind == "mode" or (kind in ("edit", "rename") and random.random() < 0.1):
+            mode = REGULAR[mode == "100644"]
+        if kind == "type":
+            diffs.append(diff(random, path, None, file, None))
+            new[path] = File(b"a.txt", "120000")
+            diffs.append(diff(random, None, path, None, new[path]))
+        elif kind == "delete":
+            diffs.append(diff(random, path, None, file, None))
+        else:
+            after = b"elsewhere" if kind == "link" else file.content
+            if kind == "edit" or (kind in ("rename", "copy") and random.random() < 0.6):
+                after = edited(random, file.content)
+            new[target] = File(after, mode)
+            if target != path or new[target] != file:
+                copied = kind == "copy" and target != path
+                diffs.append(diff(random, path, target, file, new[target], copied))
+    if free and (not diffs or random.random() < 0.3):
+        new[free[-1]] = File(content(random, 8), random.choice(REGULAR))
+        diffs.append(diff(random, None, free[-1], None, new[free[-1]]))
+    return new, [text for text in diffs if text]
+
+
+def diff(
+    random: random.Random,
+    old_path: str | None,
+    new_path: str | None,
+    old: File | None,
+    new: File | None,
+    copied: bool = False,
+) -> bytes:
+    """What git, or sometimes GNU diff, writes of one file's change."""
+    path = new_path or old_path
+    assert path is not None
+    names = [quoted("a/" + (old_path or path)), quoted("b/" + (new_path or path))]
+    contents = [file.content if file else b"" for file in (old, new)]
+    binary = b"\0" in contents[0] + contents[1] and contents[0] != contents[1]
+    hunks = literals(*contents) if binary else unified(random, *contents)
+    same_path = old_path in (None, path) and new_path in (None, path)
+    modes = {file.mode for file in (old, new) if file}
+    if hunks and not binary and same_path and modes == {"100644"} and random.random() < 0.15:
+        return traditional(random, names, old, new, hunks)
+    head = [f"diff --git {names[0]} {names[1]}".encode()]
+    if old is None:
+        head.append(b"new file mode " + new.mode.encode())  # type: ignore[union-attr]
+    elif new is None:
+        head.append(b"deleted file mode " + old.mode.encode())
+    elif old.mode != new.mode:
+        head += [b"old mode " + old.mode.encode(), b"new mode " + new.mode.encode()]
+    if old and new and old_path != new_path:
+        word = "copy" if copied else "rename"
+        head.append(b"similarity index 80%")
+        head += [f"{word} from {quoted(old_path)}".encode(), f"{word} to {quoted(new_path)}".encode()]
+    if (random.random() < 0.8 or binary) and (hunks or old is None or new is None):
+        ids = [blob_id(file.content) if file else "0" * 40 for file in (old, new)]
+        length = 40 if binary and random.random() < 0.9 else random.choice([7, 40])
+        mode = f" {new.mode}" if old and new and old.mode == new.mode else ""
+        head.append(f"index {ids[0][:length]}..{ids[1][:length]}{mode}".encode())
+    if hunks and not binary:
+        old_name, new_name = (
+            "/dev/null" if file is None else name for file, name in zip((old, new), names, strict=True)
+        )
+        head += [f"--- {old_name}".encode(), f"+++ {new_name}".encode()]
+    return b"\n".join(head) + b"\n" + hunks
+
+
+def traditional(
+    random: random.Random, names: list[str], old: File | None, new: File | None, hunks: bytes
+) -> bytes:
+    stamps = ["\t2026-11-25 00:00:00.000000000 +0000"] * 2 if random.random() < 0.5 else ["", ""]
+    sides = list(names)
+    for side, file in enumerate((old, new)):
+        if file is None and stamps[side]:
+            stamps[side] = "\t1970-01-01 01:00:00.000000000 +0100"
+        elif file is None:
+            sides[side] = "/dev/null"
+    return f"--- {sides[0]}{stamps[0]}\n+++ {sides[1]}{stamps[1]}\n".encode() + hunks
+
+
+def literals(old: bytes, new: bytes) -> bytes:
+    """Both contents as git writes binary data."""
+    text = b"GIT binary patch\n"
+    for data in (new, old):
+        packed = zlib.compress(data)
+        text += b"literal %d\n" % len(data)
+        for start in range(0, len(packed), 52):
+            part = packed[start : start + 52]
+            length = bytes([64 + len(part) if len(part) <= 26 else 70 + len(part)])
+            text += length + base64.b85encode(part + bytes(-len(part) % 4)) + b"\n"
+        text += b"\n"
+    return text
+
+
+def unified(random: random.Random, old: bytes, new: bytes) -> bytes:
+    context = random.choice([3] * 6 + [0, 1, 2, 5])
+    split: Callable[[bytes], list[str]] = lambda data: re.findall(r"[^\n]*\n|[^\n]+", data.decode("latin-1"))  # noqa: E731
+    lines = list(difflib.unified_diff(split(old), split(new), n=context))[2:]
+    marked = (line if line.endswith("\n") else line + "\n\\ No newline at end of file\n" for line in lines)
+    return "".join(marked).encode("latin-1")
+
+
+def quoted(path: str | None) -> str:
+    """A name as git writes it, with its quoting of what is no ASCII."""
+    raw = (path or "").encode()
+    if all(32 <= byte < 127 and byte not in b'"\\' for byte in raw):
+        return path or ""
+    return '"' + "".join(chr(b) if 32 <= b < 127 and b not in b'"\\' else f"\\{b:03o}" for b in raw) + '"'
+
+
+def moved_on(random: random.Random, old: Tree, new: Tree) -> Tree:
+    """The tree that a patch meets: as it was made for, changed since, or patched already."""
+    kind = random.choice(["same"] * 5 + ["applied", "half"] + ["changed"] * 6)
+    if kind == "same":
+        return dict(old)
+    if kind == "applied":
+        return dict(new)
+    if kind == "half":
+        return {**old, **{path: file for path, file in new.items() if random.random() < 0.5}}
+    met = dict(old)
+    for path in random.sample(sorted(met), random.randint(1, len(met))):
+        file = met[path]
+        if file.mode == "120000":
+            continue
+        lines = re.findall(rb"[^\n]*\n|[^\n]+", file.content)
+        place = random.choice([0, len(lines), random.randint(0, len(lines))])
+        what = random.choice(
+            ["insert"] * 4 + ["remove", "newline", "crlf", "mode", "gone", "link", "extra", "empty"]
+        )
+        if what == "insert":
+            lines[place:place] = [random.choice(LINES) + b"\n" for _ in range(random.randint(1, 4))]
+        elif what == "remove":
+            del lines[place : place + 1]
+        elif what == "newline" and lines:
+            lines[-1] = lines[-1].rstrip(b"\n") if lines[-1].endswith(b"\n") else lines[-1] + b"\n"
+        elif what == "crlf":
+            lines = [
+                line.replace(b"\r", b"") if b"\r" in line else line.replace(b"\n", b"\r\n") for line in lines
+            ]
+        elif what == "empty":
+            lines = []
+        met[path] = File(b"".join(lines), file.mode)
+        if what == "mode":
+            met[path] = File(file.content, REGULAR[file.mode == "100644"])
+        elif what == "link":
+            met[path] = File(b"a.txt", "120000")
+        elif what == "gone":
+            del met[path]
+        elif what == "extra":
+            free = [name for name in PATHS if name not in met]
+            met.update({name: File(content(random, 3)) for name in free[:1]})
+    return met
+
+
+def broken(random: random.Random, patch: bytes) -> bytes:
+    """A patch that somebody's editor or mail program has been at."""
+    lines = patch.split(b"\n")
+    place = random.randrange(len(lines))
+    kind = random.choice(ACCIDENTS)
+    heads = [number for number, line in enumerate(lines) if line.startswith(b"@@ -")]
+    if kind in ("count", "start") and heads:
+        place = random.choice(heads)
+        numbers = list(re.finditer(rb"\d+", lines[place]))[:4]
+        chosen = random.choice(numbers[1::2] if kind == "count" and len(numbers) == 4 else numbers)
+        value = max(0, int(chosen[0]) + random.choice([-2, -1, 1, 2, 7]))
+        lines[place] = lines[place][: chosen.start()] + b"%d" % value + lines[place][chosen.end() :]
+    elif kind == "cut":
+        return patch[: random.randrange(len(patch))]
+    elif kind == "drop":
+        del lines[place]
+    elif kind == "double":
+        lines.insert(place, lines[place])
+    elif kind == "char" and lines[place]:
+        at = random.randrange(len(lines[place]))
+        lines[place] = (
+            lines[place][:at] + random.choice([b" ", b"-", b"+", b"x", b"", b"/"]) + lines[place][at + 1 :]
+        )
+    elif kind == "crlf":
+        lines = [line + b"\r" for line in lines]
+    elif kind == "blank":
+        lines = [line.rstrip() for line in lines]
+    elif kind == "swap" and len(heads) > 1:
+        first, second = heads[0], heads[1]
+        end = heads[2] if len(heads) > 2 else len(lines) - 1
+        lines[first:end] = lines[second:end] + lines[first:second]
+    elif kind == "garbage":
+        lines[place:place] = [b"some words", b"", b"Index: x"]
+    elif kind == "mail":
+        lines = [
+            b"From 0123 Mon Sep 17 00:00:00 2001",
+            b"Subject: x",
+            b"",
+            b"---",
+            *lines[:-1],
+            b"-- ",
+            b"2.39.5",
+            b"",
+        ]
+    elif kind == "unmark":
+        lines = [line for line in lines if not line.startswith(b"\\")]
+    elif kind == "mark":
+        lines.insert(place, b"\\ No newline at end of file")
+    elif kind == "twice":
+        lines = lines[:-1] + lines
+    elif kind == "index":
+        lines = [line for line in lines if not line.startswith(b"index ")]
+    elif kind == "mode":
+        lines = [line.replace(b"100644", b"100755") if random.random() < 0.5 else line for line in lines]
+    elif kind == "wrap" and len(lines[place]) > 4:
+        lines[place : place + 1] = [lines[place][:3], lines[place][3:]]
+    return b"\n".join(lines)
+
+
+def pair(seed: int) -> tuple[bytes, Tree]:
+    """A patch and the tree that it meets."""
+    choose = random.Random(seed)
+    old = tree(choose)
+    new, diffs = changed(choose, old)
+    if not diffs:
+        return pair(seed + 10_000_019)
+    patch = b"".join(diffs)
+    if choose.random() < 0.4:
+        patch = broken(choose, patch)
+    if _VARIES.search(patch) or (_HEADLESS.search(patch) and _DELETES.search(patch)):
+        return pair(seed + 20_000_003)
+    return patch, moved_on(choose, old, new)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hostile import Hostile, cases
+from vime_runtime.spec.errors import UsageError
+
+from vimectl.cli import run_cli
+from vimectl.patches import plan, series
+from vimectl.patches.interchange import take
+from vimectl.patches.lint import lint
+from vimectl.patches.sources import Directory
+from vimectl.patches.state import judge
+from vimectl.patches.target import at
+
+HOSTILE = cases()
+BEFORE = b"a\nb\nc\nd\n"
+SERIES = """
+package = "toy"
+version = "1.0"
+module = "toy"
+[[patch]]
+id = "0001-hostile"
+[[patch.files]]
+path = "toy/both.py"
+before = "d68dd4031d2ad5b7a3829ad7df6635e27a7daa22"
+after = "0000000000000000000000000000000000000001"
+"""
+Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """A folder with a target in it, what a patch may want to reach around it, and a series."""
+    target = tmp_path / "world" / "site-packages"
+    (target / "toy" / "sub").mkdir(parents=True)
+    (target / "toy" / "__init__.py").touch()
+    (target / "toy" / "both.py").write_bytes(BEFORE)
+    (target / "toy" / "link").symlink_to("both.py")
+    (target / ".git" / "hooks").mkdir(parents=True)
+    (target / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
+    for name in ("victim", "changed.py", "secret"):
+        (tmp_path / "world" / name).write_bytes(BEFORE)
+    (tmp_path / "series").mkdir()
+    (tmp_path / "series" / "series.toml").write_text(SERIES)
+    return tmp_path
+
+
+@pytest.mark.parametrize("one", HOSTILE, ids=lambda one: one.name)
+def test_it_is_refused_and_nothing_is_written(one: Hostile, world: Path, snapshot: Snapshot) -> None:
+    patch = world / "series" / "0001-hostile.patch"
+    patch.write_bytes(one.patch)
+    before = snapshot(world)
+    report = lint(patch)
+    errors = {finding.rule for finding in report.findings if finding.severity == "error"}
+    assert one.rule in errors
+    target = at(world / "world" / "site-packages", "toy", "toy")
+    assert target
+    with pytest.raises(UsageError) as refused:
+        plan.make("apply", [judge(target, series.read(world / "series"))])
+    said = refused.value.message
+    assert any(f": {rule}: " in said for rule in errors) or said.startswith(f"{patch}: larger than")
+    with pytest.raises(UsageError):
+        take(patch, "toy", "1.0", Directory(target.location), world / "series-made-of-it")
+    assert snapshot(world) == before
+
+
+def test_the_command_refuses_all_with_at_least_sixty_messages(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, one in enumerate(HOSTILE):
+        (tmp_path / f"{number:03}-{one.name}.patch").write_bytes(one.patch)
+    assert run_cli(["patch", "lint", str(tmp_path), "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    messages = set()
+    for one, file in zip(HOSTILE, document["files"], strict=True):
+        assert not file["ok"]
+        messages.add(next(f["message"] for f in file["findings"] if f["rule"] == one.rule))
+    assert len(messages) >= 60

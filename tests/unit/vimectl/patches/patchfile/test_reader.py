@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vime_runtime.spec.errors import UsageError
+
+from vimectl.patches.patchfile import FileDiff, binary, parse, strict
+from vimectl.patches.patchfile.reader import LARGEST
+
+# What a reader of patches looks for, in any order and cut anywhere.
+PIECES = st.sampled_from(
+    [
+        *(b"diff --git a/x b/x\n", b"diff --git ", b"--- a/x\n", b"+++ b/x\n", b"--- /dev/null\n", b"+++ "),
+        *(
+            b"@@ -1,2 +1,2 @@\n",
+            b"@@ -0,0 +1 @@\n",
+            b"@@ -",
+            b" c\n",
+            b"-o\n",
+            b"+n\n",
+            b"\n",
+            b"\r\n",
+            b"\\ ",
+        ),
+        *(b"\\ No newline at end of file\n", b"new file mode 100644\n", b"deleted file mode 120000\n"),
+        *(b"old mode 100644\n", b"new mode 104755\n", b"rename from x\n", b"rename to y\n", b"copy from x\n"),
+        *(b"index 0000000..1234567 100644\n", b"GIT binary patch\n", b"literal 3\n", b"delta 9\n", b"\n\n"),
+        *(b"Binary files a/x and b/x differ\n", b"zcmXxxxxx\n", b'"a/\\303\\244"', b"\0", b"\xff", b"9" * 30),
+    ]
+)
+TEXT = st.lists(st.one_of(PIECES, st.binary(max_size=8)), max_size=40).map(b"".join)
+
+
+@settings(max_examples=300, deadline=2000)
+@given(TEXT)
+def test_any_text_is_read_without_an_error(data: bytes) -> None:
+    patch = parse(data)
+    lines = data.count(b"\n") + 1
+    assert patch.diffs or patch.defects
+    assert all(1 <= defect.line <= lines for defect in strict.defects(patch))
+
+
+@settings(max_examples=100, deadline=2000)
+@given(st.binary(max_size=60), st.binary(max_size=60))
+def test_a_delta_of_any_bytes_makes_something_or_is_refused(content: bytes, data: bytes) -> None:
+    with suppress(binary.Corrupt):
+        binary.patched(content, binary.BinaryData("delta", data))
+
+
+def one(patch: bytes) -> FileDiff:
+    (diff,) = parse(patch).diffs
+    return diff
+
+
+@pytest.mark.parametrize(
+    ("names", "path"),
+    [
+        (b"--- a/x.py\n+++ b/x.py\n", "x.py"),
+        (
+            b"--- a/with blank.py\t2026-01-01 00:00:00 +0000\n+++ b/with blank.py\t2026-01-01\n",
+            "with blank.py",
+        ),
+        (b"--- a/x.py 2026-01-01 00:00:00\n+++ b/x.py 2026-01-01 00:00:00\n", "x.py"),
+        (b"--- a/x.py.orig\n+++ b/x.py\n", "x.py"),
+        (b"--- a/x.py\n+++ b/x.py~\n", "x.py"),
+        (b'--- "a/\\303\\244.py"\n+++ "b/\\303\\244.py"\n', "ä.py"),
+        (b'--- "a/\\377"\n+++ "b/\\377"\n', "\udcff"),
+        (b"--- old/toy//x.py\n+++ new/toy//x.py\n", "toy/x.py"),
+    ],
+)
+def test_names_are_read_in_every_spelling(names: bytes, path: str) -> None:
+    diff = one(names + b"@@ -1 +1 @@\n-a\n+b\n")
+    assert (diff.action, diff.old_path, diff.new_path) == ("modify", path, path)
+
+
+def test_gnu_diff_says_by_the_time_that_there_is_no_file() -> None:
+    patch = b"--- a/x\t1970-01-01 01:00:00.000000000 +0100\n+++ b/x\t2026-01-01 00:00:00.0 +0000\n"
+    assert one(patch + b"@@ -0,0 +1 @@\n+b\n").action == "create"
+
+
+def test_blob_ids_modes_and_lines_are_kept() -> None:
+    head = b"words\n\ndiff --git a/x b/y\nold mode 100644\nnew mode 100755\nsimilarity index 90%\n"
+    diff = one(
+        head + b"rename from x\nrename to y\nindex 1234567..89abcde\n--- a/x\n+++ b/y\n@@ -1 +1 @@\n-a\n+b\n"
+    )
+    assert (diff.line, diff.action, diff.old_path, diff.new_path) == (3, "rename", "x", "y")
+    assert (diff.old_mode, diff.new_mode, diff.old_blob, diff.new_blob) == (
+        "100644",
+        "100755",
+        "1234567",
+        "89abcde",
+    )
+    assert [hunk.line for hunk in diff.hunks] == [12]
+
+
+HEAD = b"diff --git a/x b/x\n--- a/x\n+++ b/x\n"
+FILE = b"--- a/%d\n+++ b/%d\n@@ -1 +1 @@\n-a\n+b\n"
+
+
+def test_what_is_not_read_to_its_end_is_not_used() -> None:
+    patch = b"".join(b"--- t/%d\n+++ t/%d\n@@ -1 +1 @@\n-a\n+b\n" % (n, n) for n in range(1100))
+    *warnings, last = parse(patch).defects
+    assert {defect.rule for defect in warnings} == {"no-prefix"}
+    assert (last.rule, last.message) == ("too-large", "1000 defects: what follows is not read")
+    with pytest.raises(UsageError, match="too-large: 1000 defects"):
+        strict.checked(patch, "p.patch")
+
+
+# Each as long as what is read at most, and made to cost as much as possible.
+EXPENSIVE: dict[str, Callable[[], bytes]] = {
+    "random": lambda: Random(1).randbytes(LARGEST),
+    "line feeds": lambda: b"\n" * LARGEST,
+    "no line feed": lambda: b"diff --git a/" + b"x " * (LARGEST // 2 - 9),
+    "headers": lambda: b"diff --git a/x b/x\n" * (LARGEST // 19),
+    "orphans": lambda: b"@@ -1 +1 @@\n" * (LARGEST // 12),
+    "one hunk": lambda: HEAD + b"@@ -0,0 +1,4100000 @@\n" + b"+\n" * 4_100_000,
+    "files": lambda: b"".join(FILE % (number, number) for number in range(200_000))[:LARGEST],
+}
+JUDGE = """
+import resource, sys, time
+from pathlib import Path
+from vimectl.patches.lint import lint
+before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+lint(Path(sys.argv[1]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, time.process_time() - began)
+"""
+
+
+def cost(path: Path, data: bytes) -> tuple[float, float]:
+    """How many MiB more than before, and how many seconds of computing, it takes to judge a file."""
+    path.write_bytes(data)
+    done = subprocess.run([sys.executable, "-c", JUDGE, path], check=True, capture_output=True, text=True)
+    kibibytes, seconds = done.stdout.split()
+    return int(kibibytes) / 1024, float(seconds)
+
+
+def test_100_mb_of_garbage_are_refused_within_bounds(tmp_path: Path) -> None:
+    mebibytes, seconds = cost(tmp_path / "garbage.patch", Random(1).randbytes(100_000_000))
+    assert mebibytes < 32
+    assert seconds < 5
+
+
+def test_many_hunks_are_read_within_bounds(tmp_path: Path) -> None:
+    mebibytes, seconds = cost(tmp_path / "hunks.patch", HEAD + b"@@ -1 +1 @@\n-a\n+b\n" * (LARGEST // 19))
+    assert mebibytes < 96
+    assert seconds < 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", EXPENSIVE)
+def test_whatever_is_made_to_cost_much_has_a_bound(tmp_path: Path, kind: str) -> None:
+    mebibytes, seconds = cost(tmp_path / "garbage.patch", EXPENSIVE[kind]())
+    print(f"{kind}: {mebibytes:.0f} MiB, {seconds:.1f} s")
+    assert mebibytes < 96
+    assert seconds < 60

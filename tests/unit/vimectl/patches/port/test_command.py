@@ -1,0 +1,212 @@
+"""The command around a port: its places, its words, what stops it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy_releases import write_wheel
+from toy_series import MORE, A, Make, change, results
+from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
+
+from vimectl.cli import run_cli
+from vimectl.patches import series
+from vimectl.patches.blobs import blob_id
+from vimectl.patches.port import command as command_module
+from vimectl.patches.port import port
+from vimectl.patches.sources import open_path
+
+
+def test_a_release_that_is_not_the_one_of_the_series(toy: Make) -> None:
+    one = toy({"toy/a.py": A}, {"toy/a.py": MORE}, {"toy/a.py": change(A, ("m", "M"))})
+    one.sources[0] = write_wheel(one.folder, "1.0", {"toy/a.py": MORE})
+    with pytest.raises(
+        CheckFailed, match=r"toy/a\.py is [0-9a-f]{40}, toy/1\.0 is for [0-9a-f]{40}"
+    ) as error:
+        one.port()
+    assert "unpatched" in error.value.hint
+    one.sources.reverse()
+    with pytest.raises(UsageError, match=r"is toy 2\.0, not 1\.0"):
+        one.port()
+
+
+def test_an_installed_release_states_its_version(toy: Make, tmp_path: Path) -> None:
+    one = toy({"toy/a.py": A}, {"toy/a.py": A}, {"toy/a.py": change(A, ("m", "M"))})
+    tree = tmp_path / "tree"
+    (tree / "toy").mkdir(parents=True)
+    (tree / "toy" / "__init__.py").touch()
+    (tree / "toy" / "a.py").write_bytes(A)
+    (tree / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 3.0\n")
+    one.sources[1] = tree
+    with pytest.raises(UsageError, match=r"tree: is toy 3\.0, not 2\.0"):
+        one.port()
+
+
+def test_what_is_in_the_way_stays(toy: Make) -> None:
+    one = toy({"toy/a.py": A}, {"toy/a.py": change(A, ("m", "em"))}, {"toy/a.py": change(A, ("m", "M"))})
+    one.port()
+    edited = one.conflicts / "0001-p" / "toy/a.py"
+    edited.write_bytes(b"my work\n")
+    with pytest.raises(UsageError, match="is there already") as error:
+        one.port()
+    assert "--resolved" in error.value.hint
+    assert edited.read_bytes() == b"my work\n"
+    one.port(one.conflicts)
+    with pytest.raises(UsageError, match="is there already"):
+        one.port(one.conflicts)
+
+
+def test_a_place_that_cannot_be_written(toy: Make) -> None:
+    one = toy({"toy/a.py": A}, {"toy/a.py": A}, {"toy/a.py": change(A, ("m", "M"))})
+    one.out = one.sources[0] / "below-a-file"
+    with pytest.raises(MissingRequirement, match="below-a-file cannot be written: Not a directory"):
+        one.port()
+
+
+def test_a_path_without_a_name(toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = toy({"toy/a.py": A}, {"toy/a.py": A}, {"toy/a.py": change(A, ("m", "M"))})
+    monkeypatch.chdir(tmp_path)
+    for one.out in (Path("."), Path("..")):
+        with pytest.raises(UsageError, match="is there already"):
+            one.port()
+
+
+def test_an_archive_cannot_make_it_write_elsewhere(toy: Make) -> None:
+    # The likeliest new place of the file is a path that leads out of the folder for conflicts.
+    one = toy({"toy/a.py": A}, {"../../a.py": A, "toy/.git/a.py": A}, {"toy/a.py": change(A, ("m", "M"))})
+    outcome = one.port()
+    assert "nor another new file" in outcome.patches[0].files[0].note
+    assert sorted(path.name for path in one.conflicts.rglob("*")) == ["0001-p", "README.txt"]
+
+
+def test_an_underlined_heading_is_no_marker(toy: Make) -> None:
+    old, patched, new = (
+        f"{text}\n===========\n{word}\n".encode() for text, word in [("a", "x"), ("b", "y"), ("c", "z")]
+    )
+    one = toy({"toy/a.py": old}, {"toy/a.py": new}, {"toy/a.py": patched})
+    assert results(one.port()) == [("0001-p", "conflict")]
+    assert (one.conflicts / "0001-p" / "toy" / "a.py").read_bytes().count(b"<<<<<<<") == 2
+
+
+def test_an_interruption_leaves_no_half_of_a_series(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = toy({"toy/a.py": A}, {"toy/a.py": A}, {"toy/a.py": change(A, ("m", "M"))})
+    before = sorted(one.folder.iterdir())
+    real = command_module.write
+
+    def interrupted(*arguments: Any) -> None:
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_module, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        one.port()
+    assert sorted(one.folder.iterdir()) == before
+
+
+def test_nobodys_git_configuration_matters(
+    toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = toy({"toy/a.py": b"a\r\nb\r\n"}, {"toy/a.py": b"a\r\nb\r\nc\r\n"}, {"toy/a.py": b"A\r\nb\r\n"})
+    config = "[core]\nautocrlf = input\n[diff]\nnoprefix = true\nexternal = false\ncontext = 0\n"
+    (tmp_path / ".gitconfig").write_text(config)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    one.port()
+    monkeypatch.undo()
+    assert "--- a/toy/a.py\n+++ b/toy/a.py\n" in (one.out / "0001-p.patch").read_text()
+    assert one.files() == {"toy/a.py": b"A\r\nb\r\nc\r\n"}
+
+
+def test_the_command_line(toy: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    one = toy({"toy/a.py": A}, {"toy/a.py": change(A, ("m", "em"))}, {"toy/a.py": change(A, ("m", "M"))})
+    argv = ["patch", "port", "toy", "--from", "1.0", "--to", "2.0", "--series", str(one.series.directory)]
+    argv += [word for path in one.sources for word in ("--source", str(path))] + ["--out", str(one.out)]
+    assert run_cli([*argv, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["schema"], found["ok"], found["written"]) == ("vimectl.patch.port/1", False, None)
+    assert found["patches"][0]["files"][0]["result"] == found["patches"][0]["result"] == "conflict"
+    (one.conflicts / "0001-p" / "toy/a.py").write_bytes(A)
+    assert run_cli([*argv, "--resolved", str(one.conflicts)]) == 0
+    assert f"written to {one.out}" in capsys.readouterr().out
+    for package, version, message in [
+        ("toy", "1.0", "unknown package"),
+        ("vllm", "0", "unknown series of vllm"),
+    ]:
+        assert run_cli(["patch", "port", package, "--from", version, "--to", "2.0"]) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["vllm-as"], ["vllm-ascend"]),
+        (["vllm-ascend", "--from", "0.2"], ["0.20.2rc1", "0.22.1rc1", "0.23.0"]),
+        (["nothing", "--from", ""], []),
+    ],
+)
+def test_the_shell_completes_packages_and_versions(words: list[str], found: list[str]) -> None:
+    line = ["vimectl", "patch", "port", *words]
+    asked = {
+        "COMP_WORDS": " ".join(line),
+        "COMP_CWORD": str(len(line) - 1),
+        "_VIMECTL_COMPLETE": "complete_bash",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "vimectl"], env=os.environ | asked, capture_output=True, text=True
+    )
+    assert done.stdout.split() == found
+
+
+def test_the_old_release_alone_is_known_by_its_content(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = toy({"toy/a.py": A}, {"toy/a.py": MORE + A}, {"toy/a.py": change(A, ("m", "M"))})
+    found = dict(zip(("1.0", "2.0"), one.sources, strict=True))
+    asked = []
+
+    def find(package: str, version: str, report: object) -> Any:
+        asked.append(version)
+        return open_path(found[version])
+
+    monkeypatch.setattr("vimectl.patches.releases.find", find)
+    for number, (given, fetched) in enumerate([("1.0", "2.0"), ("2.0", "1.0")]):
+        out = one.folder / f"out-{number}"
+        port("toy", "1.0", "2.0", [found[given]], out, None, one.series.directory)
+        assert asked.pop() == fetched
+        assert not asked
+
+
+def test_modes_and_links_go_with_the_patch(toy: Make, tmp_path: Path) -> None:
+    old = {"toy/a.sh": A, "toy/b.sh": A}
+    one = toy(old, {**old, "toy/a.sh": MORE + A}, {"toy/a.sh": change(A, ("m", "M"))})
+    text = (one.series.directory / "0001-p.patch").read_text()
+    created = (
+        "diff --git a/toy/{0} b/toy/{0}\nnew file mode {1}\nindex {2}..{3}\n--- /dev/null\n+++ b/toy/{0}\n"
+    )
+    ids = ["0" * 40, blob_id(b"run\n"), blob_id(b"a.sh")]
+    text += created.format("run.sh", "100755", ids[0], ids[1]) + "@@ -0,0 +1 @@\n+run\n"
+    text += "diff --git a/toy/b.sh b/toy/b.sh\nold mode 100644\nnew mode 100755\n"
+    text += (
+        created.format("l", "120000", ids[0], ids[2]) + "@@ -0,0 +1 @@\n+a.sh\n\\ No newline at end of file\n"
+    )
+    (one.series.directory / "0001-p.patch").write_text(text)
+    toml = (one.series.directory / "series.toml").read_text()
+    same = blob_id(A)
+    entries = [("run.sh", "", ids[1], "100755"), ("b.sh", same, same, "100755"), ("l", "", ids[2], "120000")]
+    for name, before, after, git_mode in entries:
+        toml += f'[[patch.files]]\npath = "toy/{name}"\nafter = "{after}"\nmode = "{git_mode}"\n'
+        toml += f'before = "{before}"\n' if before else ""
+    (one.series.directory / "series.toml").write_text(toml)
+    assert results(one.port()) == [("0001-p", "offset")]
+    found = {file.path: (file.after, file.mode) for file in series.read(one.out).patch[0].files}
+    assert found == {
+        "toy/a.sh": (blob_id(change(MORE + A, ("m", "M"))), None),
+        "toy/run.sh": (ids[1], "100755"),
+        "toy/b.sh": (blob_id(A), "100755"),
+        "toy/l": (ids[2], "120000"),
+    }
+    one.files()
+    assert (tmp_path / "applied" / "toy" / "b.sh").stat().st_mode & 0o111
+    assert (tmp_path / "applied" / "toy" / "l").is_symlink()

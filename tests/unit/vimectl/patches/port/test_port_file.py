@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from difflib import unified_diff
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vimectl.patches.patchfile import parse
+from vimectl.patches.port import changes, port_file
+from vimectl.patches.port.changes import Change
+from vimectl.patches.port.port_file import Names
+from vimectl.patches.port.three_way import marked_line, merge
+
+# Few different lines, so that changes have look-alikes; long ones, imports and conditions among them.
+LINE = st.sampled_from(
+    [
+        "a",
+        "b",
+        "",
+        "import os",
+        "from a import b",
+        "if condition(one):",
+        "if condition(one) and two:",
+        "\xff\r",
+    ]
+)
+EDIT = st.tuples(st.integers(0, 29), st.sampled_from(["insert", "delete", "replace"]), LINE)
+NAMES = Names("old", "patch", "new")
+
+
+def edited(lines: list[str], edits: list[tuple[int, str, str]]) -> list[str]:
+    result = list(lines)
+    for place, action, line in edits:
+        place %= len(result) + 1
+        result[place : place + (action != "insert")] = [] if action == "delete" else [line]
+    return result
+
+
+def content(lines: list[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode("latin-1")
+
+
+def hunks(old: bytes, new: bytes) -> list[Change]:
+    both = [data.decode("latin-1").splitlines(keepends=True) for data in (old, new)]
+    text = "".join(unified_diff(*both, "a/f", "b/f"))
+    return [change for diff in parse(text.encode("latin-1")).diffs for change in changes.split(diff)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    base=st.lists(LINE, min_size=8, max_size=30),
+    patch=st.lists(EDIT, min_size=1, max_size=4),
+    upstream=st.lists(EDIT, max_size=4),
+)
+def test_what_git_merges_is_merged_alike(
+    base: list[str], patch: list[tuple[int, str, str]], upstream: list[tuple[int, str, str]]
+) -> None:
+    old, patched, release = content(base), content(edited(base, patch)), content(edited(base, upstream))
+    parts = hunks(old, patched)
+    assert changes.apply(old, parts) == patched
+    found = port_file.port("f", old, patched, release, parts, NAMES, lambda lines: None)
+    merged = merge(old, patched, release, ("old", "patch", "new"))
+    if merged.clean:
+        assert (found.result != "conflict", found.after) == (True, merged.content)
+    assert (found.result == "conflict") == (marked_line(found.after or b"") is not None)
+    if found.result == "upstream":
+        assert found.after == release
+
+
+@pytest.mark.parametrize(
+    ("line", "taken"),
+    [("    new_call(one, two)", True), ("    other_call(one)", False)],
+)
+def test_an_insertion_with_changed_neighbours_is_known_by_its_text(line: str, taken: bool) -> None:
+    around = [f"line {number}" for number in range(9)]
+    old, patched = content(around), content([*around[:5], "    new_call(one, two)", *around[5:]])
+    release = content([*around[:4], "line four", line, "line five", *around[6:]])
+    (change,) = hunks(old, patched)
+    assert not changes.stands_in(change, old, old)
+    assert changes.stands_in(change, old, patched)
+    found = port_file.port("f", old, patched, release, [change], NAMES, lambda lines: None)
+    assert found.result == "conflict"  # its place cannot be told when both neighbours changed
+    release = content([*around[:5], line, "line five", *around[6:]])
+    found = port_file.port("f", old, patched, release, [change], NAMES, lambda lines: None)
+    assert (found.result == "upstream") == taken

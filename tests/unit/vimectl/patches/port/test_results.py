@@ -1,0 +1,254 @@
+"""What becomes of hunks and files: judged by git and by the blob ids of the new series."""
+
+from __future__ import annotations
+
+import pytest
+from toy_releases import lines
+from toy_series import MORE, A, Make, change, results
+from vime_runtime.spec.errors import UsageError
+
+from vimectl.patches import series
+from vimectl.patches.port import port
+
+
+@pytest.mark.parametrize(
+    ("new", "result", "moved"),
+    [
+        (A, "clean", 0),
+        (change(A, ("y", "why")), "clean", 0),
+        (MORE + A, "offset", 3),
+        (change(A, ("b", "")), "offset", -1),
+        (change(A, ("k", "kay")), "offset", 0),  # in place, but its surroundings are others
+    ],
+)
+def test_a_hunk_goes_where_its_lines_are(toy: Make, new: bytes, result: str, moved: int) -> None:
+    one = toy({"toy/a.py": A}, {"toy/a.py": new}, {"toy/a.py": change(A, ("m", "M N"))})
+    outcome = one.port()
+    assert results(outcome) == [("0001-p", result)]
+    assert [(hunk.line, hunk.moved) for hunk in outcome.patches[0].files[0].hunks] == [(13, moved)]
+    assert one.files() == {"toy/a.py": change(new, ("m", "M N"))}
+    assert not one.conflicts.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"a\r\nb\r\nm\r\nc\r\nd\r\ne\r\n", b"\xff\xfe\nm\n\xe9\nx\ny\nlast", b"m"],
+    ids=["crlf", "latin", "one"],
+)
+def test_content_of_any_kind(toy: Make, content: bytes) -> None:
+    patched, new = content.replace(b"m", b"M"), content.replace(b"e\r\n", b"e\r\nf\r\n") + b""
+    one = toy({"toy/a.py": content}, {"toy/a.py": new}, {"toy/a.py": patched})
+    assert one.port().written == one.out
+    assert one.files() == {"toy/a.py": new.replace(b"m", b"M")}
+
+
+def test_header_and_series_say_what_they_are(toy: Make) -> None:
+    one = toy({"toy/a.py": A}, {"toy/a.py": MORE + A}, {"toy/a.py": change(A, ("m", "M"))})
+    one.port()
+    head = (one.out / "0001-p.patch").read_text().partition("---\n")[0].splitlines()
+    assert head[0] == "Description: toy"
+    assert head[1].startswith("Last-Update: 20")
+    assert head[1] != "Last-Update: 2020-01-01"
+    assert head[2:] == ["X-Vimectl-Ported-From: toy 1.0"]
+    found = series.read(one.out)
+    assert (found.package, found.version, found.module) == ("toy", "2.0", "toy")
+    # A port of the port says the last release only.
+    again = port("toy", "2.0", "2.0", [one.sources[1]] * 2, one.folder / "again", None, one.out)
+    text = (one.folder / "again" / "0001-p.patch").read_text()
+    assert text.count("X-Vimectl-Ported-From:") == text.count("Ported-From: toy 2.0") == 1
+    assert results(again) == [("0001-p", "clean")]
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        change(A, ("m", "M")),
+        MORE + change(A, ("m", "M"), ("z", "zed")),
+        change(A, ("m", "M"), ("n", "en")),  # git alone would see a conflict
+    ],
+)
+def test_what_upstream_has_taken_is_left_out(toy: Make, new: bytes) -> None:
+    other = {"toy/b.py": change(A, ("c", "C"))}
+    one = toy(
+        {"toy/a.py": A, "toy/b.py": A},
+        {"toy/a.py": new, "toy/b.py": A},
+        {"toy/a.py": change(A, ("m", "M"))},
+        other,
+    )
+    outcome = one.port()
+    assert results(outcome) == [("0001-p", "upstream"), ("0002-p", "clean")]
+    assert outcome.patches[0].left_out == "toy 2.0 has it"
+    assert [path.name for path in sorted(one.out.iterdir())] == ["0002-p.patch", "series.toml"]
+    assert one.files() == other
+
+
+def test_one_hunk_of_two_is_upstream(toy: Make) -> None:
+    new = MORE + change(A, ("c", "C"), ("d", "dee"))
+    one = toy({"toy/a.py": A}, {"toy/a.py": new}, {"toy/a.py": change(A, ("c", "C"), ("w", "W"))})
+    outcome = one.port()
+    (file,) = outcome.patches[0].files
+    assert [(hunk.line, hunk.result) for hunk in file.hunks] == [(3, "upstream"), (23, "offset")]
+    assert file.note == "toy 2.0 has what was changed at line 3"
+    assert one.files() == {"toy/a.py": change(new, ("w", "W"))}
+
+
+GUARD = ("    if condition(one, two):", "    if condition(one, two) and not colocated():")
+
+
+def guarded(before: bytes = A, after: bytes = A, lines: tuple[str, str] = GUARD) -> tuple[bytes, bytes]:
+    """A file with a line to be patched, and with it patched."""
+    old, new = (before + line.encode() + b"\n" + after for line in lines)
+    return old, new
+
+
+@pytest.mark.parametrize("elsewhere", [None, "toy/beside.py", "toy/deep/new.py"])
+def test_a_condition_on_code_that_is_gone(toy: Make, elsewhere: str | None) -> None:
+    old, patched = guarded()
+    beside = {"toy/beside.py": MORE, elsewhere or "toy/c.py": MORE + GUARD[0].encode() + b"\n"}
+    beside |= {} if elsewhere else {"toy/c.py": MORE}
+    new = {"toy/a.py": change(A, ("y", "")) + A, **beside}
+    # Another hunk is left, so that the patch is.
+    one = toy({"toy/a.py": old, "toy/beside.py": MORE}, new, {"toy/a.py": change(patched, ("c", "C"))})
+    (file,) = one.port().patches[0].files
+    if elsewhere:
+        assert file.result == "conflict"
+        assert file.note.endswith(f"what was changed at line 27 is in {elsewhere} now")
+    else:
+        assert file.note == "toy 2.0 no longer has what was changed at line 27"
+        assert {hunk.result for hunk in file.hunks if hunk.line == 27} == {"gone"}
+
+
+def test_what_replaces_code_that_is_gone_is_a_conflict(toy: Make) -> None:
+    old, patched = guarded(lines=("    old_condition(one, two)", "    new_way(one, two)"))
+    one = toy({"toy/a.py": old}, {"toy/a.py": change(A, ("y", "")) + A}, {"toy/a.py": patched})
+    assert results(one.port()) == [("0001-p", "conflict")]
+
+
+def test_imports_in_one_place_are_joined(toy: Make) -> None:
+    old = b"import ast\nfrom types import NoneType\n" + A
+    new = b"import ast\nimport zlib\nfrom contextlib import suppress\nfrom types import NoneType\n" + A
+    one = toy({"toy/a.py": old}, {"toy/a.py": new}, {"toy/a.py": old.replace(b"ast\n", b"ast\nimport os\n")})
+    assert results(one.port()) == [("0001-p", "offset")]
+    assert one.files() == {"toy/a.py": new.replace(b"import zlib", b"import os\nimport zlib")}
+
+
+def test_a_deletion_is_not_taken_for_done_by_less_than_its_surroundings(toy: Make) -> None:
+    # "l" and "n" stand side by side elsewhere; what was to be deleted was rewritten.
+    new = change(A, ("m", "em")) + lines("l", "n")
+    one = toy({"toy/a.py": A}, {"toy/a.py": new}, {"toy/a.py": change(A, ("m", ""))})
+    assert results(one.port()) == [("0001-p", "conflict")]
+
+
+def test_nothing_is_left_of_a_series(toy: Make) -> None:
+    one = toy({"toy/a.py": A}, {"toy/a.py": change(A, ("m", "M"))}, {"toy/a.py": change(A, ("m", "M"))})
+    one.port()
+    found = series.read(one.out)
+    assert (found.patch, found.unneeded) == ([], {"p": "toy 2.0 has it"})
+
+
+def test_a_conflict_is_marked_resolved_and_taken_up(toy: Make) -> None:
+    first, second = change(A, ("m", "M")), change(A, ("m", "M"), ("n", "N"))
+    new = change(A, ("m", "em"))
+    one = toy(
+        {"toy/a.py": A}, {"toy/a.py": new}, {"toy/a.py": first}, {"toy/a.py": second, "toy/new.py": b"x\n"}
+    )
+    outcome = one.port()
+    assert results(outcome) == [("0001-p", "conflict"), ("0002-p", "conflict")]
+    assert "0001-p, whose conflict" in outcome.patches[1].files[0].note
+    assert not one.out.exists()
+    marked = one.conflicts / "0001-p" / "toy/a.py"
+    assert b"<<<<<<< toy 2.0\nem\n||||||| toy 1.0\nm\n=======\nM\n>>>>>>> 0001-p\n" in marked.read_bytes()
+    assert not (one.conflicts / "0002-p" / "toy/a.py").exists()
+    assert outcome.again in (one.conflicts / "README.txt").read_text()
+
+    with pytest.raises(UsageError, match=r"a\.py:13: still a conflict marker"):
+        one.port(one.conflicts)
+    marked.write_bytes(change(new, ("em", "EM")))
+    # The second patch changes the line below, which now merges only by hand too.
+    outcome = one.port(one.conflicts)
+    assert results(outcome) == [("0001-p", "offset"), ("0002-p", "conflict")]
+    wanted = change(new, ("em", "EM"), ("n", "N"))
+    (one.conflicts / "0002-p" / "toy/a.py").write_bytes(wanted)
+    outcome = one.port(one.conflicts)
+    assert results(outcome) == [("0001-p", "offset"), ("0002-p", "offset")]
+    assert one.files() == {"toy/a.py": wanted, "toy/new.py": b"x\n"}
+
+
+def test_a_patch_is_left_out_by_hand(toy: Make) -> None:
+    one = toy({"toy/a.py": A}, {"toy/a.py": change(A, ("m", "em"))}, {"toy/a.py": change(A, ("m", "M"))})
+    one.port()
+    (one.conflicts / "0001-p" / "DROP").write_text('2.0 does it "otherwise"\n')
+    outcome = one.port(one.conflicts)
+    assert outcome.patches[0].left_out == '2.0 does it "otherwise"'
+    assert series.read(one.out).unneeded == {"p": '2.0 does it "otherwise"'}
+
+
+@pytest.mark.parametrize("kept", [A, change(A, ("y", "why"))])
+def test_a_file_that_went_elsewhere(toy: Make, kept: bytes) -> None:
+    old = {"toy/deep/worker.py": A, "toy/b.py": A}
+    new = {"toy/b.py": A, "toy/x.py": A, "toy/other/worker.py": kept}
+    old["toy/x.py"] = A  # was there before: it cannot be where the file went
+    one = toy(
+        old,
+        new,
+        {"toy/deep/worker.py": change(A, ("m", "M"))},
+        {"toy/deep/worker.py": change(A, ("m", "M Q"))},
+    )
+    outcome = one.port()
+    note = outcome.patches[0].files[0].note
+    assert "toy 2.0 does not have toy/deep/worker.py; toy/other/worker.py is " in note
+    assert "% alike" in note
+    found = one.conflicts / "0001-p" / "toy/other/worker.py"
+    assert found.read_bytes() == change(kept, ("m", "M"))
+    outcome = one.port(one.conflicts)
+    assert results(outcome) == [("0001-p", "offset"), ("0002-p", "clean")]
+    assert one.files() == {"toy/other/worker.py": change(kept, ("m", "M Q"))}
+
+
+def test_a_file_that_is_gone(toy: Make) -> None:
+    one = toy({"toy/a.py": A}, {"toy/z.py": MORE}, {"toy/a.py": change(A, ("m", "M"))})
+    outcome = one.port()
+    assert outcome.patches[0].files[0].note == (
+        "toy 2.0 does not have toy/a.py, nor another new file that is much like it"
+    )
+    # Somebody knows better where it belongs.
+    place = one.conflicts / "0001-p" / "toy" / "z.py"
+    place.parent.mkdir()
+    place.write_bytes(MORE + b"M\n")
+    assert results(one.port(one.conflicts)) == [("0001-p", "offset")]
+    assert one.files() == {"toy/z.py": MORE + b"M\n"}
+
+
+@pytest.mark.parametrize(
+    ("there", "result"), [(None, "clean"), (b"new\n", "upstream"), (b"other\n", "conflict")]
+)
+def test_a_file_that_the_patch_creates(toy: Make, there: bytes | None, result: str) -> None:
+    new = {"toy/a.py": A, "toy/n.py": there}
+    one = toy({"toy/a.py": A}, new, {"toy/n.py": b"new\n", "toy/a.py": change(A, ("m", "M"))})
+    (a, n) = sorted(one.port().patches[0].files, key=lambda file: file.path)
+    assert (a.result, n.result) == ("clean", result)
+    if result != "conflict":
+        assert one.files().get("toy/n.py", b"new\n") == b"new\n"
+
+
+@pytest.mark.parametrize(("there", "result"), [(A, "clean"), (None, "upstream"), (MORE + A, "conflict")])
+def test_a_file_that_the_patch_deletes(toy: Make, there: bytes | None, result: str) -> None:
+    one = toy({"toy/a.py": A, "toy/b.py": A}, {"toy/a.py": there, "toy/b.py": A}, {"toy/a.py": None})
+    assert results(one.port()) == [("0001-p", result)]
+    if result == "conflict":
+        (one.conflicts / "0001-p" / "toy/a.py").write_bytes(b"")
+        assert results(one.port(one.conflicts)) == [("0001-p", "offset")]
+    if result != "upstream":
+        assert one.files() == {"toy/a.py": None}
+
+
+def test_binary_files_are_carried_when_nothing_else_changed_them(toy: Make) -> None:
+    old, new = bytes(range(256)), bytes(range(255))
+    release = {"toy/a.bin": old + b"\0", "toy/b.bin": old}
+    one = toy({"toy/a.bin": old, "toy/b.bin": old}, release, {"toy/a.bin": new, "toy/b.bin": new})
+    a, b = one.port().patches[0].files
+    assert (a.result, a.note) == ("conflict", "it is not text: git cannot merge it")
+    assert b.result == "clean"
+    (one.conflicts / "0001-p" / "toy" / "a.bin").write_bytes(new + b"\0")
+    one.port(one.conflicts)
+    assert one.files() == {"toy/a.bin": new + b"\0", "toy/b.bin": new}

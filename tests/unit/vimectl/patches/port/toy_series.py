@@ -1,0 +1,57 @@
+"""A toy package whose series is carried over from one release to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from toy_releases import Files, applied, lines, write_sdist, write_series, write_wheel
+
+from vimectl.patches import series
+from vimectl.patches.blobs import blob_id
+from vimectl.patches.lint import lint
+from vimectl.patches.port import Outcome, port
+from vimectl.patches.sources import open_path
+
+A = lines(*"abcdefghijklmnopqrstuvwxyz")
+MORE = lines("0", "1", "2")
+
+
+def change(content: bytes, *pairs: tuple[str, str]) -> bytes:
+    for old, new in pairs:
+        content = content.replace(f"{old}\n".encode(), "".join(f"{word}\n" for word in new.split()).encode())
+    return content
+
+
+class Toy:
+    """A series for toy 1.0 and both releases; ``port`` carries it over to 2.0, a source archive."""
+
+    def __init__(self, folder: Path, old: Files, new: Files, *patches: Files) -> None:
+        self.new, self.out, self.folder = new, folder / "out", folder
+        self.series = write_series(folder, old, *patches)
+        self.sources = [write_wheel(folder, "1.0", old), write_sdist(folder, "2.0", new)]
+        self.conflicts = folder / "out.conflicts"
+
+    def port(self, resolved: Path | None = None) -> Outcome:
+        where = self.series.directory
+        return port("toy", "1.0", "2.0", self.sources, self.out, resolved, where)
+
+    def files(self) -> Files:
+        """What the new series makes of the new release: git and the series' blob ids agree on it."""
+        one = series.read(self.out)
+        found = applied(one, self.new, self.folder / "applied")
+        sources = open_path(self.sources[1])
+        reports = [lint(self.out / f"{patch.id}.patch", sources) for patch in one.patch]
+        assert [report.findings for report in reports if not report.ok] == []
+        assert {hunk.result for report in reports for hunk in report.hunks} <= {"exact"}
+        assert {name: None if data is None else blob_id(data) for name, data in found.items()} == {
+            name: chain[-1] for name, chain in one.chains.items()
+        }
+        return found
+
+
+Make = Callable[..., Toy]
+
+
+def results(outcome: Outcome) -> list[tuple[str, str]]:
+    return [(patch.id, patch.result) for patch in outcome.patches]

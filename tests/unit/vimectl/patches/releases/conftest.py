@@ -1,0 +1,30 @@
+"""A package index on this machine, with which pip is configured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from index_server import Index, serving
+
+from vimectl.patches.releases import pip_config
+from vimectl.patches.releases.pip_config import Settings
+
+
+@pytest.fixture
+def other_index() -> Iterator[Index]:
+    with serving() as index:
+        yield index
+
+
+@pytest.fixture
+def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Index]:
+    """The index that pip is configured with; the user's cache is empty."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("NETRC", "/dev/null")
+    monkeypatch.setattr("vimectl.patches.releases.web._PAUSE_SECONDS", 0.0)
+    with serving() as made:
+        monkeypatch.setattr(pip_config, "read", lambda: Settings(indexes=(made.url,), timeout=5.0))
+        yield made

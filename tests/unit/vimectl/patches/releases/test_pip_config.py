@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.abc import MetaPathFinder
+from pathlib import Path
+
+import pytest
+from vime_runtime.spec.errors import CheckFailed, MissingRequirement
+
+from vimectl.patches.releases import pip_config
+
+
+@pytest.fixture
+def pip_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """pip's only configuration file; no variable of the machine counts."""
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    path = tmp_path / "pip.conf"
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(path))
+    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return path
+
+
+def test_what_pip_says_of_its_files_and_variables(pip_conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pip_conf.write_text(
+        "[global]\nindex-url = https://user:pass@one.example/simple\n"
+        "extra-index-url =\n  https://two.example\n  file:///three\n"
+        "trusted-host = one.example\ntimeout = 7\nkeyring-provider = subprocess\n"
+        "cert = /ca.pem\nproxy = http://proxy:1\n"
+        "[download]\nfind-links = /wheels\n[install]\nfind-links = /no\n"
+    )
+    monkeypatch.setenv("PIP_INDEX_URL", "https://four.example/simple")
+    monkeypatch.setenv("PIP_CACHE_DIR", "/pip-cache")
+    assert pip_config.read() == pip_config.Settings(
+        indexes=("https://four.example/simple", "https://two.example", "file:///three"),
+        find_links=("/wheels",),
+        proxy="http://proxy:1",
+        cert="/ca.pem",
+        trusted_hosts=("one.example",),
+        keyring=True,
+        timeout=7.0,
+        cache=Path("/pip-cache"),
+    )
+
+
+def test_no_index_and_no_cache(pip_conf: Path) -> None:
+    pip_conf.write_text("[global]\nno-index = true\nno-cache-dir = false\n")
+    found = pip_config.read()
+    assert (found.indexes, found.cache) == ((), None)
+
+
+def test_a_configuration_that_pip_cannot_read(pip_conf: Path) -> None:
+    pip_conf.write_text("index-url = nowhere\n")
+    with pytest.raises(CheckFailed, match=r"(?s)pip config list failed: .*no section headers"):
+        pip_config.read()
+
+
+def test_an_interpreter_without_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "venv" / "bin" / "python"))
+    with pytest.raises(MissingRequirement, match="has no pip"):
+        pip_config.read()
+
+
+def test_pip_is_not_looked_for_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking for it changes the process: setuptools then leaves `distutils` to the standard library."""
+    looked_for: list[str] = []
+
+    class Onlooker(MetaPathFinder):
+        def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+            looked_for.append(fullname)
+
+    monkeypatch.setattr(sys, "meta_path", [Onlooker(), *sys.meta_path])
+    pip_config.read()
+    assert "pip" not in looked_for
+
+
+def test_nothing_configured_means_the_index_that_pip_itself_asks(pip_conf: Path) -> None:
+    pip_conf.write_text("")
+    (index,) = pip_config.read().indexes
+    assert index.startswith("https://")
+    assert index.endswith("/simple")
+
+
+def test_a_help_that_states_no_index() -> None:
+    with pytest.raises(CheckFailed, match="no default index"):
+        pip_config._default_index("  -i, --index-url <url>  Base URL (default: none)")

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import base64
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from index_server import Index, serving
+from vime_runtime.spec.errors import MissingRequirement
+
+from vimectl.patches.releases.pip_config import Settings
+from vimectl.patches.releases.web import NotFound, Web
+
+NAME = "toy-1.0-py3-none-any.whl"
+BASIC = "Basic " + base64.b64encode(b"me@home:s/cret").decode()
+
+
+@pytest.fixture
+def client(index: Index) -> Web:
+    return Web(Settings(indexes=(index.url.replace("//", "//me%40home:s%2Fcret@"),), timeout=5.0))
+
+
+def test_credentials_go_to_their_host_and_not_where_it_sends_us(
+    index: Index, client: Web, other_index: Index
+) -> None:
+    other_index.files[NAME] = b"x"
+    index.password, index.moved = BASIC, other_index.url.removesuffix("/simple")
+    with client.get(f"http://127.0.0.1:{index.port}/files/{NAME}") as answer:
+        assert answer.read() == b"x"
+    assert (index.authorizations, other_index.authorizations) == ([BASIC], [None])
+
+
+def test_credentials_of_netrc(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me@home password s/cret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    index.password, index.files[NAME] = BASIC, b"x"
+    with Web(Settings()).get(f"http://127.0.0.1:{index.port}/files/{NAME}") as answer:
+        assert answer.status == 200
+
+
+def test_a_password_of_the_keyring(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "keyring").write_text('#!/bin/sh\n[ "$*" = "get $HOST me@home" ] && echo s/cret\n')
+    (tmp_path / "keyring").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("HOST", f"127.0.0.1:{index.port}")
+    index.password, index.files[NAME] = BASIC, b"x"
+    its = Settings(indexes=(index.url.replace("//", "//me%40home@"),), keyring=True)
+    with Web(its).get(f"http://127.0.0.1:{index.port}/files/{NAME}") as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl to make a certificate with")
+def test_certificates_are_those_of_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    both, request = tmp_path / "both.pem", "req -x509 -nodes -newkey rsa:2048 -days 2 -subj /CN=localhost"
+    command = ["openssl", *request.split(), "-keyout", both, "-out", tmp_path / "cert.pem"]
+    subprocess.run([*command, "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)
+    both.write_text(both.read_text() + (tmp_path / "cert.pem").read_text())
+    with serving(both) as index:
+        index.files[NAME] = b"x"
+        url = f"https://localhost:{index.port}/files/{NAME}"
+        for its in (Settings(cert=str(tmp_path / "cert.pem")), Settings(trusted_hosts=("localhost",))):
+            with Web(its).get(url) as answer:
+                assert answer.read() == b"x"
+        with pytest.raises(MissingRequirement, match="certificate verify failed"):
+            Web(Settings()).get(url)
+    with pytest.raises(MissingRequirement, match="a certificate of pip's configuration cannot be used"):
+        Web(Settings(cert=str(tmp_path / "none.pem"))).get(url)
+
+
+def test_a_refusal_names_the_address_without_the_password(index: Index, client: Web) -> None:
+    index.password = "another"
+    with pytest.raises(MissingRequirement, match="the server answers 401") as error:
+        client.get(index.url.replace("//", "//me:hidden@"))
+    assert "hidden" not in error.value.message
+    assert "netrc" in error.value.hint
+    assert len(index.requests) == 1
+
+
+def test_a_server_that_is_unwell_is_asked_again(index: Index, client: Web) -> None:
+    index.files[NAME], index.failures = b"x", [503, 502]
+    with client.get(f"http://127.0.0.1:{index.port}/files/{NAME}") as answer:
+        assert answer.read() == b"x"
+    index.failures = [503, 502, 500]
+    with pytest.raises(MissingRequirement, match="500"):
+        client.get(index.url)
+
+
+def test_nothing_there_and_nobody_there(index: Index, client: Web) -> None:
+    with pytest.raises(NotFound):
+        client.get(f"http://127.0.0.1:{index.port}/files/none")
+    with pytest.raises(MissingRequirement, match=r"cannot be reached: .*refused") as error:
+        client.get("http://127.0.0.1:1/simple")
+    assert "source archive instead" in error.value.hint
+
+
+def test_a_proxy_is_asked_for_everything(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_PROXY")
+    index.files[NAME] = b"x"
+    proxied = Web(Settings(proxy=f"http://127.0.0.1:{index.port}"))
+    with proxied.get(f"http://nowhere.invalid/files/{NAME}") as answer:
+        assert answer.read() == b"x"
+    assert index.requests == [f"http://nowhere.invalid/files/{NAME}"]

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from vime_runtime.spec.errors import MissingRequirement, UsageError
+
+from vimectl import patches
+from vimectl.patches import catalog, series, tree
+from vimectl.patches.blobs import Found
+from vimectl.patches.lock import locked
+
+
+def fake_release(directory: Path, version: str = "0.16.1") -> Path:
+    """A megatron-core of which only the metadata is there: enough to be found."""
+    (directory / "megatron" / "core").mkdir(parents=True)
+    (directory / "megatron" / "core" / "__init__.py").touch()
+    (directory / "PKG-INFO").write_text(f"Metadata-Version: 2.1\nName: megatron-core\nVersion: {version}\n")
+    return directory
+
+
+def test_without_a_stack_what_the_directory_holds_is_judged(tmp_path: Path) -> None:
+    (found,) = patches.status(directory=fake_release(tmp_path))
+    assert (found.target.package, found.state) == ("megatron-core", "drifted")
+
+
+def test_a_stack_takes_only_its_own_version(tmp_path: Path) -> None:
+    fake_release(tmp_path, "0.16.0")
+    (found,) = patches.status("cpu-0.32", tmp_path, ["megatron-core"])
+    assert found.state == "unsupported"
+    (stated,) = patches.status("cpu-0.32", tmp_path, ["megatron-core"], version="0.16.1")
+    assert stated.state == "drifted"
+
+
+def test_a_part_of_what_was_asked_for_is_not_taken_for_the_whole(tmp_path: Path) -> None:
+    fake_release(tmp_path, "0.16.1")
+    with pytest.raises(UsageError, match="no vllm here, only megatron-core") as caught:
+        patches.status("cpu-0.32", tmp_path)
+    assert caught.value.hint == "name what is meant: megatron-core"
+    with pytest.raises(UsageError, match="no vllm here, only megatron-core"):
+        patches.status(None, tmp_path, ["megatron-core", "vllm"])
+    assert [one.target.package for one in patches.status(None, tmp_path)] == ["megatron-core"]
+
+
+def test_a_package_that_is_not_installed_is_what_the_machine_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    for package in ("megatron", "vllm"):  # another test may have imported them
+        monkeypatch.delitem(sys.modules, package, raising=False)
+    with pytest.raises(MissingRequirement, match="megatron-core is not installed"):
+        patches.status("cpu-0.32")
+    with pytest.raises(UsageError, match="no known stack is installed"):
+        patches.status()
+
+
+def test_only_interrupted_changes_are_recovered(
+    tmp_path: Path, snapshot: Callable[..., dict[str, tuple[int, bytes]]]
+) -> None:
+    fake_release(tmp_path)
+    before = snapshot(tmp_path)
+    assert patches.recovered(directory=tmp_path)[1] == []
+    assert snapshot(tmp_path) == before
+    (tmp_path / ".vimectl" / "stage").mkdir(parents=True)
+    assert [message.partition(": ")[2] for message in patches.recovered(directory=tmp_path)[1]] == [
+        "an interrupted change had not begun; its preparation was removed"
+    ]
+    assert snapshot(tmp_path) == before
+
+
+def test_the_catalog_describes_every_patch() -> None:
+    everything = catalog.listing()
+    assert {one["package"] for one in catalog.listing(stack="cpu-0.32")} == {"megatron-core", "vllm"}
+    assert {one["package"] for one in catalog.listing(["vllm"])} == {"vllm"}
+    assert all(patch["description"] for one in everything for patch in one["patches"])
+    (newest,) = catalog.listing(["vllm"], "ascend-0.30")
+    assert [absent["id"] for absent in newest["unneeded"]] == ["stale-async-output"]
+    with pytest.raises(UsageError, match="Did you mean vllm"):
+        catalog.listing(["vlm"])
+
+
+@pytest.mark.parametrize(
+    ("version", "known", "state"),
+    [
+        ("0.16.1+local", True, "pristine"),
+        ("0.16.2rc1.dev263+g967c5c3bc", True, "pristine"),  # what a build calls itself between two tags
+        ("0.16.2rc1.dev263+g967c5c3bc", False, "unsupported"),
+        ("0.16.2rc1.dev263", True, "unsupported"),  # without a local part the version is taken at its word
+    ],
+)
+def test_of_a_local_build_the_content_says_which_series_is_its(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, known: bool, state: str
+) -> None:
+    fake_release(tmp_path, version)
+    look = tree.found
+    blobs = {path: chain[0] for path, chain in series.load("megatron-core", "0.16.1").chains.items()}
+
+    def found(location: Path, path: str) -> Found:
+        return Found(blobs[path], "100644") if known and path in blobs else look(location, path)
+
+    monkeypatch.setattr(tree, "found", found)
+    (one,) = patches.status(directory=tmp_path)
+    assert one.state == state
+
+
+def test_while_a_change_is_under_way_status_waits_for_its_end(tmp_path: Path) -> None:
+    fake_release(tmp_path)
+    stage = tmp_path / ".vimectl" / "stage"
+
+    def change() -> None:
+        stage.rmdir()
+        release.release()
+        lock.__exit__(None, None, None)
+
+    lock = locked([tmp_path])
+    lock.__enter__()
+    release = threading.Lock()
+    release.acquire()
+    stage.mkdir()
+    timer = threading.Timer(0.3, change)
+    timer.start()
+    found, messages = patches.recovered(directory=tmp_path)
+    timer.join()
+    assert release.acquire(blocking=False)  # it did not answer before
+    assert (messages, len(found)) == ([], 1)

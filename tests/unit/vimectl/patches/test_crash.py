@@ -1,0 +1,169 @@
+"""Apply and revert of a stack of two packages, ended at every operation they do on the file system."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import disk
+import pytest
+from vime_runtime.spec.errors import MissingRequirement
+
+from vimectl import patches
+from vimectl.patches import plan, recovery
+from vimectl.patches.applied_state import folder
+from vimectl.patches.state import TargetStatus
+
+Judged = Callable[[list[Path]], list[TargetStatus]]
+Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
+
+
+class Ends:
+    """What the two directories are before and after a change, and a way to put them back to before."""
+
+    def __init__(self, action: plan.Action, places: list[Path], judged: Judged, snapshot: Snapshot) -> None:
+        self.action, self.places, self._judged, self._snapshot = action, places, judged, snapshot
+        if action == "revert":
+            self.change("apply")
+        self._kept = places[0].parent / "kept"
+        self._kept.mkdir()
+        for place in places:
+            shutil.copytree(place, self._kept / place.name, symlinks=True)
+        self.before = self.now()
+        self.change()
+        self.after = self.now()
+        assert self.before != self.after
+
+    def change(self, action: plan.Action | None = None) -> None:
+        patches.change(action or self.action, self._judged(self.places))
+
+    def now(self) -> dict[str, tuple[int, bytes]]:
+        return self._snapshot(*self.places)
+
+    def restore(self) -> None:
+        if self.now() == self.before:
+            return
+        for place in self.places:
+            shutil.rmtree(place)
+            shutil.copytree(self._kept / place.name, place, symlinks=True)
+
+    def recover(self) -> list[str]:
+        return [message for place in self.places if (message := recovery.recover(place))]
+
+
+@pytest.fixture(params=["apply", "revert"])
+def ends(
+    request: pytest.FixtureRequest, rich_stack: list[Path], judged: Judged, snapshot: Snapshot
+) -> Iterator[Ends]:
+    # A process that is killed loses nothing that the kernel has: not to wait for the disk changes nothing.
+    with (
+        mock.patch.dict("os.environ", SOURCE_DATE_EPOCH="1767225600"),
+        mock.patch("os.fsync", return_value=None),
+    ):
+        yield Ends(request.param, rich_stack, judged, snapshot)
+
+
+# Every operation by `make test`; the everyday suite takes some of them.
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 13])
+def test_killed_at_any_operation_all_or_nothing(
+    ends: Ends, every: int, capsys: pytest.CaptureFixture[str], record_property: Callable[[str, object], None]
+) -> None:
+    points: Counter[str] = Counter()
+    said = set()
+    point = 1
+    while True:
+        ends.restore()
+        operation = disk.die_at(point, ends.change)
+        if operation is None:
+            break
+        points[operation] += 1
+        if point % 4 == 0:  # killed again while it recovers, and again
+            again = point % 31 + 1
+            while disk.die_at(again, ends.recover):
+                again += 31
+        messages = ends.recover()
+        now = ends.now()
+        assert now in (ends.before, ends.after), f"point {point}, before {operation}"
+        assert all(("finished" in message) == (now == ends.after) for message in messages)
+        said |= {message.partition(": ")[2] for message in messages}
+        point += every
+    assert ends.now() == ends.after
+    total = sum(points.values())
+    record_property("points", total)
+    with capsys.disabled():
+        print(f"\n{ends.action} killed at {total} points: {dict(points)}")
+    assert said == {
+        "an interrupted change had not begun; its preparation was removed",
+        f"an interrupted {ends.action} was finished",
+    }
+
+
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 29])
+@pytest.mark.parametrize(
+    ("error", "lasting"),
+    [(errno.ENOSPC, True), (errno.ENOSPC, False), (errno.EROFS, True), (errno.EIO, False)],
+)
+def test_refused_at_any_operation_all_or_nothing(ends: Ends, error: int, lasting: bool, every: int) -> None:
+    outcomes = set()
+    point = 1
+    while True:
+        ends.restore()
+        faults = disk.Faults(point, error, lasting)
+        try:
+            with disk.watched(faults):
+                ends.change()
+            outcome = "done"
+        except MissingRequirement as e:
+            outcome = e.hint
+        if not faults.met:
+            break
+        now = ends.now()
+        if outcome in ("nothing was changed", "everything is as it was before"):
+            assert without_bookkeeping(now) == without_bookkeeping(ends.before), f"point {point}"
+        messages = ends.recover()
+        settled = ends.now()
+        assert settled in (ends.before, ends.after), f"point {point}: {outcome}"
+        if outcome == "done":
+            assert settled == ends.after
+        elif settled == ends.after:
+            assert any("finished" in message for message in messages), f"point {point}: {outcome}"
+        outcomes.add(outcome)
+        point += every
+    # What cannot be removed either is told to the next command.
+    assert "nothing was changed" in outcomes or (error, lasting) == (errno.EROFS, True)
+
+
+def test_a_folder_that_cannot_be_removed_turns_the_change_around(
+    rich_stack: list[Path], judged: Judged, snapshot: Snapshot
+) -> None:
+    patches.change("apply", judged(rich_stack))
+    before = snapshot(*rich_stack)
+    refused = []
+
+    def refuse(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        if name == "rmdir" and str(arguments[0]).endswith("two/fresh/deep") and not refused:
+            refused.append(arguments)
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(arguments[0]))
+
+    with disk.watched(refuse), pytest.raises(MissingRequirement) as caught:
+        patches.change("revert", judged(rich_stack))
+    assert caught.value.hint == "everything is as it was before"
+    assert snapshot(*rich_stack) == before
+
+
+def without_bookkeeping(found: dict[str, tuple[int, bytes]]) -> dict[str, tuple[int, bytes]]:
+    return {path: what for path, what in found.items() if ".vimectl" not in path}
+
+
+def test_nothing_is_left_of_a_change_that_was_killed_when_it_had_hardly_begun(ends: Ends) -> None:
+    ends.restore()
+    assert disk.die_at(3, ends.change)
+    assert any(folder(place).exists() for place in ends.places)
+    ends.recover()
+    assert ends.now() == ends.before

@@ -1,0 +1,102 @@
+"""Whatever a patch can do to a file is done and taken back: contents, modes, folders, RECORD."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import toys
+
+from vimectl import patches
+from vimectl.patches import record
+from vimectl.patches.series import Series
+from vimectl.patches.state import TargetStatus, judge
+from vimectl.patches.target import at
+
+Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
+Judged = Callable[[list[Path]], list[TargetStatus]]
+
+
+def states(found: list[TargetStatus]) -> list[str]:
+    return [one.state for one in found]
+
+
+def test_everything_there_and_back(rich_stack: list[Path], judged: Judged, snapshot: Snapshot) -> None:
+    before = snapshot(*rich_stack)
+    assert states(judged(rich_stack)) == ["pristine", "pristine"]
+    outcome = patches.change("apply", judged(rich_stack))
+    assert states(outcome.targets) == ["applied", "applied"]
+    for place, name in zip(rich_stack, ("one", "two"), strict=True):
+        package = place / name
+        assert not (package / "gone.py").exists()
+        assert not (package / "old_name.py").exists()
+        assert b"LINE 7\n" in (package / "new_name.py").read_bytes()
+        assert (package / "crlf.py").read_bytes() == b"one\r\nTWO\xff\r\nthree"
+        assert (package / "both.py").stat().st_mode & 0o7777 == 0o640
+        assert (package / "empty.py").read_bytes() == (package / "emptied.py").read_bytes() == b""
+        assert (package / "fresh/deep/new.py").read_bytes() == b"made by a patch\n"
+        assert os.access(package / "fresh/tool", os.X_OK)
+        assert (package / "run.sh").stat().st_mode & 0o111
+    assert patches.change("apply", judged(rich_stack)).plan.steps == ()
+    outcome = patches.change("revert", judged(rich_stack))
+    assert states(outcome.targets) == ["pristine", "pristine"]
+    assert snapshot(*rich_stack) == before
+
+
+def test_record_lists_what_is_there(rich_stack: list[Path], judged: Judged) -> None:
+    patches.change("apply", judged(rich_stack))
+    site = rich_stack[0]
+    text = (site / "one_cpu-1.0.dist-info" / "RECORD").read_bytes()
+    there = {
+        str(path.relative_to(site)): path.read_bytes() for path in (site / "one").rglob("*") if path.is_file()
+    }
+    assert record.truth(text, there) == len(there)
+    assert len(text.splitlines()) == len(there) + 1
+
+
+def test_a_mode_that_is_not_the_patch_s_is_drift(
+    rich_stack: list[Path], judged: Judged, rich_series: dict[str, Series]
+) -> None:
+    patches.change("apply", judged(rich_stack))
+    (rich_stack[0] / "one/run.sh").chmod(0o644)
+    found = judged(rich_stack)[0]
+    assert dict(found.patches[0].files)["one/run.sh"] == "not-applied"
+    assert found.state == "partial"
+    (rich_stack[0] / "one/both.py").chmod(0o755)  # of this mode the series says nothing
+    assert dict(judged(rich_stack)[0].patches[0].files)["one/both.py"] == "applied"
+    outcome = patches.change("apply", judged(rich_stack))
+    assert [Path(one["path"]).name for one in outcome.plan.changed()] == ["run.sh"]
+    assert states(outcome.targets) == ["applied", "applied"]
+
+
+def test_symbolic_links_of_the_package_are_made_changed_and_removed(
+    tmp_path: Path, snapshot: Snapshot, memory: Path
+) -> None:
+    init: toys.Tree = {"linked/__init__.py": (0o644, b""), "linked/a.py": (0o644, b"a\n")}
+    stages = [
+        init | {"linked/moved": (toys.LINK, b"a.py"), "linked/gone": (toys.LINK, b"a.py")},
+        init | {"linked/moved": (toys.LINK, b"__init__.py"), "linked/made": (toys.LINK, b"a.py")},
+    ]
+    (tmp_path / "series").mkdir()
+    (tmp_path / "history").mkdir()
+    series = toys.build_series("linked", stages, tmp_path / "history", tmp_path / "series")
+    place = memory / "tree"
+    toys.lay(place, stages[0])
+    before = snapshot(place)
+
+    def judged() -> list[TargetStatus]:
+        found = at(place, "linked", "linked", version="1.0")
+        assert found
+        return [judge(found, series)]
+
+    assert states(judged()) == ["pristine"]
+    assert states(patches.change("apply", judged()).targets) == ["applied"]
+    links = {path.name: str(path.readlink()) for path in (place / "linked").iterdir() if path.is_symlink()}
+    assert links == {"moved": "__init__.py", "made": "a.py"}
+    assert states(patches.change("revert", judged()).targets) == ["pristine"]
+    assert snapshot(place) == before
+    # A file that holds what the link's target is called is no such link.
+    (place / "linked/moved").unlink()
+    (place / "linked/moved").write_bytes(b"a.py")
+    assert states(judged()) == ["drifted"]

@@ -1,0 +1,139 @@
+"""A patched package under the real pip: check, uninstall and reinstall work as if nothing had happened."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import toys
+from vime_runtime.spec.errors import UsageError
+
+from vimectl import patches
+from vimectl.patches import record
+from vimectl.patches.series import Series
+from vimectl.patches.state import TargetStatus, judge
+from vimectl.patches.target import at
+
+pytest.importorskip("pip")
+Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
+
+
+def build_wheel(directory: Path, package: str, distribution: str, version: str = "1.0") -> Path:
+    """A wheel of one of the rich packages, in a distribution of whatever name."""
+    info = f"{distribution}-{version}.dist-info"
+    files = {path: content for path, (_, content) in toys.rich(package)[0].items()}
+    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n".encode()
+    files[f"{info}/WHEEL"] = (
+        b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    )
+    files[f"{info}/RECORD"] = record.update(b"", files) + f"{info}/RECORD,,\n".encode()
+    path = directory / f"{distribution}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Path:
+    venv.create(tmp_path / "venv", symlinks=True)
+    return tmp_path / "venv"
+
+
+@pytest.fixture
+def pip(environment: Path) -> Callable[..., str]:
+    """Runs this interpreter's pip on the environment; fails when pip does."""
+
+    def run(*arguments: str | Path) -> str:
+        command = [sys.executable, "-m", "pip", "--python", environment / "bin" / "python"]
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
+def site(environment: Path) -> Path:
+    return next(environment.glob("lib/python3*/site-packages"))
+
+
+def status(place: Path, series: Series) -> TargetStatus:
+    found = at(place, series.package, series.module)
+    assert found
+    return judge(found, series)
+
+
+def test_pip_works_on_what_is_patched(
+    environment: Path,
+    pip: Callable[..., str],
+    tmp_path: Path,
+    rich_series: dict[str, Series],
+    snapshot: Snapshot,
+) -> None:
+    wheel = build_wheel(tmp_path, "one", "one_local_build")
+    install = ["install", "-q", "--no-index", "--no-deps"]
+    empty = snapshot(site(environment))
+    pip(*install, wheel)
+    place, series = site(environment), rich_series["one"]
+    released = snapshot(place)
+    assert any(".pyc" in path for path in released)  # pip compiles
+
+    assert status(place, series).state == "pristine"
+    patches.change("apply", [status(place, series)])
+    pip("check")
+    assert "one/fresh/deep/new.py" in pip("show", "-f", "one_local_build")
+    subprocess.run([environment / "bin" / "python", "-c", "import one.both, one.new_name"], check=False)
+
+    # Reinstalled, it is pristine, whatever the ledger says; and can be patched and reverted again.
+    pip(*install, "--force-reinstall", wheel)
+    assert status(place, series).state == "pristine"
+    assert not (place / "one/fresh/deep/new.py").exists()
+    patches.change("apply", [status(place, series)])
+    patches.change("revert", [status(place, series)])
+    pip("check")
+    sources = {path: what for path, what in released.items() if ".pyc" not in path}
+    assert {path: what for path, what in snapshot(place).items() if ".pyc" not in path} == sources
+
+    patches.change("apply", [status(place, series)])
+    pip("uninstall", "-q", "-y", "one_local_build")
+    left = {path for path in snapshot(place).keys() - empty.keys() if ".vimectl" not in path}
+    assert left == set()
+
+
+def test_the_newer_of_two_distributions_is_the_one_whose_record_is_true(
+    environment: Path, pip: Callable[..., str], tmp_path: Path, rich_series: dict[str, Series]
+) -> None:
+    wheel = build_wheel(tmp_path, "one", "one_cpu", "0.9")
+    other = tmp_path / "other"
+    other.mkdir()
+    pip("install", "-q", "--no-index", "--no-deps", wheel)
+    both = build_wheel(other, "one", "one", "1.0")
+    with zipfile.ZipFile(both, "a") as archive:
+        archive.writestr("one/later.py", "later = 1\n")
+    pip("install", "-q", "--no-index", "--no-deps", both)
+    # What the first installed has been written over; here by content that only the second lists.
+    record_of_first = site(environment) / "one_cpu-0.9.dist-info" / "RECORD"
+    text = record_of_first.read_bytes()
+    record_of_first.write_bytes(record.update(text, {"one/both.py": b"another content"}))
+    found = at(site(environment), "one", "one")
+    assert found
+    assert found.version == "1.0"
+
+
+def test_a_wheel_is_judged_and_not_written(tmp_path: Path, rich_series: dict[str, Series]) -> None:
+    wheel = build_wheel(tmp_path, "one", "one_cpu")
+    before = wheel.read_bytes()
+    found = status(wheel, rich_series["one"])
+    assert (found.target.kind, found.target.version, found.state) == ("wheel", "1.0", "pristine")
+    assert patches.from_release(found) == ""
+    for action in ("apply", "revert"):
+        with pytest.raises(UsageError, match="a wheel is only read"):
+            patches.change(action, [found])  # type: ignore[arg-type]
+    assert wheel.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [wheel]
+    assert at(wheel, "two", "two") is None

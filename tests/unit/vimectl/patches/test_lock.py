@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from vime_runtime.spec.errors import CheckFailed
+
+from vimectl.patches.applied_state import folder
+from vimectl.patches.lock import locked
+
+
+def test_the_second_waits_for_the_first(tmp_path: Path) -> None:
+    order = []
+
+    def second() -> None:
+        with locked([tmp_path]):
+            order.append("second")
+
+    with locked([tmp_path]):
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.2)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+    assert not folder(tmp_path).exists()
+
+
+def test_the_second_refuses_when_it_takes_too_long(tmp_path: Path) -> None:
+    with (
+        locked([tmp_path]),
+        pytest.raises(CheckFailed, match=rf"another vimectl is changing it: process {os.getpid()} on "),
+        locked([tmp_path], wait=0.1),
+    ):
+        pass
+
+
+def _count(directory: Path, times: int) -> None:
+    for _ in range(times):
+        with locked([directory]):
+            path = directory / "count"
+            value = int(path.read_text())
+            time.sleep(0.0005)
+            path.write_text(str(value + 1))
+
+
+def test_it_excludes_although_its_file_is_removed_each_time(tmp_path: Path) -> None:
+    (tmp_path / "count").write_text("0")
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_count, args=(tmp_path, 5)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert (tmp_path / "count").read_text() == "20"

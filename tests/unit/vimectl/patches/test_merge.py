@@ -1,0 +1,203 @@
+"""Somebody's edits: never overwritten, merged only when that is asked for, given back by a revert."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from toys import git
+from vime_runtime.spec.errors import CheckFailed
+
+from vimectl import patches
+from vimectl.patches import plan
+from vimectl.patches.series import Series
+from vimectl.patches.state import TargetStatus, judge
+from vimectl.patches.target import Target, at
+
+LINES = [f"line {number}\n".encode() for number in range(20)]
+
+
+@pytest.fixture
+def long_series(tmp_path: Path) -> Series:
+    """A series whose file is long enough for edits apart from the patch."""
+    from toys import build_series
+
+    patched = [*LINES]
+    patched[5] = b"patched\n"
+    stages = [
+        {"long/__init__.py": (0o644, b"".join(LINES))},
+        {"long/__init__.py": (0o644, b"".join(patched))},
+    ]
+    for name in ("history", "series"):
+        (tmp_path / name).mkdir()
+    return build_series("long", stages, tmp_path / "history", tmp_path / "series")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A work tree with the release committed, so that git has a copy of it."""
+    place = tmp_path / "checkout"
+    (place / "long").mkdir(parents=True)
+    (place / "long/__init__.py").write_bytes(b"".join(LINES))
+    (place / "unrelated.txt").write_bytes(b"committed\n")
+    git(place, "init", "-q")
+    git(place, "add", "-A")
+    git(place, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", "release")
+    return place
+
+
+def edited(number: int, text: bytes) -> bytes:
+    lines = [*LINES]
+    lines[number] = text
+    return b"".join(lines)
+
+
+def status(place: Path, series: Series) -> TargetStatus:
+    found = at(place, "long", "long", version="1.0")
+    assert found
+    return judge(found, series)
+
+
+def run(action: plan.Action, place: Path, series: Series, merge: bool = False) -> TargetStatus:
+    return patches.change(action, [status(place, series)], merge=merge).targets[0]
+
+
+def test_edits_are_merged_when_asked_and_given_back(checkout: Path, long_series: Series) -> None:
+    path = checkout / "long/__init__.py"
+    mine = edited(15, b"mine\n")
+    path.write_bytes(mine)
+    (checkout / "unrelated.txt").write_bytes(b"my work\n")
+    assert status(checkout, long_series).state == "drifted"
+    with pytest.raises(CheckFailed, match=r"(?s)\+mine.*") as refused:
+        run("apply", checkout, long_series)
+    assert "--merge" in refused.value.hint
+    assert path.read_bytes() == mine
+
+    found = run("apply", checkout, long_series, merge=True)
+    assert b"mine\n" in path.read_bytes()
+    assert b"patched\n" in path.read_bytes()
+    assert found.state == "applied"
+    assert found.patches[0].files == (("long/__init__.py", "merged"),)
+    assert run("apply", checkout, long_series).state == "applied"  # again: nothing to do, nothing lost
+    assert b"mine\n" in path.read_bytes()
+    # Git sees the edited files and nothing of the bookkeeping.
+    assert git(checkout, "status", "--porcelain").split() == [
+        b"M",
+        b"long/__init__.py",
+        b"M",
+        b"unrelated.txt",
+    ]
+
+    run("revert", checkout, long_series)
+    assert path.read_bytes() == mine
+    assert (checkout / "unrelated.txt").read_bytes() == b"my work\n"
+    assert not (checkout / ".vimectl").exists()
+
+
+def test_edits_of_the_patched_file_are_carried_back(checkout: Path, long_series: Series) -> None:
+    path = checkout / "long/__init__.py"
+    run("apply", checkout, long_series)
+    path.write_bytes(path.read_bytes().replace(b"line 15\n", b"mine\n"))
+    with pytest.raises(CheckFailed, match="was edited"):
+        run("revert", checkout, long_series)
+    run("revert", checkout, long_series, merge=True)
+    assert path.read_bytes() == edited(15, b"mine\n")
+
+
+def test_edits_after_a_merge_are_kept_too(checkout: Path, long_series: Series) -> None:
+    path = checkout / "long/__init__.py"
+    path.write_bytes(edited(15, b"mine\n"))
+    run("apply", checkout, long_series, merge=True)
+    path.write_bytes(path.read_bytes().replace(b"line 18\n", b"later\n"))
+    assert status(checkout, long_series).state == "drifted"
+    run("apply", checkout, long_series, merge=True)
+    run("revert", checkout, long_series)
+    assert path.read_bytes() == edited(15, b"mine\n").replace(b"line 18\n", b"later\n")
+
+
+def test_a_conflict_is_shown_with_both_sides_and_changes_nothing(checkout: Path, long_series: Series) -> None:
+    path = checkout / "long/__init__.py"
+    mine = edited(5, b"mine\n")
+    path.write_bytes(mine)
+    with pytest.raises(CheckFailed, match="cannot be merged") as caught:
+        run("apply", checkout, long_series, merge=True)
+    for part in (
+        "<<<<<<< long/__init__.py as it is",
+        "mine",
+        "line 5",
+        "patched",
+        ">>>>>>> long/__init__.py as wanted",
+    ):
+        assert part in caught.value.message
+    assert path.read_bytes() == mine
+    assert not (checkout / ".vimectl").exists()
+
+
+def test_a_dry_run_merges_nothing(checkout: Path, long_series: Series) -> None:
+    path = checkout / "long/__init__.py"
+    path.write_bytes(edited(15, b"mine\n"))
+    outcome = patches.change("apply", [status(checkout, long_series)], dry_run=True, merge=True)
+    assert len(outcome.plan.changed()) == 1
+    assert path.read_bytes() == edited(15, b"mine\n")
+
+
+def test_what_upstream_has_taken_is_recognised_and_left_alone(tmp_path: Path, long_series: Series) -> None:
+    place = tmp_path / "next"
+    (place / "long").mkdir(parents=True)
+    # The next release: the patch's lines are there, three lines further down.
+    content = b"new\n" * 3 + edited(5, b"patched\n")
+    (place / "long/__init__.py").write_bytes(content)
+    found = status(place, long_series)
+    assert (found.state, found.patches[0].state) == ("applied", "upstream")
+    assert found.as_json()["patches"][0]["files"] == [{"path": "long/__init__.py", "state": "upstream"}]
+    assert patches.change("apply", [found]).plan.sources == ()
+    (place / "long/__init__.py").write_bytes(content.replace(b"line 7\n", b"other\n"))
+    assert status(place, long_series).state == "drifted"
+
+
+def test_a_symbolic_link_in_the_place_of_a_file_says_so(
+    checkout: Path, long_series: Series, tmp_path: Path
+) -> None:
+    path = checkout / "long/__init__.py"
+    path.rename(tmp_path / "elsewhere.py")
+    path.symlink_to(tmp_path / "elsewhere.py")
+    for merge in (False, True):
+        with pytest.raises(CheckFailed, match="it is a symbolic link, to"):
+            run("apply", checkout, long_series, merge)
+    assert (tmp_path / "elsewhere.py").read_bytes() == b"".join(LINES)
+    assert path.is_symlink()
+
+
+def test_a_folder_that_leads_out_of_the_target_is_not_patched(
+    checkout: Path, long_series: Series, tmp_path: Path
+) -> None:
+    (checkout / "long").rename(tmp_path / "elsewhere")
+    (checkout / "long").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckFailed, match="symbolic link out of the target"):
+        run("apply", checkout, long_series)
+    assert (tmp_path / "elsewhere/__init__.py").read_bytes() == b"".join(LINES)
+
+
+def target_of(place: Path) -> Target:
+    found = at(place, "long", "long", version="1.0")
+    assert found
+    return found
+
+
+def test_a_tree_that_a_checkout_ignores_is_no_work_tree(checkout: Path) -> None:
+    (checkout / ".gitignore").write_text("/build/\n")
+    inner = checkout / "build" / "unpacked"
+    (inner / "long").mkdir(parents=True)
+    (inner / "long/__init__.py").write_bytes(b"".join(LINES))
+    assert target_of(inner).kind == "tree"
+    assert target_of(checkout).kind == "git"
+
+
+def test_a_source_archive_may_have_its_package_in_src(tmp_path: Path, long_series: Series) -> None:
+    (tmp_path / "long-1.0/src/long").mkdir(parents=True)
+    (tmp_path / "long-1.0/src/long/__init__.py").write_bytes(b"".join(LINES))
+    (tmp_path / "long-1.0/PKG-INFO").write_text("Metadata-Version: 2.1\nName: long\nVersion: 1.0\n")
+    found = at(tmp_path / "long-1.0", "long", "long")
+    assert found
+    assert (found.version, found.kind, found.location) == ("1.0", "tree", tmp_path / "long-1.0/src")
+    assert judge(found, long_series).state == "pristine"

@@ -1,0 +1,66 @@
+"""Whenever the power goes during an apply or a revert, the next command finds all or nothing."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import power
+import pytest
+
+from vimectl import patches
+from vimectl.patches import plan, recovery
+from vimectl.patches.state import TargetStatus
+
+Judged = Callable[[list[Path]], list[TargetStatus]]
+
+
+def contents(root: Path) -> dict[str, bytes | None]:
+    """What is in a tree but for the tool's bookkeeping, folders included."""
+    return {
+        str(path.relative_to(root)): None if path.is_dir() else path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if not {".vimectl", ".git"} & set(path.parts)
+    }
+
+
+# Every disk, and 20 random ones at each moment, by `make test`; the everyday suite takes some.
+@pytest.mark.parametrize(("more", "every"), [pytest.param(20, 1, marks=pytest.mark.slow), (0, 7)])
+@pytest.mark.parametrize("action", ["apply", "revert"])
+def test_a_loss_of_power_leaves_all_or_nothing(
+    action: plan.Action,
+    more: int,
+    every: int,
+    rich_stack: list[Path],
+    judged: Judged,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = rich_stack[0].parent
+    shutil.rmtree(rich_stack[1] / ".git")
+    if action == "revert":
+        patches.change("apply", judged(rich_stack))
+    before = contents(root)
+    recorder = power.Recorder(root)
+    disks = power.possible(
+        recorder, lambda: patches.change(action, judged(rich_stack)), random.Random(0), more, every
+    )
+    found = list(disks)
+    after = contents(root)
+    assert before != after
+    outcomes = set()
+    for number, one in enumerate(found):
+        # In the same place: the journal names its directories.
+        power.write(one, root, root)
+        for place in rich_stack:
+            recovery.recover(place)
+        now = contents(root)
+        assert now in (before, after)
+        outcomes.add(now == after)
+        if number % 9 == 0:  # and the tool goes on from there
+            again = patches.change(action, judged(rich_stack))
+            assert {one.state for one in again.targets} == {"applied" if action == "apply" else "pristine"}
+    assert outcomes == {True, False}
+    with capsys.disabled():
+        print(f"\n{action}: {len(found)} different disks after a loss of power")

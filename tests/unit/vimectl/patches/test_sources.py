@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from vime_runtime.spec.errors import UsageError
+
+from vimectl.patches import sources
+
+FILES = {"toy/__init__.py": b"", "toy/data.bin": b"\xff\r\n\0", "toy/deep/er.py": b"x = 1\n"}
+
+
+def tree(place: Path) -> Path:
+    for path, content in FILES.items():
+        (place / "toy-1.0" / path).parent.mkdir(parents=True, exist_ok=True)
+        (place / "toy-1.0" / path).write_bytes(content)
+    return place / "toy-1.0"
+
+
+def wheel(place: Path) -> Path:
+    with zipfile.ZipFile(place / "toy-1.0-py3-none-any.whl", "w") as archive:
+        for path, content in FILES.items():
+            archive.writestr(path, content)
+    return place / "toy-1.0-py3-none-any.whl"
+
+
+def archive(place: Path) -> Path:
+    with tarfile.open(place / "toy-1.0.tar.gz", "w:gz") as file:
+        file.add(tree(place), "toy-1.0")
+    return place / "toy-1.0.tar.gz"
+
+
+@pytest.mark.parametrize("make", [tree, wheel, archive])
+def test_a_release_is_read_wherever_it_lies(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    found = sources.open_path(make(tmp_path))
+    assert {path: found.read(path) for path in FILES} == FILES
+    assert [found.read(path) for path in ("toy/none.py", "toy", "toy/deep", "")] == [None] * 4
+    assert found.paths() == sorted(FILES)
+
+
+def test_nothing_outside_a_tree_is_read(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    (tree(tmp_path) / "out").symlink_to(tmp_path)
+    found = sources.open_path(tmp_path / "toy-1.0")
+    assert found.read("../secret") is None
+    assert found.read("out/secret") is None
+    assert found.read("out") == bytes(tmp_path)
+
+
+def test_a_link_in_an_archive_is_its_target(tmp_path: Path) -> None:
+    (tree(tmp_path) / "toy" / "link.py").symlink_to("deep/er.py")
+    assert sources.open_path(archive(tmp_path)).read("toy/link.py") == b"deep/er.py"
+
+
+@pytest.mark.parametrize("make", [wheel, archive])
+def test_a_changed_byte_is_told_by_the_checksum(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    path = make(tmp_path)
+    data = bytearray(path.read_bytes())
+    place = data.index(FILES["toy/deep/er.py"]) if make is wheel else len(data) // 2
+    data[place] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match=r"cannot be read|not a whole"):
+        sources.open_path(path).read("toy/deep/er.py")
+
+
+def test_an_archive_that_never_ends_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "LARGEST_ARCHIVE", 1000)
+    with pytest.raises(UsageError, match="more than 1000 bytes"):
+        sources.open_path(archive(tmp_path)).read("toy/deep/er.py")
+
+
+@pytest.mark.parametrize("make", [wheel, archive])
+def test_half_a_file_is_bad_input(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    path = make(tmp_path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UsageError, match="not a whole"):
+        sources.open_path(path).read("toy/deep/er.py")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UsageError, match="neither a directory nor a wheel"):
+        sources.open_path(tmp_path / "notes.txt")
+    with pytest.raises(UsageError, match="no such file"):
+        sources.open_path(tmp_path / "absent.whl")

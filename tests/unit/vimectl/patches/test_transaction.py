@@ -1,0 +1,253 @@
+"""What the file system refuses, what somebody else does meanwhile; see test_crash for deaths."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import disk
+import pytest
+from vime_runtime.spec.errors import CheckFailed, MissingRequirement
+
+from vimectl.patches import recovery, transaction
+from vimectl.patches.applied_state import folder
+from vimectl.patches.lock import locked
+from vimectl.patches.transaction import Step
+
+Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> list[Path]:
+    """Two target directories, as when two packages of a stack are installed in different places."""
+    for name in ("one", "two"):
+        (tmp_path / name / "p").mkdir(parents=True)
+        (tmp_path / name / "p" / "changed.py").write_bytes(b"old\n")
+        (tmp_path / name / "p" / "gone.py").write_bytes(b"old\n")
+        (tmp_path / name / "p" / "changed.py").chmod(0o750)
+    return [tmp_path / "one", tmp_path / "two"]
+
+
+def steps(places: list[Path]) -> list[Step]:
+    return [
+        step
+        for place in places
+        for step in (
+            Step(place, "p/changed.py", b"old\n", b"new\n"),
+            Step(place, "p/gone.py", b"old\n", None),
+            Step(place, "p/made.py", None, b"new\n"),
+        )
+    ]
+
+
+def change(places: list[Path]) -> None:
+    with locked(places):
+        transaction.execute("apply", steps(places))
+
+
+def interrupt(places: list[Path]) -> None:
+    """Kill a change when its journal is in place and the first file not yet."""
+    point = 1
+    while not (folder(places[0]) / "journal.json").exists():
+        for place in places:
+            recovery.recover(place)
+        assert disk.die_at(point, lambda: change(places))
+        point += 1
+
+
+def test_a_file_edited_between_death_and_recovery_is_not_overwritten(places: list[Path]) -> None:
+    interrupt(places)
+    edited = places[1] / "p" / "changed.py"
+    edited.write_bytes(b"mine\n")
+    with pytest.raises(CheckFailed, match="was edited after an interrupted apply") as caught:
+        recovery.recover(places[0])
+    assert edited.read_bytes() == b"mine\n"
+    # The hint names both contents; with either in place the change is finished.
+    kept = [Path(word) for word in caught.value.hint.split() if ".vimectl" in word]
+    assert [path.read_bytes() for path in kept] == [b"old\n", b"new\n"]
+    edited.write_bytes(b"old\n")
+    recovery.recover(places[1])
+    assert edited.read_bytes() == b"new\n"
+    assert (places[0] / "p" / "made.py").exists()
+
+
+def test_a_new_change_does_not_start_over_an_interrupted_one(places: list[Path]) -> None:
+    interrupt(places)
+    with pytest.raises(CheckFailed, match="a change was interrupted"):
+        change(places)
+    recovery.recover(places[0])
+    assert (places[1] / "p" / "made.py").exists()
+
+
+def test_a_full_disk_changes_nothing(places: list[Path], snapshot: Snapshot) -> None:
+    before = snapshot(*places)
+    big = [*steps(places), Step(places[1], "p/big.py", None, b"x" * 100_000)]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with locked(places), pytest.raises(MissingRequirement, match="cannot prepare the change"):
+            transaction.execute("apply", big)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert snapshot(*places) == before
+
+
+def test_a_directory_that_refuses_in_the_middle_puts_everything_back(
+    places: list[Path], snapshot: Snapshot
+) -> None:
+    before = snapshot(*places)
+
+    def refuse(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        if name == "replace" and str(arguments[1]).endswith("two/p/made.py"):
+            raise PermissionError(errno.EPERM, "not permitted")
+
+    with (
+        locked(places),
+        disk.watched(refuse),
+        pytest.raises(MissingRequirement, match="cannot replace a file") as e,
+    ):
+        transaction.execute("apply", steps(places))
+    assert e.value.hint == "everything is as it was before"
+    assert snapshot(*places) == before
+
+
+def test_what_cannot_be_written_is_refused_before_anything_is_begun(
+    places: list[Path], snapshot: Snapshot
+) -> None:
+    before = snapshot(*places)
+    real = os.access
+
+    def access(path: Path, mode: int) -> bool:  # root may do anything, but for what is mounted read-only
+        return Path(path) != places[1] / "p" and real(path, mode)
+
+    with (
+        locked(places),
+        mock.patch("os.access", access),
+        pytest.raises(MissingRequirement, match="p is read-only"),
+    ):
+        transaction.execute("apply", steps(places))
+    assert snapshot(*places) == before
+
+
+def test_a_read_only_file_is_replaced_and_stays_read_only(places: list[Path]) -> None:
+    (places[0] / "p" / "changed.py").chmod(0o444)
+    change(places)
+    assert (places[0] / "p" / "changed.py").read_bytes() == b"new\n"
+    assert (places[0] / "p" / "changed.py").stat().st_mode & 0o7777 == 0o444
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_files_keep_their_owner_and_new_ones_get_that_of_their_folder(places: list[Path]) -> None:
+    for path in (places[0], *places[0].rglob("*")):
+        os.chown(path, 1234, 4321)
+    change(places)
+    owners = {path: (path.stat().st_uid, path.stat().st_gid) for path in places[0].rglob("*")}
+    assert set(owners.values()) == {(1234, 4321)}
+    assert places[0] / "p" / "made.py" in owners
+
+
+@pytest.mark.parametrize("folder_name", ["p", "p/deep"])
+def test_nothing_is_written_through_a_link_out_of_the_target(
+    places: list[Path], tmp_path: Path, snapshot: Snapshot, folder_name: str
+) -> None:
+    outside = tmp_path / "outside"
+    (places[0] / folder_name).rename(outside) if folder_name == "p" else outside.mkdir()
+    (places[0] / folder_name).symlink_to(outside)
+    before = snapshot(outside)
+    more = Step(places[0], f"{folder_name}/more.py", None, b"new\n")
+    with locked(places), pytest.raises(CheckFailed, match="symbolic link out of the target"):
+        transaction.execute("apply", [*steps(places), more])
+    assert snapshot(outside) == before
+
+
+def test_a_bookkeeping_folder_that_leads_elsewhere_is_refused(places: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    folder(places[0]).symlink_to(tmp_path / "outside")
+    with pytest.raises(MissingRequirement, match="is a symbolic link"), locked(places):
+        pass
+    assert not list((tmp_path / "outside").iterdir())
+
+
+@pytest.mark.parametrize("path", ["../outside.py", "/outside.py", "p/../../outside.py"])
+def test_a_journal_that_came_with_files_writes_nothing_outside(
+    places: list[Path], tmp_path: Path, path: str
+) -> None:
+    interrupt(places)
+    journal = folder(places[0]) / "journal.json"
+    data = json.loads(journal.read_bytes())
+    data["moves"][2]["path"] = path
+    journal.write_text(json.dumps(data))
+    with pytest.raises(CheckFailed, match="not a journal of this tool"):
+        recovery.recover(places[0])
+    assert not (tmp_path / "outside.py").exists()
+
+
+def test_a_directory_that_does_not_point_to_a_journal_is_not_changed_by_it(
+    places: list[Path], snapshot: Snapshot
+) -> None:
+    interrupt(places)
+    (folder(places[1]) / "journal.json").unlink()
+    before = snapshot(places[1] / "p")
+    recovery.recover(places[0])
+    assert snapshot(places[1] / "p") == before
+
+
+def test_a_damaged_stage_is_not_put_in_place(places: list[Path]) -> None:
+    interrupt(places)
+    (folder(places[0]) / "stage" / "0.after").write_bytes(b"ne")
+    with pytest.raises(CheckFailed, match="is damaged"):
+        recovery.recover(places[0])
+    assert (places[0] / "p" / "changed.py").read_bytes() == b"old\n"
+
+
+def test_the_new_file_is_of_a_later_second_than_the_old(places: list[Path]) -> None:
+    path = places[0] / "p" / "changed.py"
+    ahead = int(time.time()) + 100
+    os.utime(path, (ahead, ahead))
+    change(places)
+    assert int(path.stat().st_mtime) > ahead
+
+
+def test_bytecode_is_not_removed_through_a_link(places: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "changed.cpython-311.pyc").write_bytes(b"x")
+    (places[0] / "p" / "__pycache__").symlink_to(tmp_path / "elsewhere")
+    change(places)
+    assert len(list((tmp_path / "elsewhere").iterdir())) == 1
+
+
+def test_a_file_changed_since_the_plan_stops_the_change(places: list[Path], snapshot: Snapshot) -> None:
+    (places[1] / "p" / "changed.py").write_bytes(b"mine\n")
+    before = snapshot(*places)
+    with locked(places), pytest.raises(CheckFailed, match="just been changed"):
+        transaction.execute("apply", steps(places))
+    assert snapshot(*places) == before
+
+
+def test_stale_bytecode_goes_and_modes_stay(places: list[Path]) -> None:
+    cache = places[0] / "p" / "__pycache__"
+    cache.mkdir()
+    for name in ("changed.cpython-311.pyc", "changed.cpython-311.opt-1.pyc", "changed2.cpython-311.pyc"):
+        (cache / name).write_bytes(b"x")
+    change(places)
+    assert [path.name for path in cache.iterdir()] == ["changed2.cpython-311.pyc"]
+    assert (places[0] / "p" / "changed.py").stat().st_mode & 0o7777 == 0o750
+
+
+def test_another_name_of_the_same_file_keeps_the_old_content(places: list[Path]) -> None:
+    # Installers that link from a cache must not have their cache patched.
+    cached = places[0] / "cached.py"
+    os.link(places[0] / "p" / "changed.py", cached)
+    change(places)
+    assert cached.read_bytes() == b"old\n"
+    assert (places[0] / "p" / "changed.py").read_bytes() == b"new\n"

@@ -1,0 +1,121 @@
+"""Toy packages and their series, made by real git."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from vimectl.patches import series
+from vimectl.patches.record import update
+from vimectl.patches.series import Series
+
+# "both.py" is touched by both patches and "crlf.py" has foreign line ends and no newline at its end.
+STAGES = [
+    {"toy/__init__.py": b"", "toy/both.py": b"a\nb\nc\nd\n", "toy/crlf.py": b"one\r\ntwo\xff\r\nthree"},
+    {"toy/both.py": b"a\nB\nc\nd\n", "toy/new.py": b"made by a patch\n"},
+    {"toy/both.py": b"a\nB\nc\nD\n", "toy/crlf.py": b"one\r\nTWO\xff\r\nthree"},
+]
+IDS = ["0001-first", "0002-second"]
+
+
+# Everything a patch can do to a file, in two packages: (mode, content) by path, None for no such file.
+Tree = dict[str, tuple[int, bytes]]
+LINK = 0o120777  # its content is its target
+
+
+def rich(package: str) -> list[Tree]:
+    """The release of a package and what it is after each of two patches."""
+    name = package
+    release: Tree = {
+        f"{name}/__init__.py": (0o644, b"import os\n"),
+        f"{name}/both.py": (0o640, b"a\nb\nc\nd\n"),
+        f"{name}/crlf.py": (0o644, b"one\r\ntwo\xff\r\nthree"),
+        f"{name}/gone.py": (0o750, b"unwanted\n"),
+        f"{name}/lone/gone.py": (0o600, b"the only one in its folder"),
+        f"{name}/old_name.py": (0o644, b"".join(b"line %d\n" % n for n in range(20))),
+        f"{name}/run.sh": (0o644, b"#!/bin/sh\n"),
+        f"{name}/emptied.py": (0o644, b"content\n"),
+        f"{name}/filled.py": (0o644, b""),
+        f"{name}/form_feed.txt": (0o644, b"a\x0cb\nc\x85\n"),
+    }
+    first = dict(release)
+    del first[f"{name}/gone.py"], first[f"{name}/lone/gone.py"]
+    first |= {
+        f"{name}/both.py": (0o640, b"a\nB\nc\nd\n"),
+        f"{name}/fresh/deep/new.py": (0o644, b"made by a patch\n"),
+        f"{name}/fresh/tool": (0o755, b"#!/bin/sh\nexit\n"),
+        f"{name}/empty.py": (0o644, b""),
+        f"{name}/run.sh": (0o755, b"#!/bin/sh\n"),
+        f"{name}/emptied.py": (0o644, b""),
+        f"{name}/filled.py": (0o644, b"content\n"),
+        f"{name}/form_feed.txt": (0o644, b"a\x0cB\nc\x85\n"),
+    }
+    second = dict(first)
+    first_name = second.pop(f"{name}/old_name.py")[1]
+    second |= {
+        f"{name}/both.py": (0o640, b"a\nB\nc\nD\n"),
+        f"{name}/crlf.py": (0o644, b"one\r\nTWO\xff\r\nthree"),
+        f"{name}/new_name.py": (0o644, first_name.replace(b"line 7\n", b"LINE 7\n")),
+    }
+    return [release, first, second]
+
+
+def git(directory: Path, *arguments: str) -> bytes:
+    return subprocess.run(["git", "-C", directory, *arguments], check=True, capture_output=True).stdout
+
+
+def lay(directory: Path, files: Tree) -> None:
+    """Write a tree."""
+    for path, (mode, content) in files.items():
+        (directory / path).parent.mkdir(exist_ok=True, parents=True)
+        if mode == LINK:
+            (directory / path).symlink_to(content.decode())
+            continue
+        (directory / path).write_bytes(content)
+        (directory / path).chmod(mode)
+
+
+def build_series(package: str, stages: list[Tree], history: Path, directory: Path) -> Series:
+    """A series as this project keeps one, made by git: series.toml and ordinary `git diff` patches."""
+    git(history, "init", "-q")
+    toml = f'package = "{package}"\nversion = "1.0"\nmodule = "{package}"\n'
+    for number, files in enumerate(stages):
+        for path in history.iterdir():
+            if path.name != ".git":
+                shutil.rmtree(path)
+        lay(history, files)
+        git(history, "add", "-A")
+        git(history, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", "x")
+        if number == 0:
+            continue
+        diff = git(history, "diff", "--full-index", "--no-renames", "--text", "HEAD~", "HEAD")
+        (directory / f"{IDS[number - 1]}.patch").write_bytes(b"Description: toy\n---\n" + diff)
+        toml += f'[[patch]]\nid = "{IDS[number - 1]}"\n'
+        raw = git(history, "diff", "--raw", "--no-abbrev", "--no-renames", "HEAD~", "HEAD").decode()
+        for line in raw.splitlines():
+            meta, path = line.split("\t")
+            old_mode, mode, before, after, _ = meta.removeprefix(":").split()
+            toml += f'[[patch.files]]\npath = "{path}"\n'
+            toml += "".join(
+                f'{key} = "{blob}"\n'
+                for key, blob in (("before", before), ("after", after))
+                if blob.strip("0")
+            )
+            link = "120000" in (old_mode, mode)
+            if link or (mode not in (old_mode, "000000") and (mode, old_mode) != ("100644", "000000")):
+                toml += f'mode = "{"120000" if link else mode}"\n'
+    (directory / "series.toml").write_text(toml)
+    return series.read(directory)
+
+
+def install(location: Path, package: str, files: Tree) -> Path:
+    """Write a release as an installer leaves it: a distribution of another name, with a true RECORD."""
+    lay(location, files)
+    metadata = location / f"{package}_cpu-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}-cpu\nVersion: 1.0\n")
+    (metadata / "INSTALLER").write_text("pip\n")
+    lines = update(b"", {path: content for path, (_, content) in files.items()})
+    (metadata / "RECORD").write_bytes(lines + f"{metadata.name}/RECORD,,\n".encode())
+    return location

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vimectl.recipes.environment import ROLES, Role, Setting, core_groups, environment
+from vimectl.recipes.resolve import resolve
+from vimectl.util.host import Host
+
+SCRATCH = Path("/tmp/vime-1")
+
+
+def decided(name: str, role: Role, *assignments: str, **inherited: str) -> dict[str, Setting]:
+    return environment(
+        resolve(name, assignments=list(assignments)).recipe, role, Host(environment=inherited), SCRATCH
+    )
+
+
+def values(name: str, role: Role, *assignments: str, **inherited: str) -> dict[str, str]:
+    return {key: s.value for key, s in decided(name, role, *assignments, **inherited).items()}
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("name", ["qwen3-tiny-tp2", "qwen3-4b-tp2"])
+def test_every_variable_has_a_value_and_a_reason(name: str, role: Role) -> None:
+    settings = decided(name, role)
+    assert settings
+    assert all(s.value and len(s.reason) > 10 and "{" not in s.value for s in settings.values())
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_on_npu_every_colocated_process_has_the_allocator_setting(role: Role) -> None:
+    assert values("qwen3-4b-tp2", role)["PYTORCH_NPU_ALLOC_CONF"] == "expandable_segments:False"
+    apart = values("qwen3-4b-tp2", role, "cluster.colocate=false")
+    assert not {"PYTORCH_NPU_ALLOC_CONF", "TMS_HOOK_MODE", "VIME_COLOCATE"} & set(apart)
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("exported", ["expandable_segments:True", "", "max_split_size_mb:256"])
+def test_on_npu_the_allocator_setting_overrides_that_of_shell_and_image(role: Role, exported: str) -> None:
+    settings = decided("qwen3-4b-tp2", role, PYTORCH_NPU_ALLOC_CONF=exported)
+    setting = settings["PYTORCH_NPU_ALLOC_CONF"]
+    assert setting.value == "expandable_segments:False"
+    assert setting.required is not None
+    assert not re.fullmatch(setting.required.accepts, exported)
+    assert re.fullmatch(setting.required.accepts, "max_split_size_mb:256,expandable_segments:False")
+
+
+# Without these a process must not start; what it is for others is told in its log.
+REQUIRED = {
+    "driver": {"PYTORCH_NPU_ALLOC_CONF", "TMS_INIT_ENABLE"},
+    "train": {"PYTORCH_NPU_ALLOC_CONF", "TMS_INIT_ENABLE", "TMS_HOOK_MODE", "CUDA_DEVICE_MAX_CONNECTIONS"},
+    "rollout": {"PYTORCH_NPU_ALLOC_CONF", "TMS_INIT_ENABLE", "VIME_COLOCATE", "VLLM_ASCEND_ENABLE_NZ"},
+}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_on_npu_a_process_refuses_to_start_without_what_the_memory_depends_on(role: Role) -> None:
+    settings = decided("qwen3-4b-tp2", role)
+    assert {name for name, setting in settings.items() if setting.required} == REQUIRED[role]
+    for name in REQUIRED[role]:
+        required = settings[name].required
+        assert required
+        assert re.fullmatch(required.accepts, settings[name].value)
+        assert required.reason == settings[name].reason
+
+
+def test_the_recipe_cannot_talk_a_process_out_of_what_it_needs() -> None:
+    setting = decided("qwen3-4b-tp2", "train", "env.TMS_HOOK_MODE=preload")["TMS_HOOK_MODE"]
+    assert setting.value == "preload"
+    assert setting.required is not None
+    assert not re.fullmatch(setting.required.accepts, "preload")
+
+
+def cuda(role: Role, tmp_path: Path, *assignments: str, **inherited: str) -> dict[str, Setting]:
+    recipe = resolve("qwen3-tiny-tp2", assignments=["cluster.device=cuda", *assignments]).recipe
+    return environment(recipe, role, Host(root=tmp_path, environment=inherited), SCRATCH)
+
+
+def test_on_cuda_the_trainer_alone_preloads_the_memory_saver(tmp_path: Path) -> None:
+    package = tmp_path / "site" / "torch_memory_saver"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "utils.py").touch()
+    library = package.with_name("torch_memory_saver_hook_mode_preload.abi3.so")
+    library.touch()
+    inherited = {"PYTHONPATH": "/site", "LD_PRELOAD": "/image/libjemalloc.so"}
+    train = cuda("train", tmp_path, **inherited)
+    assert train["LD_PRELOAD"].value == str(library)
+    assert train["TMS_HOOK_MODE"].value == "preload"
+    for role in ("driver", "rollout"):
+        assert not {"LD_PRELOAD", "TMS_HOOK_MODE"} & set(cuda(role, tmp_path, **inherited))
+    assert "LD_PRELOAD" not in cuda("train", tmp_path, "cluster.colocate=false", **inherited)
+
+
+def test_on_cuda_a_trainer_without_the_library_refuses_to_start(tmp_path: Path) -> None:
+    setting = cuda("train", tmp_path)["LD_PRELOAD"]
+    assert setting.required is not None
+    assert not re.fullmatch(setting.required.accepts, setting.value)
+
+
+def test_on_npu_the_memory_saver_is_the_trainers() -> None:
+    assert values("qwen3-4b-tp2", "train")["TMS_HOOK_MODE"] == "torch"
+    for role in ROLES:
+        settings = values("qwen3-4b-tp2", role)
+        assert settings["TMS_INIT_ENABLE"] == "0"
+        assert "LD_PRELOAD" not in settings
+        assert ("TMS_HOOK_MODE" in settings) == (role == "train")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_on_npu_every_process_finds_cann_and_its_ports(role: Role) -> None:
+    settings = values(
+        "qwen3-4b-tp2", role, ASCEND_TOOLKIT_HOME="/cann", PYTHONPATH="/mine:/cann/python/site-packages"
+    )
+    assert settings["PYTHONPATH"].split(":") == [
+        "/cann/python/site-packages", "/cann/opp/built-in/op_impl/ai_core/tbe", "/mine",
+    ]  # fmt: skip
+    assert settings["HCCL_HOST_SOCKET_PORT_RANGE"] == "60000-60050"
+    assert settings["HCCL_NPU_SOCKET_PORT_RANGE"] == "61000-61050"
+    assert settings["RAY_EXPERIMENTAL_NOSET_ASCEND_RT_VISIBLE_DEVICES"] == "1"
+
+
+def test_on_npu_the_rest_goes_where_it_is_needed() -> None:
+    assert values("qwen3-4b-tp2", "rollout")["VLLM_ASCEND_ENABLE_NZ"] == "0"
+    assert values("qwen3-4b-tp2", "train")["CUDA_DEVICE_MAX_CONNECTIONS"] == "1"
+    # vLLM's Ascend platform is a plugin itself: restricting plugins would switch it off.
+    assert "VLLM_PLUGINS" not in values("qwen3-4b-tp2", "rollout")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_loopback_never_goes_through_a_proxy(role: Role) -> None:
+    settings = values("qwen3-tiny-tp2", role, no_proxy="corp.example,localhost")
+    assert settings["no_proxy"] == settings["NO_PROXY"] == "corp.example,localhost,127.0.0.1,::1"
+
+
+def test_on_cpu_nothing_of_an_accelerator_is_set() -> None:
+    names = {name for role in ROLES for name in values("qwen3-tiny-tp2", role)}
+    assert not [name for name in names if name.startswith(("HCCL", "CUDA", "PYTORCH_NPU", "TMS"))]
+
+
+def test_on_cpu_the_engines_ranks_share_the_allowed_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2, 3, 4, 5, 9})
+    rollout = values("qwen3-tiny-tp2", "rollout")
+    assert rollout["VLLM_CPU_OMP_THREADS_BIND"] == "2,3|4,5,9"
+    assert rollout["OMP_NUM_THREADS"] == "2"
+    assert values("qwen3-tiny-tp2", "train")["OMP_NUM_THREADS"] == "2"
+
+
+def test_on_cpu_alone_activations_lie_in_huge_pages_that_stay() -> None:
+    for role in ("train", "rollout"):
+        tunables = values("qwen3-tiny-tp2", role)["GLIBC_TUNABLES"].split(":")
+        assert "glibc.malloc.hugetlb=1" in tunables
+        kept = {f"glibc.malloc.{name}={1024**3}" for name in ("mmap_threshold", "trim_threshold", "top_pad")}
+        assert set(tunables) >= kept
+        assert "GLIBC_TUNABLES" not in values("qwen3-4b-tp2", role)
+
+
+def test_with_them_the_c_library_keeps_what_was_freed() -> None:
+    program = """
+import ctypes
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+block = ctypes.c_void_p(libc.malloc(200 << 20))
+ctypes.memset(block, 1, 200 << 20)
+libc.free(block)
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("RssAnon")))
+"""
+    tunables = {"GLIBC_TUNABLES": values("qwen3-tiny-tp2", "train")["GLIBC_TUNABLES"]}
+    kept, returned = (
+        int(subprocess.check_output([sys.executable, "-c", program], env=os.environ | environment))
+        for environment in (tunables, {"GLIBC_TUNABLES": ""})
+    )
+    assert returned < 100 << 10 < kept
+
+
+def test_cores_are_shared_out_evenly_in_order() -> None:
+    assert core_groups([0, 1, 2, 3], 2) == [[0, 1], [2, 3]]
+    assert core_groups([4, 5, 6], 2) == [[4], [5, 6]]
+    assert core_groups([7], 2) == [[7], [7]]
+
+
+def test_the_recipe_has_the_last_word() -> None:
+    setting = decided("qwen3-tiny-tp2", "rollout", "env.VLLM_LOGGING_LEVEL=DEBUG")["VLLM_LOGGING_LEVEL"]
+    assert setting == Setting("DEBUG", "[env] of the recipe")
+
+
+def test_temporary_files_of_all_processes_lie_in_the_scratch_folder() -> None:
+    assert {values("qwen3-tiny-tp2", role)["TMPDIR"] for role in ROLES} == {str(SCRATCH)}
+
+
+def test_on_several_nodes_only_the_engine_stays_on_loopback() -> None:
+    several = ["cluster.nodes=2", "rollout.tensor_parallel=1"]
+    assert values("qwen3-tiny-tp2", "train")["GLOO_SOCKET_IFNAME"] == "lo"
+    assert "GLOO_SOCKET_IFNAME" not in values("qwen3-tiny-tp2", "train", *several)
+    rollout = values("qwen3-tiny-tp2", "rollout", *several)
+    assert (rollout["GLOO_SOCKET_IFNAME"], rollout["VLLM_HOST_IP"]) == ("lo", "127.0.0.1")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_in_somebody_elses_cluster_nothing_depends_on_the_cores_of_this_machine(role: Role) -> None:
+    recipe = resolve("qwen3-tiny-tp2").recipe
+    settings = environment(recipe, role, Host(environment={}), SCRATCH, private_cluster=False)
+    threads = {"train": "1", "rollout": "1", "driver": None}[role]
+    assert (settings["OMP_NUM_THREADS"].value if threads else None) == threads
+    if role == "rollout":
+        assert settings["VLLM_CPU_OMP_THREADS_BIND"].value == "nobind"

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+from vime_runtime.spec.errors import UsageError
+
+from vimectl.recipes import overrides
+from vimectl.recipes.resolve import resolve
+
+
+@pytest.mark.parametrize(
+    ("assignment", "path", "value"),
+    [
+        ("optimizer.lr=2e-5", ("optimizer", "lr"), 2e-5),
+        ("optimizer.lr=1", ("optimizer", "lr"), 1),
+        ("train.recompute=true", ("train", "recompute"), True),
+        ("sync.bucket_bytes=1_000", ("sync", "bucket_bytes"), 1000),
+        ("recipe.description=two words", ("recipe", "description"), "two words"),
+        ('recipe.description="quoted"', ("recipe", "description"), "quoted"),
+        ("recipe.description=2024", ("recipe", "description"), "2024"),
+        ("env.OMP_NUM_THREADS=3", ("env", "OMP_NUM_THREADS"), "3"),
+        ("modes.test.steps=7", ("modes", "test", "steps"), 7),
+    ],
+)
+def test_a_value_is_read_as_toml_and_typed_by_the_schema(
+    assignment: str, path: tuple[str, ...], value: object
+) -> None:
+    found = resolve("qwen3-tiny-tp2", assignments=[assignment]).recipe.model_dump()
+    for key in path:
+        found = found[key]
+    assert found == value
+
+
+def test_the_last_of_two_values_holds() -> None:
+    recipe = resolve("qwen3-tiny-tp2", assignments=["algorithm.seed=1", "algorithm.seed=2"]).recipe
+    assert recipe.algorithm.seed == 2
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("optimiser.lr=1", r"unknown key 'optimiser.lr'.*optimizer.lr"),
+        ("modelpath=x", r"unknown key 'modelpath'.*model.path"),
+        ("model=x", r"unknown key 'model'"),
+        ("env=x", r"unknown key 'env'"),
+        ("env.=x", r"unknown key 'env.'"),
+        ("model.path", r"no '='"),
+        ("optimizer.lr=fast", r"'optimizer.lr': .*number, found 'fast'"),
+        ("train.tensor_parallel=1.5", r"'train.tensor_parallel': .*integer, found 1.5"),
+        ("model.dtype=float16", r"'model.dtype': .*'bfloat16' or 'float32', found 'float16'"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(assignment: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        resolve("qwen3-tiny-tp2", assignments=[assignment])
+
+
+def test_every_key_of_the_recipes_is_known() -> None:
+    keys = overrides.known_keys()
+    assert {"model.path", "recipe.default_mode", "modes.long.steps", "env.*", "prepare.settings.*"} <= set(
+        keys
+    )

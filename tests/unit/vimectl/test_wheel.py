@@ -1,0 +1,89 @@
+"""The wheel holds everything: installed in a bare environment, the tool finds its data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+PIP = ["-m", "pip", "--disable-pip-version-check", "-qq"]
+
+pytestmark = [pytest.mark.slow, pytest.mark.network]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, *PIP, "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(ROOT))
+    return next(folder.glob("vimectl-*.whl"))
+
+
+@pytest.fixture(scope="module")
+def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``vimectl`` of an environment that has the wheel, what it depends on, and nothing else."""
+    folder = tmp_path_factory.mktemp("bare")
+    run(sys.executable, "-m", "venv", str(folder))
+    python = str(folder / "bin" / "python")
+    run(python, *PIP, "install", "--no-deps", "--require-hashes", "-r", str(ROOT / "requirements/tool.txt"))
+    run(python, *PIP, "install", "--no-deps", str(wheel))
+    return folder / "bin" / "vimectl"
+
+
+def run(*command: str, cwd: Path | None = None) -> str:
+    """Run a command outside the checkout's reach and return what it printed."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_both_packages_and_the_data_folders_are_in_it(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    for expected in (
+        "vimectl/cli/__init__.py",
+        "vime_runtime/train_loop.py",
+        "vimectl/_data/recipes/qwen3-tiny-tp2.toml",
+        "vimectl/_data/patches/vllm/0.32.0/series.toml",
+        "vimectl/_data/patches/vllm-ascend/0.22.1rc1/0001-colocated-start-up.patch",
+        "vimectl/_data/docker/README.md",
+        "vimectl/stacks/locks/cpu-0.32.txt",
+        "vimectl/images/locks/ascend-0.22.txt",
+        "vimectl/util/npu_devices.toml",
+        "vimectl/runs/report/page.html.j2",
+        "vimectl/runs/report/page.css",
+        "vimectl/runs/report/page.js",
+    ):
+        assert expected in names
+
+
+def test_recipes_are_found(bare: Path, tmp_path: Path) -> None:
+    assert "qwen3-tiny-tp2" in run(str(bare), "recipe", "list", cwd=tmp_path)
+
+
+def test_patches_are_found(bare: Path, tmp_path: Path) -> None:
+    listed = run(str(bare), "patch", "list", "--stack", "cpu-0.32", cwd=tmp_path)
+    assert "0002-cpu-sleep-mode-backend" in listed
+    assert "0001-current-device" in listed
+
+
+def test_an_image_is_planned_and_our_own_wheel_made_again(bare: Path, wheel: Path, tmp_path: Path) -> None:
+    planned = run(str(bare), "image", "plan", "--stack", "ascend-0.22", cwd=tmp_path)
+    assert "sgl-kernel-npu" in planned
+    code = "import sys; from pathlib import Path; from vimectl import provision; "
+    code += "print(provision.own_wheel(Path(sys.argv[1])))"
+    made = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        path = run(str(bare.with_name("python")), "-c", code, str(tmp_path / name), cwd=tmp_path).strip()
+        made.append(Path(path))
+    assert made[0].read_bytes() == made[1].read_bytes()
+    assert made[0].name == wheel.name
+    with zipfile.ZipFile(wheel) as first, zipfile.ZipFile(made[0]) as again:
+        assert set(again.namelist()) == set(first.namelist())
+        for name in set(first.namelist()):
+            assert name.endswith("/RECORD") or again.read(name) == first.read(name)

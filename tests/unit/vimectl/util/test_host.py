@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vimectl.util.host import CommandResult, Host, not_run
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [
+        ("usr/local/latest", "/usr/local/9.0"),
+        ("usr/local/latest", "9.0"),
+        ("usr/local/latest", "../../../../usr/local/9.0"),
+    ],
+)
+def test_links_of_another_root_stay_in_it(tmp_path: Path, link: str, target: str) -> None:
+    (tmp_path / "usr/local/9.0").mkdir(parents=True)
+    (tmp_path / "usr/local/9.0/version").write_text("9.0.0")
+    (tmp_path / link).symlink_to(target)
+    assert Host(tmp_path).read("/usr/local/latest/version") == "9.0.0"
+
+
+def test_the_running_machines_own_files_are_not_those_of_another_root(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "outside").write_text("of the running machine")
+    (tmp_path / "root/file").symlink_to(tmp_path / "outside")
+    assert Host(tmp_path / "root").read("/file") is None
+    assert Host(tmp_path / "root").read("/../../outside") is None
+
+
+def test_a_link_to_itself_has_no_content(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("/loop")
+    assert Host(tmp_path).read("/loop") is None
+
+
+def test_a_command_is_run_once(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def run(argv: list[str], timeout: float) -> CommandResult:
+        asked.append(" ".join(argv))
+        return CommandResult(0, str(len(asked)))
+
+    host = Host(tmp_path, {}, run).asking_once()
+    assert [host.run(["npu-smi", "info"], 10).stdout for _ in range(3)] == ["1", "1", "1"]
+    assert host.run(["npu-smi", "-v"], 10).stdout == "2"
+
+
+def test_a_file_system_that_is_only_looked_at_runs_nothing(tmp_path: Path) -> None:
+    host = Host(tmp_path, {}, not_run)
+    assert (host.is_running, host.run(["uname"], 1).code) == (False, 126)

@@ -1,0 +1,61 @@
+"""Find the Python interpreter that a stack needs, and make a virtual environment with it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from packaging.specifiers import SpecifierSet
+from vime_runtime.spec.errors import MissingRequirement
+
+from vimectl.util.host import Host
+
+# An interpreter tells its version and, from inside a virtual environment, the one that it was made from.
+_ASK = (
+    "import json, platform, sys; "
+    "print(json.dumps([platform.python_version(), getattr(sys, '_base_executable', sys.executable)]))"
+)
+_MINORS = range(20, 7, -1)
+
+
+def find_interpreter(specifier: str, host: Host) -> Path:
+    """Return an interpreter whose version is in ``specifier`` (``>=3.11,<3.12``).
+
+    This process's own is taken when it fits, then ``python3.N`` on the PATH.
+
+    Raises:
+        MissingRequirement: none was found; says which versions were.
+    """
+    allowed = SpecifierSet(specifier)
+    named = [f"python3.{minor}" for minor in _MINORS if allowed.contains(f"3.{minor}.99")]
+    seen: list[str] = []
+    for candidate in (sys.executable, *named, "python3"):
+        answer = host.run([candidate, "-c", _ASK], 20)
+        if answer.code != 0:
+            continue
+        version, base = json.loads(answer.stdout)
+        if allowed.contains(version, prereleases=True):
+            return Path(base)
+        seen.append(f"{version} ({candidate})")
+    raise MissingRequirement(
+        f"no Python {specifier} on this machine; found {', '.join(dict.fromkeys(seen)) or 'none'}",
+        f"install {named[0] if named else 'a matching Python'} and have it on the PATH",
+    )
+
+
+def make_venv(interpreter: Path, directory: Path) -> None:
+    """Make a virtual environment with pip in ``directory``.
+
+    Raises:
+        MissingRequirement: the interpreter comes without venv or ensurepip (some distributions package them
+            apart).
+    """
+    done = subprocess.run([interpreter, "-m", "venv", directory], capture_output=True, text=True)
+    if done.returncode != 0:
+        lines = (done.stdout + done.stderr).strip().splitlines()
+        raise MissingRequirement(
+            f"{interpreter} cannot make a virtual environment: {lines[0] if lines else 'no message'}",
+            f"install the venv package that belongs to {interpreter.name} (python3.N-venv on Debian)",
+        )

@@ -1,0 +1,102 @@
+"""The known builds of the torch_memory_saver library: `builds.toml`, the machine's file and the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+import platformdirs
+from pydantic import Field, model_validator
+from vime_runtime.spec.strict import Strict
+
+from vimectl.stacks.schema import Sha256
+from vimectl.util import toml
+from vimectl.util.host import Host
+
+Match = Literal["sha256", "md5", "md5-prefix"]
+# What was built for all users of a machine: an image records here what was built in it.
+MACHINE_FILE = "/etc/vimectl/builds.toml"
+# What says the most about a file comes first.
+_STRENGTH: tuple[Match, ...] = ("sha256", "md5", "md5-prefix")
+
+
+class KnownBuild(Strict):
+    """``[[build]]``: one library, by as much of its digests as is known.
+
+    ``by`` and ``at`` (UTC) say who recorded it and when; the shipped builds have neither.
+    """
+
+    name: str
+    verdict: Literal["known-good", "known-bad"]
+    backend: Literal["ascend", "cuda", "rocm"]
+    machine: Literal["x86_64", "aarch64"] | None = None
+    sha256: Sha256 | None = None
+    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
+    md5_prefix: Annotated[str, Field(pattern=r"^[0-9a-f]{8,31}$")] | None = None
+    note: str
+    by: str | None = None
+    at: str | None = None
+
+    @model_validator(mode="after")
+    def _is_identified(self) -> KnownBuild:
+        if not (self.sha256 or self.md5 or self.md5_prefix):
+            raise ValueError("a build needs sha256, md5 or md5_prefix")
+        return self
+
+    def match(self, md5: str, sha256: str) -> Match | None:
+        """Return by what these digests are this build's, or None; the strongest known digest decides."""
+        if self.sha256:
+            return "sha256" if self.sha256 == sha256 else None
+        if self.md5:
+            return "md5" if self.md5 == md5 else None
+        return "md5-prefix" if self.md5_prefix and md5.startswith(self.md5_prefix) else None
+
+
+class BuildsFile(Strict):
+    """The whole of ``builds.toml``."""
+
+    build: list[KnownBuild] = Field(default_factory=list)
+
+
+def own_file() -> Path:
+    """Where the builds are that the user recorded."""
+    return Path(platformdirs.user_config_dir("vimectl")) / "builds.toml"
+
+
+def known_builds() -> tuple[KnownBuild, ...]:
+    """Return the shipped builds, the machine's and then the user's own.
+
+    Raises UsageError when a file of theirs is malformed.
+    """
+    return (*_shipped(), *machine_builds(Host()), *_in(own_file()))
+
+
+def machine_builds(host: Host) -> tuple[KnownBuild, ...]:
+    """Return the builds that are known to all users of a machine. Raises UsageError as ``known_builds``."""
+    return _in(host.path(MACHINE_FILE))
+
+
+def identify(md5: str, sha256: str, also: Sequence[KnownBuild] = ()) -> tuple[KnownBuild, Match] | None:
+    """Return the known build with these digests and what matched, or None. ``also`` are known besides.
+
+    A full digest decides over a part of one, and of two that match alike the bad one: what is recorded
+    here may make an unknown build a known one, and never a bad one good.
+    """
+    found = [(build, match) for build in (*known_builds(), *also) if (match := build.match(md5, sha256))]
+    return min(found, key=_precedence, default=None)
+
+
+def _precedence(found: tuple[KnownBuild, Match]) -> tuple[int, bool]:
+    build, match = found
+    return _STRENGTH.index(match), build.verdict == "known-good"
+
+
+def _in(file: Path) -> tuple[KnownBuild, ...]:
+    return tuple(toml.load(BuildsFile, file).build) if file.is_file() else ()
+
+
+@cache
+def _shipped() -> tuple[KnownBuild, ...]:
+    return tuple(toml.load(BuildsFile, Path(__file__).with_name("builds.toml")).build)

@@ -1,0 +1,118 @@
+"""Install this very vimectl into an environment: both import packages and the entry points."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import errno
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import Distribution, distribution
+from pathlib import Path
+
+from vime_runtime.spec.errors import CheckFailed, MissingRequirement
+
+from vimectl import __version__
+from vimectl.util.host import Host
+from vimectl.util.resources import checkout_root
+
+# What hatchling gives the files of a wheel, too.
+_DATE = (2020, 2, 2, 0, 0, 0)
+_SECONDS = 10.0
+# Written by the installer for one place; a wheel has none of them.
+_NOT_IN_WHEEL = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
+
+
+def identity() -> str:
+    """Return which vimectl this is: the checkout (an editable install follows it), or the version."""
+    return str(checkout_root() or __version__)
+
+
+def revision() -> str:
+    """Return the commit of the checkout that this vimectl is; "" when it is none, or has been edited."""
+    root = checkout_root()
+    if root is None:
+        return ""
+    host = Host()
+    edited = host.run(["git", "-C", str(root), "status", "--porcelain"], _SECONDS)
+    commit = host.run(["git", "-C", str(root), "rev-parse", "HEAD"], _SECONDS)
+    return commit.stdout.strip() if edited.code == commit.code == 0 and not edited.stdout else ""
+
+
+def arguments(folder: Path) -> list[str]:
+    """Return what pip is given to install this vimectl: the checkout, or a wheel made in ``folder``."""
+    root = checkout_root()
+    if root:
+        return ["--no-build-isolation", "--editable", str(root)]
+    return [str(repack(distribution("vimectl"), folder))]
+
+
+def own_wheel(folder: Path) -> Path:
+    """Make a wheel of this very vimectl in ``folder``, the same bytes for the same files; return its path.
+
+    Raises:
+        MissingRequirement: this interpreter has no hatchling, which makes it from a checkout; or the
+            installed vimectl has no RECORD.
+        CheckFailed: hatchling failed.
+        OSError: the disk is full.
+    """
+    root = checkout_root()
+    if root is None:
+        return repack(distribution("vimectl"), folder)
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    if "No module named hatchling" in done.stderr:
+        raise MissingRequirement(
+            f"{sys.executable} has no hatchling to make a wheel of the checkout {root} with",
+            "pip install hatchling, or use an installed vimectl instead of a checkout",
+        )
+    full = os.strerror(errno.ENOSPC)
+    if done.returncode != 0 and full in done.stderr:
+        raise OSError(errno.ENOSPC, full, str(folder))
+    if done.returncode != 0:
+        raise CheckFailed(f"no wheel of {root} could be made: {done.stderr.strip().splitlines()[-1]}")
+    return next(folder.glob("vimectl-*.whl"))
+
+
+def repack(installed: Distribution, folder: Path) -> Path:
+    """Make a wheel in ``folder`` from the files of an installed distribution and return its path.
+
+    The same files give the same bytes: nothing in it tells when or where it was made.
+
+    Raises:
+        MissingRequirement: the installation has no RECORD, so its files are not known.
+    """
+    if installed.files is None:
+        name = installed.metadata["Name"]
+        raise MissingRequirement(f"the installed {name} has no RECORD", f"install {name} from its wheel")
+    info = next(file.parent.name for file in installed.files if file.name == "METADATA")
+    wheel = folder / f"{info.removesuffix('.dist-info')}-py3-none-any.whl"
+    rows: list[list[str]] = []
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(installed.files):
+            path = file.as_posix()
+            if path.startswith("../") or file.name in _NOT_IN_WHEEL or "__pycache__" in file.parts:
+                continue
+            content = file.read_binary()
+            archive.writestr(_entry(path), content, zipfile.ZIP_DEFLATED)
+            rows.append([path, _record_digest(content), str(len(content))])
+        record = f"{info}/RECORD"
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([*rows, [record, "", ""]])
+        archive.writestr(_entry(record), text.getvalue(), zipfile.ZIP_DEFLATED)
+    return wheel
+
+
+def _entry(path: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(path, _DATE)
+    entry.external_attr = 0o100644 << 16
+    return entry
+
+
+def _record_digest(content: bytes) -> str:
+    digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=")
+    return f"sha256={digest.decode()}"

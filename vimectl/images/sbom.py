@@ -1,0 +1,115 @@
+"""The bill of materials of an image, CycloneDX: what is installed in it, and what it was built from."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, Property, XsUri
+from cyclonedx.model.bom import Bom
+from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.output import make_outputter
+from cyclonedx.schema import OutputFormat, SchemaVersion
+from packageurl import PackageURL
+
+from vimectl import __version__
+from vimectl.images.manifest import Manifest
+from vimectl.stacks.installed import Installed
+
+# The newest that scanners in use read.
+_SCHEMA = SchemaVersion.V1_6
+# Under which a serial number is made of the image's digest: the same image has the same one.
+_NAMESPACE = uuid.UUID("6e1b0a3c-3a0f-5a70-9d1a-5e2f1d8c7b40")
+
+
+def write(
+    path: Path,
+    name: str,
+    digest: str,
+    found: Manifest,
+    installed: Iterable[Installed],
+    made: datetime,
+) -> Path:
+    """Write the bill of an image and return where.
+
+    Args:
+        name: the image's name with its tag.
+        digest: its digest as the builder states it, ``sha256:...``.
+        found: what it was built from.
+        installed: the Python distributions in it, ``stack.installed.distributions`` of its file system.
+        made: when it was built.
+    """
+    bom = Bom(serial_number=uuid.uuid5(_NAMESPACE, digest))
+    bom.metadata.timestamp = made
+    tool = Component(type=ComponentType.APPLICATION, name="vimectl", version=__version__)
+    bom.metadata.tools.components.add(tool)
+    bom.metadata.component = Component(
+        type=ComponentType.CONTAINER,
+        name=name,
+        version=digest,
+        bom_ref="image",
+        properties=[Property(name="vimectl:stack", value=found.stack)],
+    )
+    components = [*_distributions(found, installed), *_sources(found)]
+    bom.components.update(components)
+    bom.register_dependency(bom.metadata.component, components)
+    text = make_outputter(bom, OutputFormat.JSON, _SCHEMA).output_as_string(indent=2)
+    path.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def _distributions(found: Manifest, installed: Iterable[Installed]) -> Iterator[Component]:
+    """What is installed; of what came from a wheel that we brought, the digest as well."""
+    wheels = {entry.name: entry for entry in found.sources if entry.kind in ("wheel", "own-wheel")}
+    for name, version in sorted({(one.name, one.version) for one in installed}):
+        ours = wheels.get(name)
+        purl = PackageURL("pypi", None, name, version)
+        yield Component(
+            type=ComponentType.LIBRARY,
+            name=name,
+            version=version,
+            purl=purl,
+            bom_ref=str(purl),
+            hashes=[_hash(ours.sha256)] if ours and ours.version == version else [],
+        )
+
+
+def _sources(found: Manifest) -> Iterator[Component]:
+    for entry in found.sources:
+        if entry.kind == "git":
+            yield Component(
+                type=ComponentType.LIBRARY,
+                name=entry.name,
+                version=entry.commit,
+                purl=repository(entry.name, entry.url, entry.commit),
+                bom_ref=f"git:{entry.name}",
+                hashes=[_hash(entry.sha256)],
+                external_references=[ExternalReference(type=ExternalReferenceType.VCS, url=XsUri(entry.url))],
+            )
+        elif entry.kind == "patches":
+            yield Component(
+                type=ComponentType.FILE,
+                name=f"patches/{entry.name}",
+                version=entry.version,
+                bom_ref=f"patches:{entry.name}",
+                hashes=[_hash(entry.series)],
+                description=entry.reason,
+            )
+
+
+def repository(name: str, url: str, commit: str) -> PackageURL:
+    """Name a commit as package URLs do: github has a type of its own, any other place is a qualifier."""
+    parts = urlsplit(url)
+    path = parts.path.strip("/").removesuffix(".git")
+    if parts.hostname == "github.com" and "/" in path:
+        # In lower case, as the type asks for.
+        owner, _, project = path.lower().rpartition("/")
+        return PackageURL("github", owner, project, commit)
+    return PackageURL("generic", None, name, commit, {"vcs_url": f"git+{url}@{commit}"})
+
+
+def _hash(sha256: str) -> HashType:
+    return HashType(alg=HashAlgorithm.SHA_256, content=sha256)

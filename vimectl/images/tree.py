@@ -1,0 +1,77 @@
+"""The digest of a file tree: two images with the same one have the same files.
+
+Every entry of the tree is one line, ``TYPE MODE UID:GID CONTENT PATH``: the type as in ``ls`` (d, -, l, c, b,
+p, s), the mode in octal without the type, and as content the SHA-256 of a regular file, the target of a link,
+the numbers of a device, and nothing for the rest. Lines are sorted by path, as bytes; names and targets are
+escaped so that each stays on its line. The digest is the SHA-256 of all lines.
+
+Times are not in it: builders differ in what they make of SOURCE_DATE_EPOCH, and nothing in an image that is
+worth comparing depends on them. Neither are hard links (two names of one file count as two files) and
+extended attributes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from vimectl.util.hashing import sha256
+
+_TYPES = {
+    stat.S_IFDIR: "d",
+    stat.S_IFREG: "-",
+    stat.S_IFLNK: "l",
+    stat.S_IFCHR: "c",
+    stat.S_IFBLK: "b",
+    stat.S_IFIFO: "p",
+    stat.S_IFSOCK: "s",
+}
+
+
+def digest(root: Path) -> str:
+    """Return the digest of everything below ``root``."""
+    whole = hashlib.sha256()
+    for line in lines(root):
+        whole.update(line.encode() + b"\n")
+    return whole.hexdigest()
+
+
+def lines(root: Path) -> list[str]:
+    """Return the lines that the digest is made of."""
+    return [_line(root, path) for path in sorted(_below(os.fsencode(root)))]
+
+
+def differences(one: list[str], other: list[str]) -> list[str]:
+    """Return the paths that two lists of lines do not have alike, sorted."""
+    return sorted({line.split(" ", 4)[4] for line in set(one) ^ set(other)})
+
+
+def _below(directory: bytes) -> Iterator[bytes]:
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            yield entry.path
+            if entry.is_dir(follow_symlinks=False):
+                yield from _below(entry.path)
+
+
+def _line(root: Path, path: bytes) -> str:
+    found = os.lstat(path)
+    content = "-"
+    if stat.S_ISREG(found.st_mode):
+        content = sha256(Path(os.fsdecode(path)))
+    elif stat.S_ISLNK(found.st_mode):
+        content = _escaped(os.readlink(path))
+    elif stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
+        content = f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
+    kind, mode = _TYPES[stat.S_IFMT(found.st_mode)], stat.S_IMODE(found.st_mode)
+    name = _escaped(os.path.relpath(path, os.fsencode(root)))
+    return f"{kind} {mode:04o} {found.st_uid}:{found.st_gid} {content} {name}"
+
+
+def _escaped(name: bytes) -> str:
+    """A name on one line, without spaces, that no two names share."""
+    text = name.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+    return text.replace(" ", "\\x20").replace("\n", "\\x0a")

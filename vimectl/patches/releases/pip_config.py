@@ -1,0 +1,118 @@
+"""Where pip is configured to look for packages, and how it reaches them."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+from vime_runtime.spec.errors import CheckFailed, MissingRequirement
+
+from vimectl.util.host import Host
+
+_DEFAULT_TIMEOUT = 15.0  # pip's own, seconds
+# A later section wins: pip reads its files, then those for its command, then PIP_* variables.
+_SECTIONS = ("global", "download", ":env:")
+_TRUE = ("y", "yes", "t", "true", "on", "1")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """pip's configuration, as far as it says how to find and fetch a file.
+
+    ``indexes`` and ``find_links`` are as configured, credentials in the addresses included. ``cache`` is
+    the folder of pip's own cache; None when it is switched off. ``keyring``: passwords that an address lacks
+    are asked of the `keyring` command. ``timeout`` is in seconds.
+    """
+
+    indexes: tuple[str, ...] = ()
+    find_links: tuple[str, ...] = ()
+    proxy: str | None = None
+    cert: str | None = None
+    client_cert: str | None = None
+    trusted_hosts: tuple[str, ...] = ()
+    keyring: bool = False
+    timeout: float = _DEFAULT_TIMEOUT
+    cache: Path | None = None
+
+
+def read(host: Host | None = None) -> Settings:
+    """Ask the pip of this interpreter for its configuration: files of system, user and environment, PIP_*.
+
+    Raises:
+        MissingRequirement: this interpreter has no pip.
+        CheckFailed: pip cannot read its configuration.
+    """
+    host = host or Host()
+    options = _options(_pip(host, "config", "list"))
+    if "index-url" not in options:
+        options["index-url"] = _default_index(_pip(host, "download", "--help"))
+    return _settings(options)
+
+
+def _pip(host: Host, *arguments: str) -> str:
+    # In a child, and not even looked for here: setuptools changes the process that looks for pip.
+    done = host.run([sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments], 60.0)
+    if "No module named pip" in done.stderr:
+        raise MissingRequirement(
+            f"{sys.executable} has no pip, whose configuration says where releases are",
+            "install pip there, or name a folder, wheel or source archive instead",
+        )
+    if done.code:
+        raise CheckFailed(
+            f"pip {' '.join(arguments)} failed: {done.stderr.strip()}", "correct pip's configuration"
+        )
+    return done.stdout
+
+
+def _default_index(usage: str) -> str:
+    """The index that pip asks when none is configured, as its help states it."""
+    stated = re.search(r"--index-url.*?\(default\s+(\S+)\)", usage, re.DOTALL)
+    if stated is None:
+        raise CheckFailed(
+            "the help of pip states no default index", "configure one: pip config set global.index-url URL"
+        )
+    return stated[1]
+
+
+def _options(text: str) -> dict[str, str]:
+    """The options that hold for a download, by name, from lines like ``global.index-url='https://...'``."""
+    found: dict[str, dict[str, str]] = {section: {} for section in _SECTIONS}
+    for section, name, value in _entries(text):
+        if section in found and value:  # an empty value counts as none
+            found[section][name] = value
+    return {name: value for section in _SECTIONS for name, value in found[section].items()}
+
+
+def _entries(text: str) -> Iterator[tuple[str, str, str]]:
+    for line in text.splitlines():
+        key, equals, value = line.partition("=")
+        section, _, name = key.rpartition(".")
+        if equals and section:
+            yield section, name, str(ast.literal_eval(value))
+
+
+def _settings(options: dict[str, str]) -> Settings:
+    indexes = [options["index-url"], *options.get("extra-index-url", "").split()]
+    cache = Path(options.get("cache-dir") or platformdirs.user_cache_dir("pip"))
+    return Settings(
+        indexes=() if _is_true(options, "no-index") else tuple(indexes),
+        find_links=tuple(options.get("find-links", "").split()),
+        proxy=options.get("proxy"),
+        cert=options.get("cert"),
+        client_cert=options.get("client-cert"),
+        trusted_hosts=tuple(options.get("trusted-host", "").split()),
+        # Its default, "auto", asks a keyring only where somebody can be asked for a password too.
+        keyring=options.get("keyring-provider") in ("import", "subprocess"),
+        timeout=float(options.get("timeout") or options.get("default-timeout") or _DEFAULT_TIMEOUT),
+        # pip's option is the other way round: "no-cache-dir = false" switches the cache off, as "true" does.
+        cache=None if "no-cache-dir" in options else cache,
+    )
+
+
+def _is_true(options: dict[str, str], name: str) -> bool:
+    return options.get(name, "").lower() in _TRUE

@@ -1,0 +1,197 @@
+"""The files of a release, wherever they lie: an unpacked tree, a wheel, a source archive.
+
+Paths are those of the package as it is imported (``vllm/worker.py``), whatever folder an archive puts
+around it. Nothing is unpacked for good and nothing is built.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from vime_runtime.spec.errors import UsageError
+
+from vimectl.patches.blobs import content_at
+
+_OPEN: dict[str, Callable[[Path], Any]] = {
+    ".tar.gz": gzip.open,
+    ".tgz": gzip.open,
+    ".tar.bz2": bz2.open,
+    ".tar.xz": lzma.open,
+    ".tar": lambda path: path.open("rb"),
+}
+# Far above any source file, and any release; what says it is larger is not one.
+LARGEST = 64 * 1024 * 1024
+LARGEST_ARCHIVE = 4 * 1024 * 1024 * 1024
+_CHUNK = 1024 * 1024
+
+
+class Sources(Protocol):
+    """What a patch is compared with. ``name`` is how messages call it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def read(self, path: str) -> bytes | None:
+        """Return what git stores for a file (for a symbolic link its target); None: no such file."""
+        ...
+
+    def paths(self) -> list[str]:
+        """Return the paths of all files, sorted."""
+        ...
+
+
+def open_path(path: Path, name: str = "") -> Sources:
+    """Return the sources in a directory, wheel or source archive. Raises UsageError when it is none.
+
+    ``name`` is the file's name as it was released, where that is not the path's.
+    """
+    name = name or path.name
+    if path.is_dir():
+        return Directory(path)
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file or directory")
+    if name.endswith((".whl", ".zip")):
+        return Wheel(path, name)
+    for suffix, opened in _OPEN.items():
+        if name.endswith(suffix):
+            return SourceArchive(name, path, opened)
+    raise UsageError(f"{path}: neither a directory nor a wheel nor a source archive", "give one of these")
+
+
+class Directory:
+    """A tree: ``DIR/vllm/__init__.py`` exists. Nothing outside it is read, links included."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.resolve()
+        self.name = str(path)
+
+    def read(self, path: str) -> bytes | None:
+        place = self._path / path
+        if not place.parent.resolve().is_relative_to(self._path):
+            return None
+        return None if place.is_dir() and not place.is_symlink() else content_at(place)
+
+    def paths(self) -> list[str]:
+        found = (path for path in self._path.rglob("*") if path.is_symlink() or path.is_file())
+        inside = (path.relative_to(self._path) for path in found)
+        return sorted(path.as_posix() for path in inside if ".git" not in path.parts)
+
+
+class Wheel:
+    """A wheel, or a source archive that is a zip. Only the files that are asked for are read.
+
+    ``prefetch`` is told where in the file a member lies before it is read: offset and length.
+    """
+
+    def __init__(
+        self,
+        file: Path | IO[bytes],
+        name: str = "",
+        prefetch: Callable[[int, int], Any] = lambda offset, length: None,
+    ) -> None:
+        self.name = name or Path(file.name).name
+        self._file = file
+        self._prefetch = prefetch
+
+    def read(self, path: str) -> bytes | None:
+        entry = self._entries.get(path)
+        if entry is None:
+            return None
+        if entry.file_size > LARGEST:
+            raise UsageError(f"{self.name}: {path} says it has {entry.file_size} bytes; no source file has")
+        # Before the data lies a header that repeats the name and may have more extra fields than the list.
+        self._prefetch(entry.header_offset, 512 + len(entry.filename) + entry.compress_size)
+        try:
+            return self._archive.read(entry)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
+            raise UsageError(f"{self.name}: {path} cannot be read: {e}", "fetch the file again") from e
+
+    def paths(self) -> list[str]:
+        return sorted(self._entries)
+
+    def mode(self, path: str) -> int:
+        """Return the Unix mode of a file that is there, 0 where the archive states none."""
+        return self._entries[path].external_attr >> 16
+
+    @cached_property
+    def _entries(self) -> dict[str, zipfile.ZipInfo]:
+        entries = {entry.filename: entry for entry in self._archive.infolist() if not entry.is_dir()}
+        if self.name.endswith(".whl"):
+            return entries
+        return {name.partition("/")[2]: entry for name, entry in entries.items()}
+
+    @cached_property
+    def _archive(self) -> zipfile.ZipFile:
+        try:
+            return zipfile.ZipFile(self._file)
+        except zipfile.BadZipFile as e:
+            raise UsageError(f"{self.name}: not a whole wheel: {e}", "fetch the file again") from e
+
+
+class SourceArchive:
+    """A tar archive with one folder around everything, as a source distribution has it.
+
+    A compressed tar can only be read from its beginning, and its checksum is at its end: it is
+    decompressed once, into a file without a name, and read from there.
+    """
+
+    def __init__(self, name: str, path: Path, opened: Callable[[Path], Any]) -> None:
+        self._path = path
+        self._open = opened
+        self.name = name
+
+    def read(self, path: str) -> bytes | None:
+        member = self._members.get(path)
+        if member is None:
+            return None
+        if member.issym():
+            return member.linkname.encode("utf-8", "surrogateescape")
+        if member.size > LARGEST:
+            raise UsageError(f"{self.name}: {path} says it has {member.size} bytes; no source file has")
+        file = self._archive.extractfile(member)
+        return file.read() if file else None
+
+    def paths(self) -> list[str]:
+        return sorted(self._members)
+
+    @cached_property
+    def _members(self) -> dict[str, tarfile.TarInfo]:
+        try:
+            members = self._archive.getmembers()
+        except (tarfile.TarError, EOFError, OSError) as e:
+            raise self._damaged(e) from e
+        return {
+            member.name.removeprefix("./").partition("/")[2]: member
+            for member in members
+            if member.isfile() or member.issym()
+        }
+
+    @cached_property
+    def _archive(self) -> tarfile.TarFile:
+        try:
+            return tarfile.open(fileobj=self._decompressed(), mode="r:")
+        except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as e:
+            raise self._damaged(e) from e
+
+    def _decompressed(self) -> IO[bytes]:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the archive)
+        with self._open(self._path) as packed:
+            while data := packed.read(_CHUNK):
+                file.write(data)
+                if file.tell() > LARGEST_ARCHIVE:
+                    raise UsageError(f"{self.name}: has more than {LARGEST_ARCHIVE} bytes; no release has")
+        file.seek(0)
+        return file
+
+    def _damaged(self, error: Exception) -> UsageError:
+        return UsageError(f"{self.name}: not a whole archive: {error}", "fetch the file again")

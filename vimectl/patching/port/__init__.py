@@ -1,5 +1,0 @@
-"""Carry a series over to another release: three-way merges, with what upstream has taken left out."""
-
-from vimectl.patching.port.command import Outcome, port
-
-__all__ = ["Outcome", "port"]

@@ -1,1 +1,0 @@
-"""Recipes: what a run is, resolved into one JSON file that the runtime reads."""

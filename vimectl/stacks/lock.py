@@ -1,0 +1,67 @@
+"""Read a lock: requirements format, one exact version and the digests of its files for each package."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from vime_runtime.spec.errors import UsageError
+
+from vimectl.util.hashing import sha256
+
+_HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+# Below a pin, one name in its line or several in a line each.
+_VIA = re.compile(r"\s+#\s+(?:via\s+)?([A-Za-z0-9][\w.-]*)$")
+
+
+@dataclass(frozen=True)
+class Pin:
+    """One package of a lock. ``text`` is its requirement as pip reads it, hashes included.
+
+    ``asked_by`` are the packages that require it, as far as the lock says so in uv's ``# via`` comments.
+    """
+
+    name: str
+    version: str
+    hashes: frozenset[str]
+    text: str
+    asked_by: tuple[str, ...] = ()
+
+
+def read_lock(path: Path) -> dict[str, Pin]:
+    """Return the pins of a lock by canonical name.
+
+    Raises UsageError on a pin that is not exact and hashed.
+    """
+    pins: dict[str, Pin] = {}
+    joined = path.read_text(encoding="utf-8").replace("\\\n", " ")
+    pin = None
+    for line in joined.splitlines():
+        if pin and (via := _VIA.match(line)) and via[1] != "via":
+            pin = replace(pin, asked_by=(*pin.asked_by, via[1]))
+            pins[pin.name] = pin
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        pin = _pin(line, path)
+        pins[pin.name] = pin
+    return pins
+
+
+def lock_digest(path: Path) -> str:
+    """Return the SHA-256 of a lock file: the identity of what it installs."""
+    return sha256(path)
+
+
+def _pin(line: str, path: Path) -> Pin:
+    hashes = frozenset(_HASH.findall(line))
+    try:
+        requirement = Requirement(line.split("--hash", 1)[0].strip())
+    except InvalidRequirement as e:
+        raise UsageError(f"{path}: not a requirement: {line.strip()!r}: {e}") from e
+    exact = [s for s in requirement.specifier if s.operator == "=="]
+    if len(exact) != 1 or not hashes:
+        raise UsageError(f"{path}: {requirement.name} is not pinned to one version with hashes")
+    return Pin(canonicalize_name(requirement.name), exact[0].version, hashes, line)
