@@ -17,6 +17,7 @@ from pydantic import Field
 from vime_runtime.spec.recipe import Recipe
 from vime_runtime.spec.strict import Strict
 
+from vimectl.util.cpu_list import allowed_cpus
 from vimectl.util.host import Host
 from vimectl.util.toml import load
 
@@ -150,9 +151,7 @@ def allowed_cores(host: Host) -> list[int]:
     """The cores that a process may run on; of another machine, those that its kernel names."""
     if host.is_here:
         return sorted(os.sched_getaffinity(0))
-    found = re.search(r"^Cpus_allowed_list:\s*([\d,-]+)$", host.read("/proc/self/status") or "", re.MULTILINE)
-    ranges = [part.partition("-") for part in found[1].split(",")] if found else [("0", "", "")]
-    return [core for first, _, last in ranges for core in range(int(first), int(last or first) + 1)]
+    return allowed_cpus(host) or [0]
 
 
 def _no_proxy(host: Host) -> str:
