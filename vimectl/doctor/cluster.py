@@ -10,8 +10,8 @@ from vime_runtime.spec.errors import VimeError
 
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
 from vimectl.doctor.ports import in_use
-from vimectl.runs import ray_address
 from vimectl.stacks import Stack
+from vimectl.util import ray_address
 from vimectl.util.host import Host
 
 _DAEMONS = ("raylet", "gcs_server")

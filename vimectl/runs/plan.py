@@ -15,8 +15,8 @@ from vime_runtime.spec.errors import UsageError
 
 from vimectl.recipes.environment import ROLES, Role, Setting, environment
 from vimectl.recipes.resolve import Resolved
-from vimectl.runs import ray_address
 from vimectl.runs import resume as resuming
+from vimectl.util import ray_address
 from vimectl.util.host import Host
 
 # An AF_UNIX path has 107 bytes (unix(7)), and Ray puts about 70 below its folder:

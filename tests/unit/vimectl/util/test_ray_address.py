@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from vime_runtime.spec.errors import UsageError
 
-from vimectl.runs.ray_address import resolve
 from vimectl.util.host import Host
+from vimectl.util.ray_address import resolve
 
 
 @pytest.mark.parametrize("address", ["192.0.2.7:6379", "head.example:6379", "[2001:db8::1]:6379"])

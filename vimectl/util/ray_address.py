@@ -1,4 +1,4 @@
-"""Which existing Ray cluster ``--address`` means."""
+"""Resolve ``--address`` to the head node of an existing Ray cluster."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from vime_runtime.spec.errors import UsageError
 from vimectl.util.host import Host
 
 AUTO = "auto"
-# What `ray start` leaves for those who say "auto": ray/ray_current_cluster in its temporary folder.
+# `ray start` writes its address to this file in its temporary folder.
 CURRENT_CLUSTER = "ray/ray_current_cluster"
 
 HINT = "give host:port of its head node, as `ray start --head` prints it, or auto"
 
 
 def resolve(given: str, host: Host) -> str:
-    """Turn an address into the "host:port" at which the head node of a cluster answers.
+    """Return the "host:port" of the head node that an address names.
 
-    ``auto`` is ``RAY_ADDRESS`` if that is set, else the cluster that `ray start` started last on this
-    machine. Unlike Ray, which would go on to search the list of processes, it is nothing else: other
-    runs have clusters of their own here.
+    ``auto`` is ``RAY_ADDRESS`` if that is set, else the cluster that `ray start` started last here.
+    Ray would also search the list of processes; this function does not, because every run on this machine may
+    have its own private cluster.
 
     Raises:
-        UsageError: it is no such address, or there is no cluster that ``auto`` could mean.
+        UsageError: the address is malformed, or there is no cluster that ``auto`` could mean.
     """
     address = _current(host) if given == AUTO else given
     if not re.fullmatch(r"([^\s:/\[\]]+|\[[0-9a-fA-F:.]+\]):\d{1,5}", address):
