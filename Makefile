@@ -35,7 +35,7 @@ test-phases test-seeds test-real test-image: test-%: .venv/dev
 
 # About two hours: every process of a run dies or stops in every phase. Goes on where it was.
 test-deaths: .venv/dev
-	$(BIN)/python tests/e2e/deaths.py --jobs 2 --out deaths.jsonl
+	PYTHONPATH=tests $(BIN)/python -m harness.runs.process_deaths --jobs 2 --out deaths.jsonl
 
 # Apply and revert, ended at every operation they do on the file system, and by a loss of power at any moment.
 test-crash: .venv/dev
@@ -43,15 +43,15 @@ test-crash: .venv/dev
 
 # Ten thousand random patches and trees, each given to git and to us.
 test-patches: .venv/dev
-	$(BIN)/python tests/unit/vimectl/patches/patchfile/against_git.py 10000
+	PYTHONPATH=tests $(BIN)/python -m harness.patches.compare_with_git 10000
 
 # The reader of patches against texts that atheris makes up; SECONDS says how long.
 fuzz-patches: .venv/dev
-	$(BIN)/python tests/unit/vimectl/patches/patchfile/fuzz.py $(or $(SECONDS),600)
+	PYTHONPATH=tests $(BIN)/python -m harness.patches.fuzz_patches $(or $(SECONDS),600)
 
 # The reader of libraries against files changed at random.
 fuzz-elf: .venv/dev
-	$(BIN)/python tests/unit/vimectl/env/memory_saver/fuzz.py $(or $(SECONDS),600) $(or $(SEED),0)
+	PYTHONPATH=tests $(BIN)/python -m harness.memory_saver.fuzz_elf $(or $(SECONDS),600) $(or $(SEED),0)
 
 # The everyday suite.
 test-fast: lint

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from harness import Run, run_recipe
+
+from harness.runs.recipe_run import Run, run_recipe
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """A process of a real run dies or stops: the run ends in time, names it, and leaves nothing behind.
 
-``deaths.py`` prints all of it as a table.
+``process_deaths.py`` prints all of it as a table.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deaths import KINDS, PHASES, SIGNALS, Case, cases, play
+
+from harness.runs.process_deaths import KINDS, PHASES, SIGNALS, Case, cases, play
 
 # The launcher is killed in test_resume.py.
 EVERYDAY = [

@@ -7,7 +7,8 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
-from harness import Run, processes_of, run_recipe
+
+from harness.runs.recipe_run import Run, processes_of, run_recipe
 
 METRICS = {
     "step", "reward/mean", "reward/std", "response/length", "rollout/tokens", "rollout/seconds",

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from foreign_cluster import NODES, ForeignCluster
-from harness import run_recipe
 
-PLACE = Path(__file__).with_name("place.py")
+from harness import script
+from harness.runs.foreign_cluster import NODES, ForeignCluster
+from harness.runs.recipe_run import run_recipe
+
+PLACE = script("runs.place_actors")
 
 # Of anybody but the owner.
 NOTHING = {"actors": [], "groups": 0, "free": {"CPU": 2 * NODES, "GPU": 2 * NODES}}

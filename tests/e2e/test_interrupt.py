@@ -9,10 +9,11 @@ import subprocess
 import time
 from pathlib import Path
 
-import dev_shm
 import psutil
 import pytest
-from harness import START_LIMIT, VIMECTL, wait_for_phase
+
+from harness.runs import shared_memory
+from harness.runs.recipe_run import START_LIMIT, VIMECTL, wait_for_phase
 
 GONE_LIMIT = 15
 
@@ -41,7 +42,7 @@ def test_nothing_is_left_after_ctrl_c_in_the_other_phases(phase: str, tmp_path: 
 
 def interrupt_in(phase: str, run_dir: Path) -> None:
     """Start the default recipe, press Ctrl-C once it reports ``phase``, and look for what is left."""
-    before = dev_shm.names()
+    before = shared_memory.names()
     run = subprocess.Popen(
         [*VIMECTL, "run", "recipe", "qwen3-tiny-tp2", "--run-dir", str(run_dir), "--yes"],
         stdout=subprocess.PIPE,
@@ -59,7 +60,7 @@ def interrupt_in(phase: str, run_dir: Path) -> None:
     assert run.returncode == 130, output.decode()
     assert time.monotonic() - pressed <= GONE_LIMIT
     assert [process for process in tree if process.is_running()] == []
-    assert dev_shm.left(before) == set()
+    assert shared_memory.left(before) == set()
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["ok"] is False
     # The last finished step is kept, whatever checkpoint.every says; the one that was cut short is not.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from harness import Run, processes_of, run_recipe
+
+from harness.runs.recipe_run import Run, processes_of, run_recipe
 
 pytestmark = pytest.mark.slow
 

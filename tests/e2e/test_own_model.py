@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import run_recipe
 from transformers import AutoModelForCausalLM
+
+from harness.runs.recipe_run import run_recipe
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,8 @@ from statistics import fmean
 from typing import Any
 
 import pytest
-from harness import Run, run_recipe
 
+from harness.runs.recipe_run import Run, run_recipe
 from vimectl.recipes.resolve import resolve
 
 pytestmark = [pytest.mark.real, pytest.mark.network]

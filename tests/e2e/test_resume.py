@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import VIMECTL, processes_of, run_recipe, wait_for_phase
+
+from harness.runs.recipe_run import VIMECTL, processes_of, run_recipe, wait_for_phase
 
 pytestmark = pytest.mark.slow
 

@@ -14,12 +14,13 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import Run
 
+from harness import script
+from harness.runs.recipe_run import Run
 from vimectl.runs.shared_memory import SharedMemoryWatch
 
-SCRIPT = Path(__file__).with_name("sync_off.py")
-LAST_SYNC = 3  # as in sync_off.py
+SCRIPT = script("runs.stale_weights")
+LAST_SYNC = 3  # as in stale_weights.py
 STEPS = 7
 
 pytestmark = pytest.mark.slow

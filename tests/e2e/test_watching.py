@@ -7,7 +7,8 @@ import re
 from statistics import fmean
 
 import pytest
-from harness import Run
+
+from harness.runs.recipe_run import Run
 
 pytestmark = pytest.mark.slow
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from simulated_machine import Machine
-from simulated_processes import Process
+
+from harness.npu.simulated_machine import Machine
+from harness.npu.simulated_processes import Process
 
 CHIP = 64 << 20  # bytes
 

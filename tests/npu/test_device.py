@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulated_machine import Machine
-from simulated_processes import COLOCATED, Process, on_each
+
+from harness.npu.simulated_machine import Machine
+from harness.npu.simulated_processes import COLOCATED, Process, on_each
 
 MIB = 1 << 20
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import conformance
 import pytest
-from simulated_machine import Machine
-from simulated_processes import Process
+
+from harness.npu.simulated_machine import Machine
+from harness.npu.simulated_processes import Process
+from harness.runtime import region_conformance
 
 
 @pytest.fixture(scope="module")
@@ -17,12 +18,12 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
 def failures(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     process = Process(machine, tmp_path_factory.mktemp("process"), "0")
     try:
-        return process.run(conformance.failures_of_the_saver, "npu", "torch")
+        return process.run(region_conformance.failures_of_the_saver, "npu", "torch")
     finally:
         process.close()
 
 
-@pytest.mark.parametrize("case", conformance.CASES)
+@pytest.mark.parametrize("case", region_conformance.CASES)
 def test_memory_of_an_npu(case: str, failures: dict[str, str], machine: Machine) -> None:
     assert failures[case] == ""
     assert machine.calls("tms_pause")

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulated_machine import Machine
-from simulated_processes import Process, on_each
+
+from harness.npu.simulated_machine import Machine
+from harness.npu.simulated_processes import Process, on_each
 
 RECIPE = {
     "model": {"dtype": "bfloat16"},
@@ -35,13 +36,12 @@ RECIPE = {
 }
 
 
-def train(rank: int, world_size: int, master: str, document: dict[str, Any], device: str) -> dict[str, Any]:
+def train(rank: int, world_size: int, master: str, config: RunConfig, device: str) -> dict[str, Any]:
     """Two steps with a pause between them, as an actor does it; metrics, final weights, residency."""
     import random
 
     from vime_runtime import device as devices
     from vime_runtime.batch import RolloutBatch
-    from vime_runtime.config import from_dict
 
     draw = random.Random(0)
     batch = RolloutBatch.empty()
@@ -52,7 +52,7 @@ def train(rank: int, world_size: int, master: str, document: dict[str, Any], dev
     devices.get(device).before_megatron()
     from vime_runtime.trainer.trainer import Trainer
 
-    trainer = Trainer(from_dict(document), rank, world_size, master)
+    trainer = Trainer(config, rank, world_size, master)
     try:
         metrics = [trainer.train_step(batch)]
         active = trainer.residency()
@@ -75,7 +75,7 @@ def trained(
 ) -> Iterator[dict[str, list[dict[str, Any]]]]:
     """What both ranks found, on either device."""
     folder = tmp_path_factory.mktemp("trainer")
-    recipe = RECIPE | {"memory": {"arena_dir": str(folder)}}
+    recipe = RECIPE | {"memory": {"offload_dir": str(folder)}}
     recipe["model"] = {"path": str(make_model()), "dtype": "bfloat16"}
     document = {"recipe": recipe, "steps": 2, "run_dir": str(folder)}
     found = {}

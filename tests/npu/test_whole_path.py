@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import released
-from simulated_machine import Machine
 
+from harness import script
+from harness.npu.simulated_machine import Machine
+from harness.upstream import released
 from vimectl import patches, stacks
 
 if importlib.util.find_spec("vllm") is None:
@@ -107,7 +108,7 @@ def launch(
         done = subprocess.run(
             [
                 sys.executable,
-                Path(__file__).with_name("launch_recipe.py"),
+                script("npu.launch_recipe"),
                 folder / "run",
                 "qwen3-4b-tp2",
                 *(f"{key}={json.dumps(value)}" for key, value in settings.items()),

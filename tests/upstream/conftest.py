@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import released
 
+from harness.upstream import released
 from vimectl import stacks as stacks
 from vimectl.patches import series
 from vimectl.patches.series import Series

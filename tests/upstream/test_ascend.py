@@ -1,7 +1,7 @@
 """What the series of the Ascend stacks do, on the real sources of each release, released and patched.
 
 One process for each stack imports the released vLLM and vllm-ascend, with stand-ins for the hardware alone
-(npu_standin.py), and runs the functions under test in every situation (ascend_probe.py).
+(fake_npu.py), and runs the functions under test in every situation (ascend_probe.py).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from harness import RUNTIME, TESTS, script
 from vimectl import patches as patching
 from vimectl import stacks
 from vimectl.patches import series
@@ -24,8 +25,7 @@ from vimectl.patches import series
 if importlib.util.find_spec("vllm") is None:
     pytest.skip("needs what vllm imports", allow_module_level=True)
 
-PROBE = Path(__file__).with_name("ascend_probe.py")
-RUNTIME = Path(__file__).parents[2] / "runtime"
+PROBE = script("upstream.ascend_probe")
 GIB = 1 << 30
 TOTAL, UTILIZATION, WEIGHTS, PEAK, HCCL, GRAPHS = 64 * GIB, 0.6, 8 * GIB, 3 * GIB, GIB, 2 * GIB
 # The everyday suite looks at one; `make test` at all.
@@ -47,7 +47,7 @@ def probed(
     released = [python_sources(package, version) for package, version in patches.items()]
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(map(str, [*released, RUNTIME])),
+        "PYTHONPATH": os.pathsep.join(map(str, [*released, RUNTIME, TESTS])),
         "VLLM_ASCEND_ENABLE_NZ": "0",  # as for every engine of a run
         "VLLM_LOGGING_LEVEL": "ERROR",
         "OMP_NUM_THREADS": "1",

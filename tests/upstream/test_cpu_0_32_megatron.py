@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
+from harness import script
 from vimectl import patches
 
 if importlib.util.find_spec("torch") is None:
     pytest.skip("needs torch", allow_module_level=True)
 
-PROBE = Path(__file__).with_name("megatron_probe.py")
+PROBE = script("upstream.megatron_probe")
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from outside_tools import committed, run
 from vime_runtime.spec.errors import MissingRequirement
 
+from harness.patches.git_and_quilt import committed, run
 from vimectl.patches import releases, series
 from vimectl.patches.blobs import blob_at
 from vimectl.patches.interchange import export, take

@@ -12,17 +12,17 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-import released
+
+from harness import RUNTIME, TESTS, script
+from harness.upstream import released
 
 if importlib.util.find_spec("torch") is None:
     pytest.skip("needs torch", allow_module_level=True)
 
-PROBE = Path(__file__).with_name("transfer_probe.py")
-RUNTIME = Path(__file__).parents[2] / "runtime"
+PROBE = script("upstream.transfer_probe")
 API = [f"vllm/distributed/weight_transfer/{name}.py" for name in ("__init__", "base", "factory")]
 WORKERS = {"vllm": "vllm/v1/worker/gpu_worker.py", "vllm-ascend": "vllm_ascend/worker/worker.py"}
 
@@ -73,7 +73,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
         (trees[-1] / "VERSION").write_text(vllm)
     done = subprocess.run(
         [sys.executable, PROBE, *trees],
-        env={**os.environ, "PYTHONPATH": str(RUNTIME), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": f"{RUNTIME}{os.pathsep}{TESTS}", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )

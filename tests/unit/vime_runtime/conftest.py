@@ -15,8 +15,13 @@ from typing import Any
 import cloudpickle
 import pytest
 from vime_runtime.batch import RolloutBatch
+from vime_runtime.spec.run_config import RunConfig
+
+from harness import script
+from harness.run_config import make_run_config
 
 WORLD = 2
+RANK_WORKER = script("runtime.rank_worker")
 
 
 # How long ranks may take to fail after one that has: they wait for it in a collective, perhaps for ever.
@@ -61,10 +66,9 @@ class Ranks:
 
     def _start(self) -> None:
         self._socket_path.unlink(missing_ok=True)
-        worker = Path(__file__).with_name("rank_worker.py")
         with Listener(str(self._socket_path)) as listener:
             self._processes = [
-                subprocess.Popen([sys.executable, worker, str(self._socket_path)], env=self._environment)
+                subprocess.Popen([sys.executable, RANK_WORKER, str(self._socket_path)], env=self._environment)
                 for _ in range(self._count)
             ]
             self._connections = [listener.accept() for _ in range(self._count)]
@@ -108,10 +112,10 @@ def ranks(start_ranks: Callable[..., Ranks]) -> Ranks:
 
 
 @pytest.fixture
-def run_file(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+def run_file(tmp_path: Path) -> Callable[..., RunConfig]:
     """A run file that trains the given model; keyword arguments ``table__key`` change the recipe."""
 
-    def make(model: Path, **changes: Any) -> dict[str, Any]:
+    def make(model: Path, **changes: Any) -> RunConfig:
         recipe: dict[str, dict[str, Any]] = {
             "cluster": {"device": "cpu"},
             "model": {"path": str(model), "dtype": "float32"},
@@ -140,12 +144,12 @@ def run_file(tmp_path: Path) -> Callable[..., dict[str, Any]]:
                 "decay": "linear",
                 "min_lr": 1e-4,
             },
-            "memory": {"arena_dir": str(tmp_path)},
+            "memory": {"offload_dir": str(tmp_path)},
         }
         for path, value in changes.items():
             table, key = path.split("__")
             recipe[table][key] = value
-        return {"recipe": recipe, "steps": 10, "run_dir": str(tmp_path)}
+        return make_run_config({"recipe": recipe, "run_dir": str(tmp_path)})
 
     return make
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vime_runtime.config import from_dict
 from vime_runtime.data.problems import Problem, ProblemStream
 from vime_runtime.evaluation import Evaluation
 from vime_runtime.graceful_stop import StopRequest
@@ -18,6 +17,8 @@ from vime_runtime.logging.event_log import Journal
 from vime_runtime.memory.region import Residency
 from vime_runtime.rollout.response import Response
 from vime_runtime.train_loop import train_loop
+
+from harness.run_config import make_run_config
 
 PROBLEMS = [Problem([i], f"{i}?", str(i)) for i in range(6)]
 
@@ -85,7 +86,9 @@ def run(tmp_path: Path) -> Iterator[Callable[..., tuple[list[str], list[dict[str
         stop.listen()
         sides = Sides(at)
         journal = Journal(tmp_path, steps)
-        config = from_dict({"recipe": {"algorithm": {"samples_per_prompt": 2, "seed": 70}}, "steps": steps})
+        config = make_run_config(
+            {"recipe": {"algorithm": {"samples_per_prompt": 2, "seed": 70}}, "steps": steps}
+        )
         decode, reward = lambda ids: str(ids[0]), lambda text, problem: float(text == problem.label)
         evaluation = Evaluation(PROBLEMS[:2], every, decode, reward)
         stream = ProblemStream(PROBLEMS[2:], 2, seed=0)

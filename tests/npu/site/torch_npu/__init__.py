@@ -32,7 +32,7 @@ def _install() -> None:
 
 def npu_fusion_attention(*args: Any, **settings: Any) -> Any:
     """The stand-in that other tests compare with Megatron's attention."""
-    from fusion_operator import npu_fusion_attention as operator
+    from harness.npu.fusion_operator import npu_fusion_attention as operator
 
     _books.record("npu_fusion_attention", chip=_npu.chip(), layout=args[4])
     return operator(*args, **settings)

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from vime_runtime.checkpoint.manager import Keeper
 from vime_runtime.checkpoint.store import StatePart, States
-from vime_runtime.config import from_dict
 from vime_runtime.evaluation import SCORE
 from vime_runtime.graceful_stop import StopRequest
 from vime_runtime.logging.event_log import Journal
 from vime_runtime.spec import atomic_io
 from vime_runtime.spec.errors import CheckpointFailed
+
+from harness.run_config import make_run_config
 
 
 class Trainer:
@@ -44,7 +45,7 @@ class Run:
         self.scores = scores or {}
         self.folder = run_dir / "checkpoints"
         self.journal = Journal(run_dir, 9)
-        config = from_dict({"recipe": {"checkpoint": {"every": every, "keep": keep}}, "steps": 9})
+        config = make_run_config({"recipe": {"checkpoint": {"every": every, "keep": keep}}, "steps": 9})
         states = States(self.folder, "settings")
         state = states.newest(lambda message: pytest.fail(message))
         self.done = state.step if state else 0

@@ -15,9 +15,10 @@ from vime_runtime.cluster import processes
 from vime_runtime.cluster.node import in_order
 from vime_runtime.cluster.placement import Placement
 from vime_runtime.cluster.ray_cluster import cluster
-from vime_runtime.config import from_dict
-from vime_runtime.spec.device_layout import engine_seats, trainer_seats
+from vime_runtime.spec.device_layout import engine_devices, trainer_devices
 from vime_runtime.spec.errors import WrongEnvironment
+
+from harness.run_config import make_run_config
 
 VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"
 ALLOCATOR = {
@@ -57,7 +58,7 @@ def placement(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Placement]:
                     "cluster": {"device": "npu", "nodes": 1, "devices_per_node": 4},
                     "rollout": {"tensor_parallel": 2},
                     "model": {"path": str(tmp_path_factory.mktemp("model"))},
-                    "memory": {"arena_dir": None},
+                    "memory": {"offload_dir": None},
                     "env": {},
                 },
                 "run_dir": str(tmp_path_factory.mktemp("run")),
@@ -77,7 +78,7 @@ def _path() -> str:
 
 
 def _placed(document: dict[str, Any]) -> Iterator[Placement]:
-    with cluster(from_dict(document)) as placement:
+    with cluster(make_run_config(document)) as placement:
         yield placement
     shutil.rmtree(document["scratch_dir"])
     assert not [child for child in psutil.Process().children() if child.name() in processes.DAEMONS]
@@ -90,18 +91,18 @@ def found(placement: Placement, role: str, seats: list[Any], name: str) -> list[
 
 def test_under_ray_each_rank_sees_its_npu_and_each_engine_its_own_ascending(placement: Placement) -> None:
     config = placement.config
-    assert found(placement, "train", trainer_seats(config), VISIBLE) == ["9", "10", "11", "12"]
-    assert found(placement, "rollout", engine_seats(config), VISIBLE) == ["9,10", "11,12"]
+    assert found(placement, "train", trainer_devices(config.recipe), VISIBLE) == ["9", "10", "11", "12"]
+    assert found(placement, "rollout", engine_devices(config.recipe), VISIBLE) == ["9,10", "11,12"]
 
 
 @pytest.mark.parametrize("role", ["train", "rollout"])
 def test_under_ray_the_allocator_setting_overrides_that_of_the_shell(placement: Placement, role: str) -> None:
-    seats = trainer_seats(placement.config)[:1]
+    seats = trainer_devices(placement.config.recipe)[:1]
     assert found(placement, role, seats, "PYTORCH_NPU_ALLOC_CONF") == ["expandable_segments:False"]
 
 
 def test_under_ray_actors_have_canns_python_path(placement: Placement) -> None:
-    (path,) = found(placement, "train", trainer_seats(placement.config)[:1], "PYTHONPATH")
+    (path,) = found(placement, "train", trainer_devices(placement.config.recipe)[:1], "PYTHONPATH")
     assert path is not None
     assert "/cann/python/site-packages" in path.split(os.pathsep)
 
@@ -125,7 +126,7 @@ def test_under_ray_actors_have_canns_python_path(placement: Placement) -> None:
 def test_under_ray_an_actor_with_the_wrong_environment_refuses_and_the_driver_learns_why(
     placement: Placement, change: dict[str, str], message: str
 ) -> None:
-    actor = placement.start(Process, "train", trainer_seats(placement.config)[0])
+    actor = placement.start(Process, "train", trainer_devices(placement.config.recipe)[0])
     ray.get(actor.require.remote({}))
     with pytest.raises(WrongEnvironment) as caught:
         ray.get(actor.require.remote(change))

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import ray
 from vime_runtime.cluster.groups import RolloutGroup
-from vime_runtime.config import from_dict
 
-CONFIG = from_dict({
+from harness.run_config import make_run_config
+
+CONFIG = make_run_config({
     "recipe": {"cluster": {"nodes": 2, "devices_per_node": 2}, "rollout": {"tensor_parallel": 1}}
 })  # fmt: skip
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerBase
-from vime_runtime import config
 from vime_runtime.data.problems import Problem, ProblemStream, load_tokenizer, read, read_both, split
 from vime_runtime.prepare import tokenizer as tokenizers
 from vime_runtime.spec.errors import UsageError
+from vime_runtime.spec.recipe import DataTable
+
+from harness.run_config import make_recipe
 
 WORDS = [*"abcdef ", "user", "assistant", ": "]
 CHAT = (
@@ -33,9 +35,9 @@ TABLE = {
 }
 
 
-def _data(path: Path, *lines: Any, **keys: Any) -> config.Config:
+def _data(path: Path, *lines: Any, **keys: Any) -> DataTable:
     path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
-    return config.from_dict({"path": str(path)} | TABLE | keys)
+    return DataTable.model_validate({"path": str(path)} | TABLE | keys)
 
 
 def test_text_prompts_are_tokenized_in_file_order(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -86,7 +88,7 @@ def test_a_file_without_problems_is_refused(tmp_path: Path, tokenizer: PreTraine
     with pytest.raises(UsageError, match="no problems"):
         read(_data(tmp_path / "d.jsonl", ""), tokenizer, 5)
     with pytest.raises(UsageError, match="cannot be read"):
-        read(config.from_dict({"path": str(tmp_path / "absent.jsonl")}), tokenizer, 5)
+        read(DataTable(path=str(tmp_path / "absent.jsonl")), tokenizer, 5)
 
 
 def test_the_system_prompt_comes_before_text_and_not_before_messages(
@@ -108,7 +110,7 @@ def test_a_task_gives_the_same_problems_for_the_same_seed(tokenizer: PreTrainedT
     def problems(seed: int) -> list[Problem]:
         settings = SUMS | {"size": 20, "seed": seed}
         table = TABLE | {"path": "reasoning_gym:basic_arithmetic", "settings": settings}
-        return read(config.from_dict(table), tokenizer, 99)
+        return read(DataTable.model_validate(table), tokenizer, 99)
 
     first = problems(1)
     assert len(first) == 20
@@ -123,7 +125,7 @@ def test_a_task_gives_the_same_problems_for_the_same_seed(tokenizer: PreTrainedT
 def test_an_entry_that_is_too_long_is_named(tokenizer: PreTrainedTokenizerBase) -> None:
     table = TABLE | {"path": "reasoning_gym:basic_arithmetic", "settings": SUMS}
     with pytest.raises(UsageError, match=r"^reasoning_gym:basic_arithmetic\[0\]: the prompt has \d+ tokens"):
-        read(config.from_dict(table), tokenizer, 3)
+        read(DataTable.model_validate(table), tokenizer, 3)
 
 
 def test_a_directory_without_tokenizer_is_refused(tmp_path: Path) -> None:
@@ -178,14 +180,7 @@ def test_an_evaluation_has_a_file_of_its_own_or_a_part_of_the_data(
 
     def both(**evaluation: Any) -> tuple[str, str]:
         table = {"every": 1, "problems": 2, "path": None} | evaluation
-        recipe = config.from_dict(
-            {
-                "data": config.to_dict(data),
-                "evaluation": table,
-                "rollout": {"max_prompt_tokens": 9},
-                "algorithm": {"seed": 0},
-            }
-        )
+        recipe = make_recipe(data=data.model_dump(), evaluation=table)
         train, held_out = read_both(recipe, tokenizer)
         return "".join(p.prompt for p in train), "".join(p.prompt for p in held_out)
 

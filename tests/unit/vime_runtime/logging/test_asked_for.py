@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vime_runtime.config import from_dict
 from vime_runtime.logging import asked_for
 from vime_runtime.spec.errors import UsageError
 
+from harness.run_config import make_run_config
+
 
 def names(tmp_path: Path, **watch: Any) -> list[str]:
-    config = from_dict({"recipe": {"watch": {"tensorboard": False, "rollouts": False} | watch}})
+    config = make_run_config({"recipe": {"watch": {"tensorboard": False, "rollouts": False} | watch}})
     return [type(watcher).__name__ for watcher in asked_for(config, tmp_path)]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from harness import script
 from vimectl.runs.shared_memory import SharedMemoryWatch
 
 RESPONSE_TOKENS = 12
@@ -38,7 +39,7 @@ class EngineProcess:
         cores = {"VLLM_CPU_OMP_THREADS_BIND": "|".join(map(str, range(tensor_parallel)))}
         with Listener(str(socket_path)) as listener:
             self.process = subprocess.Popen(
-                [sys.executable, Path(__file__).with_name("engine_process.py"), str(socket_path)],
+                [sys.executable, script("runtime.engine_process"), str(socket_path)],
                 env=os.environ | ENVIRONMENT | cores | {"VLLM_RPC_BASE_PATH": str(socket_path.parent)},
             )
             self._connection = listener.accept()
@@ -79,7 +80,7 @@ def recipe(model: Path, tensor_parallel: int, dtype: str) -> dict[str, Any]:
             "max_response_tokens": RESPONSE_TOKENS,
             "temperature": 0.7,
             "top_p": 1.0,
-            "memory_utilisation": 0.6,
+            "gpu_memory_utilization": 0.6,
             "kv_cache_bytes": 16 * 1024**2,
         },
         "algorithm": {"seed": 0},

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from vime_runtime.config import from_dict
-from vime_runtime.spec.device_layout import Seat, engine_seats, trainer_seats
+from vime_runtime.spec.device_layout import DeviceAssignment, engine_devices, trainer_devices
 
+from harness.run_config import make_run_config
 from vimectl.recipes.resolve import resolve
 from vimectl.runs import plan
 from vimectl.util.host import Host
@@ -22,16 +22,21 @@ def test_the_dry_run_shows_what_the_runtime_does(nodes: int, each: int, engine: 
     ]
     made = plan.make(resolve("qwen3-tiny-tp2", assignments=assignments), Host(), address="head:6379")
     shown = made.placement()
-    config = from_dict(made.document())
-    assert [Seat(d["node"], (d["device"],)) for d in shown] == trainer_seats(config)
+    config = make_run_config(made.document())
+    assert [DeviceAssignment(d["node"], (d["device"],)) for d in shown] == trainer_devices(config.recipe)
     assert [d["train_rank"] for d in shown] == list(range(nodes * each))
     engines: dict[int, list[tuple[int, int]]] = {}
     for device in shown:
         engines.setdefault(device["engine"], []).append((device["node"], device["device"]))
-    assert [[(s.node, d) for d in s.devices] for s in engine_seats(config)] == list(engines.values())
+    assert [[(s.node, d) for d in s.devices] for s in engine_devices(config.recipe)] == list(engines.values())
 
 
 def test_an_engine_has_neighbouring_devices_of_one_node() -> None:
     cluster = {"nodes": 2, "devices_per_node": 4}
-    config = from_dict({"recipe": {"cluster": cluster, "rollout": {"tensor_parallel": 2}}})
-    assert engine_seats(config) == [Seat(0, (0, 1)), Seat(0, (2, 3)), Seat(1, (0, 1)), Seat(1, (2, 3))]
+    config = make_run_config({"recipe": {"cluster": cluster, "rollout": {"tensor_parallel": 2}}})
+    assert engine_devices(config.recipe) == [
+        DeviceAssignment(0, (0, 1)),
+        DeviceAssignment(0, (2, 3)),
+        DeviceAssignment(1, (0, 1)),
+        DeviceAssignment(1, (2, 3)),
+    ]

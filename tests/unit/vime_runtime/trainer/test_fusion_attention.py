@@ -8,12 +8,13 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import cloudpickle
-import fusion_operator
 import pytest
 import torch
-from fusion_operator import npu_fusion_attention
 from vime_runtime.batch import RolloutBatch
 from vime_runtime.trainer import fusion_attention, packing
+
+from harness.npu import fusion_operator
+from harness.npu.fusion_operator import npu_fusion_attention
 
 # The rank processes do not have the path of the tests' own modules.
 cloudpickle.register_pickle_by_value(fusion_operator)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from elf_file import ElfFile
 
+from harness.memory_saver.elf_file import ElfFile
 from vimectl.cli import run_cli
 
 TORCH = "torch_memory_saver_hook_mode_torch.abi3.so"

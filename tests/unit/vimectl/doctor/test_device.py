@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from described import Machine
+
+from harness.doctor.described_machine import Machine
 
 
 def mends(machine: Machine) -> dict[str, tuple[str, str]]:

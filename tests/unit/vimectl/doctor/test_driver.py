@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from described import Machine
 
+from harness.doctor.described_machine import Machine
 from vimectl import stacks
 from vimectl.doctor.driver import container
 from vimectl.doctor.finding import Subject

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import platformdirs
 import pytest
-import released
-import stand_in_sources
-from images import Images
-from own_stack import STACK, Own, commit, git
 from vime_runtime.spec.errors import MissingRequirement
 
+from harness.images import fake_sources
+from harness.images.image_store import Images
+from harness.images.user_stack import STACK, Own, commit, git
+from harness.upstream import released
 from vimectl import env
 from vimectl.images import plan, vendor
 from vimectl.util.hashing import sha256
@@ -80,7 +80,7 @@ def images(system_tool: Callable[[str], str], tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="session")
 def stand_in_stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The stack of the stand-in: its repositories are on this machine."""
-    return stand_in_sources.stack_file(tmp_path_factory.mktemp("repositories"))
+    return fake_sources.stack_file(tmp_path_factory.mktemp("repositories"))
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import stand_in
-from images import Images, interrupted
 
+from harness.images import fake_base
+from harness.images.image_store import Images, interrupted
 from vimectl import stacks as stacks
 from vimectl.images import manifest
 from vimectl.patches import series
@@ -26,14 +26,14 @@ def labels(images: Images, stand_in_image: str) -> dict[str, str]:
 def test_it_says_what_it_is(
     labels: dict[str, str], images: Images, stand_in_image: str, stand_in_folder: Path
 ) -> None:
-    stack = stacks.load(stand_in.STACK)
+    stack = stacks.load(fake_base.STACK)
     digests = [f"{name}={series.load(name, version).digest}" for name, version in stack.patches.items()]
-    assert labels["vimectl.stack"] == stand_in.STACK
+    assert labels["vimectl.stack"] == fake_base.STACK
     assert labels["vimectl.chip"] == "a2"
     assert labels["vimectl.series"] == ",".join(digests)
     assert labels["vimectl.manifest"] == sha256(stand_in_folder / manifest.FILE)
     assert labels["vimectl.stand-in"] == "yes"
-    assert labels["org.opencontainers.image.base.name"] == stand_in.IMAGE
+    assert labels["org.opencontainers.image.base.name"] == fake_base.IMAGE
     assert len(labels["org.opencontainers.image.revision"]) >= 40
 
 
@@ -46,7 +46,7 @@ def test_it_is_found_well_by_who_expects_a_stand_in(images: Images, stand_in_ima
     for package in ("vllm", "vllm-ascend"):
         state, location = states[package]
         assert state == "applied"
-        assert location.endswith(f"{stand_in.WORKSPACE}/{package}")
+        assert location.endswith(f"{fake_base.WORKSPACE}/{package}")
 
 
 def test_nothing_in_it_calls_its_memory_saver_known(images: Images, stand_in_image: str) -> None:
@@ -77,7 +77,7 @@ def test_its_user_finds_cann_and_the_patches(images: Images, stand_in_image: str
     assert "ASCEND_TOOLKIT_HOME=/usr/local/Ascend/cann-9.0.0" in said
     assert "ATB_HOME_PATH=" in said
     assert "PYTORCH_NPU_ALLOC_CONF" not in said
-    verified = images.run(stand_in_image, entry, "vimectl", "patch", "verify", "--stack", stand_in.STACK)
+    verified = images.run(stand_in_image, entry, "vimectl", "patch", "verify", "--stack", fake_base.STACK)
     assert verified.count("applied") >= 5
 
 

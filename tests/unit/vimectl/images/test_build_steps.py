@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-import stand_in_sources
 from vime_runtime.spec.errors import CheckFailed
 
+from harness.images import fake_sources
 from vimectl.env import memory_saver
 from vimectl.env.memory_saver.builds import BuildsFile
 from vimectl.images import build_steps, image_paths
@@ -37,7 +37,7 @@ def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def built(folder: Path, needed: tuple[str, ...]) -> Path:
     """A folder of built wheels with a memory saver linked with these."""
     folder.mkdir()
-    stand_in_sources.saver_wheel(folder / "torch_memory_saver-0.0.8-py3-none-any.whl", needed)
+    fake_sources.saver_wheel(folder / "torch_memory_saver-0.0.8-py3-none-any.whl", needed)
     return folder
 
 

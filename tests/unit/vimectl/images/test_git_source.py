@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from own_stack import Own, commit, git
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 
+from harness.images.user_stack import Own, commit, git
 from vimectl.images import git_source
 from vimectl.images.plan import Source, Submodule
 from vimectl.util.hashing import sha256

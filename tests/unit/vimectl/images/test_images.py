@@ -6,17 +6,16 @@ import re
 from pathlib import Path
 
 import pytest
-import stand_in
-import stand_in_sources
-from images import Images
 
+from harness.images import fake_base, fake_sources
+from harness.images.image_store import Images
 from vimectl.images import plan, tree, vendor
 from vimectl.images.builder.storage import Buildah
 from vimectl.util.host import Host
 
 pytestmark = [pytest.mark.image, pytest.mark.network]
 
-WORKER = f"{stand_in.WORKSPACE}/vllm-ascend/vllm_ascend/worker/worker.py"
+WORKER = f"{fake_base.WORKSPACE}/vllm-ascend/vllm_ascend/worker/worker.py"
 
 
 def lines(images: Images, image: str, work: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -57,7 +56,7 @@ def test_built_twice_the_file_tree_is_the_same(
 def test_a_patch_that_does_not_fit_the_base(
     images: Images, stand_in_stack: Path, stand_in_folder: Path
 ) -> None:
-    container = images.buildah("from", "--pull-never", stand_in.IMAGE)
+    container = images.buildah("from", "--pull-never", fake_base.IMAGE)
     change = f"sed -i 's/init_snapshot/the_snapshot/' {WORKER}"
     images.buildah("run", "--isolation=chroot", container, "--", "sh", "-c", change)
     images.buildah("commit", "--quiet", container, "localhost/edited-base")
@@ -70,7 +69,7 @@ def test_a_patch_that_does_not_fit_the_base(
 
 
 def test_a_memory_saver_for_cuda(images: Images, tmp_path: Path) -> None:
-    stack = stand_in_sources.stack_file(tmp_path / "sources", needed=["libcudart.so.12", "libc.so.6"])
+    stack = fake_sources.stack_file(tmp_path / "sources", needed=["libcudart.so.12", "libc.so.6"])
     folder = tmp_path / "offline"
     vendor.collect(plan.make(str(stack)), folder, lambda now: None)
     said = refused(images, "cuda", images.building(stack, folder, "cuda"))
@@ -89,7 +88,7 @@ def test_kernels_on_a_base_without_an_ascend_compiler(
 
 
 def test_a_base_without_vllm(images: Images, stand_in_stack: Path, stand_in_folder: Path) -> None:
-    building = images.building(stand_in_stack, stand_in_folder, "bare", base=stand_in.DEBIAN_IMAGE)
+    building = images.building(stand_in_stack, stand_in_folder, "bare", base=fake_base.DEBIAN_IMAGE)
     said = refused(images, "bare", building)
     assert "not installed, needed vllm 0.22.1" in said
     assert "with --base" in said
@@ -98,7 +97,7 @@ def test_a_base_without_vllm(images: Images, stand_in_stack: Path, stand_in_fold
 def test_the_cpu_image_runs_its_recipe(images: Images, tmp_path: Path) -> None:
     folder = tmp_path / "offline"
     vendor.collect(plan.make("cpu-0.32"), folder, lambda now: None)
-    arguments = ["--stack", "cpu-0.32", "--base", stand_in.DEBIAN_IMAGE, "--builder", "buildah"]
+    arguments = ["--stack", "cpu-0.32", "--base", fake_base.DEBIAN_IMAGE, "--builder", "buildah"]
     done = images.vimectl("image", "build", *arguments, "--offline", folder, "--tag", "cpu")
     assert done.returncode == 0, done.stderr
     found = images.verify("cpu")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from own_stack import Own
 
+from harness.images.user_stack import Own
 from vimectl.images import plan, provenance, sbom, vendor
 from vimectl.images.manifest import Manifest
 from vimectl.images.provenance import Made

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from images import copied, replace
-from own_stack import Own
 
+from harness.images.image_store import copied, replace
+from harness.images.user_stack import Own
 from vimectl.cli import run_cli
 from vimectl.images import manifest, plan, vendor
 from vimectl.util.hashing import sha256

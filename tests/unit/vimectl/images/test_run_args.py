@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from described import Machine
 from vime_runtime.spec.errors import MissingRequirement
 
+from harness.doctor.described_machine import Machine
 from vimectl import stacks
 from vimectl.cli import run_cli
 from vimectl.images import run_args

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from own_stack import Own, commit
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 
+from harness.images.user_stack import Own, commit
 from vimectl import env
 from vimectl.env import Progress
 from vimectl.images import manifest, plan, vendor

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from toys import STAGES, Tree, build_series, git, install, lay, rich
 
+from harness.patches.toy_packages import STAGES, Tree, build_series, git, install, lay, rich
 from vimectl.patches.blobs import content_at
 from vimectl.patches.series import Series
 from vimectl.patches.state import TargetStatus, judge

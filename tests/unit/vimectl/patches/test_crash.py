@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import disk
 import pytest
 from vime_runtime.spec.errors import MissingRequirement
 
+from harness.patches import disk_operations
 from vimectl import patches
 from vimectl.patches import plan, recovery
 from vimectl.patches.applied_state import folder
@@ -79,13 +79,13 @@ def test_killed_at_any_operation_all_or_nothing(
     point = 1
     while True:
         ends.restore()
-        operation = disk.die_at(point, ends.change)
+        operation = disk_operations.die_at(point, ends.change)
         if operation is None:
             break
         points[operation] += 1
         if point % 4 == 0:  # killed again while it recovers, and again
             again = point % 31 + 1
-            while disk.die_at(again, ends.recover):
+            while disk_operations.die_at(again, ends.recover):
                 again += 31
         messages = ends.recover()
         now = ends.now()
@@ -114,9 +114,9 @@ def test_refused_at_any_operation_all_or_nothing(ends: Ends, error: int, lasting
     point = 1
     while True:
         ends.restore()
-        faults = disk.Faults(point, error, lasting)
+        faults = disk_operations.Faults(point, error, lasting)
         try:
-            with disk.watched(faults):
+            with disk_operations.watched(faults):
                 ends.change()
             outcome = "done"
         except MissingRequirement as e:
@@ -151,7 +151,7 @@ def test_a_folder_that_cannot_be_removed_turns_the_change_around(
             refused.append(arguments)
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(arguments[0]))
 
-    with disk.watched(refuse), pytest.raises(MissingRequirement) as caught:
+    with disk_operations.watched(refuse), pytest.raises(MissingRequirement) as caught:
         patches.change("revert", judged(rich_stack))
     assert caught.value.hint == "everything is as it was before"
     assert snapshot(*rich_stack) == before
@@ -163,7 +163,7 @@ def without_bookkeeping(found: dict[str, tuple[int, bytes]]) -> dict[str, tuple[
 
 def test_nothing_is_left_of_a_change_that_was_killed_when_it_had_hardly_begun(ends: Ends) -> None:
     ends.restore()
-    assert disk.die_at(3, ends.change)
+    assert disk_operations.die_at(3, ends.change)
     assert any(folder(place).exists() for place in ends.places)
     ends.recover()
     assert ends.now() == ends.before

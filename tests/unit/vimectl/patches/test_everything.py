@@ -6,8 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import toys
-
+from harness.patches import toy_packages
 from vimectl import patches
 from vimectl.patches import record
 from vimectl.patches.series import Series
@@ -73,16 +72,17 @@ def test_a_mode_that_is_not_the_patch_s_is_drift(
 def test_symbolic_links_of_the_package_are_made_changed_and_removed(
     tmp_path: Path, snapshot: Snapshot, memory: Path
 ) -> None:
-    init: toys.Tree = {"linked/__init__.py": (0o644, b""), "linked/a.py": (0o644, b"a\n")}
+    init: toy_packages.Tree = {"linked/__init__.py": (0o644, b""), "linked/a.py": (0o644, b"a\n")}
     stages = [
-        init | {"linked/moved": (toys.LINK, b"a.py"), "linked/gone": (toys.LINK, b"a.py")},
-        init | {"linked/moved": (toys.LINK, b"__init__.py"), "linked/made": (toys.LINK, b"a.py")},
+        init | {"linked/moved": (toy_packages.LINK, b"a.py"), "linked/gone": (toy_packages.LINK, b"a.py")},
+        init
+        | {"linked/moved": (toy_packages.LINK, b"__init__.py"), "linked/made": (toy_packages.LINK, b"a.py")},
     ]
     (tmp_path / "series").mkdir()
     (tmp_path / "history").mkdir()
-    series = toys.build_series("linked", stages, tmp_path / "history", tmp_path / "series")
+    series = toy_packages.build_series("linked", stages, tmp_path / "history", tmp_path / "series")
     place = memory / "tree"
-    toys.lay(place, stages[0])
+    toy_packages.lay(place, stages[0])
     before = snapshot(place)
 
     def judged() -> list[TargetStatus]:

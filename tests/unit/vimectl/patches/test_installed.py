@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import toys
 from vime_runtime.spec.errors import UsageError
 
+from harness.patches import toy_packages
 from vimectl import patches
 from vimectl.patches import record
 from vimectl.patches.series import Series
@@ -26,7 +26,7 @@ Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
 def build_wheel(directory: Path, package: str, distribution: str, version: str = "1.0") -> Path:
     """A wheel of one of the rich packages, in a distribution of whatever name."""
     info = f"{distribution}-{version}.dist-info"
-    files = {path: content for path, (_, content) in toys.rich(package)[0].items()}
+    files = {path: content for path, (_, content) in toy_packages.rich(package)[0].items()}
     files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n".encode()
     files[f"{info}/WHEEL"] = (
         b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"

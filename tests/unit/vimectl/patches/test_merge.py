@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from toys import git
 from vime_runtime.spec.errors import CheckFailed
 
+from harness.patches.toy_packages import git
 from vimectl import patches
 from vimectl.patches import plan
 from vimectl.patches.series import Series
@@ -20,7 +20,7 @@ LINES = [f"line {number}\n".encode() for number in range(20)]
 @pytest.fixture
 def long_series(tmp_path: Path) -> Series:
     """A series whose file is long enough for edits apart from the patch."""
-    from toys import build_series
+    from harness.patches.toy_packages import build_series
 
     patched = [*LINES]
     patched[5] = b"patched\n"

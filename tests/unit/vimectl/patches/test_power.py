@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import power
 import pytest
 
+from harness.patches import power_loss
 from vimectl import patches
 from vimectl.patches import plan, recovery
 from vimectl.patches.state import TargetStatus
@@ -42,8 +42,8 @@ def test_a_loss_of_power_leaves_all_or_nothing(
     if action == "revert":
         patches.change("apply", judged(rich_stack))
     before = contents(root)
-    recorder = power.Recorder(root)
-    disks = power.possible(
+    recorder = power_loss.Recorder(root)
+    disks = power_loss.possible(
         recorder, lambda: patches.change(action, judged(rich_stack)), random.Random(0), more, every
     )
     found = list(disks)
@@ -52,7 +52,7 @@ def test_a_loss_of_power_leaves_all_or_nothing(
     outcomes = set()
     for number, one in enumerate(found):
         # In the same place: the journal names its directories.
-        power.write(one, root, root)
+        power_loss.write(one, root, root)
         for place in rich_stack:
             recovery.recover(place)
         now = contents(root)

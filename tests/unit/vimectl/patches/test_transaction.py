@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import disk
 import pytest
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 
+from harness.patches import disk_operations
 from vimectl.patches import recovery, transaction
 from vimectl.patches.applied_state import folder
 from vimectl.patches.lock import locked
@@ -59,7 +59,7 @@ def interrupt(places: list[Path]) -> None:
     while not (folder(places[0]) / "journal.json").exists():
         for place in places:
             recovery.recover(place)
-        assert disk.die_at(point, lambda: change(places))
+        assert disk_operations.die_at(point, lambda: change(places))
         point += 1
 
 
@@ -113,7 +113,7 @@ def test_a_directory_that_refuses_in_the_middle_puts_everything_back(
 
     with (
         locked(places),
-        disk.watched(refuse),
+        disk_operations.watched(refuse),
         pytest.raises(MissingRequirement, match="cannot replace a file") as e,
     ):
         transaction.execute("apply", steps(places))

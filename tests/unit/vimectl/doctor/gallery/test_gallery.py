@@ -6,7 +6,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from described import Machine, names
+
+from harness.doctor.described_machine import Machine, names
 
 
 @pytest.mark.parametrize("name", names())

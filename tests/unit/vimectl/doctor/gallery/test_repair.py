@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from unittest.mock import patch
 
-from described import HERE, Machine
-
+from harness.doctor.described_machine import GALLERY, Machine
 from vimectl.doctor.repair import repairs
 from vimectl.patches import change, series, status
 
@@ -22,7 +21,7 @@ def test_lost_patches_come_back_and_can_be_taken_back(tmp_path: Path) -> None:
     place = machine.path(machine.last("site"))
     before = snapshot(machine.root)
     report = machine.examine(["patches"])
-    with patch.object(series, "data_dir", HERE.joinpath):
+    with patch.object(series, "data_dir", GALLERY.joinpath):
         found = repairs(report, machine.host)
         assert snapshot(machine.root) == before  # nothing is changed by looking
         (repair,) = found
@@ -42,5 +41,5 @@ def test_lost_patches_come_back_and_can_be_taken_back(tmp_path: Path) -> None:
 
 def test_nothing_is_mended_where_nothing_is_missing(tmp_path: Path) -> None:
     machine = Machine("visible-twice", tmp_path)
-    with patch.object(series, "data_dir", HERE.joinpath):
+    with patch.object(series, "data_dir", GALLERY.joinpath):
         assert repairs(machine.examine(), machine.host) == []

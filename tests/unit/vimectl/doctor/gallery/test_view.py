@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from described import CONFIG, HERE, Machine
 
+from harness.doctor.described_machine import CONFIG, GALLERY, Machine
 from vimectl.cli import run_cli
 from vimectl.patches import series
 
@@ -19,7 +19,7 @@ def shown(
 ) -> tuple[int, list[str]]:
     machine = Machine(name, root)
     monkeypatch.setattr("vimectl.cli.doctor._host", lambda root: machine.host)
-    monkeypatch.setattr(series, "data_dir", HERE.joinpath)
+    monkeypatch.setattr(series, "data_dir", GALLERY.joinpath)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(machine.path(CONFIG)))
     code = run_cli(["doctor", "--recipe", "qwen3-4b-tp2", *MODEL, *more])
     return code, capsys.readouterr().out.splitlines()

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from elf_file import ElfFile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vime_runtime.spec.errors import UsageError
 
+from harness.memory_saver.elf_file import ElfFile
 from vimectl.env.memory_saver.elf import read_library
 from vimectl.env.memory_saver.find import File, libraries
 from vimectl.env.memory_saver.judge import Build, judge

@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from elf_file import ASCEND_PRELOAD, TORCH_MODE, ElfFile
 
+from harness.memory_saver.elf_file import ASCEND_PRELOAD, TORCH_MODE, ElfFile
 from vimectl import stacks
 from vimectl.env import memory_saver
 from vimectl.env.memory_saver import builds

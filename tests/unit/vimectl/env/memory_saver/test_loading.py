@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from elf_file import ASCEND_PRELOAD, ElfFile
 
+from harness.memory_saver.elf_file import ASCEND_PRELOAD, ElfFile
 from vimectl import stacks
 from vimectl.env import memory_saver
 from vimectl.env.memory_saver.builds import KnownBuild

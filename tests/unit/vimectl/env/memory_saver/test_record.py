@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from elf_file import ElfFile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 
+from harness.memory_saver.elf_file import ElfFile
 from vimectl import stacks
 from vimectl.env import memory_saver
 from vimectl.env.memory_saver import builds

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from outside_tools import committed, run
 from vime_runtime.spec.errors import UsageError
 
+from harness.patches.git_and_quilt import committed, run
 from vimectl.cli import run_cli
 from vimectl.patches import series as series_files
 from vimectl.patches.blobs import blob_at

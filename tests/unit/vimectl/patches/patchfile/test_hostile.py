@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hostile import Hostile, cases
 from vime_runtime.spec.errors import UsageError
 
+from harness.patches.hostile_patches import Hostile, cases
 from vimectl.cli import run_cli
 from vimectl.patches import plan, series
 from vimectl.patches.interchange import take

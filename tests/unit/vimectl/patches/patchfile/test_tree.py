@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from against_git import compare
+
+from harness.patches.compare_with_git import compare
 
 
 @pytest.mark.parametrize("first", range(0, 200, 50))

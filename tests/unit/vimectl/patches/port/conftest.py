@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from toy_series import Make, Toy
+
+from harness.patches.toy_series import Make, Toy
 
 
 @pytest.fixture

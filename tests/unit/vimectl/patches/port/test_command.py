@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_releases import write_wheel
-from toy_series import MORE, A, Make, change, results
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 
+from harness.patches.toy_releases import write_wheel
+from harness.patches.toy_series import MORE, A, Make, change, results
 from vimectl.cli import run_cli
 from vimectl.patches import series
 from vimectl.patches.blobs import blob_id

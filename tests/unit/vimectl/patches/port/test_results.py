@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from toy_releases import lines
-from toy_series import MORE, A, Make, change, results
 from vime_runtime.spec.errors import UsageError
 
+from harness.patches.toy_releases import lines
+from harness.patches.toy_series import MORE, A, Make, change, results
 from vimectl.patches import series
 from vimectl.patches.port import port
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from index_server import Index, serving
 
+from harness.patches.index_server import Index, serving
 from vimectl.patches.releases import pip_config
 from vimectl.patches.releases.pip_config import Settings
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from index_server import Index
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 
+from harness.patches.index_server import Index
 from vimectl.patches.releases import download
 from vimectl.patches.releases.index import File
 from vimectl.patches.releases.pip_config import Settings

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-from index_server import CONTENT, Index, make_sdist, make_wheel
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 
+from harness.patches.index_server import CONTENT, Index, make_sdist, make_wheel
 from vimectl.patches import releases
 from vimectl.patches.releases import finder, pip_config
 from vimectl.patches.releases.pip_config import Settings

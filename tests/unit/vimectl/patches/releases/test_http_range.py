@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from index_server import CONTENT, Index, make_wheel
 from vime_runtime.spec.errors import MissingRequirement
 
+from harness.patches.index_server import CONTENT, Index, make_wheel
 from vimectl.patches.releases.http_range import BLOCK, NoRanges, RangedFile
 from vimectl.patches.releases.pip_config import Settings
 from vimectl.patches.releases.web import Web

@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from index_server import Index
 
+from harness.patches.index_server import Index
 from vimectl.patches.releases import index as simple
 from vimectl.patches.releases.pip_config import Settings
 from vimectl.patches.releases.web import Web

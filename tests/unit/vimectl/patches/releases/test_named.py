@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from index_server import Index, make_sdist, make_wheel
 
+from harness.patches.index_server import Index, make_sdist, make_wheel
 from vimectl.cli import run_cli
 
 PATCH = """\

@@ -6,9 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from index_server import Index, serving
 from vime_runtime.spec.errors import MissingRequirement
 
+from harness.patches.index_server import Index, serving
 from vimectl.patches.releases.pip_config import Settings
 from vimectl.patches.releases.web import NotFound, Web
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_rows import sample
+
+from harness.runs.metric_rows import sample
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",

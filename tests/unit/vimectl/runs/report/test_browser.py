@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_rows import metrics, sample
 
+from harness.runs.metric_rows import metrics, sample
 from vimectl.runs import report
 
 pytestmark = pytest.mark.slow

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from run_rows import metrics
-
+from harness.runs.metric_rows import metrics
 from vimectl.runs.report.charts import charts
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from run_rows import metrics, sample
 
+from harness.runs.metric_rows import metrics, sample
 from vimectl.runs.report.gather import gather
 
 

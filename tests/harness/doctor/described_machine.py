@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
 
-import weights
-from elf_file import ElfFile
 from pydantic import Field
 from vime_runtime.spec.recipe import Recipe
 from vime_runtime.spec.strict import Strict
 
+from harness import TESTS
+from harness.doctor import sparse_model
+from harness.memory_saver.elf_file import ElfFile
 from vimectl import stacks as stacks
 from vimectl.doctor import Report, imports, run_checks
 from vimectl.patches import series
@@ -31,7 +32,8 @@ from vimectl.stacks.lock import read_lock
 from vimectl.util import toml
 from vimectl.util.host import CommandResult, Host
 
-HERE = Path(__file__).parent
+# Machines, patches and outputs of commands are there.
+GALLERY = TESTS / "unit" / "vimectl" / "doctor" / "gallery"
 # Every file of a machine is of this moment, and its clock a day later unless it says otherwise.
 INSTALLED = 1_790_000_000
 # Where the user of a machine keeps the builds of the memory saver that are known there.
@@ -39,7 +41,7 @@ CONFIG = "/home/user/.config"
 
 
 class Answer(Strict):
-    """What a command gives back; ``file`` is a file beside this module that has its output."""
+    """What a command gives back; ``file`` is a file of the gallery that has its output."""
 
     code: int = 0
     stdout: str = ""
@@ -48,7 +50,7 @@ class Answer(Strict):
 
 
 class Release(Strict):
-    """A package with a series in `patches` beside this module, in small, and the state it is in."""
+    """A package with a series in the gallery's `patches`, in small, and the state it is in."""
 
     state: Literal["applied", "pristine", "drifted"]
     place: str | None = None  # the checkout of an editable install; else among the installed packages
@@ -93,7 +95,7 @@ class Described(Strict):
     environment: dict[str, str] = Field(default_factory=dict)
     packages: dict[str, str] = Field(default_factory=dict)  # distribution to version; "" removes it
     files: dict[str, str] = Field(default_factory=dict)  # path to text
-    copies: dict[str, str] = Field(default_factory=dict)  # path to a file beside this module
+    copies: dict[str, str] = Field(default_factory=dict)  # path to a file of the gallery
     releases: dict[str, Release] = Field(default_factory=dict)  # "vllm/0.22.1" to its state
     folders: list[str] = Field(default_factory=list)  # empty ones
     libraries: dict[str, Library] = Field(default_factory=dict)  # path to a memory saver
@@ -107,12 +109,12 @@ class Described(Strict):
 
 def names() -> list[str]:
     """The machines of the gallery."""
-    return sorted(path.stem for path in (HERE / "machines").glob("*.toml"))
+    return sorted(path.stem for path in (GALLERY / "machines").glob("*.toml"))
 
 
 def lineage(name: str) -> list[Described]:
     """A machine's description after those it starts from."""
-    one = toml.load(Described, HERE / "machines" / f"{name}.toml")
+    one = toml.load(Described, GALLERY / "machines" / f"{name}.toml")
     return [*(lineage(one.base) if one.base else []), one]
 
 
@@ -170,7 +172,7 @@ class Machine:
         recipe = self.recipe()
         name = self.last("stack") or (recipe.recipe.stack if recipe else None)
         own = {"XDG_CONFIG_HOME": str(self.path(CONFIG))}
-        with patch.object(series, "data_dir", HERE.joinpath), patch.dict(os.environ, own):
+        with patch.object(series, "data_dir", GALLERY.joinpath), patch.dict(os.environ, own):
             return run_checks(self.host, stacks.load(name), recipe, only, with_imports=True)
 
     def path(self, path: str) -> Path:
@@ -210,11 +212,11 @@ class Machine:
         for path, library in one.libraries.items():
             self._library(path, library)
         for path, changes in one.models.items():
-            weights.write(self.path(path), changes)
+            sparse_model.write(self.path(path), changes)
         for path, text in one.files.items():
             self._write(path, text)
         for path, file in one.copies.items():
-            self._write(path, (HERE / file).read_text())
+            self._write(path, (GALLERY / file).read_text())
         for path, target in one.links.items():
             self.path(path).parent.mkdir(parents=True, exist_ok=True)
             self.path(path).symlink_to(target)
@@ -224,7 +226,7 @@ class Machine:
         for path, (size, free) in one.disks.items():
             self.commands[f"df -Pk {path}"] = CommandResult(0, _df(path, size, free))
         for command, answer in one.commands.items():
-            text = (HERE / answer.file).read_text() if answer.file else answer.stdout
+            text = (GALLERY / answer.file).read_text() if answer.file else answer.stdout
             self.commands[command] = CommandResult(answer.code, text, answer.stderr)
         self.imports |= one.imports
 
@@ -238,7 +240,7 @@ class Machine:
             self._write(f"{folder}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
 
     def _release(self, package: str, version: str, how: Release, site: str) -> None:
-        module = toml.read_toml(HERE / "patches" / package / version / "series.toml")["module"]
+        module = toml.read_toml(GALLERY / "patches" / package / version / "series.toml")["module"]
         place = how.place or site
         strict = {"applied": "False", "pristine": "True", "drifted": "None"}[how.state]
         self._write(f"{place}/{module}/__init__.py", "")

@@ -1,6 +1,6 @@
 """Apply the same patches with git and with ours, and compare: accepted or refused, and every file after it.
 
-python tests/unit/vimectl/patches/patchfile/against_git.py [PAIRS] [FIRST_SEED]
+python -m harness.patches.compare_with_git [PAIRS] [FIRST_SEED]
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from unittest import mock
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from pairs import Tree, pair
 from vime_runtime.spec.errors import UsageError
 
+from harness.patches.random_patches import Tree, pair
 from vimectl.patches.patchfile import parse, place, tree
 from vimectl.patches.patchfile.tree import File
 

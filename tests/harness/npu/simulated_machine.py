@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-SITE = Path(__file__).with_name("site")
-# Where the operator of attention is.
-OPERATORS = Path(__file__).parent
+from harness import TESTS
+
+SITE = TESTS / "npu" / "site"
 # Where the child processes find what the machine is. Only the packages in ``site/`` read it.
 VARIABLE = "SIMULATED_NPU"
 
@@ -38,7 +38,7 @@ class Machine:
         Args:
             before: goes before everything else on the path, but for what is simulated.
         """
-        paths = [str(SITE), str(OPERATORS), *map(str, before), *_paths(os.environ)]
+        paths = [str(SITE), str(TESTS), *map(str, before), *_paths(os.environ)]
         return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), VARIABLE: str(self.directory)} | changes
 
     def calls(self, *names: str) -> list[dict[str, Any]]:

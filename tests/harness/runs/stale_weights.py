@@ -1,4 +1,4 @@
-"""Run a run file with stale weights from step 4 on: ``python sync_off.py FILE``.
+"""Run a run file with stale weights from step 4 on: ``python stale_weights.py FILE``.
 
 The runtime has no such switch; this passes its own way of syncing to the same ``run``.
 The engine gives its weights up when it sleeps, so "no sync" means that it is given the
@@ -12,10 +12,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from safetensors.torch import load_file
-from vime_runtime import config as config_file
 from vime_runtime.__main__ import run
 from vime_runtime.graceful_stop import StopRequest
 from vime_runtime.logging.event_log import Journal
+from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.train_loop import RolloutSide, TrainSide, sync_weights
 from vime_runtime.weight_sync.buckets import BucketExporter
 
@@ -41,7 +41,7 @@ class StaleSync:
 
 
 if __name__ == "__main__":
-    config = config_file.load(Path(sys.argv[1]))
+    config = RunConfig.load(Path(sys.argv[1]))
     run_dir = Path(config.run_dir)
     sync = StaleSync(run_dir / "stale", config.recipe.sync.bucket_bytes)
     run(config, run_dir, Journal(run_dir, config.steps), StopRequest(), sync)

@@ -1,7 +1,7 @@
 """Let one process of a real run die or stop in one phase, and look how the run ends: one row of a table.
 
-    python tests/e2e/deaths.py [--kind K]... [--signal S]... [--phase P]... [--jobs 2] [--out FILE]
-    python tests/e2e/deaths.py --table FILE
+    python -m harness.runs.process_deaths [--kind K]... [--signal S]... [--phase P]... [--jobs 2] [--out FILE]
+    python -m harness.runs.process_deaths --table FILE
 
 Each case is a run of the default recipe. Results are appended to a file of JSON lines, cases that are in it
 already are left out, and the table of all of them is printed at the end. The phase is hit from outside: the
@@ -27,8 +27,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import dev_shm
 import psutil
+
+from harness.runs import shared_memory
 
 VIMECTL = [sys.executable, "-m", "vimectl"]
 KINDS = {
@@ -72,7 +73,7 @@ class Case:
     phase: str
 
     @property
-    def hang_seconds(self) -> float:
+    def hang_timeout(self) -> float:
         """The limit of the run in this case."""
         return HANG_SECONDS if self.signal == "SIGSTOP" and not self.runs_on else NO_HANG
 
@@ -106,7 +107,7 @@ def play(case: Case, folder: Path) -> Result:
     """Run one case in a folder of its own."""
     run_dir = folder / "run"
     sets = [] if case.kind == "engine-worker" else ONE_DEVICE
-    sets = [*sets, f"cluster.hang_seconds={case.hang_seconds}"]
+    sets = [*sets, f"cluster.hang_timeout={case.hang_timeout}"]
     if case.phase == "checkpoint":
         sets.append("checkpoint.every=1")
     mode = "smoke" if case.runs_on else "test"
@@ -132,7 +133,7 @@ def play(case: Case, folder: Path) -> Result:
     try:
         driver = hold(launcher, run_dir, case)
         tree = [psutil.Process(launcher.pid), *psutil.Process(launcher.pid).children(recursive=True)]
-        shm = dev_shm.used_by(process.pid for process in tree)
+        shm = shared_memory.used_by(process.pid for process in tree)
         victim = find(case.kind, launcher, run_dir)
         os.kill(victim, getattr(signal, case.signal))
         sent = time.monotonic()
@@ -145,7 +146,7 @@ def play(case: Case, folder: Path) -> Result:
                 process.resume()
         launcher.kill()
         launcher.wait()
-    waited = case.hang_seconds if case.hang_seconds != NO_HANG else 0
+    waited = case.hang_timeout if case.hang_timeout != NO_HANG else 0
     seconds = time.monotonic() - sent
     left = [f"pid {p.pid}" for p in tree if lives(p)]
     left += [str(path) for path in Path("/dev/shm").iterdir() if path.stat().st_ino in shm]

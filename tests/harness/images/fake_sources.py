@@ -16,15 +16,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import stand_in
-from elf_file import ASCEND_PRELOAD, TORCH_MODE, ElfFile
 from packaging.requirements import Requirement
 
+from harness import REPOSITORY
+from harness.images import fake_base
+from harness.memory_saver.elf_file import ASCEND_PRELOAD, TORCH_MODE, ElfFile
 from vimectl import stacks as stacks
 from vimectl.stacks.catalog import path as stack_path
 
 MACHINE = platform.machine()
-ROOT = Path(__file__).resolve().parents[4]
 # What is built from source, the distribution that comes out, and its module.
 PACKAGES = {
     "megatron-lm": ("megatron-core", "megatron/core"),
@@ -69,8 +69,8 @@ def stack_file(folder: Path, needed: Sequence[str] = ("libascendcl.so", "libc.so
 
     ``needed`` is what the memory saver's library is linked with.
     """
-    text = stack_path(stand_in.STACK).read_text(encoding="utf-8")
-    stack = stacks.load(stand_in.STACK)
+    text = stack_path(fake_base.STACK).read_text(encoding="utf-8")
+    stack = stacks.load(fake_base.STACK)
     for name, commit in stack.commits.items():
         made = _package(folder / name, *PACKAGES[name])
         text = text.replace(commit.url, made.url).replace(commit.commit, made.commit)
@@ -162,7 +162,7 @@ def _git(folder: Path, *arguments: str) -> str:
 def _lock() -> str:
     """The lock of vimectl's own dependencies for the stand-in's Python."""
     kept = []
-    joined = (ROOT / "requirements" / "tool.txt").read_text(encoding="utf-8").replace("\\\n", " ")
+    joined = (REPOSITORY / "requirements" / "tool.txt").read_text(encoding="utf-8").replace("\\\n", " ")
     environment = {"python_version": "3.11", "python_full_version": "3.11.2", "sys_platform": "linux"}
     for line in joined.splitlines():
         if not line.strip() or line.lstrip().startswith("#"):

@@ -1,4 +1,4 @@
-"""Place light actors as a run would place its own and print where they are: ``place.py ADDRESS RECIPE``.
+"""Place light actors as a run would and print where they are: ``place_actors.py ADDRESS RECIPE``.
 
 RECIPE is JSON: tables of a recipe, at least ``cluster`` and ``rollout``. A refusal is printed as well.
 """
@@ -13,10 +13,12 @@ import tempfile
 import ray
 from vime_runtime.cluster import placement as placing
 from vime_runtime.cluster.ray_cluster import cluster
-from vime_runtime.config import Config, from_dict
 from vime_runtime.process_environment import Wanted
-from vime_runtime.spec.device_layout import engine_seats, trainer_seats
+from vime_runtime.spec.device_layout import engine_devices, trainer_devices
 from vime_runtime.spec.errors import VimeError
+from vime_runtime.spec.run_config import RunConfig
+
+from harness.run_config import make_run_config
 
 
 class Light:
@@ -31,15 +33,15 @@ class Light:
         return {"node_id": node, "environment": {name: os.environ.get(name) for name in names}}
 
 
-def run_file(address: str, recipe: dict, scratch: str) -> Config:
+def run_file(address: str, recipe: dict, scratch: str) -> RunConfig:
     role = {"GLOO_SOCKET_IFNAME": "lo", "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}
     recipe = {
         "model": {"path": scratch},
-        "memory": {"arena_dir": None},
+        "memory": {"offload_dir": None},
         "env": {"COLOUR": "green"},
         **recipe,
     }
-    return from_dict({
+    return make_run_config({
         "recipe": recipe,
         "run_dir": scratch,
         "scratch_dir": scratch,
@@ -56,8 +58,8 @@ def main(address: str, recipe: str) -> None:
         told: list[str] = []
         try:
             with cluster(config, told.append) as placement:
-                ranks = [placement.start(Light, "train", seat) for seat in trainer_seats(config)]
-                engines = [placement.start(Light, "rollout", seat) for seat in engine_seats(config)]
+                ranks = [placement.start(Light, "train", seat) for seat in trainer_devices(config.recipe)]
+                engines = [placement.start(Light, "rollout", seat) for seat in engine_devices(config.recipe)]
                 found = {
                     "here": ray.get_runtime_context().get_node_id(),
                     "nodes": [node.id for node in placement.nodes],

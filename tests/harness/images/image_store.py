@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import stand_in
+from harness.images import fake_base
 
 # 2026-01-01: what the tests set as SOURCE_DATE_EPOCH.
 EPOCH = "1767225600"
@@ -32,8 +32,8 @@ class Images:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "tmp").mkdir()
         graph, run = graph_root or folder / "graph", folder / "run"
-        others = [stand_in.storage() / "graph"]
-        variables = stand_in.configure(graph, run, folder / "storage.conf", others)
+        others = [fake_base.storage() / "graph"]
+        variables = fake_base.configure(graph, run, folder / "storage.conf", others)
         return cls(folder, variables | {"TMPDIR": str(folder / "tmp"), "SOURCE_DATE_EPOCH": EPOCH})
 
     def vimectl(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -56,7 +56,7 @@ class Images:
     def build(self, stack: Path, offline: Path, tag: str, *more: str) -> subprocess.CompletedProcess[str]:
         return self.vimectl(*self.building(stack, offline, tag), *more)
 
-    def building(self, stack: Path, offline: Path, tag: str, base: str = stand_in.IMAGE) -> list[str]:
+    def building(self, stack: Path, offline: Path, tag: str, base: str = fake_base.IMAGE) -> list[str]:
         """The command line that builds on the stand-in base."""
         given = {"stack": stack, "offline": offline, "tag": tag, "base": base, "builder": "buildah"}
         given["records"] = self.folder / f"records-{tag}"

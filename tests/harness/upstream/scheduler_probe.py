@@ -7,7 +7,7 @@ from contextlib import suppress
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from settings import Settings
+from harness.upstream.partial_config import Settings
 
 
 class Engine:

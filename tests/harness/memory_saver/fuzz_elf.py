@@ -1,6 +1,6 @@
 """Change libraries at random and read them, for as long as one likes.
 
-    python tests/unit/vimectl/env/memory_saver/fuzz.py [SECONDS] [SEED] [LIBRARY...]
+    python -m harness.memory_saver.fuzz_elf [SECONDS] [SEED] [LIBRARY...]
 
 What it must not find: an exception, or more than a second of the processor for one file. Without libraries to
 start from it takes written ones and those of the interpreter.
@@ -15,10 +15,7 @@ import sysconfig
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from elf_file import ASCEND_PRELOAD, ElfFile
-
+from harness.memory_saver.elf_file import ASCEND_PRELOAD, ElfFile
 from vimectl.env.memory_saver.elf import read_library
 
 EDGES = [0, 1, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 63, (1 << 64) - 1]

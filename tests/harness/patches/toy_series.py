@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from toy_releases import Files, applied, lines, write_sdist, write_series, write_wheel
-
+from harness.patches.toy_releases import Files, applied, lines, write_sdist, write_series, write_wheel
 from vimectl.patches import series
 from vimectl.patches.blobs import blob_id
 from vimectl.patches.lint import lint

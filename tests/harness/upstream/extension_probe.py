@@ -12,7 +12,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
-import transfer_probe
+
+from harness.upstream import transfer_probe
 
 EXPERTS, HIDDEN, ROWS = 2, 8, 6
 # Who applies the fixes, in which order, before the worker is made.

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import platformdirs
-import released
 
+from harness.upstream import released
 from vimectl import stacks as stacks
 
 STACK = "ascend-0.22"

@@ -9,14 +9,12 @@ import sys
 from multiprocessing.connection import Client
 from operator import attrgetter
 
-from vime_runtime.config import from_dict
-
 
 def main() -> None:
     with Client(sys.argv[1]) as connection:
         from vime_runtime.rollout.engine import Engine
 
-        engine = Engine(from_dict(connection.recv()))
+        engine = Engine(connection.recv())
         connection.send((True, None))
         while True:
             try:

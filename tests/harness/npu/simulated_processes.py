@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
-from simulated_machine import Machine
 
-WORKER = Path(__file__).parents[1] / "unit" / "vime_runtime" / "rank_worker.py"
+from harness import script
+from harness.npu.simulated_machine import Machine
+
+WORKER = script("runtime.rank_worker")
 # What every process of a colocated run has.
 COLOCATED = {
     "PYTORCH_NPU_ALLOC_CONF": "expandable_segments:False",

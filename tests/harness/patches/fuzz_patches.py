@@ -1,6 +1,6 @@
 """Let atheris look for a text that the reader does not survive.
 
-    python tests/unit/vimectl/patches/patchfile/fuzz.py [SECONDS] [libFuzzer's options]
+    python -m harness.patches.fuzz_patches [SECONDS] [libFuzzer's options]
 
 What it must not find: an exception that is not the tool's own, more than a second for a few kilobytes, more
 memory than libFuzzer allows (2 GiB), or a patch that is read and then breaks what applies it.
@@ -18,8 +18,6 @@ try:
 except ImportError:
     sys.exit("fuzzing needs atheris, which is no part of the locks: .venv/bin/pip install atheris")
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 with atheris.instrument_imports(include=["vimectl.patches"]):
     from vime_runtime.spec.errors import UsageError
 
@@ -27,8 +25,8 @@ with atheris.instrument_imports(include=["vimectl.patches"]):
     from vimectl.patches.patchfile import parse, strict, tree
     from vimectl.patches.patchfile.tree import File
 
-from hostile import cases
-from pairs import pair
+from harness.patches.hostile_patches import cases
+from harness.patches.random_patches import pair
 
 TREE = {"x": File(b"a\nb\nc\n"), "toy/both.py": File(b"a\nb\nc\nd\n")}
 

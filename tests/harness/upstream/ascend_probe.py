@@ -18,13 +18,11 @@ from tempfile import TemporaryDirectory
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import extension_probe
-import npu_standin
-import scheduler_probe
-from settings import Settings
+from harness.upstream import extension_probe, fake_npu, scheduler_probe
+from harness.upstream.partial_config import Settings
 
 GIB = 1 << 30
-DEVICE = npu_standin.Device(64 * GIB)
+DEVICE = fake_npu.Device(64 * GIB)
 PATCHED = Path(sys.argv[1])
 
 
@@ -205,7 +203,7 @@ def observe_scheduler(which: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    npu_standin.install(DEVICE)
+    fake_npu.install(DEVICE)
     importlib.import_module("vllm_ascend.worker.worker")
     gc.freeze()  # the worker collects garbage again and again: not among the modules
     observers = {"worker": observe_worker, "rotary": observe_rotary, "scheduler": observe_scheduler}

@@ -21,7 +21,8 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import torch
-from npu_standin import Anything
+
+from harness.upstream.fake_npu import Anything
 
 SHAPES = {"norm.weight": (6,), "proj.weight": (4, 6)}
 EXTENSION = "vime_runtime.rollout.worker.WorkerExtension"

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dev_shm
 import pytest
+
+from harness.runs import shared_memory
 
 VIMECTL = [sys.executable, "-m", "vimectl"]
 
@@ -48,7 +49,7 @@ def run_recipe(
     environment: Mapping[str, str] | None = None,
 ) -> Run:
     """Run a recipe to its end; the output goes into the assertion message of a test that fails."""
-    before = dev_shm.names()
+    before = shared_memory.names()
     done = subprocess.run(
         [*VIMECTL, "run", "recipe", recipe, "--run-dir", str(directory), "--yes", *arguments],
         env=environment,
@@ -57,7 +58,7 @@ def run_recipe(
         text=True,
         timeout=900,
     )
-    return Run(done.returncode, done.stdout, directory, dev_shm.left(before))
+    return Run(done.returncode, done.stdout, directory, shared_memory.left(before))
 
 
 def processes_of(run_dir: Path) -> list[int]:
