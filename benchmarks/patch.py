@@ -16,11 +16,12 @@ from pathlib import Path
 
 import platformdirs
 
-from vimectl import patches, stacks
+from vimectl import patches
 from vimectl.patches import series
 from vimectl.patches.releases import download, index
 from vimectl.patches.releases import pip_config as pip
 from vimectl.patches.releases.web import Web
+from vimectl.stacks.catalog import load_stack
 from vimectl.util.resources import data_dir
 
 STACK = "ascend-0.22"
@@ -65,7 +66,7 @@ def whole_stack(folder: Path) -> None:
         print("there is no quilt to compare with: apt-get install quilt")
         return
     ours, theirs = folder / "ours", folder / "theirs"
-    wanted = stacks.load(STACK).patches
+    wanted = load_stack(STACK).patches
     for package, version in wanted.items():
         with zipfile.ZipFile(wheel(package, version)) as archive:
             archive.extractall(ours, [name for name in archive.namelist() if not name.endswith(".so")])

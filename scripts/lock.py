@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from vimectl import stacks as stacks  # noqa: E402
+from vimectl.stacks.catalog import load_stack, lock_path, stack_names  # noqa: E402
 from vimectl.stacks.schema import Stack  # noqa: E402
 from vimectl.util.toml import read_toml  # noqa: E402
 
@@ -45,12 +45,12 @@ def main() -> None:
     parser.add_argument("--find-links", default=None, help="where torch is found, instead of its own index")
     options = parser.parse_args()
     locks = []
-    for name in stacks.names():
-        if lock := stacks.lock_path(name):
-            lock_stack(stacks.load(name), lock, options)
+    for name in stack_names():
+        if lock := lock_path(name):
+            lock_stack(load_stack(name), lock, options)
             locks.append(lock)
-        elif stacks.load(name).image:
-            lock_image(stacks.load(name), ROOT / "vimectl" / "image" / "locks" / f"{name}.txt", options)
+        elif load_stack(name).image:
+            lock_image(load_stack(name), ROOT / "vimectl" / "image" / "locks" / f"{name}.txt", options)
     universal = ["--universal", "--python-version", "3.10"]
     compile_lock([*TOOL, *BUILD], ROOT / "requirements" / "tool.txt", universal, options.upgrade)
     compile_lock([*TOOL, *BUILD, *DEV], ROOT / "requirements" / "dev.txt", universal, options.upgrade)
@@ -61,11 +61,11 @@ def lock_bench(options: argparse.Namespace) -> None:
     """Resolve what the benchmarks need on top of a stack: whatever the stack pins stays as it is."""
     from vimectl.stacks.lock import read_lock
 
-    pins = read_lock(stacks.lock_path(BENCH_STACK))
+    pins = read_lock(lock_path(BENCH_STACK))
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(f"{pin.name}=={pin.version}" for pin in pins.values()))
         file.flush()
-        arguments = [*target(stacks.load(BENCH_STACK), options), f"--constraints={file.name}"]
+        arguments = [*target(load_stack(BENCH_STACK), options), f"--constraints={file.name}"]
         arguments += [f"--no-emit-package={name}" for name in pins]
         compile_lock(BENCH, ROOT / "requirements" / "bench.txt", arguments, options.upgrade)
 

@@ -24,7 +24,8 @@ import pytest
 from harness import script
 from harness.npu.simulated_machine import Machine
 from harness.upstream import released
-from vimectl import patches, stacks
+from vimectl import patches
+from vimectl.stacks.catalog import load_stack
 
 if importlib.util.find_spec("vllm") is None:
     pytest.skip("needs what vllm imports", allow_module_level=True)
@@ -83,7 +84,7 @@ class Whole:
 def patched_stack(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The released Python sources of the stack's vLLM packages, with our patches."""
     trees = []
-    for package, version in stacks.load(STACK).patches.items():
+    for package, version in load_stack(STACK).patches.items():
         tree = tmp_path_factory.mktemp("patched") / package
         shutil.copytree(released.python_sources(package, version), tree)
         patches.change("apply", patches.status(STACK, tree, [package], version))

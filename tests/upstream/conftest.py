@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness.upstream import released
-from vimectl import stacks as stacks
 from vimectl.patches import series
 from vimectl.patches.series import Series
+from vimectl.stacks.catalog import load_stack
 
 STACK = "cpu-0.32"
 
@@ -18,7 +18,7 @@ STACK = "cpu-0.32"
 @pytest.fixture(scope="session")
 def wheels() -> dict[str, Path]:
     """The wheel of each package that the CPU stack patches."""
-    stack = stacks.load(STACK)
+    stack = load_stack(STACK)
     patched = stack.patches.items()
     return {package: released.wheel(stack.distributions(package)[0], version) for package, version in patched}
 
@@ -26,7 +26,7 @@ def wheels() -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def shipped() -> dict[str, Series]:
     """The series of the CPU stack by package."""
-    return {package: series.load(package, version) for package, version in stacks.load(STACK).patches.items()}
+    return {package: series.load(package, version) for package, version in load_stack(STACK).patches.items()}
 
 
 @pytest.fixture

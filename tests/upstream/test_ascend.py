@@ -19,8 +19,8 @@ import pytest
 
 from harness import RUNTIME, TESTS, script
 from vimectl import patches as patching
-from vimectl import stacks
 from vimectl.patches import series
+from vimectl.stacks.catalog import load_stack
 
 if importlib.util.find_spec("vllm") is None:
     pytest.skip("needs what vllm imports", allow_module_level=True)
@@ -43,7 +43,7 @@ def probed(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Any]:
     """What the probe saw of a stack; "stack" is its name."""
-    patches = stacks.load(request.param).patches
+    patches = load_stack(request.param).patches
     released = [python_sources(package, version) for package, version in patches.items()]
     environment = {
         **os.environ,

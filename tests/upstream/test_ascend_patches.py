@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from vime_runtime.spec.errors import MissingRequirement
 
-from vimectl import stacks
 from vimectl.cli import run_cli
 from vimectl.patches import releases, series
 from vimectl.patches.blobs import blob_at
 from vimectl.patches.series import Series
+from vimectl.stacks.catalog import load_stack
 
 STACKS = ["ascend-0.20", "ascend-0.22", "ascend-0.23", "ascend-0.30"]
 Contents = dict[str, tuple[int, str]]
@@ -33,7 +33,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def shipped(name: str) -> list[Series]:
-    return [series.load(package, version) for package, version in stacks.load(name).patches.items()]
+    return [series.load(package, version) for package, version in load_stack(name).patches.items()]
 
 
 @pytest.fixture(scope="module")

@@ -14,15 +14,15 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from vime_runtime.spec.errors import MissingRequirement
 
-from vimectl import stacks
 from vimectl.patches import content, releases, series
 from vimectl.patches.blobs import blob_id
 from vimectl.patches.releases import index_cache
+from vimectl.stacks.catalog import load_stack, stack_names
 
 pytestmark = pytest.mark.network
 
-PROVEN = [name for name in stacks.names() if stacks.load(name).proven]
-ASCEND = [name for name in stacks.names() if stacks.load(name).stack.device == "npu"]
+TESTED = [name for name in stack_names() if load_stack(name).tested]
+ASCEND = [name for name in stack_names() if load_stack(name).stack.device == "npu"]
 # Where the release matrix names another build than the metadata; the file's note says so.
 REPLACED = {
     "ascend-0.11": {"torch-npu": "==2.7.1"},
@@ -43,9 +43,9 @@ def index() -> Iterator[None]:
         pytest.fail(e.message) if os.environ.get("CI") else pytest.skip(e.message)
 
 
-@pytest.mark.parametrize("name", PROVEN)
-def test_series_of_a_proven_stack_start_from_the_released_sources(name: str) -> None:
-    for package, version in stacks.load(name).patches.items():
+@pytest.mark.parametrize("name", TESTED)
+def test_series_of_a_tested_stack_start_from_the_released_sources(name: str) -> None:
+    for package, version in load_stack(name).patches.items():
         one = series.load(package, version)
         with index():
             release = releases.find(package, version)
@@ -57,7 +57,7 @@ def test_series_of_a_proven_stack_start_from_the_released_sources(name: str) -> 
 
 @pytest.mark.parametrize("name", ASCEND)
 def test_recorded_versions_are_those_that_the_release_requires(name: str) -> None:
-    loaded = stacks.load(name)
+    loaded = load_stack(name)
     with index():
         release = releases.find("vllm-ascend", loaded.packages["vllm-ascend"])
         (path,) = [p for p in release.paths() if p == "PKG-INFO" or p.endswith(".dist-info/METADATA")]
@@ -79,7 +79,7 @@ def test_recorded_versions_are_those_that_the_release_requires(name: str) -> Non
 
 @pytest.mark.parametrize("name", [name for name in ASCEND if name != "ascend-0.30"])
 def test_release_has_wheels_for_the_machines_of_the_stack(name: str) -> None:
-    loaded = stacks.load(name)
+    loaded = load_stack(name)
     wanted = Version(loaded.packages["vllm-ascend"])
     with index():
         releases.versions("vllm-ascend")

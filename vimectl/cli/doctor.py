@@ -49,10 +49,11 @@ def doctor(
     """Check whether this machine can run the stack, and the recipe when one is named; exit 1 if it cannot."""
     from vime_runtime.spec.errors import UsageError
 
-    from vimectl import stacks as stacks
     from vimectl.doctor import bundle as bundles
     from vimectl.doctor import run_checks
     from vimectl.recipes.resolve import resolve
+    from vimectl.stacks.catalog import load_stack
+    from vimectl.stacks.detection import detect_stack
 
     if bundle:
         bundles.refuse(bundle)
@@ -60,12 +61,12 @@ def doctor(
         raise UsageError("--set overrides a key of a recipe, and none is named", "name it with --recipe")
     host = _host(root)
     wanted = resolve(recipe, assignments=assignments).recipe if recipe else None
-    name = stack or (wanted.recipe.stack if wanted else stacks.detect(host).stack)
+    name = stack or (wanted.recipe.stack if wanted else detect_stack(host).stack)
     if name is None:
         raise UsageError("nothing of any known stack is installed", "name the stack you want with --stack")
 
     def examine() -> Report:
-        return run_checks(host, stacks.load(name), wanted, only or (), with_imports=imports)
+        return run_checks(host, load_stack(name), wanted, only or (), with_imports=imports)
 
     report = examine()
     made = _mend(report, host) if fix else []

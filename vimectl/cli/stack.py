@@ -11,7 +11,7 @@ import typer
 from vimectl.util.console import JsonOption, emit_json, out, table
 
 if TYPE_CHECKING:
-    from vimectl.stacks import Stack
+    from vimectl.stacks.schema import Stack
 
 app = typer.Typer(no_args_is_help=True, help="The sets of versions that belong together; which is installed.")
 
@@ -19,15 +19,15 @@ app = typer.Typer(no_args_is_help=True, help="The sets of versions that belong t
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
     """List the known stacks: proven (their patches are tried on the released sources) or only recorded."""
-    from vimectl import stacks
+    from vimectl.stacks.catalog import load_stack, lock_path, stack_names
 
-    known = [stacks.load(name) for name in stacks.names()]
+    known = [load_stack(name) for name in stack_names()]
     if as_json:
         rows = [
             {
                 **s.stack.model_dump(),
-                "installable": stacks.lock_path(s.name) is not None,
-                "proven": s.proven,
+                "installable": lock_path(s.name) is not None,
+                "proven": s.tested,
                 "packages": s.packages,
                 "cann": s.cann,
             }
@@ -40,7 +40,7 @@ def list_(as_json: JsonOption = False) -> None:
         ["name", "state", "device", "python", "description"],
         [
             [s.name, _state(s), s.stack.device, s.stack.python, s.stack.description]
-            for s in sorted(known, key=lambda s: (s.stack.device, not s.proven))
+            for s in sorted(known, key=lambda s: (s.stack.device, not s.tested))
         ],
     )
 
@@ -48,11 +48,11 @@ def list_(as_json: JsonOption = False) -> None:
 @app.command()
 def show(name: str, as_json: JsonOption = False) -> None:
     """Show one stack: versions, pinned sources, images, patch series, and where each fact comes from."""
-    from vimectl import stacks
+    from vimectl.stacks.catalog import load_stack
 
-    chosen = stacks.load(name)
+    chosen = load_stack(name)
     if as_json:
-        emit_json("stack.show", True, stack=chosen.model_dump(), proven=chosen.proven)
+        emit_json("stack.show", True, stack=chosen.model_dump(), proven=chosen.tested)
         return
     out.print(f"[bold]{chosen.name}[/]  {chosen.stack.description}  ({_state(chosen)})")
     table("", ["part", "version", "source or reason"], [list(row) for row in _facts(chosen)])
@@ -61,10 +61,10 @@ def show(name: str, as_json: JsonOption = False) -> None:
 @app.command()
 def detect(as_json: JsonOption = False) -> None:
     """Name the stack that is installed for this interpreter, or the nearest one with the differences."""
-    from vimectl import stacks
+    from vimectl.stacks.detection import detect_stack
     from vimectl.util.host import Host
 
-    found = stacks.detect(Host())
+    found = detect_stack(Host())
     if as_json:
         emit_json(
             "stack.detect", found.exact, stack=found.stack, differences=[asdict(d) for d in found.differences]
@@ -82,7 +82,7 @@ def detect(as_json: JsonOption = False) -> None:
 
 
 def _state(chosen: Stack) -> str:
-    return "proven" if chosen.proven else "recorded"
+    return "tested" if chosen.tested else "untested"
 
 
 def _facts(chosen: Stack) -> Iterator[tuple[str, str, str]]:

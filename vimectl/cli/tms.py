@@ -12,7 +12,7 @@ from vimectl.util.console import JsonOption, emit_json, out, table
 
 if TYPE_CHECKING:
     from vimectl.env.memory_saver import Build
-    from vimectl.stacks import Stack
+    from vimectl.stacks.schema import Stack
     from vimectl.util.host import Host
 
 app = typer.Typer(no_args_is_help=True, help="Judge the torch_memory_saver library.")
@@ -109,14 +109,15 @@ def list_(as_json: JsonOption = False) -> None:
 
 
 def _stack(name: str | None, recipe: str | None, host: Host) -> Stack | None:
-    from vimectl import stacks as stack
+    from vimectl.stacks.catalog import load_stack
+    from vimectl.stacks.detection import detect_stack
 
     if recipe and not name:
         from vimectl.recipes.resolve import resolve
 
         name = resolve(recipe).recipe.recipe.stack
-    chosen = name or stack.detect(host).stack
-    return stack.load(chosen) if chosen else None
+    chosen = name or detect_stack(host).stack
+    return load_stack(chosen) if chosen else None
 
 
 def _show(build: Build) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
-from vimectl.stacks import Stack
+from vimectl.stacks.schema import Stack
 
 # docker's client answers without its daemon, which is what builds.
 _ENGINES = {

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from vime_runtime.spec.errors import UsageError
+from vime_runtime.spec.process_roles import ROLES
 from vime_runtime.spec.recipe import Recipe
 
 from vimectl import __version__
-from vimectl import stacks as stacks
 from vimectl.doctor.redact import Redactor
 from vimectl.doctor.report import Report
 from vimectl.env import memory_saver
-from vimectl.recipes.environment import ROLES, environment
+from vimectl.recipes.environment import environment
+from vimectl.stacks.catalog import load_stack
+from vimectl.stacks.detection import detect_stack
 from vimectl.stacks.installed import distributions
 from vimectl.util.host import Host
 
@@ -88,10 +90,10 @@ def write(file: Path, report: Report, text: str, host: Host, recipe: Recipe | No
     refuse(file)
     host = host.asking_once()
     redact = Redactor(host)
-    stack = stacks.load(report.stack)
+    stack = load_stack(report.stack)
     documents: dict[str, Any] = {
         "doctor.json": {"vimectl": __version__, **report.as_json()},
-        "stack.json": {"stack": stack.model_dump(), "installed": asdict(stacks.detect(host))},
+        "stack.json": {"stack": stack.model_dump(), "installed": asdict(detect_stack(host))},
         "packages.json": _packages(host),
         "environment.json": _environment(host, recipe),
         "memory_saver.json": [asdict(build) for build in memory_saver.judge_installed(host, stack)],

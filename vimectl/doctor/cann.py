@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 
-from vimectl import stacks as stacks
 from vimectl.doctor import ascend, npu
 from vimectl.doctor.editable import installs
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
-from vimectl.stacks import Stack
+from vimectl.stacks.catalog import load_stack, stack_names
 from vimectl.stacks.detection import find
 from vimectl.stacks.installed import site_directories
+from vimectl.stacks.schema import Stack
 from vimectl.stacks.versions import matches
 
 _KERNELS = "opp/built-in/op_impl/ai_core/tbe/kernel"
@@ -140,7 +140,7 @@ def _torch_npu(subject: Subject) -> Outcome:
     have = find(subject.stack, "torch-npu", subject.installed)
     if have is None:
         return skipped("torch_npu is not installed (packages.torch-npu)")
-    known = [stacks.load(name) for name in stacks.names()]
+    known = [load_stack(name) for name in stack_names()]
     built = [
         one.cann
         for one in known

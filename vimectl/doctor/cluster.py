@@ -10,7 +10,7 @@ from vime_runtime.spec.errors import VimeError
 
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
 from vimectl.doctor.ports import in_use
-from vimectl.stacks import Stack
+from vimectl.stacks.schema import Stack
 from vimectl.util import ray_address
 from vimectl.util.host import Host
 

@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from vimectl.doctor.editable import commit, installs
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
 from vimectl.stacks.detection import find
-from vimectl.stacks.installed import Installed
+from vimectl.stacks.installed import InstalledDistribution
 
 # The runtime libraries of CUDA, and what is compiled for it alone.
 _CUDA_PREFIXES = ("nvidia-", "cuda-bindings", "cuda-pathfinder", "cuda-toolkit", "cupy-cuda")
@@ -160,7 +160,7 @@ def _requires(subject: Subject) -> Outcome:
     )
 
 
-def _recorded(item: Installed) -> list[tuple[str, str]]:
+def _recorded(item: InstalledDistribution) -> list[tuple[str, str]]:
     """The top modules of a distribution, with their digests as its RECORD has them ("": none)."""
     found = []
     for file in _metadata(item, "RECORD"):
@@ -177,18 +177,18 @@ def _digest(content: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
 
 
-def _metadata(item: Installed, name: str) -> Iterator[Path]:
+def _metadata(item: InstalledDistribution, name: str) -> Iterator[Path]:
     """A file of the metadata folder of a distribution, whose name may be spelled in several ways."""
     for file in item.location.glob(f"*-{item.version}.dist-info/{name}"):
         if canonicalize_name(file.parent.name.partition("-")[0]) == item.name:
             yield file
 
 
-def _wanted_by(item: Installed, name: str) -> Requirement | None:
+def _wanted_by(item: InstalledDistribution, name: str) -> Requirement | None:
     return next((asked for asked in _requirements(item) if canonicalize_name(asked.name) == name), None)
 
 
-def _requirements(item: Installed) -> list[Requirement]:
+def _requirements(item: InstalledDistribution) -> list[Requirement]:
     """What a distribution requires here, without its extras; nothing when it does not say."""
     found = []
     for file in _metadata(item, "METADATA"):

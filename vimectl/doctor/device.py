@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from vimectl.doctor import chips, npu
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
-from vimectl.stacks import Stack
+from vimectl.stacks.schema import Stack
 from vimectl.util import npu_devices
 
 _NO_NPU = "run this recipe on a machine with Ascend NPUs (in a container: mount /dev/davinci* into it)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vimectl.doctor import ascend, npu
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
-from vimectl.stacks import Stack
+from vimectl.stacks.schema import Stack
 from vimectl.util import npu_devices
 
 _INFO = f"{ascend.DRIVER}/version.info"

@@ -6,11 +6,13 @@ import os
 import re
 from pathlib import Path
 
+from vime_runtime.spec.process_roles import ROLES
+
 from vimectl.doctor import ports, threads, variables, visible
 from vimectl.doctor.finding import Check, Outcome, Status, Subject, judged, skipped
 from vimectl.doctor.variables import NOT_RUNNING, of_recipe, values
-from vimectl.recipes.environment import CANN_HOME, ROLES, environment
-from vimectl.stacks import Stack
+from vimectl.recipes.environment import CANN_HOME, environment
+from vimectl.stacks.schema import Stack
 
 _PROXIES = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
 _LOOPBACK = ("localhost", "127.0.0.1")

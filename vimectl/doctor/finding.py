@@ -9,8 +9,8 @@ from typing import Literal
 
 from vime_runtime.spec.recipe import Recipe
 
-from vimectl.stacks import Stack
-from vimectl.stacks.installed import Installed, distributions
+from vimectl.stacks.installed import InstalledDistribution, distributions
+from vimectl.stacks.schema import Stack
 from vimectl.util.host import Host
 
 Status = Literal["pass", "warn", "fail", "skip"]
@@ -25,7 +25,7 @@ class Subject:
     recipe: Recipe | None = None
 
     @cached_property
-    def installed(self) -> dict[str, list[Installed]]:
+    def installed(self) -> dict[str, list[InstalledDistribution]]:
         """What is installed, by canonical name; read once for all checks."""
         return distributions(self.host)
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from vimectl.doctor.finding import Check, Outcome, Subject, skipped
-from vimectl.stacks import Stack
 from vimectl.stacks.detection import find
+from vimectl.stacks.schema import Stack
 from vimectl.util.host import CommandResult, Host
 
 # Modules that are not called like their package. What is not here is, with underscores.

@@ -16,8 +16,8 @@ from vimectl.doctor import memory_fit
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, size, skipped
 from vimectl.doctor.subject_model import config, made_later, model_directory, without_root
 from vimectl.recipes import check_inputs as checked
-from vimectl.stacks import Stack
 from vimectl.stacks.installed import distributions, site_directories
+from vimectl.stacks.schema import Stack
 
 # What `vimectl run` says of by itself, with an exit code of its own.
 INPUTS = (

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, size, skipped
-from vimectl.stacks import Stack
+from vimectl.stacks.schema import Stack
 from vimectl.util.host import Host
 
 # The private folder of a run, as vimectl.runs.plan names it; the environment of all its processes has it.

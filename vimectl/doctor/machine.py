@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vimectl.doctor import disks, limits, system
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, size, skipped
-from vimectl.stacks import Stack
+from vimectl.stacks.schema import Stack
 
 # Ray warns below 4096 open files and recommends this (ray/_private/worker.py); the soft one it raises.
 _OPEN_FILES = 8192

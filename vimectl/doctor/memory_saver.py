@@ -6,7 +6,7 @@ from vime_runtime.spec.errors import VimeError
 
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
 from vimectl.doctor.subject_model import without_root
-from vimectl.stacks import Stack
+from vimectl.stacks.schema import Stack
 
 
 def checks(stack: Stack) -> list[Check]:

@@ -9,10 +9,11 @@ from packaging.utils import canonicalize_name
 
 from vimectl.doctor import companions
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
-from vimectl.stacks import Stack, lock_path
+from vimectl.stacks.catalog import lock_path
 from vimectl.stacks.detection import find
-from vimectl.stacks.installed import Installed, site_directories
+from vimectl.stacks.installed import InstalledDistribution, site_directories
 from vimectl.stacks.lock import read_lock
+from vimectl.stacks.schema import Stack
 from vimectl.stacks.versions import matches, within
 
 
@@ -102,7 +103,7 @@ def _duplicates(subject: Subject) -> Outcome:
     return judged(not twice, found or "none", "each package of the stack once", fix, "warn")
 
 
-def _relevant(subject: Subject) -> dict[str, list[Installed]]:
+def _relevant(subject: Subject) -> dict[str, list[InstalledDistribution]]:
     stack = subject.stack
     names = {canonicalize_name(d) for package in stack.packages for d in stack.distributions(package)}
     return {name: items for name, items in subject.installed.items() if name in names}

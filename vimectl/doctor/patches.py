@@ -11,8 +11,8 @@ from vime_runtime.spec.errors import VimeError
 
 from vimectl.doctor.editable import installs
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
-from vimectl.stacks import Stack
 from vimectl.stacks.installed import site_directories
+from vimectl.stacks.schema import Stack
 
 if TYPE_CHECKING:
     from vimectl.patches.state import TargetStatus

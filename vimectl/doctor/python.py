@@ -8,8 +8,8 @@ import sys
 from collections import Counter
 
 from vimectl.doctor.finding import Check, Outcome, Subject, judged, skipped
-from vimectl.stacks import Stack
 from vimectl.stacks.detection import find
+from vimectl.stacks.schema import Stack
 
 
 def checks(stack: Stack) -> list[Check]:
@@ -46,7 +46,7 @@ def _found(subject: Subject) -> tuple[str | None, str]:
 
 
 def _other_interpreter(stack: Stack) -> str:
-    from vimectl.stacks import lock_path
+    from vimectl.stacks.catalog import lock_path
 
     if lock_path(stack.name):
         return f"vimectl env create DIR --stack {stack.name}, then use DIR/bin/vimectl"

@@ -8,10 +8,10 @@ from functools import partial
 
 from vime_runtime.spec.errors import VimeError
 
-from vimectl import stacks as stacks
 from vimectl.doctor import patches
 from vimectl.doctor.finding import Subject
 from vimectl.doctor.report import Report
+from vimectl.stacks.catalog import load_stack
 from vimectl.util.host import Host
 
 
@@ -34,7 +34,7 @@ def repairs(report: Report, host: Host) -> list[Repair]:
     What is not among it is not safe (to end processes, to delete files), not to be taken back (to install
     packages), or not a program's to do (to change the environment of the shell that called it).
     """
-    subject = Subject(host, stacks.load(report.stack))
+    subject = Subject(host, load_stack(report.stack))
     missing = [finding for finding in report.failures if finding.group == "patches"]
     found = [_patch(finding.id.partition(".")[2], finding.id, subject) for finding in missing]
     return [repair for repair in found if repair]

@@ -28,7 +28,7 @@ from vimectl.doctor import (
     python,
 )
 from vimectl.doctor.finding import Check, Finding, Subject, skipped
-from vimectl.stacks import Stack
+from vimectl.stacks.schema import Stack
 from vimectl.util.host import Host
 
 # The order is the order of mending: what comes first is often the cause of what follows.

@@ -17,7 +17,7 @@ from vimectl.env.interpreter import find_interpreter, make_venv
 from vimectl.env.pip import Pip
 from vimectl.env.several import EXACT, Progress, Report
 from vimectl.env.state import WORK_DIR, State, owned, read_state, wipe, write_state
-from vimectl.stacks.catalog import load, lock_path, names
+from vimectl.stacks.catalog import load_stack, lock_path, stack_names
 from vimectl.stacks.lock import Pin, lock_digest, read_lock
 from vimectl.stacks.schema import Stack
 from vimectl.util.host import Host
@@ -60,9 +60,9 @@ def create(directory: Path, stack: Stack, lock: Path, report: Report) -> Created
 
 def installable(name: str) -> tuple[Stack, Path]:
     """Return a stack and its lock. Raises UsageError when the stack is unknown or has no lock."""
-    stack, lock = load(name), lock_path(name)
+    stack, lock = load_stack(name), lock_path(name)
     if lock is None:
-        known = ", ".join(n for n in names() if lock_path(n))
+        known = ", ".join(n for n in stack_names() if lock_path(n))
         raise UsageError(f"the stack {name} has no lock to install from", f"stacks with a lock: {known}")
     return stack, lock
 

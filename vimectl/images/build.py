@@ -20,7 +20,7 @@ from vimectl.images.builder import Builder, Configuration, Job
 from vimectl.images.manifest import Manifest
 from vimectl.images.plan import Plan
 from vimectl.images.provenance import Made
-from vimectl.stacks.installed import Installed
+from vimectl.stacks.installed import InstalledDistribution
 from vimectl.util import source_date_epoch
 from vimectl.util.hashing import sha256
 from vimectl.util.resources import data_dir
@@ -150,7 +150,8 @@ def _bill(request: Request, found: Manifest, made: Made, record: str) -> Path:
     """Write the bill of materials, of what the image says is installed in it."""
     written = json.loads(record)
     installed = [
-        Installed(one["name"], one["version"], Path(one["location"])) for one in written["installed"]
+        InstalledDistribution(one["name"], one["version"], Path(one["location"]))
+        for one in written["installed"]
     ]
     path = request.records / _BILL
     return sbom.write(path, made.name, made.digest, found, installed, source_date_epoch.written())

@@ -20,11 +20,11 @@ from pathlib import Path
 
 from vime_runtime.spec.errors import CheckFailed, VimeError
 
-from vimectl import stacks as stacks
 from vimectl.doctor import run_checks
 from vimectl.env import memory_saver
 from vimectl.images import image_paths, manifest
 from vimectl.recipes.environment import variables
+from vimectl.stacks.catalog import load_stack
 from vimectl.stacks.installed import distributions
 from vimectl.stacks.schema import Stack
 from vimectl.util import source_date_epoch
@@ -83,7 +83,7 @@ def unpack(folder: Path, packages: Path, memory_saver_source: Path) -> None:
         UsageError: the folder has no manifest.
     """
     found = manifest.check(folder)
-    stack = stacks.load(str(folder / image_paths.STACK))
+    stack = load_stack(str(folder / image_paths.STACK))
     _based(stack)
     for entry in found.sources:
         if entry.kind != "git":
@@ -134,7 +134,7 @@ def record(wheels: Path | None, stand_in: bool) -> None:
         CheckFailed: it was built for another accelerator or machine, or is known to be bad.
     """
     image_paths.IMAGE.mkdir(parents=True, exist_ok=True)
-    stack = stacks.load(str(image_paths.IMAGE / image_paths.STACK))
+    stack = load_stack(str(image_paths.IMAGE / image_paths.STACK))
     built = sorted(wheels.glob("*.whl")) if wheels else []
     host = Host()
     for wheel in built:
@@ -182,7 +182,7 @@ def gate(host: Host) -> None:
         CheckFailed: something is wrong with it; what, and how it is mended.
     """
     written = json.loads((image_paths.IMAGE / image_paths.RECORD).read_text(encoding="utf-8"))
-    stack = stacks.load(str(image_paths.IMAGE / image_paths.STACK))
+    stack = load_stack(str(image_paths.IMAGE / image_paths.STACK))
     report = run_checks(host, stack, only=_GATES if stack.stack.device == "npu" else _GATES[1:])
     document = {"schema": "vimectl.doctor/1", "ok": report.ok, **report.as_json()}
     (image_paths.IMAGE / image_paths.REPORT).write_text(

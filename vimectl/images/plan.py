@@ -12,10 +12,9 @@ from packaging.utils import canonicalize_name
 from vime_runtime.spec.errors import UsageError, unknown
 
 from vimectl import __version__, env
-from vimectl import stacks as stacks
 from vimectl.patches import catalog as series
-from vimectl.stacks.catalog import is_file
-from vimectl.stacks.catalog import path as stack_path
+from vimectl.stacks.catalog import is_stack_path, load_stack, lock_path, stack_names
+from vimectl.stacks.catalog import stack_file as stack_path
 from vimectl.stacks.lock import Pin, read_lock
 from vimectl.stacks.schema import ImageTable, Stack
 
@@ -110,7 +109,7 @@ def make(stack: str, chip: str | None = None, base: str | None = None, machine: 
     Raises:
         UsageError: the stack is unknown, or lacks what an image takes; a chip or machine that it is not for.
     """
-    loaded = stacks.load(stack)
+    loaded = load_stack(stack)
     image, lock = _image(loaded), _lock(stack)
     of = _chip(loaded, chip)
     base, base_reason = _base(loaded, image, of, base)
@@ -130,7 +129,7 @@ def make(stack: str, chip: str | None = None, base: str | None = None, machine: 
 
 def plannable() -> list[str]:
     """The names of the stacks that an image can be planned of."""
-    return [name for name in stacks.names() if stacks.load(name).image and _lock_path(name)]
+    return [name for name in stack_names() if load_stack(name).image and _lock_path(name)]
 
 
 def _image(stack: Stack) -> ImageTable:
@@ -153,7 +152,7 @@ def _lock(name: str) -> Path:
         raise UsageError(
             f"{name}: no lock of the wheels that go into its image",
             f"put one beside the file: {Path(name).with_suffix('.txt')}"
-            if is_file(name)
+            if is_stack_path(name)
             else f"stacks with images: {', '.join(plannable())}",
         )
     return found
@@ -161,8 +160,8 @@ def _lock(name: str) -> Path:
 
 def _lock_path(name: str) -> Path | None:
     """The lock of what is installed into an image: of the whole stack, or of what the base image lacks."""
-    own = stack_path(name).with_suffix(".txt") if is_file(name) else _LOCKS / f"{name}.txt"
-    return own if own.is_file() else stacks.lock_path(name)
+    own = stack_path(name).with_suffix(".txt") if is_stack_path(name) else _LOCKS / f"{name}.txt"
+    return own if own.is_file() else lock_path(name)
 
 
 def _chip(stack: Stack, chip: str | None) -> Chip | None:

@@ -17,7 +17,7 @@ from packageurl import PackageURL
 
 from vimectl import __version__
 from vimectl.images.manifest import Manifest
-from vimectl.stacks.installed import Installed
+from vimectl.stacks.installed import InstalledDistribution
 
 # The newest that scanners in use read.
 _SCHEMA = SchemaVersion.V1_6
@@ -30,7 +30,7 @@ def write(
     name: str,
     digest: str,
     found: Manifest,
-    installed: Iterable[Installed],
+    installed: Iterable[InstalledDistribution],
     made: datetime,
 ) -> Path:
     """Write the bill of an image and return where.
@@ -61,7 +61,7 @@ def write(
     return path
 
 
-def _distributions(found: Manifest, installed: Iterable[Installed]) -> Iterator[Component]:
+def _distributions(found: Manifest, installed: Iterable[InstalledDistribution]) -> Iterator[Component]:
     """What is installed; of what came from a wheel that we brought, the digest as well."""
     wheels = {entry.name: entry for entry in found.sources if entry.kind in ("wheel", "own-wheel")}
     for name, version in sorted({(one.name, one.version) for one in installed}):

@@ -11,7 +11,6 @@ from typing import Any
 
 from vime_runtime.spec.errors import UsageError, VimeError
 
-from vimectl import stacks as stacks
 from vimectl.doctor import Finding, run_checks
 from vimectl.doctor.finding import Subject
 from vimectl.doctor.patches import examined
@@ -20,6 +19,7 @@ from vimectl.env.memory_saver import Build
 from vimectl.images import build_steps, image_paths, tree
 from vimectl.images.builder import Builder, Configuration
 from vimectl.patches import TargetStatus
+from vimectl.stacks.catalog import load_stack
 from vimectl.stacks.schema import Stack
 from vimectl.util.host import CommandResult, Host
 
@@ -70,7 +70,7 @@ def look(root: Path, configuration: Configuration, stand_in: bool, with_tree: bo
     """As ``verify``, of a file tree with an image's configuration."""
     host = _host(root, configuration)
     written = _read(host, image_paths.RECORD)
-    stack = stacks.load(str(host.path(f"{image_paths.IMAGE}/{image_paths.STACK}")))
+    stack = load_stack(str(host.path(f"{image_paths.IMAGE}/{image_paths.STACK}")))
     is_stand_in = written.get("stand_in") is True
     findings = run_checks(host, stack, only=_GROUPS).findings
     patches = tuple(target for package in stack.patches for target in _patches(package, host, stack))

@@ -8,8 +8,8 @@ from typing import Any
 
 from vime_runtime.spec.errors import UsageError, unknown
 
-from vimectl import stacks as stacks
 from vimectl.patches import series
+from vimectl.stacks.catalog import load_stack
 
 
 def listing(packages: Sequence[str] = (), stack: str | None = None) -> list[dict[str, Any]]:
@@ -22,7 +22,7 @@ def listing(packages: Sequence[str] = (), stack: str | None = None) -> list[dict
     for package in packages:
         if package not in known:
             raise unknown("package", package, known)
-    wanted = stacks.load(stack).patches.items() if stack else None
+    wanted = load_stack(stack).patches.items() if stack else None
     found = []
     for package in packages or known:
         for version in known[package]:

@@ -11,7 +11,8 @@ from vime_runtime.spec.errors import MissingRequirement, UsageError, unknown
 from vimectl.patches import series, target, tree
 from vimectl.patches.series import Series
 from vimectl.patches.target import Target
-from vimectl.stacks import detect, outline
+from vimectl.stacks.catalog import load_summary
+from vimectl.stacks.detection import detect_stack
 from vimectl.stacks.versions import matches
 from vimectl.util.host import Host
 
@@ -106,10 +107,10 @@ def _wanted(stack: str | None, directory: Path | None) -> dict[str, str | None]:
     """The packages in question, each with the version that the stack wants (None: any)."""
     if stack is None and directory is not None:
         return dict.fromkeys(series.known())
-    name = stack or detect(Host()).stack
+    name = stack or detect_stack(Host()).stack
     if name is None:
         raise UsageError("no known stack is installed here", "name one with --stack, or give --target DIR")
-    return dict(outline.load(name).patches)
+    return dict(load_summary(name).patches)
 
 
 def _locate(package: str, directory: Path | None, version: str | None) -> Target | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from vimectl.patches.blobs import LINK, Found
 from vimectl.util.resources import data_dir
-from vimectl.util.toml_file import read_toml
+from vimectl.util.toml import read_toml
 
 
 @dataclass(frozen=True)

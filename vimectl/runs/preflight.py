@@ -9,9 +9,10 @@ from typing import Any
 from vime_runtime.spec.errors import MissingRequirement, VimeError
 from vime_runtime.spec.recipe import Recipe
 
-from vimectl import doctor, stacks
+from vimectl import doctor
 from vimectl import patches as patching
 from vimectl.env import memory_saver
+from vimectl.stacks.catalog import load_stack
 from vimectl.util.host import Host
 
 # A run that was ended is gone by then, whatever it died of; what is there still has been left behind.
@@ -67,7 +68,7 @@ class Preflight:
 
 def examine(recipe: Recipe, host: Host) -> Preflight:
     """Examine the machine for a recipe. Changes nothing; raises UsageError for a stack that is not known."""
-    wanted = stacks.load(recipe.recipe.stack)
+    wanted = load_stack(recipe.recipe.stack)
     report = doctor.run_checks(host, wanted, recipe, without=doctor.INPUTS)
     needs_library = memory_saver.wanted_backend(wanted) is not None
     builds = memory_saver.judge_installed(host, wanted) if needs_library else None

@@ -1,41 +1,30 @@
-"""Which stack is installed: the one whose packages are all there, or the nearest with the differences."""
+"""Find the stack that is installed: an exact match, or the nearest stack with the differences."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from packaging.utils import canonicalize_name
 
-from vimectl.stacks.catalog import names
-from vimectl.stacks.installed import Installed, distributions
-from vimectl.stacks.outline import load
+from vimectl.stacks.catalog import StackSummary, load_summary, stack_names
+from vimectl.stacks.installed import InstalledDistribution, distributions
 from vimectl.stacks.versions import Relation, distance, matches, relation, within
 from vimectl.util.host import Host
 
-# What a stack is named after. Its other packages are shared by several stacks in a row.
-_NAMING = ("vllm-ascend", "vllm")
+if TYPE_CHECKING:
+    from vimectl.stacks.schema import Stack
 
-
-class Versions(Protocol):
-    """What is compared of a stack: an outline has it, and the whole stack."""
-
-    @property
-    def packages(self) -> Mapping[str, str]: ...
-
-    @property
-    def ranges(self) -> Mapping[str, str]: ...
-
-    def distributions(self, package: str) -> list[str]: ...
+# The packages that tell stacks apart. Consecutive stacks share the others.
+_KEY_PACKAGES = ("vllm-ascend", "vllm")
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A package that is not as the stack has it. ``found`` is None when it is absent.
+class PackageDifference:
+    """A package that differs from the stack. ``found`` is None when it is not installed.
 
-    ``relation`` is how what was found stands to what was expected; ``other`` is another build of the same
-    release, a version that cannot be compared, or one outside a range.
+    ``relation`` compares the found version with the expected one; ``other`` means another build of the same
+    release, a version that cannot be compared, or one outside the accepted range.
     """
 
     package: str
@@ -45,47 +34,51 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Detection:
-    """The nearest stack and what differs from it; ``stack`` is None when nothing of any is installed."""
+class DetectedStack:
+    """The nearest stack and the differences from it; ``stack`` is None when no package of any is there."""
 
     stack: str | None
-    differences: tuple[Difference, ...] = ()
+    differences: tuple[PackageDifference, ...] = ()
 
     @property
     def exact(self) -> bool:
         return self.stack is not None and not self.differences
 
 
-def detect(host: Host) -> Detection:
+def detect_stack(host: Host) -> DetectedStack:
     """Return the stack that is installed on ``host``, or the nearest one with the differences."""
     installed = distributions(host)
-    stacks = [load(name) for name in names()]
+    stacks = [load_summary(name) for name in stack_names()]
     if not any(find(stack, package, installed) for stack in stacks for package in stack.packages):
-        return Detection(None)
+        return DetectedStack(None)
     nearest = min(stacks, key=lambda stack: _rank(stack, installed))
-    return Detection(nearest.name, tuple(differences(nearest, installed)))
+    return DetectedStack(nearest.name, tuple(differences(nearest, installed)))
 
 
-def differences(stack: Versions, installed: dict[str, list[Installed]]) -> list[Difference]:
-    """Compare what is installed with a stack: packages that are missing, at another version or out of range.
+def differences(
+    stack: Stack | StackSummary, installed: dict[str, list[InstalledDistribution]]
+) -> list[PackageDifference]:
+    """Return the packages that are missing, at another version, or outside the accepted range.
 
-    A package that the stack gives a range for is no difference when absent: the others ask for it.
+    A package for which the stack only has a range may be absent.
     """
-    found: list[Difference] = []
+    found: list[PackageDifference] = []
     for package, wanted in stack.packages.items():
         have = find(stack, package, installed)
         if have is None:
-            found.append(Difference(package, None, wanted, "absent"))
+            found.append(PackageDifference(package, None, wanted, "absent"))
         elif not matches(have.version, wanted):
-            found.append(Difference(package, have.version, wanted, relation(have.version, wanted)))
+            found.append(PackageDifference(package, have.version, wanted, relation(have.version, wanted)))
     for package, wanted in stack.ranges.items():
         have = find(stack, package, installed)
         if have and not within(have.version, wanted):
-            found.append(Difference(package, have.version, wanted, "other"))
+            found.append(PackageDifference(package, have.version, wanted, "other"))
     return found
 
 
-def find(stack: Versions, package: str, installed: dict[str, list[Installed]]) -> Installed | None:
+def find(
+    stack: Stack | StackSummary, package: str, installed: dict[str, list[InstalledDistribution]]
+) -> InstalledDistribution | None:
     """Return the installed distribution that provides ``package`` in this stack, or None."""
     for name in stack.distributions(package):
         items = installed.get(canonicalize_name(name))
@@ -94,20 +87,20 @@ def find(stack: Versions, package: str, installed: dict[str, list[Installed]]) -
     return None
 
 
-def _rank(stack: Versions, installed: dict[str, list[Installed]]) -> tuple[object, ...]:
-    """What sorts the nearest stack first.
+def _rank(stack: StackSummary, installed: dict[str, list[InstalledDistribution]]) -> tuple[object, ...]:
+    """Return the sort key of a stack; the nearest stack has the smallest.
 
-    The most packages at the right version; of equals, the one with most of its packages there at all, so
-    that a drifted install is compared with its own kind; then the one whose vLLM is the closest, then the
-    fewest differences, and at last a final release before a candidate.
+    In this order: most packages at the exact version; most packages installed at all (so that a drifted
+    installation is compared with a stack of its kind); closest vLLM version; fewest differences; a final
+    release before a release candidate.
     """
     differ = {d.package: d for d in differences(stack, installed)}
     own = [differ[package] for package in stack.packages if package in differ]
-    there = [d for d in own if d.found is None]
+    absent = [d for d in own if d.found is None]
     apart = [
         distance(have.version, stack.packages[package])
-        for package in _NAMING
+        for package in _KEY_PACKAGES
         if package in stack.packages and (have := find(stack, package, installed))
     ]
     candidate = "rc" in stack.packages.get("vllm-ascend", "")
-    return (len(own) - len(stack.packages), len(there) - len(stack.packages), apart, len(differ), candidate)
+    return (len(own) - len(stack.packages), len(absent) - len(stack.packages), apart, len(differ), candidate)

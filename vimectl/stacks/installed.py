@@ -24,7 +24,7 @@ _SITE_PATTERNS = (
 
 
 @dataclass(frozen=True)
-class Installed:
+class InstalledDistribution:
     """One installed distribution: canonical name, version, and the directory its metadata lies in."""
 
     name: str
@@ -46,24 +46,24 @@ def site_directories(host: Host) -> list[Path]:
     return list(dict.fromkeys(path for paths in found for path in sorted(paths) if path.is_dir()))
 
 
-def distributions(host: Host) -> dict[str, list[Installed]]:
+def distributions(host: Host) -> dict[str, list[InstalledDistribution]]:
     """Return what is installed by canonical name; the first of each list is the one that Python imports."""
-    found: dict[str, list[Installed]] = {}
+    found: dict[str, list[InstalledDistribution]] = {}
     for directory in dict.fromkeys(site_directories(host)):
         for item in _in_directory(directory):
             found.setdefault(item.name, []).append(item)
     return found
 
 
-def _in_directory(directory: Path) -> Iterator[Installed]:
+def _in_directory(directory: Path) -> Iterator[InstalledDistribution]:
     for path in sorted(directory.glob("*.dist-info")):
         # The folder's name is NAME-VERSION by specification, escaped so that one dash divides them:
         # much faster than to parse every METADATA.
         name, _, version = path.name.removesuffix(".dist-info").partition("-")
-        yield Installed(canonicalize_name(name), version, directory)
+        yield InstalledDistribution(canonicalize_name(name), version, directory)
     for path in sorted(directory.glob("*.egg-info")):
         from importlib.metadata import Distribution  # slow to import, and hardly ever needed
 
         metadata = Distribution.at(path).metadata
         if "Name" in metadata and "Version" in metadata:
-            yield Installed(canonicalize_name(metadata["Name"]), metadata["Version"], directory)
+            yield InstalledDistribution(canonicalize_name(metadata["Name"]), metadata["Version"], directory)

@@ -202,7 +202,7 @@ class Stack(Strict):
         return self.notes.get(fact) or self.notes.get(self._facts().get(fact, ""), "")
 
     @property
-    def proven(self) -> bool:
+    def tested(self) -> bool:
         """Whether the stack is more than recorded: it has its patch series.
 
         A series is in the tree only when ``tests/upstream`` applies, verifies and reverts it on the released

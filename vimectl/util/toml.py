@@ -1,22 +1,53 @@
-"""Read a TOML file into a pydantic model, with errors that name file, key and the nearest known keys."""
+"""Read TOML files, as plain tables or checked by a pydantic model with errors that name the wrong keys.
+
+pydantic is imported where it is used: its import takes longer than `vimectl patch status`, which reads TOML
+without a model.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
 from vime_runtime.spec.errors import UsageError, nearest
 
-from vimectl.util.toml_file import parse_value, read_toml
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
-__all__ = ["load", "parse_value", "read_toml", "validate"]
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model", bound="BaseModel")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Parse a TOML file. Raises UsageError naming the file and line when it is malformed or unreadable."""
+    try:
+        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as e:
+        raise UsageError(f"{path}: not valid TOML: {e}", "correct the file") from e
+    except (OSError, UnicodeDecodeError) as e:
+        raise UsageError(f"{path}: cannot be read: {e}") from e
+    return document
+
+
+def parse_value(text: str) -> Any:
+    """Parse one TOML value, the part after ``key =``. Raises ValueError when it is not valid TOML."""
+    return tomllib.loads(f"value = {text}")["value"]
+
+
+def load(model: type[Model], path: Path) -> Model:
+    """Read a TOML file into ``model``. Raises UsageError as ``read_toml`` and ``validate`` do."""
+    return validate(model, read_toml(path), str(path))
 
 
 def validate(model: type[Model], data: dict[str, Any], where: str) -> Model:
     """Check ``data`` against ``model``. Raises UsageError that lists every wrong key, ``where`` first."""
+    from pydantic import ValidationError
+
     try:
         return model.model_validate(data)
     except ValidationError as e:
@@ -24,22 +55,19 @@ def validate(model: type[Model], data: dict[str, Any], where: str) -> Model:
         raise UsageError(f"{where}: " + "; ".join(lines)) from e
 
 
-def load(model: type[Model], path: Path) -> Model:
-    """Read and check one TOML file."""
-    return validate(model, read_toml(path), str(path))
-
-
 def _describe(model: type[BaseModel], error: Any) -> str:
     loc = [str(part) for part in error["loc"]]
     key = ".".join(loc)
     if error["type"] == "extra_forbidden":
-        return f"unknown key {key!r}.{nearest(loc[-1], _siblings(model, loc[:-1]))}"
+        return f"unknown key {key!r}.{nearest(loc[-1], _known_keys(model, loc[:-1]))}"
     if error["type"] == "missing":
         return f"missing key {key!r}"
     return f"{key!r}: {error['msg']}, found {error['input']!r}"
 
 
-def _siblings(model: type[BaseModel], parents: list[str]) -> list[str]:
+def _known_keys(model: type[BaseModel], parents: list[str]) -> list[str]:
+    from pydantic import BaseModel
+
     for part in parents:
         field = model.model_fields.get(part)
         annotation = field.annotation if field else None

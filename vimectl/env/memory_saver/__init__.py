@@ -12,7 +12,7 @@ from vimectl.env.memory_saver.find import libraries, read
 from vimectl.env.memory_saver.judge import Build, judge
 from vimectl.env.memory_saver.loading import HOOK_MODES, HookMode, candidates
 from vimectl.env.memory_saver.record import record
-from vimectl.stacks import Stack
+from vimectl.stacks.schema import Stack
 from vimectl.util.host import Host
 
 __all__ = [

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from vimectl.util.toml_file import read_toml
+from vimectl.util.toml import read_toml
 
 Severity = Literal["error", "warning"]
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from vimectl import stacks as stacks
 from vimectl.cli import run_cli
 from vimectl.doctor import run_checks
+from vimectl.stacks.catalog import load_stack
 from vimectl.util.host import Host, not_run
 
 
@@ -25,7 +25,7 @@ def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, dict[str, 
 
 
 def ids(stack: str) -> list[str]:
-    report = run_checks(Host(Path("/nowhere"), {}, not_run), stacks.load(stack))
+    report = run_checks(Host(Path("/nowhere"), {}, not_run), load_stack(stack))
     return [finding.id for finding in report.findings]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vimectl import stacks
+from vimectl.stacks.catalog import load_stack, lock_path
 from vimectl.stacks.lock import read_lock
 from vimectl.util.host import CommandResult, Host
 
@@ -75,7 +75,7 @@ def bare(tmp_path: Path) -> Machine:
 def cpu(tmp_path: Path) -> Machine:
     """A machine on which the CPU stack is installed as locked."""
     machine = basic(tmp_path, "x86_64", 2, 16 * GIB)
-    for pin in read_lock(stacks.lock_path("cpu-0.32")).values():
+    for pin in read_lock(lock_path("cpu-0.32")).values():
         machine.install(pin.name, pin.version)
     machine.write(f"{SITE}/torch/version.py", "__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\n")
     return machine
@@ -85,7 +85,7 @@ def cpu(tmp_path: Path) -> Machine:
 def npu(tmp_path: Path) -> Machine:
     """A host with eight NPUs and the Ascend stack, all well but for the memory saver's library."""
     machine = basic(tmp_path, "aarch64", 192, 1024 * GIB)
-    ascend = stacks.load("ascend-0.22")
+    ascend = load_stack("ascend-0.22")
     for name, version in ascend.packages.items():
         machine.install(name, version)
     for device in (*(f"davinci{n}" for n in range(8)), "davinci_manager", "devmm_svm", "hisi_hdc"):

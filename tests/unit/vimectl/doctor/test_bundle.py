@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 from vime_runtime.spec.errors import UsageError
 
-from vimectl import stacks
 from vimectl.doctor import bundle, run_checks
 from vimectl.recipes.resolve import resolve
+from vimectl.stacks.catalog import load_stack
 from vimectl.util.host import CommandResult
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def contents(file: Path) -> dict[str, str]:
 
 def test_nothing_that_opens_or_names_is_in_a_bundle(inhabited: Machine, tmp_path: Path) -> None:
     recipe = resolve("qwen3-4b-tp2", assignments=["env.VLLM_API_KEY=open-sesame-please"]).recipe
-    report = run_checks(inhabited.host(), stacks.load("ascend-0.22"), recipe)
+    report = run_checks(inhabited.host(), load_stack("ascend-0.22"), recipe)
     text = "\n".join(f"{finding.id} {finding.found} {finding.fix}" for finding in report.findings)
     assert "lihua" in text  # or the rest would show nothing
     file = tmp_path / "bundle.zip"
@@ -72,7 +72,7 @@ def test_nothing_that_opens_or_names_is_in_a_bundle(inhabited: Machine, tmp_path
 
 def test_a_bundle_has_what_a_maintainer_asks_for(inhabited: Machine, tmp_path: Path) -> None:
     recipe = resolve("qwen3-4b-tp2").recipe
-    report = run_checks(inhabited.host(), stacks.load("ascend-0.22"), recipe)
+    report = run_checks(inhabited.host(), load_stack("ascend-0.22"), recipe)
     bundle.write(tmp_path / "bundle.zip", report, "the report", inhabited.host(), recipe)
     found = contents(tmp_path / "bundle.zip")
     assert "look through" in found["README.txt"]

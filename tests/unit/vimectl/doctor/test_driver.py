@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from harness.doctor.described_machine import Machine
-from vimectl import stacks
 from vimectl.doctor.driver import container
 from vimectl.doctor.finding import Subject
+from vimectl.stacks.catalog import load_stack
 from vimectl.util.host import Host
 
 
@@ -27,7 +27,7 @@ def test_a_container_is_told_by_what_its_engine_leaves(
     file = tmp_path / path.lstrip("/")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
-    assert container(Subject(Host(tmp_path, environment), stacks.load("ascend-0.22"))) == kind
+    assert container(Subject(Host(tmp_path, environment), load_stack("ascend-0.22"))) == kind
 
 
 @pytest.mark.parametrize(

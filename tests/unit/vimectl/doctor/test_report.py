@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from vime_runtime.spec.errors import UsageError
 
-from vimectl import stacks
 from vimectl.doctor import Report, run_checks
 from vimectl.recipes.resolve import resolve
+from vimectl.stacks.catalog import load_stack
 from vimectl.util.host import CommandResult, Host
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ Change = Callable[[Any], object]  # makes one thing wrong with a machine
 
 
 def examine(machine: Machine, recipe: object) -> Report:
-    return run_checks(machine.host(), stacks.load(recipe.recipe.stack), recipe)
+    return run_checks(machine.host(), load_stack(recipe.recipe.stack), recipe)
 
 
 def test_healthy_cpu_machine_has_nothing_to_mend(cpu: Machine) -> None:
@@ -172,7 +172,7 @@ def test_what_a_foreign_cluster_started_for_a_run_is_not_a_leftover(
     cpu.write("/proc/41/status", "Name:\tray::TrainActor\nPPid:\t40\n")
     cpu.process(42, ["VLLM::Worker"], "TMPDIR=/tmp/vime-0123abcd")
     cpu.write("/proc/42/status", "Name:\tVLLM::Worker\nPPid:\t41\n")
-    report = run_checks(cpu.host(), stacks.load("cpu-0.32"), TINY, ["leftovers.processes"])
+    report = run_checks(cpu.host(), load_stack("cpu-0.32"), TINY, ["leftovers.processes"])
     assert [finding.status for finding in report.findings] == [status]
 
 
@@ -196,7 +196,7 @@ def shared_memory(size: int) -> Iterator[SharedMemory]:
 
 def test_shared_memory_of_this_very_machine_in_use_is_seen() -> None:
     with shared_memory(64) as block:
-        report = run_checks(Host(), stacks.load("cpu-0.32"), None, ["leftovers.shm"])
+        report = run_checks(Host(), load_stack("cpu-0.32"), None, ["leftovers.shm"])
         assert block.name not in report.findings[0].fix
 
 
@@ -220,14 +220,14 @@ def test_what_the_engine_is_told_of_its_neighbour_is_shown(
 ) -> None:
     npu.environment |= {"VIME_COLOCATE": here} if here else {}
     recipe = resolve("qwen3-4b-tp2", assignments=assignments).recipe
-    report = run_checks(npu.host(), stacks.load("ascend-0.22"), recipe, ["environment.colocate"])
+    report = run_checks(npu.host(), load_stack("ascend-0.22"), recipe, ["environment.colocate"])
     (finding,) = report.findings
     assert (finding.status, finding.found) == (status, found)
 
 
 def test_without_a_recipe_the_switch_is_left_to_the_launcher(npu: Machine) -> None:
     def status() -> str:
-        report = run_checks(npu.host(), stacks.load("ascend-0.22"), None, ["environment.colocate"])
+        report = run_checks(npu.host(), load_stack("ascend-0.22"), None, ["environment.colocate"])
         return report.findings[0].status
 
     assert status() == "pass"
@@ -236,7 +236,7 @@ def test_without_a_recipe_the_switch_is_left_to_the_launcher(npu: Machine) -> No
 
 
 def test_only_narrows_to_checks_and_groups(cpu: Machine) -> None:
-    report = run_checks(cpu.host(), stacks.load("cpu-0.32"), TINY, ["host.memory", "leftovers"])
+    report = run_checks(cpu.host(), load_stack("cpu-0.32"), TINY, ["host.memory", "leftovers"])
     assert [finding.id for finding in report.findings] == [
         "host.memory",
         "leftovers.processes",
@@ -244,7 +244,7 @@ def test_only_narrows_to_checks_and_groups(cpu: Machine) -> None:
         "leftovers.shm",
     ]
     with pytest.raises(UsageError, match=r"host\.memory"):
-        run_checks(cpu.host(), stacks.load("cpu-0.32"), TINY, ["host.memry"])
+        run_checks(cpu.host(), load_stack("cpu-0.32"), TINY, ["host.memry"])
 
 
 def test_what_cannot_be_read_is_skipped_not_guessed(bare: Machine) -> None:
@@ -259,5 +259,5 @@ def test_without_any_npu_that_is_what_is_wrong(npu: Machine) -> None:
     report = examine(npu, LARGE)
     assert [finding.id for finding in report.failures] == ["device.count"]
     assert {finding.status for finding in report.findings if finding.id != "device.count"} == {"skip"}
-    asked = run_checks(npu.host(), stacks.load("ascend-0.22"), LARGE, ["tms"])
+    asked = run_checks(npu.host(), load_stack("ascend-0.22"), LARGE, ["tms"])
     assert [finding.id for finding in asked.failures] == ["tms.library"]

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vimectl import stacks
 from vimectl.doctor import run_checks
 from vimectl.recipes.resolve import resolve
+from vimectl.stacks.catalog import load_stack
 
 if TYPE_CHECKING:
     from conftest import Machine
@@ -34,7 +34,7 @@ def test_the_list_is_judged_as_cann_reads_it(
     if value is not None:
         npu.environment["ASCEND_RT_VISIBLE_DEVICES"] = value
     recipe = resolve("qwen3-4b-tp2", assignments=["cluster.devices_per_node=4"]).recipe
-    report = run_checks(npu.host(), stacks.load("ascend-0.22"), recipe, ["environment.visible-devices"])
+    report = run_checks(npu.host(), load_stack("ascend-0.22"), recipe, ["environment.visible-devices"])
     (finding,) = report.findings
     assert (finding.status, finding.fix) == (status, fix)
     assert found in finding.found
@@ -43,5 +43,5 @@ def test_the_list_is_judged_as_cann_reads_it(
 def test_the_recipes_own_list_is_the_one_that_counts(npu: Machine) -> None:
     npu.environment["ASCEND_RT_VISIBLE_DEVICES"] = "0"
     recipe = resolve("qwen3-4b-tp2", assignments=['env.ASCEND_RT_VISIBLE_DEVICES="0,1,2,3,4,5,6,7"']).recipe
-    report = run_checks(npu.host(), stacks.load("ascend-0.22"), recipe, ["environment.visible-devices"])
+    report = run_checks(npu.host(), load_stack("ascend-0.22"), recipe, ["environment.visible-devices"])
     assert report.ok

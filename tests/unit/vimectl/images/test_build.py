@@ -10,9 +10,9 @@ import pytest
 
 from harness.images import fake_base
 from harness.images.image_store import Images, interrupted
-from vimectl import stacks as stacks
 from vimectl.images import manifest
 from vimectl.patches import series
+from vimectl.stacks.catalog import load_stack
 from vimectl.util.hashing import sha256
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
@@ -26,7 +26,7 @@ def labels(images: Images, stand_in_image: str) -> dict[str, str]:
 def test_it_says_what_it_is(
     labels: dict[str, str], images: Images, stand_in_image: str, stand_in_folder: Path
 ) -> None:
-    stack = stacks.load(fake_base.STACK)
+    stack = load_stack(fake_base.STACK)
     digests = [f"{name}={series.load(name, version).digest}" for name, version in stack.patches.items()]
     assert labels["vimectl.stack"] == fake_base.STACK
     assert labels["vimectl.chip"] == "a2"

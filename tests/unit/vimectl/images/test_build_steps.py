@@ -14,7 +14,7 @@ from vimectl.env import memory_saver
 from vimectl.env.memory_saver.builds import BuildsFile
 from vimectl.images import build_steps, image_paths
 from vimectl.recipes.environment import variables
-from vimectl.stacks.catalog import path as stack_path
+from vimectl.stacks.catalog import stack_file as stack_path
 from vimectl.util import toml
 
 EPOCH = "1767225600"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from vime_runtime.spec.errors import UsageError
 
-from vimectl import stacks
 from vimectl.images import plan
-from vimectl.stacks.catalog import path as stack_path
+from vimectl.stacks.catalog import stack_file as stack_path
+from vimectl.stacks.catalog import stack_names
 
 
 @pytest.mark.parametrize("name", plan.plannable())
@@ -89,4 +89,4 @@ def test_a_stack_of_ones_own_is_a_file_with_its_lock_beside_it(tmp_path: Path) -
     made = plan.make(str(own))
     assert (made.stack.name, made.stack_file) == ("own", own)
     assert [source.name for source in made.sources if source.kind == "wheel"] == ["math-verify"]
-    assert "own" not in stacks.names()
+    assert "own" not in stack_names()

@@ -13,17 +13,17 @@ from harness.images.user_stack import Own
 from vimectl.images import plan, provenance, sbom, vendor
 from vimectl.images.manifest import Manifest
 from vimectl.images.provenance import Made
-from vimectl.stacks.installed import Installed
+from vimectl.stacks.installed import InstalledDistribution
 from vimectl.util.hashing import sha256
 
 BEGAN = datetime(2026, 6, 1, 12, tzinfo=timezone.utc)
 IMAGE = "sha256:" + "a" * 64
 BASE = "sha256:" + "b" * 64
 INSTALLED = [
-    Installed("weights", "1.0", Path("/usr/lib")),
-    Installed("torch", "2.10.0+cpu", Path("/usr/lib")),
-    Installed("torch", "2.10.0+cpu", Path("/usr/local/lib")),
-    Installed("torch", "2.9.0", Path("/opt/lib")),
+    InstalledDistribution("weights", "1.0", Path("/usr/lib")),
+    InstalledDistribution("torch", "2.10.0+cpu", Path("/usr/lib")),
+    InstalledDistribution("torch", "2.10.0+cpu", Path("/usr/local/lib")),
+    InstalledDistribution("torch", "2.9.0", Path("/opt/lib")),
 ]
 
 

@@ -4,9 +4,9 @@ import pytest
 from packaging.version import Version
 from vime_runtime.spec.errors import UsageError
 
-from vimectl import stacks
 from vimectl.env import memory_saver
 from vimectl.patches import series
+from vimectl.stacks.catalog import load_stack, lock_path, stack_names
 from vimectl.stacks.lock import read_lock
 from vimectl.stacks.schema import Stack
 from vimectl.stacks.versions import distance, matches, relation, within
@@ -31,12 +31,12 @@ MATRIX = """
 0.12.0rc1  0.12.0  >=3.10,<3.12  8.3.RC2  2.8.0   2.8.0                   -
 0.11.0     0.11.0  >=3.9,<3.12   8.3.RC2  2.7.1   2.7.1.post1             -
 """
-LOCKED = [name for name in stacks.names() if stacks.lock_path(name)]
+LOCKED = [name for name in stack_names() if lock_path(name)]
 
 
-@pytest.mark.parametrize("name", stacks.names())
+@pytest.mark.parametrize("name", stack_names())
 def test_every_stack_file_is_valid_and_named_after_itself(name: str) -> None:
-    loaded = stacks.load(name)
+    loaded = load_stack(name)
     assert loaded.name == name
     for version in loaded.packages.values():
         Version(version)
@@ -45,17 +45,17 @@ def test_every_stack_file_is_valid_and_named_after_itself(name: str) -> None:
 @pytest.mark.parametrize("row", MATRIX.split("\n")[1:-1], ids=lambda row: row.split()[0])
 def test_every_row_of_the_release_matrix_is_a_stack(row: str) -> None:
     ascend, vllm, python, cann, torch, torch_npu, triton = row.split()
-    (found,) = [s for s in map(stacks.load, stacks.names()) if s.packages.get("vllm-ascend") == ascend]
+    (found,) = [s for s in map(load_stack, stack_names()) if s.packages.get("vllm-ascend") == ascend]
     assert found.name in (f"ascend-{ascend.rpartition('.')[0]}", f"ascend-{ascend}")
     assert (found.stack.python, found.cann) == (python, cann)
     packages = {"vllm": vllm, "vllm-ascend": ascend, "torch": torch, "torch-npu": torch_npu}
     assert found.packages == packages | ({} if triton == "-" else {"triton-ascend": triton})
 
 
-@pytest.mark.parametrize("name", stacks.names())
+@pytest.mark.parametrize("name", stack_names())
 def test_what_a_stack_names_is_there(name: str) -> None:
-    loaded = stacks.load(name)
-    assert loaded.proven == bool(loaded.patches)
+    loaded = load_stack(name)
+    assert loaded.tested == bool(loaded.patches)
     for package, version in loaded.patches.items():
         assert series.load(package, version).package == package
     if saver := loaded.memory_saver:
@@ -75,40 +75,40 @@ def test_what_a_stack_names_is_there(name: str) -> None:
 def test_fact_without_a_source_or_a_gap_without_a_reason_is_refused(
     change: dict[str, Any], message: str
 ) -> None:
-    data = stacks.load("ascend-0.23").model_dump() | change
+    data = load_stack("ascend-0.23").model_dump() | change
     with pytest.raises(UsageError, match=message):
         toml.validate(Stack, data, "stack")
 
 
 def test_unknown_stack_names_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"cpu-0\.32"):
-        stacks.load("cpu-0.3")
+        load_stack("cpu-0.3")
 
 
 @pytest.mark.parametrize("name", LOCKED)
 def test_lock_has_every_package_of_the_stack_at_its_version(name: str) -> None:
-    loaded = stacks.load(name)
-    lock = read_lock(stacks.lock_path(name))
+    loaded = load_stack(name)
+    lock = read_lock(lock_path(name))
     for package, version in loaded.packages.items():
         assert lock[loaded.distributions(package)[0]].version == version
 
 
 @pytest.mark.parametrize("name", LOCKED)
 def test_lock_accepts_exactly_the_listed_files_of_a_package_with_an_origin(name: str) -> None:
-    lock = read_lock(stacks.lock_path(name))
-    for package, origin in stacks.load(name).origin.items():
+    lock = read_lock(lock_path(name))
+    for package, origin in load_stack(name).origin.items():
         assert lock[package].hashes == {file.sha256 for file in origin.files}
 
 
 @pytest.mark.parametrize("name", LOCKED)
 def test_lock_has_nothing_that_breaks_the_stack_or_has_no_wheel(name: str) -> None:
-    loaded = stacks.load(name)
-    assert not (loaded.unwanted | loaded.omitted).keys() & read_lock(stacks.lock_path(name)).keys()
+    loaded = load_stack(name)
+    assert not (loaded.unwanted | loaded.omitted).keys() & read_lock(lock_path(name)).keys()
 
 
 @pytest.mark.parametrize("name", LOCKED)
 def test_lock_names_no_source(name: str) -> None:
-    text = stacks.lock_path(name).read_text()
+    text = lock_path(name).read_text()
     assert "://" not in text
     assert "--find-links" not in text
     assert "--index" not in text

