@@ -164,11 +164,23 @@ def trainer_rank(connection: Connection, folder: str, index: int, master: str) -
 
 def engine(connection: Connection, folder: str) -> None:
     """A vLLM engine with its two workers."""
-    from vime_runtime.config import from_dict
     from vime_runtime.rollout.engine import Engine
+    from vime_runtime.spec.process_roles import ROLES
+    from vime_runtime.spec.run_config import RunConfig
 
-    recipe = resolve("qwen3-tiny-tp2", None, [f"model.path={folder}"]).recipe.model_dump(mode="json")
-    side = Engine(from_dict({"recipe": recipe}))
+    recipe = resolve("qwen3-tiny-tp2", None, [f"model.path={folder}"]).recipe
+    roles = {role: {} for role in ROLES}
+    config = RunConfig(
+        recipe=recipe,
+        mode="test",
+        steps=1,
+        settings_sha256="",
+        run_dir=folder,
+        scratch_dir=folder,
+        environment=roles,
+        required=roles,
+    )
+    side = Engine(config)
     connection.send(True)
     for method, *arguments in questions(connection):
         getattr(side, method)(*arguments)

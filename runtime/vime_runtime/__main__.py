@@ -19,14 +19,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vime_runtime import config as config_file
 from vime_runtime import logging, process_environment
 from vime_runtime.cluster import external_cluster
-from vime_runtime.config import Config
 from vime_runtime.graceful_stop import StopRequest
 from vime_runtime.importing import uncollected
 from vime_runtime.logging.event_log import Journal
 from vime_runtime.spec.errors import VimeError
+from vime_runtime.spec.run_config import RunConfig
 
 if TYPE_CHECKING:
     from vime_runtime.cluster.groups import RolloutGroup, TrainGroup
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str]) -> int:
     """Run one run file and return the exit code."""
-    config = config_file.load(Path(argv[1]))
+    config = RunConfig.load(Path(argv[1]))
     run_dir = Path(config.run_dir)
     journal = Journal(run_dir, config.steps)
     stop = StopRequest()
@@ -56,7 +55,9 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def run(config: Config, run_dir: Path, journal: Journal, stop: StopRequest, sync: Sync | None = None) -> None:
+def run(
+    config: RunConfig, run_dir: Path, journal: Journal, stop: StopRequest, sync: Sync | None = None
+) -> None:
     """Bring both sides up, go on from the newest training state, train, save, take both sides down.
 
     ``sync`` replaces the way weights travel; a test shows with it that the log-prob difference

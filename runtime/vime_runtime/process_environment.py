@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vime_runtime.config import Config
 from vime_runtime.logging.process_log import WORKER_NAME
 from vime_runtime.spec.errors import WrongEnvironment
+from vime_runtime.spec.process_roles import Role
+from vime_runtime.spec.run_config import RunConfig
 
 # What an engine's workers are to have, for them to find.
 VARIABLE = "VIME_ENGINE_ENVIRONMENT"
@@ -62,14 +63,14 @@ class Wanted:
         os.environ[VARIABLE] = json.dumps({**asdict(self), "engine": engine, "refusal": str(refusal)})
 
 
-def required(config: Config, role: str) -> dict[str, tuple[str, str]]:
+def required(config: RunConfig, role: Role) -> dict[str, tuple[str, str]]:
     """What a process of a role must have, as the run file says: a pattern and a reason for each variable."""
-    return {name: (each.accepts, each.reason) for name, each in vars(getattr(config.required, role)).items()}
+    return {name: (each.accepts, each.reason) for name, each in config.required[role].items()}
 
 
-def require_in_driver(config: Config) -> None:
+def require_in_driver(config: RunConfig) -> None:
     """Look at the environment of this process, the run's driver. Raises WrongEnvironment."""
-    Wanted(vars(config.environment.driver), required(config, "driver")).require("the driver")
+    Wanted(config.environment["driver"], required(config, "driver")).require("the driver")
 
 
 def require_in_worker() -> None:

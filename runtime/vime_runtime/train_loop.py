@@ -8,13 +8,13 @@ from statistics import fmean, pstdev
 from typing import Protocol
 
 from vime_runtime.batch import RolloutBatch
-from vime_runtime.config import Config
 from vime_runtime.data.problems import Problem
 from vime_runtime.data.rewards import Reward
 from vime_runtime.graceful_stop import StopRequest
 from vime_runtime.logging.event_log import Journal, clock
 from vime_runtime.memory.region import Residency
 from vime_runtime.rollout.response import Response
+from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.weight_sync.message import BucketMessage
 
 Decode = Callable[[list[int]], str]
@@ -78,7 +78,7 @@ def sync_weights(trainer: TrainSide, engine: RolloutSide) -> int:
 
 
 def train_loop(
-    config: Config,
+    config: RunConfig,
     trainer: TrainSide,
     engine: RolloutSide,
     problems: ProblemStream,

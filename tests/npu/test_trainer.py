@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from vime_runtime.spec.run_config import RunConfig
 
 from harness.npu.simulated_machine import Machine
 from harness.npu.simulated_processes import Process, on_each
+from harness.run_config import make_run_config
 
 RECIPE = {
     "model": {"dtype": "bfloat16"},
@@ -48,7 +50,6 @@ def train(rank: int, world_size: int, master: str, config: RunConfig, device: st
     for group in range(8):
         prompt, response = ([draw.randrange(64) for _ in range(5)] for _ in range(2))
         batch.append(prompt, response, [-4.0] * 5, draw.random(), group // 4)
-    document["recipe"]["cluster"] = {"device": device, "nodes": 1, "devices_per_node": world_size}
     devices.get(device).before_megatron()
     from vime_runtime.trainer.trainer import Trainer
 
@@ -82,7 +83,14 @@ def trained(
     for device in ("npu", "cpu"):
         ranks = [Process(machine, folder, chip) for chip in "01"]
         try:
-            found[device] = on_each(ranks, train, document, device)
+            found[device] = on_each(
+                ranks,
+                train,
+                make_run_config(
+                    document | {"recipe": recipe | {"cluster": {"device": device, "devices_per_node": 2}}}
+                ),
+                device,
+            )
         finally:
             for rank in ranks:
                 rank.close()

@@ -11,18 +11,15 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, get_args
 
 from pydantic import Field
-from vime_runtime.spec.recipe import Recipe
+from vime_runtime.spec.process_roles import ROLES, Role
+from vime_runtime.spec.recipe import Device, Recipe
 from vime_runtime.spec.strict import Strict
 
 from vimectl.util.cpu_list import allowed_cpus
 from vimectl.util.host import Host
 from vimectl.util.toml import load
-
-Role = Literal["driver", "train", "rollout"]
-ROLES: tuple[Role, ...] = get_args(Role)
 
 # Where CANN is when nobody sourced its set_env.sh.
 CANN_HOME = "/usr/local/Ascend/ascend-toolkit/latest"
@@ -41,8 +38,7 @@ class Variable(Strict):
     check: str | None = None
     accepts: str | None = None
     required: bool = False
-    device: list[Literal["cpu", "npu", "cuda"]] | None = None
-    colocate: bool | None = None
+    device: list[Device] | None = None
     one_node: bool | None = None
     private_cluster: bool | None = None
     roles: list[Role] = Field(default_factory=lambda: list(ROLES))
@@ -53,7 +49,6 @@ class Variable(Strict):
         return (
             role in self.roles
             and (self.device is None or cluster.device in self.device)
-            and (self.colocate is None or cluster.colocate == self.colocate)
             and (self.one_node is None or (cluster.nodes == 1) == self.one_node)
             and (self.private_cluster is None or private_cluster == self.private_cluster)
         )
@@ -143,7 +138,6 @@ def _computed(recipe: Recipe, host: Host, scratch_dir: Path) -> dict[str, str]:
         "rollout_threads": str(min(len(group) for group in rollout)),
         "rollout_cores": "|".join(",".join(map(str, group)) for group in rollout),
         "cann_pythonpath": _cann_pythonpath(host),
-        "memory_saver": _memory_saver(host) if recipe.cluster.device == "cuda" else "",
     }
 
 
@@ -158,13 +152,6 @@ def _no_proxy(host: Host) -> str:
     given = host.environment.get("no_proxy") or host.environment.get("NO_PROXY", "")
     names = [name.strip() for name in given.split(",") if name.strip()]
     return ",".join(dict.fromkeys([*names, "localhost", "127.0.0.1", "::1"]))
-
-
-def _memory_saver(host: Host) -> str:
-    """The library that a CUDA trainer preloads; nothing where it is not installed, which the doctor says."""
-    from vimectl.env import memory_saver
-
-    return str(memory_saver.library(host, "preload") or "")
 
 
 def _cann_pythonpath(host: Host) -> str:

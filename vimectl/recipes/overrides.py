@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 from vime_runtime.spec.errors import UsageError, unknown
-from vime_runtime.spec.recipe import Recipe
+from vime_runtime.spec.recipe import REPLACED_KEYS, Recipe
 
 from vimectl.util.toml import parse_value
 
@@ -43,6 +43,8 @@ def _split(key: str) -> list[str]:
     for free in (name[:-1] for name in keys if name.endswith(".*")):
         if key.startswith(free) and len(key) > len(free):
             return [*free.rstrip(".").split("."), key[len(free) :]]
+    if key in REPLACED_KEYS:
+        raise UsageError(f"--set {key}: the key does not exist any more", REPLACED_KEYS[key])
     if key not in keys or key.endswith(".*"):
         raise unknown("key", key, keys, hint="`vimectl recipe show NAME` prints a recipe with its keys")
     return key.split(".")

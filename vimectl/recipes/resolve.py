@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from vime_runtime.spec.errors import UsageError, unknown
-from vime_runtime.spec.recipe import DataTable, Mode, PrepareTable, Recipe
+from vime_runtime.spec.recipe import MODES, REPLACED_KEYS, REWARDS, DataTable, Mode, PrepareTable, Recipe
 
 from vimectl.recipes import overrides, prepare_cache
 from vimectl.recipes.catalog import find
 from vimectl.util.toml import read_toml, validate
-
-REWARDS = ("exact-match", "math-verify", "verifier")
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Resolved:
 
     source: Path
     recipe: Recipe
-    mode: str
+    mode: Mode
     steps: int
     assignments: tuple[str, ...] = ()
 
@@ -47,10 +45,10 @@ def resolve(name_or_path: str, mode: str | None = None, assignments: list[str] |
             data["data"].pop("settings", None)  # they are of the path that is replaced
         data = overrides.apply(data, assignments)
         recipe = _checked(data, " ".join(f"--set {assignment}" for assignment in assignments))
-    mode = mode or recipe.recipe.default_mode
-    if mode not in get_args(Mode):
-        raise unknown("mode", mode, get_args(Mode))
-    return Resolved(source, _settled(recipe), mode, recipe.modes.steps(mode), tuple(assignments or ()))
+    chosen = next((m for m in MODES if m == (mode or recipe.recipe.default_mode)), None)
+    if chosen is None:
+        raise unknown("mode", str(mode), MODES)
+    return Resolved(source, _settled(recipe), chosen, recipe.modes.steps(chosen), tuple(assignments or ()))
 
 
 def contradictions(recipe: Recipe) -> list[str]:
@@ -134,6 +132,10 @@ def _texts(prepare: PrepareTable) -> str:
 
 
 def _checked(data: dict[str, Any], where: str) -> Recipe:
+    for key, advice in REPLACED_KEYS.items():
+        table, _, name = key.partition(".")
+        if isinstance(data.get(table), dict) and name in data[table]:
+            raise UsageError(f"{where}: the key {key!r} does not exist any more", advice)
     recipe = validate(Recipe, data, where)
     if found := contradictions(recipe):
         raise UsageError(f"{where}: " + "; ".join(found), "change one of the keys named")

@@ -18,12 +18,12 @@ from typing import Any, Protocol
 
 from vime_runtime.checkpoint import random_state
 from vime_runtime.checkpoint.store import StatePart, States
-from vime_runtime.config import Config
 from vime_runtime.evaluation import SCORE
 from vime_runtime.graceful_stop import StopRequest
 from vime_runtime.logging.event_log import Journal
 from vime_runtime.spec import atomic_io
 from vime_runtime.spec.errors import CheckpointFailed
+from vime_runtime.spec.run_config import RunConfig
 
 
 class Trainer(Protocol):
@@ -38,7 +38,7 @@ class Keeper:
 
     def __init__(
         self,
-        config: Config,
+        config: RunConfig,
         states: States,
         done: int,
         trainer: Trainer,

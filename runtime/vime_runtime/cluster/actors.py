@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from vime_runtime.cluster import processes
-from vime_runtime.config import from_dict
 from vime_runtime.importing import uncollected
 from vime_runtime.logging import process_log
 from vime_runtime.memory.process_tree import resident_bytes
 from vime_runtime.process_environment import Wanted, worker_refusal
+from vime_runtime.spec.run_config import RunConfig
 
 if TYPE_CHECKING:
     from vime_runtime.batch import RolloutBatch
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 class TrainActor:
     """One trainer rank."""
 
-    def __init__(self, config: dict[str, Any], environment: Wanted, rank: int, world_size: int) -> None:
-        self._config = from_dict(config)
+    def __init__(self, config: RunConfig, environment: Wanted, rank: int, world_size: int) -> None:
+        self._config = config
         self._environment = environment
         self._rank = rank
         self._world_size = world_size
@@ -132,8 +132,8 @@ class TrainActor:
 class RolloutActor:
     """One vLLM engine."""
 
-    def __init__(self, config: dict[str, Any], environment: Wanted, index: int) -> None:
-        self._config = from_dict(config)
+    def __init__(self, config: RunConfig, environment: Wanted, index: int) -> None:
+        self._config = config
         self._environment = environment
         self._index = index
         self._engine: Engine | None = None

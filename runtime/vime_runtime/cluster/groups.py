@@ -12,11 +12,11 @@ from vime_runtime.batch import RolloutBatch
 from vime_runtime.checkpoint.store import StatePart
 from vime_runtime.cluster.actors import RolloutActor, TrainActor
 from vime_runtime.cluster.placement import Placement
-from vime_runtime.config import Config
 from vime_runtime.memory.process_tree import end, pid_space
 from vime_runtime.memory.region import Residency
 from vime_runtime.rollout.response import Response
-from vime_runtime.spec.device_layout import engine_seats, trainer_seats
+from vime_runtime.spec.device_layout import engine_devices, trainer_devices
+from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.weight_sync.message import BucketMessage
 from vime_runtime.weight_sync.transport import Place, copies
 
@@ -30,8 +30,8 @@ KILL_SECONDS = 1.0
 class TrainGroup:
     """Every trainer rank, one actor each, on the devices in order."""
 
-    def __init__(self, config: Config, placement: Placement) -> None:
-        seats = trainer_seats(config)
+    def __init__(self, config: RunConfig, placement: Placement) -> None:
+        seats = trainer_devices(config.recipe)
         self._ranks = [
             placement.start(TrainActor, "train", seat, rank, len(seats)) for rank, seat in enumerate(seats)
         ]
@@ -125,10 +125,10 @@ class TrainGroup:
 class RolloutGroup:
     """Every engine, one actor each; its own tensor-parallel workers are an engine's business."""
 
-    def __init__(self, config: Config, placement: Placement) -> None:
+    def __init__(self, config: RunConfig, placement: Placement) -> None:
         self._engines = [
             placement.start(RolloutActor, "rollout", seat, index)
-            for index, seat in enumerate(engine_seats(config))
+            for index, seat in enumerate(engine_devices(config.recipe))
         ]
         self._processes: list[psutil.Process] = []
 

@@ -20,11 +20,12 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from vime_runtime.cluster.node import Node, NodeActor
 from vime_runtime.cluster.resources import INTERFACE, RESOURCES, VISIBLE, quantity
-from vime_runtime.config import Config, to_dict
 from vime_runtime.memory.process_tree import resident_bytes
 from vime_runtime.process_environment import Wanted, required
-from vime_runtime.spec.device_layout import Seat
+from vime_runtime.spec.device_layout import DeviceAssignment
 from vime_runtime.spec.errors import MissingRequirement
+from vime_runtime.spec.process_roles import Role
+from vime_runtime.spec.run_config import RunConfig
 
 # How long devices that others use at the moment are waited for.
 FREE_SECONDS = 60
@@ -36,26 +37,24 @@ NODE_SECONDS = 120
 class Placement:
     """Where the run's actors live. ``nodes`` are in the run's order, ``bundles`` those of the group."""
 
-    config: Config
+    config: RunConfig
     group: PlacementGroup
     nodes: list[Node]
     bundles: list[int]
     actors: list[ActorHandle] = field(default_factory=list)
 
-    def start(self, kind: type, role: str, seat: Seat, *args: Any) -> ActorHandle:
+    def start(self, kind: type, role: Role, seat: DeviceAssignment, *args: Any) -> ActorHandle:
         """Start ``kind(config, environment, *args)`` as an actor of a role, on its devices."""
         options = {
             "num_cpus": 0,  # its node's devices are reserved already
             "runtime_env": {"env_vars": self.environment(role, seat)},
             "scheduling_strategy": PlacementGroupSchedulingStrategy(self.group, self.bundles[seat.node]),
         }
-        actor = (
-            ray.remote(kind).options(**options).remote(to_dict(self.config), self.wanted(role, seat), *args)
-        )
+        actor = ray.remote(kind).options(**options).remote(self.config, self.wanted(role, seat), *args)
         self.actors.append(actor)
         return actor
 
-    def environment(self, role: str, seat: Seat) -> dict[str, str]:
+    def environment(self, role: Role, seat: DeviceAssignment) -> dict[str, str]:
         """The role's environment as it was decided, with what only the node could tell. ``[env]`` wins."""
         node, cluster = self.nodes[seat.node], self.config.recipe.cluster
         own = {}
@@ -63,9 +62,9 @@ class Placement:
             own[VISIBLE[cluster.device]] = ",".join(node.devices[device] for device in seat.devices)
         if role == "train" and cluster.nodes > 1 and node.interface is not None:
             own |= dict.fromkeys(INTERFACE[cluster.device], node.interface)
-        return {**vars(getattr(self.config.environment, role)), **own, **vars(self.config.recipe.env)}
+        return {**self.config.environment[role], **own, **self.config.recipe.env}
 
-    def wanted(self, role: str, seat: Seat) -> Wanted:
+    def wanted(self, role: Role, seat: DeviceAssignment) -> Wanted:
         """What such an actor is to find in its environment."""
         wanted = required(self.config, role)
         visible = VISIBLE.get(self.config.recipe.cluster.device)
@@ -83,7 +82,7 @@ class Placement:
 
 
 @contextmanager
-def reserve(config: Config, tell: Callable[[str], None]) -> Iterator[Placement]:
+def reserve(config: RunConfig, tell: Callable[[str], None]) -> Iterator[Placement]:
     """Reserve the run's devices on as many nodes as it has; give them back at the end.
 
     Raises:
@@ -119,18 +118,18 @@ def _give_back(group: PlacementGroup, actors: list[ActorHandle]) -> None:
         remove_placement_group(group)
 
 
-def _node_actor(config: Config, group: PlacementGroup, bundle: int) -> ActorHandle:
+def _node_actor(config: RunConfig, group: PlacementGroup, bundle: int) -> ActorHandle:
     cluster = config.recipe.cluster
     options = {
         **{"num_cpus": 0, **quantity(cluster.device, cluster.devices_per_node)},
         "scheduling_strategy": PlacementGroupSchedulingStrategy(group, bundle),
     }
-    arena = config.recipe.memory.arena_dir
+    arena = config.recipe.memory.offload_dir
     needed = [config.recipe.model.path, config.run_dir, *([arena] if arena else [])]
     return ray.remote(NodeActor).options(**options).remote(config.scratch_dir, needed)
 
 
-def _survey(config: Config, group: PlacementGroup, actors: list[ActorHandle]) -> Placement:
+def _survey(config: RunConfig, group: PlacementGroup, actors: list[ActorHandle]) -> Placement:
     """Ask every node what it is; this process's own node comes first, so that rank 0 saves on it."""
     resource = RESOURCES[config.recipe.cluster.device]
     try:
@@ -152,7 +151,7 @@ def _survey(config: Config, group: PlacementGroup, actors: list[ActorHandle]) ->
     return Placement(config, group, [found[i] for i in order], order)
 
 
-def _wait(group: PlacementGroup, config: Config, tell: Callable[[str], None]) -> None:
+def _wait(group: PlacementGroup, config: RunConfig, tell: Callable[[str], None]) -> None:
     """Wait until the devices are the run's."""
     deadline = time.monotonic() + FREE_SECONDS
     told = ""
@@ -169,7 +168,7 @@ def _wait(group: PlacementGroup, config: Config, tell: Callable[[str], None]) ->
             told = found
 
 
-def _require(config: Config) -> None:
+def _require(config: RunConfig) -> None:
     """Refuse what the cluster could not give if it were idle."""
     cluster = config.recipe.cluster
     resource = RESOURCES[cluster.device]
@@ -181,14 +180,14 @@ def _require(config: Config) -> None:
         )
 
 
-def _needs(config: Config, free: str = "") -> str:
+def _needs(config: RunConfig, free: str = "") -> str:
     cluster = config.recipe.cluster
     each = " each" if cluster.nodes > 1 else ""
     nodes = _plural(cluster.nodes, "node")
     return f"{nodes} with {_plural(cluster.devices_per_node, RESOURCES[cluster.device], free)}{each}"
 
 
-def _found(config: Config) -> str:
+def _found(config: RunConfig) -> str:
     """Every node with the devices it has and those of them that nobody uses."""
     resource = RESOURCES[config.recipe.cluster.device]
     free: dict[str, dict[str, float]] = {}

@@ -13,14 +13,14 @@ import ray
 from vime_runtime.cluster import external_cluster
 from vime_runtime.cluster.placement import Placement, reserve
 from vime_runtime.cluster.resources import quantity
-from vime_runtime.config import Config
+from vime_runtime.spec.run_config import RunConfig
 
 # Ray refuses less. Nothing large passes through the object store: weights travel by handle.
 OBJECT_STORE_BYTES = 80 * 1024**2
 
 
 @contextmanager
-def cluster(config: Config, tell: Callable[[str], None] = lambda detail: None) -> Iterator[Placement]:
+def cluster(config: RunConfig, tell: Callable[[str], None] = lambda detail: None) -> Iterator[Placement]:
     """Start or join a Ray cluster and reserve the run's devices; afterwards leave nothing of the run in it.
 
     Args:
@@ -43,7 +43,7 @@ def cluster(config: Config, tell: Callable[[str], None] = lambda detail: None) -
         ray.shutdown()  # ends a cluster that this process started, and only leaves any other
 
 
-def _start(config: Config, attempts: int = 3) -> None:
+def _start(config: RunConfig, attempts: int = 3) -> None:
     """Start Ray. It gives its own daemons a fixed 30 s, which a busy machine can overrun: try again then."""
     # A token of this run's own: nobody else can join, and none is written to the user's home.
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)

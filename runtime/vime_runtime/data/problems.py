@@ -7,14 +7,13 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from vime_runtime.config import Config, to_dict
 from vime_runtime.data import reasoning_gym
 from vime_runtime.spec.errors import UsageError
+from vime_runtime.spec.recipe import DataTable, Recipe
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def load_tokenizer(model_path: str) -> PreTrainedTokenizerBase:
         ) from e
 
 
-def read(data: Config, tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: int) -> list[Problem]:
+def read(data: DataTable, tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: int) -> list[Problem]:
     """Every problem of ``data.path``, in order: the lines of a file but blank ones, or the entries of a task.
 
     Raises:
@@ -91,7 +90,7 @@ def read(data: Config, tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: in
     return problems
 
 
-def read_both(recipe: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Problem], list[Problem]]:
+def read_both(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Problem], list[Problem]]:
     """Read the problems to train on and those to evaluate with, as ``[data]`` and ``[evaluation]`` say.
 
     Raises:
@@ -103,7 +102,7 @@ def read_both(recipe: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[list[
         return problems, []
     if recipe.evaluation.path is None:
         return split(problems, recipe.evaluation.problems, recipe.algorithm.seed)
-    own_file = SimpleNamespace(**vars(recipe.data) | {"path": recipe.evaluation.path})
+    own_file = recipe.data.model_copy(update={"path": recipe.evaluation.path})
     return problems, read(own_file, tokenizer, longest)
 
 
@@ -133,13 +132,13 @@ def split(problems: list[Problem], count: int, seed: int) -> tuple[list[Problem]
 Raw = tuple[str, Any, str, dict[str, Any] | None]
 
 
-def _entries(data: Config) -> Iterator[Raw]:
-    for number, entry in enumerate(reasoning_gym.create(data.path, to_dict(data.settings))):
+def _entries(data: DataTable) -> Iterator[Raw]:
+    for number, entry in enumerate(reasoning_gym.create(data.path, data.settings)):
         # A task whose puzzles have several solutions gives no answer; its verifier needs none.
         yield f"{data.path}[{number}]", entry["question"], entry["answer"] or "", entry
 
 
-def _lines(data: Config) -> Iterator[Raw]:
+def _lines(data: DataTable) -> Iterator[Raw]:
     path = Path(data.path)
     try:
         with path.open(encoding="utf-8") as file:
@@ -150,7 +149,7 @@ def _lines(data: Config) -> Iterator[Raw]:
         raise UsageError(f"{path}: cannot be read: {e}", "data.path must be JSON lines in UTF-8") from e
 
 
-def _line(line: str, where: str, data: Config) -> Raw:
+def _line(line: str, where: str, data: DataTable) -> Raw:
     try:
         entry = json.loads(line)
         return where, entry[data.prompt_key], entry[data.label_key], None
@@ -163,7 +162,7 @@ def _line(line: str, where: str, data: Config) -> Raw:
         ) from e
 
 
-def _render(prompt: str | list[dict[str, str]], data: Config, tokenizer: PreTrainedTokenizerBase) -> str:
+def _render(prompt: str | list[dict[str, str]], data: DataTable, tokenizer: PreTrainedTokenizerBase) -> str:
     """The text to tokenize for a prompt that is text or a list of chat messages."""
     if not data.apply_chat_template:
         return prompt

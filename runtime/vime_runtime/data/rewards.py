@@ -10,10 +10,10 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from vime_runtime.config import Config, to_dict
 from vime_runtime.data import reasoning_gym
 from vime_runtime.data.problems import Problem
 from vime_runtime.spec.errors import UsageError
+from vime_runtime.spec.recipe import DataTable
 
 # (response, problem) to a number.
 Reward = Callable[[str, Problem], float]
@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"(?:(?<![\w)])-)?\d+(?:,\d{3})*(?:\.\d+)?")
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
-def get(data: Config) -> Reward:
+def get(data: DataTable) -> Reward:
     """Return the reward function that ``[data]`` describes.
 
     ``data.answer`` names the part of a response that is scored: a response without it gets 0.
@@ -66,12 +66,12 @@ ANSWERS: dict[str, Callable[[str], str | None]] = {
 }
 
 
-def _verifier(data: Config, extract: Callable[[str], str | None]) -> Reward:
+def _verifier(data: DataTable, extract: Callable[[str], str | None]) -> Reward:
     if not reasoning_gym.is_task(data.path):
         raise UsageError(
             "data.reward = 'verifier', but the data is a file and has none", "set data.reward = 'exact-match'"
         )
-    task = reasoning_gym.create(data.path, to_dict(data.settings))
+    task = reasoning_gym.create(data.path, data.settings)
 
     def reward(response: str, problem: Problem) -> float:
         answer = extract(response)

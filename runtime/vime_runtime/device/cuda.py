@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from vime_runtime.config import Config
 from vime_runtime.memory.region import TrainingRegion
+from vime_runtime.spec.run_config import RunConfig
 
 
 class Cuda:
@@ -23,7 +23,7 @@ class Cuda:
     def before_megatron(self) -> None:
         """Nothing: Megatron-core is written for CUDA."""
 
-    def training_region(self, config: Config, rank: int) -> TrainingRegion:
+    def training_region(self, config: RunConfig, rank: int) -> TrainingRegion:
         """A region of torch_memory_saver, hooked below the allocator."""
         from vime_runtime.memory.torch_memory_saver_region import SaverRegion
 

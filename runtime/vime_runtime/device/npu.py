@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from vime_runtime.config import Config
 from vime_runtime.memory.region import TrainingRegion
+from vime_runtime.spec.run_config import RunConfig
 
 
 class Npu:
@@ -31,7 +31,7 @@ class Npu:
         core_attention.use(FusionAttention)
         mindspeed.load()
 
-    def training_region(self, config: Config, rank: int) -> TrainingRegion:
+    def training_region(self, config: RunConfig, rank: int) -> TrainingRegion:
         """A region of torch_memory_saver; the preload mode of that library does not work on an NPU."""
         from vime_runtime.memory.torch_memory_saver_region import SaverRegion
 

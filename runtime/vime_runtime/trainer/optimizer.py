@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import torch
 from megatron.core.distributed import (
@@ -16,8 +15,10 @@ from megatron.core.models.gpt import GPTModel
 from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 from torch import Tensor
 
+from vime_runtime.spec.recipe import OptimizerTable
 
-def learning_rate(settings: SimpleNamespace, step: int, steps: int) -> float:
+
+def learning_rate(settings: OptimizerTable, step: int, steps: int) -> float:
     """The rate at ``step`` (from 1) of ``steps``: linear warm-up, then ``decay`` down to ``min_lr``."""
     if step <= settings.warmup_steps:
         return settings.lr * step / settings.warmup_steps
@@ -38,7 +39,7 @@ class Optimizer:
     Matrices decay, vectors do not.
     """
 
-    def __init__(self, model: GPTModel, settings: SimpleNamespace) -> None:
+    def __init__(self, model: GPTModel, settings: OptimizerTable) -> None:
         """Allocate gradients, master weights and moments; ``model`` already holds its weights."""
         dtype = model.config.params_dtype
         self._ddp = DistributedDataParallel(

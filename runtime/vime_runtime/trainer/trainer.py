@@ -21,8 +21,8 @@ from torch import Tensor
 from vime_runtime import device as devices
 from vime_runtime.batch import RolloutBatch
 from vime_runtime.checkpoint.store import StatePart
-from vime_runtime.config import Config
 from vime_runtime.memory.region import Residency
+from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.trainer import checkpoint, grpo, model, packing, parallel, state
 from vime_runtime.trainer.logprobs import token_logprobs
 from vime_runtime.trainer.metrics import StepMetrics
@@ -38,7 +38,7 @@ from vime_runtime.weight_sync.transport import Place
 class Trainer:
     """One rank. Call every public method on all ranks alike: most are collectives."""
 
-    def __init__(self, config: Config, rank: int, world_size: int, master: str) -> None:
+    def __init__(self, config: RunConfig, rank: int, world_size: int, master: str) -> None:
         """Join the other ranks at ``master`` ("host:port") and load the model into the training region.
 
         Raises:

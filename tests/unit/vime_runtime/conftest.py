@@ -18,6 +18,7 @@ from vime_runtime.batch import RolloutBatch
 from vime_runtime.spec.run_config import RunConfig
 
 from harness import script
+from harness.needs import mounted_disk
 from harness.run_config import make_run_config
 
 WORLD = 2
@@ -173,13 +174,6 @@ def make_batch() -> Callable[..., RolloutBatch]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MiB; mounting one takes root."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip(f"cannot mount a small disk: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)  # files may be open still
+    """A file system of 4 MiB; needs root."""
+    with mounted_disk(tmp_path / "disk", size="4m") as disk:
+        yield disk

@@ -17,6 +17,7 @@ from vime_runtime.cluster.placement import Placement
 from vime_runtime.cluster.ray_cluster import cluster
 from vime_runtime.spec.device_layout import engine_devices, trainer_devices
 from vime_runtime.spec.errors import WrongEnvironment
+from vime_runtime.spec.run_config import RunConfig
 
 from harness.run_config import make_run_config
 
@@ -30,7 +31,7 @@ NOSET = {"RAY_EXPERIMENTAL_NOSET_ASCEND_RT_VISIBLE_DEVICES": "1"}
 class Process:
     """In the place of a trainer rank or an engine: says what it finds, and looks as they do."""
 
-    def __init__(self, config: dict[str, Any], environment: Any) -> None:
+    def __init__(self, config: RunConfig, environment: Any) -> None:
         self._environment = environment
 
     def found(self, name: str) -> str | None:

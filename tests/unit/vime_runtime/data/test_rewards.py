@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vime_runtime import config
 from vime_runtime.data import reasoning_gym, rewards
 from vime_runtime.data.problems import Problem
 from vime_runtime.spec.errors import UsageError
+from vime_runtime.spec.recipe import DataTable
 
 
 def get(name: str, answer: str = "whole", path: str = "d.jsonl", **settings: Any) -> rewards.Reward:
     table = {"path": path, "settings": settings, "answer": answer, "reward": name}
-    return rewards.get(config.from_dict(table))
+    return rewards.get(DataTable.model_validate(table))
 
 
 def problem(label: str) -> Problem:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -33,8 +32,6 @@ def test_memory_of_the_host_on_a_file_system_without_direct_access(
 @pytest.fixture(scope="module")
 def on_a_gpu() -> dict[str, str]:
     """What each case failed with, in a process that has the library preloaded as a trainer on CUDA has."""
-    if not torch.cuda.is_available() or importlib.util.find_spec("torch_memory_saver") is None:
-        pytest.skip("needs a GPU and torch_memory_saver")
     from torch_memory_saver import configure_subprocess
 
     with configure_subprocess():
@@ -44,6 +41,7 @@ def on_a_gpu() -> dict[str, str]:
     return json.loads(child.stdout)
 
 
+@pytest.mark.needs("gpu")
 @pytest.mark.parametrize("case", region_conformance.CASES)
 def test_memory_of_a_gpu(case: str, on_a_gpu: dict[str, str]) -> None:
     assert on_a_gpu[case] == ""

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from harness import script
+from harness.run_config import make_run_config
 from vimectl.runs.shared_memory import SharedMemoryWatch
 
 RESPONSE_TOKENS = 12
@@ -43,7 +44,7 @@ class EngineProcess:
                 env=os.environ | ENVIRONMENT | cores | {"VLLM_RPC_BASE_PATH": str(socket_path.parent)},
             )
             self._connection = listener.accept()
-        self._connection.send({"recipe": recipe(model, tensor_parallel, dtype)})
+        self._connection.send(make_run_config({"recipe": recipe(model, tensor_parallel, dtype)}))
         self._result()
         self._shared_memory.look(again=True)
 

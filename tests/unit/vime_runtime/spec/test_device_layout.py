@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from vime_runtime.spec.device_layout import DeviceAssignment, engine_devices, trainer_devices
+from vime_runtime.spec.run_config import RunConfig
 
 from harness.run_config import make_run_config
 from vimectl.recipes.resolve import resolve
@@ -22,7 +25,7 @@ def test_the_dry_run_shows_what_the_runtime_does(nodes: int, each: int, engine: 
     ]
     made = plan.make(resolve("qwen3-tiny-tp2", assignments=assignments), Host(), address="head:6379")
     shown = made.placement()
-    config = make_run_config(made.document())
+    config = RunConfig.model_validate_json(json.dumps(made.document()))
     assert [DeviceAssignment(d["node"], (d["device"],)) for d in shown] == trainer_devices(config.recipe)
     assert [d["train_rank"] for d in shown] == list(range(nodes * each))
     engines: dict[int, list[tuple[int, int]]] = {}

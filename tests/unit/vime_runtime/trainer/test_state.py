@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from vime_runtime.batch import RolloutBatch
+from vime_runtime.spec.run_config import RunConfig
 
 
 def train_on(
-    rank: int, world_size: int, master: str, document: dict[str, Any], batches: list[RolloutBatch]
+    rank: int, world_size: int, master: str, config: RunConfig, batches: list[RolloutBatch]
 ) -> dict[str, Any]:
     """Train on the first two batches, write the state, train on the others."""
-    from vime_runtime.config import from_dict
     from vime_runtime.trainer.trainer import Trainer
 
-    trainer = Trainer(from_dict(document), rank, world_size, master)
+    trainer = Trainer(config, rank, world_size, master)
     try:
         for batch in batches[:2]:
             trainer.train_step(batch)
-        part = trainer.write_state(Path(document["run_dir"]))
+        part = trainer.write_state(config.paths.run_dir)
         drawn = torch.rand(1).item()
         metrics = [trainer.train_step(batch) for batch in batches[2:]]
         return {"part": part, "metrics": metrics, "state": copy_of(trainer), "drawn": drawn}
@@ -33,20 +32,19 @@ def go_on(
     rank: int,
     world_size: int,
     master: str,
-    document: dict[str, Any],
+    config: RunConfig,
     batches: list[RolloutBatch],
     random: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Put the state into a new trainer that has trained on something else, and train on the last batches."""
-    from vime_runtime.config import from_dict
     from vime_runtime.trainer.trainer import Trainer
 
-    trainer = Trainer(from_dict(document), rank, world_size, master)
+    trainer = Trainer(config, rank, world_size, master)
     try:
         trainer.train_step(batches[-1])
         torch.rand(5)
         before = addresses(trainer)
-        trainer.read_state(Path(document["run_dir"]), 2, random[rank])
+        trainer.read_state(config.paths.run_dir, 2, random[rank])
         drawn = torch.rand(1).item()
         trainer.pause()
         trainer.resume()
@@ -58,14 +56,13 @@ def go_on(
 
 
 def read_wrong(
-    rank: int, world_size: int, master: str, document: dict[str, Any], random: list[dict[str, Any]]
+    rank: int, world_size: int, master: str, config: RunConfig, random: list[dict[str, Any]]
 ) -> None:
-    from vime_runtime.config import from_dict
     from vime_runtime.trainer.trainer import Trainer
 
-    trainer = Trainer(from_dict(document), rank, world_size, master)
+    trainer = Trainer(config, rank, world_size, master)
     try:
-        trainer.read_state(Path(document["run_dir"]), 2, random[rank])
+        trainer.read_state(config.paths.run_dir, 2, random[rank])
     finally:
         trainer.close()
 
@@ -92,11 +89,11 @@ def test_goes_on_bit_for_bit_at_the_same_addresses(
     ranks, make_model, make_batch, run_file, family, parallel, dtype, files
 ):
     changes = {f"train__{key}": value for key, value in parallel.items()}
-    document = run_file(make_model(family), model__dtype=dtype, **changes)
+    config = run_file(make_model(family), model__dtype=dtype, **changes)
     batches = [make_batch(seed) for seed in range(5)]
-    straight = ranks.run(train_on, 2, document, batches)
+    straight = ranks.run(train_on, 2, config, batches)
     random = [result["part"].random for result in straight]
-    resumed = ranks.run(go_on, 2, document, batches, random)
+    resumed = ranks.run(go_on, 2, config, batches, random)
 
     assert {name for result in straight for name in result["part"].files} == files
     kinds = {name.split("/")[0] for name in straight[0]["state"]}
@@ -111,9 +108,9 @@ def test_goes_on_bit_for_bit_at_the_same_addresses(
 
 
 def test_a_state_of_another_model_is_refused(ranks, make_model, make_batch, run_file):
-    document = run_file(make_model(), train__tensor_parallel=2)
-    straight = ranks.run(train_on, 2, document, [make_batch()] * 2)
+    config = run_file(make_model(), train__tensor_parallel=2)
+    straight = ranks.run(train_on, 2, config, [make_batch()] * 2)
     random = [result["part"].random for result in straight]
-    document = run_file(make_model(intermediate_size=128), train__tensor_parallel=2)
+    config = run_file(make_model(intermediate_size=128), train__tensor_parallel=2)
     with pytest.raises(AssertionError, match=r"mlp.linear_fc1.weight is torch.float32 .* expected"):
-        ranks.run(read_wrong, 2, document, random)
+        ranks.run(read_wrong, 2, config, random)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 from vime_runtime.batch import RolloutBatch
+from vime_runtime.spec.run_config import RunConfig
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -21,13 +21,12 @@ LLAMA3 = {
 
 
 def train(
-    rank: int, world_size: int, master: str, document: dict[str, Any], batches: list[RolloutBatch]
+    rank: int, world_size: int, master: str, config: RunConfig, batches: list[RolloutBatch]
 ) -> dict[str, Any]:
     """Train on the batches, with a pause before the last; return metrics and final weights."""
-    from vime_runtime.config import from_dict
     from vime_runtime.trainer.trainer import Trainer
 
-    trainer = Trainer(from_dict(document), rank, world_size, master)
+    trainer = Trainer(config, rank, world_size, master)
     try:
         metrics = [trainer.train_step(batch) for batch in batches[:-1]]
         active = trainer.residency().resident
@@ -35,7 +34,7 @@ def train(
         paused = trainer.residency().resident
         trainer.resume()
         metrics.append(trainer.train_step(batches[-1]))
-        trainer.save_pretrained(Path(document["run_dir"]) / "saved")
+        trainer.save_pretrained(config.paths.run_dir / "saved")
         weights = {name: tensor.clone() for name, tensor in trainer.weights()}
         return {"metrics": metrics, "weights": weights, "active": active, "paused": paused}
     finally:
@@ -58,9 +57,9 @@ def reference_rate(settings: dict[str, Any], step: int, steps: int) -> float:
     return settings["min_lr"] + (settings["lr"] - settings["min_lr"]) * left
 
 
-def train_reference(document: dict[str, Any], batches: list[RolloutBatch]) -> dict[str, Any]:
+def train_reference(config: RunConfig, batches: list[RolloutBatch]) -> dict[str, Any]:
     """The same training, written down plainly."""
-    recipe = document["recipe"]
+    recipe = config.recipe.model_dump()
     algorithm, settings = recipe["algorithm"], recipe["optimizer"]
     temperature = recipe["rollout"]["temperature"]
     model = AutoModelForCausalLM.from_pretrained(recipe["model"]["path"], dtype=torch.float32)
@@ -81,7 +80,7 @@ def train_reference(document: dict[str, Any], batches: list[RolloutBatch]) -> di
             old = [reference_logprobs(model, *pair, temperature)[0] for pair in pairs]
             fixed = [reference_logprobs(frozen, *pair, temperature)[0] for pair in pairs]
         for group in adam.param_groups:
-            group["lr"] = reference_rate(settings, step, document["steps"])
+            group["lr"] = reference_rate(settings, step, config.steps)
         losses, entropies, norms, kls = [], [], [], []
         updates = algorithm["updates_per_step"]
         for update in range(updates):
@@ -205,13 +204,13 @@ def assert_same_training(found: dict[str, Any], expected: dict[str, Any]) -> Non
     ],
 )
 def test_trains_as_the_reference_does(ranks, make_model, make_batch, run_file, world_size, changes, model):
-    document = run_file(make_model(**model), **changes)
+    config = run_file(make_model(**model), **changes)
     batches = [make_batch(seed) for seed in range(3)]
-    expected = train_reference(document, batches)
-    for found in ranks.run(train, world_size, document, batches):
+    expected = train_reference(config, batches)
+    for found in ranks.run(train, world_size, config, batches):
         assert_same_training(found, expected)
         assert found["paused"] < found["active"] / 10
-    saved = AutoModelForCausalLM.from_pretrained(Path(document["run_dir"]) / "saved", dtype="auto")
+    saved = AutoModelForCausalLM.from_pretrained(config.paths.run_dir / "saved", dtype="auto")
     for name, parameter in published(saved).items():
         torch.testing.assert_close(parameter, found["weights"][name], rtol=0, atol=0)
 
@@ -222,11 +221,11 @@ def test_experts_divided_among_replicas_of_several_ranks_train_as_the_reference_
 ):
     """As on sixteen NPUs: the dense part split within a replica, one set of experts among all replicas."""
     changes = {"train__tensor_parallel": 2, "train__expert_parallel": 4, "train__recompute": True}
-    document = run_file(make_model("qwen3_moe", tie_word_embeddings=False), **changes)
+    config = run_file(make_model("qwen3_moe", tie_word_embeddings=False), **changes)
     # Three groups for two replicas, of which one has a pack less to do.
     batches = [make_batch(seed, groups=3) for seed in range(3)]
-    expected = train_reference(document, batches)
-    for found in start_ranks(4).run(train, 4, document, batches):
+    expected = train_reference(config, batches)
+    for found in start_ranks(4).run(train, 4, config, batches):
         assert_same_training(found, expected)
 
 
@@ -237,7 +236,7 @@ def test_bf16_moves_as_far_as_fp32_though_one_step_is_less_than_bf16_can_show(
     batches = [make_batch()] * 10
     moves = {}
     for dtype in ("float32", "bfloat16"):
-        document = run_file(
+        config = run_file(
             model,
             model__dtype=dtype,
             train__tensor_parallel=2,
@@ -246,7 +245,7 @@ def test_bf16_moves_as_far_as_fp32_though_one_step_is_less_than_bf16_can_show(
             optimizer__warmup_steps=0,
             optimizer__decay="constant",
         )
-        result = ranks.run(train, 2, document, batches)[0]
+        result = ranks.run(train, 2, config, batches)[0]
         before = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).state_dict()
         moves[dtype] = torch.cat(
             [

@@ -75,7 +75,7 @@ def test_a_reader_on_another_chip_says_where_there_are_buffers(events: list[str]
         device_ipc.DevicePeer(DEVICE).open({"chip-9": ...})
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.needs("gpu")
 def test_a_bucket_on_a_device_is_found_by_the_device() -> None:
     device = torch.device("cuda", 0)
     buffer = device_ipc.DeviceBuffer(device)

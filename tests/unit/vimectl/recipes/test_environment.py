@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from vime_runtime.spec.process_roles import ROLES, Role
 
-from vimectl.recipes.environment import ROLES, Role, Setting, core_groups, environment
+from vimectl.recipes.environment import Setting, core_groups, environment
 from vimectl.recipes.resolve import resolve
 from vimectl.util.host import Host
 
@@ -36,8 +37,6 @@ def test_every_variable_has_a_value_and_a_reason(name: str, role: Role) -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_on_npu_every_colocated_process_has_the_allocator_setting(role: Role) -> None:
     assert values("qwen3-4b-tp2", role)["PYTORCH_NPU_ALLOC_CONF"] == "expandable_segments:False"
-    apart = values("qwen3-4b-tp2", role, "cluster.colocate=false")
-    assert not {"PYTORCH_NPU_ALLOC_CONF", "TMS_HOOK_MODE", "VIME_COLOCATE"} & set(apart)
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -75,33 +74,6 @@ def test_the_recipe_cannot_talk_a_process_out_of_what_it_needs() -> None:
     assert setting.value == "preload"
     assert setting.required is not None
     assert not re.fullmatch(setting.required.accepts, "preload")
-
-
-def cuda(role: Role, tmp_path: Path, *assignments: str, **inherited: str) -> dict[str, Setting]:
-    recipe = resolve("qwen3-tiny-tp2", assignments=["cluster.device=cuda", *assignments]).recipe
-    return environment(recipe, role, Host(root=tmp_path, environment=inherited), SCRATCH)
-
-
-def test_on_cuda_the_trainer_alone_preloads_the_memory_saver(tmp_path: Path) -> None:
-    package = tmp_path / "site" / "torch_memory_saver"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / "utils.py").touch()
-    library = package.with_name("torch_memory_saver_hook_mode_preload.abi3.so")
-    library.touch()
-    inherited = {"PYTHONPATH": "/site", "LD_PRELOAD": "/image/libjemalloc.so"}
-    train = cuda("train", tmp_path, **inherited)
-    assert train["LD_PRELOAD"].value == str(library)
-    assert train["TMS_HOOK_MODE"].value == "preload"
-    for role in ("driver", "rollout"):
-        assert not {"LD_PRELOAD", "TMS_HOOK_MODE"} & set(cuda(role, tmp_path, **inherited))
-    assert "LD_PRELOAD" not in cuda("train", tmp_path, "cluster.colocate=false", **inherited)
-
-
-def test_on_cuda_a_trainer_without_the_library_refuses_to_start(tmp_path: Path) -> None:
-    setting = cuda("train", tmp_path)["LD_PRELOAD"]
-    assert setting.required is not None
-    assert not re.fullmatch(setting.required.accepts, setting.value)
 
 
 def test_on_npu_the_memory_saver_is_the_trainers() -> None:
