@@ -1,0 +1,36 @@
+"""Keys of a row of ``metrics.jsonl``. They are stable for scripts; timings are in seconds, sizes in bytes."""
+
+from __future__ import annotations
+
+STEP = "step"
+REWARD_MEAN = "reward/mean"
+REWARD_STD = "reward/std"
+RESPONSE_LENGTH = "response/length"  # tokens, mean over the step
+ROLLOUT_TOKENS = "rollout/tokens"
+TRAIN_LOSS = "train/loss"
+TRAIN_GRAD_NORM = "train/grad_norm"  # before clipping
+TRAIN_ENTROPY = "train/entropy"  # nats per token
+SYNC_BYTES = "sync/bytes"
+LOGPROB_ABS_DIFF_MEAN = "logprob/abs_diff_mean"
+LOGPROB_ABS_DIFF_MAX = "logprob/abs_diff_max"
+EVALUATION_SCORE = "evaluation/score"
+TRAIN_ACTIVE_BYTES = "memory/train_active_bytes"
+TRAIN_PAUSED_BYTES = "memory/train_paused_bytes"
+ROLLOUT_ACTIVE_BYTES = "memory/rollout_active_bytes"
+ROLLOUT_PAUSED_BYTES = "memory/rollout_paused_bytes"
+PEAK_BYTES = "memory/peak_bytes"
+
+# Phases that are timed; the key is ``<phase>/seconds``.
+ROLLOUT = "rollout"
+TRAIN = "train"
+SYNC = "sync"
+SLEEP = "sleep"
+WAKE = "wake"
+CHECKPOINT = "checkpoint"
+EVALUATION = "evaluation"
+WHOLE_STEP = "step"
+
+
+def seconds(phase: str) -> str:
+    """Return the key of the time that a phase took: ``seconds("train") == "train/seconds"``."""
+    return f"{phase}/seconds"
