@@ -92,7 +92,7 @@ def doctor(
 def _host(root: Path | None) -> Host:
     from vime_runtime.spec.errors import UsageError
 
-    from vimectl.util.host import Host, not_run
+    from vimectl.util.host import Host, refuse_command
 
     if root is None:
         return Host()
@@ -101,7 +101,7 @@ def _host(root: Path | None) -> Host:
             f"{root}: no such directory", "give the root of an unpacked image or a mounted container"
         )
     # Nothing can be run in a file system that is only looked at, and it has no environment.
-    return Host(root.resolve(), {}, not_run)
+    return Host(root.resolve(), {}, refuse_command)
 
 
 def _mend(report: Report, host: Host) -> list[Repair]:

@@ -88,7 +88,7 @@ def write(file: Path, report: Report, text: str, host: Host, recipe: Recipe | No
         UsageError: the file exists already, or cannot be written.
     """
     refuse(file)
-    host = host.asking_once()
+    host = host.with_command_cache()
     redact = Redactor(host)
     stack = load_stack(report.stack)
     documents: dict[str, Any] = {

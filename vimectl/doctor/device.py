@@ -49,7 +49,7 @@ def _count(subject: Subject) -> Outcome:
 
 
 def _management(subject: Subject) -> Outcome:
-    needed = npu_devices.managers()
+    needed = npu_devices.manager_nodes()
     lacking = [path for path in needed if not subject.host.path(path).exists()]
     return judged(
         not lacking,
@@ -60,7 +60,7 @@ def _management(subject: Subject) -> Outcome:
 
 
 def _permissions(subject: Subject) -> Outcome:
-    there = [path for path in npu_devices.managers() if subject.host.path(path).exists()]
+    there = [path for path in npu_devices.manager_nodes() if subject.host.path(path).exists()]
     answer = subject.host.run(["stat", "-L", "-c", "%a %u %g %G %n", *npu.nodes(subject), *there], 5)
     user, groups = _identity(subject)
     if answer.code != 0 or user is None:

@@ -114,7 +114,7 @@ def _mounts(subject: Subject) -> Outcome:
     engine = container(subject)
     if engine is None:
         return skipped("this is no container")
-    needed = [mount.path for mount in npu_devices.facts().mounts if mount.needed]
+    needed = [mount.path for mount in npu_devices.host_files().mounts if mount.needed]
     lacking = [path for path in needed if not subject.host.path(path).exists()]
     options = " ".join(f"--volume {path}:{path}" for path in lacking)
     return judged(

@@ -24,7 +24,7 @@ def absent(subject: Subject) -> str | None:
 
 def nodes(subject: Subject) -> list[str]:
     """Return the device nodes of the NPUs, in the order of their numbers."""
-    return npu_devices.nodes(subject.host)
+    return npu_devices.device_nodes(subject.host)
 
 
 def kinds(listing: npu_smi.Listing) -> dict[str, str | None]:

@@ -103,7 +103,7 @@ def run_checks(
     elif not with_imports:
         checks = [check for check in checks if not check.imports]
     checks = [check for check in checks if check not in left_out]
-    subject = Subject(host.asking_once(), stack, recipe)
+    subject = Subject(host.with_command_cache(), stack, recipe)
     # Without the devices nothing else is worth mending; whoever names a check wants its answer all the same.
     hopeless = None if only else npu.absent(subject)
     if hopeless is None:

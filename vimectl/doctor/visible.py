@@ -21,7 +21,7 @@ def checks() -> list[Check]:
 
 def count(subject: Subject) -> int:
     """How many NPUs the machine has device nodes for."""
-    return len(npu_devices.nodes(subject.host))
+    return len(npu_devices.device_nodes(subject.host))
 
 
 def _visible(subject: Subject) -> Outcome:

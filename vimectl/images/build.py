@@ -154,7 +154,7 @@ def _bill(request: Request, found: Manifest, made: Made, record: str) -> Path:
         for one in written["installed"]
     ]
     path = request.records / _BILL
-    return sbom.write(path, made.name, made.digest, found, installed, source_date_epoch.written())
+    return sbom.write(path, made.name, made.digest, found, installed, source_date_epoch.now())
 
 
 @contextmanager

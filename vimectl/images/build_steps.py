@@ -212,7 +212,7 @@ def allocator(environment: Mapping[str, str]) -> None:
 
 
 def _now() -> str:
-    return source_date_epoch.written().strftime("%Y-%m-%dT%H:%M:%SZ")
+    return source_date_epoch.now().strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 if __name__ == "__main__":

@@ -63,15 +63,15 @@ def compose(found: list[Option], image: str) -> str:
 
 
 def _npus(host: Host) -> Iterator[Option]:
-    nodes = npu_devices.nodes(host)
+    nodes = npu_devices.device_nodes(host)
     if not nodes:
         raise MissingRequirement(
             "this machine has no NPU: no device nodes /dev/davinci*",
             "ask on the host that has the NPUs; a stack for the CPU (cpu-0.32) needs none",
         )
-    mounts = [mount for mount in npu_devices.facts().mounts if host.path(mount.path).exists()]
-    lacking = [path for path in npu_devices.managers() if not host.path(path).exists()]
-    lacking += [m.path for m in npu_devices.facts().mounts if m.needed and m not in mounts]
+    mounts = [mount for mount in npu_devices.host_files().mounts if host.path(mount.path).exists()]
+    lacking = [path for path in npu_devices.manager_nodes() if not host.path(path).exists()]
+    lacking += [m.path for m in npu_devices.host_files().mounts if m.needed and m not in mounts]
     if lacking:
         raise MissingRequirement(
             f"the driver of this machine is not whole: {', '.join(lacking)} not found",
@@ -79,7 +79,7 @@ def _npus(host: Host) -> Iterator[Option]:
         )
     for path in nodes:
         yield Option("device", path, "an NPU")
-    for path in npu_devices.managers():
+    for path in npu_devices.manager_nodes():
         yield Option("device", path, "without the driver's manager nodes no NPU can be opened")
     for mount in mounts:
         yield Option("volume", f"{mount.path}:{mount.path}", mount.why)

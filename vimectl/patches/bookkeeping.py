@@ -110,7 +110,7 @@ def _entry(package: Package, its_record: Step | None) -> applied_state.Entry:
     if old and same:
         return old
     return applied_state.Entry(
-        status.series.name, source_date_epoch.written().isoformat(), __version__, files, made, stated
+        status.series.name, source_date_epoch.now().isoformat(), __version__, files, made, stated
     )
 
 

@@ -1,6 +1,6 @@
-"""What reaches the user: rich on a terminal, plain text when piped, one JSON document with --json.
+"""Output for the user: rich on a terminal, plain text when piped, one JSON document with --json.
 
-stdout carries the result and nothing else; progress, logs and errors go to stderr.
+stdout only carries the result; progress, logs and errors go to stderr.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 
 
 class _Stream:
-    """A rich console for stdout or stderr, made when it is first needed: rich takes longer to start than most
-    commands, and many need none of it."""
+    """A rich console for stdout or stderr, created on first use because importing rich is slow."""
 
     def __init__(self, stderr: bool) -> None:
         self._stderr = stderr
@@ -32,7 +31,7 @@ class _Stream:
         from rich.console import Console
 
         stream = sys.stderr if self._stderr else sys.stdout
-        # highlight=False: rich's guesses at numbers and paths are noise in tables of versions.
+        # highlight=False: rich would color numbers and paths, which is noise in tables of versions.
         return Console(stderr=self._stderr, highlight=False, soft_wrap=not stream.isatty())
 
     @property
@@ -51,20 +50,20 @@ err = _Stream(stderr=True)
 
 
 def emit_json(command: str, ok: bool, /, **payload: Any) -> None:
-    """Print the one JSON document of a command: ``{"schema", "ok", ...}``."""
+    """Print the JSON document of a command: ``{"schema", "ok", ...}``."""
     document = {"schema": f"vimectl.{command}/1", "ok": ok, **payload}
     sys.stdout.write(json.dumps(document, indent=2, sort_keys=False, default=str) + "\n")
     sys.stdout.flush()
 
 
 def report_error(error: VimeError, command: str, as_json: bool) -> None:
-    """Print an error for people on stderr, or as the JSON document on stdout."""
+    """Print an error as text on stderr, or as the JSON document on stdout."""
     if as_json:
         emit_json(command, False, error={"kind": error.kind, "message": error.message, "hint": error.hint})
         return
     err.print(f"[bold red]error:[/] {_literal(error.message)}")
     if error.hint:
-        err.print(f"[bold]mend:[/]  {_literal(error.hint)}")
+        err.print(f"[bold]hint:[/]  {_literal(error.hint)}")
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
@@ -84,5 +83,5 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 
 def _literal(text: str) -> str:
-    # A message may contain "[...]" from a file; it must not be read as rich markup.
+    # "[...]" in a message, for example from a file, is not rich markup.
     return text.replace("[", r"\[")

@@ -1,4 +1,4 @@
-"""The digest that files are known by."""
+"""File digests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a host has for its NPUs: device nodes, and the parts of the driver that a container is given."""
+"""The NPU device nodes of a host, and the driver files that a container needs from it."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from vimectl.util.host import Host
 _NODE = re.compile(r"davinci(\d+)$")
 
 
-class Mount(Strict):
-    """A file or folder of the driver. Without one that is ``needed`` no process can use an NPU."""
+class DriverMount(Strict):
+    """A file or directory of the driver. No process can use an NPU when a ``needed`` one is missing."""
 
     path: str
     why: str
     needed: bool = False
 
 
-class NpuHost(Strict):
-    """The schema of ``npu_host.toml``. ``managers`` are names in /dev."""
+class NpuHostFiles(Strict):
+    """The schema of ``npu_devices.toml``. ``managers`` are names in /dev."""
 
     managers: list[str]
-    mounts: list[Mount]
+    mounts: list[DriverMount]
 
 
 @cache
-def facts() -> NpuHost:
-    """Return what is known of hosts with NPUs."""
-    return toml.load(NpuHost, Path(__file__).with_suffix(".toml"))
+def host_files() -> NpuHostFiles:
+    """Return the driver files of a host with NPUs."""
+    return toml.load(NpuHostFiles, Path(__file__).with_suffix(".toml"))
 
 
-def nodes(host: Host) -> list[str]:
-    """Return the device nodes of the NPUs, in the order of their numbers."""
+def device_nodes(host: Host) -> list[str]:
+    """Return the paths of the NPU device nodes, in numeric order."""
     found = [path.name for path in host.path("/dev").glob("davinci*") if _NODE.match(path.name)]
     return [f"/dev/{name}" for name in sorted(found, key=lambda name: int(name.removeprefix("davinci")))]
 
 
-def managers() -> list[str]:
-    """Return the device nodes of the driver itself."""
-    return [f"/dev/{name}" for name in facts().managers]
+def manager_nodes() -> list[str]:
+    """Return the paths of the driver's own device nodes."""
+    return [f"/dev/{name}" for name in host_files().managers]

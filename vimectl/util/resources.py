@@ -1,4 +1,4 @@
-"""Where the data folders (patches, recipes, docker) are: beside a checkout or inside the wheel."""
+"""Find the data directories (patches, recipes, docker): in the checkout, or inside the installed wheel."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def data_dir(name: str) -> Path:
-    """Return the folder ``patches``, ``recipes`` or ``docker`` that belongs to this copy of vimectl.
+    """Return the directory ``patches``, ``recipes`` or ``docker`` of this copy of vimectl.
 
     Raises:
-        FileNotFoundError: the installation is broken; no user input can cause this.
+        FileNotFoundError: the installation is broken; user input cannot cause this.
     """
     for root in (_PACKAGE / "_data", _PACKAGE.parent):
         if (root / name).is_dir():
             return root / name
-    raise FileNotFoundError(f"vimectl's data folder {name!r} is missing beside {_PACKAGE}")
+    raise FileNotFoundError(f"vimectl's data directory {name!r} is missing next to {_PACKAGE}")
 
 
 def checkout_root() -> Path | None:

@@ -1,10 +1,10 @@
-"""Bytes and seconds as people read them."""
+"""Format bytes and seconds for people."""
 
 from __future__ import annotations
 
 
 def size(count: float) -> str:
-    """Bytes with a binary unit: ``size(3 * 1024**3) == "3.0 GiB"``."""
+    """Return bytes with a binary unit: ``size(3 * 1024**3) == "3.0 GiB"``."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} {unit}"
@@ -13,7 +13,7 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a clock: ``duration(75) == "1:15"``, ``duration(3675) == "1:01:15"``."""
+    """Return seconds as a clock time: ``duration(75) == "1:15"``, ``duration(3675) == "1:01:15"``."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

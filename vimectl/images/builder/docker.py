@@ -42,7 +42,7 @@ class Docker:
                 [self.name, "pull", job.base], {}, None, job.log, on_line, SECONDS_TO_CLEAN
             )
             if status != 0:
-                raise explain(self.name, status, output, job.log)
+                raise explain(status, output, job.log)
         found = self._inspected(job.base)
         if found is None:
             raise CheckFailed(f"{job.base} was pulled and is not there", f"see {job.log}")
@@ -61,7 +61,7 @@ class Docker:
         ]
         status, output = follow(argv, {}, None, job.log, on_line, SECONDS_TO_CLEAN)
         if status != 0:
-            raise explain(self.name, status, output, job.log)
+            raise explain(status, output, job.log)
         return written.read_text(encoding="ascii").strip()
 
     def tag(self, image: str, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What the output of a build says about why it failed: the step, the last lines, and the likely mend."""
+"""Explain a failed build from the builder's output: the step, its last lines, the likely cause and a hint."""
 
 from __future__ import annotations
 
@@ -11,52 +11,52 @@ from vime_runtime.spec.strict import Strict
 
 from vimectl.util import toml
 
-# How a step begins: "[2/3] STEP 1/7: RUN ..." of buildah and podman, "#7 [built 3/9] RUN ..." of BuildKit.
+# The first line of a step: "[2/3] STEP 1/7: RUN ..." (buildah, podman), "#7 [built 3/9] RUN ..." (BuildKit).
 STEP = re.compile(r"(?:\[\d+/\d+\] )?STEP \d+/\d+: .*|#\d+ \[.*\d+/\d+\] .*")
-# BuildKit's steps go on side by side: a line begins with the number of its step, and the time.
+# BuildKit runs steps in parallel: a line begins with the number of its step, and the time.
 _FAILED = re.compile(r"#(\d+) ERROR")
 _OUTPUT = re.compile(r"#\d+ \d+\.\d+ ?(.*)")
+# As util.console.report_error prints them. pip's hints have one space, and its errors no hint of this form.
 _ERROR = re.compile(r"error: (.*)")
-_MEND = re.compile(r"mend:  ?(.*)")
-# What buildah and podman add after the step's own output.
+_HINT = re.compile(r"hint:  (.*)")
+# Printed by buildah and podman after the output of the step.
 _NOISE = re.compile(r"subprocess exited|Error: (building at|error building)|time=")
-_SHOWN, _STEP_WIDTH = 12, 100
+_SHOWN_LINES, _STEP_WIDTH = 12, 100
 
 
-class Mend(Strict):
-    """``[[mend]]``: what a line of the output means, and what to do. ``machine``: the machine lacks it."""
+class OutputHint(Strict):
+    """``[[hint]]``: a pattern in the output, its meaning, and a hint. See ``hints.toml``."""
 
     pattern: str
     found: str
-    do: str
+    hint: str
     machine: bool = False
 
 
-class Mends(Strict):
-    """The whole of ``mends.toml``."""
+class HintsFile(Strict):
+    """The schema of ``hints.toml``."""
 
-    mend: list[Mend]
+    hint: list[OutputHint]
 
 
-def explain(builder: str, status: int, output: str, log: Path) -> VimeError:
-    """Return the error that a failed build is."""
+def explain(status: int, output: str, log: Path) -> VimeError:
+    """Return the error for a build that failed with this exit status and output."""
     lines = [line.rstrip() for line in output.splitlines() if line.strip()]
-    step, last = _of_step(lines)
+    step, last = _failed_step(lines)
     step = step if len(step) <= _STEP_WIDTH else f"{step[: _STEP_WIDTH - 3]}..."
-    text = "\n".join(f"    {line}" for line in last[-_SHOWN:])
-    mends = [match[1] for line in last if (match := _MEND.match(line))]
-    # pip's errors begin alike, and have no mend.
-    said = [match[1] for line in last if mends and (match := _ERROR.match(line))]
-    # What vimectl said inside the image is better than what can be guessed from outside.
-    known = None if said else next((m for m in _mends() if re.search(m.pattern, "\n".join(lines))), None)
-    why = said[-1] if said else known.found if known else f"exit status {status}"
-    hint = mends[-1] if said else known.do if known else "the whole output is in the log"
+    text = "\n".join(f"    {line}" for line in last[-_SHOWN_LINES:])
+    hints = [match[1] for line in last if (match := _HINT.match(line))]
+    errors = [match[1] for line in last if hints and (match := _ERROR.match(line))]
+    # An error of vimectl inside the image is more exact than a guess from the output.
+    known = None if errors else next((h for h in _hints() if re.search(h.pattern, "\n".join(lines))), None)
+    why = errors[-1] if errors else known.found if known else f"exit status {status}"
+    hint = hints[-1] if errors else known.hint if known else "the whole output is in the log"
     kind = MissingRequirement if known and known.machine else CheckFailed
     return kind(f"{why}\n  step: {step or 'before the first'}\n{text}\n  log: {log}", hint)
 
 
-def _of_step(lines: list[str]) -> tuple[str, list[str]]:
-    """The step that failed ("" when it was before the first), and what it said."""
+def _failed_step(lines: list[str]) -> tuple[str, list[str]]:
+    """Return the first line of the failed step ("" when it was before the first) and the step's output."""
     numbers = [match[1] for line in lines if (match := _FAILED.match(line))]
     if numbers:
         own = [line for line in lines if line.startswith(f"#{numbers[-1]} ")]
@@ -67,5 +67,5 @@ def _of_step(lines: list[str]) -> tuple[str, list[str]]:
 
 
 @cache
-def _mends() -> list[Mend]:
-    return toml.load(Mends, Path(__file__).with_name("mends.toml")).mend
+def _hints() -> list[OutputHint]:
+    return toml.load(HintsFile, Path(__file__).with_name("hints.toml")).hint

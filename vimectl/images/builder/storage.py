@@ -53,7 +53,7 @@ class _Storage:
                 [self.name, "pull", job.base], {}, None, job.log, on_line, SECONDS_TO_CLEAN
             )
             if status != 0:
-                raise explain(self.name, status, output, job.log)
+                raise explain(status, output, job.log)
             there = self._inspected(job.base)
         if there is None:
             raise CheckFailed(f"{job.base} was pulled and is not there", f"see {job.log}")
@@ -74,7 +74,7 @@ class _Storage:
                     SECONDS_TO_CLEAN,
                 )
                 if status != 0:
-                    raise explain(self.name, status, output, job.log)
+                    raise explain(status, output, job.log)
                 return written.read_text(encoding="ascii").strip().removeprefix("sha256:")
             except BaseException:
                 # It was made, and then something came between.

@@ -39,7 +39,7 @@ def test_without_json_an_error_is_a_message_and_a_mend_on_stderr() -> None:
     done = vimectl("recipe", "show", "qwen3-tiny")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[0].startswith("error: unknown recipe 'qwen3-tiny'. Did you mean")
-    assert done.stderr.splitlines()[1].startswith("mend:")
+    assert done.stderr.splitlines()[1].startswith("hint:")
 
 
 def test_a_traceback_is_for_debug_only() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vimectl.doctor.imports import Import, import_in_child
-from vimectl.util.host import CommandResult, Host, not_run, run_here
+from vimectl.util.host import CommandResult, Host, refuse_command, run_command
 
 MODULES = {
     "well": "print('vimectl-import {not ours'); VERSION = 1",
@@ -29,7 +29,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     for name, text in MODULES.items():
         (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    return Host(run=run_here)
+    return Host(run=run_command)
 
 
 def outcomes(found: dict[str, Import] | None) -> dict[str, str]:
@@ -67,9 +67,9 @@ def test_what_the_stack_leaves_out_may_be_imported_and_not_be_used(host: Host) -
 
 
 def test_without_an_interpreter_there_is_no_answer(tmp_path: Path) -> None:
-    assert import_in_child(Host(tmp_path, {}, not_run), ["json"]) is None
+    assert import_in_child(Host(tmp_path, {}, refuse_command), ["json"]) is None
     assert import_in_child(Host(tmp_path, dict(os.environ), _no_such_program), ["json"]) is None
 
 
 def _no_such_program(argv: Sequence[str], timeout: float) -> CommandResult:
-    return run_here(["/no/such/python"], timeout)
+    return run_command(["/no/such/python"], timeout)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
@@ -15,7 +13,7 @@ from vime_runtime.spec.errors import MissingRequirement
 from harness.images import fake_sources
 from harness.images.image_store import Images
 from harness.images.user_stack import STACK, Own, commit, git
-from harness.upstream import released
+from harness.needs import require, unavailable
 from vimectl import env
 from vimectl.images import plan, vendor
 from vimectl.util.hashing import sha256
@@ -68,12 +66,10 @@ def own(tmp_path: Path, tool: Path, monkeypatch: pytest.MonkeyPatch) -> Own:
 
 
 @pytest.fixture(scope="session")
-def images(system_tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Images:
-    """A store of images that sees the stand-in bases."""
-    for program in ("buildah", "debootstrap"):
-        system_tool(program)
-    if os.geteuid() != 0:
-        pytest.skip("debootstrap and the mounting of images need root")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
+    """A store of images that sees the stand-in bases, which root makes with debootstrap."""
+    for need in ("buildah", "debootstrap", "root"):
+        require(need)
     return Images.make(tmp_path_factory.mktemp("images"))
 
 
@@ -91,7 +87,7 @@ def stand_in_folder(stand_in_stack: Path) -> Path:
     try:
         vendor.collect(made, folder, lambda now: None)
     except MissingRequirement as e:
-        released.unavailable(e.message)
+        unavailable(e.message)
     return folder
 
 

@@ -15,7 +15,7 @@ from vimectl.patches import series
 from vimectl.stacks.catalog import load_stack
 from vimectl.util.hashing import sha256
 
-pytestmark = [pytest.mark.slow, pytest.mark.network]
+pytestmark = [pytest.mark.slow, pytest.mark.needs("network")]
 
 
 @pytest.fixture

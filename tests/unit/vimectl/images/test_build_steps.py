@@ -97,6 +97,6 @@ def test_the_doctor_ends_a_build_and_leaves_its_report(
     assert build_steps.main(["gate"]) == 1  # nothing of an Ascend stack is installed for the tests
     said = capsys.readouterr().err
     assert "cann.toolkit: found no toolkit, needed 9.0.0" in said
-    assert "mend:" in said
+    assert "hint:" in said
     report = json.loads((image / image_paths.REPORT).read_text())
     assert report["ok"] is False

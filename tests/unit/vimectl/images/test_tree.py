@@ -39,7 +39,7 @@ def test_it_changes_with(change: str, root: Path) -> None:
     assert tree.digest(root) != before
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.needs("root")
 def test_it_changes_with_the_owner(root: Path) -> None:
     before = tree.digest(root)
     os.chown(root / "folder/file", 1, 0)

@@ -18,6 +18,7 @@ import pytest
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 
 from harness.images.user_stack import Own, commit
+from harness.needs import mounted_disk
 from vimectl import env
 from vimectl.env import Progress
 from vimectl.images import manifest, plan, vendor
@@ -223,13 +224,8 @@ def test_our_own_wheel_is_the_same_bytes_each_time(tool: Path, tmp_path: Path) -
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system in memory; ``resize`` says how small."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "none", str(disk)], capture_output=True)
-    if mounted.returncode != 0:
-        pytest.skip("may not mount a file system")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with mounted_disk(tmp_path / "disk", size="50%") as disk:
+        yield disk
 
 
 def resize(disk: Path, kib: int) -> None:

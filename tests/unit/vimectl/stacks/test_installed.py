@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from vimectl.stacks.installed import distributions
-from vimectl.util.host import Host, not_run
+from vimectl.util.host import Host, refuse_command
 
 
 def test_the_interpreter_on_an_images_path_is_the_one_that_counts(tmp_path: Path) -> None:
     own, system = "opt/vimectl/env/lib/python3.11/site-packages", "usr/local/lib/python3.11/site-packages"
     (tmp_path / own / "torch-2.13.0.dist-info").mkdir(parents=True)
     (tmp_path / system / "torch-2.1.0.dist-info").mkdir(parents=True)
-    image = Host(tmp_path, {"PATH": "/opt/vimectl/env/bin:/usr/local/bin:/usr/bin"}, not_run)
+    image = Host(tmp_path, {"PATH": "/opt/vimectl/env/bin:/usr/local/bin:/usr/bin"}, refuse_command)
     assert [one.version for one in distributions(image)["torch"]] == ["2.13.0", "2.1.0"]
-    assert [one.version for one in distributions(Host(tmp_path, {}, not_run))["torch"]] == ["2.1.0"]
+    assert [one.version for one in distributions(Host(tmp_path, {}, refuse_command))["torch"]] == ["2.1.0"]

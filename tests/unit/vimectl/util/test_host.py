@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vimectl.util.host import CommandResult, Host, not_run
+from vimectl.util.host import CommandResult, Host, refuse_command
 
 
 @pytest.mark.parametrize(
@@ -42,11 +42,11 @@ def test_a_command_is_run_once(tmp_path: Path) -> None:
         asked.append(" ".join(argv))
         return CommandResult(0, str(len(asked)))
 
-    host = Host(tmp_path, {}, run).asking_once()
+    host = Host(tmp_path, {}, run).with_command_cache()
     assert [host.run(["npu-smi", "info"], 10).stdout for _ in range(3)] == ["1", "1", "1"]
     assert host.run(["npu-smi", "-v"], 10).stdout == "2"
 
 
 def test_a_file_system_that_is_only_looked_at_runs_nothing(tmp_path: Path) -> None:
-    host = Host(tmp_path, {}, not_run)
+    host = Host(tmp_path, {}, refuse_command)
     assert (host.is_running, host.run(["uname"], 1).code) == (False, 126)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 import zipfile
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.memory_saver.elf_file import ASCEND_PRELOAD, TORCH_MODE, ElfFile
+from harness.needs import unavailable
 from vimectl.env import memory_saver
 from vimectl.env.memory_saver import builds
 from vimectl.env.memory_saver.builds import KnownBuild
@@ -53,11 +53,11 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     errors = [child.communicate()[1] for child in children]
     if any(child.returncode != 0 for child in children):
         message = f"the released wheels cannot be fetched: {' '.join(errors).strip()}"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+        unavailable(message)
     return folder
 
 
-@pytest.mark.network
+@pytest.mark.needs("network")
 def test_released_wheels_are_cuda_builds_and_wrong_for_ascend(released: Path) -> None:
     for architecture, versions in RELEASES.items():
         for version, count in versions.items():
@@ -75,7 +75,7 @@ def test_released_wheels_are_cuda_builds_and_wrong_for_ascend(released: Path) ->
             assert all(version in b.name and architecture in b.name for b in found)
 
 
-@pytest.mark.network
+@pytest.mark.needs("network")
 def test_released_wheel_is_good_where_nothing_else_is_wanted_and_wrong_on_another_machine(
     released: Path,
 ) -> None:
@@ -84,7 +84,7 @@ def test_released_wheel_is_good_where_nothing_else_is_wanted_and_wrong_on_anothe
     assert {b.verdict for b in memory_saver.judge_path(wheel, machine("aarch64"), None)} == {"wrong-machine"}
 
 
-@pytest.mark.network
+@pytest.mark.needs("network")
 def test_unpacked_wheel_and_installed_package_are_found(released: Path, tmp_path: Path) -> None:
     (wheel,) = released.glob("torch_memory_saver-0.0.9-*_x86_64.whl")
     site = tmp_path / "usr/local/lib/python3.11/site-packages"
@@ -99,7 +99,7 @@ def test_unpacked_wheel_and_installed_package_are_found(released: Path, tmp_path
     assert unpacked == package == [replace(build, loads=None, why="") for build in installed]
 
 
-@pytest.mark.network
+@pytest.mark.needs("network")
 def test_one_changed_byte_makes_a_build_unknown(released: Path, tmp_path: Path) -> None:
     (wheel,) = released.glob("torch_memory_saver-0.0.8-*.whl")
     with zipfile.ZipFile(wheel) as archive:

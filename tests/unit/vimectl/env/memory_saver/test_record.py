@@ -18,7 +18,7 @@ from vimectl.env.memory_saver.judge import Build
 from vimectl.env.memory_saver.record import _string
 from vimectl.stacks.catalog import load_stack
 from vimectl.util import toml
-from vimectl.util.host import CommandResult, Host, not_run
+from vimectl.util.host import CommandResult, Host, refuse_command
 
 ASCEND = load_stack("ascend-0.22")
 
@@ -143,7 +143,7 @@ def test_what_an_image_recorded_is_known_to_who_looks_at_it(tmp_path: Path) -> N
     (site / "torch_memory_saver" / "utils.py").write_text("")
     library = site / "torch_memory_saver_hook_mode_torch.abi3.so"
     library.write_bytes(ElfFile().content())
-    image = Host(tmp_path / "root", {}, not_run)
+    image = Host(tmp_path / "root", {}, refuse_command)
     assert [build.verdict for build in memory_saver.judge_installed(image, ASCEND)] == ["unknown"]
     file = image.path(memory_saver.MACHINE_FILE)
     memory_saver.record(library, "built in it", into=file, by="vimectl", at="2026-01-01T00:00:00Z")
