@@ -19,8 +19,6 @@ from vime_runtime.spec.device_layout import engine_devices, trainer_devices
 from vime_runtime.spec.errors import WrongEnvironment
 from vime_runtime.spec.run_config import RunConfig
 
-from harness.run_config import make_run_config
-
 VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"
 ALLOCATOR = {
     "PYTORCH_NPU_ALLOC_CONF": {"accepts": "expandable_segments:False", "reason": "the memory saver needs it"}
@@ -79,6 +77,8 @@ def _path() -> str:
 
 
 def _placed(document: dict[str, Any]) -> Iterator[Placement]:
+    from harness.run_config import make_run_config  # Ray workers import this module without the harness
+
     with cluster(make_run_config(document)) as placement:
         yield placement
     shutil.rmtree(document["scratch_dir"])
