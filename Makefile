@@ -5,15 +5,12 @@ STACK := cpu-0.32
 RECIPE ?= qwen3-tiny-tp2
 LOCK := vimectl/stacks/locks/$(STACK).txt
 BIN := .venv/bin
-EVERYDAY := not slow and not phases and not seeds and not deaths and not real and not image
 # Two files of tests at a time, with one thread each: two teams of threads on two cores wait for each other.
 SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
-# Their files alone, so that the others, which import torch, need not be read once more.
-ALONE := $(shell grep -rl 'mark\.alone' tests --include='test_*.py')
 # pyenv's interpreters are not on PATH under their own names.
 PYENV := $(wildcard $(addsuffix /versions/3.1[0-3].*/bin/python,$(shell pyenv root 2>/dev/null)))
 
-.PHONY: run run-real test test-fast test-phases test-seeds test-deaths test-real test-image test-crash test-patches fuzz-patches fuzz-elf lint lock bench clean
+.PHONY: run run-real test test-fast test-cpus test-exhaustive lint lock bench clean
 .DELETE_ON_ERROR:
 
 run: .venv/ready
@@ -26,37 +23,16 @@ run-real: run
 # Everything: lint, types, the suite, the tool on every Python here, and recipes run for real.
 test: test-fast
 	$(BIN)/python -m tox run-parallel --parallel all --parallel-no-spinner $(if $(PYENV),--discover $(PYENV))
-	$(SIDE_BY_SIDE) -m slow
+	$(SIDE_BY_SIDE) -m "slow and not exhaustive"
 
-# Minutes each, on demand: Ctrl-C in every phase of a run; the default recipe with three seeds; a real model;
-# images built twice, built in every way that must fail, and the CPU's with its recipe run in it.
-test-phases test-seeds test-real test-image: test-%: .venv/dev
-	$(BIN)/python -m pytest -q -m $*
-
-# About two hours: every process of a run dies or stops in every phase. Goes on where it was.
-test-deaths: .venv/dev
-	PYTHONPATH=tests $(BIN)/python -m harness.runs.process_deaths --jobs 2 --out deaths.jsonl
-
-# Apply and revert, ended at every operation they do on the file system, and by a loss of power at any moment.
-test-crash: .venv/dev
-	$(BIN)/python -m pytest -q tests/unit/vimectl/patches/test_crash.py tests/unit/vimectl/patches/test_power.py
-
-# Ten thousand random patches and trees, each given to git and to us.
-test-patches: .venv/dev
-	PYTHONPATH=tests $(BIN)/python -m harness.patches.compare_with_git 10000
-
-# The reader of patches against texts that atheris makes up; SECONDS says how long.
-fuzz-patches: .venv/dev
-	PYTHONPATH=tests $(BIN)/python -m harness.patches.fuzz_patches $(or $(SECONDS),600)
-
-# The reader of libraries against files changed at random.
-fuzz-elf: .venv/dev
-	PYTHONPATH=tests $(BIN)/python -m harness.memory_saver.fuzz_elf $(or $(SECONDS),600) $(or $(SEED),0)
+# Minutes to hours, on demand: see tests/README.md. ONLY selects some of it by name, as pytest -k does:
+# make test-exhaustive ONLY="real_model or images"
+test-exhaustive: .venv/dev
+	$(SIDE_BY_SIDE) -m exhaustive $(if $(ONLY),-k "$(ONLY)")
 
 # The everyday suite.
 test-fast: lint
-	$(SIDE_BY_SIDE) -m "$(EVERYDAY) and not alone"
-	$(BIN)/python -m pytest -q -m "$(EVERYDAY) and alone" $(ALONE)
+	$(SIDE_BY_SIDE) -m "not slow and not exhaustive"
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -1,9 +1,8 @@
-"""What tests of all kinds share: which go to one worker, programs of the system, and checkpoints."""
+"""Hooks and fixtures of all tests: which files share a worker, the marker `needs`, and small checkpoints."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from harness import needs
 from vimectl.runs import npu_path
 
 ENDS = [1, 2]
@@ -24,32 +24,44 @@ SAMPLING = {
     "max_new_tokens": 4,
 }
 
-# A run does not start beside what is left of another, and two of them wait for each other on the same cores:
-# these go to one worker, one after the other, but for what is no run.
-RUNS = ("tests/e2e/", "tests/unit/vimectl/runs/test_live_view.py")
-BESIDE = ("tests/e2e/test_prepare_real_model.py",)
+# These start runs, or check what runs on this machine and what is in /dev/shm. A run refuses to start while
+# another one holds the devices, so with pytest-xdist one worker gets all of them.
+WHOLE_MACHINE = (
+    "tests/e2e/",
+    "tests/npu/test_whole_path.py",
+    "tests/unit/vimectl/cli/test_doctor.py",
+    "tests/unit/vimectl/cli/test_run.py",
+    "tests/unit/vimectl/runs/test_",
+)
+ANY_WORKER = ("tests/e2e/test_prepare_real_model.py",)
 
 
 def pytest_configure() -> None:
-    """Let what the tests start be interrupted: a shell gives its jobs in the background an ignored SIGINT."""
+    """Let the processes that tests start receive SIGINT: a shell ignores it in its background jobs."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)  # pytest-xdist is not everywhere
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Deal the tests to the workers by file, and all files with whole runs to one of them.
+    """Give each file of tests to one worker, and all files in WHOLE_MACHINE to the same one.
 
-    xdist's own groups are nothing of the kind with pytest 9.2: pytest-dev/pytest-xdist#1386.
+    The groups of pytest-xdist do not work with pytest 9.2: pytest-dev/pytest-xdist#1386.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "runs" if file.startswith(RUNS) and file not in BESIDE else file
+            return "whole machine" if file.startswith(WHOLE_MACHINE) and file not in ANY_WORKER else file
 
     return ByFile(config, log)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        for name in marker.args:
+            needs.require(name)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -71,21 +83,6 @@ def _not_skipped(report: Any, where: str) -> Any:
         report.outcome = "failed"
         report.longrepr = f"npu_path.toml names it as a proof, and it was skipped: {report.longrepr}"
     return report
-
-
-@pytest.fixture(scope="session")
-def system_tool() -> Callable[[str], str]:
-    """Find a program that the operating system brings. CI has to have it; elsewhere the test is skipped."""
-
-    def find(name: str) -> str:
-        if found := shutil.which(name):
-            return found
-        words = f"{name} is not installed: apt-get install {name}"
-        if os.environ.get("CI"):
-            pytest.fail(words)
-        pytest.skip(words)
-
-    return find
 
 
 @pytest.fixture(scope="session")

@@ -60,7 +60,7 @@ def test_the_reward_rises(default_run: Run) -> None:
     assert gain(default_run) >= 0.25
 
 
-@pytest.mark.seeds
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_reward_rises_with_other_seeds(seed: int, tmp_path: Path) -> None:
     seeds = ["--set", f"prepare.settings.seed={seed}", "--set", f"algorithm.seed={seed}"]

@@ -34,7 +34,7 @@ def test_nothing_is_left_after_ctrl_c(phase: str, tmp_path: Path) -> None:
     interrupt_in(phase, tmp_path / "run")
 
 
-@pytest.mark.phases
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("phase", PHASES)
 def test_nothing_is_left_after_ctrl_c_in_the_other_phases(phase: str, tmp_path: Path) -> None:
     interrupt_in(phase, tmp_path / "run")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +12,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from vime_runtime.spec.errors import MissingRequirement
 
+from harness.needs import unavailable
 from vimectl.recipes import download_cache
 from vimectl.recipes.resolve import resolve
 
-pytestmark = [pytest.mark.slow, pytest.mark.network]
+pytestmark = [pytest.mark.slow, pytest.mark.needs("network")]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     try:
         file = download_cache.bring(prepare.fetch, folder / "fetched", folder / "events.jsonl", lambda: None)
     except MissingRequirement as e:
-        pytest.fail(e.message) if os.environ.get("CI") else pytest.skip(e.message)
+        unavailable(e.message)
     assert file.stat().st_size == 98_362_432
     command = [sys.executable, "-m", "vime_runtime.prepare", "gguf", str(folder / "made")]
     done = subprocess.run([*command, json.dumps({"file": str(file)})], capture_output=True, text=True)

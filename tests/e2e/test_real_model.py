@@ -11,7 +11,7 @@ import pytest
 from harness.runs.recipe_run import Run, run_recipe
 from vimectl.recipes.resolve import resolve
 
-pytestmark = [pytest.mark.real, pytest.mark.network]
+pytestmark = [pytest.mark.exhaustive, pytest.mark.needs("network")]
 
 PROBLEMS = 256
 BATCH = 64

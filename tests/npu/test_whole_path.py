@@ -30,7 +30,7 @@ from vimectl.stacks.catalog import load_stack
 if importlib.util.find_spec("vllm") is None:
     pytest.skip("needs what vllm imports", allow_module_level=True)
 
-pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.alone]
+pytestmark = [pytest.mark.needs("network"), pytest.mark.slow]
 
 STACK = "ascend-0.22"
 STEPS = 3

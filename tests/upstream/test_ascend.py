@@ -33,7 +33,7 @@ STACKS = ["ascend-0.22", *(pytest.param(f"ascend-0.{n}", marks=pytest.mark.slow)
 NOT_COLOCATED = ("None", "0", "true")
 NEIGHBOURS = ("0 +0", "10 +0", "10 +5", "10 -10", "40 +0", "40 -30", "0 +20")
 
-pytestmark = pytest.mark.network
+pytestmark = pytest.mark.needs("network")
 
 
 @pytest.fixture(scope="module", params=STACKS)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 from vime_runtime.spec.errors import MissingRequirement
 
+from harness.needs import unavailable
 from harness.patches.git_and_quilt import committed, run
 from vimectl.patches import releases, series
 from vimectl.patches.blobs import blob_at
@@ -26,7 +26,7 @@ def released(one: Series, directory: Path) -> Path:
         sources = releases.find(one.package, one.version)
         contents = {path: sources.read(path) for path in one.chains}
     except MissingRequirement as e:
-        pytest.fail(e.message) if os.environ.get("CI") else pytest.skip(e.message)
+        unavailable(e.message)
     for path, content in contents.items():
         if content is not None:
             (directory / path).parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def released(one: Series, directory: Path) -> Path:
     return committed(directory)
 
 
-@pytest.mark.network
+@pytest.mark.needs("network")
 @pytest.mark.parametrize(("package", "version"), ALL)
 def test_a_shipped_series_goes_out_and_comes_back(package: str, version: str, tmp_path: Path) -> None:
     one = series.load(package, version)

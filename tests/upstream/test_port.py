@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +9,12 @@ import pytest
 from packaging.version import Version
 from vime_runtime.spec.errors import MissingRequirement
 
+from harness.needs import unavailable
 from vimectl.patches import series
 from vimectl.patches.port import Outcome, port
 
 Port = Callable[[str, str, str], Outcome]
-pytestmark = pytest.mark.network
+pytestmark = pytest.mark.needs("network")
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def ported(tmp_path: Path) -> Port:
         try:
             return port(package, old, new, out=tmp_path / new)
         except MissingRequirement as e:
-            pytest.fail(e.message) if os.environ.get("CI") else pytest.skip(e.message)
+            unavailable(e.message)
 
     return run
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from email.parser import HeaderParser
@@ -14,12 +13,13 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from vime_runtime.spec.errors import MissingRequirement
 
+from harness.needs import unavailable
 from vimectl.patches import content, releases, series
 from vimectl.patches.blobs import blob_id
 from vimectl.patches.releases import index_cache
 from vimectl.stacks.catalog import load_stack, stack_names
 
-pytestmark = pytest.mark.network
+pytestmark = pytest.mark.needs("network")
 
 TESTED = [name for name in stack_names() if load_stack(name).tested]
 ASCEND = [name for name in stack_names() if load_stack(name).stack.device == "npu"]
@@ -40,7 +40,7 @@ def index() -> Iterator[None]:
     try:
         yield
     except MissingRequirement as e:
-        pytest.fail(e.message) if os.environ.get("CI") else pytest.skip(e.message)
+        unavailable(e.message)
 
 
 @pytest.mark.parametrize("name", TESTED)

@@ -50,7 +50,7 @@ EXPECTED = {
     ("vllm", "0.32.0", "0.32.0"): ("stateful", "owned", OWNED + END),
 }
 
-pytestmark = pytest.mark.network
+pytestmark = pytest.mark.needs("network")
 
 
 def name_of(one: tuple[str, str, str]) -> str:

@@ -24,10 +24,10 @@ from vime_runtime.spec.strict import Strict
 from harness import TESTS
 from harness.doctor import sparse_model
 from harness.memory_saver.elf_file import ElfFile
-from vimectl import stacks as stacks
 from vimectl.doctor import Report, imports, run_checks
 from vimectl.patches import series
 from vimectl.recipes.resolve import resolve
+from vimectl.stacks.catalog import load_stack, lock_path
 from vimectl.stacks.lock import read_lock
 from vimectl.util import toml
 from vimectl.util.host import CommandResult, Host
@@ -173,7 +173,7 @@ class Machine:
         name = self.last("stack") or (recipe.recipe.stack if recipe else None)
         own = {"XDG_CONFIG_HOME": str(self.path(CONFIG))}
         with patch.object(series, "data_dir", GALLERY.joinpath), patch.dict(os.environ, own):
-            return run_checks(self.host, stacks.load(name), recipe, only, with_imports=True)
+            return run_checks(self.host, load_stack(name), recipe, only, with_imports=True)
 
     def path(self, path: str) -> Path:
         return self.root / path.lstrip("/")
@@ -203,7 +203,7 @@ class Machine:
         for node in one.nodes:
             self._write(f"/dev/{node}", "")
         if one.lock:
-            for pin in read_lock(stacks.lock_path(one.lock)).values():
+            for pin in read_lock(lock_path(one.lock)).values():
                 self._install(pin.name, pin.version, site)
         for name, version in one.packages.items():
             self._install(name, version, site)

@@ -18,7 +18,7 @@ from pathlib import Path
 import platformdirs
 
 from harness.upstream import released
-from vimectl import stacks as stacks
+from vimectl.stacks.catalog import load_stack
 
 STACK = "ascend-0.22"
 IMAGE = "localhost/vimectl-stand-in-base"
@@ -135,7 +135,7 @@ def _ascend(tree: Path) -> None:
         (tree / path.lstrip("/")).symlink_to(target)
     for name, version in SHIPPED.items():
         _metadata(tree, name, version)
-    stack = stacks.load(STACK)
+    stack = load_stack(STACK)
     for package in stack.patches:
         version = stack.packages[package]
         sources = released.python_sources(package, version)

@@ -21,8 +21,8 @@ from packaging.requirements import Requirement
 from harness import REPOSITORY
 from harness.images import fake_base
 from harness.memory_saver.elf_file import ASCEND_PRELOAD, TORCH_MODE, ElfFile
-from vimectl import stacks as stacks
-from vimectl.stacks.catalog import path as stack_path
+from vimectl.stacks.catalog import load_stack
+from vimectl.stacks.catalog import stack_file as stack_path
 
 MACHINE = platform.machine()
 # What is built from source, the distribution that comes out, and its module.
@@ -70,7 +70,7 @@ def stack_file(folder: Path, needed: Sequence[str] = ("libascendcl.so", "libc.so
     ``needed`` is what the memory saver's library is linked with.
     """
     text = stack_path(fake_base.STACK).read_text(encoding="utf-8")
-    stack = stacks.load(fake_base.STACK)
+    stack = load_stack(fake_base.STACK)
     for name, commit in stack.commits.items():
         made = _package(folder / name, *PACKAGES[name])
         text = text.replace(commit.url, made.url).replace(commit.commit, made.commit)

@@ -1,17 +1,11 @@
-"""Apply the same patches with git and with ours, and compare: accepted or refused, and every file after it.
-
-python -m harness.patches.compare_with_git [PAIRS] [FIRST_SEED]
-"""
+"""Apply the same patches with git and with vimectl and compare acceptance and every file afterwards."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
-from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from unittest import mock
 
@@ -109,20 +103,3 @@ def fits_as_git_has_it(image: place.Image, sought: list[bytes], at: int) -> bool
         return False
     alike = all(one.split() == other.split() for one, other in zip(there, sought, strict=True))
     return alike and b"".join(there).startswith(b"".join(sought))
-
-
-def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
-    first = int(sys.argv[2]) if len(sys.argv) > 2 else 0
-    tally: Counter[str] = Counter()
-    with ProcessPoolExecutor(2) as pool:
-        for verdict, how in pool.map(compare, range(first, first + count), chunksize=50):
-            tally[how if verdict == "agree" else "disagree"] += 1
-            if verdict == "disagree":
-                print(how)
-    print(f"{count} pairs: " + ", ".join(f"{number} {how}" for how, number in tally.most_common()))
-    sys.exit(1 if tally["disagree"] else 0)
-
-
-if __name__ == "__main__":
-    main()

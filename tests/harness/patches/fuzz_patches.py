@@ -13,10 +13,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-try:
-    import atheris
-except ImportError:
-    sys.exit("fuzzing needs atheris, which is no part of the locks: .venv/bin/pip install atheris")
+import atheris  # not in the locks: .venv/bin/pip install atheris
 
 with atheris.instrument_imports(include=["vimectl.patches"]):
     from vime_runtime.spec.errors import UsageError

@@ -23,13 +23,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from harness import REPOSITORY
 from harness.runs import shared_memory
+
+RESULTS = REPOSITORY / "deaths.jsonl"
 
 VIMECTL = [sys.executable, "-m", "vimectl"]
 KINDS = {
@@ -287,13 +290,25 @@ def load(path: Path) -> list[Result]:
     return [Result(**json.loads(line)) for line in path.read_text().splitlines()]
 
 
+def play_once(case: Case, out: Path) -> Result:
+    """Return the result of a case that is in ``out`` already, or play it and append its result."""
+    for result in load(out):
+        if (result.kind, result.signal, result.phase) == (case.kind, case.signal, case.phase):
+            return result
+    with tempfile.TemporaryDirectory(prefix="deaths-") as folder:
+        result = play(case, Path(folder))
+    with out.open("a") as file:
+        file.write(json.dumps(asdict(result)) + "\n")
+    return result
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kind", action="append", choices=KINDS)
     parser.add_argument("--signal", action="append", choices=SIGNALS)
     parser.add_argument("--phase", action="append", choices=PHASES)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("deaths.jsonl"))
+    parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--table", type=Path, help="print the table of these results and do nothing else")
     options = parser.parse_args()
     if options.table:
@@ -302,22 +317,17 @@ def main() -> int:
     wanted = cases(
         options.kind or list(KINDS), options.signal or list(SIGNALS), options.phase or list(PHASES)
     )
-    names = [field.name for field in fields(Case)]
-    there = {Case(*(getattr(result, name) for name in names)) for result in load(options.out)}
 
     def run(case: Case) -> None:
-        with tempfile.TemporaryDirectory(prefix="deaths-") as folder:
-            try:
-                result = play(case, Path(folder))
-            except Exception as e:  # one case that cannot be played is no reason to leave out the others
-                print(f"{case.kind} {case.signal} {case.phase}: {e}", file=sys.stderr, flush=True)
-                return
-        with options.out.open("a") as file:
-            file.write(json.dumps(asdict(result)) + "\n")
+        try:
+            result = play_once(case, options.out)
+        except Exception as e:  # a case that cannot be played does not end the others
+            print(f"{case.kind} {case.signal} {case.phase}: {e}", file=sys.stderr, flush=True)
+            return
         print(f"{'ok   ' if result.ok else 'WRONG'} {result}", file=sys.stderr, flush=True)
 
     with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(run, [case for case in wanted if case not in there]))
+        list(pool.map(run, wanted))
     results = load(options.out)
     print(table(results))
     return 0 if all(result.ok for result in results) else 1

@@ -12,12 +12,11 @@ import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
 
 import platformdirs
-import pytest
 from vime_runtime.spec.errors import MissingRequirement, VimeError
 
+from harness.needs import unavailable
 from vimectl.patches import releases
 from vimectl.patches.releases import download, index
 from vimectl.patches.releases import pip_config as pip
@@ -71,11 +70,6 @@ def source_archive(package: str, version: str) -> Path:
             unavailable(f"cannot download the source archive of {package} {version}: {e}")
 
     return next(cached("archives", f"{package}-{version}", fetch).glob("*.tar.gz"))
-
-
-def unavailable(reason: str) -> NoReturn:
-    """The network is missing: in CI a failure."""
-    pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
 
 
 def unpack(wheel: Path, directory: Path, wanted: Callable[[str], bool]) -> None:

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 PIP = ["-m", "pip", "--disable-pip-version-check", "-qq"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.network]
+pytestmark = [pytest.mark.slow, pytest.mark.needs("network")]
 
 
 @pytest.fixture(scope="module")

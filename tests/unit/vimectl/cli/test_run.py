@@ -93,7 +93,6 @@ def test_a_run_directory_that_holds_something_is_refused(
     assert "is not empty" in capsys.readouterr().err
 
 
-@pytest.mark.alone
 @pytest.mark.skipif(find_spec("vllm") is None, reason="only a machine that could run it looks at its inputs")
 @pytest.mark.parametrize(
     ("assignment", "message"),

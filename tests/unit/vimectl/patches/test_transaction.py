@@ -146,7 +146,7 @@ def test_a_read_only_file_is_replaced_and_stays_read_only(places: list[Path]) ->
     assert (places[0] / "p" / "changed.py").stat().st_mode & 0o7777 == 0o444
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+@pytest.mark.needs("root")
 def test_files_keep_their_owner_and_new_ones_get_that_of_their_folder(places: list[Path]) -> None:
     for path in (places[0], *places[0].rglob("*")):
         os.chown(path, 1234, 4321)

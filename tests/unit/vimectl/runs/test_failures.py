@@ -12,8 +12,6 @@ from typing import Any
 import psutil
 import pytest
 
-pytestmark = pytest.mark.alone
-
 LONG = "STANDIN_STEP_SECONDS=60"
 
 
@@ -102,7 +100,7 @@ def test_bad_input_is_not_tried_again(launch: Callable[..., Any]) -> None:
 
 
 def test_a_hang_ends_after_its_limit_and_says_where_everybody_was(launch: Callable[..., Any]) -> None:
-    run = launch("STANDIN=hang", "cluster.hang_seconds=2")
+    run = launch("STANDIN=hang", "cluster.hang_timeout=2")
     pid = run.pid("trainer rank")
     assert run.wait()[0] == 1
     assert run.summary["reason"] == (
@@ -122,7 +120,7 @@ def test_work_that_is_done_counts_although_the_end_never_comes(launch: Callable[
 
 
 def test_a_run_that_does_not_stop_is_given_its_time_and_no_more(launch: Callable[..., Any]) -> None:
-    run = launch("STANDIN=deaf", LONG, "cluster.stop_seconds=1")
+    run = launch("STANDIN=deaf", LONG, "cluster.shutdown_timeout=1")
     run.pid("trainer rank")
     time.sleep(0.5)
     run.process.send_signal(signal.SIGTERM)
@@ -157,7 +155,7 @@ def test_the_launcher_ends_the_run_of_a_supervisor_that_was_killed(launch: Calla
 
 
 def test_a_stopped_supervisor_counts_as_a_hang(launch: Callable[..., Any]) -> None:
-    run = launch(LONG, "cluster.hang_seconds=2")
+    run = launch(LONG, "cluster.hang_timeout=2")
     run.pid("trainer rank")
     os.kill(run.supervisor, signal.SIGSTOP)
     assert run.wait(15)[0] == 1

@@ -15,8 +15,6 @@ from typing import Any
 import psutil
 import pytest
 
-pytestmark = pytest.mark.alone
-
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs("tmux")]
 
 STANDIN = Path(__file__).with_name("standin")
 
@@ -54,11 +54,11 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(tmp_path: Path, system_tool: Callable[[str], str]) -> Iterator[Callable[[int], Terminal]]:
+def terminal(tmp_path: Path) -> Iterator[Callable[[int], Terminal]]:
     opened = []
 
     def start(columns: int) -> Terminal:
-        opened.append(Terminal(system_tool("tmux"), tmp_path / "tmux", columns))
+        opened.append(Terminal("tmux", tmp_path / "tmux", columns))
         return opened[-1]
 
     yield start

@@ -87,7 +87,6 @@ def test_a_run_on_npus_says_it_until_one_has_completed(
     assert "proven" not in capsys.readouterr().err
 
 
-@pytest.mark.alone
 def test_the_list_is_in_the_log_of_the_run_and_a_completed_run_is_remembered(
     launch: Callable[..., Any],
 ) -> None:

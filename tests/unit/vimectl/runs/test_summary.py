@@ -2,27 +2,20 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from harness.needs import mounted_disk
 from vimectl.runs import summary as summaries
 
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 KiB; fill it with ``fill``."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(disk)], capture_output=True
-    )
-    if mounted.returncode != 0:
-        pytest.skip("may not mount a file system")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with mounted_disk(tmp_path / "disk", size="256k") as disk:
+        yield disk
 
 
 def fill(disk: Path) -> None:

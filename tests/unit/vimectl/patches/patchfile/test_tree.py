@@ -4,8 +4,10 @@ import pytest
 
 from harness.patches.compare_with_git import compare
 
+FIRST = [*range(0, 200, 50), *(pytest.param(n, marks=pytest.mark.exhaustive) for n in range(200, 10_000, 50))]
 
-@pytest.mark.parametrize("first", range(0, 200, 50))
+
+@pytest.mark.parametrize("first", FIRST)
 def test_a_patch_is_taken_or_refused_as_by_git(first: int) -> None:
     verdicts = [compare(seed) for seed in range(first, first + 50)]
     assert [what for verdict, what in verdicts if verdict == "disagree"] == []

@@ -137,11 +137,11 @@ class Browser:
 
 
 @pytest.fixture
-def browse(tmp_path: Path, system_tool: Callable[[str], str]) -> Iterator[Callable[..., Browser]]:
+def browse(tmp_path: Path) -> Iterator[Callable[..., Browser]]:
     browsers = []
 
     def start(page: Path, width: int = 1280) -> Browser:
-        browser = Browser(system_tool("chromium"), tmp_path / f"profile-{len(browsers)}", width)
+        browser = Browser("chromium", tmp_path / f"profile-{len(browsers)}", width)
         browsers.append(browser)
         browser.open(page)
         return browser

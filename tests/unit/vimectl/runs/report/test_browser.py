@@ -11,7 +11,7 @@ import pytest
 from harness.runs.metric_rows import metrics, sample
 from vimectl.runs import report
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs("chromium")]
 
 CURVES = """[...document.querySelectorAll("figure")].map((figure) => [
     figure.id,
