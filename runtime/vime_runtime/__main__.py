@@ -196,7 +196,7 @@ def _stop_with_parent() -> None:
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=logging, name="parent-watch", daemon=True).start()
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
 def _last_line(error: Exception) -> str:
