@@ -8,24 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from harness.npu.simulated_machine import Machine
 from harness.npu.simulated_processes import COLOCATED, Process, on_each
+from harness.tolerances import of_sum
 
 MIB = 1 << 20
+LEARNING_RATE, ADAM_EPS = 0.1, 1e-2
 
 
 def compute(device: str) -> dict[str, Any]:
     """A little of everything that a trainer does, and the outcome."""
-    import torch
-
     if device == "npu":
         import torch_npu  # noqa: F401
 
     torch.manual_seed(0)
     layer = torch.nn.Linear(8, 8).to(device)
     table = torch.randn(16, 8).to(device).requires_grad_()
-    optimizer = torch.optim.AdamW([*layer.parameters(), table], lr=0.1)
+    # A large eps: with the default one, a gradient of 0 plus a rounding error would become a whole step.
+    optimizer = torch.optim.AdamW([*layer.parameters(), table], lr=LEARNING_RATE, eps=ADAM_EPS)
     rows = torch.tensor([3, 1, 3], device=device)
     for _ in range(2):
         hidden = torch.nn.functional.embedding(rows, table)
@@ -49,13 +51,15 @@ def compute(device: str) -> dict[str, Any]:
 def test_it_computes_what_the_host_computes(pair: list[Process]) -> None:
     npu, cpu = (process.run(compute, device) for process, device in zip(pair, ("npu", "cpu"), strict=True))
     assert set(npu["where"].values()) == {"npu"}
+    # The host's attention is one fused kernel, the device's is several. Sums of 8 products, in two layers and
+    # their gradients; AdamW passes an error of a gradient on to the weight, lr / eps times as large.
+    tolerance = of_sum(torch.float32, 4 * 8 * int(LEARNING_RATE / ADAM_EPS))
     for name, value in cpu["values"].items():
-        assert npu["values"][name].allclose(value), name
+        torch.testing.assert_close(npu["values"][name], value, **tolerance, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def hold(nbytes: int) -> tuple[int, int, int]:
     """Hold so much; free bytes of the chip before, while and after."""
-    import torch
     import torch_npu  # noqa: F401
 
     torch.npu.empty_cache()
@@ -76,7 +80,6 @@ def test_memory_is_counted_by_chip_and_given_back_with_the_last_view(pair: list[
 
 
 def hold_for_good(nbytes: int) -> None:
-    import torch
     import torch_npu
 
     torch_npu.held = torch.empty(nbytes, dtype=torch.uint8, device="npu")
@@ -84,7 +87,6 @@ def hold_for_good(nbytes: int) -> None:
 
 def allocate(nbytes: int) -> str:
     """What the allocator says of so much."""
-    import torch
     import torch_npu  # noqa: F401
 
     try:
@@ -116,7 +118,6 @@ def test_out_of_memory_can_be_told(machine: Machine, pair: list[Process]) -> Non
 def export(value: int) -> bytes:
     import pickle
 
-    import torch
     import torch_npu
     from torch.multiprocessing.reductions import reduce_tensor
 
@@ -128,7 +129,6 @@ def write_to(handle: bytes, logical: int) -> Any:
     """Add one to the first number of another process's tensor; what it was, or the error."""
     import pickle
 
-    import torch
     import torch_npu  # noqa: F401
 
     rebuild, arguments = pickle.loads(handle)
@@ -170,7 +170,6 @@ def test_the_opening_of_a_handle_can_be_told_to_fail(machine: Machine, pair: lis
 
 
 def wait_for_kernels() -> str:
-    import torch
     import torch_npu  # noqa: F401
 
     try:
@@ -188,7 +187,6 @@ def test_a_kernel_can_be_told_to_fail(machine: Machine, pair: list[Process]) -> 
 
 def reduce_over(rank: int, world_size: int, master: str) -> Any:
     """A sum over the ranks through HCCL, or the error."""
-    import torch
     import torch.distributed as dist
     import torch_npu  # noqa: F401
 
@@ -220,7 +218,6 @@ def test_a_collective_can_be_told_to_time_out(machine: Machine, pair: list[Proce
 
 def pause_region() -> dict[str, Any]:
     """A region of the memory saver through pause and resume."""
-    import torch
     import torch_npu  # noqa: F401
     from torch_memory_saver import torch_memory_saver as saver
 
@@ -304,12 +301,11 @@ def test_calls_are_in_order_across_processes(machine: Machine, pair: list[Proces
 
 def test_the_product_does_not_know_of_it() -> None:
     root = Path(__file__).parents[2]
-    names_tests = root / "vimectl" / "recipe" / "npu_path.toml"
     found = [
         str(path.relative_to(root))
         for folder in ("vimectl", "runtime", "patches", "recipes", "docker")
         for path in (root / folder).rglob("*")
-        if path.is_file() and path.suffix != ".pyc" and path != names_tests
+        if path.is_file() and path.suffix != ".pyc"
         if re.search(rb"simulated.?(npu|ascend|machine)", path.read_bytes().lower())
     ]
     assert found == []
