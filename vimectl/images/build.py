@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import UsageError
 
 from vimectl import __version__
@@ -22,7 +23,6 @@ from vimectl.images.plan import Plan
 from vimectl.images.provenance import Made
 from vimectl.stacks.installed import InstalledDistribution
 from vimectl.util import source_date_epoch
-from vimectl.util.hashing import sha256
 from vimectl.util.resources import data_dir
 
 _BILL, _PROVENANCE = "sbom.json", "provenance.json"
@@ -85,7 +85,7 @@ def arguments(request: Request, found: Manifest) -> dict[str, str]:
         "SERIES": ",".join(series),
         "REVISION": own.commit or f"sha256:{own.sha256}",
         "VERSION": __version__,
-        "MANIFEST": sha256(request.folder / manifest.FILE),
+        "MANIFEST": sha256_file(request.folder / manifest.FILE),
     }
     if plan.chip:
         given["STAND_IN"] = "yes" if request.stand_in else "no"

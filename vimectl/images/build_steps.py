@@ -18,10 +18,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, VimeError
 
 from vimectl.doctor import run_checks
 from vimectl.env import memory_saver
+from vimectl.env.memory_saver.record_build import record_build
+from vimectl.env.memory_saver.verify import verify_path
 from vimectl.images import image_paths, manifest
 from vimectl.recipes.environment import variables
 from vimectl.stacks.catalog import load_stack
@@ -29,7 +32,6 @@ from vimectl.stacks.installed import distributions
 from vimectl.stacks.schema import Stack
 from vimectl.util import source_date_epoch
 from vimectl.util.console import report_error
-from vimectl.util.hashing import sha256
 from vimectl.util.host import Host
 from vimectl.util.resources import data_dir
 
@@ -144,13 +146,13 @@ def record(wheels: Path | None, stand_in: bool) -> None:
         "schema": "vimectl.image/1",
         "stack": stack.name,
         "stand_in": stand_in,
-        "built": [{"file": wheel.name, "sha256": sha256(wheel)} for wheel in built],
+        "built": [{"file": wheel.name, "sha256": sha256_file(wheel)} for wheel in built],
         "installed": [
             {"name": one.name, "version": one.version, "location": str(one.location)}
             for items in distributions(host).values()
             for one in items
         ],
-        "manifest": sha256(image_paths.IMAGE / manifest.FILE),
+        "manifest": sha256_file(image_paths.IMAGE / manifest.FILE),
         "at": _now(),
     }
     (image_paths.IMAGE / image_paths.RECORD).write_text(
@@ -160,7 +162,7 @@ def record(wheels: Path | None, stand_in: bool) -> None:
 
 def _record_saver(wheel: Path, stack: Stack, host: Host, stand_in: bool) -> None:
     assert stack.memory_saver is not None
-    for build in memory_saver.judge_path(wheel, host, stack):
+    for build in verify_path(wheel, host, stack):
         if build.verdict not in ("known-good", "unknown") or build.backend == "unknown":
             raise CheckFailed(
                 f"{build.path}: {build.verdict}: {build.note or 'linked with no accelerator runtime'}",
@@ -171,7 +173,7 @@ def _record_saver(wheel: Path, stack: Stack, host: Host, stand_in: bool) -> None
     source = stack.memory_saver
     note = f"built in this image from {source.url} at {source.commit} (tag {source.tag})"
     file = host.path(memory_saver.MACHINE_FILE)
-    memory_saver.record(wheel, note, into=file, by="vimectl image build", at=_now())
+    record_build(wheel, note, into=file, by="vimectl image build", at=_now())
     file.with_suffix(".lock").unlink(missing_ok=True)
 
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
+from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, UsageError
 from vime_runtime.spec.strict import Strict
 
 from vimectl.images.plan import Kind, Plan, Source
 from vimectl.stacks.schema import CommitId, Sha256
 from vimectl.util import toml
-from vimectl.util.hashing import sha256
 
 FILE = "manifest.json"
 SCHEMA: Final = "vimectl.offline/1"
@@ -143,7 +143,7 @@ def _command(stack: str, machine: str, folder: Path) -> str:
 def _is(source: Source, entry: Entry, plan: Plan) -> bool:
     """Whether an entry is the source that is meant."""
     if source.kind in ("stack", "lock"):
-        return entry.sha256 == sha256(plan.stack_file if source.kind == "stack" else plan.lock)
+        return entry.sha256 == sha256_file(plan.stack_file if source.kind == "stack" else plan.lock)
     if source.kind == "wheel":
         return entry.sha256 in source.sha256
     if source.kind == "patches":
@@ -165,5 +165,5 @@ def _wrong(folder: Path, entry: Entry) -> str | None:
     size = path.stat().st_size
     if size != entry.size:
         return f"{entry.path} has {size} bytes, expected {entry.size}"
-    found = sha256(path)
+    found = sha256_file(path)
     return None if found == entry.sha256 else f"{entry.path} has sha256 {found}, expected {entry.sha256}"

@@ -13,10 +13,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from vime_runtime.spec.atomic_io import sha256_file
+
 from vimectl import __version__
 from vimectl.images.manifest import Manifest
 from vimectl.images.plan import Plan
-from vimectl.util.hashing import sha256
 
 _STATEMENT = "https://in-toto.io/Statement/v1"
 _PREDICATE = "https://slsa.dev/provenance/v1"
@@ -72,7 +73,9 @@ def statement(plan: Plan, found: Manifest, made: Made, beside: Sequence[Path] = 
                     "version": {"vimectl": __version__, made.builder: made.builder_version},
                 },
                 "metadata": {"startedOn": _time(made.began), "finishedOn": _time(made.ended)},
-                "byproducts": [{"name": file.name, "digest": {"sha256": sha256(file)}} for file in beside],
+                "byproducts": [
+                    {"name": file.name, "digest": {"sha256": sha256_file(file)}} for file in beside
+                ],
             },
         },
     }

@@ -18,7 +18,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from vimectl.util.hashing import sha256
+from vime_runtime.spec.atomic_io import sha256_file
 
 _TYPES = {
     stat.S_IFDIR: "d",
@@ -61,7 +61,7 @@ def _line(root: Path, path: bytes) -> str:
     found = os.lstat(path)
     content = "-"
     if stat.S_ISREG(found.st_mode):
-        content = sha256(Path(os.fsdecode(path)))
+        content = sha256_file(Path(os.fsdecode(path)))
     elif stat.S_ISLNK(found.st_mode):
         content = _escaped(os.readlink(path))
     elif stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):

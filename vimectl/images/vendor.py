@@ -16,16 +16,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
+from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import MissingRequirement, UsageError, VimeError
 
 from vimectl import env
-from vimectl.env import Progress
+from vimectl.env.download_wheels import WheelTarget, download_wheels, remove_other_wheels
+from vimectl.util.phase_progress import PhaseProgress
 from vimectl.images import git_source, manifest
 from vimectl.images.manifest import Entry, Manifest
 from vimectl.images.plan import Plan, Source
-from vimectl.util.hashing import sha256
 
-Report = Callable[[Progress], None]
+Report = Callable[[PhaseProgress], None]
 
 # What is fetched and not yet in its place, and the digests of the archives that are.
 _WORK = ".work"
@@ -41,7 +42,7 @@ def cache(plan: Plan) -> Path:
 def lacking(plan: Plan, folder: Path) -> list[Source]:
     """Return the sources that ``collect`` would have to fetch or make; looks at nothing but the folder."""
     known = _known(folder)
-    wheels = {sha256(path) for path in (folder / "wheels").glob("*.whl")}
+    wheels = {sha256_file(path) for path in (folder / "wheels").glob("*.whl")}
     return [source for source in plan.sources if not _there(source, plan, folder, known, wheels)]
 
 
@@ -57,7 +58,7 @@ def collect(plan: Plan, folder: Path, report: Report) -> Manifest:
         known = _known(folder)
         work = folder / _WORK
         work.mkdir(exist_ok=True)
-        report(Progress("making a wheel of vimectl itself"))
+        report(PhaseProgress("making a wheel of vimectl itself"))
         own = _own_wheel(work)
         if whole := _whole(plan, folder, own):  # left as it is: an image may be being built from it
             shutil.rmtree(work)
@@ -84,9 +85,9 @@ def collect(plan: Plan, folder: Path, report: Report) -> Manifest:
 
 def _wheels(plan: Plan, folder: Path, report: Report) -> None:
     pins = [source.pin for source in plan.sources if source.pin]
-    target = env.Target(plan.image.python, plan.machine, plan.image.glibc)
-    env.fetch_wheels(pins, folder / "wheels", target, plan.stack.origin, report)
-    env.discard_others(pins, folder / "wheels")
+    target = WheelTarget(plan.image.python, plan.machine, plan.image.glibc)
+    download_wheels(pins, folder / "wheels", target, plan.stack.origin, report)
+    remove_other_wheels(pins, folder / "wheels")
 
 
 def _repositories(plan: Plan, folder: Path, known: dict[str, str], held: int, report: Report) -> None:
@@ -94,14 +95,14 @@ def _repositories(plan: Plan, folder: Path, known: dict[str, str], held: int, re
     work = folder / _WORK
     for done, source in enumerate(sources):
         path = folder / source.path
-        if path.is_file() and known.get(source.path) == sha256(path):
+        if path.is_file() and known.get(source.path) == sha256_file(path):
             continue
 
         def on_line(line: str, done: int = done, name: str = source.name) -> None:
-            report(Progress("fetching", done, len(sources), "repositories", detail=f"{name} {line}"))
+            report(PhaseProgress("fetching", done, len(sources), "repositories", detail=f"{name} {line}"))
 
         git_source.archive(source, path, work / "git", held, on_line)
-        known[source.path] = sha256(path)
+        known[source.path] = sha256_file(path)
         _note(work, known)
 
 
@@ -120,11 +121,11 @@ def _whole(plan: Plan, folder: Path, own: Path) -> Manifest | None:
     except VimeError:
         return None
     there = {entry.sha256 for entry in found.sources if entry.kind == "own-wheel"}
-    return found if there == {sha256(own)} else None
+    return found if there == {sha256_file(own)} else None
 
 
 def _manifest(plan: Plan, folder: Path, own: Path) -> Manifest:
-    wheels = {sha256(path): path for path in (folder / "wheels").glob("*.whl")}
+    wheels = {sha256_file(path): path for path in (folder / "wheels").glob("*.whl")}
     entries = []
     for source in plan.sources:
         if source.kind == "wheel":
@@ -144,7 +145,7 @@ def _manifest(plan: Plan, folder: Path, own: Path) -> Manifest:
                 series=source.sha256[0] if source.kind == "patches" else "",
                 path=path.relative_to(folder).as_posix(),
                 size=path.stat().st_size,
-                sha256=sha256(path),
+                sha256=sha256_file(path),
             )
         )
     return Manifest(
@@ -161,10 +162,10 @@ def _there(source: Source, plan: Plan, folder: Path, known: dict[str, str], whee
     if source.kind == "wheel":
         return not wheels.isdisjoint(source.sha256)
     if source.kind == "git":
-        return path.is_file() and known.get(source.path) == sha256(path)
+        return path.is_file() and known.get(source.path) == sha256_file(path)
     if source.kind in ("stack", "lock"):
         origin = plan.stack_file if source.kind == "stack" else plan.lock
-        return path.is_file() and sha256(path) == sha256(origin)
+        return path.is_file() and sha256_file(path) == sha256_file(origin)
     return False  # our own wheel, and the patches in it, are made each time
 
 
@@ -210,7 +211,7 @@ def _held(folder: Path, report: Report) -> Iterator[int]:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            report(Progress(f"waiting for another `vimectl image` that collects in {folder}"))
+            report(PhaseProgress(f"waiting for another `vimectl image` that collects in {folder}"))
             fcntl.flock(held, fcntl.LOCK_EX)
         foreign = sorted({entry.name for entry in folder.iterdir()} - _OURS)
         if foreign:

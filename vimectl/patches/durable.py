@@ -8,15 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def sync(path: Path) -> None:
-    """Wait until a file's content, or a directory's list of names, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def write(path: Path, content: bytes, like: os.stat_result, mode: int | None) -> None:
     """Make a file with the owner of ``like`` and this ``st_mode`` (None: as any new file; a link: to the
     path that ``content`` is). It is not synced yet: that is much faster for many at once."""

@@ -7,12 +7,13 @@ import os
 import stat
 from pathlib import Path
 
+from vime_runtime.spec.atomic_io import sync
 from vime_runtime.spec.errors import CheckFailed
 
 from vimectl.patches import tree
 from vimectl.patches.applied_state import folder
 from vimectl.patches.blobs import content_at, id_of
-from vimectl.patches.durable import make_folder, sync
+from vimectl.patches.durable import make_folder
 from vimectl.patches.journal import Journal, stage
 
 Side = tuple[str | None, int | None]

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from vime_runtime.spec.atomic_io import sync
 from vime_runtime.spec.errors import CheckFailed
 
 from vimectl.patches.applied_state import folder
-from vimectl.patches.durable import sync
 
 FORWARD, BACK, POINTER = "forward.json", "back.json", "pointer.json"
 

@@ -21,13 +21,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vime_runtime.spec.atomic_io import sync
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 
 from vimectl.patches import file_replacement, tree
 from vimectl.patches import journal as journals
 from vimectl.patches.applied_state import folder
 from vimectl.patches.blobs import id_of
-from vimectl.patches.durable import sync, write
+from vimectl.patches.durable import write
 from vimectl.patches.journal import BACK, FORWARD, POINTER, Journal, Move, pending, stage
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.recipe import Recipe
 from vime_runtime.spec.safetensors_header import header_bytes
@@ -21,9 +22,9 @@ INPUTS_FILE = "inputs.json"
 # What does not change the results of a run. The length is looked at by itself.
 FREE = (
     "checkpoint",
-    "cluster.hang_seconds",
+    "cluster.hang_timeout",
     "cluster.restarts",
-    "cluster.stop_seconds",
+    "cluster.shutdown_timeout",
     "memory",
     "modes",
     "recipe.default_mode",
@@ -103,12 +104,12 @@ def inputs(recipe: Recipe) -> dict[str, str]:
     them is in the training state.
     """
     model = Path(recipe.model.path)
-    found = {"model.path/config.json": _digest(model / "config.json")}
+    found = {"model.path/config.json": sha256_file(model / "config.json")}
     for path in sorted(model.glob("*.safetensors")):
         found[f"model.path/{path.name}"] = hashlib.sha256(header_bytes(path)).hexdigest()
     for key, text in (("data.path", recipe.data.path), ("evaluation.path", recipe.evaluation.path)):
         if text and Path(text).is_file():
-            found[key] = _digest(Path(text))
+            found[key] = sha256_file(Path(text))
     return found
 
 
@@ -153,11 +154,3 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise UsageError(f"{path}: expected a JSON object", "the run directory is damaged: start a new run")
     return document
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1024**2):
-            digest.update(piece)
-    return digest.hexdigest()

@@ -158,11 +158,11 @@ class Keeper:
         """
         if best := self._best is None or score > self._best["score"]:
             target = self._states.folder / "best"
-            atomic_io.sync_tree(self._candidate)
+            atomic_io.sync_directory(self._candidate)
             shutil.rmtree(target, ignore_errors=True)
             self._candidate.rename(target)
             self._best = {"step": step, "score": score, "path": self._name(step)}
-            atomic_io.replace_text(self._best_file, json.dumps(self._best, indent=2) + "\n")
+            atomic_io.write_text_atomically(self._best_file, json.dumps(self._best, indent=2) + "\n")
         else:
             shutil.rmtree(self._candidate, ignore_errors=True)
         self._journal.event("evaluation", step=step, score=score, best=best)

@@ -112,7 +112,7 @@ class States:
                 "files": {name: asdict(record) for name, record in files.items()},
             }
             atomic_io.write_text(partial / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-            atomic_io.sync_folder(partial)
+            atomic_io.sync(partial)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -122,7 +122,7 @@ class States:
         """Give a state that was written its name; a damaged one that has it makes room."""
         shutil.rmtree(self.path(step), ignore_errors=True)
         self._partial(step).rename(self.path(step))
-        atomic_io.sync_folder(self.folder)
+        atomic_io.sync(self.folder)
 
     def drop(self, step: int) -> None:
         """Forget a state that was written and is not to be published."""
@@ -172,7 +172,7 @@ class States:
 
 def _file_fault(path: Path, expected: FileRecord) -> str:
     try:
-        found = atomic_io.read_record(path)
+        found = atomic_io.file_record(path)
     except OSError as e:
         return f"{path.name}: {e.strerror}"
     if found.bytes != expected.bytes:

@@ -116,7 +116,7 @@ class Journal:
         path = self._metrics.path
         self._metrics.close()
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-        atomic_io.replace_text(path, "".join(line for line in lines if 0 < _step_of(line) <= step))
+        atomic_io.write_text_atomically(path, "".join(line for line in lines if 0 < _step_of(line) <= step))
         self._metrics = _Lines(path)
 
     def sync(self) -> None:

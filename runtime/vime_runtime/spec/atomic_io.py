@@ -1,4 +1,4 @@
-"""Files that are whole and on the disk, or not there: digests, fsync, and renames that last."""
+"""Write files that are complete and on the disk, or not there at all: digests, fsync, atomic renames."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+_CHUNK_BYTES = 1024**2
+
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What a file must be to be whole."""
+    """Size and SHA-256 (hexadecimal) of a file."""
 
     bytes: int
     sha256: str
 
 
-class _Digesting:
-    """A file that is only appended to, digested on the way, so that nothing is read again for it."""
+class _HashingFile:
+    """A file that is only appended to. It hashes what is written, so that nothing is read again for it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -30,10 +32,10 @@ class _Digesting:
     def write(self, data: bytes) -> int:
         left = memoryview(data)
         try:
-            while left:  # the last piece that fits a full disk is written without an error
+            while left:  # on a full disk the last part that fits is written without an error
                 left = left[self._file.write(left) :]
         except OSError as e:
-            self.error = e  # a library in between may raise something of its own that hides it
+            self.error = e  # the library that writes may raise another exception that hides it
             raise
         self._sha256.update(data)
         self._bytes += len(data)
@@ -46,59 +48,72 @@ class _Digesting:
         return FileRecord(self._bytes, self._sha256.hexdigest())
 
 
-def write(path: Path, content: Callable[[Any], object]) -> FileRecord:
-    """Create a file by calling ``content`` with something that has ``write(bytes)`` and ``flush()``.
+def write_file(path: Path, content: Callable[[Any], object]) -> FileRecord:
+    """Create a file by calling ``content`` with an object that has ``write(bytes)`` and ``flush()``.
 
-    Returns when its bytes are on the disk; its name is there to stay after ``sync_folder``.
+    The content is on the disk when this returns; the name is after ``sync`` of the directory.
 
     Raises:
-        OSError: naming the file; what was written of it is left for the caller to remove.
+        OSError: with the path; the caller removes what was written.
     """
     with path.open("wb", buffering=0) as file:
-        digesting = _Digesting(file)
+        hashing = _HashingFile(file)
         try:
-            content(digesting)
+            content(hashing)
             os.fsync(file.fileno())
         except Exception as e:
-            cause = digesting.error or e
+            cause = hashing.error or e
             if isinstance(cause, OSError):
                 raise OSError(cause.errno, cause.strerror, str(path)) from e
             raise
-    return digesting.record()
+    return hashing.record()
 
 
 def write_text(path: Path, text: str) -> FileRecord:
-    """Create a text file as ``write`` does."""
-    return write(path, lambda file: file.write(text.encode()))
+    """Create a text file as ``write_file`` does."""
+    return write_file(path, lambda file: file.write(text.encode()))
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Put a text in place of a file's content in one step: a reader, or a crash, meets the old or the new."""
+def write_text_atomically(path: Path, text: str) -> None:
+    """Replace the content of a file; a reader, or a crash, finds the old content or the new one."""
     new = path.with_name(path.name + ".partial")
-    write_text(new, text)
-    new.replace(path)
-    sync_folder(path.parent)
+    try:
+        write_text(new, text)
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
 
 
-def read_record(path: Path) -> FileRecord:
-    """Size and digest of a file as it is now. Raises OSError."""
+def file_record(path: Path) -> FileRecord:
+    """Return size and digest of a file as it is now. Raises OSError."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
         return FileRecord(file.tell(), digest.hexdigest())
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last: a rename is on the disk only when its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal. Raises OSError."""
+    return file_record(path).sha256
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or the names in a directory, are on the disk.
+
+    A rename is on the disk only when its directory is.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def sync_tree(folder: Path) -> None:
-    """Make every file directly in a folder last, and the folder too."""
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    sync_folder(folder)
+def sync_directory(directory: Path) -> None:
+    """Wait until every file in a directory and the names of all are on the disk."""
+    for path in directory.iterdir():
+        sync(path)
+    sync(directory)

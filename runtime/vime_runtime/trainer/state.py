@@ -26,7 +26,7 @@ def file_name(rank: int, size: int) -> str:
 
 def write(path: Path, tensors: dict[str, Tensor]) -> FileRecord:
     """Write the tensors and return what the file must be. Raises OSError naming it."""
-    return atomic_io.write(path, lambda file: torch.save(tensors, file))
+    return atomic_io.write_file(path, lambda file: torch.save(tensors, file))
 
 
 @torch.no_grad()

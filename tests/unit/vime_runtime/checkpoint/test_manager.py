@@ -26,7 +26,7 @@ class Trainer:
 
     def write_state(self, folder: str) -> list[StatePart]:
         path = Path(folder) / "rank-0-of-1.pt"
-        return [StatePart({path.name: atomic_io.write(path, lambda f: f.write(bytes(self.size)))}, {})]
+        return [StatePart({path.name: atomic_io.write_file(path, lambda f: f.write(bytes(self.size)))}, {})]
 
     def save_pretrained(self, directory: str) -> None:
         Path(directory).mkdir()

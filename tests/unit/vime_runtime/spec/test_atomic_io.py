@@ -11,15 +11,17 @@ from vime_runtime.spec import atomic_io
 
 def test_the_record_is_of_what_is_on_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
-    record = atomic_io.write(path, lambda file: torch.save({"a": torch.arange(1000)}, file))
-    assert record == atomic_io.read_record(path)
+    record = atomic_io.write_file(path, lambda file: torch.save({"a": torch.arange(1000)}, file))
+    assert record == atomic_io.file_record(path)
     assert record.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert torch.load(path, weights_only=True)["a"][7] == 7
 
 
 def test_a_disk_that_refuses_is_named_although_a_library_is_in_between(small_disk: Path) -> None:
     with pytest.raises(OSError, match="No space left on device") as caught:
-        atomic_io.write(small_disk / "x.pt", lambda file: torch.save({"a": torch.zeros(2_000_000)}, file))
+        atomic_io.write_file(
+            small_disk / "x.pt", lambda file: torch.save({"a": torch.zeros(2_000_000)}, file)
+        )
     assert caught.value.filename == str(small_disk / "x.pt")
 
 
@@ -27,7 +29,7 @@ def test_a_text_is_replaced_in_one_step(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text("old")
     inode = os.stat(path).st_ino
-    atomic_io.replace_text(path, "new")
+    atomic_io.write_text_atomically(path, "new")
     assert path.read_text() == "new"
     assert os.stat(path).st_ino != inode
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]

@@ -14,16 +14,16 @@ from pathlib import Path
 
 import pytest
 from packaging.version import Version
+from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
+from vimectl.env.installer import Pip
+from vimectl.env.environment_state import STATE_FILE, WORK_DIR, read_state, write_state
+from vimectl.env.own_wheel import repack
 
-from vimectl import env
+from vimectl.env.create import create_environment
 from vimectl.env import origin, records
-from vimectl.env.pip import Pip
-from vimectl.env.state import STATE_FILE, WORK_DIR, read_state, write_state
-from vimectl.env.tool import repack
 from vimectl.stacks.lock import read_lock
 from vimectl.stacks.schema import Origin, Stack
-from vimectl.util.hashing import sha256
 from vimectl.util.toml import validate
 
 # What installing this checkout as editable needs inside the new environment.
@@ -58,7 +58,7 @@ def lock_of(path: Path, wheels: list[Path]) -> Path:
     lines = []
     for wheel in wheels:
         name, release = wheel.name.split("-")[:2]
-        lines.append(f"{name}=={release} --hash=sha256:{sha256(wheel)}\n")
+        lines.append(f"{name}=={release} --hash=sha256:{sha256_file(wheel)}\n")
     path.write_text("".join(lines))
     return path
 
@@ -132,7 +132,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory, lock: Path) -> Path:
     for moment in moments:
         kill_at(moment, directory, lock)
         assert read_state(directory).phase != "complete"
-    made = env.create(directory, tiny_stack(), lock, lambda now: None)
+    made = create_environment(directory, tiny_stack(), lock, lambda now: None)
     assert made.packages == len(read_lock(lock))
     return directory
 
@@ -173,7 +173,7 @@ def test_environment_survives_being_killed(environment: Path, lock: Path) -> Non
 
 def test_complete_environment_is_left_alone(environment: Path, lock: Path) -> None:
     before = (environment / STATE_FILE).stat().st_mtime_ns
-    assert env.create(environment, tiny_stack(), lock, lambda now: None).installed == 0
+    assert create_environment(environment, tiny_stack(), lock, lambda now: None).installed == 0
     assert (environment / STATE_FILE).stat().st_mtime_ns == before
 
 
@@ -184,7 +184,7 @@ def test_half_installed_package_is_redone(environment: Path, lock: Path) -> None
     (site / "~eta").mkdir()
     state = read_state(environment)
     write_state(environment, type(state)(state.stack, state.lock, "packages", state.packages, state.tool))
-    made = env.create(environment, tiny_stack(), lock, lambda now: None)
+    made = create_environment(environment, tiny_stack(), lock, lambda now: None)
     assert made.installed == 2
     assert "1.0" in (site / "alpha.py").read_text()
     assert not (site / "~eta").exists()
@@ -196,7 +196,7 @@ def test_other_lock_updates_and_removes_what_it_no_longer_has(
     kept = [w for w in wheelhouse.glob("*.whl") if not w.name.startswith(("alpha-1", "beta"))]
     site = records.site_packages(environment)
     (site / "editables" / "__init__.py").write_text("")  # somebody's hand: mended on the way
-    made = env.create(environment, tiny_stack(), lock_of(tmp_path / "lock", kept), lambda now: None)
+    made = create_environment(environment, tiny_stack(), lock_of(tmp_path / "lock", kept), lambda now: None)
     assert made.installed == 2
     assert "2.0" in (site / "alpha.py").read_text()
     assert (site / "editables" / "__init__.py").read_text()
@@ -205,13 +205,13 @@ def test_other_lock_updates_and_removes_what_it_no_longer_has(
 
 def test_environment_of_another_stack_is_refused(environment: Path, lock: Path) -> None:
     with pytest.raises(UsageError, match="holds the stack tiny"):
-        env.create(environment, tiny_stack("other"), lock, lambda now: None)
+        create_environment(environment, tiny_stack("other"), lock, lambda now: None)
 
 
 def test_foreign_directory_is_refused_untouched(tmp_path: Path, lock: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(UsageError, match="was not made by vimectl"):
-        env.create(tmp_path, tiny_stack(), lock, lambda now: None)
+        create_environment(tmp_path, tiny_stack(), lock, lambda now: None)
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -245,12 +245,12 @@ def test_another_file_of_the_same_version_is_refused(
     meant = tiny_wheel(tmp_path / "meant", "gamma", "1.0")
     offered = tiny_wheel(tmp_path / "offered", "gamma", "1.0", content="repacked = True\n")
     monkeypatch.setenv("PIP_FIND_LINKS", str(offered.parent))
-    source = an_origin(tmp_path, meant, sha256(meant))
+    source = an_origin(tmp_path, meant, sha256_file(meant))
     with pytest.raises(CheckFailed) as refused:
         download(environment, tmp_path, lock_of(tmp_path / "lock", [meant]), source)
     assert str(offered) in refused.value.message
-    assert sha256(offered) in refused.value.message
-    assert sha256(meant) in refused.value.message
+    assert sha256_file(offered) in refused.value.message
+    assert sha256_file(meant) in refused.value.message
 
 
 def test_other_build_under_the_public_version_is_not_taken(
@@ -260,7 +260,7 @@ def test_other_build_under_the_public_version_is_not_taken(
     meant = tiny_wheel(tmp_path / "meant", "gamma", "1.0+cpu")
     tiny_wheel(tmp_path, "gamma", "1.0")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    source = an_origin(tmp_path, meant, sha256(meant))
+    source = an_origin(tmp_path, meant, sha256_file(meant))
     with pytest.raises(MissingRequirement, match=r"offer is 1\.0; expected gamma-1\.0\+cpu"):
         download(environment, tmp_path, lock_of(tmp_path / "lock", [meant]), source)
 

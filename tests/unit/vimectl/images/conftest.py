@@ -8,6 +8,7 @@ from pathlib import Path
 
 import platformdirs
 import pytest
+from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import MissingRequirement
 
 from harness.images import fake_sources
@@ -16,7 +17,6 @@ from harness.images.user_stack import STACK, Own, commit, git
 from harness.needs import require, unavailable
 from vimectl import env
 from vimectl.images import plan, vendor
-from vimectl.util.hashing import sha256
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +53,7 @@ def own(tmp_path: Path, tool: Path, monkeypatch: pytest.MonkeyPatch) -> Own:
         )
         archive.writestr("weights-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         archive.writestr("weights-1.0.dist-info/RECORD", "")
-    (tmp_path / "own.txt").write_text(f"weights==1.0 --hash=sha256:{sha256(wheel)}\n")
+    (tmp_path / "own.txt").write_text(f"weights==1.0 --hash=sha256:{sha256_file(wheel)}\n")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(links))

