@@ -10,6 +10,7 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 from vime_runtime.spec.errors import VimeError
+from vime_runtime.spec.model_shape import ModelShape
 from vime_runtime.spec.recipe import DataTable, Recipe
 
 from vimectl.doctor import memory_fit
@@ -105,16 +106,16 @@ def _of_model(
     return Outcome("pass", tell(recipe, found), "a model that fits the recipe")
 
 
-def _splits(recipe: Recipe, config: dict[str, Any]) -> str:
+def _splits(recipe: Recipe, config: ModelShape) -> str:
     return (
-        f"{config['num_attention_heads']} heads, {config['num_key_value_heads']} key/value heads; TP "
+        f"{config.num_attention_heads} heads, {config.num_key_value_heads} key/value heads; TP "
         f"{recipe.train.tensor_parallel} (trainer) and {recipe.rollout.tensor_parallel} (engine)"
     )
 
 
-def _context(recipe: Recipe, config: dict[str, Any]) -> str:
+def _context(recipe: Recipe, config: ModelShape) -> str:
     tokens = recipe.rollout.max_prompt_tokens + recipe.rollout.max_response_tokens
-    return f"{tokens} tokens of {config['max_position_embeddings']}"
+    return f"{tokens} tokens of {config.max_position_embeddings}"
 
 
 def _chat_template(subject: Subject) -> Outcome:

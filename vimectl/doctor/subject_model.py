@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from vime_runtime.spec.errors import VimeError
+from vime_runtime.spec.model_families import family_of
+from vime_runtime.spec.model_shape import ModelShape
 from vime_runtime.spec.safetensors_header import read_json
 
 from vimectl.doctor.finding import Subject
 from vimectl.recipes import prepare_cache
-from vimectl.recipes.families import family_of
 
 
 def model_directory(subject: Subject) -> Path:
@@ -33,7 +33,7 @@ def made_later(subject: Subject, path: str) -> str:
     return f"a run makes it first ([prepare] kind = {prepare.kind!r})"
 
 
-def config(subject: Subject) -> dict[str, Any] | str:
+def config(subject: Subject) -> ModelShape | str:
     """The config.json of the model, completed by its family; or why it cannot be had."""
     if subject.recipe is None:
         return "no recipe is named"
@@ -44,7 +44,7 @@ def config(subject: Subject) -> dict[str, Any] | str:
         return "there is no model (recipe.model)"
     try:
         found = read_json(file)
-        return family_of(found, file.name).completed(found, file.name)
+        return family_of(found, file.name).shape(found, file.name)
     except VimeError:
         return "the model's config.json is not usable (recipe.model)"
 

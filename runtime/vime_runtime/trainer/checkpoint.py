@@ -14,9 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vime_runtime.spec import model_families
 from vime_runtime.spec.errors import UsageError
-from vime_runtime.spec.model_families.base import Family, ModelShape
+from vime_runtime.spec.model_families import ModelFamily, family_of
+from vime_runtime.spec.model_shape import ModelShape
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -34,7 +34,7 @@ class Checkpoint:
         self.directory = directory
         self.config = _read_json(directory / CONFIG)
         where = str(directory / CONFIG)
-        self.family: Family = model_families.get(self.config, where)
+        self.family: ModelFamily = family_of(self.config, where)
         self.shape: ModelShape = self.family.shape(self.config, where)
         self._files: dict[Path, Any] = {}
         self._where = _locate(directory)

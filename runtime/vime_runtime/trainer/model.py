@@ -14,7 +14,8 @@ from megatron.core.transformer import ModuleSpec, TransformerConfig
 from torch import Tensor
 from torch.nn.functional import silu
 
-from vime_runtime.spec.model_families.base import Family, ModelShape
+from vime_runtime.spec.model_families import ModelFamily
+from vime_runtime.spec.model_shape import ModelShape
 from vime_runtime.trainer import core_attention
 from vime_runtime.trainer.experts import Experts, Router
 from vime_runtime.trainer.packing import Pack
@@ -24,7 +25,7 @@ RECOMPUTE = {"recompute_granularity": "full", "recompute_method": "uniform", "re
 
 
 def build(
-    family: Family,
+    family: ModelFamily,
     shape: ModelShape,
     dtype: torch.dtype,
     device: torch.device,
@@ -42,14 +43,14 @@ def build(
     ``replicas`` as in ``Experts``.
     """
     config = TransformerConfig(
-        num_layers=shape.layers,
-        hidden_size=shape.hidden,
-        ffn_hidden_size=shape.mlp,
-        num_attention_heads=shape.heads,
-        num_query_groups=shape.kv_heads,
+        num_layers=shape.num_hidden_layers,
+        hidden_size=shape.hidden_size,
+        ffn_hidden_size=shape.intermediate_size,
+        num_attention_heads=shape.num_attention_heads,
+        num_query_groups=shape.num_key_value_heads,
         kv_channels=shape.head_dim,
         normalization="RMSNorm",
-        layernorm_epsilon=shape.norm_eps,
+        layernorm_epsilon=shape.rms_norm_eps,
         qk_layernorm=family.qk_layernorm,
         gated_linear_unit=True,
         activation_func=silu,
@@ -82,16 +83,16 @@ def build(
         model = GPTModel(
             config,
             _layer_spec(family, shape, replicas),
-            vocab_size=-(-shape.vocabulary // tensor_parallel) * tensor_parallel,
-            max_sequence_length=shape.positions,
-            share_embeddings_and_output_weights=shape.tied,
+            vocab_size=-(-shape.vocab_size // tensor_parallel) * tensor_parallel,
+            max_sequence_length=shape.max_position_embeddings,
+            share_embeddings_and_output_weights=shape.tie_word_embeddings,
             position_embedding_type="rope",
             rotary_base=shape.rope.base,
             rope_scaling=shape.rope.factor is not None,
             rope_scaling_factor=shape.rope.factor or 1.0,
         )
     model.to(dtype)  # the norms are born in torch's default dtype
-    _mark_shards(model, family, shape, shape.experts_of(0, expert_parallel))
+    _mark_shards(model, family, shape, shape.local_experts(0, expert_parallel))
     return model
 
 
@@ -109,10 +110,10 @@ def _expert_settings(shape: ModelShape, tensor_parallel: int, expert_parallel: i
     renormalising makes of the former, since softmax(z)_i / sum of the chosen = softmax(chosen z)_i.
     """
     return {
-        "num_moe_experts": shape.experts,
-        "moe_router_topk": shape.active_experts,
-        "moe_ffn_hidden_size": shape.expert_mlp,
-        "moe_router_pre_softmax": not shape.renormalised,
+        "num_moe_experts": shape.num_experts,
+        "moe_router_topk": shape.num_experts_per_tok,
+        "moe_ffn_hidden_size": shape.moe_intermediate_size,
+        "moe_router_pre_softmax": not shape.norm_topk_prob,
         "moe_router_dtype": "fp32",
         # No auxiliary loss: the policy gradient alone moves the router.
         "moe_router_load_balancing_type": "none",
@@ -121,7 +122,7 @@ def _expert_settings(shape: ModelShape, tensor_parallel: int, expert_parallel: i
     }
 
 
-def _mark_shards(model: GPTModel, family: Family, shape: ModelShape, experts_here: range) -> None:
+def _mark_shards(model: GPTModel, family: ModelFamily, shape: ModelShape, experts_here: range) -> None:
     """Say which parameters are split; Megatron does so only where it initialises them.
 
     The norm of the gradient depends on it: what all ranks hold alike counts once.
@@ -133,9 +134,9 @@ def _mark_shards(model: GPTModel, family: Family, shape: ModelShape, experts_her
             parameters[name].tensor_model_parallel = mapping.layout != "whole"
 
 
-def _layer_spec(family: Family, shape: ModelShape, replicas: dist.ProcessGroup | None) -> ModuleSpec:
+def _layer_spec(family: ModelFamily, shape: ModelShape, replicas: dist.ProcessGroup | None) -> ModuleSpec:
     spec = get_gpt_layer_local_spec(
-        num_experts=shape.experts or None, qk_layernorm=family.qk_layernorm, normalization="RMSNorm"
+        num_experts=shape.num_experts or None, qk_layernorm=family.qk_layernorm, normalization="RMSNorm"
     )
     spec.submodules.self_attention.submodules.core_attention = core_attention.chosen()
     if not family.has_experts:

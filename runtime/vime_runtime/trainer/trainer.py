@@ -21,7 +21,8 @@ from torch import Tensor
 from vime_runtime import device as devices
 from vime_runtime.batch import RolloutBatch
 from vime_runtime.checkpoint.store import StatePart
-from vime_runtime.memory.region import Residency
+from vime_runtime.memory.region import MemoryUsage
+from vime_runtime.spec.model_shape import check_trainer_split
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.trainer import checkpoint, grpo, model, packing, parallel, state
 from vime_runtime.trainer.logprobs import token_logprobs
@@ -52,7 +53,7 @@ class Trainer:
         self._dtype = getattr(torch, recipe.model.dtype)
         size = recipe.train.tensor_parallel
         experts = recipe.train.expert_parallel
-        self._source.shape.check_tensor_parallel(size, recipe.model.path, whole_experts=experts > 1)
+        check_trainer_split(recipe, self._source.shape)
         self._ranks = parallel.start(
             self._device.distributed_backend, rank, world_size, master, size, experts
         )
@@ -184,9 +185,9 @@ class Trainer:
         """Bring model and optimizer back, at the same addresses and with the same contents."""
         self._region.resume()
 
-    def residency(self) -> Residency:
+    def memory_usage(self) -> MemoryUsage:
         """Bytes mapped and resident of the training region of this rank."""
-        return self._region.residency()
+        return self._region.memory_usage()
 
     def close(self) -> None:
         """Leave the process groups."""
@@ -280,6 +281,6 @@ class Trainer:
             model.forward(policy, pack),
             pack.targets,
             self._config.recipe.rollout.temperature,
-            self._source.shape.vocabulary,
+            self._source.shape.vocab_size,
             self._ranks.tensor,
         )

@@ -14,7 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vime_runtime.spec.model_families.base import Family, Mapping, ModelShape
+from vime_runtime.spec.model_families import ModelFamily, ParamMapping
+from vime_runtime.spec.model_shape import ModelShape
 from vime_runtime.trainer.checkpoint import Checkpoint
 from vime_runtime.weight_sync.local_shard import Held
 
@@ -69,9 +70,9 @@ def _qkv(tensors: dict[str, tuple[int, ...]], shape: ModelShape, rank: Rank) -> 
     The order is that of ``SelfAttention.get_query_key_value_tensors`` in Megatron-core.
     """
     query, key, value = tensors
-    queries = shape.queries // shape.kv_heads
+    queries = shape.query_size // shape.num_key_value_heads
     pieces = []
-    for group in range(*rank.share(shape.kv_heads)):
+    for group in range(*rank.share(shape.num_key_value_heads)):
         pieces.append(Piece(query, 0, group * queries, (group + 1) * queries))
         pieces += [Piece(kv, 0, group * shape.head_dim, (group + 1) * shape.head_dim) for kv in (key, value)]
     return pieces
@@ -85,7 +86,7 @@ class Bridge:
 
     def __init__(
         self,
-        family: Family,
+        family: ModelFamily,
         shape: ModelShape,
         rank: Rank,
         group: dist.ProcessGroup | None = None,
@@ -150,16 +151,16 @@ class Bridge:
             for name, own in parts.items():
                 yield name, Held(self._tensors[name], dtype, tuple(own))
 
-    def _assemble(self, mapping: Mapping, shard: Tensor) -> dict[str, Tensor]:
+    def _assemble(self, mapping: ParamMapping, shard: Tensor) -> dict[str, Tensor]:
         full = {name: shard.new_empty(self._tensors[name]) for name in mapping.hf}
         for index, part in enumerate(self._gather(shard)):
             for piece, rows in self._cut(mapping, Rank(index, self._rank.size), part):
                 full[piece.name].narrow(piece.dim, piece.start, piece.stop - piece.start).copy_(rows)
         return full
 
-    def _sent(self, mapping: Mapping, shard: Tensor | None, like: Tensor) -> dict[str, Tensor]:
+    def _sent(self, mapping: ParamMapping, shard: Tensor | None, like: Tensor) -> dict[str, Tensor]:
         """An expert's tensors, which the rank that has them sends to the others."""
-        owner = mapping.expert // (self._shape.experts // self._expert_rank.size)
+        owner = mapping.expert // (self._shape.num_experts // self._expert_rank.size)
         full = {name: like.new_empty(self._tensors[name]) for name in mapping.hf}
         if shard is not None:
             for piece, rows in self._cut(mapping, ALONE, shard):
@@ -168,11 +169,11 @@ class Bridge:
             dist.broadcast(tensor, group=self._expert_group, group_src=owner)
         return full
 
-    def _split(self, mapping: Mapping) -> Rank:
+    def _split(self, mapping: ParamMapping) -> Rank:
         """How this rank's shard of a parameter is cut."""
         return ALONE if mapping.expert is not None and self._expert_rank.size > 1 else self._rank
 
-    def _cut(self, mapping: Mapping, rank: Rank, shard: Tensor) -> Iterator[tuple[Piece, Tensor]]:
+    def _cut(self, mapping: ParamMapping, rank: Rank, shard: Tensor) -> Iterator[tuple[Piece, Tensor]]:
         """Each piece of ``rank``'s shard with the view of the shard that holds it."""
         offset = 0
         tensors = {name: self._tensors[name] for name in mapping.hf}
@@ -191,9 +192,9 @@ class Bridge:
         dist.all_gather(parts, shard, group=self._group)
         return parts
 
-    def _shards(self, model: torch.nn.Module) -> Iterator[tuple[Mapping, Tensor | None]]:
+    def _shards(self, model: torch.nn.Module) -> Iterator[tuple[ParamMapping, Tensor | None]]:
         """Every parameter of the whole model, with what this rank has of it; None for others' experts."""
-        here = self._shape.experts_of(self._expert_rank.index, self._expert_rank.size)
+        here = self._shape.local_experts(self._expert_rank.index, self._expert_rank.size)
         parameters = dict(model.named_parameters())
         named = [(mapping, mapping.parameter(here)) for mapping in self._family.parameters(self._shape)]
         expected = {name for _, name in named if name is not None}

@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from vimectl.recipes.families import family_of
+from vime_runtime.spec.model_families import family_of
 
 # Its config.json as published.
 QWEN3_4B = {
@@ -25,7 +25,8 @@ def write(directory: Path, changes: dict[str, Any]) -> None:
     (directory / "config.json").write_text(json.dumps(config, indent=2))
     (directory / "tokenizer.json").write_text("{}")
     (directory / "chat_template.jinja").write_text("{{ messages }}")
-    shapes = list(family_of(config, "").expected(config, "").items())
+    family = family_of(config, "")
+    shapes = list(family.tensors(family.shape(config, "")).items())
     places = {}
     for shard in range(SHARDS):
         file = f"model-{shard + 1:05}-of-{SHARDS:05}.safetensors"

@@ -12,7 +12,6 @@ from multiprocessing.connection import Listener, wait
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import pytest
 from vime_runtime.batch import RolloutBatch
 from vime_runtime.spec.run_config import RunConfig
@@ -40,6 +39,8 @@ class Ranks:
 
     def run(self, function: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
         """Call ``function(rank, world_size, "host:port", *args)`` on each rank; return what each returned."""
+        import cloudpickle
+
         cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
         master = f"127.0.0.1:{free_port()}"
         for rank in range(world_size):
@@ -81,6 +82,8 @@ class Ranks:
 
 
 def _answer(connection: Any) -> tuple[bool, Any]:
+    import cloudpickle
+
     try:
         return cloudpickle.loads(connection.recv_bytes())
     except EOFError:

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from vimectl.recipes.families import known
+from vime_runtime.spec.model_families import FAMILIES
 
 STANDIN = Path(__file__).parent / "runs" / "standin"
 
@@ -37,8 +36,9 @@ Header = dict[str, dict[str, Any]]
 
 def header_of(config: dict[str, Any], dtype: str = "BF16") -> Header:
     """A safetensors header for the model that ``config`` describes, two bytes an element."""
+    family = FAMILIES[config["model_type"]]
     header, end = {}, 0
-    for name, shape in known()[config["model_type"]].expected(config, "config.json").items():
+    for name, shape in family.tensors(family.shape(config, "config.json")).items():
         begin, end = end, end + 2 * math.prod(shape)
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
     return header

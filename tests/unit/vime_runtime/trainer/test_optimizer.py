@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,18 +8,20 @@ import pytest
 import torch
 from vime_runtime.trainer.optimizer import learning_rate
 
+HALF = math.cos(math.pi / 4)
+
 
 @pytest.mark.parametrize(
     ("decay", "rates"),
     [
         ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
         ("linear", [0.5, 1.0, 0.8, 0.6, 0.4, 0.2]),
-        ("cosine", [0.5, 1.0, 0.2 + 0.8 * 0.853553, 0.6, 0.2 + 0.8 * 0.146447, 0.2]),
+        ("cosine", [0.5, 1.0, 0.2 + 0.4 * (1 + HALF), 0.6, 0.2 + 0.4 * (1 - HALF), 0.2]),
     ],
 )
 def test_the_rate_warms_up_and_decays_to_the_least_at_the_last_step(decay, rates):
     settings = SimpleNamespace(lr=1.0, min_lr=0.2, warmup_steps=2, decay=decay)
-    assert [learning_rate(settings, step, 6) for step in range(1, 7)] == pytest.approx(rates)
+    assert [learning_rate(settings, step, 6) for step in range(1, 7)] == pytest.approx(rates, rel=1e-12)
 
 
 def test_a_run_of_warm_up_only_needs_no_decay():

@@ -29,9 +29,9 @@ def train(
     trainer = Trainer(config, rank, world_size, master)
     try:
         metrics = [trainer.train_step(batch) for batch in batches[:-1]]
-        active = trainer.residency().resident
+        active = trainer.memory_usage().resident
         trainer.pause()
-        paused = trainer.residency().resident
+        paused = trainer.memory_usage().resident
         trainer.resume()
         metrics.append(trainer.train_step(batches[-1]))
         trainer.save_pretrained(config.paths.run_dir / "saved")

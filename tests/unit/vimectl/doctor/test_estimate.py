@@ -4,11 +4,13 @@ import json
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
+from vime_runtime.spec.model_families import family_of
+from vime_runtime.spec.model_shape import ModelShape
 
 from vimectl.doctor.estimate import estimate
-from vimectl.recipes.families import family_of
 from vimectl.recipes.resolve import resolve
 
 # Its config.json as published.
@@ -24,8 +26,12 @@ QWEN3_30B_A3B = QWEN3_4B | {
 }  # fmt: skip
 
 
+def shape_of(config: dict[str, Any]) -> ModelShape:
+    return family_of(config, "").shape(config, "")
+
+
 def test_figures_of_qwen3_4b_are_those_that_can_be_worked_out_by_hand() -> None:
-    found = estimate(resolve("qwen3-4b-tp2").recipe, QWEN3_4B)
+    found = estimate(resolve("qwen3-4b-tp2").recipe, shape_of(QWEN3_4B))
     assert found.parameters == 4_022_468_096
     # bf16 weights, fp32 gradients, master weights and two moments, on two ranks
     assert found.trainer == found.parameters * (2 + 4 + 4 + 8) // 2
@@ -35,7 +41,7 @@ def test_figures_of_qwen3_4b_are_those_that_can_be_worked_out_by_hand() -> None:
 
 
 def test_figures_of_qwen3_30b_a3b_are_those_that_can_be_worked_out_by_hand() -> None:
-    found = estimate(resolve("qwen3-30b-a3b-npu").recipe, QWEN3_30B_A3B)
+    found = estimate(resolve("qwen3-30b-a3b-npu").recipe, shape_of(QWEN3_30B_A3B))
     assert found.parameters == 30_532_122_624
     assert found.experts == 48 * 128 * 3 * 2048 * 768
     # a sixteenth of the experts, a quarter of the rest
@@ -49,22 +55,23 @@ def test_figures_of_qwen3_30b_a3b_are_those_that_can_be_worked_out_by_hand() -> 
 
 def test_experts_that_are_not_divided_are_split_as_the_rest_is() -> None:
     recipe = resolve("qwen3-30b-a3b-npu", assignments=["train.expert_parallel=1"]).recipe
-    found = estimate(recipe, QWEN3_30B_A3B)
+    found = estimate(recipe, shape_of(QWEN3_30B_A3B))
     assert found.trainer == found.parameters * 18 // 4
 
 
 def test_a_reference_and_fp32_cost_what_they_hold() -> None:
-    bf16 = estimate(resolve("qwen3-4b-tp2").recipe, QWEN3_4B)
-    kl = estimate(resolve("qwen3-4b-tp2", assignments=["algorithm.kl_coefficient=0.1"]).recipe, QWEN3_4B)
+    bf16 = estimate(resolve("qwen3-4b-tp2").recipe, shape_of(QWEN3_4B))
+    recipe = resolve("qwen3-4b-tp2", assignments=["algorithm.kl_coefficient=0.1"]).recipe
+    kl = estimate(recipe, shape_of(QWEN3_4B))
     assert kl.trainer - bf16.trainer == bf16.parameters * 2 // 2
-    fp32 = estimate(resolve("qwen3-4b-tp2", assignments=["model.dtype=float32"]).recipe, QWEN3_4B)
+    fp32 = estimate(resolve("qwen3-4b-tp2", assignments=["model.dtype=float32"]).recipe, shape_of(QWEN3_4B))
     assert fp32.trainer == bf16.parameters * 16 // 2
 
 
 def test_more_ranks_than_key_value_heads_hold_one_head_each() -> None:
     recipe = resolve("qwen3-4b-tp2", assignments=["rollout.tensor_parallel=8"]).recipe
-    few = estimate(recipe, QWEN3_4B | {"num_key_value_heads": 2})
-    one = estimate(recipe, QWEN3_4B | {"num_key_value_heads": 8})
+    few = estimate(recipe, shape_of(QWEN3_4B | {"num_key_value_heads": 2}))
+    one = estimate(recipe, shape_of(QWEN3_4B | {"num_key_value_heads": 8}))
     assert few.sequence == one.sequence
 
 
@@ -74,7 +81,7 @@ def test_parameters_are_those_that_a_checkpoint_has(make_model: Callable[..., Pa
 
     directory = make_model("qwen3")
     config = json.loads((directory / "config.json").read_text())
-    completed = family_of(config, "").completed(config, "")
+    shape = family_of(config, "").shape(config, "")
     with safe_open(directory / "model.safetensors", "np") as file:
         stored = sum(file.get_tensor(name).size for name in file.keys())  # noqa: SIM118
-    assert estimate(resolve("qwen3-tiny-tp2").recipe, completed).parameters == stored
+    assert estimate(resolve("qwen3-tiny-tp2").recipe, shape).parameters == stored

