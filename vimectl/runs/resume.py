@@ -1,4 +1,4 @@
-"""Whether a run directory can be gone on with: the same settings, the same inputs, and nobody in it."""
+"""Check that a run can be resumed: the same settings, the same inputs, and no process that owns it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.recipe import Recipe
+from vime_runtime.spec.run_paths import RunPaths
 from vime_runtime.spec.safetensors_header import header_bytes
 
-from vimectl.runs import run_state
-from vimectl.runs.run_state import RUN_FILE
+from vimectl.runs.run_directory import RunDirectory
+from vimectl.util.hashing import sha256
 from vimectl.util.toml import validate
 
-INPUTS_FILE = "inputs.json"
-
-# What does not change the results of a run. The length is looked at by itself.
-FREE = (
+# Keys that do not change the results of a run. The length is checked separately.
+FREE_KEYS = (
     "checkpoint",
     "cluster.hang_timeout",
     "cluster.restarts",
@@ -32,104 +30,101 @@ FREE = (
     "watch",
 )
 
-OTHER_DIRECTORY = "take the values of the run, or give the new settings a run directory of their own"
+OTHER_DIRECTORY = "use the values of the run, or start a new run with the new settings in another directory"
+DAMAGED = "the run directory is damaged: start a new run"
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:
-    """Every dotted key of a recipe that its results depend on, and its value."""
+    """Return every dotted key of a recipe that the results of a run depend on, with its value."""
     flat = dict(_flatten(recipe.model_dump(mode="json"), ""))
-    return {key: value for key, value in flat.items() if not _is_free(key)}
+    return {
+        key: value
+        for key, value in flat.items()
+        if not any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
+    }
 
 
-def fingerprint(recipe: Recipe) -> str:
-    """A digest of ``settings``: training states of another one are not of this run."""
+def settings_digest(recipe: Recipe) -> str:
+    """Return the SHA-256 of ``settings``. A training state is only loaded by a run with the same digest."""
     return hashlib.sha256(json.dumps(settings(recipe), sort_keys=True).encode()).hexdigest()
 
 
-def differences(stored: Recipe, asked: Recipe) -> list[str]:
-    """``key: stored value -> asked value`` for every key that matters and differs."""
-    before, now = settings(stored), settings(asked)
-    return [
-        f"{key}: {_shown(before, key)} -> {_shown(now, key)}"
+def check_resumable(run_dir: Path | None, recipe: Recipe, steps: int) -> None:
+    """Check that this recipe can resume the run in a directory, up to ``steps`` steps.
+
+    Raises:
+        UsageError: there is no run directory, the run is still running, its settings differ, or its length
+            differs although the learning rate depends on it.
+    """
+    if run_dir is None or not RunPaths(run_dir).run_file.is_file():
+        found = "no --run-dir was given" if run_dir is None else f"{run_dir} is not a run directory"
+        raise UsageError(f"--resume: {found}", "name the directory of the run: --run-dir DIR")
+    if owner := RunDirectory(run_dir).running_owner:
+        raise UsageError(f"the run in {run_dir} is running: process {owner.pid}", "wait for it or stop it first")
+    run_file = RunPaths(run_dir).run_file
+    stored = _read(run_file)
+    try:
+        then, length = validate(Recipe, stored["recipe"], str(run_file)), stored["steps"]
+    except KeyError as e:
+        raise UsageError(f"{run_file} has no {e}", "start a new run") from e
+    before, now = settings(then), settings(recipe)
+    differences = [
+        f"{key}: {_show(before, key)} -> {_show(now, key)}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]
-
-
-def check(run_dir: Path | None, recipe: Recipe, steps: int) -> None:
-    """Check that a run directory can be gone on with by this recipe, ``steps`` long.
-
-    Raises:
-        UsageError: no run directory, a run still in it, other settings, or another length although the
-            learning rate depends on it.
-    """
-    if run_dir is None or not (run_dir / RUN_FILE).is_file():
-        found = "no --run-dir was given" if run_dir is None else f"{run_dir} holds no run"
-        raise UsageError(f"--resume: {found}", "name the directory of the run: --run-dir DIR")
-    if owner := run_state.living_owner(run_dir):
-        raise UsageError(f"the run in {run_dir} goes on: process {owner.pid}", "wait for it or stop it first")
-    stored = _read(run_dir / RUN_FILE)
-    try:
-        then, length = validate(Recipe, stored["recipe"], str(run_dir / RUN_FILE)), stored["steps"]
-    except KeyError as e:
-        raise UsageError(f"{run_dir / RUN_FILE} has no {e}", "start a new run") from e
-    if differing := differences(then, recipe):
-        raise UsageError(
-            "\n    ".join([f"{run_dir} is a run with other settings:", *differing]), OTHER_DIRECTORY
-        )
+    if differences:
+        message = "\n    ".join([f"{run_dir} is a run with other settings:", *differences])
+        raise UsageError(message, OTHER_DIRECTORY)
     if steps != length and recipe.optimizer.decay != "constant":
         raise UsageError(
-            f"{run_dir} is a run of {length} steps, asked for are {steps}; "
+            f"{run_dir} is a run of {length} steps, requested are {steps}; "
             f"with optimizer.decay = {recipe.optimizer.decay!r} every step's learning rate depends on that",
             OTHER_DIRECTORY,
         )
-    if 0 < finished_steps(run_dir) < steps and not any((run_dir / "checkpoints").glob("step-*")):
+    if 0 < finished_steps(run_dir) < steps and not any((RunPaths(run_dir).checkpoints).glob("step-*")):
         raise UsageError(
-            f"{run_dir} is a finished run that kept no training state to go on from",
-            "start a new run; with checkpoint.every above 0 its last step is kept",
+            f"{run_dir} is a finished run without a training state to resume from",
+            "start a new run; with checkpoint.every above 0 its last state is kept",
         )
 
 
 def finished_steps(run_dir: Path) -> int:
-    """How many steps a run came to that ended well; 0 when it did not, or goes on."""
-    path = run_dir / "summary.json"
+    """Return the number of steps of a finished run; 0 for a run that failed or still runs."""
+    path = RunPaths(run_dir).summary
     summary = _read(path) if path.is_file() else {}
     return int(summary["steps"]) if summary.get("ok") else 0
 
 
-def inputs(recipe: Recipe) -> dict[str, str]:
-    """What identifies the files a run learns from: digests of the data, of config.json, of tensor headers.
+def input_digests(recipe: Recipe) -> dict[str, str]:
+    """Return SHA-256 digests that identify model and data: of the data files, config.json, and tensor headers.
 
-    The weights themselves are not read: that takes minutes for a large model, and what training made of
-    them is in the training state.
+    The weights are not read: that takes minutes for a large model, and the trained weights are in the training
+    state.
     """
     model = Path(recipe.model.path)
-    found = {"model.path/config.json": sha256_file(model / "config.json")}
+    found = {"model.path/config.json": sha256(model / "config.json")}
     for path in sorted(model.glob("*.safetensors")):
         found[f"model.path/{path.name}"] = hashlib.sha256(header_bytes(path)).hexdigest()
     for key, text in (("data.path", recipe.data.path), ("evaluation.path", recipe.evaluation.path)):
         if text and Path(text).is_file():
-            found[key] = sha256_file(Path(text))
+            found[key] = sha256(Path(text))
     return found
 
 
-def check_inputs(run_dir: Path, recipe: Recipe) -> None:
-    """Check that the files are those that the run in ``run_dir`` began with.
+def check_inputs_unchanged(run_dir: Path, recipe: Recipe) -> None:
+    """Check that model and data are those that the run began with.
 
     Raises:
-        UsageError: naming those that changed.
+        UsageError: naming those that have changed.
     """
-    stored, now = _read(run_dir / INPUTS_FILE), inputs(recipe)
+    stored, now = _read(RunPaths(run_dir).inputs), input_digests(recipe)
     changed = sorted(key for key in stored.keys() | now.keys() if stored.get(key) != now.get(key))
     if changed:
         raise UsageError(
             f"changed since the run in {run_dir} began: {', '.join(changed)}",
-            "put the files back, or start a new run",
+            "restore the files, or start a new run",
         )
-
-
-def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in FREE)
 
 
 def _flatten(table: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -140,7 +135,7 @@ def _flatten(table: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield prefix + key, value
 
 
-def _shown(values: dict[str, Any], key: str) -> str:
+def _show(values: dict[str, Any], key: str) -> str:
     return json.dumps(values[key]) if key in values else "nothing"
 
 
@@ -148,9 +143,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
-        raise UsageError(
-            f"{path} cannot be read: {e}", "the run directory is damaged: start a new run"
-        ) from e
+        raise UsageError(f"{path} cannot be read: {e}", DAMAGED) from e
     if not isinstance(document, dict):
-        raise UsageError(f"{path}: expected a JSON object", "the run directory is damaged: start a new run")
+        raise UsageError(f"{path}: expected a JSON object", DAMAGED)
     return document

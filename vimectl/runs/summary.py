@@ -1,4 +1,4 @@
-"""What a run came to: ``summary.json`` for scripts, a table for people."""
+"""Summarize a run: statistics over all steps, ``summary.json`` for scripts, a table for people."""
 
 from __future__ import annotations
 
@@ -10,140 +10,151 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from vimectl.runs.exit_status import Verdict
-from vimectl.runs.progress import tokens_per_second
-from vimectl.runs.run_log import Journal
-from vimectl.runs.run_state import SUMMARY_FILE
+from vime_runtime.spec import metrics
+from vime_runtime.spec.run_config import RunConfig
+from vime_runtime.spec.run_paths import RunPaths
+
+from vimectl.runs.exit_status import ExitStatus
+from vimectl.runs.run_directory import RunDirectory
+from vimectl.runs.run_log import RunLog, finite_number
 from vimectl.util.units import duration, size
 
-# Where the summary is written before it is renamed, with room set aside for it while there is some.
-_NEW = ".summary.json"
-_ROOM_BYTES = 32 * 1024
+# The summary is written to this file and then renamed. The space is reserved while there is some.
+RESERVED_FILE = ".summary.json"
+RESERVED_BYTES = 32 * 1024
 
-# reward_first and reward_last are means over this many steps at either end.
+# reward_first and reward_last are means over this many steps.
 REWARD_WINDOW = 5
 
 
-def summarise(
-    document: dict[str, Any],
-    journal: Journal,
-    verdict: Verdict,
+def run_statistics(log: RunLog) -> dict[str, Any]:
+    """Return statistics over all steps of a run. Those of metrics that no step has are None.
+
+    ``best_step`` is the first step with the highest score, as in the runtime; never the model before training.
+    """
+    rewards = column(log, metrics.REWARD_MEAN)
+    rates = [rate for row in log.rows if (rate := tokens_per_second(row)) is not None]
+    scores = log.scores
+    best = max((step for step in sorted(scores) if step), key=lambda step: scores[step], default=None)
+    return {
+        "reward_first": _mean(rewards[:REWARD_WINDOW]),
+        "reward_last": _mean(rewards[-REWARD_WINDOW:]),
+        "evaluation_first": scores[min(scores)] if scores else None,
+        "evaluation_best": None if best is None else scores[best],
+        "best_step": best,
+        "step_seconds_mean": _mean(column(log, metrics.seconds(metrics.WHOLE_STEP))),
+        "sync_seconds_mean": _mean(column(log, metrics.seconds(metrics.SYNC))),
+        "tokens_per_second_mean": _mean(rates),
+        "logprob_abs_diff_mean_worst": max(column(log, metrics.LOGPROB_ABS_DIFF_MEAN), default=None),
+        "peak_memory_bytes": max(column(log, metrics.PEAK_BYTES), default=0),
+    }
+
+
+def column(log: RunLog, key: str) -> list[float]:
+    """Return the finite values of one metric, step by step."""
+    return [value for row in log.rows if (value := finite_number(row.get(key))) is not None]
+
+
+def tokens_per_second(row: dict[str, Any]) -> float | None:
+    """Return the response tokens sampled per second of the rollout phase; None if the row does not have it."""
+    tokens = finite_number(row.get(metrics.ROLLOUT_TOKENS))
+    seconds = finite_number(row.get(metrics.seconds(metrics.ROLLOUT)))
+    return tokens / seconds if tokens is not None and seconds else None
+
+
+def summarize(
+    config: RunConfig,
+    log: RunLog,
+    status: ExitStatus,
     seconds: float,
     peak_bytes: int,
     unkillable: list[int],
     hint: str,
 ) -> dict[str, Any]:
-    """The content of ``summary.json``. Figures of steps are None when there was no step.
+    """Return the content of ``summary.json``.
 
     Args:
-        document: the content of ``resolved.json``.
-        hint: the mend, or the end of the log.
+        peak_bytes: the highest memory use that the supervisor measured.
+        hint: what to do, or the end of the log.
     """
-    rows = journal.rows
-
-    def over(figures: list[float], take: Any) -> float | None:
-        return take(figures) if figures else None
-
-    rewards = [row["reward/mean"] for row in rows]
-    scores = journal.scores
-    # As the runtime marks it: the first of the highest, and never the policy that the run began with.
-    best = max((step for step in sorted(scores) if step), key=lambda step: scores[step], default=None)
+    found = run_statistics(log)
     return {
-        "ok": verdict.exit_code == 0,
-        "steps": len(rows),
-        "reason": verdict.reason,
-        "exit_code": verdict.exit_code,
-        "phase": journal.phase,
-        "cause": verdict.process,
-        "last_checkpoint": last_checkpoint(Path(document["run_dir"])),
-        "restarts": journal.restarts,
-        "recipe": document["recipe"]["recipe"]["name"],
-        "mode": document["mode"],
-        "steps_wanted": document["steps"],
-        "reward_first": over(rewards[:REWARD_WINDOW], fmean),
-        "reward_last": over(rewards[-REWARD_WINDOW:], fmean),
-        "evaluation_first": scores[min(scores)] if scores else None,
-        "evaluation_best": None if best is None else scores[best],
-        "best_step": best,
+        "ok": status.exit_code == 0,
+        "steps": len(log.rows),
+        "reason": status.reason,
+        "exit_code": status.exit_code,
+        "phase": log.phase,
+        "cause": status.process,
+        "last_checkpoint": RunDirectory(Path(config.run_dir)).last_checkpoint,
+        "restarts": log.restarts,
+        "recipe": config.recipe.recipe.name,
+        "mode": config.mode,
+        "steps_wanted": config.steps,
         "seconds": round(seconds, 3),
-        "step_seconds_mean": over([row["step/seconds"] for row in rows], fmean),
-        "sync_seconds_mean": over([row["sync/seconds"] for row in rows], fmean),
-        "tokens_per_second_mean": over([tokens_per_second(row) for row in rows], fmean),
-        "logprob_abs_diff_mean_worst": over([row["logprob/abs_diff_mean"] for row in rows], max),
-        "peak_memory_bytes": max(peak_bytes, *(row["memory/peak_bytes"] for row in rows), 0),
+        **found,
+        "peak_memory_bytes": max(peak_bytes, found["peak_memory_bytes"]),
         "unkillable": unkillable,
         "hint": hint,
     }
 
 
-def last_checkpoint(run_dir: Path) -> str | None:
-    """The newest whole state of the run, relative to its directory."""
-    whole = sorted(path.parent.name for path in run_dir.glob("checkpoints/step-*/manifest.json"))
-    whole = [name for name in whole if not name.endswith(".partial")]
-    return f"checkpoints/{whole[-1]}" if whole else None
-
-
 def reserve(run_dir: Path) -> None:
-    """Remove an earlier summary and set room aside for the next, so that a full disk does not prevent it."""
-    (run_dir / SUMMARY_FILE).unlink(missing_ok=True)
-    with contextlib.suppress(OSError), (run_dir / _NEW).open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, _ROOM_BYTES)
+    """Remove an earlier summary and reserve space for the next, so that a full disk does not prevent it."""
+    RunPaths(run_dir).summary.unlink(missing_ok=True)
+    with contextlib.suppress(OSError), (run_dir / RESERVED_FILE).open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, RESERVED_BYTES)
 
 
 def write(run_dir: Path, summary: dict[str, Any]) -> bool:
-    """Write ``summary.json``, whole or not at all; returns whether that was possible."""
-    new = run_dir / _NEW
+    """Write ``summary.json`` completely or not at all; returns False if there is no space for it."""
+    reserved = run_dir / RESERVED_FILE
     text = (json.dumps(summary, indent=2) + "\n").encode()
     try:
-        # Written into the room that was set aside: emptying the file would give it away.
-        with new.open("r+b" if new.exists() else "wb") as file:
+        # Opened without truncation, which would release the reserved space.
+        with reserved.open("r+b" if reserved.exists() else "wb") as file:
             file.write(text)
             file.truncate()
-        new.rename(run_dir / SUMMARY_FILE)
+        reserved.rename(RunPaths(run_dir).summary)
     except OSError as e:
         print(f"{e}; not written: {json.dumps(summary)}", file=sys.stderr)
         return False
     return True
 
 
-def table_rows(summary: dict[str, Any], run_dir: Path, last: dict[str, float] | None) -> list[list[str]]:
-    """The summary as rows of two columns. ``last`` are the metrics of the last step."""
+def table_rows(summary: dict[str, Any], run_dir: Path, last_row: dict[str, Any] | None) -> list[list[str]]:
+    """Return the summary as rows of two columns. ``last_row`` has the metrics of the last step."""
     rows = [
         ["result", summary["reason"]],
         *([["last checkpoint", summary["last_checkpoint"]]] if summary.get("last_checkpoint") else []),
         *([["restarts", str(summary["restarts"])]] if summary.get("restarts") else []),
         ["steps", f"{summary['steps']} of {summary['steps_wanted']} in {duration(summary['seconds'])}"],
     ]
-    if last is not None:
+    if last_row is not None:
         window = min(REWARD_WINDOW, summary["steps"])
+        first, last = summary["reward_first"], summary["reward_last"]
+        rows.append(["reward", f"{first:.3f} in the first {window} steps, {last:.3f} in the last {window}"])
+        if summary.get("best_step") is not None:
+            first, best = summary["evaluation_first"], summary["evaluation_best"]
+            rows.append(
+                ["evaluation", f"{first:.3f} at first, {best:.3f} at best, after step {summary['best_step']}"]
+            )
+        step, sync = summary["step_seconds_mean"], summary["sync_seconds_mean"]
         rows += [
-            [
-                "reward",
-                f"{summary['reward_first']:.3f} in the first {window} steps, "
-                f"{summary['reward_last']:.3f} in the last {window}",
-            ],
-            *_evaluation(summary),
             ["log-prob difference", f"{summary['logprob_abs_diff_mean_worst']:.1e} in the worst step"],
             ["rollout", f"{summary['tokens_per_second_mean']:.0f} tokens/s"],
-            [
-                "step",
-                f"{summary['step_seconds_mean']:.2f} s, sync {summary['sync_seconds_mean']:.2f} s of it",
-            ],
-            ["trainer memory", _awake_and_paused(last, "train")],
-            ["engine memory", _awake_and_paused(last, "rollout")],
+            ["step", f"{step:.2f} s, {sync:.2f} s of it weight sync"],
+            ["trainer memory", _memory(last_row, metrics.TRAIN_ACTIVE_BYTES, metrics.TRAIN_PAUSED_BYTES)],
+            ["engine memory", _memory(last_row, metrics.ROLLOUT_ACTIVE_BYTES, metrics.ROLLOUT_PAUSED_BYTES)],
         ]
     rows.append(["peak memory", f"{size(summary['peak_memory_bytes'])}, all processes together"])
     rows.append(["run directory", str(run_dir)])
     return rows
 
 
-def _evaluation(summary: dict[str, Any]) -> list[list[str]]:
-    if summary.get("best_step") is None:
-        return []
-    first, best = summary["evaluation_first"], summary["evaluation_best"]
-    return [["evaluation", f"{first:.3f} at first, {best:.3f} at best, after step {summary['best_step']}"]]
+def _memory(row: dict[str, Any], resident: str, offloaded: str) -> str:
+    """Device memory of trainer or engine while it is resident, and what it keeps while it is offloaded."""
+    return f"{size(row[resident])} resident, {size(row[offloaded])} offloaded"
 
 
-def _awake_and_paused(row: dict[str, float], side: str) -> str:
-    awake, paused = row[f"memory/{side}_active_bytes"], row[f"memory/{side}_paused_bytes"]
-    return f"{size(awake)} awake, {size(paused)} paused"
+def _mean(values: list[float]) -> float | None:
+    return fmean(values) if values else None

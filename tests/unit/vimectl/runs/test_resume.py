@@ -54,7 +54,7 @@ def test_the_same_settings_go_on(begun: Any) -> None:
 
 @pytest.mark.parametrize(
     "free",
-    ["modes.smoke.steps=99", "checkpoint.every=3", "memory.arena_dir=/var/tmp", "memory.host_bytes=1"],
+    ["modes.smoke.steps=99", "checkpoint.every=3", "memory.offload_dir=/var/tmp", "memory.host_bytes=1"],
 )
 def test_what_does_not_change_the_results_may_differ(begun: Any, free: str) -> None:
     run_dir, named = begun()
@@ -131,6 +131,7 @@ def test_a_finished_run_goes_on_from_its_state_alone(begun: Any) -> None:
     with pytest.raises(UsageError, match="kept no training state"):
         check(run_dir, asked(*named, "modes.smoke.steps=5"))
     (run_dir / "checkpoints" / "step-000004").mkdir()
+    (run_dir / "checkpoints" / "step-000004" / "manifest.json").touch()
     check(run_dir, asked(*named, "modes.smoke.steps=5"))
 
 
