@@ -7,12 +7,12 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from vime_runtime import __main__ as runtime
-from vime_runtime.logging.event_log import Journal
+from vime_runtime.logging.event_log import EventLog
 
 TURN = Connection(int(sys.argv[1]))
 
 
-class PausingJournal(Journal):
+class PausingEventLog(EventLog):
     """The metrics of a step are the last thing the loop does in it."""
 
     def metrics(self, row: dict[str, Any]) -> None:
@@ -21,5 +21,5 @@ class PausingJournal(Journal):
         TURN.recv()
 
 
-runtime.Journal = PausingJournal
+runtime.EventLog = PausingEventLog
 sys.exit(runtime.main([sys.argv[0], sys.argv[2]]))

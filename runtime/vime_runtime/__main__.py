@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING
 from vime_runtime import logging, process_environment
 from vime_runtime.cluster import external_cluster
 from vime_runtime.graceful_stop import StopRequest
-from vime_runtime.importing import uncollected
-from vime_runtime.logging.event_log import Journal
+from vime_runtime.gc_pause import gc_paused
+from vime_runtime.logging.event_log import EventLog
 from vime_runtime.spec.errors import VimeError
 from vime_runtime.spec.run_config import RunConfig
 
 if TYPE_CHECKING:
-    from vime_runtime.cluster.groups import RolloutGroup, TrainGroup
+    from vime_runtime.cluster.groups import EngineGroup, TrainerGroup
     from vime_runtime.train_loop import Sync
 
 
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     """Run one run file and return the exit code."""
     config = RunConfig.load(Path(argv[1]))
     run_dir = Path(config.run_dir)
-    journal = Journal(run_dir, config.steps)
+    journal = EventLog(run_dir, config.steps)
     stop = StopRequest()
     stop.listen()
     _stop_with_parent()
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
 
 
 def run(
-    config: RunConfig, run_dir: Path, journal: Journal, stop: StopRequest, sync: Sync | None = None
+    config: RunConfig, run_dir: Path, journal: EventLog, stop: StopRequest, sync: Sync | None = None
 ) -> None:
     """Bring both sides up, go on from the newest training state, train, save, take both sides down.
 
@@ -72,33 +72,33 @@ def run(
     if config.address is not None:
         journal.enter("start-up", detail=f"looking for the Ray cluster at {config.address}")
         external_cluster.require_answer(config.address)
-    from vime_runtime.checkpoint.store import States
+    from vime_runtime.checkpoint.store import CheckpointStore
 
     journal.enter("start-up", detail="looking for a training state")
-    states = States(run_dir / "checkpoints", config.settings_sha256)
+    states = CheckpointStore(run_dir / "checkpoints", config.settings_sha256)
     state = states.newest(passed_over=journal.warn)
     done = state.step if state else 0
     journal.rewind(done)
 
     journal.enter("start-up", detail="starting Ray")
     from vime_runtime.cluster import processes
-    from vime_runtime.cluster.groups import RolloutGroup, TrainGroup
-    from vime_runtime.cluster.phase_log import PhaseMarks
+    from vime_runtime.cluster.groups import EngineGroup, TrainerGroup
+    from vime_runtime.cluster.phase_log import PhaseForwarder
     from vime_runtime.cluster.ray_cluster import cluster
 
     with cluster(config, tell=partial(journal.enter, "start-up", 0)) as placement, reporting(journal):
         # Ray replaced the handler; what it started is taken down by the context manager.
         stop.listen()
-        trainer = TrainGroup(config, placement)
-        engine = RolloutGroup(config, placement)
+        trainer = TrainerGroup(config, placement)
+        engine = EngineGroup(config, placement)
         journal.processes(processes.of_driver() + trainer.processes() + engine.processes())
         # What both sides import takes most of the start-up: they do it while the data is read here.
         trainer.load()
         engine.load()
         journal.enter("start-up", detail="reading the data")
-        with uncollected():
+        with gc_paused():
             from vime_runtime.checkpoint import random_state
-            from vime_runtime.checkpoint.manager import Keeper
+            from vime_runtime.checkpoint.manager import CheckpointManager
             from vime_runtime.data import problems as data
             from vime_runtime.data import rewards
             from vime_runtime.evaluation import SCORE, Evaluation
@@ -111,8 +111,8 @@ def run(
         decode = partial(tokenizer.decode, skip_special_tokens=True)
         reward = rewards.get(recipe.data)
         evaluation = Evaluation(held_out, recipe.evaluation.every, decode, reward)
-        keeper = Keeper(config, states, done, trainer, evaluation.due, journal, stop)
-        journal.watchers.append(PhaseMarks(trainer, engine))
+        keeper = CheckpointManager(config, states, done, trainer, evaluation.due, journal, stop)
+        journal.watchers.append(PhaseForwarder(trainer, engine))
         journal.enter("start-up", detail="building the trainer")
         trainer.start()
         if state:
@@ -161,8 +161,8 @@ def run(
 
 
 @contextmanager
-def reporting(journal: Journal) -> Iterator[None]:
-    """Journal how the block ended before what it ran on is taken down: that may take long, or never end."""
+def reporting(journal: EventLog) -> Iterator[None]:
+    """EventLog how the block ended before what it ran on is taken down: that may take long, or never end."""
     done = False
     try:
         yield
@@ -177,7 +177,7 @@ def reporting(journal: Journal) -> Iterator[None]:
         journal.ending(done)
 
 
-def _leave_to_trainer(trainer: TrainGroup, engine: RolloutGroup) -> None:
+def _leave_to_trainer(trainer: TrainerGroup, engine: EngineGroup) -> None:
     """Give the devices to the trainer although the engine may be in the middle of something."""
     engine.kill()
     if trainer.paused:

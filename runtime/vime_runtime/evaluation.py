@@ -8,7 +8,7 @@ from typing import Protocol
 
 from vime_runtime.data.problems import Problem
 from vime_runtime.data.rewards import Reward
-from vime_runtime.logging.event_log import Journal
+from vime_runtime.logging.event_log import EventLog
 from vime_runtime.rollout.response import Response
 
 SCORE = "evaluation/score"
@@ -46,7 +46,7 @@ class Evaluation:
             for problem, (response,) in zip(self._problems, answers, strict=True)
         )
 
-    def report(self, engine: Engine, step: int, journal: Journal, row: dict[str, float]) -> None:
+    def report(self, engine: Engine, step: int, journal: EventLog, row: dict[str, float]) -> None:
         """Score the policy if it is due and put the score into the row of the step."""
         if self.due(step):
             with journal.phase("evaluation", step, row):

@@ -25,7 +25,7 @@ VARIABLE = "VIME_ENGINE_ENVIRONMENT"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EnvSpec:
     """What one process is to have.
 
     Attributes:
@@ -70,14 +70,14 @@ def required(config: RunConfig, role: Role) -> dict[str, tuple[str, str]]:
 
 def require_in_driver(config: RunConfig) -> None:
     """Look at the environment of this process, the run's driver. Raises WrongEnvironment."""
-    Wanted(config.environment["driver"], required(config, "driver")).require("the driver")
+    EnvSpec(config.environment["driver"], required(config, "driver")).require("the driver")
 
 
 def require_in_worker() -> None:
     """Look at this process's environment if it is a worker of an engine; elsewhere nothing.
 
     Raises:
-        WrongEnvironment: as ``Wanted.require``. vLLM hides the reason from whoever started the engine, which
+        WrongEnvironment: as ``EnvSpec.require``. vLLM hides the reason from whoever started the engine, which
             finds it with ``worker_refusal``.
     """
     told = os.environ.get(VARIABLE)
@@ -86,7 +86,7 @@ def require_in_worker() -> None:
         return
     wanted = json.loads(told)
     try:
-        Wanted(wanted["values"], wanted["required"]).require(f"worker {worker[1]} of {wanted['engine']}")
+        EnvSpec(wanted["values"], wanted["required"]).require(f"worker {worker[1]} of {wanted['engine']}")
     except WrongEnvironment as e:
         Path(wanted["refusal"]).write_text(json.dumps([e.message, e.hint]), encoding="utf-8")
         raise

@@ -11,8 +11,8 @@ from vime_runtime.batch import RolloutBatch
 from vime_runtime.data.problems import Problem
 from vime_runtime.data.rewards import Reward
 from vime_runtime.graceful_stop import StopRequest
-from vime_runtime.logging.event_log import Journal, clock
-from vime_runtime.memory.region import Residency
+from vime_runtime.logging.event_log import EventLog, clock
+from vime_runtime.memory.region import MemoryUsage
 from vime_runtime.rollout.response import Response
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.weight_sync.message import BucketMessage
@@ -27,7 +27,7 @@ class TrainSide(Protocol):
     def pause(self) -> None: ...
     def step(self, batch: RolloutBatch) -> dict[str, float]: ...
     def next_bucket(self) -> BucketMessage | None: ...
-    def residency(self) -> Residency: ...
+    def memory_usage(self) -> MemoryUsage: ...
 
 
 class RolloutSide(Protocol):
@@ -41,7 +41,7 @@ class RolloutSide(Protocol):
     def begin_update(self) -> None: ...
     def update(self, bucket: BucketMessage) -> None: ...
     def end_update(self) -> None: ...
-    def residency(self) -> Residency: ...
+    def memory_usage(self) -> MemoryUsage: ...
 
 
 class ProblemStream(Protocol):
@@ -53,10 +53,10 @@ class ProblemStream(Protocol):
 class Evaluation(Protocol):
     """The held-out problems: scores the engine's policy when that is due."""
 
-    def report(self, engine: RolloutSide, step: int, journal: Journal, row: dict[str, float]) -> None: ...
+    def report(self, engine: RolloutSide, step: int, journal: EventLog, row: dict[str, float]) -> None: ...
 
 
-class Keeper(Protocol):
+class CheckpointManager(Protocol):
     """What lasts: the training state, published in step with the metrics."""
 
     def write(self, step: int, row: dict[str, float]) -> None: ...
@@ -85,8 +85,8 @@ def train_loop(
     decode: Decode,
     reward: Reward,
     evaluation: Evaluation,
-    keeper: Keeper,
-    journal: Journal,
+    keeper: CheckpointManager,
+    journal: EventLog,
     stop: StopRequest,
     resident_bytes: Callable[[], int],
     sync: Sync = sync_weights,
@@ -113,10 +113,10 @@ def train_loop(
             batch = score(asked, answers, decode, reward, journal, step)
 
         with stop.deferred():
-            memory = trainer.residency(), engine.residency()
+            memory = trainer.memory_usage(), engine.memory_usage()
             row["memory/train_paused_bytes"] = memory[0].resident
             row["memory/rollout_active_bytes"] = memory[1].resident
-            peak = max(peak, resident_bytes() - Residency.total(memory).spare)
+            peak = max(peak, resident_bytes() - MemoryUsage.total(memory).reclaimable)
 
             with clock(row, "sleep"):
                 engine.sleep()
@@ -124,10 +124,10 @@ def train_loop(
                 trainer.resume()
             with journal.phase("train", step, row):
                 row |= trainer.step(batch)
-            memory = trainer.residency(), engine.residency()
+            memory = trainer.memory_usage(), engine.memory_usage()
             row["memory/train_active_bytes"] = memory[0].resident
             row["memory/rollout_paused_bytes"] = memory[1].resident
-            peak = row["memory/peak_bytes"] = max(peak, resident_bytes() - Residency.total(memory).spare)
+            peak = row["memory/peak_bytes"] = max(peak, resident_bytes() - MemoryUsage.total(memory).reclaimable)
             keeper.write(step, row)
 
             hand_over(trainer, engine, step, journal, row, sync)
@@ -143,7 +143,7 @@ def hand_over(
     trainer: TrainSide,
     engine: RolloutSide,
     step: int,
-    journal: Journal,
+    journal: EventLog,
     row: dict[str, float],
     sync: Sync = sync_weights,
 ) -> None:
@@ -163,7 +163,7 @@ def score(
     answers: list[list[Response]],
     decode: Decode,
     reward: Reward,
-    journal: Journal,
+    journal: EventLog,
     step: int,
 ) -> RolloutBatch:
     """Reward every response and lay the step out as one batch; a group is the responses to one prompt."""

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vime_runtime.checkpoint import random_state
-from vime_runtime.checkpoint.store import StatePart, States
+from vime_runtime.checkpoint.store import StatePart, CheckpointStore
 from vime_runtime.evaluation import SCORE
 from vime_runtime.graceful_stop import StopRequest
-from vime_runtime.logging.event_log import Journal
+from vime_runtime.logging.event_log import EventLog
 from vime_runtime.spec import atomic_io
 from vime_runtime.spec.errors import CheckpointFailed
 from vime_runtime.spec.run_config import RunConfig
@@ -33,17 +33,17 @@ class Trainer(Protocol):
     def save_pretrained(self, directory: str) -> None: ...
 
 
-class Keeper:
+class CheckpointManager:
     """Writes, publishes and removes what is in ``checkpoints``."""
 
     def __init__(
         self,
         config: RunConfig,
-        states: States,
+        states: CheckpointStore,
         done: int,
         trainer: Trainer,
         examined: Callable[[int], bool],
-        journal: Journal,
+        journal: EventLog,
         stop: StopRequest,
     ) -> None:
         """

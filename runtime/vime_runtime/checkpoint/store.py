@@ -48,7 +48,7 @@ class State:
         return json.loads((self.folder / RANDOM).read_text(encoding="utf-8"))
 
 
-class States:
+class CheckpointStore:
     """The states in one folder; ``settings`` identifies what they were trained with."""
 
     def __init__(self, folder: Path, settings: str) -> None:

@@ -14,26 +14,26 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from vime_runtime.cluster import processes
-from vime_runtime.importing import uncollected
+from vime_runtime.gc_pause import gc_paused
 from vime_runtime.logging import process_log
 from vime_runtime.memory.process_tree import resident_bytes
-from vime_runtime.process_environment import Wanted, worker_refusal
+from vime_runtime.process_environment import EnvSpec, worker_refusal
 from vime_runtime.spec.run_config import RunConfig
 
 if TYPE_CHECKING:
     from vime_runtime.batch import RolloutBatch
     from vime_runtime.checkpoint.store import StatePart
-    from vime_runtime.memory.region import Residency
+    from vime_runtime.memory.region import MemoryUsage
     from vime_runtime.rollout.engine import Engine
     from vime_runtime.rollout.response import Response
     from vime_runtime.weight_sync.message import BucketMessage
     from vime_runtime.weight_sync.transport import Copies, Place
 
 
-class TrainActor:
+class TrainerActor:
     """One trainer rank."""
 
-    def __init__(self, config: RunConfig, environment: Wanted, rank: int, world_size: int) -> None:
+    def __init__(self, config: RunConfig, environment: EnvSpec, rank: int, world_size: int) -> None:
         self._config = config
         self._environment = environment
         self._rank = rank
@@ -66,7 +66,7 @@ class TrainActor:
             WrongEnvironment: this process does not have the environment that it needs.
         """
         self._environment.require(f"trainer rank {self._rank}")
-        with uncollected():
+        with gc_paused():
             from vime_runtime import device
 
             device.get(self._config.recipe.cluster.device).before_megatron()
@@ -120,19 +120,19 @@ class TrainActor:
         """Write the weights as a Hugging Face directory. A collective over the ranks."""
         self._trainer.save_pretrained(directory)
 
-    def residency(self) -> Residency:
+    def memory_usage(self) -> MemoryUsage:
         """What the kernel says of the training region."""
-        return self._trainer.residency()
+        return self._trainer.memory_usage()
 
     def resident_bytes(self) -> int:
         """Memory of this process."""
         return resident_bytes()
 
 
-class RolloutActor:
+class EngineActor:
     """One vLLM engine."""
 
-    def __init__(self, config: RunConfig, environment: Wanted, index: int) -> None:
+    def __init__(self, config: RunConfig, environment: EnvSpec, index: int) -> None:
         self._config = config
         self._environment = environment
         self._index = index
@@ -151,7 +151,7 @@ class RolloutActor:
 
     def load(self) -> None:
         """Import what ``start`` needs, which takes seconds: the trainer is built meanwhile."""
-        with uncollected():
+        with gc_paused():
             import vime_runtime.rollout.engine  # noqa: F401
 
     def start(self) -> tuple[str, list[int]]:
@@ -208,9 +208,9 @@ class RolloutActor:
         """Finish the update; raises when a parameter was not covered."""
         self._engine.end_update()
 
-    def residency(self) -> Residency:
+    def memory_usage(self) -> MemoryUsage:
         """What the kernel says of the engine's weights and KV cache, summed over its workers."""
-        return self._engine.residency()
+        return self._engine.memory_usage()
 
     def resident_bytes(self) -> int:
         """Memory of this process and the engine's workers."""

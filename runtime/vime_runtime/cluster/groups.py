@@ -10,10 +10,10 @@ from ray.exceptions import RayTaskError
 
 from vime_runtime.batch import RolloutBatch
 from vime_runtime.checkpoint.store import StatePart
-from vime_runtime.cluster.actors import RolloutActor, TrainActor
+from vime_runtime.cluster.actors import EngineActor, TrainerActor
 from vime_runtime.cluster.placement import Placement
-from vime_runtime.memory.process_tree import end, pid_space
-from vime_runtime.memory.region import Residency
+from vime_runtime.memory.process_tree import pid_space, wait_or_kill
+from vime_runtime.memory.region import MemoryUsage
 from vime_runtime.rollout.response import Response
 from vime_runtime.spec.device_layout import engine_devices, trainer_devices
 from vime_runtime.spec.run_config import RunConfig
@@ -27,13 +27,13 @@ SEED_STRIDE = 1_000_003
 KILL_SECONDS = 1.0
 
 
-class TrainGroup:
+class TrainerGroup:
     """Every trainer rank, one actor each, on the devices in order."""
 
     def __init__(self, config: RunConfig, placement: Placement) -> None:
         seats = trainer_devices(config.recipe)
         self._ranks = [
-            placement.start(TrainActor, "train", seat, rank, len(seats)) for rank, seat in enumerate(seats)
+            placement.start(TrainerActor, "train", seat, rank, len(seats)) for rank, seat in enumerate(seats)
         ]
         self.paused = False
         self._coming: list[Any] = []
@@ -111,9 +111,9 @@ class TrainGroup:
                 raise e.cause from e
             raise
 
-    def residency(self) -> Residency:
+    def memory_usage(self) -> MemoryUsage:
         """The training regions of all ranks together."""
-        return Residency.total(self._all("residency"))
+        return MemoryUsage.total(self._all("memory_usage"))
 
     def _all(self, method: str, *args: Any) -> list[Any]:
         return ray.get(self._start(method, *args))
@@ -122,12 +122,12 @@ class TrainGroup:
         return [getattr(rank, method).remote(*args) for rank in self._ranks]
 
 
-class RolloutGroup:
+class EngineGroup:
     """Every engine, one actor each; its own tensor-parallel workers are an engine's business."""
 
     def __init__(self, config: RunConfig, placement: Placement) -> None:
         self._engines = [
-            placement.start(RolloutActor, "rollout", seat, index)
+            placement.start(EngineActor, "rollout", seat, index)
             for index, seat in enumerate(engine_devices(config.recipe))
         ]
         self._processes: list[psutil.Process] = []
@@ -199,9 +199,9 @@ class RolloutGroup:
         """Finish the update; raises when a parameter was not covered."""
         self._all("end_update")
 
-    def residency(self) -> Residency:
+    def memory_usage(self) -> MemoryUsage:
         """Weights and KV caches of all engines together."""
-        return Residency.total(self._all("residency"))
+        return MemoryUsage.total(self._all("memory_usage"))
 
     def close(self) -> None:
         """Stop the engines and their workers."""
@@ -214,7 +214,7 @@ class RolloutGroup:
         """
         for engine in self._engines:
             ray.kill(engine)
-        end(self._processes, KILL_SECONDS)
+        wait_or_kill(self._processes, KILL_SECONDS)
 
     def _all(self, method: str, *args: Any) -> list[Any]:
         return ray.get([getattr(engine, method).remote(*args) for engine in self._engines])

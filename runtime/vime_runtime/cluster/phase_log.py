@@ -6,7 +6,7 @@ from typing import Protocol
 
 import ray
 
-from vime_runtime.logging.event_log import Watcher
+from vime_runtime.logging.event_log import Callback
 
 
 class Group(Protocol):
@@ -15,7 +15,7 @@ class Group(Protocol):
     def enter(self, phase: str, step: int) -> None: ...
 
 
-class PhaseMarks(Watcher):
+class PhaseForwarder(Callback):
     """Passes every phase on to both sides, as long as there is a cluster."""
 
     def __init__(self, *groups: Group) -> None:

@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from vime_runtime.cluster.node import Node, NodeActor
 from vime_runtime.cluster.resources import INTERFACE, RESOURCES, VISIBLE, quantity
 from vime_runtime.memory.process_tree import resident_bytes
-from vime_runtime.process_environment import Wanted, required
+from vime_runtime.process_environment import EnvSpec, required
 from vime_runtime.spec.device_layout import DeviceAssignment
 from vime_runtime.spec.errors import MissingRequirement
 from vime_runtime.spec.process_roles import Role
@@ -64,7 +64,7 @@ class Placement:
             own |= dict.fromkeys(INTERFACE[cluster.device], node.interface)
         return {**self.config.environment[role], **own, **self.config.recipe.env}
 
-    def wanted(self, role: Role, seat: DeviceAssignment) -> Wanted:
+    def wanted(self, role: Role, seat: DeviceAssignment) -> EnvSpec:
         """What such an actor is to find in its environment."""
         wanted = required(self.config, role)
         visible = VISIBLE.get(self.config.recipe.cluster.device)
@@ -72,7 +72,7 @@ class Placement:
         if visible in values:
             why = "the ranks and engines of a node each have devices of their own"
             wanted[visible] = re.escape(values[visible]), why
-        return Wanted(values, wanted)
+        return EnvSpec(values, wanted)
 
     def resident_bytes(self) -> int:
         """Memory of all processes of the run; in a cluster of its own Ray's are among them."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vime_runtime.logging.event_log import Watcher
+from vime_runtime.logging.event_log import Callback
 from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.run_config import RunConfig
 
 
-def asked_for(config: RunConfig, run_dir: Path) -> list[Watcher]:
+def asked_for(config: RunConfig, run_dir: Path) -> list[Callback]:
     """The watchers that the recipe's ``[watch]`` table asks for, and the driver's own log.
 
     Raises:
@@ -18,7 +18,7 @@ def asked_for(config: RunConfig, run_dir: Path) -> list[Watcher]:
     from vime_runtime.logging.process_log import Marks
     from vime_runtime.logging.rollouts import Rollouts
 
-    watchers: list[Watcher] = [Marks()]
+    watchers: list[Callback] = [Marks()]
     if config.recipe.watch.rollouts:
         watchers.append(Rollouts(run_dir / "rollouts.jsonl"))
     if config.recipe.watch.tensorboard:

@@ -20,7 +20,7 @@ from vime_runtime.rollout.response import Response
 from vime_runtime.spec import atomic_io
 
 
-class Watcher:
+class Callback:
     """Hears of everything the journal hears of. By itself it does nothing."""
 
     def enter(self, phase: str, step: int, detail: str) -> None:
@@ -38,7 +38,7 @@ class Watcher:
         """The run ends."""
 
 
-class Journal:
+class EventLog:
     """Writes the two files of one run and keeps the clock of its phases."""
 
     def __init__(self, run_dir: Path, steps: int) -> None:
@@ -47,7 +47,7 @@ class Journal:
         self._steps = steps
         self._failed = False
         self._ends = False
-        self.watchers: list[Watcher] = []
+        self.watchers: list[Callback] = []
 
     def event(self, kind: str, **fields: Any) -> None:
         """Append one event, stamped with the time in seconds since the epoch."""

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from vime_runtime.logging.event_log import Watcher
+from vime_runtime.logging.event_log import Callback
 
 # Where the file of an engine is, for the worker processes that the engine starts.
 VARIABLE = "VIME_ENGINE_LOG"
@@ -54,7 +54,7 @@ def mark(phase: str, step: int, detail: str = "") -> None:
     os.write(2, f"--- {time.strftime('%H:%M:%S')} {_name}: {where}\n".encode())
 
 
-class Marks(Watcher):
+class Marks(Callback):
     """Marks the phases in this process's own output."""
 
     def enter(self, phase: str, step: int, detail: str) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from vime_runtime.logging.event_log import Watcher
+from vime_runtime.logging.event_log import Callback
 from vime_runtime.rollout.response import Response
 
 
-class Rollouts(Watcher):
+class Rollouts(Callback):
     """Writes one JSON object a response, a step at a time.
 
     Keys: ``step``, ``group`` (the prompt's index in the step), ``prompt``, ``response``, ``label``,

@@ -10,10 +10,10 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from vime_runtime.logging.event_log import Watcher
+from vime_runtime.logging.event_log import Callback
 
 
-class Board(Watcher):
+class Board(Callback):
     """Every metric of a step as a scalar under its own name, in a file for each attempt of the run."""
 
     def __init__(self, folder: Path) -> None:

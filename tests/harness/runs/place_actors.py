@@ -13,7 +13,7 @@ import tempfile
 import ray
 from vime_runtime.cluster import placement as placing
 from vime_runtime.cluster.ray_cluster import cluster
-from vime_runtime.process_environment import Wanted
+from vime_runtime.process_environment import EnvSpec
 from vime_runtime.spec.device_layout import engine_devices, trainer_devices
 from vime_runtime.spec.errors import VimeError
 from vime_runtime.spec.run_config import RunConfig
@@ -24,7 +24,7 @@ from harness.run_config import make_run_config
 class Light:
     """Stands where a trainer rank or an engine would."""
 
-    def __init__(self, config: dict, environment: Wanted) -> None:
+    def __init__(self, config: dict, environment: EnvSpec) -> None:
         pass
 
     def where(self) -> dict:

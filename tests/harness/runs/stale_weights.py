@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from safetensors.torch import load_file
 from vime_runtime.__main__ import run
 from vime_runtime.graceful_stop import StopRequest
-from vime_runtime.logging.event_log import Journal
+from vime_runtime.logging.event_log import EventLog
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.train_loop import RolloutSide, TrainSide, sync_weights
 from vime_runtime.weight_sync.buckets import BucketExporter
@@ -44,4 +44,4 @@ if __name__ == "__main__":
     config = RunConfig.load(Path(sys.argv[1]))
     run_dir = Path(config.run_dir)
     sync = StaleSync(run_dir / "stale", config.recipe.sync.bucket_bytes)
-    run(config, run_dir, Journal(run_dir, config.steps), StopRequest(), sync)
+    run(config, run_dir, EventLog(run_dir, config.steps), StopRequest(), sync)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from vime_runtime import process_environment
-from vime_runtime.process_environment import Wanted
+from vime_runtime.process_environment import EnvSpec
 from vime_runtime.spec.errors import WrongEnvironment
 
 ALLOCATOR = "PYTORCH_NPU_ALLOC_CONF"
-WANTED = Wanted(
+WANTED = EnvSpec(
     values={ALLOCATOR: "expandable_segments:False", "HCCL_HOST_SOCKET_PORT_RANGE": "60000-60050"},
     required={ALLOCATOR: (r"(.*,)?\s*expandable_segments:False\s*(,.*)?", "expandable segments break it")},
 )

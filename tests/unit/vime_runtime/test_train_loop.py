@@ -13,8 +13,8 @@ import pytest
 from vime_runtime.data.problems import Problem, ProblemStream
 from vime_runtime.evaluation import Evaluation
 from vime_runtime.graceful_stop import StopRequest
-from vime_runtime.logging.event_log import Journal
-from vime_runtime.memory.region import Residency
+from vime_runtime.logging.event_log import EventLog
+from vime_runtime.memory.region import MemoryUsage
 from vime_runtime.rollout.response import Response
 from vime_runtime.train_loop import train_loop
 
@@ -50,8 +50,8 @@ class Sides:
     def publish(self, step: int, row: dict[str, float]) -> None:
         self._note(f"publish {step}")
 
-    def residency(self) -> Residency:
-        return Residency(20, 10, spare=3)
+    def memory_usage(self) -> MemoryUsage:
+        return MemoryUsage(20, 10, reclaimable=3)
 
     def resume(self) -> None:
         self._note("resume")
@@ -85,7 +85,7 @@ def run(tmp_path: Path) -> Iterator[Callable[..., tuple[list[str], list[dict[str
         stop = StopRequest()
         stop.listen()
         sides = Sides(at)
-        journal = Journal(tmp_path, steps)
+        journal = EventLog(tmp_path, steps)
         config = make_run_config(
             {"recipe": {"algorithm": {"samples_per_prompt": 2, "seed": 70}}, "steps": steps}
         )

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vime_runtime.checkpoint.manager import Keeper
-from vime_runtime.checkpoint.store import StatePart, States
+from vime_runtime.checkpoint.manager import CheckpointManager
+from vime_runtime.checkpoint.store import StatePart, CheckpointStore
 from vime_runtime.evaluation import SCORE
 from vime_runtime.graceful_stop import StopRequest
-from vime_runtime.logging.event_log import Journal
+from vime_runtime.logging.event_log import EventLog
 from vime_runtime.spec import atomic_io
 from vime_runtime.spec.errors import CheckpointFailed
 
@@ -44,12 +44,12 @@ class Run:
         self.stop = StopRequest()
         self.scores = scores or {}
         self.folder = run_dir / "checkpoints"
-        self.journal = Journal(run_dir, 9)
+        self.journal = EventLog(run_dir, 9)
         config = make_run_config({"recipe": {"checkpoint": {"every": every, "keep": keep}}, "steps": 9})
-        states = States(self.folder, "settings")
+        states = CheckpointStore(self.folder, "settings")
         state = states.newest(lambda message: pytest.fail(message))
         self.done = state.step if state else 0
-        self.keeper = Keeper(
+        self.keeper = CheckpointManager(
             config, states, self.done, self.trainer, self.scores.__contains__, self.journal, self.stop
         )
 

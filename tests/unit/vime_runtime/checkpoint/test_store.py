@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vime_runtime.checkpoint.store import StatePart, States
+from vime_runtime.checkpoint.store import StatePart, CheckpointStore
 from vime_runtime.spec import atomic_io
 from vime_runtime.spec.errors import UsageError
 
@@ -22,24 +22,24 @@ def parts(text: str) -> Any:
     return write
 
 
-def keep(states: States, *steps: int) -> None:
+def keep(states: CheckpointStore, *steps: int) -> None:
     for step in steps:
         states.write(step, parts(f"state {step} "), {"driver": step})
         states.publish(step)
 
 
 @pytest.fixture
-def states(tmp_path: Path) -> States:
-    return States(tmp_path / "checkpoints", "settings")
+def states(tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(tmp_path / "checkpoints", "settings")
 
 
-def newest(states: States) -> tuple[int | None, list[str]]:
+def newest(states: CheckpointStore) -> tuple[int | None, list[str]]:
     said: list[str] = []
     state = states.newest(said.append)
     return state and state.step, said
 
 
-def test_the_newest_whole_state_is_found(states: States) -> None:
+def test_the_newest_whole_state_is_found(states: CheckpointStore) -> None:
     assert newest(states) == (None, [])
     keep(states, 5, 10)
     state = states.newest(lambda message: pytest.fail(message))
@@ -48,14 +48,14 @@ def test_the_newest_whole_state_is_found(states: States) -> None:
     assert state.random == {"driver": {"driver": 10}, "ranks": [{"rank": 0}, {"rank": 1}]}
 
 
-def test_what_is_written_counts_only_once_it_is_published(states: States) -> None:
+def test_what_is_written_counts_only_once_it_is_published(states: CheckpointStore) -> None:
     keep(states, 5)
     states.write(10, parts("x"), {})
     assert newest(states) == (5, [])
     assert [path.name for path in states.folder.iterdir()] == ["step-000005"]
 
 
-def test_what_is_dropped_leaves_nothing(states: States) -> None:
+def test_what_is_dropped_leaves_nothing(states: CheckpointStore) -> None:
     states.write(10, parts("x"), {})
     states.drop(10)
     assert list(states.folder.iterdir()) == []
@@ -85,7 +85,7 @@ def flip_a_bit(path: Path) -> None:
     ],
 )
 def test_a_damaged_state_is_passed_over_and_named(
-    states: States, file: str, damage: Any, fault: str | None
+    states: CheckpointStore, file: str, damage: Any, fault: str | None
 ) -> None:
     keep(states, 5, 10)
     damage(states.path(10) / file)
@@ -98,23 +98,23 @@ def test_a_damaged_state_is_passed_over_and_named(
     assert said[0].startswith(f"{states.path(10)} is damaged and passed over: {fault}")
 
 
-def test_a_state_that_carries_the_name_of_another_step_is_passed_over(states: States) -> None:
+def test_a_state_that_carries_the_name_of_another_step_is_passed_over(states: CheckpointStore) -> None:
     keep(states, 5)
     states.path(5).rename(states.path(7))
     assert newest(states)[0] is None
 
 
-def test_a_damaged_state_makes_room_when_its_step_comes_again(states: States) -> None:
+def test_a_damaged_state_makes_room_when_its_step_comes_again(states: CheckpointStore) -> None:
     keep(states, 5, 10)
     truncate(states.path(10) / "rank-0")
     keep(states, 10)
     assert newest(states) == (10, [])
 
 
-def test_a_state_of_other_settings_is_refused(states: States) -> None:
+def test_a_state_of_other_settings_is_refused(states: CheckpointStore) -> None:
     keep(states, 5)
     with pytest.raises(UsageError, match="step-000005 was trained with other settings"):
-        newest(States(states.folder, "others"))
+        newest(CheckpointStore(states.folder, "others"))
 
 
 @pytest.mark.parametrize(
@@ -122,14 +122,14 @@ def test_a_state_of_other_settings_is_refused(states: States) -> None:
     [(2, None, [4, 5]), (1, None, [5]), (2, 1, [1, 4, 5]), (9, None, [1, 2, 3, 4, 5])],
 )
 def test_the_last_ones_and_the_best_stay(
-    states: States, keep_last: int, besides: int | None, left: list[int]
+    states: CheckpointStore, keep_last: int, besides: int | None, left: list[int]
 ) -> None:
     keep(states, 1, 2, 3, 4, 5, 8)  # 8 was passed over, and the run went on from before
     states.prune(5, keep_last, besides)
     assert states.steps() == left
 
 
-def test_an_error_while_writing_leaves_nothing(states: States) -> None:
+def test_an_error_while_writing_leaves_nothing(states: CheckpointStore) -> None:
     keep(states, 5)
 
     def fail(folder: Path) -> list[StatePart]:
@@ -142,7 +142,7 @@ def test_an_error_while_writing_leaves_nothing(states: States) -> None:
     assert newest(states) == (5, [])
 
 
-def test_the_manifest_says_what_is_there(states: States) -> None:
+def test_the_manifest_says_what_is_there(states: CheckpointStore) -> None:
     size = states.write(5, parts("x"), {})
     states.publish(5)
     manifest = json.loads((states.path(5) / "manifest.json").read_text())

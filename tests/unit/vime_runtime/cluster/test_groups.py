@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import ray
-from vime_runtime.cluster.groups import RolloutGroup
+from vime_runtime.cluster.groups import EngineGroup
 
 from harness.run_config import make_run_config
 
@@ -39,7 +39,7 @@ def test_prompts_are_dealt_in_turn_and_answers_come_in_order(
     monkeypatch.setattr(ray, "get", lambda answers: answers)
     engines = Engines()
     prompts = [[n, n] for n in range(count)]
-    answers = RolloutGroup(CONFIG, engines).generate(prompts, samples=2, seed=7)
+    answers = EngineGroup(CONFIG, engines).generate(prompts, samples=2, seed=7)
     assert answers == [[(n % 4, [n, n])] * 2 for n in range(count)]
     assert all(prompts for _, prompts, _ in engines.asked)  # vLLM is not asked for nothing
     assert len({seed for _, _, seed in engines.asked}) == len(engines.asked)

@@ -1,5 +1,3 @@
-"""The collector of cycles is off while much is imported, here and in spawned processes, and on afterwards."""
-
 from __future__ import annotations
 
 import gc
@@ -9,38 +7,38 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import pytest
-from vime_runtime import importing
+from vime_runtime.gc_pause import children_gc_paused, gc_paused
 
 
 @pytest.fixture(autouse=True)
-def _thaw() -> Iterator[None]:
+def _unfreeze() -> Iterator[None]:
     yield
     gc.unfreeze()
 
 
-def test_it_is_off_inside_and_never_looks_at_what_came_inside() -> None:
+def test_objects_created_in_the_block_are_never_collected() -> None:
     frozen = gc.get_freeze_count()
-    with importing.uncollected():
+    with gc_paused():
         assert not gc.isenabled()
-        kept = [[] for _ in range(1000)]
+        kept: list[list[int]] = [[] for _ in range(1000)]
     assert gc.isenabled()
     assert gc.get_freeze_count() >= frozen + len(kept)
 
 
-def test_it_is_on_again_after_an_import_that_fails() -> None:
-    with pytest.raises(ImportError), importing.uncollected():
+def test_a_failing_import_enables_the_collector_again() -> None:
+    with pytest.raises(ImportError), gc_paused():
         import vime_runtime.nothing  # noqa: F401
     assert gc.isenabled()
 
 
-def test_a_spawned_process_begins_without_it() -> None:
+def test_a_spawned_process_starts_with_the_collector_paused() -> None:
     main = sys.modules["__main__"].__spec__
-    with importing.children_uncollected():
-        assert spawned_with_collector() is False
+    with children_gc_paused():
+        assert gc_enabled_in_a_spawned_process() is False
     assert sys.modules["__main__"].__spec__ is main
-    assert spawned_with_collector() is True
+    assert gc_enabled_in_a_spawned_process() is True
 
 
-def spawned_with_collector() -> bool:
+def gc_enabled_in_a_spawned_process() -> bool:
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(gc.isenabled).result(timeout=60)
