@@ -1,4 +1,4 @@
-"""The region of torch_memory_saver on the simulated NPU, held to the same cases as every other."""
+"""The region of torch_memory_saver on the simulated NPU passes the same cases as every other region."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
 def failures(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     process = Process(machine, tmp_path_factory.mktemp("process"), "0")
     try:
-        return process.run(region_conformance.failures_of_the_saver, "npu", "torch")
+        return process.run(region_conformance.torch_memory_saver_failures, "npu", "torch")
     finally:
         process.close()
 
 
 @pytest.mark.parametrize("case", region_conformance.CASES)
-def test_memory_of_an_npu(case: str, failures: dict[str, str], machine: Machine) -> None:
+def test_npu_region(case: str, failures: dict[str, str], machine: Machine) -> None:
     assert failures[case] == ""
     assert machine.calls("tms_pause")

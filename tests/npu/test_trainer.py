@@ -39,7 +39,7 @@ RECIPE = {
 
 
 def train(rank: int, world_size: int, master: str, config: RunConfig, device: str) -> dict[str, Any]:
-    """Two steps with a pause between them, as an actor does it; metrics, final weights, residency."""
+    """Two steps with a pause between them, as an actor does it; metrics, final weights, memory_usage."""
     import random
 
     from vime_runtime import device as devices
@@ -56,14 +56,14 @@ def train(rank: int, world_size: int, master: str, config: RunConfig, device: st
     trainer = Trainer(config, rank, world_size, master)
     try:
         metrics = [trainer.train_step(batch)]
-        active = trainer.residency()
+        active = trainer.memory_usage()
         trainer.pause()
-        paused = trainer.residency()
+        paused = trainer.memory_usage()
         trainer.resume()
         metrics.append(trainer.train_step(batch))
         weights = {name: weight.cpu() for name, weight in trainer.weights()}
         where = {parameter.device.type for parameter in trainer._model.parameters()}
-        return {"metrics": metrics, "weights": weights, "where": where, "residency": [active, paused]}
+        return {"metrics": metrics, "weights": weights, "where": where, "memory_usage": [active, paused]}
     finally:
         trainer.close()
 
@@ -110,7 +110,7 @@ def test_model_and_optimizer_are_in_the_region_of_the_memory_saver(
     trained: dict[str, list[dict[str, Any]]], machine: Machine
 ) -> None:
     for rank in trained["npu"]:
-        active, paused = rank["residency"]
+        active, paused = rank["memory_usage"]
         parameters = sum(weight.numel() for weight in rank["weights"].values())
         # A half of all parameters, 18 bytes each: two of bf16, four each of gradient, master, two moments.
         assert active.resident > 0.5 * 18 * parameters

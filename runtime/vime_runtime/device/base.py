@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import torch
 
-    from vime_runtime.memory.region import TrainingRegion
+    from vime_runtime.memory.region import OffloadableRegion
     from vime_runtime.spec.run_config import RunConfig
 
 
@@ -26,7 +26,7 @@ class Device(Protocol):
         """Put in place what must be there before Megatron-core is imported."""
         ...
 
-    def training_region(self, config: RunConfig, rank: int) -> TrainingRegion:
+    def training_region(self, config: RunConfig, rank: int) -> OffloadableRegion:
         """The region of memory that holds model and optimizer of trainer ``rank``."""
         ...
 

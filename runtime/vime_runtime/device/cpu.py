@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from vime_runtime.device.bf16_matmul import ProductsInFp32
-from vime_runtime.memory.region import TrainingRegion
+from vime_runtime.memory.region import OffloadableRegion
 from vime_runtime.spec.run_config import RunConfig
 
 
@@ -25,11 +25,11 @@ class Cpu:
     def before_megatron(self) -> None:
         """Nothing: what Megatron-core needs on a CPU is patched in its sources."""
 
-    def training_region(self, config: RunConfig, rank: int) -> TrainingRegion:
-        """A region whose bytes wait in a file of ``memory.offload_dir`` while paused."""
-        from vime_runtime.memory.cpu_region import HostRegion
+    def training_region(self, config: RunConfig, rank: int) -> OffloadableRegion:
+        """A region whose bytes wait in a file of ``memory.offload_dir`` while offloaded."""
+        from vime_runtime.memory.cpu_region import CpuRegion
 
-        return HostRegion(Path(config.recipe.memory.offload_dir or config.run_dir))
+        return CpuRegion(Path(config.recipe.memory.offload_dir or config.run_dir))
 
     def computing(self, dtype: torch.dtype) -> AbstractContextManager[object]:
         """bf16 products through fp32 on a CPU that has no instructions for them."""

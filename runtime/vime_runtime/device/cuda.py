@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from vime_runtime.memory.region import TrainingRegion
+from vime_runtime.memory.region import OffloadableRegion
 from vime_runtime.spec.run_config import RunConfig
 
 
@@ -23,11 +23,11 @@ class Cuda:
     def before_megatron(self) -> None:
         """Nothing: Megatron-core is written for CUDA."""
 
-    def training_region(self, config: RunConfig, rank: int) -> TrainingRegion:
+    def training_region(self, config: RunConfig, rank: int) -> OffloadableRegion:
         """A region of torch_memory_saver, hooked below the allocator."""
-        from vime_runtime.memory.torch_memory_saver_region import SaverRegion
+        from vime_runtime.memory.torch_memory_saver_region import TorchMemorySaverRegion
 
-        return SaverRegion(hook_mode="preload")
+        return TorchMemorySaverRegion(hook_mode="preload")
 
     def computing(self, dtype: torch.dtype) -> AbstractContextManager[object]:
         """Nothing: the device computes in every dtype by itself."""

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from vime_runtime.memory.region import TrainingRegion
+from vime_runtime.memory.region import OffloadableRegion
 from vime_runtime.spec.run_config import RunConfig
 
 
@@ -31,11 +31,11 @@ class Npu:
         core_attention.use(FusionAttention)
         mindspeed.load()
 
-    def training_region(self, config: RunConfig, rank: int) -> TrainingRegion:
+    def training_region(self, config: RunConfig, rank: int) -> OffloadableRegion:
         """A region of torch_memory_saver; the preload mode of that library does not work on an NPU."""
-        from vime_runtime.memory.torch_memory_saver_region import SaverRegion
+        from vime_runtime.memory.torch_memory_saver_region import TorchMemorySaverRegion
 
-        return SaverRegion(hook_mode="torch")
+        return TorchMemorySaverRegion(hook_mode="torch")
 
     def computing(self, dtype: torch.dtype) -> AbstractContextManager[object]:
         """Nothing: the device computes in every dtype by itself."""

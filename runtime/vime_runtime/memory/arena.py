@@ -1,4 +1,4 @@
-"""One reserved range of addresses, and blocks of it that tensors live in."""
+"""A reserved address range, and a context in which torch allocates CPU tensors in it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ import mmap
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from vime_runtime.memory.kernel import resident_bytes
-from vime_runtime.memory.region import Residency
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-# What torch aligns CPU storages to, so kernels see the alignment they know.
+from vime_runtime.memory.pages import resident_page_bytes
+from vime_runtime.memory.region import MemoryUsage
+
+# torch aligns CPU storages to 64 bytes; kernels rely on it.
 ALIGNMENT = 64
-# Address space is made usable in steps of this size, to keep mprotect calls and mappings few.
-STEP = 16 * 1024**2
+# Addresses become accessible in steps of this size, which keeps mprotect calls and mappings few.
+GROWTH_BYTES = 16 * 1024**2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -28,23 +33,25 @@ _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 MAP_NORESERVE = 0x4000  # asm-generic/mman-common.h; not in the mmap module before Python 3.13
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
+_aten = torch.ops.aten
+
 
 class Arena:
-    """Reserved addresses, twice as many as the machine has memory; pages are taken as they are touched.
+    """An allocator in a reserved address range of twice the machine's memory. Touching a page takes memory.
 
-    A block is handed out as a ctypes buffer and is free again when the last reference to that
-    buffer is gone. Freed blocks are reused, first fit; freed neighbours merge.
+    ``allocate`` returns a block as a ctypes buffer; the block is free when the last reference to the buffer
+    is dropped. Free blocks are reused, first fit, and merged with free neighbors.
     """
 
     def __init__(self) -> None:
         self._size = 2 * os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
-        self._base = _map(self._size)
+        self._base = _reserve(self._size)
         weakref.finalize(self, _libc.munmap, self._base, self._size).atexit = False
-        self._usable = 0  # bytes from the base that may be read and written
-        self._top = 0  # bytes from the base that blocks were ever cut from
+        self._accessible = 0  # bytes from the base that may be read and written
+        self._top = 0  # offset of the end of the highest block so far
         self._free: list[tuple[int, int]] = []  # (offset, size) below the top, sorted
         self._live: dict[int, int] = {}  # offset -> size
-        # Finalizers run wherever a reference is dropped, be it in the middle of an allocation.
+        # Finalizers run wherever a reference is dropped, even in the middle of an allocation.
         self._lock = threading.RLock()
 
     @property
@@ -56,21 +63,21 @@ class Arena:
         return self._base <= address < self._base + self._size
 
     def allocate(self, nbytes: int) -> ctypes.Array[ctypes.c_char]:
-        """Cut a block of ``nbytes`` > 0.
+        """Allocate a block of ``nbytes`` > 0.
 
         Raises:
             MemoryError: the reserved addresses, or the kernel's memory, are used up.
         """
         size = -(-nbytes // ALIGNMENT) * ALIGNMENT
         with self._lock:
-            offset = self._take(size)
+            offset = self._find(size)
             self._live[offset] = size
         block = (ctypes.c_char * nbytes).from_address(self._base + offset)
         weakref.finalize(block, self._release, offset).atexit = False
         return block
 
-    def live(self) -> Iterator[tuple[int, int]]:
-        """Offset and size of every run of adjacent live blocks, in order of address."""
+    def live_ranges(self) -> Iterator[tuple[int, int]]:
+        """Yield offset and size of every run of adjacent live blocks, in order of address."""
         with self._lock:
             blocks = sorted(self._live.items())
         first = last = 0
@@ -83,23 +90,25 @@ class Arena:
         if last > first:
             yield first, last - first
 
-    def give_back(self) -> None:
-        """Give every page back to the kernel, which takes it when somebody needs memory.
+    def free_pages(self) -> None:
+        """Let the kernel reclaim every page under memory pressure (MADV_FREE).
 
-        Until a page is written again it holds its old bytes or zeros. What nobody took meanwhile needs no
-        new page at the next waking: cleared, or on a virtual machine even asked of the host, that costs up
-        to seconds a gigabyte. A kernel, or a stand-in for one, that has no such advice takes all at once.
+        Until a page is written again it holds its old bytes or zeros. A page that the kernel did not
+        reclaim costs nothing at the next ``resume``; a new page has to be cleared, and on a virtual machine
+        requested from the host, which takes up to seconds per gigabyte. A kernel, or an emulation of one,
+        without MADV_FREE drops all pages at once (MADV_DONTNEED).
         """
-        if not self._usable or _libc.madvise(self._base, self._usable, mmap.MADV_FREE) == 0:
+        if not self._accessible or _libc.madvise(self._base, self._accessible, mmap.MADV_FREE) == 0:
             return
-        if _libc.madvise(self._base, self._usable, mmap.MADV_DONTNEED) != 0:
+        if _libc.madvise(self._base, self._accessible, mmap.MADV_DONTNEED) != 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
-    def residency(self) -> Residency:
-        """The usable part of the range, and how much of it is in memory, given back or not."""
-        return Residency(self._usable, resident_bytes(self._base, self._usable))
+    def memory_usage(self) -> MemoryUsage:
+        """Measure the accessible part of the range; pages that were freed but not reclaimed are resident."""
+        return MemoryUsage(self._accessible, resident_page_bytes(self._base, self._accessible))
 
-    def _take(self, size: int) -> int:
+    def _find(self, size: int) -> int:
+        """Return the offset of ``size`` free bytes, in the first free block that fits or at the top."""
         for index, (offset, room) in enumerate(self._free):
             if room >= size:
                 if room == size:
@@ -108,20 +117,20 @@ class Arena:
                     self._free[index] = (offset + size, room - size)
                 return offset
         offset = self._top
-        self._make_usable(offset + size)
+        self._make_accessible(offset + size)
         self._top = offset + size
         return offset
 
-    def _make_usable(self, end: int) -> None:
-        if end <= self._usable:
+    def _make_accessible(self, end: int) -> None:
+        if end <= self._accessible:
             return
         if end > self._size:
             raise MemoryError(f"the arena's {self._size} bytes of addresses are used up")
-        goal = min(-(-end // STEP) * STEP, self._size)
+        goal = min(-(-end // GROWTH_BYTES) * GROWTH_BYTES, self._size)
         if _libc.mprotect(self._base, goal, mmap.PROT_READ | mmap.PROT_WRITE) != 0:
             error = os.strerror(ctypes.get_errno())
-            raise MemoryError(f"the kernel refused {goal - self._usable} more bytes: {error}")
-        self._usable = goal
+            raise MemoryError(f"the kernel refused {goal - self._accessible} more bytes: {error}")
+        self._accessible = goal
 
     def _release(self, offset: int) -> None:
         with self._lock:
@@ -136,13 +145,80 @@ class Arena:
             self._free.insert(at, (offset, size))
 
 
-def _map(size: int) -> int:
+def _reserve(size: int) -> int:
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
-    base = _libc.mmap(None, size, 0, flags, -1, 0)  # 0 is PROT_NONE: addresses only
+    base: int = _libc.mmap(None, size, 0, flags, -1, 0)  # 0 is PROT_NONE: addresses only
     if base == _MAP_FAILED:
         error = os.strerror(ctypes.get_errno())
         raise MemoryError(f"cannot reserve {size} bytes of addresses: {error}")
-    # A first touch costs several times more in pages of 4 KiB, all of them at every waking. A kernel without
-    # transparent huge pages refuses, and nothing but the time is different.
+    # The first touch of pages of 4 KiB takes several times longer, at every ``resume``. A kernel without
+    # transparent huge pages refuses the advice; only the time differs then.
     _libc.madvise(base, size, mmap.MADV_HUGEPAGE)
     return base
+
+
+class AllocateInArena(TorchDispatchMode):
+    """A context in which every new CPU storage that an operator returns is in the arena.
+
+    A storage is new if none of the operator's inputs has it: results of views and of in-place operators stay
+    where they are, and so do tensors from outside. Temporaries are in the arena too; their blocks are free
+    as soon as they are dropped. ``torch.tensor(...)`` of Python values is not an operator and is not
+    affected. This is intended: among such constants are those of libraries that are imported in the context,
+    and they must survive when the contents of a region are discarded.
+    """
+
+    def __init__(self, arena: Arena) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._arena = arena
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is _aten.empty.memory_format and (placed := self._empty(args, kwargs)) is not None:
+            return placed
+        if func is _aten.zeros.default and (placed := self._empty(args, kwargs)) is not None:
+            return placed.zero_()
+        result = func(*args, **kwargs)
+        known = {_address(tensor) for tensor in _tensors((args, kwargs))}
+        moved: dict[int, torch.UntypedStorage] = {}
+        for tensor in _tensors(result):
+            address = _address(tensor)
+            if address and address not in known and address not in self._arena:
+                if address not in moved:
+                    storage = tensor.untyped_storage()
+                    moved[address] = self._storage(storage.nbytes()).copy_(storage)
+                tensor.set_(moved[address], tensor.storage_offset(), tensor.size(), tensor.stride())
+        return result
+
+    def _empty(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor | None:
+        """Allocate in the arena directly: a large tensor must not exist twice, even for a moment."""
+        if kwargs.get("layout") not in (None, torch.strided):
+            return None
+        if torch.device(kwargs.get("device") or "cpu").type != "cpu":
+            return None
+        like = torch.empty(*args, **{**kwargs, "device": "meta", "pin_memory": False})
+        nbytes = like.untyped_storage().nbytes()
+        if not nbytes:
+            return None
+        tensor = torch.empty(0, dtype=like.dtype, device="cpu")
+        return tensor.set_(self._storage(nbytes), 0, like.size(), like.stride())
+
+    def _storage(self, nbytes: int) -> torch.UntypedStorage:
+        # The storage keeps the ctypes block alive; when the block is dropped, its range in the arena is free.
+        return torch.frombuffer(self._arena.allocate(nbytes), dtype=torch.uint8).untyped_storage()
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+def _address(tensor: torch.Tensor) -> int:
+    """Return the address of a tensor's storage, or 0 for a tensor without bytes in host memory."""
+    if tensor.device.type != "cpu" or tensor.layout is not torch.strided:
+        return 0
+    return tensor.untyped_storage().data_ptr()

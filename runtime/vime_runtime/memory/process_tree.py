@@ -1,4 +1,4 @@
-"""This process and its descendants: how much memory they take, by the kernel's count, and how they end."""
+"""This process and its descendants: resident memory, process ids, and ending them."""
 
 from __future__ import annotations
 
@@ -10,39 +10,38 @@ from pathlib import Path
 
 import psutil
 
-# Memory that exists only because of the process; mapped files (libraries) are shared and not counted.
+# Memory that exists only because of the process. Mapped files, such as libraries, are shared and not counted.
 COUNTED = ("RssAnon:", "RssShmem:")
 
 
 def resident_bytes() -> int:
-    """Anonymous and shared-memory bytes of this process and its descendants.
+    """Return the anonymous and shared-memory bytes of this process and its descendants.
 
-    Source: /proc/<pid>/status (proc_pid_status(5)); cheap enough for every step, unlike smaps.
+    Source: /proc/<pid>/status (proc_pid_status(5)), which, unlike smaps, is cheap enough for every step.
     """
-    own = psutil.Process()
-    return sum(_resident(process.pid) for process in [own, *own.children(recursive=True)])
+    return sum(map(_resident, own_pids()))
 
 
 def own_pids() -> list[int]:
-    """The ids of this process and its descendants."""
+    """Return the ids of this process and its descendants."""
     return [os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))]
 
 
 def pid_space() -> str:
-    """Where process ids of this process are those of the same processes: boot of the machine, namespace."""
+    """Return the boot id and the PID namespace: equal for processes between which process ids are valid."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return f"{boot} {os.readlink('/proc/self/ns/pid')}"
 
 
-def end(processes: Iterable[psutil.Process], seconds: float, patience: float = 5.0) -> None:
-    """Return when the processes are gone; after ``seconds`` they are killed.
+def wait_or_kill(processes: Iterable[psutil.Process], seconds: float, patience: float = 5.0) -> None:
+    """Wait until the processes have exited; kill them after ``seconds``.
 
-    One that has ended but was not collected by its parent counts as gone: its memory is free. One that
-    still sleeps in the kernel after another ``patience`` seconds is waited for no longer.
+    A zombie counts as exited: its memory is free. A process that still sleeps in the kernel ``patience``
+    seconds after the kill is abandoned.
     """
     left = list(processes)
     began = time.monotonic()
-    while left := [process for process in left if _lives(process)]:
+    while left := [process for process in left if _is_alive(process)]:
         waited = time.monotonic() - began
         if waited > seconds + patience:
             return
@@ -53,9 +52,9 @@ def end(processes: Iterable[psutil.Process], seconds: float, patience: float = 5
         time.sleep(0.02)
 
 
-def _lives(process: psutil.Process) -> bool:
+def _is_alive(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
@@ -64,5 +63,5 @@ def _resident(pid: int) -> int:
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except (FileNotFoundError, ProcessLookupError):
-        return 0  # it ended since it was listed
+        return 0  # it exited after it was listed
     return sum(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(COUNTED))

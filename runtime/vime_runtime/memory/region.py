@@ -1,71 +1,101 @@
-"""The training region: memory that is given back while the other side works, and returns where it was."""
+"""Memory for tensors that can be offloaded and restored while their addresses stay the same."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Protocol, Self
 
 
 @dataclass(frozen=True)
-class Residency:
-    """What the kernel, or the device's driver, says of a region, in bytes.
+class MemoryUsage:
+    """Memory of a region as the kernel or the device driver counts it.
 
-    ``mapped`` is the address space it takes, ``resident`` the memory behind it, the page cache of a
-    backing file included. ``spare`` is memory that is still there but was given back: the kernel takes it
-    when somebody needs it. Of a region that is awake all of it counts as resident, used again or not.
+    Attributes:
+        mapped: bytes of address space.
+        resident: bytes of memory, including pages of the offload file in the page cache. In a resident
+            region this is all memory, used again since the last ``resume`` or not.
+        reclaimable: bytes that the region gave back and that the kernel takes under memory pressure.
     """
 
     mapped: int
     resident: int
-    spare: int = 0
+    reclaimable: int = 0
 
     @classmethod
-    def total(cls, parts: Iterable[Self]) -> Self:
-        """The sum over several regions."""
+    def total(cls, parts: Iterable[MemoryUsage]) -> MemoryUsage:
+        """Return the sum over several regions."""
         parts = list(parts)
         return cls(
             sum(part.mapped for part in parts),
             sum(part.resident for part in parts),
-            sum(part.spare for part in parts),
+            sum(part.reclaimable for part in parts),
         )
 
 
-class TrainingRegion(Protocol):
-    """Memory for tensors that can be given back and taken again, with addresses and contents unchanged."""
+class OffloadableRegion(ABC):
+    """Memory of tensors that is either resident or offloaded.
+
+    ``pause`` and ``resume`` are named as in torch_memory_saver.
+    """
+
+    def __init__(self) -> None:
+        self._offloaded = False
 
     @property
-    def paused(self) -> bool:
-        """Whether the memory is given back at the moment."""
-        ...
+    def offloaded(self) -> bool:
+        """True from ``pause`` to ``resume``."""
+        return self._offloaded
 
-    def allocating(self) -> AbstractContextManager[None]:
-        """Tensors created on the region's device inside live in the region. May be nested.
+    @contextmanager
+    def allocating(self) -> Iterator[None]:
+        """Allocate tensors of the region's device in the region while the context is active. May be nested.
 
         Raises:
-            RuntimeError: the region is paused.
+            RuntimeError: the region is offloaded.
         """
-        ...
+        self._require(offloaded=False)
+        with self._allocate():
+            yield
 
     def pause(self) -> None:
-        """Keep the contents elsewhere and give the memory back to the kernel or the driver.
+        """Save the contents elsewhere and give the memory back to the kernel or the driver.
 
-        The tensors must not be touched until ``resume``.
+        The tensors must not be used until ``resume``.
 
         Raises:
-            RuntimeError: it is paused already.
+            RuntimeError: the region is offloaded already.
+            OSError: the contents could not be saved; the region is still resident and unchanged.
         """
-        ...
+        self._require(offloaded=False)
+        self._offload()
+        self._offloaded = True
 
     def resume(self) -> None:
-        """Take the memory again: same addresses, same bytes.
+        """Allocate the memory again at the same addresses and restore the contents.
 
         Raises:
-            RuntimeError: it is not paused.
+            RuntimeError: the region is not offloaded.
+            OSError: the contents could not be read; the region is still offloaded.
         """
-        ...
+        self._require(offloaded=True)
+        self._restore()
+        self._offloaded = False
 
-    def residency(self) -> Residency:
-        """Measure the region now."""
-        ...
+    @abstractmethod
+    def memory_usage(self) -> MemoryUsage:
+        """Measure the region."""
+
+    @abstractmethod
+    def _allocate(self) -> AbstractContextManager[None]: ...
+
+    @abstractmethod
+    def _offload(self) -> None: ...
+
+    @abstractmethod
+    def _restore(self) -> None: ...
+
+    def _require(self, offloaded: bool) -> None:
+        if self._offloaded is not offloaded:
+            raise RuntimeError(f"the region is {'not ' if offloaded else ''}offloaded")

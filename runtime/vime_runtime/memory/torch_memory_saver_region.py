@@ -1,8 +1,8 @@
-"""The training region of an accelerator, over the library torch_memory_saver.
+"""A region in device memory, implemented by the library torch_memory_saver.
 
-Written against torch_memory_saver 0.0.10 (``torch_memory_saver/entrypoint.py``): one saver a process;
-``region`` allocates through a memory pool, ``pause`` copies what is in it to the host and unmaps the
-device pages, ``resume`` maps pages at the same virtual addresses and copies back.
+Written against torch_memory_saver 0.0.10 (``torch_memory_saver/entrypoint.py``): there is one saver per
+process. ``region`` allocates through a memory pool, ``pause`` copies the contents of the pool to host memory
+and unmaps the device pages, ``resume`` maps pages at the same virtual addresses and copies back.
 """
 
 from __future__ import annotations
@@ -10,91 +10,74 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
-from vime_runtime.memory.region import Residency
+from vime_runtime.memory.region import MemoryUsage, OffloadableRegion
 
 TAG = "vime-training"
 
 
-class SaverRegion:
-    """A region in device memory; while it is paused its contents wait in host memory.
+class TorchMemorySaverRegion(OffloadableRegion):
+    """A region in device memory; while it is offloaded its contents are in host memory.
 
     Args:
-        hook_mode: "torch", a pluggable allocator (the only mode that works on an NPU), or "preload", for
-            which the process must have been started with the library in LD_PRELOAD.
+        hook_mode: "torch" installs a pluggable allocator and is the only mode that works on an NPU.
+            "preload" requires that the process was started with the library in LD_PRELOAD.
     """
 
     def __init__(self, hook_mode: Literal["torch", "preload"]) -> None:
-        self._saver = _saver(hook_mode)
-        self._nesting = 0
-        self._paused = False
+        super().__init__()
+        # Imported here because the library loads the device's runtime, which a CPU machine does not have.
+        self._saver = importlib.import_module("torch_memory_saver").torch_memory_saver
+        self._saver.hook_mode = hook_mode
+        self._nested = False
         self._mapped = 0
         self._resident = 0
 
-    @property
-    def paused(self) -> bool:
-        """Whether the memory is given back at the moment."""
-        return self._paused
+    def memory_usage(self) -> MemoryUsage:
+        """Measure by how much the driver's free memory changed in ``allocating``, ``pause`` and ``resume``.
+
+        This is exact if no other process allocates or frees device memory during these calls. That is the
+        case because trainer and engine alternate.
+        """
+        return MemoryUsage(self._mapped, self._resident)
 
     @contextmanager
-    def allocating(self) -> Iterator[None]:
-        """Every tensor created on the device inside lives in the region."""
-        if self._paused:
-            raise RuntimeError("the region is paused: nothing can be allocated in it")
-        if self._nesting:  # its memory pool is in use already and cannot be entered twice
+    def _allocate(self) -> Iterator[None]:
+        if self._nested:  # the memory pool is active already and cannot be entered twice
             yield
             return
-        self._nesting += 1
-        free = _free_bytes()
+        self._nested = True
+        before = self._resident
         try:
-            with self._saver.region(tag=TAG, enable_cpu_backup=True):
+            with self._measured(), self._saver.region(tag=TAG, enable_cpu_backup=True):
                 yield
         finally:
-            self._nesting -= 1
-            taken = free - _free_bytes()
-            self._mapped += taken
-            self._resident += taken
+            self._nested = False
+            self._mapped += self._resident - before
 
-    def pause(self) -> None:
-        """Copy the contents to the host and unmap the device memory."""
-        self._expect(paused=False)
+    def _offload(self) -> None:
+        with self._measured():
+            self._saver.pause(TAG)
+
+    def _restore(self) -> None:
+        with self._measured():
+            self._saver.resume(TAG)
+
+    @contextmanager
+    def _measured(self) -> Iterator[None]:
+        """Add the device memory that is allocated in the context to the resident bytes."""
         free = _free_bytes()
-        self._saver.pause(TAG)
-        self._resident += free - _free_bytes()
-        self._paused = True
-
-    def resume(self) -> None:
-        """Map device memory at the same addresses and copy the contents back."""
-        self._expect(paused=True)
-        free = _free_bytes()
-        self._saver.resume(TAG)
-        self._resident += free - _free_bytes()
-        self._paused = False
-
-    def residency(self) -> Residency:
-        """What the driver's free memory fell by while the region allocated, and rose by when it paused.
-
-        Exact as long as nobody else takes or gives device memory during those moments, as is the case
-        while trainer and engine take turns.
-        """
-        return Residency(self._mapped, self._resident)
-
-    def _expect(self, paused: bool) -> None:
-        if self._paused is not paused:
-            raise RuntimeError(f"the region is {'not ' if paused else ''}paused")
-
-
-def _saver(hook_mode: str) -> Any:
-    # Imported here: the library looks for a device's runtime, which a CPU machine has not.
-    saver = importlib.import_module("torch_memory_saver").torch_memory_saver
-    saver.hook_mode = hook_mode
-    return saver
+        try:
+            yield
+        finally:
+            self._resident += free - _free_bytes()
 
 
 def _free_bytes() -> int:
     device = torch.get_device_module()
     device.synchronize()
-    return device.mem_get_info()[0]
+    free, _total = device.mem_get_info()
+    return int(free)

@@ -1,6 +1,6 @@
-"""What every implementation of the training region must do, whatever process it lives in.
+"""Cases that every implementation of OffloadableRegion must pass, in whatever process it runs.
 
-Run as a script, it is the process that torch_memory_saver's region on a GPU needs: one that has the library
+Run as a script, this is the process for torch_memory_saver's region on a GPU: one that has the library
 preloaded.
 """
 
@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from vime_runtime.memory.region import TrainingRegion
+from vime_runtime.memory.region import OffloadableRegion
 
 MIB = 1024**2
-CASES: dict[str, Callable[[TrainingRegion, torch.device], None]] = {}
+CASES: dict[str, Callable[[OffloadableRegion, torch.device], None]] = {}
 
 
-def case(check: Callable[[TrainingRegion, torch.device], None]) -> Callable[..., None]:
+def case(check: Callable[[OffloadableRegion, torch.device], None]) -> Callable[..., None]:
     """Add a case under its own name."""
     CASES[check.__name__] = check
     return check
@@ -27,18 +27,18 @@ def case(check: Callable[[TrainingRegion, torch.device], None]) -> Callable[...,
 
 @contextmanager
 def refuses(word: str) -> Iterator[None]:
-    """What is inside must be refused with this word."""
+    """Expect a RuntimeError whose message contains ``word``."""
     try:
         yield
     except RuntimeError as e:
         if word in str(e):
             return
         raise
-    raise AssertionError("it was not refused")
+    raise AssertionError("no RuntimeError was raised")
 
 
 @case
-def addresses_and_bytes_survive_any_number_of_pauses(region: TrainingRegion, device: torch.device) -> None:
+def addresses_and_bytes_survive_offloading(region: OffloadableRegion, device: torch.device) -> None:
     with region.allocating():
         tensors = [torch.randn(size, device=device) for size in (1, 1000, MIB, 3 * MIB + 1)]
     addresses = [tensor.data_ptr() for tensor in tensors]
@@ -53,22 +53,22 @@ def addresses_and_bytes_survive_any_number_of_pauses(region: TrainingRegion, dev
 
 
 @case
-def pausing_really_gives_the_memory_back(region: TrainingRegion, device: torch.device) -> None:
-    before = region.residency().resident
+def pause_frees_the_memory(region: OffloadableRegion, device: torch.device) -> None:
+    before = region.memory_usage().resident
     with region.allocating():
         kept = torch.ones(32 * MIB // 4, device=device)
-    active = region.residency().resident
+    active = region.memory_usage().resident
     region.pause()
-    paused = region.residency().resident
-    assert active - paused >= kept.nbytes
-    assert paused - before <= 0.1 * (active - before)
+    offloaded = region.memory_usage().resident
+    assert active - offloaded >= kept.nbytes
+    assert offloaded - before <= 0.1 * (active - before)
     region.resume()
-    assert region.residency().resident - paused >= kept.nbytes
+    assert region.memory_usage().resident - offloaded >= kept.nbytes
     assert kept.sum().item() == kept.numel()
 
 
 @case
-def tensors_from_outside_are_left_alone(region: TrainingRegion, device: torch.device) -> None:
+def tensors_outside_the_region_are_not_affected(region: OffloadableRegion, device: torch.device) -> None:
     before = torch.ones(MIB, device=device)
     with region.allocating():
         inside = torch.zeros(MIB, device=device)
@@ -82,19 +82,19 @@ def tensors_from_outside_are_left_alone(region: TrainingRegion, device: torch.de
 
 
 @case
-def allocating_may_be_nested(region: TrainingRegion, device: torch.device) -> None:
+def allocating_may_be_nested(region: OffloadableRegion, device: torch.device) -> None:
     with region.allocating():
         with region.allocating():
             inner = torch.ones(4 * MIB, device=device)
         outer = torch.ones(4 * MIB, device=device)
-    assert region.residency().resident >= inner.nbytes + outer.nbytes
+    assert region.memory_usage().resident >= inner.nbytes + outer.nbytes
     region.pause()
     region.resume()
     assert inner.sum().item() == outer.sum().item() == 4 * MIB
 
 
 @case
-def a_model_trains_on_as_if_it_had_never_been_paused(region: TrainingRegion, device: torch.device) -> None:
+def offloading_does_not_change_training(region: OffloadableRegion, device: torch.device) -> None:
     def build() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(0)
         model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.GELU(), torch.nn.Linear(64, 64))
@@ -108,34 +108,34 @@ def a_model_trains_on_as_if_it_had_never_been_paused(region: TrainingRegion, dev
 
     reference = build()
     with region.allocating():
-        paused = build()
+        offloaded = build()
     for _ in range(3):
         step(*reference)
-        with region.allocating():  # the optimizer makes its state in the first step
-            step(*paused)
+        with region.allocating():  # the optimizer allocates its state in the first step
+            step(*offloaded)
         region.pause()
         region.resume()
-    for expected, parameter in zip(reference[0].parameters(), paused[0].parameters(), strict=True):
+    for expected, parameter in zip(reference[0].parameters(), offloaded[0].parameters(), strict=True):
         assert torch.equal(parameter, expected)
 
 
 @case
-def pausing_and_resuming_alternate(region: TrainingRegion, device: torch.device) -> None:
-    assert not region.paused
-    with refuses("not paused"):
+def pause_and_resume_must_alternate(region: OffloadableRegion, device: torch.device) -> None:
+    assert not region.offloaded
+    with refuses("not offloaded"):
         region.resume()
     region.pause()
-    assert region.paused
-    with refuses("paused"):
+    assert region.offloaded
+    with refuses("offloaded"):
         region.pause()
-    with refuses("paused"), region.allocating():
+    with refuses("offloaded"), region.allocating():
         torch.zeros(1, device=device)
     region.resume()
-    assert not region.paused
+    assert not region.offloaded
 
 
 @case
-def any_history_of_tensors_keeps_their_contents(region: TrainingRegion, device: torch.device) -> None:
+def contents_survive_any_history_of_allocations(region: OffloadableRegion, device: torch.device) -> None:
     choices = random.Random(0)
     tensors: dict[int, torch.Tensor] = {}
     for number in range(300):
@@ -148,32 +148,32 @@ def any_history_of_tensors_keeps_their_contents(region: TrainingRegion, device: 
         else:
             region.pause()
             if tensors and choices.random() < 0.5:
-                del tensors[choices.choice(list(tensors))]  # freed while its memory is away
+                del tensors[choices.choice(list(tensors))]  # freed while its memory is offloaded
             region.resume()
         for value, tensor in tensors.items():
             assert tensor.min().item() == tensor.max().item() == value
 
 
-def failures_of_the_saver(device: str, hook_mode: str) -> dict[str, str]:
-    """Run every case on torch_memory_saver's region, of which a process has one; what failed, or ""."""
+def torch_memory_saver_failures(device: str, hook_mode: str) -> dict[str, str]:
+    """Run every case on the region of torch_memory_saver; return the traceback of each, or ""."""
     if device == "npu":
         import torch_npu  # noqa: F401
-    from vime_runtime.memory.torch_memory_saver_region import SaverRegion
+    from vime_runtime.memory.torch_memory_saver_region import TorchMemorySaverRegion
 
-    region = SaverRegion(hook_mode)
+    region = TorchMemorySaverRegion(hook_mode)
     return {name: _failure(check, region, torch.device(device)) for name, check in CASES.items()}
 
 
-def _failure(check: Callable[..., None], region: TrainingRegion, device: torch.device) -> str:
+def _failure(check: Callable[..., None], region: OffloadableRegion, device: torch.device) -> str:
     try:
         check(region, device)
     except (AssertionError, RuntimeError):
         return traceback.format_exc()
     finally:
-        if region.paused:
+        if region.offloaded:
             region.resume()
     return ""
 
 
 if __name__ == "__main__":
-    print(json.dumps(failures_of_the_saver("cuda", "preload")))
+    print(json.dumps(torch_memory_saver_failures("cuda", "preload")))

@@ -1,4 +1,4 @@
-"""What tests of memory need: a kernel that is short of it, and a place on a disk."""
+"""Helpers for tests of memory: pages the kernel may reclaim, memory pressure, and a directory on a disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 def lazily_free_bytes(start: int, size: int) -> int:
-    """Bytes of the mappings in a range that the kernel itself counts as its to take, from smaps."""
+    """Return the bytes in a range that the kernel counts as reclaimable (LazyFree in smaps)."""
     total = 0
     inside = False
     for line in Path("/proc/self/smaps").read_bytes().splitlines():
@@ -30,8 +30,8 @@ def lazily_free_bytes(start: int, size: int) -> int:
     return total
 
 
-def take_free_pages(start: int, size: int) -> None:
-    """Let the kernel take what it may of a range, as it does when somebody needs memory."""
+def reclaim_pages(start: int, size: int) -> None:
+    """Make the kernel reclaim what it may of a range, as it does under memory pressure."""
     first = start // mmap.PAGESIZE * mmap.PAGESIZE
     if _libc.madvise(first, start + size - first, MADV_PAGEOUT) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
@@ -39,6 +39,6 @@ def take_free_pages(start: int, size: int) -> None:
 
 @pytest.fixture
 def disk() -> Iterator[Path]:
-    """Not in /tmp, which on some machines is memory, and no place to give memory back to."""
+    """Yield a directory that is not in /tmp, which is a tmpfs on some machines."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
         yield Path(directory)

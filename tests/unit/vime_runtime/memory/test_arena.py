@@ -6,67 +6,72 @@ import re
 from pathlib import Path
 
 import pytest
-from vime_runtime.memory.arena import ALIGNMENT, Arena
+import torch
+from vime_runtime.memory.arena import ALIGNMENT, AllocateInArena, Arena
 
-from tests.unit.vime_runtime.memory.conftest import lazily_free_bytes, take_free_pages
+from tests.unit.vime_runtime.memory.conftest import lazily_free_bytes, reclaim_pages
 
 
-def runs(arena: Arena) -> list[tuple[int, int]]:
-    return list(arena.live())
+def live(arena: Arena) -> list[tuple[int, int]]:
+    return list(arena.live_ranges())
+
+
+def filled_block(arena: Arena) -> memoryview:
+    block = arena.allocate(16 * 1024**2)
+    block[:] = b"x" * len(block)
+    return memoryview(block)
 
 
 def test_blocks_are_aligned_and_freed_with_their_last_reference() -> None:
     arena = Arena()
     blocks = [arena.allocate(1), arena.allocate(100)]
-    assert runs(arena) == [(0, 3 * ALIGNMENT)]
+    assert live(arena) == [(0, 3 * ALIGNMENT)]
     view = memoryview(blocks[1])
     del blocks[1]
-    assert runs(arena) == [(0, 3 * ALIGNMENT)]
+    assert live(arena) == [(0, 3 * ALIGNMENT)]
     del view
-    assert runs(arena) == [(0, ALIGNMENT)]
+    assert live(arena) == [(0, ALIGNMENT)]
     del blocks[0]
-    assert runs(arena) == []
+    assert live(arena) == []
 
 
-def test_freed_neighbours_merge_and_are_used_again() -> None:
+def test_free_neighbors_merge_and_are_reused() -> None:
     arena = Arena()
     a, b, c, d = (arena.allocate(ALIGNMENT) for _ in range(4))
     del a, c
-    assert runs(arena) == [(ALIGNMENT, ALIGNMENT), (3 * ALIGNMENT, ALIGNMENT)]
-    del b  # joins the free blocks on both sides of it
+    assert live(arena) == [(ALIGNMENT, ALIGNMENT), (3 * ALIGNMENT, ALIGNMENT)]
+    del b  # merges with the free block before and the one after it
     big = arena.allocate(3 * ALIGNMENT)
-    assert runs(arena) == [(0, 4 * ALIGNMENT)]
+    assert live(arena) == [(0, 4 * ALIGNMENT)]
     del big, d
-    assert runs(arena) == []
+    assert live(arena) == []
 
 
-def test_pages_that_were_given_back_stay_until_the_kernel_takes_them() -> None:
+def test_freed_pages_stay_until_the_kernel_reclaims_them() -> None:
     arena = Arena()
-    block = arena.allocate(16 * 1024**2)
-    block[:] = b"x" * len(block)
-    resident = arena.residency().resident
+    block = filled_block(arena)
+    resident = arena.memory_usage().resident
     assert resident >= len(block)
     assert lazily_free_bytes(arena.base, len(block)) == 0
-    arena.give_back()
-    few = 0.05 * resident  # pages that the CPU has yet to hand on; nobody can take those
+    arena.free_pages()
+    few = 0.05 * resident  # pages that are still in the CPU's batch and cannot be reclaimed
     assert lazily_free_bytes(arena.base, len(block)) >= resident - few
-    assert arena.residency().resident == resident
-    take_free_pages(arena.base, len(block))
-    assert arena.residency().resident <= few
+    assert arena.memory_usage().resident == resident
+    reclaim_pages(arena.base, len(block))
+    assert arena.memory_usage().resident <= few
     assert bytes(block).count(0) >= len(block) - few
 
 
-def test_without_such_advice_pages_go_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_madv_free_pages_are_dropped_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mmap, "MADV_FREE", 1000)  # the kernel answers EINVAL
     arena = Arena()
-    block = arena.allocate(1024**2)
-    block[:] = b"x" * len(block)
-    arena.give_back()
-    assert arena.residency().resident == 0
+    block = filled_block(arena)
+    arena.free_pages()
+    assert arena.memory_usage().resident == 0
     assert bytes(block) == bytes(len(block))
 
 
-def test_more_than_the_reserved_addresses_is_refused() -> None:
+def test_an_allocation_beyond_the_reserved_addresses_fails() -> None:
     arena = Arena()
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with pytest.raises(MemoryError, match="used up"):
@@ -74,18 +79,68 @@ def test_more_than_the_reserved_addresses_is_refused() -> None:
     assert arena.allocate(1) is not None
 
 
-def test_large_blocks_lie_in_huge_pages_where_the_kernel_has_them() -> None:
+def test_large_blocks_use_huge_pages_if_the_kernel_has_them() -> None:
     arena = Arena()
-    block = arena.allocate(16 * 1024**2)
-    block[:] = b"x" * len(block)
+    _block = filled_block(arena)
     setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     if setting.exists() and "[never]" not in setting.read_text():
-        # The kernel's flag of the mapping, proc_pid_smaps(5): whether it finds huge pages is its own affair.
-        assert "hg" in flags_of(arena.base)
+        # The flag of the mapping, proc_pid_smaps(5). It does not depend on whether huge pages were available.
+        assert "hg" in vm_flags(arena.base)
 
 
-def flags_of(address: int) -> list[str]:
-    """The VmFlags of the mapping that begins at an address."""
+def vm_flags(address: int) -> list[str]:
+    """Return the VmFlags of the mapping that begins at an address."""
     maps = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
     (mapping,) = (each for each in maps if each.startswith(f"{address:x}-"))
     return re.findall(r"^VmFlags: (.*)$", mapping, re.MULTILINE)[0].split()
+
+
+def test_results_of_operators_are_in_the_arena() -> None:
+    arena = Arena()
+    outside = torch.randn(4, 6)
+    with AllocateInArena(arena):
+        made = [
+            torch.empty(3),
+            torch.zeros(2, 3, dtype=torch.bfloat16),
+            torch.randn(5),
+            torch.arange(7),
+            torch.empty_strided((2, 3), (1, 2)),
+            outside @ outside.T,
+            outside.T.contiguous(),
+            torch.nn.Linear(3, 4).weight,
+            *torch.linalg.qr(outside),
+        ]
+    assert all(tensor.data_ptr() in arena for tensor in made)
+    assert torch.equal(made[5], outside @ outside.T)
+    assert torch.equal(made[6], outside.T)
+    assert made[4].stride() == (1, 2)
+    assert torch.equal(made[1], torch.zeros(2, 3, dtype=torch.bfloat16))
+
+
+def test_views_and_in_place_results_stay_where_they_are() -> None:
+    arena = Arena()
+    outside = torch.zeros(4, 6)
+    with AllocateInArena(arena):
+        view = outside[1:3]
+        outside.add_(1)
+        torch.add(outside, 1, out=outside)
+    assert view.data_ptr() not in arena
+    assert view.untyped_storage().data_ptr() == outside.untyped_storage().data_ptr()
+    assert outside.sum().item() == 2 * outside.numel()
+
+
+def test_results_that_share_a_storage_still_share_it() -> None:
+    arena = Arena()
+    with AllocateInArena(arena):
+        parts = torch.randn(6, 2).split(2)
+    assert len({part.untyped_storage().data_ptr() for part in parts}) == 1
+    assert all(part.data_ptr() in arena for part in parts)
+
+
+def test_temporaries_reuse_addresses() -> None:
+    arena = Arena()
+    with AllocateInArena(arena):
+        for _ in range(50):
+            torch.randn(1_000_000).exp().sum()
+    assert live(arena) == []
+    assert arena.memory_usage().mapped < 50_000_000

@@ -11,27 +11,42 @@ from pathlib import Path
 import pytest
 import torch
 from vime_runtime.memory import cpu_region
-from vime_runtime.memory.cpu_region import HostRegion
-from vime_runtime.memory.region import Residency
+from vime_runtime.memory.cpu_region import CpuRegion
+from vime_runtime.memory.region import MemoryUsage
 
-from tests.unit.vime_runtime.memory.conftest import lazily_free_bytes, take_free_pages
+from tests.unit.vime_runtime.memory.conftest import lazily_free_bytes, reclaim_pages
 
 MIB = 1024**2
 
 
-def test_the_backing_file_has_no_name(disk: Path) -> None:
-    region = HostRegion(disk)
+@pytest.fixture
+def region(disk: Path) -> CpuRegion:
+    return CpuRegion(disk)
+
+
+def arange(region: CpuRegion) -> torch.Tensor:
+    """Return 64 MiB in the region."""
     with region.allocating():
-        tensor = torch.ones(MIB)
+        return torch.arange(8 * MIB)
+
+
+def zeros_and_arange(region: CpuRegion) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return 32 MiB of zeros and 64 MiB of other numbers in the region."""
+    with region.allocating():
+        return torch.zeros(8 * MIB), torch.arange(8 * MIB)
+
+
+def test_the_offload_file_has_no_name(region: CpuRegion, disk: Path) -> None:
+    tensor = arange(region)
     region.pause()
     assert list(disk.iterdir()) == []
     region.resume()
-    assert tensor.sum().item() == MIB
+    assert torch.equal(tensor, torch.arange(8 * MIB))
 
 
 @contextmanager
 def file_size_limit(nbytes: int) -> Iterator[None]:
-    """Nobody can fill a disk for a test; to write(2) a limit on file sizes looks much the same."""
+    """Limit file sizes: to write(2) this is much like a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, hard))
     try:
@@ -40,31 +55,28 @@ def file_size_limit(nbytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_costs_no_contents(disk: Path) -> None:
-    region = HostRegion(disk)
-    with region.allocating():
-        tensor = torch.arange(4 * MIB)
+def test_a_full_disk_loses_no_contents(region: CpuRegion, disk: Path) -> None:
+    tensor = arange(region)
     with (
         file_size_limit(8 * MIB),
-        pytest.raises(OSError, match=f"cannot keep {tensor.nbytes} bytes") as caught,
+        pytest.raises(OSError, match=f"cannot offload {tensor.nbytes} bytes") as caught,
     ):
         region.pause()
     assert caught.value.filename == str(disk)
-    assert not region.paused
-    assert torch.equal(tensor, torch.arange(4 * MIB))
+    assert not region.offloaded
+    assert torch.equal(tensor, torch.arange(8 * MIB))
     region.pause()
     region.resume()
-    assert torch.equal(tensor, torch.arange(4 * MIB))
+    assert torch.equal(tensor, torch.arange(8 * MIB))
 
 
-def test_discarding_gives_memory_back(disk: Path) -> None:
-    region = HostRegion(disk)
+def test_discard_frees_memory_without_writing(region: CpuRegion) -> None:
     with region.allocating():
         tensor = torch.ones(8 * MIB)
     with file_written() as nbytes:
         region.discard()
     assert nbytes() == 0
-    assert region.residency().resident == 0
+    assert region.memory_usage().resident == 0
     region.resume()
     assert set(tensor.unique().tolist()) <= {0.0, 1.0}
     tensor.fill_(3)
@@ -73,29 +85,26 @@ def test_discarding_gives_memory_back(disk: Path) -> None:
     assert tensor.sum().item() == 3 * 8 * MIB
 
 
-def test_what_is_spare_is_so_by_the_kernels_count_too(disk: Path) -> None:
-    region = HostRegion(disk)
-    with region.allocating():
-        tensor = torch.ones(8 * MIB)
-    active = region.residency()
-    assert active.spare == 0
+def test_reclaimable_memory_agrees_with_the_kernel(region: CpuRegion) -> None:
+    tensor = arange(region)
+    active = region.memory_usage()
+    assert active.reclaimable == 0
     region.pause()
-    paused = region.residency()
-    assert paused == Residency(active.mapped, 0, spare=active.resident)
-    assert 0.95 * paused.spare <= lazily_free_bytes(tensor.data_ptr(), tensor.nbytes) <= paused.spare
+    offloaded = region.memory_usage()
+    assert offloaded == MemoryUsage(active.mapped, 0, reclaimable=active.resident)
+    lazily_free = lazily_free_bytes(tensor.data_ptr(), tensor.nbytes)
+    assert 0.95 * offloaded.reclaimable <= lazily_free <= offloaded.reclaimable
     region.resume()
-    assert region.residency() == active
+    assert region.memory_usage() == active
 
 
-def test_what_the_kernel_took_meanwhile_comes_back(disk: Path) -> None:
-    region = HostRegion(disk)
-    with region.allocating():
-        gradients, weights = torch.zeros(8 * MIB), torch.arange(8 * MIB)
+def test_reclaimed_pages_are_restored(region: CpuRegion) -> None:
+    gradients, weights = zeros_and_arange(region)
     region.pause()
-    take_free_pages(gradients.data_ptr(), gradients.nbytes)
-    take_free_pages(weights.data_ptr(), weights.nbytes)
-    assert region.residency().resident == 0
-    assert region.residency().spare <= 0.05 * weights.nbytes
+    reclaim_pages(gradients.data_ptr(), gradients.nbytes)
+    reclaim_pages(weights.data_ptr(), weights.nbytes)
+    assert region.memory_usage().resident == 0
+    assert region.memory_usage().reclaimable <= 0.05 * weights.nbytes
     with file_read() as nbytes:
         region.resume()
     assert nbytes() >= 0.95 * weights.nbytes
@@ -103,27 +112,24 @@ def test_what_the_kernel_took_meanwhile_comes_back(disk: Path) -> None:
     assert torch.equal(weights, torch.arange(8 * MIB))
 
 
-# Words that could pass for a mark, or for a page that was taken.
+# Words that equal a mark, or the content of a reclaimed page.
 @pytest.mark.parametrize("value", [-1, 0, 1])
-def test_of_what_the_kernel_took_in_part_no_more_than_a_piece_is_read(disk: Path, value: int) -> None:
-    region = HostRegion(disk)
+def test_only_the_chunk_with_reclaimed_pages_is_read(region: CpuRegion, value: int) -> None:
     with region.allocating():
         tensor = torch.full((4 * MIB,), value)
-    tensor[5 :: mmap.PAGESIZE // 8] = 7  # no piece is all zeros
+    tensor[5 :: mmap.PAGESIZE // 8] = 7  # no chunk is all zeros
     expected = tensor.clone()
     region.pause()
-    take_free_pages(tensor.data_ptr() + 10 * MIB, 5 * mmap.PAGESIZE)
-    assert 0 < region.residency().spare < tensor.nbytes
+    reclaim_pages(tensor.data_ptr() + 10 * MIB, 5 * mmap.PAGESIZE)
+    assert 0 < region.memory_usage().reclaimable < tensor.nbytes
     with file_read() as nbytes:
         region.resume()
     assert torch.equal(tensor, expected)
-    assert cpu_region.PIECE <= nbytes() < 2 * cpu_region.PIECE
+    assert cpu_region.CHUNK_BYTES <= nbytes() < 2 * cpu_region.CHUNK_BYTES
 
 
-def test_what_the_kernel_left_is_not_read(disk: Path) -> None:
-    region = HostRegion(disk)
-    with region.allocating():
-        tensor = torch.arange(8 * MIB)
+def test_pages_that_were_not_reclaimed_are_not_read(region: CpuRegion) -> None:
+    tensor = arange(region)
     region.pause()
     with file_read() as nbytes:
         region.resume()
@@ -131,13 +137,11 @@ def test_what_the_kernel_left_is_not_read(disk: Path) -> None:
     assert torch.equal(tensor, torch.arange(8 * MIB))
 
 
-def test_where_pages_can_only_go_at_once_all_are_read(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_madv_free_everything_is_read(region: CpuRegion, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mmap, "MADV_FREE", 1000)  # the kernel answers EINVAL
-    region = HostRegion(disk)
-    with region.allocating():
-        tensor = torch.arange(8 * MIB)
+    tensor = arange(region)
     region.pause()
-    assert region.residency().spare == 0
+    assert region.memory_usage().reclaimable == 0
     with file_read() as nbytes:
         region.resume()
     assert nbytes() >= tensor.nbytes
@@ -145,44 +149,38 @@ def test_where_pages_can_only_go_at_once_all_are_read(disk: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("value", [-1, 1])
-def test_reading_that_fails_can_be_tried_again(
-    disk: Path, monkeypatch: pytest.MonkeyPatch, value: int
+def test_resume_can_be_retried_after_a_read_error(
+    region: CpuRegion, monkeypatch: pytest.MonkeyPatch, value: int
 ) -> None:
-    region = HostRegion(disk)
+    def fail(file: int, buffers: list[memoryview], offset: int) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
     with region.allocating():
         tensor = torch.full((8 * MIB,), value)
     region.pause()
-    take_free_pages(tensor.data_ptr(), tensor.nbytes)
+    reclaim_pages(tensor.data_ptr(), tensor.nbytes)
     with monkeypatch.context() as patched:
-        patched.setattr(os, "preadv", broken)
+        patched.setattr(os, "preadv", fail)
         with pytest.raises(OSError, match="Input/output error"):
             region.resume()
-    assert region.paused
+    assert region.offloaded
     region.resume()
     assert (tensor == value).all()
 
 
-def broken(file: int, buffers: list[memoryview], offset: int) -> int:
-    """A disk that fails."""
-    raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-
-def test_what_a_resumed_region_holds_the_kernel_leaves_alone(disk: Path) -> None:
-    region = HostRegion(disk)
-    with region.allocating():
-        gradients, weights = torch.zeros(8 * MIB), torch.arange(8 * MIB)
+def test_the_kernel_does_not_reclaim_a_resumed_region(region: CpuRegion) -> None:
+    gradients, weights = zeros_and_arange(region)
     region.pause()
     region.resume()
     assert lazily_free_bytes(weights.data_ptr(), weights.nbytes) <= gradients.nbytes
-    take_free_pages(gradients.data_ptr(), gradients.nbytes)
-    take_free_pages(weights.data_ptr(), weights.nbytes)
-    assert region.residency().resident >= weights.nbytes
+    reclaim_pages(gradients.data_ptr(), gradients.nbytes)
+    reclaim_pages(weights.data_ptr(), weights.nbytes)
+    assert region.memory_usage().resident >= weights.nbytes
     assert not gradients.any()
     assert torch.equal(weights, torch.arange(8 * MIB))
 
 
-def test_zeros_are_not_written_and_come_back_as_zeros(disk: Path) -> None:
-    region = HostRegion(disk)
+def test_zeros_are_not_written(region: CpuRegion) -> None:
     with region.allocating():
         gradients, weights = torch.zeros(16 * MIB), torch.full((4 * MIB,), 7.0)
     weights[0] = 0
@@ -195,34 +193,34 @@ def test_zeros_are_not_written_and_come_back_as_zeros(disk: Path) -> None:
     assert torch.equal(weights[1:], torch.full((4 * MIB - 1,), 7.0))
 
 
-def test_a_pause_needs_no_page_cache(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_region, "uncache", lambda file: None)
-    region = HostRegion(disk)
-    with region.allocating():
-        tensor = torch.ones(4 * MIB)
+def test_direct_transfers_need_no_dropping_of_the_page_cache(
+    region: CpuRegion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_region, "drop_page_cache", lambda file: None)
+    tensor = arange(region)
     region.pause()
-    assert region.residency().resident == 0
+    assert region.memory_usage().resident == 0
     region.resume()
-    assert tensor.sum().item() == tensor.numel()
+    assert torch.equal(tensor, torch.arange(8 * MIB))
 
 
-def test_where_it_does_none_of_it_is_left_after_waking(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_region, "bypass_cache", lambda file: None)
-    region = HostRegion(disk)
-    with region.allocating():
-        tensor = torch.ones(4 * MIB)
-    active = region.residency().resident
+def test_without_direct_access_resume_empties_the_page_cache(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_region, "bypass_page_cache", lambda file: None)
+    region = CpuRegion(disk)
+    tensor = arange(region)
+    active = region.memory_usage().resident
     region.pause()
     region.resume()
-    assert tensor.sum().item() == tensor.numel()
-    assert region.residency().resident <= active
+    assert torch.equal(tensor, torch.arange(8 * MIB))
+    assert region.memory_usage().resident <= active
 
 
-def test_blocks_that_share_a_page_come_back(disk: Path) -> None:
-    region = HostRegion(disk)
+def test_blocks_that_share_a_page_are_restored(region: CpuRegion) -> None:
     with region.allocating():
         blocks = [torch.full((100,), float(i)) for i in range(100)]
-    del blocks[1::3]  # many runs of live blocks, some in one page
+    del blocks[1::3]  # many ranges of live blocks, some in one page
     expected = [block.clone() for block in blocks]
     with file_written() as nbytes:
         region.pause()
@@ -235,14 +233,14 @@ def test_blocks_that_share_a_page_come_back(disk: Path) -> None:
 
 @contextmanager
 def file_written() -> Iterator[Callable[[], int]]:
-    """Count the bytes that this process hands to write(2) and its like."""
+    """Count the bytes that this process passes to write(2) and similar calls."""
     before = moved("wchar")
     yield lambda: moved("wchar") - before
 
 
 @contextmanager
 def file_read() -> Iterator[Callable[[], int]]:
-    """Count the bytes that this process gets from read(2) and its like."""
+    """Count the bytes that this process gets from read(2) and similar calls."""
     before = moved("rchar")
     yield lambda: moved("rchar") - before
 

@@ -1,4 +1,4 @@
-"""Each implementation of the training region against the same cases. The NPU's: tests/npu."""
+"""Every implementation of OffloadableRegion passes the same cases. The NPU: tests/npu/test_region.py."""
 
 from __future__ import annotations
 
@@ -10,28 +10,23 @@ from pathlib import Path
 import pytest
 import torch
 from vime_runtime.memory import cpu_region
-from vime_runtime.memory.cpu_region import HostRegion
-from vime_runtime.memory.region import Residency
+from vime_runtime.memory.cpu_region import CpuRegion
+from vime_runtime.memory.region import MemoryUsage
 
 from harness.runtime import region_conformance
 
 
+@pytest.mark.parametrize("direct", [True, False], ids=["direct", "page-cache"])
 @pytest.mark.parametrize("case", region_conformance.CASES)
-def test_memory_of_the_host(case: str, disk: Path) -> None:
-    region_conformance.CASES[case](HostRegion(disk), torch.device("cpu"))
-
-
-@pytest.mark.parametrize("case", region_conformance.CASES)
-def test_memory_of_the_host_on_a_file_system_without_direct_access(
-    case: str, disk: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cpu_region, "bypass_cache", lambda file: None)
-    region_conformance.CASES[case](HostRegion(disk), torch.device("cpu"))
+def test_cpu_region(case: str, direct: bool, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not direct:  # as on a file system without O_DIRECT
+        monkeypatch.setattr(cpu_region, "bypass_page_cache", lambda file: None)
+    region_conformance.CASES[case](CpuRegion(disk), torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
-def on_a_gpu() -> dict[str, str]:
-    """What each case failed with, in a process that has the library preloaded as a trainer on CUDA has."""
+def gpu_failures() -> dict[str, str]:
+    """Return the failure of each case in a process that has the library preloaded."""
     from torch_memory_saver import configure_subprocess
 
     with configure_subprocess():
@@ -43,9 +38,9 @@ def on_a_gpu() -> dict[str, str]:
 
 @pytest.mark.needs("gpu")
 @pytest.mark.parametrize("case", region_conformance.CASES)
-def test_memory_of_a_gpu(case: str, on_a_gpu: dict[str, str]) -> None:
-    assert on_a_gpu[case] == ""
+def test_gpu_region(case: str, gpu_failures: dict[str, str]) -> None:
+    assert gpu_failures[case] == ""
 
 
-def test_residencies_add_up() -> None:
-    assert Residency.total(Residency(mapped=2, resident=1) for _ in range(3)) == Residency(6, 3)
+def test_memory_usage_adds_up() -> None:
+    assert MemoryUsage.total(MemoryUsage(mapped=2, resident=1) for _ in range(3)) == MemoryUsage(6, 3)
