@@ -22,8 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from vimectl.recipes.resolve import resolve
-from vimectl.runs import plan as planning
-from vimectl.runs.plan import Plan
+from vimectl.runs.plan import RunPlan, make_plan, write_run_directory
 from vimectl.util.host import Host
 
 SIDES = Path(__file__).with_name("sides")
@@ -85,7 +84,7 @@ def take_turns(sides: dict[str, Connection]) -> tuple[list[dict[str, float]], di
 def ours(folder: Path) -> Iterator[Connection]:
     """Our runtime, which has taken one step and waits."""
     plan = _plan(folder)
-    planning.write(plan, {})
+    write_run_directory(plan, {})
     plan.scratch_dir.mkdir(mode=0o700)
     try:
         log = plan.run_dir / "logs" / "runtime.log"
@@ -131,7 +130,7 @@ def side(program: str, arguments: list[str], environment: dict[str, str], log: P
             process.wait()
 
 
-def _plan(folder: Path) -> Plan:
+def _plan(folder: Path) -> RunPlan:
     from benchmarks.checkpoint import PROMPT_TOKENS
 
     settings = {
@@ -153,4 +152,4 @@ def _plan(folder: Path) -> Plan:
         "modes.test.steps": WARM_UP + STEPS + 2,
     }
     assignments = [f"{key}={value}" for key, value in settings.items()]
-    return planning.make(resolve("qwen3-tiny-tp2", "test", assignments), Host(), folder / "run")
+    return make_plan(resolve("qwen3-tiny-tp2", "test", assignments), Host(), folder / "run")

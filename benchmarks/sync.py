@@ -23,7 +23,7 @@ from typing import Any
 
 from vimectl.recipes.environment import environment
 from vimectl.recipes.resolve import resolve
-from vimectl.runs.shared_memory import SharedMemoryWatch
+from vimectl.runs.descendants import SharedMemoryWatch
 from vimectl.util.host import Host
 
 # Qwen3-0.6B.
@@ -56,14 +56,14 @@ def main() -> None:
             process(copy, "train") as memcpy,
         ):
             size, *_ = (side.recv() for side in (first, second, rollout))
-            shm.look(again=True)
+            shm.update(all_files=True)
             ask(memcpy, size)
             seconds: dict[str, list[float]] = {"sync": [], "memcpy": []}
             for _ in range(1 + ROUNDS):  # the first round touches every page for the first time
                 seconds["sync"].append(sync([first, second], rollout))
                 seconds["memcpy"].append(ask(memcpy, size))
             extra = max(ask(rank, "peak") for rank in (first, second))  # they fill the same ones
-        shm.remove()
+        shm.remove_unused()
     report(size, seconds, extra)
 
 
@@ -138,7 +138,7 @@ def trainer_rank(connection: Connection, folder: str, index: int, master: str) -
     """A trainer rank without an optimizer: its shard, the bridge, and the buckets."""
     import torch
     from vime_runtime.trainer import model, parallel
-    from vime_runtime.trainer.checkpoint import Checkpoint
+    from vime_runtime.trainer.hf_checkpoint import Checkpoint
     from vime_runtime.weight_sync.buckets import BucketExporter
     from vime_runtime.weight_sync.export import Bridge, Rank
     from vime_runtime.weight_sync.ipc import SharedHostBuffer

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness import needs
-from vimectl.runs import npu_path
+from npu.proof.proof import named_tests
 
 ENDS = [1, 2]
 # What a model's makers recommend: none of it may find its way into what is sampled here.
@@ -66,22 +66,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """In CI a test that docs/npu-path.md names as a proof must not be skipped."""
+    """Fail a skipped test that docs/npu-path.md names, in CI."""
     report = yield
     return _not_skipped(report, item.nodeid.partition("[")[0])
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
-    """Nor must the file that it is in."""
+    """Fail a skipped file with such a test, in CI."""
     report = yield
     return _not_skipped(report, f"{collector.nodeid}::")
 
 
 def _not_skipped(report: Any, where: str) -> Any:
-    if report.skipped and os.environ.get("CI") and any(t.startswith(where) for t in npu_path.named_tests()):
+    if report.skipped and os.environ.get("CI") and any(test.startswith(where) for test in named_tests()):
         report.outcome = "failed"
-        report.longrepr = f"npu_path.toml names it as a proof, and it was skipped: {report.longrepr}"
+        report.longrepr = f"tests/npu/proof/proof.toml names it, and it was skipped: {report.longrepr}"
     return report
 
 

@@ -1,4 +1,4 @@
-"""`vimectl run recipe`: resolve, check, launch, report."""
+"""`vimectl run recipe`: resolve a recipe, check the machine, launch the run, print the result."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from vime_runtime.spec.recipe import Recipe
 
     from vimectl.recipes.environment import Setting
-    from vimectl.runs.launch import Ended
-    from vimectl.runs.plan import Plan
+    from vimectl.runs.launch import RunResult
+    from vimectl.runs.plan import RunPlan
     from vimectl.runs.preflight import Preflight
 
 app = typer.Typer(no_args_is_help=True, help="Launch the bundled colocated runtime.")
@@ -31,22 +31,22 @@ def _group() -> None:
 @app.command()
 def recipe(
     name: Annotated[str, typer.Argument(help="A recipe's name, or the path of a recipe file.")],
-    mode: Annotated[str | None, typer.Option(help="smoke, test or long: how many steps.")] = None,
+    mode: Annotated[str | None, typer.Option(help="smoke, test or long: the number of steps.")] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, say model.path=DIR."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, for example model.path=DIR."),
     ] = None,
     run_dir: Annotated[
-        Path | None, typer.Option(help="Where the run is kept; runs/<recipe>-<UTC time> when not given.")
+        Path | None, typer.Option(help="The run directory; by default runs/<recipe>-<UTC time>.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --run-dir, with the same settings.")
+        bool, typer.Option("--resume", help="Resume the run in --run-dir, with the same settings.")
     ] = False,
     address: Annotated[
         str | None,
         typer.Option(
             metavar="HOST:PORT|auto",
-            help="An existing Ray cluster to run in; a private one, ended with the run, when not given.",
+            help="An existing Ray cluster to run in; by default the run starts and stops its own.",
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run; start nothing.")] = False,
@@ -55,51 +55,51 @@ def recipe(
 ) -> None:
     """Run a recipe on this machine."""
     from vimectl.recipes.resolve import resolve
-    from vimectl.runs import npu_path, preflight
-    from vimectl.runs import plan as planning
-    from vimectl.runs import resume as resuming
+    from vimectl.runs import npu_notice, preflight
     from vimectl.runs.launch import check_run_inputs, launch
-    from vimectl.runs.progress import showing
+    from vimectl.runs.plan import make_plan
+    from vimectl.runs.progress import progress_view
+    from vimectl.runs.resume import finished_steps
     from vimectl.util.host import Host
 
     host = Host()
     resolved = resolve(name, mode, assignments)
-    plan = planning.make(resolved, host, run_dir, address, resume)
-    if resume and (steps := resuming.finished_steps(plan.run_dir)) >= resolved.steps:
-        _show_nothing_left(plan, steps, as_json)
+    plan = make_plan(resolved, host, run_dir, address, resume)
+    if resume and (steps := finished_steps(plan.run_dir)) >= resolved.steps:
+        _print_nothing_to_do(plan, steps, as_json)
         return
     found = preflight.examine(resolved.recipe, host)
     if dry_run:
-        _show_plan(plan, found, as_json)
+        _print_plan(plan, found, as_json)
         return
-    if found.meets_an_ending:
-        err.print("the processes of another run are still here: waiting for them to end")
-        found = preflight.after_endings(found, host)
+    if found.has_leftover_processes:
+        err.print("processes of another run are still here: waiting for them to exit")
+        found = preflight.wait_for_leftovers(found, host)
     if not found.only_lacks_patches:
         found.require()
-    # Before a patch is applied: a run that cannot start leaves nothing behind.
+    # Before patches are applied: a run that cannot start changes nothing.
     check_run_inputs(resolved.recipe)
-    if found.only_lacks_patches and (yes or _agreed(found)):
+    if found.only_lacks_patches and (yes or _confirm_patches(found)):
         preflight.apply_patches(found)
         found = preflight.examine(resolved.recipe, host)
     found.require()
-    if not npu_path.completed(resolved.recipe) and (notice := npu_path.notice(resolved.recipe)):
+    if not npu_notice.has_completed(resolved.recipe) and (notice := npu_notice.text(resolved.recipe)):
         err.print(notice, markup=False)
-    with showing(err.console, f"{resolved.recipe.recipe.name} {resolved.mode}") as progress:
-        ended = launch(plan, found.doctor.as_json(), progress)
-    _show_end(ended, plan.run_dir, as_json)
-    raise typer.Exit(ended.exit_code)
+    with progress_view(err.console, f"{resolved.recipe.recipe.name} {resolved.mode}") as view:
+        result = launch(plan, found.doctor.as_json(), view)
+    _print_result(result, plan.run_dir, as_json)
+    raise typer.Exit(result.exit_code)
 
 
-def _agreed(found: Preflight) -> bool:
-    """Ask at a terminal; without one nobody can agree."""
+def _confirm_patches(found: Preflight) -> bool:
+    """Ask at a terminal whether to apply patches; the answer is no without one."""
     if not (sys.stdin.isatty() and err.is_terminal):
         return False
     packages = ", ".join(target.target.package for target in found.patches or () if target.state != "applied")
     return typer.confirm(f"Patches are missing from {packages}. Apply them?", err=True)
 
 
-def _show_nothing_left(plan: Plan, steps: int, as_json: bool) -> None:
+def _print_nothing_to_do(plan: RunPlan, steps: int, as_json: bool) -> None:
     message = f"the run finished with step {steps} of {plan.resolved.steps}: nothing is left to do"
     if as_json:
         emit_json("run.recipe", True, run_dir=plan.run_dir, message=message)
@@ -107,61 +107,67 @@ def _show_nothing_left(plan: Plan, steps: int, as_json: bool) -> None:
         out.print(f"{message}; see {plan.run_dir}", markup=False)
 
 
-def _show_end(ended: Ended, run_dir: Path, as_json: bool) -> None:
-    from vimectl.runs import report
+def _print_result(result: RunResult, run_dir: Path, as_json: bool) -> None:
+    from vime_runtime.spec.run_paths import RunPaths
+
     from vimectl.runs.summary import table_rows
 
     if as_json:
-        emit_json("run.recipe", ended.exit_code == 0, run_dir=run_dir, summary=ended.summary)
+        emit_json("run.recipe", result.exit_code == 0, run_dir=run_dir, summary=result.summary)
         return
-    rows = table_rows(ended.summary, run_dir, ended.last)
-    if (page := run_dir / report.NAME).exists():
+    rows = table_rows(result.summary, run_dir, result.last_row)
+    if (page := RunPaths(run_dir).report).exists():
         rows.append(["report", str(page)])
-    table("", ["run", ended.summary["recipe"]], rows)
-    if ended.hint:
-        err.print(ended.hint, markup=False)
+    table("", ["run", result.summary["recipe"]], rows)
+    if result.hint:
+        err.print(result.hint, markup=False)
 
 
-def _show_plan(plan: Plan, found: Preflight, as_json: bool) -> None:
+def _print_plan(plan: RunPlan, found: Preflight, as_json: bool) -> None:
+    from vime_runtime.spec.device_layout import placement
+
     wrong = _input_error(plan.resolved.recipe)
+    devices = placement(plan.resolved.recipe)
     if as_json:
-        document = plan.document()
+        keys = {"recipe", "overrides", "mode", "steps", "run_dir", "address", "environment", "required"}
         emit_json(
             "run.recipe",
             True,
-            **{
-                key: document[key]
-                for key in (
-                    *("recipe", "overrides", "mode", "steps", "run_dir", "address"),
-                    *("environment", "required"),
-                )
-            },
+            **plan.run_config().model_dump(mode="json", include=keys),
             command=plan.command,
             preflight=found.as_json(),
             inputs={"ok": wrong is None, "error": wrong and {"message": wrong.message, "hint": wrong.hint}},
-            placement=plan.placement(),
+            placement=devices,
         )
         return
     resolved = plan.resolved
     out.print(f"{resolved.recipe.recipe.name}, {resolved.mode}: {resolved.steps} steps in {plan.run_dir}")
     out.print(shlex.join(plan.command), markup=False)
-    _show_environment(plan)
-    where = f"the Ray cluster at {plan.address}" if plan.address else "a Ray cluster of the run's own"
+    _print_environment(plan)
+    where = f"the Ray cluster at {plan.address}" if plan.address else "a private Ray cluster"
     out.print(f"\n[bold]placement[/] in {where}")
-    table("", ["device", "trainer", "engine"], _placement_rows(plan))
+    rows = [
+        [
+            f"node {d['node']}, device {d['device']}",
+            f"rank {d['train_rank']}, replica {d['train_replica']}",
+            f"engine {d['engine']}, rank {d['engine_rank']}",
+        ]
+        for d in devices
+    ]
+    table("", ["device", "trainer", "engine"], rows)
     failures = [(f.id, f"{f.found}; needed: {f.expected}", f.fix) for f in found.doctor.failures]
     if wrong:
         failures.append(("inputs", wrong.message, wrong.hint))
     if not failures:
-        out.print("\nnothing stands in the way of a run")
+        out.print("\nthis machine can run it")
         return
     out.print("\n[bold]a run would stop at[/]")
-    for name, what, mend in failures:
-        out.print(f"{name}: {what}\n    mend: {mend}", markup=False)
+    for name, message, hint in failures:
+        out.print(f"{name}: {message}\n    hint: {hint}", markup=False)
 
 
-def _show_environment(plan: Plan) -> None:
-    """Every variable once, under the processes that get it, with the reason."""
+def _print_environment(plan: RunPlan) -> None:
+    """Print every variable once, below the processes that get it, with the reason."""
     processes: dict[tuple[str, Setting], list[str]] = {}
     for role, settings in plan.settings.items():
         for name, setting in settings.items():
@@ -173,19 +179,8 @@ def _show_environment(plan: Plan) -> None:
                 out.print(f"{name}={shlex.quote(setting.value)}\n    {setting.reason}", markup=False)
 
 
-def _placement_rows(plan: Plan) -> list[list[str]]:
-    return [
-        [
-            f"node {d['node']}, device {d['device']}",
-            f"rank {d['train_rank']}, replica {d['train_replica']}",
-            f"engine {d['engine']}, rank {d['engine_rank']}",
-        ]
-        for d in plan.placement()
-    ]
-
-
 def _input_error(recipe: Recipe) -> VimeError | None:
-    """What the run would say of model and data."""
+    """Return the error that a run would report about model and data."""
     from vime_runtime.spec.errors import VimeError
 
     from vimectl.runs.launch import check_run_inputs

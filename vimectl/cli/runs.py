@@ -1,4 +1,4 @@
-"""`vimectl runs`: what became of runs, also of those that go on in another shell."""
+"""`vimectl runs`: list, show and stop runs, also those of another shell, and make their report page."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vimectl.cli.report import report
 from vimectl.util.console import JsonOption, emit_json, out, table
 
 if TYPE_CHECKING:
-    from vimectl.runs.catalog import Run
+    from vimectl.runs.run_directory import RunDirectory
 
-app = typer.Typer(no_args_is_help=True, help="Runs that go on or have ended.")
+app = typer.Typer(no_args_is_help=True, help="Runs that are running or have ended.")
 
 RunArgument = Annotated[str, typer.Argument(help="A run's name, the path of its directory, or `last`.")]
 FolderOption = Annotated[Path, typer.Option("--dir", help="The folder that holds the runs.")]
@@ -24,99 +23,115 @@ RUNS = Path("runs")
 @app.command("list")
 def list_(folder: FolderOption = RUNS, as_json: JsonOption = False) -> None:
     """List the runs of a folder, oldest first."""
-    from vimectl.runs import catalog
+    from vimectl.runs.run_directory import RunDirectory, list_runs
 
-    found = [catalog.Run(path.absolute()).as_json() for path in catalog.kept_in(folder).values()]
+    found = [RunDirectory(path.absolute()).as_json() for path in list_runs(folder).values()]
     if as_json:
         emit_json("runs.list", True, runs=found)
         return
     if not found:
         out.print(f"no runs in {folder.absolute()}", markup=False)
         return
-    columns = ["run", "recipe", "state", "step", "reward", "started"]
-    table(
-        "",
-        columns,
+    rows = [
         [
-            [
-                run["name"],
-                run["recipe"],
-                run["state"],
-                f"{run['step']}/{run['steps_wanted']}",
-                "" if run["reward"] is None else f"{run['reward']:.3f}",
-                time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run["started"])),
-            ]
-            for run in found
-        ],
-    )
+            run["name"],
+            run["recipe"],
+            run["state"],
+            f"{run['step']}/{run['steps_wanted']}",
+            "" if run["reward"] is None else f"{run['reward']:.3f}",
+            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run["started"])),
+        ]
+        for run in found
+    ]
+    table("", ["run", "recipe", "state", "step", "reward", "started"], rows)
 
 
 @app.command()
 def show(run: RunArgument, folder: FolderOption = RUNS, as_json: JsonOption = False) -> None:
-    """Show what a run came to, or how far it is."""
-    from vimectl.runs import catalog
-    from vimectl.runs.failures import name
-    from vimectl.runs.summary import last_checkpoint
+    """Show the progress or the result of a run."""
+    from vime_runtime.spec.process_roles import process_name
 
-    found = catalog.Run(catalog.find(run, folder))
-    row, processes = found.as_json(), found.processes()
-    journal = found.journal
-    metrics = journal.rows[-1] if journal.rows else None
+    from vimectl.runs.run_directory import find_run
+
+    found = find_run(run, folder)
+    row, log, processes = found.as_json(), found.log, found.processes()
     if as_json:
         emit_json(
             "runs.show",
             True,
             **row,
-            phase=journal.phase,
-            detail=journal.detail,
-            restarts=journal.restarts,
-            last_checkpoint=last_checkpoint(found.directory),
+            phase=log.phase,
+            detail=log.detail,
+            restarts=log.restarts,
+            last_checkpoint=found.last_checkpoint,
             summary=found.summary,
-            metrics=metrics,
+            metrics=log.last_row,
             processes=processes,
         )
         return
     table("", ["run", row["name"]], _rows(found))
-    living = [[name(entry), entry["state"]] for entry in processes if entry["state"]]
-    if living:
-        table("", ["process", "state"], living)
+    running = [[process_name(entry), entry["state"]] for entry in processes if entry["state"]]
+    if running:
+        table("", ["process", "state"], running)
+
+
+def _rows(run: RunDirectory) -> list[list[str]]:
+    from vime_runtime.spec import metrics
+
+    from vimectl.runs.summary import table_rows
+    from vimectl.util.units import duration
+
+    log, row = run.log, run.as_json()
+    if run.summary is not None:
+        return [["state", row["state"]], *table_rows(run.summary, run.path, log.last_row)]
+    rows = [
+        ["state", row["state"]],
+        ["phase", f"{log.phase} {log.detail}".strip()],
+        ["steps", f"{row['step']} of {row['steps_wanted']}"],
+        ["started", f"{duration(time.time() - row['started'])} ago"],
+    ]
+    if log.last_row is not None:
+        rows.append(["reward", f"{log.last_row[metrics.REWARD_MEAN]:.3f}"])
+    if checkpoint := run.last_checkpoint:
+        rows.append(["last checkpoint", checkpoint])
+    return [*rows, ["run directory", str(run.path)]]
 
 
 @app.command()
 def stop(run: RunArgument, folder: FolderOption = RUNS, as_json: JsonOption = False) -> None:
-    """Stop a run that goes on, here or in another shell, and wait until it is gone."""
-    from vimectl.runs import catalog
+    """Stop a running run, also of another shell, and wait until it has ended."""
+    from vimectl.runs.run_directory import find_run, stop_run
 
-    found = catalog.Run(catalog.find(run, folder))
+    found = find_run(run, folder)
     before = found.state
-    ended = catalog.stop(found)
+    ended = stop_run(found)
     if as_json:
         emit_json("runs.stop", True, **ended.as_json(), stopped=before == "running")
     elif before == "running":
-        out.print(f"{ended.directory.name}: {ended.state}", markup=False)
+        out.print(f"{ended.path.name}: {ended.state}", markup=False)
     else:
-        out.print(f"{ended.directory.name} has ended already: {ended.state}", markup=False)
+        out.print(f"{ended.path.name} has ended already: {ended.state}", markup=False)
 
 
-app.command("report")(report)
+@app.command()
+def report(
+    run: RunArgument,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", help="Where to write the page; by default report.html of the run.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a run's curves, responses and settings as one HTML page that needs no network."""
+    from vime_runtime.spec.errors import UsageError
 
+    from vimectl.runs import report as report_page
+    from vimectl.runs.run_directory import find_run
 
-def _rows(run: Run) -> list[list[str]]:
-    from vimectl.runs.summary import last_checkpoint, table_rows
-    from vimectl.util.units import duration
-
-    journal, row = run.journal, run.as_json()
-    last = journal.rows[-1] if journal.rows else None
-    if run.summary is not None:
-        return [["state", row["state"]], *table_rows(run.summary, run.directory, last)]
-    rows = [
-        ["state", row["state"]],
-        ["phase", f"{journal.phase} {journal.detail}".strip()],
-        ["steps", f"{row['step']} of {row['steps_wanted']}"],
-        ["started", f"{duration(time.time() - row['started'])} ago"],
-    ]
-    if last is not None:
-        rows.append(["reward", f"{last['reward/mean']:.3f}"])
-    if checkpoint := last_checkpoint(run.directory):
-        rows.append(["last checkpoint", checkpoint])
-    return [*rows, ["run directory", str(run.directory)]]
+    try:
+        page = report_page.write(find_run(run).path, out_file)
+    except OSError as e:
+        raise UsageError(f"the page cannot be written: {e}", "name another path with --out FILE") from e
+    if as_json:
+        emit_json("runs.report", True, path=page.absolute())
+    else:
+        out.print(str(page), markup=False)

@@ -1,9 +1,8 @@
-"""The descendants of this process: keep them ours, measure them, end all of them.
+"""The descendants of this process: keep them, measure them, kill them, remove their files in /dev/shm.
 
-Processes are found by descent only, never by name. A process that detaches itself (double
-fork, setsid, its parent's death) would otherwise move to PID 1 and be lost: as a *child
-subreaper* (prctl(2)) this process inherits such orphans instead. Whoever calls
-``end_all`` must therefore have no other children.
+Processes are found by descent only, never by name. A process that detaches itself (double fork, setsid, its
+parent's death) would otherwise move to PID 1 and be lost: as a *child subreaper* (prctl(2)) this process
+becomes its parent instead. A process that calls ``kill_all`` must therefore have no other children.
 """
 
 from __future__ import annotations
@@ -17,65 +16,104 @@ from pathlib import Path
 
 import psutil
 
+from vimectl.util import shared_memory
+from vimectl.util.host import Host
+
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent dies. Raises OSError when the kernel refuses."""
+    """Become the parent of every descendant whose own parent exits. Raises OSError if the kernel refuses."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
 
 
-def living() -> list[psutil.Process]:
-    """All descendants that still run; zombies are not among them."""
-    return [process for process in psutil.Process().children(recursive=True) if _lives(process)]
+def running() -> list[psutil.Process]:
+    """Return all descendants that run, without zombies."""
+    return [process for process in psutil.Process().children(recursive=True) if _is_running(process)]
 
 
-def reap(besides: int) -> None:
-    """Collect adopted orphans that have ended. ``besides`` is a child that somebody else waits for."""
+def reap(except_pid: int) -> None:
+    """Collect adopted orphans that have exited. ``except_pid`` is a child that is waited for elsewhere."""
     for child in psutil.Process().children():
-        if child.pid != besides and not _lives(child):
-            with contextlib.suppress(ChildProcessError):  # it was collected meanwhile
+        if child.pid != except_pid and not _is_running(child):
+            with contextlib.suppress(ChildProcessError):  # it was collected since it was listed
                 os.waitpid(child.pid, os.WNOHANG)
 
 
-def end_all(besides: int, seconds: float) -> list[int]:
-    """Kill every descendant, and again those that were born meanwhile, until none is left.
+def kill_all(except_pid: int, timeout: float) -> list[int]:
+    """Kill all descendants, including those that are started in the meantime, until none is left.
+
+    Args:
+        except_pid: a child that is killed, but collected elsewhere.
+        timeout: seconds.
 
     Returns:
-        the ids of processes that outlived ``seconds``: they sleep in the kernel and cannot be killed.
+        the ids of the processes that are left: they sleep in the kernel and cannot be killed.
     """
-    deadline = time.monotonic() + seconds
-    while processes := living():
+    deadline = time.monotonic() + timeout
+    while processes := running():
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGKILL)
-        reap(besides)
+        reap(except_pid)
         if time.monotonic() > deadline:
-            return [process.pid for process in living()]
+            return [process.pid for process in running()]
         time.sleep(0.02)
-    reap(besides)
+    reap(except_pid)
     return []
 
 
 def resident_bytes() -> int:
-    """Memory of this process and all descendants, by the kernel's proportional count: shared pages once.
+    """Return the memory of this process and all descendants in bytes, counting a shared page once.
 
-    Source: the ``Pss`` line of /proc/<pid>/smaps_rollup (proc_pid_smaps(5)), in bytes.
+    Source: the ``Pss`` line of /proc/<pid>/smaps_rollup (proc_pid_smaps(5)).
     """
-    return sum(_pss(pid) for pid in [os.getpid(), *(process.pid for process in living())])
+    return sum(_pss(pid) for pid in [os.getpid(), *(process.pid for process in running())])
+
+
+class SharedMemoryWatch:
+    """Record which files in /dev/shm belong to descendants, to remove them after a killed process.
+
+    The name of a file does not say who made it. Only while a process runs, its mappings and open files do.
+    Files that existed before the watch began do not count.
+    """
+
+    def __init__(self) -> None:
+        self._host = Host()
+        self._before = set(shared_memory.own_files(self._host))
+        self._used: set[int] = set()  # inodes
+        self._examined: set[int] = set()
+
+    def update(self, all_files: bool = False) -> None:
+        """Record the files that descendants use now.
+
+        Unless ``all_files``, nothing is done if all new files were examined before: reading the mappings of
+        all processes takes tens of milliseconds.
+        """
+        new = set(shared_memory.own_files(self._host)) - self._before - self._used
+        if not new <= (set() if all_files else self._examined):
+            for process in running():
+                self._used |= shared_memory.used_inodes(self._host, process.pid) & new
+            self._examined |= new
+
+    def remove_unused(self) -> None:
+        """Delete the recorded files that no process uses any more."""
+        unused = shared_memory.unused_files(self._host) if self._used else {}
+        for inode in self._used & unused.keys():
+            Path(unused[inode].path).unlink(missing_ok=True)
 
 
 def _pss(pid: int) -> int:
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
     except OSError:
-        return 0  # it ended since it was listed
+        return 0  # it has exited since it was listed
     return next((int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:")), 0)
 
 
-def _lives(process: psutil.Process) -> bool:
+def _is_running(process: psutil.Process) -> bool:
     try:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

@@ -1,7 +1,8 @@
-"""What an ended runtime means: the exit code, the reason, and whether to start it again."""
+"""Decide what the end of the runtime means: exit code, reason, and whether to start it again."""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,78 +10,103 @@ from pathlib import Path
 from typing import Any
 
 from vime_runtime.spec.errors import INTERRUPTED
+from vime_runtime.spec.process_roles import DRIVER, process_name
 
-from vimectl.runs import out_of_memory
-from vimectl.runs.failures import DRIVER, Accidents, name
-from vimectl.runs.pidfd import signal_name
-from vimectl.runs.run_log import Journal
-from vimectl.runs.supervised_command import Outcome
+from vimectl.runs.failures import FailureMonitor
+from vimectl.runs.process_watch import signal_name
+from vimectl.runs.run_log import RunLog
+from vimectl.runs.supervised_command import CommandOutcome
 
-NO_ROOM = "No space left on device"
-# What the runtime exits with when it was told to stop.
-TOLD_TO_STOP = 128 + signal.SIGTERM
+NO_SPACE = "No space left on device"
+# A disk with less free space than this counts as full.
+FULL_BYTES = 1024**2
+# Exit code of the runtime after SIGTERM.
+TERMINATED = 128 + signal.SIGTERM
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """``hint`` is the mend if the runtime gave one, ``process`` {role, rank, pid} the one to blame.
+class ExitStatus:
+    """How a run ended.
 
-    ``again``: an accident, after which the same run may well succeed.
+    ``hint`` is the runtime's, empty if it gave none; ``process`` is the process {role, rank, pid} to blame.
+    ``restartable``: the same run may succeed when it is started again.
     """
 
     exit_code: int
     reason: str
     hint: str = ""
     process: dict[str, Any] | None = None
-    again: bool = False
+    restartable: bool = False
 
 
-def judge(
-    outcome: Outcome, journal: Journal, accidents: Accidents, kernel_kills: int, folders: Iterable[Path]
-) -> Verdict:
-    """Decide what one start of the runtime came to.
+def classify(
+    outcome: CommandOutcome, run_log: RunLog, monitor: FailureMonitor, oom_kills: int, folders: Iterable[Path]
+) -> ExitStatus:
+    """Classify the end of one start of the runtime.
 
     Args:
-        kernel_kills: how many processes the kernel killed meanwhile for lack of memory, anywhere.
-        folders: where the run writes; when the disk is full, those without room are named.
+        oom_kills: how many processes of the machine the kernel killed for lack of memory during the run.
+        folders: where the run writes; if a write failed for lack of space, the full ones are named.
     """
-    cause = accidents.cause
+    cause = monitor.cause
     if outcome.signal is not None:
-        return Verdict(INTERRUPTED, "interrupted")
-    if accidents.abandoned and cause:
-        return Verdict(1, cause.reason, process=cause.process)
-    if outcome.code == 0 or journal.done:
-        return Verdict(0, "finished")
-    error = journal.error or {}
+        return ExitStatus(INTERRUPTED, "interrupted")
+    if monitor.abandoned and cause:
+        return ExitStatus(1, cause.reason, process=cause.process)
+    if outcome.code == 0 or run_log.done:
+        return ExitStatus(0, "finished")
+    error = run_log.error or {}
     message = str(error.get("message", ""))
-    if "OutOfMemoryError" in str(error.get("kind", "")):  # Ray killed a worker, and says which and why
-        return Verdict(1, message, process=cause.process if cause else None, again=True)
-    # The kernel kills Ray's daemons with the driver, and they may be gone before it.
+    if "OutOfMemoryError" in str(error.get("kind", "")):  # Ray killed a worker and says which one and why
+        return ExitStatus(1, message, process=cause.process if cause else None, restartable=True)
+    # When the kernel kills Ray's daemons along with the driver, they may exit before it.
     driver_killed = outcome.by_itself and outcome.code == -signal.SIGKILL
     if cause and not driver_killed:
-        return Verdict(1, cause.reason + _memory(cause.killed, kernel_kills), "", cause.process, again=True)
+        reason = cause.reason + _out_of_memory(cause.killed, oom_kills)
+        return ExitStatus(1, reason, process=cause.process, restartable=True)
     if error:
         code = outcome.code if outcome.code in (1, 2, 3) else 1
-        return Verdict(code, message + _disk(message, folders), str(error.get("hint", "")))
+        return ExitStatus(code, message + _disk_full(message, folders), str(error.get("hint", "")))
     driver = {"role": DRIVER, "rank": 0, "pid": outcome.pid}
     if outcome.code is None or outcome.code < 0:
         number = -(outcome.code or 0)
-        words = f"was killed by {signal_name(number)}" if number else "cannot be ended"
-        reason = f"{name(driver)} {words}" + _memory(number == signal.SIGKILL, kernel_kills)
-        return Verdict(1, reason, process=driver, again=True)
-    if outcome.code == TOLD_TO_STOP:
-        return Verdict(1, f"{name(driver)} was ended by SIGTERM", process=driver, again=True)
-    reason = f"the runtime ended with exit code {outcome.code} and no word why"
-    return Verdict(1, reason + _disk(NO_ROOM, folders))
+        how = f"was killed by {signal_name(number)}" if number else "cannot be killed"
+        reason = f"{process_name(driver)} {how}" + _out_of_memory(number == signal.SIGKILL, oom_kills)
+        return ExitStatus(1, reason, process=driver, restartable=True)
+    if outcome.code == TERMINATED:
+        reason = f"{process_name(driver)} was ended by SIGTERM"
+        return ExitStatus(1, reason, process=driver, restartable=True)
+    reason = f"the runtime ended with exit code {outcome.code} without an error message"
+    return ExitStatus(1, reason + _disk_full(NO_SPACE, folders))
 
 
-def _memory(killed: bool, kernel_kills: int) -> str:
-    if not killed or not kernel_kills:
+def kernel_oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int:
+    """Return how many processes the kernel has killed for lack of memory since boot; proc_vmstat(5).
+
+    The count covers the whole machine and all control groups, and does not say which processes.
+    """
+    try:
+        lines = vmstat.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def _out_of_memory(killed: bool, oom_kills: int) -> str:
+    if not killed or not oom_kills:
         return ""
-    return "; probably out of memory: the kernel killed a process of this machine for it meanwhile"
+    return "; probably out of memory: the kernel killed a process of this machine for it during the run"
 
 
-def _disk(message: str, folders: Iterable[Path]) -> str:
-    if NO_ROOM not in message or not (full := out_of_memory.full(folders)):
-        return ""
-    return f"; no room left in {', '.join(map(str, full))}"
+def _disk_full(message: str, folders: Iterable[Path]) -> str:
+    full = [str(folder) for folder in folders if _is_full(folder)] if NO_SPACE in message else []
+    return f"; no space left in {', '.join(full)}" if full else ""
+
+
+def _is_full(folder: Path) -> bool:
+    """Return True if this user has no space or no inode left on the disk of a folder."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return False  # the folder has been removed
+    return disk.f_bavail * disk.f_frsize < FULL_BYTES or bool(disk.f_files and disk.f_favail == 0)

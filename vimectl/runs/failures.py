@@ -1,7 +1,11 @@
-"""Notice what the runtime cannot report itself: a process of the run is gone, nothing moves, nobody watches.
+"""Detect the failures that the runtime cannot report itself, and decide when it has to be ended.
 
-The runtime names its processes in the journal once they exist. One that ends before the run takes itself
-down is the cause of whatever follows; the runtime is given a moment to end in its own way and then no more.
+The runtime writes the ids of its processes to the event log as soon as they exist. A process that exits
+before the run shuts down is the cause of everything that follows. The runtime then gets a few seconds to end
+by itself, because its own error message goes to its log, and is killed after that.
+
+Every rule is one method of ``FailureMonitor``: ``_lost_process``, ``_gcs_stopped_serving``,
+``_blame_raylet_for_its_actors``, ``_abandoned_by_launcher``, ``_hang``, ``_check_shutdown``.
 """
 
 from __future__ import annotations
@@ -16,227 +20,253 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from vime_runtime.spec import events
+from vime_runtime.spec.process_roles import DRIVER, ENGINE, ENGINE_WORKER, GCS, RAYLET, TRAINER, process_name
 
 from vimectl.runs import descendants, stack_dump
-from vimectl.runs.pidfd import ProcessEnd
-from vimectl.runs.process_identity import is_stopped
-from vimectl.runs.run_log import Journal
-from vimectl.runs.supervised_command import Stop
+from vimectl.runs.process_watch import ProcessWatch, ProcessWatcher, is_stopped
+from vimectl.runs.run_log import RunLog
+from vimectl.runs.supervised_command import StopMode
 
-# How long the runtime may take to end by itself after it lost a process: its own words go to its log.
-LOST_SECONDS = 3.0
-# Looking up the sockets of a process takes a hundredth of a second.
-SERVING_SECONDS = 1.0
-# How long taking itself down may take: Ray waits long for daemons that are gone.
-TEARDOWN_SECONDS = 5.0
+STDIN = 0
+# Seconds that the runtime gets to end by itself after it lost a process.
+LOST_PROCESS_TIMEOUT = 3.0
+# Seconds that it gets to shut down: Ray waits long for daemons that have exited.
+TEARDOWN_TIMEOUT = 5.0
+# Reading the sockets of a process takes a hundredth of a second.
+GCS_INTERVAL = 1.0
 
-# Engines are closed before the weights are saved, and killed when a run that is told to stop keeps its state.
-WITHOUT_ENGINES = ("save", "stop")
-
-# As the runtime calls its processes.
-DRIVER = "runtime driver"
-GCS = "GCS"
-RAYLET = "raylet"
-ACTORS = ("trainer rank", "engine")
-CLOSED_EARLY = ("engine", "engine worker")
-NUMBERED = ("trainer rank", RAYLET, *CLOSED_EARLY)
-# Errors that say no more than that something is gone, in Ray's and vLLM's words.
-LOSSES = ("Died", "Unavailable", "Crashed", "RaySystemError", "EngineDead", "WorkerError", "RpcError")
-
-
-# A process as the journal has it, and its end.
-Awaited = tuple[dict[str, Any], ProcessEnd]
+# Engines are closed before the model is saved, and killed when a run that received a stop request saves its
+# state.
+PHASES_WITHOUT_ENGINES = (events.SAVE, events.STOP)
+ENGINE_ROLES = (ENGINE, ENGINE_WORKER)
+ACTOR_ROLES = (TRAINER, ENGINE)
+# Kinds of errors of Ray and vLLM that only say that some process has exited.
+LOSS_ERRORS = ("Died", "Unavailable", "Crashed", "RaySystemError", "EngineDead", "WorkerError", "RpcError")
 
 
 @dataclass(frozen=True)
-class Cause:
-    """Why a run has to end: in words, and which process {role, rank, pid} when it is one.
+class CauseOfFailure:
+    """Why a run has to end, and the process {role, rank, pid} to blame if there is one.
 
-    ``killed`` when it was SIGKILL, as the kernel does when memory is short.
+    ``killed``: the process got SIGKILL, as from the kernel when memory is short.
     """
 
     reason: str
     process: dict[str, Any] | None = None
     killed: bool = False
 
+    @classmethod
+    def exit_of(cls, process: ProcessWatch) -> CauseOfFailure:
+        """Blame a process that has exited."""
+        killed = process.exit_signal == signal.SIGKILL
+        return cls(process.describe_exit(), _identify(process.entry), killed)
 
-class Accidents:
-    """Looks at one start of the runtime. ``cause`` is what happened, ``abandoned`` that it was the launcher's
-    end, None while all is well."""
+
+class HangDetector:
+    """Detect a run whose event log and metrics do not grow for ``timeout`` seconds."""
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self._progress_at = time.monotonic()
+
+    def note_progress(self, now: float) -> None:
+        """Start to count again."""
+        self._progress_at = now
+
+    def is_hung(self, now: float) -> bool:
+        """Return True if the timeout has passed."""
+        return now > self._progress_at + self.timeout
+
+
+class GcsProbe:
+    """Detect a Ray GCS that has closed its port.
+
+    After SIGTERM the GCS closes its port and never exits; the rest of Ray notices only after a minute.
+    """
+
+    def __init__(self) -> None:
+        self._probed_at = 0.0
+        self._has_served: set[int] = set()
+
+    def closed(self, running: Iterable[ProcessWatch], now: float) -> ProcessWatch | None:
+        """Return a GCS that has served before and no longer listens; probes once a second."""
+        if now <= self._probed_at + GCS_INTERVAL:
+            return None
+        self._probed_at = now
+        for process in running:
+            if process.role != GCS:
+                continue
+            if _listens(process.pid):
+                self._has_served.add(process.pid)
+            elif process.pid in self._has_served and not process.has_exited:
+                return process
+        return None
+
+
+class FailureMonitor:
+    """Watch one start of the runtime.
+
+    ``cause`` is the first failure, None while there is none. ``abandoned``: the launcher has exited.
+    """
 
     def __init__(
-        self, journal: Journal, hang_seconds: float, stack_log: Path, launcher: dict[str, Any] | None = None
+        self, run_log: RunLog, hang_timeout: float, stack_log: Path, launcher: dict[str, Any] | None = None
     ) -> None:
         """``launcher`` is {role, rank, pid} of the process that holds the other end of this one's stdin."""
-        self.cause: Cause | None = None
+        self.cause: CauseOfFailure | None = None
         self.abandoned = False
-        self._journal = journal
-        self._hang_seconds = hang_seconds
+        self._run_log = run_log
         self._stack_log = stack_log
         self._launcher = launcher
-        self._moved = time.monotonic()
-        self._lost_at = 0.0
-        self._ending_since: float | None = None
-        self._known = 0
-        self._ends: list[Awaited] = []
-        self._awaited: list[Awaited] = []
-        self._is_named = False
-        self._asked_gcs_at = 0.0
-        self._served: set[int] = set()
-        self._poll = select.poll()
-        if launcher:
-            self._poll.register(0, select.POLLIN)
+        self._watcher = ProcessWatcher(wake_up_on=STDIN if launcher else None)
+        self._known_processes = 0
+        self._hang_detector = HangDetector(hang_timeout)
+        self._gcs_probe = GcsProbe()
+        self._failed_at = 0.0
+        self._teardown_began_at: float | None = None
+        self._runtime_named_cause = False
 
-    def pause(self, seconds: float) -> None:
-        """Wait, or until one of the processes ends."""
-        self._poll.poll(seconds * 1000)
+    def wait(self, seconds: float) -> None:
+        """Wait for that time, or until a process exits."""
+        self._watcher.wait(seconds)
 
-    def look(self) -> Stop | None:
-        """Take in what has happened, and say whether the runtime has to be ended for it."""
+    def check(self) -> StopMode | None:
+        """Take in what has happened since the last call; return how to end the runtime if that is needed."""
         now = time.monotonic()
-        ended = self._ended()
-        if self._journal.read():
-            self._moved = now
-        self._await_new()
-        # Judged by the journal as it is now: who was closed has ended after it said so, perhaps just before.
-        lost = self._lost(ended)
-        if lost and self.cause is None and self._explains(lost[0][1]):
-            self.cause, self._lost_at = _death(*lost[0]), now
-        if self.cause is None and not self._journal.ending and now > self._asked_gcs_at + SERVING_SECONDS:
-            self._asked_gcs_at = now
-            self._look_at_the_gcs(now)
-        if self._is_abandoned():
-            return Stop.GENTLY
-        self._blame_the_raylet()
-        if self._journal.ending:
-            return self._look_at_the_end(now)
+        # Exits first: a process that the run closed has exited after the run wrote so, perhaps just before
+        # this.
+        exited = self._watcher.newly_exited()
+        if self._run_log.read():
+            self._hang_detector.note_progress(now)
+        unseen = self._watch_new_processes()
+        if self.cause is None:
+            self.cause = unseen or self._lost_process(exited) or self._gcs_stopped_serving(now)
+            self._failed_at = now
+        if self._abandoned_by_launcher():
+            return StopMode.TERMINATE
+        self._blame_raylet_for_its_actors()
+        if self._run_log.ending:
+            return self._check_shutdown(now)
         if self.cause is not None:
-            return Stop.NOW if now > self._lost_at + LOST_SECONDS else None
-        if now > self._moved + self._hang_seconds:
+            return StopMode.KILL if now > self._failed_at + LOST_PROCESS_TIMEOUT else None
+        if self._hang_detector.is_hung(now):
             self.cause = self._hang()
-            return Stop.NOW
+            return StopMode.KILL
         return None
 
     def close(self) -> None:
-        """Await the processes no longer."""
-        for _, end in self._ends:
-            end.close()
+        """Stop watching the processes."""
+        self._watcher.close()
 
-    def _await_new(self) -> None:
-        for entry in self._journal.processes[self._known :]:
-            if entry["node"] == os.uname().nodename:
-                self._await(entry)
-        self._known = len(self._journal.processes)
-
-    def _await(self, entry: dict[str, Any]) -> None:
-        try:
-            end = ProcessEnd(entry["pid"])
-        except ProcessLookupError:  # gone before it was looked at
-            if entry["role"] != DRIVER and self.cause is None and not self._journal.ending:
-                self.cause, self._lost_at = Cause(f"{name(entry)} died", _process(entry)), time.monotonic()
-            return
-        self._ends.append((entry, end))
-        self._awaited.append((entry, end))
-        self._poll.register(end, select.POLLIN)
-
-    def _ended(self) -> list[Awaited]:
-        """Who has ended since the last look."""
-        ended = [(entry, end) for entry, end in self._awaited if end.has_come()]
-        for pair in ended:
-            self._awaited.remove(pair)
-            self._poll.unregister(pair[1])
-        return ended
-
-    def _lost(self, ended: list[Awaited]) -> list[Awaited]:
-        """Those of them that the run did not close; those that were killed first."""
-        # The driver is our child: its end is known without this, which only ends the pause.
-        expected = (DRIVER, *CLOSED_EARLY) if self._journal.phase in WITHOUT_ENGINES else (DRIVER,)
-        lost = [(entry, end) for entry, end in ended if entry["role"] not in expected]
-        return sorted(lost, key=lambda pair: pair[1].signal() is None)
-
-    def _look_at_the_gcs(self, now: float) -> None:
-        """Told to end, Ray's GCS closes its port and stays for ever; the others notice after a minute."""
-        for entry, end in self._awaited:
-            if entry["role"] != GCS:
+    def _watch_new_processes(self) -> CauseOfFailure | None:
+        """Watch the processes of this machine that the event log has gained. One may have exited already."""
+        new = self._run_log.processes[self._known_processes :]
+        self._known_processes += len(new)
+        cause = None
+        for entry in new:
+            if entry["node"] != os.uname().nodename:
                 continue
-            if _listens(end.pid):
-                self._served.add(end.pid)
-            elif end.pid in self._served and not end.has_come():
-                self.cause, self._lost_at = Cause(f"{name(entry)} stopped serving", _process(entry)), now
+            try:
+                self._watcher.add(entry)
+            except ProcessLookupError:
+                if entry["role"] != DRIVER and not self._run_log.ending:
+                    cause = cause or CauseOfFailure(f"{process_name(entry)} died", _identify(entry))
+        return cause
 
-    def _explains(self, end: ProcessEnd) -> bool:
-        """Whether a loss is why the run ends, or the run's end why the process is gone."""
-        if not self._journal.ending:
+    def _lost_process(self, exited: list[ProcessWatch]) -> CauseOfFailure | None:
+        """Blame a process that exited and that the run did not close; of several, one that was killed."""
+        # The driver is a child of this process: its exit is known without a watch.
+        closed = (DRIVER, *ENGINE_ROLES) if self._run_log.phase in PHASES_WITHOUT_ENGINES else (DRIVER,)
+        lost = [process for process in exited if process.role not in closed]
+        lost.sort(key=lambda process: process.exit_signal is None)
+        return CauseOfFailure.exit_of(lost[0]) if lost and self._is_cause(lost[0]) else None
+
+    def _is_cause(self, process: ProcessWatch) -> bool:
+        """Return False if the process exited because the run shuts down."""
+        if not self._run_log.ending:
             return True
-        # Both came between two looks. Ray lets its processes exit when it goes, it does not kill them.
-        error = self._journal.error
-        if error is None or error.get("pid") is not None or self._ending_since is not None:
+        # Exit and shutdown came between two checks. When Ray shuts down, its processes exit and are not
+        # killed.
+        error = self._run_log.error
+        if error is None or error.get("pid") is not None or self._teardown_began_at is not None:
             return False
-        return end.signal() is not None or any(word in error["kind"] for word in LOSSES)
+        return process.exit_signal is not None or any(word in error["kind"] for word in LOSS_ERRORS)
 
-    def _blame_the_raylet(self) -> None:
-        """A raylet that is told to end takes all its actors along, and they are gone first."""
-        ended = [(entry, end) for entry, end in self._ends if end.has_come()]
-        actors = {entry["pid"]: end.signal() for entry, end in ended if entry["role"] in ACTORS}
-        raylet = next((pair for pair in ended if pair[0]["role"] == RAYLET), None)
+    def _gcs_stopped_serving(self, now: float) -> CauseOfFailure | None:
+        """Blame a GCS that has closed its port."""
+        if self._run_log.ending or not (gcs := self._gcs_probe.closed(self._watcher.running, now)):
+            return None
+        return CauseOfFailure(f"{process_name(gcs.entry)} stopped serving", _identify(gcs.entry))
+
+    def _blame_raylet_for_its_actors(self) -> None:
+        """Blame the raylet instead of an actor if it has exited too.
+
+        A raylet that gets SIGTERM ends all its actors, and these exit before it.
+        """
+        exited = [process for process in self._watcher.processes if process.has_exited]
+        actors = {process.pid: process.exit_signal for process in exited if process.role in ACTOR_ROLES}
+        raylet = next((process for process in exited if process.role == RAYLET), None)
         if not raylet or not self.cause or not self.cause.process or self.cause.process["pid"] not in actors:
             return
-        # Nobody else ends a raylet until the run has said that it ends; then it goes with the rest of Ray.
+        # Before the run shuts down, nothing else ends a raylet; while it does, Ray ends it in any case.
         killed = [pid for pid, signum in actors.items() if signum == signal.SIGKILL]
-        if not self._journal.ending or (len(killed) > 1 and self.cause.process["pid"] in killed):
-            self.cause = _death(*raylet)
+        if not self._run_log.ending or (len(killed) > 1 and self.cause.process["pid"] in killed):
+            self.cause = CauseOfFailure.exit_of(raylet)
 
-    def _is_abandoned(self) -> bool:
-        if self._launcher and select.select([0], [], [], 0)[0] and not os.read(0, 1):
+    def _abandoned_by_launcher(self) -> bool:
+        """Blame the launcher if it has exited: stdin, a pipe that it holds, is at its end."""
+        if self._launcher and select.select([STDIN], [], [], 0)[0] and not os.read(STDIN, 1):
             self.abandoned = True
-            self.cause = Cause(f"{name(self._launcher)} was killed", self._launcher)
+            self.cause = CauseOfFailure(f"{process_name(self._launcher)} was killed", self._launcher)
         return self.abandoned
 
-    def _look_at_the_end(self, now: float) -> Stop | None:
-        self._blame_whom_the_runtime_names()
-        if self._ending_since is None:
-            self._ending_since = now
-            # Ray declares a daemon dead that does not answer: it may only have been stopped.
-            if self.cause is None and self._journal.error and (stopped := self._stopped()):
-                self.cause = Cause(f"{_names(stopped)} did not go on: stopped", _process(stopped[0]))
-        return Stop.NOW if now > self._ending_since + TEARDOWN_SECONDS else None
+    def _check_shutdown(self, now: float) -> StopMode | None:
+        """Give the runtime a few seconds to shut down, and look for the cause of its error."""
+        self._blame_process_of_error()
+        if self._teardown_began_at is None:
+            self._teardown_began_at = now
+            # Ray takes a daemon that does not answer for dead; it may only be stopped.
+            if self.cause is None and self._run_log.error and (stopped := self._stopped_processes()):
+                self.cause = CauseOfFailure(
+                    f"{_names(stopped)} did not respond: stopped", _identify(stopped[0])
+                )
+        return StopMode.KILL if now > self._teardown_began_at + TEARDOWN_TIMEOUT else None
 
-    def _blame_whom_the_runtime_names(self) -> None:
-        """Ray may report a death before the process has ended: how it did is known a little later."""
-        error = self._journal.error
-        if error is None or (self.cause is not None and not self._is_named):
+    def _blame_process_of_error(self) -> None:
+        """Blame the process that the runtime's error names.
+
+        Ray may report a death before the process has exited, so how it exited is known a little later.
+        """
+        error = self._run_log.error
+        if error is None or (self.cause is not None and not self._runtime_named_cause):
             return
         pid = error.get("pid")
-        for entry, end in self._ends:
-            # Somebody died and it was no actor: a raylet that was asked to goes in good order, after it has
-            # said so to everybody.
-            node = pid is None and "Died" in error["kind"] and entry["role"] == RAYLET and end.has_come()
-            if entry["pid"] == pid or node:
-                self.cause, self._is_named = _death(entry, end), True
+        for process in self._watcher.processes:
+            # A death without an actor is that of a raylet: on SIGTERM it exits after it has told its peers.
+            is_raylet = (
+                pid is None and "Died" in error["kind"] and process.role == RAYLET and process.has_exited
+            )
+            if process.pid == pid or is_raylet:
+                self.cause, self._runtime_named_cause = CauseOfFailure.exit_of(process), True
                 return
 
-    def _hang(self) -> Cause:
-        """Write down where everybody is and name who is stopped."""
-        reason = f"no progress for {self._hang_seconds:g} s in phase {self._journal.phase}"
-        stopped = self._stopped()
+    def _hang(self) -> CauseOfFailure:
+        """Write the stacks of all processes to the log and blame one that is stopped."""
+        reason = f"no progress for {self._hang_detector.timeout:g} s in phase {self._run_log.phase}"
+        stopped = self._stopped_processes()
         if stopped:
             reason += f"; stopped: {_names(stopped)}"
-        names = {entry["pid"]: f"{entry['role']} {entry['rank']}" for entry in self._journal.processes}
+        names = {entry["pid"]: f"{entry['role']} {entry['rank']}" for entry in self._run_log.processes}
         stack_dump.write(self._stack_log, reason, names)
-        return Cause(reason, _process(stopped[0]) if stopped else None)
+        return CauseOfFailure(reason, _identify(stopped[0]) if stopped else None)
 
-    def _stopped(self) -> list[dict[str, Any]]:
-        """Who is stopped, as {role, rank, pid}; first those that the runtime named."""
-        named = {entry["pid"]: entry for entry in self._journal.processes}
-        pids = [process.pid for process in descendants.living() if is_stopped(process.pid)]
+    def _stopped_processes(self) -> list[dict[str, Any]]:
+        """Return the stopped descendants as {role, rank, pid}, processes of the event log first."""
+        named = {entry["pid"]: entry for entry in self._run_log.processes}
+        pids = [process.pid for process in descendants.running() if is_stopped(process.pid)]
         stopped = [named.get(pid, {"role": "process", "rank": 0, "pid": pid}) for pid in pids]
         return sorted(stopped, key=lambda entry: entry["pid"] not in named)
-
-
-def name(process: dict[str, Any]) -> str:
-    """``trainer rank 1 (pid 123)``; what there is only one of has no number."""
-    number = f" {process['rank']}" if process["role"] in NUMBERED else ""
-    return f"{process['role']}{number} (pid {process['pid']})"
 
 
 def _listens(pid: int) -> bool:
@@ -248,12 +278,8 @@ def _listens(pid: int) -> bool:
 
 
 def _names(entries: Iterable[dict[str, Any]]) -> str:
-    return ", ".join(map(name, entries))
+    return ", ".join(map(process_name, entries))
 
 
-def _process(entry: dict[str, Any]) -> dict[str, Any]:
+def _identify(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: entry[key] for key in ("role", "rank", "pid")}
-
-
-def _death(entry: dict[str, Any], end: ProcessEnd) -> Cause:
-    return Cause(f"{name(entry)} {end.words()}", _process(entry), killed=end.signal() == signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Whether this machine can run a recipe: what the doctor says, the patches, the memory saver's library."""
+"""Check that this machine can run a recipe: the doctor's report, the patches, the memory saver library."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from vime_runtime.spec.recipe import Recipe
 
 from vimectl import doctor
 from vimectl import patches as patching
-from vimectl.env import memory_saver
+from vimectl.env.memory_saver.verify import SaverBuild, required_backend, verify_installed
 from vimectl.stacks.catalog import load_stack
 from vimectl.util.host import Host
 
-# A run that was ended is gone by then, whatever it died of; what is there still has been left behind.
-ENDING_SECONDS = 15.0
+# Seconds within which a run that ends has no process left, whatever ended it. A process after that is a
+# leftover.
+LEFTOVER_TIMEOUT = 15.0
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """The doctor's report, and in detail the patch targets and library builds that it judged.
+    """The doctor's report, with the patch targets and the memory saver libraries that it is about.
 
-    ``patches`` is None when a package that is to be patched is not installed, ``tms`` when the stack's
-    trainer is paused without that library.
+    ``patches`` is None if a package to patch is not installed, ``tms`` if the stack does not use that
+    library.
     """
 
     recipe: Recipe
     doctor: doctor.Report
     patches: list[patching.TargetStatus] | None
-    tms: list[memory_saver.Build] | None
+    tms: list[SaverBuild] | None
 
     @property
     def only_lacks_patches(self) -> bool:
-        """Whether applying patches is all there is to mend, and can be done."""
+        """True if missing patches are the only failures, and they can be applied."""
         return (
             bool(self.doctor.failures)
             and all(finding.group == "patches" for finding in self.doctor.failures)
@@ -42,22 +43,22 @@ class Preflight:
         )
 
     @property
-    def meets_an_ending(self) -> bool:
-        """Whether processes are here whose run is over: they may be just about to end."""
+    def has_leftover_processes(self) -> bool:
+        """True if there are processes of a run that has ended; they may be about to exit."""
         return any(finding.id == "leftovers.processes" for finding in self.doctor.failures)
 
     def require(self) -> None:
-        """Raise MissingRequirement that lists every failed check and the command that mends the first."""
+        """Raise MissingRequirement with every failed check and the command that fixes the first."""
         if self.doctor.ok:
             return
         name = self.recipe.recipe.name
         lines = [f"this machine cannot run {name}:"]
         lines += [f"  {f.id}: {f.found}; needed: {f.expected}" for f in self.doctor.failures]
-        more = f"vimectl doctor --recipe {name} says why and how for each"
+        more = f"`vimectl doctor --recipe {name}` explains each check and how to fix it"
         raise MissingRequirement("\n".join(lines), f"{self.doctor.failures[0].fix}\n       {more}")
 
     def as_json(self) -> dict[str, Any]:
-        """The value of ``preflight`` in the dry run's document."""
+        """Return the value of ``preflight`` in the document of the dry run."""
         return {
             "ok": self.doctor.ok,
             "doctor": self.doctor.as_json(),
@@ -67,25 +68,25 @@ class Preflight:
 
 
 def examine(recipe: Recipe, host: Host) -> Preflight:
-    """Examine the machine for a recipe. Changes nothing; raises UsageError for a stack that is not known."""
+    """Check the machine for a recipe. Changes nothing. Raises UsageError for an unknown stack."""
     wanted = load_stack(recipe.recipe.stack)
     report = doctor.run_checks(host, wanted, recipe, without=doctor.INPUTS)
-    needs_library = memory_saver.wanted_backend(wanted) is not None
-    builds = memory_saver.judge_installed(host, wanted) if needs_library else None
+    needs_library = required_backend(wanted) is not None
+    builds = verify_installed(host, wanted) if needs_library else None
     return Preflight(recipe, report, _patches(recipe), builds)
 
 
-def after_endings(found: Preflight, host: Host) -> Preflight:
-    """Examine it again until no run is just ending here, or for as long as an ending takes."""
-    deadline = time.monotonic() + ENDING_SECONDS
-    while found.meets_an_ending and time.monotonic() < deadline:
+def wait_for_leftovers(found: Preflight, host: Host) -> Preflight:
+    """Check again until the processes of an ended run have exited, at most LEFTOVER_TIMEOUT seconds."""
+    deadline = time.monotonic() + LEFTOVER_TIMEOUT
+    while found.has_leftover_processes and time.monotonic() < deadline:
         time.sleep(0.5)
         found = examine(found.recipe, host)
     return found
 
 
 def apply_patches(preflight: Preflight) -> None:
-    """Apply what is missing, all or nothing."""
+    """Apply the missing patches, all or none."""
     patching.change("apply", preflight.patches or [])
 
 
@@ -93,4 +94,4 @@ def _patches(recipe: Recipe) -> list[patching.TargetStatus] | None:
     try:
         return patching.status(recipe.recipe.stack)
     except VimeError:
-        return None  # the doctor's finding says which package is missing
+        return None  # the doctor's check says which package is missing

@@ -1,194 +1,182 @@
-"""What a person sees while a run goes on: a live view on a terminal, one line a step when piped."""
+"""Show a run while it runs: a live view on a terminal, one line per step otherwise."""
 
 from __future__ import annotations
 
+import os
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isfinite
 from statistics import fmean
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+from vime_runtime.spec import events, metrics
 
-from vimectl.runs import terminal
-from vimectl.runs.run_log import Journal
+from vimectl.runs.run_log import RunLog
+from vimectl.runs.summary import tokens_per_second
 from vimectl.util.units import duration, size
 
 BARS = "▁▂▃▄▅▆▇█"
-# The time left is guessed from the mean of this many latest steps.
-WINDOW = 5
+# The remaining time is estimated from the mean of this many latest steps.
+PACE_WINDOW = 5
 LABEL_WIDTH = 9
-# From this many columns on there is room for curves beside words.
+# From this width on there is space for curves next to text.
 WIDE = 120
+STDIN = 0
+LFLAG = 3  # termios.tcgetattr: [iflag, oflag, cflag, lflag, ...]
 
 
-class Progress(Protocol):
-    """Shows how far a run is."""
+class ProgressView(Protocol):
+    """Shows the progress of a run."""
 
-    def update(self, journal: Journal) -> None:
-        """Take in what the journal has gained."""
+    def update(self, log: RunLog) -> None:
+        """Show the state of the run log."""
 
 
 @contextmanager
-def showing(console: Console, title: str) -> Iterator[Progress]:
-    """The view that suits the console, shown until the block ends."""
+def progress_view(console: Console, title: str) -> Iterator[ProgressView]:
+    """Yield the view that suits the console; it is shown until the block ends."""
     if not console.is_terminal:
-        yield PlainProgress(console)
+        yield PlainView(console)
         return
-    view = LiveProgress(title)
-    with terminal.unseen(), Live(view, console=console, refresh_per_second=2):
+    view = LiveView(title)
+    with no_echo(), Live(view, console=console, refresh_per_second=2):
         yield view
 
 
-class PlainProgress:
-    """One line for each phase outside the steps, and one for each step."""
+class PlainView:
+    """Print one line for each step, and one for each phase outside the steps."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._shown = 0
+        self._printed_rows = 0
         self._restarts = 0
-        self._last = ""
+        self._last_phase = ""
 
-    def update(self, journal: Journal) -> None:
-        """Print the lines that are new."""
-        if journal.restarts > self._restarts:
-            self._restarts = journal.restarts
-            self._print(f"restart {journal.restarts}: {journal.restart_reason}")
-        self._shown = min(self._shown, len(journal.rows))  # a restart takes steps back
-        for row in journal.rows[self._shown :]:
-            self._print(step_line(row, journal))
-        self._shown = len(journal.rows)
-        words = f"{journal.phase}: {journal.detail}" if journal.detail else journal.phase
-        if journal.phase in ("prepare", "start-up", "save", "stop") and words != self._last:
-            self._print(words)
-        self._last = words
+    def update(self, log: RunLog) -> None:
+        """Print what is new."""
+        if log.restarts > self._restarts:
+            self._restarts = log.restarts
+            self._print(f"restart {log.restarts}: {log.restart_reason}")
+        self._printed_rows = min(self._printed_rows, len(log.rows))  # a restart repeats steps
+        for row in log.rows[self._printed_rows :]:
+            self._print(step_line(row, log))
+        self._printed_rows = len(log.rows)
+        phase = f"{log.phase}: {log.detail}" if log.detail else log.phase
+        outside_steps = (events.PREPARE, events.START_UP, events.SAVE, events.STOP)
+        if log.phase in outside_steps and phase != self._last_phase:
+            self._print(phase)
+        self._last_phase = phase
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False)
 
 
-def step_line(row: dict[str, float], journal: Journal) -> str:
-    """A step in one line of plain text."""
-    score = row.get("evaluation/score")
+def step_line(row: dict[str, Any], log: RunLog) -> str:
+    """Return a step as one line of plain text."""
+    score = row.get(metrics.EVALUATION_SCORE)
     return "  ".join(
         (
-            f"step {row['step']:.0f}/{journal.steps}",
-            f"reward {row['reward/mean']:.3f}",
+            f"step {row[metrics.STEP]:.0f}/{log.steps}",
+            f"reward {row[metrics.REWARD_MEAN]:.3f}",
             *([f"evaluation {score:.3f}"] if score is not None else []),
-            f"{tokens_per_second(row):.0f} tokens/s",
-            f"sync {row['sync/seconds']:.2f} s",
-            f"trainer {size(row['memory/train_active_bytes'])}",
-            f"engine {size(row['memory/rollout_active_bytes'])}",
-            f"left {duration(seconds_left(journal))}",
+            f"{tokens_per_second(row) or 0:.0f} tokens/s",
+            f"sync {row[metrics.seconds(metrics.SYNC)]:.2f} s",
+            f"trainer {size(row[metrics.TRAIN_ACTIVE_BYTES])}",
+            f"engine {size(row[metrics.ROLLOUT_ACTIVE_BYTES])}",
+            f"left {duration(seconds_left(log))}",
         )
     )
 
 
-class LiveProgress:
-    """A few lines that are redrawn in place. They fit 80 columns; with more there are longer curves."""
+class LiveView:
+    """A few lines that are redrawn in place. They fit 80 columns; wider terminals get longer curves."""
 
     def __init__(self, title: str) -> None:
         self._title = title
-        self._journal: Journal | None = None
+        self._log: RunLog | None = None
         self._began = time.monotonic()
 
-    def update(self, journal: Journal) -> None:
-        """Redraw from this journal from now on."""
-        self._journal = journal
+    def update(self, log: RunLog) -> None:
+        """Show the state of this run log from now on."""
+        self._log = log
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The view as it is now, in the width there is."""
-        journal = self._journal
-        if journal is None:
+        """Draw the view in the available width."""
+        log = self._log
+        if log is None:
             yield Text(f"{self._title}  starting")
             return
-        yield self._head(journal)
-        if journal.steps:
-            yield _bar(journal)
-        if journal.rows:
-            yield _figures(journal, options.max_width)
+        yield self._headline(log)
+        if log.steps:
+            # The preparation counts its own steps.
+            done = log.step if log.phase == events.PREPARE else len(log.rows)
+            line = Table.grid(expand=True)  # a bar alone does not end its line
+            line.add_row(ProgressBar(total=log.steps, completed=done))
+            yield line
+        if log.rows:
+            yield _figures(log, options.max_width)
 
-    def _head(self, journal: Journal) -> Table:
-        step = f"step {journal.step}/{journal.steps}  " if journal.step else ""
-        clock = f"{duration(time.monotonic() - self._began)} gone"
-        if journal.rows:
-            clock += f", {duration(seconds_left(journal))} left"
-        head = Table.grid(expand=True)
-        head.add_column(overflow="ellipsis", no_wrap=True)
-        head.add_column(justify="right", no_wrap=True)
-        words = Text.assemble((self._title, "bold"), f"  {step}", (journal.phase, "cyan"))
-        if journal.restarts:
-            words.append(f"  {journal.restarts} restart{'s' * (journal.restarts > 1)}", "yellow")
-        words.append(f"  {journal.detail}")
-        head.add_row(words, Text(clock, style="dim"))
-        return head
-
-
-def _bar(journal: Journal) -> Table:
-    # The preparation counts its own steps.
-    done = journal.step if journal.phase == "prepare" else len(journal.rows)
-    line = Table.grid(expand=True)  # a bar by itself does not end its line
-    line.add_row(ProgressBar(total=journal.steps, completed=done))
-    return line
+    def _headline(self, log: RunLog) -> Table:
+        step = f"step {log.step}/{log.steps}  " if log.step else ""
+        clock = f"{duration(time.monotonic() - self._began)} elapsed"
+        if log.rows:
+            clock += f", {duration(seconds_left(log))} left"
+        text = Text.assemble((self._title, "bold"), f"  {step}", (log.phase, "cyan"))
+        if log.restarts:
+            text.append(f"  {log.restarts} restart{'s' * (log.restarts > 1)}", "yellow")
+        text.append(f"  {log.detail}")
+        line = Table.grid(expand=True)
+        line.add_column(overflow="ellipsis", no_wrap=True)
+        line.add_column(justify="right", no_wrap=True)
+        line.add_row(text, Text(clock, style="dim"))
+        return line
 
 
-def _figures(journal: Journal, width: int) -> Table:
-    row = journal.rows[-1]
-    seconds = ", ".join(f"{name} {row[f'{name}/seconds']:.2f} s" for name in ("rollout", "train", "sync"))
-    memory = ", ".join(
-        f"{name} {size(row[f'memory/{side}_active_bytes'])} ↔ {size(row[f'memory/{side}_paused_bytes'])}"
-        for name, side in (("trainer", "train"), ("engine", "rollout"))
-    )
+def _figures(log: RunLog, width: int) -> Table:
+    row = log.rows[-1]
+    phases = (metrics.ROLLOUT, metrics.TRAIN, metrics.SYNC)
+    seconds = ", ".join(f"{phase} {row[metrics.seconds(phase)]:.2f} s" for phase in phases)
+    trainer = f"trainer {size(row[metrics.TRAIN_ACTIVE_BYTES])} ↔ {size(row[metrics.TRAIN_PAUSED_BYTES])}"
+    engine = f"engine {size(row[metrics.ROLLOUT_ACTIVE_BYTES])} ↔ {size(row[metrics.ROLLOUT_PAUSED_BYTES])}"
+    mean, largest = metrics.LOGPROB_ABS_DIFF_MEAN, metrics.LOGPROB_ABS_DIFF_MAX
+    difference = f"differ by {row[mean]:.1e} on average, {row[largest]:.1e} at most"
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True, width=LABEL_WIDTH)
     grid.add_column(overflow="ellipsis", no_wrap=True)
-    grid.add_row("reward", _with_curve(f"{row['reward/mean']:.3f}", journal, "reward/mean", width))
-    if scores := [r for r in journal.rows if "evaluation/score" in r]:
-        grid.add_row("held-out", _evaluation(scores))
-    grid.add_row("speed", f"{tokens_per_second(row):.0f} tokens/s, {seconds}")
-    grid.add_row("memory", f"{memory} (awake ↔ paused)")
-    differ = (
-        f"differ by {row['logprob/abs_diff_mean']:.1e} on average, {row['logprob/abs_diff_max']:.1e} at most"
-    )
-    wide = width >= WIDE
-    grid.add_row(
-        "log-probs", _with_curve(differ, journal, "logprob/abs_diff_mean", width) if wide else differ
-    )
+    grid.add_row("reward", _with_curve(f"{row[metrics.REWARD_MEAN]:.3f}", log, metrics.REWARD_MEAN, width))
+    if scores := {step: score for step, score in log.scores.items() if step}:
+        latest, best = max(scores), max(sorted(scores), key=lambda step: scores[step])
+        grid.add_row(
+            "held-out",
+            f"{scores[latest]:.3f} at step {latest}, best {scores[best]:.3f} at step {best}",
+        )
+    grid.add_row("speed", f"{tokens_per_second(row) or 0:.0f} tokens/s, {seconds}")
+    grid.add_row("memory", f"{trainer}, {engine} (↔ offloaded)")
+    grid.add_row("log-probs", _with_curve(difference, log, mean, width) if width >= WIDE else difference)
     return grid
 
 
-def _with_curve(words: str, journal: Journal, key: str, width: int) -> str:
-    """The words, and in what is left of the line the way to the latest value."""
-    left = width - LABEL_WIDTH - 2 - len(words) - 2
-    return f"{words}  {sparkline([row[key] for row in journal.rows if key in row], left)}"
+def _with_curve(text: str, log: RunLog, key: str, width: int) -> str:
+    """Return the text, and the curve of a metric in the rest of the line."""
+    left = width - LABEL_WIDTH - 2 - len(text) - 2
+    return f"{text}  {sparkline([row[key] for row in log.rows if key in row], left)}"
 
 
-def _evaluation(scored: list[dict[str, float]]) -> str:
-    latest, best = scored[-1], max(scored, key=lambda row: row["evaluation/score"])
-    return (
-        f"{latest['evaluation/score']:.3f} at step {latest['step']:.0f}, "
-        f"best {best['evaluation/score']:.3f} at step {best['step']:.0f}"
-    )
-
-
-def tokens_per_second(row: dict[str, float]) -> float:
-    """Response tokens sampled in a second of the rollout phase."""
-    return row["rollout/tokens"] / row["rollout/seconds"]
-
-
-def seconds_left(journal: Journal) -> float:
-    """The remaining steps at the pace of the latest ones."""
-    pace = fmean(row["step/seconds"] for row in journal.rows[-WINDOW:])
-    return pace * (journal.steps - len(journal.rows))
+def seconds_left(log: RunLog) -> float:
+    """Estimate the time of the remaining steps from the latest ones."""
+    pace = fmean(row[metrics.seconds(metrics.WHOLE_STEP)] for row in log.rows[-PACE_WINDOW:])
+    return pace * (log.steps - len(log.rows))
 
 
 def sparkline(values: list[float], width: int = 40) -> str:
-    """The latest ``width`` values as bars between their smallest and their largest; no number, no bar."""
+    """Return the latest ``width`` values as bars, scaled to their range; a blank for a value not finite."""
     shown = values[-width:] if width > 0 else []
     known = [value for value in shown if isfinite(value)]
     low, span = (min(known), max(known) - min(known)) if known else (0.0, 0.0)
@@ -199,3 +187,28 @@ def sparkline(values: list[float], width: int = 40) -> str:
         return BARS[round((value - low) / span * (len(BARS) - 1))] if span else BARS[0]
 
     return "".join(map(bar, shown))
+
+
+@contextmanager
+def no_echo() -> Iterator[None]:
+    """Do not echo typed keys, such as ``^C``, into a view that is redrawn in place. Ctrl-C still works."""
+    if not _is_foreground_terminal():
+        yield
+        return
+    before = termios.tcgetattr(STDIN)
+    quiet = list(before)
+    quiet[LFLAG] &= ~termios.ECHO
+    termios.tcsetattr(STDIN, termios.TCSANOW, quiet)
+    try:
+        yield
+    finally:
+        if _is_foreground_terminal():
+            termios.tcsetattr(STDIN, termios.TCSADRAIN, before)
+
+
+def _is_foreground_terminal() -> bool:
+    """Return True if this process may change the terminal; one in the background would be stopped for it."""
+    try:
+        return os.isatty(STDIN) and os.tcgetpgrp(STDIN) == os.getpgrp()
+    except OSError:  # not the controlling terminal of this session
+        return False

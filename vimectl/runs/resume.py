@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.recipe import Recipe
 from vime_runtime.spec.run_paths import RunPaths
 from vime_runtime.spec.safetensors_header import header_bytes
 
 from vimectl.runs.run_directory import RunDirectory
-from vimectl.util.hashing import sha256
 from vimectl.util.toml import validate
 
 # Keys that do not change the results of a run. The length is checked separately.
@@ -60,7 +60,9 @@ def check_resumable(run_dir: Path | None, recipe: Recipe, steps: int) -> None:
         found = "no --run-dir was given" if run_dir is None else f"{run_dir} is not a run directory"
         raise UsageError(f"--resume: {found}", "name the directory of the run: --run-dir DIR")
     if owner := RunDirectory(run_dir).running_owner:
-        raise UsageError(f"the run in {run_dir} is running: process {owner.pid}", "wait for it or stop it first")
+        raise UsageError(
+            f"the run in {run_dir} is running: process {owner.pid}", "wait for it or stop it first"
+        )
     run_file = RunPaths(run_dir).run_file
     stored = _read(run_file)
     try:
@@ -97,18 +99,18 @@ def finished_steps(run_dir: Path) -> int:
 
 
 def input_digests(recipe: Recipe) -> dict[str, str]:
-    """Return SHA-256 digests that identify model and data: of the data files, config.json, and tensor headers.
+    """Return SHA-256 digests that identify model and data: of data files, config.json and tensor headers.
 
-    The weights are not read: that takes minutes for a large model, and the trained weights are in the training
-    state.
+    The weights are not read: that takes minutes for a large model, and the trained weights are in the
+    training state.
     """
     model = Path(recipe.model.path)
-    found = {"model.path/config.json": sha256(model / "config.json")}
+    found = {"model.path/config.json": sha256_file(model / "config.json")}
     for path in sorted(model.glob("*.safetensors")):
         found[f"model.path/{path.name}"] = hashlib.sha256(header_bytes(path)).hexdigest()
     for key, text in (("data.path", recipe.data.path), ("evaluation.path", recipe.evaluation.path)):
         if text and Path(text).is_file():
-            found[key] = sha256(Path(text))
+            found[key] = sha256_file(Path(text))
     return found
 
 

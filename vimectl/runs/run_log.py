@@ -1,118 +1,155 @@
-"""Follow a run through the two files it writes, ``events.jsonl`` and ``metrics.jsonl``, while they grow."""
+"""Follow a run through the two files that it writes while it runs, ``events.jsonl`` and ``metrics.jsonl``."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vime_runtime.spec import events, metrics
+from vime_runtime.spec.run_paths import RunPaths
 
-class Journal:
-    """What is known of a run so far: its phase, its error, and one row of metrics a step.
 
-    A run that was started again goes on in the same files: what was said of the processes, the error and the
-    end before is void then, and of the rows those count that are still in the file.
+class RunLog:
+    """The state of a run as its files show it: phase, processes, error, and one row of metrics per step.
+
+    The files continue when the runtime is started again. Processes, error and ending of the earlier start are
+    dropped then. A step that is done again replaces its earlier row and score and those of all later steps.
+    Lines of unknown kinds and lines without the fields of their kind are ignored.
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self._events = LineFollower(run_dir / "events.jsonl")
-        self._metrics = LineFollower(run_dir / "metrics.jsonl")
-        self.phase = "start-up"
+        paths = RunPaths(run_dir)
+        self._events = JsonLineFollower(paths.events)
+        self._metrics = JsonLineFollower(paths.metrics)
+        self.phase = events.START_UP
         self.detail = ""
         self.step = 0
         self.steps = 0
         self.restarts = 0
         self.restart_reason = ""
-        self.rows: list[dict[str, float]] = []
-        self.scores: dict[int, float] = {}  # of the evaluated steps; 0 is before the first
-        self._begin()
+        self.rows: list[dict[str, Any]] = []
+        self.scores: dict[int, float] = {}  # by evaluated step; 0 is before the first step
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self.error: dict[str, Any] | None = None
         self.processes: list[dict[str, Any]] = []
         self.ending = False
         self.done = False
 
     def read(self) -> bool:
-        """Take in what was written since the last call. Returns whether that changed anything."""
-        events = self._events.read()
-        for event in events:
-            self._take(event)
-        rows = self._metrics.read()
-        if self._metrics.began_anew:
+        """Read what was written since the last call. Returns True if there was anything."""
+        changed = False
+        for _, event in self._events.read():
+            self._apply(event)
+            changed = True
+        rows = [row for _, row in self._metrics.read()]
+        if self._metrics.restarted:
             self.rows.clear()
         for row in rows:
-            while self.rows and self.rows[-1]["step"] >= row["step"]:  # this one replaces them
-                self.rows.pop()
-            self.rows.append(row)
-        return bool(events or rows)
+            self._add_row(row)
+        return changed or bool(rows)
 
-    def _take(self, event: dict[str, Any]) -> None:
-        match event["kind"]:
-            case "phase":
-                self.phase, self.detail = event["phase"], event["detail"]
-                self.step, self.steps = event["step"], event["steps"]
-            case "evaluation":
-                self.scores[event["step"]] = event["score"]
-            case "process":
+    @property
+    def last_row(self) -> dict[str, Any] | None:
+        """The metrics of the last step; None before the first."""
+        return self.rows[-1] if self.rows else None
+
+    def _add_row(self, row: dict[str, Any]) -> None:
+        step = finite_number(row.get(metrics.STEP))
+        if step is None:
+            return
+        while self.rows and self.rows[-1][metrics.STEP] >= step:
+            self.rows.pop()
+        self.rows.append(row)
+        if (score := finite_number(row.get(metrics.EVALUATION_SCORE))) is not None:
+            self.scores[int(step)] = score
+
+    def _apply(self, event: dict[str, Any]) -> None:
+        match event:
+            case {"kind": events.PHASE, "phase": str(phase), "step": int(step)}:
+                self.phase, self.detail = phase, str(event.get("detail", ""))
+                self.step, self.steps = step, event.get("steps", self.steps)
+                if phase == metrics.ROLLOUT:
+                    self.scores = {n: score for n, score in self.scores.items() if n < step}
+            case {"kind": events.EVALUATION, "step": int(step), "score": score}:
+                if (number := finite_number(score)) is not None:
+                    self.scores[step] = number
+            case {"kind": events.PROCESS, "role": _, "rank": _, "pid": int(), "node": _}:
                 self.processes.append(event)
-            case "error":
-                self.error = event["error"]
-            case "ending":
-                self.ending, self.done = True, event["done"]
-            case "restart":
-                self._begin()
-                self.phase, self.detail = "restart", event["reason"]
-                self.restarts, self.restart_reason = event["attempt"], event["reason"]
+            case {"kind": events.ERROR, "error": dict(error)}:
+                self.error = error
+            case {"kind": events.ENDING, "done": bool(done)}:
+                self.ending, self.done = True, done
+            case {"kind": events.RESTART, "attempt": int(attempt), "reason": str(reason)}:
+                self._reset()
+                self.phase, self.detail = events.RESTART, reason
+                self.restarts, self.restart_reason = attempt, reason
 
 
-class LineFollower:
-    """Reads the whole JSON lines that a file has gained; half a line waits until its end is there.
+class JsonLineFollower:
+    """Read the JSON objects that a file of lines has gained; an incomplete last line waits for its end.
 
-    A line that is no JSON is left out: a process that was killed, or a full disk, may have cut it off.
+    A line that is not a JSON object is skipped: a killed process or a full disk may have cut it off.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._position = 0
-        self._file = 0  # the inode
-        self.began_anew = False
+        self._inode = 0
+        self.restarted = False
 
-    def read(self) -> list[dict[str, Any]]:
-        """The objects written since the last call; none while the file does not exist.
+    def read(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield the objects written since the last call, each with the offset of its line in bytes.
 
-        When the file has become shorter, or is another one, all of its objects: ``began_anew`` tells.
+        If the file has become shorter or was replaced, all of its objects; ``restarted`` is true then.
+        Nothing while the file does not exist.
         """
         if not self._path.exists():
-            return []
+            return
         with self._path.open("rb") as file:
             status = os.fstat(file.fileno())
-            if status.st_ino != self._file or status.st_size < self._position:
-                self._file, self._position = status.st_ino, 0
-            self.began_anew = self._position == 0
+            if status.st_ino != self._inode or status.st_size < self._position:
+                self._inode, self._position = status.st_ino, 0
+            self.restarted = self._position == 0
             file.seek(self._position)
-            text = file.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        self._position += len(whole)
-        return [row for line in whole.splitlines() if (row := _object(line)) is not None]
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                offset, self._position = self._position, self._position + len(line)
+                if (found := _parse_object(line)) is not None:
+                    yield offset, found
 
 
 def append_event(run_dir: Path, kind: str, **fields: Any) -> None:
     """Append one event while the runtime does not run. Raises OSError."""
     line = json.dumps({"time": time.time(), "kind": kind, **fields}) + "\n"
-    with (run_dir / "events.jsonl").open("ab+") as file:
+    with RunPaths(run_dir).events.open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":  # half a line of a runtime that was killed
+            if file.read(1) != b"\n":  # an incomplete line of a runtime that was killed
                 line = "\n" + line
         file.write(line.encode())
 
 
-def _object(line: bytes) -> dict[str, Any] | None:
+def finite_number(value: Any) -> float | None:
+    """Return a finite number as float, and None for any other value."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer larger than every float
+        return None
+
+
+def _parse_object(line: bytes) -> dict[str, Any] | None:
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -30,7 +30,8 @@ REWARD_WINDOW = 5
 def run_statistics(log: RunLog) -> dict[str, Any]:
     """Return statistics over all steps of a run. Those of metrics that no step has are None.
 
-    ``best_step`` is the first step with the highest score, as in the runtime; never the model before training.
+    ``best_step`` is the first step with the highest score, as in the runtime; never the model before
+    training.
     """
     rewards = column(log, metrics.REWARD_MEAN)
     rates = [rate for row in log.rows if (rate := tokens_per_second(row)) is not None]
@@ -56,7 +57,7 @@ def column(log: RunLog, key: str) -> list[float]:
 
 
 def tokens_per_second(row: dict[str, Any]) -> float | None:
-    """Return the response tokens sampled per second of the rollout phase; None if the row does not have it."""
+    """Return the response tokens sampled per second of the rollout phase; None if that is unknown."""
     tokens = finite_number(row.get(metrics.ROLLOUT_TOKENS))
     seconds = finite_number(row.get(metrics.seconds(metrics.ROLLOUT)))
     return tokens / seconds if tokens is not None and seconds else None

@@ -1,8 +1,8 @@
-"""Run one command to its end and leave nothing of it behind, however it ends.
+"""Run one command to its end and leave no process and no shared memory behind, however it ends.
 
-The command gets a session of its own, so Ctrl-C reaches this process alone. On a signal, when whoever looks
-after it says so, or when the command has ended by itself: ask it to stop, wait a little, kill every
-descendant, remove what they had in /dev/shm.
+The command runs in its own session, so Ctrl-C reaches this process only. After a signal, at the caller's
+request, or when the command has exited: send it SIGTERM, wait, kill all descendants, remove their files in
+/dev/shm.
 """
 
 from __future__ import annotations
@@ -18,34 +18,36 @@ from pathlib import Path
 from types import FrameType
 
 from vimectl.runs import descendants
-from vimectl.runs.shared_memory import SharedMemoryWatch
+from vimectl.runs.descendants import SharedMemoryWatch
 
-# How long a command that is told to stop may take. With the rest it is well under the 15 s within
-# which a stopped run must be gone.
-GRACE_SECONDS = 10.0
-KILL_SECONDS = 3.0
+# Seconds that a command gets to stop. With the rest this is well below the 15 s within which a run must be
+# gone.
+SHUTDOWN_TIMEOUT = 10.0
+KILL_TIMEOUT = 3.0
+# What a supervisor needs beyond ``cluster.shutdown_timeout`` to stop.
+SHUTDOWN_MARGIN = 2 * KILL_TIMEOUT
 
-LOOK_SECONDS = 0.25
-# While a command stops its processes come and go quickly.
-ASK_SECONDS = 0.05
-# Walking all processes and their page tables costs tens of milliseconds.
-SURVEY_SECONDS = 2.0
+CHECK_INTERVAL = 0.25
+# While a command shuts down, its processes are short-lived.
+SHUTDOWN_CHECK_INTERVAL = 0.05
+# Reading the page tables of all processes takes tens of milliseconds.
+MEMORY_INTERVAL = 2.0
 
 
-class Stop(Enum):
-    """What whoever looks after a command may want: that it is asked to stop, or that it is gone."""
+class StopMode(Enum):
+    """How to end a command: TERMINATE lets it shut down first, KILL does not."""
 
-    GENTLY = "gently"
-    NOW = "now"
+    TERMINATE = "terminate"
+    KILL = "kill"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CommandOutcome:
     """How a command ended.
 
-    ``code`` is its exit status, negative for a signal, None when it cannot be ended; ``by_itself``: before it
-    was asked to; ``signal`` the one that told *us* to stop; ``unkillable`` the ids of what still sleeps in
-    the kernel.
+    ``code`` is its exit status, negative for a signal, None if it cannot be killed. ``by_itself``: it exited
+    before a stop request. ``signal`` is the first stop request of *this* process. ``unkillable`` are the ids
+    of processes that sleep in the kernel.
     """
 
     pid: int
@@ -56,30 +58,30 @@ class Outcome:
     unkillable: list[int]
 
 
-def supervise(
+def run_supervised(
     command: Sequence[str],
     environment: Mapping[str, str],
     stdout: Path,
     stderr: Path,
-    look: Callable[[], Stop | None],
-    requests: list[int],
-    grace_seconds: float = GRACE_SECONDS,
-    pause: Callable[[float], object] = time.sleep,
-) -> Outcome:
-    """Run ``command`` until it ends, ``look`` wants it to, or a signal is among ``requests``.
+    check: Callable[[], StopMode | None],
+    stop_signals: list[int],
+    shutdown_timeout: float = SHUTDOWN_TIMEOUT,
+    wait: Callable[[float], object] = time.sleep,
+) -> CommandOutcome:
+    """Run ``command`` until it exits, ``check`` returns a StopMode, or there is a signal in ``stop_signals``.
 
     Args:
-        stdout, stderr: files its output is appended to; they may be the same.
-        look: called several times a second while it runs.
-        requests: what ``stop_requests`` collects.
-        grace_seconds: how long it may take to stop when it is asked to.
-        pause: waits that many seconds, or less when there is something to look at.
+        stdout, stderr: files to append its output to; they may be the same.
+        check: called several times a second while the command runs.
+        stop_signals: the list that ``collect_stop_signals`` fills.
+        shutdown_timeout: seconds between SIGTERM and SIGKILL.
+        wait: waits for that many seconds, or less if there is something to check.
     """
     descendants.adopt_orphans()
     shm = SharedMemoryWatch()
     peak = 0
-    next_survey = time.monotonic()
-    wanted = None
+    next_measurement = time.monotonic()
+    stop_mode = None
     with stdout.open("ab") as out, stderr.open("ab") as err:
         child = subprocess.Popen(
             command,
@@ -90,45 +92,33 @@ def supervise(
             start_new_session=True,
         )
         try:
-            while child.poll() is None and not requests and (wanted := look()) is None:
-                shm.look()
-                if time.monotonic() >= next_survey:
-                    descendants.reap(besides=child.pid)
-                    shm.look(again=True)
+            while child.poll() is None and not stop_signals and (stop_mode := check()) is None:
+                shm.update()
+                if time.monotonic() >= next_measurement:
+                    descendants.reap(except_pid=child.pid)
+                    shm.update(all_files=True)
                     peak = max(peak, descendants.resident_bytes())
-                    next_survey = time.monotonic() + SURVEY_SECONDS
-                pause(LOOK_SECONDS)
-            if wanted is None and (child.poll() or 0) > 0:
-                time.sleep(LOOK_SECONDS)
-                look()  # Ray ends the driver without a word when it has lost its raylet: just before, then
+                    next_measurement = time.monotonic() + MEMORY_INTERVAL
+                wait(CHECK_INTERVAL)
+            if stop_mode is None and (child.poll() or 0) > 0:
+                # Ray ends the driver without a message when it has lost its raylet, which exited just before.
+                time.sleep(CHECK_INTERVAL)
+                check()
         finally:
             by_itself = child.poll() is not None
-            if wanted is not Stop.NOW:
-                _ask(child, shm, requests, grace_seconds)
-            shm.look(again=True)
-            unkillable = descendants.end_all(besides=child.pid, seconds=KILL_SECONDS)
+            if stop_mode is not StopMode.KILL:
+                _terminate(child, shm, stop_signals, shutdown_timeout)
+            shm.update(all_files=True)
+            unkillable = descendants.kill_all(except_pid=child.pid, timeout=KILL_TIMEOUT)
             child.poll()
-            shm.remove()
-    told = requests[0] if requests else None
-    return Outcome(child.pid, child.returncode, by_itself, told, peak, unkillable)
-
-
-def _ask(child: subprocess.Popen[bytes], shm: SharedMemoryWatch, requests: list[int], seconds: float) -> None:
-    """Ask the command to stop if it still runs, and wait for it a while."""
-    asked = len(requests)
-    if child.poll() is not None:
-        return
-    child.terminate()
-    deadline = time.monotonic() + seconds
-    # A second Ctrl-C means: now.
-    while child.poll() is None and time.monotonic() < deadline and len(requests) == asked:
-        shm.look()  # an engine that is being built goes on making files until it is ended
-        time.sleep(ASK_SECONDS)
+            shm.remove_unused()
+    first_signal = stop_signals[0] if stop_signals else None
+    return CommandOutcome(child.pid, child.returncode, by_itself, first_signal, peak, unkillable)
 
 
 @contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """Collect the signals that ask this process to stop, instead of being stopped by them."""
+def collect_stop_signals() -> Iterator[list[int]]:
+    """Append SIGINT, SIGTERM and SIGHUP to the yielded list instead of ending this process."""
     received: list[int] = []
 
     def note(signum: int, frame: FrameType | None) -> None:
@@ -140,3 +130,17 @@ def stop_requests() -> Iterator[list[int]]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def _terminate(
+    child: subprocess.Popen[bytes], shm: SharedMemoryWatch, stop_signals: list[int], timeout: float
+) -> None:
+    """Send SIGTERM if the command runs, and wait for its exit. A second Ctrl-C ends the wait."""
+    received = len(stop_signals)
+    if child.poll() is not None:
+        return
+    child.terminate()
+    deadline = time.monotonic() + timeout
+    while child.poll() is None and time.monotonic() < deadline and len(stop_signals) == received:
+        shm.update()  # an engine that is being built creates files until it is killed
+        time.sleep(SHUTDOWN_CHECK_INTERVAL)

@@ -1,8 +1,9 @@
-"""``python -m vimectl.runs.supervisor RUN_DIR``: see a run through, whatever happens to anybody.
+"""``python -m vimectl.runs.supervisor RUN_DIR``: supervise a run until it has ended, and clean up.
 
-It starts the runtime, watches, starts it again when the recipe says so, ends everything, removes the run's
-private folder and its files in /dev/shm, writes ``summary.json`` and prints the same on stdout. Its stdin is
-a pipe that the launcher holds: at its end the launcher is gone. Exit codes are those of `vimectl run`.
+The supervisor starts the runtime, watches it, starts it again if the recipe allows it, ends all processes,
+and removes the scratch directory of the run and its files in /dev/shm. It writes ``summary.json`` and prints
+the same on stdout. Its stdin is a pipe of the launcher, which is at its end once the launcher has exited. The
+exit codes are those of `vimectl run`.
 """
 
 from __future__ import annotations
@@ -19,121 +20,122 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vime_runtime.spec import events
 from vime_runtime.spec.errors import INTERRUPTED
-from vime_runtime.spec.recipe import Recipe
+from vime_runtime.spec.process_roles import LAUNCHER
+from vime_runtime.spec.run_config import RunConfig
+from vime_runtime.spec.run_paths import RunPaths
 
-from vimectl.runs import logs, out_of_memory, report
+from vimectl.runs import log_files, report
 from vimectl.runs import summary as summaries
-from vimectl.runs.exit_status import Verdict, judge
-from vimectl.runs.failures import Accidents
+from vimectl.runs.exit_status import ExitStatus, classify, kernel_oom_kills
+from vimectl.runs.failures import FailureMonitor
 from vimectl.runs.plan import runtime_command
-from vimectl.runs.process_identity import Identity
-from vimectl.runs.run_log import Journal, append_event
-from vimectl.runs.supervised_command import Outcome, stop_requests, supervise
+from vimectl.runs.process_watch import ProcessIdentity
+from vimectl.runs.run_log import RunLog, append_event
+from vimectl.runs.supervised_command import CommandOutcome, collect_stop_signals, run_supervised
 
 
 def main(argv: list[str]) -> int:
-    """See the run in a directory through and return the exit code."""
-    with stop_requests() as requests:
-        run = SupervisedRun(Path(argv[1]), requests)
-        summary = run.see_through()
-        hint = "" if summaries.write(run.run_dir, summary) else "; summary.json could not be written"
-        report.write_at_end(run.run_dir)
-        with contextlib.suppress(BrokenPipeError):  # nobody is there to read it
-            print(json.dumps({**summary, "hint": summary["hint"] + hint}), flush=True)
+    """Supervise the run in a directory and return the exit code."""
+    with collect_stop_signals() as stop_signals:
+        run_dir = Path(argv[1])
+        summary = SupervisedRun(run_dir, stop_signals).run()
+        if not summaries.write(run_dir, summary):
+            summary["hint"] += "; summary.json could not be written"
+        report.write_at_end(run_dir)
+        with contextlib.suppress(BrokenPipeError):  # the launcher has exited
+            print(json.dumps(summary), flush=True)
     return int(summary["exit_code"])
 
 
 class SupervisedRun:
-    """One run, from its files to its summary; ``requests`` are the signals that asked to stop it."""
+    """One run, from its files to its summary. ``stop_signals`` are the stop requests that were received."""
 
-    def __init__(self, run_dir: Path, requests: list[int]) -> None:
-        self.run_dir = run_dir
-        self._requests = requests
-        self._document: dict[str, Any] = _read(run_dir / "resolved.json")
-        self._launcher: dict[str, Any] = _read(run_dir / "launcher.json")
-        self._recipe = Recipe.model_validate_json(json.dumps(self._document["recipe"]))
-        self._scratch = Path(self._document["scratch_dir"])
-        self._log = run_dir / "logs" / "driver.log"
-        self._journal = Journal(run_dir)
-        self._peak_bytes = int(self._launcher["prepare_peak_bytes"])
+    def __init__(self, run_dir: Path, stop_signals: list[int]) -> None:
+        self._paths = RunPaths(run_dir)
+        self._stop_signals = stop_signals
+        self._config = RunConfig.load(self._paths.run_file)
+        self._scratch_dir = Path(self._config.scratch_dir)
+        self._run_log = RunLog(run_dir)
+        launcher = json.loads(self._paths.launcher.read_text(encoding="utf-8"))
+        self._launcher = {"role": LAUNCHER, "rank": 0, "pid": launcher["pid"]}
+        self._peak_bytes: int = launcher["prepare_peak_bytes"]
         summaries.reserve(run_dir)
-        (run_dir / "supervisor.json").write_text(json.dumps(asdict(Identity.of(os.getpid()))) + "\n")
+        identity = asdict(ProcessIdentity.of(os.getpid()))
+        self._paths.supervisor.write_text(json.dumps(identity) + "\n", encoding="utf-8")
 
-    def see_through(self) -> dict[str, Any]:
-        """Run the runtime until it finishes or may not be started again. Returns the summary."""
+    def run(self) -> dict[str, Any]:
+        """Run the runtime until it finishes or must not be started again. Returns the summary."""
         began = time.monotonic()
-        if self._journal.read():
-            self._announce(0, "resumed")
+        if self._run_log.read():
+            self._write_restart_event(0, "resumed")
         restarts = 0
         while True:
-            verdict, outcome = self._start()
-            if not verdict.again or outcome.unkillable or restarts == self._recipe.cluster.restarts:
+            status, outcome = self._run_once()
+            limit_reached = restarts == self._config.recipe.cluster.restarts
+            if not status.restartable or outcome.unkillable or limit_reached:
                 break
             restarts += 1
-            self._announce(restarts, verdict.reason)
-        hint = verdict.hint
-        if not hint and verdict.exit_code not in (0, INTERRUPTED):
-            hint = logs.ending(self.run_dir, verdict.reason)
-        return summaries.summarise(
-            self._document,
-            self._journal,
-            verdict,
+            self._write_restart_event(restarts, status.reason)
+        hint = status.hint
+        if not hint and status.exit_code not in (0, INTERRUPTED):
+            hint = log_files.tail(self._paths.run_dir, status.reason)
+        return summaries.summarize(
+            self._config,
+            self._run_log,
+            status,
             seconds=time.monotonic() - began,
             peak_bytes=self._peak_bytes,
             unkillable=outcome.unkillable,
             hint=hint,
         )
 
-    def _start(self) -> tuple[Verdict, Outcome]:
-        """Start the runtime once and wait for its end."""
-        launcher = {"role": "launcher", "rank": 0, "pid": self._launcher["pid"]}
-        stack_log = self.run_dir / "logs" / "stacks.log"
-        accidents = Accidents(self._journal, self._recipe.cluster.hang_seconds, stack_log, launcher)
-        kills = out_of_memory.kernel_kills()
-        with _folder(self._scratch):
-            outcome = supervise(
-                runtime_command(self.run_dir),
-                os.environ | self._document["environment"]["driver"],
-                stdout=self._log,
-                stderr=self._log,
-                look=accidents.look,
-                requests=self._requests,
-                grace_seconds=self._recipe.cluster.stop_seconds,
-                pause=accidents.pause,
+    def _run_once(self) -> tuple[ExitStatus, CommandOutcome]:
+        """Start the runtime and wait until it has ended."""
+        paths, cluster = self._paths, self._config.recipe.cluster
+        monitor = FailureMonitor(
+            self._run_log, cluster.hang_timeout, paths.logs / "stacks.log", self._launcher
+        )
+        oom_kills = kernel_oom_kills()
+        with _temporary_folder(self._scratch_dir):
+            outcome = run_supervised(
+                runtime_command(paths.run_dir),
+                os.environ | self._config.environment["driver"],
+                stdout=paths.driver_log,
+                stderr=paths.driver_log,
+                check=monitor.check,
+                stop_signals=self._stop_signals,
+                shutdown_timeout=cluster.shutdown_timeout,
+                wait=monitor.wait,
             )
-            accidents.close()
-            self._journal.read()
+            monitor.close()
+            self._run_log.read()
             self._peak_bytes = max(self._peak_bytes, outcome.peak_bytes)
-            written = [self.run_dir, self._scratch, Path("/dev/shm")]
-            kills = out_of_memory.kernel_kills() - kills
-            verdict = judge(outcome, self._journal, accidents, kills, written)
-            if verdict.exit_code not in (0, INTERRUPTED):
-                logs.keep_ray(self._scratch, self.run_dir)
-            return verdict, outcome
+            oom_kills = kernel_oom_kills() - oom_kills
+            folders = [paths.run_dir, self._scratch_dir, Path("/dev/shm")]
+            status = classify(outcome, self._run_log, monitor, oom_kills, folders)
+            if status.exit_code not in (0, INTERRUPTED):
+                log_files.keep_ray_logs(self._scratch_dir, paths.run_dir)
+            return status, outcome
 
-    def _announce(self, attempt: int, reason: str) -> None:
-        """Say in the journal that the runtime is started again, for whoever follows it."""
+    def _write_restart_event(self, attempt: int, reason: str) -> None:
+        """Tell readers of the event log that the runtime is started again."""
+        fields = {"attempt": attempt, "step": len(self._run_log.rows), "reason": reason}
         try:
-            append_event(
-                self.run_dir, "restart", attempt=attempt, step=len(self._journal.rows), reason=reason
-            )
+            append_event(self._paths.run_dir, events.RESTART, **fields)
         except OSError as e:
             print(f"{e}; not written: restart {attempt}: {reason}", file=sys.stderr)
-        self._journal.read()
+        self._run_log.read()
 
 
 @contextmanager
-def _folder(path: Path) -> Iterator[None]:
+def _temporary_folder(path: Path) -> Iterator[None]:
     path.mkdir(mode=0o700)
     try:
         yield
     finally:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -1,54 +1,47 @@
-"""``report.html``: everything worth seeing of one run on one page that needs no network.
+"""Write ``report.html``: curves, events, responses and settings of a run on a page that needs no network.
 
-The page is made from the files of the run directory alone, so it can be made at any time: at the
-end of a run however it ended, while it still goes on, and years later.
+The page is made from the files of the run directory alone, so it can be made at any time: at the end of a run
+however it ended, while it runs, and later.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 import traceback
 from pathlib import Path
 
-NAME = "report.html"
+from vime_runtime.spec.run_paths import RunPaths
 
 
 def write(run_dir: Path, out: Path | None = None) -> Path:
-    """Make the page of a run and return where it is: ``out``, or ``report.html`` in the run directory.
+    """Write the page of a run to ``out``, or to ``report.html`` in the run directory, and return its path.
 
-    A reader sees the page that was there before or the new one, never half of it.
+    The page is replaced in one step: a reader sees the earlier one or the new one.
 
     Raises:
         OSError: the file cannot be written.
     """
-    # Jinja takes as long to import as the rest of the tool: only whoever makes a page waits for it.
-    from vimectl.runs.report.gather import gather
+    # Jinja takes as long to import as the rest of the tool: import it only to make a page.
     from vimectl.runs.report.page import render
+    from vimectl.runs.report.report_data import gather
 
-    target = out or run_dir / NAME
-    _replace(target, render(gather(run_dir)))
+    target = out or RunPaths(run_dir).report
+    text = render(gather(run_dir))
+    new = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        new.write_text(text, encoding="utf-8")
+        new.replace(target)
+    finally:
+        new.unlink(missing_ok=True)
     return target
 
 
 def write_at_end(run_dir: Path) -> None:
-    """Make the page of a run that has just ended. A page that fails is noted in ``logs/report.log``."""
+    """Write the page of a run that has just ended. If that fails, write the reason to ``logs/report.log``."""
     try:
         write(run_dir)
-    except Exception:  # whatever is wrong with a page, it must not change how the run ended
+    except Exception:  # whatever is wrong with the page, it must not change how the run ended
         try:
-            (run_dir / "logs" / "report.log").write_text(traceback.format_exc(), encoding="utf-8")
+            (RunPaths(run_dir).logs / "report.log").write_text(traceback.format_exc(), encoding="utf-8")
         except OSError:
             return  # a full disk: `vimectl runs report` makes the page later
-
-
-def _replace(target: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), 0o644)  # like any other file of the run, not like a temporary one
-            file.write(text)
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise

@@ -1,102 +1,121 @@
-"""Which charts a run has: from rows of metrics to charts, one place that knows the keys."""
+"""The charts of a run as plain values: which metrics they show, and how many steps become few points."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from vimectl.runs.report.gather import number
-from vimectl.runs.report.series import Chart, Line, Values
+from vime_runtime.spec import metrics
+
+from vimectl.runs.run_log import RunLog, finite_number
 
 Rows = Sequence[dict[str, Any]]
+Values = tuple[float | None, ...]
 
 # In the order in which they follow each other in a step.
-PHASES = ("rollout", "train", "sync", "sleep", "wake")
-COLOURS = 8
+PHASES = (metrics.ROLLOUT, metrics.TRAIN, metrics.SYNC, metrics.SLEEP, metrics.WAKE)
+# Colors of the page's style sheet: 1 to COLORS, and 0 for the rest of a step.
+COLORS = 8
+# The most intervals of steps that a chart keeps points of. More than twice as many cannot be told apart.
+INTERVALS = 180
+# With so many steps the curve is the mean over this share of them.
+SMOOTHED_SHARE = 1 / 50
 
 
-def charts(rows: Rows, scores: Mapping[int, float] | None = None) -> list[Chart]:
-    """Every chart for which there is at least one value; ``scores`` are those of the evaluation by step."""
-    steps = tuple(int(row["step"]) for row in rows)
-    return [
-        chart for chart in _all(rows, steps, scores or {}) if any(_known(line.values) for line in chart.lines)
-    ]
+@dataclass(frozen=True)
+class Line:
+    """One value per step, None where there is none; ``band`` (low, high) is drawn around it.
+
+    ``smooth`` is the moving average of many noisy steps.
+    """
+
+    name: str
+    values: Values
+    color: int
+    band: tuple[Values, Values] | None = None
+    dashed: bool = False
+    smooth: Values | None = None
 
 
-def _all(rows: Rows, steps: tuple[int, ...], scores: Mapping[int, float]) -> Iterator[Chart]:
-    yield Chart(
-        "reward",
-        "Reward",
-        "mean of the step, band: one standard deviation",
-        "number",
-        steps,
-        (_reward(rows),),
+@dataclass(frozen=True)
+class Chart:
+    """Lines over the same steps. ``key`` identifies the chart in the page."""
+
+    key: str
+    title: str
+    note: str
+    steps: tuple[int, ...]
+    lines: tuple[Line, ...]
+    unit: Literal["number", "seconds", "bytes"] = "number"
+    log: bool = False
+    stacked: bool = False
+    from_zero: bool = False
+
+    @property
+    def gaps(self) -> int:
+        """The number of steps in which a line has no finite value. A layer of a stack may have none."""
+        columns = zip(*(line.values for line in self.lines), strict=True)
+        return 0 if self.stacked else sum(None in values for values in columns)
+
+
+def charts(log: RunLog) -> list[Chart]:
+    """Return every chart that has at least one value."""
+    return [chart for chart in _all_charts(log) if any(_has_value(line.values) for line in chart.lines)]
+
+
+def _all_charts(log: RunLog) -> Iterator[Chart]:
+    rows = log.rows
+    steps = tuple(int(row[metrics.STEP]) for row in rows)
+    yield Chart("reward", "Reward", "mean of the step, band: one standard deviation", steps, (_reward(rows),))
+    if log.scores:
+        score = Line("score", tuple(score for _, score in sorted(log.scores.items())), 5)
+        note = "held-out problems, greedy decoding"
+        yield Chart("evaluation", "Evaluation score", note, tuple(sorted(log.scores)), (score,))
+    difference = (
+        Line("mean", _column(rows, metrics.LOGPROB_ABS_DIFF_MEAN), 1),
+        Line("max", _column(rows, metrics.LOGPROB_ABS_DIFF_MAX), 4, dashed=True),
     )
-    if scores:
-        yield Chart(
-            "evaluation",
-            "Evaluation score",
-            "held-out problems, greedy decoding",
-            "number",
-            tuple(scores),
-            (Line("score", tuple(scores.values()), 5),),
-        )
-    yield Chart(
-        "logprob",
-        "Log-prob difference",
-        "engine against trainer, same tokens; log scale",
-        "number",
-        steps,
-        (
-            Line("mean", _column(rows, "logprob/abs_diff_mean"), 1),
-            Line("max", _column(rows, "logprob/abs_diff_max"), 4, dashed=True),
-        ),
-        log=True,
-    )
-    for key, title, note, column, colour in (
-        ("loss", "Loss", "GRPO", "train/loss", 1),
-        ("grad-norm", "Gradient norm", "before clipping", "train/grad_norm", 5),
-        ("entropy", "Entropy", "of the policy, nats a token", "train/entropy", 2),
-        ("length", "Response length", "tokens, mean of the step", "response/length", 3),
+    note = "engine against trainer, same tokens; log scale"
+    yield Chart("logprob", "Log-prob difference", note, steps, difference, log=True)
+    for key, title, note, metric, color in (
+        ("loss", "Loss", "GRPO", metrics.TRAIN_LOSS, 1),
+        ("grad-norm", "Gradient norm", "before clipping", metrics.TRAIN_GRAD_NORM, 5),
+        ("entropy", "Entropy", "of the policy, nats per token", metrics.TRAIN_ENTROPY, 2),
+        ("length", "Response length", "tokens, mean of the step", metrics.RESPONSE_LENGTH, 3),
     ):
-        yield Chart(key, title, note, "number", steps, (Line(title.lower(), _column(rows, column), colour),))
-    yield Chart(
-        "time",
-        "Time by phase",
-        "seconds a step, stacked",
-        "seconds",
-        steps,
-        _phases(rows),
-        stacked=True,
-        from_zero=True,
+        yield Chart(key, title, note, steps, (Line(title.lower(), _column(rows, metric), color),))
+    note = "seconds per step, stacked"
+    yield Chart("time", "Time by phase", note, steps, _phases(rows), "seconds", stacked=True, from_zero=True)
+    memory = (
+        Line("trainer resident", _column(rows, metrics.TRAIN_ACTIVE_BYTES), 1),
+        Line("trainer offloaded", _column(rows, metrics.TRAIN_PAUSED_BYTES), 1, dashed=True),
+        Line("engine resident", _column(rows, metrics.ROLLOUT_ACTIVE_BYTES), 2),
+        Line("engine offloaded", _column(rows, metrics.ROLLOUT_PAUSED_BYTES), 2, dashed=True),
     )
-    yield Chart("memory", "Memory by side", "awake and paused", "bytes", steps, _sides(rows), from_zero=True)
-    yield Chart(
-        "peak",
-        "Peak memory",
-        "all processes together, so far",
-        "bytes",
-        steps,
-        (Line("peak", _column(rows, "memory/peak_bytes"), 5),),
-        from_zero=True,
-    )
+    note = "trainer and engine, while resident and while offloaded"
+    yield Chart("memory", "Memory", note, steps, memory, "bytes", from_zero=True)
+    peak = Line("peak", _column(rows, metrics.PEAK_BYTES), 5)
+    note = "all processes together, so far"
+    yield Chart("peak", "Peak memory", note, steps, (peak,), "bytes", from_zero=True)
 
 
 def _reward(rows: Rows) -> Line:
-    mean, std = _column(rows, "reward/mean"), _column(rows, "reward/std")
+    mean, std = _column(rows, metrics.REWARD_MEAN), _column(rows, metrics.REWARD_STD)
     pairs = list(zip(mean, std, strict=True))
-    low = tuple(None if m is None or s is None else number(m - s) for m, s in pairs)
-    high = tuple(None if m is None or s is None else number(m + s) for m, s in pairs)
-    return Line("mean", mean, 1, band=(low, high) if _known(low) else None)
+    low = tuple(None if m is None or s is None else finite_number(m - s) for m, s in pairs)
+    high = tuple(None if m is None or s is None else finite_number(m + s) for m, s in pairs)
+    return Line("mean", mean, 1, band=(low, high) if _has_value(low) else None)
 
 
 def _phases(rows: Rows) -> tuple[Line, ...]:
-    """Every phase that has seconds, and the rest of the step; phases unknown here come after the known."""
-    found = {key.removesuffix("/seconds") for row in rows for key in row if key.endswith("/seconds")}
-    names = [*PHASES, *sorted(found - {*PHASES, "step"})]
-    columns = {name: _column(rows, f"{name}/seconds") for name in names if name in found}
-    lines = [Line(name, values, i % COLOURS + 1) for i, (name, values) in enumerate(columns.items())]
-    whole = _column(rows, "step/seconds")
+    """Return the seconds of every phase, known phases first, and the rest of the step."""
+    suffix = metrics.seconds("")
+    found = {key.removesuffix(suffix) for row in rows for key in row if key.endswith(suffix)}
+    names = [*PHASES, *sorted(found - {*PHASES, metrics.WHOLE_STEP})]
+    columns = {name: _column(rows, metrics.seconds(name)) for name in names if name in found}
+    lines = [Line(name, values, i % COLORS + 1) for i, (name, values) in enumerate(columns.items())]
+    whole = _column(rows, metrics.seconds(metrics.WHOLE_STEP))
     other = tuple(
         None if total is None else max(0.0, total - sum(v or 0.0 for v in parts))
         for total, *parts in zip(whole, *columns.values(), strict=True)
@@ -104,17 +123,62 @@ def _phases(rows: Rows) -> tuple[Line, ...]:
     return (*lines, Line("other", other, 0))
 
 
-def _sides(rows: Rows) -> tuple[Line, ...]:
-    return tuple(
-        Line(f"{name} {state}", _column(rows, f"memory/{side}_{key}_bytes"), colour, dashed=key == "paused")
-        for side, name, colour in (("train", "trainer", 1), ("rollout", "engine", 2))
-        for key, state in (("active", "awake"), ("paused", "paused"))
-    )
-
-
 def _column(rows: Rows, key: str) -> Values:
-    return tuple(number(row.get(key)) for row in rows)
+    return tuple(finite_number(row.get(key)) for row in rows)
 
 
-def _known(values: Values) -> bool:
+def _has_value(values: Values) -> bool:
     return any(value is not None for value in values)
+
+
+def downsample(chart: Chart, intervals: int = INTERVALS) -> Chart:
+    """Return the chart with fewer steps: of each interval those where a line is lowest and highest."""
+    count = len(chart.steps)
+    if count <= 2 * intervals:
+        return chart
+    if chart.stacked:
+        columns = zip(*(line.values for line in chart.lines), strict=True)
+        extremes_of: list[Values] = [tuple(sum(v or 0.0 for v in values) for values in columns)]
+    else:
+        extremes_of = [line.values for line in chart.lines]
+        smoothed = tuple(replace(line, smooth=_moving_average(line.values)) for line in chart.lines)
+        chart = replace(chart, lines=smoothed)
+    kept = {0, count - 1}
+    for n in range(intervals):
+        interval = range(n * count // intervals, (n + 1) * count // intervals)
+        for values in extremes_of:
+            known = [(value, i) for i in interval if (value := values[i]) is not None]
+            # An interval without any value keeps its gap.
+            kept |= {min(known)[1], max(known)[1]} if known else {interval[0]}
+    return _select(chart, sorted(kept))
+
+
+def _moving_average(values: Values) -> Values:
+    """Return the mean of the known values around each known one."""
+    reach = max(1, round(len(values) * SMOOTHED_SHARE / 2))
+    sums, counts = [0.0], [0]
+    for value in values:
+        sums.append(sums[-1] + (value or 0.0))
+        counts.append(counts[-1] + (value is not None))
+
+    def mean(i: int) -> float:
+        first, end = max(0, i - reach), min(len(values), i + reach + 1)
+        return (sums[end] - sums[first]) / (counts[end] - counts[first])
+
+    return tuple(None if value is None else mean(i) for i, value in enumerate(values))
+
+
+def _select(chart: Chart, indices: Sequence[int]) -> Chart:
+    def select(values: Values) -> Values:
+        return tuple(values[i] for i in indices)
+
+    lines = tuple(
+        replace(
+            line,
+            values=select(line.values),
+            band=line.band and (select(line.band[0]), select(line.band[1])),
+            smooth=line.smooth and select(line.smooth),
+        )
+        for line in chart.lines
+    )
+    return replace(chart, steps=tuple(chart.steps[i] for i in indices), lines=lines)

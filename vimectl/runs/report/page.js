@@ -28,7 +28,7 @@ function setTip(chart, i) {
   tip.replaceChildren(`step ${data.steps[i]}`);
   data.names.forEach((name, n) => {
     const row = document.createElement("div"), key = document.createElement("i");
-    key.className = `c${data.colours[n]}`;
+    key.className = `c${data.colors[n]}`;
     row.append(key, `${name} ${data.texts[i][n]}`);
     tip.append(row);
   });

@@ -1,75 +1,106 @@
-"""Put a run into the template. Jinja escapes all but drawings, script and style."""
+"""Render the page of a run. Jinja escapes everything except drawings, script and style."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import time
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from statistics import fmean
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
+from vime_runtime.spec import events
 
 from vimectl import __version__
 from vimectl.runs.report import svg
-from vimectl.runs.report.axis import plain, seconds
-from vimectl.runs.report.charts import charts
-from vimectl.runs.report.gather import Document, Run, number
-from vimectl.runs.report.series import Chart, thinned
-from vimectl.runs.report.text import variable, visible
+from vimectl.runs.report.axis import format_number, format_seconds
+from vimectl.runs.report.charts import Chart, charts, downsample
+from vimectl.runs.report.report_data import JsonObject, ReportData
+from vimectl.runs.run_log import finite_number
+from vimectl.runs.summary import REWARD_WINDOW, run_statistics
+from vimectl.util.secrets import is_secret
 from vimectl.util.units import duration, size
 
-# Rewards are compared over this many steps at either end, like in summary.json.
-REWARD_WINDOW = 5
-# More would be a log.
-SHOWN_MARKS = 100
+# The page shows the last events of this many.
+SHOWN_EVENTS = 100
+# The longest text that the page shows in full. The rest is in the files of the run.
+MAX_TEXT_LENGTH = 4000
+
+# Categories of characters that a browser would obey or drop: control and format characters, and surrogates,
+# which UTF-8 cannot encode.
+INVISIBLE = ("Cc", "Cf", "Cs")
+JOINER = "\u200d"  # part of many emoji
+HIDDEN = "(not shown: the name says that it is a secret)"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart as the template takes it."""
+    """A chart and its drawing."""
 
     chart: Chart
     drawing: svg.Drawing
-    holes: int
+    gaps: int
 
 
-def render(run: Run) -> str:
-    """The whole page as text that UTF-8 can hold."""
-    script, style = _part("page.js"), _part("page.css")
+def render(data: ReportData) -> str:
+    """Return the page as text that UTF-8 can encode."""
+    script, style = _read_part("page.js"), _read_part("page.css")
     page = (
         _environment()
         .get_template("page.html.j2")
         .render(
-            name=visible(str(_recipe(run).get("name") or run.run_dir.name)),
-            run=run,
-            state=run.state,
-            words=_words(run),
+            name=visible(str(_recipe(data).get("name") or data.run_dir.name)),
+            state=data.state,
+            state_text=_state_text(data),
             now=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
             version=__version__,
-            facts=list(_facts(run)),
-            tiles=list(_tiles(run)),
+            facts=list(_facts(data)),
+            tiles=list(_tiles(data)),
             figures=[
-                Figure(chart, svg.draw(thinned(chart), run.marks), chart.holes)
-                for chart in charts(run.rows, run.scores)
+                Figure(chart, svg.draw(downsample(chart), data.timeline), chart.gaps)
+                for chart in charts(data.log)
             ],
-            happened=[mark for mark in run.marks if mark.kind != "checkpoint"][-SHOWN_MARKS:],
-            checkpoints=sum(mark.kind == "checkpoint" for mark in run.marks),
-            settings=list(_settings(run)),
-            overrides=list(_overrides(run)),
-            variables=_variables(run.environment),
+            samples=data.samples,
+            timeline=[event for event in data.timeline if event.kind != events.CHECKPOINT][-SHOWN_EVENTS:],
+            checkpoints=sum(event.kind == events.CHECKPOINT for event in data.timeline),
+            settings=list(_settings(data)),
+            overrides=list(_overrides(data)),
+            variables=_variables(data.environment),
             script=Markup(script),
             style=Markup(style),
-            # The page may run this one script and load nothing: whatever a model wrote stays text.
+            # The page may run only this script and load nothing: text of a model stays text.
             script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         )
     )
     return page.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def visible(value: Any, max_length: int = MAX_TEXT_LENGTH) -> str:
+    """Return text in which characters that a browser would obey or drop are shown as symbols or codes."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    rest = len(text) - max_length
+    shown = "".join(map(_visible_character, text[:max_length]))
+    return f"{shown}… {rest:,} more characters" if rest > 0 else shown
+
+
+def visible_unless_secret(name: str, value: Any) -> str:
+    """Return the value of a variable, hidden if its name says that it is a secret."""
+    return HIDDEN if is_secret(name) and value not in (None, "", {}) else visible(value)
+
+
+def _visible_character(character: str) -> str:
+    if character in "\n\t" or character == JOINER:
+        return character
+    code = ord(character)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return f"⟨U+{code:04X}⟩" if unicodedata.category(character) in INVISIBLE else character
 
 
 @cache
@@ -81,121 +112,105 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"visible": visible, "number": _reading, "clock": _clock}
+    environment.filters |= {"visible": visible, "number": _number_text, "clock": _clock_text}
     return environment
 
 
-def _part(name: str) -> str:
+def _read_part(name: str) -> str:
     return files("vimectl.runs.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _reading(value: Any) -> str:
-    figure = number(value)
-    return "no number" if figure is None else plain(figure)
+def _number_text(value: Any) -> str:
+    number = finite_number(value)
+    return "no number" if number is None else format_number(number)
 
 
-def _clock(moment: float) -> str:
-    return time.strftime("%H:%M:%S", time.gmtime(moment)) if 0 < moment < 2**40 else ""
+def _clock_text(seconds: float) -> str:
+    return time.strftime("%H:%M:%S", time.gmtime(seconds)) if 0 < seconds < 2**40 else ""
 
 
-def _recipe(run: Run) -> Document:
-    """The ``[recipe]`` table."""
-    table = _table(run.resolved.get("recipe")).get("recipe")
-    return _table(table)
-
-
-def _table(value: Any) -> Document:
+def _table(value: Any) -> JsonObject:
     return value if isinstance(value, dict) else {}
 
 
-def _facts(run: Run) -> Iterator[tuple[str, str]]:
-    """What identifies the run."""
-    yield "recipe", str(_recipe(run).get("name", "unknown"))
-    yield "mode", str(run.resolved.get("mode", "unknown"))
-    if started := _started(run):
+def _recipe(data: ReportData) -> JsonObject:
+    """Return the ``[recipe]`` table."""
+    return _table(_table(data.resolved.get("recipe")).get("recipe"))
+
+
+def _state_text(data: ReportData) -> str:
+    if data.state in ("failed", "interrupted"):
+        return str(data.summary.get("reason") or f"{data.state} without a reason")
+    return "lost: no process owns it and it has no summary" if data.state == "lost" else data.state
+
+
+def _facts(data: ReportData) -> Iterator[tuple[str, str]]:
+    """Yield what identifies the run."""
+    yield "recipe", str(_recipe(data).get("name", "unknown"))
+    yield "mode", str(data.resolved.get("mode", "unknown"))
+    if started := finite_number(data.launcher.get("time")):
         yield "started", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(started))
-    if host := run.launcher.get("host"):
+    if host := data.launcher.get("host"):
         yield "on", str(host)
-    if run.state != "finished" and run.phase:
-        step = f", step {run.phase['step']}" if run.phase.get("step") else ""
-        yield "phase", f"{run.phase.get('phase', 'unknown')}{step}"
-    yield "run directory", str(run.run_dir)
+    if data.state != "finished":
+        yield "phase", f"{data.log.phase}, step {data.log.step}" if data.log.step else data.log.phase
+    yield "run directory", str(data.run_dir)
 
 
-def _tiles(run: Run) -> Iterator[tuple[str, str, str]]:
-    """The figures at a glance: name, value, and what it is about."""
-    wanted = run.summary.get("steps_wanted") or run.resolved.get("steps") or "?"
-    yield "Steps", f"{len(run.rows)} of {wanted}", ""
-    if (gone := _seconds(run)) is not None:
-        yield "Time", duration(gone), "from launch to end" if run.summary else "so far"
-    rewards = _column(run, "reward/mean")
-    if rewards:
-        window = min(REWARD_WINDOW, len(rewards))
-        first, last = fmean(rewards[:window]), fmean(rewards[-window:])
+def _tiles(data: ReportData) -> Iterator[tuple[str, str, str]]:
+    """Yield the main figures: name, value, and a note."""
+    found, steps = run_statistics(data.log), len(data.log.rows)
+    wanted = data.summary.get("steps_wanted") or data.resolved.get("steps") or "?"
+    yield "Steps", f"{steps} of {wanted}", ""
+    started = finite_number(data.launcher.get("time"))
+    if (seconds := finite_number(data.summary.get("seconds"))) is not None:
+        yield "Time", duration(seconds), "from launch to end"
+    elif started and data.state == "running":
+        yield "Time", duration(time.time() - started), "so far"
+    if (first := found["reward_first"]) is not None:
+        window = min(REWARD_WINDOW, steps)
+        note = f"first and last {window} steps" if window > 1 else "one step"
+        yield "Reward", f"{format_number(first)} → {format_number(found['reward_last'])}", note
+    if scores := data.log.scores:
+        yield "Evaluation", format_number(scores[max(scores)]), f"best {format_number(max(scores.values()))}"
+    if (difference := found["logprob_abs_diff_mean_worst"]) is not None:
+        yield "Log-prob diff.", format_number(difference), "mean of the worst step"
+    if (step := found["step_seconds_mean"]) is not None:
+        sync = found["sync_seconds_mean"]
         yield (
-            "Reward",
-            f"{plain(first)} → {plain(last)}",
-            f"first and last {window} steps" if window > 1 else "one step",
+            "Step",
+            format_seconds(step),
+            "" if sync is None else f"{format_seconds(sync)} of it weight sync",
         )
-    if scores := list(run.scores.values()):
-        yield "Evaluation", plain(scores[-1]), f"latest; best {plain(max(scores))}"
-    if differences := _column(run, "logprob/abs_diff_mean"):
-        yield "Log-prob diff.", plain(max(differences)), "mean of the worst step"
-    if taken := _column(run, "step/seconds"):
-        syncs = _column(run, "sync/seconds")
-        yield "Step", seconds(fmean(taken)), f"sync {seconds(fmean(syncs))} of it" if syncs else ""
-    tokens, rollouts = _column(run, "rollout/tokens"), _column(run, "rollout/seconds")
-    if tokens and sum(rollouts) > 0:
-        yield "Rollout", f"{sum(tokens) / sum(rollouts):,.0f} tok/s", "mean"
-    peak = max(*_column(run, "memory/peak_bytes"), number(run.summary.get("peak_memory_bytes")) or 0.0, 0.0)
-    if peak:
+    if (rate := found["tokens_per_second_mean"]) is not None:
+        yield "Rollout", f"{rate:,.0f} tok/s", "mean"
+    if peak := max(found["peak_memory_bytes"], finite_number(data.summary.get("peak_memory_bytes")) or 0.0):
         yield "Peak memory", size(peak), "all processes together"
 
 
-def _words(run: Run) -> str:
-    """The state for people."""
-    if run.state in ("failed", "interrupted"):
-        return str(run.summary.get("reason") or f"{run.state} without a reason")
-    return "lost: nobody owns it any more, and it left no summary" if run.state == "lost" else run.state
-
-
-def _seconds(run: Run) -> float | None:
-    if run.summary:
-        return number(run.summary.get("seconds"))
-    started = _started(run)
-    return time.time() - started if started and run.state == "running" else None
-
-
-def _started(run: Run) -> float | None:
-    return number(run.launcher.get("time"))
-
-
-def _column(run: Run, key: str) -> list[float]:
-    return [value for row in run.rows if (value := number(row.get(key))) is not None]
-
-
-def _settings(run: Run) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """The tables of the resolved recipe: name, and its keys with their values."""
-    for name, table in _table(run.resolved.get("recipe")).items():
+def _settings(data: ReportData) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Yield the tables of the resolved recipe: name, and its keys with their values."""
+    for name, table in _table(data.resolved.get("recipe")).items():
         if isinstance(table, dict) and table:
-            show = variable if name == "env" else lambda key, value: visible(value)
+            show = visible_unless_secret if name == "env" else lambda key, value: visible(value)
             yield name, [(key, show(key, value)) for key, value in table.items()]
 
 
-def _overrides(run: Run) -> Iterator[str]:
-    """What ``--set`` changed, as it was written."""
-    given = run.resolved.get("overrides")
+def _overrides(data: ReportData) -> Iterator[str]:
+    """Yield the --set options."""
+    given = data.resolved.get("overrides")
     for assignment in given if isinstance(given, list) else ():
         key, _, value = str(assignment).partition("=")
-        yield f"{visible(key)}={variable(key, value) if key.startswith('env.') else visible(value)}"
+        text = visible_unless_secret(key, value) if key.startswith("env.") else visible(value)
+        yield f"{visible(key)}={text}"
 
 
-def _variables(environment: Document) -> list[tuple[str, str, str, str]]:
-    """Each variable once with its value: (processes, name, value, reason)."""
+def _variables(environment: JsonObject) -> list[tuple[str, str, str, str]]:
+    """Return each variable and value once: (processes, name, value, reason)."""
     roles: dict[tuple[str, str, str], list[str]] = {}
     for role, settings in environment.items():
         for name, entry in _table(settings).items():
-            found = _table(entry)
-            key = (name, variable(name, found.get("value", "")), visible(found.get("reason", "")))
+            value, reason = _table(entry).get("value", ""), _table(entry).get("reason", "")
+            key = (name, visible_unless_secret(name, value), visible(reason))
             roles.setdefault(key, []).append(role)
-    return [(", ".join(having), *key) for key, having in roles.items()]
+    return [(", ".join(names), *key) for key, names in roles.items()]

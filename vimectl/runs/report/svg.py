@@ -1,6 +1,6 @@
-"""Draw a chart as SVG. Every colour is a class of the page's style sheet: light and dark are its business.
+"""Draw a chart as SVG. Colors are classes of the page's style sheet, which has a light and a dark set.
 
-Only numbers made here and escaped text get into the drawing: it may be put into a page as it is.
+Only numbers that are made here and escaped text get into a drawing, so it can be put into a page as it is.
 """
 
 from __future__ import annotations
@@ -9,27 +9,30 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
+from vime_runtime.spec import events
 
 from vimectl.runs.report import axis
 from vimectl.runs.report.axis import FORMATS, Axis
-from vimectl.runs.report.gather import Mark
-from vimectl.runs.report.series import Chart, Line, Values
+from vimectl.runs.report.charts import Chart, Line, Values
+from vimectl.runs.report.report_data import TimelineEvent
 
 WIDTH, HEIGHT = 380, 208
 # The rectangle of the curves.
 LEFT, RIGHT, TOP, BASE = 52, WIDTH - 10, 10, HEIGHT - 24
-# So few points that each is worth a dot.
+# Up to this many points each one gets a dot.
 DOTS_UP_TO = 40
 
 Point = tuple[float, float]
+# A line with the lower edge of its area, None for a curve, and its upper edge.
+Layer = tuple[Line, "Values | None", Values]
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """An SVG element, and what its points say when pointed at.
+    """An SVG element, and what the page shows when the user points at it.
 
-    ``xs`` are the points' places from left to right in the drawing's own units; ``texts`` has for each
-    point, one a step, the value of each line.
+    ``xs`` are the positions of the points from left to right in the units of the drawing; ``texts`` has the
+    values of all lines for each point, which is one step.
     """
 
     svg: Markup
@@ -38,36 +41,32 @@ class Drawing:
     texts: list[list[str]]
 
 
-def draw(chart: Chart, marks: Sequence[Mark] = ()) -> Drawing:
-    """Draw a chart with its axes, and ``marks`` where something happened."""
-    layers = _stacked(chart.lines) if chart.stacked else [(line, None, line.values) for line in chart.lines]
-    across, up = axis.steps(chart.steps), _vertical(chart, layers)
-    canvas = _Canvas(across, up, chart)
+def draw(chart: Chart, timeline: Sequence[TimelineEvent] = ()) -> Drawing:
+    """Draw a chart with its axes and markers for restarts, checkpoints and best evaluations."""
+    layers = _stack(chart.lines) if chart.stacked else [(line, None, line.values) for line in chart.lines]
+    canvas = _Canvas(axis.step_axis(chart.steps), _vertical_axis(chart, layers), chart)
     parts = [
         *canvas.grid(),
-        *(part for mark in marks for part in canvas.mark(mark)),
+        *(part for event in timeline for part in canvas.marker(event)),
         *(part for line, floor, values in layers for part in canvas.line(line, floor, values)),
         f'<line class="cursor" y1="{TOP}" y2="{BASE}" visibility="hidden"/>',
     ]
     label = escape(f"{chart.title}: {_spoken(chart)}")
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
-    form = FORMATS[chart.unit]
-    texts = [
-        ["no value" if line.values[i] is None else _text(line, i, form) for line in chart.lines]
-        for i in range(len(chart.steps))
-    ]
+    texts = [[_value_text(chart, line, i) for line in chart.lines] for i in range(len(chart.steps))]
     return Drawing(Markup(svg), [round(canvas.x(step), 1) for step in chart.steps], list(chart.steps), texts)
 
 
-def _text(line: Line, i: int, form: axis.Format) -> str:
-    value, spread = line.values[i] or 0.0, ""
-    if line.band and (high := line.band[1][i]) is not None:
-        spread = f" ± {form(high - value)}"
-    return form(value) + spread
+def _value_text(chart: Chart, line: Line, i: int) -> str:
+    value, form = line.values[i], FORMATS[chart.unit]
+    if value is None:
+        return "no value"
+    high = line.band[1][i] if line.band else None
+    return form(value) if high is None else f"{form(value)} ± {form(high - value)}"
 
 
 def _spoken(chart: Chart) -> str:
-    """The first and the last value in words, for whoever cannot see the curve."""
+    """Return the first and the last value of each line as text, for screen readers."""
     form, parts = FORMATS[chart.unit], []
     for line in chart.lines:
         known = [(step, v) for step, v in zip(chart.steps, line.values, strict=True) if v is not None]
@@ -77,11 +76,8 @@ def _spoken(chart: Chart) -> str:
     return "; ".join(parts)
 
 
-Layer = tuple[Line, "Values | None", Values]
-
-
-def _stacked(lines: Sequence[Line]) -> list[Layer]:
-    """Each line on top of those before it: (line, lower edge, upper edge). A hole is as high as nothing."""
+def _stack(lines: Sequence[Line]) -> list[Layer]:
+    """Put each line on top of those before it. A gap has no height."""
     layers: list[Layer] = []
     floor: Values = tuple(0.0 for _ in lines[0].values) if lines else ()
     for line in lines:
@@ -91,7 +87,7 @@ def _stacked(lines: Sequence[Line]) -> list[Layer]:
     return layers
 
 
-def _vertical(chart: Chart, layers: Sequence[Layer]) -> Axis:
+def _vertical_axis(chart: Chart, layers: Sequence[Layer]) -> Axis:
     bands = [edge for line in chart.lines if line.band for edge in line.band]
     values = [v for column in [*(top for _, _, top in layers), *bands] for v in column if v is not None]
     if chart.log:
@@ -122,71 +118,67 @@ class _Canvas:
         for tick in self.across.ticks:
             x = self.x(tick)
             yield f'<line class="tickmark" x1="{x:.1f}" x2="{x:.1f}" y1="{BASE}" y2="{BASE + 4}"/>'
-            words = f"{tick:.0f}"
+            text = f"{tick:.0f}"
             # A long label at the edge would be cut off.
-            anchor = "end" if x > RIGHT - 5 and len(words) > 2 else "middle"
-            yield _label(x, HEIGHT - 7, anchor, words)
+            anchor = "end" if x > RIGHT - 5 and len(text) > 2 else "middle"
+            yield _label(x, HEIGHT - 7, anchor, text)
         yield f'<line class="base" x1="{LEFT}" x2="{RIGHT}" y1="{BASE}" y2="{BASE}"/>'
 
-    def mark(self, mark: Mark) -> Iterator[str]:
-        """A line through the chart for a restart, a small triangle on the base for a checkpoint."""
-        if not self.across.low <= mark.step <= self.across.high:
+    def marker(self, event: TimelineEvent) -> Iterator[str]:
+        """Draw a vertical line for a restart, and small triangles for a checkpoint and a best evaluation."""
+        if not self.across.low <= event.step <= self.across.high:
             return
-        x = self.x(mark.step)
-        title = f"<title>{escape(mark.words)}</title>"
-        if mark.kind == "restart":
+        x = self.x(event.step)
+        title = f"<title>{escape(event.text)}</title>"
+        if event.kind == events.RESTART:
             yield f'<line class="restart" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{BASE}">{title}</line>'
-        elif mark.kind == "checkpoint":
+        elif event.kind == events.CHECKPOINT:
             yield f'<path class="checkpoint" d="M{x - 4:.1f} {BASE}h8l-4 -6z">{title}</path>'
-        elif mark.kind == "evaluation":
+        elif event.kind == events.EVALUATION:
             yield f'<path class="best" d="M{x - 4:.1f} {TOP}h8l-4 6z">{title}</path>'
 
     def line(self, line: Line, floor: Values | None, values: Values) -> Iterator[str]:
-        if line.band:
-            for low, high in self._pieces(line.band):
-                yield f'<path class="band c{line.colour}" d="{_path([*low, *reversed(high)])}Z"/>'
+        color = f"c{line.color}"
+        for low, high in self._segments(line.band) if line.band else ():
+            yield f'<path class="band {color}" d="{_path([*low, *reversed(high)])}Z"/>'
         if floor is not None:
-            for low, high in self._pieces((floor, values)):
-                # One step alone has no width: draw it as a bar.
-                low, high = (_widened(low), _widened(high)) if len(low) == 1 else (low, high)
-                yield f'<path class="area c{line.colour}" d="{_path([*low, *reversed(high)])}Z"/>'
+            for low, high in self._segments((floor, values)):
+                # A single step has no width: draw it as a bar.
+                low, high = (_widen(low), _widen(high)) if len(low) == 1 else (low, high)
+                yield f'<path class="area {color}" d="{_path([*low, *reversed(high)])}Z"/>'
             return
-        dashed = " dashed" if line.dashed else ""
-        for (points,) in self._pieces((values,)):
+        curve = f"line{' dashed' * line.dashed} {color}"
+        for (points,) in self._segments((values,)):
             if len(points) > 1:
-                weight = "raw" if line.smooth else f"line{dashed}"
-                yield f'<path class="{weight} c{line.colour}" d="{_path(points)}"/>'
+                yield f'<path class="{f"raw {color}" if line.smooth else curve}" d="{_path(points)}"/>'
             if len(points) == 1 or len(values) <= DOTS_UP_TO:
                 for x, y in points:
-                    yield f'<circle class="dot c{line.colour}" cx="{x:.1f}" cy="{y:.1f}" r="2"/>'
-        if line.smooth:
-            for (points,) in self._pieces((line.smooth,)):
-                yield f'<path class="line c{line.colour}{dashed}" d="{_path(points)}"/>'
+                    yield f'<circle class="dot {color}" cx="{x:.1f}" cy="{y:.1f}" r="2"/>'
+        for (points,) in self._segments((line.smooth,)) if line.smooth else ():
+            yield f'<path class="{curve}" d="{_path(points)}"/>'
 
-    def _pieces(self, columns: Sequence[Values]) -> Iterator[tuple[list[Point], ...]]:
-        """Stretches of steps where every column has a value, as points; holes lie between them."""
-        piece: list[tuple[Point, ...]] = []
+    def _segments(self, columns: Sequence[Values]) -> Iterator[list[list[Point]]]:
+        """Yield the runs of steps where every column has a value, as one list of points per column."""
+        segment: list[list[Point]] = [[] for _ in columns]
         for step, *values in zip(self.chart.steps, *columns, strict=True):
-            if any(v is None for v in values):
-                yield from _turned(piece)
-                piece = []
-            else:
-                piece.append(tuple((self.x(step), self.y(v)) for v in values if v is not None))
-        yield from _turned(piece)
+            known = [value for value in values if value is not None]
+            if len(known) == len(columns):
+                for points, value in zip(segment, known, strict=True):
+                    points.append((self.x(step), self.y(value)))
+            elif segment[0]:
+                yield segment
+                segment = [[] for _ in columns]
+        if segment[0]:
+            yield segment
 
 
-def _turned(piece: list[tuple[Point, ...]]) -> Iterator[tuple[list[Point], ...]]:
-    if piece:
-        yield tuple(list(points) for points in zip(*piece, strict=True))
-
-
-def _widened(points: list[Point]) -> list[Point]:
+def _widen(points: list[Point]) -> list[Point]:
     ((x, y),) = points
     return [(x - 12, y), (x + 12, y)]
 
 
-def _label(x: float, y: float, anchor: str, words: str) -> str:
-    return f'<text class="tick" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+def _label(x: float, y: float, anchor: str, text: str) -> str:
+    return f'<text class="tick" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
 def _path(points: Iterable[Point]) -> str:

