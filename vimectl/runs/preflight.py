@@ -29,7 +29,7 @@ class Preflight:
     """
 
     recipe: Recipe
-    doctor: doctor.Report
+    doctor: doctor.DoctorReport
     patches: list[patching.TargetStatus] | None
     tms: list[SaverBuild] | None
 
@@ -38,14 +38,14 @@ class Preflight:
         """True if missing patches are the only failures, and they can be applied."""
         return (
             bool(self.doctor.failures)
-            and all(finding.group == "patches" for finding in self.doctor.failures)
+            and all(check.group == "patches" for check in self.doctor.failures)
             and all(target.state in ("applied", "pristine", "partial") for target in self.patches or ())
         )
 
     @property
     def has_leftover_processes(self) -> bool:
         """True if there are processes of a run that has ended; they may be about to exit."""
-        return any(finding.id == "leftovers.processes" for finding in self.doctor.failures)
+        return any(check.id == "leftovers.processes" for check in self.doctor.failures)
 
     def require(self) -> None:
         """Raise MissingRequirement with every failed check and the command that fixes the first."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vime_runtime.spec.atomic_io import sha256_file
+from vime_runtime.spec.checkpoint_manifest import newest_state
 from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.recipe import Recipe
 from vime_runtime.spec.run_paths import RunPaths
@@ -84,7 +85,7 @@ def check_resumable(run_dir: Path | None, recipe: Recipe, steps: int) -> None:
             f"with optimizer.decay = {recipe.optimizer.decay!r} every step's learning rate depends on that",
             OTHER_DIRECTORY,
         )
-    if 0 < finished_steps(run_dir) < steps and not any((RunPaths(run_dir).checkpoints).glob("step-*")):
+    if 0 < finished_steps(run_dir) < steps and not newest_state(RunPaths(run_dir).checkpoints):
         raise UsageError(
             f"{run_dir} is a finished run without a training state to resume from",
             "start a new run; with checkpoint.every above 0 its last state is kept",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vime_runtime.spec import metrics
+from vime_runtime.spec.checkpoint_manifest import newest_state
 from vime_runtime.spec.errors import INTERRUPTED, CheckFailed, UsageError, unknown
 from vime_runtime.spec.process_roles import LAUNCHER, SUPERVISOR, process_name
 from vime_runtime.spec.run_paths import RUN_FILE, RunPaths
@@ -114,11 +115,8 @@ class RunDirectory:
     @property
     def last_checkpoint(self) -> str | None:
         """The newest complete training state, relative to the run directory."""
-        found = sorted(
-            manifest.parent.name for manifest in self.files.checkpoints.glob("step-*/manifest.json")
-        )
-        complete = [name for name in found if not name.endswith(".partial")]
-        return f"checkpoints/{complete[-1]}" if complete else None
+        state = newest_state(self.files.checkpoints)
+        return str(state.relative_to(self.path)) if state else None
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry of `vimectl runs list --json`."""
