@@ -138,12 +138,12 @@ def trainer_rank(connection: Connection, folder: str, index: int, master: str) -
     """A trainer rank without an optimizer: its shard, the bridge, and the buckets."""
     import torch
     from vime_runtime.trainer import model, parallel
-    from vime_runtime.trainer.hf_checkpoint import Checkpoint
+    from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
     from vime_runtime.weight_sync.buckets import BucketExporter
     from vime_runtime.weight_sync.export import Bridge, Rank
     from vime_runtime.weight_sync.ipc import SharedHostBuffer
 
-    source = Checkpoint(Path(folder))
+    source = HFCheckpoint(Path(folder))
     ranks = parallel.start("gloo", index, RANKS, master, RANKS)
     bridge = Bridge(source.family, source.shape, Rank(index, RANKS), ranks.tensor)
     shard = model.build(source.family, source.shape, torch.bfloat16, torch.device("cpu"), RANKS)

@@ -24,7 +24,7 @@ from vime_runtime.checkpoint.store import StatePart
 from vime_runtime.memory.region import MemoryUsage
 from vime_runtime.spec.model_shape import check_trainer_split
 from vime_runtime.spec.run_config import RunConfig
-from vime_runtime.trainer import checkpoint, grpo, model, packing, parallel, state
+from vime_runtime.trainer import grpo, hf_checkpoint, model, packing, parallel, state
 from vime_runtime.trainer.logprobs import token_logprobs
 from vime_runtime.trainer.metrics import StepMetrics
 from vime_runtime.trainer.optimizer import Optimizer, learning_rate
@@ -49,7 +49,7 @@ class Trainer:
         self._config = config
         self._settings = recipe.algorithm
         self._device = devices.get(recipe.cluster.device)
-        self._source = checkpoint.Checkpoint(Path(recipe.model.path))
+        self._source = hf_checkpoint.HFCheckpoint(Path(recipe.model.path))
         self._dtype = getattr(torch, recipe.model.dtype)
         size = recipe.train.tensor_parallel
         experts = recipe.train.expert_parallel
@@ -140,9 +140,10 @@ class Trainer:
         """
         if dist.get_rank() == 0:
             sizes = {
-                name: prod(shape) * self._dtype.itemsize for name, shape in self._source.tensors().items()
+                name: prod(shape) * self._dtype.itemsize
+                for name, shape in self._source.tensor_shapes().items()
             }
-            checkpoint.write(Path(directory), self._source.directory, self._dtype, sizes, self.weights())
+            hf_checkpoint.write(Path(directory), self._source.directory, self._dtype, sizes, self.weights())
         else:
             for _ in self.weights():
                 pass

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vime_runtime.spec.model_families import ModelFamily, ParamMapping
 from vime_runtime.spec.model_shape import ModelShape
-from vime_runtime.trainer.checkpoint import Checkpoint
+from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
 from vime_runtime.weight_sync.local_shard import Held
 
 
@@ -106,7 +106,7 @@ class Bridge:
         self._tensors = family.tensors(shape)
 
     @torch.no_grad()
-    def load(self, model: torch.nn.Module, checkpoint: Checkpoint) -> None:
+    def load(self, model: torch.nn.Module, checkpoint: HFCheckpoint) -> None:
         """Fill this rank's parameters, reading from disk no more than its own pieces.
 
         Rows beyond the true vocabulary are zero. Raises RuntimeError when the model has a parameter

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from vime_runtime.rollout.cpu_norms import PROVIDER
-from vime_runtime.trainer import checkpoint
+from vime_runtime.trainer import hf_checkpoint
 from vime_runtime.weight_sync.buckets import BucketExporter
 
 ENDS = {1, 2}
@@ -130,11 +130,11 @@ def test_sleep_gives_weights_and_cache_back_and_waking_takes_new_ones(
     engine.generate([[choices.randrange(2, 64) for _ in range(16)] for _ in range(64)], 4, seed=0)
     fresh = engine.generate(PROMPTS, 2, seed=3)
     weights = sum(parameter.nbytes for parameter in load(checkpoints[0]).parameters())
-    active, process = engine.residency().resident, resident_bytes(engine.process.pid)
+    active, process = engine.memory_usage().resident, resident_bytes(engine.process.pid)
     assert active >= weights + 16 * 1024**2
 
     engine.sleep()
-    assert engine.residency().resident <= 0.2 * active
+    assert engine.memory_usage().resident <= 0.2 * active
     # The process as a whole says the same: nothing has merely moved.
     assert process - resident_bytes(engine.process.pid) >= 0.8 * active
 
@@ -159,7 +159,7 @@ def test_a_short_sequence_takes_little_of_the_cache(engine: Any) -> None:
 def test_the_lighter_sleep_of_vllm_keeps_the_weights(engine: Any) -> None:
     fresh = engine.generate(PROMPTS, 2, seed=3)
     getattr(engine, "_llm.sleep")(level=1)
-    assert engine.residency().resident == 0
+    assert engine.memory_usage().resident == 0
     getattr(engine, "_llm.wake_up")()
     assert engine.generate(PROMPTS, 2, seed=3) == fresh
 
@@ -253,9 +253,9 @@ def test_every_kind_of_engine_takes_turns(
     monkeypatch.setattr(checkpoint, "SHARD_BYTES", 4 * 1024**2)
     engine = start_engine(export_directory(first, tmp_path / "exported"), tensor_parallel)
     check(engine.generate(PROMPTS, 4, seed=1), first, TEMPERATURE, greedy=False)
-    active = engine.residency().resident
+    active = engine.memory_usage().resident
     engine.sleep()
-    assert engine.residency().resident <= 0.2 * active
+    assert engine.memory_usage().resident <= 0.2 * active
     engine.wake("weights")
     update(engine, second, bucket_bytes=100_000)
     engine.wake("kv_cache")
@@ -266,7 +266,7 @@ def export_directory(source: Path, target: Path) -> Path:
     """The checkpoint as the trainer writes it at the end of a run."""
     tensors = load_file(source / "model.safetensors")
     sizes = {name: tensor.nbytes for name, tensor in tensors.items()}
-    checkpoint.write(target, source, torch.float32, sizes, iter(tensors.items()))
+    hf_checkpoint.write(target, source, torch.float32, sizes, iter(tensors.items()))
     assert len(list(target.glob("*.safetensors"))) > 1
     return target
 

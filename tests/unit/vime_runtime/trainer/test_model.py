@@ -17,11 +17,11 @@ LLAMA_3 = {"factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
 def frequencies(rank: int, world_size: int, master: str, path: str) -> torch.Tensor:
     from vime_runtime.trainer import model, parallel
-    from vime_runtime.trainer.checkpoint import Checkpoint
+    from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
 
     parallel.start("gloo", rank, world_size, master, 1)
     try:
-        source = Checkpoint(Path(path))
+        source = HFCheckpoint(Path(path))
         built = model.build(source.family, source.shape, torch.bfloat16, torch.device("cpu"), 1)
         return built.rotary_pos_emb.inv_freq
     finally:
@@ -49,7 +49,7 @@ def test_frequencies_are_those_of_transformers(ranks, make_model, rope):
 def built_with(rank: int, world_size: int, master: str, path: str) -> tuple[SimpleNamespace, set[str]]:
     from torch import nn
     from vime_runtime.trainer import core_attention, model, parallel
-    from vime_runtime.trainer.checkpoint import Checkpoint
+    from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
 
     class OwnAttention(nn.Module):
         def __init__(self, config, **layer):
@@ -58,7 +58,7 @@ def built_with(rank: int, world_size: int, master: str, path: str) -> tuple[Simp
     parallel.start("gloo", rank, world_size, master, 1)
     core_attention.use(OwnAttention)
     try:
-        source = Checkpoint(Path(path))
+        source = HFCheckpoint(Path(path))
         shape = source.family, source.shape, torch.bfloat16, torch.device("cpu"), 1
         built = model.build(*shape, recompute=True)
         names = "transformer_impl", "apply_rope_fusion", "recompute_granularity", "recompute_num_layers"
@@ -83,11 +83,11 @@ def test_the_model_is_megatrons_local_one_without_fused_rope_and_with_the_attent
 
 def activations(rank: int, world_size: int, master: str, path: str) -> list[tuple[bool, str]]:
     from vime_runtime.trainer import model, parallel
-    from vime_runtime.trainer.checkpoint import Checkpoint
+    from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
 
     parallel.start("gloo", rank, world_size, master, 1)
     try:
-        source = Checkpoint(Path(path))
+        source = HFCheckpoint(Path(path))
         built = model.build(source.family, source.shape, torch.bfloat16, torch.device("cpu"), 1)
         # Megatron asks the module for its activation only where this setting says so.
         used = built.config.use_te_activation_func

@@ -48,7 +48,7 @@ def counted(rank: int, world_size: int, master: str, path: str) -> list[dict[str
     """The whole state after two steps and after the next; that step again where the state was read."""
     from megatron.core import optimizer as megatrons
     from vime_runtime.trainer import model, parallel, state
-    from vime_runtime.trainer.checkpoint import Checkpoint
+    from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
     from vime_runtime.trainer.optimizer import Optimizer
 
     settings = SimpleNamespace(lr=0.1, min_lr=0, weight_decay=0, beta1=0.9, beta2=0.9, eps=1e-8, clip_grad=0)
@@ -56,7 +56,7 @@ def counted(rank: int, world_size: int, master: str, path: str) -> list[dict[str
     megatrons.Adam, adam = CountsInGroups, megatrons.Adam
     megatrons.USING_PYTORCH_OPTIMIZER = False
     try:
-        source = Checkpoint(Path(path))
+        source = HFCheckpoint(Path(path))
 
         def build():
             torch.manual_seed(0)

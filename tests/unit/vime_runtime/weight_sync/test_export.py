@@ -29,12 +29,12 @@ def round_trip(
 ) -> dict[str, Any]:
     """Load a checkpoint into Megatron's model and export it again."""
     from vime_runtime.trainer import model, parallel
-    from vime_runtime.trainer.checkpoint import Checkpoint
+    from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
     from vime_runtime.weight_sync.export import Bridge
 
     groups = parallel.start("gloo", rank, world_size, master, tensor_parallel, expert_parallel)
     try:
-        source = Checkpoint(Path(path))
+        source = HFCheckpoint(Path(path))
         built = model.build(
             source.family,
             source.shape,
@@ -65,14 +65,14 @@ def fill_together(rank: int, world_size: int, master: str, path: str) -> dict[st
     """Put a checkpoint's shards into one shared buffer; the first rank returns what a reader finds there."""
     import torch.distributed as dist
     from vime_runtime.trainer import model, parallel
-    from vime_runtime.trainer.checkpoint import Checkpoint
+    from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
     from vime_runtime.weight_sync.buckets import BucketExporter, view
     from vime_runtime.weight_sync.export import Bridge
     from vime_runtime.weight_sync.ipc import HostPeer, SharedHostBuffer
 
     groups = parallel.start("gloo", rank, world_size, master, world_size)
     try:
-        source = Checkpoint(Path(path))
+        source = HFCheckpoint(Path(path))
         built = model.build(source.family, source.shape, torch.float32, torch.device("cpu"), world_size)
         bridge = Bridge(source.family, source.shape, Rank(rank, world_size), groups.tensor)
         bridge.load(built, source)

@@ -1,0 +1,125 @@
+"""A model as a Hugging Face directory: config.json, weights in one or more safetensors files, tokenizer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vime_runtime.spec.errors import UsageError
+from vime_runtime.spec.model_families import family_of
+from vime_runtime.spec.safetensors_header import INCOMPLETE, INDEX, SINGLE, read_directory, read_json
+
+CONFIG = "config.json"
+SHARD_BYTES = 4 * 1024**3
+
+
+class HFCheckpoint:
+    """A directory opened for reading, with ``family`` and ``shape`` of its model.
+
+    Raises:
+        UsageError: config.json or a tensor of the model is missing or malformed, or has another shape.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        config = read_json(directory / CONFIG)
+        self.family = family_of(config, str(directory / CONFIG))
+        self.shape = self.family.shape(config, str(directory / CONFIG))
+        self._stored = read_directory(directory)
+        self._open_files: dict[Path, Any] = {}
+        for name, shape in self.tensor_shapes().items():
+            if name not in self._stored:
+                raise UsageError(f"{directory} has no tensor {name}, which its {CONFIG} requires", INCOMPLETE)
+            stored = self._stored[name]
+            if stored.shape != shape:
+                raise UsageError(
+                    f"{stored.file}: tensor {name} is {list(stored.shape)}; {CONFIG} makes it {list(shape)}",
+                    f"take the weights and {CONFIG} from the same model",
+                )
+
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return name and shape of every tensor of the model."""
+        return self.family.tensors(self.shape)
+
+    def read(self, name: str, dim: int, start: int, stop: int) -> Tensor:
+        """Read only ``start:stop`` along ``dim`` (0 or 1) of a tensor, in the dtype of the file."""
+        file = self._stored[name].file
+        if file not in self._open_files:
+            self._open_files[file] = safe_open(file, framework="pt")
+        stored = self._open_files[file].get_slice(name)
+        part: Tensor = stored[start:stop] if dim == 0 else stored[:, start:stop]
+        return part
+
+
+def write(
+    directory: Path,
+    source: Path,
+    dtype: torch.dtype,
+    sizes: dict[str, int],
+    weights: Iterator[tuple[str, Tensor]],
+) -> None:
+    """Write a Hugging Face directory and rename it to ``directory`` when it is complete.
+
+    Args:
+        directory: the target; an existing one is replaced.
+        source: directory of the original model, from which the tokenizer and other small files are copied.
+        dtype: dtype of the weights, written to config.json.
+        sizes: bytes of every tensor, in the order in which ``weights`` yields them.
+        weights: names and full tensors.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    partial = directory.with_name(directory.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    _copy_small_files(source, partial, dtype)
+    shards = _split_into_shards(sizes)
+    weight_map: dict[str, str] = {}
+    for number, names in enumerate(shards, start=1):
+        file = SINGLE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        tensors = {name: tensor.cpu().clone() for name, tensor in islice(weights, len(names))}
+        try:
+            save_file(tensors, partial / file, metadata={"format": "pt"})
+        except SafetensorError as e:
+            raise OSError(0, str(e), str(partial / file)) from e
+        weight_map |= dict.fromkeys(tensors, file)
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+        (partial / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
+    shutil.rmtree(directory, ignore_errors=True)
+    partial.rename(directory)
+
+
+def _copy_small_files(source: Path, target: Path, dtype: torch.dtype) -> None:
+    """Copy everything but the weights, and set the dtype in config.json."""
+    for path in source.iterdir():
+        small = path.is_file() and path.suffix in {".json", ".jinja", ".txt", ".model"}
+        if small and not path.name.endswith(".index.json"):
+            shutil.copyfile(path, target / path.name)
+    config = read_json(target / CONFIG)
+    config.pop("torch_dtype", None)  # the key's name before transformers 5
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    (target / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
+
+
+def _split_into_shards(sizes: dict[str, int]) -> list[list[str]]:
+    """Split the tensors, in order, into files of at most SHARD_BYTES. A larger tensor is a file by itself."""
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, size in sizes.items():
+        if shards[-1] and filled + size > SHARD_BYTES:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    return shards
