@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from vime_runtime.spec.errors import MissingRequirement
 
 from harness.needs import unavailable
-from vimectl.recipes import download_cache
 from vimectl.recipes.resolve import resolve
+from vimectl.runs.prepare import download_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("network")]
 
@@ -27,7 +27,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert prepare is not None
     assert prepare.fetch is not None
     try:
-        file = download_cache.bring(prepare.fetch, folder / "fetched", folder / "events.jsonl", lambda: None)
+        file = download_file(prepare.fetch, folder / "fetched", lambda done, total: None)
     except MissingRequirement as e:
         unavailable(e.message)
     assert file.stat().st_size == 98_362_432

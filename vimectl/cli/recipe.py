@@ -15,10 +15,10 @@ app = typer.Typer(no_args_is_help=True, help="Look at, copy and check recipes.")
 @app.command("list")
 def list_recipes(as_json: JsonOption = False) -> None:
     """List the recipes that ship with vimectl."""
-    from vimectl.recipes.catalog import shipped
-    from vimectl.recipes.resolve import load
+    from vimectl.recipes.catalog import shipped_recipes
+    from vimectl.recipes.resolve import load_recipe
 
-    recipes = {name: load(path) for name, path in shipped().items()}
+    recipes = {name: load_recipe(path) for name, path in shipped_recipes().items()}
     if as_json:
         emit_json(
             "recipe.list",
@@ -41,11 +41,11 @@ def show(
     name: Annotated[str, typer.Argument(help="A recipe's name or path.")], as_json: JsonOption = False
 ) -> None:
     """Print a recipe."""
-    from vimectl.recipes.catalog import find
-    from vimectl.recipes.resolve import load
+    from vimectl.recipes.catalog import find_recipe
+    from vimectl.recipes.resolve import load_recipe
 
-    path = find(name)
-    recipe = load(path)
+    path = find_recipe(name)
+    recipe = load_recipe(path)
     if as_json:
         emit_json("recipe.show", True, path=path, recipe=recipe.model_dump(mode="json"))
         return
@@ -57,11 +57,11 @@ def validate(
     path: Annotated[str, typer.Argument(help="A recipe's path or name.")], as_json: JsonOption = False
 ) -> None:
     """Check a recipe against the schema, every key of it."""
-    from vimectl.recipes.catalog import find
-    from vimectl.recipes.resolve import load
+    from vimectl.recipes.catalog import find_recipe
+    from vimectl.recipes.resolve import load_recipe
 
-    found = find(path)
-    recipe = load(found)
+    found = find_recipe(path)
+    recipe = load_recipe(found)
     if as_json:
         emit_json("recipe.validate", True, path=found, name=recipe.recipe.name)
         return
@@ -77,9 +77,9 @@ def copy(
     """Copy a recipe into a directory, to be changed there."""
     from vime_runtime.spec.errors import UsageError
 
-    from vimectl.recipes.catalog import find
+    from vimectl.recipes.catalog import find_recipe
 
-    source = find(name)
+    source = find_recipe(name)
     target = directory / source.name
     if target.exists():
         raise UsageError(f"{target} exists already", "remove it, or copy into another directory")

@@ -1,4 +1,4 @@
-"""Which recipes there are, and which one a name or a path means."""
+"""Find recipes by name or path."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from vime_runtime.spec.errors import UsageError, unknown
 from vimectl.util.resources import data_dir
 
 
-def shipped() -> dict[str, Path]:
-    """The recipes that come with vimectl, by name."""
+def shipped_recipes() -> dict[str, Path]:
+    """Return the recipes that ship with vimectl, by name."""
     return {path.stem: path for path in sorted(data_dir("recipes").glob("*.toml"))}
 
 
-def find(name_or_path: str) -> Path:
-    """Return the file that is meant. What has a slash or ends in ``.toml`` is a path, all else a name.
+def find_recipe(name_or_path: str) -> Path:
+    """Return the recipe file. An argument with a slash or the suffix ``.toml`` is a path, any other a name.
 
     Raises:
-        UsageError: there is no such file or no such name; the nearest names are given.
+        UsageError: there is no such file or name; the message suggests the nearest names.
     """
     if "/" in name_or_path or name_or_path.endswith(".toml"):
         path = Path(name_or_path).expanduser()
@@ -27,7 +27,7 @@ def find(name_or_path: str) -> Path:
                 f"no recipe file at {path}", "give an existing file, or a name from `vimectl recipe list`"
             )
         return path
-    recipes = shipped()
+    recipes = shipped_recipes()
     if name_or_path not in recipes:
         raise unknown("recipe", name_or_path, recipes)
     return recipes[name_or_path]

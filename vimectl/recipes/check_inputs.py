@@ -1,4 +1,4 @@
-"""Everything about model and data that can be known wrong before anything heavy starts, without torch."""
+"""Check model and data of a recipe before anything is started, without torch."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from vime_runtime.spec.safetensors_header import INCOMPLETE, read_directory, rea
 
 from vimectl.util.host import Host
 
-# Any one of these makes a tokenizer: the fast format, SentencePiece, byte-level BPE.
+# One of these files is enough: the fast format, SentencePiece, byte-level BPE.
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 TASKS = "vime_runtime.data.reasoning_gym"
-# To import the library of tasks and make one: a second on an idle machine.
+# Seconds to import the library and make a task: one on an idle machine.
 TASK_SECONDS = 120
 
-# As the safetensors format spells the dtypes that can be trained from.
+# dtypes that can be trained from, as the safetensors format spells them.
 DTYPES = ("BF16", "F16", "F32")
 
 
-def check(recipe: Recipe, besides: Path | None = None) -> None:
-    """Check the model directory, its fit to the recipe, and every line of the data.
+def check(recipe: Recipe, prepared_later: Path | None = None) -> None:
+    """Check the model directory, whether it fits the recipe, and every line of the data.
 
     Args:
-        besides: a folder that is yet to be made; what lies in it is not looked at.
+        prepared_later: a folder that does not exist yet; files in it are not checked.
 
     Raises:
-        UsageError: what is wrong first, with file, tensor or line, and the mend.
+        UsageError: the first error, with file, tensor or line, and how to fix it.
     """
     model, data = Path(recipe.model.path), Path(recipe.data.path)
-    if besides not in model.parents:
+    if prepared_later not in model.parents:
         shape = check_model(model)
         check_splits(recipe, shape)
         check_context(recipe, shape)
         if recipe.data.apply_chat_template:
             check_chat_template(model)
-    if besides not in data.parents:
+    if prepared_later not in data.parents:
         check_data(recipe.data)
-    own = recipe.evaluation.path
-    if own and recipe.evaluation.every and besides not in Path(own).parents:
-        check_data(recipe.data.model_copy(update={"path": own}))
+    held_out = recipe.evaluation.path
+    if held_out and recipe.evaluation.every and prepared_later not in Path(held_out).parents:
+        check_data(recipe.data.model_copy(update={"path": held_out}))
 
 
 def check_model(directory: Path) -> ModelShape:
@@ -61,7 +61,7 @@ def check_model(directory: Path) -> ModelShape:
     config = read_json(config_file)
     family = family_of(config, str(config_file))
     if "quantization_config" in config:
-        raise UsageError(f"{config_file}: the model is quantised", "train from the unquantised checkpoint")
+        raise UsageError(f"{config_file}: the model is quantized", "train from the unquantized checkpoint")
     if not any((directory / name).is_file() for name in TOKENIZERS):
         raise UsageError(
             f"{directory} has no tokenizer: none of {', '.join(TOKENIZERS)}",
@@ -123,11 +123,11 @@ def check_data(data: DataTable) -> None:
 
 
 def check_task(data: DataTable, host: Host) -> None:
-    """Let the runtime say whether the task exists and takes its settings: the library is not the tool's.
+    """Check task and settings in a process of the runtime: the tool does not have the library.
 
     Raises:
-        UsageError: it does not exist, or does not take them.
-        CheckFailed: nothing could be learnt.
+        UsageError: there is no such task, or it refuses the settings.
+        CheckFailed: the check itself failed.
     """
     child = host.run([host.python, "-m", TASKS, data.path, json.dumps(data.settings)], TASK_SECONDS)
     if child.code == 0:

@@ -30,7 +30,7 @@ class ModelShape:
     """The dimensions of one model, named as in ``config.json``.
 
     In a mixture-of-experts model every layer has ``num_experts`` experts of ``moe_intermediate_size``. Each
-    token uses ``num_experts_per_tok`` of them; with ``norm_topk_prob`` their weights are normalized to sum to 1.
+    token uses ``num_experts_per_tok`` of them; with ``norm_topk_prob`` their weights are normalized to sum 1.
     """
 
     model_type: str

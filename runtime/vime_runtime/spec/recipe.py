@@ -215,7 +215,7 @@ class CheckpointTable(Strict):
         default=0, description="Save every so many steps; 0: only after a stop request."
     )
     keep: PositiveInt = Field(
-        default=2, description="How many of the newest states are kept, besides that of the best step."
+        default=2, description="How many of the newest states are kept, in addition to that of the best step."
     )
 
 

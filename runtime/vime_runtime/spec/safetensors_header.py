@@ -1,8 +1,8 @@
-"""What a safetensors file or a sharded checkpoint holds, read from the headers alone.
+"""Read which tensors a checkpoint holds, from the headers of its safetensors files.
 
 Format: 8 bytes, little-endian, the length N of the header; N bytes of JSON, from tensor name to
-``{"dtype", "shape", "data_offsets": [begin, end]}`` counted from the end of the header; the
-data. Source: the format section of https://github.com/huggingface/safetensors.
+``{"dtype", "shape", "data_offsets": [begin, end]}`` relative to the end of the header; the data. Source: the
+format section of https://github.com/huggingface/safetensors.
 """
 
 from __future__ import annotations
@@ -14,56 +14,60 @@ from typing import Any
 
 from vime_runtime.spec.errors import UsageError
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
 
 INCOMPLETE = "the checkpoint is incomplete or damaged: copy or download it again"
-# The format's own limit; a larger length is not a header but some other file.
-LONGEST_HEADER = 100_000_000
+# The format's limit. A file with a larger length is not a safetensors file.
+MAX_HEADER_BYTES = 100_000_000
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A tensor as its file describes it: dtype as the format spells it (``BF16``), and its shape."""
+class StoredTensor:
+    """A tensor as its file describes it. ``dtype`` is spelled as in the format ("BF16")."""
 
     file: Path
     dtype: str
     shape: tuple[int, ...]
 
 
-def read_directory(directory: Path) -> dict[str, Stored]:
-    """Every tensor of a checkpoint, one file or shards with an index.
+def read_directory(directory: Path) -> dict[str, StoredTensor]:
+    """Return every tensor of a checkpoint: one file, or shards with an index.
 
     Raises:
-        UsageError: no weights, a shard missing, a damaged or truncated file, or an index that is wrong.
+        UsageError: no weights, a missing shard, a damaged or truncated file, or a wrong index.
     """
-    index = directory / INDEX
+    index = directory / INDEX_FILE
     if not index.is_file():
-        if not (directory / SINGLE).is_file():
-            raise UsageError(f"{directory} has neither {SINGLE} nor {INDEX}", "save the model as safetensors")
-        return read_file(directory / SINGLE)
-    places = read_json(index).get("weight_map")
-    if not isinstance(places, dict):
+        if not (directory / WEIGHTS_FILE).is_file():
+            raise UsageError(
+                f"{directory} has neither {WEIGHTS_FILE} nor {INDEX_FILE}", "save the model as safetensors"
+            )
+        return read_file(directory / WEIGHTS_FILE)
+    files = read_json(index).get("weight_map")
+    if not isinstance(files, dict):
         raise UsageError(f"{index} has no weight_map", INCOMPLETE)
     shards = {}
-    for name in sorted(set(places.values())):
+    for name in sorted(set(files.values())):
         if not (directory / name).is_file():
-            raise UsageError(f"{index} names the shard {name}, which is not there", INCOMPLETE)
+            raise UsageError(f"{index} names the shard {name}, which does not exist", INCOMPLETE)
         shards[name] = read_file(directory / name)
-    for tensor, name in places.items():
+    for tensor, name in files.items():
         if tensor not in shards[name]:
-            raise UsageError(f"{directory / name} does not hold {tensor}, as {index.name} says", INCOMPLETE)
-    return {tensor: shards[name][tensor] for tensor, name in places.items()}
+            raise UsageError(
+                f"{directory / name} does not contain {tensor}, contrary to {index.name}", INCOMPLETE
+            )
+    return {tensor: shards[name][tensor] for tensor, name in files.items()}
 
 
-def read_file(path: Path) -> dict[str, Stored]:
-    """Every tensor of one file. Raises UsageError when it is damaged or shorter than its header says."""
+def read_file(path: Path) -> dict[str, StoredTensor]:
+    """Return every tensor of one file. Raises UsageError if it is damaged or has the wrong size."""
     try:
         text = header_bytes(path)
         header = json.loads(text)
         header.pop("__metadata__", None)
         tensors = {
-            name: Stored(path, entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()
+            name: StoredTensor(path, entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()
         }
         end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
     except (ValueError, AttributeError, TypeError, KeyError) as e:
@@ -75,14 +79,14 @@ def read_file(path: Path) -> dict[str, Stored]:
 
 
 def header_bytes(path: Path) -> bytes:
-    """The header of a file as it stands there, JSON if all is well."""
+    """Return the header of a file. Its content is not checked."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        return file.read(min(length, LONGEST_HEADER))
+        return file.read(min(length, MAX_HEADER_BYTES))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises UsageError that names the file and line when it is none."""
+    """Read a JSON object of a checkpoint. Raises UsageError that names the file and line."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:

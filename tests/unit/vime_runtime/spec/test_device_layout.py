@@ -1,15 +1,10 @@
 from __future__ import annotations
 
-import json
-
 import pytest
-from vime_runtime.spec.device_layout import DeviceAssignment, engine_devices, trainer_devices
-from vime_runtime.spec.run_config import RunConfig
+from vime_runtime.spec.device_layout import DeviceAssignment, engine_devices, placement, trainer_devices
 
 from harness.run_config import make_run_config
 from vimectl.recipes.resolve import resolve
-from vimectl.runs import plan
-from vimectl.util.host import Host
 
 # nodes, devices on each, devices of an engine
 SHAPES = [(1, 1, 1), (1, 2, 2), (1, 4, 2), (2, 1, 1), (2, 2, 1), (2, 4, 2), (3, 2, 2)]
@@ -23,15 +18,14 @@ def test_the_dry_run_shows_what_the_runtime_does(nodes: int, each: int, engine: 
         f"rollout.tensor_parallel={engine}",
         "train.tensor_parallel=1",
     ]
-    made = plan.make(resolve("qwen3-tiny-tp2", assignments=assignments), Host(), address="head:6379")
-    shown = made.placement()
-    config = RunConfig.model_validate_json(json.dumps(made.document()))
-    assert [DeviceAssignment(d["node"], (d["device"],)) for d in shown] == trainer_devices(config.recipe)
+    recipe = resolve("qwen3-tiny-tp2", assignments=assignments).recipe
+    shown = placement(recipe)
+    assert [DeviceAssignment(d["node"], (d["device"],)) for d in shown] == trainer_devices(recipe)
     assert [d["train_rank"] for d in shown] == list(range(nodes * each))
     engines: dict[int, list[tuple[int, int]]] = {}
     for device in shown:
         engines.setdefault(device["engine"], []).append((device["node"], device["device"]))
-    assert [[(s.node, d) for d in s.devices] for s in engine_devices(config.recipe)] == list(engines.values())
+    assert [[(s.node, d) for d in s.devices] for s in engine_devices(recipe)] == list(engines.values())
 
 
 def test_an_engine_has_neighbouring_devices_of_one_node() -> None:

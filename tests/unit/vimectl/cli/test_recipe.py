@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 
 from vimectl.cli import run_cli
-from vimectl.recipes.catalog import shipped
+from vimectl.recipes.catalog import shipped_recipes
 
 
 def test_list_names_every_shipped_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["recipe", "list", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "vimectl.recipe.list/1"
-    assert [recipe["name"] for recipe in document["recipes"]] == sorted(shipped())
+    assert [recipe["name"] for recipe in document["recipes"]] == sorted(shipped_recipes())
 
 
 def test_show_prints_the_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["recipe", "show", "qwen3-4b-tp2"]) == 0
-    assert capsys.readouterr().out == shipped()["qwen3-4b-tp2"].read_text()
+    assert capsys.readouterr().out == shipped_recipes()["qwen3-4b-tp2"].read_text()
 
 
 def test_a_copy_is_valid_and_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,10 +41,10 @@ def test_shards_with_an_index_pass(write_model: WriteModel, data: Path) -> None:
     index.write_text(json.dumps({"weight_map": weight_map}))
     check(model, data)
     index.write_text(json.dumps({"weight_map": weight_map | {"lm_head.weight": "model-2.safetensors"}}))
-    with pytest.raises(UsageError, match=r"names the shard model-2.safetensors, which is not there"):
+    with pytest.raises(UsageError, match=r"names the shard model-2.safetensors, which does not exist"):
         check(model, data)
     (model / "model-2.safetensors").write_bytes((model / "model-00001-of-00001.safetensors").read_bytes())
-    with pytest.raises(UsageError, match=r"model-2.safetensors does not hold lm_head.weight"):
+    with pytest.raises(UsageError, match=r"model-2.safetensors does not contain lm_head.weight"):
         check(model, data)
 
 
@@ -85,7 +85,7 @@ def test_a_wrong_tensor_is_named(write_model: WriteModel, data: Path, change: An
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"tie_word_embeddings": False, "model_type": "qwen3", "quantization_config": {}}, r"is quantised"),
+        ({"tie_word_embeddings": False, "model_type": "qwen3", "quantization_config": {}}, r"is quantized"),
         ({"attention_bias": True}, r"attention_bias is True; supported is False only"),
         (
             {"num_attention_heads": 3},
@@ -251,7 +251,7 @@ def test_a_chat_template_is_looked_for(write_model: WriteModel, data: Path) -> N
 def test_what_is_yet_to_be_made_is_not_looked_at(write_model: WriteModel, data: Path, tmp_path: Path) -> None:
     own = [f"model.path={write_model()}", f"data.path={tmp_path}/made/data.jsonl"]
     recipe = resolve("qwen3-tiny-tp2", assignments=own).recipe
-    check_inputs.check(recipe, besides=tmp_path / "made")
+    check_inputs.check(recipe, prepared_later=tmp_path / "made")
     with pytest.raises(UsageError, match="no data file"):
         check_inputs.check(recipe)
 

@@ -159,7 +159,7 @@ def test_cores_are_shared_out_evenly_in_order() -> None:
 
 def test_the_recipe_has_the_last_word() -> None:
     setting = decided("qwen3-tiny-tp2", "rollout", "env.VLLM_LOGGING_LEVEL=DEBUG")["VLLM_LOGGING_LEVEL"]
-    assert setting == Setting("DEBUG", "[env] of the recipe")
+    assert setting == Setting(value="DEBUG", reason="[env] of the recipe")
 
 
 def test_temporary_files_of_all_processes_lie_in_the_scratch_folder() -> None:

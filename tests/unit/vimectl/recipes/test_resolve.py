@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from vime_runtime.spec.errors import UsageError
 
-from vimectl.recipes.catalog import shipped
-from vimectl.recipes.resolve import load, resolve
+from vimectl.recipes.catalog import shipped_recipes
+from vimectl.recipes.resolve import load_recipe, resolve
 
 
-@pytest.mark.parametrize("name", sorted(shipped()))
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
 def test_a_shipped_recipe_is_valid_and_called_as_its_file(name: str) -> None:
-    assert load(shipped()[name]).recipe.name == name
+    assert load_recipe(shipped_recipes()[name]).recipe.name == name
 
 
 def test_the_big_recipe_has_the_published_figures() -> None:
@@ -31,7 +31,7 @@ def test_the_big_recipe_has_the_published_figures() -> None:
 
 def test_a_copy_is_found_by_its_path(tmp_path: Path) -> None:
     copy = tmp_path / "mine.toml"
-    copy.write_bytes(shipped()["qwen3-tiny-tp2"].read_bytes())
+    copy.write_bytes(shipped_recipes()["qwen3-tiny-tp2"].read_bytes())
     resolved = resolve(str(copy), mode="smoke")
     assert (resolved.source, resolved.steps) == (copy, 4)
 
@@ -65,7 +65,7 @@ def test_what_does_not_exist_is_named_with_the_nearest(name: str, mode: str | No
     ("assignments", "message"),
     [
         (["train.tensor_parallel=3"], r"'train.tensor_parallel': 3 does not divide the 2 devices"),
-        (["cluster.nodes=2", "rollout.tensor_parallel=4"], r"an engine lives on one node"),
+        (["cluster.nodes=2", "rollout.tensor_parallel=4"], r"an engine runs on one node"),
         (
             ["cluster.nodes=2", "cluster.devices_per_node=3", "train.tensor_parallel=1"],
             r"'rollout.tensor_parallel': 2 does not divide the 3 devices of one node",
@@ -112,17 +112,17 @@ def test_the_settings_of_a_task_go_with_it(tmp_path: Path) -> None:
 
 
 def test_a_cpu_recipe_gives_its_kv_cache_in_bytes(tmp_path: Path) -> None:
-    text = shipped()["qwen3-tiny-tp2"].read_text()
+    text = shipped_recipes()["qwen3-tiny-tp2"].read_text()
     path = tmp_path / "r.toml"
     path.write_text("\n".join(line for line in text.splitlines() if "kv_cache_bytes" not in line))
     with pytest.raises(UsageError, match=r"'rollout.kv_cache_bytes': needed on a CPU"):
-        load(path)
+        load_recipe(path)
 
 
 def test_a_misspelt_key_in_a_file_names_file_and_key(tmp_path: Path) -> None:
     path = tmp_path / "r.toml"
-    path.write_text(shipped()["qwen3-tiny-tp2"].read_text().replace("temperature", "temprature"))
+    path.write_text(shipped_recipes()["qwen3-tiny-tp2"].read_text().replace("temperature", "temprature"))
     with pytest.raises(
         UsageError, match=r"r.toml: unknown key 'rollout.temprature'. Did you mean temperature"
     ):
-        load(path)
+        load_recipe(path)
