@@ -17,7 +17,8 @@ import pytest
 
 from harness import script
 from harness.runs.recipe_run import Run
-from vimectl.runs.shared_memory import SharedMemoryWatch
+from harness.tolerances import LOGPROB_FP32
+from vimectl.runs.descendants import SharedMemoryWatch
 
 SCRIPT = script("runs.stale_weights")
 LAST_SYNC = 3  # as in stale_weights.py
@@ -35,7 +36,7 @@ def rows(default_run: Run, tmp_path_factory: pytest.TempPathFactory) -> list[dic
 
 
 def test_everything_in_fp32_agrees_to_rounding(rows: list[dict[str, float]]) -> None:
-    assert max(differences(rows, stale=False)) <= 1e-4
+    assert max(differences(rows, stale=False)) <= LOGPROB_FP32
 
 
 def test_the_difference_grows_tenfold_once_the_weights_are_stale(rows: list[dict[str, float]]) -> None:
@@ -67,11 +68,11 @@ def run_with_stale_weights(like: Run, tmp_path: Path) -> list[dict[str, float]]:
     try:
         deadline = time.monotonic() + 600
         while child.poll() is None and time.monotonic() < deadline:
-            watch.look(again=True)
+            watch.update(all_files=True)
             time.sleep(0.5)
         assert child.returncode == 0, output.read_text()
     finally:
         child.kill()
         shutil.rmtree(scratch)
-        watch.remove()
+        watch.remove_unused()
     return [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from vimectl.recipes.resolve import resolve
-from vimectl.runs import plan as planning
 from vimectl.runs.launch import check_inputs, launch
-from vimectl.runs.progress import showing
+from vimectl.runs.plan import make_plan
+from vimectl.runs.progress import progress_view
 from vimectl.util.console import err
 from vimectl.util.host import Host
 
@@ -18,11 +18,11 @@ from vimectl.util.host import Host
 def main(run_dir: str, recipe: str, *assignments: str) -> int:
     resolved = resolve(recipe, "smoke", list(assignments))
     check_inputs(resolved.recipe)
-    plan = planning.make(resolved, Host(), Path(run_dir))
-    with showing(err.console, "test") as progress:
-        ended = launch(plan, {}, progress)
-    print(ended.summary["reason"], ended.hint)
-    return ended.exit_code
+    plan = make_plan(resolved, Host(), Path(run_dir))
+    with progress_view(err.console, "test") as view:
+        result = launch(plan, {}, view)
+    print(result.summary["reason"], result.hint)
+    return result.exit_code
 
 
 sys.exit(main(*sys.argv[1:]))

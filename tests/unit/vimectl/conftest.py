@@ -1,4 +1,4 @@
-"""Checkpoints whose headers are right and whose weights are zeros, and launches of a stand-in runtime."""
+"""Checkpoints with correct headers and zero weights, and launches of a fake runtime."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from vime_runtime.spec.model_families import FAMILIES
 
-STANDIN = Path(__file__).parent / "runs" / "standin"
+FAKE_RUNTIME = Path(__file__).parent / "runs" / "fake_runtime"
 
 CONFIG: dict[str, Any] = {
     "model_type": "qwen3",
@@ -35,7 +35,7 @@ Header = dict[str, dict[str, Any]]
 
 
 def header_of(config: dict[str, Any], dtype: str = "BF16") -> Header:
-    """A safetensors header for the model that ``config`` describes, two bytes an element."""
+    """Return a safetensors header for the model that ``config`` describes, two bytes per element."""
     family = FAMILIES[config["model_type"]]
     header, end = {}, 0
     for name, shape in family.tensors(family.shape(config, "config.json")).items():
@@ -45,7 +45,7 @@ def header_of(config: dict[str, Any], dtype: str = "BF16") -> Header:
 
 
 def write_safetensors(path: Path, header: Header) -> None:
-    """Write a file with this header and zeros."""
+    """Write a file with this header and zeros as weights."""
     text = json.dumps(header).encode()
     size = max(entry["data_offsets"][1] for entry in header.values())
     path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(size))
@@ -69,30 +69,28 @@ def write_model(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-class Run:
-    """One launch in a process of its own."""
+class LaunchedRun:
+    """A launch of the fake runtime in a separate process."""
 
     def __init__(self, tmp_path: Path, model: Path, *assignments: str) -> None:
+        """Assignments whose key has a dot are for the recipe, others for the environment of the runtime."""
         self.run_dir = tmp_path / "run"
         self.cache = tmp_path / "cache"
         self.state = tmp_path / "state"
         environment = os.environ | {
-            "PYTHONPATH": f"{STANDIN}{os.pathsep}{STANDIN.parents[4]}",
+            "PYTHONPATH": f"{FAKE_RUNTIME}{os.pathsep}{FAKE_RUNTIME.parents[4]}",
             "XDG_CACHE_HOME": str(self.cache),
             "XDG_STATE_HOME": str(self.state),
-            "STANDIN_MODEL": str(model),
+            "FAKE_MODEL": str(model),
         }
+        assignments = tuple(a if "." in a.partition("=")[0] else f"env.{a}" for a in assignments)
         self.process = subprocess.Popen(
-            [sys.executable, str(STANDIN / "drive.py"), str(self.run_dir), *self._sets(assignments)],
+            [sys.executable, str(FAKE_RUNTIME / "launch_recipe.py"), str(self.run_dir), *assignments],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-
-    def _sets(self, assignments: tuple[str, ...]) -> list[str]:
-        """What has a dot is a key of the recipe, the rest is for the stand-in's environment."""
-        return [a if "." in a.partition("=")[0] else f"env.{a}" for a in assignments]
 
     @property
     def scratch_dir(self) -> Path:
@@ -104,12 +102,12 @@ class Run:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """What the run has written so far."""
+        """The events that the run has written so far."""
         path = self.run_dir / "events.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def pid(self, role: str) -> int:
-        """The process of this role in the latest start of the runtime, once it is there."""
+        """Wait for a process of this role and return its id; of several starts of the runtime the last."""
         deadline = time.monotonic() + 60  # a busy machine
         while not (found := [event["pid"] for event in self.events if event.get("role") == role]):
             assert time.monotonic() < deadline, f"no {role}"
@@ -121,16 +119,18 @@ class Run:
         return json.loads((self.run_dir / "supervisor.json").read_text())["pid"]
 
     def wait(self, seconds: float = 30) -> tuple[int, str, str]:
+        """Wait for the launcher to exit; return its exit code, stdout and stderr."""
         out, err = self.process.communicate(timeout=seconds)
         return self.process.returncode, out, err
 
 
 @pytest.fixture
-def launch(tmp_path: Path, write_model: Callable[..., Path]) -> Iterator[Callable[..., Run]]:
+def launch(tmp_path: Path, write_model: Callable[..., Path]) -> Iterator[Callable[..., LaunchedRun]]:
+    """Launch the fake runtime with some assignments."""
     runs = []
 
-    def start(*assignments: str) -> Run:
-        runs.append(Run(tmp_path, write_model(), *assignments))
+    def start(*assignments: str) -> LaunchedRun:
+        runs.append(LaunchedRun(tmp_path, write_model(), *assignments))
         return runs[-1]
 
     yield start

@@ -14,7 +14,7 @@ import pytest
 
 from harness import script
 from harness.run_config import make_run_config
-from vimectl.runs.shared_memory import SharedMemoryWatch
+from vimectl.runs.descendants import SharedMemoryWatch
 
 RESPONSE_TOKENS = 12
 # What vimectl's environment table sets for the rollout on a CPU machine.
@@ -46,7 +46,7 @@ class EngineProcess:
             self._connection = listener.accept()
         self._connection.send(make_run_config({"recipe": recipe(model, tensor_parallel, dtype)}))
         self._result()
-        self._shared_memory.look(again=True)
+        self._shared_memory.update(all_files=True)
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -67,7 +67,7 @@ class EngineProcess:
     def wait(self) -> None:
         assert self.process.wait(timeout=60) == 0
         # A worker that ends in the middle of something leaves its files, which a run beside must not see.
-        self._shared_memory.remove()
+        self._shared_memory.remove_unused()
 
 
 def recipe(model: Path, tensor_parallel: int, dtype: str) -> dict[str, Any]:

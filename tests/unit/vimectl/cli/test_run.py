@@ -8,17 +8,17 @@ import pytest
 
 from vimectl.cli import run_cli
 from vimectl.recipes.resolve import resolve
-from vimectl.runs import plan as planning
+from vimectl.runs.plan import make_plan
 from vimectl.util.host import Host
 
 
 @pytest.fixture(autouse=True)
-def _empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def test_a_dry_run_shows_everything_and_changes_nothing(
+def test_dry_run_shows_everything_and_changes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_cli(["run", "recipe", "qwen3-4b-tp2", "--mode", "long", "--dry-run", "--json"]) == 0
@@ -36,7 +36,7 @@ def test_a_dry_run_shows_everything_and_changes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["run", "recipe", "qwen3-4b-tp2", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "environment of driver, train, rollout" in lines
@@ -45,7 +45,7 @@ def test_a_dry_run_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
     assert any(line.startswith("device.count: ") for line in lines)
 
 
-def test_a_dry_run_shows_the_placement_by_node(capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_shows_the_placement_by_node(capsys: pytest.CaptureFixture[str]) -> None:
     several = ["--set", "cluster.nodes=2", "--set", "rollout.tensor_parallel=1", "--dry-run"]
     where = ["--address", "head:6379"]
     assert run_cli(["run", "recipe", "qwen3-tiny-tp2", *several, *where]) == 0
@@ -61,11 +61,11 @@ def test_a_dry_run_shows_the_placement_by_node(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--set", "cluster.nodes=2"], "'cluster.nodes': 2, but a cluster of the run's own has one node"),
+        (["--set", "cluster.nodes=2"], "'cluster.nodes': 2, but a private Ray cluster has one node"),
         (["--address", "ray://head:10001"], "'ray://head:10001' is not the address of a Ray cluster"),
     ],
 )
-def test_a_cluster_that_cannot_be_is_refused(
+def test_impossible_cluster_is_refused(
     capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert run_cli(["run", "recipe", "qwen3-tiny-tp2", "--dry-run", *arguments]) == 2
@@ -74,7 +74,7 @@ def test_a_cluster_that_cannot_be_is_refused(
     assert "ray start --head" in err
 
 
-def test_a_machine_without_npus_is_told_what_it_lacks(
+def test_machine_without_npus_is_refused_with_the_failed_checks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_cli(["run", "recipe", "qwen3-4b-tp2"]) == 3
@@ -85,7 +85,7 @@ def test_a_machine_without_npus_is_told_what_it_lacks(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_directory_that_holds_something_is_refused(
+def test_run_directory_that_is_not_empty_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine").touch()
@@ -103,7 +103,7 @@ def test_a_run_directory_that_holds_something_is_refused(
         ("rollout.temprature=1", "Did you mean rollout.temperature"),
     ],
 )
-def test_bad_input_is_found_before_anything_starts(
+def test_bad_input_is_found_before_the_start(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], assignment: str, message: str
 ) -> None:
     assert run_cli(["run", "recipe", "qwen3-tiny-tp2", "--set", assignment]) == 2
@@ -111,16 +111,16 @@ def test_bad_input_is_found_before_anything_starts(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_resuming_takes_the_directory_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_needs_the_directory_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["run", "recipe", "qwen3-tiny-tp2", "--resume"]) == 2
     assert "no --run-dir was given" in capsys.readouterr().err
     assert run_cli(["run", "recipe", "qwen3-tiny-tp2", "--resume", "--run-dir", str(tmp_path)]) == 2
-    assert "holds no run" in capsys.readouterr().err
+    assert "is not a run directory" in capsys.readouterr().err
 
 
-def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plan = planning.make(resolve("qwen3-tiny-tp2", "smoke"), Host(), tmp_path)
-    (tmp_path / "resolved.json").write_text(json.dumps(plan.document()))
+def test_resume_of_a_finished_run_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = make_plan(resolve("qwen3-tiny-tp2", "smoke"), Host(), tmp_path)
+    (tmp_path / "resolved.json").write_text(plan.run_config().dump())
     (tmp_path / "summary.json").write_text('{"ok": true, "steps": 4}')
     asked = ["run", "recipe", "qwen3-tiny-tp2", "--mode", "smoke", "--resume", "--run-dir", str(tmp_path)]
     assert run_cli(asked) == 0

@@ -26,7 +26,7 @@ SUMMARY = {
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two runs: one that failed in its third step, and one that nobody owns any more."""
+    """Two runs: one that failed in its third step, and one that no process owns."""
     monkeypatch.chdir(tmp_path)
     for name in ("failed", "lost"):
         run = tmp_path / "runs" / name
@@ -47,7 +47,7 @@ def documents(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, dict
     return code, json.loads(capsys.readouterr().out)
 
 
-def test_list_says_what_became_of_each(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_has_state_step_and_reward(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, document = documents(capsys, "runs", "list")
     assert (code, document["schema"]) == (0, "vimectl.runs.list/1")
     found = {run["name"]: run for run in document["runs"]}
@@ -74,7 +74,7 @@ def test_show_has_summary_metrics_processes_and_phase(runs: Path, capsys: pytest
     assert "result\traylet (pid 7) was killed by SIGKILL" in capsys.readouterr().out
 
 
-def test_stop_has_nothing_to_do_for_an_ended_run_and_fails_for_a_lost_one(
+def test_stop_does_nothing_for_an_ended_run_and_fails_for_a_lost_one(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, document = documents(capsys, "runs", "stop", "failed")
@@ -84,7 +84,39 @@ def test_stop_has_nothing_to_do_for_an_ended_run_and_fails_for_a_lost_one(
     assert "leftovers" in document["error"]["hint"]
 
 
-def test_an_unknown_run_is_bad_input(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_run_is_an_error(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, document = documents(capsys, "runs", "show", "faild")
     assert (code, document["schema"]) == (2, "vimectl.runs.show/1")
     assert "Did you mean failed?" in document["error"]["message"]
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    found = tmp_path / "runs" / "tiny-20270101T000000Z"
+    found.mkdir(parents=True)
+    (found / "resolved.json").write_text("{}")
+    return found
+
+
+def test_page_is_in_the_run_directory(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["runs", "report", "last", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document == {"schema": "vimectl.runs.report/1", "ok": True, "path": f"{run_dir}/report.html"}
+    assert (run_dir / "report.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_page_is_at_the_given_path(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["runs", "report", run_dir.name, "--out", "page.html"]) == 0
+    assert capsys.readouterr().out == "page.html\n"
+    assert Path("page.html").is_file()
+    assert not (run_dir / "report.html").exists()
+
+
+def test_unwritable_path_and_unknown_run_are_errors(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(["runs", "report", "last", "--out", "no/such/folder/page.html"]) == 2
+    assert "the page cannot be written" in capsys.readouterr().err
+    assert run_cli(["runs", "report", "tiny-20270101"]) == 2
+    assert run_dir.name in capsys.readouterr().err

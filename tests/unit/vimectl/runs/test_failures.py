@@ -1,54 +1,57 @@
-"""What a run comes to when one of its processes dies, stops or is stopped: real processes, real signals."""
+"""How a run ends when one of its processes dies, hangs or gets a signal: real processes, real signals."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-LONG = "STANDIN_STEP_SECONDS=60"
+from vimectl.runs.failures import FailureMonitor
+from vimectl.runs.run_log import RunLog
+
+LONG = "FAKE_STEP_SECONDS=60"
 
 
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
-def gone(pid: int) -> bool:
+def has_exited(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def assert_nothing_left(run: Any) -> None:
     assert not run.scratch_dir.exists()
-    assert all(gone(event["pid"]) for event in run.events if event["kind"] == "process")
+    assert all(has_exited(event["pid"]) for event in run.events if event["kind"] == "process")
     assert not (run.run_dir / ".summary.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("signum", "words"),
-    [(signal.SIGKILL, "was killed by SIGKILL"), (signal.SIGTERM, "was killed by SIGTERM")],
-)
-def test_a_process_that_dies_is_named(launch: Callable[..., Any], signum: int, words: str) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM], ids=lambda signum: signum.name)
+def test_lost_process_is_named(launch: Callable[..., Any], signum: signal.Signals) -> None:
     run = launch(LONG)
     pid = run.pid("trainer rank")
     (run.run_dir / "checkpoints" / "step-000002").mkdir()
     (run.run_dir / "checkpoints" / "step-000002" / "manifest.json").touch()
     (run.run_dir / "checkpoints" / "step-000003.partial").mkdir()
-    time.sleep(0.5)  # the supervisor has read of it
+    time.sleep(0.5)  # the supervisor has read the event
     os.kill(pid, signum)
     began = time.monotonic()
     code, out, _ = run.wait(15)
     assert time.monotonic() - began < 10
     assert code == 1
-    assert run.summary["reason"] == f"trainer rank 0 (pid {pid}) {words}"
+    assert run.summary["reason"] == f"trainer rank 0 (pid {pid}) was killed by {signum.name}"
     assert run.summary["cause"] == {"role": "trainer rank", "rank": 0, "pid": pid}
     assert run.summary["last_checkpoint"] == "checkpoints/step-000002"
     assert run.summary["phase"] == "rollout"
@@ -59,20 +62,20 @@ def test_a_process_that_dies_is_named(launch: Callable[..., Any], signum: int, w
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("loss, then error", "was killed by SIGKILL"),
-        ("loss that takes the driver along", "was killed by SIGKILL"),
-        ("loss that is told before it comes", "ended with exit code 1 in the middle of the run"),
-        ("error that takes its time", "a shape is odd"),
+        ("lost process, then error", "was killed by SIGKILL"),
+        ("lost process ends driver", "was killed by SIGKILL"),
+        ("loss reported before the exit", "ended with exit code 1 in the middle of the run"),
+        ("error with slow shutdown", "a shape is odd"),
     ],
 )
-def test_cause_and_consequence_are_told_apart(launch: Callable[..., Any], fault: str, reason: str) -> None:
-    run = launch(f"STANDIN={fault}")
+def test_cause_is_not_confused_with_consequences(launch: Callable[..., Any], fault: str, reason: str) -> None:
+    run = launch(f"FAKE_FAULT={fault}")
     assert run.wait()[0] == 1
     assert run.summary["reason"].endswith(reason)
 
 
-def test_a_gcs_that_closes_its_port_is_as_good_as_dead(launch: Callable[..., Any]) -> None:
-    run = launch("STANDIN=server that closes", LONG)
+def test_gcs_that_closes_its_port_is_a_failure(launch: Callable[..., Any]) -> None:
+    run = launch("FAKE_FAULT=GCS closes its port", LONG)
     pid = run.pid("GCS")
     time.sleep(3)
     os.kill(pid, signal.SIGTERM)
@@ -81,8 +84,8 @@ def test_a_gcs_that_closes_its_port_is_as_good_as_dead(launch: Callable[..., Any
     assert_nothing_left(run)
 
 
-def test_a_death_is_mended_by_a_restart(launch: Callable[..., Any]) -> None:
-    run = launch("STANDIN=loss", "cluster.restarts=1")
+def test_restart_after_a_lost_process(launch: Callable[..., Any]) -> None:
+    run = launch("FAKE_FAULT=lost process, once", "cluster.restarts=1")
     code, _, err = run.wait()
     assert code == 0, err
     assert (run.summary["restarts"], run.summary["steps"]) == (1, 4)
@@ -93,14 +96,14 @@ def test_a_death_is_mended_by_a_restart(launch: Callable[..., Any]) -> None:
     assert_nothing_left(run)
 
 
-def test_bad_input_is_not_tried_again(launch: Callable[..., Any]) -> None:
-    run = launch("STANDIN=error", "cluster.restarts=3")
+def test_no_restart_after_a_usage_error(launch: Callable[..., Any]) -> None:
+    run = launch("FAKE_FAULT=usage error", "cluster.restarts=3")
     assert run.wait()[0] == 2
     assert run.summary["restarts"] == 0
 
 
-def test_a_hang_ends_after_its_limit_and_says_where_everybody_was(launch: Callable[..., Any]) -> None:
-    run = launch("STANDIN=hang", "cluster.hang_timeout=2")
+def test_hang_ends_after_its_timeout_with_a_stack_dump(launch: Callable[..., Any]) -> None:
+    run = launch("FAKE_FAULT=hang", "cluster.hang_timeout=2")
     pid = run.pid("trainer rank")
     assert run.wait()[0] == 1
     assert run.summary["reason"] == (
@@ -113,14 +116,14 @@ def test_a_hang_ends_after_its_limit_and_says_where_everybody_was(launch: Callab
     assert_nothing_left(run)
 
 
-def test_work_that_is_done_counts_although_the_end_never_comes(launch: Callable[..., Any]) -> None:
-    run = launch("STANDIN=endless end")
+def test_finished_run_succeeds_although_it_does_not_shut_down(launch: Callable[..., Any]) -> None:
+    run = launch("FAKE_FAULT=endless shutdown")
     assert run.wait()[0] == 0
     assert run.summary["reason"] == "finished"
 
 
-def test_a_run_that_does_not_stop_is_given_its_time_and_no_more(launch: Callable[..., Any]) -> None:
-    run = launch("STANDIN=deaf", LONG, "cluster.shutdown_timeout=1")
+def test_shutdown_timeout_is_respected(launch: Callable[..., Any]) -> None:
+    run = launch("FAKE_FAULT=ignores SIGTERM", LONG, "cluster.shutdown_timeout=1")
     run.pid("trainer rank")
     time.sleep(0.5)
     run.process.send_signal(signal.SIGTERM)
@@ -131,19 +134,19 @@ def test_a_run_that_does_not_stop_is_given_its_time_and_no_more(launch: Callable
     assert_nothing_left(run)
 
 
-def test_the_supervisor_ends_the_run_of_a_launcher_that_was_killed(launch: Callable[..., Any]) -> None:
+def test_supervisor_ends_the_run_of_a_killed_launcher(launch: Callable[..., Any]) -> None:
     run = launch(LONG, "cluster.restarts=1")
     driver = run.pid("runtime driver")
     run.process.kill()
-    until(lambda: (run.run_dir / "summary.json").exists(), 15)
+    wait_until(lambda: (run.run_dir / "summary.json").exists(), 15)
     assert run.summary["reason"] == f"launcher (pid {run.process.pid}) was killed"
     assert run.summary["exit_code"] == 1
     assert run.summary["restarts"] == 0
-    until(lambda: gone(run.supervisor) and gone(driver), 5)
+    wait_until(lambda: has_exited(run.supervisor) and has_exited(driver), 5)
     assert_nothing_left(run)
 
 
-def test_the_launcher_ends_the_run_of_a_supervisor_that_was_killed(launch: Callable[..., Any]) -> None:
+def test_launcher_ends_the_run_of_a_killed_supervisor(launch: Callable[..., Any]) -> None:
     run = launch(LONG)
     run.pid("trainer rank")
     supervisor = run.supervisor
@@ -154,7 +157,7 @@ def test_the_launcher_ends_the_run_of_a_supervisor_that_was_killed(launch: Calla
     assert_nothing_left(run)
 
 
-def test_a_stopped_supervisor_counts_as_a_hang(launch: Callable[..., Any]) -> None:
+def test_stopped_supervisor_counts_as_a_hang(launch: Callable[..., Any]) -> None:
     run = launch(LONG, "cluster.hang_timeout=2")
     run.pid("trainer rank")
     os.kill(run.supervisor, signal.SIGSTOP)
@@ -173,23 +176,82 @@ def test_ctrl_c_does_not_wait_for_a_stopped_supervisor(launch: Callable[..., Any
     assert_nothing_left(run)
 
 
-def test_a_run_goes_on_while_its_launcher_is_stopped(launch: Callable[..., Any]) -> None:
-    run = launch("STANDIN_STEP_SECONDS=0.2")
+def test_run_continues_while_its_launcher_is_stopped(launch: Callable[..., Any]) -> None:
+    run = launch("FAKE_STEP_SECONDS=0.2")
     run.pid("trainer rank")
     run.process.send_signal(signal.SIGSTOP)
-    until(lambda: (run.run_dir / "summary.json").exists())
+    wait_until(lambda: (run.run_dir / "summary.json").exists())
     assert run.summary["ok"]
     run.process.send_signal(signal.SIGCONT)
     assert run.wait(5)[0] == 0
 
 
-def test_nothing_of_an_ended_run_is_taken_for_the_next_in_its_directory(tmp_path: Path) -> None:
-    from vimectl.runs.run_log import Journal, append_event
+Child = subprocess.Popen[bytes]
 
-    append_event(tmp_path, "process", role="raylet", rank=0, pid=1, node="here")
-    append_event(tmp_path, "ending", done=False)
-    append_event(tmp_path, "error", error={"message": "old"})
-    append_event(tmp_path, "restart", attempt=0, step=0, reason="resumed")
-    journal = Journal(tmp_path)
-    journal.read()
-    assert (journal.processes, journal.ending, journal.error) == ([], False, None)
+
+@pytest.fixture
+def children() -> Iterator[list[Child]]:
+    """Two processes that exit with code 1 when their stdin is closed."""
+    started = [subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) for _ in range(2)]
+    yield started
+    for child in started:
+        child.kill()
+        child.wait()
+        child.stdin.close()
+
+
+def end(child: Child) -> None:
+    child.stdin.close()
+    child.wait()
+
+
+def write_events(run_dir: Path, *events: dict[str, Any]) -> None:
+    with (run_dir / "events.jsonl").open("a") as file:
+        file.writelines(json.dumps(event) + "\n" for event in events)
+
+
+def process_event(role: str, child: Child) -> dict[str, Any]:
+    return {"kind": "process", "role": role, "rank": 0, "pid": child.pid, "node": os.uname().nodename}
+
+
+def phase_event(phase: str) -> dict[str, Any]:
+    return {"kind": "phase", "phase": phase, "detail": "", "step": 3, "steps": 4}
+
+
+@pytest.fixture
+def monitor(tmp_path: Path) -> Iterator[FailureMonitor]:
+    found = FailureMonitor(RunLog(tmp_path), 600, tmp_path / "stacks.log")
+    yield found
+    found.close()
+
+
+@pytest.mark.parametrize(("phase", "is_lost"), [("sync", True), ("stop", False), ("save", False)])
+def test_engine_exit_is_a_failure_unless_the_run_closed_it(
+    tmp_path: Path, monitor: FailureMonitor, children: list[Child], phase: str, is_lost: bool
+) -> None:
+    """The exit and the phase in which engines are closed may both come between two checks."""
+    engine = children[0]
+    write_events(tmp_path, process_event("engine", engine), phase_event("rollout"))
+    assert monitor.check() is None
+    write_events(tmp_path, phase_event(phase))
+    end(engine)
+    assert monitor.check() is None
+    assert (monitor.cause is not None) is is_lost
+
+
+@pytest.mark.parametrize("shuts_down", [False, True])
+def test_raylet_is_blamed_for_its_actors_unless_the_run_shuts_down(
+    tmp_path: Path, monitor: FailureMonitor, children: list[Child], shuts_down: bool
+) -> None:
+    rank, raylet = children
+    write_events(tmp_path, process_event("trainer rank", rank), process_event("raylet", raylet))
+    assert monitor.check() is None
+    end(rank)
+    monitor.check()
+    assert monitor.cause
+    assert monitor.cause.process["pid"] == rank.pid
+    if shuts_down:
+        write_events(tmp_path, {"kind": "ending", "done": False})
+    end(raylet)
+    monitor.check()
+    assert monitor.cause.process["pid"] == (rank if shuts_down else raylet).pid

@@ -1,4 +1,4 @@
-"""Launch and supervision against a stand-in runtime: real processes, real signals, real /dev/shm."""
+"""Launch and supervision of a fake runtime: real processes, real signals, real /dev/shm."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ import psutil
 import pytest
 
 
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
 def shm_files() -> set[str]:
-    return {name for name in os.listdir("/dev/shm") if name.startswith("standin-")}
+    return {name for name in os.listdir("/dev/shm") if name.startswith("fake-runtime-")}
 
 
-def test_a_run_gets_its_file_and_leaves_its_directory_alone(launch: Callable[..., Any]) -> None:
-    run = launch("COLOUR=green")
+def test_run_directory_and_summary_of_a_finished_run(launch: Callable[..., Any]) -> None:
+    run = launch("SHADE=green")
     code, _, err = run.wait()
     assert code == 0, err
     assert {path.name for path in run.run_dir.iterdir()} == {
@@ -40,7 +40,7 @@ def test_a_run_gets_its_file_and_leaves_its_directory_alone(launch: Callable[...
     assert summary["ok"] is True
     assert summary["steps"] == summary["steps_wanted"] == 4
     assert 0.3 < summary["reward_first"] == summary["reward_last"] < 0.5
-    assert summary["peak_memory_bytes"] == 4 * 1024**3  # the stand-in claims it
+    assert summary["peak_memory_bytes"] == 4 * 1024**3  # from the metrics of the fake runtime
     assert "the runtime's own output" in (run.run_dir / "logs" / "driver.log").read_text()
     assert "step 4/4  reward 0.4" in err
     assert not run.scratch_dir.exists()
@@ -48,7 +48,7 @@ def test_a_run_gets_its_file_and_leaves_its_directory_alone(launch: Callable[...
     resolved = json.loads((run.run_dir / "resolved.json").read_text())
     assert resolved["schema"] == "vimectl.run/1"
     assert (resolved["mode"], resolved["steps"]) == ("smoke", 4)
-    assert resolved["environment"]["driver"]["COLOUR"] == "green"
+    assert resolved["environment"]["driver"]["SHADE"] == "green"
     assert Path(resolved["recipe"]["model"]["path"], "config.json").is_file()
     assert resolved["environment"]["rollout"]["TMPDIR"] == str(run.scratch_dir)
 
@@ -56,15 +56,15 @@ def test_a_run_gets_its_file_and_leaves_its_directory_alone(launch: Callable[...
 @pytest.mark.parametrize(
     ("fault", "code", "reason", "shown"),
     [
-        ("error", 2, "the label is odd", "mend the label"),
-        ("crash", 1, "the runtime ended with exit code 1 and no word why", "something broke"),
-        ("killed", 1, r"runtime driver \(pid \d+\) was killed by SIGKILL", "the whole log: "),
+        ("usage error", 2, "the label is odd", "fix the label"),
+        ("crash", 1, "the runtime ended with exit code 1 without an error message", "something broke"),
+        ("driver killed", 1, r"runtime driver \(pid \d+\) was killed by SIGKILL", "the whole log: "),
     ],
 )
-def test_a_failure_is_named(
+def test_failure_is_explained(
     launch: Callable[..., Any], fault: str, code: int, reason: str, shown: str
 ) -> None:
-    run = launch(f"STANDIN={fault}")
+    run = launch(f"FAKE_FAULT={fault}")
     found, out, _ = run.wait()
     assert found == code
     assert run.summary["ok"] is False
@@ -73,7 +73,7 @@ def test_a_failure_is_named(
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGTERM, signal.SIGTERM]])
-def test_an_interrupted_run_leaves_no_process_and_no_file(
+def test_interrupted_run_leaves_no_process_and_no_file(
     launch: Callable[..., Any], signals: list[signal.Signals], request: pytest.FixtureRequest
 ) -> None:
     foreign_file = Path("/dev/shm") / f"foreign-{os.getpid()}"
@@ -82,15 +82,15 @@ def test_an_interrupted_run_leaves_no_process_and_no_file(
     foreign = subprocess.Popen(["sleep", "60"])
     request.addfinalizer(foreign.kill)
 
-    run = launch("STANDIN=descendants", "STANDIN_STEP_SECONDS=60")
-    until(lambda: run.run_dir.with_suffix(".scratch").exists())
-    until(lambda: len(list(run.scratch_dir.glob("*.pid"))) == 3)
+    run = launch("FAKE_FAULT=hostile descendants", "FAKE_STEP_SECONDS=60")
+    wait_until(lambda: run.run_dir.with_suffix(".scratch").exists())
+    wait_until(lambda: len(list(run.scratch_dir.glob("*.pid"))) == 3)
     pids = [int(path.stem) for path in run.scratch_dir.glob("*.pid")]
     assert all(psutil.pid_exists(pid) for pid in pids)
     assert len(shm_files()) == 2
     semaphore = Path((run.scratch_dir / "semaphore").read_text())
     assert semaphore.exists()
-    time.sleep(0.6)  # one look at /dev/shm
+    time.sleep(0.6)  # the supervisor has looked at /dev/shm
 
     began = time.monotonic()
     for signum in signals:
@@ -108,10 +108,10 @@ def test_an_interrupted_run_leaves_no_process_and_no_file(
     assert foreign_file.exists()
 
 
-def test_what_a_finished_runtime_leaves_behind_is_ended_too(launch: Callable[..., Any]) -> None:
-    run = launch("STANDIN=descendants")
-    until(lambda: run.run_dir.with_suffix(".scratch").exists())
-    until(lambda: len(list(run.scratch_dir.glob("*.pid"))) == 3)
+def test_finished_run_leaves_no_process_and_no_file(launch: Callable[..., Any]) -> None:
+    run = launch("FAKE_FAULT=hostile descendants")
+    wait_until(lambda: run.run_dir.with_suffix(".scratch").exists())
+    wait_until(lambda: len(list(run.scratch_dir.glob("*.pid"))) == 3)
     pids = [int(path.stem) for path in run.scratch_dir.glob("*.pid")]
     assert run.wait()[0] == 0
     assert not [pid for pid in pids if psutil.pid_exists(pid)]

@@ -1,4 +1,4 @@
-"""The live view in a real terminal, through tmux: it fits, it uses the width, Ctrl-C leaves it clean."""
+"""The live view in a real terminal, through tmux: its width, and the terminal after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("tmux")]
 
-STANDIN = Path(__file__).with_name("standin")
+FAKE_RUNTIME = Path(__file__).with_name("fake_runtime")
 
 
 class Terminal:
-    """A shell in a terminal of its own on a tmux server of its own."""
+    """A shell in a terminal of a new tmux server."""
 
     def __init__(self, program: str, socket: Path, columns: int, rows: int = 24) -> None:
         self._tmux = [program, "-S", str(socket), "-f", "/dev/null"]
@@ -26,11 +26,11 @@ class Terminal:
         self._run("new-session", "-d", *size, "env PS1='$ ' LC_ALL=C.UTF-8 bash --norc --noprofile")
 
     def type(self, *keys: str) -> None:
-        """Press keys, as tmux calls them."""
+        """Press keys, named as in tmux."""
         self._run("send-keys", *keys)
 
     def screen(self) -> list[str]:
-        """The lines on the screen, without the empty ones below."""
+        """Return the lines on the screen, without empty ones at the end."""
         return self._run("capture-pane", "-p").rstrip("\n").split("\n")
 
     def until(self, wanted: str, seconds: float = 60) -> list[str]:
@@ -68,38 +68,39 @@ def terminal(tmp_path: Path) -> Iterator[Callable[[int], Terminal]]:
 
 @pytest.fixture
 def command(tmp_path: Path, write_model: Callable[..., Path]) -> str:
-    """A shell script that launches the stand-in; its many steps are quick."""
+    """A shell script that launches the fake runtime with many short steps."""
     script = tmp_path / "go"
     script.write_text(
-        f"PYTHONPATH={STANDIN}{os.pathsep}{STANDIN.parents[4]} XDG_CACHE_HOME={tmp_path / 'cache'} "
-        f"STANDIN_MODEL={write_model()} exec {sys.executable} {STANDIN / 'drive.py'} {tmp_path / 'run'} "
-        "env.STANDIN=watched env.STANDIN_STEP_SECONDS=0.04 modes.smoke.steps=400\n"
+        f"PYTHONPATH={FAKE_RUNTIME}{os.pathsep}{FAKE_RUNTIME.parents[4]} XDG_CACHE_HOME={tmp_path / 'cache'} "
+        f"FAKE_MODEL={write_model()} "
+        f"exec {sys.executable} {FAKE_RUNTIME / 'launch_recipe.py'} {tmp_path / 'run'} "
+        "'env.FAKE_FAULT=restart event' env.FAKE_STEP_SECONDS=0.04 modes.smoke.steps=400\n"
     )
     return f"clear; bash {script}"
 
 
 @pytest.mark.parametrize("columns", [80, 200])
-def test_the_view_fits_the_terminal_and_uses_it(
+def test_view_fits_the_terminal_and_uses_its_width(
     terminal: Callable[[int], Terminal], command: str, columns: int
 ) -> None:
     window = terminal(columns)
     window.type(command, "Enter")
-    screen = window.until(r"step (?:[4-9]\d|\d{3})/400")  # some curve is there to be seen
+    screen = window.until(r"step (?:[4-9]\d|\d{3})/400")  # the curve is long enough
     view = screen[next(n for n, line in enumerate(screen) if line.startswith("test ")) :]
     assert re.match(
-        r"test  step \d+/400  (rollout|train|sync)  1 restart .*\d:\d\d gone, \d+:\d\d left$", view[0]
+        r"test  step \d+/400  (rollout|train|sync)  1 restart .*\d:\d\d elapsed, \d+:\d\d left$", view[0]
     )
     assert [line.split(" ")[0] for line in view[2:]] == ["reward", "held-out", "speed", "memory", "log-probs"]
     assert len(view[0]) == len(view[1].rstrip()) == columns
     assert not any("…" in line for line in view)
-    assert view[5].endswith("(awake ↔ paused)")
+    assert view[5].endswith("(↔ offloaded)")
     curve = re.search("[▁▂▃▄▅▆▇█]+$", view[2])
     assert curve
     assert len(curve[0]) >= 35
     assert bool(re.search("at most  ▁+$", view[6])) == (columns == 200)
 
 
-def test_ctrl_c_leaves_the_terminal_as_it_was(terminal: Callable[[int], Terminal], command: str) -> None:
+def test_ctrl_c_restores_the_terminal(terminal: Callable[[int], Terminal], command: str) -> None:
     window = terminal(80)
     window.type(command, "Enter")
     window.until(r"^reward ")
@@ -110,7 +111,7 @@ def test_ctrl_c_leaves_the_terminal_as_it_was(terminal: Callable[[int], Terminal
     window.type("echo it is $((40 + 2))", "Enter")
     screen = window.until(r"^it is 42$")
     assert screen[-3:-1] == ["$ echo it is $((40 + 2))", "it is 42"]
-    # The view is drawn over itself to the end: a printed ^C would have left a second head.
+    # The view is redrawn in place: an echoed ^C would have left a second headline.
     assert screen[1].strip("━╸╺") == ""
     firsts = [line.split(" ")[0] for line in screen]
     assert [firsts[0], *firsts[2:6]] == ["test", "reward", "speed", "memory", "log-probs"]

@@ -7,55 +7,55 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from vimectl.runs.progress import LiveProgress, PlainProgress, sparkline
-from vimectl.runs.run_log import Journal
+from vimectl.runs.progress import LiveView, PlainView, sparkline
+from vimectl.runs.run_log import RunLog
 
 
 def row(step: int) -> dict[str, float]:
     figures = {"reward/mean": step / 10, "rollout/tokens": 384, "step/seconds": 90.0}
     figures |= {f"{name}/seconds": 1234.5678 for name in ("rollout", "train", "sync")}
     figures |= {f"logprob/abs_diff_{name}": 1.23e-3 for name in ("mean", "max")}
-    for side in ("train", "rollout"):
-        figures |= {f"memory/{side}_active_bytes": 61 * 1024**3, f"memory/{side}_paused_bytes": 2**21}
+    for name in ("train", "rollout"):
+        figures |= {f"memory/{name}_active_bytes": 61 * 1024**3, f"memory/{name}_paused_bytes": 2**21}
     return {"step": step} | figures
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Journal:
+def log(tmp_path: Path) -> RunLog:
     phase = {"kind": "phase", "phase": "rollout", "step": 6, "steps": 500, "detail": ""}
     (tmp_path / "events.jsonl").write_text(json.dumps(phase) + "\n")
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row(n)) + "\n" for n in range(1, 6)))
-    journal = Journal(tmp_path)
-    journal.read()
-    return journal
+    found = RunLog(tmp_path)
+    found.read()
+    return found
 
 
-def test_the_live_view_shows_all_it_should_in_80_columns(journal: Journal) -> None:
-    view = LiveProgress("qwen3-tiny-tp2 test")
-    view.update(journal)
+def test_live_view_fits_80_columns(log: RunLog) -> None:
+    view = LiveView("qwen3-tiny-tp2 test")
+    view.update(log)
     text = io.StringIO()
     Console(file=text, width=80, force_terminal=True, color_system=None).print(view)
     lines = [line.rstrip() for line in text.getvalue().splitlines()]
     assert max(map(len, lines)) <= 80
     assert lines[0].startswith("qwen3-tiny-tp2 test  step 6/500  rollout")
-    assert lines[0].endswith("0:00 gone, 12:22:30 left")
+    assert lines[0].endswith("0:00 elapsed, 12:22:30 left")
     assert lines[2] == "reward     0.500  ▁▃▄▆█"
     assert lines[3] == "speed      0 tokens/s, rollout 1234.57 s, train 1234.57 s, sync 1234.57 s"
-    assert lines[4] == "memory     trainer 61.0 GiB ↔ 2 MiB, engine 61.0 GiB ↔ 2 MiB (awake ↔ paused)"
+    assert lines[4] == "memory     trainer 61.0 GiB ↔ 2 MiB, engine 61.0 GiB ↔ 2 MiB (↔ offloaded)"
     assert len(lines) == 6
 
 
-def test_the_plain_view_prints_each_step_once(journal: Journal) -> None:
+def test_plain_view_prints_each_step_once(log: RunLog) -> None:
     text = io.StringIO()
-    view = PlainProgress(Console(file=text, width=200))
-    view.update(journal)
-    view.update(journal)
+    view = PlainView(Console(file=text, width=200))
+    view.update(log)
+    view.update(log)
     lines = text.getvalue().splitlines()
     assert [line.split("  ")[0] for line in lines] == [f"step {n}/500" for n in range(1, 6)]
     assert lines[0].endswith("left 12:22:30")
 
 
-def test_a_sparkline_spans_its_own_range() -> None:
+def test_sparkline_is_scaled_to_its_range() -> None:
     assert sparkline([0.1, 0.9]) == "▁█"
     assert sparkline([0.5, 0.5]) == "▁▁"
     assert len(sparkline([float(n) for n in range(99)], width=40)) == 40

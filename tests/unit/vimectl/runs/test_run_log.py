@@ -2,63 +2,80 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from vimectl.runs.run_log import Journal, LineFollower
+import pytest
+
+from vimectl.runs.run_log import JsonLineFollower, RunLog, append_event
 
 
-def test_half_a_line_waits_for_its_end(tmp_path: Path) -> None:
+@pytest.fixture
+def log(tmp_path: Path) -> RunLog:
+    return RunLog(tmp_path)
+
+
+def write(path: Path, *lines: dict[str, Any]) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_incomplete_line_waits_for_its_end(tmp_path: Path) -> None:
     path = tmp_path / "lines"
-    follower = LineFollower(path)
-    assert follower.read() == []
+    follower = JsonLineFollower(path)
+    assert list(follower.read()) == []
     path.write_text('{"a": 1}\n{"a"')
-    assert follower.read() == [{"a": 1}]
-    assert follower.read() == []
+    assert list(follower.read()) == [(0, {"a": 1})]
+    assert list(follower.read()) == []
     with path.open("a") as file:
-        file.write(': 2}\n{"a": 3}\n')
-    assert follower.read() == [{"a": 2}, {"a": 3}]
+        file.write(': 2}\nnot JSON\n{"a": 3}\n')
+    assert list(follower.read()) == [(9, {"a": 2}), (27, {"a": 3})]
 
 
-def test_a_journal_knows_phase_error_and_rows(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
-    assert not journal.read()
-    phase = {"kind": "phase", "phase": "train", "step": 2, "steps": 9, "detail": "x"}
-    sample = {"kind": "sample", "step": 2}
-    error = {"kind": "error", "error": {"message": "m"}}
-    (tmp_path / "events.jsonl").write_text("\n".join(map(json.dumps, (phase, sample, error))) + "\n")
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
-    assert journal.read()
-    assert (journal.phase, journal.step, journal.steps, journal.detail) == ("train", 2, 9, "x")
-    assert journal.error == {"message": "m"}
-    assert journal.rows == [{"step": 1}]
-
-
-def test_a_run_that_goes_on_from_an_earlier_step_starts_its_metrics_anew(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
-    metrics, events = tmp_path / "metrics.jsonl", tmp_path / "events.jsonl"
-    metrics.write_text('{"step": 1}\n{"step": 2}\n')
-    events.write_text('{"kind": "error", "error": {"message": "m"}}\n')
-    journal.read()
-    assert journal.error is not None
-    (tmp_path / "new").write_text('{"step": 1}\n')
-    (tmp_path / "new").rename(metrics)
-    start = {"kind": "restart", "attempt": 0, "step": 2, "reason": "resumed"}
-    score = {"kind": "evaluation", "step": 0, "score": 0.5, "best": False}
-    with events.open("a") as file:
-        file.write(json.dumps(start) + "\n" + json.dumps(score) + "\n")
-    assert journal.read()
-    assert journal.rows == [{"step": 1}]
-    assert journal.error is None
-    assert journal.scores == {0: 0.5}
-
-
-def test_rows_of_steps_that_are_done_again_replace_the_earlier_ones(tmp_path: Path) -> None:
-    metrics = tmp_path / "metrics.jsonl"
-    metrics.write_text("".join(f'{{"step": {n}, "reward/mean": 0}}\n' for n in range(1, 6)))
-    journal = Journal(tmp_path)
-    journal.read()
-    # The run goes on from step 2: the file is cut back and grows again.
-    metrics.write_text(
-        '{"step": 1, "reward/mean": 0}\n{"step": 2, "reward/mean": 0}\n{"step": 3, "reward/mean": 1}\n'
+def test_log_has_phase_error_and_rows(tmp_path: Path, log: RunLog) -> None:
+    assert not log.read()
+    write(
+        tmp_path / "events.jsonl",
+        {"kind": "phase", "phase": "train", "step": 2, "steps": 9, "detail": "x"},
+        {"kind": "sample", "step": 2},
+        {"kind": "phase", "phase": "sync"},  # without a step
+        {"kind": "evaluation", "step": 1, "score": "high"},
+        {"kind": "error", "error": {"message": "m"}},
     )
-    journal.read()
-    assert [(row["step"], row["reward/mean"]) for row in journal.rows] == [(1, 0), (2, 0), (3, 1)]
+    write(tmp_path / "metrics.jsonl", {"step": 1}, {"no": "step"})
+    assert log.read()
+    assert (log.phase, log.step, log.steps, log.detail) == ("train", 2, 9, "x")
+    assert log.error == {"message": "m"}
+    assert log.rows == [{"step": 1}]
+    assert log.scores == {}
+
+
+def test_restart_drops_what_belongs_to_the_earlier_start(tmp_path: Path, log: RunLog) -> None:
+    append_event(tmp_path, "process", role="raylet", rank=0, pid=1, node="here")
+    append_event(tmp_path, "ending", done=False)
+    append_event(tmp_path, "error", error={"message": "old"})
+    append_event(tmp_path, "restart", attempt=0, step=0, reason="resumed")
+    log.read()
+    assert (log.processes, log.ending, log.error) == ([], False, None)
+
+
+def test_replaced_metrics_are_read_from_the_start(tmp_path: Path, log: RunLog) -> None:
+    write(tmp_path / "metrics.jsonl", {"step": 1}, {"step": 2})
+    log.read()
+    write(tmp_path / "new", {"step": 1})
+    (tmp_path / "new").rename(tmp_path / "metrics.jsonl")
+    append_event(tmp_path, "evaluation", step=0, score=0.5, best=False)
+    assert log.read()
+    assert log.rows == [{"step": 1}]
+    assert log.scores == {0: 0.5}
+
+
+def test_repeated_steps_replace_earlier_rows_and_scores(tmp_path: Path, log: RunLog) -> None:
+    path = tmp_path / "metrics.jsonl"
+    write(path, *({"step": n, "reward/mean": 0, "evaluation/score": n} for n in range(1, 6)))
+    log.read()
+    assert log.scores == {n: n for n in range(1, 6)}
+    # The run resumes after step 2: the file is truncated and grows again.
+    append_event(tmp_path, "phase", phase="rollout", step=3, steps=5, detail="")
+    write(path, *({"step": n, "reward/mean": int(n == 3), "evaluation/score": n} for n in range(1, 4)))
+    log.read()
+    assert [(row["step"], row["reward/mean"]) for row in log.rows] == [(1, 0), (2, 0), (3, 1)]
+    assert log.scores == {1: 1, 2: 2, 3: 3}

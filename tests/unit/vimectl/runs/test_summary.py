@@ -9,6 +9,7 @@ import pytest
 
 from harness.needs import mounted_disk
 from vimectl.runs import summary as summaries
+from vimectl.runs.run_log import RunLog
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def fill(disk: Path) -> None:
                 return
 
 
-def test_a_summary_has_its_room_on_a_full_disk(full_disk: Path) -> None:
+def test_reserved_space_holds_the_summary_on_a_full_disk(full_disk: Path) -> None:
     summaries.reserve(full_disk)
     fill(full_disk)
     assert summaries.write(full_disk, {"reason": "no room"})
@@ -35,19 +36,49 @@ def test_a_summary_has_its_room_on_a_full_disk(full_disk: Path) -> None:
     assert sorted(os.listdir(full_disk)) == ["everything", "summary.json"]
 
 
-def test_a_summary_that_does_not_fit_is_told_instead(
-    full_disk: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_summary_without_space_is_printed(full_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(full_disk)
     assert not summaries.write(full_disk, {"reason": "no room"})
     assert '"reason": "no room"' in capsys.readouterr().err
     assert not (full_disk / "summary.json").exists()
 
 
-def test_the_last_checkpoint_is_the_newest_whole_one(tmp_path: Path) -> None:
-    assert summaries.last_checkpoint(tmp_path) is None
-    for name in ("step-000002", "step-000010", "step-000011.partial", "final"):
-        (tmp_path / "checkpoints" / name).mkdir(parents=True)
-        (tmp_path / "checkpoints" / name / "manifest.json").touch()
-    (tmp_path / "checkpoints" / "step-000012").mkdir()
-    assert summaries.last_checkpoint(tmp_path) == "checkpoints/step-000010"
+def test_statistics_ignore_missing_values(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {
+            "step": 1,
+            "reward/mean": 0.25,
+            "rollout/tokens": 30,
+            "rollout/seconds": 2.0,
+            "memory/peak_bytes": 7,
+        },
+        {
+            "step": 2,
+            "reward/mean": 0.75,
+            "rollout/tokens": None,
+            "rollout/seconds": 2.0,
+            "evaluation/score": 0.5,
+        },
+        {
+            "step": 3,
+            "reward/mean": "high",
+            "rollout/tokens": 10,
+            "rollout/seconds": 0.0,
+            "evaluation/score": 0.5,
+        },
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    log = RunLog(tmp_path)
+    log.read()
+    assert summaries.run_statistics(log) == {
+        "reward_first": 0.5,
+        "reward_last": 0.5,
+        "evaluation_first": 0.5,
+        "evaluation_best": 0.5,
+        "best_step": 2,
+        "step_seconds_mean": None,
+        "sync_seconds_mean": None,
+        "tokens_per_second_mean": 15.0,
+        "logprob_abs_diff_mean_worst": None,
+        "peak_memory_bytes": 7,
+    }

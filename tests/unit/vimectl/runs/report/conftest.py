@@ -1,4 +1,4 @@
-"""Run directories of every kind, and a headless browser driven through its DevTools pipe."""
+"""Run directories, and a headless browser that is driven through its DevTools pipe."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
 
 
 class Browser:
-    """One page in Chromium, spoken to with JSON over two pipes."""
+    """One page in Chromium, controlled by JSON messages over two pipes."""
 
     def __init__(self, program: str, profile: Path, width: int = 1280) -> None:
-        # The program expects its pipes at 3 and 4: numbers that are neither are moved there by the shell.
+        # The browser expects its pipes at descriptors 3 and 4; the shell moves them there.
         commands, answers = os.pipe(), os.pipe()
         theirs = [fcntl.fcntl(fd, fcntl.F_DUPFD, 20) for fd in (commands[0], answers[1])]
         script = f'exec "$@" 3<&{theirs[0]} 4>&{theirs[1]}'
@@ -84,22 +84,22 @@ class Browser:
             self._read()
 
     def requested(self) -> list[str]:
-        """Every address that the page asked for."""
+        """Return every address that the page requested."""
         sent = [e["params"] for e in self.events if e["method"] == "Network.requestWillBeSent"]
         return [params["request"]["url"] for params in sent]
 
     def complaints(self) -> list[Any]:
-        """Errors of scripts, and what the browser refused."""
+        """Return errors of scripts, and what the browser refused."""
         return [e for e in self.events if e["method"] in ("Runtime.exceptionThrown", "Log.entryAdded")]
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression on the page."""
+        """Return the value of a JavaScript expression on the page."""
         done = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in done, done
         return done["result"].get("value")
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """Send one command and return its result; events that come meanwhile are kept."""
+        """Send one command and return its result; events that arrive before it are kept."""
         self._sent += 1
         message = {"id": self._sent, "method": method, "params": params, **self._session}
         os.write(self._commands, json.dumps(message).encode() + b"\0")
@@ -125,9 +125,9 @@ class Browser:
         deadline = time.monotonic() + seconds
         while b"\0" not in self._buffer:
             ready, _, _ = select.select([self._answers], [], [], max(0, deadline - time.monotonic()))
-            assert ready, "the browser is silent"
+            assert ready, "the browser does not answer"
             chunk = os.read(self._answers, 1 << 16)
-            assert chunk, "the browser is gone"
+            assert chunk, "the browser has exited"
             self._buffer += chunk
         message, _, self._buffer = self._buffer.partition(b"\0")
         answer = json.loads(message)

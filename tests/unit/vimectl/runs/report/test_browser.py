@@ -23,7 +23,7 @@ CURVES = """[...document.querySelectorAll("figure")].map((figure) => [
 CHARTS = ["reward", "logprob", "loss", "grad-norm", "entropy", "length", "time", "memory", "peak"]
 
 
-def test_every_curve_is_there_and_nothing_is_fetched(
+def test_every_curve_is_drawn_and_nothing_is_fetched(
     write_run: Callable[..., Path], browse: Callable[..., Any]
 ) -> None:
     page = report.write(write_run([metrics(step) for step in range(1, 31)]))
@@ -40,7 +40,7 @@ def test_every_curve_is_there_and_nothing_is_fetched(
     assert browser.complaints() == []
 
 
-def test_pointing_at_a_curve_says_its_value_and_the_step(
+def test_pointing_at_a_curve_shows_its_value_and_the_step(
     write_run: Callable[..., Path], browse: Callable[..., Any]
 ) -> None:
     browser = browse(report.write(write_run([metrics(step) for step in range(1, 31)])))
@@ -58,9 +58,7 @@ def test_pointing_at_a_curve_says_its_value_and_the_step(
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_is_wider_than_the_window(
-    write_run: Callable[..., Path], browse: Callable[..., Any], width: int
-) -> None:
+def test_page_fits_the_window(write_run: Callable[..., Path], browse: Callable[..., Any], width: int) -> None:
     events = [sample(1, prompt="x" * 9000, response="word " * 3000)]
     page = report.write(write_run([metrics(1), metrics(2)], events))
     browser = browse(page)
@@ -70,7 +68,7 @@ def test_nothing_is_wider_than_the_window(
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_what_a_model_writes_stays_text(write_run: Callable[..., Path], browse: Callable[..., Any]) -> None:
+def test_text_of_a_model_is_not_run(write_run: Callable[..., Path], browse: Callable[..., Any]) -> None:
     image = '<img src="http://127.0.0.1:9/x" onerror="broken = 1">'
     hostile = f"</pre></script><script>window.broken = 1</script>{image}"
     events = [sample(1, response=hostile, prompt=hostile, label=hostile)]

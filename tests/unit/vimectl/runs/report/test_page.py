@@ -16,7 +16,7 @@ NAN = float("nan")
 
 
 class Balance(HTMLParser):
-    """Fails on a tag that is not closed where it should be."""
+    """Fail on a tag that is not closed where it should be."""
 
     VOID = ("meta", "br", "line", "path", "circle", "i")
 
@@ -49,7 +49,7 @@ def charts_in(text: str) -> list[str]:
     return re.findall(r'<figure id="chart-([^"]+)"', text)
 
 
-def test_the_page_shows_all_of_a_finished_run(write_run: Callable[..., Path]) -> None:
+def test_page_of_a_finished_run(write_run: Callable[..., Path]) -> None:
     environment = {
         role: {"A": {"value": "1", "reason": "why not"}, "HF_TOKEN": {"value": "hf_x", "reason": "-"}}
         for role in ("driver", "train")
@@ -89,7 +89,7 @@ def test_the_page_shows_all_of_a_finished_run(write_run: Callable[..., Path]) ->
     ],
     ids=["no step", "one step", "holes", "only NaN", "huge", "equal log-probs", "damaged", "bare"],
 )
-def test_odd_data_make_a_page_all_the_same(
+def test_damaged_data_do_not_prevent_the_page(
     write_run: Callable[..., Path], rows: list[Any], expected: int
 ) -> None:
     text = page_of(write_run(rows, events=[]))
@@ -97,48 +97,48 @@ def test_odd_data_make_a_page_all_the_same(
     assert ("there is nothing to draw" in text) == (expected == 0)
 
 
-def test_two_thousand_steps_make_a_page_of_bounded_size(write_run: Callable[..., Path]) -> None:
+def test_page_of_two_thousand_steps_is_small(write_run: Callable[..., Path]) -> None:
     rows = [metrics(step) for step in range(1, 2001)]
     rows[777]["train/loss"] = 55.0
     text = page_of(write_run(rows, events=[]))
     assert len(text) < 1_500_000
-    assert '"55"' in text  # no peak is lost
+    assert '"55"' in text  # peaks are kept
 
 
-def test_a_step_without_a_finite_value_is_counted(write_run: Callable[..., Path]) -> None:
+def test_steps_without_a_finite_value_are_counted(write_run: Callable[..., Path]) -> None:
     text = page_of(write_run([metrics(1), metrics(2) | {"train/loss": NAN}, metrics(3)]))
     assert "1 of 3 steps without a finite value" in text
 
 
-def test_events_are_told_and_those_of_others_are_passed_over(write_run: Callable[..., Path]) -> None:
+def test_events_are_shown_and_unknown_kinds_are_ignored(write_run: Callable[..., Path]) -> None:
     events = [
         {"kind": "process", "role": "engine", "rank": 0, "pid": 5},
         {"kind": "later-invention", "step": [1]},
         {"kind": "checkpoint", "time": 1.8e9, "step": 2, "path": "checkpoints/step-000002"},
         {"kind": "evaluation", "time": 1.8e9, "step": 2, "score": 0.25, "best": True},
-        {"kind": "restart", "time": 1.8e9, "attempt": 1, "step": 2, "reason": "trainer 1 is gone"},
+        {"kind": "restart", "time": 1.8e9, "attempt": 1, "step": 2, "reason": "trainer 1 died"},
         "{\n",
     ]
     text = page_of(write_run([metrics(step) for step in range(1, 4)], events))
-    assert "restart 1 after step 2: trainer 1 is gone" in text
+    assert "restart 1 after step 2: trainer 1 died" in text
     assert "best evaluation so far: 0.25" in text
     assert "1 saved" in text
     assert text.count('class="restart"') == text.count('class="checkpoint"') == 10
 
 
-def test_characters_that_hide_something_are_shown(write_run: Callable[..., Path]) -> None:
+def test_invisible_characters_are_shown_as_symbols(write_run: Callable[..., Path]) -> None:
     odd = "a\x00b\x1b[31mc\u202ed\ud800e\x85"
     text = page_of(write_run([metrics(1)], [sample(1, response=odd), sample(1, response="y" * 10_000)]))
     assert "a␀b␛[31mc⟨U+202E⟩d⟨U+D800⟩e⟨U+0085⟩" in text
     assert "y… 6,000 more characters" in text
 
 
-def test_a_page_that_cannot_be_made_changes_nothing_else(
+def test_failed_page_leaves_the_earlier_one(
     write_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir = write_run([metrics(1)])
     (run_dir / "report.html").write_text("as before")
-    monkeypatch.setattr("vimectl.runs.report.page.render", lambda run: 1 / 0)
+    monkeypatch.setattr("vimectl.runs.report.page.render", lambda data: 1 / 0)
     report.write_at_end(run_dir)
     assert (run_dir / "report.html").read_text() == "as before"
     assert "ZeroDivisionError" in (run_dir / "logs" / "report.log").read_text()

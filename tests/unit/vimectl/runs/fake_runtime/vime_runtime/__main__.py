@@ -1,4 +1,4 @@
-"""``python -m vime_runtime FILE`` as the tool sees it; ``STANDIN`` in the environment says what fails."""
+"""``python -m vime_runtime FILE`` as the tool runs it; ``FAKE_FAULT`` in the environment says what fails."""
 
 import json
 import math
@@ -9,9 +9,17 @@ import sys
 import time
 from pathlib import Path
 
-from vime_runtime import misbehaviour
+from vime_runtime import hostile_descendants
 
-SECONDS = float(os.environ.get("STANDIN_STEP_SECONDS", "0.02"))
+FAULT = os.environ.get("FAKE_FAULT", "")
+SECONDS = float(os.environ.get("FAKE_STEP_SECONDS", "0.02"))
+
+GCS = """
+import signal, socket, time
+server = socket.create_server(('127.0.0.1', 0))
+signal.signal(signal.SIGTERM, lambda *_: server.close())
+while True: time.sleep(1)
+"""
 
 
 def main(path: str) -> int:
@@ -25,66 +33,62 @@ def main(path: str) -> int:
     def phase(name: str, step: int = 0, detail: str = "") -> None:
         event("phase", phase=name, step=step, steps=steps, detail=detail)
 
+    def process(role: str, pid: int) -> None:
+        event("process", role=role, rank=0, pid=pid, node=os.uname().nodename)
+
+    def error(kind: str, message: str, hint: str = "", **fields: object) -> None:
+        event("error", error={"kind": kind, "message": message, "hint": hint, **fields})
+
     print("the runtime's own output", flush=True)
     phase("start-up", detail="building the engine")
     rank = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    for role, pid in (("runtime driver", os.getpid()), ("trainer rank", rank.pid)):
-        event("process", role=role, rank=0, pid=pid, node=os.uname().nodename)
-    match os.environ.get("STANDIN", ""):
-        case "descendants":
-            misbehaviour.hostile_descendants(Path(config["scratch_dir"]))
+    process("runtime driver", os.getpid())
+    process("trainer rank", rank.pid)
+    match FAULT:
+        case "hostile descendants":
+            hostile_descendants.start_all(Path(config["scratch_dir"]))
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        case "error":
-            event(
-                "error", error={"kind": "bad-input", "message": "the label is odd", "hint": "mend the label"}
-            )
+        case "usage error":
+            error("bad-input", "the label is odd", "fix the label")
             return 2
         case "crash":
             print("something broke", file=sys.stderr)
             return 1
-        case "watched":
+        case "restart event":
             event("process", role="engine", rank=0, pid=os.getpid(), node=0)
             event("restart", attempt=1, step=0, reason="trainer rank 1 was killed")
-            event("nobody-knows")
+            event("of-a-later-version")
             print("hundreds of warnings", file=sys.stderr)
-        case "killed":
+        case "driver killed":
             os.kill(os.getpid(), signal.SIGKILL)
-        case "deaf":
+        case "ignores SIGTERM":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        case "error that takes its time":
-            event("error", error={"kind": "ValueError", "message": "a shape is odd", "hint": ""})
+        case "error with slow shutdown":
+            error("ValueError", "a shape is odd")
             event("ending", done=False)
             rank.communicate()
             time.sleep(1)
             return 1
-        case "loss, then error":
+        case "lost process, then error":
             os.kill(rank.pid, signal.SIGKILL)
             time.sleep(0.5)
-            event("error", error={"kind": "RuntimeError", "message": "closed by peer", "hint": ""})
+            error("RuntimeError", "closed by peer")
             event("ending", done=False)
             return 1
-        case "loss that takes the driver along":
+        case "lost process ends driver":
             time.sleep(1)
             os.kill(rank.pid, signal.SIGKILL)
             os._exit(1)
-        case "loss that is told before it comes":
-            words = {"kind": "ActorDiedError", "message": "The actor died.", "hint": "", "pid": rank.pid}
-            event("error", error=words)
+        case "loss reported before the exit":
+            error("ActorDiedError", "The actor died.", pid=rank.pid)
             event("ending", done=False)
             time.sleep(1)
             rank.communicate()
             time.sleep(1)
             return 1
-        case "server that closes":
-            code = (
-                "import signal, socket, time\n"
-                "server = socket.create_server(('127.0.0.1', 0))\n"
-                "signal.signal(signal.SIGTERM, lambda *_: server.close())\n"
-                "while True: time.sleep(1)\n"
-            )
-            gcs = subprocess.Popen([sys.executable, "-c", code])
-            event("process", role="GCS", rank=0, pid=gcs.pid, node=os.uname().nodename)
-        case "loss" if not (run_dir / "lost").exists():
+        case "GCS closes its port":
+            process("GCS", subprocess.Popen([sys.executable, "-c", GCS]).pid)
+        case "lost process, once" if not (run_dir / "lost").exists():
             (run_dir / "lost").touch()
             phase("train", 1)
             os.kill(rank.pid, signal.SIGKILL)
@@ -103,7 +107,7 @@ def main(path: str) -> int:
     phase("save", steps)
     event("ending", done=True)
     rank.kill()
-    if os.environ.get("STANDIN", "") == "endless end":
+    if FAULT == "endless shutdown":
         time.sleep(60)
     phase("done", steps)
     return 0

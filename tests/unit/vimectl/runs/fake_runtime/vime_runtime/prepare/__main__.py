@@ -1,4 +1,4 @@
-"""``python -m vime_runtime.prepare KIND OUT_DIR SETTINGS`` as the tool sees it."""
+"""``python -m vime_runtime.prepare KIND OUT_DIR SETTINGS`` as the tool runs it."""
 
 import json
 import os
@@ -12,7 +12,7 @@ print(
     json.dumps({"kind": "phase", "phase": "prepare", "step": 1, "steps": 2, "detail": "copying"}), flush=True
 )
 (Path(out_dir) / "half").touch()
-match os.environ.get("STANDIN_PREPARE", ""):
+match os.environ.get("FAKE_PREPARE_FAULT", ""):
     case "slow":
         Path(os.environ["TMPDIR"], "preparing").touch()
         time.sleep(60)
@@ -22,5 +22,5 @@ match os.environ.get("STANDIN_PREPARE", ""):
         sys.exit(2)
     case "crash":
         sys.exit("out of luck")
-shutil.copytree(os.environ["STANDIN_MODEL"], Path(out_dir) / "model")
+shutil.copytree(os.environ["FAKE_MODEL"], Path(out_dir) / "model")
 (Path(out_dir) / "problems.jsonl").write_text('{"prompt": "1 2", "label": "2"}\n')

@@ -1,0 +1,69 @@
+"""What a run on NPUs says about steps that have not been tested on an NPU."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vimectl.cli import run_cli
+from vimectl.recipes.resolve import resolve
+from vimectl.runs import npu_notice
+
+RECIPE = resolve("qwen3-4b-tp2").recipe
+
+
+def test_notice_is_short() -> None:
+    steps = npu_notice.UNTESTED_STEPS.values()
+    assert 0 < len(steps) <= 12
+    assert max(len(step.untested) for step in steps) <= 100
+
+
+def test_only_runs_on_npus_have_a_notice() -> None:
+    notice = npu_notice.text(RECIPE)
+    for step in npu_notice.UNTESTED_STEPS.values():
+        assert f"{step.description}: {step.untested}" in notice
+    assert "vimectl doctor --bundle" in notice
+    assert npu_notice.text(resolve("qwen3-tiny-tp2").recipe) == ""
+
+
+def test_notice_is_printed_until_a_run_has_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vimectl.runs import launch, preflight
+
+    class PassingPreflight:
+        only_lacks_patches = has_leftover_processes = False
+
+        def require(self) -> None: ...
+
+        @property
+        def doctor(self) -> Any:
+            return self
+
+        def as_json(self) -> dict[str, Any]:
+            return {}
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(preflight, "examine", lambda recipe, host: PassingPreflight())
+    monkeypatch.setattr(launch, "check_run_inputs", lambda recipe: None)
+    result = launch.RunResult(0, {"recipe": "r", "ok": True, "steps": 1, "seconds": 1.0}, None, "")
+    monkeypatch.setattr(launch, "launch", lambda plan, doctor, view: result)
+    command = ["run", "recipe", "qwen3-4b-tp2", "--run-dir", str(tmp_path / "run"), "--json"]
+    assert run_cli(command) == 0
+    assert "Not tested on an NPU yet:" in capsys.readouterr().err
+    npu_notice.note_completed(RECIPE, result.summary)
+    assert run_cli(command) == 0
+    assert "tested" not in capsys.readouterr().err
+
+
+def test_notice_is_in_the_log_and_a_completed_run_is_recorded(launch: Callable[..., Any]) -> None:
+    run = launch("cluster.device=npu")
+    code, _, err = run.wait()
+    assert code == 0, err
+    assert (run.run_dir / "logs" / "driver.log").read_text().startswith("Not tested on an NPU yet:\n")
+    (marker,) = (run.state / "vimectl" / "npu-path").iterdir()
+    assert json.loads(marker.read_text())["summary"]["ok"] is True

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from vimectl.runs.process_watch import ProcessIdentity, ProcessWatch, ProcessWatcher, is_stopped
+
+
+def start(code: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", code])
+
+
+def sleeper() -> subprocess.Popen[bytes]:
+    return start("import time; time.sleep(60)")
+
+
+def watch(process: subprocess.Popen[bytes]) -> ProcessWatch:
+    return ProcessWatch({"role": "engine", "rank": 2, "pid": process.pid})
+
+
+@pytest.mark.parametrize("collected", [False, True])
+def test_exit_is_noticed_and_explained(collected: bool) -> None:
+    process = sleeper()
+    watched = watch(process)
+    assert not watched.has_exited
+    process.kill()
+    poll = select.poll()
+    poll.register(watched, select.POLLIN)
+    assert poll.poll(5000)
+    if collected:
+        process.wait()
+    assert watched.has_exited
+    name = f"engine 2 (pid {process.pid})"
+    # Linux before 6.15 does not know the exit status after the process was collected.
+    assert (watched.exit_signal, watched.describe_exit()) in (
+        [(signal.SIGKILL, f"{name} was killed by SIGKILL")] + [(None, f"{name} died")] * collected
+    )
+    watched.close()
+    process.wait()
+
+
+def test_exit_code_is_reported() -> None:
+    process = start("raise SystemExit(7)")
+    watched = watch(process)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert watched.describe_exit().endswith("ended with exit code 7 in the middle of the run")
+    assert watched.exit_signal is None
+    watched.close()
+    process.wait()
+    with pytest.raises(ProcessLookupError):
+        watch(process)
+
+
+def test_watcher_reports_each_exit_once() -> None:
+    processes = [sleeper(), sleeper()]
+    watcher = ProcessWatcher()
+    for process in processes:
+        watcher.add({"role": "engine", "rank": 0, "pid": process.pid})
+    assert watcher.newly_exited() == []
+    processes[0].kill()
+    watcher.wait(5)
+    assert [watched.pid for watched in watcher.newly_exited()] == [processes[0].pid]
+    assert watcher.newly_exited() == []
+    assert [watched.pid for watched in watcher.running] == [processes[1].pid]
+    watcher.close()
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_identity_is_of_one_process() -> None:
+    process = sleeper()
+    identity = ProcessIdentity.of(process.pid)
+    assert identity.is_alive
+    assert identity.is_local
+    assert not ProcessIdentity(os.getpid(), identity.started, identity.boot, identity.host).is_alive
+    assert not ProcessIdentity(identity.pid, identity.started, "another boot", identity.host).is_alive
+    process.send_signal(signal.SIGSTOP)
+    os.waitpid(process.pid, os.WUNTRACED)
+    assert is_stopped(process.pid)
+    assert identity.is_alive
+    identity.send_signal(signal.SIGKILL)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert not identity.is_alive  # a zombie
+    process.wait()
+    with pytest.raises(ProcessLookupError):
+        ProcessIdentity.of(process.pid)
