@@ -25,12 +25,12 @@ def create(
     as_json: JsonOption = False,
 ) -> None:
     """Make a virtual environment that holds a stack. Call it again to go on after an interruption."""
-    from vimectl import env
+    from vimectl.env.create import create_environment, stack_with_lock
 
-    chosen, lock = env.installable(stack)
+    chosen, lock = stack_with_lock(stack)
     try:
         with phases() as report:
-            made = env.create(directory, chosen, lock, report)
+            made = create_environment(directory, chosen, lock, report)
     except KeyboardInterrupt:
         err.print(f"interrupted; go on with: vimectl env create {directory} --stack {stack}")
         raise

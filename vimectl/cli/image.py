@@ -1,41 +1,38 @@
-"""`vimectl image`: the container image of a stack."""
+"""`vimectl image`: plan, collect, build and verify the container image of a stack."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vimectl.cli.image_build import build
-from vimectl.cli.image_verify import verify
 from vimectl.cli.phases import phases
 from vimectl.util.console import JsonOption, emit_json, err, out, table
 
 if TYPE_CHECKING:
-    from vimectl.images.plan import Plan, Source
+    from vimectl.images.build import BuiltImage
+    from vimectl.images.plan import ImagePlan, ImageSource
+    from vimectl.images.verify import ImageVerification
+    from vimectl.util.phase_progress import PhaseProgress
 
-app = typer.Typer(no_args_is_help=True, help="The container image of a stack.")
-app.command()(build)
-app.command()(verify)
+app = typer.Typer(no_args_is_help=True, help="Plan, build and verify the container image of a stack.")
 
-StackOption = Annotated[str, typer.Option(help="The stack: its name, or the file of one of your own.")]
+StackOption = Annotated[str, typer.Option(help="A stack's name, or the path of a stack file.")]
 ChipOption = Annotated[
-    str | None, typer.Option(help="The generation of NPU, a2 or a3; a2 by default.", metavar="a2|a3")
+    str | None, typer.Option(help="The NPU generation, a2 (the default) or a3.", metavar="a2|a3")
 ]
-BaseOption = Annotated[str | None, typer.Option(help="Start from this image instead of the stack's.")]
+BaseOption = Annotated[str | None, typer.Option(help="The base image, instead of the stack's.")]
 MachineOption = Annotated[
-    str | None, typer.Option(help="The machine that the image is for; by default this one's kind.")
+    str | None, typer.Option(help="The CPU architecture, aarch64 or x86_64; by default this machine's.")
 ]
-OfflineOption = Annotated[
-    Path, typer.Option(metavar="DIR", help="The folder: empty, absent, or one to go on with.")
+BuilderOption = Annotated[
+    str, typer.Option(help="docker, podman, buildah, or auto: the first that works here.")
 ]
-
-
-@app.callback()
-def _group() -> None:
-    pass
+_STEP_WIDTH = 70
 
 
 @app.command()
@@ -46,51 +43,53 @@ def plan(
     machine: MachineOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what would be built and from what, every pin with its reason. Fetches and builds nothing."""
-    from vimectl.images import plan as plans
+    """Show every source of an image with its pin and the reason for it; download and build nothing."""
+    from vimectl.images.plan import make_plan
 
-    made = plans.make(stack, chip, base, machine)
+    made = make_plan(stack, chip, base, machine)
     if as_json:
-        emit_json("image.plan", True, **plan_as_json(made))
+        emit_json("image.plan", True, **_plan_json(made))
     else:
-        show_plan(made)
+        _show_plan(made)
 
 
 @app.command()
 def vendor(
     stack: StackOption,
-    offline: OfflineOption,
+    offline: Annotated[
+        Path, typer.Option(metavar="DIR", help="The folder: new, empty, or one to resume or update.")
+    ],
     chip: ChipOption = None,
     base: BaseOption = None,
     machine: MachineOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be collected.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Collect everything a build needs in a folder. Call it again to go on after an interruption."""
-    from vimectl.images import plan as plans
-    from vimectl.images import vendor as vendors
+    """Collect all sources of an image in a folder. After an interruption the same command resumes."""
+    from vimectl.images.plan import make_plan
+    from vimectl.images.vendor import collect, missing_sources
 
-    made = plans.make(stack, chip, base, machine)
+    made = make_plan(stack, chip, base, machine)
     if dry_run:
-        lacking = vendors.lacking(made, offline)
+        missing = missing_sources(made, offline)
         if as_json:
-            shown = [_source(source) for source in lacking]
-            emit_json("image.vendor", True, folder=str(offline), **plan_as_json(made), lacking=shown)
+            shown = [_source_json(source) for source in missing]
+            emit_json("image.vendor", True, folder=str(offline), **_plan_json(made), lacking=shown)
         else:
-            show_plan(made)
-            todo = f"{len(lacking)} of {len(made.sources)} would be fetched or made"
+            _show_plan(made)
+            todo = f"{len(missing)} of {len(made.sources)} would be downloaded or made"
             out.print(f"{offline}: {todo}", markup=False)
         return
     try:
         with phases() as report:
-            collected = vendors.collect(made, offline, report)
+            collected = collect(made, offline, report)
     except KeyboardInterrupt:
         again = f"vimectl image vendor --stack {stack} --machine {made.machine} --offline {offline}"
-        err.print(f"interrupted; go on with: {again}", markup=False)
+        err.print(f"interrupted; resume with: {again}", markup=False)
         raise
     if as_json:
         entries = [entry.model_dump() for entry in collected.sources]
-        emit_json("image.vendor", True, folder=str(offline), **plan_as_json(made), collected=entries)
+        emit_json("image.vendor", True, folder=str(offline), **_plan_json(made), collected=entries)
     else:
         out.print(
             f"{offline}: {collected.stack} for {collected.machine} and Python {collected.python}, "
@@ -99,36 +98,131 @@ def vendor(
         )
 
 
+@app.command()
+def build(
+    stack: StackOption,
+    chip: ChipOption = None,
+    base: BaseOption = None,
+    offline: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Build from a folder of `image vendor`; download nothing."),
+    ] = None,
+    tag: Annotated[str | None, typer.Option(help="The image's tag; by default vimectl:STACK-CHIP.")] = None,
+    builder: BuilderOption = "auto",
+    records: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where to write log, SBOM and provenance; by default images/STACK-TIME."
+        ),
+    ] = None,
+    stand_in: Annotated[
+        bool,
+        typer.Option(
+            "--stand-in",
+            help="For a base image without the Ascend compiler: leave out the kernels, and label the image.",
+        ),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be built.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Build the image of a stack. With SOURCE_DATE_EPOCH the same sources give the same files."""
+    from vimectl.images.build import BuildRequest, build_image, default_records, default_tag
+    from vimectl.images.builder.choose import choose_builder
+    from vimectl.images.plan import make_plan
+    from vimectl.images.vendor import collect, default_folder
+    from vimectl.util import source_date_epoch
+    from vimectl.util.host import Host
+
+    made = make_plan(stack, chip, base)
+    if dry_run:
+        if as_json:
+            emit_json("image.build", True, **_plan_json(made), dry_run=True)
+        else:
+            _show_plan(made)
+        return
+    chosen = choose_builder(builder, Host())
+    request = BuildRequest(
+        plan=made,
+        folder=offline or default_folder(made),
+        tag=tag or default_tag(made),
+        records=records or default_records(made),
+        stand_in=stand_in,
+        epoch=source_date_epoch.seconds(),
+    )
+    try:
+        with phases() as report:
+            if offline is None:
+                collect(made, request.folder, report)
+            built = build_image(request, chosen, _step_progress(report))
+    except KeyboardInterrupt:
+        err.print("interrupted: no image, container or mount is left")
+        raise
+    seconds = (built.details.ended - built.details.began).total_seconds()
+    if as_json:
+        emit_json("image.build", True, **_built_json(built), seconds=round(seconds, 1))
+        return
+    out.print(
+        f"{request.tag}: {built.image.digest[:12]}, built by {chosen.name} in {seconds:.0f} s", markup=False
+    )
+    out.print(f"log, SBOM and provenance: {request.records}", markup=False)
+    if stand_in:
+        out.print("This is a stand-in: it has no kernels and no memory saver for NPUs.")
+
+
+@app.command()
+def verify(
+    image: Annotated[str, typer.Argument(help="An image's name or id.")],
+    builder: BuilderOption = "auto",
+    stand_in: Annotated[
+        bool, typer.Option("--stand-in", help="Accept a stand-in image, which otherwise fails.")
+    ] = False,
+    tree: Annotated[
+        bool, typer.Option("--tree", help="Also compute the digest of the file tree; reads every file.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check the patches, memory saver and labels of an image without running it; exit 1 on a problem."""
+    from vimectl.images.builder.choose import choose_builder
+    from vimectl.images.verify import verify_image
+    from vimectl.util.host import Host
+
+    found = verify_image(image, choose_builder(builder, Host()), stand_in, tree)
+    if as_json:
+        emit_json("image.verify", found.ok, **_verification_json(found))
+    else:
+        _show_verification(image, found)
+    raise typer.Exit(0 if found.ok else 1)
+
+
 @app.command("run-args")
 def run_args(
     stack: StackOption,
     chip: ChipOption = None,
     compose: Annotated[
-        bool, typer.Option("--compose", help="Print a compose file instead of arguments.")
+        bool, typer.Option("--compose", help="Print a compose file instead of options.")
     ] = False,
     tag: Annotated[
-        str | None, typer.Option(help="The image, for --compose; by default as build names it.")
+        str | None, typer.Option(help="The image for --compose; by default the tag that build gives it.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the options for `docker run` on this host: devices, driver, shared memory, limits."""
-    from vimectl.images import build as builds
-    from vimectl.images import plan as plans
-    from vimectl.images import run_args as asked
+    """Print the `docker run` options for this host: devices, driver, shared memory, limits."""
+    from vimectl.images import run_args as options
+    from vimectl.images.build import default_tag
+    from vimectl.images.plan import make_plan
     from vimectl.util.host import Host
 
-    made = plans.make(stack, chip)
-    found = asked.options(made.stack, Host())
+    made = make_plan(stack, chip)
+    found = options.run_options(made.stack, Host())
     if as_json:
         emit_json("image.run-args", True, stack=made.stack.name, options=[asdict(one) for one in found])
     elif compose:
-        print(asked.compose(found, tag or builds.tag(made)), end="")
+        print(options.compose(found, tag or default_tag(made)), end="")
     else:
         print("\n".join(option.text for option in found))
 
 
-def plan_as_json(made: Plan) -> dict[str, Any]:
-    """A plan as scripts read it."""
+def _plan_json(made: ImagePlan) -> dict[str, Any]:
     return {
         "stack": made.stack.name,
         "chip": made.chip,
@@ -136,28 +230,90 @@ def plan_as_json(made: Plan) -> dict[str, Any]:
         "python": made.image.python,
         "base": {"image": made.base, "reason": made.base_reason},
         "arguments": made.arguments,
-        "sources": [_source(source) for source in made.sources],
+        "sources": [_source_json(source) for source in made.sources],
     }
 
 
-def show_plan(made: Plan) -> None:
-    """Print a plan for people."""
-    on = f" for {made.chip.upper()}" if made.chip else ""
-    out.print(f"[bold]{made.stack.name}[/]{on}, {made.machine}, Python {made.image.python}")
-    rows = [["base", made.base, "", made.base_reason]]
-    rows += [[source.kind, source.name, _pin(source), source.reason] for source in made.sources]
-    rows += [["argument", name, value, ""] for name, value in made.arguments.items()]
-    table("", ["what", "name", "pin", "why"], rows)
-
-
-def _source(source: Source) -> dict[str, Any]:
-    shown = asdict(source)
+def _source_json(source: ImageSource) -> dict[str, Any]:
+    shown = asdict(source) | {"submodules": [one.model_dump() for one in source.submodules]}
     del shown["pin"]
     return shown
 
 
-def _pin(source: Source) -> str:
-    if source.commit:
-        more = "".join(f", {one.path} {one.commit}" for one in source.submodules)
-        return f"{source.url} {source.commit}{more}"
-    return source.version
+def _show_plan(made: ImagePlan) -> None:
+    on = f" for {made.chip.upper()}" if made.chip else ""
+    out.print(f"[bold]{made.stack.name}[/]{on}, {made.machine}, Python {made.image.python}")
+    rows = [["base", made.base, "", made.base_reason]]
+    for source in made.sources:
+        pin = source.version
+        if source.commit:
+            submodules = "".join(f", {one.path} {one.commit}" for one in source.submodules)
+            pin = f"{source.url} {source.commit}{submodules}"
+        rows.append([source.kind, source.name, pin, source.reason])
+    rows += [["argument", name, value, ""] for name, value in made.arguments.items()]
+    table("", ["what", "name", "pin", "why"], rows)
+
+
+def _built_json(built: BuiltImage) -> dict[str, Any]:
+    return {
+        "image": built.image.digest,
+        "tag": built.details.name,
+        "builder": built.details.builder,
+        "base": built.details.base_digest,
+        "labels": dict(built.image.labels),
+        "log": str(built.log),
+        "sbom": str(built.sbom),
+        "provenance": str(built.provenance),
+    }
+
+
+def _step_progress(report: Callable[[PhaseProgress], None]) -> Callable[[str], None]:
+    """Return a function that reports the current step and the last line of a builder's output."""
+    from vimectl.images.builder.failure import STEP
+    from vimectl.util.phase_progress import PhaseProgress
+
+    step = "preparing"
+
+    def on_line(line: str) -> None:
+        nonlocal step
+        if STEP.match(line):
+            step = line if len(line) <= _STEP_WIDTH else f"{line[: _STEP_WIDTH - 3]}..."
+            report(PhaseProgress(step))
+        elif line.strip():
+            report(PhaseProgress(step, detail=line.strip()[:_STEP_WIDTH]))
+
+    return on_line
+
+
+def _verification_json(found: ImageVerification) -> dict[str, Any]:
+    return {
+        "image": found.image.digest,
+        "stack": found.stack,
+        "stand_in": found.stand_in,
+        "labels": dict(found.image.labels),
+        "user": found.image.user,
+        "patches": [target.as_json() for target in found.patches],
+        "tms": [asdict(build) for build in found.builds],
+        "report": found.report,
+        "checks": [check.as_json() for check in found.checks],
+        "tree": found.tree,
+        "problems": list(found.problems),
+    }
+
+
+def _show_verification(image: str, found: ImageVerification) -> None:
+    kind = "a STAND-IN, not for NPUs" if found.stand_in else found.stack
+    out.print(f"[bold]{image}[/]: {kind}")
+    counted = Counter(check.status for check in found.checks)
+    now = {status: counted[status] for status in ("pass", "warn", "fail", "skip")}
+    rows = [["stack", found.stack, ""]]
+    rows += [["patches", one.target.package, f"{one.target.version} {one.state}"] for one in found.patches]
+    rows += [["tms", one.verdict, f"{one.backend}, {one.note}"] for one in found.builds if one.loads]
+    for when, summary in (("when it was built", found.report["summary"]), ("now", now)):
+        text = ", ".join(f"{count} {status}" for status, count in summary.items() if count)
+        rows.append(["doctor", when, text])
+    rows += [["user", found.image.user, ""], ["image", found.image.digest, ""]]
+    rows += [["tree", found.tree, ""]] if found.tree else []
+    table("", ["what", "", ""], rows)
+    for problem in found.problems:
+        out.print(f"problem: {problem}", markup=False)

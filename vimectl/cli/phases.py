@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from vimectl.util.console import err
 
 if TYPE_CHECKING:
-    from vimectl.env import Progress
+    from vimectl.util.phase_progress import PhaseProgress
 
 # Between two lines about the same phase when stderr is not a terminal.
 _QUIET_SECONDS = 10.0
 
 
 @contextmanager
-def phases() -> Iterator[Callable[[Progress], None]]:
+def phases() -> Iterator[Callable[[PhaseProgress], None]]:
     """Yield what is to be told how far a phase is."""
     if err.is_terminal:
         with _bar() as report:
@@ -27,7 +27,7 @@ def phases() -> Iterator[Callable[[Progress], None]]:
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[Progress], None]]:
+def _bar() -> Iterator[Callable[[PhaseProgress], None]]:
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
@@ -40,7 +40,7 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
     with Bar(*columns, console=err.console, transient=True) as bar:
         task = bar.add_task("starting", total=None, count="")
 
-        def report(now: Progress) -> None:
+        def report(now: PhaseProgress) -> None:
             bar.update(
                 task, description=now.phase, completed=now.done, total=now.total or None, count=_count(now)
             )
@@ -48,10 +48,10 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
         yield report
 
 
-def _lines() -> Callable[[Progress], None]:
+def _lines() -> Callable[[PhaseProgress], None]:
     phase, printed = "", 0.0
 
-    def report(now: Progress) -> None:
+    def report(now: PhaseProgress) -> None:
         nonlocal phase, printed
         if now.phase == phase and time.monotonic() - printed < _QUIET_SECONDS:
             return
@@ -61,7 +61,7 @@ def _lines() -> Callable[[Progress], None]:
     return report
 
 
-def _count(now: Progress) -> str:
+def _count(now: PhaseProgress) -> str:
     parts = [f"{now.done}/{now.total} {now.unit}"] if now.total else []
     if now.bytes:
         parts.append(f"{now.bytes / 1e6:.0f} MB")

@@ -11,7 +11,7 @@ import typer
 from vimectl.util.console import JsonOption, emit_json, out, table
 
 if TYPE_CHECKING:
-    from vimectl.env.memory_saver import Build
+    from vimectl.env.memory_saver.verify import SaverBuild
     from vimectl.stacks.schema import Stack
     from vimectl.util.host import Host
 
@@ -35,22 +35,22 @@ def verify(
     """Judge the libraries found; exit 1 unless all that a job would load are known-good for the stack."""
     from vime_runtime.spec.errors import MissingRequirement
 
-    from vimectl.env import memory_saver
+    from vimectl.env.memory_saver.verify import all_good, required_backend, verify_installed, verify_path
     from vimectl.util.host import Host
 
     host = Host()
     wanted_by = _stack(stack, recipe, host)
     if path:
-        builds = memory_saver.judge_path(path, host, wanted_by)
+        builds = verify_path(path, host, wanted_by)
     else:
-        builds = memory_saver.judge_installed(host, wanted_by)
-        needed = memory_saver.wanted_backend(wanted_by)
+        builds = verify_installed(host, wanted_by)
+        needed = required_backend(wanted_by)
         if not builds and needed:
             raise MissingRequirement(
                 f"torch_memory_saver is not installed; the stack needs a build for {needed}",
                 "see `vimectl tms list` for the known builds",
             )
-    ok = memory_saver.good(builds, wanted_by)
+    ok = all_good(builds, wanted_by)
     if as_json:
         emit_json(
             "tms.verify",
@@ -75,10 +75,11 @@ def record(
     as_json: JsonOption = False,
 ) -> None:
     """Record a build of your own as known to be good, for you on this machine."""
-    from vimectl.env import memory_saver
+    from vimectl.env.memory_saver.known_builds import user_builds_file
+    from vimectl.env.memory_saver.record_build import record_build
 
-    added = memory_saver.record(path, note)
-    file = memory_saver.own_file()
+    added = record_build(path, note)
+    file = user_builds_file()
     if as_json:
         emit_json("tms.record", True, file=file, builds=[build.model_dump() for build in added])
         return
@@ -90,7 +91,7 @@ def record(
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
     """List the known builds."""
-    from vimectl.env.memory_saver import known_builds
+    from vimectl.env.memory_saver.known_builds import known_builds
 
     if as_json:
         emit_json("tms.list", True, builds=[build.model_dump() for build in known_builds()])
@@ -120,7 +121,7 @@ def _stack(name: str | None, recipe: str | None, host: Host) -> Stack | None:
     return load_stack(chosen) if chosen else None
 
 
-def _show(build: Build) -> None:
+def _show(build: SaverBuild) -> None:
     out.print(f"[bold]{build.verdict}[/]  ", end="")
     lines = [build.path]
     if build.loads is not None:

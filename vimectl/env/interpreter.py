@@ -1,4 +1,4 @@
-"""Find the Python interpreter that a stack needs, and make a virtual environment with it."""
+"""Find a Python interpreter for a stack, and make a virtual environment with it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from vime_runtime.spec.errors import MissingRequirement
 
 from vimectl.util.host import Host
 
-# An interpreter tells its version and, from inside a virtual environment, the one that it was made from.
-_ASK = (
+# Prints the version and the interpreter; inside a virtual environment, the one that it was made with.
+_PRINT_VERSION = (
     "import json, platform, sys; "
     "print(json.dumps([platform.python_version(), getattr(sys, '_base_executable', sys.executable)]))"
 )
@@ -23,16 +23,16 @@ _MINORS = range(20, 7, -1)
 def find_interpreter(specifier: str, host: Host) -> Path:
     """Return an interpreter whose version is in ``specifier`` (``>=3.11,<3.12``).
 
-    This process's own is taken when it fits, then ``python3.N`` on the PATH.
+    The running interpreter is tried first, then ``python3.N`` on the PATH.
 
     Raises:
-        MissingRequirement: none was found; says which versions were.
+        MissingRequirement: none matches; the message lists the versions found.
     """
     allowed = SpecifierSet(specifier)
     named = [f"python3.{minor}" for minor in _MINORS if allowed.contains(f"3.{minor}.99")]
     seen: list[str] = []
     for candidate in (sys.executable, *named, "python3"):
-        answer = host.run([candidate, "-c", _ASK], 20)
+        answer = host.run([candidate, "-c", _PRINT_VERSION], 20)
         if answer.code != 0:
             continue
         version, base = json.loads(answer.stdout)
@@ -49,8 +49,8 @@ def make_venv(interpreter: Path, directory: Path) -> None:
     """Make a virtual environment with pip in ``directory``.
 
     Raises:
-        MissingRequirement: the interpreter comes without venv or ensurepip (some distributions package them
-            apart).
+        MissingRequirement: the interpreter lacks venv or ensurepip, which some distributions package
+            separately.
     """
     done = subprocess.run([interpreter, "-m", "venv", directory], capture_output=True, text=True)
     if done.returncode != 0:

@@ -1,15 +1,15 @@
-"""Container images of a stack: planned, with everything they are made of at hand, built, and looked at.
+"""Container images of a stack.
 
-plan        what would be built and from what, every pin with its reason
-manifest    the folder that holds all of it, and whether it still does
-vendor      fills that folder
-git_source  a repository at one commit as an archive
-builder     docker, podman and buildah behind one protocol
-build       builds the image from that folder
-inside      what the Dockerfiles run in the image while it is built
-verify      what an image is, as the doctor, the patches and the memory saver say
-tree        the digest of a file tree
-sbom        what is in an image
-provenance  how an image came about
-run_args    how a container of an image is started on this host
+plan         every source of an image with its pin and the reason
+manifest     the folder that holds these sources, with their digests
+vendor       fill that folder
+git_source   archive a repository at one commit
+builder      docker, podman and buildah
+build        build the image from the folder
+build_steps  what the Dockerfiles run during the build
+verify       check a built image with the doctor, the patches and the memory saver
+tree_digest  the digest of a file tree
+sbom         the software bill of materials
+provenance   the SLSA provenance
+run_args     the options to run a container on this host
 """

@@ -1,10 +1,10 @@
-"""What the Dockerfiles run in the image while it is built: `python -m vimectl.images.build_steps STEP`.
+"""What the Dockerfiles run during the build of an image: `python -m vimectl.images.build_steps STEP`.
 
-unpack    hold the folder of sources against its manifest, and unpack those that are built
-compile   make byte code of everything that is installed, on all cores
-data      print where this vimectl keeps a folder of its data
-record    judge the memory saver that was built, and keep what was built with its digests
-gate      let the doctor look at what was installed, and keep its report
+unpack    check the source folder against its manifest, and unpack what is built from source
+compile   compile all installed packages to byte code, on all cores
+data      print the path of a data directory of this vimectl
+record    verify the memory saver that was built, and record what was built with its digests
+gate      run the doctor on the installed packages, and keep its report
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, VimeError
 
 from vimectl.doctor import run_checks
-from vimectl.env import memory_saver
+from vimectl.env.memory_saver import known_builds
 from vimectl.env.memory_saver.record_build import record_build
 from vimectl.env.memory_saver.verify import verify_path
 from vimectl.images import image_paths, manifest
@@ -35,10 +35,10 @@ from vimectl.util.console import report_error
 from vimectl.util.host import Host
 from vimectl.util.resources import data_dir
 
-# What can be looked at without devices; the rest of the doctor is for the machine that the image runs on.
+# The doctor's checks that need no devices; the others are for the machine that runs the image.
 _GATES = ("cann", "python", "packages", "patches", "tms", "environment.preload", "environment.pythonpath")
-# What a stand-in cannot have: a memory saver that is known.
-STAND_IN_LACKS = ("tms.library",)
+# The checks that a stand-in image fails: its memory saver is not a known build.
+STAND_IN_FAILURES = ("tms.library",)
 _ALLOCATOR = "PYTORCH_NPU_ALLOC_CONF"
 _SAVER = "torch_memory_saver"
 
@@ -72,68 +72,67 @@ def main(argv: Sequence[str]) -> int:
             case "gate":
                 gate(Host())
     except VimeError as e:
-        report_error(e, "image.inside", as_json=False)
+        report_error(e, "image.build", as_json=False)
         return e.exit_code
     return 0
 
 
-def unpack(folder: Path, packages: Path, memory_saver_source: Path) -> None:
-    """Unpack the sources: those that become packages into folders of ``packages``, the memory saver's apart.
+def unpack(folder: Path, packages: Path, saver_source: Path) -> None:
+    """Unpack the sources: each package into a directory in ``packages``, the memory saver into its own.
 
     Raises:
-        CheckFailed: a file is missing or altered, or the base has other packages than the stack.
+        CheckFailed: a file is missing or altered, or the base image has other packages than the stack.
         UsageError: the folder has no manifest.
     """
-    found = manifest.check(folder)
+    found = manifest.check_folder(folder)
     stack = load_stack(str(folder / image_paths.STACK))
-    _based(stack)
+    _check_base(stack)
     for entry in found.sources:
         if entry.kind != "git":
             continue
-        saver = stack.memory_saver is not None and entry.commit == stack.memory_saver.commit
-        target = memory_saver_source if saver else packages / entry.name
+        is_saver = stack.memory_saver is not None and entry.commit == stack.memory_saver.commit
+        target = saver_source if is_saver else packages / entry.name
         target.mkdir(parents=True)
-        # One folder is around everything.
+        # The archive has one top-level directory.
         subprocess.run(
             ["tar", "--extract", "--strip-components=1", "--no-same-owner", "--file", folder / entry.path],
             cwd=target,
             check=True,
         )
-    print(f"{folder}: {len(found.sources)} sources as the manifest says")
+    print(f"{folder}: {len(found.sources)} sources match the manifest")
 
 
-def _based(stack: Stack) -> None:
-    """Look whether the base has a stack's packages, or the lock has brought them, before hours of work."""
+def _check_base(stack: Stack) -> None:
+    """Check for the stack's packages, of the base image or the lock, before hours of compilation."""
     report = run_checks(Host(), stack, only=[f"packages.{name}" for name in stack.packages])
     wrong = [
-        f"{finding.found}, needed {finding.id.partition('.')[2]} {finding.expected}"
-        for finding in report.failures
+        f"{check.found}, needed {check.id.partition('.')[2]} {check.expected}" for check in report.failures
     ]
     if wrong:
         raise CheckFailed(
-            f"the base image does not fit {stack.name}: {'; '.join(wrong)}",
-            "name one that has them with --base, or list their wheels in the lock of a stack of your own",
+            f"the base image does not match {stack.name}: {'; '.join(wrong)}",
+            "name another one with --base, or list the wheels in the lock of a stack file of your own",
         )
 
 
 def compile_all() -> None:
-    """Compile what is installed for this interpreter: the user that jobs run as may not write there.
+    """Compile the packages of this interpreter, because the image's user cannot write there.
 
-    What it says is not asked for: some packages ship templates that are no Python.
+    Errors are ignored: some packages contain templates that are not valid Python.
     """
     for directory in site.getsitepackages():
         compileall.compile_dir(directory, quiet=2, workers=0)
 
 
 def record(wheels: Path | None, stand_in: bool) -> None:
-    """Judge the memory saver in the folder of built wheels, and write down what was built.
+    """Verify the memory saver in the directory of built wheels, and write the record of the image.
 
-    A build from the pinned source has a digest of its own: that of a compiler's output. It is recorded as
-    known in the image, by its SHA-256, if it is for the right accelerator and machine. What stands in for one
-    is not recorded, so that nothing ever calls it known.
+    The digest of a build from the pinned source is not known in advance. If the build is for the right
+    backend and machine, its SHA-256 is recorded in the image as known-good. That of a stand-in image is not
+    recorded, so it never counts as known.
 
     Raises:
-        CheckFailed: it was built for another accelerator or machine, or is known to be bad.
+        CheckFailed: it was built for another backend or machine, or is known to be bad.
     """
     image_paths.IMAGE.mkdir(parents=True, exist_ok=True)
     stack = load_stack(str(image_paths.IMAGE / image_paths.STACK))
@@ -155,62 +154,60 @@ def record(wheels: Path | None, stand_in: bool) -> None:
         "manifest": sha256_file(image_paths.IMAGE / manifest.FILE),
         "at": _now(),
     }
-    (image_paths.IMAGE / image_paths.RECORD).write_text(
-        json.dumps(written, indent=2) + "\n", encoding="utf-8"
-    )
+    _write_json(image_paths.RECORD, written)
 
 
 def _record_saver(wheel: Path, stack: Stack, host: Host, stand_in: bool) -> None:
-    assert stack.memory_saver is not None
+    source = stack.memory_saver
+    assert source is not None
     for build in verify_path(wheel, host, stack):
         if build.verdict not in ("known-good", "unknown") or build.backend == "unknown":
             raise CheckFailed(
-                f"{build.path}: {build.verdict}: {build.note or 'linked with no accelerator runtime'}",
-                f"build it with CANN from {stack.memory_saver.url} at {stack.memory_saver.commit}",
+                f"{build.path}: {build.verdict}: {build.note or 'not linked with an accelerator runtime'}",
+                f"build it with CANN from {source.url} at {source.commit}",
             )
     if stand_in:
         return
-    source = stack.memory_saver
     note = f"built in this image from {source.url} at {source.commit} (tag {source.tag})"
-    file = host.path(memory_saver.MACHINE_FILE)
+    file = host.path(known_builds.MACHINE_FILE)
     record_build(wheel, note, into=file, by="vimectl image build", at=_now())
     file.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def gate(host: Host) -> None:
-    """Let the doctor look at what is installed, and keep its report in the image.
+    """Run the doctor on the installed packages, and write its report into the image.
 
     Raises:
-        CheckFailed: something is wrong with it; what, and how it is mended.
+        CheckFailed: a check failed; the message has what was found and the fix.
     """
     written = json.loads((image_paths.IMAGE / image_paths.RECORD).read_text(encoding="utf-8"))
     stack = load_stack(str(image_paths.IMAGE / image_paths.STACK))
     report = run_checks(host, stack, only=_GATES if stack.stack.device == "npu" else _GATES[1:])
-    document = {"schema": "vimectl.doctor/1", "ok": report.ok, **report.as_json()}
-    (image_paths.IMAGE / image_paths.REPORT).write_text(
-        json.dumps(document, indent=2) + "\n", encoding="utf-8"
-    )
-    allocator(host.environment)
-    excused = STAND_IN_LACKS if written["stand_in"] else ()
-    failures = [finding for finding in report.failures if finding.id not in excused]
-    for finding in failures:
-        print(f"{finding.id}: found {finding.found}, needed {finding.expected}", file=sys.stderr)
+    _write_json(image_paths.REPORT, {"schema": "vimectl.doctor/1", "ok": report.ok, **report.as_json()})
+    check_allocator(host.environment)
+    excused = STAND_IN_FAILURES if written["stand_in"] else ()
+    failures = [check for check in report.failures if check.id not in excused]
+    messages = [f"{check.id}: found {check.found}, needed {check.expected}" for check in failures]
     if failures:
-        first = failures[0]
-        raise CheckFailed(f"{first.id}: found {first.found}, needed {first.expected}", first.fix)
+        print("\n".join(messages), file=sys.stderr)
+        raise CheckFailed(messages[0], failures[0].fix)
     counted = ", ".join(f"{count} {status}" for status, count in report.summary.items() if count)
     print(f"doctor: {counted}")
 
 
-def allocator(environment: Mapping[str, str]) -> None:
-    """Refuse an image that exports expandable segments. Raises CheckFailed."""
+def check_allocator(environment: Mapping[str, str]) -> None:
+    """Raise CheckFailed when an image exports a setting of the NPU allocator that breaks a colocated run."""
     value = environment.get(_ALLOCATOR)
     for variable in variables():
         if variable.name == _ALLOCATOR and value is not None and not variable.accepted(value):
             raise CheckFailed(
                 f"the base image exports {_ALLOCATOR}={value}: {variable.reason}",
-                "start from an image that leaves it alone, such as the stack's own",
+                "use a base image that does not set it, such as the stack's own",
             )
+
+
+def _write_json(name: str, document: Mapping[str, object]) -> None:
+    (image_paths.IMAGE / name).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def _now() -> str:

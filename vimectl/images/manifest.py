@@ -1,11 +1,11 @@
-"""The folder that holds everything an image is built from, and whether it still does.
+"""The folder that holds all sources of an image, and its manifest.
 
-DIR/manifest.json       written last: without it the folder counts as not there yet
+DIR/manifest.json       written last: without it the folder is incomplete
 DIR/stack.toml          the stack
-DIR/wheels.txt          the lock: what pip installs from DIR/wheels, each file by its digest
+DIR/wheels.txt          the lock: pip installs these files from DIR/wheels, each checked by its digest
 DIR/wheels/*.whl
 DIR/sources/NAME-COMMIT.tar.gz
-DIR/vimectl/*.whl       this tool; the patches are in it
+DIR/vimectl/*.whl       vimectl itself, with the patches in it
 """
 
 from __future__ import annotations
@@ -19,28 +19,27 @@ from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, UsageError
 from vime_runtime.spec.strict import Strict
 
-from vimectl.images.plan import Kind, Plan, Source
+from vimectl.images.plan import ImagePlan, ImageSource, SourceKind
 from vimectl.stacks.schema import CommitId, Sha256
 from vimectl.util import toml
 
 FILE = "manifest.json"
 SCHEMA: Final = "vimectl.offline/1"
-# Where nothing but what the manifest lists may lie: pip and the build take what they find there.
+# Only files of the manifest may be in these: pip and the build use whatever they find there.
 FOLDERS = ("wheels", "sources", "vimectl")
 
-
-# Below the folder: no way leads out of it.
+# A path that cannot leave the folder.
 InsidePath = Annotated[str, Field(pattern=r"^(\w[\w.+-]*/)?\w[\w.+-]*$")]
 
 
-class Entry(Strict):
-    """One source: what it is, and the file that holds it. ``size`` in bytes.
+class ManifestEntry(Strict):
+    """One source and the file that holds it. ``size`` is in bytes.
 
-    ``series`` is the digest of a patch series, whose file is the wheel that carries it.
+    ``series`` is the digest of a patch series; its file is the wheel that contains it.
     """
 
     name: str
-    kind: Kind
+    kind: SourceKind
     reason: str
     version: str = ""
     url: str = ""
@@ -51,66 +50,63 @@ class Entry(Strict):
     sha256: Sha256
 
 
-class Manifest(Strict):
-    """A whole ``manifest.json``."""
+class SourceManifest(Strict):
+    """The schema of ``manifest.json``."""
 
     schema_: Literal["vimectl.offline/1"] = Field(alias="schema")
     stack: str
     machine: str
     python: str
-    sources: list[Entry]
+    sources: list[ManifestEntry]
 
     @property
     def size(self) -> int:
-        """Bytes of all files together."""
+        """The size of all files in bytes."""
         return sum({entry.path: entry.size for entry in self.sources}.values())
 
 
-def read(folder: Path) -> Manifest:
-    """Read the manifest of a folder, and no other file of it.
-
-    Raises UsageError when there is none in order.
-    """
+def read_manifest(folder: Path) -> SourceManifest:
+    """Read the manifest of a folder without checking the files. Raises UsageError."""
     path = folder / FILE
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as e:
         raise UsageError(
-            f"{folder}: no {FILE}, so nothing in it is known to be whole",
-            f"collect it, or go on where that stopped: vimectl image vendor --stack NAME --offline {folder}",
+            f"{folder}: no {FILE}, so the folder is incomplete",
+            f"collect the sources, or resume: vimectl image vendor --stack NAME --offline {folder}",
         ) from e
     except (OSError, ValueError) as e:
-        raise UsageError(f"{path}: cannot be read: {e}", "collect the folder anew") from e
+        raise UsageError(f"{path}: cannot be read: {e}", "collect the folder again") from e
     if not isinstance(data, dict):
-        raise UsageError(f"{path}: not the manifest of a folder of sources", "collect the folder anew")
-    return toml.validate(Manifest, data, str(path))
+        raise UsageError(f"{path}: not the manifest of a source folder", "collect the folder again")
+    return toml.validate(SourceManifest, data, str(path))
 
 
-def check(folder: Path) -> Manifest:
-    """Return the manifest of a folder in which every file is there, unaltered, and nothing else lies.
+def check_folder(folder: Path) -> SourceManifest:
+    """Return the manifest after checking that the folder has exactly its files, unaltered.
 
     Raises:
-        UsageError: the folder has no manifest, or one that cannot be read.
-        CheckFailed: a file is missing, altered, or not of the manifest; each is named.
+        UsageError: the folder has no manifest, or an unreadable one.
+        CheckFailed: a file is missing, altered, or not in the manifest; each is named.
     """
-    found = read(folder)
+    found = read_manifest(folder)
     entries = {entry.path: entry for entry in found.sources}
-    wrong = [problem for entry in entries.values() if (problem := _wrong(folder, entry))]
-    there = {path.relative_to(folder).as_posix() for name in FOLDERS for path in (folder / name).rglob("*")}
-    wrong += [f"{path} is not in the manifest" for path in sorted(there - entries.keys())]
+    wrong = [problem for entry in entries.values() if (problem := _problem(folder, entry))]
+    present = {path.relative_to(folder).as_posix() for name in FOLDERS for path in (folder / name).rglob("*")}
+    wrong += [f"{path} is not in the manifest" for path in sorted(present - entries.keys())]
     if wrong:
         raise CheckFailed(
             f"{folder}: {'; '.join(wrong)}",
-            f"fetch what is wrong again: {_command(found.stack, found.machine, folder)}",
+            f"download these again: {_command(found.stack, found.machine, folder)}",
         )
     return found
 
 
-def fits(found: Manifest, plan: Plan, folder: Path) -> None:
-    """Hold a folder against what is to be built.
+def check_matches_plan(found: SourceManifest, plan: ImagePlan, folder: Path) -> None:
+    """Check that a folder was collected for this plan.
 
     Raises:
-        CheckFailed: it was collected for another stack, machine or Python, or with other pins; says which.
+        CheckFailed: it is for another stack, machine or Python, or has other pins; the message lists them.
     """
     differ = [
         f"{what} {has}, to be built: {wanted}"
@@ -126,13 +122,13 @@ def fits(found: Manifest, plan: Plan, folder: Path) -> None:
         entry = entries.pop((source.kind, source.name), None)
         if entry is None:
             differ.append(f"{source.name} {source.version or source.commit} is not in it")
-        elif not _is(source, entry, plan):
+        elif not _matches(source, entry, plan):
             differ.append(f"{source.name} {_pin(entry)}, to be built: {_pin(source)}")
     differ += [f"{entry.name} {_pin(entry)} is not to be built" for entry in entries.values()]
     if differ:
         raise CheckFailed(
             f"{folder} was collected for something else: {'; '.join(differ)}",
-            f"collect it anew: {_command(plan.stack_argument, plan.machine, folder)}",
+            f"collect it again: {_command(plan.stack_argument, plan.machine, folder)}",
         )
 
 
@@ -140,25 +136,24 @@ def _command(stack: str, machine: str, folder: Path) -> str:
     return f"vimectl image vendor --stack {stack} --machine {machine} --offline {folder}"
 
 
-def _is(source: Source, entry: Entry, plan: Plan) -> bool:
-    """Whether an entry is the source that is meant."""
+def _matches(source: ImageSource, entry: ManifestEntry, plan: ImagePlan) -> bool:
     if source.kind in ("stack", "lock"):
         return entry.sha256 == sha256_file(plan.stack_file if source.kind == "stack" else plan.lock)
     if source.kind == "wheel":
         return entry.sha256 in source.sha256
     if source.kind == "patches":
         return (entry.series,) == source.sha256
-    if source.kind == "own-wheel":  # what is built is the folder's own, whichever vimectl builds it
+    if source.kind == "own-wheel":  # another vimectl of the same version may build from the folder
         return entry.version == source.version
     return (entry.url, entry.commit) == (source.url, source.commit)
 
 
-def _pin(of: Source | Entry) -> str:
-    return " ".join(part for part in (of.version, of.commit) if part) or "of other content"
+def _pin(of: ImageSource | ManifestEntry) -> str:
+    return " ".join(part for part in (of.version, of.commit) if part) or "with other content"
 
 
-def _wrong(folder: Path, entry: Entry) -> str | None:
-    """Say what is wrong with a file; None when it is as the manifest says."""
+def _problem(folder: Path, entry: ManifestEntry) -> str | None:
+    """Return how a file differs from the manifest, or None."""
     path = folder / entry.path
     if not path.is_file():
         return f"{entry.path} is missing"

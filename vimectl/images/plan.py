@@ -1,4 +1,4 @@
-"""What an image would be built from: every pin, and why it is that one. Nothing is fetched, nothing built."""
+"""Plan an image: every source with its pin and the reason for it. Nothing is downloaded or built."""
 
 from __future__ import annotations
 
@@ -11,41 +11,31 @@ from typing import Literal, cast, get_args
 from packaging.utils import canonicalize_name
 from vime_runtime.spec.errors import UsageError, unknown
 
-from vimectl import __version__, env
-from vimectl.patches import catalog as series
-from vimectl.stacks.catalog import is_stack_path, load_stack, lock_path, stack_names
-from vimectl.stacks.catalog import stack_file as stack_path
+from vimectl import __version__
+from vimectl.env import own_wheel
+from vimectl.patches import series
+from vimectl.stacks.catalog import is_stack_path, load_stack, lock_path, stack_file, stack_names
 from vimectl.stacks.lock import Pin, read_lock
-from vimectl.stacks.schema import ImageTable, Stack
+from vimectl.stacks.schema import ImageTable, Stack, Submodule
 
-Kind = Literal["stack", "lock", "wheel", "git", "patches", "own-wheel"]
+SourceKind = Literal["stack", "lock", "wheel", "git", "patches", "own-wheel"]
 Chip = Literal["a2", "a3"]
 
 _LOCKS = Path(__file__).parent / "locks"
 
 
 @dataclass(frozen=True)
-class Submodule:
-    """A repository that belongs into a source at ``path``."""
+class ImageSource:
+    """One source of an image.
 
-    path: str
-    url: str
-    commit: str
-
-
-@dataclass(frozen=True)
-class Source:
-    """One thing that goes into an image.
-
-    ``version`` is that of a wheel or a patch series; ``url`` and ``commit`` are a git source's, whose commit
-    is its digest; our own wheel has the commit that it is made from, "" when that is none. ``sha256`` are the
-    digests that are accepted: of a wheel's files, or of a whole series.
-    ``submodules`` come into the archive of a repository, those at the paths ``left_out`` do not. ``pin`` is a
-    wheel's line of the lock.
+    ``version`` is that of a wheel or a patch series. ``url`` and ``commit`` are those of a git source; the
+    own wheel has the commit that it is built from, or "". ``sha256`` are the accepted digests of a wheel's
+    files, or the digest of a series. The archive of a repository contains ``submodules``, and not those at
+    the paths in ``left_out``. ``pin`` is the entry of a wheel in the lock.
     """
 
     name: str
-    kind: Kind
+    kind: SourceKind
     reason: str
     version: str = ""
     url: str = ""
@@ -57,8 +47,7 @@ class Source:
 
     @property
     def path(self) -> str:
-        """Where it lies in the folder of sources; a wheel's name and a series' place are known once it is
-        there, so theirs is the folder."""
+        """The path in the source folder; for a wheel the directory, as its file name is not known yet."""
         match self.kind:
             case "stack":
                 return "stack.toml"
@@ -68,16 +57,16 @@ class Source:
                 return f"sources/{self.name}-{self.commit}.tar.gz"
             case "wheel":
                 return "wheels"
-            case _:  # our wheel carries the patches
+            case _:  # the own wheel contains the patches
                 return "vimectl"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """An image to be built: of which stack, on which base, for which chips and machine, from what.
+class ImagePlan:
+    """A planned image: its stack, base image, chip, machine and sources.
 
-    ``chip`` is the generation of NPU, None on another device. ``stack_argument`` is how the stack was named;
-    ``stack_file`` and ``lock`` are where the two are on this machine.
+    ``chip`` is the NPU generation, None on other devices. ``stack_argument`` is the stack as the user named
+    it; ``stack_file`` and ``lock`` are files on this machine.
     """
 
     stack: Stack
@@ -89,36 +78,38 @@ class Plan:
     image: ImageTable
     base: str
     base_reason: str
-    sources: tuple[Source, ...]
+    sources: tuple[ImageSource, ...]
 
     @property
     def arguments(self) -> dict[str, str]:
-        """The build arguments that the stack decides."""
+        """The build arguments that depend on the plan only."""
         given = {"STACK": self.stack.name, "BASE_NAME": self.base}
         return given | ({"CHIP": self.chip} if self.chip else {})
 
 
-def make(stack: str, chip: str | None = None, base: str | None = None, machine: str | None = None) -> Plan:
+def make_plan(
+    stack: str, chip: str | None = None, base: str | None = None, machine: str | None = None
+) -> ImagePlan:
     """Plan the image of a stack, given by its name or its file.
 
     Args:
-        chip: the generation of NPU; a2 when not given. Nothing for a stack on another device.
-        base: an image to start from instead of the stack's.
-        machine: ``aarch64`` or ``x86_64``; by default this one when the stack is for it.
+        chip: the NPU generation, by default a2; None for a stack on another device.
+        base: the base image, by default the stack's.
+        machine: ``aarch64`` or ``x86_64``; by default this machine's when the stack supports it.
 
     Raises:
-        UsageError: the stack is unknown, or lacks what an image takes; a chip or machine that it is not for.
+        UsageError: the stack is unknown or lacks what an image needs, or the chip or machine is unknown.
     """
     loaded = load_stack(stack)
-    image, lock = _image(loaded), _lock(stack)
-    of = _chip(loaded, chip)
-    base, base_reason = _base(loaded, image, of, base)
-    return Plan(
+    image, lock = _image_table(loaded), _lock(stack)
+    checked_chip = _chip(loaded, chip)
+    base, base_reason = _base(loaded, image, checked_chip, base)
+    return ImagePlan(
         stack=loaded,
         stack_argument=stack,
-        stack_file=stack_path(stack),
+        stack_file=stack_file(stack),
         lock=lock,
-        chip=of,
+        chip=checked_chip,
         machine=_machine(loaded, machine),
         image=image,
         base=base,
@@ -127,21 +118,18 @@ def make(stack: str, chip: str | None = None, base: str | None = None, machine: 
     )
 
 
-def plannable() -> list[str]:
-    """The names of the stacks that an image can be planned of."""
+def stacks_with_images() -> list[str]:
+    """Return the names of the stacks that have what an image needs."""
     return [name for name in stack_names() if load_stack(name).image and _lock_path(name)]
 
 
-def _image(stack: Stack) -> ImageTable:
+def _image_table(stack: Stack) -> ImageTable:
+    hint = f"stacks with images: {', '.join(stacks_with_images())}"
     if stack.image is None:
-        raise UsageError(
-            f"the stack {stack.name} does not say what an image of it is made on ([image])",
-            f"stacks with images: {', '.join(plannable())}",
-        )
+        raise UsageError(f"the stack {stack.name} has no [image] table, which an image needs", hint)
     if stack.stack.device == "npu" and stack.memory_saver is None:
         raise UsageError(
-            f"the stack {stack.name} records no memory saver: {stack.unrecorded['memory_saver']}",
-            f"stacks with images: {', '.join(plannable())}",
+            f"the stack {stack.name} has no memory saver: {stack.unrecorded['memory_saver']}", hint
         )
     return stack.image
 
@@ -150,17 +138,17 @@ def _lock(name: str) -> Path:
     found = _lock_path(name)
     if found is None:
         raise UsageError(
-            f"{name}: no lock of the wheels that go into its image",
-            f"put one beside the file: {Path(name).with_suffix('.txt')}"
+            f"{name}: no lock of the wheels for its image",
+            f"put one next to the file: {Path(name).with_suffix('.txt')}"
             if is_stack_path(name)
-            else f"stacks with images: {', '.join(plannable())}",
+            else f"stacks with images: {', '.join(stacks_with_images())}",
         )
     return found
 
 
 def _lock_path(name: str) -> Path | None:
-    """The lock of what is installed into an image: of the whole stack, or of what the base image lacks."""
-    own = stack_path(name).with_suffix(".txt") if is_stack_path(name) else _LOCKS / f"{name}.txt"
+    """Return the lock of an image: of the whole stack, or of the packages that the base image lacks."""
+    own = stack_file(name).with_suffix(".txt") if is_stack_path(name) else _LOCKS / f"{name}.txt"
     return own if own.is_file() else lock_path(name)
 
 
@@ -171,10 +159,10 @@ def _chip(stack: Stack, chip: str | None) -> Chip | None:
                 f"the stack {stack.name} is for the {stack.stack.device}, not for chips ({chip})"
             )
         return None
-    for known in get_args(Chip):
-        if known == (chip or "a2"):
-            return cast(Chip, known)
-    raise unknown("chip", chip or "", get_args(Chip))
+    chip = chip or "a2"
+    if chip not in get_args(Chip):
+        raise unknown("chip", chip, get_args(Chip))
+    return cast(Chip, chip)
 
 
 def _base(stack: Stack, image: ImageTable, chip: Chip | None, base: str | None) -> tuple[str, str]:
@@ -182,9 +170,9 @@ def _base(stack: Stack, image: ImageTable, chip: Chip | None, base: str | None) 
         return base, "given with --base"
     found = image.base or (stack.images and chip and getattr(stack.images, chip))
     if not found:
-        raise UsageError(f"the stack {stack.name} names no image to start from", "name one with --base IMAGE")
+        raise UsageError(f"the stack {stack.name} names no base image", "name one with --base IMAGE")
     why = stack.source("image" if image.base else "images")
-    return found, f"{why}; a tag, so what it is today is recorded by its digest in the provenance"
+    return found, f"{why}; tags can move, so the provenance records the digest"
 
 
 def _machine(stack: Stack, machine: str | None) -> str:
@@ -196,42 +184,43 @@ def _machine(stack: Stack, machine: str | None) -> str:
     return machine
 
 
-def _sources(stack: Stack, lock: Path) -> Iterator[Source]:
-    yield Source(stack.name, "stack", "says which versions belong together")
-    yield Source("wheels", "lock", "says which wheels are installed, each by its digests")
+def _sources(stack: Stack, lock: Path) -> Iterator[ImageSource]:
+    yield ImageSource(stack.name, "stack", "has the versions that belong together")
+    yield ImageSource("wheels", "lock", "has the wheels to install, each with its digests")
     why = "applies the patches, verifies the result, launches the runtime"
-    yield Source("vimectl", "own-wheel", why, __version__, commit=env.revision())
+    yield ImageSource("vimectl", "own-wheel", why, __version__, commit=own_wheel.revision())
     for package, version in stack.patches.items():
         digest = series.find(package, version).digest
-        yield Source(package, "patches", stack.source("patches"), version, sha256=(digest,))
+        yield ImageSource(package, "patches", stack.source("patches"), version, sha256=(digest,))
     for name, commit in stack.commits.items():
         why = "; ".join([stack.source(name), *(f"without {p}: {r}" for p, r in commit.left_out.items())])
-        yield Source(name, "git", why, url=commit.url, commit=commit.commit, left_out=tuple(commit.left_out))
+        left_out = tuple(commit.left_out)
+        yield ImageSource(name, "git", why, url=commit.url, commit=commit.commit, left_out=left_out)
     if saver := stack.memory_saver:
-        yield Source(
+        yield ImageSource(
             saver.url.rstrip("/").rpartition("/")[2],
             "git",
-            f"torch_memory_saver is built from it, tag {saver.tag}; {stack.source('memory_saver')}",
+            f"source of torch_memory_saver, tag {saver.tag}; {stack.source('memory_saver')}",
             url=saver.url,
             commit=saver.commit,
-            submodules=tuple(Submodule(one.path, one.url, one.commit) for one in saver.submodules),
+            submodules=tuple(saver.submodules),
         )
     pins = read_lock(lock).values()
-    says_why = any(pin.asked_by for pin in pins)
+    lock_has_reasons = any(pin.required_by for pin in pins)
     for pin in pins:
-        why = _why(stack, pin, says_why)
-        yield Source(pin.name, "wheel", why, pin.version, sha256=tuple(sorted(pin.hashes)), pin=pin)
+        why = _wheel_reason(stack, pin, lock_has_reasons)
+        yield ImageSource(pin.name, "wheel", why, pin.version, sha256=tuple(sorted(pin.hashes)), pin=pin)
 
 
-def _why(stack: Stack, pin: Pin, says_why: bool) -> str:
-    """Why a wheel is there: the stack says it, or the lock does, which names what requires it."""
+def _wheel_reason(stack: Stack, pin: Pin, lock_has_reasons: bool) -> str:
+    """Return why a wheel is needed, from the stack or from the lock's comments."""
     for package in stack.packages:
         if any(pin.name == canonicalize_name(name) for name in stack.distributions(package)):
             return stack.source(package)
-    if pin.asked_by:
-        return f"required by {', '.join(pin.asked_by)}"
+    if pin.required_by:
+        return f"required by {', '.join(pin.required_by)}"
     return (
         "imported by vimectl or its runtime"
-        if says_why
-        else "required by what the stack names, or by vimectl"
+        if lock_has_reasons
+        else "required by a package of the stack, or by vimectl"
     )

@@ -1,7 +1,7 @@
-"""How an image came about: what went in with digests, what came out, made by what, and when.
+"""The provenance of an image: its inputs with digests, its digest, the builder, and the times.
 
-The form is an in-toto statement (https://in-toto.io/Statement/v1) with SLSA's provenance, version 1. It is
-not signed: who publishes an image signs it, with cosign for one.
+The format is an in-toto statement (https://in-toto.io/Statement/v1) with SLSA provenance, version 1. It is
+not signed; the publisher of an image signs it, for example with cosign.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 from vime_runtime.spec.atomic_io import sha256_file
 
 from vimectl import __version__
-from vimectl.images.manifest import Manifest
-from vimectl.images.plan import Plan
+from vimectl.images.manifest import SourceManifest
+from vimectl.images.plan import ImagePlan
 
 _STATEMENT = "https://in-toto.io/Statement/v1"
 _PREDICATE = "https://slsa.dev/provenance/v1"
@@ -25,9 +25,8 @@ _BUILD_TYPE = "urn:vimectl:image-build:1"
 
 
 @dataclass(frozen=True)
-class Made:
-    """What a build was: the image's name and digest (``sha256:...``), the base's digest, the builder with its
-    version, the arguments that it got, SOURCE_DATE_EPOCH, begin and end."""
+class BuildDetails:
+    """The details of a build. Digests are ``sha256:...``; ``epoch`` is SOURCE_DATE_EPOCH in seconds."""
 
     name: str
     digest: str
@@ -40,17 +39,22 @@ class Made:
     ended: datetime
 
 
-def write(path: Path, plan: Plan, found: Manifest, made: Made, beside: Sequence[Path] = ()) -> Path:
-    """Write the statement and return where. ``beside`` are the files that the build left with it."""
-    path.write_text(json.dumps(statement(plan, found, made, beside), indent=2) + "\n", encoding="utf-8")
-    return path
+def write(
+    path: Path, plan: ImagePlan, found: SourceManifest, details: BuildDetails, byproducts: Sequence[Path] = ()
+) -> None:
+    """Write the statement to ``path``. ``byproducts`` are the other files about the build."""
+    path.write_text(
+        json.dumps(statement(plan, found, details, byproducts), indent=2) + "\n", encoding="utf-8"
+    )
 
 
-def statement(plan: Plan, found: Manifest, made: Made, beside: Sequence[Path] = ()) -> dict[str, Any]:
-    """The statement as JSON has it."""
+def statement(
+    plan: ImagePlan, found: SourceManifest, details: BuildDetails, byproducts: Sequence[Path] = ()
+) -> dict[str, Any]:
+    """Return the statement as a JSON object."""
     return {
         "_type": _STATEMENT,
-        "subject": [{"name": made.name, "digest": _digest(made.digest)}],
+        "subject": [{"name": details.name, "digest": _digest(details.digest)}],
         "predicateType": _PREDICATE,
         "predicate": {
             "buildDefinition": {
@@ -61,27 +65,30 @@ def statement(plan: Plan, found: Manifest, made: Made, beside: Sequence[Path] = 
                     "machine": plan.machine,
                     "base": plan.base,
                 },
-                "internalParameters": {"arguments": dict(made.arguments), "SOURCE_DATE_EPOCH": made.epoch},
+                "internalParameters": {
+                    "arguments": dict(details.arguments),
+                    "SOURCE_DATE_EPOCH": details.epoch,
+                },
                 "resolvedDependencies": [
-                    {"name": "base", "uri": f"oci:{plan.base}", "digest": _digest(made.base_digest)},
+                    {"name": "base", "uri": f"oci:{plan.base}", "digest": _digest(details.base_digest)},
                     *_dependencies(found),
                 ],
             },
             "runDetails": {
                 "builder": {
                     "id": "urn:vimectl:image-builder",
-                    "version": {"vimectl": __version__, made.builder: made.builder_version},
+                    "version": {"vimectl": __version__, details.builder: details.builder_version},
                 },
-                "metadata": {"startedOn": _time(made.began), "finishedOn": _time(made.ended)},
+                "metadata": {"startedOn": _time(details.began), "finishedOn": _time(details.ended)},
                 "byproducts": [
-                    {"name": file.name, "digest": {"sha256": sha256_file(file)}} for file in beside
+                    {"name": file.name, "digest": {"sha256": sha256_file(file)}} for file in byproducts
                 ],
             },
         },
     }
 
 
-def _dependencies(found: Manifest) -> Iterator[dict[str, Any]]:
+def _dependencies(found: SourceManifest) -> Iterator[dict[str, Any]]:
     for entry in found.sources:
         described: dict[str, Any] = {"name": entry.name, "digest": {"sha256": entry.sha256}}
         if entry.kind == "git":
@@ -89,7 +96,9 @@ def _dependencies(found: Manifest) -> Iterator[dict[str, Any]]:
             described["digest"] = {"gitCommit": entry.commit, "sha256": entry.sha256}
         elif entry.kind == "wheel":
             described["uri"] = f"pkg:pypi/{entry.name}@{entry.version}"
-        elif entry.kind == "patches":  # as a series; the file is our wheel's, which is named as well
+        elif (
+            entry.kind == "patches"
+        ):  # the digest of the series; the file is the own wheel, which has its own entry
             described["digest"] = {"sha256": entry.series}
         version = {"version": entry.version} if entry.version else {}
         yield {**described, "annotations": {"kind": entry.kind, "reason": entry.reason, **version}}

@@ -1,4 +1,4 @@
-"""How a container is started on this host: devices, the driver's mounts, shared memory, limits."""
+"""The options to start a container on this host: devices, driver mounts, shared memory, limits."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from vimectl.stacks.schema import Stack
 from vimectl.util import npu_devices
 from vimectl.util.host import Host
 
-# Half the memory, as much as a host's own /dev/shm has: it is a bound, and takes nothing until it is used.
+# Half the memory, as for a host's /dev/shm. It is an upper limit; unused shared memory costs nothing.
 _SHM_SHARE = 0.5
 _MIB = 1024**2
 
 
 @dataclass(frozen=True)
-class Option:
-    """One option of ``docker run`` and podman's, without its dashes, and why it is there."""
+class RunOption:
+    """One option of ``docker run`` and ``podman run`` without its dashes, and the reason for it."""
 
     name: str
     value: str
@@ -31,21 +31,21 @@ class Option:
         return f"--{self.name}={self.value}"
 
 
-def options(stack: Stack, host: Host) -> list[Option]:
+def run_options(stack: Stack, host: Host) -> list[RunOption]:
     """Return the options for a container in which ``stack`` runs on ``host``.
 
     Raises:
-        MissingRequirement: the stack is for NPUs, and the host has none, or its driver is not whole.
+        MissingRequirement: the stack is for NPUs, and the host has none, or its driver is incomplete.
     """
     found = [*_npus(host)] if stack.stack.device == "npu" else []
     if memory := _memory(host):
         size = f"{int(memory * _SHM_SHARE) // _MIB}m"
-        found.append(Option("shm-size", size, "weights and Ray's objects pass through it; half the memory"))
-    found.append(Option("pids-limit", "-1", "Ray's and PyTorch's threads are thousands on many cores"))
+        found.append(RunOption("shm-size", size, "for weights and Ray's objects; half the memory"))
+    found.append(RunOption("pids-limit", "-1", "Ray and PyTorch start thousands of threads on many cores"))
     return found
 
 
-def compose(found: list[Option], image: str) -> str:
+def compose(found: list[RunOption], image: str) -> str:
     """Return a compose file with one service that has these options."""
     lists = {"device": "devices", "volume": "volumes", "group-add": "group_add"}
     single = {"network": "network_mode", "shm-size": "shm_size", "pids-limit": "pids_limit"}
@@ -62,36 +62,36 @@ def compose(found: list[Option], image: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _npus(host: Host) -> Iterator[Option]:
+def _npus(host: Host) -> Iterator[RunOption]:
     nodes = npu_devices.device_nodes(host)
     if not nodes:
         raise MissingRequirement(
             "this machine has no NPU: no device nodes /dev/davinci*",
-            "ask on the host that has the NPUs; a stack for the CPU (cpu-0.32) needs none",
+            "run this on the host with the NPUs; a CPU stack (cpu-0.32) needs none",
         )
     mounts = [mount for mount in npu_devices.host_files().mounts if host.path(mount.path).exists()]
-    lacking = [path for path in npu_devices.manager_nodes() if not host.path(path).exists()]
-    lacking += [m.path for m in npu_devices.host_files().mounts if m.needed and m not in mounts]
-    if lacking:
+    missing = [path for path in npu_devices.manager_nodes() if not host.path(path).exists()]
+    missing += [m.path for m in npu_devices.host_files().mounts if m.needed and m not in mounts]
+    if missing:
         raise MissingRequirement(
-            f"the driver of this machine is not whole: {', '.join(lacking)} not found",
+            f"the driver of this machine is incomplete: {', '.join(missing)} not found",
             "install the Ascend driver on the host",
         )
     for path in nodes:
-        yield Option("device", path, "an NPU")
+        yield RunOption("device", path, "an NPU")
     for path in npu_devices.manager_nodes():
-        yield Option("device", path, "without the driver's manager nodes no NPU can be opened")
+        yield RunOption("device", path, "a manager node of the driver, needed to open an NPU")
     for mount in mounts:
-        yield Option("volume", f"{mount.path}:{mount.path}", mount.why)
+        yield RunOption("volume", f"{mount.path}:{mount.path}", mount.why)
     if (group := _group(host, nodes[0])) is not None:
-        yield Option("group-add", str(group), "the driver gives the devices to this group")
+        yield RunOption("group-add", str(group), "the group of the device nodes")
     if len(nodes) > 1:
-        yield Option("network", "host", "NPUs find each other by the host's addresses (HCCL)")
-    yield Option("ulimit", "memlock=-1", "buffers that a device reads must be locked in memory")
+        yield RunOption("network", "host", "HCCL uses the host's addresses")
+    yield RunOption("ulimit", "memlock=-1", "buffers for device access must be locked in memory")
 
 
 def _group(host: Host, node: str) -> int | None:
-    """The group that may use a device node; None when everybody may, or root's own."""
+    """Return the group that may use a device node; None when all users may, or for root's group."""
     answer = host.run(["stat", "-L", "-c", "%a %u %g %G %n", node], 5.0)
     if answer.code != 0:
         return None
@@ -101,7 +101,7 @@ def _group(host: Host, node: str) -> int | None:
 
 
 def _memory(host: Host) -> int | None:
-    """The machine's memory in bytes, proc_meminfo(5)."""
+    """Return the machine's memory in bytes, proc_meminfo(5)."""
     for line in (host.read("/proc/meminfo") or "").splitlines():
         name, _, value = line.partition(":")
         if name == "MemTotal":

@@ -1,4 +1,4 @@
-"""The bill of materials of an image, CycloneDX: what is installed in it, and what it was built from."""
+"""The software bill of materials of an image in CycloneDX: its packages and its sources."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
 
 from vimectl import __version__
-from vimectl.images.manifest import Manifest
+from vimectl.images.manifest import SourceManifest
 from vimectl.stacks.installed import InstalledDistribution
 
-# The newest that scanners in use read.
+# The newest version that common scanners read.
 _SCHEMA = SchemaVersion.V1_6
-# Under which a serial number is made of the image's digest: the same image has the same one.
+# For serial numbers derived from the image's digest: the same image has the same one.
 _NAMESPACE = uuid.UUID("6e1b0a3c-3a0f-5a70-9d1a-5e2f1d8c7b40")
 
 
@@ -29,17 +29,17 @@ def write(
     path: Path,
     name: str,
     digest: str,
-    found: Manifest,
+    found: SourceManifest,
     installed: Iterable[InstalledDistribution],
     made: datetime,
-) -> Path:
-    """Write the bill of an image and return where.
+) -> None:
+    """Write the SBOM of an image to ``path``.
 
     Args:
         name: the image's name with its tag.
-        digest: its digest as the builder states it, ``sha256:...``.
-        found: what it was built from.
-        installed: the Python distributions in it, ``stack.installed.distributions`` of its file system.
+        digest: its digest, ``sha256:...``.
+        found: the manifest of its sources.
+        installed: the Python distributions in it.
         made: when it was built.
     """
     bom = Bom(serial_number=uuid.uuid5(_NAMESPACE, digest))
@@ -58,11 +58,10 @@ def write(
     bom.register_dependency(bom.metadata.component, components)
     text = make_outputter(bom, OutputFormat.JSON, _SCHEMA).output_as_string(indent=2)
     path.write_text(text + "\n", encoding="utf-8")
-    return path
 
 
-def _distributions(found: Manifest, installed: Iterable[InstalledDistribution]) -> Iterator[Component]:
-    """What is installed; of what came from a wheel that we brought, the digest as well."""
+def _distributions(found: SourceManifest, installed: Iterable[InstalledDistribution]) -> Iterator[Component]:
+    """Yield the installed distributions; those from a collected wheel have its digest."""
     wheels = {entry.name: entry for entry in found.sources if entry.kind in ("wheel", "own-wheel")}
     for name, version in sorted({(one.name, one.version) for one in installed}):
         ours = wheels.get(name)
@@ -77,14 +76,14 @@ def _distributions(found: Manifest, installed: Iterable[InstalledDistribution]) 
         )
 
 
-def _sources(found: Manifest) -> Iterator[Component]:
+def _sources(found: SourceManifest) -> Iterator[Component]:
     for entry in found.sources:
         if entry.kind == "git":
             yield Component(
                 type=ComponentType.LIBRARY,
                 name=entry.name,
                 version=entry.commit,
-                purl=repository(entry.name, entry.url, entry.commit),
+                purl=package_url(entry.name, entry.url, entry.commit),
                 bom_ref=f"git:{entry.name}",
                 hashes=[_hash(entry.sha256)],
                 external_references=[ExternalReference(type=ExternalReferenceType.VCS, url=XsUri(entry.url))],
@@ -100,12 +99,12 @@ def _sources(found: Manifest) -> Iterator[Component]:
             )
 
 
-def repository(name: str, url: str, commit: str) -> PackageURL:
-    """Name a commit as package URLs do: github has a type of its own, any other place is a qualifier."""
+def package_url(name: str, url: str, commit: str) -> PackageURL:
+    """Return the package URL of a commit: type github, or generic with the URL as a qualifier."""
     parts = urlsplit(url)
     path = parts.path.strip("/").removesuffix(".git")
     if parts.hostname == "github.com" and "/" in path:
-        # In lower case, as the type asks for.
+        # The type requires lower case.
         owner, _, project = path.lower().rpartition("/")
         return PackageURL("github", owner, project, commit)
     return PackageURL("generic", None, name, commit, {"vcs_url": f"git+{url}@{commit}"})

@@ -1,7 +1,7 @@
-"""Collect everything an image is built from into one folder, from which it is then built without a network.
+"""Collect all sources of an image in one folder, so that the image can be built without a network.
 
-Interrupted, the same call goes on: a file counts when it has the digest that is asked for, or the one it had
-when it was made. The manifest is written last, so a folder that has one was whole at that moment.
+After an interruption the same call resumes: a file is kept when it has the pinned digest, or the one that it
+had when it was made. The manifest is written last, so a folder that has one was complete then.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,63 +19,62 @@ import platformdirs
 from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import MissingRequirement, UsageError, VimeError
 
-from vimectl import env
+from vimectl.env import own_wheel
 from vimectl.env.download_wheels import WheelTarget, download_wheels, remove_other_wheels
-from vimectl.util.phase_progress import PhaseProgress
 from vimectl.images import git_source, manifest
-from vimectl.images.manifest import Entry, Manifest
-from vimectl.images.plan import Plan, Source
+from vimectl.images.manifest import ManifestEntry, SourceManifest
+from vimectl.images.plan import ImagePlan, ImageSource
+from vimectl.util.phase_progress import PhaseProgress, ReportPhase
 
-Report = Callable[[PhaseProgress], None]
-
-# What is fetched and not yet in its place, and the digests of the archives that are.
+# Unfinished downloads, and in it the digests of the archives that are finished.
 _WORK = ".work"
-_KNOWN = "known.json"
-_OURS = {manifest.FILE, *manifest.FOLDERS, "stack.toml", "wheels.txt", _WORK, ".wheels"}
+_ARCHIVE_DIGESTS = "known.json"
+_OWN_ENTRIES = {manifest.FILE, *manifest.FOLDERS, "stack.toml", "wheels.txt", _WORK, ".wheels"}
 
 
-def cache(plan: Plan) -> Path:
-    """The folder in the user's cache in which the sources of a plan are collected when none is named."""
+def default_folder(plan: ImagePlan) -> Path:
+    """Return the folder in the user's cache that is used when the user names none."""
     return Path(platformdirs.user_cache_dir("vimectl")) / "images" / f"{plan.stack.name}-{plan.machine}"
 
 
-def lacking(plan: Plan, folder: Path) -> list[Source]:
-    """Return the sources that ``collect`` would have to fetch or make; looks at nothing but the folder."""
-    known = _known(folder)
+def missing_sources(plan: ImagePlan, folder: Path) -> list[ImageSource]:
+    """Return the sources that ``collect`` would download or make. Reads nothing but the folder."""
+    archives = _archive_digests(folder)
     wheels = {sha256_file(path) for path in (folder / "wheels").glob("*.whl")}
-    return [source for source in plan.sources if not _there(source, plan, folder, known, wheels)]
+    return [source for source in plan.sources if not _is_present(source, plan, folder, archives, wheels)]
 
 
-def collect(plan: Plan, folder: Path, report: Report) -> Manifest:
-    """Have everything that ``plan`` names in ``folder``, and its manifest.
+def collect(plan: ImagePlan, folder: Path, report: ReportPhase) -> SourceManifest:
+    """Collect all sources of ``plan`` in ``folder`` and write the manifest.
 
     Raises:
-        UsageError: the folder holds something that is not ours.
-        CheckFailed: a wheel has another digest than the lock's, a repository has no such commit.
+        UsageError: the folder holds something that vimectl did not create.
+        CheckFailed: a wheel has another digest than the lock's, or a repository lacks the commit.
         MissingRequirement: a source cannot be reached, git or pip is missing, or the disk is full.
     """
-    with _held(folder, report) as held, _room(folder):
-        known = _known(folder)
+    with _locked(folder, report) as lock_fd, _explain_disk_errors(folder):
+        archives = _archive_digests(folder)
         work = folder / _WORK
         work.mkdir(exist_ok=True)
         report(PhaseProgress("making a wheel of vimectl itself"))
-        own = _own_wheel(work)
-        if whole := _whole(plan, folder, own):  # left as it is: an image may be being built from it
+        own = _make_own_wheel(work)
+        if complete := _complete(plan, folder, own):  # not touched: a build may be using it
             shutil.rmtree(work)
-            return whole
-        _note(work, known)
+            return complete
+        _write_archive_digests(work, archives)
         (folder / manifest.FILE).unlink(missing_ok=True)
         (folder / "vimectl").mkdir(exist_ok=True)
         os.replace(own, folder / "vimectl" / own.name)
-        for source in plan.sources:
-            if source.kind in ("stack", "lock"):
-                origin = plan.stack_file if source.kind == "stack" else plan.lock
-                shutil.copyfile(origin, work / "copy")
-                os.replace(work / "copy", folder / source.path)
-        _wheels(plan, folder, report)
-        _repositories(plan, folder, known, held, report)
+        for path, origin in (("stack.toml", plan.stack_file), ("wheels.txt", plan.lock)):
+            shutil.copyfile(origin, work / "copy")
+            os.replace(work / "copy", folder / path)
+        pins = [source.pin for source in plan.sources if source.pin]
+        target = WheelTarget(plan.image.python, plan.machine, plan.image.glibc)
+        download_wheels(pins, folder / "wheels", target, plan.stack.origin, report)
+        remove_other_wheels(pins, folder / "wheels")
+        _archive_repositories(plan, folder, archives, lock_fd, report)
         collected = _manifest(plan, folder, folder / "vimectl" / own.name)
-        _discard_others(folder, collected)
+        _remove_others(folder, collected)
         fresh = work / manifest.FILE
         fresh.write_text(json.dumps(collected.model_dump(by_alias=True), indent=2) + "\n", encoding="utf-8")
         os.replace(fresh, folder / manifest.FILE)
@@ -83,48 +82,44 @@ def collect(plan: Plan, folder: Path, report: Report) -> Manifest:
         return collected
 
 
-def _wheels(plan: Plan, folder: Path, report: Report) -> None:
-    pins = [source.pin for source in plan.sources if source.pin]
-    target = WheelTarget(plan.image.python, plan.machine, plan.image.glibc)
-    download_wheels(pins, folder / "wheels", target, plan.stack.origin, report)
-    remove_other_wheels(pins, folder / "wheels")
-
-
-def _repositories(plan: Plan, folder: Path, known: dict[str, str], held: int, report: Report) -> None:
+def _archive_repositories(
+    plan: ImagePlan, folder: Path, archives: dict[str, str], lock_fd: int, report: ReportPhase
+) -> None:
     sources = [source for source in plan.sources if source.kind == "git"]
     work = folder / _WORK
     for done, source in enumerate(sources):
         path = folder / source.path
-        if path.is_file() and known.get(source.path) == sha256_file(path):
+        if path.is_file() and archives.get(source.path) == sha256_file(path):
             continue
 
         def on_line(line: str, done: int = done, name: str = source.name) -> None:
-            report(PhaseProgress("fetching", done, len(sources), "repositories", detail=f"{name} {line}"))
+            detail = f"{name} {line}"
+            report(PhaseProgress("downloading", done, len(sources), "repositories", detail=detail))
 
-        git_source.archive(source, path, work / "git", held, on_line)
-        known[source.path] = sha256_file(path)
-        _note(work, known)
-
-
-def _own_wheel(work: Path) -> Path:
-    made = work / "vimectl"
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir()
-    return env.own_wheel(made)
+        git_source.archive(source, path, work / "git", lock_fd, on_line)
+        archives[source.path] = sha256_file(path)
+        _write_archive_digests(work, archives)
 
 
-def _whole(plan: Plan, folder: Path, own: Path) -> Manifest | None:
-    """The manifest of a folder that has all of the plan, and this very vimectl; None when something lacks."""
+def _make_own_wheel(work: Path) -> Path:
+    target = work / "vimectl"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    return own_wheel.make_wheel(target)
+
+
+def _complete(plan: ImagePlan, folder: Path, own: Path) -> SourceManifest | None:
+    """Return the manifest of a folder that is complete for the plan and has this vimectl, else None."""
     try:
-        found = manifest.check(folder)
-        manifest.fits(found, plan, folder)
+        found = manifest.check_folder(folder)
+        manifest.check_matches_plan(found, plan, folder)
     except VimeError:
         return None
-    there = {entry.sha256 for entry in found.sources if entry.kind == "own-wheel"}
-    return found if there == {sha256_file(own)} else None
+    own_digests = {entry.sha256 for entry in found.sources if entry.kind == "own-wheel"}
+    return found if own_digests == {sha256_file(own)} else None
 
 
-def _manifest(plan: Plan, folder: Path, own: Path) -> Manifest:
+def _manifest(plan: ImagePlan, folder: Path, own: Path) -> SourceManifest:
     wheels = {sha256_file(path): path for path in (folder / "wheels").glob("*.whl")}
     entries = []
     for source in plan.sources:
@@ -135,7 +130,7 @@ def _manifest(plan: Plan, folder: Path, own: Path) -> Manifest:
         else:
             path = folder / source.path
         entries.append(
-            Entry(
+            ManifestEntry(
                 name=source.name,
                 kind=source.kind,
                 reason=source.reason,
@@ -148,7 +143,7 @@ def _manifest(plan: Plan, folder: Path, own: Path) -> Manifest:
                 sha256=sha256_file(path),
             )
         )
-    return Manifest(
+    return SourceManifest(
         schema=manifest.SCHEMA,
         stack=plan.stack.name,
         machine=plan.machine,
@@ -157,20 +152,22 @@ def _manifest(plan: Plan, folder: Path, own: Path) -> Manifest:
     )
 
 
-def _there(source: Source, plan: Plan, folder: Path, known: dict[str, str], wheels: set[str]) -> bool:
+def _is_present(
+    source: ImageSource, plan: ImagePlan, folder: Path, archives: dict[str, str], wheels: set[str]
+) -> bool:
     path = folder / source.path
     if source.kind == "wheel":
         return not wheels.isdisjoint(source.sha256)
     if source.kind == "git":
-        return path.is_file() and known.get(source.path) == sha256_file(path)
+        return path.is_file() and archives.get(source.path) == sha256_file(path)
     if source.kind in ("stack", "lock"):
         origin = plan.stack_file if source.kind == "stack" else plan.lock
         return path.is_file() and sha256_file(path) == sha256_file(origin)
-    return False  # our own wheel, and the patches in it, are made each time
+    return False  # the own wheel, with the patches in it, is made every time
 
 
-def _discard_others(folder: Path, collected: Manifest) -> None:
-    """Remove what is of another plan that was collected here before."""
+def _remove_others(folder: Path, collected: SourceManifest) -> None:
+    """Remove the files of a plan that was collected here before."""
     listed = {folder / entry.path for entry in collected.sources}
     for name in manifest.FOLDERS:
         for path in (folder / name).glob("*"):
@@ -178,54 +175,55 @@ def _discard_others(folder: Path, collected: Manifest) -> None:
                 path.unlink()
 
 
-def _known(folder: Path) -> dict[str, str]:
-    """The digests of archives that were made here, by path: of an unfinished call, or of the manifest."""
+def _archive_digests(folder: Path) -> dict[str, str]:
+    """Return the digests of finished archives by path: of an unfinished call, or from the manifest."""
     with suppress(OSError, ValueError):
-        known: dict[str, str] = json.loads((folder / _WORK / _KNOWN).read_text(encoding="utf-8"))
+        known: dict[str, str] = json.loads((folder / _WORK / _ARCHIVE_DIGESTS).read_text(encoding="utf-8"))
         return known
     with suppress(UsageError):
-        return {entry.path: entry.sha256 for entry in manifest.read(folder).sources if entry.kind == "git"}
+        sources = manifest.read_manifest(folder).sources
+        return {entry.path: entry.sha256 for entry in sources if entry.kind == "git"}
     return {}
 
 
-def _note(work: Path, known: dict[str, str]) -> None:
-    fresh = work / f"{_KNOWN}.fresh"
-    fresh.write_text(json.dumps(known), encoding="utf-8")
-    os.replace(fresh, work / _KNOWN)
+def _write_archive_digests(work: Path, archives: dict[str, str]) -> None:
+    fresh = work / f"{_ARCHIVE_DIGESTS}.fresh"
+    fresh.write_text(json.dumps(archives), encoding="utf-8")
+    os.replace(fresh, work / _ARCHIVE_DIGESTS)
 
 
 @contextmanager
-def _held(folder: Path, report: Report) -> Iterator[int]:
-    """Hold the folder for this process, and yield the descriptor that does: a child inherits it.
+def _locked(folder: Path, report: ReportPhase) -> Iterator[int]:
+    """Create and lock the folder; yield the descriptor of the lock, which child processes inherit.
 
-    Raises UsageError when the folder holds something that was not collected.
+    Raises UsageError when the folder holds something that vimectl did not create.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        lock_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except FileExistsError as e:
         raise UsageError(f"{folder} is not a directory", "name another directory") from e
     except OSError as e:
-        raise MissingRequirement(f"{folder} cannot be made: {e.strerror}", "name another directory") from e
+        raise MissingRequirement(f"{folder} cannot be created: {e.strerror}", "name another directory") from e
     try:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             report(PhaseProgress(f"waiting for another `vimectl image` that collects in {folder}"))
-            fcntl.flock(held, fcntl.LOCK_EX)
-        foreign = sorted({entry.name for entry in folder.iterdir()} - _OURS)
+            fcntl.flock(lock_fd, fcntl.LOCK_EX)
+        foreign = sorted({entry.name for entry in folder.iterdir()} - _OWN_ENTRIES)
         if foreign:
             raise UsageError(
                 f"{folder} was not made by vimectl: it holds {', '.join(foreign[:3])}",
                 "name a directory that is empty or does not exist",
             )
-        yield held
+        yield lock_fd
     finally:
-        os.close(held)
+        os.close(lock_fd)
 
 
 @contextmanager
-def _room(folder: Path) -> Iterator[None]:
+def _explain_disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as e:
@@ -233,5 +231,5 @@ def _room(folder: Path) -> Iterator[None]:
         what = "no space left" if full else f"cannot be written: {e.strerror or e}"
         raise MissingRequirement(
             f"{folder}: {what}",
-            "free some, or name a folder on another disk; the same command goes on where it stopped",
+            "free some space, or name a folder on another disk; the same command then resumes",
         ) from e

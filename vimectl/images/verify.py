@@ -1,48 +1,47 @@
-"""What an image is: its own word and its file tree, held against each other and against its stack."""
+"""Verify an image: compare its labels, its record and its files with each other and with its stack."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vime_runtime.spec.errors import UsageError, VimeError
 
-from vimectl.doctor import Finding, run_checks
-from vimectl.doctor.finding import Subject
-from vimectl.doctor.patches import examined
-from vimectl.env import memory_saver
-from vimectl.env.memory_saver import Build
-from vimectl.images import build_steps, image_paths, tree
-from vimectl.images.builder import Builder, Configuration
+from vimectl.doctor import CheckResult, run_checks
+from vimectl.doctor.facts.inputs import read_patch_state
+from vimectl.env.memory_saver.verify import SaverBuild, verify_installed
+from vimectl.images import build_steps, image_paths
+from vimectl.images.builder.base import Builder, ImageConfiguration
+from vimectl.images.tree_digest import tree_digest
 from vimectl.patches import TargetStatus
 from vimectl.stacks.catalog import load_stack
 from vimectl.stacks.schema import Stack
 from vimectl.util.host import CommandResult, Host
 
-# What a file system that is only looked at can be examined for.
+# The groups of doctor checks that only need a file system.
 _GROUPS = ("cann", "packages", "patches", "tms")
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What was found. ``report`` is the doctor's of when it was built, ``findings`` are what it says now.
+class ImageVerification:
+    """The result of verifying an image, which is good when there are no ``problems``.
 
-    ``tree`` is the digest of the file tree, when it was asked for. The image is good when there are no
-    ``problems``.
+    ``report`` is the doctor's JSON report from the build, ``checks`` are its results now. ``tree`` is the
+    digest of the file tree if it was requested.
     """
 
-    image: Configuration
+    image: ImageConfiguration
     stack: str
     stand_in: bool
     patches: tuple[TargetStatus, ...]
-    builds: tuple[Build, ...]
+    builds: tuple[SaverBuild, ...]
     report: dict[str, Any]
-    findings: tuple[Finding, ...]
+    checks: tuple[CheckResult, ...]
     tree: str | None
     problems: tuple[str, ...]
 
@@ -51,8 +50,10 @@ class Verdict:
         return not self.problems
 
 
-def verify(image: str, builder: Builder, stand_in: bool = False, with_tree: bool = False) -> Verdict:
-    """Look at an image. ``stand_in``: one that says so is what is expected; otherwise that is a problem.
+def verify_image(
+    image: str, builder: Builder, stand_in: bool = False, with_tree: bool = False
+) -> ImageVerification:
+    """Verify an image. With ``stand_in`` a stand-in image is accepted; otherwise it is a problem.
 
     Raises:
         UsageError: there is no such image, or vimectl did not build it.
@@ -63,95 +64,76 @@ def verify(image: str, builder: Builder, stand_in: bool = False, with_tree: bool
         tempfile.TemporaryDirectory(prefix="vimectl-image-") as work,
         builder.mounted(image, Path(work)) as root,
     ):
-        return look(root, configuration, stand_in, with_tree)
+        host = _host(root, configuration)
+        is_stand_in = _read_json(host, image_paths.RECORD).get("stand_in") is True
+        stack = load_stack(str(host.path(f"{image_paths.IMAGE}/{image_paths.STACK}")))
+        checks = run_checks(host, stack, only=_GROUPS).results
+        excused = build_steps.STAND_IN_FAILURES if stand_in and is_stand_in else ()
+        problems = [
+            *_configuration_problems(configuration, stack, is_stand_in),
+            *(
+                f"{check.id}: found {check.found}, needed {check.expected}"
+                for check in checks
+                if check.status == "fail" and check.id not in excused
+            ),
+        ]
+        if is_stand_in and not stand_in:
+            problems.insert(0, "it is a stand-in: it has no kernels and no memory saver for NPUs")
+        return ImageVerification(
+            image=configuration,
+            stack=stack.name,
+            stand_in=is_stand_in,
+            patches=tuple(status for package in stack.patches for status in _patches(package, host, stack)),
+            builds=tuple(verify_installed(host, stack)),
+            report=_read_json(host, image_paths.REPORT),
+            checks=checks,
+            tree=tree_digest(root) if with_tree else None,
+            problems=tuple(problems),
+        )
 
 
-def look(root: Path, configuration: Configuration, stand_in: bool, with_tree: bool) -> Verdict:
-    """As ``verify``, of a file tree with an image's configuration."""
-    host = _host(root, configuration)
-    written = _read(host, image_paths.RECORD)
-    stack = load_stack(str(host.path(f"{image_paths.IMAGE}/{image_paths.STACK}")))
-    is_stand_in = written.get("stand_in") is True
-    findings = run_checks(host, stack, only=_GROUPS).findings
-    patches = tuple(target for package in stack.patches for target in _patches(package, host, stack))
-    builds = tuple(memory_saver.judge_installed(host, stack))
-    excused = build_steps.STAND_IN_LACKS if stand_in and is_stand_in else ()
-    problems = [
-        *(
-            ["it is a stand-in: it has no kernels and no memory saver for NPUs"]
-            if is_stand_in and not stand_in
-            else []
-        ),
-        *_labels(configuration, stack, is_stand_in),
-        *_exports(configuration),
-        *(
-            f"{f.id}: found {f.found}, needed {f.expected}"
-            for f in findings
-            if f.status == "fail" and f.id not in excused
-        ),
-    ]
-    report = _read(host, image_paths.REPORT)
-    return Verdict(
-        image=configuration,
-        stack=stack.name,
-        stand_in=is_stand_in,
-        patches=patches,
-        builds=builds,
-        report=report,
-        findings=findings,
-        tree=tree.digest(root) if with_tree else None,
-        problems=tuple(problems),
-    )
-
-
-def _host(root: Path, configuration: Configuration) -> Host:
+def _host(root: Path, configuration: ImageConfiguration) -> Host:
     machine = _MACHINES.get(configuration.machine, configuration.machine)
 
     def run(argv: Sequence[str], timeout: float) -> CommandResult:
-        # Which machine an image is for stands in its configuration; nothing in it is run.
+        # Nothing in the image is run; its configuration has the machine.
         return CommandResult(0, machine) if list(argv) == ["uname", "-m"] else CommandResult(126)
 
     return Host(root.resolve(), configuration.environment, run)
 
 
-def _read(host: Host, name: str) -> dict[str, Any]:
+def _read_json(host: Host, name: str) -> dict[str, Any]:
     text = host.read(f"{image_paths.IMAGE}/{name}")
     if text is None:
         raise UsageError(
-            f"the image has no {image_paths.IMAGE}/{name}: `vimectl image build` did not make it, "
+            f"the image has no {image_paths.IMAGE}/{name}: `vimectl image build` did not build it, "
             "or it was changed",
-            "look at another file system with: vimectl doctor --root DIR",
+            "check another file system with: vimectl doctor --root DIR",
         )
     try:
         found = json.loads(text)
     except ValueError as e:
-        raise UsageError(f"{image_paths.IMAGE}/{name} in the image is no JSON: {e}") from e
+        raise UsageError(f"{image_paths.IMAGE}/{name} in the image is not JSON: {e}") from e
     return found if isinstance(found, dict) else {}
 
 
 def _patches(package: str, host: Host, stack: Stack) -> list[TargetStatus]:
     try:
-        return examined(package, Subject(host, stack))[0]
+        return read_patch_state(host, stack, package)[0]
     except VimeError:
-        return []  # the doctor's finding says what is wrong
+        return []  # the doctor's check reports it
 
 
-def _labels(configuration: Configuration, stack: Stack, is_stand_in: bool) -> list[str]:
-    """Where the labels do not say what is inside."""
-    wanted = {"vimectl.stack": stack.name, "vimectl.stand-in": "yes" if is_stand_in else "no"}
-    return [
-        f"label {name} is {configuration.labels.get(name)!r}, inside it is {value!r}"
-        for name, value in wanted.items()
-        if configuration.labels.get(name) != value
-    ]
-
-
-def _exports(configuration: Configuration) -> list[str]:
-    problems = []
+def _configuration_problems(
+    configuration: ImageConfiguration, stack: Stack, is_stand_in: bool
+) -> Iterator[str]:
+    expected = {"vimectl.stack": stack.name, "vimectl.stand-in": "yes" if is_stand_in else "no"}
+    for name, value in expected.items():
+        if configuration.labels.get(name) != value:
+            yield f"label {name} is {configuration.labels.get(name)!r}, in the image it is {value!r}"
     try:
-        build_steps.allocator(configuration.environment)
+        build_steps.check_allocator(configuration.environment)
     except VimeError as e:
-        problems.append(e.message)
+        yield e.message
     if configuration.user.partition(":")[0] in ("", "0", "root"):
-        problems.append("it runs as root")
-    return problems
+        yield "it runs as root"

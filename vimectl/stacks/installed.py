@@ -1,4 +1,4 @@
-"""Which distributions are installed on a machine, read from their metadata folders, importing nothing."""
+"""List the distributions installed on a machine from their metadata directories, without importing them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 
 from vimectl.util.host import Host
 
-# Where interpreters keep packages on the systems and images in use, relative to the root.
+# Where the interpreters of the supported systems and images keep packages, relative to the root.
 _SITE_PATTERNS = (
     "usr/lib/python3*/dist-packages",
     "usr/lib/python3*/site-packages",
@@ -25,7 +25,7 @@ _SITE_PATTERNS = (
 
 @dataclass(frozen=True)
 class InstalledDistribution:
-    """One installed distribution: canonical name, version, and the directory its metadata lies in."""
+    """An installed distribution: canonical name, version, and the directory that holds its metadata."""
 
     name: str
     version: str
@@ -33,10 +33,10 @@ class InstalledDistribution:
 
 
 def site_directories(host: Host) -> list[Path]:
-    """Return the directories in which the machine's Python packages lie.
+    """Return the directories that hold the machine's Python packages.
 
-    For the running machine these are this interpreter's; for another root, those found in it, the ones of
-    the interpreters on its PATH first: an image states what that is.
+    For the running machine these are those of this interpreter. For another root they are those found in it,
+    with those of the interpreters on its PATH first (an image's configuration has a PATH).
     """
     if host.is_here:
         return [path for entry in sys.path if (path := Path(entry or ".")).is_dir()]
@@ -47,7 +47,7 @@ def site_directories(host: Host) -> list[Path]:
 
 
 def distributions(host: Host) -> dict[str, list[InstalledDistribution]]:
-    """Return what is installed by canonical name; the first of each list is the one that Python imports."""
+    """Return the installed distributions by canonical name; Python imports the first of each list."""
     found: dict[str, list[InstalledDistribution]] = {}
     for directory in dict.fromkeys(site_directories(host)):
         for item in _in_directory(directory):
@@ -57,12 +57,12 @@ def distributions(host: Host) -> dict[str, list[InstalledDistribution]]:
 
 def _in_directory(directory: Path) -> Iterator[InstalledDistribution]:
     for path in sorted(directory.glob("*.dist-info")):
-        # The folder's name is NAME-VERSION by specification, escaped so that one dash divides them:
-        # much faster than to parse every METADATA.
+        # The directory is called NAME-VERSION by specification, escaped so that a single dash separates them.
+        # This is much faster than parsing every METADATA.
         name, _, version = path.name.removesuffix(".dist-info").partition("-")
         yield InstalledDistribution(canonicalize_name(name), version, directory)
     for path in sorted(directory.glob("*.egg-info")):
-        from importlib.metadata import Distribution  # slow to import, and hardly ever needed
+        from importlib.metadata import Distribution  # slow to import and rarely needed
 
         metadata = Distribution.at(path).metadata
         if "Name" in metadata and "Version" in metadata:

@@ -1,4 +1,4 @@
-"""Read a lock: requirements format, one exact version and the digests of its files for each package."""
+"""Read a lock: requirements format, with one exact version and the digests of its files for each package."""
 
 from __future__ import annotations
 
@@ -10,25 +10,23 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from vime_runtime.spec.errors import UsageError
 
-from vimectl.util.hashing import sha256
-
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
-# Below a pin, one name in its line or several in a line each.
+# uv's comment below a pin: "# via NAME", or "# via" and one name in each following line.
 _VIA = re.compile(r"\s+#\s+(?:via\s+)?([A-Za-z0-9][\w.-]*)$")
 
 
 @dataclass(frozen=True)
 class Pin:
-    """One package of a lock. ``text`` is its requirement as pip reads it, hashes included.
+    """One package of a lock. ``text`` is its requirement for pip, including the hashes.
 
-    ``asked_by`` are the packages that require it, as far as the lock says so in uv's ``# via`` comments.
+    ``required_by`` are the packages that require it, from uv's ``# via`` comments if the lock has any.
     """
 
     name: str
     version: str
     hashes: frozenset[str]
     text: str
-    asked_by: tuple[str, ...] = ()
+    required_by: tuple[str, ...] = ()
 
 
 def read_lock(path: Path) -> dict[str, Pin]:
@@ -41,18 +39,13 @@ def read_lock(path: Path) -> dict[str, Pin]:
     pin = None
     for line in joined.splitlines():
         if pin and (via := _VIA.match(line)) and via[1] != "via":
-            pin = replace(pin, asked_by=(*pin.asked_by, via[1]))
+            pin = replace(pin, required_by=(*pin.required_by, via[1]))
             pins[pin.name] = pin
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         pin = _pin(line, path)
         pins[pin.name] = pin
     return pins
-
-
-def lock_digest(path: Path) -> str:
-    """Return the SHA-256 of a lock file: the identity of what it installs."""
-    return sha256(path)
 
 
 def _pin(line: str, path: Path) -> Pin:

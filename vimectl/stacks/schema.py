@@ -1,4 +1,4 @@
-"""The schema of a stack file: one coherent set of versions, and where each fact comes from."""
+"""The schema of a stack file: a set of versions that belong together, and the source of each fact."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ Specifier = Annotated[str, AfterValidator(_specifier)]
 
 
 class StackTable(Strict):
-    """``[stack]``: its name, what it computes on, and the interpreters and machines it exists for."""
+    """``[stack]``: its name, and the device, Python versions and machines that it is for."""
 
     name: str
     description: str
-    device: Literal["cpu", "npu", "cuda"]
+    device: Literal["cpu", "npu"]
     python: Specifier
     machines: list[Literal["x86_64", "aarch64"]]
 
 
 class OriginFile(Strict):
-    """One file that may be installed for a package, known by its digest."""
+    """A file that may be installed for a package, identified by its digest."""
 
     name: str
     sha256: Sha256
@@ -42,7 +42,7 @@ class OriginFile(Strict):
 
 
 class Marker(Strict):
-    """A line that an installed file must have: the proof that the right build was installed.
+    """A line that an installed file must contain, as evidence that the right build is installed.
 
     ``path`` is relative to site-packages, ``pattern`` a regular expression that one of its lines matches.
     The file is read as text, never imported.
@@ -54,9 +54,9 @@ class Marker(Strict):
 
 
 class Origin(Strict):
-    """``[origin.PACKAGE]``: where a package comes from whose version number does not name one file.
+    """``[origin.PACKAGE]``: the source of a package whose version does not identify one file.
 
-    ``index`` is asked, for this package alone, when the user's own sources have none of ``files``.
+    ``index`` is used for this package only, when the user's own sources have none of ``files``.
     """
 
     index: str
@@ -65,42 +65,42 @@ class Origin(Strict):
     marker: Marker
 
 
-class Repository(Strict):
-    """A commit and where it is."""
+class SourceCommit(Strict):
+    """A commit and the URL of its repository."""
 
     url: str
     commit: CommitId
 
 
-class Commit(Repository):
-    """``[commits.NAME]``: a dependency that is pinned by source commit because it has no release.
+class PinnedCommit(SourceCommit):
+    """``[commits.NAME]``: a dependency that is pinned to a commit because it has no release.
 
-    ``left_out`` are the paths of submodules that it is built without, each with the reason.
+    ``left_out`` has the paths of submodules that it is built without, each with the reason.
     """
 
     left_out: dict[str, str] = Field(default_factory=dict)
 
 
-class Submodule(Repository):
-    """A repository that another has at ``path``: git's tree of the other one names this commit."""
+class Submodule(SourceCommit):
+    """A submodule at ``path``; the git tree of the outer repository has this commit."""
 
     path: str
 
 
-class Images(Strict):
-    """``[images]``: the image to start from on each generation of Atlas, with the tag of the release."""
+class BaseImages(Strict):
+    """``[images]``: the base image for each generation of Atlas, with the tag of the release."""
 
     a2: str
     a3: str
 
 
 class ImageTable(Strict):
-    """``[image]``: what an image of this stack is made on, and what must come into it.
+    """``[image]``: the base image's interpreter, and the packages that come from elsewhere than the lock.
 
-    ``python`` is the minor version of the interpreter in the base image, ``glibc`` the version of its C
-    library: together they say which wheels fit. ``base`` is the image to start from where ``[images]`` names
-    none. ``ships`` are the distributions that the base has, with how that is known: nothing is installed over
-    them, and over what they need. ``built`` are those that come from a pinned source instead of a wheel.
+    ``python`` (minor version) and ``glibc`` of the base image determine which wheels are compatible. ``base``
+    is the base image where ``[images]`` has none. ``ships`` has the distributions of the base image, each
+    with the evidence: they and their requirements are not installed again. ``built`` has those that are built
+    from a pinned source instead of installed from a wheel.
     """
 
     python: Annotated[str, Field(pattern=r"^3\.[0-9]+$")]
@@ -110,20 +110,20 @@ class ImageTable(Strict):
     built: dict[str, str] = Field(default_factory=dict)
 
 
-class Library(Strict):
-    """``[libraries."lib*.so.N"]``: a library of the system that a package loads, and no package brings.
+class SystemLibrary(Strict):
+    """``[libraries."lib*.so.N"]``: a system library that a package loads and no package contains.
 
-    ``needed_by`` is the file that loads it, and so where the fact comes from; ``install`` how to get it.
+    ``needed_by`` is the file that loads it, which is the source of the fact; ``install`` says how to get it.
     """
 
     needed_by: str
     install: str
 
 
-class MemorySaver(Strict):
-    """``[memory_saver]``: the source that the torch_memory_saver library is built from.
+class MemorySaverSource(Strict):
+    """``[memory_saver]``: the source of the torch_memory_saver library.
 
-    ``builds`` are the names of the known-good results in ``memory_saver/builds.toml``.
+    ``builds`` are the names of its known-good builds in ``memory_saver/builds.toml``.
     """
 
     url: str
@@ -134,7 +134,7 @@ class MemorySaver(Strict):
     submodules: list[Submodule] = Field(default_factory=list)
 
 
-# What a stack on NPUs consists of besides its packages; a file that lacks one of these says why.
+# The facts about an NPU stack, in addition to its packages; a file that lacks one has to give the reason.
 _NPU_FACTS = (
     *("cann", "nnal", "triton-ascend", "ray", "transformers", "images", "patches"),
     *("megatron-lm", "megatron-bridge", "mindspeed", "mbridge", "memory_saver"),
@@ -142,17 +142,17 @@ _NPU_FACTS = (
 
 
 class Stack(Strict):
-    """A whole stack file.
+    """A stack file.
 
-    ``packages`` gives the exact version of each package by the name people use for it;
-    ``ranges`` what they accept of others;
-    ``provided_by`` names the distributions that may provide a package instead of its namesake.
-    ``unwanted`` are distributions that break the stack when present, with the reason.
-    ``omitted`` are distributions that a package asks for and the lock leaves out, with what that costs.
-    ``libraries`` are those that have to come with the system.
-    ``patches`` names the patch series (package and version) the stack needs.
-    ``notes`` says, fact by fact or for a whole table, where it comes from, and ``unrecorded`` of a fact
-    that is not there why not: a fact without a source, or a gap without a reason, is no valid file.
+    ``packages`` has the exact version of each package, by its usual name;
+    ``ranges`` the versions of other packages that they accept;
+    ``provided_by`` the distributions that may provide a package instead of the one of its name;
+    ``unwanted`` distributions that break the stack when present, with the reason;
+    ``omitted`` distributions that a package requires and the lock leaves out, with the consequence;
+    ``libraries`` the system libraries that are needed;
+    ``patches`` the patch series (package and version) of the stack;
+    ``notes`` the source of each fact or table, and ``unrecorded`` the reason for each missing fact. A fact
+    without a source or a missing fact without a reason is an error.
     """
 
     stack: StackTable
@@ -161,14 +161,14 @@ class Stack(Strict):
     provided_by: dict[str, list[str]] = Field(default_factory=dict)
     unwanted: dict[str, str] = Field(default_factory=dict)
     omitted: dict[str, str] = Field(default_factory=dict)
-    libraries: dict[str, Library] = Field(default_factory=dict)
+    libraries: dict[str, SystemLibrary] = Field(default_factory=dict)
     patches: dict[str, str] = Field(default_factory=dict)
     cann: str | None = None
     nnal: str | None = None
-    commits: dict[str, Commit] = Field(default_factory=dict)
-    images: Images | None = None
+    commits: dict[str, PinnedCommit] = Field(default_factory=dict)
+    images: BaseImages | None = None
     image: ImageTable | None = None
-    memory_saver: MemorySaver | None = None
+    memory_saver: MemorySaverSource | None = None
     origin: dict[str, Origin] = Field(default_factory=dict)
     notes: dict[str, str]
     unrecorded: dict[str, str] = Field(default_factory=dict)
@@ -186,7 +186,7 @@ class Stack(Strict):
         return self
 
     def _facts(self) -> dict[str, str]:
-        """Every fact of the file, and the table it stands in."""
+        """Return every fact of the file with its table."""
         tables: dict[str, Any] = {
             "packages": self.packages,
             "ranges": self.ranges,
@@ -198,15 +198,15 @@ class Stack(Strict):
         return facts | {"python": "python", "machines": "machines"}
 
     def source(self, fact: str) -> str:
-        """Return where a fact comes from: its own note or that of its table; "" when none says."""
+        """Return the source of a fact: its own note, that of its table, or ""."""
         return self.notes.get(fact) or self.notes.get(self._facts().get(fact, ""), "")
 
     @property
     def tested(self) -> bool:
-        """Whether the stack is more than recorded: it has its patch series.
+        """True when the stack has patch series.
 
-        A series is in the tree only when ``tests/upstream`` applies, verifies and reverts it on the released
-        sources of its package; a stack without one is what its releases' documents say, and no more.
+        ``tests/upstream`` applies, verifies and reverts every series on the released sources of its package.
+        A stack without one only has what the documentation of its releases says.
         """
         return bool(self.patches)
 
@@ -219,5 +219,5 @@ class Stack(Strict):
         return self.provided_by.get(package, [package])
 
     def supports_python(self, version: str) -> bool:
-        """Whether an interpreter of this version (``3.11.7``) can run the stack."""
+        """Return True when an interpreter of this version (``3.11.7``) can run the stack."""
         return SpecifierSet(self.stack.python).contains(Version(version), prereleases=True)

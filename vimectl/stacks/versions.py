@@ -1,4 +1,4 @@
-"""Version comparison with the suffixes that this field really uses."""
+"""Compare versions, including the local, post and development suffixes of torch and vllm-ascend builds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Relation = Literal["same", "older", "newer", "other"]
 
 
 def matches(installed: str, wanted: str) -> bool:
-    """Whether ``installed`` is the version ``wanted``.
+    """Return True when ``installed`` is the version ``wanted``.
 
     PEP 440's ``==``: a local suffix (``2.10.0+cpu``) counts only when the wanted version states one;
     post, pre and development suffixes always count. Versions outside PEP 440 must be equal as text.
@@ -23,7 +23,7 @@ def matches(installed: str, wanted: str) -> bool:
 
 
 def within(installed: str, specifier: str) -> bool:
-    """Whether ``installed`` is in a range such as ``>=2.47.1,<=2.48.0``; never when it is no version."""
+    """Return True when ``installed`` is a valid version in a range such as ``>=2.47.1,<=2.48.0``."""
     try:
         return SpecifierSet(specifier).contains(installed, prereleases=True)
     except InvalidVersion:
@@ -31,7 +31,7 @@ def within(installed: str, specifier: str) -> bool:
 
 
 def relation(installed: str, wanted: str) -> Relation:
-    """How ``installed`` stands to ``wanted`` in PEP 440's order.
+    """Return how ``installed`` compares with ``wanted`` in PEP 440's order.
 
     ``other``: the same release in another build (a local suffix that differs), or not comparable.
 
@@ -43,7 +43,7 @@ def relation(installed: str, wanted: str) -> Relation:
     if matches(installed, wanted):
         return "same"
     try:
-        # Without the local suffix, which names a build: by itself it makes nothing older or newer.
+        # Without the local suffix, which identifies a build and has no order.
         have, want = Version(Version(installed).public), Version(Version(wanted).public)
     except InvalidVersion:
         return "other"
@@ -53,7 +53,7 @@ def relation(installed: str, wanted: str) -> Relation:
 
 
 def distance(installed: str, wanted: str) -> tuple[int, ...]:
-    """How far two versions are apart, the greater part first: to choose the nearest, not to judge.
+    """Return the distance of two versions by release component, the major one first, to find the nearest.
 
     >>> distance("0.24.0rc1", "0.23.0") < distance("0.24.0rc1", "0.30.0rc2")
     True

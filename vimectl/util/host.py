@@ -19,7 +19,7 @@ _MAX_SYMLINKS = 40
 
 @dataclass(frozen=True)
 class CommandResult:
-    """The result of a command. ``code`` is 127 for an unknown program, 124 after a timeout, 126 when not run."""
+    """A command's result. ``code`` is 127 for an unknown program, 124 after a timeout, 126 if not run."""
 
     code: int
     stdout: str = ""

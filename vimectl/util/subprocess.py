@@ -1,4 +1,4 @@
-"""Run a child process that works in a directory of ours, follow its output, and end it with this process."""
+"""Run a child process with its output logged, and stop all of its processes when this one is interrupted."""
 
 from __future__ import annotations
 
@@ -11,27 +11,31 @@ from pathlib import Path
 
 from vimectl.util.host import CommandResult
 
-# These would have another environment's packages count as installed, or byte code written elsewhere.
-_FOREIGN = ("PYTHONPATH", "PYTHONHOME", "PYTHONPYCACHEPREFIX")
+# With these, packages of another environment would count as installed, or byte code be written elsewhere.
+_REMOVED_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONPYCACHEPREFIX")
 
 
-def follow(
+def run_logged(
     argv: Sequence[str | Path],
-    variables: Mapping[str, str],
-    held: int | None,
     log: Path,
     on_line: Callable[[str], None],
-    seconds: float = 0,
+    variables: Mapping[str, str] | None = None,
+    lock_fd: int | None = None,
+    cleanup_seconds: float = 0,
 ) -> tuple[int, str]:
-    """Run a command to its end; return its exit status and its whole output, which ``log`` gets as well.
+    """Run a command to its end; return its exit status and its output, which is appended to ``log``.
 
-    It has a session of its own, so that Ctrl-C reaches this process first, which then ends all of it.
-    ``held`` is the descriptor that keeps the directory locked: the child inherits it. ``seconds`` is what a
-    command that is broken off gets to clean up by itself, before it is killed.
+    The command runs in a new session: Ctrl-C only reaches this process, which then stops the whole session.
+
+    Args:
+        on_line: called with each line of output, stripped.
+        variables: environment variables to set in addition.
+        lock_fd: descriptor of a locked directory. The child inherits it, so the lock outlives this process.
+        cleanup_seconds: how long the command gets to clean up after SIGTERM before it is killed.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    environment = {name: value for name, value in os.environ.items() if name not in _REMOVED_VARIABLES}
     lines: list[str] = []
-    with log.open("a", encoding="utf-8", buffering=1) as file:  # somebody may be following it
+    with log.open("a", encoding="utf-8", buffering=1) as file:  # line by line, for `tail -f`
         child = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
@@ -39,9 +43,9 @@ def follow(
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            env=environment | {"PYTHONUNBUFFERED": "1"} | dict(variables),
+            env=environment | {"PYTHONUNBUFFERED": "1"} | dict(variables or {}),
             start_new_session=True,
-            pass_fds=() if held is None else (held,),
+            pass_fds=() if lock_fd is None else (lock_fd,),
         )
         assert child.stdout is not None
         try:
@@ -51,16 +55,16 @@ def follow(
                 on_line(line.strip())
             return child.wait(), "".join(lines)
         finally:
-            if seconds and child.poll() is None:
+            if cleanup_seconds and child.poll() is None:
                 os.killpg(child.pid, signal.SIGTERM)
-                with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):  # a second Ctrl-C: at once
-                    child.wait(seconds)
-            with suppress(ProcessLookupError):  # it ended, and so did all that it started
+                with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):  # a second Ctrl-C: do not wait
+                    child.wait(cleanup_seconds)
+            with suppress(ProcessLookupError):  # the whole session has exited
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
 
 
-def quietly(argv: Sequence[str]) -> CommandResult:
-    """Run a short command out of the reach of Ctrl-C, so that what is to be cleaned up is."""
+def run_shielded(argv: Sequence[str]) -> CommandResult:
+    """Run a short command that Ctrl-C does not reach, so that cleanup completes."""
     done = subprocess.run(argv, capture_output=True, text=True, errors="replace", start_new_session=True)
     return CommandResult(done.returncode, done.stdout, done.stderr)

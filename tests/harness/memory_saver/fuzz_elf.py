@@ -8,7 +8,7 @@ import sysconfig
 from pathlib import Path
 
 from harness.memory_saver.elf_file import ASCEND_PRELOAD, ElfFile
-from vimectl.env.memory_saver.elf import read_library
+from vimectl.env.memory_saver.elf import read_elf
 
 EDGES = [0, 1, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 63, (1 << 64) - 1]
 
@@ -45,4 +45,4 @@ def read_changed_libraries(count: int, seed: int) -> int:
     libraries = sorted((Path(sysconfig.get_path("stdlib")) / "lib-dynload").glob("*.so"))[::10]
     contents = [path.read_bytes() for path in libraries]
     contents += [ElfFile().content(), ElfFile(exported=ASCEND_PRELOAD).content()]
-    return sum(read_library(changed(chance.choice(contents), chance)) is not None for _ in range(count))
+    return sum(read_elf(changed(chance.choice(contents), chance)) is not None for _ in range(count))

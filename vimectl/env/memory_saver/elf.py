@@ -1,7 +1,7 @@
-"""Read of a shared library what the loader reads: machine, needed libraries, exported symbols, build id.
+"""Read machine, needed libraries, exported symbols and build id of a shared library.
 
-pyelftools does what a file tells it to: walk a chain of hashes to its end, follow a table of 65,535 headers,
-read a name of 30 MB. So it reads through a stream that has only so many reads and bytes to give.
+pyelftools trusts the file: it walks a hash chain to its end, follows a table of 65,535 headers, reads a name
+of 30 MB. So it reads through a stream with a limited number of reads and bytes.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from itertools import islice
 from typing import Any
 
 # Far above any real build: some 2,000 reads, 40 libraries, 500 symbols.
-_MOST_READS = 20_000
-_MOST_BYTES = 4 * 2**20
-_MOST_TAGS = 1024
-_MOST_SYMBOLS = 20_000
-_LONGEST_NAME = 4096
+_MAX_READS = 20_000
+_MAX_BYTES = 4 * 2**20
+_MAX_TAGS = 1024
+_MAX_SYMBOLS = 20_000
+_MAX_NAME = 4096
 
 _MACHINES = {"EM_X86_64": "x86_64", "EM_AARCH64": "aarch64"}
-# Name, section and the rest of Elf64_Sym and Elf32_Sym, as `struct` names them.
+# Elf64_Sym and Elf32_Sym as `struct` formats.
 _SYMBOLS = {64: "IBBHQQ", 32: "IIIBBH"}
 _SECTION_FIELD = {64: 3, 32: 5}
 _UNDEFINED = 0
 
 
 @dataclass(frozen=True)
-class Library:
-    """``machine`` is as ``uname -m`` names it, or the ELF constant of one that is not in use here."""
+class ElfLibrary:
+    """What a shared library declares. ``machine`` is as in ``uname -m``, or an ELF constant for others."""
 
     machine: str
     needed: tuple[str, ...]
@@ -37,34 +37,33 @@ class Library:
     build_id: str | None
 
 
-def read_library(content: bytes) -> Library | None:
-    """Return what a shared library says of itself, or None when it is not a readable ELF library."""
+def read_elf(content: bytes) -> ElfLibrary | None:
+    """Parse a shared library; return None when it is not a readable ELF library."""
     from elftools.elf.dynamic import DynamicSegment
     from elftools.elf.elffile import ELFFile
 
     try:
-        file = ELFFile(_Rationed(content))
+        file = ELFFile(_LimitedStream(content))
         dynamic = next(segment for segment in file.iter_segments() if isinstance(segment, DynamicSegment))
-        tags = list(islice(dynamic.iter_tags(), _MOST_TAGS))
-        return Library(
+        tags = list(islice(dynamic.iter_tags(), _MAX_TAGS))
+        return ElfLibrary(
             _MACHINES.get(file["e_machine"], str(file["e_machine"])),
             tuple(str(vars(tag)["needed"]) for tag in tags if tag.entry.d_tag == "DT_NEEDED"),
             frozenset(_exported(file, dynamic, content)),
             _build_id(file),
         )
     except Exception:
-        # A truncated or crafted file makes the parser fail in as many ways as there are fields in the
-        # format; whichever it is, the loader could not use the file either.
+        # A truncated or crafted file can make the parser raise anything; the loader could not use it either.
         return None
 
 
-class _Rationed(io.BytesIO):
-    """A file in memory that fails once more has been read of it than any real library takes."""
+class _LimitedStream(io.BytesIO):
+    """A file in memory that fails when more is read than any real library needs."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(content)
-        self._reads = _MOST_READS
-        self._bytes = _MOST_BYTES
+        self._reads = _MAX_READS
+        self._bytes = _MAX_BYTES
 
     def read(self, size: int | None = -1, /) -> bytes:
         if self._reads <= 0 or self._bytes <= 0:
@@ -76,25 +75,25 @@ class _Rationed(io.BytesIO):
 
 
 def _exported(file: Any, dynamic: Any, content: bytes) -> Iterator[str]:
-    """The names of the symbols that the library itself defines.
+    """Yield the names of the symbols that the library defines.
 
-    Read from the table at once: pyelftools goes through all tags again for each symbol, 0.3 s a library.
+    Read from the table directly: pyelftools reads all tags again for each symbol, 0.3 s per library.
     """
     (_, symbols), (_, strings) = dynamic.get_table_offset("DT_SYMTAB"), dynamic.get_table_offset("DT_STRTAB")
     if symbols is None or strings is None:
         return
     entry = struct.Struct(("<" if file.little_endian else ">") + _SYMBOLS[file.elfclass])
-    count = min(dynamic.num_symbols(), _MOST_SYMBOLS, (len(content) - symbols) // entry.size)
+    count = min(dynamic.num_symbols(), _MAX_SYMBOLS, (len(content) - symbols) // entry.size)
     for fields in entry.iter_unpack(content[symbols : symbols + max(count, 0) * entry.size]):
         if fields[_SECTION_FIELD[file.elfclass]] != _UNDEFINED:
             start = strings + fields[0]
-            end = content.find(b"\0", start, start + _LONGEST_NAME)
+            end = content.find(b"\0", start, start + _MAX_NAME)
             if end > start:
                 yield content[start:end].decode("utf-8", "replace")
 
 
 def _build_id(file: Any) -> str | None:
-    """What the linker called this very result; None when it was told not to."""
+    """Return the linker's build id, None without one."""
     for segment in file.iter_segments(type="PT_NOTE"):
         for note in segment.iter_notes():
             if note["n_type"] == "NT_GNU_BUILD_ID":

@@ -1,6 +1,6 @@
-"""Which torch_memory_saver libraries the processes of a job would load, and why just these.
+"""Find which torch_memory_saver libraries the processes of a job would load, and why.
 
-The package chooses by its own rule, which has changed from release to release; each is known by its source:
+The rule of the package changed between releases and is recognized by its source code:
 
 - 0.0.8 (CUDA): ``LD_PRELOAD`` alone, filled from ``torch_memory_saver_cpp.*.so``;
 - 0.0.9, and the builds for Ascend: ``torch_memory_saver_hook_mode_<mode>.*.so``, exactly one;
@@ -16,22 +16,22 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
-from vimectl.env.memory_saver.find import PACKAGE, in_directory
+from vimectl.env.memory_saver.library_files import PACKAGE, files_in
 from vimectl.stacks.installed import site_directories
 from vimectl.util.host import Host
 
 HookMode = Literal["torch", "preload"]
 
-# How `vimectl run` sets TMS_HOOK_MODE for the trainer; a test holds it against recipe/environment.toml.
-HOOK_MODES: dict[str, HookMode] = {"npu": "torch", "cuda": "preload"}
+# The TMS_HOOK_MODE that `vimectl run` sets for the trainer; a test compares it with recipes/environment.toml.
+HOOK_MODES: dict[str, HookMode] = {"npu": "torch"}
 
 _PRELOAD_FILE = "/etc/ld.so.preload"
 _CUDA_OF_TORCH = re.compile(r"^cuda\b.*=\s*'(\d+)\.", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A library that is there (or is named and is not), whether it would be loaded, and why or why not."""
+class LoadCandidate:
+    """A library that exists or that a setting names, whether it would be loaded, and the reason."""
 
     path: Path
     loads: bool
@@ -39,10 +39,10 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class _Choice:
-    """What the package's loader takes: files of these names, and how it comes to them.
+class _LoaderRule:
+    """The file name pattern that the package loads, and the reason.
 
-    ``exact``: there must be one such file, or the loader gives up.
+    ``exact``: the loader fails unless there is exactly one such file.
     """
 
     pattern: str
@@ -50,43 +50,48 @@ class _Choice:
     exact: bool = True
 
 
-def candidates(host: Host, modes: Sequence[HookMode]) -> list[Candidate]:
+def candidates(host: Host, modes: Sequence[HookMode]) -> list[LoadCandidate]:
     """Return every library of a machine, those that would be loaded first.
 
-    ``modes`` are the hook modes that a trainer may use; none when nothing here asks for the library.
+    ``modes`` are the hook modes that a trainer may use; none when nothing needs the library.
     """
-    found: dict[Path, Candidate] = {}
+    found: dict[Path, LoadCandidate] = {}
     for candidate in (*_preloaded(host), *_installed(host, modes)):
         found.setdefault(candidate.path, candidate)
     return sorted(found.values(), key=lambda candidate: not candidate.loads)
 
 
-def _preloaded(host: Host) -> list[Candidate]:
-    """What the dynamic loader puts into every process, whatever the package would choose."""
+def _preloaded(host: Host) -> list[LoadCandidate]:
+    """Return the libraries that the dynamic loader loads into every process, independent of the package."""
     sources = {
         "LD_PRELOAD": host.environment.get("LD_PRELOAD", ""),
         _PRELOAD_FILE: host.read(_PRELOAD_FILE) or "",
     }
     return [
-        Candidate(host.path(entry), True, f"{source} names it: every process has it, whatever the hook mode")
+        LoadCandidate(
+            host.path(entry), True, f"{source} names it: every process loads it, whatever the hook mode"
+        )
         for source, text in sources.items()
         for entry in re.split(r"[\s:]+", text)
         if PACKAGE in entry
     ]
 
 
-def _installed(host: Host, modes: Sequence[HookMode]) -> list[Candidate]:
-    """The libraries beside each copy of the package, in import order; the first copy is the one imported."""
-    found: list[Candidate] = []
+def _installed(host: Host, modes: Sequence[HookMode]) -> list[LoadCandidate]:
+    """Return the libraries next to each copy of the package; Python imports the first copy."""
+    found: list[LoadCandidate] = []
     imported: Path | None = None
     for directory in import_path(host):
-        files = in_directory(directory)
+        files = files_in(directory)
         package = directory / PACKAGE
         if not (package / "__init__.py").is_file():
-            found += [Candidate(file, False, f"there is no package {PACKAGE} beside it") for file in files]
+            found += [
+                LoadCandidate(file, False, f"there is no package {PACKAGE} next to it") for file in files
+            ]
         elif imported:
             found += [
-                Candidate(file, False, f"Python imports the package in {imported} first") for file in files
+                LoadCandidate(file, False, f"Python imports the package in {imported} first")
+                for file in files
             ]
         else:
             imported = directory
@@ -94,41 +99,43 @@ def _installed(host: Host, modes: Sequence[HookMode]) -> list[Candidate]:
     return found
 
 
-def _chosen(package: Path, files: list[Path], modes: Sequence[HookMode], host: Host) -> list[Candidate]:
+def _chosen(package: Path, files: list[Path], modes: Sequence[HookMode], host: Host) -> list[LoadCandidate]:
     if not modes:
-        return [Candidate(file, False, "nothing here asks for it") for file in files]
-    choices = [_choice(package, mode, host) for mode in modes]
+        return [LoadCandidate(file, False, "nothing here needs it") for file in files]
+    rules = [_loader_rule(package, mode, host) for mode in modes]
     chosen: dict[Path, str] = {}
     rejected: dict[Path, str] = {}
-    for choice in choices:
-        # The package looks in its own folder and in the one above it.
+    for rule in rules:
+        # The package searches its own directory and the parent directory.
         near = [file for file in files if file.parent in (package, package.parent)]
-        taken = [file for file in near if fnmatch(file.name, choice.pattern)]
-        if choice.exact and len(taken) > 1:
-            gives_up = f"{choice.why}, and gives up because there are {len(taken)} of them"
+        taken = [file for file in near if fnmatch(file.name, rule.pattern)]
+        if rule.exact and len(taken) > 1:
+            gives_up = f"{rule.why}, and gives up because there are {len(taken)} of them"
             rejected |= dict.fromkeys(taken, gives_up)
         else:
-            chosen |= dict.fromkeys(taken, choice.why)
-    other = f"the package takes {' or '.join(choice.pattern for choice in choices)}"
+            chosen |= dict.fromkeys(taken, rule.why)
+    other = f"the package takes {' or '.join(rule.pattern for rule in rules)}"
     return [
-        Candidate(file, file in chosen, chosen.get(file) or rejected.get(file) or other) for file in files
+        LoadCandidate(file, file in chosen, chosen.get(file) or rejected.get(file) or other) for file in files
     ]
 
 
-def _choice(package: Path, mode: HookMode, host: Host) -> _Choice:
-    """Read the rule out of the package's own source, which is the only thing that really decides."""
+def _loader_rule(package: Path, mode: HookMode, host: Host) -> _LoaderRule:
+    """Return the loading rule of the installed package, from its source code."""
     stem = f"{PACKAGE}_hook_mode_{mode}"
     where = f"Python imports {package}, which in hook mode {mode} takes"
     if not (package / "utils.py").is_file():
         pattern = f"{PACKAGE}_cpp.*.so"
-        return _Choice(pattern, f"Python imports {package}, which preloads {pattern}")
+        return _LoaderRule(pattern, f"Python imports {package}, which preloads {pattern}")
     if "_cu{major}" not in _text(package / "utils.py"):
-        return _Choice(f"{stem}.*.so", f"{where} {stem}.*.so")
+        return _LoaderRule(f"{stem}.*.so", f"{where} {stem}.*.so")
     major = _cuda_major(host)
     if major:
-        return _Choice(f"{stem}_cu{major}.*.so", f"{where} {stem}_cu{major}.*.so for torch's CUDA {major}")
+        return _LoaderRule(
+            f"{stem}_cu{major}.*.so", f"{where} {stem}_cu{major}.*.so for torch's CUDA {major}"
+        )
     pattern = f"{stem}_cu*.*.so"
-    return _Choice(
+    return _LoaderRule(
         pattern, f"{where} one of {pattern}, by the libcudart that it finds; torch names no CUDA", False
     )
 
@@ -150,8 +157,8 @@ def _text(path: Path) -> str:
 
 
 def import_path(host: Host) -> list[Path]:
-    """The directories that Python looks in, in its order: PYTHONPATH, then those of the interpreter."""
-    # Of the running machine, sys.path has it already.
+    """Return the directories that Python imports from: PYTHONPATH, then those of the interpreter."""
+    # For the running machine, sys.path includes PYTHONPATH.
     given = "" if host.is_here else host.environment.get("PYTHONPATH", "")
     directories = [host.path(entry) for entry in given.split(":") if entry]
     return list(dict.fromkeys([*directories, *site_directories(host)]))

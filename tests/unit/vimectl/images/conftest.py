@@ -15,21 +15,22 @@ from harness.images import fake_sources
 from harness.images.image_store import Images
 from harness.images.user_stack import STACK, Own, commit, git
 from harness.needs import require, unavailable
-from vimectl import env
-from vimectl.images import plan, vendor
+from vimectl.env import own_wheel
+from vimectl.images import vendor
+from vimectl.images.plan import make_plan
 
 
 @pytest.fixture(scope="session")
 def tool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this vimectl, made once: that takes a second or two."""
     pytest.importorskip("hatchling", reason="makes the wheel of vimectl itself from a checkout")
-    return env.own_wheel(tmp_path_factory.mktemp("tool"))
+    return own_wheel.make_wheel(tmp_path_factory.mktemp("tool"))
 
 
 @pytest.fixture
 def own(tmp_path: Path, tool: Path, monkeypatch: pytest.MonkeyPatch) -> Own:
     """A stack whose every source is on this machine; pip and git are configured with nothing else."""
-    monkeypatch.setattr(env, "own_wheel", lambda folder: Path(shutil.copy(tool, folder)))
+    monkeypatch.setattr(own_wheel, "make_wheel", lambda folder: Path(shutil.copy(tool, folder)))
     repository = tmp_path / "trainer"
     (repository / "package").mkdir(parents=True)
     git(repository, "init", "-q")
@@ -83,7 +84,7 @@ def stand_in_stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stand_in_folder(stand_in_stack: Path) -> Path:
     """What the image of the stand-in is built from. The wheels stay in the user's cache."""
     folder = Path(platformdirs.user_cache_dir("vimectl")) / "stand-in-sources"
-    made = plan.make(str(stand_in_stack))
+    made = make_plan(str(stand_in_stack))
     try:
         vendor.collect(made, folder, lambda now: None)
     except MissingRequirement as e:

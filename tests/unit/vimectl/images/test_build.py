@@ -12,6 +12,7 @@ from vime_runtime.spec.atomic_io import sha256_file
 from harness.images import fake_base
 from harness.images.image_store import Images, interrupted
 from vimectl.images import manifest
+from vimectl.images.manifest import check_folder
 from vimectl.patches import series
 from vimectl.stacks.catalog import load_stack
 
@@ -102,7 +103,7 @@ def test_what_went_in_and_what_came_out_is_left_beside(
     assert stated["subject"] == [{"name": stand_in_image, "digest": {"sha256": digest}}]
     definition = stated["predicate"]["buildDefinition"]
     went_in = {one["name"]: one["digest"] for one in definition["resolvedDependencies"]}
-    assert {entry.name for entry in manifest.check(stand_in_folder).sources} <= went_in.keys()
+    assert {entry.name for entry in check_folder(stand_in_folder).sources} <= went_in.keys()
     assert len(went_in["base"]["sha256"]) == 64
     beside = {one["name"]: one["digest"]["sha256"] for one in stated["predicate"]["runDetails"]["byproducts"]}
     assert beside == {name: sha256_file(folder / name) for name in ("build.log", "sbom.json")}

@@ -10,11 +10,11 @@ import pytest
 from vime_runtime.spec.errors import CheckFailed
 
 from harness.images import fake_sources
-from vimectl.env import memory_saver
-from vimectl.env.memory_saver.builds import BuildsFile
+from vimectl.env.memory_saver import known_builds
+from vimectl.env.memory_saver.known_builds import BuildsFile
 from vimectl.images import build_steps, image_paths
 from vimectl.recipes.environment import variables
-from vimectl.stacks.catalog import stack_file as stack_path
+from vimectl.stacks.catalog import stack_file
 from vimectl.util import toml
 
 EPOCH = "1767225600"
@@ -25,10 +25,10 @@ def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that an image keeps about itself, with the real stack; and a file for what was built."""
     folder = tmp_path / "opt"
     folder.mkdir()
-    shutil.copy(stack_path("ascend-0.22"), folder / image_paths.STACK)
+    shutil.copy(stack_file("ascend-0.22"), folder / image_paths.STACK)
     (folder / "manifest.json").write_text("{}")
     monkeypatch.setattr(image_paths, "IMAGE", folder)
-    monkeypatch.setattr(memory_saver, "MACHINE_FILE", str(tmp_path / "etc" / "builds.toml"))
+    monkeypatch.setattr(known_builds, "MACHINE_FILE", str(tmp_path / "etc" / "builds.toml"))
     monkeypatch.setenv("SOURCE_DATE_EPOCH", EPOCH)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     return folder
@@ -81,13 +81,13 @@ def test_a_library_for_something_else_ends_the_build(
 def test_a_base_that_exports_another_allocator_ends_the_build(value: str) -> None:
     reason = next(one.reason for one in variables() if one.name == "PYTORCH_NPU_ALLOC_CONF")
     with pytest.raises(CheckFailed, match="the base image exports") as error:
-        build_steps.allocator({"PYTORCH_NPU_ALLOC_CONF": value})
+        build_steps.check_allocator({"PYTORCH_NPU_ALLOC_CONF": value})
     assert reason in error.value.message
 
 
 @pytest.mark.parametrize("environment", [{}, {"PYTORCH_NPU_ALLOC_CONF": "expandable_segments:False"}])
 def test_a_base_that_leaves_it_alone_is_well(environment: dict[str, str]) -> None:
-    build_steps.allocator(environment)
+    build_steps.check_allocator(environment)
 
 
 def test_the_doctor_ends_a_build_and_leaves_its_report(

@@ -13,10 +13,11 @@ from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 
 from harness.images.user_stack import Own, commit, git
 from vimectl.images import git_source
-from vimectl.images.plan import Source, Submodule
+from vimectl.images.plan import ImageSource
+from vimectl.stacks.schema import Submodule
 
 
-def make(source: Source, target: Path) -> Path:
+def make(source: ImageSource, target: Path) -> Path:
     held = os.open(target.parent, os.O_RDONLY)
     try:
         git_source.archive(source, target, target.parent / "work", held, lambda line: None)
@@ -26,7 +27,7 @@ def make(source: Source, target: Path) -> Path:
     return target
 
 
-def source(own: Own, **changes: object) -> Source:
+def source(own: Own, **changes: object) -> ImageSource:
     fields = {
         "name": "trainer",
         "kind": "git",
@@ -34,7 +35,7 @@ def source(own: Own, **changes: object) -> Source:
         "url": str(own.repository),
         "commit": own.commit,
     }
-    return Source(**{**fields, "commit": own.commit, **changes})
+    return ImageSource(**{**fields, "commit": own.commit, **changes})
 
 
 def test_the_archive_is_the_commit_and_nothing_else(own: Own, tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_a_submodule_comes_with_it(own: Own, tmp_path: Path) -> None:
     )
     git(outer / "third" / "part", "checkout", "-q", own.commit)
     pinned = source(own, name="outer", url=str(outer), commit=commit(outer, "with a submodule"))
-    inner = Submodule("third/part", str(own.repository), own.commit)
+    inner = Submodule(path="third/part", url=str(own.repository), commit=own.commit)
     with_it = replace(pinned, submodules=(inner,))
     with tarfile.open(make(with_it, tmp_path / "a.tar.gz")) as tar:
         name = f"outer-{pinned.commit}/third/part/package/__init__.py"

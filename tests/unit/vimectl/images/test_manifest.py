@@ -10,6 +10,7 @@ from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, UsageError
 
 from vimectl.images import manifest
+from vimectl.images.manifest import check_folder
 
 
 @pytest.fixture
@@ -35,13 +36,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_whole_folder_passes(folder: Path) -> None:
-    assert [entry.name for entry in manifest.check(folder).sources] == ["two-0.tar", "one-1.0-py3-none-any"]
+    assert [entry.name for entry in check_folder(folder).sources] == ["two-0.tar", "one-1.0-py3-none-any"]
 
 
 def test_a_missing_file_is_named(folder: Path) -> None:
     (folder / "sources/two-0.tar.gz").unlink()
     with pytest.raises(CheckFailed, match=r"sources/two-0\.tar\.gz is missing") as error:
-        manifest.check(folder)
+        check_folder(folder)
     assert f"vimectl image vendor --stack s --machine aarch64 --offline {folder}" in error.value.hint
 
 
@@ -50,27 +51,27 @@ def test_an_altered_file_is_named_with_both_digests(folder: Path) -> None:
     was = sha256_file(path)
     path.write_bytes(path.read_bytes()[::-1])
     with pytest.raises(CheckFailed, match=f"wheels/one.*has sha256 {sha256_file(path)}, expected {was}"):
-        manifest.check(folder)
+        check_folder(folder)
 
 
 def test_a_file_that_was_cut_off_is_named(folder: Path) -> None:
     (folder / "sources/two-0.tar.gz").write_bytes(b"sou")
     with pytest.raises(CheckFailed, match="has 3 bytes, expected 20"):
-        manifest.check(folder)
+        check_folder(folder)
 
 
 def test_a_file_that_nobody_listed_is_named(folder: Path) -> None:
     (folder / "wheels/evil-1.0-py3-none-any.whl").touch()
     with pytest.raises(CheckFailed, match=r"wheels/evil-1\.0-py3-none-any\.whl is not in the manifest"):
-        manifest.check(folder)
+        check_folder(folder)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, r"no manifest\.json, so nothing in it is known to be whole"),
+        (None, r"no manifest\.json, so the folder is incomplete"),
         ("{", "cannot be read"),
-        ("[]", "not the manifest of a folder"),
+        ("[]", "not the manifest of a source folder"),
         ('{"schema": "vimectl.offline/2"}', "'schema'"),
     ],
 )
@@ -80,4 +81,4 @@ def test_without_a_manifest_in_order_nothing_is_believed(
     path = folder / manifest.FILE
     path.unlink() if text is None else path.write_text(text)
     with pytest.raises(UsageError, match=message):
-        manifest.check(folder)
+        check_folder(folder)

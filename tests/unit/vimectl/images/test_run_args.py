@@ -9,7 +9,7 @@ from vime_runtime.spec.errors import MissingRequirement
 
 from harness.doctor.described_machine import Machine
 from vimectl.cli import run_cli
-from vimectl.images import run_args
+from vimectl.images.run_args import compose, run_options
 from vimectl.stacks.catalog import load_stack
 from vimectl.util import npu_devices
 from vimectl.util.host import Host
@@ -28,7 +28,7 @@ def host(tmp_path: Path) -> Host:
 
 
 def texts(host: Host) -> list[str]:
-    return [option.text for option in run_args.options(load_stack("ascend-0.22"), host)]
+    return [option.text for option in run_options(load_stack("ascend-0.22"), host)]
 
 
 def test_devices_driver_group_and_limits_of_the_host_are_given(host: Host) -> None:
@@ -62,7 +62,7 @@ def test_what_is_not_on_the_host_and_not_needed_is_not_mounted(host: Host) -> No
 def test_a_driver_that_is_not_whole_is_told(host: Host) -> None:
     host.path("/usr/local/dcmi").rmdir()
     host.path("/dev/hisi_hdc").unlink()
-    with pytest.raises(MissingRequirement, match="not whole: /dev/hisi_hdc, /usr/local/dcmi not found"):
+    with pytest.raises(MissingRequirement, match="incomplete: /dev/hisi_hdc, /usr/local/dcmi not found"):
         texts(host)
 
 
@@ -71,14 +71,14 @@ def test_without_npus_only_a_stack_for_the_cpu_has_options(tmp_path: Path) -> No
     with pytest.raises(MissingRequirement, match="this machine has no NPU") as error:
         texts(host)
     assert error.value.exit_code == 3
-    found = run_args.options(load_stack("cpu-0.32"), host)
+    found = run_options(load_stack("cpu-0.32"), host)
     assert [option.name for option in found] == ["shm-size", "pids-limit"]
 
 
 def test_a_compose_file_says_the_same(host: Host) -> None:
     yaml = pytest.importorskip("yaml")
-    found = run_args.options(load_stack("ascend-0.22"), host)
-    (service,) = yaml.safe_load(run_args.compose(found, "vimectl:own"))["services"].values()
+    found = run_options(load_stack("ascend-0.22"), host)
+    (service,) = yaml.safe_load(compose(found, "vimectl:own"))["services"].values()
     assert service == {
         "image": "vimectl:own",
         "devices": [option.value for option in found if option.name == "device"],

@@ -20,14 +20,15 @@ from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 
 from harness.images.user_stack import Own, commit
 from harness.needs import mounted_disk
-from vimectl import env
+from vimectl.env import own_wheel
+from vimectl.images import vendor
+from vimectl.images.manifest import FILE, SourceManifest, check_folder, check_matches_plan
+from vimectl.images.plan import make_plan
 from vimectl.util.phase_progress import PhaseProgress
-from vimectl.images import manifest, plan, vendor
-from vimectl.images.manifest import Manifest
 
 
-def collect(own: Own, folder: Path) -> Manifest:
-    return vendor.collect(plan.make(str(own.file)), folder, lambda now: None)
+def collect(own: Own, folder: Path) -> SourceManifest:
+    return vendor.collect(make_plan(str(own.file)), folder, lambda now: None)
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -36,19 +37,19 @@ def contents(folder: Path) -> dict[str, str]:
 
 def test_everything_is_in_it_and_the_manifest_says_so(own: Own, tmp_path: Path) -> None:
     folder = tmp_path / "offline"
-    made = plan.make(str(own.file))
-    assert {source.kind for source in vendor.lacking(made, folder)} == {
+    made = make_plan(str(own.file))
+    assert {source.kind for source in vendor.missing_sources(made, folder)} == {
         *("stack", "lock", "own-wheel", "patches", "git", "wheel")
     }
     collected = collect(own, folder)
-    assert manifest.check(folder) == collected
-    manifest.fits(collected, made, folder)
+    assert check_folder(folder) == collected
+    check_matches_plan(collected, made, folder)
     paths = {entry.name: entry.path for entry in collected.sources}
     assert paths["trainer"] == f"sources/trainer-{own.commit}.tar.gz"
     assert paths["weights"] == "wheels/weights-1.0-py3-none-any.whl"
     assert paths["megatron-core"] == paths["vimectl"]  # our wheel carries the patches
-    assert set(contents(folder)) == {manifest.FILE, *paths.values()}
-    assert {source.kind for source in vendor.lacking(made, folder)} == {"own-wheel", "patches"}
+    assert set(contents(folder)) == {FILE, *paths.values()}
+    assert {source.kind for source in vendor.missing_sources(made, folder)} == {"own-wheel", "patches"}
 
 
 def test_twice_gives_the_same_bytes_without_any_source(own: Own, tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_what_was_cut_off_goes_on_and_counts_for_nothing_before(own: Own, tmp_pa
     with pytest.raises(MissingRequirement, match=r"pip's sources offer no wheel of weights 1\.0"):
         collect(own, folder)
     with pytest.raises(UsageError, match=r"no manifest\.json"):
-        manifest.check(folder)
+        check_folder(folder)
     aside.rename(wheel)
     own.repository.rename(tmp_path / "aside")
     with pytest.raises(MissingRequirement, match="cannot be fetched"):
@@ -88,7 +89,7 @@ def test_what_was_cut_off_goes_on_and_counts_for_nothing_before(own: Own, tmp_pa
     (tmp_path / "aside").rename(own.repository)
     wheel.unlink()  # it is in the folder already
     collect(own, folder)
-    manifest.check(folder)
+    check_folder(folder)
 
 
 def test_altered_files_are_fetched_again(own: Own, tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_altered_files_are_fetched_again(own: Own, tmp_path: Path) -> None:
         path.write_bytes(b"altered")
     (folder / "wheels" / "evil-1.0-py3-none-any.whl").touch()
     with pytest.raises(CheckFailed, match="has 7 bytes"):
-        manifest.check(folder)
+        check_folder(folder)
     collect(own, folder)
     assert contents(folder) == whole
 
@@ -121,11 +122,11 @@ def test_a_folder_for_another_pin_is_told_and_mended(own: Own, tmp_path: Path) -
     again = tmp_path / "again.toml"  # a stack is read once in a process
     again.write_text(own.file.read_text())
     again.with_suffix(".txt").write_text(own.file.with_suffix(".txt").read_text())
-    made = plan.make(str(again), machine="aarch64")
+    made = make_plan(str(again), machine="aarch64")
     with pytest.raises(CheckFailed, match=f"trainer {own.commit}, to be built: {newer}") as error:
-        manifest.fits(collected, made, folder)
+        check_matches_plan(collected, made, folder)
     assert f"vimectl image vendor --stack {again} --machine aarch64 --offline {folder}" in error.value.hint
-    manifest.fits(vendor.collect(made, folder, lambda now: None), made, folder)
+    check_matches_plan(vendor.collect(made, folder, lambda now: None), made, folder)
     assert [path.name for path in (folder / "sources").iterdir()] == [f"trainer-{newer}.tar.gz"]
 
 
@@ -141,7 +142,7 @@ def test_a_folder_of_somebody_else_is_left_alone(own: Own, tmp_path: Path) -> No
 
 def test_of_two_at_once_one_waits(own: Own, tmp_path: Path) -> None:
     folder = tmp_path / "offline"
-    made = plan.make(str(own.file))
+    made = make_plan(str(own.file))
     phases: list[str] = []
     second = threading.Thread(
         target=lambda: vendor.collect(made, folder, lambda now: phases.append(now.phase))
@@ -156,7 +157,7 @@ def test_of_two_at_once_one_waits(own: Own, tmp_path: Path) -> None:
     vendor.collect(made, folder, begin)
     second.join()
     assert phases[0].startswith("waiting for another")
-    manifest.check(folder)
+    check_folder(folder)
 
 
 @pytest.mark.slow
@@ -182,17 +183,17 @@ def test_killed_at_any_moment_the_next_call_goes_on(own: Own, tmp_path: Path) ->
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "own for" in done.stdout
-    manifest.check(folder)
+    check_folder(folder)
     assert not [name for name in os.listdir(folder) if name.startswith(".")]
 
 
 def test_another_vimectl_of_the_same_version_builds_it_too(
     own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(env, "revision", lambda: "1" * 40)
+    monkeypatch.setattr(own_wheel, "revision", lambda: "1" * 40)
     collected = collect(own, tmp_path / "offline")
-    monkeypatch.setattr(env, "revision", lambda: "")  # installed, as behind a firewall
-    manifest.fits(collected, plan.make(str(own.file)), tmp_path / "offline")
+    monkeypatch.setattr(own_wheel, "revision", lambda: "")  # installed, as behind a firewall
+    check_matches_plan(collected, make_plan(str(own.file)), tmp_path / "offline")
 
 
 def test_ctrl_c_ends_what_waits_for_a_server(own: Own, tmp_path: Path) -> None:
@@ -208,14 +209,14 @@ def test_ctrl_c_ends_what_waits_for_a_server(own: Own, tmp_path: Path) -> None:
             child.send_signal(signal.SIGINT)
             _, said = child.communicate(timeout=30)
     assert child.returncode == 130
-    assert f"go on with: vimectl image vendor --stack {own.file}" in said
+    assert f"resume with: vimectl image vendor --stack {own.file}" in said
     assert started
     # Of a child of git that has ended, nobody may have taken the exit status yet.
     assert not [one for one in started if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_our_own_wheel_is_the_same_bytes_each_time(tool: Path, tmp_path: Path) -> None:
-    assert env.own_wheel(tmp_path).read_bytes() == tool.read_bytes()
+    assert own_wheel.make_wheel(tmp_path).read_bytes() == tool.read_bytes()
     names = zipfile.ZipFile(tool).namelist()
     assert "vimectl/_data/patches/megatron-core/0.16.1/series.toml" in names
     assert "vimectl/images/locks/ascend-0.22.txt" in names
@@ -241,7 +242,7 @@ def test_a_disk_that_fills_is_told_at_every_stage_and_gone_on_from(
     monkeypatch.setenv("PIP_FIND_LINKS", str(own.links))
     (own.repository / "weights").write_bytes(os.urandom(1024 * 1024))
     own.file.write_text(own.file.read_text().replace(own.commit, commit(own.repository, "large")))
-    made, folder = plan.make(str(own.file)), small_disk / "offline"
+    made, folder = make_plan(str(own.file)), small_disk / "offline"
     wheel = tool.stat().st_size // 1024
     # Too small for our wheel, for what git fetches, and for the archive beside it.
     for kib in (wheel // 2, wheel + 512, wheel + 1536):
@@ -250,7 +251,7 @@ def test_a_disk_that_fills_is_told_at_every_stage_and_gone_on_from(
             vendor.collect(made, folder, lambda now: None)
         assert "another disk" in error.value.hint
         with pytest.raises(UsageError, match=r"no manifest\.json"):
-            manifest.check(folder)
+            check_folder(folder)
     resize(small_disk, 16 * 1024)
     vendor.collect(made, folder, lambda now: None)
-    manifest.check(folder)
+    check_folder(folder)

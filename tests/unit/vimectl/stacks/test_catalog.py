@@ -4,7 +4,7 @@ import pytest
 from packaging.version import Version
 from vime_runtime.spec.errors import UsageError
 
-from vimectl.env import memory_saver
+from vimectl.env.memory_saver.known_builds import known_builds
 from vimectl.patches import series
 from vimectl.stacks.catalog import load_stack, lock_path, stack_names
 from vimectl.stacks.lock import read_lock
@@ -59,7 +59,7 @@ def test_what_a_stack_names_is_there(name: str) -> None:
     for package, version in loaded.patches.items():
         assert series.load(package, version).package == package
     if saver := loaded.memory_saver:
-        assert set(saver.builds) <= {build.name for build in memory_saver.known_builds()}
+        assert set(saver.builds) <= {build.name for build in known_builds()}
 
 
 @pytest.mark.parametrize(

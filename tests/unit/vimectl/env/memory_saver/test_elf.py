@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from vime_runtime.spec.errors import UsageError
 
 from harness.memory_saver.elf_file import ElfFile
-from vimectl.env.memory_saver.elf import read_library
-from vimectl.env.memory_saver.find import File, libraries
-from vimectl.env.memory_saver.judge import Build, judge
+from vimectl.env.memory_saver.elf import read_elf
+from vimectl.env.memory_saver.library_files import LibraryFile, library_files
+from vimectl.env.memory_saver.verify import SaverBuild, classify
 
 _LIBRARIES = Path(sysconfig.get_path("stdlib")) / "lib-dynload"
 # The smallest of this interpreter's own libraries that needs the C library.
@@ -28,23 +28,23 @@ WRITTEN = ElfFile().content()
 LARGEST = 32 * 2**20
 
 
-def judged(content: bytes) -> Build:
+def judged(content: bytes) -> SaverBuild:
     """Judge a file as an Ascend stack would; it takes less than a second of the processor."""
     began = time.process_time()
-    build = judge(File("x.so", content, len(content)), "ascend", "aarch64")
+    build = classify(LibraryFile("x.so", content, len(content)), "ascend", "aarch64")
     assert time.process_time() - began < 1
     return build
 
 
 def test_real_library_is_read() -> None:
-    library = read_library(REAL)
+    library = read_elf(REAL)
     assert library.machine in ("x86_64", "aarch64")
     assert any(name.startswith("libc.so") for name in library.needed)
     assert any(name.startswith("PyInit_") for name in library.exported)
 
 
 def test_written_library_is_read_whole() -> None:
-    library = read_library(WRITTEN)
+    library = read_elf(WRITTEN)
     assert library.machine == "aarch64"
     assert library.needed == ("libascendcl.so", "libc.so.6")
     # What it only imports is not its own.
@@ -149,25 +149,25 @@ def test_hostile_library_is_judged_in_under_a_second(make: Callable[[], bytes]) 
 def test_largest_file_that_is_read_is_judged_in_under_a_second(tmp_path: Path) -> None:
     path = tmp_path / "x.so"
     path.write_bytes(WRITTEN + bytes(LARGEST - len(WRITTEN)))
-    (file,) = libraries(path)
+    (file,) = library_files(path)
     assert judged(file.content).verdict == "unknown"
 
 
 def test_what_is_no_library_at_all_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
-        libraries(tmp_path / "absent.so")
+        library_files(tmp_path / "absent.so")
     with pytest.raises(UsageError, match=r"no torch_memory_saver"):
-        libraries(tmp_path)
+        library_files(tmp_path)
     with (tmp_path / "huge.so").open("wb") as huge:
         huge.truncate(1 << 40)
     with pytest.raises(UsageError, match="no build of this library is larger"):
-        libraries(tmp_path / "huge.so")
+        library_files(tmp_path / "huge.so")
     os.mkfifo(tmp_path / "pipe.so")
     with pytest.raises(UsageError, match="not a regular file"):
-        libraries(tmp_path / "pipe.so")
+        library_files(tmp_path / "pipe.so")
     (tmp_path / "loop.so").symlink_to("loop.so")
     with pytest.raises(UsageError, match=r"no such file|cannot be read"):
-        libraries(tmp_path / "loop.so")
+        library_files(tmp_path / "loop.so")
 
 
 def _wheel(*members: tuple[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -192,7 +192,7 @@ def test_wheel_that_is_none_is_bad_input(content: bytes, message: str, tmp_path:
     (tmp_path / "x.whl").write_bytes(content)
     began = time.process_time()
     with pytest.raises(UsageError, match=message):
-        libraries(tmp_path / "x.whl")
+        library_files(tmp_path / "x.whl")
     assert time.process_time() - began < 1
 
 
@@ -207,7 +207,7 @@ def test_damaged_wheel_is_judged_or_bad_input(
     path = tmp_path_factory.getbasetemp() / "damaged.whl"
     path.write_bytes(damaged[: data.draw(st.integers(0, len(damaged)))])
     try:
-        for file in libraries(path):
+        for file in library_files(path):
             judged(file.content)
     except UsageError:
         pass

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness.memory_saver.elf_file import ASCEND_PRELOAD, ElfFile
-from vimectl.env import memory_saver
-from vimectl.env.memory_saver.builds import KnownBuild
+from vimectl.env.memory_saver.known_builds import KnownBuild
 from vimectl.env.memory_saver.loading import HOOK_MODES
+from vimectl.env.memory_saver.verify import all_good, verify_installed
 from vimectl.recipes import environment
 from vimectl.stacks.catalog import load_stack
 from vimectl.stacks.schema import Stack
@@ -22,7 +22,6 @@ OTHER = "usr/lib/python3/dist-packages"
 TORCH = "torch_memory_saver_hook_mode_torch"
 PRELOAD = "torch_memory_saver_hook_mode_preload"
 ASCEND, CPU = load_stack("ascend-0.22"), load_stack("cpu-0.32")
-CUDA = ASCEND.model_copy(update={"stack": ASCEND.stack.model_copy(update={"device": "cuda"})})
 
 # How the package chooses, as its releases have it.
 BY_NAME = 'candidates = [p for d in dirs for p in d.glob(f"{stem}.*.so")]'
@@ -57,11 +56,11 @@ class Machine:
 
     def loads(self, wanted: Stack | None) -> dict[str, str]:
         """What would be loaded, by path from the root, with the reason."""
-        builds = memory_saver.judge_installed(self.host(), wanted)
+        builds = verify_installed(self.host(), wanted)
         return {str(Path(b.path).relative_to(self.root)): b.why for b in builds if b.loads}
 
     def good(self, wanted: Stack | None) -> bool:
-        return memory_saver.good(memory_saver.judge_installed(self.host(), wanted), wanted)
+        return all_good(verify_installed(self.host(), wanted), wanted)
 
 
 @pytest.fixture
@@ -74,11 +73,11 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the library that `ElfFile()` writes a known-good one for Ascend."""
     from hashlib import sha256
 
-    from vimectl.env.memory_saver import builds
+    from vimectl.env.memory_saver import known_builds
 
     digest = sha256(ElfFile().content()).hexdigest()
     good = KnownBuild(name="ours", verdict="known-good", backend="ascend", sha256=digest, note="written here")
-    monkeypatch.setattr(builds, "known_builds", lambda: (good,))
+    monkeypatch.setattr(known_builds, "known_builds", lambda: (good,))
 
 
 BOTH = {TORCH: ElfFile(), PRELOAD: ElfFile(exported=ASCEND_PRELOAD)}
@@ -94,16 +93,11 @@ def test_on_an_npu_the_torch_mode_library_alone_counts(machine: Machine) -> None
         f"which in hook mode torch takes {TORCH}.*.so"
     )
     assert machine.good(ASCEND)
-    builds = memory_saver.judge_installed(machine.host(), ASCEND)
+    builds = verify_installed(machine.host(), ASCEND)
     assert [(b.verdict, b.loads, b.hook_mode) for b in builds] == [
         ("known-good", True, "torch"),
         ("unknown", False, "preload"),
     ]
-
-
-def test_on_cuda_the_preloaded_library_counts(machine: Machine) -> None:
-    machine.package(**BOTH)
-    assert list(machine.loads(CUDA)) == [f"{SITE}/{PRELOAD}.abi3.so"]
 
 
 def test_on_the_cpu_none_counts(machine: Machine) -> None:
@@ -138,7 +132,7 @@ def test_what_is_preloaded_counts_whatever_the_hook_mode(machine: Machine) -> No
 
 def test_what_is_preloaded_and_is_not_there_is_said(machine: Machine) -> None:
     machine.environment["LD_PRELOAD"] = "/opt/torch_memory_saver_x.so"
-    (build,) = memory_saver.judge_installed(machine.host(), ASCEND)
+    (build,) = verify_installed(machine.host(), ASCEND)
     assert (build.verdict, build.loads, build.note) == (
         "unknown",
         True,
@@ -152,7 +146,7 @@ def test_first_of_several_copies_is_the_one_imported(machine: Machine) -> None:
     machine.package(SITE, **BOTH)
     assert list(machine.loads(ASCEND)) == [f"{OTHER}/{TORCH}.abi3.so"]
     assert not machine.good(ASCEND)
-    hidden = [b for b in memory_saver.judge_installed(machine.host(), ASCEND) if SITE in b.path]
+    hidden = [b for b in verify_installed(machine.host(), ASCEND) if SITE in b.path]
     assert {b.why for b in hidden} == {f"Python imports the package in {machine.root / OTHER} first"}
     machine.environment["PYTHONPATH"] = f"/{SITE}"
     assert list(machine.loads(ASCEND)) == [f"{SITE}/{TORCH}.abi3.so"]
@@ -172,7 +166,7 @@ def test_two_files_where_the_loader_wants_one_are_none(machine: Machine) -> None
     (machine.root / SITE / f"{TORCH}.cpython-311.so").write_bytes(ElfFile().content())
     assert machine.loads(ASCEND) == {}
     assert not machine.good(ASCEND)
-    whys = {b.why for b in memory_saver.judge_installed(machine.host(), ASCEND) if TORCH in b.path}
+    whys = {b.why for b in verify_installed(machine.host(), ASCEND) if TORCH in b.path}
     assert [why.rpartition(", ")[2] for why in whys] == ["and gives up because there are 2 of them"]
 
 
@@ -181,22 +175,22 @@ def test_two_files_where_the_loader_wants_one_are_none(machine: Machine) -> None
     [("'13.0'", ["cu13"]), ("'12.8'", ["cu12"]), ("None", ["cu12", "cu13"])],
 )
 def test_newer_releases_choose_by_the_cuda_of_torch(machine: Machine, cuda: str, loaded: list[str]) -> None:
-    names = [PRELOAD, f"{PRELOAD}_cu12", f"{PRELOAD}_cu13"]
+    names = [TORCH, f"{TORCH}_cu12", f"{TORCH}_cu13"]
     machine.package(loader=BY_CUDA, **dict.fromkeys(names, ElfFile(needed=("libcuda.so.1",))))
     machine.torch(cuda)
-    assert sorted(machine.loads(CUDA)) == [f"{SITE}/{PRELOAD}_{build}.abi3.so" for build in loaded]
+    assert sorted(machine.loads(ASCEND)) == [f"{SITE}/{TORCH}_{build}.abi3.so" for build in loaded]
 
 
 def test_oldest_release_preloads_its_only_library(machine: Machine) -> None:
     machine.package(loader=None, torch_memory_saver_cpp=ElfFile(needed=("libcuda.so.1",)))
-    assert list(machine.loads(CUDA)) == [f"{SITE}/torch_memory_saver_cpp.abi3.so"]
+    assert list(machine.loads(ASCEND)) == [f"{SITE}/torch_memory_saver_cpp.abi3.so"]
 
 
 def test_library_that_cannot_be_read_is_unknown_and_no_crash(machine: Machine) -> None:
     machine.package(**BOTH)
     with (machine.root / SITE / f"{TORCH}.abi3.so").open("wb") as huge:
         huge.truncate(1 << 40)
-    (build,) = [b for b in memory_saver.judge_installed(machine.host(), ASCEND) if b.loads]
+    (build,) = [b for b in verify_installed(machine.host(), ASCEND) if b.loads]
     assert (build.verdict, build.size, build.sha256) == ("unknown", 1 << 40, "")
     assert "larger than" in build.note
     assert not machine.good(ASCEND)

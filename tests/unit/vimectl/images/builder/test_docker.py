@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 
-from vimectl.images.builder import Job, choose
+from vimectl.images.builder.base import BuildJob
+from vimectl.images.builder.choose import choose_builder
 from vimectl.images.builder.docker import Docker
 from vimectl.util.host import Host
 
@@ -64,10 +65,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def job(here: Path, epoch: int | None = 1) -> Job:
+def job(here: Path, epoch: int | None = 1) -> BuildJob:
     (here / "work").mkdir()
     arguments = {"STACK": "own"}
-    return Job(
+    return BuildJob(
         here / "Dockerfile", here / "context", "quay.io/x", arguments, epoch, here / "work", here / "log"
     )
 
@@ -77,15 +78,15 @@ def calls(here: Path) -> list[list[str]]:
 
 
 def test_it_is_preferred_where_it_works(here: Path) -> None:
-    assert choose("auto", Host()).name == "docker"
+    assert choose_builder("auto", Host()).name == "docker"
 
 
 @pytest.mark.parametrize(("state", "said"), [("down", "Cannot connect"), ("old", "'buildx' is not a docker")])
 def test_a_client_alone_builds_nothing(state: str, said: str, here: Path) -> None:
     (here / state).touch()
-    assert said in str(Docker(Host()).trouble())
+    assert said in str(Docker(Host()).unusable())
     with pytest.raises(MissingRequirement, match=said):
-        choose("docker", Host())
+        choose_builder("docker", Host())
 
 
 def test_a_base_that_is_not_there_is_pulled_first(here: Path) -> None:

@@ -11,9 +11,11 @@ import pytest
 from vime_runtime.spec.atomic_io import sha256_file
 
 from harness.images.user_stack import Own
-from vimectl.images import plan, provenance, sbom, vendor
-from vimectl.images.manifest import Manifest
-from vimectl.images.provenance import Made
+from vimectl.images import provenance, sbom, vendor
+from vimectl.images.manifest import SourceManifest
+from vimectl.images.plan import make_plan
+from vimectl.images.provenance import BuildDetails
+from vimectl.images.sbom import package_url
 from vimectl.stacks.installed import InstalledDistribution
 
 BEGAN = datetime(2026, 6, 1, 12, tzinfo=timezone.utc)
@@ -28,17 +30,17 @@ INSTALLED = [
 
 
 @pytest.fixture
-def found(own: Own, tmp_path: Path) -> Manifest:
-    return vendor.collect(plan.make(str(own.file)), tmp_path / "offline", lambda now: None)
+def found(own: Own, tmp_path: Path) -> SourceManifest:
+    return vendor.collect(make_plan(str(own.file)), tmp_path / "offline", lambda now: None)
 
 
-def bill(found: Manifest, folder: Path) -> dict[str, Any]:
-    path = sbom.write(folder / "sbom.json", "vimectl:own", IMAGE, found, INSTALLED, BEGAN)
-    return json.loads(path.read_text())
+def bill(found: SourceManifest, folder: Path) -> dict[str, Any]:
+    sbom.write(folder / "sbom.json", "vimectl:own", IMAGE, found, INSTALLED, BEGAN)
+    return json.loads((folder / "sbom.json").read_text())
 
 
 def test_the_bill_names_what_is_installed_what_was_built_and_the_patches(
-    own: Own, found: Manifest, tmp_path: Path
+    own: Own, found: SourceManifest, tmp_path: Path
 ) -> None:
     written = bill(found, tmp_path)
     assert written["metadata"]["component"]["name"] == "vimectl:own"
@@ -60,7 +62,7 @@ def test_the_bill_names_what_is_installed_what_was_built_and_the_patches(
     assert source["externalReferences"] == [{"type": "vcs", "url": str(own.repository)}]
 
 
-def test_the_bill_is_what_the_standard_says(found: Manifest, tmp_path: Path) -> None:
+def test_the_bill_is_what_the_standard_says(found: SourceManifest, tmp_path: Path) -> None:
     pytest.importorskip("jsonschema")
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
@@ -69,22 +71,22 @@ def test_the_bill_is_what_the_standard_says(found: Manifest, tmp_path: Path) -> 
     assert not JsonStrictValidator(SchemaVersion.V1_6).validate_str((tmp_path / "sbom.json").read_text())
 
 
-def test_the_same_image_has_the_same_bill(found: Manifest, tmp_path: Path) -> None:
+def test_the_same_image_has_the_same_bill(found: SourceManifest, tmp_path: Path) -> None:
     first = bill(found, tmp_path)
     assert bill(found, tmp_path) == first
 
 
 def test_a_repository_on_github_is_named_as_one() -> None:
-    (entry,) = [s for s in plan.make("ascend-0.22").sources if s.name == "megatron-lm"]
-    purl = sbom.repository(entry.name, entry.url, entry.commit)
+    (entry,) = [s for s in make_plan("ascend-0.22").sources if s.name == "megatron-lm"]
+    purl = package_url(entry.name, entry.url, entry.commit)
     assert str(purl) == f"pkg:github/nvidia/megatron-lm@{entry.commit}"
 
 
 def test_the_provenance_says_what_went_in_and_what_came_out(
-    own: Own, found: Manifest, tmp_path: Path
+    own: Own, found: SourceManifest, tmp_path: Path
 ) -> None:
     (tmp_path / "build.log").write_text("STEP 1\n")
-    made = Made(
+    made = BuildDetails(
         name="vimectl:own",
         digest=IMAGE,
         base_digest=BASE,
@@ -96,7 +98,7 @@ def test_the_provenance_says_what_went_in_and_what_came_out(
         ended=BEGAN + timedelta(seconds=90),
     )
     path = tmp_path / "provenance.json"
-    provenance.write(path, plan.make(str(own.file)), found, made, [tmp_path / "build.log"])
+    provenance.write(path, make_plan(str(own.file)), found, made, [tmp_path / "build.log"])
     statement = json.loads(path.read_text())
     assert statement["subject"] == [{"name": "vimectl:own", "digest": {"sha256": "a" * 64}}]
     definition = statement["predicate"]["buildDefinition"]

@@ -13,7 +13,8 @@ from vime_runtime.spec.atomic_io import sha256_file
 from harness.images.image_store import copied, replace
 from harness.images.user_stack import Own
 from vimectl.cli import run_cli
-from vimectl.images import manifest, plan, vendor
+from vimectl.images import manifest, vendor
+from vimectl.images.plan import make_plan
 
 Build = Callable[..., tuple[int, str]]
 
@@ -24,7 +25,7 @@ _WORKS = '#!/bin/sh\n[ "$1" = info ] && exit 0\necho "$*" >> {called}\nexit 9\n'
 @pytest.fixture
 def folder(own: Own, tmp_path: Path) -> Path:
     """A whole folder of sources."""
-    vendor.collect(plan.make(str(own.file)), tmp_path / "offline", lambda now: None)
+    vendor.collect(make_plan(str(own.file)), tmp_path / "offline", lambda now: None)
     return tmp_path / "offline"
 
 

@@ -1,4 +1,4 @@
-"""Install this very vimectl into an environment: both import packages and the entry points."""
+"""Make a wheel of the running vimectl, to install it into an environment or an image."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from vimectl import __version__
 from vimectl.util.host import Host
 from vimectl.util.resources import checkout_root
 
-# What hatchling gives the files of a wheel, too.
+# As hatchling dates the files of a wheel.
 _DATE = (2020, 2, 2, 0, 0, 0)
 _SECONDS = 10.0
-# Written by the installer for one place; a wheel has none of them.
+# Written by the installer; a wheel has none of these.
 _NOT_IN_WHEEL = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
 
 
 def identity() -> str:
-    """Return which vimectl this is: the checkout (an editable install follows it), or the version."""
+    """Return the path of the checkout that vimectl runs from, or its version when it is installed."""
     return str(checkout_root() or __version__)
 
 
 def revision() -> str:
-    """Return the commit of the checkout that this vimectl is; "" when it is none, or has been edited."""
+    """Return the commit of the checkout that vimectl runs from, or "" without one or with local changes."""
     root = checkout_root()
     if root is None:
         return ""
@@ -43,20 +43,20 @@ def revision() -> str:
     return commit.stdout.strip() if edited.code == commit.code == 0 and not edited.stdout else ""
 
 
-def arguments(folder: Path) -> list[str]:
-    """Return what pip is given to install this vimectl: the checkout, or a wheel made in ``folder``."""
+def pip_arguments(folder: Path) -> list[str]:
+    """Return the arguments of `pip install` for this vimectl: the checkout, or a wheel made in ``folder``."""
     root = checkout_root()
     if root:
         return ["--no-build-isolation", "--editable", str(root)]
     return [str(repack(distribution("vimectl"), folder))]
 
 
-def own_wheel(folder: Path) -> Path:
-    """Make a wheel of this very vimectl in ``folder``, the same bytes for the same files; return its path.
+def make_wheel(folder: Path) -> Path:
+    """Make a wheel of this vimectl in ``folder``, reproducibly, and return its path.
 
     Raises:
-        MissingRequirement: this interpreter has no hatchling, which makes it from a checkout; or the
-            installed vimectl has no RECORD.
+        MissingRequirement: this interpreter has no hatchling to build the checkout with; or the installed
+            vimectl has no RECORD.
         CheckFailed: hatchling failed.
         OSError: the disk is full.
     """
@@ -67,21 +67,21 @@ def own_wheel(folder: Path) -> Path:
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     if "No module named hatchling" in done.stderr:
         raise MissingRequirement(
-            f"{sys.executable} has no hatchling to make a wheel of the checkout {root} with",
+            f"{sys.executable} has no hatchling to build a wheel of the checkout {root}",
             "pip install hatchling, or use an installed vimectl instead of a checkout",
         )
     full = os.strerror(errno.ENOSPC)
     if done.returncode != 0 and full in done.stderr:
         raise OSError(errno.ENOSPC, full, str(folder))
     if done.returncode != 0:
-        raise CheckFailed(f"no wheel of {root} could be made: {done.stderr.strip().splitlines()[-1]}")
+        raise CheckFailed(f"building a wheel of {root} failed: {done.stderr.strip().splitlines()[-1]}")
     return next(folder.glob("vimectl-*.whl"))
 
 
 def repack(installed: Distribution, folder: Path) -> Path:
     """Make a wheel in ``folder`` from the files of an installed distribution and return its path.
 
-    The same files give the same bytes: nothing in it tells when or where it was made.
+    The same files give the same bytes: it contains no date and no path of this machine.
 
     Raises:
         MissingRequirement: the installation has no RECORD, so its files are not known.

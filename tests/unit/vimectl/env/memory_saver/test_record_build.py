@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 
 from harness.memory_saver.elf_file import ElfFile
-from vimectl.env import memory_saver
-from vimectl.env.memory_saver import builds
-from vimectl.env.memory_saver.builds import BuildsFile, KnownBuild, own_file
-from vimectl.env.memory_saver.judge import Build
-from vimectl.env.memory_saver.record import _string
+from vimectl.env.memory_saver import known_builds
+from vimectl.env.memory_saver.known_builds import BuildsFile, KnownBuild, user_builds_file
+from vimectl.env.memory_saver.record_build import _string, record_build
+from vimectl.env.memory_saver.verify import SaverBuild, verify_installed, verify_path
 from vimectl.stacks.catalog import load_stack
 from vimectl.util import toml
 from vimectl.util.host import CommandResult, Host, refuse_command
@@ -30,50 +29,50 @@ def library(tmp_path: Path) -> Path:
     return path
 
 
-def verdict(path: Path) -> Build:
+def verdict(path: Path) -> SaverBuild:
     host = Host(Path("/"), {}, lambda argv, timeout: CommandResult(0, "aarch64\n"))
-    (build,) = memory_saver.judge_path(path, host, ASCEND)
+    (build,) = verify_path(path, host, ASCEND)
     return build
 
 
 def test_recorded_build_is_known_good_with_who_when_and_why(library: Path) -> None:
     assert verdict(library).verdict == "unknown"
-    (added,) = memory_saver.record(library, "built from 2026.6.0, passed 20 steps")
+    (added,) = record_build(library, "built from 2026.6.0, passed 20 steps")
     found = verdict(library)
     assert (found.verdict, found.match, found.name) == ("known-good", "sha256", added.name)
     assert found.note == added.note == "built from 2026.6.0, passed 20 steps"
     assert (added.backend, added.machine) == ("ascend", "aarch64")
     assert re.fullmatch(r".+@.+", added.by)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", added.at)
-    assert toml.load(BuildsFile, own_file()).build == [added]
+    assert toml.load(BuildsFile, user_builds_file()).build == [added]
 
 
 def test_recording_again_changes_nothing_and_another_build_is_added_below(library: Path) -> None:
-    memory_saver.record(library, "first")
-    own_file().write_text(own_file().read_text() + "# a remark of the owner\n")
-    before = own_file().read_text()
-    assert memory_saver.record(library, "second") == []
-    assert own_file().read_text() == before
+    record_build(library, "first")
+    user_builds_file().write_text(user_builds_file().read_text() + "# a remark of the owner\n")
+    before = user_builds_file().read_text()
+    assert record_build(library, "second") == []
+    assert user_builds_file().read_text() == before
     library.write_bytes(ElfFile(text=b"another").content())
-    memory_saver.record(library, "third")
-    assert own_file().read_text().startswith(before)
-    assert [build.note for build in toml.load(BuildsFile, own_file()).build] == ["first", "third"]
+    record_build(library, "third")
+    assert user_builds_file().read_text().startswith(before)
+    assert [build.note for build in toml.load(BuildsFile, user_builds_file()).build] == ["first", "third"]
 
 
 def test_recording_does_not_make_it_right_for_another_accelerator(library: Path) -> None:
     library.write_bytes(ElfFile(needed=("libcudart.so.12",)).content())
-    memory_saver.record(library, "for the other machine")
+    record_build(library, "for the other machine")
     assert (verdict(library).verdict, verdict(library).match) == ("wrong-backend", "sha256")
 
 
 def test_known_bad_stays_bad(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    memory_saver.record(library, "seemed well")
+    record_build(library, "seemed well")
     digest = verdict(library).sha256
     bad = KnownBuild(name="x", verdict="known-bad", backend="ascend", sha256=digest, note="ignores pause")
-    monkeypatch.setattr(builds, "_shipped", lambda: (bad,))
+    monkeypatch.setattr(known_builds, "_shipped", lambda: (bad,))
     assert (verdict(library).verdict, verdict(library).note) == ("known-bad", "ignores pause")
     with pytest.raises(CheckFailed, match="ignores pause"):
-        memory_saver.record(library, "I insist")
+        record_build(library, "I insist")
 
 
 def test_match_by_eight_digits_is_recorded_by_the_whole(
@@ -82,11 +81,11 @@ def test_match_by_eight_digits_is_recorded_by_the_whole(
     part = KnownBuild(
         name="x", verdict="known-good", backend="ascend", md5_prefix=verdict(library).md5[:8], note="eight"
     )
-    monkeypatch.setattr(builds, "_shipped", lambda: (part,))
+    monkeypatch.setattr(known_builds, "_shipped", lambda: (part,))
     found = verdict(library)
     assert (found.verdict, found.match) == ("known-good", "md5-prefix")
     assert "do not authenticate" in found.warning
-    memory_saver.record(library, "from the maintainers")
+    record_build(library, "from the maintainers")
     found = verdict(library)
     assert (found.verdict, found.match, found.note, found.warning) == (
         *("known-good", "sha256", "from the maintainers"),
@@ -99,35 +98,35 @@ def test_match_by_eight_digits_is_recorded_by_the_whole(
     [
         (b"not a library", "not a readable ELF"),
         (ElfFile(exported=["other"]).content(), "exports none of the tms_ functions"),
-        (ElfFile(needed=["libc.so.6"]).content(), "linked with no accelerator's runtime"),
+        (ElfFile(needed=["libc.so.6"]).content(), "not linked with an accelerator's runtime"),
         (ElfFile(machine="EM_RISCV").content(), "built for EM_RISCV"),
     ],
 )
 def test_what_is_not_the_library_is_not_recorded(library: Path, content: bytes, message: str) -> None:
     library.write_bytes(content)
     with pytest.raises(UsageError, match=message):
-        memory_saver.record(library, "well")
-    assert not own_file().exists()
+        record_build(library, "well")
+    assert not user_builds_file().exists()
 
 
 def test_build_without_a_reason_is_not_recorded(library: Path) -> None:
     with pytest.raises(UsageError, match="reason"):
-        memory_saver.record(library, "  ")
+        record_build(library, "  ")
 
 
 def test_malformed_file_of_the_user_is_named_and_left(library: Path) -> None:
-    own_file().parent.mkdir(parents=True)
-    own_file().write_text("[[build]]\nnmae = 'x'\n")
-    for ask in (lambda: verdict(library), lambda: memory_saver.record(library, "well")):
-        with pytest.raises(UsageError, match=re.escape(str(own_file()))):
+    user_builds_file().parent.mkdir(parents=True)
+    user_builds_file().write_text("[[build]]\nnmae = 'x'\n")
+    for ask in (lambda: verdict(library), lambda: record_build(library, "well")):
+        with pytest.raises(UsageError, match=re.escape(str(user_builds_file()))):
             ask()
-    assert own_file().read_text() == "[[build]]\nnmae = 'x'\n"
+    assert user_builds_file().read_text() == "[[build]]\nnmae = 'x'\n"
 
 
 def test_file_that_cannot_be_written_is_said(library: Path) -> None:
-    own_file().parent.parent.write_text("in the way")
+    user_builds_file().parent.parent.write_text("in the way")
     with pytest.raises(MissingRequirement, match="cannot be written"):
-        memory_saver.record(library, "well")
+        record_build(library, "well")
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -144,9 +143,9 @@ def test_what_an_image_recorded_is_known_to_who_looks_at_it(tmp_path: Path) -> N
     library = site / "torch_memory_saver_hook_mode_torch.abi3.so"
     library.write_bytes(ElfFile().content())
     image = Host(tmp_path / "root", {}, refuse_command)
-    assert [build.verdict for build in memory_saver.judge_installed(image, ASCEND)] == ["unknown"]
-    file = image.path(memory_saver.MACHINE_FILE)
-    memory_saver.record(library, "built in it", into=file, by="vimectl", at="2026-01-01T00:00:00Z")
-    (judged,) = memory_saver.judge_installed(image, ASCEND)
+    assert [build.verdict for build in verify_installed(image, ASCEND)] == ["unknown"]
+    file = image.path(known_builds.MACHINE_FILE)
+    record_build(library, "built in it", into=file, by="vimectl", at="2026-01-01T00:00:00Z")
+    (judged,) = verify_installed(image, ASCEND)
     assert (judged.verdict, judged.match, judged.note) == ("known-good", "sha256", "built in it")
-    assert not own_file().exists()
+    assert not user_builds_file().exists()

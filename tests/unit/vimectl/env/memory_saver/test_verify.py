@@ -14,11 +14,10 @@ import pytest
 
 from harness.memory_saver.elf_file import ASCEND_PRELOAD, TORCH_MODE, ElfFile
 from harness.needs import unavailable
-from vimectl.env import memory_saver
-from vimectl.env.memory_saver import builds
-from vimectl.env.memory_saver.builds import KnownBuild
-from vimectl.env.memory_saver.find import File
-from vimectl.env.memory_saver.judge import judge
+from vimectl.env.memory_saver import known_builds
+from vimectl.env.memory_saver.known_builds import KnownBuild
+from vimectl.env.memory_saver.library_files import LibraryFile
+from vimectl.env.memory_saver.verify import all_good, classify, verify_installed, verify_path
 from vimectl.stacks.catalog import load_stack
 from vimectl.util.host import CommandResult, Host
 
@@ -62,7 +61,7 @@ def test_released_wheels_are_cuda_builds_and_wrong_for_ascend(released: Path) ->
     for architecture, versions in RELEASES.items():
         for version, count in versions.items():
             (wheel,) = released.glob(f"torch_memory_saver-{version}-*_{architecture}.whl")
-            found = memory_saver.judge_path(wheel, machine(architecture), ASCEND)
+            found = verify_path(wheel, machine(architecture), ASCEND)
             assert len(found) == count
             assert {(b.verdict, b.backend, b.machine, b.match) for b in found} == {
                 ("wrong-backend", "cuda", architecture, "sha256")
@@ -71,7 +70,7 @@ def test_released_wheels_are_cuda_builds_and_wrong_for_ascend(released: Path) ->
             # As readelf has them, too; 0.0.8 is older than the variable.
             assert all({"tms_pause", "tms_resume"} < set(b.exported) and len(b.build_id) == 40 for b in found)
             assert {b.knows_init_enable for b in found} == {version != "0.0.8"}
-            assert not memory_saver.good(found, ASCEND)
+            assert not all_good(found, ASCEND)
             assert all(version in b.name and architecture in b.name for b in found)
 
 
@@ -80,8 +79,8 @@ def test_released_wheel_is_good_where_nothing_else_is_wanted_and_wrong_on_anothe
     released: Path,
 ) -> None:
     (wheel,) = released.glob("torch_memory_saver-0.0.9-*_x86_64.whl")
-    assert {b.verdict for b in memory_saver.judge_path(wheel, machine("x86_64"), None)} == {"known-good"}
-    assert {b.verdict for b in memory_saver.judge_path(wheel, machine("aarch64"), None)} == {"wrong-machine"}
+    assert {b.verdict for b in verify_path(wheel, machine("x86_64"), None)} == {"known-good"}
+    assert {b.verdict for b in verify_path(wheel, machine("aarch64"), None)} == {"wrong-machine"}
 
 
 @pytest.mark.needs("network")
@@ -90,9 +89,9 @@ def test_unpacked_wheel_and_installed_package_are_found(released: Path, tmp_path
     site = tmp_path / "usr/local/lib/python3.11/site-packages"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    unpacked = memory_saver.judge_path(site, machine("x86_64"), None)
-    package = memory_saver.judge_path(site / "torch_memory_saver", machine("x86_64"), None)
-    installed = memory_saver.judge_installed(machine("x86_64", tmp_path), None)
+    unpacked = verify_path(site, machine("x86_64"), None)
+    package = verify_path(site / "torch_memory_saver", machine("x86_64"), None)
+    installed = verify_installed(machine("x86_64", tmp_path), None)
     assert len(unpacked) == 2
     # Without a stack either hook mode may be used.
     assert all(build.loads and "in hook mode" in build.why for build in installed)
@@ -106,50 +105,52 @@ def test_one_changed_byte_makes_a_build_unknown(released: Path, tmp_path: Path) 
         content = bytearray(archive.read("torch_memory_saver_cpp.abi3.so"))
     content[-1] ^= 1
     (tmp_path / "torch_memory_saver_cpp.abi3.so").write_bytes(content)
-    (found,) = memory_saver.judge_path(tmp_path, machine("x86_64"), None)
+    (found,) = verify_path(tmp_path, machine("x86_64"), None)
     assert (found.verdict, found.match, found.name) == ("unknown", None, None)
 
 
 def test_published_prefixes_identify_with_a_warning() -> None:
     for prefix in ("03adebff", "83181484"):
-        build, match = builds.identify(prefix + "0" * 24, "0" * 64)
+        build, match = known_builds.identify(prefix + "0" * 24, "0" * 64)
         assert (build.verdict, build.backend, match) == ("known-good", "ascend", "md5-prefix")
         assert "do not authenticate" in build.note
 
 
 @pytest.fixture
-def prefixed(monkeypatch: pytest.MonkeyPatch) -> Callable[[ElfFile], File]:
+def prefixed(monkeypatch: pytest.MonkeyPatch) -> Callable[[ElfFile], LibraryFile]:
     """Makes a written library one that is known, for Ascend, by eight digits."""
 
-    def make(library: ElfFile) -> File:
+    def make(library: ElfFile) -> LibraryFile:
         content = library.content()
         digits = hashlib.md5(content, usedforsecurity=False).hexdigest()[:8]
         known = KnownBuild(name="x", verdict="known-good", backend="ascend", md5_prefix=digits, note="eight")
-        monkeypatch.setattr(builds, "known_builds", lambda: (known,))
-        return File("x.so", content, len(content))
+        monkeypatch.setattr(known_builds, "known_builds", lambda: (known,))
+        return LibraryFile("x.so", content, len(content))
 
     return make
 
 
-def test_eight_digits_are_a_match_with_a_warning(prefixed: Callable[[ElfFile], File]) -> None:
-    found = judge(prefixed(ElfFile()), "ascend", "aarch64")
+def test_eight_digits_are_a_match_with_a_warning(prefixed: Callable[[ElfFile], LibraryFile]) -> None:
+    found = classify(prefixed(ElfFile()), "ascend", "aarch64")
     assert (found.verdict, found.match, found.backend) == ("known-good", "md5-prefix", "ascend")
     assert "do not authenticate" in found.warning
 
 
-def test_prefix_does_not_override_what_the_library_is_built_for(prefixed: Callable[[ElfFile], File]) -> None:
-    other = judge(prefixed(ElfFile(machine="x86_64")), "ascend", "aarch64")
+def test_prefix_does_not_override_what_the_library_is_built_for(
+    prefixed: Callable[[ElfFile], LibraryFile],
+) -> None:
+    other = classify(prefixed(ElfFile(machine="x86_64")), "ascend", "aarch64")
     assert (other.verdict, other.match) == ("wrong-machine", "md5-prefix")
     assert other.note == "built for x86_64, this machine is aarch64"
-    cuda = judge(prefixed(ElfFile(needed=["libcudart.so.12"])), "ascend", "aarch64")
+    cuda = classify(prefixed(ElfFile(needed=["libcudart.so.12"])), "ascend", "aarch64")
     assert (cuda.verdict, cuda.match) == ("wrong-backend", None)
     # Wherever it is used: a CUDA build is not the Ascend build with these eight digits.
-    assert judge(prefixed(ElfFile(needed=["libcudart.so.12"])), None, None).verdict == "unknown"
+    assert classify(prefixed(ElfFile(needed=["libcudart.so.12"])), None, None).verdict == "unknown"
 
 
 def test_note_names_both_when_accelerator_and_machine_are_wrong() -> None:
     content = ElfFile(machine="x86_64", needed=["libamdhip64.so.6"]).content()
-    found = judge(File("x.so", content, len(content)), "ascend", "aarch64")
+    found = classify(LibraryFile("x.so", content, len(content)), "ascend", "aarch64")
     assert (found.verdict, found.backend, found.machine) == ("wrong-backend", "rocm", "x86_64")
     assert found.note == ("built for rocm, the stack needs ascend; built for x86_64, this machine is aarch64")
 
@@ -159,7 +160,7 @@ def test_note_names_both_when_accelerator_and_machine_are_wrong() -> None:
 )
 def test_whether_it_knows_the_variable(text: bytes, knows: bool) -> None:
     content = ElfFile(text=text).content()
-    assert judge(File("x.so", content, len(content)), None, None).knows_init_enable is knows
+    assert classify(LibraryFile("x.so", content, len(content)), None, None).knows_init_enable is knows
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,7 @@ def test_hook_mode_is_what_it_exports_and_then_its_name(
     name: str, exported: Sequence[str], mode: str | None
 ) -> None:
     content = ElfFile(exported=exported).content()
-    assert judge(File(name, content, len(content)), None, None).hook_mode == mode
+    assert classify(LibraryFile(name, content, len(content)), None, None).hook_mode == mode
 
 
 def test_full_digest_decides_over_a_prefix() -> None:

@@ -1,4 +1,4 @@
-"""The known builds of the torch_memory_saver library: `builds.toml`, the machine's file and the user's."""
+"""The known builds of the torch_memory_saver library: shipped, recorded for the machine, and by the user."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from vimectl.util import toml
 from vimectl.util.host import Host
 
 Match = Literal["sha256", "md5", "md5-prefix"]
-# What was built for all users of a machine: an image records here what was built in it.
+# The builds for all users of a machine: an image records here the library that was built in it.
 MACHINE_FILE = "/etc/vimectl/builds.toml"
-# What says the most about a file comes first.
-_STRENGTH: tuple[Match, ...] = ("sha256", "md5", "md5-prefix")
+# Strongest first.
+_MATCHES: tuple[Match, ...] = ("sha256", "md5", "md5-prefix")
 
 
 class KnownBuild(Strict):
-    """``[[build]]``: one library, by as much of its digests as is known.
+    """``[[build]]``: one library, identified by the digests that are known of it.
 
-    ``by`` and ``at`` (UTC) say who recorded it and when; the shipped builds have neither.
+    ``by`` and ``at`` (UTC) say who recorded it and when; shipped builds have neither.
     """
 
     name: str
@@ -46,7 +46,7 @@ class KnownBuild(Strict):
         return self
 
     def match(self, md5: str, sha256: str) -> Match | None:
-        """Return by what these digests are this build's, or None; the strongest known digest decides."""
+        """Return which digest matches, or None. Only the strongest digest of this build is compared."""
         if self.sha256:
             return "sha256" if self.sha256 == sha256 else None
         if self.md5:
@@ -55,42 +55,39 @@ class KnownBuild(Strict):
 
 
 class BuildsFile(Strict):
-    """The whole of ``builds.toml``."""
+    """The schema of ``builds.toml``."""
 
     build: list[KnownBuild] = Field(default_factory=list)
 
 
-def own_file() -> Path:
-    """Where the builds are that the user recorded."""
+def user_builds_file() -> Path:
+    """Return the file with the builds that the user recorded."""
     return Path(platformdirs.user_config_dir("vimectl")) / "builds.toml"
 
 
 def known_builds() -> tuple[KnownBuild, ...]:
-    """Return the shipped builds, the machine's and then the user's own.
-
-    Raises UsageError when a file of theirs is malformed.
-    """
-    return (*_shipped(), *machine_builds(Host()), *_in(own_file()))
+    """Return the shipped builds, the machine's and the user's. Raises UsageError when a file is malformed."""
+    return (*_shipped(), *machine_builds(Host()), *_in(user_builds_file()))
 
 
 def machine_builds(host: Host) -> tuple[KnownBuild, ...]:
-    """Return the builds that are known to all users of a machine. Raises UsageError as ``known_builds``."""
+    """Return the builds recorded for all users of a machine. Raises UsageError when the file is malformed."""
     return _in(host.path(MACHINE_FILE))
 
 
-def identify(md5: str, sha256: str, also: Sequence[KnownBuild] = ()) -> tuple[KnownBuild, Match] | None:
-    """Return the known build with these digests and what matched, or None. ``also`` are known besides.
+def identify(md5: str, sha256: str, extra: Sequence[KnownBuild] = ()) -> tuple[KnownBuild, Match] | None:
+    """Return the known build with these digests and what matched, or None. ``extra`` adds known builds.
 
-    A full digest decides over a part of one, and of two that match alike the bad one: what is recorded
-    here may make an unknown build a known one, and never a bad one good.
+    A full digest wins over a partial one, and known-bad wins over known-good: recording can make an unknown
+    build a known one, but never a bad one good.
     """
-    found = [(build, match) for build in (*known_builds(), *also) if (match := build.match(md5, sha256))]
+    found = [(build, match) for build in (*known_builds(), *extra) if (match := build.match(md5, sha256))]
     return min(found, key=_precedence, default=None)
 
 
 def _precedence(found: tuple[KnownBuild, Match]) -> tuple[int, bool]:
     build, match = found
-    return _STRENGTH.index(match), build.verdict == "known-good"
+    return _MATCHES.index(match), build.verdict == "known-good"
 
 
 def _in(file: Path) -> tuple[KnownBuild, ...]:

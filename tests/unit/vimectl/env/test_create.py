@@ -1,4 +1,4 @@
-"""A small real environment: wheels of this interpreter's own build tools and of two made-up packages."""
+"""A small real environment: wheels of this interpreter's build tools and of two invented packages."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ import pytest
 from packaging.version import Version
 from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
-from vimectl.env.installer import Pip
-from vimectl.env.environment_state import STATE_FILE, WORK_DIR, read_state, write_state
-from vimectl.env.own_wheel import repack
 
 from vimectl.env.create import create_environment
-from vimectl.env import origin, records
+from vimectl.env.download_wheels import download_with
+from vimectl.env.environment_state import STATE_FILE, WORK_DIR, read_state, write_state
+from vimectl.env.installer import Pip
+from vimectl.env.own_wheel import repack
+from vimectl.env.site_packages import check_marker, site_packages, to_install
 from vimectl.stacks.lock import read_lock
 from vimectl.stacks.schema import Origin, Stack
 from vimectl.util.toml import validate
 
-# What installing this checkout as editable needs inside the new environment.
+# The requirements of an editable install of this checkout in the new environment.
 BUILD = ["pip", "hatchling", "editables", "packaging", "pathspec", "pluggy", "trove-classifiers"]
 
 pytestmark = [
@@ -69,7 +70,7 @@ def tiny_stack(name: str = "tiny") -> Stack:
         {
             "stack": {
                 "name": name,
-                "description": "two made-up packages",
+                "description": "two invented packages",
                 "device": "cpu",
                 "python": f"=={sys.version_info.major}.{sys.version_info.minor}.*",
                 "machines": ["x86_64", "aarch64"],
@@ -85,8 +86,8 @@ CREATE = """
 import sys
 from pathlib import Path
 from test_environment import tiny_stack
-from vimectl import provision
-provision.create(Path(sys.argv[1]), tiny_stack(), Path(sys.argv[2]), lambda now: None)
+from vimectl.env.create import create_environment
+create_environment(Path(sys.argv[1]), tiny_stack(), Path(sys.argv[2]), lambda now: None)
 """
 
 
@@ -111,7 +112,7 @@ def lock(wheelhouse: Path) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def _user_configuration(wheelhouse: Path) -> object:
-    """The user's pip is configured to look for wheels in one folder and nowhere else."""
+    """Configure pip to find wheels in one directory only."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIP_CONFIG_FILE", os.devnull)
         patch.setenv("PIP_NO_INDEX", "1")
@@ -121,7 +122,7 @@ def _user_configuration(wheelhouse: Path) -> object:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory, lock: Path) -> Path:
-    """An environment whose creation was killed in three places and then taken up again."""
+    """An environment whose creation was killed at three moments and then resumed."""
     directory = tmp_path_factory.mktemp("environments") / "env"
     site = directory / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
     moments = [
@@ -142,9 +143,9 @@ def kill_at(moment: object, directory: Path, lock: Path) -> None:
         [sys.executable, "-c", CREATE, str(directory), str(lock)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
     )
-    deadline = time.monotonic() + 180  # a busy machine takes a minute for the second moment
+    deadline = time.monotonic() + 180  # the second moment takes a minute on a busy machine
     while not moment():
-        assert child.poll() is None, "finished before the moment came"
+        assert child.poll() is None, "finished before the moment to kill it"
         assert time.monotonic() < deadline
         time.sleep(0.005)
     child.send_signal(signal.SIGKILL)
@@ -152,8 +153,8 @@ def kill_at(moment: object, directory: Path, lock: Path) -> None:
 
 
 def test_environment_survives_being_killed(environment: Path, lock: Path) -> None:
-    site = records.site_packages(environment)
-    assert records.to_install(read_lock(lock).values(), site, thorough=True) == []
+    site = site_packages(environment)
+    assert to_install(read_lock(lock).values(), site, thorough=True) == []
     assert read_state(environment).phase == "complete"
     assert not (environment / WORK_DIR).exists()
     done = subprocess.run(
@@ -178,8 +179,8 @@ def test_complete_environment_is_left_alone(environment: Path, lock: Path) -> No
 
 
 def test_half_installed_package_is_redone(environment: Path, lock: Path) -> None:
-    site = records.site_packages(environment)
-    (site / "alpha.py").write_text("")  # cut short: its RECORD says otherwise
+    site = site_packages(environment)
+    (site / "alpha.py").write_text("")  # shorter than in its RECORD
     (site / "beta-1.0.dist-info" / "RECORD").unlink()
     (site / "~eta").mkdir()
     state = read_state(environment)
@@ -190,12 +191,12 @@ def test_half_installed_package_is_redone(environment: Path, lock: Path) -> None
     assert not (site / "~eta").exists()
 
 
-def test_other_lock_updates_and_removes_what_it_no_longer_has(
+def test_other_lock_updates_packages_and_removes_the_rest(
     environment: Path, wheelhouse: Path, tmp_path: Path
 ) -> None:
     kept = [w for w in wheelhouse.glob("*.whl") if not w.name.startswith(("alpha-1", "beta"))]
-    site = records.site_packages(environment)
-    (site / "editables" / "__init__.py").write_text("")  # somebody's hand: mended on the way
+    site = site_packages(environment)
+    (site / "editables" / "__init__.py").write_text("")  # damaged by hand: repaired by the update
     made = create_environment(environment, tiny_stack(), lock_of(tmp_path / "lock", kept), lambda now: None)
     assert made.installed == 2
     assert "2.0" in (site / "alpha.py").read_text()
@@ -208,20 +209,20 @@ def test_environment_of_another_stack_is_refused(environment: Path, lock: Path) 
         create_environment(environment, tiny_stack("other"), lock, lambda now: None)
 
 
-def test_foreign_directory_is_refused_untouched(tmp_path: Path, lock: Path) -> None:
+def test_directory_of_the_user_is_refused_and_unchanged(tmp_path: Path, lock: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(UsageError, match="was not made by vimectl"):
         create_environment(tmp_path, tiny_stack(), lock, lambda now: None)
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def an_origin(folder: Path, wheel: Path, digest: str) -> Origin:
+def origin_of(folder: Path, wheel: Path, digest: str) -> Origin:
     return validate(
         Origin,
         {
             "index": folder.as_uri(),
             "note": "test",
-            "files": [{"name": wheel.name, "sha256": digest, "note": "the one that is meant"}],
+            "files": [{"name": wheel.name, "sha256": digest, "note": "the expected file"}],
             "marker": {"path": "gamma.py", "pattern": "^cuda = None$", "meaning": "a build without CUDA"},
         },
         "test",
@@ -232,7 +233,7 @@ def download(environment: Path, work: Path, pins: Path, source: Origin) -> None:
     held = os.open(work, os.O_RDONLY)
     try:
         pip = Pip(environment / "bin" / "python", held, work)
-        origin.download(pip, read_lock(pins)["gamma"], source, work, lambda line: None)
+        download_with(pip, [read_lock(pins)["gamma"]], work / "wheels", {"gamma": source}, lambda now: None)
     finally:
         os.close(held)
 
@@ -245,7 +246,7 @@ def test_another_file_of_the_same_version_is_refused(
     meant = tiny_wheel(tmp_path / "meant", "gamma", "1.0")
     offered = tiny_wheel(tmp_path / "offered", "gamma", "1.0", content="repacked = True\n")
     monkeypatch.setenv("PIP_FIND_LINKS", str(offered.parent))
-    source = an_origin(tmp_path, meant, sha256_file(meant))
+    source = origin_of(tmp_path, meant, sha256_file(meant))
     with pytest.raises(CheckFailed) as refused:
         download(environment, tmp_path, lock_of(tmp_path / "lock", [meant]), source)
     assert str(offered) in refused.value.message
@@ -253,22 +254,22 @@ def test_another_file_of_the_same_version_is_refused(
     assert sha256_file(meant) in refused.value.message
 
 
-def test_other_build_under_the_public_version_is_not_taken(
+def test_public_version_does_not_replace_a_local_one(
     environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "meant").mkdir()
     meant = tiny_wheel(tmp_path / "meant", "gamma", "1.0+cpu")
     tiny_wheel(tmp_path, "gamma", "1.0")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    source = an_origin(tmp_path, meant, sha256_file(meant))
+    source = origin_of(tmp_path, meant, sha256_file(meant))
     with pytest.raises(MissingRequirement, match=r"offer is 1\.0; expected gamma-1\.0\+cpu"):
         download(environment, tmp_path, lock_of(tmp_path / "lock", [meant]), source)
 
 
-def test_marker_tells_the_wrong_build(tmp_path: Path) -> None:
-    source = an_origin(tmp_path, Path("gamma-1.0-py3-none-any.whl"), hashlib.sha256().hexdigest())
+def test_marker_detects_another_build(tmp_path: Path) -> None:
+    source = origin_of(tmp_path, Path("gamma-1.0-py3-none-any.whl"), hashlib.sha256().hexdigest())
     (tmp_path / "gamma.py").write_text("cuda = '13.0'\n")
     with pytest.raises(CheckFailed, match="does not say a build without CUDA"):
-        origin.verify("gamma", source, tmp_path)
+        check_marker("gamma", source, tmp_path)
     (tmp_path / "gamma.py").write_text("cuda = None\n")
-    origin.verify("gamma", source, tmp_path)
+    check_marker("gamma", source, tmp_path)

@@ -1,7 +1,7 @@
-"""What an environment directory says of itself: which stack, which lock, how far it got.
+"""The state of an environment directory: its stack, its lock, and the phase that its creation reached.
 
-The file ``.vimectl-env.json`` makes a directory ours; ``.vimectl-env/`` holds downloads until the
-environment is complete.
+The file ``.vimectl-env.json`` marks a directory as created by vimectl. ``.vimectl-env/`` holds downloads
+until the environment is complete.
 """
 
 from __future__ import annotations
@@ -21,33 +21,31 @@ from vime_runtime.spec.errors import UsageError
 STATE_FILE = ".vimectl-env.json"
 WORK_DIR = ".vimectl-env"
 
-Phase = Literal["interpreter", "packages", "complete"]
-
 
 @dataclass(frozen=True)
-class State:
-    """How far an environment got on the way to a lock.
+class EnvironmentState:
+    """The contents of the state file.
 
-    ``packages`` (name to version) and ``tool`` (which vimectl) are what it held when it was last complete.
+    ``packages`` (name to version) and ``tool`` (which vimectl) describe the last complete state.
     """
 
     stack: str
     lock: str
-    phase: Phase
+    phase: Literal["interpreter", "packages", "complete"]
     packages: dict[str, str] = field(default_factory=dict)
     tool: str = ""
 
 
-def read_state(directory: Path) -> State | None:
+def read_state(directory: Path) -> EnvironmentState | None:
     """Return the state of an environment directory, or None when it has none that can be read."""
     try:
-        return State(**json.loads((directory / STATE_FILE).read_text(encoding="utf-8")))
+        return EnvironmentState(**json.loads((directory / STATE_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def write_state(directory: Path, state: State) -> None:
-    """Replace the state file at once: a reader sees the old state or the new one."""
+def write_state(directory: Path, state: EnvironmentState) -> None:
+    """Replace the state file atomically."""
     work = directory / WORK_DIR
     work.mkdir(exist_ok=True)
     fresh = work / "state.json"
@@ -56,44 +54,44 @@ def write_state(directory: Path, state: State) -> None:
 
 
 @contextmanager
-def owned(directory: Path, on_wait: Callable[[], None]) -> Iterator[int]:
-    """Hold an environment directory for this process; it is made, and removed again if it stays empty.
+def lock_directory(directory: Path, on_wait: Callable[[], None]) -> Iterator[int]:
+    """Create and lock an environment directory; remove it again if it stays empty.
 
     Yields:
-        the descriptor of the lock. A child that inherits it keeps the directory locked when this
-        process is killed, so that nobody works beside a pip that still runs.
+        The descriptor of the lock. A child process that inherits it keeps the directory locked when this
+        process is killed, so that no second pip starts while the first still runs.
 
     Raises:
-        UsageError: the directory holds something that is not ours.
+        UsageError: the directory holds something that vimectl did not create.
     """
     existed = directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except FileExistsError as e:
         raise UsageError(f"{directory} is not a directory", "name another directory") from e
-    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    lock_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             on_wait()
-            fcntl.flock(held, fcntl.LOCK_EX)
+            fcntl.flock(lock_fd, fcntl.LOCK_EX)
         entries = {entry.name for entry in directory.iterdir()}
         if STATE_FILE not in entries and entries - {WORK_DIR}:
             raise UsageError(
                 f"{directory} was not made by vimectl: it holds {len(entries)} entries and no {STATE_FILE}",
                 "name a directory that is empty or does not exist",
             )
-        yield held
+        yield lock_fd
     finally:
         if not existed:
-            with suppress(OSError):  # it is in use, as it should be
+            with suppress(OSError):  # not empty: an environment was created
                 directory.rmdir()
-        os.close(held)
+        os.close(lock_fd)
 
 
-def wipe(directory: Path) -> None:
-    """Empty an owned directory but for the state and the downloads."""
+def clear_directory(directory: Path) -> None:
+    """Delete everything in an environment directory except the state and the downloads."""
     for entry in directory.iterdir():
         if entry.name in (STATE_FILE, WORK_DIR):
             continue

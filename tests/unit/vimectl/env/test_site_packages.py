@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from vimectl.env.records import is_whole
+from vimectl.env.site_packages import is_complete
 
 
 @pytest.fixture
@@ -15,19 +15,19 @@ def folder(tmp_path: Path) -> Path:
     return info
 
 
-def test_installation_is_whole_whatever_its_byte_code(folder: Path) -> None:
-    assert is_whole(folder)
+def test_byte_code_does_not_count(folder: Path) -> None:
+    assert is_complete(folder)
 
 
-def test_missing_or_short_file_is_seen(folder: Path) -> None:
+def test_missing_or_truncated_file_is_detected(folder: Path) -> None:
     (folder.parent / "a.py").write_text("x\n")
-    assert not is_whole(folder)
+    assert not is_complete(folder)
     (folder.parent / "a.py").unlink()
-    assert not is_whole(folder)
+    assert not is_complete(folder)
 
 
-def test_without_record_the_installation_was_cut_off(folder: Path) -> None:
+def test_missing_or_empty_record_means_incomplete(folder: Path) -> None:
     (folder / "RECORD").unlink()
-    assert not is_whole(folder)
+    assert not is_complete(folder)
     (folder / "RECORD").touch()
-    assert not is_whole(folder)
+    assert not is_complete(folder)

@@ -1,0 +1,193 @@
+"""Download the wheels of a lock into a directory, or one wheel into a cache; keep what is there already."""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.utils import canonicalize_name
+from vime_runtime.spec.atomic_io import sha256_file
+from vime_runtime.spec.errors import MissingRequirement
+
+from vimectl.env.installer import EXACT, DownloadCount, Pip, download_error, origin_error
+from vimectl.stacks.lock import Pin
+from vimectl.stacks.schema import Origin
+from vimectl.util.phase_progress import PhaseProgress, ReportPhase
+
+# The oldest glibc that has platform tags of its version, PEP 600.
+_OLDEST_GLIBC = 5
+
+
+@dataclass(frozen=True)
+class WheelTarget:
+    """The interpreter that wheels are for when it is not the running one: CPython on Linux.
+
+    ``python`` is its minor version (``3.12``), ``machine`` as in uname, ``glibc`` as in ``2.35``.
+    """
+
+    python: str
+    machine: str
+    glibc: str
+
+    @property
+    def arguments(self) -> list[str]:
+        """The arguments for pip. Only the legacy tags include the older ones, so every glibc is listed."""
+        newest = int(self.glibc.partition(".")[2])
+        names = [f"manylinux_2_{minor}_{self.machine}" for minor in range(newest, _OLDEST_GLIBC - 1, -1)]
+        names += [f"manylinux2014_{self.machine}", f"linux_{self.machine}"]
+        return ["--implementation=cp", f"--python-version={self.python}", *(f"--platform={n}" for n in names)]
+
+
+def download_wheels(
+    pins: Sequence[Pin], folder: Path, target: WheelTarget, origins: Mapping[str, Origin], report: ReportPhase
+) -> None:
+    """Download the wheels of ``pins`` that ``folder`` lacks with the pip of this interpreter.
+
+    The user's pip configuration applies (indexes, find-links, certificates, proxies). A second caller waits
+    for the first. After an interruption the same call resumes.
+
+    Raises:
+        CheckFailed: a file has another digest, or pip failed.
+        MissingRequirement: no source has a package or can be reached, there is no pip, or the disk is full.
+    """
+    with _locked_pip(folder) as pip:
+        download_with(pip, pins, folder, origins, report, target)
+
+
+def download_with(
+    pip: Pip,
+    pins: Sequence[Pin],
+    folder: Path,
+    origins: Mapping[str, Origin],
+    report: ReportPhase,
+    target: WheelTarget | None = None,
+) -> None:
+    """Download the wheels of ``pins`` that ``folder`` lacks with this ``pip``; see ``download_wheels``."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def on_progress(count: DownloadCount, done: int) -> None:
+        report(PhaseProgress("downloading", done, len(pins), bytes=count.bytes, detail=count.name))
+
+    _download(pip, pins, folder, origins, on_progress, target)
+
+
+def download_wheel(
+    name: str, version: str, digest: str, folder: Path, report: Callable[[int, int], None]
+) -> Path:
+    """Return the wheel with this SHA-256 in ``folder``, which holds no other; download it when it is missing.
+
+    ``report`` gets the bytes downloaded and the bytes in total.
+
+    Raises:
+        CheckFailed: the file has another digest, or pip failed.
+        MissingRequirement: no source has it, there is no pip, or the disk is full.
+        KeyboardInterrupt: interrupted; the partial file is removed.
+    """
+    text = f"{name}=={version} --hash=sha256:{digest}"
+    pin = Pin(canonicalize_name(name), version, frozenset({digest}), text)
+
+    def on_progress(count: DownloadCount, done: int) -> None:
+        if count.current_total:
+            report(count.bytes, count.current_total)
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise MissingRequirement(f"{folder} cannot be created: {e.strerror}", "set XDG_CACHE_HOME=DIR") from e
+    with _locked_pip(folder) as pip:
+        try:
+            _download(pip, [pin], folder, {}, on_progress)
+        finally:
+            remove_other_wheels([pin], folder)
+        return next(iter(folder.glob("*.whl")))
+
+
+def remove_other_wheels(pins: Iterable[Pin], folder: Path) -> None:
+    """Remove the wheels that have none of the pinned digests: other versions, partial files."""
+    hashes = frozenset[str]().union(*(pin.hashes for pin in pins))
+    for path in folder.glob("*.whl"):
+        if sha256_file(path) not in hashes:
+            path.unlink()
+
+
+@contextmanager
+def _locked_pip(folder: Path) -> Iterator[Pip]:
+    """Lock ``folder`` and yield the pip of this interpreter, with a work directory next to ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    work = folder.with_name(f".{folder.name}")
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX)
+        yield Pip(Path(sys.executable), lock_fd, work)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        os.close(lock_fd)
+
+
+def _download(
+    pip: Pip,
+    pins: Sequence[Pin],
+    folder: Path,
+    origins: Mapping[str, Origin],
+    on_progress: Callable[[DownloadCount, int], None],
+    target: WheelTarget | None = None,
+) -> None:
+    """Download the missing wheels; ``on_progress`` gets the count and the number of pins that are done."""
+    missing = _missing(pins, folder)
+    count, present = DownloadCount(), len(pins) - len(missing)
+
+    def on_line(line: str) -> None:
+        if count.update(line):
+            link_downloads(pip.temporary, folder)
+            on_progress(count, min(present + count.packages, len(pins)))
+
+    arguments = ["download", *EXACT, "--progress-bar=raw", "--dest", str(folder)]
+    arguments += target.arguments if target else []
+    for pin in missing:
+        if pin.name in origins:
+            _download_from_origin(pip, pin, origins[pin.name], arguments, on_line)
+    ordinary = [pin for pin in missing if pin.name not in origins]
+    if ordinary:
+        status, output = pip.run([*arguments, "-r", pip.requirements(ordinary)], on_line)
+        if status != 0:
+            raise download_error(ordinary, folder, output)
+
+
+def _download_from_origin(
+    pip: Pip, pin: Pin, origin: Origin, arguments: Sequence[str], on_line: Callable[[str], None]
+) -> None:
+    """Download a package from the user's own sources or else from its origin's index."""
+    outputs = []
+    # The index is named for this package only, so that an unreachable one delays no other download.
+    for source in ([], ["--index-url", origin.index, "--retries", "2"]):
+        status, output = pip.run([*arguments, "-r", pip.requirements([pin]), *source], on_line)
+        if status == 0:
+            return
+        outputs.append(output)
+    raise origin_error(pin, origin, outputs)
+
+
+def _missing(pins: Iterable[Pin], folder: Path) -> list[Pin]:
+    """Return the pins of which ``folder`` has no file."""
+    present = {sha256_file(path) for path in folder.glob("*.whl")}
+    return [pin for pin in pins if not pin.hashes & present]
+
+
+def link_downloads(temporary: Path, folder: Path) -> None:
+    """Hard-link the files in the temporary directory of a running pip into ``folder``.
+
+    pip moves its downloads all together at the end, and deletes them when it is interrupted. Files that were
+    linked before they were complete are recognized by their digest later. Where hard links are impossible,
+    pip's own copy at the end remains.
+    """
+    # Not Path.glob: in Python 3.11 it raises when pip deletes a directory at the same time.
+    for path in glob.glob(f"{glob.escape(str(temporary))}/pip-*/*.whl"):
+        with suppress(OSError):
+            os.link(path, folder / os.path.basename(path))

@@ -1,0 +1,182 @@
+"""Buildah and Podman: two programs that share a store of images and containers; neither has a daemon."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from vime_runtime.spec.errors import MissingRequirement
+
+from vimectl.images.builder.base import Builder, BuildJob, ImageConfiguration, OnLine
+from vimectl.util.subprocess import run_shielded
+
+# The alias of the base image during a build. Working containers are named after their image, so this prefix
+# identifies those of a build, including one that was killed.
+_ALIAS = "localhost/vimectl-build"
+_CONTAINERS = "vimectl-build-working-container"
+
+
+class _StorageBuilder(Builder):
+    """What Buildah and Podman have in common."""
+
+    build_command: tuple[str, ...]
+    list_command: tuple[str, ...]
+    remove_container: tuple[str, ...]
+    remove_alias: str
+    never_pull: str
+
+    def unusable(self) -> str | None:
+        answer = self._probe(self.name, "info")
+        if answer.code == 0:
+            return None
+        lines = [line for line in answer.stderr.splitlines() if line.strip()]
+        return lines[-1].strip() if lines else f"exit status {answer.code}"
+
+    def build(self, job: BuildJob, on_line: OnLine) -> str:
+        with _build_lock(on_line):
+            self._remove_leftovers()
+            id_file = job.work / "image-id"
+            try:
+                self._command("tag", job.base, _ALIAS)
+                command = [
+                    *(*self._prefix(), self.name, *self.build_command, *self._build_arguments(job, _ALIAS)),
+                    *([] if job.epoch is None else ["--timestamp", str(job.epoch)]),
+                    *("--layers=false", "--force-rm", self.never_pull, f"--iidfile={id_file}"),
+                    *(f"--file={job.dockerfile}", str(job.context)),
+                ]
+                self._run(command, job, on_line, {"TMPDIR": str(job.work)})
+                return id_file.read_text(encoding="ascii").strip().removeprefix("sha256:")
+            except BaseException:
+                # The image may exist already when the interruption comes.
+                if id_file.is_file() and (image := id_file.read_text(encoding="ascii").strip()):
+                    self.remove(image)
+                raise
+            finally:
+                self._remove_leftovers()
+
+    def version(self) -> str:
+        return self._command("--version").rpartition("version ")[2]
+
+    def _prefix(self) -> list[str]:
+        return []
+
+    def _remove_leftovers(self) -> None:
+        """Remove the containers of a build with their mounts, and the alias of its base image."""
+        listed = run_shielded([self.name, *self.list_command])
+        with suppress(ValueError):
+            for container in json.loads(listed.stdout or "[]") or []:
+                for name in self._container_names(container):
+                    if name.startswith(_CONTAINERS):
+                        run_shielded([self.name, *self.remove_container, name])
+        if self._inspect(_ALIAS) is not None:
+            run_shielded([self.name, self.remove_alias, _ALIAS])
+
+    @abstractmethod
+    def _container_names(self, container: dict[str, Any]) -> list[str]: ...
+
+    def _require_root(self) -> None:
+        if os.geteuid() != 0:
+            raise MissingRequirement(
+                f"{self.name} mounts images for root only",
+                f"run it in the user's own namespace: {self.name} unshare vimectl image verify ...",
+            )
+
+
+class Buildah(_StorageBuilder):
+    name = "buildah"
+    build_command = ("build",)
+    list_command = ("containers", "--all", "--json")
+    inspect_command = ("inspect", "--type=image")
+    remove_container = ("rm",)
+    remove_alias = "rmi"
+    never_pull = "--pull-never"
+
+    def read(self, image: str, path: str) -> str:
+        container = self._command("from", "--pull-never", image)
+        try:
+            return self._command("run", "--isolation=chroot", "--user=0", container, "--", "cat", path)
+        finally:
+            run_shielded([self.name, "rm", container])
+
+    @contextmanager
+    def mounted(self, image: str, work: Path) -> Iterator[Path]:
+        self._require_root()
+        name = f"vimectl-look-{secrets.token_hex(8)}"
+        try:
+            self._command("from", "--pull-never", "--name", name, image)
+            yield Path(self._command("mount", name))
+        finally:
+            run_shielded([self.name, "umount", name])
+            run_shielded([self.name, "rm", name])
+
+    def _prefix(self) -> list[str]:
+        # With chroot isolation a step has buildah's network: none, where a network namespace can be created.
+        unshare = ["unshare", "--net", "--"]
+        return unshare if self._probe(*unshare, "true").code == 0 else []
+
+    def _build_arguments(self, job: BuildJob, base: str) -> list[str]:
+        # Chroot isolation needs no container runtime and works wherever buildah does.
+        isolation = self._host.environment.get("BUILDAH_ISOLATION", "chroot")
+        return [f"--isolation={isolation}", *super()._build_arguments(job, base)]
+
+    def _configuration(self, inspected: dict[str, Any]) -> ImageConfiguration:
+        image = inspected["OCIv1"]
+        return ImageConfiguration.of(
+            inspected["FromImageID"], image.get("config", {}), image.get("architecture", "")
+        )
+
+    def _manifest_digest(self, inspected: dict[str, Any]) -> str:
+        return str(inspected["FromImageDigest"])
+
+    def _container_names(self, container: dict[str, Any]) -> list[str]:
+        return [container["containername"]]
+
+
+class Podman(_StorageBuilder):
+    name = "podman"
+    build_command = ("build", "--network=none")
+    list_command = ("ps", "--all", "--external", "--format=json")
+    remove_container = ("rm", "--force")
+    remove_alias = "untag"
+    never_pull = "--pull=never"
+
+    @contextmanager
+    def mounted(self, image: str, work: Path) -> Iterator[Path]:
+        self._require_root()
+        try:
+            yield Path(self._command("image", "mount", image))
+        finally:
+            run_shielded([self.name, "image", "umount", image])
+
+    def _configuration(self, inspected: dict[str, Any]) -> ImageConfiguration:
+        return ImageConfiguration.of(
+            inspected["Id"], inspected.get("Config", {}), inspected.get("Architecture", "")
+        )
+
+    def _manifest_digest(self, inspected: dict[str, Any]) -> str:
+        return str(inspected["Digest"])
+
+    def _container_names(self, container: dict[str, Any]) -> list[str]:
+        return list(container.get("Names") or [])
+
+
+@contextmanager
+def _build_lock(on_line: OnLine) -> Iterator[None]:
+    """Allow one build of this user at a time, so that leftovers cannot be those of a running build."""
+    folder = Path(platformdirs.user_cache_dir("vimectl"))
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "image-build.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_line("waiting for another image build")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
