@@ -1,7 +1,7 @@
-"""Can this machine run the recipe: what was found, what is needed, why, and the command that mends it."""
+"""Check that this machine can run a recipe, and name the command that fixes each problem."""
 
-from vimectl.doctor.finding import Finding
-from vimectl.doctor.inputs import INPUTS
-from vimectl.doctor.report import Report, run_checks
+from vimectl.doctor.check import CheckResult
+from vimectl.doctor.checks.recipe import INPUTS
+from vimectl.doctor.runner import DoctorReport, run_checks
 
-__all__ = ["INPUTS", "Finding", "Report", "run_checks"]
+__all__ = ["INPUTS", "CheckResult", "DoctorReport", "run_checks"]

@@ -1,8 +1,8 @@
-"""Described machines: `machines/*.toml`, each a root directory, an environment, answered commands, and the
-report that the doctor is to give of it.
+"""Build the machines of the gallery, `machines/*.toml`: a root directory, an environment, the output of
+commands, and the expected report of the doctor.
 
-A machine starts from another one (``base``) and says what is different, so that a page of trouble is a few
-lines. What its report must be is complete: every check that is not named in ``[expect]`` passes.
+A machine starts from another one (``base``) and lists the differences. The expected report is complete: every
+check that is not named in ``[expect]`` must pass.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from vime_runtime.spec.strict import Strict
 from harness import TESTS
 from harness.doctor import sparse_model
 from harness.memory_saver.elf_file import ElfFile
-from vimectl.doctor import Report, imports, run_checks
+from vimectl.doctor import DoctorReport, run_checks
+from vimectl.doctor.facts.imports import PROGRAM
 from vimectl.patches import series
 from vimectl.recipes.resolve import resolve
 from vimectl.stacks.catalog import load_stack, lock_path
@@ -65,29 +66,29 @@ class Library(Strict):
 
 
 class Expect(Strict):
-    """The report. ``fail`` and ``warn`` map a check's id to a part of what it must have found."""
+    """The expected report. ``fail`` and ``warn`` map the id of a check to a part of what it must find."""
 
-    first: str = ""  # the check that is to be mended first
+    first: str = ""  # the check to fix first
     fail: dict[str, str] = Field(default_factory=dict)
     warn: dict[str, str] = Field(default_factory=dict)
-    # Ids, or patterns of them. These hold for the machines that start from this one as well.
+    # Ids, or patterns of them. They also apply to the machines that start from this one.
     skip: list[str] = Field(default_factory=list)
-    well: list[str] = Field(default_factory=list)  # passes, though it is skipped on the base
-    elsewhere: list[str] = Field(default_factory=list)  # is not looked at
+    passes: list[str] = Field(default_factory=list)  # passes, but is skipped on the base
+    ignore: list[str] = Field(default_factory=list)  # may have any result
 
 
 class Described(Strict):
-    """A whole machine file. All but ``about``, ``base`` and ``expect`` is added to what the base has."""
+    """A machine file. All but ``about``, ``base`` and ``expect`` is added to the base."""
 
     about: str
     base: str | None = None
     stack: str | None = None
     recipe: str | None = None
-    alone: bool = False  # asked about the stack alone, whatever recipe the base has
+    without_recipe: bool = False  # check the stack only, even if the base has a recipe
     set: list[str] = Field(default_factory=list)  # KEY=VALUE of the recipe
     lock: str | None = None  # install every package of this stack's lock
     site: str | None = None  # where packages are installed
-    image: bool = False  # a file system that is only looked at: nothing runs, no environment
+    image: bool = False  # an unpacked image: nothing runs, no environment
     remove: list[str] = Field(default_factory=list)  # patterns of files and folders of the base
     unset: list[str] = Field(default_factory=list)  # variables of the base
     nodes: list[str] = Field(default_factory=list)  # device nodes in /dev
@@ -139,18 +140,18 @@ class Machine:
         image = self.last("image")
         return Host(self.root, {} if image else self.environment, self._not_run if image else self._run)
 
-    def differences(self, report: Report) -> list[str]:
-        """In what a report is not the expected one; empty when it is."""
+    def differences(self, report: DoctorReport) -> list[str]:
+        """Return the differences between a report and the expected one."""
         expect = self.lineage[-1].expect
-        elsewhere = [pattern for one in self.lineage for pattern in one.expect.elsewhere]
-        looked_at = [finding for finding in report.findings if not _in(finding.id, elsewhere)]
-        report = Report(report.stack, tuple(looked_at))
+        ignored = [pattern for one in self.lineage for pattern in one.expect.ignore]
+        checked = [result for result in report.results if not _in(result.id, ignored)]
+        report = DoctorReport(report.stack, tuple(checked))
         wrong = []
-        for finding in looked_at:
-            wanted, part = self._wanted(finding.id)
-            if finding.status != wanted or part not in finding.found:
-                wrong.append(f"{finding.id}: {finding.status} {finding.found!r}, expected {wanted} {part!r}")
-        known = {finding.id for finding in looked_at}
+        for result in checked:
+            wanted, part = self._wanted(result.id)
+            if result.status != wanted or part not in result.found:
+                wrong.append(f"{result.id}: {result.status} {result.found!r}, expected {wanted} {part!r}")
+        known = {result.id for result in checked}
         wrong += [f"{name}: no such check" for name in {*expect.fail, *expect.warn} - known]
         first = report.first.id if report.first else ""
         if first != expect.first:
@@ -162,13 +163,13 @@ class Machine:
         return next((value for one in reversed(self.lineage) if (value := getattr(one, field))), None)
 
     def recipe(self) -> Recipe | None:
-        name = None if self.last("alone") else self.last("recipe")
+        name = None if self.last("without_recipe") else self.last("recipe")
         return (
             resolve(name, assignments=[s for one in self.lineage for s in one.set]).recipe if name else None
         )
 
-    def examine(self, only: Sequence[str] = ()) -> Report:
-        """The doctor's report of it, imports included."""
+    def examine(self, only: Sequence[str] = ()) -> DoctorReport:
+        """Return the doctor's report, with the checks that import packages."""
         recipe = self.recipe()
         name = self.last("stack") or (recipe.recipe.stack if recipe else None)
         own = {"XDG_CONFIG_HOME": str(self.path(CONFIG))}
@@ -179,14 +180,14 @@ class Machine:
         return self.root / path.lstrip("/")
 
     def _wanted(self, check: str) -> tuple[str, str]:
-        """The status that a check is to have, and a part of what it is to have found."""
+        """Return the expected status of a check, and a part of what it must find."""
         expect = self.lineage[-1].expect
         if check in expect.fail:
             return "fail", expect.fail[check]
         if check in expect.warn:
             return "warn", expect.warn[check]
         for one in reversed(self.lineage):
-            if _in(check, one.expect.well):
+            if _in(check, one.expect.passes):
                 return "pass", ""
             if _in(check, one.expect.skip):
                 return "skip", ""
@@ -283,7 +284,7 @@ class Machine:
 
     def _run(self, argv: Sequence[str], timeout: float) -> CommandResult:
         line = " ".join(argv)
-        if argv[:3] == ["python3", "-c", imports.PROGRAM]:
+        if argv[:3] == ["python3", "-c", PROGRAM]:
             return self._import(argv[4:], timeout)
         if argv[0] == "stat":
             return self._stat(argv[4:])
@@ -296,7 +297,7 @@ class Machine:
         return CommandResult(126, "", "nothing is run in another root")
 
     def _import(self, modules: Sequence[str], timeout: float) -> CommandResult:
-        """What the doctor's child says when it imports these."""
+        """Answer like the child process that imports these modules."""
         said = ""
         for name in modules:
             said += f"vimectl-import {json.dumps({'starts': name})}\n"

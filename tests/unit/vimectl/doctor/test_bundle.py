@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from vime_runtime.spec.errors import UsageError
 
-from vimectl.doctor import bundle, run_checks
+from vimectl.doctor import run_checks
+from vimectl.doctor.bundle import check_bundle_path, write_bundle
 from vimectl.recipes.resolve import resolve
 from vimectl.stacks.catalog import load_stack
 from vimectl.util.host import CommandResult
@@ -25,19 +26,19 @@ SECRETS = {
     "http_proxy": "http://lihua:Passw0rd@proxy.example:3128",
     "RAY_ADDRESS": "gpu07.corp.example:6379",
     "PYTHONPATH": "/home/lihua/checkouts/mine",
-    "MY_COMPANY_INTERNAL": "nobody's business",
+    "MY_COMPANY_INTERNAL": "private business",
     "USER": "lihua",
     "HOME": "/home/lihua",
 }
 NOT_IN_IT = [
     "hf_0123456789abcdefghij", "local-wandb-key", "0123456789abcdef", "open-sesame-please", "Passw0rd",
-    "lihua", "Li Hua", "gpu07", "MY_COMPANY_INTERNAL", "nobody's business",
+    "lihua", "Li Hua", "gpu07", "MY_COMPANY_INTERNAL", "private business",
 ]  # fmt: skip
 
 
 @pytest.fixture
 def inhabited(npu: Machine) -> Machine:
-    """A machine with people, secrets and a name, which turn up everywhere."""
+    """A machine with people, secrets and a name, which occur everywhere."""
     npu.environment.update(SECRETS)
     npu.write("/etc/passwd", "lihua:x:1000:1000:Li Hua:/home/lihua:/bin/bash\n")
     npu.write("/etc/hostname", "gpu07.corp.example\n")
@@ -56,13 +57,13 @@ def contents(file: Path) -> dict[str, str]:
         return {name: archive.read(name).decode() for name in archive.namelist()}
 
 
-def test_nothing_that_opens_or_names_is_in_a_bundle(inhabited: Machine, tmp_path: Path) -> None:
+def test_bundle_has_no_secrets_and_names(inhabited: Machine, tmp_path: Path) -> None:
     recipe = resolve("qwen3-4b-tp2", assignments=["env.VLLM_API_KEY=open-sesame-please"]).recipe
     report = run_checks(inhabited.host(), load_stack("ascend-0.22"), recipe)
-    text = "\n".join(f"{finding.id} {finding.found} {finding.fix}" for finding in report.findings)
-    assert "lihua" in text  # or the rest would show nothing
+    text = "\n".join(f"{result.id} {result.found} {result.fix}" for result in report.results)
+    assert "lihua" in text  # otherwise this test would show nothing
     file = tmp_path / "bundle.zip"
-    names = bundle.write(file, report, text, inhabited.host(), recipe)
+    names = write_bundle(file, report, text, inhabited.host(), recipe)
     found = contents(file)
     assert list(found) == names
     for name, content in found.items():
@@ -70,15 +71,15 @@ def test_nothing_that_opens_or_names_is_in_a_bundle(inhabited: Machine, tmp_path
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_a_bundle_has_what_a_maintainer_asks_for(inhabited: Machine, tmp_path: Path) -> None:
+def test_contents_of_a_bundle(inhabited: Machine, tmp_path: Path) -> None:
     recipe = resolve("qwen3-4b-tp2").recipe
     report = run_checks(inhabited.host(), load_stack("ascend-0.22"), recipe)
-    bundle.write(tmp_path / "bundle.zip", report, "the report", inhabited.host(), recipe)
+    write_bundle(tmp_path / "bundle.zip", report, "the report", inhabited.host(), recipe)
     found = contents(tmp_path / "bundle.zip")
     assert "look through" in found["README.txt"]
     assert found["doctor.txt"] == "the report"
     doctor = json.loads(found["doctor.json"])
-    assert (doctor["stack"], len(doctor["checks"])) == ("ascend-0.22", len(report.findings))
+    assert (doctor["stack"], len(doctor["checks"])) == ("ascend-0.22", len(report.results))
     environment = json.loads(found["environment.json"])
     assert environment["here"]["http_proxy"] == "http://<secret>@proxy.example:3128"
     train = environment["processes"]["train"]
@@ -89,9 +90,9 @@ def test_a_bundle_has_what_a_maintainer_asks_for(inhabited: Machine, tmp_path: P
     assert "MemAvailable" in found["files/proc/meminfo"]
 
 
-def test_a_file_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
+def test_existing_file_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine.zip").write_text("mine")
     with pytest.raises(UsageError, match="exists already"):
-        bundle.refuse(tmp_path / "mine.zip")
+        check_bundle_path(tmp_path / "mine.zip")
     with pytest.raises(UsageError, match="no such directory"):
-        bundle.refuse(tmp_path / "none/b.zip")
+        check_bundle_path(tmp_path / "none/b.zip")

@@ -1,4 +1,4 @@
-"""What people see of described machines."""
+"""The text output for described machines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def shown(
     return code, capsys.readouterr().out.splitlines()
 
 
-def test_what_is_well_is_one_line_a_group(
+def test_group_without_problems_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, lines = shown("a2-host", tmp_path, capsys, monkeypatch)
@@ -35,22 +35,22 @@ def test_what_is_well_is_one_line_a_group(
         "pass  patches", "pass  tms", "pass  environment", "pass  cluster", "pass  recipe", "pass  builder",
         "pass  leftovers", "ascend-0.22",
     ]  # fmt: skip
-    assert lines[-1] == "ascend-0.22: all is well"
+    assert lines[-1] == "ascend-0.22: no problems found"
 
 
-def test_the_last_line_says_what_to_do_first(
+def test_last_line_names_what_to_fix_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only = ["--only", "environment", "--only", "device"]
     code, lines = shown("visible-twice", tmp_path, capsys, monkeypatch, *only)
     assert code == 1
-    assert lines[-1] == "first: environment.visible-devices: unset ASCEND_RT_VISIBLE_DEVICES"
+    assert lines[-1] == "fix first: environment.visible-devices: unset ASCEND_RT_VISIBLE_DEVICES"
     code, lines = shown("expandable-segments", tmp_path / "b", capsys, monkeypatch, *only)
     assert code == 0
-    assert lines[-1].startswith("ascend-0.22: nothing stands in the way; worth a look: environment.allocator")
+    assert lines[-1].startswith("ascend-0.22: nothing prevents a run; first warning: environment.allocator")
 
 
-def test_a_bundle_of_another_machine_has_its_report(
+def test_bundle_of_a_described_machine(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "b.zip"

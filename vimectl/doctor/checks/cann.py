@@ -1,0 +1,187 @@
+"""cann: CANN's toolkit, kernels, Python packages and NNAL fit the stack, and processes will find them."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from vimectl.doctor.check import CheckList, CheckResult, result, skip
+from vimectl.doctor.facts import Facts, Unavailable
+from vimectl.doctor.facts.cann import (
+    KERNEL_DIRECTORIES,
+    PYTHON_PACKAGES,
+    Toolkit,
+    read_atb,
+    read_toolkit,
+    read_vllm_ascend_build,
+)
+from vimectl.doctor.facts.npu_smi import read_listing
+from vimectl.stacks.catalog import load_stack, stack_names
+from vimectl.stacks.versions import matches
+
+CHECKS = CheckList()
+
+# Exported by set_env.sh of the toolkit and of NNAL, and read by torch_npu and vllm-ascend.
+_EXPORTED = ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME", "ASCEND_OPP_PATH", "ATB_HOME_PATH")
+# The path may have the toolkit under the name of its version, and the environment under that of a link to it.
+_LIBRARIES = re.compile(r"/(ascend-toolkit|cann)[^/]*(/[^/]+)?/lib64/?$")
+
+
+def _cann_version(facts: Facts) -> str:
+    """Return the version of CANN that the stack needs. Raises Unavailable if it needs none."""
+    if facts.stack.cann is None:
+        raise Unavailable(f"{facts.stack.name} needs no CANN")
+    return facts.stack.cann
+
+
+def _toolkit(facts: Facts) -> Toolkit:
+    """Return the installed toolkit of a stack that needs one."""
+    _cann_version(facts)
+    found = facts.read(read_toolkit)
+    if found is None:
+        raise Unavailable("there is no CANN toolkit (cann.toolkit)")
+    return found
+
+
+def _machine_kind(facts: Facts) -> str | None:
+    """Return the generation of Atlas of this machine, if all chips are of one known kind."""
+    try:
+        chips = facts.read(read_listing).chips if facts.running else ()
+    except Unavailable:
+        return None
+    kinds = {chip.kind for chip in chips}
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def _or_image(facts: Facts) -> str:
+    images = facts.stack.images
+    if images is None:
+        return ""
+    kind = _machine_kind(facts)
+    fitting = [image for name, image in (("A2", images.a2), ("A3", images.a3)) if kind in (name, None)]
+    return f", or start from the image {' or '.join(fitting)}" if fitting else ""
+
+
+@CHECKS.add("cann.toolkit", "torch-npu and vllm-ascend of a stack are built with one release of CANN")
+def toolkit_version(facts: Facts) -> CheckResult:
+    wanted, found = _cann_version(facts), facts.read(read_toolkit)
+    if found is None:
+        text = "no toolkit"
+    else:
+        text = (
+            f"{found.home}{f': {found.version}' if found.version else ' without ascend_toolkit_install.info'}"
+        )
+    return result(
+        found is not None and bool(found.version) and matches(found.version, wanted),
+        text,
+        wanted,
+        f"install Ascend-cann-toolkit {wanted}{_or_image(facts)}",
+    )
+
+
+@CHECKS.add("cann.kernels", "the operators are a separate package for each kind of chip")
+def kernels(facts: Facts) -> CheckResult:
+    found, kind = _toolkit(facts), _machine_kind(facts)
+    wanted = KERNEL_DIRECTORIES[kind] if kind else " or ".join(KERNEL_DIRECTORIES.values())
+    version = found.kernels_version
+    return result(
+        (bool(found.kernels) if kind is None else wanted in found.kernels) and version in ("", found.version),
+        f"kernels for {', '.join(found.kernels) or 'no chip'}" + (f", {version}" if version else ""),
+        f"kernels for {wanted}" + (f", {found.version}" if found.version else ""),
+        f"install the operators of CANN {facts.stack.cann} for this chip (Ascend-cann-<chip>-ops)",
+    )
+
+
+@CHECKS.add("cann.nnal", "vllm-ascend loads libatb.so of NNAL, of the same release as CANN")
+def nnal(facts: Facts) -> CheckResult:
+    # They are released together: a stack that does not name NNAL uses that of its CANN.
+    cann = _cann_version(facts)
+    wanted = facts.stack.nnal or cann
+    found = facts.read(read_atb)
+    return result(
+        bool(found.version) and matches(found.version, wanted),
+        f"{found.directory}: {found.version}" if found.version else f"no ATB in {found.directory}",
+        wanted,
+        f"install Ascend-cann-nnal {wanted}, and source /usr/local/Ascend/nnal/atb/set_env.sh",
+    )
+
+
+@CHECKS.add("cann.environment", "torch_npu finds CANN through the variables that its set_env.sh exports")
+def cann_environment(facts: Facts) -> CheckResult:
+    home = _toolkit(facts).home
+    if not facts.running:
+        return skip("a file system that is not running has no environment")
+    absent = [name for name in _EXPORTED if not facts.environment.get(name)]
+    libraries = facts.environment.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    if not any(path.rstrip("/") == f"{home}/lib64" or _LIBRARIES.search(path) for path in libraries):
+        absent.append("CANN's lib64 on LD_LIBRARY_PATH")
+    scripts = f"source {home.removesuffix('/latest')}/set_env.sh"
+    if "ATB_HOME_PATH" in absent:
+        scripts += " && source /usr/local/Ascend/nnal/atb/set_env.sh"
+    return result(
+        not absent,
+        f"not set: {', '.join(absent)}" if absent else f"CANN of {home}",
+        "what set_env.sh exports",
+        scripts,
+    )
+
+
+@CHECKS.add("cann.python", "operators are compiled by CANN's own Python packages (PYTHONPATH)")
+def python_packages(facts: Facts) -> CheckResult:
+    found = _toolkit(facts)
+    directory = f"{found.home}/python/site-packages"
+    absent = [name for name in PYTHON_PACKAGES if name not in found.python_packages]
+    return result(
+        not absent,
+        f"{directory} without {', '.join(absent)}"
+        if absent
+        else f"{', '.join(PYTHON_PACKAGES)} in {directory}",
+        ", ".join(PYTHON_PACKAGES),
+        f"install the whole Ascend-cann-toolkit {facts.stack.cann} again",
+    )
+
+
+@CHECKS.add("cann.torch-npu", "a torch_npu is built for one release of CANN")
+def torch_npu(facts: Facts) -> CheckResult:
+    cann = _toolkit(facts).version
+    if not cann:
+        return skip("the toolkit has no version (cann.toolkit)")
+    have = facts.find("torch-npu")
+    if have is None:
+        return skip("torch_npu is not installed (packages.torch-npu)")
+    built = sorted(
+        {
+            stack.cann
+            for stack in map(load_stack, stack_names())
+            if stack.cann
+            and "torch-npu" in stack.packages
+            and matches(have.version, stack.packages["torch-npu"])
+        }
+    )
+    if not built:
+        return skip(f"no known stack has torch_npu {have.version}")
+    return result(
+        any(matches(cann, version) for version in built),
+        f"torch_npu {have.version} on CANN {cann}",
+        f"CANN {' or '.join(built)}",
+        f"install CANN {built[-1]}, or the torch_npu of the stack whose CANN is {cann}",
+    )
+
+
+@CHECKS.add(
+    "cann.vllm-ascend",
+    "vllm-ascend asserts at start that the chip is of the kind it was built for (_build_info.py)",
+)
+def vllm_ascend_build(facts: Facts) -> CheckResult:
+    _cann_version(facts)
+    build, kind = facts.read(read_vllm_ascend_build), _machine_kind(facts)
+    if not build.kind:
+        return skip(f"{build.file} does not say for which chip")
+    if kind is None:
+        return skip("the kind of the chips is not known (device.chip)")
+    return result(
+        build.kind == kind,
+        f"vllm-ascend built for {build.kind}, the chips are {kind}",
+        kind,
+        f"build vllm-ascend for {kind}{_or_image(facts)}",
+    )

@@ -1,0 +1,118 @@
+"""cluster: existing Ray clusters, and the addresses and ports at which processes connect."""
+
+from __future__ import annotations
+
+import re
+
+from vime_runtime.spec.errors import VimeError
+
+from vimectl.doctor.check import CheckList, CheckResult, result, skip
+from vimectl.doctor.facts import Facts, system
+from vimectl.doctor.facts.processes import (
+    read_ephemeral_ports,
+    read_ports,
+    read_processes,
+    read_ray_address,
+    read_user_name,
+)
+
+CHECKS = CheckList()
+
+_DAEMONS = ("raylet", "gcs_server")
+_SESSION = re.compile(r"--(?:session[-_]dir|temp-dir|log_dir)=(\S+)")
+# A run on eight devices used about three hundred; each Ray process listens on several.
+_PORTS = 1024
+_IFF_UP = 1
+
+
+@CHECKS.add(
+    "cluster.ray",
+    "a run starts its own Ray cluster; another one may have actors that hold devices and memory",
+    running=True,
+)
+def ray_clusters(facts: Facts) -> CheckResult:
+    # A daemon with a scratch directory in its arguments or environment belongs to a run.
+    daemons = [p for p in facts.read(read_processes) if p.program in _DAEMONS and not p.scratch]
+    users = {
+        one.pid: "an unknown user" if one.user is None else facts.read(read_user_name, one.user)
+        for one in daemons
+    }
+    sessions = {
+        one.pid: next(
+            (match[1] for word in one.argv if (match := _SESSION.match(word))), "an unknown directory"
+        )
+        for one in daemons
+    }
+    return result(
+        not daemons,
+        "; ".join(
+            f"{one.program} {one.pid} of {users[one.pid]} in {sessions[one.pid]}" for one in daemons[:4]
+        )
+        or "none but those of runs",
+        "none, or one that the run is to join with --address",
+        f"ask {', '.join(sorted(set(users.values())))} if it is in use: ray status; `ray stop` ends your own",
+        "warn",
+    )
+
+
+@CHECKS.add(
+    "cluster.address",
+    "a run on several nodes uses an existing cluster, given by --address; auto means RAY_ADDRESS, or the "
+    "cluster that `ray start` started last on this machine",
+    running=True,
+)
+def address(facts: Facts) -> CheckResult:
+    nodes = facts.optional_recipe.cluster.nodes if facts.optional_recipe else 1
+    if not facts.environment.get("RAY_ADDRESS") and nodes == 1:
+        return CheckResult(
+            "pass", "RAY_ADDRESS is not set; a run starts its own Ray cluster", "no address, or a valid one"
+        )
+    try:
+        found = facts.read(read_ray_address)
+    except VimeError as e:
+        return CheckResult("warn", e.message, f"a cluster of {nodes} nodes to give as --address", e.hint)
+    used = "" if nodes > 1 else ", used by a run with --address auto only"
+    return CheckResult("pass", f"{found}{used}", "no address, or a valid one")
+
+
+@CHECKS.add(
+    "cluster.ports",
+    "Ray, gloo and the engines listen on ports that the kernel assigns from ip_local_port_range",
+)
+def free_ports(facts: Facts) -> CheckResult:
+    kernel = facts.read(read_ephemeral_ports)
+    used = sum(kernel.first <= port <= kernel.last for port in facts.read(read_ports).in_use)
+    free = kernel.last - kernel.first + 1 - used
+    return result(
+        free >= _PORTS,
+        f"{kernel.first} to {kernel.last}, {used} in use: {free} free",
+        f"{_PORTS} free",
+        'sysctl -w net.ipv4.ip_local_port_range="32768 60999", or end what uses them (ss -tan)',
+        "warn",
+    )
+
+
+@CHECKS.add("cluster.loopback", "the processes of one machine communicate over the interface lo")
+def loopback(facts: Facts) -> CheckResult:
+    flags = facts.read(system.read_text, "/sys/class/net/lo/flags")
+    try:
+        up = bool(int(flags, 16) & _IFF_UP)
+    except ValueError:
+        return skip(f"/sys/class/net/lo/flags has no number: {flags}")
+    return result(up, f"lo is {'up' if up else 'down'} (flags {flags})", "lo is up", "ip link set lo up")
+
+
+@CHECKS.add(
+    "cluster.localhost", "libraries resolve the name localhost, and not all of them know it themselves"
+)
+def localhost(facts: Facts) -> CheckResult:
+    text = facts.read(system.read_text, "/etc/hosts")
+    lines = [line.partition("#")[0].split() for line in text.splitlines()]
+    addresses = [words[0] for words in lines if "localhost" in words[1:]]
+    return result(
+        any(address.startswith("127.") or address == "::1" for address in addresses),
+        f"/etc/hosts has localhost as {', '.join(addresses)}" if addresses else "/etc/hosts has no localhost",
+        "127.0.0.1 localhost",
+        "add the line `127.0.0.1 localhost` to /etc/hosts",
+        "warn",
+    )

@@ -1,0 +1,339 @@
+"""device and driver: the NPUs are there, healthy and free, and their driver fits CANN and the firmware."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from vimectl.doctor.check import CheckList, CheckResult, result, skip
+from vimectl.doctor.facts import Facts, Unavailable, npu_smi
+from vimectl.doctor.facts.cann import read_toolkit
+from vimectl.doctor.facts.driver import (
+    DRIVER_INFO,
+    FIRMWARE_INFO,
+    accepts_branch,
+    leading_numbers,
+    parse_branch,
+    parse_ranges,
+    read_access,
+    read_container,
+    read_driver,
+)
+from vimectl.doctor.facts.npu_smi import Chip, ChipListing
+from vimectl.doctor.facts.system import missing_paths
+from vimectl.util import npu_devices
+
+CHECKS = CheckList(device="npu", running=True)
+
+VISIBLE_DEVICES = "ASCEND_RT_VISIBLE_DEVICES"
+# Idle chips of 64 GiB use less, in MiB, in published listings of all three driver generations.
+_IDLE_MIB = 4096
+_REINSTALL = "install driver and firmware of one release together, on the host, and reboot it"
+
+
+def needed_devices(facts: Facts) -> int:
+    """Return how many devices of this machine the job uses."""
+    return facts.optional_recipe.cluster.devices_per_node if facts.optional_recipe else 1
+
+
+def visible_devices(facts: Facts) -> str | None:
+    """Return the value of ASCEND_RT_VISIBLE_DEVICES that the job gets; None: not set."""
+    value = facts.environment.get(VISIBLE_DEVICES)
+    return facts.optional_recipe.env.get(VISIBLE_DEVICES, value) if facts.optional_recipe else value
+
+
+@CHECKS.add("device.count", "every rank needs its own device ([cluster] devices_per_node)")
+def count(facts: Facts) -> CheckResult:
+    found, needed = len(facts.read(npu_devices.device_nodes)), needed_devices(facts)
+    return result(
+        found >= needed,
+        f"{'' if found else 'no NPU: '}{found} device nodes /dev/davinci*",
+        f"{needed}",
+        "run this recipe on a machine with Ascend NPUs (in a container: mount /dev/davinci* into it)",
+    )
+
+
+@CHECKS.add(
+    "device.management",
+    "without the manager nodes of the driver no NPU can be opened",
+)
+def management(facts: Facts) -> CheckResult:
+    needed = npu_devices.manager_nodes()
+    absent = facts.read(missing_paths, tuple(needed))
+    return result(
+        not absent,
+        f"absent: {', '.join(absent)}" if absent else "all there",
+        ", ".join(needed),
+        "install the Ascend driver (in a container: mount these devices into it)",
+    )
+
+
+@CHECKS.add(
+    "device.permissions",
+    "a process opens the devices for reading and writing; the driver gives them to one group",
+)
+def permissions(facts: Facts) -> CheckResult:
+    access = facts.read(read_access)
+    closed = [node for node in access.nodes if not node.allows(access.user, access.groups)]
+    names = ", ".join(f"{node.path} (mode {node.mode:o}, group {node.group_name})" for node in closed[:3])
+    more = f" and {len(closed) - 3} more" if len(closed) > 3 else ""
+    groups = ",".join(sorted({node.group_name for node in closed}))
+    return result(
+        not closed,
+        f"user {access.user} may not use {names}{more}" if closed else f"user {access.user} may use all",
+        "read and write for this user",
+        f"sudo usermod --append --groups {groups} $USER, then log in again  "
+        "(a container: start it with --group-add of that group's number)",
+    )
+
+
+@CHECKS.add("device.npu-smi", "the driver's own tool must reach the devices")
+def npu_smi_answers(facts: Facts) -> CheckResult:
+    answer = facts.read(npu_smi.read_npu_smi)
+    failed = answer.exit_status != 0
+    return result(
+        not failed,
+        f"exit status {answer.exit_status}"
+        + (f": {answer.first_line}" if failed and answer.first_line else ""),
+        "npu-smi info answers",
+        "install the Ascend driver (in a container: mount npu-smi and /usr/local/Ascend/driver into it)",
+    )
+
+
+@CHECKS.add(
+    "device.listing",
+    "health, memory and processes of the chips are read from `npu-smi info`",
+)
+def listing(facts: Facts) -> CheckResult:
+    found = facts.read(npu_smi.read_listing)
+    unreadable = ", ".join(found.unreadable[:3])
+    more = f" and {len(found.unreadable) - 3} more" if len(found.unreadable) > 3 else ""
+    return result(
+        not found.unreadable,
+        f"npu-smi {found.version or 'of unknown version'}, {len(found.chips)} chips"
+        + (f"; not understood: {unreadable}{more}" if unreadable else ""),
+        "health and memory of each chip",
+        "look at the output of npu-smi info, and report it: this vimectl cannot read it",
+        "warn",
+    )
+
+
+def _chips(facts: Facts) -> ChipListing:
+    found = facts.read(npu_smi.read_listing)
+    if not found.chips:
+        raise Unavailable("npu-smi info lists no chip (device.listing)")
+    return found
+
+
+def _used_chips(facts: Facts) -> list[Chip]:
+    """Return the chips of the job: the first visible ones, one a rank; without a recipe, all visible ones.
+
+    The numbers in ASCEND_RT_VISIBLE_DEVICES are positions in the listing.
+    """
+    chips = list(_chips(facts).chips)
+    value = visible_devices(facts)
+    # environment.visible-devices reports a malformed list.
+    if value and re.fullmatch(r"\d+(,\d+)*", value):
+        chips = [chips[int(number)] for number in value.split(",") if int(number) < len(chips)]
+    return chips[: needed_devices(facts)] if facts.optional_recipe else chips
+
+
+def _avoid(facts: Facts, bad: Iterable[Chip]) -> str:
+    """Return a fix that makes other chips visible, or nothing if too few are left."""
+    avoided = set(bad)
+    left = [n for n, chip in enumerate(_chips(facts).chips) if chip not in avoided]
+    needed = needed_devices(facts)
+    if len(left) < needed:
+        return ""
+    return f"export {VISIBLE_DEVICES}={','.join(map(str, left[:needed]))}  to use other chips, or "
+
+
+@CHECKS.add(
+    "device.lost",
+    "a chip that fell off the bus keeps its device node, and opening it fails",
+)
+def lost(facts: Facts) -> CheckResult:
+    nodes, chips = len(facts.read(npu_devices.device_nodes)), len(_chips(facts).chips)
+    return result(
+        chips >= nodes,
+        f"{nodes} device nodes, {chips} chips in npu-smi info",
+        "a chip for every device node",
+        "find it with `dmesg` and `npu-smi info -l` on the host; a reset of the chip or a reboot restores it",
+    )
+
+
+@CHECKS.add(
+    "device.chip",
+    "vllm-ascend and CANN's kernels are built for one kind of chip; the stacks are for A2 and A3",
+)
+def chip_kind(facts: Facts) -> CheckResult:
+    names = {chip.name: chip.kind for chip in _chips(facts).chips}
+    return result(
+        len(set(names.values())) == 1 and None not in names.values(),
+        ", ".join(f"{name} ({kind or 'neither A2 nor A3'})" for name, kind in names.items()),
+        "910B (A2) or 910C (A3), all of one kind",
+        "use a machine with Atlas A2 or A3 devices",
+    )
+
+
+@CHECKS.add(
+    "device.health",
+    "a job ends with the first chip that fails; the driver reports OK for a healthy chip",
+)
+def health(facts: Facts) -> CheckResult:
+    chips = _used_chips(facts)
+    unhealthy = [chip for chip in chips if chip.health not in ("OK", "")]
+    return result(
+        not unhealthy,
+        ", ".join(f"{chip.label} {chip.health}" for chip in unhealthy) or f"{len(chips)} chips OK",
+        "OK",
+        _avoid(facts, [chip for chip in _chips(facts).chips if chip.health != "OK"])
+        + "read the cause: npu-smi info -t health -i ID -c CHIP",
+    )
+
+
+@CHECKS.add(
+    "device.processes",
+    "trainer and engine need whole devices ([rollout] gpu_memory_utilization is a fraction of all memory)",
+)
+def processes(facts: Facts) -> CheckResult:
+    found, chips = _chips(facts), {(chip.card, chip.chip): chip for chip in _used_chips(facts)}
+    users = [user for user in found.processes if (user.card, user.chip) in chips]
+    texts = [
+        f"{chips[user.card, user.chip].label}: process {user.pid}"
+        + (f" {user.name}" if user.name else "")
+        + (f" with {user.memory} MiB" if user.memory is not None else "")
+        for user in users
+    ]
+    more = f" and {len(texts) - 4} more" if len(texts) > 4 else ""
+    other = len(found.processes) - len(users)
+    free = f"no process on the job's {len(chips)}" + (f"; {other} on other chips" if other else "")
+    busy = {(user.card, user.chip) for user in found.processes}
+    pids = ",".join(dict.fromkeys(str(user.pid) for user in users))
+    return result(
+        not texts,
+        "; ".join(texts[:4]) + more if texts else free,
+        "no other process",
+        _avoid(facts, [chip for chip in found.chips if (chip.card, chip.chip) in busy])
+        + f"ask their owners to end them: ps -o user,etime,args -p {pids}  (on the host)",
+    )
+
+
+@CHECKS.add(
+    "device.memory",
+    "the engine takes [rollout] gpu_memory_utilization of a device, and that much must be free",
+)
+def memory(facts: Facts) -> CheckResult:
+    recipe = facts.optional_recipe
+    share = recipe.rollout.gpu_memory_utilization if recipe else None
+
+    def is_full(chip: Chip) -> bool:
+        if chip.used is None or not chip.total:
+            return False
+        # Without a recipe, more than an idle chip uses belongs to another process.
+        return chip.used > _IDLE_MIB if share is None else chip.total - chip.used < share * chip.total
+
+    known = [chip for chip in _used_chips(facts) if chip.used is not None and chip.total]
+    if not known:
+        return skip("npu-smi info has no memory (device.listing)")
+    full = [f"{chip.label} {chip.used} of {chip.total} MiB used" for chip in known if is_full(chip)]
+    most = max(known, key=lambda chip: chip.used or 0)
+    return result(
+        not full,
+        ", ".join(full) or f"at most {most.used} of {most.total} MiB used",
+        f"at most {_IDLE_MIB} MiB used" if share is None else f"{share:g} of each free",
+        _avoid(facts, filter(is_full, _chips(facts).chips))
+        + "end the process that uses it (device.processes); if there is none, reset the chip",
+    )
+
+
+@CHECKS.add(
+    "driver.version",
+    "every process on an NPU loads libraries of the driver",
+)
+def driver_version(facts: Facts) -> CheckResult:
+    version = facts.read(read_driver).version
+    return result(
+        bool(version),
+        f"{DRIVER_INFO}: {version}" if version else f"no version in {DRIVER_INFO}",
+        "a release of the Ascend driver",
+        "install the Ascend driver (in a container: mount its version.info and lib64 into it)",
+    )
+
+
+@CHECKS.add(
+    "driver.loaded",
+    "after an upgrade without a reboot, the libraries talk to a driver of another release",
+)
+def driver_loaded(facts: Facts) -> CheckResult:
+    installed, loaded = facts.read(read_driver).version, facts.read(npu_smi.read_listing).version
+    if not installed or loaded is None:
+        return skip("npu-smi info or the driver's version.info has no version")
+    return result(
+        loaded.casefold() == installed.casefold(),
+        f"npu-smi {loaded}, installed {installed}",
+        "the same release",
+        "reboot the host (in a container: mount npu-smi and the driver of the same host)",
+        "warn",
+    )
+
+
+@CHECKS.add(
+    "driver.firmware",
+    "driver and firmware each list which releases of the other they support (compatible_version_*)",
+)
+def firmware(facts: Facts) -> CheckResult:
+    driver = facts.read(read_driver)
+    if not driver.firmware:
+        return skip(f"no {FIRMWARE_INFO} here; the host has it")
+    if not driver.firmware_releases:
+        return skip(f"{DRIVER_INFO} does not list the firmware that it supports")
+    number = leading_numbers(driver.firmware)[:3]
+    ranges = parse_ranges(driver.firmware_releases)
+    return result(
+        any(leading_numbers(first) <= number <= leading_numbers(last) for first, last in ranges),
+        f"firmware {driver.firmware}",
+        f"one of {driver.firmware_releases}",
+        _REINSTALL,
+    )
+
+
+@CHECKS.add(
+    "driver.cann",
+    "toolkit and driver each list which branches of the other they support (compatible_version)",
+)
+def driver_cann(facts: Facts) -> CheckResult:
+    driver, toolkit = facts.read(read_driver), facts.read(read_toolkit)
+    if toolkit is None or not (
+        parse_branch(driver.branch)
+        and parse_branch(toolkit.branch)
+        and driver.cann_branches
+        and toolkit.driver_branches
+    ):
+        return skip("driver or toolkit does not say which branch it is and which branches it supports")
+    return result(
+        parse_branch(driver.branch) == parse_branch(toolkit.branch)
+        or accepts_branch(driver.cann_branches, toolkit.branch)
+        or accepts_branch(toolkit.driver_branches, driver.branch),
+        f"driver {driver.version} ({driver.branch}), CANN {toolkit.version} ({toolkit.branch})",
+        f"a driver of {toolkit.driver_branches}, or CANN of {driver.cann_branches}",
+        f"upgrade the driver on the host to the release that CANN {toolkit.version} asks for",
+    )
+
+
+@CHECKS.add(
+    "driver.mounts",
+    "a container has no driver: what it needs of the host's driver is mounted into it",
+)
+def mounts(facts: Facts) -> CheckResult:
+    engine = facts.read(read_container)
+    if engine is None:
+        return skip("this is no container")
+    needed = tuple(mount.path for mount in npu_devices.host_files().mounts if mount.needed)
+    absent = facts.read(missing_paths, needed)
+    return result(
+        not absent,
+        f"{engine} container without {', '.join(absent)}" if absent else f"{engine} container, all mounted",
+        ", ".join(needed),
+        f"start the container with {' '.join(f'--volume {path}:{path}' for path in absent)}",
+    )

@@ -1,0 +1,233 @@
+"""packages, patches and tms: the packages are complete, compatible, patched, and load a good library."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from packaging.utils import canonicalize_name
+from vime_runtime.spec.errors import VimeError
+
+from vimectl.doctor.check import Check, CheckList, CheckResult, result, skip
+from vimectl.doctor.facts import Facts, Unavailable
+from vimectl.doctor.facts.inputs import read_patch_state
+from vimectl.doctor.facts.packages import (
+    TORCH_COMPANIONS,
+    read_checkout,
+    read_editable_installs,
+    read_metadata,
+)
+from vimectl.env.memory_saver.verify import all_good, required_backend, verify_installed
+from vimectl.stacks.schema import Stack
+
+CHECKS = CheckList()
+
+# The runtime libraries of CUDA, and packages that are compiled for it only.
+_CUDA_PREFIXES = ("nvidia-", "cuda-bindings", "cuda-pathfinder", "cuda-toolkit", "cupy-cuda")
+_CUDA = frozenset({"flash-attn", "flashinfer-python", "transformer-engine", "apex", "deep-ep", "xformers"})
+
+
+@CHECKS.add(
+    "packages.editable", "a checkout can move on from its release: its commit must be that of the version"
+)
+def editable(facts: Facts) -> CheckResult:
+    stack = facts.stack
+    names = {canonicalize_name(name) for p in stack.packages for name in stack.distributions(p)}
+    found, moved = [], []
+    for one in facts.read(read_editable_installs):
+        if one.name not in names:
+            continue
+        state = facts.read(read_checkout, one.directory)
+        if state is None:
+            found.append(f"{one.name} in {one.directory}, not a git checkout")
+            continue
+        changed = f", {state.changed} files changed" if state.changed else ""
+        found.append(f"{one.name} in {one.directory} at {state.described}{changed}")
+        # git describe prints the tag alone if the commit has one; a version may have a local part.
+        if state.described.removeprefix("v") != one.version.partition("+")[0]:
+            moved.append(one)
+    return result(
+        not moved,
+        "; ".join(found) or "none of the stack",
+        "each at the tag of its version",
+        "; ".join(f"git -C {one.directory} checkout v{one.version.partition('+')[0]}" for one in moved),
+        "warn",
+    )
+
+
+@CHECKS.add(
+    "packages.cuda",
+    "packages for CUDA overwrite files of the stack's packages (triton) or are imported instead of them",
+)
+def cuda(facts: Facts) -> CheckResult:
+    installed = facts.installed
+    found = [name for name in sorted(installed) if name.startswith(_CUDA_PREFIXES) or name in _CUDA]
+    if facts.stack.stack.device == "npu" and "triton" in installed and "triton-ascend" in installed:
+        triton_ascend = facts.read(read_metadata, facts.stack).get("triton-ascend")
+        needed = triton_ascend is not None and triton_ascend.requirement("triton") is not None
+        found += [] if needed else ["triton"]
+    shown = ", ".join(found[:4]) + (f" and {len(found) - 4} more" if len(found) > 4 else "")
+    return result(
+        not found,
+        shown or "none",
+        "no package for CUDA",
+        f"python -m pip uninstall --yes {' '.join(found)}",
+        "warn",
+    )
+
+
+@CHECKS.add(
+    "packages.partners", "torchvision and torchaudio are compiled against one version of torch and need it"
+)
+def torch_companions(facts: Facts) -> CheckResult:
+    torch = facts.installed.get("torch")
+    if not torch:
+        return skip("torch is not installed")
+    metadata = facts.read(read_metadata, facts.stack)
+    companions = {name: metadata[name] for name in TORCH_COMPANIONS if name in metadata}
+    wrong = {
+        name: asked
+        for name, one in companions.items()
+        if (asked := one.requirement("torch"))
+        and not asked.specifier.contains(torch[0].version, prereleases=True)
+    }
+    texts = {name: f"{name} {one.distribution.version}" for name, one in companions.items()}
+    return result(
+        not wrong,
+        "; ".join(f"{texts[name]} is for torch{asked.specifier}" for name, asked in wrong.items())
+        or ", ".join(texts.values())
+        or "neither is installed",
+        f"built for torch {torch[0].version}",
+        f"python -m pip uninstall --yes {' '.join(wrong)}",
+    )
+
+
+@CHECKS.add(
+    "packages.intact",
+    "two distributions may have files in one directory (triton, triton-ascend): installing the second "
+    "overwrites them, uninstalling it deletes them",
+)
+def intact(facts: Facts) -> CheckResult:
+    packages = facts.stack.packages
+    modules = {
+        name: one.modules for name, one in facts.read(read_metadata, facts.stack).items() if name in packages
+    }
+    read = sum(map(len, modules.values()))
+    if not read:
+        return skip("no package of the stack has a RECORD of its files")
+    texts = {"absent": "is missing", "overwritten": "is of another package"}
+    wrong = {
+        name: next(f"{module.path} {texts[module.state]}" for module in own if module.state != "intact")
+        for name, own in modules.items()
+        if any(module.state != "intact" for module in own)
+    }
+    return result(
+        not wrong,
+        "; ".join(f"{package}: {text}" for package, text in wrong.items())
+        or f"{read} modules as their packages installed them",
+        "the files that each package installed",
+        "python -m pip install --force-reinstall --no-deps "
+        + " ".join(f"{package}=={packages[package]}" for package in wrong),
+    )
+
+
+@CHECKS.add("packages.requires", "a package of the stack cannot be imported without its requirements")
+def requirements(facts: Facts) -> CheckResult:
+    stack = facts.stack
+    omitted = {canonicalize_name(name) for name in {**stack.omitted, **stack.unwanted}}
+    # Names only: a package may be provided under another name, and packages.lock checks versions.
+    absent = [
+        (asked.name, package)
+        for package, one in facts.read(read_metadata, stack).items()
+        if package in stack.packages
+        for asked in one.requires
+        if canonicalize_name(asked.name) not in {*facts.installed, *omitted}
+    ]
+    shown = ", ".join(f"{name} (for {package})" for name, package in absent[:4])
+    more = f" and {len(absent) - 4} more" if len(absent) > 4 else ""
+    return result(
+        not absent,
+        f"absent: {shown}{more}" if absent else "all there",
+        "everything that the packages of the stack require",
+        "python -m pip install --no-deps " + " ".join(dict.fromkeys(name for name, _ in absent)),
+        "warn",
+    )
+
+
+@CHECKS.add_for_stack
+def patches(stack: Stack) -> list[Check]:
+    """Return a check for each patch series of the stack."""
+    return [
+        Check(
+            f"patches.{package}",
+            f"without the series {package} {version} the colocated job does not run",
+            partial(_patches, package),
+        )
+        for package, version in stack.patches.items()
+    ]
+
+
+def _patches(package: str, facts: Facts) -> CheckResult:
+    name = facts.stack.name
+    try:
+        targets, directory = facts.read(read_patch_state, facts.stack, package)
+    except VimeError as e:
+        return CheckResult("fail", e.message, "applied", e.hint)
+    if not targets:
+        return skip(f"{package} is not installed (packages.{package})")
+    states = [target.state for target in targets]
+    target = f" --target {directory}" if directory else ""
+    fix = f"vimectl patch apply --stack {name}{target}"
+    if "drifted" in states:
+        fix = f"vimectl patch diff {package} --stack {name}{target}  (these files were edited)"
+    return result(states == ["applied"], ", ".join(states), "applied", fix)
+
+
+def _required_backend(facts: Facts) -> str:
+    backend = required_backend(facts.stack)
+    if backend is None:
+        raise Unavailable("on the CPU the trainer's memory is offloaded without torch_memory_saver")
+    return backend
+
+
+@CHECKS.add(
+    "tms.library", "a library built for another accelerator, or one that ignores pause, corrupts the run"
+)
+def memory_saver_library(facts: Facts) -> CheckResult:
+    expected = f"known-good {_required_backend(facts)} builds"
+    try:
+        builds = facts.read(verify_installed, facts.stack)
+    except VimeError as e:  # the user's file of known builds
+        return CheckResult("fail", e.message, expected, e.hint)
+    if not builds:
+        return CheckResult("fail", "torch_memory_saver is not installed", expected, "vimectl tms list")
+    loaded = [build for build in builds if build.loads]
+    found = "; ".join(f"{build.path}: {build.verdict}: {build.note}" for build in loaded or builds)
+    found = facts.without_root(found)
+    return result(
+        all_good(builds, facts.stack),
+        found if loaded else f"none would be loaded; {found}",
+        expected,
+        f"vimectl tms verify --stack {facts.stack.name}, then replace what it names",
+    )
+
+
+@CHECKS.add(
+    "tms.identity",
+    "eight digits of an MD5 identify a file among the known ones; they do not authenticate it",
+)
+def memory_saver_identity(facts: Facts) -> CheckResult:
+    _required_backend(facts)
+    try:
+        builds = facts.read(verify_installed, facts.stack)
+    except VimeError:
+        return skip("the known builds cannot be read (tms.library)")
+    known = [build for build in builds if build.loads and build.verdict == "known-good"]
+    if not known:
+        return skip("no library that would be loaded is known (tms.library)")
+    return result(
+        all(build.match != "md5-prefix" for build in known),
+        facts.without_root("; ".join(f"{build.path}: known by {build.match}" for build in known)),
+        "known by its whole digest",
+        "get the file from its builder, and record its digest: vimectl tms record FILE --note TEXT",
+        "warn",
+    )

@@ -1,0 +1,192 @@
+"""python, packages and imports: the interpreter and the installed packages are those of the stack."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from packaging.utils import canonicalize_name
+
+from vimectl.doctor.check import Check, CheckList, CheckResult, result, skip
+from vimectl.doctor.facts import Facts
+from vimectl.doctor.facts.imports import read_imports
+from vimectl.doctor.facts.packages import read_interpreter, read_marker
+from vimectl.stacks.catalog import lock_path
+from vimectl.stacks.lock import read_lock
+from vimectl.stacks.schema import Stack
+from vimectl.stacks.versions import matches, within
+
+CHECKS = CheckList()
+
+# Modules whose name is not that of the package with underscores.
+_MODULES = {"megatron-core": "megatron.core", "triton-ascend": "triton", "python-dateutil": "dateutil"}
+# The other packages load these, so they are imported first: an error is attributed to the right package.
+_FIRST = ("torch", "torch-npu", "triton-ascend")
+# CANN's own packages, without which torch_npu cannot compile an operator.
+_CANN_MODULES = ("acl", "tbe")
+
+
+@CHECKS.add("python.version", "the stack's packages exist for these versions of Python")
+def python_version(facts: Facts) -> CheckResult:
+    stack, found = facts.stack, facts.read(read_interpreter, facts.stack)
+    return result(
+        stack.supports_python(found.version),
+        f"{found.version} ({found.source})",
+        stack.stack.python,
+        _new_environment(stack) or f"run vimectl with a Python {stack.stack.python}",
+    )
+
+
+@CHECKS.add_for_stack
+def versions(stack: Stack) -> list[Check]:
+    """Return a check of the version of each package, and of its build if the version does not identify it."""
+    found = [
+        Check(
+            f"packages.{name}",
+            stack.source(name) or "the stack is tested with this version only",
+            partial(_version, name),
+        )
+        for name in stack.packages
+    ]
+    return found + [
+        Check(f"packages.{name}-build", origin.note, partial(_build, name))
+        for name, origin in stack.origin.items()
+    ]
+
+
+def _version(name: str, facts: Facts) -> CheckResult:
+    wanted, have = facts.stack.packages[name], facts.find(name)
+    return result(
+        have is not None and matches(have.version, wanted),
+        f"{have.name} {have.version}" if have else "not installed",
+        wanted,
+        _install(facts.stack, name),
+    )
+
+
+def _build(name: str, facts: Facts) -> CheckResult:
+    marker = facts.stack.origin[name].marker
+    path, good = facts.read(read_marker, marker)
+    return result(
+        good, f"{path} {'says' if good else 'does not say'} so", marker.meaning, _install(facts.stack, name)
+    )
+
+
+def _new_environment(stack: Stack) -> str:
+    """Return the fix that installs the whole stack, or nothing if it has no lock."""
+    has_lock = lock_path(stack.name) is not None
+    return f"vimectl env create DIR --stack {stack.name}, then use DIR/bin/vimectl" if has_lock else ""
+
+
+def _install(stack: Stack, name: str) -> str:
+    distribution = stack.distributions(name)[0]
+    pip = f"python -m pip install --no-deps {distribution}=={stack.packages[name]}"
+    return _new_environment(stack) or pip
+
+
+@CHECKS.add("packages.duplicates", "Python imports the first of two copies and hides the other")
+def duplicates(facts: Facts) -> CheckResult:
+    names = {canonicalize_name(d) for p in facts.stack.packages for d in facts.stack.distributions(p)}
+    twice = {
+        name: items
+        for name, items in facts.installed.items()
+        if name in names and len({(item.version, item.location) for item in items}) > 1
+    }
+    found = "; ".join(
+        f"{name}: " + ", ".join(f"{item.version} in {item.location}" for item in items)
+        for name, items in twice.items()
+    )
+    fix = f"uninstall the later copies: {', '.join(twice)}"
+    return result(not twice, found or "none", "each package of the stack once", fix, "warn")
+
+
+@CHECKS.add_for_stack
+def ranges_and_lock(stack: Stack) -> list[Check]:
+    """Return the checks of the tables that only some stacks have."""
+    found = []
+    if stack.ranges:
+        sources = "; ".join(f"{name}: {stack.source(name)}" for name in stack.ranges)
+        found.append(Check("packages.ranges", sources, _ranges))
+    if stack.unwanted:
+        found.append(Check("packages.unwanted", "; ".join(stack.unwanted.values()), _unwanted))
+    if lock_path(stack.name):
+        found.append(Check("packages.lock", "the stack is tested with its whole lock", _lock))
+    return found
+
+
+def _ranges(facts: Facts) -> CheckResult:
+    stack = facts.stack
+    have = {name: facts.find(name) for name in stack.ranges}
+    outside = [
+        name for name, item in have.items() if not item or not within(item.version, stack.ranges[name])
+    ]
+    names = " ".join(f"'{stack.distributions(name)[0]}{stack.ranges[name]}'" for name in outside)
+    return result(
+        not outside,
+        ", ".join(f"{name} {item.version if item else 'not installed'}" for name, item in have.items()),
+        ", ".join(f"{name} {wanted}" for name, wanted in stack.ranges.items()),
+        f"python -m pip install {names}",
+        "fail" if None in have.values() else "warn",
+    )
+
+
+def _unwanted(facts: Facts) -> CheckResult:
+    unwanted = facts.stack.unwanted
+    found = [name for name in unwanted if canonicalize_name(name) in facts.installed]
+    return result(
+        not found,
+        ", ".join(found) or "none of them",
+        "without " + ", ".join(unwanted),
+        f"python -m pip uninstall --yes {' '.join(found)}",
+    )
+
+
+def _lock(facts: Facts) -> CheckResult:
+    lock = lock_path(facts.stack.name)
+    assert lock is not None
+    pins = read_lock(lock)
+    versions = {name: items[0].version for name, items in facts.installed.items()}
+    other = [
+        f"{pin.name} {versions.get(pin.name, 'absent')} (not {pin.version})"
+        for pin in pins.values()
+        if not matches(versions.get(pin.name, ""), pin.version)
+    ]
+    shown = ", ".join(other[:5]) + (f" and {len(other) - 5} more" if len(other) > 5 else "")
+    return result(
+        not other,
+        f"{len(pins) - len(other)} of {len(pins)} as locked" + (f"; {shown}" if other else ""),
+        f"all {len(pins)}",
+        f"vimectl env create DIR --stack {facts.stack.name}",
+        "warn",
+    )
+
+
+@CHECKS.add_for_stack
+def imports(stack: Stack) -> list[Check]:
+    """Return a check for each module of the stack's packages."""
+    rationale = (
+        "a missing library, or one built for something else, is only found when the module is imported"
+    )
+    return [
+        Check(f"imports.{module}", rationale, partial(_import, module), imports=True)
+        for module in _modules(stack)
+    ]
+
+
+def _modules(stack: Stack) -> dict[str, str]:
+    """Return the package of each module, in the order of import; empty for CANN's own modules."""
+    packages = sorted(stack.packages, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+    modules = {_MODULES.get(name, name.replace("-", "_")): name for name in packages}
+    return modules | (dict.fromkeys(_CANN_MODULES, "") if stack.cann else {})
+
+
+def _import(module: str, facts: Facts) -> CheckResult:
+    packages = _modules(facts.stack)
+    there = tuple(name for name, package in packages.items() if not package or facts.find(package))
+    if module not in there:
+        return skip(f"{packages[module]} is not installed (packages.{packages[module]})")
+    # The arguments are the same for every module, so the modules are imported once.
+    found = facts.read(read_imports, there, tuple(sorted(facts.stack.omitted))).get(module)
+    if found is None:
+        return skip("an import before this one did not finish")
+    fix = f"{facts.python} -c 'import {module}'  shows the whole error"
+    return result(not found.failed, found.found, f"import {module} works", fix)

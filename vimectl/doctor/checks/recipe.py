@@ -1,0 +1,251 @@
+"""recipe: model, data and reward are usable, and the model fits the devices and the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vime_runtime.spec.errors import VimeError
+from vime_runtime.spec.model_shape import check_context
+from vime_runtime.spec.recipe import DataTable
+
+from vimectl.doctor.check import CheckList, CheckResult, result, skip
+from vimectl.doctor.facts import Facts, inputs, limits
+from vimectl.doctor.facts.npu_smi import read_listing
+from vimectl.doctor.memory_estimate import MemoryEstimate, estimate
+from vimectl.recipes import check_inputs
+from vimectl.util.units import size
+
+CHECKS = CheckList()
+
+# `vimectl run` checks these itself and has an exit code for them.
+INPUTS = (
+    "recipe.model",
+    "recipe.tensor-parallel",
+    "recipe.context",
+    "recipe.chat-template",
+    "recipe.data",
+    "recipe.evaluation-data",
+)
+# The distributions of the rewards that have a name.
+_REWARD_PACKAGES = {"math-verify": "math-verify", "verifier": "reasoning-gym"}
+_MORE_RANKS = "a larger train.tensor_parallel (or train.expert_parallel, for a model with experts)"
+
+
+def _try(facts: Facts, read: Callable[[], str], expected: str) -> CheckResult:
+    """Return a pass with what ``read`` returns, or a fail with its VimeError."""
+    try:
+        return CheckResult("pass", read(), expected)
+    except VimeError as e:
+        return CheckResult("fail", facts.without_root(e.message), expected, e.hint)
+
+
+@CHECKS.add("recipe.model", "every tensor of config.json must exist with its shape, and a tokenizer")
+def model(facts: Facts) -> CheckResult:
+    recipe = facts.recipe
+    return _try(
+        facts,
+        lambda: facts.read(inputs.read_model, recipe),
+        "a complete Hugging Face directory of a known family",
+    )
+
+
+@CHECKS.add(
+    "recipe.tensor-parallel",
+    "ranks share heads, key/value heads and MLP columns: each rank gets the same number",
+)
+def tensor_parallel(facts: Facts) -> CheckResult:
+    recipe = facts.recipe
+    shape = facts.read(inputs.read_model_shape, recipe)
+
+    def check() -> str:
+        check_inputs.check_splits(recipe, shape)
+        return (
+            f"{shape.num_attention_heads} heads, {shape.num_key_value_heads} key/value heads; TP "
+            f"{recipe.train.tensor_parallel} (trainer) and {recipe.rollout.tensor_parallel} (engine)"
+        )
+
+    return _try(facts, check, "a model that fits the recipe")
+
+
+@CHECKS.add(
+    "recipe.context", "prompt and response are one sequence, and the model must have that many positions"
+)
+def context(facts: Facts) -> CheckResult:
+    recipe = facts.recipe
+    shape = facts.read(inputs.read_model_shape, recipe)
+
+    def check() -> str:
+        check_context(recipe, shape)
+        tokens = recipe.rollout.max_prompt_tokens + recipe.rollout.max_response_tokens
+        return f"{tokens} tokens of {shape.max_position_embeddings}"
+
+    return _try(facts, check, "a model that fits the recipe")
+
+
+@CHECKS.add("recipe.chat-template", "data.apply_chat_template needs the template of the model")
+def chat_template(facts: Facts) -> CheckResult:
+    recipe = facts.recipe
+    if not recipe.data.apply_chat_template:
+        return skip("the recipe applies none")
+    return _try(facts, lambda: facts.read(inputs.read_chat_template, recipe), "a chat template")
+
+
+@CHECKS.add("recipe.data", "a line without a prompt or a label ends the run when it is read")
+def data(facts: Facts) -> CheckResult:
+    table = facts.recipe.data
+    if table.task:
+        return skip(f"{table.path} is not a file: see recipe.task, which imports the library")
+    return _data_file(facts, table)
+
+
+@CHECKS.add("recipe.evaluation-data", "[evaluation] path is read like the data")
+def evaluation_data(facts: Facts) -> CheckResult:
+    recipe = facts.recipe
+    if not (recipe.evaluation.path and recipe.evaluation.every):
+        return skip("the recipe has no separate file for evaluations")
+    return _data_file(facts, recipe.data.model_copy(update={"path": recipe.evaluation.path}))
+
+
+def _data_file(facts: Facts, table: DataTable) -> CheckResult:
+    return _try(
+        facts,
+        lambda: facts.read(inputs.read_data, facts.recipe, table),
+        f"JSON lines with {table.prompt_key!r} and {table.label_key!r}",
+    )
+
+
+@CHECKS.add(
+    "recipe.task",
+    "the library of tasks must have the task and accept its settings",
+    running=True,
+    imports=True,
+)
+def task(facts: Facts) -> CheckResult:
+    recipe = facts.recipe
+    if not recipe.data.task:
+        return skip("the data is a file")
+    return _try(facts, lambda: facts.read(inputs.read_task, recipe), "a task with these settings")
+
+
+@CHECKS.add("recipe.reward", "the package or function that scores the responses must exist ([data] reward)")
+def reward(facts: Facts) -> CheckResult:
+    name = facts.recipe.data.reward or "exact-match"
+    module, colon, function = name.partition(":")
+    if colon:
+        return _try(
+            facts,
+            lambda: facts.read(inputs.read_reward_function, module, function),
+            f"a module {module} with a function {function}",
+        )
+    if name not in _REWARD_PACKAGES:
+        return CheckResult("pass", f"{name}, which needs no package", name)
+    package = _REWARD_PACKAGES[name]
+    found = facts.installed.get(package)
+    return result(
+        bool(found),
+        f"{package} {found[0].version}" if found else f"{package} is not installed",
+        f"{package}, for the reward {name}",
+        f"python -m pip install --no-deps {package}, or another data.reward",
+    )
+
+
+def _estimate(facts: Facts) -> MemoryEstimate:
+    return estimate(facts.recipe, facts.read(inputs.read_model_shape, facts.recipe))
+
+
+@CHECKS.add(
+    "recipe.trainer-memory",
+    "weights, fp32 gradients, master weights and two moments are 18 bytes a parameter (16 in fp32), sharded "
+    "over the ranks; the backward pass needs the activations of one longest response",
+)
+def trainer_memory(facts: Facts) -> CheckResult:
+    known = _estimate(facts)
+    needed = known.trainer + known.activations
+    text = f"{known.parameters / 1e6:,.0f} million parameters: at least {size(needed)} a rank"
+    return _fits(facts, needed, text, f"{_MORE_RANKS}, train.recompute=true, or shorter responses")
+
+
+@CHECKS.add(
+    "recipe.engine-memory",
+    "vLLM starts only if weights and the KV cache of one longest sequence fit into its share",
+)
+def engine_memory(facts: Facts) -> CheckResult:
+    known, rollout = _estimate(facts), facts.recipe.rollout
+    if rollout.kv_cache_bytes is not None:
+        return result(
+            rollout.kv_cache_bytes >= known.sequence,
+            f"KV cache of {size(rollout.kv_cache_bytes)} a rank ([rollout] kv_cache_bytes); a longest "
+            f"sequence takes {size(known.sequence)}",
+            f"{size(known.sequence)} or more",
+            f"--set rollout.kv_cache_bytes={known.sequence}, or more for several at once",
+        )
+    total, needed = _device_bytes(facts), known.engine + known.sequence
+    text = f"weights {size(known.engine)}, a longest sequence {size(known.sequence)} a rank"
+    if total is None:
+        return skip(f"{text}; the memory of the devices is not known")
+    share = int(rollout.gpu_memory_utilization * total)
+    sequences = max(share - known.engine, 0) // known.sequence
+    return result(
+        share >= needed,
+        f"{text}; the engine's share is {size(share)} of {size(total)}: {sequences} such sequences at once",
+        f"{size(needed)} or more",
+        "a larger rollout.gpu_memory_utilization or rollout.tensor_parallel, or shorter responses",
+    )
+
+
+@CHECKS.add(
+    "recipe.sync-memory",
+    "during a weight sync the device holds the trainer, the engine's weights and the buckets between them",
+)
+def sync_memory(facts: Facts) -> CheckResult:
+    known = _estimate(facts)
+    buckets = 2 * facts.recipe.sync.bucket_bytes  # one is filled while the other is read
+    needed = known.trainer + known.engine + buckets
+    text = (
+        f"trainer {size(known.trainer)}, engine's weights {size(known.engine)}, two buckets "
+        f"{size(buckets)}: {size(needed)} a device"
+    )
+    fix = f"{_MORE_RANKS} or rollout.tensor_parallel, or a smaller sync.bucket_bytes"
+    return _fits(facts, needed, text, fix)
+
+
+def _fits(facts: Facts, needed: int, text: str, fix: str) -> CheckResult:
+    """Compare what each device needs with its memory. Ranks on a CPU share the memory of the machine."""
+    if facts.recipe.cluster.device != "cpu":
+        total = _device_bytes(facts)
+        if total is None:
+            return skip(f"{text}; the memory of the devices is not known")
+        return result(needed <= total, f"{text}, of {size(total)}", f"at most {size(total)}", fix)
+    found = facts.read(limits.read_memory)
+    ranks = facts.recipe.cluster.devices_per_node
+    return result(
+        needed * ranks <= found.available,
+        f"{text}, {size(needed * ranks)} for {ranks} ranks, of {size(found.available)} available",
+        f"{size(needed * ranks)} available",
+        "end what uses the memory, or use a larger machine",
+    )
+
+
+def _device_bytes(facts: Facts) -> int | None:
+    """Return the memory of the smallest device, from npu-smi."""
+    if facts.stack.stack.device != "npu":
+        return None
+    totals = [chip.total for chip in facts.read(read_listing).chips if chip.total]
+    return min(totals) * 1024**2 if totals else None
+
+
+@CHECKS.add(
+    "recipe.host-memory",
+    "offloaded trainers of devices are in the host's memory ([memory] host_bytes)",
+    device="npu",
+)
+def host_memory(facts: Facts) -> CheckResult:
+    ranks, declared = facts.recipe.cluster.devices_per_node, facts.recipe.memory.host_bytes
+    needed = _estimate(facts).trainer * ranks
+    return result(
+        needed <= declared,
+        f"{ranks} offloaded ranks: {size(needed)}; host_bytes is {size(declared)}",
+        f"host_bytes of {size(needed)} or more, which host.memory then checks",
+        f"--set memory.host_bytes={needed}",
+        "warn",
+    )

@@ -1,0 +1,76 @@
+"""leftovers: processes, scratch directories and shared memory that an earlier run left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from vimectl.doctor.check import CheckList, CheckResult, result
+from vimectl.doctor.facts import Facts
+from vimectl.doctor.facts.processes import ProcessFacts, read_processes, read_scratch_directories
+from vimectl.doctor.facts.system import missing_paths
+from vimectl.util import shared_memory
+from vimectl.util.units import size
+
+CHECKS = CheckList()
+
+
+def _is_live(process: ProcessFacts, by_pid: Mapping[int, ProcessFacts]) -> bool:
+    """Return True for a runtime whose launcher still exists: init adopts a process whose parent has exited.
+
+    A process that a raylet of another cluster started counts too: that cluster ends it when its driver exits.
+    The driver, and the launcher, may be on another node.
+    """
+    if any(word.partition(".")[0] == "vime_runtime" for word in process.argv):
+        return process.parent != 1
+    parent = by_pid.get(process.parent) if process.parent else None
+    return parent is not None and parent.program == "raylet" and not parent.scratch
+
+
+def live_scratch(processes: Sequence[ProcessFacts]) -> set[str]:
+    """Return the scratch directories of the runs that are still going."""
+    by_pid = {process.pid: process for process in processes}
+    return {directory for process in processes if _is_live(process, by_pid) for directory in process.scratch}
+
+
+@CHECKS.add("leftovers.processes", "they hold the memory and the devices that a new run needs")
+def processes(facts: Facts) -> CheckResult:
+    found = facts.read(read_processes)
+    live = live_scratch(found)
+    orphans = [process.pid for process in found if process.scratch and not process.scratch & live]
+    if orphans:
+        pids = " ".join(map(str, orphans))
+        text = f"processes of a run whose supervisor has exited: {pids}"
+        return CheckResult("fail", text, "none", f"kill {pids}")
+    return result(
+        not live,
+        f"a run is active here, in {', '.join(sorted(live))}" if live else "none",
+        "no other run",
+        "wait for it, or `vimectl runs stop` it",
+        "warn",
+    )
+
+
+@CHECKS.add("leftovers.folders", "the scratch directory of a run that was killed has Ray's logs and sockets")
+def scratch_directories(facts: Facts) -> CheckResult:
+    used = {directory for process in facts.read(read_processes) for directory in process.scratch}
+    unused = [path for path in facts.read(read_scratch_directories) if path not in used]
+    return result(not unused, ", ".join(unused) or "none", "none", f"rm -r {' '.join(unused)}", "warn")
+
+
+@CHECKS.add(
+    "leftovers.shm", "shared memory files that no process uses keep their memory until they are deleted"
+)
+def shared_memory_files(facts: Facts) -> CheckResult:
+    if facts.read(missing_paths, (shared_memory.SHM,)):
+        return CheckResult("skip", f"there is no {shared_memory.SHM}")
+    own, unused = facts.read(shared_memory.own_files), facts.read(shared_memory.unused_files).values()
+    total = size(sum(file.size for file in unused))
+    return result(
+        not unused,
+        f"{len(unused)} files that no process uses, {total}"
+        if unused
+        else f"{len(own)} files of this user, all in use",
+        "none unused",
+        "rm " + " ".join(file.path for file in unused),
+        "warn",
+    )

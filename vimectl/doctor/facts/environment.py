@@ -1,0 +1,63 @@
+"""Read the environment variables, as each process of a run would get them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from vime_runtime.spec.process_roles import ROLES, Role
+from vime_runtime.spec.recipe import Recipe
+
+from vimectl.recipes.environment import allowed_cores, environment
+from vimectl.util.host import Host
+
+
+@dataclass(frozen=True)
+class VariableValues:
+    """The values of one variable in this shell and in each process of a run. None: not set."""
+
+    name: str
+    here: str | None
+    processes: dict[Role, str | None]
+    in_recipe: bool
+
+    def __str__(self) -> str:
+        """``driver, train: not set; rollout: 0; here: 1``."""
+        parts = []
+        for value in dict.fromkeys(self.processes.values()):
+            roles = ", ".join(role for role, own in self.processes.items() if own == value)
+            parts.append(f"{roles}: {show(value)}")
+        return "; ".join([*parts, f"here: {show(self.here)}"])
+
+    @property
+    def fix(self) -> str:
+        """How to remove a wrong value: from the recipe or from this shell."""
+        return f"remove {self.name} from the recipe's [env]" if self.in_recipe else f"unset {self.name}"
+
+
+def read_variable(host: Host, recipe: Recipe, name: str) -> VariableValues:
+    """Return the values of a variable for a recipe."""
+    here = host.environment.get(name)
+    found: dict[Role, str | None] = {}
+    for role in ROLES:
+        setting = environment(recipe, role, host, Path("/tmp")).get(name)
+        found[role] = setting.value if setting else here
+    return VariableValues(name, here, found, name in recipe.env)
+
+
+def read_allowed_cores(host: Host) -> list[int]:
+    """Return the cores that the launcher may bind the engine to."""
+    return allowed_cores(host)
+
+
+def read_shadowing_directories(host: Host, modules: tuple[str, ...]) -> list[str]:
+    """Return the directories on PYTHONPATH that would be imported as one of the modules."""
+    entries = [path for path in host.environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+    candidates = (f"{entry}/{module}" for entry in entries for module in modules)
+    return [path for path in candidates if host.path(path).is_dir()]
+
+
+def show(value: str | None) -> str:
+    """Return a value for messages."""
+    return "not set" if value is None else value or "empty"

@@ -1,0 +1,121 @@
+"""Import packages in a child process, which may crash or hang."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vimectl.doctor.facts import Unavailable
+from vimectl.util.host import CommandResult, Host
+
+# For all modules together. vLLM takes 9 s on two idle cores, and much longer on busy ones.
+_SECONDS = 120
+_MARK = "vimectl-import "
+# The child announces each module before it imports it, so that a crash can be attributed. The mark separates
+# these lines from the output of the modules.
+#
+# The first argument names, separated by commas, the modules that the stack omits although a package imports
+# them. Each is replaced by a module that can be imported but not used, as in the runtime.
+PROGRAM = f"""
+import importlib, importlib.util, json, sys, time, types
+class Missing(types.ModuleType):
+    def __getattr__(self, name):
+        raise (AttributeError if name.startswith("__") else ModuleNotFoundError)(name)
+def say(**what):
+    sys.__stdout__.write("\\n{_MARK}" + json.dumps(what) + "\\n")
+    sys.__stdout__.flush()
+for name in filter(None, sys.argv[1].split(",")):
+    if importlib.util.find_spec(name) is None:
+        sys.modules[name] = Missing(name)
+for name in sys.argv[2:]:
+    say(starts=name)
+    begin = time.monotonic()
+    try:
+        module = importlib.import_module(name)
+    except BaseException as error:
+        say(name=name, error=(type(error).__name__ + ": " + str(error))[:500])
+    else:
+        took = round(time.monotonic() - begin, 1)
+        say(name=name, file=str(getattr(module, "__file__", None)), seconds=took)
+"""
+
+
+@dataclass(frozen=True)
+class ImportOutcome:
+    """The import of one module. ``found`` is the file and time, or the error if ``failed``."""
+
+    found: str
+    failed: bool
+
+
+def read_imports(
+    host: Host, modules: Sequence[str], omitted: Sequence[str] = (), seconds: float = _SECONDS
+) -> dict[str, ImportOutcome]:
+    """Import modules one after another in a child process.
+
+    If a module ends the process, another process imports the modules after it. ``seconds`` limits each
+    process; the module that reaches the limit has failed, and the modules after it are not in the answer.
+    ``omitted`` are modules that may be imported by these and need not be installed.
+
+    Raises:
+        Unavailable: the interpreter cannot be started.
+    """
+    found: dict[str, ImportOutcome] = {}
+    left = list(modules)
+    while left:
+        answer = host.run([host.python, "-c", PROGRAM, ",".join(omitted), *left], seconds)
+        if answer.code in (126, 127) and not answer.stdout:
+            raise Unavailable(f"{host.python} cannot be started here")
+        outcomes, crashed = _parse(answer, left)
+        found |= outcomes
+        if crashed is None:
+            break
+        found[crashed] = ImportOutcome(_cause_of_death(answer, seconds), True)
+        if answer.code == 124:
+            break
+        left = left[left.index(crashed) + 1 :]
+    return found
+
+
+def _parse(answer: CommandResult, modules: Sequence[str]) -> tuple[dict[str, ImportOutcome], str | None]:
+    """Return the outcomes that the child reported, and the module at which the process ended."""
+    found: dict[str, ImportOutcome] = {}
+    current: str | None = None
+    for line in answer.stdout.splitlines():
+        entry = _entry(line)
+        if entry.get("starts") in modules:
+            current = entry["starts"]
+        elif entry.get("name") in modules:
+            current = None
+            error = entry.get("error")
+            found[entry["name"]] = ImportOutcome(
+                error or f"{entry.get('file')} in {entry.get('seconds')} s", error is not None
+            )
+    if current is None and len(found) < len(modules) and answer.code != 0:
+        current = next(name for name in modules if name not in found)
+    return found, current
+
+
+def _entry(line: str) -> dict[str, str]:
+    if not line.startswith(_MARK):
+        return {}
+    try:
+        entry = json.loads(line.removeprefix(_MARK))
+    except ValueError:
+        return {}  # a module printed the mark
+    return entry if isinstance(entry, dict) else {}
+
+
+def _cause_of_death(answer: CommandResult, seconds: float) -> str:
+    if answer.code == 124:
+        return f"not finished within {seconds:g} s"
+    # A shell that started it reports 128 + the number of the signal.
+    number = -answer.code if answer.code < 0 else answer.code - 128
+    try:
+        return f"the process was killed by {signal.Signals(number).name}"
+    except ValueError:
+        lines = [line for line in answer.stderr.strip().splitlines() if line.strip()]
+        last = f": {lines[-1][:200]}" if lines else ""
+        return f"the process ended with exit status {answer.code}{last}"

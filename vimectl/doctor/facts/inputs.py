@@ -1,0 +1,139 @@
+"""Read the inputs of a recipe: model, data, reward, and the state of the patched packages.
+
+The rules are those of the commands that use the inputs (``vimectl run``, ``vimectl patch status``): a reader
+calls the same code and raises its VimeError.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vime_runtime.spec.errors import UsageError, VimeError
+from vime_runtime.spec.model_families import family_of
+from vime_runtime.spec.model_shape import ModelShape
+from vime_runtime.spec.recipe import DataTable, Recipe
+from vime_runtime.spec.safetensors_header import read_json
+
+from vimectl.doctor.facts import Unavailable
+from vimectl.doctor.facts.packages import find_package
+from vimectl.recipes import check_inputs
+from vimectl.recipes.resolve import prepared_dir, required_preparation
+from vimectl.stacks.installed import site_directories
+from vimectl.stacks.schema import Stack
+from vimectl.util.host import Host
+from vimectl.util.units import size
+
+if TYPE_CHECKING:
+    from vimectl.patches.state import TargetStatus
+
+
+def require_input(host: Host, recipe: Recipe, path: str) -> Path:
+    """Return where a path of the recipe is read from here.
+
+    Raises:
+        Unavailable: a run prepares it first, or it is outside this root.
+    """
+    if not host.is_running and not host.path(path).exists():
+        raise Unavailable(f"{path} is not in this file system; it may be mounted when the image runs")
+    prepare = required_preparation(recipe)
+    if prepare is not None:
+        folder = prepared_dir(prepare)
+        if folder in Path(path).parents and not host.path(str(folder)).is_dir():
+            raise Unavailable(f"a run prepares it first ([prepare] kind = {prepare.kind!r})")
+    return host.path(path)
+
+
+def read_model_shape(host: Host, recipe: Recipe) -> ModelShape:
+    """Return the shape of the model, as its config.json gives it. Raises Unavailable."""
+    file = require_input(host, recipe, recipe.model.path) / "config.json"
+    if not file.is_file():
+        raise Unavailable("there is no model (recipe.model)")
+    try:
+        config = read_json(file)
+        return family_of(config, file.name).shape(config, file.name)
+    except VimeError as e:
+        raise Unavailable("the model's config.json is not usable (recipe.model)") from e
+
+
+def read_model(host: Host, recipe: Recipe) -> str:
+    """Check the whole model directory and return its description. Raises Unavailable, VimeError."""
+    directory = require_input(host, recipe, recipe.model.path)
+    config = check_inputs.check_model(directory)
+    files = list(directory.glob("*.safetensors"))
+    stored = size(sum(path.stat().st_size for path in files))
+    return f"{config.model_type}, {len(files)} weight files, {stored}, no tensor missing"
+
+
+def read_chat_template(host: Host, recipe: Recipe) -> str:
+    """Check that the model has a chat template. Raises Unavailable, VimeError."""
+    directory = require_input(host, recipe, recipe.model.path)
+    if not directory.is_dir():
+        raise Unavailable("there is no model (recipe.model)")
+    check_inputs.check_chat_template(directory)
+    return "the model has one"
+
+
+def read_data(host: Host, recipe: Recipe, data: DataTable) -> str:
+    """Check every line of a data file and return its description. Raises Unavailable, VimeError."""
+    path = require_input(host, recipe, data.path)
+    try:
+        check_inputs.check_data(data.model_copy(update={"path": str(path)}))
+    except OSError as e:
+        raise UsageError(f"{data.path}: {e.strerror}", "make it readable for this user") from e
+    return f"{data.path}, {size(path.stat().st_size)}, each line read"
+
+
+def read_task(host: Host, recipe: Recipe) -> str:
+    """Let the runtime create the reasoning-gym task. Raises VimeError."""
+    check_inputs.check_task(recipe.data, host)
+    return recipe.data.path
+
+
+def read_reward_function(host: Host, module: str, function: str) -> str:
+    """Find the user's reward function without importing it. Raises UsageError if it is not defined."""
+    directories = site_directories(host)
+    if host.is_here:
+        directories = [*directories, Path()]  # the working directory, where the runtime is started
+    path = module.replace(".", "/")
+    candidates = [
+        directory / name for directory in directories for name in (f"{path}.py", f"{path}/__init__.py")
+    ]
+    file = next((file for file in candidates if file.is_file()), None)
+    if file is None:
+        raise UsageError(
+            f"no module {module} in {len(directories)} directories of sys.path",
+            "put its directory on PYTHONPATH",
+        )
+    hint = f"correct data.reward, or define {function} in {file}"
+    try:
+        body = ast.parse(file.read_bytes()).body
+    except (OSError, SyntaxError, ValueError) as e:
+        raise UsageError(f"{file}: {e}", hint) from e
+    names = {node.name for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    names |= {t.id for n in body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
+    names |= {alias.asname or alias.name for n in body if isinstance(n, ast.ImportFrom) for alias in n.names}
+    if function not in names:
+        raise UsageError(f"{file} has no {function}", hint)
+    return f"{file} has {function}"
+
+
+def read_patch_state(host: Host, stack: Stack, package: str) -> tuple[list[TargetStatus], Path | None]:
+    """Return the patch status of a package; for another root also the directory that holds it.
+
+    In another root the list is empty if the package is not installed.
+
+    Raises:
+        VimeError: as ``patches.status`` does.
+    """
+    from vimectl import patches
+    from vimectl.patches import series
+
+    directory, version = None, None
+    if not host.is_here:
+        module = series.load(package, series.known()[package][0]).module
+        directory, version = find_package(host, stack, package, module)
+        if directory is None:
+            return [], None
+    return patches.status(stack.name, directory, [package], version), directory

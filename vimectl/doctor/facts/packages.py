@@ -1,0 +1,209 @@
+"""Read the installed packages: metadata, files, editable installs, and the interpreter. Imports nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import platform
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote, urlparse
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from vimectl.doctor.facts import Unavailable
+from vimectl.stacks.detection import find
+from vimectl.stacks.installed import InstalledDistribution, distributions, site_directories
+from vimectl.stacks.schema import Marker, Stack
+from vimectl.util.host import Host
+
+# Compiled against one version of torch, so their requirements matter although the stack does not have them.
+TORCH_COMPANIONS = ("torchvision", "torchaudio")
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """The version of the Python that would run the job, and where that is known from."""
+
+    version: str
+    source: str
+
+
+@dataclass(frozen=True)
+class EditableInstall:
+    """An editable install. ``directory`` is its path on the machine, ``location`` where it is read from."""
+
+    name: str
+    version: str
+    directory: str
+    location: Path
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """What git reports of a checkout: `git describe`, and how many files differ from the commit."""
+
+    described: str
+    changed: int
+
+
+@dataclass(frozen=True)
+class TopModule:
+    """The ``__init__.py`` of a distribution, compared with the digest in its RECORD."""
+
+    path: str
+    state: Literal["intact", "absent", "overwritten"]
+
+
+@dataclass(frozen=True)
+class DistributionMetadata:
+    """The metadata of an installed distribution.
+
+    ``requires`` are the requirements that apply here, without extras. ``glibc`` is the version that its wheel
+    needs (manylinux tag); None if it is not known. ``installed_at`` is in seconds since the epoch.
+    """
+
+    distribution: InstalledDistribution
+    requires: tuple[Requirement, ...]
+    modules: tuple[TopModule, ...]
+    glibc: tuple[int, int] | None
+    installed_at: float
+
+    def requirement(self, name: str) -> Requirement | None:
+        """Return the requirement of a distribution, or None."""
+        return next((one for one in self.requires if canonicalize_name(one.name) == name), None)
+
+
+def read_interpreter(host: Host, stack: Stack) -> Interpreter:
+    """Return the interpreter. In another root, it is that of the directory with most packages of the stack.
+
+    Raises:
+        Unavailable: no package of the stack is installed in that root.
+    """
+    if host.is_here:
+        return Interpreter(platform.python_version(), sys.executable)
+    installed = distributions(host)
+    have = [found for name in stack.packages if (found := find(stack, name, installed))]
+    places = Counter(one.location for one in have).most_common(1)
+    named = re.search(r"/python(3\.\d+)/", f"{places[0][0]}/") if places else None
+    if named is None:
+        raise Unavailable("no package of the stack is installed, so the interpreter is not known")
+    return Interpreter(named[1], f"/{places[0][0].relative_to(host.root)}")
+
+
+def read_metadata(host: Host, stack: Stack) -> dict[str, DistributionMetadata]:
+    """Return the metadata of the installed packages of the stack and of TORCH_COMPANIONS, by package name."""
+    installed = distributions(host)
+    found = {name: find(stack, name, installed) for name in stack.packages}
+    found |= {name: installed[name][0] for name in TORCH_COMPANIONS if name in installed}
+    return {name: _metadata(item) for name, item in found.items() if item}
+
+
+def _metadata(item: InstalledDistribution) -> DistributionMetadata:
+    wheel = "".join(_read_all(item, "WHEEL"))
+    tags = [(int(major), int(minor)) for major, minor in re.findall(r"manylinux_(\d+)_(\d+)", wheel)]
+    return DistributionMetadata(
+        item,
+        tuple(one for text in _read_all(item, "METADATA") for one in _requirements(text)),
+        tuple(one for text in _read_all(item, "RECORD") for one in _modules(item, text)),
+        max(tags, default=None),
+        item.location.stat().st_mtime,
+    )
+
+
+def _read_all(item: InstalledDistribution, name: str) -> Iterator[str]:
+    """Yield a metadata file. The name of the folder may be spelled in several ways."""
+    for file in item.location.glob(f"*-{item.version}.dist-info/{name}"):
+        if canonicalize_name(file.parent.name.partition("-")[0]) == item.name:
+            yield file.read_text(encoding="utf-8", errors="replace")
+
+
+def _requirements(metadata: str) -> Iterator[Requirement]:
+    for line in metadata.partition("\n\n")[0].splitlines():
+        # Most requirements belong to extras: skip them before the slow parse.
+        if line.startswith("Requires-Dist:") and "extra ==" not in line:
+            with suppress(InvalidRequirement):
+                one = Requirement(line.partition(":")[2].strip())
+                if one.marker is None or one.marker.evaluate({"extra": ""}):
+                    yield one
+
+
+def _modules(item: InstalledDistribution, record: str) -> Iterator[TopModule]:
+    for line in record.splitlines():
+        path, _, rest = line.partition(",")
+        if path.endswith("/__init__.py") and path.count("/") == 1:
+            method, _, digest = rest.partition(",")[0].partition("=")
+            try:
+                content = (item.location / path).read_bytes()
+            except OSError:
+                yield TopModule(path, "absent")
+                continue
+            good = method != "sha256" or not digest or digest == _record_digest(content)
+            yield TopModule(path, "intact" if good else "overwritten")
+
+
+def _record_digest(content: bytes) -> str:
+    # RECORD has urlsafe base64 without padding.
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+
+
+def read_marker(host: Host, marker: Marker) -> tuple[str, bool]:
+    """Return the installed file of a marker, and True if a line matches. Raises Unavailable."""
+    for directory in site_directories(host):
+        path = directory / marker.path
+        if path.is_file():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            return str(path), re.search(marker.pattern, text, re.MULTILINE) is not None
+    raise Unavailable(f"no {marker.path} is installed")
+
+
+def read_editable_installs(host: Host) -> list[EditableInstall]:
+    """Return the editable installs that `direct_url.json` (PEP 610) records, in import order."""
+    found = []
+    for directory in dict.fromkeys(site_directories(host)):
+        for record in sorted(directory.glob("*.dist-info/direct_url.json")):
+            if path := _editable_directory(record):
+                name, _, version = record.parent.name.removesuffix(".dist-info").partition("-")
+                found.append(EditableInstall(canonicalize_name(name), version, path, host.path(path)))
+    return found
+
+
+def _editable_directory(record: Path) -> str | None:
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+        editable, url = content["dir_info"]["editable"], urlparse(content["url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # not an editable install
+    return unquote(url.path) if editable is True and url.scheme == "file" else None
+
+
+def read_checkout(host: Host, directory: str) -> Checkout | None:
+    """Return what git reports of a directory, or None if it is no checkout or git does not answer."""
+    # A checkout in a container often belongs to another user, which git refuses by default.
+    git = ["git", "-c", f"safe.directory={directory}", "-C", directory]
+    described = host.run([*git, "describe", "--tags", "--always"], 10)
+    changed = host.run([*git, "status", "--porcelain", "--untracked-files=no"], 20)
+    if described.code != 0 or changed.code != 0:
+        return None
+    return Checkout(described.stdout.strip(), len(changed.stdout.splitlines()))
+
+
+def find_package(host: Host, stack: Stack, package: str, module: str) -> tuple[Path | None, str | None]:
+    """Return the directory in another root that holds a package, as its interpreter would find it.
+
+    The version is returned only for an editable install, whose metadata is elsewhere.
+    """
+    names = {canonicalize_name(name) for name in stack.distributions(package)}
+    places: list[tuple[Path, str | None]] = [
+        (one.location, one.version) for one in read_editable_installs(host) if one.name in names
+    ]
+    places += [(place, None) for place in site_directories(host)]
+    return next((one for one in places if (one[0] / module / "__init__.py").is_file()), (None, None))

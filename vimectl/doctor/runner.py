@@ -1,0 +1,97 @@
+"""Run the checks and summarize their results."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vime_runtime.spec.errors import unknown
+from vime_runtime.spec.recipe import Recipe
+
+from vimectl.doctor.check import Check, CheckResult, skip
+from vimectl.doctor.checks import all_checks
+from vimectl.doctor.facts import Facts
+from vimectl.stacks.schema import Stack
+from vimectl.util import npu_devices
+from vimectl.util.host import Host
+
+
+@dataclass(frozen=True)
+class DoctorReport:
+    """All results, in the order in which to fix things."""
+
+    stack: str
+    results: tuple[CheckResult, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True if nothing failed. A warning does not prevent a run."""
+        return not self.failures
+
+    @property
+    def failures(self) -> list[CheckResult]:
+        return [result for result in self.results if result.status == "fail"]
+
+    @property
+    def summary(self) -> dict[str, int]:
+        counted = Counter(result.status for result in self.results)
+        return {status: counted[status] for status in ("pass", "warn", "fail", "skip")}
+
+    @property
+    def first(self) -> CheckResult | None:
+        """What to fix first: the first failure, otherwise the first warning."""
+        warnings = [result for result in self.results if result.status == "warn"]
+        return next(iter(self.failures + warnings), None)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as ``doctor --json`` prints it and a run directory keeps it."""
+        checks = [result.as_json() for result in self.results]
+        return {"stack": self.stack, "checks": checks, "summary": self.summary}
+
+
+def run_checks(
+    host: Host,
+    stack: Stack,
+    recipe: Recipe | None = None,
+    only: Sequence[str] = (),
+    with_imports: bool = False,
+    without: Sequence[str] = (),
+) -> DoctorReport:
+    """Check a machine for a stack, and for a recipe if one is given.
+
+    Args:
+        only: checks or groups to run; default: all.
+        with_imports: also run the checks that import packages, in child processes.
+        without: checks or groups to leave out.
+
+    Raises:
+        UsageError: a name is neither a check nor a group.
+    """
+    checks = all_checks(stack)
+    excluded = _select(checks, without) if without else []
+    if only:
+        checks = _select(checks, only)
+    elif not with_imports:
+        checks = [check for check in checks if not check.imports]
+    checks = [check for check in checks if check not in excluded]
+    facts = Facts(host, stack, recipe)
+    no_npu = stack.stack.device == "npu" and facts.running and not facts.read(npu_devices.device_nodes)
+    # Without devices, no other failure is worth fixing. A check that is named in ``only`` runs all the same.
+    if no_npu and not only:
+        not_run = skip("not checked: this machine has no NPU (device.count)")
+        results = (
+            check.run(facts) if check.id == "device.count" else check.named(not_run) for check in checks
+        )
+    else:
+        results = (check.run(facts) for check in checks)
+    return DoctorReport(stack.name, tuple(results))
+
+
+def _select(checks: list[Check], names: Sequence[str]) -> list[Check]:
+    known = {check.id for check in checks} | {check.group for check in checks}
+    for name in names:
+        if name not in known:
+            raise unknown("check", name, known)
+    return [check for check in checks if check.id in names or check.group in names]
