@@ -25,10 +25,9 @@ class Npu:
     def before_megatron(self) -> None:
         """Put the NPU's attention in place, and only then import MindSpeed's adaptor."""
         from vime_runtime.device import mindspeed
-        from vime_runtime.trainer import core_attention
-        from vime_runtime.trainer.fusion_attention import FusionAttention
+        from vime_runtime.trainer.attention import FusionAttention, set_core_attention
 
-        core_attention.use(FusionAttention)
+        set_core_attention(FusionAttention)
         mindspeed.load()
 
     def training_region(self, config: RunConfig, rank: int) -> OffloadableRegion:

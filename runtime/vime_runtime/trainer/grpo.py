@@ -1,41 +1,46 @@
-"""Group Relative Policy Optimization as pure functions.
+"""Group Relative Policy Optimization: token log-probabilities, advantages, loss, and the means of a step.
 
-GRPO: Shao et al., DeepSeekMath, arXiv 2402.03300. Asymmetric clipping and the token-level loss:
-Yu et al., DAPO, arXiv 2503.14476.
+GRPO: Shao et al., DeepSeekMath, arXiv 2402.03300. Asymmetric clipping and the token-level loss: Yu et al.,
+DAPO, arXiv 2503.14476. All tensors are [N], one number per response token, unless noted otherwise.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
-# Keeps a group whose rewards are all equal at advantage zero.
+from vime_runtime.spec.metrics import LOGPROB_ABS_DIFF_MAX, LOGPROB_ABS_DIFF_MEAN
+
+# Keeps the advantages of a group with equal rewards at zero.
 STD_EPS = 1e-6
 
 
-def advantages(rewards: list[float], groups: list[int]) -> list[float]:
-    """How much better each response is than its group: (r - mean) / (std + eps).
+def group_advantages(rewards: list[float], groups: list[int]) -> list[float]:
+    """Normalize rewards within each group: (r - mean) / (std + eps).
 
-    arXiv 2402.03300, section 4.1.2; ``std`` is the sample standard deviation. ``groups`` gives the group
-    of each reward.
+    arXiv 2402.03300, section 4.1.2; ``std`` is the sample standard deviation. ``groups`` is the group of each
+    reward.
     """
-    result = [0.0] * len(rewards)
+    advantages = [0.0] * len(rewards)
     for group in set(groups):
         members = [i for i, g in enumerate(groups) if g == group]
         values = torch.tensor([rewards[i] for i in members], dtype=torch.float64)
         scaled = (values - values.mean()) / (values.std() + STD_EPS)
         for i, advantage in zip(members, scaled.tolist(), strict=True):
-            result[i] = advantage
-    return result
+            advantages[i] = advantage
+    return advantages
 
 
-def policy_loss(
+def grpo_loss(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip_low: float, clip_high: float
 ) -> Tensor:
-    """The clipped surrogate, negated, for each token: arXiv 2503.14476 equation 8.
+    """Return the negated clipped surrogate of each token: arXiv 2503.14476, equation 8.
 
-    -min(ratio * A, clip(ratio, 1 - clip_low, 1 + clip_high) * A) with ratio = exp(logprob - old logprob).
-    All tensors are [N]; the gradient flows through ``logprobs``.
+    -min(ratio * A, clip(ratio, 1 - clip_low, 1 + clip_high) * A) with ratio = exp(logprob - old logprob). The
+    gradient flows through ``logprobs``.
     """
     ratio = torch.exp(logprobs - old_logprobs)
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
@@ -43,10 +48,95 @@ def policy_loss(
 
 
 def kl_k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
-    """Estimate of KL(policy || reference) for each token, unbiased, never negative.
+    """Estimate KL(policy || reference) of each token without bias; an estimate is never negative.
 
     The estimator k3 = (r - 1) - log r with r = p_ref / p of Schulman, "Approximating KL Divergence" (2020),
     which is equation 4 of arXiv 2402.03300.
     """
     log_ratio = reference_logprobs - logprobs
     return torch.expm1(log_ratio) - log_ratio
+
+
+def token_logprobs(
+    logits: Tensor, targets: Tensor, temperature: float, vocab_size: int, group: dist.ProcessGroup
+) -> tuple[Tensor, Tensor]:
+    """Return the log-probability of each target and the entropy of its distribution, in nats, float32.
+
+    The full logits never exist on one rank: each rank computes on its own columns, and three numbers per
+    token are reduced.
+
+    Args:
+        logits: [N, local columns], any float dtype; columns beyond ``vocab_size`` are padding.
+        targets: int64 [N], token ids.
+        temperature: the logits are divided by it, as in the rollout's sampler.
+        vocab_size: number of tokens of the model, without padding.
+        group: the tensor-parallel group.
+
+    Returns:
+        log-probabilities [N], differentiable, and entropies [N], not differentiable; equal on all ranks.
+    """
+    first = group.rank() * logits.shape[-1]
+    own = logits[:, : max(vocab_size - first, 0)]
+    result: tuple[Tensor, Tensor] = _TokenLogprobs.apply(own.float() / temperature, targets, first, group)
+    return result
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """log p(y) = z_y - log sum exp(z); entropy = log sum exp(z) - sum p z."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, targets: Tensor, first: int, group: dist.ProcessGroup
+    ) -> tuple[Tensor, Tensor]:
+        peak = logits.max(dim=-1).values
+        dist.all_reduce(peak, op=dist.ReduceOp.MAX, group=group)
+        shifted = logits - peak[:, None]  # [N, local columns]
+        exp = shifted.exp()
+
+        local = targets - first
+        is_local = (local >= 0) & (local < logits.shape[-1])
+        local = local.clamp(0, logits.shape[-1] - 1)
+        target = shifted.gather(-1, local[:, None])[:, 0] * is_local
+
+        sums = torch.stack([exp.sum(-1), (exp * shifted).sum(-1), target])  # [3, N]
+        dist.all_reduce(sums, group=group)
+        total, weighted, target = sums
+        log_total = total.log()
+        ctx.save_for_backward(exp.div_(total[:, None]), local, is_local)
+        entropy = log_total - weighted / total
+        ctx.mark_non_differentiable(entropy)
+        return target - log_total, entropy
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
+        # d log p(y) / d z_j = [j = y] - p_j
+        softmax, local, is_local = ctx.saved_tensors
+        grad_logits = softmax * -grad[:, None]
+        grad_logits.scatter_add_(-1, local[:, None], (grad * is_local)[:, None])
+        return grad_logits, None, None, None
+
+
+class StepMetrics:
+    """Sums over the response tokens of a step, on the device, reduced once at the end of the step."""
+
+    def __init__(self, names: list[str], device: torch.device) -> None:
+        """Start with zeros. ``names`` are equal on all ranks, also on one that has no tokens."""
+        self._sums = {name: torch.zeros((), device=device) for name in [*names, LOGPROB_ABS_DIFF_MEAN]}
+        self._max_difference = torch.zeros((), device=device)
+
+    def add(self, name: str, values: Tensor) -> None:
+        """Add one number per response token."""
+        self._sums[name] += values.detach().sum()
+
+    def add_difference(self, difference: Tensor) -> None:
+        """Add the trainer's minus the rollout's log-probability of each response token, in nats."""
+        self.add(LOGPROB_ABS_DIFF_MEAN, difference.abs())
+        self._max_difference = torch.maximum(self._max_difference, difference.abs().max())
+
+    def reduce(self, tokens: int, group: dist.ProcessGroup) -> dict[str, float]:
+        """Return the means over ``tokens`` of all ranks and the largest difference. A collective."""
+        sums = torch.stack(list(self._sums.values()))
+        dist.all_reduce(sums, group=group)
+        dist.all_reduce(self._max_difference, op=dist.ReduceOp.MAX, group=group)
+        means = dict(zip(self._sums, (sums / tokens).tolist(), strict=True))
+        return means | {LOGPROB_ABS_DIFF_MAX: self._max_difference.item()}

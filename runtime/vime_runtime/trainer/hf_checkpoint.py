@@ -16,7 +16,13 @@ from torch import Tensor
 
 from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.model_families import family_of
-from vime_runtime.spec.safetensors_header import INCOMPLETE, INDEX, SINGLE, read_directory, read_json
+from vime_runtime.spec.safetensors_header import (
+    INCOMPLETE,
+    INDEX_FILE,
+    WEIGHTS_FILE,
+    read_directory,
+    read_json,
+)
 
 CONFIG = "config.json"
 SHARD_BYTES = 4 * 1024**3
@@ -86,7 +92,7 @@ def write(
     shards = _split_into_shards(sizes)
     weight_map: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
-        file = SINGLE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        file = WEIGHTS_FILE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
         tensors = {name: tensor.cpu().clone() for name, tensor in islice(weights, len(names))}
         try:
             save_file(tensors, partial / file, metadata={"format": "pt"})
@@ -95,7 +101,7 @@ def write(
         weight_map |= dict.fromkeys(tensors, file)
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
-        (partial / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
+        (partial / INDEX_FILE).write_text(json.dumps(index, indent=2), encoding="utf-8")
     shutil.rmtree(directory, ignore_errors=True)
     partial.rename(directory)
 

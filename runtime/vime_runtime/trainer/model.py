@@ -1,4 +1,4 @@
-"""A Megatron-core GPTModel of a Hugging Face model's shape, and its forward over a packed row."""
+"""A Megatron-core GPTModel with the shape of a Hugging Face model, and its forward pass over a packed row."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from torch.nn.functional import silu
 
 from vime_runtime.spec.model_families import ModelFamily
 from vime_runtime.spec.model_shape import ModelShape
-from vime_runtime.trainer import core_attention
-from vime_runtime.trainer.experts import Experts, Router
-from vime_runtime.trainer.packing import Pack
-from vime_runtime.trainer.swiglu import SwiGLU
+from vime_runtime.trainer.attention import core_attention
+from vime_runtime.trainer.mlp import ExpertLayer, LocalRouter, SwiGLU
+from vime_runtime.trainer.packing import MicroBatch
 
 RECOMPUTE = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
 
@@ -34,13 +33,17 @@ def build(
     expert_parallel: int = 1,
     replicas: dist.ProcessGroup | None = None,
 ) -> GPTModel:
-    """Build this rank's shard. Its parameters are allocated, not initialised: a checkpoint fills them.
+    """Build this rank's shard. Its parameters are allocated, not initialized: a checkpoint follows.
 
-    The vocabulary is padded to a multiple of ``tensor_parallel``. With ``recompute`` each layer's
-    activations are computed again in the backward pass instead of kept.
-
-    With ``expert_parallel`` above 1 the experts are divided among so many ranks, each of them whole;
-    ``replicas`` as in ``Experts``.
+    Args:
+        family, shape: of the model.
+        dtype: of the parameters.
+        device: device of the parameters.
+        tensor_parallel: number of tensor-parallel ranks; the vocabulary is padded to a multiple of it.
+        recompute: recompute each layer's activations in the backward pass instead of keeping them.
+        expert_parallel: number of ranks over which whole experts are distributed; with 1 every expert is
+            split over the tensor-parallel ranks.
+        replicas: as in ``ExpertLayer``.
     """
     config = TransformerConfig(
         num_layers=shape.num_hidden_layers,
@@ -62,19 +65,19 @@ def build(
         bf16=dtype is torch.bfloat16,
         tensor_model_parallel_size=tensor_parallel,
         **(_expert_settings(shape, tensor_parallel, expert_parallel) if family.has_experts else {}),
-        # Gradients are summed over data-parallel ranks; the loss is already a mean over all their tokens.
+        # Sum gradients over data-parallel ranks: the loss is already a mean over the tokens of all ranks.
         calculate_per_token_loss=True,
-        # Fusions are CUDA kernels or torch.compile; the local spec does without.
+        # The fusions are CUDA kernels or torch.compile.
         bias_activation_fusion=False,
         bias_dropout_fusion=False,
         masked_softmax_fusion=False,
         persist_layer_norm=False,
         gradient_accumulation_fusion=False,
         apply_rope_fusion=False,
-        # Megatron's name for an activation from the layer spec, whoever's it is.
+        # Takes the activation from the layer spec; it need not be Transformer Engine's.
         use_te_activation_func=device.type == "cpu" and not family.has_experts,
         transformer_impl="local",  # there is no Transformer Engine for NPUs
-        # Takes memory from torch's default device, set below, and not from torch.cuda.
+        # Allocates on torch's default device, set below, instead of torch.cuda.
         use_cpu_initialization=True,
         perform_initialization=False,
         **(RECOMPUTE if recompute else {}),
@@ -91,23 +94,29 @@ def build(
             rope_scaling=shape.rope.factor is not None,
             rope_scaling_factor=shape.rope.factor or 1.0,
         )
-    model.to(dtype)  # the norms are born in torch's default dtype
+    model.to(dtype)  # the norms are created in torch's default dtype
     _mark_shards(model, family, shape, shape.local_experts(0, expert_parallel))
     return model
 
 
-def forward(model: GPTModel, pack: Pack) -> Tensor:
-    """Logits [N, columns of this rank] for the N response tokens of a pack, in the model's dtype."""
-    with _only_rows(model.output_layer, pack.rows), _at(model.rotary_pos_emb, pack.positions[0]):
-        logits = model(pack.tokens, pack.positions, attention_mask=None, packed_seq_params=pack.sequences)
+def forward(model: GPTModel, micro_batch: MicroBatch) -> Tensor:
+    """Return logits [N, local columns] of the N response tokens, in the model's dtype."""
+    positions = micro_batch.positions
+    with (
+        _select_rows(model.output_layer, micro_batch.logit_rows),
+        _rotate_at(model.rotary_pos_emb, positions[0]),
+    ):
+        logits: Tensor = model(  # [1, N, local columns]
+            micro_batch.tokens, positions, attention_mask=None, packed_seq_params=micro_batch.sequences
+        )
     return logits[0]
 
 
 def _expert_settings(shape: ModelShape, tensor_parallel: int, expert_parallel: int) -> dict[str, Any]:
-    """Megatron's settings for the layers of experts.
+    """Return Megatron's settings of the MoE layers.
 
-    Softmax over all experts before the choice or over the chosen ones after it: the latter is what
-    renormalising makes of the former, since softmax(z)_i / sum of the chosen = softmax(chosen z)_i.
+    With norm_topk_prob the softmax is over the selected experts only. This equals a softmax over all experts
+    that is normalized after the selection, since softmax(z)_i / sum over selected = softmax(selected z)_i.
     """
     return {
         "num_moe_experts": shape.num_experts,
@@ -115,21 +124,21 @@ def _expert_settings(shape: ModelShape, tensor_parallel: int, expert_parallel: i
         "moe_ffn_hidden_size": shape.moe_intermediate_size,
         "moe_router_pre_softmax": not shape.norm_topk_prob,
         "moe_router_dtype": "fp32",
-        # No auxiliary loss: the policy gradient alone moves the router.
+        # No auxiliary loss: only the policy gradient trains the router.
         "moe_router_load_balancing_type": "none",
         "expert_model_parallel_size": expert_parallel,
         "expert_tensor_parallel_size": tensor_parallel if expert_parallel == 1 else 1,
     }
 
 
-def _mark_shards(model: GPTModel, family: ModelFamily, shape: ModelShape, experts_here: range) -> None:
-    """Say which parameters are split; Megatron does so only where it initialises them.
+def _mark_shards(model: GPTModel, family: ModelFamily, shape: ModelShape, local_experts: range) -> None:
+    """Mark the parameters that are split over ranks; Megatron does so only when it initializes them.
 
-    The norm of the gradient depends on it: what all ranks hold alike counts once.
+    The norm of the gradient depends on the mark: parameters that all ranks have count once.
     """
     parameters = dict(model.named_parameters())
     for mapping in family.parameters(shape):
-        name = mapping.parameter(experts_here)
+        name = mapping.parameter(local_experts)
         if name is not None:
             parameters[name].tensor_model_parallel = mapping.layout != "whole"
 
@@ -138,20 +147,20 @@ def _layer_spec(family: ModelFamily, shape: ModelShape, replicas: dist.ProcessGr
     spec = get_gpt_layer_local_spec(
         num_experts=shape.num_experts or None, qk_layernorm=family.qk_layernorm, normalization="RMSNorm"
     )
-    spec.submodules.self_attention.submodules.core_attention = core_attention.chosen()
+    spec.submodules.self_attention.submodules.core_attention = core_attention()
     if not family.has_experts:
-        spec.submodules.mlp.submodules.activation_func = SwiGLU  # where the settings say so
+        spec.submodules.mlp.submodules.activation_func = SwiGLU  # used with use_te_activation_func only
     else:
         layer = spec.submodules.mlp
-        layer.module = Experts
+        layer.module = ExpertLayer
         layer.params = {"replicas": replicas}
-        layer.submodules.router = Router
+        layer.submodules.router = LocalRouter
     return spec
 
 
 @contextmanager
-def _only_rows(output_layer: torch.nn.Module, rows: Tensor) -> Iterator[None]:
-    """Let the output layer see only ``rows``: logits of prompt tokens are never computed."""
+def _select_rows(output_layer: torch.nn.Module, rows: Tensor) -> Iterator[None]:
+    """Pass only ``rows`` to the output layer, so that logits of prompt tokens are not computed."""
     handle = output_layer.register_forward_pre_hook(lambda _, args: (args[0][rows], *args[1:]))
     try:
         yield
@@ -160,8 +169,8 @@ def _only_rows(output_layer: torch.nn.Module, rows: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def _at(rotary_embedding: torch.nn.Module, positions: Tensor) -> Iterator[None]:
-    """Let the rotary embedding give the row of each token instead of one for each position."""
+def _rotate_at(rotary_embedding: torch.nn.Module, positions: Tensor) -> Iterator[None]:
+    """Let the rotary embedding return one row per token instead of one per position."""
     handle = rotary_embedding.register_forward_hook(lambda _, args, angles: angles[positions])
     try:
         yield

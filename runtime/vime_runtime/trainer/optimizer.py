@@ -1,9 +1,15 @@
-"""Megatron-core's gradient buffer and AdamW, with every byte of their state allocated when built."""
+"""Megatron-core's gradient buffer and AdamW, with all of their state allocated at the start.
+
+The state is saved in torch's format. ``torch.save`` writes one tensor after the other and, unlike the writer
+of safetensors, needs no second copy of the state in memory. ``torch.load`` with ``weights_only`` runs no code
+from the file, and with ``mmap`` needs no second copy either.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from megatron.core.distributed import (
@@ -15,11 +21,12 @@ from megatron.core.models.gpt import GPTModel
 from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 from torch import Tensor
 
+from vime_runtime.spec.atomic_io import FileRecord, write_file
 from vime_runtime.spec.recipe import OptimizerTable
 
 
 def learning_rate(settings: OptimizerTable, step: int, steps: int) -> float:
-    """The rate at ``step`` (from 1) of ``steps``: linear warm-up, then ``decay`` down to ``min_lr``."""
+    """Return the rate at ``step`` (from 1) of ``steps``: linear warm-up, then ``decay`` to ``min_lr``."""
     if step <= settings.warmup_steps:
         return settings.lr * step / settings.warmup_steps
     done = (step - settings.warmup_steps) / max(steps - settings.warmup_steps, 1)
@@ -32,15 +39,15 @@ def learning_rate(settings: OptimizerTable, step: int, steps: int) -> float:
 
 
 class Optimizer:
-    """AdamW on a model whose parameters are fp32, or bf16 with fp32 master weights.
+    """AdamW on a model with fp32 parameters, or with bf16 parameters and fp32 master weights.
 
-    The gradients of all backwards since the last step add up in fp32. They are summed, not averaged,
-    over the data-parallel ranks: the loss must already be divided by the tokens of all ranks.
-    Matrices decay, vectors do not.
+    Gradients are accumulated in fp32 over all backward passes since the last step. Over data-parallel ranks
+    they are summed, not averaged: the loss must already be divided by the tokens of all ranks. Weight decay
+    applies to matrices, not to vectors.
     """
 
     def __init__(self, model: GPTModel, settings: OptimizerTable) -> None:
-        """Allocate gradients, master weights and moments; ``model`` already holds its weights."""
+        """Allocate gradients, master weights and moments; ``model`` already has its weights."""
         dtype = model.config.params_dtype
         self._ddp = DistributedDataParallel(
             model.config, DistributedDataParallelConfig(grad_reduce_in_fp32=True), model
@@ -53,7 +60,7 @@ class Optimizer:
                 adam_beta1=settings.beta1,
                 adam_beta2=settings.beta2,
                 adam_eps=settings.eps,
-                # Zero turns clipping off, but Megatron would not compute the norm then.
+                # With zero, which disables clipping, Megatron does not compute the norm.
                 clip_grad=settings.clip_grad or math.inf,
                 bf16=dtype is torch.bfloat16,
                 params_dtype=dtype,
@@ -62,16 +69,16 @@ class Optimizer:
             use_gloo_process_groups=False,
         )
         for group in self._optimizer.param_groups:
-            # Megatron leaves it to its scheduler to apply the multiplier, which is 0 for vectors.
+            # Megatron's scheduler, which is not used here, applies the multiplier; it is 0 for vectors.
             group["weight_decay"] = settings.weight_decay * group["wd_mult"]
             if group["params"][0].device.type == "cpu":
-                # One pass over each parameter in place of ten; Megatron has no setting for it.
+                # One pass over each parameter instead of ten; Megatron has no setting for it.
                 group["fused"] = True
         for optimizer in self._optimizer.chained_optimizers:
             _allocate_moments(optimizer.optimizer)
 
     def step(self, rate: float) -> float:
-        """Reduce, clip, update, and clear the gradients. A collective over all ranks.
+        """Reduce and clip the gradients, update the weights, clear the gradients. A collective.
 
         Returns:
             the global norm of the gradient before clipping.
@@ -82,6 +89,7 @@ class Optimizer:
         finalize_model_grads([self._ddp])
         for group in self._optimizer.param_groups:
             group["lr"] = rate
+        norm: float
         _, norm, _ = self._optimizer.step()
         if not math.isfinite(norm):
             raise FloatingPointError(f"the norm of the gradient is {norm}")
@@ -91,10 +99,10 @@ class Optimizer:
         return norm
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
-        """The live tensors that outlast a step, by name: parameters, master weights, moments, step counts.
+        """Yield the live tensors of the state: parameters, master weights, moments, step counts.
 
-        Between steps the gradients are zero, and the rate is computed anew at each step. In fp32 the
-        parameters are their own master weights and come under one name.
+        Between steps the gradients are zero, and the rate is computed at each step. In fp32 the parameters
+        are their own master weights and have one name.
         """
         names = {}
         for name, parameter in self._ddp.module.named_parameters():
@@ -110,18 +118,43 @@ class Optimizer:
             if "step" in group:
                 yield f"step/group {number}", group["step"]
 
+    def save(self, path: Path) -> FileRecord:
+        """Write the state to a file and return its size and digest. Raises OSError with the path."""
+        return write_file(path, lambda file: torch.save(dict(self.state()), file))
+
+    @torch.no_grad()
+    def load(self, path: Path) -> None:
+        """Copy the state from a file into the live tensors, whose addresses do not change.
+
+        Raises:
+            ValueError: the file is of another model or optimizer; nothing was copied.
+        """
+        live = dict(self.state())
+        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if stored.keys() != live.keys():
+            differing = sorted(stored.keys() ^ live.keys())
+            raise ValueError(
+                f"{path} is of another model: {differing[0]} and {len(differing) - 1} more differ"
+            )
+        for name, tensor in live.items():
+            found, expected = (stored[name].dtype, stored[name].shape), (tensor.dtype, tensor.shape)
+            if found != expected:
+                raise ValueError(f"{path}: {name} is {found[0]} {list(found[1])}, expected {expected}")
+        for name, tensor in live.items():
+            tensor.copy_(stored[name])
+
 
 def _allocate_moments(adam: torch.optim.Optimizer) -> None:
-    """Do now what AdamW does at its first step, so that it happens inside the training region.
+    """Allocate what AdamW allocates at its first step, so that it is in the training region.
 
-    torch's own counts the steps of each parameter; the fused one that MindSpeed brings for NPUs
+    torch's AdamW counts the steps of each parameter. The fused one of MindSpeed for NPUs
     (``mindspeed/core/optimizer/adamw.py``) counts those of a group, in the group.
     """
-    counts_groups = not isinstance(adam, torch.optim.AdamW)
+    counts_in_groups = not isinstance(adam, torch.optim.AdamW)
     for group in adam.param_groups:
-        if counts_groups:
+        if counts_in_groups:
             group["step"] = torch.zeros((), dtype=torch.int64, device=group["params"][0].device)
         for param in group["params"]:
-            count = {} if counts_groups else {"step": torch.zeros((), dtype=torch.float32, device="cpu")}
+            count = {} if counts_in_groups else {"step": torch.zeros((), dtype=torch.float32, device="cpu")}
             moments = {"exp_avg": torch.zeros_like(param), "exp_avg_sq": torch.zeros_like(param)}
             adam.state[param] = count | moments

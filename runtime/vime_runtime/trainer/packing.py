@@ -1,8 +1,9 @@
-"""Packs of groups, end to end in one row: no padding is computed, and a prompt only once for its responses.
+"""Micro-batches: groups of responses packed into one row, without padding and with each prompt only once.
 
-The responses of a group begin alike, so the prompt is laid out once and each response attends to it. The
-last token of a response is laid out nowhere: nothing is predicted from it. Prompts come first, then the
-responses, both in runs of equal shape; attention treats each run as one dense batch (see ``attention.py``).
+The responses of a group have the same prompt, so the prompt is in the row once and each response attends to
+it. The last token of a response is not in the row: nothing is predicted from it. Prompts come first, then
+responses, both sorted so that equal lengths are adjacent. Attention computes each run of equal lengths as one
+dense batch (see ``attention.py``).
 """
 
 from __future__ import annotations
@@ -22,138 +23,145 @@ Group = list[int]
 
 
 @dataclass(frozen=True)
-class Branches:
-    """A run of responses that are equally long, to prompts that are equally long.
+class ResponseRun:
+    """Adjacent responses of equal length to prompts of equal length.
 
     Attributes:
-        length: tokens that each response has in the row.
-        attended: int64 [responses, prompt + length], the rows of the prompt and of the response itself.
+        length: tokens of each response in the row.
+        key_rows: int64 [responses, prompt + length], the rows of the prompt and of the response itself.
     """
 
     length: int
-    attended: Tensor
+    key_rows: Tensor
 
 
 @dataclass
-class PackedSequences(PackedSeqParams):
-    """What Megatron carries to the attention of each layer.
+class PackedSequences(PackedSeqParams):  # type: ignore[misc]
+    """What Megatron passes to the attention of each layer.
 
-    Megatron's own fields describe one sequence as long as the row: what a token attends to is said here.
+    Megatron's own fields describe one sequence of the row's length; the fields below say which token attends
+    to which.
 
     Attributes:
-        prompts: (number of prompts, tokens in each), in the order of the row.
-        branches: the responses, in the order of the row.
+        prompt_runs: (number of prompts, tokens of each), in the order of the row.
+        response_runs: the responses, in the order of the row.
     """
 
-    prompts: tuple[tuple[int, int], ...] = ()
-    branches: tuple[Branches, ...] = ()
+    prompt_runs: tuple[tuple[int, int], ...] = ()
+    response_runs: tuple[ResponseRun, ...] = ()
 
 
 @dataclass
-class Pack:
-    """One micro-batch. T tokens in all, from which N are predicted: the response tokens.
+class MicroBatch:
+    """One row of T tokens, of which N response tokens are predicted.
 
     Attributes:
         tokens: int64 [1, T].
-        positions: int64 [1, T]; those of a response go on where its prompt ends.
+        positions: int64 [1, T]; those of a response continue those of its prompt.
         sequences: which tokens attend to which.
-        rows: int64 [N], index in the row of the token *before* each response token.
+        logit_rows: int64 [N], row of the token *before* each response token.
         targets: int64 [N], the response tokens.
         advantages: float32 [N].
-        rollout_logprobs: float32 [N], nats, as the engine reported them.
-        old_logprobs: float32 [N], of the policy before the step's first update, where there are several.
-        reference_logprobs: float32 [N], of the frozen reference, where there is one.
-        filler: whether there is nothing to learn from in it; N is 1 then, of a token that nobody asks for.
+        rollout_logprobs: float32 [N], in nats, as the engine reported them.
+        old_logprobs: float32 [N], of the policy before the step's first update, if there are several updates.
+        reference_logprobs: float32 [N], of the frozen reference model, if there is one.
+        is_padding: True if there is no response in it; N is 1 then, and the loss ignores it.
     """
 
     tokens: Tensor
     positions: Tensor
     sequences: PackedSequences
-    rows: Tensor
+    logit_rows: Tensor
     targets: Tensor
     advantages: Tensor
     rollout_logprobs: Tensor
     old_logprobs: Tensor | None = None
     reference_logprobs: Tensor | None = None
-    filler: bool = False
+    is_padding: bool = False
 
 
-def deal(batch: RolloutBatch, groups: Sequence[Group], rank: int, ranks: int) -> list[Group]:
-    """The share of one of ``ranks`` data-parallel ranks: as many responses as the others, about as long.
+def shard_groups(batch: RolloutBatch, groups: Sequence[Group], rank: int, ranks: int) -> list[Group]:
+    """Return the groups of one data-parallel rank: all ranks get as many responses, of similar length.
 
-    Whole groups as long as they go round, dealt in order of length; of the rest each rank gets its part.
+    Whole groups are distributed round-robin in order of length. Of each remaining group every rank gets a
+    part.
     """
     ordered = sorted(groups, key=lambda group: _tokens(batch, group))
     whole = len(ordered) - len(ordered) % ranks
     by_length = [sorted(group, key=lambda i: len(batch.responses[i])) for group in ordered[whole:]]
-    shares = ordered[:whole][rank::ranks] + [group[rank::ranks] for group in by_length]
-    return [share for share in shares if share]
+    shards = ordered[:whole][rank::ranks] + [group[rank::ranks] for group in by_length]
+    return [shard for shard in shards if shard]
 
 
-def plan(batch: RolloutBatch, groups: Sequence[Group], budget: int) -> list[list[Group]]:
-    """Sort groups by the length of their prompts and cut them into packs of at most ``budget`` tokens.
+def make_micro_batches(batch: RolloutBatch, groups: Sequence[Group], budget: int) -> list[list[Group]]:
+    """Sort groups by prompt length and split them into micro-batches of at most ``budget`` tokens.
 
-    A larger group goes into several packs, with its prompt in each; a response that is too long with its
-    prompt has a pack of its own.
+    A larger group is split, with its prompt in each part. A response that exceeds the budget together with
+    its prompt is a micro-batch by itself.
     """
-    pieces = [piece for group in groups for piece in _cut(batch, group, budget)]
-    packs: list[list[Group]] = []
+    parts = [part for group in groups for part in _split(batch, group, budget)]
+    micro_batches: list[list[Group]] = []
     filled = budget
-    for piece in sorted(pieces, key=lambda piece: len(batch.prompts[piece[0]])):
-        size = _tokens(batch, piece)
+    for part in sorted(parts, key=lambda part: len(batch.prompts[part[0]])):
+        size = _tokens(batch, part)
         if filled + size > budget:
-            packs.append([])
+            micro_batches.append([])
             filled = 0
-        packs[-1].append(piece)
+        micro_batches[-1].append(part)
         filled += size
-    return packs
+    return micro_batches
 
 
-def build(
+def row_length(batch: RolloutBatch, groups: Sequence[Group]) -> int:
+    """Return the number of tokens in the row of these groups."""
+    return sum(_tokens(batch, group) for group in groups)
+
+
+def pack(
     batch: RolloutBatch,
     groups: Sequence[Group],
     advantages: list[float],
     device: torch.device,
-    length: int = 0,
-) -> Pack:
-    """Lay groups out in one row.
+    min_length: int = 0,
+) -> MicroBatch:
+    """Pack groups into one row.
 
     Args:
         batch: the step's rollout.
-        groups: sorted by the length of their prompts.
+        groups: sorted by prompt length; without any the micro-batch is padding.
         advantages: one number per response of the batch.
-        device: where the pack is put.
-        length: tokens that the row has at least; the first ones belong to no group then.
+        device: device of the tensors.
+        min_length: length to which a shorter row is padded, at its start.
     """
-    filling = max(length - row_length(batch, groups), 0)
-    tokens: list[int] = [0] * filling
-    positions: list[int] = list(range(filling))
-    rows: list[int] = []
-    branches: list[Branches] = []
-    prompt_rows = {}
+    padding = max(min_length - row_length(batch, groups), 0)
+    tokens: list[int] = [0] * padding
+    positions: list[int] = list(range(padding))
+    logit_rows: list[int] = []
+    response_runs: list[ResponseRun] = []
+    prompt_rows: dict[int, range] = {}  # of each response
     for group in groups:
         prompt = batch.prompts[group[0]]
         prompt_rows |= dict.fromkeys(group, range(len(tokens), len(tokens) + len(prompt)))
         tokens += prompt
         positions += range(len(prompt))
 
-    def shape(i: int) -> tuple[int, int]:
+    def lengths(i: int) -> tuple[int, int]:
         return len(batch.prompts[i]), len(batch.responses[i])
 
-    order = sorted((i for group in groups for i in group), key=shape)
-    for (prompt_length, length), run in groupby(order, key=shape):
-        attended = []
+    order = sorted((i for group in groups for i in group), key=lengths)
+    for (prompt_length, length), run in groupby(order, key=lengths):
+        key_rows = []
         for i in run:
-            own = range(len(tokens), len(tokens) + length - 1)
+            own_rows = range(len(tokens), len(tokens) + length - 1)
             tokens += batch.responses[i][:-1]
             positions += range(prompt_length, prompt_length + length - 1)
-            rows += [prompt_rows[i][-1], *own]
-            attended.append([*prompt_rows[i], *own])
+            logit_rows += [prompt_rows[i][-1], *own_rows]
+            key_rows.append([*prompt_rows[i], *own_rows])
         if length > 1:
-            branches.append(Branches(length - 1, _integers(attended, device)))
+            response_runs.append(ResponseRun(length - 1, _integers(key_rows, device)))
 
     runs = groupby(len(batch.prompts[group[0]]) for group in groups)
-    prompts = [(1, filling)] * (filling > 0) + [(len(list(run)), length) for length, run in runs]
+    prompt_runs = [(1, padding)] * (padding > 0) + [(len(list(run)), length) for length, run in runs]
     boundaries = torch.tensor([0, len(tokens)], dtype=torch.int32, device=device)
     sequences = PackedSequences(
         qkv_format="thd",
@@ -161,38 +169,33 @@ def build(
         cu_seqlens_kv=boundaries,
         max_seqlen_q=max(positions) + 1,
         max_seqlen_kv=max(positions) + 1,
-        prompts=tuple(prompts),
-        branches=tuple(branches),
+        prompt_runs=tuple(prompt_runs),
+        response_runs=tuple(response_runs),
     )
-    return Pack(
+    return MicroBatch(
         tokens=_integers([tokens], device),
         positions=_integers([positions], device),
         sequences=sequences,
-        rows=_integers(rows or [0], device),
+        logit_rows=_integers(logit_rows or [0], device),
         targets=_integers([token for i in order for token in batch.responses[i]] or [0], device),
         advantages=_floats([advantages[i] for i in order for _ in batch.responses[i]] or [0.0], device),
         rollout_logprobs=_floats([logprob for i in order for logprob in batch.logprobs[i]] or [0.0], device),
-        filler=not groups,
+        is_padding=not groups,
     )
 
 
-def row_length(batch: RolloutBatch, groups: Sequence[Group]) -> int:
-    """How many tokens the row of these groups has."""
-    return sum(_tokens(batch, group) for group in groups)
-
-
-def _cut(batch: RolloutBatch, group: Group, budget: int) -> list[Group]:
-    """A group as pieces of at most ``budget`` tokens, the prompt counted in each; none is empty."""
-    pieces: list[Group] = []
+def _split(batch: RolloutBatch, group: Group, budget: int) -> list[Group]:
+    """Split a group into parts of at most ``budget`` tokens including the prompt; no part is empty."""
+    parts: list[Group] = []
     for i in sorted(group, key=lambda i: len(batch.responses[i])):
-        if not pieces or _tokens(batch, [*pieces[-1], i]) > budget:
-            pieces.append([])
-        pieces[-1].append(i)
-    return pieces
+        if not parts or _tokens(batch, [*parts[-1], i]) > budget:
+            parts.append([])
+        parts[-1].append(i)
+    return parts
 
 
 def _tokens(batch: RolloutBatch, group: Group) -> int:
-    """How many tokens of a row these responses to one prompt take."""
+    """Return the number of tokens that a group has in a row."""
     return len(batch.prompts[group[0]]) + sum(len(batch.responses[i]) - 1 for i in group)
 
 

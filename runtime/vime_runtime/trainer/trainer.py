@@ -16,54 +16,62 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from megatron.core.models.gpt import GPTModel
+from megatron.core.tensor_parallel import get_cuda_rng_tracker
 from torch import Tensor
 
 from vime_runtime import device as devices
 from vime_runtime.batch import RolloutBatch
+from vime_runtime.checkpoint import random_state
 from vime_runtime.checkpoint.store import StatePart
 from vime_runtime.memory.region import MemoryUsage
+from vime_runtime.spec.metrics import TRAIN_ENTROPY, TRAIN_GRAD_NORM, TRAIN_LOSS
 from vime_runtime.spec.model_shape import check_trainer_split
 from vime_runtime.spec.run_config import RunConfig
-from vime_runtime.trainer import grpo, hf_checkpoint, model, packing, parallel, state
-from vime_runtime.trainer.logprobs import token_logprobs
-from vime_runtime.trainer.metrics import StepMetrics
+from vime_runtime.trainer import grpo, hf_checkpoint, model, packing, parallel
+from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
 from vime_runtime.trainer.optimizer import Optimizer, learning_rate
-from vime_runtime.trainer.packing import Pack
+from vime_runtime.trainer.packing import Group, MicroBatch
 from vime_runtime.weight_sync.buckets import BucketExporter
 from vime_runtime.weight_sync.device_identity import chip_id, machine_id
 from vime_runtime.weight_sync.export import Bridge, Rank
 from vime_runtime.weight_sync.ipc import SharedHostBuffer
 from vime_runtime.weight_sync.transport import Place
 
+TRAIN_KL = "train/kl"  # nats per token, only with a reference model
+TRAIN_LR = "train/lr"
+
 
 class Trainer:
-    """One rank. Call every public method on all ranks alike: most are collectives."""
+    """One rank. Call every public method on all ranks: most are collectives."""
 
     def __init__(self, config: RunConfig, rank: int, world_size: int, master: str) -> None:
-        """Join the other ranks at ``master`` ("host:port") and load the model into the training region.
+        """Connect to the other ranks at ``master`` ("host:port") and load the model into the training region.
 
         Raises:
-            UsageError: the model directory is incomplete or malformed, or cannot be split as asked.
+            UsageError: the model directory is incomplete or malformed, or the ranks cannot share the model.
         """
         recipe = config.recipe
         self._config = config
         self._settings = recipe.algorithm
         self._device = devices.get(recipe.cluster.device)
-        self._source = hf_checkpoint.HFCheckpoint(Path(recipe.model.path))
+        self._source = HFCheckpoint(Path(recipe.model.path))
         self._dtype = getattr(torch, recipe.model.dtype)
-        size = recipe.train.tensor_parallel
-        experts = recipe.train.expert_parallel
         check_trainer_split(recipe, self._source.shape)
-        self._ranks = parallel.start(
-            self._device.distributed_backend, rank, world_size, master, size, experts
+        self._groups = parallel.start(
+            self._device.distributed_backend,
+            rank,
+            world_size,
+            master,
+            recipe.train.tensor_parallel,
+            recipe.train.expert_parallel,
         )
         self._bridge = Bridge(
             self._source.family,
             self._source.shape,
-            Rank(self._ranks.tensor_rank, size),
-            self._ranks.tensor,
-            Rank(self._ranks.expert_rank, experts),
-            self._ranks.expert,
+            Rank(self._groups.tensor.rank(), self._groups.tensor.size()),
+            self._groups.tensor,
+            Rank(self._groups.expert.rank(), self._groups.expert.size()),
+            self._groups.expert,
         )
         self._region = self._device.training_region(config, rank)
         with self._region.allocating():
@@ -73,10 +81,10 @@ class Trainer:
         self._step = 0
 
     def train_step(self, batch: RolloutBatch) -> dict[str, float]:
-        """Update the weights on one step's rollout; every rank gets the whole batch and takes its share.
+        """Update the weights on one step's rollout; every rank gets the whole batch and trains on its shard.
 
         Returns:
-            ``train/*`` and ``logprob/*`` metrics over the whole batch, the same on every rank.
+            ``train/*`` and ``logprob/*`` metrics over the whole batch, equal on all ranks.
             ``logprob/abs_diff_*`` compare the trainer's log-probabilities before the update with the
             rollout's, in nats per response token.
 
@@ -85,50 +93,51 @@ class Trainer:
         """
         self._step += 1
         rate = learning_rate(self._config.recipe.optimizer, self._step, self._config.steps)
-        names = ["train/loss", "train/entropy"] + ["train/kl"] * (self._reference is not None)
-        metrics = StepMetrics(names, self._device.torch_device())
+        names = [TRAIN_LOSS, TRAIN_ENTROPY] + [TRAIN_KL] * (self._reference is not None)
+        metrics = grpo.StepMetrics(names, self._device.torch_device())
         norms = []
         with self._device.computing(self._dtype):
-            rounds = self._rounds(batch)
-            for packs, _ in rounds:
-                for pack in packs:
-                    self._note_fixed_logprobs(pack)
-            for packs, tokens in rounds:
-                for pack in packs:
-                    self._accumulate(pack, tokens, metrics)
+            updates = self._micro_batches(batch)
+            for micro_batches, _ in updates:
+                for micro_batch in micro_batches:
+                    self._add_fixed_logprobs(micro_batch)
+            for micro_batches, tokens in updates:
+                for micro_batch in micro_batches:
+                    self._accumulate_gradient(micro_batch, tokens, metrics)
                 norms.append(self._optimizer.step(rate))
         return {
-            **metrics.reduce(sum(map(len, batch.responses)), self._ranks.data),
-            "train/grad_norm": fmean(norms),
-            "train/lr": rate,
+            **metrics.reduce(sum(map(len, batch.responses)), self._groups.data),
+            TRAIN_GRAD_NORM: fmean(norms),
+            TRAIN_LR: rate,
         }
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield every weight as a full tensor with its Hugging Face name, in ``model.dtype``.
 
-        Every rank must run the iterator to its end. A tensor is valid until the next one is asked for.
+        Every rank must exhaust the iterator. A tensor is valid until the next one is yielded.
         """
         return self._bridge.export(self._model)
 
     def exporter(self) -> BucketExporter:
-        """All weights in buckets, for engines on the same devices.
+        """Return the exporter of all weights in buckets, for engines on the same devices.
 
-        A device needs a copy of its own of what its engine reads. In host memory the engines of a machine
-        read one, and the ranks of its first replica write it together, each what it holds, ungathered.
+        On an accelerator each device needs its own copy of what its engine reads. In CPU memory all engines
+        of a node read one copy, which the ranks of the node's first replica write together: each rank writes
+        its shards, without gathering.
         """
         size = self._config.recipe.sync.bucket_bytes
         per_node = self._config.recipe.cluster.devices_per_node
-        place = dist.get_rank() % per_node
-        on_host = self._device.torch_device().type == "cpu"
-        together = self._ranks.model.size()
-        if on_host and per_node % together == 0:
-            shared = partial(SharedHostBuffer, self._ranks.model) if place < together else None
-            first = place < self._ranks.tensor_size
+        local_rank = dist.get_rank() % per_node
+        on_cpu = self._device.torch_device().type == "cpu"
+        writers = self._groups.model.size()
+        if on_cpu and per_node % writers == 0:
+            shared = partial(SharedHostBuffer, self._groups.model) if local_rank < writers else None
+            first = local_rank < self._groups.tensor.size()
             return BucketExporter(lambda: self._bridge.held(self._model, first), size, shared=shared)
-        return BucketExporter(self.weights, size, fill_host=place == 0)
+        return BucketExporter(self.weights, size, fill_host=local_rank == 0)
 
     def place(self) -> Place:
-        """Where this rank has its weights."""
+        """Return the machine and device of this rank's weights."""
         device = self._device.torch_device()
         return Place(machine_id(), None if device.type == "cpu" else chip_id(device))
 
@@ -136,13 +145,11 @@ class Trainer:
         """Write a Hugging Face directory that transformers and vLLM load; rank 0 writes.
 
         Raises:
-            OSError: it could not be written; the other ranks then wait in vain.
+            OSError: it could not be written; the other ranks then wait until they are killed.
         """
         if dist.get_rank() == 0:
-            sizes = {
-                name: prod(shape) * self._dtype.itemsize
-                for name, shape in self._source.tensor_shapes().items()
-            }
+            shapes = self._source.tensor_shapes()
+            sizes = {name: prod(shape) * self._dtype.itemsize for name, shape in shapes.items()}
             hf_checkpoint.write(Path(directory), self._source.directory, self._dtype, sizes, self.weights())
         else:
             for _ in self.weights():
@@ -150,138 +157,158 @@ class Trainer:
         dist.barrier()
 
     def write_state(self, folder: Path) -> StatePart:
-        """Write what the next steps of this rank depend on, but for what the other ranks write.
+        """Write this rank's training state; of ranks with the same shard only the first writes a file.
 
-        The frozen reference is not among it: it is the checkpoint that the run began with.
+        The frozen reference model is not part of it: it is the checkpoint that the run started from.
 
         Raises:
             OSError: the file could not be written.
         """
         files = {}
-        if dist.get_rank() < self._ranks.model.size():
+        if dist.get_rank() < self._groups.model.size():
             name = self._state_file()
-            files[name] = state.write(folder / name, dict(self._optimizer.state()))
-        return StatePart(files, state.capture_random(self._device.torch_device()))
+            files[name] = self._optimizer.save(folder / name)
+        return StatePart(files, _capture_random(self._device.torch_device()))
 
     def read_state(self, folder: Path, step: int, random: dict[str, Any]) -> None:
-        """Go back to the end of ``step``: the contents change, the addresses do not.
+        """Restore the state after ``step``. Addresses do not change.
 
         Args:
-            random: this rank's part of what ``write_state`` returned.
+            random: ``StatePart.random`` that ``write_state`` returned on this rank.
 
         Raises:
             ValueError: the state is of another model or optimizer.
         """
-        state.read(folder / self._state_file(), dict(self._optimizer.state()))
-        state.restore_random(random, self._device.torch_device())
+        self._optimizer.load(folder / self._state_file())
+        _restore_random(random, self._device.torch_device())
         self._step = step
 
     def pause(self) -> None:
-        """Give the memory of model and optimizer back; nothing but ``resume`` may follow."""
+        """Offload model and optimizer; only ``resume`` may be called afterwards."""
         self._device.synchronize()
         self._region.pause()
         self._device.empty_cache()
 
     def resume(self) -> None:
-        """Bring model and optimizer back, at the same addresses and with the same contents."""
+        """Restore model and optimizer, at the same addresses and with the same contents."""
         self._region.resume()
 
     def memory_usage(self) -> MemoryUsage:
-        """Bytes mapped and resident of the training region of this rank."""
+        """Measure the training region of this rank."""
         return self._region.memory_usage()
 
     def close(self) -> None:
-        """Leave the process groups."""
+        """Destroy the process groups."""
         parallel.stop()
 
     def _state_file(self) -> str:
-        return state.file_name(dist.get_rank(self._ranks.model), self._ranks.model.size())
+        return f"rank-{self._groups.model.rank()}-of-{self._groups.model.size()}.pt"
 
     def _load(self, recompute: bool) -> GPTModel:
-        built = model.build(
+        loaded = model.build(
             self._source.family,
             self._source.shape,
             self._dtype,
             self._device.torch_device(),
-            self._ranks.tensor_size,
+            self._groups.tensor.size(),
             recompute,
-            self._ranks.expert_size,
-            self._ranks.replicas,
+            self._groups.expert.size(),
+            self._groups.replicas,
         )
-        self._bridge.load(built, self._source)
-        return built
+        self._bridge.load(loaded, self._source)
+        return loaded
 
-    def _rounds(self, batch: RolloutBatch) -> list[tuple[list[Pack], int]]:
-        """For each update of the step: this rank's packs, and the response tokens of all ranks together.
+    def _micro_batches(self, batch: RolloutBatch) -> list[tuple[list[MicroBatch], int]]:
+        """Return this rank's micro-batches and the response tokens of all ranks, for each update of the step.
 
-        Groups are dealt to updates, and within one to the data-parallel ranks. Replicas that exchange
-        tokens have as many packs as each other, and equally long ones.
+        Groups are distributed over the updates, and in each update over the data-parallel ranks. Replicas
+        that exchange tokens get the same number of micro-batches, of the same lengths.
         """
-        advantages = grpo.advantages(batch.rewards, batch.groups)
+        advantages = grpo.group_advantages(batch.rewards, batch.groups)
         budget = self._config.recipe.train.tokens_per_micro_batch
         updates = self._settings.updates_per_step
-        groups: dict[int, packing.Group] = {}
+        rank, ranks = self._groups.data.rank(), self._groups.data.size()
+        groups: dict[int, Group] = {}
         for i, group in enumerate(batch.groups):
             groups.setdefault(group, []).append(i)
-        rounds = []
+        result = []
         for update in range(updates):
-            here = [members for group, members in groups.items() if group % updates == update]
-            plans = [
-                packing.plan(batch, packing.deal(batch, here, rank, self._ranks.data_size), budget)
-                for rank in self._planned_ranks()
-            ]
-            mine = plans[self._planned_ranks().index(self._ranks.data_rank)]
+            chosen = [members for group, members in groups.items() if group % updates == update]
+            plans = {
+                other: packing.make_micro_batches(
+                    batch, packing.shard_groups(batch, chosen, other, ranks), budget
+                )
+                for other in ([rank] if self._groups.replicas is None else range(ranks))
+            }
             lengths = [
-                max(packing.row_length(batch, groups) for groups in packs)
-                for packs in zip_longest(*plans, fillvalue=())
+                max(packing.row_length(batch, row) for row in rows)
+                for rows in zip_longest(*plans.values(), fillvalue=[])
             ]
-            packs = [
-                packing.build(batch, groups, advantages, self._device.torch_device(), length)
-                for groups, length in zip_longest(mine, lengths, fillvalue=())
+            own = plans[rank] + [[]] * (len(lengths) - len(plans[rank]))
+            device = self._device.torch_device()
+            micro_batches = [
+                packing.pack(batch, row, advantages, device, length)
+                for row, length in zip(own, lengths, strict=True)
             ]
-            rounds.append((packs, sum(len(batch.responses[i]) for members in here for i in members)))
-        return rounds
-
-    def _planned_ranks(self) -> list[int]:
-        """The data-parallel ranks whose packs this one has to know."""
-        return [self._ranks.data_rank] if self._ranks.replicas is None else list(range(self._ranks.data_size))
+            result.append((micro_batches, sum(len(batch.responses[i]) for group in chosen for i in group)))
+        return result
 
     @torch.no_grad()
-    def _note_fixed_logprobs(self, pack: Pack) -> None:
-        """Note the log-probabilities that the loss compares with and that do not change in the step.
+    def _add_fixed_logprobs(self, micro_batch: MicroBatch) -> None:
+        """Compute the log-probabilities that the loss compares with and that do not change in the step.
 
-        With one update a step the policy before the update is the policy itself: its log-probabilities
-        are taken, detached, from the forward that the gradient needs anyway.
+        With one update per step the policy before the update is the policy itself: its log-probabilities
+        are those of the forward pass that computes the gradient, detached.
         """
         if self._settings.updates_per_step > 1:
-            pack.old_logprobs, _ = self._logprobs(self._model, pack)
+            micro_batch.old_logprobs, _ = self._logprobs(self._model, micro_batch)
         if self._reference is not None:
-            pack.reference_logprobs, _ = self._logprobs(self._reference, pack)
+            micro_batch.reference_logprobs, _ = self._logprobs(self._reference, micro_batch)
 
-    def _accumulate(self, pack: Pack, tokens: int, metrics: StepMetrics) -> None:
-        """Add the gradient of one pack's share of the mean loss over ``tokens``."""
+    def _accumulate_gradient(self, micro_batch: MicroBatch, tokens: int, metrics: grpo.StepMetrics) -> None:
+        """Add the gradient of a micro-batch's part of the mean loss over ``tokens``."""
         settings = self._settings
-        logprobs, entropy = self._logprobs(self._model, pack)
-        if pack.filler:  # others' tokens were at this rank's experts meanwhile, and their gradients will be
-            (logprobs.sum() * 0).backward()
+        logprobs, entropy = self._logprobs(self._model, micro_batch)
+        if micro_batch.is_padding:  # this rank's experts take part in the passes of other ranks
+            torch.autograd.backward(logprobs.sum() * 0)
             return
-        old = logprobs.detach() if pack.old_logprobs is None else pack.old_logprobs
-        loss = grpo.policy_loss(logprobs, old, pack.advantages, settings.clip_low, settings.clip_high)
-        if pack.reference_logprobs is not None:
-            kl = grpo.kl_k3(logprobs, pack.reference_logprobs)
+        old = logprobs.detach() if micro_batch.old_logprobs is None else micro_batch.old_logprobs
+        loss = grpo.grpo_loss(logprobs, old, micro_batch.advantages, settings.clip_low, settings.clip_high)
+        if micro_batch.reference_logprobs is not None:
+            kl = grpo.kl_k3(logprobs, micro_batch.reference_logprobs)
             loss = loss + settings.kl_coefficient * kl
-            metrics.add("train/kl", kl)
-        (loss.sum() / tokens).backward()
-        metrics.add("train/loss", loss)
-        metrics.add("train/entropy", entropy)
-        metrics.add_difference(old - pack.rollout_logprobs)
+            metrics.add(TRAIN_KL, kl)
+        torch.autograd.backward(loss.sum() / tokens)
+        metrics.add(TRAIN_LOSS, loss)
+        metrics.add(TRAIN_ENTROPY, entropy)
+        metrics.add_difference(old - micro_batch.rollout_logprobs)
 
-    def _logprobs(self, policy: GPTModel, pack: Pack) -> tuple[Tensor, Tensor]:
-        """Log-probability and entropy, [N] each, of the response tokens, at the rollout's temperature."""
-        return token_logprobs(
-            model.forward(policy, pack),
-            pack.targets,
+    def _logprobs(self, policy: GPTModel, micro_batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Return log-probability and entropy, [N] each, of the response tokens, at rollout temperature."""
+        return grpo.token_logprobs(
+            model.forward(policy, micro_batch),
+            micro_batch.targets,
             self._config.recipe.rollout.temperature,
             self._source.shape.vocab_size,
-            self._ranks.tensor,
+            self._groups.tensor,
         )
+
+
+def _capture_random(device: torch.device) -> dict[str, Any]:
+    """Return the states of the generators of process, Megatron and device, as plain values."""
+    states = random_state.capture()
+    states["megatron"] = {
+        name: random_state.pack(state) for name, state in get_cuda_rng_tracker().get_states().items()
+    }
+    if device.type != "cpu":
+        states["device"] = random_state.pack(torch.get_device_module(device).get_rng_state())
+    return states
+
+
+def _restore_random(states: dict[str, Any], device: torch.device) -> None:
+    random_state.restore(states)
+    get_cuda_rng_tracker().set_states(
+        {name: random_state.unpack(state) for name, state in states["megatron"].items()}
+    )
+    if device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(random_state.unpack(states["device"]))

@@ -27,10 +27,10 @@ class MindSpeedFeaturesManager:
 ADAPTOR = """
 import sys
 from mindspeed.features_manager import MindSpeedFeaturesManager
-from vime_runtime.trainer import core_attention
+from vime_runtime.trainer.attention import core_attention
 
 found = {
-    "attention": core_attention.chosen().__name__,
+    "attention": core_attention().__name__,
     "arguments": sys.argv[1:],
     "features": [feature.feature_name for feature in MindSpeedFeaturesManager.FEATURES_LIST],
     "megatron": "megatron.core" in sys.modules,
@@ -76,7 +76,7 @@ def test_the_npu_attention_is_in_place_before_mindspeeds_adaptor_is_imported(fou
 
 def test_the_npu_attention_is_refused_after_mindspeeds_adaptor(mindspeed):
     done = prepare(mindspeed, before="import mindspeed.megatron_adaptor")
-    assert "FusionAttention has to be in place before mindspeed.megatron_adaptor is imported" in done.stderr
+    assert "FusionAttention must be set before mindspeed.megatron_adaptor is imported" in done.stderr
 
 
 def test_mindspeeds_adaptor_comes_before_megatron(mindspeed, found):

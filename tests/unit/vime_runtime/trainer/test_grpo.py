@@ -9,9 +9,9 @@ from vime_runtime.trainer import grpo
 from harness.tolerances import of_sum, relative
 
 
-def test_advantages_are_normalised_within_each_group():
-    found = grpo.advantages([1.0, 0.0, 5.0, 0.0, 1.0, 5.0], [0, 0, 1, 0, 0, 1])
-    # Group 0 is 1, 0, 0, 1: mean 1/2, sample deviation sqrt(1/3). Group 1 has nothing to learn from.
+def test_advantages_are_normalized_within_each_group():
+    found = grpo.group_advantages([1.0, 0.0, 5.0, 0.0, 1.0, 5.0], [0, 0, 1, 0, 0, 1])
+    # Group 0 is 1, 0, 0, 1: mean 1/2, sample deviation sqrt(1/3). Group 1 has equal rewards.
     above = 0.5 / math.sqrt(1 / 3)
     # 1e-6 is added to the deviation, of about 0.6.
     assert found == pytest.approx([above, -above, 0, -above, above, 0], rel=4e-6, abs=1e-12)
@@ -22,15 +22,15 @@ def test_advantages_are_normalised_within_each_group():
     [
         (1.0, 2.0, -2.0, -2.0),
         (1.25, 2.0, -2.5, -2.5),  # inside the upper bound of 1.3
-        (1.5, 2.0, -2.6, 0.0),  # beyond it: no further reward
-        (1.5, -2.0, 3.0, 3.0),  # a bad token that grew likelier is always pushed back
+        (1.5, 2.0, -2.6, 0.0),  # above it: no gradient
+        (1.5, -2.0, 3.0, 3.0),  # a bad token that became more likely always has a gradient
         (0.7, -2.0, 1.6, 0.0),  # below the lower bound of 0.8
         (0.7, 2.0, -1.4, -1.4),
     ],
 )
-def test_policy_loss_clips_asymmetrically(ratio, advantage, loss, gradient):
+def test_loss_clips_asymmetrically(ratio, advantage, loss, gradient):
     logprob = torch.tensor([math.log(ratio)], requires_grad=True)
-    found = grpo.policy_loss(logprob, torch.zeros(1), torch.tensor([advantage]), 0.2, 0.3)
+    found = grpo.grpo_loss(logprob, torch.zeros(1), torch.tensor([advantage]), 0.2, 0.3)
     found.sum().backward()
     # A logarithm and its exponential, then two products, in fp32.
     assert found.item() == pytest.approx(loss, **relative(torch.float32, 8))
@@ -38,13 +38,12 @@ def test_policy_loss_clips_asymmetrically(ratio, advantage, loss, gradient):
     assert logprob.grad.item() == pytest.approx(gradient, **relative(torch.float32, 8))
 
 
-def test_k3_estimates_the_divergence():
+def test_k3_estimates_the_kl_divergence():
     torch.manual_seed(0)
     policy, reference = torch.randn(2, 50).log_softmax(-1)
     exact = (policy.exp() * (policy - reference)).sum()
     estimates = grpo.kl_k3(policy, reference)
     assert (estimates >= 0).all()
-    # Its mean under the policy is the divergence itself.
-    # Sums of 50 terms, whose log-probabilities are of about 5.
+    # Its mean under the policy is the KL divergence. Sums of 50 terms with log-probabilities of about 5.
     tolerance = of_sum(torch.float32, 50, magnitude=5.0)
     torch.testing.assert_close((policy.exp() * estimates).sum(), exact, **tolerance)

@@ -1,4 +1,4 @@
-"""Megatron's model as it is built, where the numbers of a short text would not tell."""
+"""Settings of the built model that the numbers of a short text do not show."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def frequencies(rank: int, world_size: int, master: str, path: str) -> torch.Ten
     ],
     ids=["default", "llama3"],
 )
-def test_frequencies_are_those_of_transformers(ranks, make_model, rope):
+def test_rotary_frequencies_equal_those_of_transformers(ranks, make_model, rope):
     directory = make_model("llama", head_dim=64, rope_parameters=rope)
     expected = LlamaRotaryEmbedding(AutoConfig.from_pretrained(directory)).inv_freq
     unscaled = rope["rope_theta"] ** (-torch.arange(0, 64, 2) / 64)
@@ -48,7 +48,7 @@ def test_frequencies_are_those_of_transformers(ranks, make_model, rope):
 
 def built_with(rank: int, world_size: int, master: str, path: str) -> tuple[SimpleNamespace, set[str]]:
     from torch import nn
-    from vime_runtime.trainer import core_attention, model, parallel
+    from vime_runtime.trainer import attention, model, parallel
     from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
 
     class OwnAttention(nn.Module):
@@ -56,7 +56,7 @@ def built_with(rank: int, world_size: int, master: str, path: str) -> tuple[Simp
             super().__init__()
 
     parallel.start("gloo", rank, world_size, master, 1)
-    core_attention.use(OwnAttention)
+    attention.set_core_attention(OwnAttention)
     try:
         source = HFCheckpoint(Path(path))
         shape = source.family, source.shape, torch.bfloat16, torch.device("cpu"), 1
@@ -67,13 +67,11 @@ def built_with(rank: int, world_size: int, master: str, path: str) -> tuple[Simp
             type(layer.self_attention.core_attention).__name__ for layer in built.decoder.layers
         }
     finally:
-        core_attention._chosen = None
+        attention._core_attention = attention.PackedAttention
         parallel.stop()
 
 
-def test_the_model_is_megatrons_local_one_without_fused_rope_and_with_the_attention_that_was_chosen(
-    ranks, make_model
-):
+def test_the_model_uses_the_local_spec_without_fused_rope(ranks, make_model):
     settings, attention = ranks.run(built_with, 1, str(make_model()))[0]
     assert settings.transformer_impl == "local"
     assert not settings.apply_rope_fusion
@@ -89,13 +87,13 @@ def activations(rank: int, world_size: int, master: str, path: str) -> list[tupl
     try:
         source = HFCheckpoint(Path(path))
         built = model.build(source.family, source.shape, torch.bfloat16, torch.device("cpu"), 1)
-        # Megatron asks the module for its activation only where this setting says so.
+        # Megatron uses the activation of the layer spec only with this setting.
         used = built.config.use_te_activation_func
         return [(used, type(layer.mlp.activation_func).__name__) for layer in built.decoder.layers]
     finally:
         parallel.stop()
 
 
-def test_on_a_cpu_the_activation_is_ours(ranks, make_model):
+def test_the_activation_on_a_cpu_is_swiglu(ranks, make_model):
     found = ranks.run(activations, 1, str(make_model()))[0]
     assert set(found) == {(True, "SwiGLU")}

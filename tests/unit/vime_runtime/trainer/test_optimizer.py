@@ -47,7 +47,7 @@ class CountsInGroups(torch.optim.Optimizer):
 def counted(rank: int, world_size: int, master: str, path: str) -> list[dict[str, torch.Tensor]]:
     """The whole state after two steps and after the next; that step again where the state was read."""
     from megatron.core import optimizer as megatrons
-    from vime_runtime.trainer import model, parallel, state
+    from vime_runtime.trainer import model, parallel
     from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
     from vime_runtime.trainer.optimizer import Optimizer
 
@@ -74,10 +74,10 @@ def counted(rank: int, world_size: int, master: str, path: str) -> list[dict[str
         step(built, optimizer)
         step(built, optimizer)
         kept = {name: tensor.clone() for name, tensor in optimizer.state()}
-        state.write(Path(path) / "state.pt", kept)
+        optimizer.save(Path(path) / "state.pt")
         step(built, optimizer)
         again, resumed = build()
-        state.read(Path(path) / "state.pt", dict(resumed.state()))
+        resumed.load(Path(path) / "state.pt")
         step(again, resumed)
         return [kept, *({n: t.clone() for n, t in one.state()} for one in (optimizer, resumed))]
     finally:

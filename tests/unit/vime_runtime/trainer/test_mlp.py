@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn.functional import silu
-from vime_runtime.trainer.swiglu import SwiGLU
+from vime_runtime.trainer.mlp import SwiGLU
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_is_what_torch_computes_bit_for_bit(dtype: torch.dtype) -> None:
+def test_swiglu_equals_torch_bitwise(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     ours = torch.randn(5, 1, 2 * 48, dtype=dtype, requires_grad=True)
     theirs = ours.detach().clone().requires_grad_()
@@ -21,16 +21,16 @@ def test_is_what_torch_computes_bit_for_bit(dtype: torch.dtype) -> None:
     assert torch.equal(ours.grad, theirs.grad)
 
 
-def test_gradients_are_right() -> None:
+def test_swiglu_gradients() -> None:
     torch.manual_seed(0)
     assert torch.autograd.gradcheck(SwiGLU(None), torch.randn(3, 8, dtype=torch.float64, requires_grad=True))
 
 
-def test_keeps_nothing_but_its_input_for_the_backward() -> None:
-    kept: list[torch.Tensor] = []
+def test_swiglu_saves_only_its_input() -> None:
+    saved: list[torch.Tensor] = []
     row = torch.randn(4, 32, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(
-        lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor
+        lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor
     ):
         SwiGLU(None)(row)
-    assert [tensor.data_ptr() for tensor in kept] == [row.data_ptr()]
+    assert [tensor.data_ptr() for tensor in saved] == [row.data_ptr()]

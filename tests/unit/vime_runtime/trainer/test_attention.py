@@ -1,4 +1,4 @@
-"""Our calls of the NPU's attention operator, against Megatron's own attention and the one of the CPU path."""
+"""FusionAttention, with an operator written from its documentation, against the other two attentions."""
 
 from __future__ import annotations
 
@@ -11,35 +11,40 @@ import cloudpickle
 import pytest
 import torch
 from vime_runtime.batch import RolloutBatch
-from vime_runtime.trainer import fusion_attention, packing
+from vime_runtime.trainer import packing
+from vime_runtime.trainer.attention import FusionAttention, PackedAttention
 
 from harness.npu import fusion_operator
 from harness.npu.fusion_operator import npu_fusion_attention
+from harness.tolerances import of_sum
 
-# The rank processes do not have the path of the tests' own modules.
+# The rank processes cannot import the tests' modules.
 cloudpickle.register_pickle_by_value(fusion_operator)
 
 HEAD_DIM = 16
+# Sums over at most 30 keys. The gradient of a key is a sum over as many queries of 8 heads.
+FORWARD = of_sum(torch.float32, HEAD_DIM + 30)
+BACKWARD = of_sum(torch.float32, 2 * (HEAD_DIM + 30) + 8 * 30)
 CONFIG = SimpleNamespace(kv_channels=HEAD_DIM, attention_dropout=0.0)
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[tuple[Any, ...], dict[str, Any]]]]:
-    """A torch_npu that has the operator; what it is called with."""
-    noted = []
+    """Install a torch_npu with the operator; yield the arguments of its calls."""
+    recorded = []
 
     def operator(*args: Any, **named: Any) -> Any:
-        noted.append((args, named))
+        recorded.append((args, named))
         return npu_fusion_attention(*args, **named)
 
     module = ModuleType("torch_npu")
     module.npu_fusion_attention = operator
     monkeypatch.setitem(sys.modules, "torch_npu", module)
-    return noted
+    return recorded
 
 
 def inputs(*shape: int, heads: int, groups: int) -> list[torch.Tensor]:
-    """Query, key and value of [..., heads, dim]."""
+    """Return query, key and value [..., heads, head_dim]."""
     generator = torch.Generator().manual_seed(sum(shape) + heads)
     return [
         torch.randn(*shape, count, HEAD_DIM, generator=generator, requires_grad=True)
@@ -53,13 +58,13 @@ def gradients(output: torch.Tensor, tensors: list[torch.Tensor]) -> list[torch.T
 
 
 def packed(shapes: list[tuple[int, list[int]]]) -> packing.PackedSequences:
-    """The sequences of a pack: a prompt and the lengths of its responses each."""
-    batch, groups = RolloutBatch.empty(), []
+    """Pack prompts of these lengths, each with responses of these lengths."""
+    batch, groups = RolloutBatch(), []
     for number, (prompt, responses) in enumerate(sorted(shapes)):
         groups.append(list(range(len(batch), len(batch) + len(responses))))
         for length in responses:
             batch.append([number] * prompt, [number] * length, [0.0] * length, 0.0, number)
-    return packing.build(batch, groups, [0.0] * len(batch), torch.device("cpu")).sequences
+    return packing.pack(batch, groups, [0.0] * len(batch), torch.device("cpu")).sequences
 
 
 SHAPES = {
@@ -72,17 +77,14 @@ HEADS = [(4, 4), (4, 2), (8, 1)]
 
 @pytest.mark.parametrize(("heads", "groups"), HEADS)
 @pytest.mark.parametrize("name", SHAPES)
-def test_npu_attention_of_a_packed_row_is_that_of_the_cpu_path(calls, name, heads, groups):
-    from vime_runtime.trainer.attention import PackedAttention
-
+def test_fusion_attention_equals_packed_attention(calls, name, heads, groups):
     sequences = packed(SHAPES[name])
     tensors = inputs(int(sequences.cu_seqlens_q[-1]), heads=heads, groups=groups)
-    ours = fusion_attention.FusionAttention(CONFIG)(*tensors, None, packed_seq_params=sequences)
-    # The class of the CPU path only keeps its config.
-    theirs = PackedAttention.forward(None, *tensors, None, packed_seq_params=sequences)
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    ours = FusionAttention(CONFIG)(*tensors, None, packed_seq_params=sequences)
+    theirs = PackedAttention(CONFIG)(*tensors, None, packed_seq_params=sequences)
+    torch.testing.assert_close(ours, theirs, **FORWARD)
     for own, other in zip(gradients(ours, tensors), gradients(theirs, tensors), strict=True):
-        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(own, other, **BACKWARD)
     (args, named), = calls  # fmt: skip
     assert args[4] == "TND"
     assert named["keep_prob"] == 1.0
@@ -91,8 +93,10 @@ def test_npu_attention_of_a_packed_row_is_that_of_the_cpu_path(calls, name, head
 def against_megatron(
     rank: int, world_size: int, master: str, heads: int, groups: int
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """What ours and Megatron's own attention give: the output and the gradients, for a causal batch and for
-    every sequence of a packed row by itself."""
+    """Return output and gradients of FusionAttention, each with that of Megatron's attention.
+
+    The input is a causal batch, then a packed row, of which Megatron's gets every sequence by itself.
+    """
     from megatron.core.transformer.dot_product_attention import DotProductAttention
     from megatron.core.transformer.enums import AttnMaskType
     from megatron.core.transformer.transformer_config import TransformerConfig
@@ -107,13 +111,13 @@ def against_megatron(
             num_layers=1, hidden_size=heads * HEAD_DIM, num_attention_heads=heads, num_query_groups=groups,
             kv_channels=HEAD_DIM, attention_dropout=0.0, masked_softmax_fusion=False,
         )  # fmt: skip
-        own = fusion_attention.FusionAttention(config, layer_number=1)
-        megatrons = DotProductAttention(config, 1, AttnMaskType.causal, "self")
+        own = FusionAttention(config, layer_number=1)
+        megatrons_attention = DotProductAttention(config, 1, AttnMaskType.causal, "self")
 
         def reference(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
             length, width = query.shape[0], key.shape[0]
             mask = torch.ones(length, width, dtype=torch.bool).triu(1 + width - length)
-            return megatrons(query, key, value, mask[None, None])
+            return megatrons_attention(query, key, value, mask[None, None])
 
         pairs = []
         tensors = inputs(11, 3, heads=heads, groups=groups)
@@ -125,15 +129,15 @@ def against_megatron(
         ours = own(*tensors, None, packed_seq_params=sequences)
         query, key, value = tensors
         parts, start = [], 0
-        for count, length in sequences.prompts:
+        for count, length in sequences.prompt_runs:
             for _ in range(count):
                 rows = slice(start, start + length)
                 parts.append(reference(query[rows, None], key[rows, None], value[rows, None]))
                 start += length
-        for run in sequences.branches:
-            for attended in run.attended:
+        for run in sequences.response_runs:
+            for key_rows in run.key_rows:
                 rows = slice(start, start + run.length)
-                parts.append(reference(query[rows, None], key[attended, None], value[attended, None]))
+                parts.append(reference(query[rows, None], key[key_rows, None], value[key_rows, None]))
                 start += run.length
         theirs = torch.cat(parts).view(ours.shape)
         pairs += [(ours, theirs), *zip(gradients(ours, tensors), gradients(theirs, tensors), strict=True)]
@@ -144,22 +148,22 @@ def against_megatron(
 
 
 @pytest.mark.parametrize(("heads", "groups"), HEADS)
-def test_npu_attention_is_megatrons_own_for_causal_batches_and_packed_rows(ranks, heads, groups):
+def test_fusion_attention_equals_megatrons_attention(ranks, heads, groups):
     pairs = ranks.run(against_megatron, 1, heads, groups)[0]
     assert len(pairs) == 8
     for ours, theirs in pairs:
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours, theirs, **BACKWARD)
 
 
-def test_npu_attention_takes_rows_of_more_sequences_than_the_operator_does(calls):
+def test_rows_with_too_many_sequences_for_the_operator_are_split(calls):
     sequences = packed([(1, [2] * 3) for _ in range(600)])
     tensors = inputs(int(sequences.cu_seqlens_q[-1]), heads=2, groups=1)
-    output = fusion_attention.FusionAttention(CONFIG)(*tensors, None, packed_seq_params=sequences)
+    output = FusionAttention(CONFIG)(*tensors, None, packed_seq_params=sequences)
     assert [len(named["actual_seq_qlen"]) for _, named in calls] == [1024, 1024, 352]
-    # A prompt of one token attends to itself alone.
+    # A prompt of one token attends only to itself.
     assert torch.equal(output[:600], tensors[2][:600].expand(-1, 2, -1))
 
 
-def test_npu_attention_has_no_dropout():
+def test_fusion_attention_refuses_dropout():
     with pytest.raises(ValueError, match=r"attention_dropout is 0\.1"):
-        fusion_attention.FusionAttention(SimpleNamespace(kv_channels=HEAD_DIM, attention_dropout=0.1))
+        FusionAttention(SimpleNamespace(kv_channels=HEAD_DIM, attention_dropout=0.1))

@@ -1,0 +1,163 @@
+"""The MLP of a layer, for Megatron's local layer spec: SwiGLU on a CPU, and a mixture of experts.
+
+Megatron's own MoE layer distributes the tokens over the tensor-parallel ranks, which needs sequence
+parallelism, which the norms of the local spec do not support. Here all ranks of a replica have all of its
+tokens. Each rank computes the contribution of its experts, or of its rows of every expert, and the sum over
+the ranks is the output: the same communication as in a dense MLP. If the experts are distributed over the
+ranks of several replicas, these replicas exchange their tokens first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from megatron.core.tensor_parallel import reduce_from_tensor_model_parallel_region
+from megatron.core.transformer.moe.moe_layer import MoELayer
+from megatron.core.transformer.moe.router import TopKRouter
+from torch import Tensor, nn
+from torch.nn.functional import linear, silu
+
+
+class SwiGLU(nn.Module):
+    """The activation of an MLP on a CPU, with the fewest passes over memory: silu(gate) * up.
+
+    Shazeer, arXiv 2002.05202. Megatron's own, where it is neither a CUDA kernel nor compiled, adds an offset
+    of zero, saves three tensors for the backward pass, and joins the two halves of the gradient in one more
+    pass.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+
+    def forward(self, gate_and_up: Tensor) -> Tensor:
+        """Map [..., 2 * width], the gate first, to [..., width]."""
+        output: Tensor = _SwiGLU.apply(gate_and_up)
+        return output
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate_and_up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate_and_up)
+        gate, up = gate_and_up.chunk(2, dim=-1)
+        return silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (gate_and_up,) = ctx.saved_tensors
+        gate, up = gate_and_up.chunk(2, dim=-1)
+        result = torch.empty_like(gate_and_up)
+        grad_gate, grad_up = result.chunk(2, dim=-1)
+        torch.mul(silu(gate), grad, out=grad_up)
+        torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=grad_gate)
+        return result
+
+
+class LocalRouter(TopKRouter):  # type: ignore[misc]
+    """Megatron's router with another matrix product.
+
+    Megatron's moves the weight to a GPU first, and Megatron-core 0.16.1 refers there to a name that exists
+    only with Transformer Engine.
+    """
+
+    def gating(self, input: Tensor) -> Tensor:
+        """Return the logits, float32 [..., experts]."""
+        return linear(input.float(), self.weight.float())
+
+
+class ExpertLayer(MoELayer):  # type: ignore[misc]
+    """Megatron's MoE layer with the communication described above."""
+
+    def __init__(self, *args: Any, replicas: dist.ProcessGroup | None = None, **kwargs: Any) -> None:
+        """Build the layer.
+
+        Args:
+            replicas: one rank of each replica over which the experts are distributed; None if each replica
+                has all experts.
+        """
+        super().__init__(*args, **kwargs)
+        self._replicas = replicas
+
+    def forward(self, hidden_states: Tensor, *unused: Any, **also_unused: Any) -> tuple[Tensor, None]:
+        """Compute the layer.
+
+        Args:
+            hidden_states: [tokens, 1, hidden], equal on all ranks of a replica. If replicas exchange tokens,
+                all of them have the same number.
+
+        Returns:
+            the output, of the same shape and dtype, and no bias.
+        """
+        probs, routing = self.route(hidden_states)  # both [tokens, experts]
+        tokens, probs = (
+            _Copy.apply(tensor, self.tp_group) for tensor in (hidden_states.flatten(0, 1), probs)
+        )
+        if self._replicas is not None:
+            tokens, probs = (_Gather.apply(tensor, self._replicas) for tensor in (tokens, probs))
+            routing = _gather(routing.to(torch.uint8), self._replicas).bool()  # gloo does not send bools
+        self.token_dispatcher.routing_map = routing
+        dispatched, counts, probs = self.token_dispatcher.dispatch_postprocess(tokens, probs)
+        output, _ = self.experts(dispatched, counts, probs)
+        # The outputs of a token's experts are added in fp32.
+        output = self.token_dispatcher.combine_preprocess(output.float()).to(hidden_states.dtype)
+        if self._replicas is not None:
+            output = _ReduceScatter.apply(output, self._replicas)
+        return reduce_from_tensor_model_parallel_region(output).view_as(hidden_states), None
+
+
+class _Copy(torch.autograd.Function):
+    """Pass on rows that are equal on all ranks; the backward pass adds the gradients of the ranks.
+
+    Megatron's own adds into a copy if a gradient is not contiguous, and that of the probabilities is not.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.group = group
+        return rows.view_as(rows)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        total = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total, group=ctx.group)
+        return total, None
+
+
+class _Gather(torch.autograd.Function):
+    """Gather the rows of all ranks; the backward pass adds the gradients of the ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.group = group
+        return _gather(rows, group)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _reduce_scatter(grad, ctx.group), None
+
+
+class _ReduceScatter(torch.autograd.Function):
+    """Return each rank's rows of the sum over the ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.group = group
+        return _reduce_scatter(rows, group)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _gather(grad, ctx.group), None
+
+
+def _gather(rows: Tensor, group: dist.ProcessGroup) -> Tensor:
+    gathered = rows.new_empty(group.size() * len(rows), *rows.shape[1:])
+    dist.all_gather_into_tensor(gathered, rows.contiguous(), group=group)
+    return gathered
+
+
+def _reduce_scatter(rows: Tensor, group: dist.ProcessGroup) -> Tensor:
+    own = rows.new_empty(len(rows) // group.size(), *rows.shape[1:])
+    dist.reduce_scatter_tensor(own, rows.contiguous(), group=group)
+    return own
