@@ -1,3 +1,5 @@
-"""vimectl: reinforcement learning on Ascend NPUs as a declared, checked, reversible state."""
+"""Set up and run GRPO training on Ascend NPUs: pinned versions, source patches you can revert, a doctor, and
+a launcher.
+"""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""``python -m vimectl``."""
+"""Entry point of ``python -m vimectl``."""
 
 from vimectl.cli import main
 

@@ -1,6 +1,6 @@
 """The command line: one module per command group, each a thin layer over a feature.
 
-Feature modules are imported inside the commands so that `vimectl --version` stays fast.
+Feature modules are imported inside the commands to keep `vimectl --version` fast.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from vimectl import __version__
 if TYPE_CHECKING:
     from vime_runtime.spec.errors import VimeError
 
-# Typer brings its own copy of click in newer releases and uses the installed one in older:
-# its public exceptions lead to the right base class in both.
+# Newer releases of Typer contain a copy of click, older ones use the installed click. The base class of a
+# public exception is the right one in both.
 USAGE_ERROR: Any = typer.BadParameter.__base__
 
 _COMMANDS = ("doctor", "stack", "env", "patch", "tms", "image", "recipe", "run", "runs")
 
 app = typer.Typer(
     name="vimectl",
-    help="Reinforcement learning on Ascend NPUs as a declared, checked, reversible state.",
+    help=(
+        "Set up and run GRPO training on Ascend NPUs: pinned versions, source patches you can revert, "
+        "a doctor, and a launcher."
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -53,8 +56,8 @@ _registered: set[str] = set()
 
 
 def _register(argv: Sequence[str] = ()) -> None:
-    """Make the commands known: the one that is called, or all of them for help and completion."""
-    # A command is called by the first word that is no option, and before it only these options can stand.
+    """Register the command that is called, or all commands for help and completion."""
+    # The command is the first word that is not an option. Only these options can come before it.
     words = [word for word in argv if word not in ("--debug", "--version")]
     called = [name for name in _COMMANDS if words[:1] == [name]]
     if argv[:1] == ["--version"]:
@@ -71,13 +74,13 @@ def _register(argv: Sequence[str] = ()) -> None:
 
 
 def main() -> None:
-    """Entry point of the `vimectl` script: run a command and turn every outcome into an exit code."""
-    # Importing makes thousands of objects that all stay: looking for garbage among them again and again
-    # takes a fourteenth of a short command.
+    """Entry point of the `vimectl` script: run a command and exit with its exit code."""
+    # Imports create thousands of objects that stay alive. Collecting garbage among them takes 7 % of the time
+    # of a short command.
     gc.set_threshold(100_000)
     try:
         sys.exit(run_cli(sys.argv[1:]))
-    except KeyboardInterrupt:  # while the command was still being imported
+    except KeyboardInterrupt:  # during the import of the command
         sys.exit(INTERRUPTED)
 
 
@@ -103,13 +106,13 @@ def run_cli(argv: list[str]) -> int:
     except Exception as e:
         if "--debug" in argv:
             raise
-        error = e if isinstance(e, VimeError) else _unforeseen(e)
+        error = e if isinstance(e, VimeError) else _unexpected(e)
         report_error(error, _command(root, argv), "--json" in argv)
         return error.exit_code
 
 
 def _command(root: Any, argv: list[str]) -> str:
-    """The command meant by a command line, as the JSON schema names it: ``patch.status``."""
+    """Return the command of a command line as in the JSON schema's name: ``patch.status``."""
     names = []
     for word in argv:
         if word in getattr(root, "commands", {}):
@@ -118,9 +121,9 @@ def _command(root: Any, argv: list[str]) -> str:
     return ".".join(names) or "vimectl"
 
 
-def _unforeseen(error: Exception) -> VimeError:
-    """An error nobody wrote a message for."""
+def _unexpected(error: Exception) -> VimeError:
+    """Return the error for an exception that has no message for the user."""
     from vime_runtime.spec.errors import VimeError
 
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return VimeError(what, "`vimectl --debug ...` shows where")
+    return VimeError(what, "`vimectl --debug ...` shows the traceback")

@@ -1,4 +1,4 @@
-"""`vimectl env`: the virtual environment that a stack runs in."""
+"""`vimectl env`: create the virtual environment of a stack."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from vimectl.cli.phases import phases
 from vimectl.util.console import JsonOption, emit_json, err, out
 
-app = typer.Typer(no_args_is_help=True, help="The virtual environment that a stack runs in.")
+app = typer.Typer(no_args_is_help=True, help="Create the virtual environment of a stack.")
 
 
 @app.callback()
@@ -21,10 +21,10 @@ def _group() -> None:
 @app.command()
 def create(
     directory: Annotated[Path, typer.Argument(help="A directory that is empty or does not exist.")],
-    stack: Annotated[str, typer.Option(help="The stack to install.")],
+    stack: Annotated[str, typer.Option(help="The name of the stack to install.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Make a virtual environment that holds a stack. Call it again to go on after an interruption."""
+    """Create a virtual environment with a stack. After an interruption the same command resumes."""
     from vimectl.env.create import create_environment, stack_with_lock
 
     chosen, lock = stack_with_lock(stack)
@@ -32,7 +32,7 @@ def create(
         with phases() as report:
             made = create_environment(directory, chosen, lock, report)
     except KeyboardInterrupt:
-        err.print(f"interrupted; go on with: vimectl env create {directory} --stack {stack}")
+        err.print(f"interrupted; resume with: vimectl env create {directory} --stack {stack}")
         raise
     if as_json:
         emit_json(

@@ -1,4 +1,4 @@
-"""How far a command of several phases is, on stderr: a bar on a terminal, a line now and then when piped."""
+"""Show the progress of a command on stderr: a bar on a terminal, occasional lines when piped."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from vimectl.util.console import err
 if TYPE_CHECKING:
     from vimectl.util.phase_progress import PhaseProgress
 
-# Between two lines about the same phase when stderr is not a terminal.
+# The interval between two lines about the same phase when stderr is not a terminal.
 _QUIET_SECONDS = 10.0
 
 
 @contextmanager
 def phases() -> Iterator[Callable[[PhaseProgress], None]]:
-    """Yield what is to be told how far a phase is."""
+    """Yield the function that shows the progress."""
     if err.is_terminal:
         with _bar() as report:
             yield report

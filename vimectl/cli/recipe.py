@@ -1,4 +1,4 @@
-"""`vimectl recipe`: the recipes that ship, and a person's own."""
+"""`vimectl recipe`: list, show, copy and validate recipes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from vimectl.util.console import JsonOption, emit_json, out, table
 
-app = typer.Typer(no_args_is_help=True, help="Look at, copy and check recipes.")
+app = typer.Typer(no_args_is_help=True, help="List, show, copy and validate recipes.")
 
 
 @app.command("list")
@@ -28,7 +28,7 @@ def list_recipes(as_json: JsonOption = False) -> None:
         return
     table(
         "",
-        ["recipe", "stack", "devices", "what it is"],
+        ["recipe", "stack", "devices", "description"],
         [
             [name, r.recipe.stack, f"{r.cluster.devices} {r.cluster.device}", r.recipe.description]
             for name, r in recipes.items()
@@ -56,7 +56,7 @@ def show(
 def validate(
     path: Annotated[str, typer.Argument(help="A recipe's path or name.")], as_json: JsonOption = False
 ) -> None:
-    """Check a recipe against the schema, every key of it."""
+    """Check every key of a recipe against the schema."""
     from vimectl.recipes.catalog import find_recipe
     from vimectl.recipes.resolve import load_recipe
 
@@ -71,10 +71,10 @@ def validate(
 @app.command()
 def copy(
     name: Annotated[str, typer.Argument(help="A recipe's name or path.")],
-    directory: Annotated[Path, typer.Argument(help="Where the copy goes.")],
+    directory: Annotated[Path, typer.Argument(help="The directory for the copy.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Copy a recipe into a directory, to be changed there."""
+    """Copy a recipe into a directory to edit it."""
     from vime_runtime.spec.errors import UsageError
 
     from vimectl.recipes.catalog import find_recipe
@@ -88,4 +88,4 @@ def copy(
     if as_json:
         emit_json("recipe.copy", True, path=target)
         return
-    out.print(f"{target}\nchange it, then: vimectl run recipe {target}")
+    out.print(f"{target}\nedit it, then: vimectl run recipe {target}")

@@ -1,10 +1,10 @@
-"""`vimectl stack`: the sets of versions that vimectl knows, and which one is installed."""
+"""`vimectl stack`: list and show the version sets, and detect the installed one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,12 +13,12 @@ from vimectl.util.console import JsonOption, emit_json, out, table
 if TYPE_CHECKING:
     from vimectl.stacks.schema import Stack
 
-app = typer.Typer(no_args_is_help=True, help="The sets of versions that belong together; which is installed.")
+app = typer.Typer(no_args_is_help=True, help="List the supported version sets, and detect the installed one.")
 
 
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
-    """List the known stacks: proven (their patches are tried on the released sources) or only recorded."""
+    """List the stacks: tested (patches tested on the released sources) or untested (versions only)."""
     from vimectl.stacks.catalog import load_stack, lock_path, stack_names
 
     known = [load_stack(name) for name in stack_names()]
@@ -46,8 +46,11 @@ def list_(as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def show(name: str, as_json: JsonOption = False) -> None:
-    """Show one stack: versions, pinned sources, images, patch series, and where each fact comes from."""
+def show(
+    name: Annotated[str, typer.Argument(help="A stack's name, or the path of a stack file.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show a stack: versions, pinned sources, images, patch series, and the source of each fact."""
     from vimectl.stacks.catalog import load_stack
 
     chosen = load_stack(name)
@@ -60,7 +63,7 @@ def show(name: str, as_json: JsonOption = False) -> None:
 
 @app.command()
 def detect(as_json: JsonOption = False) -> None:
-    """Name the stack that is installed for this interpreter, or the nearest one with the differences."""
+    """Print the stack installed for this interpreter, or the nearest one with the differences."""
     from vimectl.stacks.detection import detect_stack
     from vimectl.util.host import Host
 
@@ -70,13 +73,13 @@ def detect(as_json: JsonOption = False) -> None:
             "stack.detect", found.exact, stack=found.stack, differences=[asdict(d) for d in found.differences]
         )
     elif found.stack is None:
-        out.print("nothing of any known stack is installed for this interpreter")
+        out.print("no package of any known stack is installed for this interpreter")
     elif found.exact:
-        out.print(f"{found.stack}: every package is at the stack's version")
+        out.print(f"{found.stack}: all packages have the stack's versions")
     else:
         rows = [[d.package, d.found or "absent", d.expected, d.relation] for d in found.differences]
         out.print(f"nearest: {found.stack}, with {len(rows)} difference{'s' if len(rows) > 1 else ''}")
-        table("", ["package", "found", "expected", "it is"], rows)
+        table("", ["package", "found", "expected", "relation"], rows)
     if not found.exact:
         raise typer.Exit(1)
 
@@ -86,7 +89,7 @@ def _state(chosen: Stack) -> str:
 
 
 def _facts(chosen: Stack) -> Iterator[tuple[str, str, str]]:
-    """Every part of a stack with its version and where that comes from, or why it is not recorded."""
+    """Yield every part of a stack, its version and the source, or the reason why it is not recorded."""
     yield "python", chosen.stack.python, chosen.source("python")
     yield "machines", " ".join(chosen.stack.machines), chosen.source("machines")
     for package, version in (chosen.packages | chosen.ranges).items():
@@ -109,13 +112,13 @@ def _facts(chosen: Stack) -> Iterator[tuple[str, str, str]]:
     if image := chosen.image:
         yield "python in the image", f"{image.python}, glibc {image.glibc}", chosen.source("image")
         for package, why in image.ships.items():
-            yield f"{package} in the image", "as the base has it", why
+            yield f"{package} in the image", "from the base image", why
         for package, why in image.built.items():
-            yield f"{package} in the image", "built", why
+            yield f"{package} in the image", "built from source", why
     for package, version in chosen.patches.items():
         yield f"patches for {package}", version, chosen.source("patches")
     for name, library in chosen.libraries.items():
-        yield name, "of the system", f"for {library.needed_by}; {library.install}"
+        yield name, "system library", f"for {library.needed_by}; {library.install}"
     for part, why in chosen.unrecorded.items():
         yield part.replace("_", " "), "not recorded", why
     for package, why in (chosen.unwanted | chosen.omitted).items():

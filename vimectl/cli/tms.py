@@ -1,4 +1,4 @@
-"""`vimectl tms`: judge the torch_memory_saver library."""
+"""`vimectl tms`: verify the torch_memory_saver library, and record builds of it."""
 
 from __future__ import annotations
 
@@ -15,47 +15,48 @@ if TYPE_CHECKING:
     from vimectl.stacks.schema import Stack
     from vimectl.util.host import Host
 
-app = typer.Typer(no_args_is_help=True, help="Judge the torch_memory_saver library.")
+app = typer.Typer(
+    no_args_is_help=True, help="Verify the torch_memory_saver library, and record builds of it."
+)
 
 
 @app.command()
 def verify(
     path: Annotated[
         Path | None,
-        typer.Argument(
-            help="A .so, a wheel, or the directory of the package; without it, what is installed."
-        ),
+        typer.Argument(help="A .so, a wheel, or the package's directory; by default the installed package."),
     ] = None,
     stack: Annotated[
-        str | None, typer.Option(help="The stack it is for; by default the recipe's, else the one installed.")
+        str | None,
+        typer.Option(help="The stack to verify for; by default the recipe's, else the installed one."),
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="A recipe's name or file, for its stack.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="A recipe's name or path, to use its stack.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Judge the libraries found; exit 1 unless all that a job would load are known-good for the stack."""
+    """Verify the libraries; exit 1 unless all that a job would load are known-good for the stack."""
     from vime_runtime.spec.errors import MissingRequirement
 
     from vimectl.env.memory_saver.verify import all_good, required_backend, verify_installed, verify_path
     from vimectl.util.host import Host
 
     host = Host()
-    wanted_by = _stack(stack, recipe, host)
+    chosen = _stack(stack, recipe, host)
     if path:
-        builds = verify_path(path, host, wanted_by)
+        builds = verify_path(path, host, chosen)
     else:
-        builds = verify_installed(host, wanted_by)
-        needed = required_backend(wanted_by)
+        builds = verify_installed(host, chosen)
+        needed = required_backend(chosen)
         if not builds and needed:
             raise MissingRequirement(
                 f"torch_memory_saver is not installed; the stack needs a build for {needed}",
                 "see `vimectl tms list` for the known builds",
             )
-    ok = all_good(builds, wanted_by)
+    ok = all_good(builds, chosen)
     if as_json:
         emit_json(
             "tms.verify",
             ok,
-            stack=wanted_by.name if wanted_by else None,
+            stack=chosen.name if chosen else None,
             builds=[asdict(build) for build in builds],
         )
     elif not builds:
@@ -70,11 +71,11 @@ def verify(
 
 @app.command()
 def record(
-    path: Annotated[Path, typer.Argument(help="A .so, a wheel, or the directory of the package.")],
-    note: Annotated[str, typer.Option(help="Why it is good: where it is from, what it has passed.")],
+    path: Annotated[Path, typer.Argument(help="A .so, a wheel, or the package's directory.")],
+    note: Annotated[str, typer.Option(help="Why it is good: its source, the tests it passed.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Record a build of your own as known to be good, for you on this machine."""
+    """Record a build as known-good, for your user on this machine."""
     from vimectl.env.memory_saver.known_builds import user_builds_file
     from vimectl.env.memory_saver.record_build import record_build
 
@@ -84,8 +85,8 @@ def record(
         emit_json("tms.record", True, file=file, builds=[build.model_dump() for build in added])
         return
     for build in added:
-        out.print(f"{build.name}: known to be good from now on, by {build.by} at {build.at}", markup=False)
-    out.print(f"recorded in {file}" if added else "known by its digest already", markup=False)
+        out.print(f"{build.name}: recorded as known-good by {build.by} at {build.at}", markup=False)
+    out.print(f"recorded in {file}" if added else "recorded already", markup=False)
 
 
 @app.command("list")
@@ -138,7 +139,7 @@ def _show(build: SaverBuild) -> None:
         lines.append(f"needs {' '.join(build.needed)}")
     if build.sha256:
         lines.append(f"md5 {build.md5}  sha256 {build.sha256}")
-    # What a file says of itself goes to the terminal as text: no markup, no control characters.
+    # Text from the file is printed without markup and control characters.
     for line in lines:
         out.print("".join(c if c.isprintable() else "?" for c in line), markup=False)
         if line is not lines[-1]:
