@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -47,6 +47,12 @@ class CheckResult:
 def result(good: bool, found: str, expected: str, fix: str, bad: Status = "fail") -> CheckResult:
     """Return a pass, or ``bad`` with the fix."""
     return CheckResult("pass", found, expected) if good else CheckResult(bad, found, expected, fix)
+
+
+def listed(items: Sequence[str], limit: int = 4, separator: str = ", ") -> str:
+    """Return the first items as text, and how many more there are."""
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return separator.join(items[:limit]) + more
 
 
 def skip(reason: str) -> CheckResult:
@@ -97,24 +103,22 @@ class Check:
 
 
 class CheckList:
-    """The checks of one module, in order of declaration. ``device`` and ``running`` hold for all of them."""
+    """The checks of one module, in order of declaration. ``device`` and ``running`` hold for all of them.
+
+    The docstring of a check is its rationale, which the report shows: the rule that the check enforces.
+    """
 
     def __init__(self, device: str | None = None, running: bool = False) -> None:
         self._device, self._running = device, running
         self._makers: list[Callable[[Stack], list[Check]]] = []
 
     def add(
-        self,
-        id: str,
-        rationale: str,
-        *,
-        device: str | None = None,
-        running: bool = False,
-        imports: bool = False,
+        self, id: str, *, device: str | None = None, running: bool = False, imports: bool = False
     ) -> Callable[[CheckFunction], CheckFunction]:
         """Declare the decorated function as a check."""
 
         def register(function: CheckFunction) -> CheckFunction:
+            rationale = " ".join((function.__doc__ or "").split())
             check = Check(id, rationale, function, device or self._device, running or self._running, imports)
             self._makers.append(lambda stack: [check])
             return function

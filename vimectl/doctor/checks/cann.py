@@ -62,8 +62,9 @@ def _or_image(facts: Facts) -> str:
     return f", or start from the image {' or '.join(fitting)}" if fitting else ""
 
 
-@CHECKS.add("cann.toolkit", "torch-npu and vllm-ascend of a stack are built with one release of CANN")
+@CHECKS.add("cann.toolkit")
 def toolkit_version(facts: Facts) -> CheckResult:
+    """torch-npu and vllm-ascend of a stack are built with one release of CANN."""
     wanted, found = _cann_version(facts), facts.read(read_toolkit)
     if found is None:
         text = "no toolkit"
@@ -79,8 +80,9 @@ def toolkit_version(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add("cann.kernels", "the operators are a separate package for each kind of chip")
+@CHECKS.add("cann.kernels")
 def kernels(facts: Facts) -> CheckResult:
+    """The operators are a separate package for each kind of chip."""
     found, kind = _toolkit(facts), _machine_kind(facts)
     wanted = KERNEL_DIRECTORIES[kind] if kind else " or ".join(KERNEL_DIRECTORIES.values())
     version = found.kernels_version
@@ -92,9 +94,10 @@ def kernels(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add("cann.nnal", "vllm-ascend loads libatb.so of NNAL, of the same release as CANN")
+@CHECKS.add("cann.nnal")
 def nnal(facts: Facts) -> CheckResult:
     # They are released together: a stack that does not name NNAL uses that of its CANN.
+    """vllm-ascend loads libatb.so of NNAL, of the same release as CANN."""
     cann = _cann_version(facts)
     wanted = facts.stack.nnal or cann
     found = facts.read(read_atb)
@@ -106,8 +109,9 @@ def nnal(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add("cann.environment", "torch_npu finds CANN through the variables that its set_env.sh exports")
+@CHECKS.add("cann.environment")
 def cann_environment(facts: Facts) -> CheckResult:
+    """torch_npu finds CANN through the variables that its set_env.sh exports."""
     home = _toolkit(facts).home
     if not facts.running:
         return skip("a file system that is not running has no environment")
@@ -126,8 +130,9 @@ def cann_environment(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add("cann.python", "operators are compiled by CANN's own Python packages (PYTHONPATH)")
+@CHECKS.add("cann.python")
 def python_packages(facts: Facts) -> CheckResult:
+    """Operators are compiled by CANN's own Python packages (PYTHONPATH)."""
     found = _toolkit(facts)
     directory = f"{found.home}/python/site-packages"
     absent = [name for name in PYTHON_PACKAGES if name not in found.python_packages]
@@ -141,8 +146,9 @@ def python_packages(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add("cann.torch-npu", "a torch_npu is built for one release of CANN")
+@CHECKS.add("cann.torch-npu")
 def torch_npu(facts: Facts) -> CheckResult:
+    """A torch_npu is built for one release of CANN."""
     cann = _toolkit(facts).version
     if not cann:
         return skip("the toolkit has no version (cann.toolkit)")
@@ -168,11 +174,9 @@ def torch_npu(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "cann.vllm-ascend",
-    "vllm-ascend asserts at start that the chip is of the kind it was built for (_build_info.py)",
-)
+@CHECKS.add("cann.vllm-ascend")
 def vllm_ascend_build(facts: Facts) -> CheckResult:
+    """vllm-ascend asserts at start that the chip is of the kind it was built for (_build_info.py)."""
     _cann_version(facts)
     build, kind = facts.read(read_vllm_ascend_build), _machine_kind(facts)
     if not build.kind:

@@ -25,13 +25,10 @@ _PORTS = 1024
 _IFF_UP = 1
 
 
-@CHECKS.add(
-    "cluster.ray",
-    "a run starts its own Ray cluster; another one may have actors that hold devices and memory",
-    running=True,
-)
+@CHECKS.add("cluster.ray", running=True)
 def ray_clusters(facts: Facts) -> CheckResult:
     # A daemon with a scratch directory in its arguments or environment belongs to a run.
+    """A run starts its own Ray cluster; another one may have actors that hold devices and memory."""
     daemons = [p for p in facts.read(read_processes) if p.program in _DAEMONS and not p.scratch]
     users = {
         one.pid: "an unknown user" if one.user is None else facts.read(read_user_name, one.user)
@@ -55,13 +52,11 @@ def ray_clusters(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "cluster.address",
-    "a run on several nodes uses an existing cluster, given by --address; auto means RAY_ADDRESS, or the "
-    "cluster that `ray start` started last on this machine",
-    running=True,
-)
+@CHECKS.add("cluster.address", running=True)
 def address(facts: Facts) -> CheckResult:
+    """A run on several nodes uses an existing cluster, given by --address; auto means RAY_ADDRESS, or the
+    cluster that `ray start` started last on this machine.
+    """
     nodes = facts.optional_recipe.cluster.nodes if facts.optional_recipe else 1
     if not facts.environment.get("RAY_ADDRESS") and nodes == 1:
         return CheckResult(
@@ -75,11 +70,9 @@ def address(facts: Facts) -> CheckResult:
     return CheckResult("pass", f"{found}{used}", "no address, or a valid one")
 
 
-@CHECKS.add(
-    "cluster.ports",
-    "Ray, gloo and the engines listen on ports that the kernel assigns from ip_local_port_range",
-)
+@CHECKS.add("cluster.ports")
 def free_ports(facts: Facts) -> CheckResult:
+    """Ray, gloo and the engines listen on ports that the kernel assigns from ip_local_port_range."""
     kernel = facts.read(read_ephemeral_ports)
     used = sum(kernel.first <= port <= kernel.last for port in facts.read(read_ports).in_use)
     free = kernel.last - kernel.first + 1 - used
@@ -92,8 +85,9 @@ def free_ports(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add("cluster.loopback", "the processes of one machine communicate over the interface lo")
+@CHECKS.add("cluster.loopback")
 def loopback(facts: Facts) -> CheckResult:
+    """The processes of one machine communicate over the interface lo."""
     flags = facts.read(system.read_text, "/sys/class/net/lo/flags")
     try:
         up = bool(int(flags, 16) & _IFF_UP)
@@ -102,10 +96,9 @@ def loopback(facts: Facts) -> CheckResult:
     return result(up, f"lo is {'up' if up else 'down'} (flags {flags})", "lo is up", "ip link set lo up")
 
 
-@CHECKS.add(
-    "cluster.localhost", "libraries resolve the name localhost, and not all of them know it themselves"
-)
+@CHECKS.add("cluster.localhost")
 def localhost(facts: Facts) -> CheckResult:
+    """Libraries resolve the name localhost, and not all of them know it themselves."""
     text = facts.read(system.read_text, "/etc/hosts")
     lines = [line.partition("#")[0].split() for line in text.splitlines()]
     addresses = [words[0] for words in lines if "localhost" in words[1:]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from vimectl.doctor.check import CheckList, CheckResult, result, skip
+from vimectl.doctor.check import CheckList, CheckResult, listed, result, skip
 from vimectl.doctor.facts import Facts, Unavailable, npu_smi
 from vimectl.doctor.facts.cann import read_toolkit
 from vimectl.doctor.facts.driver import (
@@ -42,8 +42,9 @@ def visible_devices(facts: Facts) -> str | None:
     return facts.optional_recipe.env.get(VISIBLE_DEVICES, value) if facts.optional_recipe else value
 
 
-@CHECKS.add("device.count", "every rank needs its own device ([cluster] devices_per_node)")
+@CHECKS.add("device.count")
 def count(facts: Facts) -> CheckResult:
+    """Every rank needs its own device ([cluster] devices_per_node)."""
     found, needed = len(facts.read(npu_devices.device_nodes)), needed_devices(facts)
     return result(
         found >= needed,
@@ -53,11 +54,9 @@ def count(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "device.management",
-    "without the manager nodes of the driver no NPU can be opened",
-)
+@CHECKS.add("device.management")
 def management(facts: Facts) -> CheckResult:
+    """Without the manager nodes of the driver no NPU can be opened."""
     needed = npu_devices.manager_nodes()
     absent = facts.read(missing_paths, tuple(needed))
     return result(
@@ -68,27 +67,25 @@ def management(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "device.permissions",
-    "a process opens the devices for reading and writing; the driver gives them to one group",
-)
+@CHECKS.add("device.permissions")
 def permissions(facts: Facts) -> CheckResult:
+    """A process opens the devices for reading and writing; the driver gives them to one group."""
     access = facts.read(read_access)
     closed = [node for node in access.nodes if not node.allows(access.user, access.groups)]
-    names = ", ".join(f"{node.path} (mode {node.mode:o}, group {node.group_name})" for node in closed[:3])
-    more = f" and {len(closed) - 3} more" if len(closed) > 3 else ""
+    names = listed([f"{node.path} (mode {node.mode:o}, group {node.group_name})" for node in closed], 3)
     groups = ",".join(sorted({node.group_name for node in closed}))
     return result(
         not closed,
-        f"user {access.user} may not use {names}{more}" if closed else f"user {access.user} may use all",
+        f"user {access.user} may not use {names}" if closed else f"user {access.user} may use all",
         "read and write for this user",
         f"sudo usermod --append --groups {groups} $USER, then log in again  "
         "(a container: start it with --group-add of that group's number)",
     )
 
 
-@CHECKS.add("device.npu-smi", "the driver's own tool must reach the devices")
+@CHECKS.add("device.npu-smi")
 def npu_smi_answers(facts: Facts) -> CheckResult:
+    """The driver's own tool must reach the devices."""
     answer = facts.read(npu_smi.read_npu_smi)
     failed = answer.exit_status != 0
     return result(
@@ -100,18 +97,14 @@ def npu_smi_answers(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "device.listing",
-    "health, memory and processes of the chips are read from `npu-smi info`",
-)
+@CHECKS.add("device.listing")
 def listing(facts: Facts) -> CheckResult:
+    """Health, memory and processes of the chips are read from `npu-smi info`."""
     found = facts.read(npu_smi.read_listing)
-    unreadable = ", ".join(found.unreadable[:3])
-    more = f" and {len(found.unreadable) - 3} more" if len(found.unreadable) > 3 else ""
     return result(
         not found.unreadable,
         f"npu-smi {found.version or 'of unknown version'}, {len(found.chips)} chips"
-        + (f"; not understood: {unreadable}{more}" if unreadable else ""),
+        + (f"; not understood: {listed(found.unreadable, 3)}" if found.unreadable else ""),
         "health and memory of each chip",
         "look at the output of npu-smi info, and report it: this vimectl cannot read it",
         "warn",
@@ -148,11 +141,9 @@ def _avoid(facts: Facts, bad: Iterable[Chip]) -> str:
     return f"export {VISIBLE_DEVICES}={','.join(map(str, left[:needed]))}  to use other chips, or "
 
 
-@CHECKS.add(
-    "device.lost",
-    "a chip that fell off the bus keeps its device node, and opening it fails",
-)
+@CHECKS.add("device.lost")
 def lost(facts: Facts) -> CheckResult:
+    """A chip that fell off the bus keeps its device node, and opening it fails."""
     nodes, chips = len(facts.read(npu_devices.device_nodes)), len(_chips(facts).chips)
     return result(
         chips >= nodes,
@@ -162,11 +153,9 @@ def lost(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "device.chip",
-    "vllm-ascend and CANN's kernels are built for one kind of chip; the stacks are for A2 and A3",
-)
+@CHECKS.add("device.chip")
 def chip_kind(facts: Facts) -> CheckResult:
+    """vllm-ascend and CANN's kernels are built for one kind of chip; the stacks are for A2 and A3."""
     names = {chip.name: chip.kind for chip in _chips(facts).chips}
     return result(
         len(set(names.values())) == 1 and None not in names.values(),
@@ -176,11 +165,9 @@ def chip_kind(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "device.health",
-    "a job ends with the first chip that fails; the driver reports OK for a healthy chip",
-)
+@CHECKS.add("device.health")
 def health(facts: Facts) -> CheckResult:
+    """A job ends with the first chip that fails; the driver reports OK for a healthy chip."""
     chips = _used_chips(facts)
     unhealthy = [chip for chip in chips if chip.health not in ("OK", "")]
     return result(
@@ -192,11 +179,9 @@ def health(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "device.processes",
-    "trainer and engine need whole devices ([rollout] gpu_memory_utilization is a fraction of all memory)",
-)
+@CHECKS.add("device.processes")
 def processes(facts: Facts) -> CheckResult:
+    """Trainer and engine need whole devices ([rollout] gpu_memory_utilization is relative to all memory)."""
     found, chips = _chips(facts), {(chip.card, chip.chip): chip for chip in _used_chips(facts)}
     users = [user for user in found.processes if (user.card, user.chip) in chips]
     texts = [
@@ -205,25 +190,22 @@ def processes(facts: Facts) -> CheckResult:
         + (f" with {user.memory} MiB" if user.memory is not None else "")
         for user in users
     ]
-    more = f" and {len(texts) - 4} more" if len(texts) > 4 else ""
     other = len(found.processes) - len(users)
     free = f"no process on the job's {len(chips)}" + (f"; {other} on other chips" if other else "")
     busy = {(user.card, user.chip) for user in found.processes}
     pids = ",".join(dict.fromkeys(str(user.pid) for user in users))
     return result(
         not texts,
-        "; ".join(texts[:4]) + more if texts else free,
+        listed(texts, separator="; ") if texts else free,
         "no other process",
         _avoid(facts, [chip for chip in found.chips if (chip.card, chip.chip) in busy])
         + f"ask their owners to end them: ps -o user,etime,args -p {pids}  (on the host)",
     )
 
 
-@CHECKS.add(
-    "device.memory",
-    "the engine takes [rollout] gpu_memory_utilization of a device, and that much must be free",
-)
+@CHECKS.add("device.memory")
 def memory(facts: Facts) -> CheckResult:
+    """The engine takes [rollout] gpu_memory_utilization of a device, and that much must be free."""
     recipe = facts.optional_recipe
     share = recipe.rollout.gpu_memory_utilization if recipe else None
 
@@ -247,11 +229,9 @@ def memory(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "driver.version",
-    "every process on an NPU loads libraries of the driver",
-)
+@CHECKS.add("driver.version")
 def driver_version(facts: Facts) -> CheckResult:
+    """Every process on an NPU loads libraries of the driver."""
     version = facts.read(read_driver).version
     return result(
         bool(version),
@@ -261,11 +241,9 @@ def driver_version(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "driver.loaded",
-    "after an upgrade without a reboot, the libraries talk to a driver of another release",
-)
+@CHECKS.add("driver.loaded")
 def driver_loaded(facts: Facts) -> CheckResult:
+    """After an upgrade without a reboot, the libraries talk to a driver of another release."""
     installed, loaded = facts.read(read_driver).version, facts.read(npu_smi.read_listing).version
     if not installed or loaded is None:
         return skip("npu-smi info or the driver's version.info has no version")
@@ -278,11 +256,9 @@ def driver_loaded(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "driver.firmware",
-    "driver and firmware each list which releases of the other they support (compatible_version_*)",
-)
+@CHECKS.add("driver.firmware")
 def firmware(facts: Facts) -> CheckResult:
+    """Driver and firmware each list which releases of the other they support (compatible_version_*)."""
     driver = facts.read(read_driver)
     if not driver.firmware:
         return skip(f"no {FIRMWARE_INFO} here; the host has it")
@@ -298,11 +274,9 @@ def firmware(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "driver.cann",
-    "toolkit and driver each list which branches of the other they support (compatible_version)",
-)
+@CHECKS.add("driver.cann")
 def driver_cann(facts: Facts) -> CheckResult:
+    """Toolkit and driver each list which branches of the other they support (compatible_version)."""
     driver, toolkit = facts.read(read_driver), facts.read(read_toolkit)
     if toolkit is None or not (
         parse_branch(driver.branch)
@@ -321,11 +295,9 @@ def driver_cann(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "driver.mounts",
-    "a container has no driver: what it needs of the host's driver is mounted into it",
-)
+@CHECKS.add("driver.mounts")
 def mounts(facts: Facts) -> CheckResult:
+    """A container has no driver: what it needs of the host's driver is mounted into it."""
     engine = facts.read(read_container)
     if engine is None:
         return skip("this is no container")

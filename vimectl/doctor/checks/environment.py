@@ -35,8 +35,9 @@ _HOST_PORTS, _NPU_PORTS = "HCCL_HOST_SOCKET_PORT_RANGE", "HCCL_NPU_SOCKET_PORT_R
 _PROCESSES_PER_DEVICE = 2
 
 
-@CHECKS.add("environment.proxies", "a proxy cannot forward traffic between the processes of one machine")
+@CHECKS.add("environment.proxies")
 def proxies(facts: Facts) -> CheckResult:
+    """A proxy cannot forward traffic between the processes of one machine."""
     environment = facts.environment
     found = [name for name in _PROXIES if environment.get(name)]
     given = (environment.get("no_proxy") or environment.get("NO_PROXY") or "").split(",")
@@ -55,8 +56,9 @@ def proxies(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add("environment.pythonpath", "a module on PYTHONPATH hides the package of the stack")
+@CHECKS.add("environment.pythonpath")
 def pythonpath(facts: Facts) -> CheckResult:
+    """A module on PYTHONPATH hides the package of the stack."""
     modules = {name.replace("-", "_") for name in facts.stack.packages} | {"megatron", "vime_runtime"}
     hiding = facts.read(read_shadowing_directories, tuple(sorted(modules)))
     entries = list(filter(None, facts.environment.get("PYTHONPATH", "").split(os.pathsep)))
@@ -69,12 +71,11 @@ def pythonpath(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "environment.colocate",
-    f"{_COLOCATE}=1 tells a patched engine that it shares the device with a trainer: it starts on memory "
-    "that is not free, and sizes its KV cache by its own use only",
-)
+@CHECKS.add("environment.colocate")
 def colocate(facts: Facts) -> CheckResult:
+    """VIME_COLOCATE=1 tells a patched engine that it shares the device with a trainer: it starts on memory
+    that is not free, and sizes its KV cache by its own use only.
+    """
     here = facts.environment.get(_COLOCATE)
     found = "not set here" if here is None else f"{_COLOCATE}={here} here"
     if facts.optional_recipe is None:
@@ -132,12 +133,11 @@ def _fixed(entries: list[Variable], facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "environment.preload",
-    "LD_PRELOAD reaches every process. The memory saver of an NPU must not be preloaded, since only the "
-    "trainer uses it, and for a missing file the loader prints an error in each process",
-)
+@CHECKS.add("environment.preload")
 def preload(facts: Facts) -> CheckResult:
+    """LD_PRELOAD reaches every process. The memory saver of an NPU must not be preloaded, since only the
+    trainer uses it, and for a missing file the loader prints an error in each process.
+    """
     if facts.optional_recipe is None:
         texts = [facts.environment.get("LD_PRELOAD")]
         found, fix = f"here: {texts[0] or 'not set'}", "unset LD_PRELOAD"
@@ -152,13 +152,11 @@ def preload(facts: Facts) -> CheckResult:
     return result(not absent, found, "files that exist, none of the memory saver", fix, "warn")
 
 
-@CHECKS.add(
-    "environment.cann-path",
-    "Ray's workers do not inherit a sourced set_env.sh and find CANN's own Python packages through "
-    "PYTHONPATH only",
-    device="npu",
-)
+@CHECKS.add("environment.cann-path", device="npu")
 def cann_path(facts: Facts) -> CheckResult:
+    """Ray's workers do not inherit a sourced set_env.sh and find CANN's own Python packages through
+    PYTHONPATH only.
+    """
     values = facts.read(read_variable, facts.recipe, "PYTHONPATH")
     home = facts.environment.get("ASCEND_TOOLKIT_HOME", CANN_HOME)
     if facts.read(missing_paths, (home,)):
@@ -176,12 +174,11 @@ def cann_path(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "environment.python",
-    "PYTHONHOME makes every interpreter use the library of another one; PYTHONOPTIMIZE removes the "
-    "assertions with which vLLM and Megatron refuse unsupported settings",
-)
+@CHECKS.add("environment.python")
 def python_variables(facts: Facts) -> CheckResult:
+    """PYTHONHOME makes every interpreter use the library of another one; PYTHONOPTIMIZE removes the
+    assertions with which vLLM and Megatron refuse unsupported settings.
+    """
     wrong = {
         name: value for name in ("PYTHONHOME", "PYTHONOPTIMIZE") if (value := facts.environment.get(name))
     }
@@ -190,13 +187,12 @@ def python_variables(facts: Facts) -> CheckResult:
     return result(not wrong, found or "neither is set", "neither", f"unset {' '.join(wrong)}", bad)
 
 
-@CHECKS.add(
-    "environment.visible-devices",
-    f"CANN reads {VISIBLE_DEVICES} up to the first device that does not exist or the first other character, "
-    "blanks included, and supports ascending lists only; two ranks on one device wait for each other forever",
-    device="npu",
-)
+@CHECKS.add("environment.visible-devices", device="npu")
 def visible_device_list(facts: Facts) -> CheckResult:
+    """CANN reads ASCEND_RT_VISIBLE_DEVICES up to the first device that does not exist or the first other
+    character, blanks included, and supports ascending lists only; two ranks on one device wait for each other
+    forever.
+    """
     available, needed = len(facts.read(npu_devices.device_nodes)), needed_devices(facts)
     value = visible_devices(facts)
     expected = f"at least {needed} devices"
@@ -272,13 +268,11 @@ def _hccl_ports(name: str, facts: Facts) -> CheckResult:
     return result(free >= together, found, expected, fix, "fail" if free < _PROCESSES_PER_DEVICE else "warn")
 
 
-@CHECKS.add(
-    "environment.reserved-ports",
-    "the kernel gives ports of net.ipv4.ip_local_port_range to any program that connects; CANN asks to "
-    "exclude HCCL's ports from it with net.ipv4.ip_local_reserved_ports",
-    device="npu",
-)
+@CHECKS.add("environment.reserved-ports", device="npu")
 def reserved_ports(facts: Facts) -> CheckResult:
+    """The kernel gives ports of net.ipv4.ip_local_port_range to any program that connects; CANN asks to
+    exclude HCCL's ports from it with net.ipv4.ip_local_reserved_ports.
+    """
     values, kernel = facts.read(read_variable, facts.recipe, _HOST_PORTS), facts.read(read_ephemeral_ports)
     ports = parse_ports(values.processes["train"] or "")
     if not ports:
@@ -296,8 +290,9 @@ def reserved_ports(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add("environment.threads", f"{_THREADS}: more threads than cores slow all of them down")
+@CHECKS.add("environment.threads")
 def threads(facts: Facts) -> CheckResult:
+    """OMP_NUM_THREADS: more threads than cores slow all of them down."""
     values, cores = facts.read(read_variable, facts.recipe, _THREADS), facts.read(limits.read_cores)
     devices = facts.recipe.cluster.devices_per_node
     # Trainer and engine take turns, so each of them may use all cores.
@@ -312,13 +307,11 @@ def threads(facts: Facts) -> CheckResult:
     return result(good, found, f"{devices} ranks on {cores:g} cores at most", values.fix, "warn")
 
 
-@CHECKS.add(
-    "environment.cores",
-    f"{_CORES}: vLLM needs one list of cores for each tensor-parallel rank; with auto it needs a NUMA node "
-    "for each and does not start without",
-    device="cpu",
-)
+@CHECKS.add("environment.cores", device="cpu")
 def core_binding(facts: Facts) -> CheckResult:
+    """VLLM_CPU_OMP_THREADS_BIND: vLLM needs one list of cores for each tensor-parallel rank; with auto it
+    needs a NUMA node for each and does not start without.
+    """
     ranks, values = facts.recipe.rollout.tensor_parallel, facts.read(read_variable, facts.recipe, _CORES)
     value = values.processes["rollout"] or ""
     expected = f"{ranks} lists of allowed cores, separated by |, or nobind"

@@ -35,8 +35,9 @@ _ENGINES = (
 )
 
 
-@CHECKS.add("host.system", "the stack's packages are built for these systems")
+@CHECKS.add("host.system")
 def operating_system(facts: Facts) -> CheckResult:
+    """The stack's packages are built for these systems."""
     kernel, _, machine = facts.read(system.read_uname, "-sm").partition(" ")
     engine = facts.read(read_container)
     texts = [
@@ -53,8 +54,9 @@ def operating_system(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add("host.kernel", "a run's supervisor watches its processes with pidfd_open(2), in Linux since 5.3")
+@CHECKS.add("host.kernel")
 def kernel(facts: Facts) -> CheckResult:
+    """A run's supervisor watches its processes with pidfd_open(2), in Linux since 5.3."""
     release = facts.read(system.read_uname, "-r")
     found = re.match(r"(\d+)\.(\d+)", release)
     if found is None:
@@ -67,8 +69,9 @@ def kernel(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add("host.glibc", "the stack's wheels are built against this glibc (their manylinux tags)")
+@CHECKS.add("host.glibc")
 def glibc(facts: Facts) -> CheckResult:
+    """The stack's wheels are built against this glibc (their manylinux tags)."""
     found = facts.read(system.read_glibc)
     metadata = facts.read(read_metadata, facts.stack)
     needed = [
@@ -85,11 +88,9 @@ def glibc(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "host.libraries",
-    "compiled parts of packages load system libraries that no package contains, some of them only in a run",
-)
+@CHECKS.add("host.libraries")
 def libraries(facts: Facts) -> CheckResult:
+    """Compiled parts of packages load system libraries that no package contains, some only in a run."""
     needed = facts.stack.libraries
     if not needed:
         return skip(f"{facts.stack.name} names none")
@@ -102,8 +103,9 @@ def libraries(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add("host.clock", "if the clock is behind, certificates are not valid and runs are sorted wrongly")
+@CHECKS.add("host.clock")
 def clock(facts: Facts) -> CheckResult:
+    """If the clock is behind, certificates are not valid and runs are sorted wrongly."""
     now = facts.read(system.read_clock)
     newest = max((one.installed_at for one in facts.read(read_metadata, facts.stack).values()), default=0)
     return result(
@@ -118,8 +120,9 @@ def _format_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
-@CHECKS.add("host.memory", "trainer, engine and offloaded memory must fit ([memory] host_bytes)")
+@CHECKS.add("host.memory")
 def memory(facts: Facts) -> CheckResult:
+    """Trainer, engine and offloaded memory must fit ([memory] host_bytes)."""
     found = facts.read(limits.read_memory)
     text = f"{size(found.available)} available, bounded by {found.bound}"
     if facts.optional_recipe is None:
@@ -130,8 +133,9 @@ def memory(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add("host.swap", "an offloaded trainer that was swapped out is read back at the speed of the disk")
+@CHECKS.add("host.swap")
 def swap(facts: Facts) -> CheckResult:
+    """An offloaded trainer that was swapped out is read back at the speed of the disk."""
     found = facts.read(limits.read_meminfo, "SwapTotal", "SwapFree")
     used = found["SwapTotal"] - found["SwapFree"]
     return result(
@@ -143,8 +147,9 @@ def swap(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add("host.hugepages", "memory reserved as huge pages cannot be used for anything else")
+@CHECKS.add("host.hugepages")
 def huge_pages(facts: Facts) -> CheckResult:
+    """Memory reserved as huge pages cannot be used for anything else."""
     found = facts.read(limits.read_meminfo, "HugePages_Free", "Hugepagesize", "MemTotal")
     reserved = found["HugePages_Free"] * found["Hugepagesize"]
     return result(
@@ -156,11 +161,9 @@ def huge_pages(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "host.overcommit",
-    "with vm.overcommit_memory = 2, address space that is only reserved counts as used, proc(5)",
-)
+@CHECKS.add("host.overcommit")
 def overcommit(facts: Facts) -> CheckResult:
+    """With vm.overcommit_memory = 2, address space that is only reserved counts as used, proc(5)."""
     mode = facts.read(system.read_text, "/proc/sys/vm/overcommit_memory")
     return result(
         mode != "2",
@@ -171,8 +174,9 @@ def overcommit(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add("host.shm", "weights and Ray's objects pass through /dev/shm ([memory] shm_bytes)")
+@CHECKS.add("host.shm")
 def shared_memory(facts: Facts) -> CheckResult:
+    """Weights and Ray's objects pass through /dev/shm ([memory] shm_bytes)."""
     found = facts.read(limits.read_disk_space, "/dev/shm")
     text = f"{size(found.free)} free of {size(found.size)}"
     if facts.optional_recipe is None:
@@ -185,8 +189,9 @@ def shared_memory(facts: Facts) -> CheckResult:
     return result(found.free >= needed, text, f"{size(needed)} free", fix)
 
 
-@CHECKS.add("host.disk", "on the CPU the offloaded trainer's memory is a file ([memory] offload_dir)")
+@CHECKS.add("host.disk")
 def disk(facts: Facts) -> CheckResult:
+    """On the CPU the offloaded trainer's memory is a file ([memory] offload_dir)."""
     recipe = facts.recipe
     if recipe.cluster.device != "cpu":
         return skip(f"on {recipe.cluster.device} an offloaded trainer is in memory, not on disk")
@@ -201,8 +206,9 @@ def disk(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add("host.disk-tmp", f"Ray places no more objects when its disk is {_DISK_FULL:.0%} full")
+@CHECKS.add("host.disk-tmp")
 def temporary_disk(facts: Facts) -> CheckResult:
+    """Ray places no more objects when its disk is 95% full."""
     found = facts.read(limits.read_disk_space, facts.environment.get("TMPDIR") or "/tmp")
     if not found.size:
         return skip(f"df reports the size of {found.path} as 0")
@@ -215,11 +221,9 @@ def temporary_disk(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "host.disk-runs",
-    "a checkpoint has 14 bytes a parameter (12 in fp32); there is one more than [checkpoint] keep",
-)
+@CHECKS.add("host.disk-runs")
 def run_disk(facts: Facts) -> CheckResult:
+    """A checkpoint has 14 bytes a parameter (12 in fp32); there is one more than [checkpoint] keep."""
     recipe = facts.recipe
     state = estimate(recipe, facts.read(read_model_shape, recipe)).state
     found = facts.read(limits.read_disk_space, ".")
@@ -234,8 +238,9 @@ def run_disk(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add("host.cores", "a rank that shares a core delays its peers at every step")
+@CHECKS.add("host.cores")
 def cores(facts: Facts) -> CheckResult:
+    """A rank that shares a core delays its peers at every step."""
     found = facts.read(limits.read_cores)
     if facts.optional_recipe is None:
         return skip(f"{found:g} cores; no recipe to compare with")
@@ -249,8 +254,9 @@ def cores(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add("host.open-files", f"Ray recommends {_OPEN_FILES} open files")
+@CHECKS.add("host.open-files")
 def open_files(facts: Facts) -> CheckResult:
+    """Ray recommends 8192 open files."""
     found = facts.read(limits.read_hard_limit, "Max open files")
     return result(
         found is None or found >= _OPEN_FILES,
@@ -261,12 +267,9 @@ def open_files(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "host.locked-memory",
-    "memory that a device or RDMA reads must be locked, setrlimit(2)",
-    device="npu",
-)
+@CHECKS.add("host.locked-memory", device="npu")
 def locked_memory(facts: Facts) -> CheckResult:
+    """Memory that a device or RDMA reads must be locked, setrlimit(2)."""
     found = facts.read(limits.read_hard_limit, "Max locked memory")
     return result(
         found is None,
@@ -277,10 +280,9 @@ def locked_memory(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "host.tasks", f"Ray and PyTorch start thousands of threads on many cores ({_TASKS})", running=True
-)
+@CHECKS.add("host.tasks", running=True)
 def tasks(facts: Facts) -> CheckResult:
+    """Ray and PyTorch start thousands of threads on many cores (4096)."""
     found = facts.read(limits.read_tasks)
     return result(
         found.available is None or found.available >= _TASKS,
@@ -291,8 +293,9 @@ def tasks(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add("builder.engine", "docker, podman or buildah builds the images", running=True)
+@CHECKS.add("builder.engine", running=True)
 def engine(facts: Facts) -> CheckResult:
+    """Docker, podman or buildah builds the images."""
     expected = "docker, podman or buildah"
     answers: dict[str, str] = {}
     for command in _ENGINES:
@@ -309,22 +312,15 @@ def engine(facts: Facts) -> CheckResult:
     return CheckResult("warn", found, expected, "apt-get install buildah, or start docker's daemon")
 
 
-@CHECKS.add(
-    "builder.git",
-    "`vimectl patch` compares a package that is installed from a checkout with git",
-    running=True,
-)
+@CHECKS.add("builder.git", running=True)
 def git(facts: Facts) -> CheckResult:
+    """`vimectl patch` compares a package that is installed from a checkout with git."""
     return _program(facts, ["git"], "apt-get install git", "warn")
 
 
-@CHECKS.add(
-    "builder.compiler",
-    "triton-ascend compiles a launcher for each kernel with $CC, clang++ or g++, at its first use",
-    device="npu",
-    running=True,
-)
+@CHECKS.add("builder.compiler", device="npu", running=True)
 def compiler(facts: Facts) -> CheckResult:
+    """triton-ascend compiles a launcher for each kernel with $CC, clang++ or g++, at its first use."""
     given = facts.environment.get("CC")
     names = [given] if given else ["clang++", "g++"]
     return _program(facts, names, "unset CC" if given else "apt-get install g++", "fail")

@@ -7,7 +7,7 @@ from functools import partial
 from packaging.utils import canonicalize_name
 from vime_runtime.spec.errors import VimeError
 
-from vimectl.doctor.check import Check, CheckList, CheckResult, result, skip
+from vimectl.doctor.check import Check, CheckList, CheckResult, listed, result, skip
 from vimectl.doctor.facts import Facts, Unavailable
 from vimectl.doctor.facts.inputs import read_patch_state
 from vimectl.doctor.facts.packages import (
@@ -26,10 +26,9 @@ _CUDA_PREFIXES = ("nvidia-", "cuda-bindings", "cuda-pathfinder", "cuda-toolkit",
 _CUDA = frozenset({"flash-attn", "flashinfer-python", "transformer-engine", "apex", "deep-ep", "xformers"})
 
 
-@CHECKS.add(
-    "packages.editable", "a checkout can move on from its release: its commit must be that of the version"
-)
+@CHECKS.add("packages.editable")
 def editable(facts: Facts) -> CheckResult:
+    """A checkout can move on from its release: its commit must be that of the version."""
     stack = facts.stack
     names = {canonicalize_name(name) for p in stack.packages for name in stack.distributions(p)}
     found, moved = [], []
@@ -54,31 +53,27 @@ def editable(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "packages.cuda",
-    "packages for CUDA overwrite files of the stack's packages (triton) or are imported instead of them",
-)
+@CHECKS.add("packages.cuda")
 def cuda(facts: Facts) -> CheckResult:
+    """Packages for CUDA overwrite files of the stack's packages (triton) or are imported instead of them."""
     installed = facts.installed
     found = [name for name in sorted(installed) if name.startswith(_CUDA_PREFIXES) or name in _CUDA]
     if facts.stack.stack.device == "npu" and "triton" in installed and "triton-ascend" in installed:
         triton_ascend = facts.read(read_metadata, facts.stack).get("triton-ascend")
         needed = triton_ascend is not None and triton_ascend.requirement("triton") is not None
         found += [] if needed else ["triton"]
-    shown = ", ".join(found[:4]) + (f" and {len(found) - 4} more" if len(found) > 4 else "")
     return result(
         not found,
-        shown or "none",
+        listed(found) or "none",
         "no package for CUDA",
         f"python -m pip uninstall --yes {' '.join(found)}",
         "warn",
     )
 
 
-@CHECKS.add(
-    "packages.partners", "torchvision and torchaudio are compiled against one version of torch and need it"
-)
+@CHECKS.add("packages.partners")
 def torch_companions(facts: Facts) -> CheckResult:
+    """torchvision and torchaudio are compiled against one version of torch and need it."""
     torch = facts.installed.get("torch")
     if not torch:
         return skip("torch is not installed")
@@ -101,12 +96,11 @@ def torch_companions(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "packages.intact",
-    "two distributions may have files in one directory (triton, triton-ascend): installing the second "
-    "overwrites them, uninstalling it deletes them",
-)
+@CHECKS.add("packages.intact")
 def intact(facts: Facts) -> CheckResult:
+    """Two distributions may have files in one directory (triton, triton-ascend): installing the second
+    overwrites them, uninstalling it deletes them.
+    """
     packages = facts.stack.packages
     modules = {
         name: one.modules for name, one in facts.read(read_metadata, facts.stack).items() if name in packages
@@ -130,8 +124,9 @@ def intact(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add("packages.requires", "a package of the stack cannot be imported without its requirements")
+@CHECKS.add("packages.requires")
 def requirements(facts: Facts) -> CheckResult:
+    """A package of the stack cannot be imported without its requirements."""
     stack = facts.stack
     omitted = {canonicalize_name(name) for name in {**stack.omitted, **stack.unwanted}}
     # Names only: a package may be provided under another name, and packages.lock checks versions.
@@ -142,11 +137,10 @@ def requirements(facts: Facts) -> CheckResult:
         for asked in one.requires
         if canonicalize_name(asked.name) not in {*facts.installed, *omitted}
     ]
-    shown = ", ".join(f"{name} (for {package})" for name, package in absent[:4])
-    more = f" and {len(absent) - 4} more" if len(absent) > 4 else ""
+    shown = listed([f"{name} (for {package})" for name, package in absent])
     return result(
         not absent,
-        f"absent: {shown}{more}" if absent else "all there",
+        f"absent: {shown}" if absent else "all there",
         "everything that the packages of the stack require",
         "python -m pip install --no-deps " + " ".join(dict.fromkeys(name for name, _ in absent)),
         "warn",
@@ -189,10 +183,9 @@ def _required_backend(facts: Facts) -> str:
     return backend
 
 
-@CHECKS.add(
-    "tms.library", "a library built for another accelerator, or one that ignores pause, corrupts the run"
-)
+@CHECKS.add("tms.library")
 def memory_saver_library(facts: Facts) -> CheckResult:
+    """A library built for another accelerator, or one that ignores pause, corrupts the run."""
     expected = f"known-good {_required_backend(facts)} builds"
     try:
         builds = facts.read(verify_installed, facts.stack)
@@ -211,11 +204,9 @@ def memory_saver_library(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "tms.identity",
-    "eight digits of an MD5 identify a file among the known ones; they do not authenticate it",
-)
+@CHECKS.add("tms.identity")
 def memory_saver_identity(facts: Facts) -> CheckResult:
+    """Eight digits of an MD5 identify a file among the known ones; they do not authenticate it."""
     _required_backend(facts)
     try:
         builds = facts.read(verify_installed, facts.stack)

@@ -6,7 +6,7 @@ from functools import partial
 
 from packaging.utils import canonicalize_name
 
-from vimectl.doctor.check import Check, CheckList, CheckResult, result, skip
+from vimectl.doctor.check import Check, CheckList, CheckResult, listed, result, skip
 from vimectl.doctor.facts import Facts
 from vimectl.doctor.facts.imports import read_imports
 from vimectl.doctor.facts.packages import read_interpreter, read_marker
@@ -25,8 +25,9 @@ _FIRST = ("torch", "torch-npu", "triton-ascend")
 _CANN_MODULES = ("acl", "tbe")
 
 
-@CHECKS.add("python.version", "the stack's packages exist for these versions of Python")
+@CHECKS.add("python.version")
 def python_version(facts: Facts) -> CheckResult:
+    """The stack's packages exist for these versions of Python."""
     stack, found = facts.stack, facts.read(read_interpreter, facts.stack)
     return result(
         stack.supports_python(found.version),
@@ -83,8 +84,9 @@ def _install(stack: Stack, name: str) -> str:
     return _new_environment(stack) or pip
 
 
-@CHECKS.add("packages.duplicates", "Python imports the first of two copies and hides the other")
+@CHECKS.add("packages.duplicates")
 def duplicates(facts: Facts) -> CheckResult:
+    """Python imports the first of two copies and hides the other."""
     names = {canonicalize_name(d) for p in facts.stack.packages for d in facts.stack.distributions(p)}
     twice = {
         name: items
@@ -150,10 +152,9 @@ def _lock(facts: Facts) -> CheckResult:
         for pin in pins.values()
         if not matches(versions.get(pin.name, ""), pin.version)
     ]
-    shown = ", ".join(other[:5]) + (f" and {len(other) - 5} more" if len(other) > 5 else "")
     return result(
         not other,
-        f"{len(pins) - len(other)} of {len(pins)} as locked" + (f"; {shown}" if other else ""),
+        f"{len(pins) - len(other)} of {len(pins)} as locked" + (f"; {listed(other, 5)}" if other else ""),
         f"all {len(pins)}",
         f"vimectl env create DIR --stack {facts.stack.name}",
         "warn",

@@ -39,8 +39,9 @@ def _try(facts: Facts, read: Callable[[], str], expected: str) -> CheckResult:
         return CheckResult("fail", facts.without_root(e.message), expected, e.hint)
 
 
-@CHECKS.add("recipe.model", "every tensor of config.json must exist with its shape, and a tokenizer")
+@CHECKS.add("recipe.model")
 def model(facts: Facts) -> CheckResult:
+    """Every tensor of config.json must exist with its shape, and a tokenizer."""
     recipe = facts.recipe
     return _try(
         facts,
@@ -49,11 +50,9 @@ def model(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "recipe.tensor-parallel",
-    "ranks share heads, key/value heads and MLP columns: each rank gets the same number",
-)
+@CHECKS.add("recipe.tensor-parallel")
 def tensor_parallel(facts: Facts) -> CheckResult:
+    """Ranks share heads, key/value heads and MLP columns: each rank gets the same number."""
     recipe = facts.recipe
     shape = facts.read(inputs.read_model_shape, recipe)
 
@@ -67,10 +66,9 @@ def tensor_parallel(facts: Facts) -> CheckResult:
     return _try(facts, check, "a model that fits the recipe")
 
 
-@CHECKS.add(
-    "recipe.context", "prompt and response are one sequence, and the model must have that many positions"
-)
+@CHECKS.add("recipe.context")
 def context(facts: Facts) -> CheckResult:
+    """Prompt and response are one sequence, and the model must have that many positions."""
     recipe = facts.recipe
     shape = facts.read(inputs.read_model_shape, recipe)
 
@@ -82,24 +80,27 @@ def context(facts: Facts) -> CheckResult:
     return _try(facts, check, "a model that fits the recipe")
 
 
-@CHECKS.add("recipe.chat-template", "data.apply_chat_template needs the template of the model")
+@CHECKS.add("recipe.chat-template")
 def chat_template(facts: Facts) -> CheckResult:
+    """data.apply_chat_template needs the template of the model."""
     recipe = facts.recipe
     if not recipe.data.apply_chat_template:
         return skip("the recipe applies none")
     return _try(facts, lambda: facts.read(inputs.read_chat_template, recipe), "a chat template")
 
 
-@CHECKS.add("recipe.data", "a line without a prompt or a label ends the run when it is read")
+@CHECKS.add("recipe.data")
 def data(facts: Facts) -> CheckResult:
+    """A line without a prompt or a label ends the run when it is read."""
     table = facts.recipe.data
     if table.task:
         return skip(f"{table.path} is not a file: see recipe.task, which imports the library")
     return _data_file(facts, table)
 
 
-@CHECKS.add("recipe.evaluation-data", "[evaluation] path is read like the data")
+@CHECKS.add("recipe.evaluation-data")
 def evaluation_data(facts: Facts) -> CheckResult:
+    """[evaluation] path is read like the data."""
     recipe = facts.recipe
     if not (recipe.evaluation.path and recipe.evaluation.every):
         return skip("the recipe has no separate file for evaluations")
@@ -114,21 +115,18 @@ def _data_file(facts: Facts, table: DataTable) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "recipe.task",
-    "the library of tasks must have the task and accept its settings",
-    running=True,
-    imports=True,
-)
+@CHECKS.add("recipe.task", running=True, imports=True)
 def task(facts: Facts) -> CheckResult:
+    """The library of tasks must have the task and accept its settings."""
     recipe = facts.recipe
     if not recipe.data.task:
         return skip("the data is a file")
     return _try(facts, lambda: facts.read(inputs.read_task, recipe), "a task with these settings")
 
 
-@CHECKS.add("recipe.reward", "the package or function that scores the responses must exist ([data] reward)")
+@CHECKS.add("recipe.reward")
 def reward(facts: Facts) -> CheckResult:
+    """The package or function that scores the responses must exist ([data] reward)."""
     name = facts.recipe.data.reward or "exact-match"
     module, colon, function = name.partition(":")
     if colon:
@@ -153,23 +151,20 @@ def _estimate(facts: Facts) -> MemoryEstimate:
     return estimate(facts.recipe, facts.read(inputs.read_model_shape, facts.recipe))
 
 
-@CHECKS.add(
-    "recipe.trainer-memory",
-    "weights, fp32 gradients, master weights and two moments are 18 bytes a parameter (16 in fp32), sharded "
-    "over the ranks; the backward pass needs the activations of one longest response",
-)
+@CHECKS.add("recipe.trainer-memory")
 def trainer_memory(facts: Facts) -> CheckResult:
+    """Weights, fp32 gradients, master weights and two moments are 18 bytes a parameter (16 in fp32), sharded
+    over the ranks; the backward pass needs the activations of one longest response.
+    """
     known = _estimate(facts)
     needed = known.trainer + known.activations
     text = f"{known.parameters / 1e6:,.0f} million parameters: at least {size(needed)} a rank"
     return _fits(facts, needed, text, f"{_MORE_RANKS}, train.recompute=true, or shorter responses")
 
 
-@CHECKS.add(
-    "recipe.engine-memory",
-    "vLLM starts only if weights and the KV cache of one longest sequence fit into its share",
-)
+@CHECKS.add("recipe.engine-memory")
 def engine_memory(facts: Facts) -> CheckResult:
+    """vLLM starts only if weights and the KV cache of one longest sequence fit into its share."""
     known, rollout = _estimate(facts), facts.recipe.rollout
     if rollout.kv_cache_bytes is not None:
         return result(
@@ -193,11 +188,9 @@ def engine_memory(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add(
-    "recipe.sync-memory",
-    "during a weight sync the device holds the trainer, the engine's weights and the buckets between them",
-)
+@CHECKS.add("recipe.sync-memory")
 def sync_memory(facts: Facts) -> CheckResult:
+    """During a weight sync the device holds the trainer, the engine's weights and two buckets."""
     known = _estimate(facts)
     buckets = 2 * facts.recipe.sync.bucket_bytes  # one is filled while the other is read
     needed = known.trainer + known.engine + buckets
@@ -234,12 +227,9 @@ def _device_bytes(facts: Facts) -> int | None:
     return min(totals) * 1024**2 if totals else None
 
 
-@CHECKS.add(
-    "recipe.host-memory",
-    "offloaded trainers of devices are in the host's memory ([memory] host_bytes)",
-    device="npu",
-)
+@CHECKS.add("recipe.host-memory", device="npu")
 def host_memory(facts: Facts) -> CheckResult:
+    """Offloaded trainers of devices are in the host's memory ([memory] host_bytes)."""
     ranks, declared = facts.recipe.cluster.devices_per_node, facts.recipe.memory.host_bytes
     needed = _estimate(facts).trainer * ranks
     return result(

@@ -32,8 +32,9 @@ def live_scratch(processes: Sequence[ProcessFacts]) -> set[str]:
     return {directory for process in processes if _is_live(process, by_pid) for directory in process.scratch}
 
 
-@CHECKS.add("leftovers.processes", "they hold the memory and the devices that a new run needs")
+@CHECKS.add("leftovers.processes")
 def processes(facts: Facts) -> CheckResult:
+    """Processes of an earlier run hold the memory and the devices that a new run needs."""
     found = facts.read(read_processes)
     live = live_scratch(found)
     orphans = [process.pid for process in found if process.scratch and not process.scratch & live]
@@ -50,17 +51,17 @@ def processes(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add("leftovers.folders", "the scratch directory of a run that was killed has Ray's logs and sockets")
+@CHECKS.add("leftovers.folders")
 def scratch_directories(facts: Facts) -> CheckResult:
+    """The scratch directory of a run that was killed has Ray's logs and sockets."""
     used = {directory for process in facts.read(read_processes) for directory in process.scratch}
     unused = [path for path in facts.read(read_scratch_directories) if path not in used]
     return result(not unused, ", ".join(unused) or "none", "none", f"rm -r {' '.join(unused)}", "warn")
 
 
-@CHECKS.add(
-    "leftovers.shm", "shared memory files that no process uses keep their memory until they are deleted"
-)
+@CHECKS.add("leftovers.shm")
 def shared_memory_files(facts: Facts) -> CheckResult:
+    """Shared memory files that no process uses keep their memory until they are deleted."""
     if facts.read(missing_paths, (shared_memory.SHM,)):
         return CheckResult("skip", f"there is no {shared_memory.SHM}")
     own, unused = facts.read(shared_memory.own_files), facts.read(shared_memory.unused_files).values()
