@@ -61,7 +61,7 @@ def check_run_inputs(recipe: Recipe) -> None:
     """
     table = required_preparation(recipe)
     folder = prepared_dir(table) if table else None
-    check_inputs.check(recipe, besides=None if folder and folder.is_dir() else folder)
+    check_inputs.check(recipe, prepared_later=None if folder and folder.is_dir() else folder)
 
 
 def launch(plan: RunPlan, doctor: dict[str, Any], view: ProgressView) -> RunResult:

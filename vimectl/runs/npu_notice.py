@@ -38,12 +38,10 @@ UNTESTED_STEPS = {
         "MindSpeed's own code (it has no release on the package index); HCCL itself",
     ),
     "offload": UntestedStep(
-        "offload and restore the trainer's memory region",
-        "the Ascend build of torch_memory_saver",
+        "offload and restore the trainer's memory region", "the Ascend build of torch_memory_saver"
     ),
     "engine": UntestedStep(
-        "start the engine while the trainer is offloaded",
-        "vllm-ascend's kernels and graph capture",
+        "start the engine while the trainer is offloaded", "vllm-ascend's kernels and graph capture"
     ),
     "share": UntestedStep(
         "share each bucket with the engine on the same chip by IPC handle",

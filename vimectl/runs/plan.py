@@ -7,13 +7,13 @@ import secrets
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.process_roles import ROLES, Role
-from vime_runtime.spec.run_config import RequiredVariable, RunConfig
+from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.spec.run_paths import RunPaths
 
 from vimectl.recipes.environment import Setting, environment
@@ -64,11 +64,7 @@ class RunPlan:
             address=self.address,
             environment=self.environment,
             required={
-                role: {
-                    name: RequiredVariable(accepts=setting.required.accepts, reason=setting.required.reason)
-                    for name, setting in settings.items()
-                    if setting.required
-                }
+                role: {name: setting.required for name, setting in settings.items() if setting.required}
                 for role, settings in self.settings.items()
             },
         )
@@ -130,7 +126,10 @@ def write_run_directory(plan: RunPlan, doctor: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=plan.resume)
     paths.recipe.write_bytes(plan.resolved.source.read_bytes())
     paths.run_file.write_text(plan.run_config().dump(), encoding="utf-8")
-    reasons = {role: {n: asdict(s) for n, s in settings.items()} for role, settings in plan.settings.items()}
+    reasons = {
+        role: {name: setting.model_dump() for name, setting in settings.items()}
+        for role, settings in plan.settings.items()
+    }
     for path, document in (
         (paths.environment, reasons),
         (paths.doctor, doctor),

@@ -12,6 +12,7 @@ from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.checkpoint_manifest import newest_state
 from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.recipe import Recipe
+from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.spec.run_paths import RunPaths
 from vime_runtime.spec.safetensors_header import header_bytes
 
@@ -65,12 +66,8 @@ def check_resumable(run_dir: Path | None, recipe: Recipe, steps: int) -> None:
             f"the run in {run_dir} is running: process {owner.pid}", "wait for it or stop it first"
         )
     run_file = RunPaths(run_dir).run_file
-    stored = _read(run_file)
-    try:
-        then, length = validate(Recipe, stored["recipe"], str(run_file)), stored["steps"]
-    except KeyError as e:
-        raise UsageError(f"{run_file} has no {e}", "start a new run") from e
-    before, now = settings(then), settings(recipe)
+    stored = validate(RunConfig, _read(run_file), str(run_file))
+    before, now = settings(stored.recipe), settings(recipe)
     differences = [
         f"{key}: {_show(before, key)} -> {_show(now, key)}"
         for key in sorted(before.keys() | now.keys())
@@ -79,9 +76,9 @@ def check_resumable(run_dir: Path | None, recipe: Recipe, steps: int) -> None:
     if differences:
         message = "\n    ".join([f"{run_dir} is a run with other settings:", *differences])
         raise UsageError(message, OTHER_DIRECTORY)
-    if steps != length and recipe.optimizer.decay != "constant":
+    if steps != stored.steps and recipe.optimizer.decay != "constant":
         raise UsageError(
-            f"{run_dir} is a run of {length} steps, requested are {steps}; "
+            f"{run_dir} is a run of {stored.steps} steps, requested are {steps}; "
             f"with optimizer.decay = {recipe.optimizer.decay!r} every step's learning rate depends on that",
             OTHER_DIRECTORY,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,25 +17,19 @@ Values = tuple[float | None, ...]
 PHASES = (metrics.ROLLOUT, metrics.TRAIN, metrics.SYNC, metrics.SLEEP, metrics.WAKE)
 # Colors of the page's style sheet: 1 to COLORS, and 0 for the rest of a step.
 COLORS = 8
-# The most intervals of steps that a chart keeps points of. More than twice as many cannot be told apart.
-INTERVALS = 180
-# With so many steps the curve is the mean over this share of them.
-SMOOTHED_SHARE = 1 / 50
+# A chart is about this many pixels wide: more points cannot be told apart.
+MAX_POINTS = 360
 
 
 @dataclass(frozen=True)
 class Line:
-    """One value per step, None where there is none; ``band`` (low, high) is drawn around it.
-
-    ``smooth`` is the moving average of many noisy steps.
-    """
+    """One value per step, None where there is none; ``band`` (low, high) is drawn around it."""
 
     name: str
     values: Values
     color: int
     band: tuple[Values, Values] | None = None
     dashed: bool = False
-    smooth: Values | None = None
 
 
 @dataclass(frozen=True)
@@ -131,54 +125,33 @@ def _has_value(values: Values) -> bool:
     return any(value is not None for value in values)
 
 
-def downsample(chart: Chart, intervals: int = INTERVALS) -> Chart:
-    """Return the chart with fewer steps: of each interval those where a line is lowest and highest."""
+def downsample(chart: Chart, max_points: int = MAX_POINTS) -> Chart:
+    """Return the chart with at most ``max_points`` points, each of them the mean of adjacent steps.
+
+    The band of a curve without one goes from the lowest to the highest value of these steps.
+    """
     count = len(chart.steps)
-    if count <= 2 * intervals:
+    if count <= max_points:
         return chart
-    if chart.stacked:
-        columns = zip(*(line.values for line in chart.lines), strict=True)
-        extremes_of: list[Values] = [tuple(sum(v or 0.0 for v in values) for values in columns)]
-    else:
-        extremes_of = [line.values for line in chart.lines]
-        smoothed = tuple(replace(line, smooth=_moving_average(line.values)) for line in chart.lines)
-        chart = replace(chart, lines=smoothed)
-    kept = {0, count - 1}
-    for n in range(intervals):
-        interval = range(n * count // intervals, (n + 1) * count // intervals)
-        for values in extremes_of:
-            known = [(value, i) for i in interval if (value := values[i]) is not None]
-            # An interval without any value keeps its gap.
-            kept |= {min(known)[1], max(known)[1]} if known else {interval[0]}
-    return _select(chart, sorted(kept))
+    buckets = [range(n * count // max_points, (n + 1) * count // max_points) for n in range(max_points)]
 
+    def reduce(values: Values, how: Callable[[list[float]], float]) -> Values:
+        known = [[value for i in bucket if (value := values[i]) is not None] for bucket in buckets]
+        return tuple(finite_number(how(bucket)) if bucket else None for bucket in known)
 
-def _moving_average(values: Values) -> Values:
-    """Return the mean of the known values around each known one."""
-    reach = max(1, round(len(values) * SMOOTHED_SHARE / 2))
-    sums, counts = [0.0], [0]
-    for value in values:
-        sums.append(sums[-1] + (value or 0.0))
-        counts.append(counts[-1] + (value is not None))
+    def reduce_line(line: Line) -> Line:
+        band = None if chart.stacked else (reduce(line.values, min), reduce(line.values, max))
+        if line.band:
+            band = (reduce(line.band[0], _mean), reduce(line.band[1], _mean))
+        return replace(line, values=reduce(line.values, _mean), band=band)
 
-    def mean(i: int) -> float:
-        first, end = max(0, i - reach), min(len(values), i + reach + 1)
-        return (sums[end] - sums[first]) / (counts[end] - counts[first])
-
-    return tuple(None if value is None else mean(i) for i, value in enumerate(values))
-
-
-def _select(chart: Chart, indices: Sequence[int]) -> Chart:
-    def select(values: Values) -> Values:
-        return tuple(values[i] for i in indices)
-
-    lines = tuple(
-        replace(
-            line,
-            values=select(line.values),
-            band=line.band and (select(line.band[0]), select(line.band[1])),
-            smooth=line.smooth and select(line.smooth),
-        )
-        for line in chart.lines
+    return replace(
+        chart,
+        note=f"{chart.note}; each point: {count / max_points:.0f} steps",
+        steps=tuple(chart.steps[bucket[-1]] for bucket in buckets),
+        lines=tuple(map(reduce_line, chart.lines)),
     )
-    return replace(chart, steps=tuple(chart.steps[i] for i in indices), lines=lines)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)  # statistics.fmean raises OverflowError for large values

@@ -59,10 +59,10 @@ def draw(chart: Chart, timeline: Sequence[TimelineEvent] = ()) -> Drawing:
 
 def _value_text(chart: Chart, line: Line, i: int) -> str:
     value, form = line.values[i], FORMATS[chart.unit]
-    if value is None:
-        return "no value"
-    high = line.band[1][i] if line.band else None
-    return form(value) if high is None else f"{form(value)} ± {form(high - value)}"
+    low, high = (line.band[0][i], line.band[1][i]) if line.band else (None, None)
+    if value is None or low is None or high is None:
+        return "no value" if value is None else form(value)
+    return f"{form(value)} ({form(low)} to {form(high)})"
 
 
 def _spoken(chart: Chart) -> str:
@@ -147,15 +147,12 @@ class _Canvas:
                 low, high = (_widen(low), _widen(high)) if len(low) == 1 else (low, high)
                 yield f'<path class="area {color}" d="{_path([*low, *reversed(high)])}Z"/>'
             return
-        curve = f"line{' dashed' * line.dashed} {color}"
         for (points,) in self._segments((values,)):
             if len(points) > 1:
-                yield f'<path class="{f"raw {color}" if line.smooth else curve}" d="{_path(points)}"/>'
+                yield f'<path class="line{" dashed" * line.dashed} {color}" d="{_path(points)}"/>'
             if len(points) == 1 or len(values) <= DOTS_UP_TO:
                 for x, y in points:
                     yield f'<circle class="dot {color}" cx="{x:.1f}" cy="{y:.1f}" r="2"/>'
-        for (points,) in self._segments((line.smooth,)) if line.smooth else ():
-            yield f'<path class="{curve}" d="{_path(points)}"/>'
 
     def _segments(self, columns: Sequence[Values]) -> Iterator[list[list[Point]]]:
         """Yield the runs of steps where every column has a value, as one list of points per column."""

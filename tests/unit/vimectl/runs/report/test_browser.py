@@ -49,7 +49,7 @@ def test_pointing_at_a_curve_shows_its_value_and_the_step(
     browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=left + width - 12, y=top + 60)
     assert browser.evaluate("document.querySelector('#chart-reward .tip').innerText").split("\n") == [
         "step 30",
-        "mean 0.87 ± 0.4",
+        "mean 0.87 (0.47 to 1.27)",
     ]
     shown = (
         "[...document.querySelectorAll('.cursor')].filter((c) => c.getAttribute('visibility') == 'visible')"
