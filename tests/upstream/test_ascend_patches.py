@@ -16,8 +16,9 @@ from vime_runtime.spec.errors import MissingRequirement
 
 from harness.needs import unavailable
 from vimectl.cli import run_cli
-from vimectl.patches import releases, series
+from vimectl.patches import series
 from vimectl.patches.blobs import blob_at
+from vimectl.patches.releases import finder
 from vimectl.patches.series import Series
 from vimectl.stacks.catalog import load_stack
 
@@ -43,7 +44,7 @@ def parts(shipped: list[Series]) -> dict[str, bytes]:
     found = {}
     for one in shipped:
         try:
-            release = releases.find(one.package, one.version)
+            release = finder.find(one.package, one.version)
             metadata = [path for path in release.paths() if ".dist-info/" in path or path == "PKG-INFO"]
             for path in (*one.chains, f"{one.module}/__init__.py", *metadata):
                 content = release.read(path)

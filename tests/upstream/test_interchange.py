@@ -10,12 +10,14 @@ from vime_runtime.spec.errors import MissingRequirement
 
 from harness.needs import unavailable
 from harness.patches.git_and_quilt import committed, run
-from vimectl.patches import releases, series
+from vimectl.patches import series
 from vimectl.patches.blobs import blob_at
-from vimectl.patches.interchange import export, take
-from vimectl.patches.lint import lint
+from vimectl.patches.interchange.exporters import export_series
+from vimectl.patches.interchange.import_ import import_series
+from vimectl.patches.lint.linter import lint
+from vimectl.patches.releases import finder
 from vimectl.patches.series import Series
-from vimectl.patches.sources import Directory
+from vimectl.patches.sources import SourceTree
 
 ALL = [(package, version) for package, versions in series.known().items() for version in versions]
 
@@ -23,7 +25,7 @@ ALL = [(package, version) for package, versions in series.known().items() for ve
 def released(one: Series, directory: Path) -> Path:
     """The files of the release that the series touches, in a repository."""
     try:
-        sources = releases.find(one.package, one.version)
+        sources = finder.find(one.package, one.version)
         contents = {path: sources.read(path) for path in one.chains}
     except MissingRequirement as e:
         unavailable(e.message)
@@ -42,14 +44,14 @@ def test_a_shipped_series_goes_out_and_comes_back(package: str, version: str, tm
         pytest.skip("nothing of this release is patched")
     tree = released(one, tmp_path / "tree")
     for patch in one.patch:
-        report = lint(one.directory / f"{patch.id}.patch", Directory(tree))
+        report = lint(one.directory / f"{patch.id}.patch", SourceTree(tree))
         assert [finding for finding in report.findings if finding.severity == "error"] == []
         assert {hunk.result for hunk in report.hunks} == {"exact"}
     wanted = {path: chain[-1] for path, chain in one.chains.items()}
 
-    export(one, "mbox", tmp_path / "series.mbox")
-    export(one, "quilt", tmp_path / "patches")
-    take(tmp_path / "series.mbox", package, version, Directory(tree), tmp_path / "back")
+    export_series(one, "mbox", tmp_path / "series.mbox")
+    export_series(one, "quilt", tmp_path / "patches")
+    import_series(tmp_path / "series.mbox", package, version, SourceTree(tree), tmp_path / "back")
     assert series.read(tmp_path / "back").chains == one.chains
 
     run(tree, "git", "am", "-q", "--keep-cr", str(tmp_path / "series.mbox"))

@@ -11,17 +11,17 @@ from vime_runtime.spec.errors import MissingRequirement
 
 from harness.needs import unavailable
 from vimectl.patches import series
-from vimectl.patches.port import Outcome, port
+from vimectl.patches.port.command import PortOutcome, port_series
 
-Port = Callable[[str, str, str], Outcome]
+Port = Callable[[str, str, str], PortOutcome]
 pytestmark = pytest.mark.needs("network")
 
 
 @pytest.fixture
 def ported(tmp_path: Path) -> Port:
-    def run(package: str, old: str, new: str) -> Outcome:
+    def run(package: str, old: str, new: str) -> PortOutcome:
         try:
-            return port(package, old, new, out=tmp_path / new)
+            return port_series(package, old, new, out=tmp_path / new)
         except MissingRequirement as e:
             unavailable(e.message)
 

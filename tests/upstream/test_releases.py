@@ -9,8 +9,9 @@ from vime_runtime.spec.errors import MissingRequirement
 
 from harness.needs import unavailable
 from vimectl.cli import run_cli
-from vimectl.patches import releases, series
+from vimectl.patches import series
 from vimectl.patches.blobs import blob_id
+from vimectl.patches.releases import finder
 
 WORKER = "vllm_ascend/worker/worker.py"
 
@@ -25,7 +26,7 @@ WORKER = "vllm_ascend/worker/worker.py"
 )
 def test_a_file_of_a_release(version: str, kind: str, blob: str) -> None:
     try:
-        release = releases.find("vllm-ascend", version)
+        release = finder.find("vllm-ascend", version)
         content = release.read(WORKER)
     except MissingRequirement as e:
         unavailable(e.message)

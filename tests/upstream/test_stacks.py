@@ -14,9 +14,9 @@ from packaging.version import Version
 from vime_runtime.spec.errors import MissingRequirement
 
 from harness.needs import unavailable
-from vimectl.patches import content, releases, series
+from vimectl.patches import content, series
 from vimectl.patches.blobs import blob_id
-from vimectl.patches.releases import index_cache
+from vimectl.patches.releases import finder, index_cache
 from vimectl.stacks.catalog import load_stack, stack_names
 
 pytestmark = pytest.mark.needs("network")
@@ -48,7 +48,7 @@ def test_series_of_a_tested_stack_start_from_the_released_sources(name: str) -> 
     for package, version in load_stack(name).patches.items():
         one = series.load(package, version)
         with index():
-            release = releases.find(package, version)
+            release = finder.find(package, version)
             released = {path: release.read(path) for path in one.chains}
         for path, chain in one.chains.items():
             found = content.stages(one, path, released[path])
@@ -59,7 +59,7 @@ def test_series_of_a_tested_stack_start_from_the_released_sources(name: str) -> 
 def test_recorded_versions_are_those_that_the_release_requires(name: str) -> None:
     loaded = load_stack(name)
     with index():
-        release = releases.find("vllm-ascend", loaded.packages["vllm-ascend"])
+        release = finder.find("vllm-ascend", loaded.packages["vllm-ascend"])
         (path,) = [p for p in release.paths() if p == "PKG-INFO" or p.endswith(".dist-info/METADATA")]
         metadata = HeaderParser().parsestr(release.read(path).decode())
     required = {
@@ -82,8 +82,8 @@ def test_release_has_wheels_for_the_machines_of_the_stack(name: str) -> None:
     loaded = load_stack(name)
     wanted = Version(loaded.packages["vllm-ascend"])
     with index():
-        releases.versions("vllm-ascend")
-    files = [file.name for file in index_cache.remembered("vllm-ascend") if file.name.endswith(".whl")]
+        finder.versions("vllm-ascend")
+    files = [file.name for file in index_cache.last_listing("vllm-ascend") if file.name.endswith(".whl")]
     ours = [file for file in files if Version(file.split("-")[1]) == wanted]
     machines = {machine for file in ours for machine in ("aarch64", "x86_64") if machine in file}
     assert machines == set(loaded.stack.machines)

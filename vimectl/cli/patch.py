@@ -1,4 +1,4 @@
-"""`vimectl patch`: put the packages of a stack into the known state, prove it, take it back."""
+"""`vimectl patch`: apply, revert and check the patches of a stack's packages."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vimectl.cli.interchange import export, import_
-from vimectl.cli.lint import lint
-from vimectl.cli.port import port
+from vimectl.cli.patch_files import export, import_, lint, port
 from vimectl.util.console import JsonOption, emit_json, err, out, table
 
 if TYPE_CHECKING:
     from vimectl.patches import TargetStatus
-    from vimectl.patches.plan import Action
+    from vimectl.patches.plan import PatchAction
 
-app = typer.Typer(
-    no_args_is_help=True, help="Put the packages of a stack into the known state, prove it, take it back."
-)
+app = typer.Typer(no_args_is_help=True, help="Apply, revert and check the patches of a stack's packages.")
 app.command()(export)
 app.command("import")(import_)
 app.command()(lint)
@@ -31,25 +27,27 @@ StackOption = Annotated[str | None, typer.Option("--stack", help="The stack; by 
 TargetOption = Annotated[
     Path | None,
     typer.Option(
-        "--target", metavar="DIR", help="Directory that holds the packages; to look at also a wheel."
+        "--target",
+        metavar="DIR",
+        help="Directory that holds the packages; a wheel for commands that only read.",
     ),
 ]
 VersionOption = Annotated[
     str | None,
-    typer.Option("--version", metavar="V", help="The package's version, where it does not state it."),
+    typer.Option("--version", metavar="V", help="The package's version, if the package does not state it."),
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be changed, change nothing.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the changes without making them.")]
 MergeOption = Annotated[
-    bool, typer.Option("--merge", help="Merge the edits of files that somebody edited (three ways, by git).")
+    bool, typer.Option("--merge", help="Merge your edits of the patched files (three-way, with git).")
 ]
 
 
 @app.command("list")
 def list_(packages: Packages = None, stack: StackOption = None, as_json: JsonOption = False) -> None:
-    """List the patches there are, by package and version."""
-    from vimectl.patches import catalog
+    """List the available patches, by package and version."""
+    from vimectl.patches import series
 
-    found = catalog.listing(packages or (), stack)
+    found = series.list_series(packages or (), stack)
     if as_json:
         emit_json("patch.list", True, series=found)
         return
@@ -72,7 +70,7 @@ def apply(
     as_json: JsonOption = False,
 ) -> None:
     """Apply the patches of the stack's packages, all or none."""
-    _change("apply", _find(packages, stack, target, version), merge, dry_run, as_json)
+    _change("apply", _classify(packages, stack, target, version), merge, dry_run, as_json)
 
 
 @app.command()
@@ -85,8 +83,8 @@ def revert(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Take the patches back: every file is again what was released, or what was edited before a merge."""
-    _change("revert", _find(packages, stack, target, version), merge, dry_run, as_json)
+    """Restore every patched file as it was released, or as it was before a merge with your edits."""
+    _change("revert", _classify(packages, stack, target, version), merge, dry_run, as_json)
 
 
 @app.command()
@@ -97,8 +95,8 @@ def status(
     version: VersionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the state of each package and patch, judged by the content of the files."""
-    _show("status", _find(packages, stack, target, version), True, as_json)
+    """Show the state of each package and patch, determined from the content of the files."""
+    _show("status", _classify(packages, stack, target, version), True, as_json)
 
 
 @app.command()
@@ -110,7 +108,7 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Succeed only when every patch is applied to every file."""
-    found = _find(packages, stack, target, version)
+    found = _classify(packages, stack, target, version)
     ok = all(one.state == "applied" for one in found)
     _show("verify", found, ok, as_json)
     if not ok:
@@ -125,36 +123,38 @@ def diff(
     version: VersionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print how the packages differ from their releases: patches and anybody's edits of the same files."""
-    from vimectl.patches import from_release
+    """Print how the packages differ from their releases: patches, and any edits of the same files."""
+    from vimectl.patches import diff_from_release
 
-    found = _find(packages, stack, target, version)
-    text = "".join(from_release(one) for one in found)
+    found = _classify(packages, stack, target, version)
+    text = "".join(diff_from_release(one) for one in found)
     if as_json:
-        emit_json("patch.diff", True, targets=_documents(found), diff=text)
+        emit_json("patch.diff", True, targets=_targets_json(found), diff=text)
     else:
         out.print(text, end="", markup=False)
 
 
-def _find(
+def _classify(
     packages: list[str] | None, stack: str | None, target: Path | None, version: str | None
 ) -> list[TargetStatus]:
-    """Judge the targets, after finishing what an interrupted command left in them."""
+    """Classify the targets, after finishing or undoing interrupted changes of them."""
     from vimectl import patches
 
-    found, messages = patches.recovered(stack, target, packages or (), version)
+    found, messages = patches.recover_and_classify(stack, target, packages or (), version)
     for message in messages:
         err.print(message, markup=False)
     return found
 
 
-def _change(action: Action, found: list[TargetStatus], merge: bool, dry_run: bool, as_json: bool) -> None:
+def _change(
+    action: PatchAction, found: list[TargetStatus], merge: bool, dry_run: bool, as_json: bool
+) -> None:
     from vimectl import patches
 
     outcome = patches.change(action, found, dry_run, merge)
     changed = outcome.plan.changed()
     if as_json:
-        targets = _documents(outcome.targets)
+        targets = _targets_json(outcome.targets)
         emit_json(f"patch.{action}", True, targets=targets, changed=changed, dry_run=dry_run)
         return
     for one in changed:
@@ -166,35 +166,36 @@ def _change(action: Action, found: list[TargetStatus], merge: bool, dry_run: boo
 
 def _show(command: str, found: list[TargetStatus], ok: bool, as_json: bool) -> None:
     if as_json:
-        emit_json(f"patch.{command}", ok, targets=_documents(found))
+        emit_json(f"patch.{command}", ok, targets=_targets_json(found))
     else:
         _print(found)
 
 
-def _documents(found: list[TargetStatus]) -> list[dict[str, Any]]:
-    """The targets as JSON, with the diff of the files that drifted."""
-    return [one.as_json() | ({"diff": _edits(one)} if one.drifted else {}) for one in found]
+def _targets_json(found: list[TargetStatus]) -> list[dict[str, Any]]:
+    """Return the targets as JSON, with the diff of the files that drifted."""
+    return [one.as_json() | ({"diff": _diff_of_edits(one)} if one.drifted else {}) for one in found]
 
 
-def _edits(one: TargetStatus) -> str:
-    from vimectl.patches import edits
+def _diff_of_edits(one: TargetStatus) -> str:
+    from vimectl.patches import diff_of_edits  # loads the patch reader
 
-    return edits(one)
+    return diff_of_edits(one)
 
 
 def _print(found: list[TargetStatus]) -> None:
     rows = []
     for one in found:
         rows.append([one.target.package, one.target.version, one.state, str(one.target.location)])
-        rows += [[f"  {patch.id}", "", patch.state, _odd_files(patch.files)] for patch in one.patches]
+        rows += [[f"  {patch.id}", "", patch.state, _unusual_files(patch.files)] for patch in one.patches]
     table("", ["package", "version", "state", "where"], rows)
     for one in found:
         if one.drifted:
-            out.print(f"\n{one.target.package} was edited:\n{_edits(one)}", end="", markup=False)
+            text = f"\n{one.target.package} was edited:\n{_diff_of_edits(one)}"
+            out.print(text, end="", markup=False)
 
 
-def _odd_files(files: tuple[tuple[str, str], ...]) -> str:
-    """The files that keep a patch from being plainly applied or not applied as a whole."""
+def _unusual_files(files: tuple[tuple[str, str], ...]) -> str:
+    """Return the files that are not applied, unless none of the patch's files is."""
     states = {state for _, state in files}
     if states in ({"applied"}, {"not-applied"}):
         return ""

@@ -1,20 +1,28 @@
-"""Patches for released packages: put a stack's sources into the known state, prove it, take it back."""
+"""Patch released packages: bring a stack's sources into the known state, verify it, and revert it."""
 
 from typing import TYPE_CHECKING, Any
 
-from vimectl.patches.command import Outcome, change, recovered, status
+from vimectl.patches.command import PatchOutcome, change, recover_and_classify, status
 from vimectl.patches.state import TargetStatus
 
 if TYPE_CHECKING:
-    from vimectl.patches.difference import edits, from_release
+    from vimectl.patches.edits import diff_from_release, diff_of_edits
 
-__all__ = ["Outcome", "TargetStatus", "change", "edits", "from_release", "recovered", "status"]
+__all__ = [
+    "PatchOutcome",
+    "TargetStatus",
+    "change",
+    "diff_from_release",
+    "diff_of_edits",
+    "recover_and_classify",
+    "status",
+]
 
 
 def __getattr__(name: str) -> Any:
-    # To show a difference needs the reader of patches; to tell that there is none does not.
-    if name in ("edits", "from_release"):
-        from vimectl.patches import difference
+    # Showing a difference needs the patch reader. Most commands find no difference and do not load it.
+    if name in ("diff_from_release", "diff_of_edits"):
+        from vimectl.patches import edits
 
-        return getattr(difference, name)
+        return getattr(edits, name)
     raise AttributeError(name)

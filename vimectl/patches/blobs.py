@@ -1,4 +1,4 @@
-"""What git would store for a path: how content is named here, so that any git can check it."""
+"""Identify files by content as git does: blob ids and modes, so that any git can check them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import NamedTuple
 LINK = "120000"
 
 
-class Found(NamedTuple):
-    """A path as git sees it: blob id and mode (``100644``, ``100755``, ``120000``); both None: nothing."""
+class FileId(NamedTuple):
+    """The blob id and mode (``100644``, ``100755``, ``120000``) of a file; both None: no such file."""
 
     blob: str | None
     mode: str | None
 
 
-NOTHING = Found(None, None)
+NO_FILE = FileId(None, None)
 
 
 def blob_id(content: bytes) -> str:
@@ -27,27 +27,27 @@ def blob_id(content: bytes) -> str:
 
 
 def id_of(content: bytes | None) -> str | None:
-    """Return the blob id of ``content``, None for no such file."""
+    """Return the blob id of ``content``, or None for no file."""
     return None if content is None else blob_id(content)
 
 
 def git_mode(st_mode: int) -> str:
-    """Return git's mode of a file or link: of its permissions git keeps whether the owner may execute it."""
+    """Return git's mode of a file or link. Git keeps only the owner's executable bit."""
     if stat.S_ISLNK(st_mode):
         return LINK
     return "100755" if st_mode & stat.S_IXUSR else "100644"
 
 
-def permissions(st_mode: int, git: str) -> int:
-    """Return ``st_mode`` made executable or not as the git mode says: for those who may read it."""
-    if git == LINK:
+def with_git_mode(st_mode: int, mode: str) -> int:
+    """Return ``st_mode`` with the executable bits of git's ``mode``, for those who may read the file."""
+    if mode == LINK:
         return stat.S_IFLNK | 0o777
     bits = stat.S_IMODE(st_mode) & ~0o111
-    return stat.S_IFREG | (bits | (bits & 0o444) >> 2 if git == "100755" else bits)
+    return stat.S_IFREG | (bits | (bits & 0o444) >> 2 if mode == "100755" else bits)
 
 
-def fresh_mode() -> int:
-    """Return the ``st_mode`` that a new file gets here."""
+def new_file_mode() -> int:
+    """Return the ``st_mode`` that this process's umask gives a new file."""
     mask = os.umask(0o077)
     os.umask(mask)
     return stat.S_IFREG | (0o666 & ~mask)
@@ -60,13 +60,15 @@ def content_at(path: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
 
 
-def found_at(path: Path) -> Found:
-    """Return what git would store for ``path``; fails at what is neither a file nor a link."""
+def file_id_at(path: Path) -> FileId:
+    """Return blob id and mode of a path. Raises OSError for anything but a file or link."""
     content = content_at(path)
-    return NOTHING if content is None else Found(blob_id(content), git_mode(path.lstat().st_mode))
+    return NO_FILE if content is None else FileId(blob_id(content), git_mode(path.lstat().st_mode))
 
 
 def blob_at(path: Path) -> str | None:
-    """Return the blob id of a file, or None when there is no file. A symbolic link counts as its target path,
-    as in git, and so never equals the blob of a regular file."""
-    return found_at(path).blob
+    """Return the blob id of a file, or None when there is no file.
+
+    The content of a symbolic link is its target, so that its id differs from that of the file it points to.
+    """
+    return file_id_at(path).blob

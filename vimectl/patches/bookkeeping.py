@@ -1,4 +1,4 @@
-"""What goes with a change of sources: RECORD stays true, the ledger tells of it, originals are kept."""
+"""Plan the steps that accompany a change of sources: RECORD, the applied state, and copies of originals."""
 
 from __future__ import annotations
 
@@ -7,155 +7,157 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vimectl import __version__
-from vimectl.patches import applied_state, content, record
+from vimectl.patches import applied_state, content
+from vimectl.patches.applied_state import AppliedFile, AppliedRecord, AppliedSeries
 from vimectl.patches.blobs import blob_id, content_at, id_of
+from vimectl.patches.distribution import update_record
+from vimectl.patches.series import Series
 from vimectl.patches.state import TargetStatus
-from vimectl.patches.transaction import Step
+from vimectl.patches.transaction import FileStep
 from vimectl.util import source_date_epoch
 
 
 @dataclass(frozen=True)
-class Edited:
-    """A file with somebody's edits: what it is without the patches, and the blob id of the patched content
-    that they are merged with."""
+class EditedFile:
+    """A file with a user's edits: its content without the patches, and the blob id of the patched content
+    that the edits are merged with."""
 
     unpatched: bytes | None
     patched: str | None
 
 
 @dataclass(frozen=True)
-class Package:
-    """What happens to one package: a step for each file, and which of them are merged with edits."""
+class PackageChange:
+    """The change of one package: a step for each file, and the edited files among them by path."""
 
     status: TargetStatus
-    steps: list[Step]
-    edited: dict[str, Edited]
+    steps: list[FileStep]
+    edited: dict[str, EditedFile]
 
     @property
     def name(self) -> str:
         return self.status.target.package
 
+    @property
+    def series(self) -> Series:
+        assert self.status.series is not None
+        return self.status.series
 
-def steps(action: str, location: Path, packages: Sequence[Package]) -> list[Step]:
-    """Return the steps for RECORD and bookkeeping of one target directory, also those that change nothing."""
-    old = applied_state.read(location)
-    new = {name: entry for name, entry in old.items() if name not in {one.name for one in packages}}
-    records = [_record(action, one) for one in packages]
+    def folders(self) -> set[Path]:
+        """Return the folders of the target that exist, or will, only for created files."""
+        location, applied = self.status.target.location, self.status.applied
+        return {location / path for path in (*(applied.folders if applied else ()), *self.missing_folders())}
+
+    def missing_folders(self) -> list[str]:
+        """Return the folders that creating files will create."""
+        return sorted(
+            {
+                str(parent)
+                for step in self.steps
+                if step.after is not None
+                for parent in Path(step.path).parents
+                if not (step.location / parent).exists()
+            }
+        )
+
+
+def bookkeeping_steps(action: str, location: Path, changes: Sequence[PackageChange]) -> list[FileStep]:
+    """Return the steps for RECORD and bookkeeping of a target directory, also those that change nothing."""
+    names = {change.name for change in changes}
+    applied = {name: entry for name, entry in applied_state.read(location).items() if name not in names}
     originals: dict[str, bytes] = {}
-    for one, its_record in zip(packages, records, strict=True):
+    steps = []
+    for change in changes:
+        record = _record_step(action, change)
+        steps += [record] if record else []
         if action == "apply":
-            new[one.name] = _entry(one, its_record)
-            originals |= _originals(one, its_record)
-    found = [step for step in records if step]
-    found.append(_bookkeeping(location, applied_state.ledger_path(location), applied_state.dump(new)))
-    found += _kept(location, new, originals)
-    work_tree = any(one.status.target.kind in ("git", "editable") for one in packages)
-    ignore = applied_state.folder(location) / ".gitignore"
+            applied[change.name] = _applied_series(change, record)
+            originals |= _originals(change, record)
+    steps.append(_step(location, applied_state.state_path(location), applied_state.dump(applied)))
+    steps += _original_steps(location, applied, originals)
+    work_tree = any(change.status.target.kind in ("git", "editable") for change in changes)
+    ignore = applied_state.bookkeeping_folder(location) / ".gitignore"
     if work_tree or ignore.exists():
-        found.append(_bookkeeping(location, ignore, b"*\n" if new else None))
-    return found
+        steps.append(_step(location, ignore, b"*\n" if applied else None))
+    return steps
 
 
-def folders(package: Package) -> set[Path]:
-    """Return the folders of the target that exist, or will, for created files alone."""
-    location = package.status.target.location
-    entry = package.status.entry
-    return {location / path for path in (*(entry.folders if entry else ()), *_missing(package))}
-
-
-def _missing(package: Package) -> list[str]:
-    """The folders that creating files will make."""
-    found = set()
-    for step in package.steps:
-        if step.after is not None:
-            parents = Path(step.path).parents
-            found |= {str(parent) for parent in parents if not (step.location / parent).exists()}
-    return sorted(found)
-
-
-def _record(action: str, package: Package) -> Step | None:
-    """The step for the RECORD: on revert the very one that was there, unless it was changed since."""
-    target, entry = package.status.target, package.status.entry
+def _record_step(action: str, change: PackageChange) -> FileStep | None:
+    """Return the step for RECORD. A revert restores the original RECORD unless it was changed since."""
+    target, applied = change.status.target, change.status.applied
     if not target.record:
         return None
     current = base = target.record.read_bytes()
-    if entry and entry.record and entry.record.after == blob_id(current):
-        base = applied_state.original(target.location, entry.record.before) or current
-    changed = {step.path: step.after for step in package.steps}
+    if applied and applied.record and applied.record.after == blob_id(current):
+        base = applied_state.original(target.location, applied.record.before) or current
     if action == "apply" or base is current:
-        base = record.update(base, changed)
+        base = update_record(base, {step.path: step.after for step in change.steps})
     location = target.record.parent.parent
-    return Step(location, str(target.record.relative_to(location)), current, base)
+    return FileStep(location, str(target.record.relative_to(location)), current, base)
 
 
-def _entry(package: Package, its_record: Step | None) -> applied_state.Entry:
-    status, old = package.status, package.status.entry
-    assert status.series is not None
-    files = tuple(_file(package, step) for step in package.steps if step.path in status.series.chains)
-    made = tuple(sorted({*(old.folders if old else ()), *_missing(package)}))
-    stated = None
-    if its_record and its_record.before != its_record.after:
-        before = its_record.before
-        stated = applied_state.Record(its_record.path, str(id_of(before)), str(id_of(its_record.after)))
-        if old and old.record and old.record.after == id_of(before):
-            stated = applied_state.Record(its_record.path, old.record.before, str(id_of(its_record.after)))
-    elif its_record and old and old.record and old.record.after == id_of(its_record.after):
-        stated = old.record
-    same = old and (old.series, old.files, old.folders, old.record) == (
-        status.series.name,
-        files,
-        made,
-        stated,
-    )
-    if old and same:
+def _applied_series(change: PackageChange, record_step: FileStep | None) -> AppliedSeries:
+    old = change.status.applied
+    files = tuple(_applied_file(change, step) for step in change.steps if step.path in change.series.chains)
+    folders = tuple(sorted({*(old.folders if old else ()), *change.missing_folders()}))
+    record = _applied_record(record_step, old.record if old else None)
+    name = change.series.name
+    if old and (old.series, old.files, old.folders, old.record) == (name, files, folders, record):
         return old
-    return applied_state.Entry(
-        status.series.name, source_date_epoch.now().isoformat(), __version__, files, made, stated
-    )
+    now = source_date_epoch.now().isoformat()
+    return AppliedSeries(name, now, __version__, files, folders, record)
 
 
-def _file(package: Package, step: Step) -> applied_state.File:
-    status = package.status
-    assert status.series is not None
-    chain = status.series.chains[step.path]
-    if edited := package.edited.get(step.path):
+def _applied_record(step: FileStep | None, old: AppliedRecord | None) -> AppliedRecord | None:
+    if step is None:
+        return None
+    before, after = id_of(step.before), id_of(step.after)
+    if before == after:
+        return old if old and old.after == after else None
+    if old and old.after == before:
+        before = old.before
+    return AppliedRecord(step.path, str(before), str(after))
+
+
+def _applied_file(change: PackageChange, step: FileStep) -> AppliedFile:
+    status, series = change.status, change.series
+    chain = series.chains[step.path]
+    if edited := change.edited.get(step.path):
         before, after = id_of(edited.unpatched), id_of(step.after)
-        return applied_state.File(step.path, before, after, merged=edited.patched, released=chain[0])
-    recorded = status.entry.file(step.path) if status.entry else None
+        return AppliedFile(step.path, before, after, merged=edited.patched, released=chain[0])
+    recorded = status.applied_file(step.path)
     mode = recorded.mode if recorded else None
-    if status.series.position(step.path, status.found[step.path]) == 0:
-        # What the mode was cannot be told once the file is gone, or has another.
-        goes = step.before is not None and (step.after is None or step.mode is not None)
-        mode = (step.location / step.path).lstat().st_mode if goes else None
-    return applied_state.File(step.path, chain[0], chain[-1], mode)
+    if series.position(step.path, status.found[step.path]) == 0:
+        # The original mode is lost once the file is removed or gets another mode.
+        lost = step.before is not None and (step.after is None or step.mode is not None)
+        mode = (step.location / step.path).lstat().st_mode if lost else None
+    return AppliedFile(step.path, chain[0], chain[-1], mode)
 
 
-def _originals(package: Package, its_record: Step | None) -> dict[str, bytes]:
-    """Every content that the ledger may have to give back, by blob id."""
-    status = package.status
-    assert status.series is not None
+def _originals(change: PackageChange, record_step: FileStep | None) -> dict[str, bytes]:
+    """Return by blob id every content that a later revert may have to restore."""
     found = [
-        content.released(status.target, status.series, step.path)
-        for step in package.steps
-        if step.path in status.series.chains
+        content.released(change.status.target, change.series, step.path)
+        for step in change.steps
+        if step.path in change.series.chains
     ]
-    found += [edited.unpatched for edited in package.edited.values()]
-    found.append(its_record.before if its_record else None)
+    found += [edited.unpatched for edited in change.edited.values()]
+    found.append(record_step.before if record_step else None)
     return {blob_id(one): one for one in found if one is not None}
 
 
-def _kept(location: Path, entries: dict[str, applied_state.Entry], contents: dict[str, bytes]) -> list[Step]:
-    """Put aside the originals that the ledger then needs, and drop the others."""
-    needed = {
-        blob for entry in entries.values() for file in entry.files for blob in (file.before, file.released)
-    }
-    needed |= {entry.record.before for entry in entries.values() if entry.record}
-    folder = applied_state.folder(location) / "original"
+def _original_steps(
+    location: Path, applied: dict[str, AppliedSeries], contents: dict[str, bytes]
+) -> list[FileStep]:
+    """Save the originals that the applied state then needs, and remove the others."""
+    needed = {blob for one in applied.values() for file in one.files for blob in (file.before, file.released)}
+    needed |= {one.record.before for one in applied.values() if one.record}
+    folder = applied_state.original_folder(location)
     present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    drop = [_bookkeeping(location, folder / blob, None) for blob in sorted(present - needed)]
-    fresh = sorted(blob for blob in needed - present if blob in contents)
-    return drop + [_bookkeeping(location, folder / blob, contents[blob]) for blob in fresh]
+    removed = [_step(location, folder / blob, None) for blob in sorted(present - needed)]
+    new = sorted(blob for blob in needed - present if blob in contents)
+    return removed + [_step(location, folder / blob, contents[blob]) for blob in new]
 
 
-def _bookkeeping(location: Path, path: Path, after: bytes | None) -> Step:
-    return Step(location, str(path.relative_to(location)), content_at(path), after)
+def _step(location: Path, path: Path, after: bytes | None) -> FileStep:
+    return FileStep(location, str(path.relative_to(location)), content_at(path), after)

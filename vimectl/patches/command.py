@@ -1,4 +1,4 @@
-"""What the commands do: find the targets of a stack, judge them, and change them together."""
+"""Run the patch commands: find the targets of a stack, classify them, and change them together."""
 
 from __future__ import annotations
 
@@ -7,18 +7,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vimectl.patches import find, journal, recovery
-from vimectl.patches.state import TargetStatus, judge
+from vime_runtime.spec.errors import MissingRequirement, UsageError, unknown
+
+from vimectl.patches import series, target, transaction_journal
+from vimectl.patches.series import Series
+from vimectl.patches.state import TargetStatus, classify
+from vimectl.patches.target import PatchTarget
+from vimectl.stacks.catalog import load_summary
+from vimectl.stacks.detection import detect_stack
+from vimectl.stacks.versions import matches
+from vimectl.util.host import Host
 
 if TYPE_CHECKING:
-    from vimectl.patches.plan import Action, Plan
+    from vimectl.patches.plan import PatchAction, PatchPlan
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The plan of an apply or revert, and the states afterwards (those found, when it was a dry run)."""
+class FoundPackage:
+    """A package that was found, and the version of it that the stack requires (None: any)."""
 
-    plan: Plan
+    target: PatchTarget
+    required: str | None
+
+
+@dataclass(frozen=True)
+class PatchOutcome:
+    """The plan of an apply or revert, and the states afterwards (for a dry run: before)."""
+
+    plan: PatchPlan
     targets: list[TargetStatus]
 
 
@@ -28,53 +44,161 @@ def status(
     packages: Sequence[str] = (),
     version: str | None = None,
 ) -> list[TargetStatus]:
-    """Judge the packages that a stack patches. Changes nothing. Arguments and errors: ``find.targets``."""
-    return [
-        judge(one.target, find.series_of(one)) for one in find.targets(stack, directory, packages, version)
-    ]
+    """Classify the packages that a stack patches, without changing anything.
+
+    Arguments and errors are those of ``find_packages``.
+    """
+    found = find_packages(stack, directory, packages, version)
+    return [classify(one.target, series_of(one)) for one in found]
 
 
-def recovered(
+def recover_and_classify(
     stack: str | None = None,
     directory: Path | None = None,
     packages: Sequence[str] = (),
     version: str | None = None,
 ) -> tuple[list[TargetStatus], list[str]]:
-    """As ``status``, after finishing or taking back what interrupted commands left; also what was done.
+    """Finish or undo interrupted changes, then do as ``status``; also return messages about the changes.
 
-    Waits for a change that is under way. Errors are also those of ``recovery.recover``.
+    Waits for a change in progress. Errors are also those of ``transaction.recover``.
     """
-    found = find.targets(stack, directory, packages, version)
-    messages = []
+    found = find_packages(stack, directory, packages, version)
+    locations = sorted({one.target.location for one in found})
+    messages: list[str] = []
     while True:
-        for location in sorted({one.target.location for one in found}):
-            message = recovery.recover(location)
-            messages += [message] if message else []
-        judged = [judge(one.target, find.series_of(one)) for one in found]
-        # A change that began meanwhile may have been seen half done.
-        if not any(journal.pending(one.target.location) for one in found):
-            return judged, messages
+        messages += _recover(locations)
+        statuses = [classify(one.target, series_of(one)) for one in found]
+        # A change that started since may have been read half done.
+        if not any(map(transaction_journal.is_pending, locations)):
+            return statuses, messages
 
 
 def change(
-    action: Action, targets: Sequence[TargetStatus], dry_run: bool = False, merge: bool = False
-) -> Outcome:
-    """Apply or revert the series of all targets, all or nothing.
+    action: PatchAction, targets: Sequence[TargetStatus], dry_run: bool = False, merge: bool = False
+) -> PatchOutcome:
+    """Apply or revert the series of all targets, all or none.
 
-    Errors are those of ``plan.make``, ``recovery.recover`` and ``transaction.execute``.
+    Errors are those of ``plan.make_plan``, ``transaction.recover`` and ``transaction.execute``.
     """
-    # Imported here: to look at a stack takes less than to import what changes one.
-    from vimectl.patches import plan, transaction
+    # Imported here: `patch status` does not need what changes files.
+    from vimectl.patches import transaction
     from vimectl.patches.lock import locked
+    from vimectl.patches.plan import make_plan, refuse_wheels
 
-    plan.refuse_wheels(action, targets)
+    refuse_wheels(action, targets)
     if dry_run:
-        return Outcome(plan.make(action, targets, merge), list(targets))
-    for location in sorted({one.target.location for one in targets}):
-        recovery.recover(location)
-    with locked(sorted({one.target.location for one in targets})):
-        # Judged again: what was found before the locks were held may have changed.
-        planned = plan.make(action, [judge(one.target, one.series) for one in targets], merge)
-        if planned.steps:
-            transaction.execute(action, planned.steps, planned.folders)
-    return Outcome(planned, [judge(one.target, one.series) for one in targets])
+        return PatchOutcome(make_plan(action, targets, merge), list(targets))
+    locations = sorted({one.target.location for one in targets})
+    _recover(locations)
+    with locked(locations):
+        # Classified again: the files may have changed before the locks were held.
+        plan = make_plan(action, [classify(one.target, one.series) for one in targets], merge)
+        if plan.steps:
+            transaction.execute(action, plan.steps, plan.folders)
+    return PatchOutcome(plan, [classify(one.target, one.series) for one in targets])
+
+
+def _recover(locations: Sequence[Path]) -> list[str]:
+    messages = []
+    for location in locations:
+        if transaction_journal.needs_recovery(location):
+            from vimectl.patches import transaction  # hardly ever needed, and every command checks
+
+            messages.append(transaction.recover(location))
+    return [message for message in messages if message]
+
+
+def find_packages(
+    stack: str | None = None,
+    directory: Path | None = None,
+    packages: Sequence[str] = (),
+    version: str | None = None,
+) -> list[FoundPackage]:
+    """Find the packages to work on.
+
+    With a stack: all that it patches, only in the stack's versions. Without one: those in ``directory`` (or
+    in the wheel that it is) that have a series for any version. Without either: those of the stack that is
+    installed for this interpreter. ``packages`` selects some of them; ``version`` is the version of the
+    single package selected.
+
+    Raises:
+        UsageError: an unknown stack or package, no such directory, a selected package is not in it, no
+            stack.
+        MissingRequirement: a package of the stack is not installed for this interpreter.
+    """
+    required = _required_versions(stack, directory)
+    for package in packages:
+        if package not in required:
+            raise unknown("package", package, required)
+    if directory and not directory.is_dir() and not target.is_wheel(directory):
+        what = "neither a directory nor a wheel" if directory.exists() else "no such directory"
+        raise UsageError(f"{directory}: {what}")
+    if version and len(packages) != 1:
+        raise UsageError("--version states the version of one package", "name the package")
+    found: list[FoundPackage] = []
+    absent: list[str] = []
+    for package in packages or required:
+        one = _find_package(package, directory, version)
+        if one:
+            found.append(FoundPackage(one, required[package]))
+        elif directory:
+            absent.append(package)
+        else:
+            message = f"{package} is not installed here"
+            raise MissingRequirement(message, "vimectl env create DIR --stack NAME")
+    names = ", ".join(absent)
+    if required and not found:
+        hint = "give the directory that holds the package's folder"
+        raise UsageError(f"{directory}: no {names} here", hint)
+    # Otherwise the command would report "applied" for fewer packages than the user selected.
+    if absent and (packages or stack):
+        here = " ".join(one.target.package for one in found)
+        raise UsageError(f"{directory}: no {names} here, only {here}", f"name what is meant: {here}")
+    return found
+
+
+def series_of(found: FoundPackage) -> Series | None:
+    """Return the series for a package, or None when there is none.
+
+    A version with a local part (``0.22.1rc1.dev263+g967c5c3bc``) was made up by a build and names no
+    release. If no series is for that version, the content decides: the series that knows the content of
+    most of its files, and of at least half of them.
+    """
+    one = found.target
+    versions = [each for each in series.known()[one.package] if found.required in (None, each)]
+    for version in versions:
+        if matches(one.version, version):
+            return series.load(one.package, version)
+    if "+" not in one.version:
+        return None
+    candidates = [series.load(one.package, version) for version in versions]
+    best = max(candidates, key=lambda each: _known_share(one, each), default=None)
+    return best if best and _known_share(one, best) >= 0.5 else None
+
+
+def _known_share(one: PatchTarget, candidate: Series) -> float:
+    """Return the share of a series's files whose content the series knows, from 0 to 1."""
+    known = [
+        candidate.position(path, target.file_id(one.location, path)) is not None for path in candidate.chains
+    ]
+    return sum(known) / len(known) if known else 0.0
+
+
+def _required_versions(stack: str | None, directory: Path | None) -> dict[str, str | None]:
+    """Return the candidate packages, each with the version that the stack requires (None: any)."""
+    if stack is None and directory is not None:
+        return dict.fromkeys(series.known())
+    name = stack or detect_stack(Host()).stack
+    if name is None:
+        raise UsageError("no known stack is installed here", "name one with --stack, or give --target DIR")
+    return dict(load_summary(name).patches)
+
+
+def _find_package(package: str, directory: Path | None, version: str | None) -> PatchTarget | None:
+    versions = series.known().get(package)
+    if versions is None:
+        raise UsageError(f"this vimectl has no patches for {package}")
+    module = series.load(package, versions[0]).module
+    if directory:
+        return target.find_at(directory, package, module, version)
+    return target.find_installed(package, module, version)

@@ -1,81 +1,151 @@
-"""What a file of a series contains, as released and after each patch, and where its released bytes are."""
+"""Compute the contents of a file as released and after each patch, and find copies of released contents.
+
+Patches are applied without fuzz and without offset: only to the content whose blob id the series states. So
+each hunk fits exactly at its line, or the patch file is wrong.
+"""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vime_runtime.spec.errors import CheckFailed, UsageError
 
-from vimectl.patches import applied_state, hunks, tree
+from vimectl.patches import applied_state, target
 from vimectl.patches.blobs import id_of
-from vimectl.patches.series import Series
-from vimectl.patches.target import Target
+from vimectl.patches.patchfile import body
+from vimectl.patches.patchfile.model import FileDiff
+from vimectl.patches.patchfile.rules import read_valid
+from vimectl.patches.series import Patch, Series
+from vimectl.patches.target import PatchTarget
 
-if TYPE_CHECKING:
-    from vimectl.patches.patchfile import FileDiff
 
-
-def released(target: Target, series: Series, path: str) -> bytes | None:
+def released(where: PatchTarget, series: Series, path: str) -> bytes | None:
     """Return the content of ``path`` as released; None when the release does not have the file.
 
-    It is computed from what is there when that is a content of the series, and is otherwise the copy that is
-    ``kept``, with its errors.
+    It is computed from the current content if the series knows that, otherwise read from ``kept_copy``,
+    with its errors.
     """
-    if tree.obstacle(target.location, path) is None:
-        position = series.position(path, tree.found(target.location, path))
+    if target.write_blocker(where.location, path) is None:
+        position = series.position(path, target.file_id(where.location, path))
         if position is not None:
-            return _rewound(series, path, tree.content(target.location, path), position)
-    return kept(target, path, series.chains[path][0])
+            content = target.read_file(where.location, path)
+            for patch in reversed(series.touching(path)[:position]):
+                content = apply_diff(content, file_diff(series, patch.id, path), reverse=True)
+            return _checked(series, path, content, series.chains[path][0])
+    return kept_copy(where, path, series.chains[path][0])
 
 
-def kept(target: Target, path: str, blob: str | None) -> bytes | None:
-    """Return a copy of released content: the one that an apply put aside, or git's in a work tree.
+def kept_copy(where: PatchTarget, path: str, blob: str | None) -> bytes | None:
+    """Return a copy of released content: the one that apply saved, or git's in a work tree.
 
     Raises CheckFailed when this machine has none.
     """
     if blob is None:
         return None
-    copy = applied_state.original(target.location, blob)
-    if copy is None and target.kind in ("git", "editable"):
-        copy = _from_git(target.location, blob)
+    copy = applied_state.original(where.location, blob)
+    if copy is None and where.kind in ("git", "editable"):
+        copy = _from_git(where.location, blob)
     if copy is None:
-        raise CheckFailed(f"no copy of {path} as released ({blob}) is here", f"reinstall {target.package}")
+        raise CheckFailed(f"no copy of {path} as released ({blob}) is here", f"reinstall {where.package}")
     return copy
 
 
 def stages(series: Series, path: str, content: bytes | None) -> list[bytes | None]:
     """Return the contents of a file from ``content``, as released, through every patch that touches it.
 
-    Raises UsageError when a patch of the series does not lead to the blob id that the series states.
+    Raises UsageError when the result of a patch does not have the blob id in the series.
     """
     contents = [content]
     for patch, expected in zip(series.touching(path), series.chains[path][1:], strict=True):
-        content = hunks.apply(content, _diff(series, patch.id, path))
+        content = apply_diff(content, file_diff(series, patch.id, path))
         contents.append(_checked(series, path, content, expected))
     return contents
 
 
-def _rewound(series: Series, path: str, content: bytes | None, position: int) -> bytes | None:
-    """Take back the first ``position`` patches that touch a file."""
-    for patch in reversed(series.touching(path)[:position]):
-        content = hunks.apply(content, _diff(series, patch.id, path), reverse=True)
-    return _checked(series, path, content, series.chains[path][0])
+def has_changes_of(series: Series, patch: Patch, path: str, content: bytes | None) -> bool:
+    """Return True if ``content`` has the result of every hunk of the patch for ``path``.
+
+    Each must be there with all its context, at any line, in the order of the hunks. This recognizes changes
+    that upstream made itself. Errors are those of ``read_diffs``.
+    """
+    diff = read_diffs(series.patch_path(patch.id)).get(path)
+    if content is None or diff is None or diff.action != "modify":
+        return False
+    lines = BytesIO(content).readlines()
+    start = 0
+    for hunk in diff.hunks:
+        wanted = hunk.new_lines()
+        candidates = range(start, len(lines) - len(wanted) + 1) if wanted else ()
+        found = next((n for n in candidates if lines[n : n + len(wanted)] == wanted), None)
+        if found is None:
+            return False
+        start = found + len(wanted)
+    return bool(diff.hunks)
 
 
-def _diff(series: Series, patch_id: str, path: str) -> FileDiff:
-    found = diffs(series.directory / f"{patch_id}.patch")
+@lru_cache(maxsize=64)
+def read_diffs(path: Path) -> dict[str, FileDiff]:
+    """Return the file diffs of a patch file of a series by path; each file is read once per process.
+
+    A rename or copy is not a patch of one file: a series has a deletion and a creation instead.
+    Raises UsageError when the file has a lint error of its own.
+    """
+    found: dict[str, FileDiff] = {}
+    for diff in read_valid(path).diffs:
+        if diff.path in found:  # git writes a change of type as a deletion and a creation
+            message = f"{path}:{diff.line}: {diff.path} changes its type, which no series can express"
+            raise UsageError(message)
+        if diff.action in ("rename", "copy"):
+            raise UsageError(
+                f"{path}:{diff.line}: a series cannot contain a {diff.action}",
+                "vimectl patch import writes it as a deletion and a creation",
+            )
+        found[diff.path] = diff
+    return found
+
+
+def file_diff(series: Series, patch_id: str, path: str) -> FileDiff:
+    """Return the diff of one file. Raises UsageError when the patch does not have it."""
+    found = read_diffs(series.patch_path(patch_id))
     if path not in found:
         raise UsageError(f"{series.name}/{patch_id}.patch does not touch {path}", "the series is damaged")
     return found[path]
 
 
-@lru_cache(maxsize=64)
-def diffs(path: Path) -> dict[str, FileDiff]:
-    """Return `hunks.read` of a patch file of a series, read once per process."""
-    # A patch of a series touches several files, and each of them is asked for more than once.
-    return hunks.read(path)
+def apply_diff(content: bytes | None, diff: FileDiff, *, reverse: bool = False) -> bytes | None:
+    """Return ``content`` with every hunk of ``diff`` applied. None stands for a file that does not exist.
+
+    Raises UsageError when a hunk does not fit at its line.
+    """
+    removed = (diff.old_path if reverse else diff.new_path) is None
+    if diff.binary is not None:
+        return None if removed else _apply_binary(content, diff, reverse)
+    lines = BytesIO(content or b"").readlines()
+    result: list[bytes] = []
+    done = 0
+    for hunk in diff.hunks:
+        if reverse:
+            hunk = hunk.reversed()
+        old, new = hunk.old_lines(), hunk.new_lines()
+        # The start of an empty range is the line before it.
+        begin = hunk.old_start - 1 if old else hunk.old_start
+        if begin < done or lines[begin : begin + len(old)] != old:
+            raise UsageError(f"{diff.path}: the hunk for line {hunk.old_start} does not fit")
+        result += lines[done:begin] + new
+        done = begin + len(old)
+    return None if removed else b"".join(result + lines[done:])
+
+
+def _apply_binary(content: bytes | None, diff: FileDiff, reverse: bool) -> bytes:
+    halves = diff.binary or ()
+    if len(halves) <= reverse:
+        raise UsageError(f"{diff.path}: the {'reverse' if reverse else 'forward'} binary data is missing")
+    try:
+        return body.apply_binary(content or b"", halves[reverse])
+    except body.CorruptBinary as e:
+        raise UsageError(f"{diff.path}: {e}") from e
 
 
 def _checked(series: Series, path: str, content: bytes | None, expected: str | None) -> bytes | None:
@@ -87,7 +157,7 @@ def _checked(series: Series, path: str, content: bytes | None, expected: str | N
 def _from_git(location: Path, blob: str) -> bytes | None:
     try:
         from git import InvalidGitRepositoryError, Repo
-    except ImportError:  # what GitPython raises where there is no git, and then there is no repository to ask
+    except ImportError:  # GitPython raises this without a git executable; then no repository can be read
         return None
     try:
         with Repo(location, search_parent_directories=True) as repository:

@@ -1,84 +1,129 @@
-"""Bring every file of a decided change to the decided side. Done again after a death, it does the rest."""
+"""Bring every file of a committed change to its target version. Repeated after a crash, it does the rest.
+
+Written files keep the owner of the file that they replace, or get that of their folder.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from vime_runtime.spec.atomic_io import sync
 from vime_runtime.spec.errors import CheckFailed
 
-from vimectl.patches import tree
-from vimectl.patches.applied_state import folder
+from vimectl.patches.applied_state import bookkeeping_folder
 from vimectl.patches.blobs import content_at, id_of
-from vimectl.patches.durable import make_folder
-from vimectl.patches.journal import Journal, stage
+from vimectl.patches.target import write_blocker
+from vimectl.patches.transaction_journal import FileVersion, TransactionJournal, stage_folder
 
-Side = tuple[str | None, int | None]
-
-# Why a folder may stay: something is in it, somebody uses it, it is not there, or another thing is.
-STAYS = (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.ENOENT, errno.ENOTDIR)
+# A folder may stay when it is not empty, in use, absent, or something else is in its place.
+_FOLDER_STAYS = (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.ENOENT, errno.ENOTDIR)
 
 
-def move(journal: Journal, roots: set[Path]) -> None:
-    """Move the files that are not yet on the decided side, those in ``roots``, and sync what was moved.
+def replace_files(journal: TransactionJournal, roots: set[Path]) -> None:
+    """Move the files in ``roots`` that do not have the target version yet, and sync what was moved.
 
-    Raises CheckFailed when a file is on neither side, or what was to replace it is damaged.
+    Raises CheckFailed when a file has neither version, or its staged replacement is damaged.
     """
     places = []
-    for index, one in enumerate(journal.moves):
-        root = journal.roots[one.root]
+    for index, move in enumerate(journal.moves):
+        root = journal.roots[move.root]
         if root not in roots:
             continue
-        place = root / one.path
+        place = root / move.path
         places.append(place)
-        wanted, other = one.side(journal.forward), one.side(not journal.forward)
-        found = at(place)
-        if _same(found, wanted, other):
+        wanted, other = move.version(journal.forward), move.version(not journal.forward)
+        found = version_at(place)
+        if _is_version(found, wanted, other):
             continue
-        staged = stage(root) / f"{index}.{'after' if journal.forward else 'before'}"
-        if not _same(found, other, wanted):
-            raise CheckFailed(
-                f"{place} was edited after an interrupted {journal.action}",
-                f"put {stage(root) / f'{index}.before'} or {stage(root) / f'{index}.after'} in its place"
-                " and try again",
-            )
-        if obstacle := tree.obstacle(root, one.path):
-            raise CheckFailed(
-                f"{place} cannot be changed: {obstacle}", "put back what was there, and try again"
-            )
+        stage = stage_folder(root)
+        staged = stage / f"{index}.{'after' if journal.forward else 'before'}"
+        if not _is_version(found, other, wanted):
+            versions = f"{stage / f'{index}.before'} or {stage / f'{index}.after'}"
+            message = f"{place} was edited after an interrupted {journal.action}"
+            raise CheckFailed(message, f"put {versions} in its place and try again")
+        if blocker := write_blocker(root, move.path):
+            message = f"{place} cannot be changed: {blocker}"
+            raise CheckFailed(message, "put back what was there, and try again")
         if wanted[0] is None:
             place.unlink()
-        elif at(staged)[0] != wanted[0]:
-            raise CheckFailed(
-                f"{staged} is damaged", f"put the right content of {place} there, and try again"
-            )
+        elif version_at(staged)[0] != wanted[0]:
+            hint = f"put the right content of {place} there, and try again"
+            raise CheckFailed(f"{staged} is damaged", hint)
         else:
             for made in make_folder(place.parent):
-                sync(made.parent)  # or a loss of power might keep the move into it and not the folder
+                sync(made.parent)  # or a power loss might keep the file's move but not its folder
             os.replace(staged, place)
-    stale = {parent for place in places if (parent := remove_bytecode(place))}
+    to_sync = {bookkeeping_folder(root) for root in roots}
+    for place in places:
+        to_sync.add(place.parent)
+        if cache := _remove_bytecode(place):
+            to_sync.add(cache)
     for number, path in journal.folders:
-        remove_empty(journal.roots[number], path)
-    parents = {place.parent for place in places} | {folder(root) for root in roots} | stale
-    parents |= {(journal.roots[number] / path).parent for number, path in journal.folders}
-    for parent in sorted(parents):
-        if parent.is_dir():
-            sync(parent)
+        folder = journal.roots[number] / path
+        _remove_if_empty(folder)
+        to_sync.add(folder.parent)
+    for folder in sorted(to_sync):
+        if folder.is_dir():
+            sync(folder)
 
 
-def at(path: Path) -> Side:
-    """Return the blob id and ``st_mode`` of what is at a path."""
+def version_at(path: Path) -> FileVersion:
+    """Return the blob id and ``st_mode`` of a path."""
     content = content_at(path)
     return id_of(content), None if content is None else path.lstat().st_mode
 
 
-def remove_bytecode(path: Path) -> Path | None:
-    """Bytecode can outlive its source: with unchecked hashes, or when size and time happen to agree.
+def write_file(path: Path, content: bytes, like: os.stat_result, mode: int | None) -> None:
+    """Create a file with the owner of ``like`` and this ``st_mode`` (None: that of a new file).
 
-    Returns the folder from which some was removed.
+    The content of a symbolic link is its target. The file is not synced: syncing many at once is faster.
+    """
+    if mode is not None and stat.S_ISLNK(mode):
+        os.symlink(content, os.fsencode(path))
+        _set_owner(path, like)
+        return
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[os.write(descriptor, left) :]
+        found = os.fstat(descriptor)
+        if (found.st_uid, found.st_gid) != (like.st_uid, like.st_gid):
+            os.fchown(descriptor, like.st_uid, like.st_gid)
+        if mode is not None:
+            os.fchmod(descriptor, stat.S_IMODE(mode))
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(path: Path) -> list[Path]:
+    """Create a folder and its missing parents, each with the owner of its parent.
+
+    Returns the created folders, the outermost first.
+    """
+    made = []
+    if not path.is_dir():
+        made = [*make_folder(path.parent), path]
+        with suppress(FileExistsError):  # mkdir's exist_ok fails if another process removes it at this moment
+            path.mkdir()
+        _set_owner(path, path.parent.stat())
+    return made
+
+
+def _set_owner(path: Path, like: os.stat_result) -> None:
+    found = path.lstat()
+    if (found.st_uid, found.st_gid) != (like.st_uid, like.st_gid) and os.geteuid() == 0:
+        os.chown(path, like.st_uid, like.st_gid, follow_symlinks=False)
+
+
+def _remove_bytecode(path: Path) -> Path | None:
+    """Remove the bytecode of a source file; return its folder if there was any.
+
+    Bytecode can outlive its source: with unchecked hashes, or if size and time happen to agree.
     """
     cache = path.parent / "__pycache__"
     if path.suffix != ".py" or cache.is_symlink() or not cache.is_dir():
@@ -89,24 +134,22 @@ def remove_bytecode(path: Path) -> Path | None:
     return cache if stale else None
 
 
-def remove_empty(root: Path, path: str) -> None:
-    """Remove a folder that was made for files when none of them is left, and no others are there.
+def _remove_if_empty(folder: Path) -> None:
+    """Remove a folder that was made for files, unless it still has some.
 
-    Raises:
-        OSError: the file system refused, for another reason than what is, or is not, at the place.
+    Raises OSError when the file system refuses for any other reason.
     """
-    place = root / path
-    for one in (place / "__pycache__", place):
+    for path in (folder / "__pycache__", folder):
         try:
-            one.rmdir()
+            path.rmdir()
         except OSError as e:
-            if e.errno not in STAYS:
+            if e.errno not in _FOLDER_STAYS:
                 raise
 
 
-def _same(found: Side, wanted: Side, other: Side) -> bool:
-    """Whether a file is on a side. Permissions count only when they are all that tells the sides apart: what
-    somebody does to them meanwhile is his business."""
+def _is_version(found: FileVersion, wanted: FileVersion, other: FileVersion) -> bool:
+    """Compare a file with a version. Permissions count only if nothing else distinguishes the two versions:
+    the user may change them at any time."""
     if found[0] != wanted[0]:
         return False
     if wanted[1] is None or found[1] is None:

@@ -1,4 +1,4 @@
-"""One change at a time in a target directory."""
+"""Lock target directories, so that only one process changes them at a time."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 
-from vimectl.patches.applied_state import folder
-from vimectl.patches.durable import make_folder
+from vimectl.patches.applied_state import bookkeeping_folder
+from vimectl.patches.file_replacement import make_folder
 
 WAIT_SECONDS = 30.0
 
 
 @contextmanager
 def locked(locations: Sequence[Path], wait: float = WAIT_SECONDS) -> Iterator[None]:
-    """Hold the locks of several target directories, taken in one order everywhere so that nobody deadlocks.
+    """Hold the locks of several target directories, acquired in sorted order to avoid deadlocks.
 
     Raises:
         CheckFailed: another process holds one for longer than ``wait`` seconds; the message names it.
@@ -34,45 +34,44 @@ def locked(locations: Sequence[Path], wait: float = WAIT_SECONDS) -> Iterator[No
 
 @contextmanager
 def _one(location: Path, wait: float) -> Iterator[None]:
-    path = folder(location) / "lock"
+    path = bookkeeping_folder(location) / "lock"
     deadline = time.monotonic() + wait
-    while (held := _try(path)) is None:
+    while (held := _try_acquire(path)) is None:
         if time.monotonic() > deadline:
-            raise CheckFailed(
-                f"{location}: another vimectl is changing it: {_holder(path)}", "try again when it is done"
-            )
+            message = f"{location}: another vimectl is changing it: {_holder(path)}"
+            raise CheckFailed(message, "try again when it is done")
         time.sleep(0.05)
-    _sign(held)
+    _write_holder(held)
     try:
         yield
     finally:
-        # What cannot be removed, the next command removes; and there may be more than the lock in the folder,
-        # or a new one of somebody who waited.
+        # The next command removes what cannot be removed now. The folder may have more than the lock, or a
+        # new lock of a process that waited.
         with suppress(OSError):
             path.unlink(missing_ok=True)
             path.parent.rmdir()
         os.close(held)
 
 
-def _sign(held: int) -> None:
-    """Say in the lock who holds it, for those who wait."""
+def _write_holder(held: int) -> None:
+    """Write into the lock which process holds it, for the messages of those that wait."""
     since = time.strftime("%H:%M:%S")
     text = f"process {os.getpid()} on {os.uname().nodename} since {since}: {' '.join(sys.argv[1:])}\n"
-    with suppress(OSError):  # on a full disk it is held all the same
+    with suppress(OSError):  # on a full disk the lock is held nevertheless
         os.truncate(held, 0)
         os.pwrite(held, text.encode("utf-8", "surrogateescape"), 0)
 
 
 def _holder(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace").strip() or "it has not said who it is"
+        return path.read_text(encoding="utf-8", errors="replace").strip() or "an unknown process"
     except OSError:
         return "it has just finished"
 
 
-def _try(path: Path) -> int | None:
-    """Return a descriptor that holds the lock, or None when somebody else has it."""
-    if path.parent.is_symlink():  # it came with somebody's files; what it leads to is not this target
+def _try_acquire(path: Path) -> int | None:
+    """Return a descriptor that holds the lock, or None when another process has it."""
+    if path.parent.is_symlink():  # it came with copied files; its target is another directory
         raise MissingRequirement(f"{path.parent} is a symbolic link", "remove it")
     try:
         make_folder(path.parent)
@@ -83,7 +82,7 @@ def _try(path: Path) -> int | None:
         raise MissingRequirement(f"{path.parent.parent} cannot be changed: {e.strerror}") from e
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The last holder may have removed the file after it was opened here: then this is no lock.
+        # The last holder may have removed the file after this process opened it: then it locks nothing.
         if os.fstat(descriptor).st_nlink:
             return descriptor
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""What an apply or a revert would change, as a value: `--dry-run` prints it, the transaction executes it."""
+"""Plan an apply or a revert as a value: `--dry-run` prints it, the transaction executes it."""
 
 from __future__ import annotations
 
@@ -9,136 +9,134 @@ from typing import Any, Literal
 
 from vime_runtime.spec.errors import CheckFailed, UsageError
 
-from vimectl.patches import bookkeeping, content, tree
-from vimectl.patches.blobs import fresh_mode, id_of, permissions
-from vimectl.patches.difference import edits
+from vimectl.patches import content
+from vimectl.patches.blobs import id_of, new_file_mode, with_git_mode
+from vimectl.patches.bookkeeping import EditedFile, PackageChange, bookkeeping_steps
+from vimectl.patches.edits import diff_of_edits, merge_edits
 from vimectl.patches.state import TargetStatus
-from vimectl.patches.transaction import Step
+from vimectl.patches.target import read_file
+from vimectl.patches.transaction import FileStep
 
-Action = Literal["apply", "revert"]
+PatchAction = Literal["apply", "revert"]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """``sources`` change the packages; ``upkeep`` keeps RECORD files and the bookkeeping in step.
+class PatchPlan:
+    """``sources`` change the packages; ``bookkeeping`` keeps RECORD files and the applied state up to date.
 
-    ``folders`` are those that exist only for created files: they go when the last of these goes.
+    ``folders`` exist only for created files, and are removed with the last of these.
     """
 
-    action: Action
-    sources: tuple[Step, ...]
-    upkeep: tuple[Step, ...]
+    action: PatchAction
+    sources: tuple[FileStep, ...]
+    bookkeeping: tuple[FileStep, ...]
     folders: tuple[Path, ...] = ()
 
     @property
-    def steps(self) -> tuple[Step, ...]:
-        return self.sources + self.upkeep
+    def steps(self) -> tuple[FileStep, ...]:
+        return self.sources + self.bookkeeping
 
     def changed(self) -> list[dict[str, Any]]:
-        """The changed files as the contract's ``changed``: path and blob ids."""
+        """Return the changed files for ``changed`` in the JSON output: path and blob ids."""
         return [
             {"path": str(step.location / step.path), "before": id_of(step.before), "after": id_of(step.after)}
             for step in self.sources
         ]
 
 
-def make(action: Action, statuses: Sequence[TargetStatus], merge: bool = False) -> Plan:
+def make_plan(action: PatchAction, statuses: Sequence[TargetStatus], merge: bool = False) -> PatchPlan:
     """Plan to bring every target to ``applied`` or back to ``pristine``; empty when all are there already.
 
-    ``merge``: carry the edits of files that somebody edited over (see ``merge``) instead of refusing.
+    ``merge``: merge the user's edits with the patches (see ``edits.merge_edits``) instead of refusing.
 
     Raises:
-        CheckFailed: a target has no series, or a file that somebody edited; the message shows the difference.
-        UsageError: a target is a wheel, which is never written; or a patch of ours does not lead to the blob
-            id that its series states.
-        MissingRequirement: a merge was asked for and there is no git.
+        CheckFailed: a target has no series, or an edited file; the message shows the difference.
+        UsageError: a target is a wheel, which is read-only; or the result of a patch does not have the blob
+            id in its series.
+        MissingRequirement: merging needs git, which is not installed.
     """
     refuse_wheels(action, statuses)
-    _refuse(action, statuses, merge)
-    sources: list[Step] = []
-    keep: list[Step] = []
+    _refuse_unsupported(action, statuses, merge)
+    sources: list[FileStep] = []
+    bookkeeping: list[FileStep] = []
     folders: set[Path] = set()
     for location in sorted({status.target.location for status in statuses}):
-        here = [
-            bookkeeping.Package(status, *_source_steps(action, status))
-            for status in statuses
-            if status.target.location == location
+        changes = [
+            _package_change(action, status) for status in statuses if status.target.location == location
         ]
-        sources += [step for package in here for step in package.steps if step.changes]
-        keep += bookkeeping.steps(action, location, here)
-        folders |= {folder for package in here for folder in bookkeeping.folders(package)}
-    return Plan(action, tuple(sources), tuple(step for step in keep if step.changes), tuple(sorted(folders)))
+        for change in changes:
+            sources += [step for step in change.steps if step.changes]
+            folders |= change.folders()
+        bookkeeping += [step for step in bookkeeping_steps(action, location, changes) if step.changes]
+    return PatchPlan(action, tuple(sources), tuple(bookkeeping), tuple(sorted(folders)))
 
 
-def refuse_wheels(action: Action, statuses: Sequence[TargetStatus]) -> None:
+def refuse_wheels(action: PatchAction, statuses: Sequence[TargetStatus]) -> None:
     """Raise UsageError when one of the targets is a wheel."""
     for status in statuses:
         if status.target.kind == "wheel":
             raise UsageError(
-                f"{status.target.location}: a wheel is only read, by verify, status, diff and lint",
+                f"{status.target.location}: a wheel is read-only; only verify, status, diff and lint read it",
                 f"unpack it, and {action} with --target DIR",
             )
 
 
-def _refuse(action: Action, statuses: Sequence[TargetStatus], merge: bool) -> None:
+def _refuse_unsupported(action: PatchAction, statuses: Sequence[TargetStatus], merge: bool) -> None:
     for status in statuses:
         target = status.target
         here = f"{target.package} {target.version} in {target.location}"
         if status.series is None:
-            raise CheckFailed(
-                f"{here}: no patches for this version", "vimectl patch list shows the versions that have some"
-            )
+            hint = "vimectl patch list shows the versions that have some"
+            raise CheckFailed(f"{here}: no patches for this version", hint)
         if status.drifted and not merge:
             raise CheckFailed(
-                f"{here} was edited, nothing was changed:\n{edits(status)}",
+                f"{here} was edited, nothing was changed:\n{diff_of_edits(status)}",
                 f"undo the edits, or reinstall {target.package}, then vimectl patch {action} again;"
                 f" or let git merge the edits: vimectl patch {action} --merge",
             )
 
 
-def _source_steps(action: Action, status: TargetStatus) -> tuple[list[Step], dict[str, bookkeeping.Edited]]:
-    """One step for each file of the series, also for those that are as wanted already; and which of them are
-    merged with somebody's edits."""
+def _package_change(action: PatchAction, status: TargetStatus) -> PackageChange:
+    """Return a step for each file of the series, also for those that need no change."""
     assert status.series is not None
     series, location = status.series, status.target.location
-    steps: list[Step] = []
-    merged: dict[str, bookkeeping.Edited] = {}
-    taken = set(status.having("upstream")) - set(status.drifted)
+    steps: list[FileStep] = []
+    edited: dict[str, EditedFile] = {}
+    drifted, merged = status.drifted, status.files_in("merged")
+    upstream = set(status.files_in("upstream")) - set(drifted)
     for path, chain in series.chains.items():
-        if path in taken:
-            continue  # upstream has it; the file is not one of ours
-        recorded = status.entry.file(path) if status.entry else None
-        if path in status.drifted:
-            from vimectl.patches.merge import edited
-
-            both = edited(status, path)
+        if path in upstream:
+            continue  # the package itself has the changes
+        recorded = status.applied_file(path)
+        if path in drifted:
+            both = merge_edits(status, path)
             wanted = both.patched if action == "apply" else both.unpatched
-            merged[path] = bookkeeping.Edited(both.unpatched, chain[-1])
-        elif recorded and recorded.merged and path in status.having("merged"):
-            current = tree.content(location, path)
-            before = content.kept(status.target, path, recorded.before)
-            wanted = current if action == "apply" else before
-            merged[path] = bookkeeping.Edited(before, recorded.merged)
+            edited[path] = EditedFile(both.unpatched, chain[-1])
+        elif recorded and recorded.merged and path in merged:
+            before = content.kept_copy(status.target, path, recorded.before)
+            wanted = read_file(location, path) if action == "apply" else before
+            edited[path] = EditedFile(before, recorded.merged)
         else:
             released = content.released(status.target, series, path)
             wanted = content.stages(series, path, released)[-1] if action == "apply" else released
-        git = series.modes[path][-1 if action == "apply" else 0]
-        mode = None if wanted is None else _mode(action, status, path, git)
-        steps.append(Step(location, path, tree.content(location, path), wanted, mode))
+        git_mode = series.modes[path][-1 if action == "apply" else 0]
+        mode = None if wanted is None else _mode(action, status, path, git_mode)
+        steps.append(FileStep(location, path, read_file(location, path), wanted, mode))
     for file in status.leftover:
-        released = content.kept(status.target, file.path, file.before)
-        steps.append(Step(location, file.path, tree.content(location, file.path), released, file.mode))
-    return steps, merged
+        released = content.kept_copy(status.target, file.path, file.before)
+        steps.append(FileStep(location, file.path, read_file(location, file.path), released, file.mode))
+    return PackageChange(status, steps, edited)
 
 
-def _mode(action: Action, status: TargetStatus, path: str, git: str | None) -> int | None:
-    """The ``st_mode`` to set; None: that which the file has, or any new file. ``git`` is the mode wanted."""
-    has = status.found[path].mode
-    if has and git in (None, has):
+def _mode(action: PatchAction, status: TargetStatus, path: str, wanted: str | None) -> int | None:
+    """Return the ``st_mode`` to set for the git mode ``wanted``; None: no change, or that of a new file."""
+    current = status.found[path].mode
+    if current and wanted in (None, current):
         return None
-    recorded = status.entry.file(path) if status.entry else None
+    recorded = status.applied_file(path)
     if action == "revert" and recorded and recorded.mode:
         return recorded.mode
-    if git is None:
+    if wanted is None:
         return None
-    return permissions((status.target.location / path).lstat().st_mode if has else fresh_mode(), git)
+    st_mode = (status.target.location / path).lstat().st_mode if current else new_file_mode()
+    return with_git_mode(st_mode, wanted)

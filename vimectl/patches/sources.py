@@ -1,7 +1,7 @@
-"""The files of a release, wherever they lie: an unpacked tree, a wheel, a source archive.
+"""Read the files of a release from an unpacked tree, a wheel, or a source archive.
 
-Paths are those of the package as it is imported (``vllm/worker.py``), whatever folder an archive puts
-around it. Nothing is unpacked for good and nothing is built.
+Paths are those of the package as it is imported (``vllm/worker.py``), without the folder that a source
+archive puts around it. Nothing is installed or built.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches.blobs import content_at
 
-_OPEN: dict[str, Callable[[Path], Any]] = {
+_OPENERS: dict[str, Callable[[Path], Any]] = {
     ".tar.gz": gzip.open,
     ".tgz": gzip.open,
     ".tar.bz2": bz2.open,
     ".tar.xz": lzma.open,
     ".tar": lambda path: path.open("rb"),
 }
-# Far above any source file, and any release; what says it is larger is not one.
+# Far above the size of any source file and any release.
 LARGEST = 64 * 1024 * 1024
 LARGEST_ARCHIVE = 4 * 1024 * 1024 * 1024
 _CHUNK = 1024 * 1024
 
 
-class Sources(Protocol):
-    """What a patch is compared with. ``name`` is how messages call it."""
+class ReleaseFiles(Protocol):
+    """The files of a release. ``name`` is for messages."""
 
     @property
     def name(self) -> str: ...
 
     def read(self, path: str) -> bytes | None:
-        """Return what git stores for a file (for a symbolic link its target); None: no such file."""
+        """Return the content of a file as git stores it (a link's target), or None for no such file."""
         ...
 
     def paths(self) -> list[str]:
@@ -50,26 +50,26 @@ class Sources(Protocol):
         ...
 
 
-def open_path(path: Path, name: str = "") -> Sources:
-    """Return the sources in a directory, wheel or source archive. Raises UsageError when it is none.
+def open_path(path: Path, name: str = "") -> ReleaseFiles:
+    """Open a directory, wheel or source archive. Raises UsageError for anything else.
 
-    ``name`` is the file's name as it was released, where that is not the path's.
+    ``name`` is the name under which the file was released, if it differs from the path's.
     """
     name = name or path.name
     if path.is_dir():
-        return Directory(path)
+        return SourceTree(path)
     if not path.is_file():
         raise UsageError(f"{path}: no such file or directory")
     if name.endswith((".whl", ".zip")):
         return Wheel(path, name)
-    for suffix, opened in _OPEN.items():
+    for suffix, opened in _OPENERS.items():
         if name.endswith(suffix):
             return SourceArchive(name, path, opened)
     raise UsageError(f"{path}: neither a directory nor a wheel nor a source archive", "give one of these")
 
 
-class Directory:
-    """A tree: ``DIR/vllm/__init__.py`` exists. Nothing outside it is read, links included."""
+class SourceTree:
+    """A directory: ``DIR/vllm/__init__.py`` exists. Links out of it are not followed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path.resolve()
@@ -88,9 +88,9 @@ class Directory:
 
 
 class Wheel:
-    """A wheel, or a source archive that is a zip. Only the files that are asked for are read.
+    """A wheel, or a source archive that is a zip. Only requested files are read.
 
-    ``prefetch`` is told where in the file a member lies before it is read: offset and length.
+    ``prefetch`` is called with the offset and length of a member in the archive before it is read.
     """
 
     def __init__(
@@ -108,19 +108,19 @@ class Wheel:
         if entry is None:
             return None
         if entry.file_size > LARGEST:
-            raise UsageError(f"{self.name}: {path} says it has {entry.file_size} bytes; no source file has")
-        # Before the data lies a header that repeats the name and may have more extra fields than the list.
+            raise _too_large(self.name, path, entry.file_size)
+        # A local header precedes the data. It repeats the name and may have more extra fields than the entry.
         self._prefetch(entry.header_offset, 512 + len(entry.filename) + entry.compress_size)
         try:
             return self._archive.read(entry)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
-            raise UsageError(f"{self.name}: {path} cannot be read: {e}", "fetch the file again") from e
+            raise UsageError(f"{self.name}: {path} cannot be read: {e}", "download the file again") from e
 
     def paths(self) -> list[str]:
         return sorted(self._entries)
 
     def mode(self, path: str) -> int:
-        """Return the Unix mode of a file that is there, 0 where the archive states none."""
+        """Return the Unix mode of an existing file, 0 if the archive states none."""
         return self._entries[path].external_attr >> 16
 
     @cached_property
@@ -135,14 +135,14 @@ class Wheel:
         try:
             return zipfile.ZipFile(self._file)
         except zipfile.BadZipFile as e:
-            raise UsageError(f"{self.name}: not a whole wheel: {e}", "fetch the file again") from e
+            raise UsageError(f"{self.name}: not a whole wheel: {e}", "download the file again") from e
 
 
 class SourceArchive:
-    """A tar archive with one folder around everything, as a source distribution has it.
+    """A tar archive with one top-level folder, like a source distribution.
 
-    A compressed tar can only be read from its beginning, and its checksum is at its end: it is
-    decompressed once, into a file without a name, and read from there.
+    A compressed tar can only be read from its beginning, and its checksum is at its end: it is decompressed
+    once, into an unnamed temporary file, and read from there.
     """
 
     def __init__(self, name: str, path: Path, opened: Callable[[Path], Any]) -> None:
@@ -157,7 +157,7 @@ class SourceArchive:
         if member.issym():
             return member.linkname.encode("utf-8", "surrogateescape")
         if member.size > LARGEST:
-            raise UsageError(f"{self.name}: {path} says it has {member.size} bytes; no source file has")
+            raise _too_large(self.name, path, member.size)
         file = self._archive.extractfile(member)
         return file.read() if file else None
 
@@ -184,14 +184,20 @@ class SourceArchive:
             raise self._damaged(e) from e
 
     def _decompressed(self) -> IO[bytes]:
-        file = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the archive)
+        file = tempfile.TemporaryFile()  # noqa: SIM115 (kept open as long as the archive)
         with self._open(self._path) as packed:
             while data := packed.read(_CHUNK):
                 file.write(data)
                 if file.tell() > LARGEST_ARCHIVE:
-                    raise UsageError(f"{self.name}: has more than {LARGEST_ARCHIVE} bytes; no release has")
+                    raise UsageError(
+                        f"{self.name}: has more than {LARGEST_ARCHIVE} bytes, which no release has"
+                    )
         file.seek(0)
         return file
 
     def _damaged(self, error: Exception) -> UsageError:
-        return UsageError(f"{self.name}: not a whole archive: {error}", "fetch the file again")
+        return UsageError(f"{self.name}: not a whole archive: {error}", "download the file again")
+
+
+def _too_large(archive: str, path: str, size: int) -> UsageError:
+    return UsageError(f"{archive}: {path} has {size} bytes, which no source file has")

@@ -1,4 +1,4 @@
-"""Which state a target is in, judged by content alone: blob id and mode of every file of the series."""
+"""Classify the state of a target by content: blob id and mode of every file of its series."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from vimectl.patches import applied_state, tree, upstream
-from vimectl.patches.blobs import LINK, NOTHING, Found
+from vimectl.patches import applied_state
+from vimectl.patches.applied_state import AppliedFile, AppliedSeries
+from vimectl.patches.blobs import LINK, NO_FILE, FileId
 from vimectl.patches.series import Patch, Series
-from vimectl.patches.target import Target
+from vimectl.patches.target import PatchTarget, file_id, read_file, write_blocker
 
 FileState = Literal["applied", "not-applied", "merged", "upstream", "outdated", "drifted"]
 PatchState = Literal["applied", "not-applied", "upstream", "partial", "drifted"]
@@ -18,10 +19,10 @@ TargetState = Literal["pristine", "applied", "partial", "drifted", "unsupported"
 
 @dataclass(frozen=True)
 class PatchStatus:
-    """One patch in a target. ``files`` are (path, state):
+    """One patch in a target, with the states of its files as (path, state).
 
-    ``merged``: exactly what `apply --merge` made of the patched file and somebody's edits; counts as applied.
-    ``upstream``: unknown content, in which no apply is recorded and every hunk of the patch is already there.
+    ``merged``: exactly the result of `apply --merge` with a user's edits; counts as applied.
+    ``upstream``: unknown content without a recorded apply that already has every hunk of the patch.
     ``outdated``: as an earlier revision of the series left it.
     """
 
@@ -32,33 +33,37 @@ class PatchStatus:
 
 @dataclass(frozen=True)
 class TargetStatus:
-    """A package in a target against its series; ``series`` is None when this version has none.
+    """A package in a target compared with its series; ``series`` is None when its version has none.
 
-    ``found`` is what each file of the series is, ``obstacles`` why some of them cannot be written.
-    ``entry`` is what the ledger says of the package. ``leftover`` are files that an earlier revision of the
+    ``found`` has the id of each file of the series, ``blockers`` why some of them cannot be written.
+    ``applied`` is what the bookkeeping records. ``leftover`` are files that an earlier revision of the
     series patched and this one does not touch.
     """
 
-    target: Target
+    target: PatchTarget
     series: Series | None
     state: TargetState
     patches: tuple[PatchStatus, ...] = ()
-    found: dict[str, Found] = field(default_factory=dict)
-    obstacles: dict[str, str] = field(default_factory=dict)
-    entry: applied_state.Entry | None = None
-    leftover: tuple[applied_state.File, ...] = ()
+    found: dict[str, FileId] = field(default_factory=dict)
+    blockers: dict[str, str] = field(default_factory=dict)
+    applied: AppliedSeries | None = None
+    leftover: tuple[AppliedFile, ...] = ()
 
     @property
     def drifted(self) -> list[str]:
-        """The files that are neither as released nor as any apply left them."""
-        return self.having("drifted")
+        """Return the files that are neither as released nor as any apply left them."""
+        return self.files_in("drifted")
 
-    def having(self, state: FileState) -> list[str]:
-        """The files that are in this state for one of the patches, sorted."""
+    def files_in(self, state: FileState) -> list[str]:
+        """Return the files that are in this state for one of the patches, sorted."""
         return sorted({path for patch in self.patches for path, its in patch.files if its == state})
 
+    def applied_file(self, path: str) -> AppliedFile | None:
+        """Return the bookkeeping entry of a file, or None."""
+        return self.applied.file(path) if self.applied else None
+
     def as_json(self) -> dict[str, Any]:
-        """The target as `patch status --json` prints it."""
+        """Return the object that `patch status --json` prints for the target."""
         return {
             "package": self.target.package,
             "version": self.target.version,
@@ -73,26 +78,29 @@ class TargetStatus:
         }
 
 
-def judge(target: Target, series: Series | None) -> TargetStatus:
-    """Compare the files of a target with a series. Reads the files and nothing else of the package.
+def classify(target: PatchTarget, series: Series | None) -> TargetStatus:
+    """Compare the files of a target with a series. Reads no other files of the package.
 
-    Raises UsageError when the ledger, or the wheel that the target is, is damaged.
+    Raises UsageError when the bookkeeping, or the wheel that the target is, is damaged.
     """
     if series is None:
         return TargetStatus(target, None, "unsupported")
-    entry = applied_state.read(target.location).get(target.package)
-    found, obstacles = _look(target, series)
+    location = target.location
+    applied = applied_state.read(location).get(target.package)
+    found, blockers = _find_files(target, series)
 
     def file_state(patch: Patch, path: str) -> FileState:
         position = series.position(path, found[path])
-        if path in obstacles:
+        if path in blockers:
             return "drifted"
         if position is not None:
             return "applied" if position > series.touching(path).index(patch) else "not-applied"
-        recorded = entry.file(path) if entry else None
+        recorded = applied.file(path) if applied else None
         if recorded is None:
-            there = upstream.contains(series, patch, path, tree.content(target.location, path))
-            return "upstream" if there else "drifted"
+            from vimectl.patches import content  # reading patches is needed only for unknown content
+
+            has = content.has_changes_of(series, patch, path, read_file(location, path))
+            return "upstream" if has else "drifted"
         if recorded.after != found[path].blob:
             return "drifted"
         if recorded.merged:
@@ -105,25 +113,25 @@ def judge(target: Target, series: Series | None) -> TargetStatus:
         patches.append(PatchStatus(patch.id, _patch_state({state for _, state in files}), files))
     leftover = tuple(
         file
-        for file in (entry.files if entry else ())
-        if file.path not in series.chains and tree.found(target.location, file.path).blob == file.after
+        for file in (applied.files if applied else ())
+        if file.path not in series.chains and file_id(location, file.path).blob == file.after
     )
     state = _target_state({patch.state for patch in patches})
     if leftover and state != "drifted":
         state = "partial"
-    return TargetStatus(target, series, state, tuple(patches), found, obstacles, entry, leftover)
+    return TargetStatus(target, series, state, tuple(patches), found, blockers, applied, leftover)
 
 
-def _look(target: Target, series: Series) -> tuple[dict[str, Found], dict[str, str]]:
-    found, obstacles = {}, {}
+def _find_files(target: PatchTarget, series: Series) -> tuple[dict[str, FileId], dict[str, str]]:
+    found, blockers = {}, {}
     for path in series.chains:
-        obstacle = tree.obstacle(target.location, path)
-        found[path] = NOTHING if obstacle else tree.found(target.location, path)
+        blocker = write_blocker(target.location, path)
+        found[path] = NO_FILE if blocker else file_id(target.location, path)
         if found[path].mode == LINK and series.position(path, found[path]) is None:
-            obstacle = f"it is a symbolic link, to {(target.location / path).readlink()}"
-        if obstacle:
-            obstacles[path] = obstacle
-    return found, obstacles
+            blocker = f"it is a symbolic link, to {(target.location / path).readlink()}"
+        if blocker:
+            blockers[path] = blocker
+    return found, blockers
 
 
 def _patch_state(states: Iterable[FileState]) -> PatchState:
@@ -138,7 +146,7 @@ def _patch_state(states: Iterable[FileState]) -> PatchState:
 
 
 def _target_state(states: Iterable[PatchState]) -> TargetState:
-    # What upstream has taken is neither ours to apply nor missing.
+    # A patch that upstream already has is neither applied by vimectl nor missing.
     states = set(states) - {"upstream"}
     if "drifted" in states:
         return "drifted"

@@ -12,8 +12,9 @@ from unittest import mock
 from vime_runtime.spec.errors import UsageError
 
 from harness.patches.random_patches import Tree, pair
-from vimectl.patches.patchfile import parse, place, tree
-from vimectl.patches.patchfile.tree import File
+from vimectl.patches.patchfile import apply
+from vimectl.patches.patchfile.apply import GitFile
+from vimectl.patches.patchfile.reader import parse
 
 # Nobody's settings, and no repository around the trees.
 ENVIRONMENT = {
@@ -52,9 +53,9 @@ def stored(directory: Path) -> Tree:
     for file in directory.rglob("*"):
         path = str(file.relative_to(directory))
         if file.is_symlink():
-            found[path] = File(os.fsencode(os.readlink(file)), "120000")
+            found[path] = GitFile(os.fsencode(os.readlink(file)), "120000")
         elif file.is_file():
-            found[path] = File(file.read_bytes(), "100755" if file.stat().st_mode & 0o100 else "100644")
+            found[path] = GitFile(file.read_bytes(), "100755" if file.stat().st_mode & 0o100 else "100644")
     return found
 
 
@@ -65,7 +66,7 @@ def by_us(patch: bytes, met: Tree) -> Tree | str:
     if fatal:
         return f"{fatal[0].rule}: {fatal[0].message}"
     try:
-        changed = tree.apply(read.diffs, met.get)
+        changed = apply.apply_patch(read.diffs, met.get)
     except UsageError as e:
         return e.message
     return {path: file for path, file in {**met, **changed}.items() if file is not None}
@@ -83,7 +84,7 @@ def compare(seed: int) -> tuple[str, str]:
     if isinstance(ours, str):
         if theirs is None:
             return "agree", "refused"
-        with mock.patch.object(place, "_fits", fits_as_git_has_it):
+        with mock.patch.object(apply, "_fits", fits_as_git_has_it):
             if by_us(patch, met) == theirs:
                 return "agree", JOINED
         return "disagree", f"seed {seed}: git accepts, ours says {ours}"
@@ -95,7 +96,7 @@ def compare(seed: int) -> tuple[str, str]:
     return "agree", "applied" if ours != met else "applied, changing nothing"
 
 
-def fits_as_git_has_it(image: place.Image, sought: list[bytes], at: int) -> bool:
+def fits_as_git_has_it(image: apply.PatchedLines, sought: list[bytes], at: int) -> bool:
     """Git's rule, which ours does not share: lines are alike but for blanks, and the text of all is the same,
     where a line without a newline is the beginning of one that has it."""
     there = image.lines[at : at + len(sought)]

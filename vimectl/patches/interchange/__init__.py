@@ -1,12 +1,7 @@
-"""Patches of other forms: a series as a quilt series or a mailbox, and those and plain diffs as a series.
+"""Convert patches: a series into a quilt series or a mailbox, and those and plain diffs into a series.
 
-message    what a patch says of itself: DEP-3 fields, a mail
-incoming   the patches in a folder, a mailbox or a file
-outgoing   a series as a quilt series or a mailbox
-taking     patches of any form as a series for a release
+message      the description of a patch: DEP-3 fields, an email
+importers    the patches in a folder, a mailbox or a file
+import_      patches of any form as a series for a release
+exporters    a series as a quilt series or a mailbox
 """
-
-from vimectl.patches.interchange.exporters import FORMATS, Format, export
-from vimectl.patches.interchange.import_ import Taken, take
-
-__all__ = ["FORMATS", "Format", "Taken", "export", "take"]

@@ -1,4 +1,4 @@
-"""Find the patches that somebody gives: a quilt series, a folder of files, a mailbox, one file."""
+"""Read the patches to import from a quilt series, a folder of files, a mailbox, or one file."""
 
 from __future__ import annotations
 
@@ -16,31 +16,33 @@ from pathlib import Path
 
 from vime_runtime.spec.errors import UsageError
 
-from vimectl.patches.interchange.message import Message, from_mail, from_text
-from vimectl.patches.patchfile import PatchFile, load, strict
+from vimectl.patches.interchange.message import PatchDescription, from_mail, from_text
+from vimectl.patches.patchfile.model import PatchFile
+from vimectl.patches.patchfile.reader import load
+from vimectl.patches.patchfile.rules import parse_valid
 
-# The mail header in which an exported patch keeps its id.
+# The email header with the id of an exported patch.
 ID_HEADER = "X-Vimectl-Id"
-NOBODY = "vimectl <vimectl@localhost>"
+NO_AUTHOR = "vimectl <vimectl@localhost>"
 _FROM_LINE = re.compile(rb"^From .*\d\d:\d\d.*\d{4}[ \t]*\r?\n", re.MULTILINE)
 _IS_MAIL = re.compile(rb"(?:From |[A-Za-z-]+:[ \t])")
 _SUFFIXES = (".patch", ".diff", ".eml", ".mbox")
 
 
 @dataclass(frozen=True)
-class Incoming:
-    """One patch: ``slug`` is what it can be called, ``where`` how messages call it."""
+class ImportablePatch:
+    """One patch. ``slug`` is for its id; ``where`` is its origin, for messages."""
 
     slug: str
     where: str
-    message: Message
+    description: PatchDescription
     patch: PatchFile
 
 
-def read(path: Path) -> list[Incoming]:
+def read(path: Path) -> list[ImportablePatch]:
     """Return the patches in a file or folder, in the order in which they apply.
 
-    Raises UsageError when there are none, or one has an error that lint knows.
+    Raises UsageError when there are none, or one has a lint error.
     """
     if path.is_dir():
         files = _quilt(path / "series") if (path / "series").is_file() else _folder(path)
@@ -55,7 +57,7 @@ def read(path: Path) -> list[Incoming]:
 
 
 def _quilt(series: Path) -> list[Path]:
-    """The patches that a quilt series lists. Raises UsageError for options that it cannot take over."""
+    """Return the patches that a quilt series lists. Raises UsageError for options other than -p1."""
     files = []
     for number, line in enumerate(series.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         words = line.partition("#")[0].split()
@@ -63,11 +65,11 @@ def _quilt(series: Path) -> list[Path]:
             continue
         if any(option not in ("-p1", "-pab") for option in words[1:]):
             raise UsageError(
-                f"{series}:{number}: {' '.join(words[1:])}: only -p1 is known", "refresh the patch"
+                f"{series}:{number}: {' '.join(words[1:])}: only -p1 is supported", "refresh the patch"
             )
         file = series.parent / words[0]
         if not file.resolve().is_relative_to(series.parent.resolve()):
-            raise UsageError(f"{series}:{number}: {words[0]} lies outside of the series' folder")
+            raise UsageError(f"{series}:{number}: {words[0]} is outside of the series' folder")
         files.append(file)
     return files
 
@@ -76,33 +78,33 @@ def _folder(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if path.suffix in _SUFFIXES and path.is_file())
 
 
-def _in_file(path: Path) -> Iterator[Incoming]:
+def _in_file(path: Path) -> Iterator[ImportablePatch]:
     data = load(path)
     starts = [found.start() for found in _FROM_LINE.finditer(data)]
     if not starts or starts[0]:
-        yield _one(path.stem, str(path), data)
+        yield _parse(path.stem, str(path), data)
         return
     for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(data)], strict=True), 1):
         where = f"{path}, message {number}" if len(starts) > 1 else str(path)
         name = path.stem if len(starts) == 1 else ""
-        yield _one(name, where, data[start:end])
+        yield _parse(name, where, data[start:end])
 
 
-def _one(name: str, where: str, data: bytes) -> Incoming:
-    mail, text = _opened(data)
-    patch = strict.checked(text, where)
+def _parse(name: str, where: str, data: bytes) -> ImportablePatch:
+    mail, text = _decode_mail(data)
+    patch = parse_valid(text, where)
     words = patch.header.decode("utf-8", "replace")
     if mail is None:
-        message = from_text(words, name)
-        return Incoming(_slug(name or message.subject), where, message, patch)
+        description = from_text(words, name)
+        return ImportablePatch(_slug(name or description.subject), where, description, patch)
     subject = re.sub(r"^(\s*\[[^\]]*\])*\s*", "", " ".join(str(mail["Subject"] or name).split()))
-    message = _with_author(from_mail(subject, words), mail)
+    description = _with_author(from_mail(subject, words), mail)
     named = str(mail[ID_HEADER] or "") or name
-    return Incoming(_slug(named or subject), where, message, patch)
+    return ImportablePatch(_slug(named or subject), where, description, patch)
 
 
-def _opened(data: bytes) -> tuple[Mail | None, bytes]:
-    """The headers of a mail and its text, decoded; of what is no mail, all of it."""
+def _decode_mail(data: bytes) -> tuple[Mail | None, bytes]:
+    """Return the headers of an email and its decoded text; for anything else, None and all of it."""
     head, blank, body = data.partition(b"\n\n")
     if not (_IS_MAIL.match(data) and re.search(rb"^Subject:", head, re.MULTILINE) and blank):
         return None, data
@@ -121,18 +123,18 @@ def _opened(data: bytes) -> tuple[Mail | None, bytes]:
     return mail, base64.b64decode(body) if encoding == "base64" else body
 
 
-def _with_author(message: Message, mail: Mail) -> Message:
-    """Keep who wrote a patch and when, unless it says so itself."""
-    fields = dict(message.fields)
+def _with_author(description: PatchDescription, mail: Mail) -> PatchDescription:
+    """Add author and date of the email, unless the description has them."""
+    fields = dict(description.fields)
     author = str(mail["From"] or "")
-    if author and author != NOBODY:
+    if author and author != NO_AUTHOR:
         fields.setdefault("Author", author)
-    with suppress(TypeError, ValueError):  # no date, or none that anybody can read
+    with suppress(TypeError, ValueError):  # no date, or a malformed one
         fields.setdefault("Last-Update", parsedate_to_datetime(str(mail["Date"])).date().isoformat())
-    return replace(message, fields=fields)
+    return replace(description, fields=fields)
 
 
 def _slug(name: str) -> str:
-    """What a patch is called in an id: small letters, digits and dashes."""
+    """Return a name for the id of a patch: lowercase letters, digits and dashes."""
     plain = re.sub(r"[^a-z0-9]+", "-", re.sub(r"^\d+-", "", name.lower())).strip("-")
     return plain[:60].strip("-") or "patch"

@@ -1,7 +1,7 @@
-"""What a patch says of itself, as a DEP-3 header and as the text of a mail.
+"""Parse and write the description of a patch, as a DEP-3 header and as the text of an email.
 
-In both, a first line says what the patch does and further ones why; fields (Origin, Forwarded, ...) follow.
-In a mail the fields are its last paragraph, where git keeps trailers.
+In both, the first line summarizes the patch and the next ones explain it; fields (Origin, Forwarded, ...)
+follow. In an email the fields are the last paragraph, like git's trailers.
 """
 
 from __future__ import annotations
@@ -10,25 +10,25 @@ import re
 from dataclasses import dataclass, field
 
 _FIELD = re.compile(r"([A-Za-z][A-Za-z-]*):[ \t]?(.*)")
-# The fields of DEP-3, and any of somebody's own.
+# The fields of DEP-3, and user-defined ones.
 _KNOWN = re.compile(
     r"(Origin|Author|Forwarded|Bug(-\w+)?|Reviewed-by|Acked-by|Last-Update|Applied-Upstream|X-.+)$"
 )
-# Lines at which a program that reads mail takes the message for ended.
+# Lines that end the message for programs that read email.
 _ENDS_MESSAGE = re.compile(r"---|diff -|Index: |From ")
 
 
 @dataclass(frozen=True)
-class Message:
-    """``subject`` is one line, ``body`` the lines after it, ``fields`` by name, each with its lines."""
+class PatchDescription:
+    """``subject`` is one line, ``body`` the lines after it; ``fields`` are by name, each with its lines."""
 
     subject: str
     body: str = ""
     fields: dict[str, str] = field(default_factory=dict)
 
 
-def from_dep3(header: str) -> Message | None:
-    """Read a DEP-3 header; None when the text is none."""
+def from_dep3(header: str) -> PatchDescription | None:
+    """Parse a DEP-3 header; None when the text is not one."""
     fields: dict[str, list[str]] = {}
     name = ""
     for line in header.splitlines():
@@ -44,20 +44,20 @@ def from_dep3(header: str) -> Message | None:
         if name in fields:
             subject, *rest = fields.pop(name)
             body = "\n".join("" if line == " ." else line[1:] for line in rest)
-            return Message(subject, body, {name: "\n".join(lines) for name, lines in fields.items()})
+            return PatchDescription(subject, body, {name: "\n".join(lines) for name, lines in fields.items()})
     return None
 
 
-def as_dep3(message: Message) -> str:
-    """Write a DEP-3 header, down to the last field."""
-    lines = [f"Description: {message.subject}"]
-    lines += (f" {line}" if line.strip() else " ." for line in message.body.splitlines())
-    lines += (f"{name}: {value}" for name, value in message.fields.items())
+def as_dep3(description: PatchDescription) -> str:
+    """Return the text of a DEP-3 header."""
+    lines = [f"Description: {description.subject}"]
+    lines += (f" {line}" if line.strip() else " ." for line in description.body.splitlines())
+    lines += (f"{name}: {value}" for name, value in description.fields.items())
     return "\n".join(lines) + "\n"
 
 
-def from_text(text: str, default: str) -> Message:
-    """Read what stands before a diff: a DEP-3 header, or words whose first line says what it does."""
+def from_text(text: str, default: str) -> PatchDescription:
+    """Parse the text before a diff: a DEP-3 header, or text whose first line is the summary."""
     text = re.split(r"^---$", text, maxsplit=1, flags=re.MULTILINE)[0]
     found = from_dep3(text)
     if found:
@@ -68,8 +68,8 @@ def from_text(text: str, default: str) -> Message:
     return from_mail(subject or default, rest)
 
 
-def from_mail(subject: str, text: str) -> Message:
-    """Read the text of a mail: its last paragraph is fields when all of it is."""
+def from_mail(subject: str, text: str) -> PatchDescription:
+    """Parse the text of an email. Its last paragraph has fields if all of its lines are fields."""
     body = re.split(r"^---$", text, maxsplit=1, flags=re.MULTILINE)[0].strip("\n")
     body = re.sub(rf"^ (?= *(?:{_ENDS_MESSAGE.pattern}))", "", body, flags=re.MULTILINE)
     above, _, last = body.rpartition("\n\n")
@@ -83,12 +83,12 @@ def from_mail(subject: str, text: str) -> Message:
         elif line.startswith(" ") and name:
             fields[name] += f"\n{line}"
         else:
-            return Message(subject.strip(), body, {})
-    return Message(subject.strip(), above.strip("\n"), fields)
+            return PatchDescription(subject.strip(), body, {})
+    return PatchDescription(subject.strip(), above.strip("\n"), fields)
 
 
-def as_mail(message: Message) -> str:
-    """Write the text of a mail, without its subject."""
-    fields = "\n".join(f"{name}: {value}" for name, value in message.fields.items())
-    text = "\n\n".join(part for part in (message.body, fields) if part)
+def as_mail(description: PatchDescription) -> str:
+    """Return the text of an email, without its subject."""
+    fields = "\n".join(f"{name}: {value}" for name, value in description.fields.items())
+    text = "\n\n".join(part for part in (description.body, fields) if part)
     return re.sub(rf"^(?= *(?:{_ENDS_MESSAGE.pattern}))", " ", text, flags=re.MULTILINE) + "\n"

@@ -1,4 +1,4 @@
-"""Compare a patch of a series with the series.toml beside it."""
+"""Compare a patch of a series with the ``series.toml`` in its folder."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from pathlib import Path
 from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches import series as series_files
-from vimectl.patches.lint.release_check import Release
-from vimectl.patches.patchfile import Defect, PatchFile, strict
+from vimectl.patches.lint.release_check import PatchedRelease
+from vimectl.patches.patchfile.model import Defect, PatchFile
+from vimectl.patches.patchfile.rules import read_valid
 from vimectl.patches.series import Series
 
 
 def series_of(path: Path) -> Series | None:
-    """Return the series in whose folder a patch lies, or None. Raises UsageError when it is malformed."""
+    """Return the series whose folder has the patch, or None. Raises UsageError when it is malformed."""
     directory = path.resolve().parent
     return series_files.read(directory) if (directory / "series.toml").is_file() else None
 
 
-def check(path: Path, patch: PatchFile, series: Series) -> Iterator[Defect]:
-    """Find where the patch and the series say different things."""
+def check_series(path: Path, patch: PatchFile, series: Series) -> Iterator[Defect]:
+    """Report where the patch and the series disagree."""
     listed = next((one for one in series.patch if one.id == path.stem), None)
     if listed is None:
         yield Defect(1, "series", f"{series.name} does not list {path.stem}")
@@ -30,30 +31,28 @@ def check(path: Path, patch: PatchFile, series: Series) -> Iterator[Defect]:
     for name in sorted(stated.keys() - touched):
         yield Defect(1, "series", f"series.toml lists {name}, the patch does not touch it")
     for diff in patch.diffs:
-        sides = (("before", diff.old_path, diff.old_blob), ("after", diff.new_path, diff.new_blob))
-        for side, file, id_ in sides:
+        versions = (("before", diff.old_path, diff.old_blob), ("after", diff.new_path, diff.new_blob))
+        for when, file, id_ in versions:
             if file is not None and file not in stated:
                 yield Defect(diff.line, "series", f"series.toml does not list {file}")
                 break
-            wanted = (getattr(stated[file], side) if file else None) or "0" * 40
-            if file and id_ and not wanted.startswith(id_):
-                what = f"{file} has the id {id_} {side} this patch, series.toml says {wanted}"
-                yield Defect(diff.line, "series", what)
+            expected = (getattr(stated[file], when) if file else None) or "0" * 40
+            if file and id_ and not expected.startswith(id_):
+                message = f"{file} has the id {id_} {when} this patch, series.toml says {expected}"
+                yield Defect(diff.line, "series", message)
 
 
-def below(path: Path, series: Series, release: Release) -> Release:
-    """Return the release as the patches before this one in its series leave it.
+def with_previous_patches(path: Path, series: Series, release: PatchedRelease) -> PatchedRelease:
+    """Return the release with the patches that come before this one in its series.
 
-    Raises UsageError when one of them does not apply: the message names it.
+    Raises UsageError when one of them does not apply, and names it.
     """
     for one in series.patch:
         if one.id == path.stem:
             break
-        file = series.directory / f"{one.id}.patch"
         try:
-            release = release.patched(strict.read(file))
+            release = release.with_patch(read_valid(series.directory / f"{one.id}.patch"))
         except UsageError as e:
-            raise UsageError(
-                f"{one.id}.patch, which comes before, does not apply: {e.message}", e.hint
-            ) from e
+            message = f"{one.id}.patch, which comes before, does not apply: {e.message}"
+            raise UsageError(message, e.hint) from e
     return release

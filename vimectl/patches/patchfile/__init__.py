@@ -1,6 +1,10 @@
-"""Read patch files, strictly and with the line of every defect, and apply them as git does."""
+"""Read patch files, strictly and with the line of every defect, and apply them as git does.
 
-from vimectl.patches.patchfile.model import Action, BinaryData, Defect, FileDiff, Hunk, PatchFile
-from vimectl.patches.patchfile.reader import load, parse
-
-__all__ = ["Action", "BinaryData", "Defect", "FileDiff", "Hunk", "PatchFile", "load", "parse"]
+cursor    the lines of the file
+header    the names, modes and blob ids of one diff
+body      its hunks or binary data
+names     file names: decoding, and which ones are allowed
+reader    the whole file, with its defects
+rules     checks of the content; reading a file for use
+apply     the changes to a tree
+"""

@@ -1,37 +1,51 @@
-"""One hunk: its ``@@`` line and as many lines as that says."""
+"""Read what follows a diff's header: hunks, or the data of a `GIT binary patch`.
+
+Binary data is one or two halves of base 85 lines, each a zlib stream of new content or of a delta to it.
+"""
 
 from __future__ import annotations
 
+import base64
 import re
+import zlib
 
-from vimectl.patches.patchfile.cursor import Cursor
-from vimectl.patches.patchfile.header import Malformed
-from vimectl.patches.patchfile.model import Hunk
+from vimectl.patches.patchfile.cursor import LineCursor, MalformedDiff
+from vimectl.patches.patchfile.model import BinaryData, Hunk
 
 _RANGES = re.compile(rb"@@ -(\d{1,10})(?:,(\d{1,10}))? \+(\d{1,10})(?:,(\d{1,10}))? @@")
-# Shorter than this in any language, and it is not "\ No newline at end of file".
+# "\ No newline at end of file" is at least this long in every language that diff speaks.
 _SHORTEST_MARK = 12
 _SIGNS = (b" ", b"", b"-", b"+")
-# What may stand where a hunk should go on: then it is too short, and no line of it is broken in two.
+# If one of these follows an incomplete hunk, the hunk is too short; otherwise a line was wrapped.
 _NEXT = (b"@@", b"diff ", b"index ", b"Index: ", b"From ", b"\\")
+
+# Upper bound for unpacked data: a patch of source files never needs more, and a zip bomb does.
+LARGEST_BINARY = 64 * 1024 * 1024
+_METHOD = re.compile(rb"(literal|delta) (\d{1,10})$")
+_LENGTHS = {character: count for count, character in enumerate(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", 1)}
+_LENGTHS |= {character: count for count, character in enumerate(b"abcdefghijklmnopqrstuvwxyz", 27)}
+
+
+class CorruptBinary(ValueError):
+    """Binary data that git does not write; the message says what is wrong with it."""
 
 
 def is_hunk(line: bytes) -> bool:
-    """Whether a line is a well-formed ``@@`` line."""
+    """Return True for a well-formed ``@@`` line."""
     return bool(_RANGES.match(line))
 
 
-def read(cursor: Cursor) -> Hunk:
-    """Read the hunk at the cursor, and leave the cursor behind it.
+def read_hunk(cursor: LineCursor) -> Hunk:
+    """Read the hunk at the cursor and move the cursor past it.
 
     Raises:
-        Malformed: git refuses it; the cursor is at the line where the hunk goes wrong.
+        MalformedDiff: git refuses it; the cursor is at the first wrong line.
     """
     found = _RANGES.match(cursor.line)
     if not found or not cursor.whole:
-        raise Malformed("corrupt-header", "not a well-formed @@ line")
+        raise MalformedDiff("corrupt-header", "not a well-formed @@ line")
     old_start, new_start = int(found[1]), int(found[3])
-    old_count, new_count = (1 if found[side] is None else int(found[side]) for side in (2, 4))
+    old_count, new_count = (1 if found[group] is None else int(found[group]) for group in (2, 4))
     line = cursor.number
     cursor.advance()
     start = cursor.start
@@ -41,7 +55,7 @@ def read(cursor: Cursor) -> Hunk:
         sign = cursor.line[:1]
         if not cursor.whole:
             last = cursor.number if cursor.more else cursor.number - 1
-            raise Malformed("truncated", f"the file ends in the hunk of line {line}", last)
+            raise MalformedDiff("truncated", f"the file ends in the hunk of line {line}", last)
         if sign in (b" ", b""):
             old, new = old - 1, new - 1
         elif sign == b"-":
@@ -52,27 +66,122 @@ def read(cursor: Cursor) -> Hunk:
             old = -1
         if old < 0 or new < 0:
             if sign in _SIGNS or cursor.line.startswith(_NEXT):
-                raise Malformed("hunk-count", _counted(cursor, start, old_count, new_count), line)
+                has_old, has_new = count_lines(cursor.since(start))
+                has = f"there are {has_old} and {has_new} up to line {cursor.number}"
+                message = f"the @@ says {old_count} old and {new_count} new lines, {has}"
+                raise MalformedDiff("hunk-count", message, line)
             what = f"{cursor.line[:40].decode('latin-1')!r} is no line of the hunk of line {line}"
-            raise Malformed("wrapped-line", what)
+            raise MalformedDiff("wrapped-line", what)
         cursor.advance()
         if cursor.line.startswith(b"\\ ") and len(cursor.line) + cursor.whole >= _SHORTEST_MARK:
             cursor.advance()
     if not changed:
-        raise Malformed("empty-hunk", f"the hunk of line {line} changes nothing")
+        raise MalformedDiff("empty-hunk", f"the hunk of line {line} changes nothing")
     return Hunk(line, old_start, old_count, new_start, new_count, cursor.since(start))
 
 
-def actual(body: bytes) -> tuple[int, int]:
-    """Return how many old and new lines a hunk's text really has."""
-    lines = body.split(b"\n")[:-1]
-    signs = [line[:1] or b" " for line in lines]
-    return len(signs) - signs.count(b"+") - signs.count(b"\\"), len(signs) - signs.count(b"-") - signs.count(
-        b"\\"
-    )
+def count_lines(body: bytes) -> tuple[int, int]:
+    """Return the number of old and of new lines in the text of a hunk."""
+    signs = [line[:1] or b" " for line in body.split(b"\n")[:-1]]
+    lines = len(signs) - signs.count(b"\\")
+    return lines - signs.count(b"+"), lines - signs.count(b"-")
 
 
-def _counted(cursor: Cursor, start: int, old: int, new: int) -> str:
-    has_old, has_new = actual(cursor.since(start))
-    has = f"there are {has_old} and {has_new} up to line {cursor.number}"
-    return f"the @@ says {old} old and {new} new lines, {has}"
+def read_binary(cursor: LineCursor) -> tuple[BinaryData, ...]:
+    """Read the one or two halves below ``GIT binary patch``.
+
+    Raises CorruptBinary; the cursor is at the line.
+    """
+    halves: list[BinaryData] = []
+    while len(halves) < 2 and (found := _METHOD.match(cursor.line)):
+        cursor.advance()
+        data = _read_half(cursor, int(found[2]))
+        halves.append(BinaryData("literal" if found[1] == b"literal" else "delta", data))
+    if not halves:
+        raise CorruptBinary("neither 'literal SIZE' nor 'delta SIZE' follows")
+    return tuple(halves)
+
+
+def apply_binary(content: bytes, half: BinaryData) -> bytes:
+    """Return the content that a half produces from ``content``.
+
+    Raises CorruptBinary when a delta is for other content.
+    """
+    if half.method == "literal":
+        return half.data
+    data = half.data
+    expected, at = _read_size(data, 0)
+    promised, at = _read_size(data, at)
+    if expected != len(content) or promised > LARGEST_BINARY:
+        raise CorruptBinary("the delta is for other content")
+    result = bytearray()
+    while at < len(data):
+        command = data[at]
+        at += 1
+        if command & 0x80:
+            offset, size = 0, 0
+            for bit in range(7):
+                if command >> bit & 1:
+                    if at >= len(data):
+                        raise CorruptBinary("the delta ends early")
+                    if bit < 4:
+                        offset |= data[at] << 8 * bit
+                    else:
+                        size |= data[at] << 8 * (bit - 4)
+                    at += 1
+            size = size or 0x10000
+            if offset + size > len(content):
+                raise CorruptBinary("the delta copies from behind the end")
+            result += content[offset : offset + size]
+        elif command and at + command <= len(data):
+            result += data[at : at + command]
+            at += command
+        else:
+            raise CorruptBinary("the delta has an unknown command")
+        if len(result) > promised:
+            raise CorruptBinary("the delta makes more than it says")
+    if len(result) != promised:
+        raise CorruptBinary("the delta makes less than it says")
+    return bytes(result)
+
+
+def _read_half(cursor: LineCursor, size: int) -> bytes:
+    if size > LARGEST_BINARY:
+        raise CorruptBinary(f"the data says it has {size} bytes, more than {LARGEST_BINARY}")
+    inflate = zlib.decompressobj()
+    result = bytearray()
+    try:
+        while cursor.line:
+            result += inflate.decompress(_decode_line(cursor.line), size + 1 - len(result))
+            if len(result) > size:
+                raise CorruptBinary(f"the data has more than the {size} bytes it says")
+            cursor.advance()
+    except zlib.error as e:
+        raise CorruptBinary(f"the data does not unpack: {e}") from e
+    if not cursor.more or not inflate.eof or len(result) != size:
+        raise CorruptBinary(f"the data ends after {len(result)} of {size} bytes")
+    cursor.advance()  # the empty line that ends a half
+    return bytes(result)
+
+
+def _decode_line(line: bytes) -> bytes:
+    count = _LENGTHS.get(line[0], 0)
+    room = (len(line) - 1) // 5 * 4
+    if (len(line) - 1) % 5 or not room - 4 < count <= room:
+        raise CorruptBinary("a line of the data has the wrong length")
+    try:
+        return base64.b85decode(line[1:])[:count]
+    except ValueError as e:
+        raise CorruptBinary("a line of the data is not base 85") from e
+
+
+def _read_size(data: bytes, at: int) -> tuple[int, int]:
+    """Read a size of a delta, seven bits per byte; return it and the next position."""
+    size = shift = 0
+    while at < len(data) and shift < 64:
+        size |= (data[at] & 0x7F) << shift
+        at += 1
+        if not data[at - 1] & 0x80:
+            return size, at
+        shift += 7
+    raise CorruptBinary("the delta has no sizes")

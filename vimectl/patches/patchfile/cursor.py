@@ -1,15 +1,24 @@
-"""Walk over the lines of a patch file without ever holding them all as objects."""
+"""Walk over the lines of a patch file without holding them all as objects."""
 
 from __future__ import annotations
 
 import re
 
 
-class Cursor:
-    """``line`` is the current one without its line feed, ``number`` its number from 1; at the end ``more`` is
-    False.
+class MalformedDiff(ValueError):
+    """Text that git refuses to read. ``rule`` names the defect; ``line``: None for the cursor's line."""
 
-    A carriage return stays: it is content. ``whole`` is False for a last line that nothing ends.
+    def __init__(self, rule: str, message: str, line: int | None = None) -> None:
+        super().__init__(message)
+        self.rule = rule
+        self.line = line
+
+
+class LineCursor:
+    """The current position in a patch file.
+
+    ``line`` is the current line without its line feed, ``number`` counts from 1, and ``more`` is False at
+    the end. A carriage return is content. ``whole`` is False for a last line without a line feed.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -19,7 +28,7 @@ class Cursor:
         self.advance()
 
     def advance(self) -> None:
-        """Go to the next line."""
+        """Move to the next line."""
         self.start = self._next
         self.more = self.start < len(self._data)
         end = self._data.find(b"\n", self.start)
@@ -29,25 +38,25 @@ class Cursor:
         self.number += 1
 
     def seek(self, pattern: re.Pattern[bytes]) -> None:
-        """Go to the first line from here on that a pattern (``^``, MULTILINE) matches, or to the end."""
+        """Move to the first line from here that a pattern (``^``, MULTILINE) matches, or to the end."""
         found = pattern.search(self._data, self.start)
-        place = found.start() if found else len(self._data)
-        # One less than what advance() then adds.
-        self.number += self._data.count(b"\n", self.start, place) - 1
-        self._next = place
+        position = found.start() if found else len(self._data)
+        # advance() adds the missing one.
+        self.number += self._data.count(b"\n", self.start, position) - 1
+        self._next = position
         self.advance()
 
     @property
     def left(self) -> int:
-        """How many bytes follow the current line."""
+        """Return the number of bytes after the current line."""
         return len(self._data) - self._next
 
     def following(self) -> tuple[bytes, bytes]:
-        """Return the next two lines, no more of them than the length of a name."""
+        """Return the next two lines, each cut to twice the length of the longest path."""
         first = self._data.find(b"\n", self._next) + 1 or len(self._data)
         second = self._data.find(b"\n", first) + 1 or len(self._data)
         return self._data[self._next : first][:8192], self._data[first:second][:8192]
 
     def since(self, start: int) -> bytes:
-        """Return the text from ``start`` to before the current line."""
+        """Return the text from ``start`` up to the current line."""
         return self._data[start : self.start]

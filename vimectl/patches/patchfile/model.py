@@ -1,4 +1,4 @@
-"""What a patch file says: one ``FileDiff`` for each file, with its hunks and the line each thing is on."""
+"""Describe the contents of a patch file: a ``FileDiff`` per file, with its hunks and line numbers."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Literal
 
-Action = Literal["modify", "create", "delete", "rename", "copy"]
+DiffAction = Literal["modify", "create", "delete", "rename", "copy"]
 SYMLINK = "120000"
 
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """Something wrong at a line of a patch file. ``rule`` is a name of ``rules.toml``.
+    """A problem at a line of a patch file. ``rule`` is a name in ``rules.toml``.
 
-    ``fatal`` are those for which git too refuses to read the file.
+    ``fatal``: git refuses to read the file as well.
     """
 
     line: int
@@ -26,9 +26,9 @@ class Defect:
 
 @dataclass(frozen=True, slots=True)
 class Hunk:
-    """One ``@@`` hunk: ``line`` is its line in the patch file, ``body`` the text of its lines as they are.
+    """One ``@@`` hunk: ``line`` is its line in the patch file, ``body`` the raw text of its lines.
 
-    Starts count from 1; a range of no lines names the line after which it lies.
+    Starts count from 1. For an empty range, the start is the line before it.
     """
 
     line: int
@@ -39,32 +39,42 @@ class Hunk:
     body: bytes
 
     def lines(self) -> Iterator[tuple[str, bytes]]:
-        """Yield (sign, content) of each line; the content has its line end if the file has one there."""
+        """Yield (sign, content) of each line; the content keeps its line feed if the file has one there."""
         sign, content = "", b""
         for raw in BytesIO(self.body):  # splits at line feeds only: a carriage return is content
-            if raw.startswith(b"\\"):  # "No newline at end of file" is said of the line above
+            if raw.startswith(b"\\"):  # "No newline at end of file" refers to the previous line
                 content = content.removesuffix(b"\n")
                 continue
             if sign:
                 yield sign, content
-            # Some mailers and diffs leave an empty context line wholly empty.
+            # Some mailers and diff programs strip an empty context line to nothing.
             sign, content = (" ", b"\n") if raw == b"\n" else (chr(raw[0]), raw[1:])
         if sign:
             yield sign, content
 
-    def side(self, sign: str) -> list[bytes]:
-        """The lines that the hunk has before (``-``) or after (``+``)."""
-        return [content for found, content in self.lines() if found in (" ", sign)]
+    def old_lines(self) -> list[bytes]:
+        """Return context and removed lines: the text that the hunk replaces."""
+        return [content for sign, content in self.lines() if sign in (" ", "-")]
+
+    def new_lines(self) -> list[bytes]:
+        """Return context and added lines: the text that the hunk produces."""
+        return [content for sign, content in self.lines() if sign in (" ", "+")]
 
     def context(self) -> tuple[int, int]:
-        """How many lines of context the hunk begins and ends with."""
+        """Return the number of leading and of trailing context lines."""
         signs = "".join(sign for sign, _ in self.lines())
         return len(signs) - len(signs.lstrip(" ")), len(signs) - len(signs.rstrip(" "))
+
+    def reversed(self) -> Hunk:
+        """Return the hunk that undoes this one."""
+        signs = {b"-": b"+", b"+": b"-"}
+        body = b"".join(signs.get(line[:1], line[:1]) + line[1:] for line in BytesIO(self.body))
+        return Hunk(self.line, self.new_start, self.new_count, self.old_start, self.old_count, body)
 
 
 @dataclass(frozen=True, slots=True)
 class BinaryData:
-    """One half of a `GIT binary patch`: the new content, or a delta that makes it from the old."""
+    """One half of a `GIT binary patch`: the new content, or a delta that produces it from the old."""
 
     method: Literal["literal", "delta"]
     data: bytes
@@ -72,17 +82,17 @@ class BinaryData:
 
 @dataclass(frozen=True, slots=True)
 class FileDiff:
-    """What is done to one file.
+    """The changes to one file.
 
-    ``old_path`` is None for a created file, ``new_path`` for a deleted one. Modes are git's text
-    (``100644``), blob ids as the ``index`` line has them, often abbreviated; None where nothing is said.
-    ``binary`` is None for text, and empty when the file is said to differ and the data is missing; its second
-    half leads back. ``may_create``: a diff without git's headers, whose old side is empty: it creates the
-    file unless it is there and empty.
+    ``old_path`` is None for a created file, ``new_path`` for a deleted one. Modes are in git's notation
+    (``100644``). Blob ids are copied from the ``index`` line and are often abbreviated. None: not stated.
+    ``binary`` is None for text, and empty when the files are said to differ but the data is missing; its
+    second half is the reverse patch. ``may_create``: a diff without git's headers whose old range is empty
+    creates the file if it does not exist or is empty.
     """
 
     line: int
-    action: Action
+    action: DiffAction
     old_path: str | None
     new_path: str | None
     old_mode: str | None = None
@@ -95,13 +105,13 @@ class FileDiff:
 
     @property
     def path(self) -> str:
-        """The file as messages name it."""
+        """Return the path to use in messages."""
         return self.new_path or self.old_path or "?"
 
 
 @dataclass(frozen=True, slots=True)
 class PatchFile:
-    """A whole patch file. ``header`` is the text before the first diff (at most 64 KiB of it)."""
+    """A patch file. ``header`` is the text before the first diff (at most 64 KiB of it)."""
 
     header: bytes
     diffs: tuple[FileDiff, ...]

@@ -1,79 +1,96 @@
-"""File names as diffs write them: quoted like C strings, below ``a/`` and ``b/``, with a time stamp."""
+"""Decode file names as diffs write them (C quoting, ``a/`` and ``b/``, time stamps) and check paths."""
 
 from __future__ import annotations
 
-import os
 import re
+from typing import NamedTuple
 
-# What no file system takes as a path.
+# PATH_MAX: no file system accepts a longer path.
 LONGEST = 4096
 _ESCAPES = {b"a": 7, b"b": 8, b"t": 9, b"n": 10, b"v": 11, b"f": 12, b"r": 13, b'"': 34, b"\\": 92}
 _ESCAPE = re.compile(rb'\\(?:([abtnvfr"\\])|([0-3][0-7]{2}))')
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\[abtnvfr"\\]|\\[0-3][0-7]{2})*)"')
-# GNU diff's and POSIX's time stamps, where blanks instead of the tab stand before them.
+# Time stamps of GNU diff and POSIX, separated by blanks instead of a tab.
 _STAMP = re.compile(rb" +(?:\d\d)?\d\d-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?(?: [-+]\d\d:?\d\d)?$")
 _EPOCH = re.compile(rb"\t(1969-12-31|1970-01-01) (\d\d):(\d\d):00(?:\.0+)? ([-+])(\d\d):?(\d\d)$")
+# Characters that a file system may ignore in a name, so that another name means .git.
+_IGNORED = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-def text(name: bytes) -> str:
-    """Return a name as the file system functions take it; bytes that are no UTF-8 survive."""
-    return os.fsdecode(name)
+class PathProblem(NamedTuple):
+    """The rule that a path breaks, and a predicate that completes a sentence starting with the path."""
+
+    rule: str
+    what: str
+
+
+def path_problem(path: str) -> PathProblem | None:
+    """Return why a patch may not name this path, or None.
+
+    Allowed are relative paths below the target, except those into ``.git`` and ``.vimectl``.
+    """
+    parts = path.split("/")
+    if path.startswith("/"):
+        return PathProblem("absolute-path", "is an absolute path")
+    if ".." in parts:
+        return PathProblem("outside-path", "leads out of the target with '..'")
+    if "" in parts or "." in parts:
+        return PathProblem("outside-path", "has an empty folder or '.' in it")
+    for part in parts:
+        # Windows and macOS take these for .git as well, and a target may be mounted there.
+        plain = _IGNORED.sub("", part).lower().partition(":")[0].rstrip(". ")
+        if plain in (".git", "git~1"):
+            return PathProblem("git-path", "is in .git")
+        if plain == ".vimectl":
+            return PathProblem("git-path", "is in .vimectl, this tool's own folder")
+    return PathProblem("outside-path", "has a control character in it") if _CONTROL.search(path) else None
 
 
 def printable(message: str) -> str:
-    """Return a message in which nothing moves a terminal's cursor or cannot be written to it."""
+    """Escape characters that a terminal would interpret or that cannot be written to it."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
 
 
-def unquoted(line: bytes) -> tuple[bytes, bytes] | None:
-    """Read a quoted name at the start of a line; return it and what follows, or None when there is none."""
-    found = _QUOTED.match(line)
-    if not found:
-        return None
-    name = _ESCAPE.sub(lambda m: bytes([_ESCAPES[m[1]] if m[1] else int(m[2], 8)]), found[1])
-    return name, line[found.end() :]
-
-
 def is_null(line: bytes) -> bool:
-    """Whether the rest of a ``---`` or ``+++`` line says that there is no file on this side."""
+    """Return True if the rest of a ``---`` or ``+++`` line is ``/dev/null``: no file in this version."""
     return line == b"/dev/null" or line.startswith((b"/dev/null ", b"/dev/null\t", b"/dev/null\r"))
 
 
-def stripped(name: bytes) -> bytes | None:
+def strip_prefix(name: bytes) -> bytes | None:
     """Return a name without its first folder (``a/``), or None when nothing is left or there is none."""
     rest = name.partition(b"/")[2]
     return re.sub(rb"/{2,}", b"/", rest) or None
 
 
-def written(line: bytes, *, stamped: bool = False, whole: bool = False) -> bytes | None:
-    """Return the name on the rest of a ``---`` or ``+++`` line as it stands there.
+def raw_name(line: bytes, *, plain_diff: bool = False, rename: bool = False) -> bytes | None:
+    """Return the name on the rest of a ``---`` or ``+++`` line, prefix included.
 
-    ``stamped``: a diff without git's headers, where a time stamp may follow blanks. ``whole``: the line of a
-    rename or copy, where a tab is part of the name.
+    ``plain_diff``: a diff without git's headers, where blanks may separate a time stamp. ``rename``: the
+    line of a rename or copy, where a tab is part of the name.
     """
-    if line.startswith(b'"') and (found := unquoted(line)):
+    if line.startswith(b'"') and (found := _unquote(line)):
         return found[0]
-    end = re.search(rb"[\r\v\f]" if whole else rb"[\t\r\v\f]", line)
-    if stamped and (stamp := _STAMP.search(line)):
+    end = re.search(rb"[\r\v\f]" if rename else rb"[\t\r\v\f]", line)
+    if plain_diff and (stamp := _STAMP.search(line)):
         return line[: stamp.start()]
     return line[: end.start()] if end else line
 
 
-def traditional(old: bytes, new: bytes) -> bytes | None:
-    """Return the one file that a ``---`` and a ``+++`` line without git's headers are about.
+def plain_diff_name(old: bytes, new: bytes) -> bytes | None:
+    """Return the file that the ``---`` and ``+++`` lines of a diff without git's headers are about.
 
-    The shorter when one only has something tacked on to its end (``x.orig``, ``x~``), else the new one.
+    That is the shorter name when the other only adds a suffix to it (``x.orig``, ``x~``), else the new one.
     """
-    first = written(old, stamped=True)
-    second = written(new, stamped=True)
-    one, two = (stripped(name) if name else None for name in (first, second))
+    first, second = (raw_name(line, plain_diff=True) for line in (old, new))
+    one, two = (strip_prefix(name) if name else None for name in (first, second))
     if two is None or (one is not None and len(one) < len(two) and two.startswith(one)):
         return one
     return two
 
 
 def is_epoch(line: bytes) -> bool:
-    """Whether a name is followed by the time stamp by which GNU diff says that the file does not exist."""
+    """Return True if a name has the time stamp by which GNU diff marks a file that does not exist."""
     found = _EPOCH.search(line)
     if not found:
         return False
@@ -83,17 +100,16 @@ def is_epoch(line: bytes) -> bool:
 
 
 def from_git_line(line: bytes) -> bytes | None:
-    """Return the name that both sides of the rest of a ``diff --git`` line agree on, or None.
+    """Return the name that both halves of the rest of a ``diff --git`` line agree on, or None.
 
-    Without quotes nothing says where the first name ends: only a name that stands there twice is one.
+    Without quotes nothing marks the end of the first name, so the name must occur twice.
     """
     if line.startswith(b'"'):
         return _from_quoted(line)
     if b'"' in line:
         before, quote, after = line.partition(b'"')
-        second = unquoted(quote + after)
-        first = before[:-1]
-        return _agreed(first, second[0]) if second and before.endswith((b" ", b"\t")) else None
+        second = _unquote(quote + after)
+        return _agreed(before[:-1], second[0]) if second and before.endswith((b" ", b"\t")) else None
     if len(line) > 2 * LONGEST:
         return None
     start = line.find(b"/") + 1
@@ -102,26 +118,35 @@ def from_git_line(line: bytes) -> bytes | None:
     for blank in re.finditer(rb"[ \t]", line[start:]):
         name, behind = line[start : start + blank.start()], start + blank.end()
         slash = line.find(b"/", behind)
-        # A slash right behind the blank would be an absolute path: the blank is part of a name.
+        # A slash right after the blank would be an absolute path: the blank is part of a name.
         if slash > behind and line[slash + 1 :] == name:
             return name
     return None
 
 
+def _unquote(line: bytes) -> tuple[bytes, bytes] | None:
+    """Return the quoted name at the start of a line and the rest, or None without a quoted name."""
+    found = _QUOTED.match(line)
+    if not found:
+        return None
+    name = _ESCAPE.sub(lambda m: bytes([_ESCAPES[m[1]] if m[1] else int(m[2], 8)]), found[1])
+    return name, line[found.end() :]
+
+
 def _from_quoted(line: bytes) -> bytes | None:
-    found = unquoted(line)
+    found = _unquote(line)
     if not found:
         return None
     first, rest = found
     second = rest.lstrip()
     if second.startswith(b'"'):
-        other = unquoted(second)
+        other = _unquote(second)
         return _agreed(first, other[0]) if other else None
     return _agreed(first, second) if second else None
 
 
 def _agreed(first: bytes, second: bytes) -> bytes | None:
-    """The name below both prefixes, when it is the same and neither is absolute."""
+    """Return the name below both prefixes if it is the same and neither is absolute."""
     names = [name.partition(b"/") for name in (first, second)]
     one, two = (rest if before and slash else None for before, slash, rest in names)
     return one if one is not None and one == two else None

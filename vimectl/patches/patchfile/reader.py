@@ -1,58 +1,59 @@
-"""Read a patch file as git does, and say which lines git would refuse and which it would silently drop.
+"""Read a patch file as git does, and report the lines that git would refuse or silently drop.
 
-After a defect reading goes on at the next diff, so that one pass finds them all. Who wants to use a patch
-reads it with ``strict``.
+After a defect, reading continues at the next diff, so that one pass finds them all. To use a patch, read it
+with ``rules.read_valid``.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
 
 from vime_runtime.spec.errors import UsageError
 
-from vimectl.patches.patchfile import binary, body, header, names, plain_diff
-from vimectl.patches.patchfile.cursor import Cursor
-from vimectl.patches.patchfile.header import Header, Malformed
+from vimectl.patches.patchfile import body, names
+from vimectl.patches.patchfile.cursor import LineCursor, MalformedDiff
+from vimectl.patches.patchfile.header import DiffHeader, read_git_header, read_plain_header
 from vimectl.patches.patchfile.model import BinaryData, Defect, FileDiff, Hunk, PatchFile
 
-# Patches of source files have kilobytes. These bound what reading one can cost, in memory and in time.
+# Patches of source files are kilobytes. These bound the memory and time that reading one can take.
 LARGEST = 8 * 1024 * 1024
 MOST_HUNKS = 20_000
 MOST_DEFECTS = 1_000
 LONGEST_HEADER = 64 * 1024
 
 _STARTS = re.compile(rb"^(?:diff --git |--- |@@ -)", re.MULTILINE)
-# The shortest thing git looks at.
+# Git ignores anything shorter.
 _SHORTEST = 6
 _BARE_BINARY = re.compile(rb"(?:Binary files|Files) .* differ$")
 
 
-class TooLarge(UsageError):
-    """A file is larger than any patch of source files is."""
+class PatchTooLarge(UsageError):
+    """A file is larger than any patch of source files."""
 
 
-class TooMuch(Exception):
-    """The bounds are reached: what follows is not read."""
+class _StopReading(Exception):
+    """A bound is reached; the rest of the file is not read."""
 
 
 def load(path: Path) -> bytes:
-    """Return the bytes of a patch file. Raises TooLarge, or UsageError when it cannot be read."""
+    """Return the bytes of a patch file. Raises PatchTooLarge, or UsageError when it is unreadable."""
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
     except OSError as e:
         raise UsageError(f"{path}: cannot be read: {e.strerror}") from e
     if len(data) > LARGEST:
-        raise TooLarge(f"{path}: larger than {LARGEST >> 20} MiB, which no patch of source files is")
+        raise PatchTooLarge(f"{path}: larger than {LARGEST >> 20} MiB, which no patch of source files is")
     return data
 
 
 def parse(data: bytes) -> PatchFile:
-    """Read the text of a patch file; what is wrong with it is in ``defects``. Raises nothing."""
+    """Parse the text of a patch file. Raises nothing; problems are in ``defects``."""
     reader = _Reader(data)
-    with suppress(TooMuch):
+    with suppress(_StopReading):
         reader.run()
     defects = sorted(reader.defects, key=lambda defect: defect.line)
     return PatchFile(data[: min(reader.header_end, LONGEST_HEADER)], tuple(reader.diffs), tuple(defects))
@@ -60,7 +61,7 @@ def parse(data: bytes) -> PatchFile:
 
 class _Reader:
     def __init__(self, data: bytes) -> None:
-        self.cursor = Cursor(data)
+        self.cursor = LineCursor(data)
         self.diffs: list[FileDiff] = []
         self.defects: list[Defect] = []
         self.header_end = len(data)
@@ -71,70 +72,71 @@ class _Reader:
         if len(self.defects) >= MOST_DEFECTS:
             what = f"{MOST_DEFECTS} defects: what follows is not read"
             self.defects.append(Defect(line, "too-large", what, fatal=True))
-            raise TooMuch
+            raise _StopReading
 
     def run(self) -> None:
-        """Read diff after diff up to the end."""
+        """Read diffs up to the end of the file."""
         cursor, stale = self.cursor, None
         while True:
             cursor.seek(_STARTS)
             if not cursor.more:
                 break
             if cursor.line.startswith(b"@@ -"):
-                self._orphan()
+                self._report_orphan()
             elif cursor.left < _SHORTEST:
                 if cursor.line.startswith(b"diff --git "):
                     self.report(cursor.number, "empty-diff", "the file ends where a diff begins")
                 cursor.advance()
             elif cursor.line.startswith(b"diff --git "):
-                stale = self._git(stale)
-            elif self._is_traditional():
-                self._traditional(stale)
+                stale = self._read_git_diff(stale)
+            elif self._is_plain_diff():
+                self._read_plain_diff(stale)
                 stale = None
             else:
                 cursor.advance()
         if not self.diffs and not any(defect.fatal for defect in self.defects):
             self.report(1, "no-diff", "there is no diff in this file", fatal=True)
 
-    def _orphan(self) -> None:
+    def _report_orphan(self) -> None:
         cursor = self.cursor
         if body.is_hunk(cursor.line) and cursor.whole:
             self.report(cursor.number, "orphan-hunk", "a hunk that belongs to no file", fatal=True)
         cursor.advance()
 
-    def _is_traditional(self) -> bool:
+    def _is_plain_diff(self) -> bool:
         first, second = self.cursor.following()
         return first.startswith(b"+++ ") and second.startswith(b"@@ -") and self.cursor.left >= len(first) + 4
 
-    def _git(self, stale: Header | None) -> Header | None:
-        """Read one diff that git wrote; returns its header when git would pass over it."""
+    def _read_git_diff(self, stale: DiffHeader | None) -> DiffHeader | None:
+        """Read one diff with git's headers; return its header when git would skip it."""
         cursor = self.cursor
-        start, line, written = cursor.start, cursor.number, cursor.line
+        start, line, first_line = cursor.start, cursor.number, cursor.line
         try:
-            found = header.read(cursor, stale)
-        except Malformed as e:
+            found = read_git_header(cursor, stale)
+        except MalformedDiff as e:
             self.report(e.line or cursor.number, e.rule, str(e), fatal=True)
             return None
         if found is None:
             self.report(line, "empty-diff", "nothing follows this line: the diff is missing or cut off")
-            return Header(line, names.from_git_line(written[11:]), names.from_git_line(written[11:]))
-        self._began(start)
+            name = names.from_git_line(first_line.removeprefix(b"diff --git "))
+            return DiffHeader(line, name, name)
+        self._check_names(start)
         self._finish(found, git=True)
         return None
 
-    def _traditional(self, stale: Header | None) -> None:
+    def _read_plain_diff(self, stale: DiffHeader | None) -> None:
         """Read one diff that has only ``---`` and ``+++`` lines."""
         start, line = self.cursor.start, self.cursor.number
         try:
-            found = plain_diff.read(self.cursor, stale)
-        except Malformed as e:
+            found = read_plain_header(self.cursor, stale)
+        except MalformedDiff as e:
             self.report(line, e.rule, str(e), fatal=True)
             return
-        self._began(start)
+        self._check_names(start)
         self._finish(found, git=False)
 
-    def _began(self, start: int) -> None:
-        """Note where the first diff begins, and what is odd about names before their first folder is cut."""
+    def _check_names(self, start: int) -> None:
+        """Record where the first diff starts, and report unusual names before the prefix is stripped."""
         if not self.diffs:
             self.header_end = min(self.header_end, start)
         lines = self.cursor.since(start).split(b"\n")
@@ -142,26 +144,25 @@ class _Reader:
         for number, line in enumerate(lines, self.cursor.number - len(lines) + 1):
             if not line.startswith((b"--- ", b"+++ ")) or names.is_null(line[4:]):
                 continue
-            written = names.written(line[4:]) or b""
+            written = names.raw_name(line[4:]) or b""
             first_folders.add(written.partition(b"/")[0])
             if written.startswith(b"/"):
-                self.report(number, "absolute-path", f"{names.text(written)!r} is an absolute path")
+                self.report(number, "absolute-path", f"{os.fsdecode(written)!r} is an absolute path")
             elif line.startswith(b"+++ ") and len(first_folders) == 1 and not first_folders & {b"a", b"b"}:
-                message = f"{names.text(written)!r}: its first folder is cut off, and is on both sides"
+                message = f"{os.fsdecode(written)!r}: the first folder is stripped, and both names have it"
                 self.report(number, "no-prefix", message)
 
-    def _finish(self, found: Header, git: bool) -> None:
+    def _finish(self, found: DiffHeader, git: bool) -> None:
         """Read the hunks or the binary data below a header."""
         cursor = self.cursor
         hunks, whole = self._read_hunks()
         halves: tuple[BinaryData, ...] | None = None
         if not hunks and whole:
             if cursor.line == b"GIT binary patch" and cursor.whole:
-                halves = self._binary()
+                halves = self._read_binary()
             elif _BARE_BINARY.match(cursor.line) and cursor.whole:
-                self.report(
-                    cursor.number, "binary-without-data", "files are said to differ, without the data"
-                )
+                message = "files are said to differ, without the data"
+                self.report(cursor.number, "binary-without-data", message)
                 halves = ()
                 cursor.advance()
             elif git and not found.changes_more_than_content:
@@ -178,7 +179,7 @@ class _Reader:
         self.diffs.append(_as_diff(found, hunks, halves))
 
     def _read_hunks(self) -> tuple[tuple[Hunk, ...], bool]:
-        """Read hunk after hunk; also whether none of them was broken."""
+        """Return the hunks, and True if none of them was broken."""
         cursor, hunks, whole = self.cursor, [], True
         while cursor.line.startswith(b"@@ -"):
             if cursor.line == b"@@ -" and not cursor.whole:  # too short for git to be a hunk
@@ -187,65 +188,64 @@ class _Reader:
             self._hunks += 1
             if self._hunks > MOST_HUNKS:
                 self.report(cursor.number, "too-large", f"more than {MOST_HUNKS} hunks", fatal=True)
-                raise TooMuch
+                raise _StopReading
             try:
-                hunk = body.read(cursor)
-            except Malformed as e:
+                hunk = body.read_hunk(cursor)
+            except MalformedDiff as e:
                 whole = False
                 self.report(e.line or cursor.number, e.rule, str(e), fatal=True)
                 self._skip_rest()
                 continue
             hunks.append(hunk)
-            self._surplus(hunk)
+            self._report_surplus(hunk)
         return tuple(hunks), whole
 
-    def _surplus(self, hunk: Hunk) -> None:
-        """Lines that look like the hunk's and are more than its ``@@`` line says: git drops them silently."""
+    def _report_surplus(self, hunk: Hunk) -> None:
+        """Report lines after the hunk's end that look like part of it: git drops them silently."""
         cursor = self.cursor
         start, number = cursor.start, cursor.number
         while cursor.line[:1] in (b" ", b"+", b"-") and cursor.more and not self._ends_hunks():
             cursor.advance()
         if cursor.line.startswith(b"\\"):
-            self.report(
-                cursor.number, "newline-mark", "a mark of a missing newline that is none or behind no line"
-            )
+            message = "a mark of a missing newline that is malformed or follows no line"
+            self.report(cursor.number, "newline-mark", message)
         if cursor.number > number:
-            old, new = body.actual(hunk.body + cursor.since(start))
+            old, new = body.count_lines(hunk.body + cursor.since(start))
             message = (
                 f"the @@ says {hunk.old_count} old and {hunk.new_count} new lines, there are {old} and {new}"
             )
             self.report(hunk.line, "hunk-count", message, fatal=body.is_hunk(cursor.line))
 
     def _skip_rest(self) -> None:
-        """Go to where a broken hunk surely has ended."""
+        """Move to a line that is certainly after a broken hunk."""
         cursor = self.cursor
         if cursor.line.startswith(b"@@ -") and not body.is_hunk(cursor.line):
             cursor.advance()
         while cursor.more:
             cursor.seek(_STARTS)
-            if not cursor.line.startswith(b"--- ") or self._is_traditional():
+            if not cursor.line.startswith(b"--- ") or self._is_plain_diff():
                 return
             cursor.advance()
 
     def _ends_hunks(self) -> bool:
-        """Whether a line that could be a hunk's is the next file's header or a mail's signature."""
+        """Return True if a line that looks like a hunk's starts the next file or an email signature."""
         return self.cursor.line in (b"-- ", b"--") or (
             self.cursor.line.startswith(b"--- ") and self.cursor.following()[0].startswith(b"+++ ")
         )
 
-    def _binary(self) -> tuple[BinaryData, ...]:
+    def _read_binary(self) -> tuple[BinaryData, ...]:
         cursor = self.cursor
         cursor.advance()
         try:
-            return binary.read(cursor)
-        except binary.Corrupt as e:
-            # git stops reading here without a word, and applies what came before.
+            return body.read_binary(cursor)
+        except body.CorruptBinary as e:
+            # git silently stops reading here, and applies the diffs before.
             self.report(cursor.number, "corrupt-binary", str(e), fatal=not self.diffs)
-            raise TooMuch from e
+            raise _StopReading from e
 
 
-def _as_diff(found: Header, hunks: tuple[Hunk, ...], halves: tuple[BinaryData, ...] | None) -> FileDiff:
-    old, new = (None if name is None else names.text(name) for name in (found.old_name, found.new_name))
+def _as_diff(found: DiffHeader, hunks: tuple[Hunk, ...], halves: tuple[BinaryData, ...] | None) -> FileDiff:
+    old, new = (None if name is None else os.fsdecode(name) for name in (found.old_name, found.new_name))
     return FileDiff(
         line=found.line,
         action=found.action,

@@ -1,5 +1,10 @@
-"""Carry a series over to another release: three-way merges, with what upstream has taken left out."""
+"""Port a series to another release: three-way merges that leave out what upstream already has.
 
-from vimectl.patches.port.command import Outcome, port
-
-__all__ = ["Outcome", "port"]
+command           the port command: open both releases, write the new series or the conflicts
+rebase            the patches of a series, one on top of the other
+port_file         one patch of one file
+changes           the changed places of a file
+auto_resolve      conflicts that are resolved without the user
+rename_detection  files that the new release has under another name
+conflict_folder   conflicts on disk, and the user's resolutions
+"""

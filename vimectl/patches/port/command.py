@@ -1,34 +1,41 @@
-"""What `vimectl patch port` does: find both releases, carry the series over, write it or its conflicts."""
+"""Run the port command: open both releases, port the series, and write the new series or its conflicts."""
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 from vime_runtime.spec.errors import MissingRequirement, UsageError
 
-from vimectl.patches import catalog, releases, target
-from vimectl.patches.blobs import blob_id
-from vimectl.patches.port import scratch
-from vimectl.patches.port.rebase import PatchPort, carry
-from vimectl.patches.port.scratch import Resolved
-from vimectl.patches.port.write import write
-from vimectl.patches.releases.index import described
+from vimectl.patches import series as series_files
+from vimectl.patches import target
+from vimectl.patches.blobs import id_of
+from vimectl.patches.git_commands import FileChanges
+from vimectl.patches.patchfile.apply import GitFile
+from vimectl.patches.port.conflict_folder import Resolutions, write_conflicts
+from vimectl.patches.port.rebase import PatchPort, rebase
+from vimectl.patches.releases import finder
+from vimectl.patches.releases.download import DownloadProgress, no_progress
+from vimectl.patches.releases.index import parse_file_name
 from vimectl.patches.series import Series
-from vimectl.patches.sources import Sources, open_path
+from vimectl.patches.series_writer import NewPatch, write_series
+from vimectl.patches.sources import ReleaseFiles, open_path
 from vimectl.stacks.versions import matches
 
 NEWEST = "newest"
-Report = Callable[[str, int, "int | None"], None]
+_ORIGIN_FIELD = "X-Vimectl-Ported-From"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """``written`` is the new series, or None when there are conflicts; those are in ``conflicts``."""
+class PortOutcome:
+    """``written`` is the new series, or None with conflicts. ``conflicts`` is their folder, and ``command``
+    the command that continues after they are resolved."""
 
     package: str
     old: str
@@ -36,10 +43,10 @@ class Outcome:
     patches: list[PatchPort]
     written: Path | None = None
     conflicts: Path | None = None
-    again: str = ""
+    command: str = ""
 
 
-def port(
+def port_series(
     package: str,
     old: str,
     new: str,
@@ -47,113 +54,140 @@ def port(
     out: Path | None = None,
     resolved: Path | None = None,
     directory: Path | None = None,
-    report: Report = lambda name, done, total: None,
-) -> Outcome:
-    """Carry the series of a package for version ``old`` over to version ``new``, or to the newest there is.
+    progress: DownloadProgress = no_progress,
+) -> PortOutcome:
+    """Port the series of a package for version ``old`` to version ``new``, or to the newest release.
 
     Args:
-        sources: the old and the new release, as folder, wheel or source archive; one alone is taken for the
-            one that it is; what is not given is found where pip would find it.
-        out: where the new series goes, ``<package>-<new>`` here if not given; conflicts go beside it.
-        resolved: the folder of conflicts of an earlier call, edited.
-        directory: where the series lies, when it is none of ours.
-        report: told how far the fetching of a whole file is.
+        sources: the old and the new release, as folder, wheel or source archive. A single one is whichever
+            release it contains. Missing ones come from pip's sources.
+        out: the folder of the new series, by default ``<package>-<new>`` in the working directory;
+            conflicts are written to a folder with the suffix ``.conflicts``.
+        resolved: the conflict folder of an earlier call, with the user's edits.
+        directory: the folder of the series, if vimectl does not ship it.
+        progress: called during the download of a whole file.
 
     Raises:
-        UsageError: no such series or release, or something in the way.
+        UsageError: no such series or release, or an output folder exists.
         CheckFailed: the old release is not the one that the series is for.
-        MissingRequirement: a release cannot be fetched, or there is no git.
+        MissingRequirement: a release cannot be fetched, or git is not installed.
     """
-    one = catalog.find(package, old, directory)
+    series = series_files.find(package, old, directory)
     if new == NEWEST:
-        new = releases.versions(package)[-1]
-    out = _named(out or Path(f"{package}-{new}"))
+        new = finder.versions(package)[-1]
+    out = out or Path(f"{package}-{new}")
+    if out.name in ("", ".."):  # a name is needed for the conflict folder
+        out = Path(os.path.abspath(out))
     conflicts = resolved or out.with_name(f"{out.name}.conflicts")
     for path in (out, *(() if resolved else (conflicts,))):
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            raise UsageError(f"{path}: is there already", _in_the_way(path, conflicts))
-    decided = Resolved(resolved)
-    before, after = _releases(one, new, sources, report)
-    patches = carry(one, new, before, after, decided)
-    words = ["vimectl", "patch", "port", package, "--from", old, "--to", new]
-    words += [word for path in sources for word in ("--source", str(path))]
-    words += ["--series", str(directory)] if directory else []
-    words += ["--out", str(out), "--resolved", str(conflicts)]
-    again = shlex.join(words)
+            hint = "name another directory with --out DIR, or remove this one first"
+            if path == conflicts:
+                hint = f"continue with --resolved {shlex.quote(str(path))}, or remove it to start over"
+            raise UsageError(f"{path}: exists already", hint)
+    resolutions = Resolutions(resolved)
+    before, after = _open_releases(series, new, sources, progress)
+    patches = rebase(series, new, before, after, resolutions)
     try:
         if any(patch.result == "conflict" for patch in patches):
-            scratch.write(conflicts, patches, f"{package} {old} to {new}", again)
-            return Outcome(package, old, new, patches, conflicts=conflicts, again=again)
-        _write(out, one, new, patches)
+            found = [(p.id, file) for p in patches for file in p.files if file.result == "conflict"]
+            words = ["vimectl", "patch", "port", package, "--from", old, "--to", new]
+            words += [word for path in sources for word in ("--source", str(path))]
+            words += ["--series", str(directory)] if directory else []
+            command = shlex.join([*words, "--out", str(out), "--resolved", str(conflicts)])
+            write_conflicts(conflicts, found, f"{package} {old} to {new}", command)
+            return PortOutcome(package, old, new, patches, conflicts=conflicts, command=command)
+        _write(out, series, new, patches)
     except OSError as e:
-        raise MissingRequirement(
-            f"{out} cannot be written: {e.strerror}", "name another place with --out DIR"
-        ) from e
-    return Outcome(package, old, new, patches, written=out)
+        hint = "name another place with --out DIR"
+        raise MissingRequirement(f"{out} cannot be written: {e.strerror}", hint) from e
+    return PortOutcome(package, old, new, patches, written=out)
 
 
-def _named(out: Path) -> Path:
-    """Return a path by whose name others beside it can be called."""
-    return out if out.name not in ("", "..") else Path(os.path.abspath(out))
-
-
-def _in_the_way(path: Path, conflicts: Path) -> str:
-    if path == conflicts:
-        return f"go on with --resolved {shlex.quote(str(path))}, or remove it to begin anew"
-    return "name another directory with --out DIR, or remove this one first"
-
-
-def _releases(one: Series, new: str, given: Sequence[Path], report: Report) -> tuple[Sources, Sources]:
+def _open_releases(
+    series: Series, new: str, given: Sequence[Path], progress: DownloadProgress
+) -> tuple[ReleaseFiles, ReleaseFiles]:
     if len(given) > 2:
         raise UsageError(f"{len(given)} times --source", "at most two: the old release, then the new one")
-    old: Sources | None = None
-    after: Sources | None = None
+    old: ReleaseFiles | None = None
+    after: ReleaseFiles | None = None
     if len(given) == 2:
-        old, after = _given(given[0], one, one.version), _given(given[1], one, new)
+        old, after = _open(given[0], series, series.version), _open(given[1], series, new)
     elif given:
-        if _is_released(open_path(given[0]), one):
-            old = _given(given[0], one, one.version)
+        files = open_path(given[0])
+        if all(id_of(files.read(path)) == chain[0] for path, chain in series.chains.items()):
+            old = _open(given[0], series, series.version)
         else:
-            after = _given(given[0], one, new)
+            after = _open(given[0], series, new)
     return (
-        old or releases.find(one.package, one.version, report),
-        after or releases.find(one.package, new, report),
+        old or finder.find(series.package, series.version, progress),
+        after or finder.find(series.package, new, progress),
     )
 
 
-def _given(path: Path, one: Series, version: str) -> Sources:
-    """Open a release that was named. Raises UsageError when it says that it is another version."""
-    stated = _stated_version(path, one)
+def _open(path: Path, series: Series, version: str) -> ReleaseFiles:
+    """Open a release that the user named. Raises UsageError when it states another version."""
+    stated = _stated_version(path, series)
     if stated and not matches(stated, version):
-        raise UsageError(f"{path}: is {one.package} {stated}, not {version}")
+        raise UsageError(f"{path}: is {series.package} {stated}, not {version}")
     return open_path(path)
 
 
-def _stated_version(path: Path, one: Series) -> str | None:
+def _stated_version(path: Path, series: Series) -> str | None:
     if not path.is_dir():
-        file = described(path.name, "")
+        file = parse_file_name(path.name, "")
         return file.version if file else None
     try:
-        found = target.at(path, one.package, one.module)
+        found = target.find_at(path, series.package, series.module)
     except UsageError:  # it states none
         return None
     return found.version if found else None
 
 
-def _is_released(sources: Sources, one: Series) -> bool:
-    contents = {path: sources.read(path) for path in one.chains}
-    return all(
-        (None if content is None else blob_id(content)) == one.chains[path][0]
-        for path, content in contents.items()
+def _write(out: Path, series: Series, version: str, ports: Sequence[PatchPort]) -> None:
+    """Write the new series to a temporary folder, and rename that when it is complete."""
+    today = datetime.now(timezone.utc).date().isoformat()
+    patches = [
+        NewPatch(port.id, _header(series, port.id, today), _changes(port))
+        for port in ports
+        if not port.left_out
+    ]
+    unneeded = series.unneeded | {port.id[5:]: port.left_out for port in ports if port.left_out}
+    for patch in patches:  # two patches may have the same slug
+        unneeded.pop(patch.id[5:], None)
+    comment = (
+        f"Patches for the released {series.package} {version}, in the order in which they apply;\n"
+        f"ported from those for {series.version}."
     )
-
-
-def _write(out: Path, one: Series, version: str, patches: Sequence[PatchPort]) -> None:
-    """Write the series beside its place, and put it there when it is whole."""
-    fresh = out.with_name(f".{out.name}.{os.getpid()}")
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        fresh.mkdir(parents=True)
-        write(fresh, one, version, patches)
-        fresh.rename(out)  # an empty directory may be there
+        temporary.mkdir(parents=True)
+        write_series(temporary, comment, series.package, version, series.module, patches, unneeded)
+        temporary.rename(out)  # out may be an empty directory
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _changes(port: PatchPort) -> FileChanges:
+    """Return the files that the patch still changes, before and after."""
+    states = {
+        file.path: tuple(
+            None if content is None else GitFile(content, mode)
+            for content, mode in zip((file.before, file.after), file.modes, strict=True)
+        )
+        for file in port.files
+    }
+    return {path: (before, after) for path, (before, after) in states.items() if before != after}
+
+
+def _header(series: Series, patch_id: str, today: str) -> bytes:
+    """Return the header of the original patch, with today's date and a field for its origin."""
+    text = series.patch_path(patch_id).read_bytes()
+    header = re.split(rb"^(?:---\n|diff --git |--- )", text, maxsplit=1, flags=re.MULTILINE)[0]
+    origin = f"{_ORIGIN_FIELD}:".encode()
+    lines = [line for line in header.splitlines(keepends=True) if not line.startswith(origin)]
+    fields = f"Last-Update: {today}\n{_ORIGIN_FIELD}: {series.package} {series.version}\n".encode()
+    for number, line in enumerate(lines):
+        if line.startswith(b"Last-Update:"):
+            return b"".join([*lines[:number], fields, *lines[number + 1 :]])
+    return b"".join([*lines, fields])

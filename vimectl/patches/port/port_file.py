@@ -1,4 +1,4 @@
-"""Carry what one patch does to one file from the release it was made for to another."""
+"""Port what one patch does to one file from the release it was made for to another."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from vimectl.patches.port import auto_resolve, changes
-from vimectl.patches.port.changes import Change
-from vimectl.patches.port.three_way import Merged, marked_line, merge
+from vimectl.patches.git_commands import FileMerge, merge_file
+from vimectl.patches.port import auto_resolve
+from vimectl.patches.port.changes import Change, apply_changes, is_in_release, line_offset
 
-# Where in the new release lines stand, other than in the file itself; None: nowhere near.
-Elsewhere = Callable[[list[bytes]], "str | None"]
-# The gravest last: the result of a patch is the gravest of its files', where any is left to do.
-Result = Literal["upstream", "clean", "offset", "conflict"]
-ORDINARY = "100644"
-HunkResult = Literal["upstream", "gone", "clean", "offset", "conflict"]
-RESULTS: tuple[Result, ...] = ("upstream", "clean", "offset", "conflict")
+# Returns the path of another file of the new release that has any of these lines, or None.
+FindLines = Callable[[list[bytes]], "str | None"]
+# Ordered by severity: the result of a patch is the most severe one of its files.
+PortResult = Literal["upstream", "clean", "offset", "conflict"]
+RESULTS: tuple[PortResult, ...] = ("upstream", "clean", "offset", "conflict")
+HunkPortResult = Literal["upstream", "gone", "clean", "offset", "conflict"]
+DEFAULT_MODE = "100644"
 
 
 @dataclass(frozen=True)
 class HunkPort:
-    """One hunk. ``line`` is what it changes in the old release, ``moved`` how much lower it lies now.
+    """One hunk. ``line`` is its line in the old release, ``moved`` how many lines further down it is now.
 
-    ``gone``: it only adds to lines that the new release no longer has. ``note`` says more of a conflict.
+    ``gone``: it only adds to lines that the new release removed. ``note`` explains a conflict.
     """
 
     line: int
-    result: HunkResult
+    result: HunkPortResult
     moved: int = 0
     note: str = ""
 
@@ -36,146 +36,141 @@ class HunkPort:
 class FilePort:
     """One file of a patch: content before and after it in the new release (None: no such file).
 
-    With ``conflict``, ``after`` is for somebody to edit: the merge with git's markers, where there is one.
+    With ``conflict``, ``after`` is for the user to edit: the merge with git's markers, if there is one.
     ``modes`` are git's, before and after.
     """
 
     path: str
-    result: Result
+    result: PortResult
     before: bytes | None
     after: bytes | None
     note: str = ""
     hunks: tuple[HunkPort, ...] = ()
-    modes: tuple[str, str] = (ORDINARY, ORDINARY)
+    modes: tuple[str, str] = (DEFAULT_MODE, DEFAULT_MODE)
 
 
 @dataclass(frozen=True)
-class Names:
-    """What conflict markers call the three sides."""
+class MergeLabels:
+    """The names of the three versions in conflict markers."""
 
     old: str
     patch: str
     new: str
 
 
-def port(
+def port_file(
     path: str,
     base: bytes | None,
     patched: bytes | None,
     release: bytes | None,
     hunks: list[Change],
-    names: Names,
-    elsewhere: Elsewhere,
+    labels: MergeLabels,
+    find_lines: FindLines,
 ) -> FilePort:
-    """Carry a patch of a file over.
+    """Port a patch of a file.
 
     Args:
         base, patched: the file in the old release before and after the patch.
-        release: the file in the new release, with the patches before this one.
-        hunks: those of the patch, for ``base``.
+        release: the file in the new release, with the previous patches.
+        hunks: the changes of the patch, for ``base``.
+        find_lines: searches lines in other files of the new release.
     """
     if patched == release:
-        return FilePort(path, "upstream", release, release, f"{names.new} has it")
+        return FilePort(path, "upstream", release, release, f"{labels.new} has it")
     if base is None or patched is None or release is None:
-        return _without_a_side(path, base, patched, release, names)
-    merged = _merge(base, patched, release, names)
-    if merged.clean:
-        done = tuple(
+        return _port_missing(path, base, patched, release, labels)
+    merge = _merge(base, patched, release, labels)
+    if merge.clean:
+        ports = tuple(
             replace(port, result="offset") if port.result == "conflict" else port
-            for port in (_hunk(hunk, base, release, names) for hunk in hunks)
+            for port in (_port_hunk(hunk, base, release, labels) for hunk in hunks)
         )
-        if merged.content == release:
-            return FilePort(path, "upstream", release, release, f"{names.new} has it", done)
-        return _merged(path, release, merged, done, names)
-    if merged.conflicts is None:
+        if merge.content == release:
+            return FilePort(path, "upstream", release, release, f"{labels.new} has it", ports)
+        return _clean_port(path, release, merge, ports, labels)
+    if merge.conflicts is None:
         return FilePort(path, "conflict", release, release, "it is not text: git cannot merge it")
-    done = tuple(_judged(hunk, base, release, names, elsewhere) for hunk in hunks)
-    left = [hunk for hunk, port in zip(hunks, done, strict=True) if port.result not in ("upstream", "gone")]
+    ports = tuple(_port_conflicting_hunk(hunk, base, release, labels, find_lines) for hunk in hunks)
+    left = [hunk for hunk, port in zip(hunks, ports, strict=True) if port.result not in ("upstream", "gone")]
     if not left:
-        return FilePort(path, "upstream", release, release, _left_out(done, names), done)
-    merged = _merge(base, changes.apply(base, left), release, names)
-    if merged.clean:
-        return _merged(path, release, merged, done, names)
-    note = "; ".join([_places(merged), *(port.note for port in done if port.note)])
-    return FilePort(path, "conflict", release, merged.content, note, _in_conflict(done))
+        return FilePort(path, "upstream", release, release, _left_out(ports, labels), ports)
+    merge = _merge(base, apply_changes(base, left), release, labels)
+    if merge.clean:
+        return _clean_port(path, release, merge, ports, labels)
+    places = "1 place" if merge.conflicts == 1 else f"{merge.conflicts} places"
+    line = auto_resolve.first_marker(merge.content)
+    note = f"{places} where both changed the same lines, marked from line {line} on"
+    note = "; ".join([note, *(port.note for port in ports if port.note)])
+    if not any(port.result == "conflict" for port in ports):
+        # Hunks that merge alone conflict with each other.
+        ports = tuple(replace(port, result="conflict") for port in ports)
+    return FilePort(path, "conflict", release, merge.content, note, ports)
 
 
-def _merged(path: str, release: bytes, merged: Merged, done: tuple[HunkPort, ...], names: Names) -> FilePort:
-    same = all(port.result == "clean" for port in done)
-    return FilePort(
-        path, "clean" if same else "offset", release, merged.content, _left_out(done, names), done
-    )
+def _clean_port(
+    path: str, release: bytes, merge: FileMerge, ports: tuple[HunkPort, ...], labels: MergeLabels
+) -> FilePort:
+    result: PortResult = "clean" if all(port.result == "clean" for port in ports) else "offset"
+    return FilePort(path, result, release, merge.content, _left_out(ports, labels), ports)
 
 
-def _hunk(hunk: Change, base: bytes, release: bytes, names: Names) -> HunkPort:
-    """Judge one hunk as if it were the whole patch, by merging alone."""
-    alone = changes.apply(base, [hunk])
-    merged = _merge(base, alone, release, names)
-    if not merged.clean:
+def _port_hunk(hunk: Change, base: bytes, release: bytes, labels: MergeLabels) -> HunkPort:
+    """Port one hunk as if it were the whole patch, by merging alone."""
+    patched = apply_changes(base, [hunk])
+    merge = _merge(base, patched, release, labels)
+    if not merge.clean:
         return HunkPort(hunk.line, "conflict")
-    if merged.content == release:
+    if merge.content == release:
         return HunkPort(hunk.line, "upstream")
-    moved = changes.moved(base, alone, release, merged.content)
-    in_place = changes.apply(release, [hunk]) == merged.content and changes.fits(hunk, release)
+    in_place = apply_changes(release, [hunk]) == merge.content and hunk.fits(release)
+    moved = line_offset(base, patched, release, merge.content)
     return HunkPort(hunk.line, "clean" if in_place else "offset", moved)
 
 
-def _judged(hunk: Change, base: bytes, release: bytes, names: Names, elsewhere: Elsewhere) -> HunkPort:
-    """Judge a hunk of a patch that does not merge: it may be upstream all the same, or have nothing to do."""
-    port = _hunk(hunk, base, release, names)
+def _port_conflicting_hunk(
+    hunk: Change, base: bytes, release: bytes, labels: MergeLabels, find_lines: FindLines
+) -> HunkPort:
+    """Port a hunk of a patch with conflicts: it may be upstream or obsolete nevertheless."""
+    port = _port_hunk(hunk, base, release, labels)
     if port.result != "conflict":
         return port
-    if changes.stands_in(hunk, base, release):
+    if is_in_release(hunk, base, release):
         return replace(port, result="upstream")
-    if not auto_resolve.is_gone(hunk, _merge(base, changes.apply(base, [hunk]), release, names), release):
+    merge = _merge(base, apply_changes(base, [hunk]), release, labels)
+    if not auto_resolve.is_obsolete(hunk, merge, release):
         return port
-    place = elsewhere(auto_resolve.removed(hunk))
-    if place:
-        return replace(port, note=f"what was changed at line {hunk.line} is in {place} now")
+    other = find_lines(auto_resolve.telling_lines(hunk))
+    if other:
+        return replace(port, note=f"what was changed at line {hunk.line} is in {other} now")
     return replace(port, result="gone")
 
 
-def _in_conflict(done: tuple[HunkPort, ...]) -> tuple[HunkPort, ...]:
-    """Hunks that merge alone can be in each other's way: then it is all of them."""
-    if any(port.result == "conflict" for port in done):
-        return done
-    return tuple(replace(port, result="conflict") for port in done)
-
-
-def _without_a_side(
-    path: str, base: bytes | None, patched: bytes | None, release: bytes | None, names: Names
+def _port_missing(
+    path: str, base: bytes | None, patched: bytes | None, release: bytes | None, labels: MergeLabels
 ) -> FilePort:
-    """The patch creates or deletes the file, or the new release no longer has it."""
+    """Port a patch that creates or deletes the file, or whose file the new release does not have."""
     if base == release:
         return FilePort(path, "clean", release, patched)
     if release is None:
-        return FilePort(path, "conflict", None, None, f"{names.new} does not have this file")
-    merged = _merge(base or b"", patched or b"", release, names)
-    note = (
-        f"{names.new} has such a file too"
-        if base is None
-        else f"the patch deletes it, {names.new} changed it"
-    )
-    return FilePort(path, "conflict", release, merged.content, note)
+        return FilePort(path, "conflict", None, None, f"{labels.new} does not have this file")
+    merge = _merge(base or b"", patched or b"", release, labels)
+    created = f"{labels.new} has such a file too"
+    note = created if base is None else f"the patch deletes it, {labels.new} changed it"
+    return FilePort(path, "conflict", release, merge.content, note)
 
 
-def _merge(base: bytes, patched: bytes, release: bytes, names: Names) -> Merged:
-    return auto_resolve.joined_imports(merge(base, patched, release, (names.old, names.patch, names.new)))
+def _merge(base: bytes, patched: bytes, release: bytes, labels: MergeLabels) -> FileMerge:
+    merge = merge_file(base, release, patched, (labels.old, labels.new, labels.patch))
+    return auto_resolve.join_imports(merge)
 
 
-def _places(merged: Merged) -> str:
-    line = marked_line(merged.content)
-    places = "1 place" if merged.conflicts == 1 else f"{merged.conflicts} places"
-    return f"{places} where both changed the same lines, marked from line {line} on"
-
-
-def _left_out(done: tuple[HunkPort, ...], names: Names) -> str:
-    """Say which hunks are left out, and why."""
-    if done and all(port.result == "upstream" for port in done):
-        return f"{names.new} has it"
+def _left_out(ports: tuple[HunkPort, ...], labels: MergeLabels) -> str:
+    """Return which hunks are left out, and why."""
+    if ports and all(port.result == "upstream" for port in ports):
+        return f"{labels.new} has it"
     notes = []
     for result, what in (("upstream", "has"), ("gone", "no longer has")):
-        lines = [str(port.line) for port in done if port.result == result]
+        lines = [str(port.line) for port in ports if port.result == result]
         if lines:
-            notes.append(f"{names.new} {what} what was changed at line {', '.join(lines)}")
+            notes.append(f"{labels.new} {what} what was changed at line {', '.join(lines)}")
     return "; ".join(notes)

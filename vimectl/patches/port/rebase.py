@@ -1,4 +1,4 @@
-"""Carry a whole series over, patch after patch, each on what the ones before it made of the new release."""
+"""Port all patches of a series, each on top of the previous ones in the new release."""
 
 from __future__ import annotations
 
@@ -7,37 +7,45 @@ from typing import Any
 
 from vime_runtime.spec.errors import CheckFailed, UsageError
 
-from vimectl.patches import hunks
-from vimectl.patches.blobs import blob_id
-from vimectl.patches.patchfile import FileDiff
-from vimectl.patches.port import changes, port_file, rename_detection
-from vimectl.patches.port.port_file import ORDINARY, RESULTS, FilePort, Names, Result
-from vimectl.patches.port.scratch import Resolved
+from vimectl.patches.blobs import id_of
+from vimectl.patches.content import apply_diff, file_diff
+from vimectl.patches.patchfile.model import FileDiff
+from vimectl.patches.port import changes, rename_detection
+from vimectl.patches.port.changes import Change
+from vimectl.patches.port.conflict_folder import Resolutions
+from vimectl.patches.port.port_file import (
+    DEFAULT_MODE,
+    RESULTS,
+    FilePort,
+    MergeLabels,
+    PortResult,
+    port_file,
+)
 from vimectl.patches.series import Patch, PatchedFile, Series
-from vimectl.patches.sources import Sources
+from vimectl.patches.sources import ReleaseFiles
 
 
 @dataclass(frozen=True)
 class PatchPort:
-    """One patch. ``left_out`` says why it is not in the new series; empty when it is."""
+    """One patch. ``left_out`` is the reason why it is not in the new series; empty when it is."""
 
     id: str
     files: tuple[FilePort, ...]
     left_out: str = ""
 
     @property
-    def result(self) -> Result:
-        """The gravest of what is left of it; ``upstream`` when nothing is."""
+    def result(self) -> PortResult:
+        """Return the most severe result of its files, or ``upstream`` without files."""
         return max((file.result for file in self.files), key=RESULTS.index, default="upstream")
 
     @property
     def is_partly_left_out(self) -> bool:
-        """Whether the patch is in the new series without some of its hunks."""
+        """Return True if the patch is in the new series without some of its hunks."""
         results = {hunk.result for file in self.files for hunk in file.hunks}
         return not self.left_out and bool(results & {"upstream", "gone"})
 
     def as_json(self) -> dict[str, Any]:
-        """The patch as `patch port --json` prints it."""
+        """Return the object that `patch port --json` prints for the patch."""
         files = [
             {
                 "path": file.path,
@@ -50,54 +58,56 @@ class PatchPort:
         return {"id": self.id, "result": self.result, "reason": self.left_out, "files": files}
 
 
-def carry(series: Series, version: str, old: Sources, new: Sources, resolved: Resolved) -> list[PatchPort]:
+def rebase(
+    series: Series, version: str, old: ReleaseFiles, new: ReleaseFiles, resolutions: Resolutions
+) -> list[PatchPort]:
     """Merge every patch of a series into ``new``, the release ``version`` of the package.
-
-    ``resolved`` is what somebody decided about conflicts of an earlier call.
 
     Raises:
         CheckFailed: ``old`` is not the release that the series is for.
         UsageError: the series is damaged, or a resolved file still has conflict markers.
-        MissingRequirement: there is no git.
+        MissingRequirement: git is not installed.
     """
-    carrying = _Carrying(series, version, old, new, resolved)
-    return [carrying.patch(patch) for patch in series.patch]
+    state = _Rebase(series, version, old, new, resolutions)
+    return [state.port(patch) for patch in series.patch]
 
 
-class _Carrying:
-    """``_old`` and ``_now`` hold the contents of the files in either release, with the patches so far.
+class _Rebase:
+    """``_old`` and ``_current`` hold the files of either release with the patches so far.
 
-    ``_places`` are the new paths of files that went elsewhere; ``_waiting`` names the patch whose conflict in
-    a file keeps later patches of the same file waiting.
+    ``_new_paths`` are the new paths of renamed files. ``_blocked`` names by file the patch whose conflict
+    must be resolved before later patches of the same file.
     """
 
-    def __init__(self, series: Series, version: str, old: Sources, new: Sources, resolved: Resolved) -> None:
-        self._series, self._resolved = series, resolved
-        self._sources = old, new
+    def __init__(
+        self, series: Series, version: str, old: ReleaseFiles, new: ReleaseFiles, resolutions: Resolutions
+    ) -> None:
+        self._series, self._resolutions = series, resolutions
+        self._old_files, self._new_files = old, new
         self._label = f"{series.package} {version}"
-        self._old = {path: _released(series, old, path) for path in series.chains}
-        self._now: dict[str, bytes | None] = {}
-        self._places: dict[str, str] = {}
-        self._waiting: dict[str, str] = {}
+        self._old = {path: _read_released(series, old, path) for path in series.chains}
+        self._current: dict[str, bytes | None] = {}
+        self._new_paths: dict[str, str] = {}
+        self._blocked: dict[str, str] = {}
 
-    def patch(self, patch: Patch) -> PatchPort:
-        """Carry the next patch."""
-        diffs = hunks.read(self._series.directory / f"{patch.id}.patch")
-        reason = self._resolved.dropped(patch.id)
+    def port(self, patch: Patch) -> PatchPort:
+        """Port the next patch."""
+        reason = self._resolutions.drop_reason(patch.id)
         ports = []
         for file in patch.files:
+            diff = file_diff(self._series, patch.id, file.path)
             base = self._old[file.path]
-            if file.path not in diffs:
-                raise UsageError(f"{patch.id}.patch does not touch {file.path}", "the series is damaged")
-            patched = hunks.apply(base, diffs[file.path])
-            if (None if patched is None else blob_id(patched)) != file.after:
-                raise UsageError(
-                    f"{patch.id}: {file.path} does not become {file.after}", "the series is damaged"
-                )
+            patched = apply_diff(base, diff)
+            if id_of(patched) != file.after:
+                message = f"{patch.id}: {file.path} does not become {file.after}"
+                raise UsageError(message, "the series is damaged")
             if not reason:
-                parts = changes.split(diffs[file.path])
-                port = self._file(patch, file, base, patched, parts)
-                ports.append(self._settled(patch, file, _with_modes(port, diffs[file.path], base == patched)))
+                port = self._port_file(patch, file, base, patched, changes.split(diff))
+                ports.append(_with_modes(port, diff, base == patched))
+                if port.result == "conflict":
+                    self._blocked.setdefault(file.path, patch.id)
+                else:
+                    self._current[port.path] = port.after
             self._old[file.path] = patched
         if reason:
             return PatchPort(patch.id, (), reason)
@@ -106,84 +116,72 @@ class _Carrying:
             return found
         return replace(found, left_out="; ".join(dict.fromkeys(file.note for file in found.files)))
 
-    def _file(
+    def _port_file(
         self,
         patch: Patch,
         file: PatchedFile,
         base: bytes | None,
         patched: bytes | None,
-        parts: list[changes.Change],
+        hunks: list[Change],
     ) -> FilePort:
-        place = self._places.get(file.path, file.path)
-        release = self._content(place)
-        if file.path in self._waiting:
-            note = (
-                f"comes after {self._waiting[file.path]}, whose conflict in this file is to be resolved first"
-            )
-            return FilePort(place, "conflict", release, None, note)
-        gone = ""
+        path = self._new_paths.get(file.path, file.path)
+        release = self._read(path)
+        if file.path in self._blocked:
+            blocking = self._blocked[file.path]
+            note = f"comes after {blocking}, whose conflict in this file is to be resolved first"
+            return FilePort(path, "conflict", release, None, note)
+        renamed = ""
         if release is None and base is not None and patched is not None:
-            place, gone = self._elsewhere(patch, file.path, base)
-            release = self._content(place)
-        decided = self._resolved.file(patch.id, place)
-        if decided is not None:
-            self._places[file.path] = place
-            after = None if patched is None and not decided else decided
-            return FilePort(
-                place, "upstream" if after == release else "offset", release, after, "as resolved by hand"
-            )
+            path, renamed = self._find_renamed(patch, file.path, base)
+            release = self._read(path)
+        resolved = self._resolutions.file(patch.id, path)
+        if resolved is not None:
+            self._new_paths[file.path] = path
+            after = None if patched is None and not resolved else resolved
+            result: PortResult = "upstream" if after == release else "offset"
+            return FilePort(path, result, release, after, "as resolved by hand")
 
-        def elsewhere(lines: list[bytes]) -> str | None:
-            return rename_detection.holding(lines, place, *self._sources)
+        def find_lines(lines: list[bytes]) -> str | None:
+            return rename_detection.find_lines(lines, path, self._old_files, self._new_files)
 
-        names = Names(f"{self._series.package} {self._series.version}", patch.id, self._label)
-        port = port_file.port(place, base, patched, release, parts, names, elsewhere)
-        if not gone or port.result == "upstream":
+        labels = MergeLabels(f"{self._series.package} {self._series.version}", patch.id, self._label)
+        port = port_file(path, base, patched, release, hunks, labels, find_lines)
+        if not renamed or port.result == "upstream":
             return port
-        return replace(port, result="conflict", note=gone)
+        return replace(port, result="conflict", note=renamed)
 
-    def _elsewhere(self, patch: Patch, path: str, base: bytes) -> tuple[str, str]:
-        """Return where a file that the new release lacks may be, and what to say of it."""
-        chosen = self._resolved.others(patch.id, {file.path for file in patch.files})
+    def _find_renamed(self, patch: Patch, path: str, base: bytes) -> tuple[str, str]:
+        """Return the likely new path of a file that the new release lacks, and a note for the user."""
+        chosen = self._resolutions.other_paths(patch.id, {file.path for file in patch.files})
         if len(chosen) == 1:
             return chosen[0], "moved by hand"
-        gone = f"{self._label} does not have {path}"
-        likely = rename_detection.find(path, base, *self._sources)
+        missing = f"{self._label} does not have {path}"
+        likely = rename_detection.find_renamed(path, base, self._old_files, self._new_files)
         if likely is None:
-            return path, f"{gone}, nor another new file that is much like it"
-        return likely.path, (
-            f"{gone}; {likely.path} is {likely.likeness:.0%} alike, and the patch was merged there: "
-            "see whether it belongs there"
-        )
+            return path, f"{missing}, nor another new file that is similar"
+        note = f"{likely.path} is {likely.similarity:.0%} similar, and the patch was merged there"
+        return likely.path, f"{missing}; {note}: check that it belongs there"
 
-    def _settled(self, patch: Patch, file: PatchedFile, port: FilePort) -> FilePort:
-        """Take in what became of a file."""
-        if port.result == "conflict":
-            self._waiting.setdefault(file.path, patch.id)
-        else:
-            self._now[port.path] = port.after
-        return port
-
-    def _content(self, path: str) -> bytes | None:
-        if path not in self._now:
-            self._now[path] = self._sources[1].read(path)
-        return self._now[path]
+    def _read(self, path: str) -> bytes | None:
+        if path not in self._current:
+            self._current[path] = self._new_files.read(path)
+        return self._current[path]
 
 
 def _with_modes(port: FilePort, diff: FileDiff, only_mode: bool) -> FilePort:
-    """Add what the patch says of the modes; ``only_mode``: it changes nothing else."""
-    old = diff.old_mode or diff.new_mode or ORDINARY
+    """Add the modes that the patch states; ``only_mode``: it changes nothing else."""
+    old = diff.old_mode or diff.new_mode or DEFAULT_MODE
     new = diff.new_mode or old
     if only_mode and port.before is not None:
-        result: Result = "clean" if port.result == "upstream" else port.result
+        result: PortResult = "clean" if port.result == "upstream" else port.result
         return replace(port, result=result, note="", modes=(old, new))
     return port if port.result == "upstream" else replace(port, modes=(old, new))
 
 
-def _released(series: Series, old: Sources, path: str) -> bytes | None:
-    """Return a file of the release that a series is for. Raises CheckFailed when ``old`` is another."""
+def _read_released(series: Series, old: ReleaseFiles, path: str) -> bytes | None:
+    """Read a file of the release that a series is for. Raises CheckFailed when ``old`` is another."""
     content = old.read(path)
-    found, stated = None if content is None else blob_id(content), series.chains[path][0]
+    found, stated = id_of(content), series.chains[path][0]
     if found != stated:
         raise CheckFailed(
             f"{old.name}: {path} is {found or 'not there'}, {series.name} is for {stated or 'none'}",

@@ -1,78 +1,78 @@
-"""Find where a file went that a release no longer has: by its name, and by how much of it is there."""
+"""Find the new path of a file that a release no longer has, by its name and content."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import PurePosixPath
 
-from vimectl.patches.patchfile.paths import wrong_path
-from vimectl.patches.sources import Sources
+from vimectl.patches.patchfile.names import path_problem
+from vimectl.patches.sources import ReleaseFiles
 
-# Looked into at most: of a wheel on a server each is a request.
-_MOST = 12
-# What git calls a rename.
-_ALIKE = 0.5
+# At most this many files are read: each file of a wheel on a server is a request.
+_MAX_CANDIDATES = 12
+# The default threshold of git for a rename.
+_MIN_SIMILARITY = 0.5
 
 
 @dataclass(frozen=True)
-class Place:
-    """A file of the new release, and how much of both files' lines is the same, from 0 to 1."""
+class RenameCandidate:
+    """A file of the new release, and the share of both files' lines that is the same, from 0 to 1."""
 
     path: str
-    likeness: float
-    content: bytes
+    similarity: float
 
 
-def find(path: str, content: bytes, old: Sources, new: Sources) -> Place | None:
-    """Return the file of ``new`` that most likely is the ``path`` of ``old``; None when none is much like it.
+def find_renamed(path: str, content: bytes, old: ReleaseFiles, new: ReleaseFiles) -> RenameCandidate | None:
+    """Return the file of ``new`` that ``path`` of ``old`` most likely became; None when none is similar.
 
-    Only files that the old release did not have come into question.
+    Only files that the old release did not have are considered.
     """
     known = set(old.paths())
-    suffix = PurePosixPath(path).suffix
-    added = [one for one in _safe(new.paths()) if one not in known and PurePosixPath(one).suffix == suffix]
-    nearest = sorted(added, key=lambda one: (-_kinship(path, one), one))[:_MOST]
-    places = [
-        Place(one, likeness(content, data), data) for one in nearest if (data := new.read(one)) is not None
+    added = (other for other in _same_suffix(path, new) if other not in known)
+    nearest = sorted(added, key=lambda other: (-_path_similarity(path, other), other))[:_MAX_CANDIDATES]
+    candidates = [
+        RenameCandidate(other, similarity(content, data))
+        for other in nearest
+        if (data := new.read(other)) is not None
     ]
-    best = max(places, key=lambda place: place.likeness, default=None)
-    return best if best and best.likeness >= _ALIKE else None
+    best = max(candidates, key=lambda candidate: candidate.similarity, default=None)
+    return best if best and best.similarity >= _MIN_SIMILARITY else None
 
 
-def _safe(paths: Iterable[str]) -> Iterator[str]:
-    """The paths at which something may be written: an archive can name others."""
-    return (path for path in paths if wrong_path(path) is None)
+def find_lines(lines: list[bytes], path: str, old: ReleaseFiles, new: ReleaseFiles) -> str | None:
+    """Return a file of ``new`` that has any of these lines and had none in ``old``, or None.
 
-
-def holding(lines: list[bytes], path: str, old: Sources, new: Sources) -> str | None:
-    """Return a file of ``new`` that has any of these lines and had none: beside ``path``, or a new one."""
+    Files in the folder of ``path`` and added files are searched.
+    """
     known = set(old.paths())
-    one = PurePosixPath(path)
-    near = [
-        other for other in _safe(new.paths()) if other != path and PurePosixPath(other).suffix == one.suffix
-    ]
-    beside = [other for other in near if PurePosixPath(other).parent == one.parent]
-    added = sorted((other for other in near if other not in known), key=lambda other: -_kinship(path, other))
+    others = [other for other in _same_suffix(path, new) if other != path]
+    siblings = [other for other in others if PurePosixPath(other).parent == PurePosixPath(path).parent]
+    added = sorted((o for o in others if o not in known), key=lambda other: -_path_similarity(path, other))
     wanted = set(lines)
-    for other in dict.fromkeys(beside + added[:_MOST]):
-        there = wanted.intersection(BytesIO(new.read(other) or b""))
-        if there - set(BytesIO(old.read(other) or b"")):
+    for other in dict.fromkeys(siblings + added[:_MAX_CANDIDATES]):
+        found = wanted.intersection(BytesIO(new.read(other) or b""))
+        if found - set(BytesIO(old.read(other) or b"")):
             return other
     return None
 
 
-def likeness(one: bytes, other: bytes) -> float:
-    """Return the share of lines that two files have in common, in any order; blank lines do not count."""
-    mine, its = (Counter(line for line in BytesIO(data) if line.strip()) for data in (one, other))
-    total = mine.total() + its.total()
-    return 2 * (mine & its).total() / total if total else 1.0
+def _same_suffix(path: str, files: ReleaseFiles) -> list[str]:
+    """Return the paths with the suffix of ``path`` that may be written to: an archive can contain others."""
+    suffix = PurePosixPath(path).suffix
+    return [p for p in files.paths() if PurePosixPath(p).suffix == suffix and path_problem(p) is None]
 
 
-def _kinship(path: str, other: str) -> float:
-    """How much two paths are alike: the name counts most, then the folders they share."""
+def similarity(one: bytes, other: bytes) -> float:
+    """Return the share of lines that two files have in common, in any order, without blank lines."""
+    ours, theirs = (Counter(line for line in BytesIO(data) if line.strip()) for data in (one, other))
+    total = ours.total() + theirs.total()
+    return 2 * (ours & theirs).total() / total if total else 1.0
+
+
+def _path_similarity(path: str, other: str) -> float:
+    """Return how similar two paths are: the name counts most, then the shared folders."""
     one, two = PurePosixPath(path), PurePosixPath(other)
     words, others = set(one.stem.split("_")), set(two.stem.split("_"))
     same_name = 4.0 if one.name == two.name else 2.0 * len(words & others) / len(words | others)

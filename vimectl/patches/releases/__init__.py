@@ -1,14 +1,8 @@
-"""The files of PACKAGE==VERSION from where pip would get it: its cache, folders, indexes.
+"""Find and fetch the files of PACKAGE==VERSION from pip's sources: its cache, folders, and indexes.
 
-settings    what pip is configured with
-web         HTTP as that configuration wants it: proxy, certificates, credentials
-index       which files there are of a package
-ranged      a file on a server, of which only the parts that are read are fetched
-download    a file on a server, fetched whole
-listings    what an index last said
-locate      which of them to read for PACKAGE==VERSION
+pip_config   the configuration of pip
+web          HTTP with that configuration: proxy, certificates, credentials
+index        the files of a package, and the last answer of its index
+download     a file on a server, as a whole or only the parts that are read
+finder       the file to read for PACKAGE==VERSION
 """
-
-from vimectl.patches.releases.finder import find, parse, versions
-
-__all__ = ["find", "parse", "versions"]

@@ -1,10 +1,10 @@
-"""Which files of a package the sources have: simple indexes (PEP 503, 691), find-links, local folders."""
+"""List the files of a package in pip's sources: simple indexes (PEP 503, 691), find-links, local folders."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Literal
@@ -21,15 +21,15 @@ from packaging.utils import (
 from packaging.version import Version
 from vime_runtime.spec.errors import CheckFailed, VimeError
 
-from vimectl.patches.releases.pip_config import Settings
+from vimectl.patches.releases.pip_config import PipConfig
 from vimectl.patches.releases.web import NotFound, Web
 
 _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 
 
 @dataclass(frozen=True)
-class File:
-    """One file of a release. ``url`` is its address, ``file:`` for a local one; ``size`` in bytes.
+class ReleaseFile:
+    """One file of a release. ``url`` is ``file:`` for a local one; ``size`` is in bytes.
 
     ``hashes`` are those that the source states, by algorithm; ``build`` is the build number of a wheel.
     """
@@ -45,24 +45,24 @@ class File:
 
     @property
     def local(self) -> Path | None:
-        """Where the file is, when it is on this machine."""
-        return _local(self.url)
+        """Return the path if the file is on this machine."""
+        return _local_path(self.url)
 
 
 @dataclass
-class Listing:
-    """The files found, sources in pip's order, and what went wrong with which source."""
+class IndexListing:
+    """The files found, in the order of pip's sources, and the errors of sources that failed."""
 
-    files: list[File] = field(default_factory=list)
-    problems: list[VimeError] = field(default_factory=list)
+    files: list[ReleaseFile] = field(default_factory=list)
+    errors: list[VimeError] = field(default_factory=list)
 
 
-def files(package: str, settings: Settings, web: Web) -> Listing:
-    """Ask every source for the files of a package; as with pip, one that fails is not the end."""
-    listing = Listing()
+def list_files(package: str, config: PipConfig, web: Web) -> IndexListing:
+    """Return the files of a package in all sources; as with pip, a source that fails is skipped."""
+    listing = IndexListing()
     name = canonicalize_name(package)
-    pages = [(source, False) for source in settings.find_links]
-    pages += [(f"{index.rstrip('/')}/{name}/", True) for index in settings.indexes]
+    pages = [(source, False) for source in config.find_links]
+    pages += [(f"{index.rstrip('/')}/{name}/", True) for index in config.indexes]
     seen: set[str] = set()
     for address, is_index in pages:
         try:
@@ -73,41 +73,41 @@ def files(package: str, settings: Settings, web: Web) -> Listing:
         except NotFound:
             continue
         except VimeError as e:
-            listing.problems.append(e)
+            listing.errors.append(e)
     return listing
 
 
-def described(name: str, url: str, package: str = "") -> File | None:
-    """Describe a file by its name; None when it is no release of ``package`` (of any package without one)."""
+def parse_file_name(name: str, url: str, package: str = "") -> ReleaseFile | None:
+    """Parse the name of a release file; None when it is not one (of ``package``, if given)."""
     try:
         if name.endswith(".whl"):
             found, version, build, _ = parse_wheel_filename(name)
-            one = File(name, url, str(version), "wheel", (build[0], build[1]) if build else (0, ""))
+            one = ReleaseFile(name, url, str(version), "wheel", (build[0], build[1]) if build else (0, ""))
         else:
             found, version = parse_sdist_filename(name)
-            one = File(name, url, str(version), "sdist")
+            one = ReleaseFile(name, url, str(version), "sdist")
     except (InvalidWheelFilename, InvalidSdistFilename):
         return None
     return one if not package or found == canonicalize_name(package) else None
 
 
-def by_version(found: Iterable[File]) -> dict[Version, list[File]]:
+def by_version(found: Iterable[ReleaseFile]) -> dict[Version, list[ReleaseFile]]:
     """Group files by version, oldest version first."""
-    groups: dict[Version, list[File]] = {}
+    groups: dict[Version, list[ReleaseFile]] = {}
     for file in found:
         groups.setdefault(Version(file.version), []).append(file)
     return dict(sorted(groups.items()))
 
 
-def _page(address: str, package: str, is_index: bool, web: Web) -> Iterator[File]:
-    path = _local(address)
+def _page(address: str, package: str, is_index: bool, web: Web) -> Iterator[ReleaseFile]:
+    path = _local_path(address)
     if path is None:
-        with web.get(address, {"Accept": _ACCEPT}) as answer:
-            body, kind, base = answer.read(), answer.headers.get_content_type(), answer.geturl()
+        with web.get(address, {"Accept": _ACCEPT}) as response:
+            body, kind, base = response.read(), response.headers.get_content_type(), response.geturl()
         yield from _parsed(body, kind, base, package)
     elif path.is_dir() and not is_index:
         for one in sorted(path.iterdir()):
-            if file := described(one.name, one.absolute().as_uri(), package):
+            if file := parse_file_name(one.name, one.absolute().as_uri(), package):
                 yield file
     else:
         page = path / "index.html" if path.is_dir() else path
@@ -115,26 +115,26 @@ def _page(address: str, package: str, is_index: bool, web: Web) -> Iterator[File
             yield from _parsed(page.read_bytes(), "text/html", page.absolute().as_uri(), package)
 
 
-def _parsed(body: bytes, kind: str, base: str, package: str) -> Iterator[File]:
+def _parsed(body: bytes, kind: str, base: str, package: str) -> Iterator[ReleaseFile]:
     entries = _from_json(body, base) if kind.endswith("json") else _from_html(body)
     for name, url, hashes, size, yanked in entries:
-        file = described(name, urljoin(base, url), package)
+        file = parse_file_name(name, urljoin(base, url), package)
         if file:
-            yield File(file.name, file.url, file.version, file.kind, file.build, hashes, size, yanked)
+            yield replace(file, hashes=hashes, size=size, yanked=yanked)
 
 
-Entry = tuple[str, str, dict[str, str], "int | None", bool]
+_IndexEntry = tuple[str, str, dict[str, str], "int | None", bool]
 
 
-def _from_json(body: bytes, base: str) -> Iterator[Entry]:
+def _from_json(body: bytes, base: str) -> Iterator[_IndexEntry]:
     try:
         for file in json.loads(body)["files"]:
             yield file["filename"], file["url"], file["hashes"], file.get("size"), bool(file.get("yanked"))
     except (ValueError, KeyError, TypeError) as e:
-        raise CheckFailed(f"{base}: not the answer of a package index: {e!r}") from e
+        raise CheckFailed(f"{base}: not the response of a package index: {e!r}") from e
 
 
-def _from_html(body: bytes) -> Iterator[Entry]:
+def _from_html(body: bytes) -> Iterator[_IndexEntry]:
     page = _Anchors()
     page.feed(body.decode("utf-8", "replace"))
     for attributes in page.found:
@@ -145,7 +145,7 @@ def _from_html(body: bytes) -> Iterator[Entry]:
 
 
 class _Anchors(HTMLParser):
-    """Collects the attributes of every link, and what their addresses are relative to."""
+    """Collect the attributes of every link, and the base of relative URLs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -160,8 +160,8 @@ class _Anchors(HTMLParser):
             self.found.append(attributes)
 
 
-def _local(address: str) -> Path | None:
-    """The path that an address without a scheme, or with ``file:``, means."""
+def _local_path(address: str) -> Path | None:
+    """Return the path of an address without a scheme or with ``file:``, otherwise None."""
     parts = urlsplit(address)
     if parts.scheme == "file":
         return Path(url2pathname(parts.path))

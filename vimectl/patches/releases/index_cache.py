@@ -1,4 +1,4 @@
-"""The files of a package as its index last listed them: the cache is of use without a network."""
+"""Keep data about releases in the user's cache, and the last answer of each index for use without network."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from pathlib import Path
 
 import platformdirs
 
-from vimectl.patches.releases.index import File
+from vimectl.patches.releases.index import ReleaseFile
 
 
-def cache() -> Path:
-    """The folder in the user's cache in which everything about releases is kept."""
+def release_cache() -> Path:
+    """Return the folder in the user's cache for all data about releases."""
     return Path(platformdirs.user_cache_dir("vimectl")) / "releases"
 
 
-def remember(package: str, files: Sequence[File]) -> None:
-    """Keep a complete listing."""
-    put(_path(package), json.dumps([asdict(file) for file in files]).encode())
-
-
-def put(path: Path, content: bytes) -> None:
-    """Write a file of the cache, whole or not at all; a cache that cannot be written is none."""
+def write_cache_file(path: Path, content: bytes) -> None:
+    """Write a file of the cache, completely or not at all. A cache that is not writable is not used."""
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as fresh:
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as new:
             try:
-                fresh.write(content)
-                fresh.flush()
-                os.replace(fresh.name, path)
+                new.write(content)
+                new.flush()
+                os.replace(new.name, path)
             except BaseException:
-                os.unlink(fresh.name)
+                os.unlink(new.name)
                 raise
 
 
-def remembered(package: str) -> list[File]:
-    """Return the last complete listing; empty when there is none that this version of the tool wrote."""
+def remember_listing(package: str, files: Sequence[ReleaseFile]) -> None:
+    """Keep the complete list of a package's files."""
+    write_cache_file(_path(package), json.dumps([asdict(file) for file in files]).encode())
+
+
+def last_listing(package: str) -> list[ReleaseFile]:
+    """Return the last complete list; empty when this version of the tool has not written one."""
     try:
         entries = json.loads(_path(package).read_text(encoding="utf-8"))
-        return [File(**{**entry, "build": tuple(entry["build"])}) for entry in entries]
+        return [ReleaseFile(**{**entry, "build": tuple(entry["build"])}) for entry in entries]
     except (OSError, ValueError, TypeError, KeyError):
         return []
 
 
 def _path(package: str) -> Path:
-    return cache() / "listings" / f"{package}.json"
+    return release_cache() / "listings" / f"{package}.json"

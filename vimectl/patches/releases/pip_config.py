@@ -1,4 +1,4 @@
-"""Where pip is configured to look for packages, and how it reaches them."""
+"""Read from pip's configuration where it looks for packages, and how it reaches them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 from vimectl.util.host import Host
 
 _DEFAULT_TIMEOUT = 15.0  # pip's own, seconds
-# A later section wins: pip reads its files, then those for its command, then PIP_* variables.
+# A later section takes precedence: pip reads global options, those of a command, then PIP_* variables.
 _SECTIONS = ("global", "download", ":env:")
 _TRUE = ("y", "yes", "t", "true", "on", "1")
 
 
 @dataclass(frozen=True)
-class Settings:
-    """pip's configuration, as far as it says how to find and fetch a file.
+class PipConfig:
+    """The part of pip's configuration that is about finding and fetching a file.
 
-    ``indexes`` and ``find_links`` are as configured, credentials in the addresses included. ``cache`` is
-    the folder of pip's own cache; None when it is switched off. ``keyring``: passwords that an address lacks
-    are asked of the `keyring` command. ``timeout`` is in seconds.
+    ``indexes`` and ``find_links`` are as configured, with credentials in the URLs. ``cache`` is the folder
+    of pip's own cache; None when it is disabled. ``keyring``: missing passwords are read from the `keyring`
+    command. ``timeout`` is in seconds.
     """
 
     indexes: tuple[str, ...] = ()
@@ -40,26 +40,26 @@ class Settings:
     cache: Path | None = None
 
 
-def read(host: Host | None = None) -> Settings:
-    """Ask the pip of this interpreter for its configuration: files of system, user and environment, PIP_*.
+def read(host: Host | None = None) -> PipConfig:
+    """Read the configuration of this interpreter's pip: system, user and environment files, and PIP_*.
 
     Raises:
         MissingRequirement: this interpreter has no pip.
-        CheckFailed: pip cannot read its configuration.
+        CheckFailed: pip fails to read its configuration.
     """
     host = host or Host()
     options = _options(_pip(host, "config", "list"))
     if "index-url" not in options:
         options["index-url"] = _default_index(_pip(host, "download", "--help"))
-    return _settings(options)
+    return _from_options(options)
 
 
 def _pip(host: Host, *arguments: str) -> str:
-    # In a child, and not even looked for here: setuptools changes the process that looks for pip.
+    # In a subprocess, without even a find_spec here: setuptools changes the process that looks for pip.
     done = host.run([sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments], 60.0)
     if "No module named pip" in done.stderr:
         raise MissingRequirement(
-            f"{sys.executable} has no pip, whose configuration says where releases are",
+            f"{sys.executable} has no pip, and its configuration says where releases are",
             "install pip there, or name a folder, wheel or source archive instead",
         )
     if done.code:
@@ -70,7 +70,7 @@ def _pip(host: Host, *arguments: str) -> str:
 
 
 def _default_index(usage: str) -> str:
-    """The index that pip asks when none is configured, as its help states it."""
+    """Return the index that pip uses when none is configured, from the text of its help."""
     stated = re.search(r"--index-url.*?\(default\s+(\S+)\)", usage, re.DOTALL)
     if stated is None:
         raise CheckFailed(
@@ -80,10 +80,10 @@ def _default_index(usage: str) -> str:
 
 
 def _options(text: str) -> dict[str, str]:
-    """The options that hold for a download, by name, from lines like ``global.index-url='https://...'``."""
+    """Return the options for a download by name, from lines like ``global.index-url='https://...'``."""
     found: dict[str, dict[str, str]] = {section: {} for section in _SECTIONS}
     for section, name, value in _entries(text):
-        if section in found and value:  # an empty value counts as none
+        if section in found and value:  # pip ignores an empty value
             found[section][name] = value
     return {name: value for section in _SECTIONS for name, value in found[section].items()}
 
@@ -96,20 +96,20 @@ def _entries(text: str) -> Iterator[tuple[str, str, str]]:
             yield section, name, str(ast.literal_eval(value))
 
 
-def _settings(options: dict[str, str]) -> Settings:
+def _from_options(options: dict[str, str]) -> PipConfig:
     indexes = [options["index-url"], *options.get("extra-index-url", "").split()]
     cache = Path(options.get("cache-dir") or platformdirs.user_cache_dir("pip"))
-    return Settings(
+    return PipConfig(
         indexes=() if _is_true(options, "no-index") else tuple(indexes),
         find_links=tuple(options.get("find-links", "").split()),
         proxy=options.get("proxy"),
         cert=options.get("cert"),
         client_cert=options.get("client-cert"),
         trusted_hosts=tuple(options.get("trusted-host", "").split()),
-        # Its default, "auto", asks a keyring only where somebody can be asked for a password too.
+        # The default, "auto", uses a keyring only if pip could also prompt for a password.
         keyring=options.get("keyring-provider") in ("import", "subprocess"),
         timeout=float(options.get("timeout") or options.get("default-timeout") or _DEFAULT_TIMEOUT),
-        # pip's option is the other way round: "no-cache-dir = false" switches the cache off, as "true" does.
+        # pip takes any value for true: "no-cache-dir = false" disables the cache as well.
         cache=None if "no-cache-dir" in options else cache,
     )
 

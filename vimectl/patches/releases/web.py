@@ -1,7 +1,7 @@
-"""HTTP as pip's configuration wants it: proxy, certificates, credentials. Standard library only.
+"""Send HTTP requests with pip's configuration: proxy, certificates, credentials.
 
-pip's own session is private to pip, and a client library would add half a dozen packages to a tool that is
-installed into containers; what is needed is a GET with a range.
+Written with the standard library: pip's session is private to pip, and a client library would add half a
+dozen packages to a tool that is installed into containers, for a GET with a range.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from vime_runtime.spec.errors import MissingRequirement
 
 from vimectl import __version__
-from vimectl.patches.releases.pip_config import Settings
+from vimectl.patches.releases.pip_config import PipConfig
 from vimectl.util.host import Host
 
 _TRIES = 3
-# What is worth another try: too many requests, and a server or a gateway that is unwell.
-_PASSING = (429, 500, 502, 503, 504)
+# Worth another try: too many requests, and temporary failures of a server or gateway.
+_TEMPORARY = (429, 500, 502, 503, 504)
 _PAUSE_SECONDS = 0.5
 _CHUNK = 256 * 1024
 
@@ -37,40 +37,41 @@ Origin = tuple[str, str]  # scheme, host and port
 
 
 class NotFound(Exception):
-    """The server has nothing at this address."""
+    """The server has nothing at this URL."""
 
 
 class Web:
-    """A client for the sources of one configuration."""
+    """An HTTP client for the sources of one configuration."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._timeout = settings.timeout
+    def __init__(self, config: PipConfig) -> None:
+        self._timeout = config.timeout
         handlers: list[urllib.request.BaseHandler] = [
-            _Https(settings),
-            _Credentials(settings),
+            _Https(config),
+            _Credentials(config),
         ]
-        if settings.proxy:  # otherwise the environment's, as urllib reads it
-            handlers.append(urllib.request.ProxyHandler(dict.fromkeys(("http", "https"), settings.proxy)))
+        if config.proxy:  # otherwise urllib uses that of the environment
+            handlers.append(urllib.request.ProxyHandler(dict.fromkeys(("http", "https"), config.proxy)))
         self._opener = urllib.request.build_opener(*handlers)
 
     def get(self, url: str, headers: dict[str, str] | None = None) -> http.client.HTTPResponse:
-        """Return the answer to a GET, its body not yet read; redirects are followed.
+        """Return the response to a GET, with its body not yet read; redirects are followed.
 
         Raises:
             NotFound: 404 or 410.
-            MissingRequirement: no connection, or the server refuses; passing failures are tried again first.
+            MissingRequirement: no connection, or the server refuses; temporary failures are retried first.
         """
-        asked = {"User-Agent": f"vimectl/{__version__}", "Accept-Encoding": "identity", **(headers or {})}
+        all_headers = {"User-Agent": f"vimectl/{__version__}", "Accept-Encoding": "identity"}
+        all_headers |= headers or {}
         for left in reversed(range(_TRIES)):
             try:
-                request = urllib.request.Request(without_credentials(url), headers=asked)
-                answer: http.client.HTTPResponse = self._opener.open(request, timeout=self._timeout)
-                return answer
+                request = urllib.request.Request(without_credentials(url), headers=all_headers)
+                response: http.client.HTTPResponse = self._opener.open(request, timeout=self._timeout)
+                return response
             except urllib.error.HTTPError as e:
                 e.close()
                 if e.code in (404, 410):
                     raise NotFound(url) from e
-                if e.code not in _PASSING or not left:
+                if e.code not in _TEMPORARY or not left:
                     raise _refused(url, e.code, e.reason) from e
             except (OSError, http.client.HTTPException) as e:  # URLError is an OSError
                 refused = isinstance(getattr(e, "reason", None), ssl.SSLCertVerificationError)
@@ -80,86 +81,86 @@ class Web:
         raise AssertionError("unreachable")
 
 
-def body(answer: http.client.HTTPResponse) -> Iterator[bytes]:
-    """Yield what comes, to the end or to where the connection breaks: its caller counts."""
+def read_body(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """Yield the data received until the end or a broken connection; the caller checks the length."""
     with suppress(OSError, http.client.HTTPException):
-        while data := answer.read(_CHUNK):
+        while data := response.read(_CHUNK):
             yield data
 
 
 def without_credentials(url: str) -> str:
-    """Return an address without the user name and password in it."""
+    """Return a URL without the user name and password in it."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _refused(url: str, code: int, reason: str) -> MissingRequirement:
-    hint = "look at pip's configuration: pip config list"
+    hint = "check pip's configuration: pip config list"
     if code in (401, 403, 407):
         hint = "pip's configuration (pip config list) or ~/.netrc must have credentials for it"
-    return MissingRequirement(f"{without_credentials(url)}: the server answers {code} {reason}", hint)
+    return MissingRequirement(f"{without_credentials(url)}: the server responded {code} {reason}", hint)
 
 
 def _unreachable(url: str, error: Exception) -> MissingRequirement:
     reason = getattr(error, "reason", None) or error
     return MissingRequirement(
         f"{without_credentials(url)} cannot be reached: {reason}",
-        "pip's configuration (pip config list) says which index is asked; without one, name a folder, wheel "
-        "or source archive instead",
+        "pip's configuration (pip config list) says which index is used; without an index, name a folder, "
+        "wheel or source archive instead",
     )
 
 
 class _Https(urllib.request.HTTPSHandler):
-    """Checks certificates with pip's authorities; not those of hosts that pip is told to trust."""
+    """Check certificates with pip's authorities, except those of pip's trusted hosts."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, config: PipConfig) -> None:
         super().__init__()
-        self._settings = settings
+        self._config = config
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         parts = urlsplit(request.full_url)
-        trusted = {parts.hostname, parts.netloc} & set(self._settings.trusted_hosts)
-        context = self._lax if trusted else self._strict
+        trusted = {parts.hostname, parts.netloc} & set(self._config.trusted_hosts)
+        context = self._unverified if trusted else self._verified
         return self.do_open(http.client.HTTPSConnection, request, context=context)
 
     @cached_property
-    def _strict(self) -> ssl.SSLContext:
-        cert = self._settings.cert
+    def _verified(self) -> ssl.SSLContext:
+        cert = self._config.cert
         cert = cert or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
         folder = cert if cert and Path(cert).is_dir() else None
         try:
-            return self._identified(
+            return self._with_client_cert(
                 ssl.create_default_context(cafile=None if folder else cert, capath=folder)
             )
         except OSError as e:
             raise MissingRequirement(
                 f"a certificate of pip's configuration cannot be used: {e}",
-                "look at pip's configuration: pip config list",
+                "check pip's configuration: pip config list",
             ) from e
 
     @cached_property
-    def _lax(self) -> ssl.SSLContext:
+    def _unverified(self) -> ssl.SSLContext:
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        return self._identified(context)
+        return self._with_client_cert(context)
 
-    def _identified(self, context: ssl.SSLContext) -> ssl.SSLContext:
-        if self._settings.client_cert:
-            context.load_cert_chain(self._settings.client_cert)
+    def _with_client_cert(self, context: ssl.SSLContext) -> ssl.SSLContext:
+        if self._config.client_cert:
+            context.load_cert_chain(self._config.client_cert)
         return context
 
 
 class _Credentials(urllib.request.BaseHandler):
-    """Sends the credentials of a source to its own host only, also after a redirect."""
+    """Send the credentials of a source only to its own host, also after a redirect."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, config: PipConfig) -> None:
         self._known: dict[Origin, tuple[str, str]] = {}
-        for url in (*settings.indexes, *settings.find_links):
+        for url in (*config.indexes, *config.find_links):
             parts = urlsplit(url)
             if parts.username:
                 user, password = unquote(parts.username), unquote(parts.password or "")
-                if settings.keyring and parts.password is None:
+                if config.keyring and parts.password is None:
                     password = _from_keyring(without_credentials(url), user)
                 self._known[_origin(url)] = user, password
 
@@ -179,7 +180,7 @@ def _origin(url: str) -> Origin:
 
 
 def _from_keyring(url: str, user: str) -> str:
-    """Ask as pip does: first for the address, then for its host."""
+    """Return the password of a keyring as pip looks it up: first by URL, then by host."""
     for service in (url, urlsplit(url).netloc):
         done = Host().run(["keyring", "get", service, user], 30.0)
         if done.code == 0 and done.stdout.strip():

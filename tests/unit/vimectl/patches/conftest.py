@@ -12,8 +12,8 @@ import pytest
 from harness.patches.toy_packages import STAGES, Tree, build_series, git, install, lay, rich
 from vimectl.patches.blobs import content_at
 from vimectl.patches.series import Series
-from vimectl.patches.state import TargetStatus, judge
-from vimectl.patches.target import Target, at
+from vimectl.patches.state import TargetStatus, classify
+from vimectl.patches.target import PatchTarget, find_at
 
 
 @pytest.fixture(scope="session")
@@ -68,9 +68,9 @@ def judged(rich_series: dict[str, Series]) -> Callable[[list[Path]], list[Target
     def judge_all(places: list[Path]) -> list[TargetStatus]:
         found = []
         for place, name in zip(places, ("one", "two"), strict=True):
-            its = at(place, name, name)
+            its = find_at(place, name, name)
             assert its
-            found.append(judge(its, rich_series[name]))
+            found.append(classify(its, rich_series[name]))
         return found
 
     return judge_all
@@ -105,7 +105,7 @@ def location(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def target(location: Path) -> Target:
-    found = at(location, "toy", "toy")
+def target(location: Path) -> PatchTarget:
+    found = find_at(location, "toy", "toy")
     assert found
     return found

@@ -8,11 +8,11 @@ from vime_runtime.spec.errors import UsageError
 from vimectl.patches import applied_state
 from vimectl.patches.blobs import blob_id
 
-ENTRY = applied_state.Entry(
+ENTRY = applied_state.AppliedSeries(
     series="toy/1.0",
     applied="2026-01-01T00:00:00+00:00",
     vimectl="0.1.0",
-    files=(applied_state.File("toy/a.py", "0" * 40, None),),
+    files=(applied_state.AppliedFile("toy/a.py", "0" * 40, None),),
 )
 
 

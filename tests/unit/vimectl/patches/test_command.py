@@ -9,8 +9,8 @@ import pytest
 from vime_runtime.spec.errors import MissingRequirement, UsageError
 
 from vimectl import patches
-from vimectl.patches import catalog, series, tree
-from vimectl.patches.blobs import Found
+from vimectl.patches import series, target
+from vimectl.patches.blobs import FileId
 from vimectl.patches.lock import locked
 
 
@@ -72,14 +72,14 @@ def test_only_interrupted_changes_are_recovered(
 
 
 def test_the_catalog_describes_every_patch() -> None:
-    everything = catalog.listing()
-    assert {one["package"] for one in catalog.listing(stack="cpu-0.32")} == {"megatron-core", "vllm"}
-    assert {one["package"] for one in catalog.listing(["vllm"])} == {"vllm"}
+    everything = series.list_series()
+    assert {one["package"] for one in series.list_series(stack="cpu-0.32")} == {"megatron-core", "vllm"}
+    assert {one["package"] for one in series.list_series(["vllm"])} == {"vllm"}
     assert all(patch["description"] for one in everything for patch in one["patches"])
-    (newest,) = catalog.listing(["vllm"], "ascend-0.30")
+    (newest,) = series.list_series(["vllm"], "ascend-0.30")
     assert [absent["id"] for absent in newest["unneeded"]] == ["stale-async-output"]
     with pytest.raises(UsageError, match="Did you mean vllm"):
-        catalog.listing(["vlm"])
+        series.list_series(["vlm"])
 
 
 @pytest.mark.parametrize(
@@ -95,13 +95,13 @@ def test_of_a_local_build_the_content_says_which_series_is_its(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, known: bool, state: str
 ) -> None:
     fake_release(tmp_path, version)
-    look = tree.found
+    look = target.file_id
     blobs = {path: chain[0] for path, chain in series.load("megatron-core", "0.16.1").chains.items()}
 
-    def found(location: Path, path: str) -> Found:
-        return Found(blobs[path], "100644") if known and path in blobs else look(location, path)
+    def found(location: Path, path: str) -> FileId:
+        return FileId(blobs[path], "100644") if known and path in blobs else look(location, path)
 
-    monkeypatch.setattr(tree, "found", found)
+    monkeypatch.setattr(target, "file_id", found)
     (one,) = patches.status(directory=tmp_path)
     assert one.state == state
 

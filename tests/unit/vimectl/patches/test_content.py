@@ -9,10 +9,10 @@ from vime_runtime.spec.errors import CheckFailed, UsageError
 
 from vimectl.patches import content, series
 from vimectl.patches.series import Series
-from vimectl.patches.target import Target, at
+from vimectl.patches.target import PatchTarget, find_at
 
 
-def test_stages_lead_from_the_release_through_every_patch(target: Target, toy_series: Series) -> None:
+def test_stages_lead_from_the_release_through_every_patch(target: PatchTarget, toy_series: Series) -> None:
     released = content.released(target, toy_series, "toy/both.py")
     stages = content.stages(toy_series, "toy/both.py", released)
     assert stages == [b"a\nb\nc\nd\n", b"a\nB\nc\nd\n", b"a\nB\nc\nD\n"]
@@ -30,7 +30,7 @@ def test_a_work_tree_s_own_history_has_the_release_of_an_edited_file(
         subprocess.run(["git", "-C", location, *command], check=True)
     (location / "toy_cpu-1.0.dist-info" / "RECORD").unlink()
     (location / "toy/both.py").write_bytes(b"edited\n")
-    checkout = at(location, "toy", "toy", version="1.0")
+    checkout = find_at(location, "toy", "toy", version="1.0")
     assert checkout
     assert checkout.kind == "git"
     assert content.released(checkout, toy_series, "toy/both.py") == b"a\nb\nc\nd\n"
@@ -39,7 +39,7 @@ def test_a_work_tree_s_own_history_has_the_release_of_an_edited_file(
 
 
 def test_without_git_a_release_that_only_history_has_is_not_found(
-    target: Target, toy_series: Series, monkeypatch: pytest.MonkeyPatch
+    target: PatchTarget, toy_series: Series, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (target.location / "toy/both.py").write_bytes(b"edited\n")
     monkeypatch.setitem(sys.modules, "git", None)  # as GitPython is where there is no git
@@ -48,7 +48,7 @@ def test_without_git_a_release_that_only_history_has_is_not_found(
 
 
 def test_a_damaged_patch_is_found_before_anything_is_written(
-    target: Target, toy_series: Series, tmp_path: Path
+    target: PatchTarget, toy_series: Series, tmp_path: Path
 ) -> None:
     for path in toy_series.directory.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes().replace(b"+B\n", b"+X\n"))

@@ -16,8 +16,9 @@ from vime_runtime.spec.errors import MissingRequirement
 
 from harness.patches import disk_operations
 from vimectl import patches
-from vimectl.patches import plan, recovery
-from vimectl.patches.applied_state import folder
+from vimectl.patches import transaction
+from vimectl.patches.applied_state import bookkeeping_folder
+from vimectl.patches.plan import PatchAction
 from vimectl.patches.state import TargetStatus
 
 Judged = Callable[[list[Path]], list[TargetStatus]]
@@ -27,7 +28,7 @@ Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
 class Ends:
     """What the two directories are before and after a change, and a way to put them back to before."""
 
-    def __init__(self, action: plan.Action, places: list[Path], judged: Judged, snapshot: Snapshot) -> None:
+    def __init__(self, action: PatchAction, places: list[Path], judged: Judged, snapshot: Snapshot) -> None:
         self.action, self.places, self._judged, self._snapshot = action, places, judged, snapshot
         if action == "revert":
             self.change("apply")
@@ -40,7 +41,7 @@ class Ends:
         self.after = self.now()
         assert self.before != self.after
 
-    def change(self, action: plan.Action | None = None) -> None:
+    def change(self, action: PatchAction | None = None) -> None:
         patches.change(action or self.action, self._judged(self.places))
 
     def now(self) -> dict[str, tuple[int, bytes]]:
@@ -54,7 +55,7 @@ class Ends:
             shutil.copytree(self._kept / place.name, place, symlinks=True)
 
     def recover(self) -> list[str]:
-        return [message for place in self.places if (message := recovery.recover(place))]
+        return [message for place in self.places if (message := transaction.recover(place))]
 
 
 @pytest.fixture(params=["apply", "revert"])
@@ -164,6 +165,6 @@ def without_bookkeeping(found: dict[str, tuple[int, bytes]]) -> dict[str, tuple[
 def test_nothing_is_left_of_a_change_that_was_killed_when_it_had_hardly_begun(ends: Ends) -> None:
     ends.restore()
     assert disk_operations.die_at(3, ends.change)
-    assert any(folder(place).exists() for place in ends.places)
+    assert any(bookkeeping_folder(place).exists() for place in ends.places)
     ends.recover()
     assert ends.now() == ends.before

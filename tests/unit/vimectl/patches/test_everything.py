@@ -8,10 +8,10 @@ from pathlib import Path
 
 from harness.patches import toy_packages
 from vimectl import patches
-from vimectl.patches import record
+from vimectl.patches.distribution import count_matching
 from vimectl.patches.series import Series
-from vimectl.patches.state import TargetStatus, judge
-from vimectl.patches.target import at
+from vimectl.patches.state import TargetStatus, classify
+from vimectl.patches.target import find_at
 
 Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
 Judged = Callable[[list[Path]], list[TargetStatus]]
@@ -50,7 +50,7 @@ def test_record_lists_what_is_there(rich_stack: list[Path], judged: Judged) -> N
     there = {
         str(path.relative_to(site)): path.read_bytes() for path in (site / "one").rglob("*") if path.is_file()
     }
-    assert record.truth(text, there) == len(there)
+    assert count_matching(text, there) == len(there)
     assert len(text.splitlines()) == len(there) + 1
 
 
@@ -86,9 +86,9 @@ def test_symbolic_links_of_the_package_are_made_changed_and_removed(
     before = snapshot(place)
 
     def judged() -> list[TargetStatus]:
-        found = at(place, "linked", "linked", version="1.0")
+        found = find_at(place, "linked", "linked", version="1.0")
         assert found
-        return [judge(found, series)]
+        return [classify(found, series)]
 
     assert states(judged()) == ["pristine"]
     assert states(patches.change("apply", judged()).targets) == ["applied"]

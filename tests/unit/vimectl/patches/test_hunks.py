@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from vime_runtime.spec.errors import UsageError
 
-from vimectl.patches import hunks
+from vimectl.patches import content
 
 # Few different lines, so that hunks have look-alikes nearby; bytes that are no UTF-8; both line ends.
 LINES = st.lists(
@@ -37,25 +37,25 @@ def test_what_git_writes_leads_there_and_back(
     directory = tmp_path_factory.mktemp("diff")
     text = git_diff(directory, old, new)
     (directory / "p.patch").write_bytes(text)
-    diffs = hunks.read(directory / "p.patch")
+    diffs = content.read_diffs(directory / "p.patch")
     assert set(diffs) == {"file"}
-    assert hunks.apply(old, diffs["file"]) == new
-    assert hunks.apply(new, diffs["file"], reverse=True) == old
+    assert content.apply_diff(old, diffs["file"]) == new
+    assert content.apply_diff(new, diffs["file"], reverse=True) == old
 
 
 def test_a_hunk_that_does_not_fit_is_refused_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "p.patch").write_bytes(git_diff(tmp_path, b"1\n" * 9 + b"old\n", b"1\n" * 9 + b"new\n"))
-    diff = hunks.read(tmp_path / "p.patch")["file"]
+    diff = content.read_diffs(tmp_path / "p.patch")["file"]
     # The same lines one further down: git would take them at an offset, which nobody sees.
     with pytest.raises(UsageError, match="line 7 does not fit"):
-        hunks.apply(b"1\n" * 10 + b"old\n", diff)
+        content.apply_diff(b"1\n" * 10 + b"old\n", diff)
 
 
 def test_a_truncated_patch_is_refused(tmp_path: Path) -> None:
     text = git_diff(tmp_path, b"1\n2\n3\n", b"1\nx\n3\n")
     (tmp_path / "p.patch").write_bytes(text[: text.index(b"+x")])
     with pytest.raises(UsageError, match=r"p\.patch:7: truncated: the file ends in the hunk of line 5"):
-        hunks.read(tmp_path / "p.patch")
+        content.read_diffs(tmp_path / "p.patch")
 
 
 @pytest.mark.parametrize(
@@ -72,4 +72,4 @@ def test_a_truncated_patch_is_refused(tmp_path: Path) -> None:
 def test_what_no_series_can_say_is_refused(tmp_path: Path, patch: str, message: str) -> None:
     (tmp_path / "p.patch").write_text(patch)
     with pytest.raises(UsageError, match=message):
-        hunks.read(tmp_path / "p.patch")
+        content.read_diffs(tmp_path / "p.patch")

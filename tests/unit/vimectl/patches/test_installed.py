@@ -14,10 +14,10 @@ from vime_runtime.spec.errors import UsageError
 
 from harness.patches import toy_packages
 from vimectl import patches
-from vimectl.patches import record
+from vimectl.patches import distribution
 from vimectl.patches.series import Series
-from vimectl.patches.state import TargetStatus, judge
-from vimectl.patches.target import at
+from vimectl.patches.state import TargetStatus, classify
+from vimectl.patches.target import find_at
 
 pytest.importorskip("pip")
 Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
@@ -31,7 +31,7 @@ def build_wheel(directory: Path, package: str, distribution: str, version: str =
     files[f"{info}/WHEEL"] = (
         b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     )
-    files[f"{info}/RECORD"] = record.update(b"", files) + f"{info}/RECORD,,\n".encode()
+    files[f"{info}/RECORD"] = distribution.update_record(b"", files) + f"{info}/RECORD,,\n".encode()
     path = directory / f"{distribution}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in files.items():
@@ -63,9 +63,9 @@ def site(environment: Path) -> Path:
 
 
 def status(place: Path, series: Series) -> TargetStatus:
-    found = at(place, series.package, series.module)
+    found = find_at(place, series.package, series.module)
     assert found
-    return judge(found, series)
+    return classify(found, series)
 
 
 def test_pip_works_on_what_is_patched(
@@ -119,8 +119,8 @@ def test_the_newer_of_two_distributions_is_the_one_whose_record_is_true(
     # What the first installed has been written over; here by content that only the second lists.
     record_of_first = site(environment) / "one_cpu-0.9.dist-info" / "RECORD"
     text = record_of_first.read_bytes()
-    record_of_first.write_bytes(record.update(text, {"one/both.py": b"another content"}))
-    found = at(site(environment), "one", "one")
+    record_of_first.write_bytes(distribution.update_record(text, {"one/both.py": b"another content"}))
+    found = find_at(site(environment), "one", "one")
     assert found
     assert found.version == "1.0"
 
@@ -130,10 +130,10 @@ def test_a_wheel_is_judged_and_not_written(tmp_path: Path, rich_series: dict[str
     before = wheel.read_bytes()
     found = status(wheel, rich_series["one"])
     assert (found.target.kind, found.target.version, found.state) == ("wheel", "1.0", "pristine")
-    assert patches.from_release(found) == ""
+    assert patches.diff_from_release(found) == ""
     for action in ("apply", "revert"):
         with pytest.raises(UsageError, match="a wheel is only read"):
             patches.change(action, [found])  # type: ignore[arg-type]
     assert wheel.read_bytes() == before
     assert list(tmp_path.iterdir()) == [wheel]
-    assert at(wheel, "two", "two") is None
+    assert find_at(wheel, "two", "two") is None

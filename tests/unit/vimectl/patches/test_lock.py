@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from vime_runtime.spec.errors import CheckFailed
 
-from vimectl.patches.applied_state import folder
+from vimectl.patches.applied_state import bookkeeping_folder
 from vimectl.patches.lock import locked
 
 
@@ -27,7 +27,7 @@ def test_the_second_waits_for_the_first(tmp_path: Path) -> None:
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
-    assert not folder(tmp_path).exists()
+    assert not bookkeeping_folder(tmp_path).exists()
 
 
 def test_the_second_refuses_when_it_takes_too_long(tmp_path: Path) -> None:

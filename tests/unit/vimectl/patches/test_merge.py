@@ -9,10 +9,10 @@ from vime_runtime.spec.errors import CheckFailed
 
 from harness.patches.toy_packages import git
 from vimectl import patches
-from vimectl.patches import plan
+from vimectl.patches.plan import PatchAction
 from vimectl.patches.series import Series
-from vimectl.patches.state import TargetStatus, judge
-from vimectl.patches.target import Target, at
+from vimectl.patches.state import TargetStatus, classify
+from vimectl.patches.target import PatchTarget, find_at
 
 LINES = [f"line {number}\n".encode() for number in range(20)]
 
@@ -53,12 +53,12 @@ def edited(number: int, text: bytes) -> bytes:
 
 
 def status(place: Path, series: Series) -> TargetStatus:
-    found = at(place, "long", "long", version="1.0")
+    found = find_at(place, "long", "long", version="1.0")
     assert found
-    return judge(found, series)
+    return classify(found, series)
 
 
-def run(action: plan.Action, place: Path, series: Series, merge: bool = False) -> TargetStatus:
+def run(action: PatchAction, place: Path, series: Series, merge: bool = False) -> TargetStatus:
     return patches.change(action, [status(place, series)], merge=merge).targets[0]
 
 
@@ -178,8 +178,8 @@ def test_a_folder_that_leads_out_of_the_target_is_not_patched(
     assert (tmp_path / "elsewhere/__init__.py").read_bytes() == b"".join(LINES)
 
 
-def target_of(place: Path) -> Target:
-    found = at(place, "long", "long", version="1.0")
+def target_of(place: Path) -> PatchTarget:
+    found = find_at(place, "long", "long", version="1.0")
     assert found
     return found
 
@@ -197,7 +197,7 @@ def test_a_source_archive_may_have_its_package_in_src(tmp_path: Path, long_serie
     (tmp_path / "long-1.0/src/long").mkdir(parents=True)
     (tmp_path / "long-1.0/src/long/__init__.py").write_bytes(b"".join(LINES))
     (tmp_path / "long-1.0/PKG-INFO").write_text("Metadata-Version: 2.1\nName: long\nVersion: 1.0\n")
-    found = at(tmp_path / "long-1.0", "long", "long")
+    found = find_at(tmp_path / "long-1.0", "long", "long")
     assert found
     assert (found.version, found.kind, found.location) == ("1.0", "tree", tmp_path / "long-1.0/src")
-    assert judge(found, long_series).state == "pristine"
+    assert classify(found, long_series).state == "pristine"

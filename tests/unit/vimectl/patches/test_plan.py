@@ -7,25 +7,26 @@ from pathlib import Path
 import pytest
 from vime_runtime.spec.errors import CheckFailed
 
-from vimectl.patches import plan, series, transaction
+from vimectl.patches import series, transaction
 from vimectl.patches.lock import locked
+from vimectl.patches.plan import PatchAction, PatchPlan, make_plan
 from vimectl.patches.series import Series
-from vimectl.patches.state import judge
-from vimectl.patches.target import Target
+from vimectl.patches.state import classify
+from vimectl.patches.target import PatchTarget
 
 Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
 
 
-def run(action: plan.Action, target: Target, series: Series) -> plan.Plan:
+def run(action: PatchAction, target: PatchTarget, series: Series) -> PatchPlan:
     with locked([target.location]):
-        planned = plan.make(action, [judge(target, series)])
+        planned = make_plan(action, [classify(target, series)])
         if planned.steps:
             transaction.execute(action, planned.steps)
     return planned
 
 
 def test_revert_leaves_what_was_there_before_apply(
-    target: Target, toy_series: Series, snapshot: Snapshot
+    target: PatchTarget, toy_series: Series, snapshot: Snapshot
 ) -> None:
     (target.location / "toy/both.py").chmod(0o640)
     before = snapshot(target.location)
@@ -37,7 +38,7 @@ def test_revert_leaves_what_was_there_before_apply(
     assert snapshot(target.location) == before
 
 
-def test_record_is_true_of_the_patched_files(target: Target, toy_series: Series) -> None:
+def test_record_is_true_of_the_patched_files(target: PatchTarget, toy_series: Series) -> None:
     assert target.record
     pristine = target.record.read_bytes()
     run("apply", target, toy_series)
@@ -46,10 +47,12 @@ def test_record_is_true_of_the_patched_files(target: Target, toy_series: Series)
     target.record.write_bytes(pristine)
     planned = run("apply", target, toy_series)
     assert planned.sources == ()
-    assert [step.path for step in planned.upkeep] == ["toy_cpu-1.0.dist-info/RECORD"]
+    assert [step.path for step in planned.bookkeeping] == ["toy_cpu-1.0.dist-info/RECORD"]
 
 
-def test_an_edited_file_stops_both_ways_and_the_edit_is_shown(target: Target, toy_series: Series) -> None:
+def test_an_edited_file_stops_both_ways_and_the_edit_is_shown(
+    target: PatchTarget, toy_series: Series
+) -> None:
     run("apply", target, toy_series)
     path = target.location / "toy/both.py"
     path.write_bytes(path.read_bytes() + b"my edit\n")
@@ -60,14 +63,16 @@ def test_an_edited_file_stops_both_ways_and_the_edit_is_shown(target: Target, to
     assert path.read_bytes().endswith(b"my edit\n")
 
 
-def test_an_edit_of_a_release_of_which_there_is_no_copy_stops_too(target: Target, toy_series: Series) -> None:
+def test_an_edit_of_a_release_of_which_there_is_no_copy_stops_too(
+    target: PatchTarget, toy_series: Series
+) -> None:
     (target.location / "toy/both.py").write_bytes(b"mine\n")
     with pytest.raises(CheckFailed, match=r"no copy of toy/both\.py as released"):
         run("apply", target, toy_series)
 
 
 def test_a_revised_series_replaces_its_earlier_self(
-    target: Target, toy_series: Series, tmp_path: Path, snapshot: Snapshot
+    target: PatchTarget, toy_series: Series, tmp_path: Path, snapshot: Snapshot
 ) -> None:
     before = snapshot(target.location)
     run("apply", target, toy_series)
@@ -77,17 +82,17 @@ def test_a_revised_series_replaces_its_earlier_self(
     text = (revised / "series.toml").read_text()
     (revised / "series.toml").write_text(text[: text.rindex("[[patch]]")])
     new = series.read(revised)
-    status = judge(target, new)
+    status = classify(target, new)
     assert dict(status.patches[0].files)["toy/both.py"] == "outdated"
     assert status.state == "partial"
     run("apply", target, new)
     assert (target.location / "toy/both.py").read_bytes() == b"a\nB\nc\nd\n"
     assert (target.location / "toy/crlf.py").read_bytes() == b"one\r\ntwo\xff\r\nthree"
-    assert judge(target, new).state == "applied"
+    assert classify(target, new).state == "applied"
     run("revert", target, new)
     assert snapshot(target.location) == before
 
 
-def test_a_version_without_series_is_refused(target: Target) -> None:
+def test_a_version_without_series_is_refused(target: PatchTarget) -> None:
     with pytest.raises(CheckFailed, match="no patches for this version"):
-        plan.make("apply", [judge(target, None)])
+        make_plan("apply", [classify(target, None)])

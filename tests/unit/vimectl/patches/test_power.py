@@ -11,7 +11,8 @@ import pytest
 
 from harness.patches import power_loss
 from vimectl import patches
-from vimectl.patches import plan, recovery
+from vimectl.patches import transaction
+from vimectl.patches.plan import PatchAction
 from vimectl.patches.state import TargetStatus
 
 Judged = Callable[[list[Path]], list[TargetStatus]]
@@ -30,7 +31,7 @@ def contents(root: Path) -> dict[str, bytes | None]:
 @pytest.mark.parametrize(("more", "every"), [pytest.param(20, 1, marks=pytest.mark.slow), (0, 7)])
 @pytest.mark.parametrize("action", ["apply", "revert"])
 def test_a_loss_of_power_leaves_all_or_nothing(
-    action: plan.Action,
+    action: PatchAction,
     more: int,
     every: int,
     rich_stack: list[Path],
@@ -54,7 +55,7 @@ def test_a_loss_of_power_leaves_all_or_nothing(
         # In the same place: the journal names its directories.
         power_loss.write(one, root, root)
         for place in rich_stack:
-            recovery.recover(place)
+            transaction.recover(place)
         now = contents(root)
         assert now in (before, after)
         outcomes.add(now == after)

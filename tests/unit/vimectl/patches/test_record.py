@@ -5,7 +5,7 @@ from base64 import urlsafe_b64encode
 
 import pytest
 
-from vimectl.patches.record import update
+from vimectl.patches.distribution import update_record
 
 
 def stated(content: bytes) -> str:
@@ -23,11 +23,11 @@ def test_only_the_hash_and_size_of_the_named_file_change_and_change_back(end: st
     ]
     record = end.join(lines)
     before = record.format(stated(old), len(old)).encode()
-    after = update(before, {"a, b.py": new, "last.py": new})
+    after = update_record(before, {"a, b.py": new, "last.py": new})
     assert after == record.format(stated(new), len(new)).encode()
-    assert update(after, {"a, b.py": old}) == before
+    assert update_record(after, {"a, b.py": old}) == before
 
 
 def test_the_algorithm_is_the_one_that_is_stated() -> None:
     digest = urlsafe_b64encode(hashlib.sha512(b"new").digest()).rstrip(b"=")
-    assert update(b"f.py,sha512=abc,9\n", {"f.py": b"new"}) == b"f.py,sha512=" + digest + b",3\n"
+    assert update_record(b"f.py,sha512=abc,9\n", {"f.py": b"new"}) == b"f.py,sha512=" + digest + b",3\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from vime_runtime.spec.errors import UsageError
 
-from vimectl.patches import hunks, series
+from vimectl.patches import content, series
 from vimectl.patches.series import Series
 
 SHIPPED = [(package, version) for package, versions in series.known().items() for version in versions]
@@ -29,7 +29,7 @@ def test_chains_list_every_content_a_file_goes_through(toy_series: Series) -> No
         ('path = "toy/new.py"', 'path = ".git/hooks/x"', "pattern"),
         ('path = "toy/crlf.py"', 'path = "toy/new.py"', "does not start where"),
         ('module = "toy"', 'module = "toy"\ncomment = "x"', "unknown key 'comment'"),
-        ('module = "toy"', 'module = "toy"\nunneeded = { first = "x" }', "0001-first is there and"),
+        ('module = "toy"', 'module = "toy"\nunneeded = { first = "x" }', "0001-first is in the series, but"),
         ('id = "0001-first"', 'id = "first"', "pattern"),
     ],
 )
@@ -54,6 +54,6 @@ def test_shipped_patches_say_what_their_series_says(package: str, version: str) 
         path = one.directory / f"{patch.id}.patch"
         header, text = path.read_text().split("\n---\n", 1)
         assert set(DEP3) <= {line.partition(":")[0] for line in header.splitlines()}
-        assert set(hunks.read(path)) == {file.path for file in patch.files}
+        assert set(content.read_diffs(path)) == {file.path for file in patch.files}
         ids = re.findall(r"^index ([0-9a-f]{40})\.\.([0-9a-f]{40}) ", text, re.MULTILINE)
         assert ids == [(file.before, file.after) for file in patch.files]

@@ -4,55 +4,56 @@ from pathlib import Path
 
 import pytest
 
-from vimectl.patches import plan, transaction
+from vimectl.patches import transaction
 from vimectl.patches.lock import locked
+from vimectl.patches.plan import make_plan
 from vimectl.patches.series import Series
-from vimectl.patches.state import judge
-from vimectl.patches.target import Target
+from vimectl.patches.state import classify
+from vimectl.patches.target import PatchTarget
 
 
 @pytest.fixture
-def applied(target: Target, toy_series: Series) -> Target:
+def applied(target: PatchTarget, toy_series: Series) -> PatchTarget:
     with locked([target.location]):
-        transaction.execute("apply", plan.make("apply", [judge(target, toy_series)]).steps)
+        transaction.execute("apply", make_plan("apply", [classify(target, toy_series)]).steps)
     return target
 
 
-def states(target: Target, series: Series) -> tuple[str, list[str]]:
-    found = judge(target, series)
+def states(target: PatchTarget, series: Series) -> tuple[str, list[str]]:
+    found = classify(target, series)
     return found.state, [patch.state for patch in found.patches]
 
 
-def test_the_release_is_pristine_and_the_patched_is_applied(target: Target, toy_series: Series) -> None:
+def test_the_release_is_pristine_and_the_patched_is_applied(target: PatchTarget, toy_series: Series) -> None:
     assert states(target, toy_series) == ("pristine", ["not-applied", "not-applied"])
     with locked([target.location]):
-        transaction.execute("apply", plan.make("apply", [judge(target, toy_series)]).steps)
+        transaction.execute("apply", make_plan("apply", [classify(target, toy_series)]).steps)
     assert states(target, toy_series) == ("applied", ["applied", "applied"])
 
 
-def test_a_reinstall_is_pristine_whatever_the_ledger_says(applied: Target, toy_series: Series) -> None:
-    for status in [judge(applied, toy_series)]:
-        for step in plan.make("revert", [status]).sources:
+def test_a_reinstall_is_pristine_whatever_the_ledger_says(applied: PatchTarget, toy_series: Series) -> None:
+    for status in [classify(applied, toy_series)]:
+        for step in make_plan("revert", [status]).sources:
             path = applied.location / step.path
             path.unlink() if step.after is None else path.write_bytes(step.after)
     assert states(applied, toy_series) == ("pristine", ["not-applied", "not-applied"])
 
 
-def test_the_first_patch_alone_is_partial(applied: Target, toy_series: Series, location: Path) -> None:
+def test_the_first_patch_alone_is_partial(applied: PatchTarget, toy_series: Series, location: Path) -> None:
     (location / "toy/both.py").write_bytes(b"a\nB\nc\nd\n")
     (location / "toy/crlf.py").write_bytes(b"one\r\ntwo\xff\r\nthree")
     assert states(applied, toy_series) == ("partial", ["applied", "not-applied"])
 
 
 def test_a_patch_of_which_only_some_files_are_there_is_partial(
-    applied: Target, toy_series: Series, location: Path
+    applied: PatchTarget, toy_series: Series, location: Path
 ) -> None:
     (location / "toy/new.py").unlink()
     assert states(applied, toy_series) == ("partial", ["partial", "applied"])
 
 
 def test_an_edit_a_missing_file_and_a_symbolic_link_are_drift(
-    applied: Target, toy_series: Series, location: Path
+    applied: PatchTarget, toy_series: Series, location: Path
 ) -> None:
     path = location / "toy/crlf.py"
     patched = path.read_bytes()
@@ -63,8 +64,8 @@ def test_an_edit_a_missing_file_and_a_symbolic_link_are_drift(
     (location / "kept").write_bytes(patched)
     path.symlink_to(location / "kept")
     assert states(applied, toy_series) == ("drifted", ["applied", "drifted"])
-    assert judge(applied, toy_series).drifted == ["toy/crlf.py"]
+    assert classify(applied, toy_series).drifted == ["toy/crlf.py"]
 
 
-def test_a_version_without_series_is_unsupported(target: Target) -> None:
-    assert judge(target, None).state == "unsupported"
+def test_a_version_without_series_is_unsupported(target: PatchTarget) -> None:
+    assert classify(target, None).state == "unsupported"

@@ -16,7 +16,7 @@ Unpack = Callable[[Path], Path]
 
 
 def test_a_distribution_of_another_name_is_found_by_its_record(location: Path) -> None:
-    found = target.at(location, "toy", "toy")
+    found = target.find_at(location, "toy", "toy")
     assert found
     assert (found.version, found.kind, found.location) == ("1.0", "site-packages", location)
     assert found.record == location / "toy_cpu-1.0.dist-info" / "RECORD"
@@ -24,7 +24,7 @@ def test_a_distribution_of_another_name_is_found_by_its_record(location: Path) -
 
 def test_a_wheel_that_was_only_unpacked_is_a_tree(location: Path) -> None:
     (location / "toy_cpu-1.0.dist-info" / "INSTALLER").unlink()
-    found = target.at(location, "toy", "toy")
+    found = target.find_at(location, "toy", "toy")
     assert found
     assert (found.kind, found.record is None) == ("tree", False)
 
@@ -32,7 +32,7 @@ def test_a_wheel_that_was_only_unpacked_is_a_tree(location: Path) -> None:
 def test_an_unpacked_source_archive_states_its_version(location: Path) -> None:
     shutil.rmtree(location / "toy_cpu-1.0.dist-info")
     (location / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 3.0\n")
-    found = target.at(location, "toy", "toy")
+    found = target.find_at(location, "toy", "toy")
     assert found
     assert (found.version, found.kind, found.record) == ("3.0", "tree", None)
 
@@ -41,20 +41,20 @@ def test_a_checkout_without_metadata_needs_the_version(location: Path) -> None:
     shutil.rmtree(location / "toy_cpu-1.0.dist-info")
     subprocess.run(["git", "init", "-q", location], check=True)
     with pytest.raises(UsageError, match="version of toy is not stated"):
-        target.at(location, "toy", "toy")
-    found = target.at(location, "toy", "toy", version="2.0")
+        target.find_at(location, "toy", "toy")
+    found = target.find_at(location, "toy", "toy", version="2.0")
     assert found
     assert (found.version, found.kind) == ("2.0", "git")
 
 
 def test_a_directory_without_the_package_is_no_target(tmp_path: Path) -> None:
-    assert target.at(tmp_path, "toy", "toy") is None
-    assert target.installed("toy", "toy") is None
+    assert target.find_at(tmp_path, "toy", "toy") is None
+    assert target.find_installed("toy", "toy") is None
 
 
 def test_the_interpreter_finds_what_it_would_import(location: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(location)
-    found = target.installed("toy", "toy")
+    found = target.find_installed("toy", "toy")
     assert found
     assert found.location == location
     assert "toy" not in sys.modules
@@ -72,6 +72,6 @@ def test_an_editable_install_is_found_through_its_origin(
     (metadata / "direct_url.json").write_text(json.dumps(origin))
     monkeypatch.syspath_prepend(site)
     monkeypatch.syspath_prepend(source)
-    found = target.installed("toy", "toy")
+    found = target.find_installed("toy", "toy")
     assert found
     assert (found.version, found.kind, found.location) == ("1.1", "editable", source)

@@ -17,10 +17,10 @@ import pytest
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 
 from harness.patches import disk_operations
-from vimectl.patches import recovery, transaction
-from vimectl.patches.applied_state import folder
+from vimectl.patches import transaction
+from vimectl.patches.applied_state import bookkeeping_folder
 from vimectl.patches.lock import locked
-from vimectl.patches.transaction import Step
+from vimectl.patches.transaction import FileStep
 
 Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
 
@@ -36,14 +36,14 @@ def places(tmp_path: Path) -> list[Path]:
     return [tmp_path / "one", tmp_path / "two"]
 
 
-def steps(places: list[Path]) -> list[Step]:
+def steps(places: list[Path]) -> list[FileStep]:
     return [
         step
         for place in places
         for step in (
-            Step(place, "p/changed.py", b"old\n", b"new\n"),
-            Step(place, "p/gone.py", b"old\n", None),
-            Step(place, "p/made.py", None, b"new\n"),
+            FileStep(place, "p/changed.py", b"old\n", b"new\n"),
+            FileStep(place, "p/gone.py", b"old\n", None),
+            FileStep(place, "p/made.py", None, b"new\n"),
         )
     ]
 
@@ -56,9 +56,9 @@ def change(places: list[Path]) -> None:
 def interrupt(places: list[Path]) -> None:
     """Kill a change when its journal is in place and the first file not yet."""
     point = 1
-    while not (folder(places[0]) / "journal.json").exists():
+    while not (bookkeeping_folder(places[0]) / "journal.json").exists():
         for place in places:
-            recovery.recover(place)
+            transaction.recover(place)
         assert disk_operations.die_at(point, lambda: change(places))
         point += 1
 
@@ -68,13 +68,13 @@ def test_a_file_edited_between_death_and_recovery_is_not_overwritten(places: lis
     edited = places[1] / "p" / "changed.py"
     edited.write_bytes(b"mine\n")
     with pytest.raises(CheckFailed, match="was edited after an interrupted apply") as caught:
-        recovery.recover(places[0])
+        transaction.recover(places[0])
     assert edited.read_bytes() == b"mine\n"
     # The hint names both contents; with either in place the change is finished.
     kept = [Path(word) for word in caught.value.hint.split() if ".vimectl" in word]
     assert [path.read_bytes() for path in kept] == [b"old\n", b"new\n"]
     edited.write_bytes(b"old\n")
-    recovery.recover(places[1])
+    transaction.recover(places[1])
     assert edited.read_bytes() == b"new\n"
     assert (places[0] / "p" / "made.py").exists()
 
@@ -83,13 +83,13 @@ def test_a_new_change_does_not_start_over_an_interrupted_one(places: list[Path])
     interrupt(places)
     with pytest.raises(CheckFailed, match="a change was interrupted"):
         change(places)
-    recovery.recover(places[0])
+    transaction.recover(places[0])
     assert (places[1] / "p" / "made.py").exists()
 
 
 def test_a_full_disk_changes_nothing(places: list[Path], snapshot: Snapshot) -> None:
     before = snapshot(*places)
-    big = [*steps(places), Step(places[1], "p/big.py", None, b"x" * 100_000)]
+    big = [*steps(places), FileStep(places[1], "p/big.py", None, b"x" * 100_000)]
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
@@ -164,7 +164,7 @@ def test_nothing_is_written_through_a_link_out_of_the_target(
     (places[0] / folder_name).rename(outside) if folder_name == "p" else outside.mkdir()
     (places[0] / folder_name).symlink_to(outside)
     before = snapshot(outside)
-    more = Step(places[0], f"{folder_name}/more.py", None, b"new\n")
+    more = FileStep(places[0], f"{folder_name}/more.py", None, b"new\n")
     with locked(places), pytest.raises(CheckFailed, match="symbolic link out of the target"):
         transaction.execute("apply", [*steps(places), more])
     assert snapshot(outside) == before
@@ -172,7 +172,7 @@ def test_nothing_is_written_through_a_link_out_of_the_target(
 
 def test_a_bookkeeping_folder_that_leads_elsewhere_is_refused(places: list[Path], tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
-    folder(places[0]).symlink_to(tmp_path / "outside")
+    bookkeeping_folder(places[0]).symlink_to(tmp_path / "outside")
     with pytest.raises(MissingRequirement, match="is a symbolic link"), locked(places):
         pass
     assert not list((tmp_path / "outside").iterdir())
@@ -183,12 +183,12 @@ def test_a_journal_that_came_with_files_writes_nothing_outside(
     places: list[Path], tmp_path: Path, path: str
 ) -> None:
     interrupt(places)
-    journal = folder(places[0]) / "journal.json"
+    journal = bookkeeping_folder(places[0]) / "journal.json"
     data = json.loads(journal.read_bytes())
     data["moves"][2]["path"] = path
     journal.write_text(json.dumps(data))
     with pytest.raises(CheckFailed, match="not a journal of this tool"):
-        recovery.recover(places[0])
+        transaction.recover(places[0])
     assert not (tmp_path / "outside.py").exists()
 
 
@@ -196,17 +196,17 @@ def test_a_directory_that_does_not_point_to_a_journal_is_not_changed_by_it(
     places: list[Path], snapshot: Snapshot
 ) -> None:
     interrupt(places)
-    (folder(places[1]) / "journal.json").unlink()
+    (bookkeeping_folder(places[1]) / "journal.json").unlink()
     before = snapshot(places[1] / "p")
-    recovery.recover(places[0])
+    transaction.recover(places[0])
     assert snapshot(places[1] / "p") == before
 
 
 def test_a_damaged_stage_is_not_put_in_place(places: list[Path]) -> None:
     interrupt(places)
-    (folder(places[0]) / "stage" / "0.after").write_bytes(b"ne")
+    (bookkeeping_folder(places[0]) / "stage" / "0.after").write_bytes(b"ne")
     with pytest.raises(CheckFailed, match="is damaged"):
-        recovery.recover(places[0])
+        transaction.recover(places[0])
     assert (places[0] / "p" / "changed.py").read_bytes() == b"old\n"
 
 

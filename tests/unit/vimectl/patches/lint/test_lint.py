@@ -7,11 +7,11 @@ import pytest
 from vime_runtime.spec.errors import UsageError
 
 from vimectl.cli import run_cli
-from vimectl.patches import lint as linter
-from vimectl.patches.lint import lint
-from vimectl.patches.patchfile import rules
+from vimectl.patches.lint import linter
+from vimectl.patches.lint.linter import lint
+from vimectl.patches.patchfile.rules import lint_rules
 from vimectl.patches.series import Series
-from vimectl.patches.sources import Directory
+from vimectl.patches.sources import SourceTree
 
 HEAD = b"diff --git a/toy/x.py b/toy/x.py\n--- a/toy/x.py\n+++ b/toy/x.py\n"
 FIRST = b"@@ -2,7 +2,7 @@\n 2\n 3\n 4\n-5\n+five\n 6\n 7\n 8\n"
@@ -85,7 +85,7 @@ def fits(tmp_path: Path, patch: bytes, release: bytes | None) -> list[tuple[int,
     (tmp_path / "release" / "toy").mkdir(parents=True, exist_ok=True)
     if release is not None:
         (tmp_path / "release" / "toy" / "x.py").write_bytes(release)
-    hunks = lint(tmp_path / "p.patch", Directory(tmp_path / "release")).hunks
+    hunks = lint(tmp_path / "p.patch", SourceTree(tmp_path / "release")).hunks
     return [(hunk.line, hunk.result, hunk.offset, hunk.fuzz) for hunk in hunks]
 
 
@@ -110,13 +110,13 @@ def test_what_the_release_shows_at_its_end_is_no_warning(tmp_path: Path) -> None
     patch = HEAD + b"@@ -27,4 +27,5 @@\n 27\n 28\n 29\n 30\n+31\n"
     assert found(tmp_path, patch) == [(4, "end-of-file")]
     assert fits(tmp_path, patch, NUMBERS) == [(4, "exact", 0, 0)]
-    assert lint(tmp_path / "p.patch", Directory(tmp_path / "release")).findings == ()
+    assert lint(tmp_path / "p.patch", SourceTree(tmp_path / "release")).findings == ()
 
 
 def test_an_id_that_the_release_does_not_have_is_found(tmp_path: Path) -> None:
     patch = GOOD.replace(b"--- a/", b"index e8823e1..1234567 100644\n--- a/")
     fits(tmp_path, patch, NUMBERS)
-    (finding,) = lint(tmp_path / "p.patch", Directory(tmp_path / "release")).findings
+    (finding,) = lint(tmp_path / "p.patch", SourceTree(tmp_path / "release")).findings
     assert finding.message == (
         "toy/x.py is 146cd408e7430f2c0140be9d10d29718b38a5a37 after this patch, the index line says 1234567"
     )
@@ -125,7 +125,7 @@ def test_an_id_that_the_release_does_not_have_is_found(tmp_path: Path) -> None:
 def test_a_patch_of_a_series_is_compared_with_its_series_and_those_before_it(
     toy_series: Series, tmp_path: Path, unpack: object
 ) -> None:
-    sources = Directory(unpack(tmp_path / "release"))  # type: ignore[operator]
+    sources = SourceTree(unpack(tmp_path / "release"))  # type: ignore[operator]
     reports = [lint(path, sources) for path in linter.patches_in([toy_series.directory])]
     assert [report.ok for report in reports] == [True, True]
     assert {hunk.result for report in reports for hunk in report.hunks} == {"exact"}
@@ -160,7 +160,7 @@ def test_the_command_says_file_and_line(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_every_rule_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["patch", "lint", "--rules"]) == 0
-    assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == list(rules.known())
+    assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == list(lint_rules())
 
 
 def test_no_name_reaches_the_terminal_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,9 +7,9 @@ from random import Random
 import pytest
 from vime_runtime.spec.errors import UsageError
 
-from vimectl.patches import hunks
-from vimectl.patches.patchfile import parse, tree
-from vimectl.patches.patchfile.tree import File
+from vimectl.patches import content
+from vimectl.patches.patchfile.apply import GitFile, apply_patch
+from vimectl.patches.patchfile.reader import parse
 
 SOME = Random(1).randbytes(3000)
 CASES = {
@@ -29,10 +29,10 @@ def git_diff(directory: Path, old: bytes | None, new: bytes | None) -> bytes:
 
     git("init", "-q")
     trees = []
-    for content in (old, new):
+    for data in (old, new):
         (directory / "data.bin").unlink(missing_ok=True)
-        if content is not None:
-            (directory / "data.bin").write_bytes(content)
+        if data is not None:
+            (directory / "data.bin").write_bytes(data)
         git("add", "-A")
         trees.append(git("write-tree").decode().strip())
     return git("diff", "--binary", "--full-index", *trees)
@@ -43,11 +43,11 @@ def test_binary_data_of_git_leads_there_and_back(tmp_path: Path, case: str) -> N
     old, new = CASES[case]
     patch = git_diff(tmp_path, old, new)
     (tmp_path / "p.patch").write_bytes(patch)
-    diff = hunks.read(tmp_path / "p.patch")["data.bin"]
-    assert hunks.apply(old, diff) == new
-    assert hunks.apply(new, diff, reverse=True) == old
-    there = {} if old is None else {"data.bin": File(old)}
-    assert tree.apply([diff], there.get) == {"data.bin": None if new is None else File(new)}
+    diff = content.read_diffs(tmp_path / "p.patch")["data.bin"]
+    assert content.apply_diff(old, diff) == new
+    assert content.apply_diff(new, diff, reverse=True) == old
+    there = {} if old is None else {"data.bin": GitFile(old)}
+    assert apply_patch([diff], there.get) == {"data.bin": None if new is None else GitFile(new)}
 
 
 def test_both_kinds_of_data_were_tried(tmp_path: Path) -> None:
@@ -63,6 +63,6 @@ def test_both_kinds_of_data_were_tried(tmp_path: Path) -> None:
 def test_a_delta_for_other_content_is_refused(tmp_path: Path) -> None:
     patch = parse(git_diff(tmp_path, *CASES["a part of it"]))
     with pytest.raises(UsageError, match=r"data\.bin is [0-9a-f]{40}, not [0-9a-f]{40}"):
-        tree.apply(patch.diffs, {"data.bin": File(b"other")}.get)
+        apply_patch(patch.diffs, {"data.bin": GitFile(b"other")}.get)
     with pytest.raises(UsageError, match="the delta is for other content"):
-        hunks.apply(b"other", patch.diffs[0])
+        content.apply_diff(b"other", patch.diffs[0])

@@ -9,12 +9,13 @@ from vime_runtime.spec.errors import UsageError
 
 from harness.patches.hostile_patches import Hostile, cases
 from vimectl.cli import run_cli
-from vimectl.patches import plan, series
-from vimectl.patches.interchange import take
-from vimectl.patches.lint import lint
-from vimectl.patches.sources import Directory
-from vimectl.patches.state import judge
-from vimectl.patches.target import at
+from vimectl.patches import series
+from vimectl.patches.interchange.import_ import import_series
+from vimectl.patches.lint.linter import lint
+from vimectl.patches.plan import make_plan
+from vimectl.patches.sources import SourceTree
+from vimectl.patches.state import classify
+from vimectl.patches.target import find_at
 
 HOSTILE = cases()
 BEFORE = b"a\nb\nc\nd\n"
@@ -57,14 +58,14 @@ def test_it_is_refused_and_nothing_is_written(one: Hostile, world: Path, snapsho
     report = lint(patch)
     errors = {finding.rule for finding in report.findings if finding.severity == "error"}
     assert one.rule in errors
-    target = at(world / "world" / "site-packages", "toy", "toy")
+    target = find_at(world / "world" / "site-packages", "toy", "toy")
     assert target
     with pytest.raises(UsageError) as refused:
-        plan.make("apply", [judge(target, series.read(world / "series"))])
+        make_plan("apply", [classify(target, series.read(world / "series"))])
     said = refused.value.message
     assert any(f": {rule}: " in said for rule in errors) or said.startswith(f"{patch}: larger than")
     with pytest.raises(UsageError):
-        take(patch, "toy", "1.0", Directory(target.location), world / "series-made-of-it")
+        import_series(patch, "toy", "1.0", SourceTree(target.location), world / "series-made-of-it")
     assert snapshot(world) == before
 
 

@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vime_runtime.spec.errors import UsageError
 
-from vimectl.patches.patchfile import FileDiff, binary, parse, strict
-from vimectl.patches.patchfile.reader import LARGEST
+from vimectl.patches.patchfile import body
+from vimectl.patches.patchfile.model import BinaryData, FileDiff
+from vimectl.patches.patchfile.reader import LARGEST, parse
+from vimectl.patches.patchfile.rules import all_defects, parse_valid
 
 # What a reader of patches looks for, in any order and cut anywhere.
 PIECES = st.sampled_from(
@@ -45,14 +47,14 @@ def test_any_text_is_read_without_an_error(data: bytes) -> None:
     patch = parse(data)
     lines = data.count(b"\n") + 1
     assert patch.diffs or patch.defects
-    assert all(1 <= defect.line <= lines for defect in strict.defects(patch))
+    assert all(1 <= defect.line <= lines for defect in all_defects(patch))
 
 
 @settings(max_examples=100, deadline=2000)
 @given(st.binary(max_size=60), st.binary(max_size=60))
 def test_a_delta_of_any_bytes_makes_something_or_is_refused(content: bytes, data: bytes) -> None:
-    with suppress(binary.Corrupt):
-        binary.patched(content, binary.BinaryData("delta", data))
+    with suppress(body.CorruptBinary):
+        body.apply_binary(content, BinaryData("delta", data))
 
 
 def one(patch: bytes) -> FileDiff:
@@ -111,7 +113,7 @@ def test_what_is_not_read_to_its_end_is_not_used() -> None:
     assert {defect.rule for defect in warnings} == {"no-prefix"}
     assert (last.rule, last.message) == ("too-large", "1000 defects: what follows is not read")
     with pytest.raises(UsageError, match="too-large: 1000 defects"):
-        strict.checked(patch, "p.patch")
+        parse_valid(patch, "p.patch")
 
 
 # Each as long as what is read at most, and made to cost as much as possible.
@@ -127,7 +129,7 @@ EXPENSIVE: dict[str, Callable[[], bytes]] = {
 JUDGE = """
 import resource, sys, time
 from pathlib import Path
-from vimectl.patches.lint import lint
+from vimectl.patches.lint.linter import lint
 before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
 lint(Path(sys.argv[1]))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, time.process_time() - began)

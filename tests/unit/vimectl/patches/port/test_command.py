@@ -17,8 +17,7 @@ from harness.patches.toy_series import MORE, A, Make, change, results
 from vimectl.cli import run_cli
 from vimectl.patches import series
 from vimectl.patches.blobs import blob_id
-from vimectl.patches.port import command as command_module
-from vimectl.patches.port import port
+from vimectl.patches.port import command
 from vimectl.patches.sources import open_path
 
 
@@ -96,13 +95,13 @@ def test_an_underlined_heading_is_no_marker(toy: Make) -> None:
 def test_an_interruption_leaves_no_half_of_a_series(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     one = toy({"toy/a.py": A}, {"toy/a.py": A}, {"toy/a.py": change(A, ("m", "M"))})
     before = sorted(one.folder.iterdir())
-    real = command_module.write
+    real = command.write_series
 
     def interrupted(*arguments: Any) -> None:
         real(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command_module, "write", interrupted)
+    monkeypatch.setattr(command, "write_series", interrupted)
     with pytest.raises(KeyboardInterrupt):
         one.port()
     assert sorted(one.folder.iterdir()) == before
@@ -170,10 +169,10 @@ def test_the_old_release_alone_is_known_by_its_content(toy: Make, monkeypatch: p
         asked.append(version)
         return open_path(found[version])
 
-    monkeypatch.setattr("vimectl.patches.releases.find", find)
+    monkeypatch.setattr("vimectl.patches.finder.find", find)
     for number, (given, fetched) in enumerate([("1.0", "2.0"), ("2.0", "1.0")]):
         out = one.folder / f"out-{number}"
-        port("toy", "1.0", "2.0", [found[given]], out, None, one.series.directory)
+        command.port_series("toy", "1.0", "2.0", [found[given]], out, None, one.series.directory)
         assert asked.pop() == fetched
         assert not asked
 

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vimectl.patches.patchfile import parse
+from vimectl.patches.git_commands import merge_file
+from vimectl.patches.patchfile.reader import parse
 from vimectl.patches.port import changes, port_file
+from vimectl.patches.port.auto_resolve import first_marker
 from vimectl.patches.port.changes import Change
-from vimectl.patches.port.port_file import Names
-from vimectl.patches.port.three_way import marked_line, merge
+from vimectl.patches.port.port_file import MergeLabels
 
 # Few different lines, so that changes have look-alikes; long ones, imports and conditions among them.
 LINE = st.sampled_from(
@@ -26,7 +27,7 @@ LINE = st.sampled_from(
     ]
 )
 EDIT = st.tuples(st.integers(0, 29), st.sampled_from(["insert", "delete", "replace"]), LINE)
-NAMES = Names("old", "patch", "new")
+NAMES = MergeLabels("old", "patch", "new")
 
 
 def edited(lines: list[str], edits: list[tuple[int, str, str]]) -> list[str]:
@@ -58,12 +59,12 @@ def test_what_git_merges_is_merged_alike(
 ) -> None:
     old, patched, release = content(base), content(edited(base, patch)), content(edited(base, upstream))
     parts = hunks(old, patched)
-    assert changes.apply(old, parts) == patched
-    found = port_file.port("f", old, patched, release, parts, NAMES, lambda lines: None)
-    merged = merge(old, patched, release, ("old", "patch", "new"))
+    assert changes.apply_changes(old, parts) == patched
+    found = port_file.port_file("f", old, patched, release, parts, NAMES, lambda lines: None)
+    merged = merge_file(old, release, patched, ("old", "new", "patch"))
     if merged.clean:
         assert (found.result != "conflict", found.after) == (True, merged.content)
-    assert (found.result == "conflict") == (marked_line(found.after or b"") is not None)
+    assert (found.result == "conflict") == (first_marker(found.after or b"") is not None)
     if found.result == "upstream":
         assert found.after == release
 
@@ -77,10 +78,10 @@ def test_an_insertion_with_changed_neighbours_is_known_by_its_text(line: str, ta
     old, patched = content(around), content([*around[:5], "    new_call(one, two)", *around[5:]])
     release = content([*around[:4], "line four", line, "line five", *around[6:]])
     (change,) = hunks(old, patched)
-    assert not changes.stands_in(change, old, old)
-    assert changes.stands_in(change, old, patched)
-    found = port_file.port("f", old, patched, release, [change], NAMES, lambda lines: None)
+    assert not changes.is_in_release(change, old, old)
+    assert changes.is_in_release(change, old, patched)
+    found = port_file.port_file("f", old, patched, release, [change], NAMES, lambda lines: None)
     assert found.result == "conflict"  # its place cannot be told when both neighbours changed
     release = content([*around[:5], line, "line five", *around[6:]])
-    found = port_file.port("f", old, patched, release, [change], NAMES, lambda lines: None)
+    found = port_file.port_file("f", old, patched, release, [change], NAMES, lambda lines: None)
     assert (found.result == "upstream") == taken

@@ -8,7 +8,7 @@ from vime_runtime.spec.errors import UsageError
 from harness.patches.toy_releases import lines
 from harness.patches.toy_series import MORE, A, Make, change, results
 from vimectl.patches import series
-from vimectl.patches.port import port
+from vimectl.patches.port.command import port_series
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_header_and_series_say_what_they_are(toy: Make) -> None:
     found = series.read(one.out)
     assert (found.package, found.version, found.module) == ("toy", "2.0", "toy")
     # A port of the port says the last release only.
-    again = port("toy", "2.0", "2.0", [one.sources[1]] * 2, one.folder / "again", None, one.out)
+    again = port_series("toy", "2.0", "2.0", [one.sources[1]] * 2, one.folder / "again", None, one.out)
     text = (one.folder / "again" / "0001-p.patch").read_text()
     assert text.count("X-Vimectl-Ported-From:") == text.count("Ported-From: toy 2.0") == 1
     assert results(again) == [("0001-p", "clean")]

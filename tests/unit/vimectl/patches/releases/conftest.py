@@ -9,7 +9,7 @@ import pytest
 
 from harness.patches.index_server import Index, serving
 from vimectl.patches.releases import pip_config
-from vimectl.patches.releases.pip_config import Settings
+from vimectl.patches.releases.pip_config import PipConfig
 
 
 @pytest.fixture
@@ -26,5 +26,5 @@ def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Index]:
     monkeypatch.setenv("NETRC", "/dev/null")
     monkeypatch.setattr("vimectl.patches.releases.web._PAUSE_SECONDS", 0.0)
     with serving() as made:
-        monkeypatch.setattr(pip_config, "read", lambda: Settings(indexes=(made.url,), timeout=5.0))
+        monkeypatch.setattr(pip_config, "read", lambda: PipConfig(indexes=(made.url,), timeout=5.0))
         yield made

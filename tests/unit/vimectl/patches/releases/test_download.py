@@ -10,8 +10,8 @@ from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 
 from harness.patches.index_server import Index
 from vimectl.patches.releases import download
-from vimectl.patches.releases.index import File
-from vimectl.patches.releases.pip_config import Settings
+from vimectl.patches.releases.index import ReleaseFile
+from vimectl.patches.releases.pip_config import PipConfig
 from vimectl.patches.releases.web import Web
 
 NAME = "toy-1.0.tar.gz"
@@ -20,10 +20,10 @@ DATA = Random(1).randbytes(300_000)
 
 def fetch(index: Index, folder: Path, hashed: bool = True, seen: list[int] | None = None) -> Path:
     hashes = {"sha256": index.sha256(NAME)} if hashed else {}
-    file = File(NAME, f"http://127.0.0.1:{index.port}/files/{NAME}", "1.0", "sdist", hashes=hashes)
+    file = ReleaseFile(NAME, f"http://127.0.0.1:{index.port}/files/{NAME}", "1.0", "sdist", hashes=hashes)
     seen = [] if seen is None else seen
-    return download.whole(
-        file, folder, Web(Settings(timeout=5.0)), lambda name, done, total: seen.append(done)
+    return download.download_file(
+        file, folder, Web(PipConfig(timeout=5.0)), lambda name, done, total: seen.append(done)
     )
 
 

@@ -7,9 +7,8 @@ import pytest
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 
 from harness.patches.index_server import CONTENT, Index, make_sdist, make_wheel
-from vimectl.patches import releases
 from vimectl.patches.releases import finder, pip_config
-from vimectl.patches.releases.pip_config import Settings
+from vimectl.patches.releases.pip_config import PipConfig
 
 READ = pip_config.read  # which the fixture of the index replaces
 WHEEL, SDIST = "toy-1.0-py3-none-any.whl", "toy-1.0.tar.gz"
@@ -25,7 +24,7 @@ def served(index: Index) -> None:
 
 
 def worker(version: str = "1.0", package: str = "toy") -> bytes | None:
-    return releases.find(package, version).read("toy/worker.py")
+    return finder.find(package, version).read("toy/worker.py")
 
 
 def test_of_a_wheel_only_parts_are_fetched(index: Index) -> None:
@@ -37,7 +36,7 @@ def test_of_a_wheel_only_parts_are_fetched(index: Index) -> None:
 def test_without_ranges_the_smallest_file_is_fetched_whole(index: Index) -> None:
     index.ranges = False
     seen: list[tuple[str, int, int | None]] = []
-    release = releases.find("toy", "1.0", lambda *now: seen.append(now))
+    release = finder.find("toy", "1.0", lambda *now: seen.append(now))
     assert release.name == SDIST
     size = len(index.files[SDIST])
     assert seen[-1] == (SDIST, size, size)
@@ -48,7 +47,7 @@ def test_without_ranges_the_smallest_file_is_fetched_whole(index: Index) -> None
 
 def test_the_newest_build_of_a_wheel(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / WHEEL).write_bytes(index.files[WHEEL])  # the first one is at hand
-    here = Settings(indexes=(index.url,), find_links=(str(tmp_path),), timeout=5.0)
+    here = PipConfig(indexes=(index.url,), find_links=(str(tmp_path),), timeout=5.0)
     monkeypatch.setattr(pip_config, "read", lambda: here)
     index.files["toy-1.0-2-py3-none-any.whl"] = make_wheel({"toy/worker.py": b"second build"})
     assert worker() == b"second build"
@@ -84,12 +83,12 @@ def test_what_was_read_once_needs_no_network(index: Index, monkeypatch: pytest.M
     before = index.sent
     for version in ("1.0", "1.1rc1"):
         assert worker(version) == CONTENT["toy/worker.py"]
-    assert releases.versions("toy") == ["1.0", "1.1rc1"]
+    assert finder.versions("toy") == ["1.0", "1.1rc1"]
     assert index.sent == before
     with pytest.raises(MissingRequirement, match="answers 500"):
         worker("2.0")
     with pytest.raises(MissingRequirement, match="answers 500"):
-        releases.versions("tool")
+        finder.versions("tool")
 
 
 def test_pip_itself_names_the_index(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +104,7 @@ def test_a_file_on_this_machine_is_preferred(
     index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / WHEEL).write_bytes(make_wheel({"toy/worker.py": b"local"}))
-    here = Settings(indexes=(index.url,), find_links=(str(tmp_path),), timeout=5.0)
+    here = PipConfig(indexes=(index.url,), find_links=(str(tmp_path),), timeout=5.0)
     monkeypatch.setattr(pip_config, "read", lambda: here)
     assert worker() == b"local"
 
@@ -116,7 +115,7 @@ def test_what_pip_has_in_its_cache_is_used_when_its_digest_is_right(
     cached = finder._in_pip_cache(tmp_path / "pip", f"http://127.0.0.1:{index.port}/files/{WHEEL}")
     cached.parent.mkdir(parents=True)
     cached.write_bytes(index.files[WHEEL])
-    here = Settings(indexes=(index.url,), cache=tmp_path / "pip", timeout=5.0)
+    here = PipConfig(indexes=(index.url,), cache=tmp_path / "pip", timeout=5.0)
     monkeypatch.setattr(pip_config, "read", lambda: here)
     assert worker() == CONTENT["toy/worker.py"]
     assert index.requests == ["/simple/toy/"]
@@ -140,4 +139,4 @@ def test_vllm_is_found_under_another_name_too(index: Index) -> None:
     ],
 )
 def test_a_release_named_on_the_command_line(text: str, parsed: tuple[str, str] | None) -> None:
-    assert releases.parse(text) == parsed
+    assert finder.parse(text) == parsed

@@ -8,21 +8,21 @@ import pytest
 from vime_runtime.spec.errors import MissingRequirement
 
 from harness.patches.index_server import CONTENT, Index, make_wheel
-from vimectl.patches.releases.http_range import BLOCK, NoRanges, RangedFile
-from vimectl.patches.releases.pip_config import Settings
+from vimectl.patches.releases.download import BLOCK, HttpRangeFile, NoRanges
+from vimectl.patches.releases.pip_config import PipConfig
 from vimectl.patches.releases.web import Web
 
 NAME = "toy-1.0-py3-none-any.whl"
 
 
 @pytest.fixture
-def opened(index: Index, tmp_path: Path) -> Callable[[], RangedFile]:
+def opened(index: Index, tmp_path: Path) -> Callable[[], HttpRangeFile]:
     index.files[NAME] = make_wheel()
     url = f"http://127.0.0.1:{index.port}/files/{NAME}"
-    return lambda: RangedFile(Web(Settings(timeout=5.0)), url, None, tmp_path / "blocks")
+    return lambda: HttpRangeFile(Web(PipConfig(timeout=5.0)), url, None, tmp_path / "blocks")
 
 
-def test_any_part_is_what_the_file_has(index: Index, opened: Callable[[], RangedFile]) -> None:
+def test_any_part_is_what_the_file_has(index: Index, opened: Callable[[], HttpRangeFile]) -> None:
     whole, file = index.files[NAME], opened()
     assert file.size == len(whole)
     for start, length in [
@@ -38,7 +38,7 @@ def test_any_part_is_what_the_file_has(index: Index, opened: Callable[[], Ranged
 
 
 def test_a_small_member_costs_little_and_nothing_the_second_time(
-    index: Index, opened: Callable[[], RangedFile]
+    index: Index, opened: Callable[[], HttpRangeFile]
 ) -> None:
     with zipfile.ZipFile(opened()) as archive:
         assert archive.read("toy/worker.py") == CONTENT["toy/worker.py"]
@@ -49,7 +49,7 @@ def test_a_small_member_costs_little_and_nothing_the_second_time(
     assert index.requests[before:] == [f"/files/{NAME} bytes=0-0"]  # the size was not given
 
 
-def test_what_lies_side_by_side_is_one_request(index: Index, opened: Callable[[], RangedFile]) -> None:
+def test_what_lies_side_by_side_is_one_request(index: Index, opened: Callable[[], HttpRangeFile]) -> None:
     file = opened()
     file.prefetch(2 * BLOCK, 1)
     file.prefetch(0, 5 * BLOCK)
@@ -61,7 +61,7 @@ def test_what_lies_side_by_side_is_one_request(index: Index, opened: Callable[[]
 
 
 def test_a_damaged_block_is_fetched_again(
-    index: Index, opened: Callable[[], RangedFile], tmp_path: Path
+    index: Index, opened: Callable[[], HttpRangeFile], tmp_path: Path
 ) -> None:
     opened().prefetch(0, 1)
     (block,) = (tmp_path / "blocks").iterdir()
@@ -70,7 +70,7 @@ def test_a_damaged_block_is_fetched_again(
     assert [path.name for path in (tmp_path / "blocks").iterdir()] == [block.name]
 
 
-def test_an_answer_that_breaks_off_is_taken_up(index: Index, opened: Callable[[], RangedFile]) -> None:
+def test_an_answer_that_breaks_off_is_taken_up(index: Index, opened: Callable[[], HttpRangeFile]) -> None:
     file = opened()
     index.cuts = [1000, 0]
     assert file.read(BLOCK) == index.files[NAME][:BLOCK]
@@ -80,7 +80,7 @@ def test_an_answer_that_breaks_off_is_taken_up(index: Index, opened: Callable[[]
         file.read(1)
 
 
-def test_a_server_without_ranges_is_told_at_once(index: Index, opened: Callable[[], RangedFile]) -> None:
+def test_a_server_without_ranges_is_told_at_once(index: Index, opened: Callable[[], HttpRangeFile]) -> None:
     file = opened()
     index.ranges = False
     with pytest.raises(NoRanges):
@@ -89,7 +89,7 @@ def test_a_server_without_ranges_is_told_at_once(index: Index, opened: Callable[
         opened()
 
 
-def test_another_file_behind_the_same_address(index: Index, opened: Callable[[], RangedFile]) -> None:
+def test_another_file_behind_the_same_address(index: Index, opened: Callable[[], HttpRangeFile]) -> None:
     file = opened()
     index.files[NAME] += b"longer"
     with pytest.raises(NoRanges):

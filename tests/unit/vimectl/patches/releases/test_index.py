@@ -6,15 +6,15 @@ import pytest
 
 from harness.patches.index_server import Index
 from vimectl.patches.releases import index as simple
-from vimectl.patches.releases.pip_config import Settings
+from vimectl.patches.releases.pip_config import PipConfig
 from vimectl.patches.releases.web import Web
 
 WHEEL = "toy-1.0-py3-none-any.whl"
 
 
 def listing(*indexes: str, links: tuple[str, ...] = ()) -> simple.Listing:
-    its = Settings(indexes=indexes, find_links=links, timeout=5.0)
-    return simple.files("toy", its, Web(its))
+    its = PipConfig(indexes=indexes, find_links=links, timeout=5.0)
+    return simple.list_files("toy", its, Web(its))
 
 
 @pytest.mark.parametrize("html", [False, True])
@@ -70,7 +70,7 @@ def test_a_page_that_names_its_base(tmp_path: Path) -> None:
 
 def test_versions_in_their_order() -> None:
     names = ["toy-0.10.0.tar.gz", "toy-0.9.tar.gz", "toy-0.10.0rc2.tar.gz"]
-    files = [file for name in names if (file := simple.described(name, ""))]
+    files = [file for name in names if (file := simple.parse_file_name(name, ""))]
     assert [str(version) for version in simple.by_version(files)] == ["0.9", "0.10.0rc2", "0.10.0"]
 
 

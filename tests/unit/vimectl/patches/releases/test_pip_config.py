@@ -34,7 +34,7 @@ def test_what_pip_says_of_its_files_and_variables(pip_conf: Path, monkeypatch: p
     )
     monkeypatch.setenv("PIP_INDEX_URL", "https://four.example/simple")
     monkeypatch.setenv("PIP_CACHE_DIR", "/pip-cache")
-    assert pip_config.read() == pip_config.Settings(
+    assert pip_config.read() == pip_config.PipConfig(
         indexes=("https://four.example/simple", "https://two.example", "file:///three"),
         find_links=("/wheels",),
         proxy="http://proxy:1",

@@ -8,7 +8,7 @@ import pytest
 from vime_runtime.spec.errors import MissingRequirement
 
 from harness.patches.index_server import Index, serving
-from vimectl.patches.releases.pip_config import Settings
+from vimectl.patches.releases.pip_config import PipConfig
 from vimectl.patches.releases.web import NotFound, Web
 
 NAME = "toy-1.0-py3-none-any.whl"
@@ -17,7 +17,7 @@ BASIC = "Basic " + base64.b64encode(b"me@home:s/cret").decode()
 
 @pytest.fixture
 def client(index: Index) -> Web:
-    return Web(Settings(indexes=(index.url.replace("//", "//me%40home:s%2Fcret@"),), timeout=5.0))
+    return Web(PipConfig(indexes=(index.url.replace("//", "//me%40home:s%2Fcret@"),), timeout=5.0))
 
 
 def test_credentials_go_to_their_host_and_not_where_it_sends_us(
@@ -34,7 +34,7 @@ def test_credentials_of_netrc(index: Index, tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me@home password s/cret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     index.password, index.files[NAME] = BASIC, b"x"
-    with Web(Settings()).get(f"http://127.0.0.1:{index.port}/files/{NAME}") as answer:
+    with Web(PipConfig()).get(f"http://127.0.0.1:{index.port}/files/{NAME}") as answer:
         assert answer.status == 200
 
 
@@ -44,7 +44,7 @@ def test_a_password_of_the_keyring(index: Index, tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("HOST", f"127.0.0.1:{index.port}")
     index.password, index.files[NAME] = BASIC, b"x"
-    its = Settings(indexes=(index.url.replace("//", "//me%40home@"),), keyring=True)
+    its = PipConfig(indexes=(index.url.replace("//", "//me%40home@"),), keyring=True)
     with Web(its).get(f"http://127.0.0.1:{index.port}/files/{NAME}") as answer:
         assert answer.status == 200
 
@@ -61,13 +61,13 @@ def test_certificates_are_those_of_pip(tmp_path: Path, monkeypatch: pytest.Monke
     with serving(both) as index:
         index.files[NAME] = b"x"
         url = f"https://localhost:{index.port}/files/{NAME}"
-        for its in (Settings(cert=str(tmp_path / "cert.pem")), Settings(trusted_hosts=("localhost",))):
+        for its in (PipConfig(cert=str(tmp_path / "cert.pem")), PipConfig(trusted_hosts=("localhost",))):
             with Web(its).get(url) as answer:
                 assert answer.read() == b"x"
         with pytest.raises(MissingRequirement, match="certificate verify failed"):
-            Web(Settings()).get(url)
+            Web(PipConfig()).get(url)
     with pytest.raises(MissingRequirement, match="a certificate of pip's configuration cannot be used"):
-        Web(Settings(cert=str(tmp_path / "none.pem"))).get(url)
+        Web(PipConfig(cert=str(tmp_path / "none.pem"))).get(url)
 
 
 def test_a_refusal_names_the_address_without_the_password(index: Index, client: Web) -> None:
@@ -99,7 +99,7 @@ def test_nothing_there_and_nobody_there(index: Index, client: Web) -> None:
 def test_a_proxy_is_asked_for_everything(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_PROXY")
     index.files[NAME] = b"x"
-    proxied = Web(Settings(proxy=f"http://127.0.0.1:{index.port}"))
+    proxied = Web(PipConfig(proxy=f"http://127.0.0.1:{index.port}"))
     with proxied.get(f"http://nowhere.invalid/files/{NAME}") as answer:
         assert answer.read() == b"x"
     assert index.requests == [f"http://nowhere.invalid/files/{NAME}"]

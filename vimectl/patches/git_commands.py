@@ -1,0 +1,123 @@
+"""Run git: write the diff between two states of some files, and merge three versions of a file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vime_runtime.spec.errors import MissingRequirement
+
+from vimectl.patches.blobs import LINK
+
+if TYPE_CHECKING:
+    from git import Git
+
+    from vimectl.patches.patchfile.apply import GitFile
+
+_DIFF = [
+    "git",
+    "diff",
+    *("--full-index", "--no-renames", "--binary", "--no-ext-diff", "--no-textconv", "--no-color"),
+    *("--diff-algorithm=myers", "--unified=3", "--src-prefix=a/", "--dst-prefix=b/"),
+]
+# By path: a file before and after (None: no such file).
+FileChanges = Mapping[str, "tuple[GitFile | None, GitFile | None]"]
+
+
+def _git(directory: Path) -> Git:
+    """Return the installed git, working in ``directory`` without any user or system configuration.
+
+    Raises MissingRequirement when git is not installed.
+    """
+    try:
+        from git import Git
+    except ImportError as e:  # GitPython raises this without a git executable
+        raise MissingRequirement("there is no git here", "install git") from e
+    git = Git(directory)
+    git.update_environment(GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_NOSYSTEM="1", LC_ALL="C")
+    return git
+
+
+class DiffWriter:
+    """An empty repository in which git writes one diff after another."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._git = _git(directory)
+        self._git.execute(["git", "init", "-q"])
+
+    def diff(self, changes: FileChanges) -> bytes:
+        """Return the diff that leads each path from its state before to that after."""
+        trees = []
+        for version in (0, 1):
+            for path, states in changes.items():
+                self._write(path, states[version])
+            self._git.execute(["git", "-c", "core.autocrlf=false", "add", "--all", "--force"])
+            trees.append(str(self._git.execute(["git", "write-tree"])))
+        text = self._git.execute([*_DIFF, *trees], stdout_as_string=False, strip_newline_in_stdout=False)
+        return bytes(text)
+
+    def _write(self, path: str, file: GitFile | None) -> None:
+        place = self._directory / path
+        place.unlink(missing_ok=True)
+        if file is None:
+            return
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if file.mode == LINK:
+            place.symlink_to(file.content.decode("utf-8", "surrogateescape"))
+        else:
+            place.write_bytes(file.content)
+            place.chmod(int(file.mode[-3:], 8))
+
+
+@contextmanager
+def diff_writer() -> Iterator[DiffWriter]:
+    """Yield a DiffWriter in a temporary folder. Raises MissingRequirement when git is not installed."""
+    with tempfile.TemporaryDirectory(prefix="vimectl-") as scratch:
+        yield DiffWriter(Path(scratch))
+
+
+@dataclass(frozen=True)
+class FileMerge:
+    """The result of a merge. ``conflicts`` counts the marked places; None: git cannot merge such files,
+    and ``error`` is its message."""
+
+    content: bytes
+    conflicts: int | None
+    error: str = ""
+
+    @property
+    def clean(self) -> bool:
+        return self.conflicts == 0
+
+
+def merge_file(base: bytes, ours: bytes, theirs: bytes, labels: tuple[str, str, str]) -> FileMerge:
+    """Merge three versions of a file with `git merge-file`, with conflicts in diff3 style.
+
+    ``labels`` name base, ours and theirs in the conflict markers. Content that git cannot merge (binary)
+    is returned as ``ours`` has it. Raises MissingRequirement when git is not installed.
+    """
+    if base == theirs or ours == theirs:
+        return FileMerge(ours, 0)
+    if base == ours:
+        return FileMerge(theirs, 0)
+    with tempfile.TemporaryDirectory(prefix="vimectl-") as scratch:
+        for name, data in (("base", base), ("ours", ours), ("theirs", theirs)):
+            Path(scratch, name).write_bytes(data)
+        names = [word for label in (labels[1], labels[0], labels[2]) for word in ("-L", label)]
+        status, merged, error = _git(Path(scratch)).execute(
+            ["git", "merge-file", "-p", "--diff3", *names, "ours", "base", "theirs"],
+            with_extended_output=True,
+            with_exceptions=False,
+            stdout_as_string=False,
+            strip_newline_in_stdout=False,
+        )
+    # The exit code is the number of conflicts, at most 127; a higher one is an error.
+    if 0 <= status < 128:
+        return FileMerge(bytes(merged), int(status))
+    return FileMerge(ours, None, str(error))

@@ -1,0 +1,164 @@
+"""Check a patch file on its own: context, positions, line endings, blob ids, and damage by mail programs."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator
+from itertools import accumulate
+
+from vimectl.patches.blobs import blob_id
+from vimectl.patches.patchfile.model import Defect, FileDiff, PatchFile
+
+# The default of git and diff. More context (whole functions) is allowed, but not required.
+_USUAL_CONTEXT = 3
+_ID = re.compile(r"[0-9a-f]{4,40}")
+
+# Lines of a hunk begin with a blank, + or -, so that most of these cannot match file content.
+_MAIL_DAMAGE = [
+    ("crlf-patch", re.compile(rb"^(?:diff --git .*|@@ -[\d,+ ]+@@)\r$", re.M), "a header line ends in CRLF"),
+    (
+        "quoted-printable",
+        re.compile(rb"^Content-Transfer-Encoding:\s*(?:quoted-printable|base64)", re.M | re.I),
+        "the text is still encoded for mail",
+    ),
+    (
+        "format-flowed",
+        re.compile(rb"^Content-Type:.*format=\"?flowed", re.M | re.I),
+        "lines may be wrapped anew",
+    ),
+    (
+        "html",
+        re.compile(
+            rb"^(?:<(?:!doctype|html|head|body|div|pre|p|br|span)\b|Content-Type:\s*text/html)", re.M | re.I
+        ),
+        "HTML, not the text of a patch",
+    ),
+    ("html", re.compile(rb"^(?:&(?:lt|gt|amp|#43|#45|nbsp);)", re.M), "a line begins with an HTML entity"),
+    ("from-escaped", re.compile(rb"^[ +-]?>From ", re.M), "a mail program wrote >From for From"),
+]
+# In quoted-printable text every = is one of these; a patch of a test for mails has others as well.
+_ENCODED = re.compile(rb"^[ +-].*=3D", re.M)
+_NOT_ENCODED = re.compile(rb"^[ +-].*=(?![0-9A-F]{2}|\r?$)", re.M)
+_SIGNATURE = re.compile(rb"^-- ?\n(?:.*\n?){0,4}\Z", re.M)
+# Signatures are searched in this many bytes at the end of the file.
+_SIGNATURE_BYTES = 1000
+
+
+def check_diff(diff: FileDiff) -> Iterator[Defect]:
+    """Check the diff of one file without looking at the file."""
+    yield from _check_context(diff)
+    yield from _check_positions(diff)
+    yield from _check_line_endings(diff)
+    yield from _check_blob_ids(diff)
+
+
+def _check_context(diff: FileDiff) -> Iterator[Defect]:
+    """Report hunks with less context than usual, which is right only where the file starts or ends."""
+    if diff.action in ("create", "delete"):
+        return
+    contexts = [hunk.context() for hunk in diff.hunks]
+    usual = min(_USUAL_CONTEXT, max((max(context) for context in contexts), default=0))
+    for number, (hunk, (leading, trailing)) in enumerate(zip(diff.hunks, contexts, strict=True)):
+        last = number == len(diff.hunks) - 1
+        first_line = hunk.old_start <= 1
+        if leading == trailing == 0 and not (first_line and last):
+            message = "a hunk without context: nothing confirms that its position is right"
+            yield Defect(hunk.line, "zero-context", message)
+        elif leading < usual and not first_line:
+            message = f"{leading} lines of context before the change, elsewhere {usual}, not at the file's start"
+            yield Defect(hunk.line, "missing-context", message)
+        elif trailing < usual and not last:
+            message = (
+                f"{trailing} lines of context after the change, elsewhere {usual}, not at the file's end"
+            )
+            yield Defect(hunk.line, "missing-context", message)
+        elif trailing < leading or leading == trailing == 0:
+            message = f"{trailing} lines of context after the change: it fits only at the end of {diff.path}"
+            yield Defect(hunk.line, "end-of-file", message)
+
+
+def _check_positions(diff: FileDiff) -> Iterator[Defect]:
+    grown = accumulate((hunk.new_count - hunk.old_count for hunk in diff.hunks), initial=0)
+    for hunk, above in zip(diff.hunks, grown, strict=False):
+        old = hunk.old_start - (hunk.old_count > 0)
+        new = hunk.new_start - (hunk.new_count > 0)
+        if new - old != above:
+            message = (
+                f"says +{hunk.new_start}, the hunks above make it +{hunk.new_start + above - (new - old)}"
+            )
+            yield Defect(hunk.line, "hunk-position", message)
+
+
+def _check_line_endings(diff: FileDiff) -> Iterator[Defect]:
+    first: bytes | None = None
+    for hunk in diff.hunks:
+        lines = hunk.body.split(b"\n")
+        for number, line in enumerate(lines[:-1], 1):
+            # A line before a mark of a missing newline has no line ending.
+            if line.startswith(b"\\") or lines[number].startswith(b"\\"):
+                continue
+            ending = b"CRLF" if line.endswith(b"\r") else b"LF"
+            first = first or ending
+            if ending != first:
+                message = f"{diff.path}: this line ends in {ending.decode()}, those above in {first.decode()}"
+                yield Defect(hunk.line + number, "mixed-line-endings", message)
+                return
+
+
+def _check_blob_ids(diff: FileDiff) -> Iterator[Defect]:
+    versions = (("old", diff.old_path, diff.old_blob), ("new", diff.new_path, diff.new_blob))
+    for version, path, id_ in versions:
+        if id_ is None:
+            continue
+        if not _ID.fullmatch(id_):
+            yield Defect(diff.line, "blob-id", f"{id_!r} on the index line is no blob id")
+        elif (path is None) != (not id_.strip("0")):
+            what = "a file" if path else "no file"
+            yield Defect(
+                diff.line, "blob-id", f"the {version} id of {diff.path} is {id_}, but there is {what}"
+            )
+        elif (content := _content(diff, version)) is not None and not blob_id(content).startswith(id_):
+            yield Defect(diff.line, "blob-id", f"{diff.path} has the id {blob_id(content)}, not {id_}")
+    if diff.old_blob and diff.old_blob == diff.new_blob and (diff.hunks or diff.binary):
+        yield Defect(diff.line, "blob-id", f"{diff.path} changes, but the index line has the same id twice")
+
+
+def _content(diff: FileDiff, version: str) -> bytes | None:
+    """Return the old or new content of a file if the diff has all of it."""
+    if diff.binary is not None:
+        half = diff.binary[0] if diff.binary and version == "new" else None
+        return half.data if half and half.method == "literal" else None
+    if version == "new" and diff.action == "create":
+        return b"".join(line for hunk in diff.hunks for line in hunk.new_lines())
+    if version == "old" and diff.action == "delete":
+        return b"".join(line for hunk in diff.hunks for line in hunk.old_lines())
+    return None
+
+
+def check_mail_damage(data: bytes, patch: PatchFile) -> Iterator[Defect]:
+    """Report the first trace of each kind of damage by mail programs, editors and web pages."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        yield Defect(1, "byte-order-mark", "the file is UTF-16, as some shells write what a command prints")
+    elif data.startswith(codecs.BOM_UTF8):
+        yield Defect(1, "byte-order-mark", "a mark before the first line hides that line from every program")
+    for rule, pattern, message in _MAIL_DAMAGE:
+        if found := pattern.search(data):
+            yield Defect(_line_at(data, found.start()), rule, message)
+    if (found := _ENCODED.search(data)) and not _NOT_ENCODED.search(data):
+        message = "=3D is how quoted-printable writes =, and there is no other ="
+        yield Defect(_line_at(data, found.start()), "quoted-printable", message)
+    end = data[-_SIGNATURE_BYTES:]
+    if found := _SIGNATURE.search(end):
+        line = _line_at(data, len(data) - len(end) + found.start())
+        yield Defect(line, "mail-signature", "a mail's signature")
+    for diff in patch.diffs:
+        for hunk in diff.hunks:
+            if hunk.body.endswith((b"\n-- \n", b"\n--\n")):
+                line = hunk.line + hunk.body.count(b"\n")
+                message = "the hunk ends with '-- ', as a mail's signature begins: it may not belong to it"
+                yield Defect(line, "mail-signature", message)
+
+
+def _line_at(data: bytes, position: int) -> int:
+    return data.count(b"\n", 0, position) + 1
