@@ -1,6 +1,6 @@
-"""A process of a real run dies or stops: the run ends in time, names it, and leaves nothing behind.
+"""A process of a real run dies or is stopped: the run ends in time, names the process, and leaves nothing.
 
-``process_deaths.py`` prints all of it as a table.
+``harness.runs.process_deaths`` prints the table of all cases.
 """
 
 from __future__ import annotations
@@ -12,18 +12,27 @@ from pathlib import Path
 
 import pytest
 
-from harness.runs.process_deaths import KINDS, PHASES, RESULTS, SIGNALS, Case, cases, play, play_once
+from harness.runs.process_deaths import (
+    KINDS,
+    PHASES,
+    RESULTS,
+    SIGNALS,
+    SignalCase,
+    cases,
+    run_case,
+    run_case_once,
+)
 
 # The launcher is killed in test_resume.py.
 EVERYDAY = [
-    Case("engine-worker", "SIGKILL", "rollout"),
-    Case("trainer", "SIGSTOP", "train"),
+    SignalCase("engine-worker", "SIGKILL", "rollout"),
+    SignalCase("trainer", "SIGSTOP", "train"),
 ]
 REST = [case for case in cases(list(KINDS), list(SIGNALS), list(PHASES)) if case not in EVERYDAY]
 
 FOREIGN_RAY = """
 import os, secrets, sys, ray
-os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else one is written to the user's home
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # otherwise Ray writes one to the home directory
 ray.init(address="local", num_cpus=1, object_store_memory=80 * 1024**2, include_dashboard=False)
 @ray.remote
 class Counter:
@@ -37,28 +46,28 @@ for line in sys.stdin:
 """
 
 
-def name(case: Case) -> str:
+def name(case: SignalCase) -> str:
     return f"{case.kind}-{case.signal}-{case.phase}"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", EVERYDAY, ids=name)
-def test_a_run_that_loses_a_process_ends_well(case: Case, tmp_path: Path) -> None:
-    result = play(case, tmp_path)
+def test_lost_process(case: SignalCase, tmp_path: Path) -> None:
+    result = run_case(case, tmp_path)
     assert result.ok, result
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("case", REST, ids=name)
-def test_a_run_that_loses_any_process_in_any_phase_ends_well(case: Case) -> None:
-    """Two to four hours: cases whose result is in deaths.jsonl already are not played again."""
-    result = play_once(case, RESULTS)
+def test_lost_process_in_any_phase(case: SignalCase) -> None:
+    """All cases take two to four hours. A case whose result is in deaths.jsonl is not run again."""
+    result = run_case_once(case, RESULTS)
     assert result.ok, result
 
 
 @pytest.fixture
 def foreign_ray() -> Iterator[subprocess.Popen[str]]:
-    """Somebody else's Ray cluster of the same user; a line to it is answered with a count."""
+    """Another Ray cluster of the same user; it answers every line with a count."""
     process = subprocess.Popen(
         [sys.executable, "-c", FOREIGN_RAY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -70,7 +79,7 @@ def foreign_ray() -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def foreign_engine() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is called like one of vLLM's."""
+    """A process with the name of one of vLLM's."""
     process = subprocess.Popen(["VLLM::EngineCore", "600"], executable="/bin/sleep")
     yield process
     process.kill()
@@ -79,28 +88,28 @@ def foreign_engine() -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.fixture
 def foreign_files() -> Iterator[list[Path]]:
-    """Files in /dev/shm that nobody uses at the moment, called like those of Python, PyTorch and glibc."""
+    """Unused files in /dev/shm with names like those of Python, PyTorch and glibc."""
     files = [Path("/dev/shm") / name for name in ("psm_foreign", "torch_1_2_3", "sem.foreign")]
     for file in files:
-        file.write_text("somebody else's")
+        file.write_text("of another program")
     yield files
     for file in files:
         file.unlink()
 
 
 @pytest.mark.slow
-def test_what_is_not_ours_is_left_alone(
+def test_foreign_processes_and_files_are_left_alone(
     foreign_ray: subprocess.Popen[str],
     foreign_engine: subprocess.Popen[bytes],
     foreign_files: list[Path],
     tmp_path: Path,
 ) -> None:
     assert answer(foreign_ray) == "1\n"
-    result = play(Case("gcs", "SIGKILL", "sync"), tmp_path)
+    result = run_case(SignalCase("gcs", "SIGKILL", "sync"), tmp_path)
     assert result.ok, result
     assert answer(foreign_ray) == "2\n"
     assert foreign_engine.poll() is None
-    assert all(file.read_text() == "somebody else's" for file in foreign_files)
+    assert all(file.read_text() == "of another program" for file in foreign_files)
 
 
 def answer(process: subprocess.Popen[str]) -> str:

@@ -1,4 +1,4 @@
-"""Ctrl-C in any phase: nothing of the run is left 15 seconds later, and the exit code says so."""
+"""After Ctrl-C in any phase nothing of the run is left within 15 seconds, and the exit code is 130."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from harness.runs import shared_memory
 from harness.runs.recipe_run import START_LIMIT, VIMECTL, wait_for_phase
 
-GONE_LIMIT = 15
+EXIT_LIMIT = 15
 
 EVERYDAY = ["train"]
 PHASES = [
@@ -41,8 +41,8 @@ def test_nothing_is_left_after_ctrl_c_in_the_other_phases(phase: str, tmp_path: 
 
 
 def interrupt_in(phase: str, run_dir: Path) -> None:
-    """Start the default recipe, press Ctrl-C once it reports ``phase``, and look for what is left."""
-    before = shared_memory.names()
+    """Start the default recipe, send Ctrl-C once it reports ``phase``, and look for what is left."""
+    before = shared_memory.list_files()
     run = subprocess.Popen(
         [*VIMECTL, "run", "recipe", "qwen3-tiny-tp2", "--run-dir", str(run_dir), "--yes"],
         stdout=subprocess.PIPE,
@@ -53,17 +53,17 @@ def interrupt_in(phase: str, run_dir: Path) -> None:
         wait_for_phase(phase, run_dir / "events.jsonl", run)
         tree = psutil.Process(run.pid).children(recursive=True)
         os.killpg(run.pid, signal.SIGINT)
-        pressed = time.monotonic()
+        sent = time.monotonic()
         output, _ = run.communicate(timeout=START_LIMIT)
     finally:
         run.kill()
     assert run.returncode == 130, output.decode()
-    assert time.monotonic() - pressed <= GONE_LIMIT
+    assert time.monotonic() - sent <= EXIT_LIMIT
     assert [process for process in tree if process.is_running()] == []
-    assert shared_memory.left(before) == set()
+    assert shared_memory.left_files(before) == set()
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["ok"] is False
-    # The last finished step is kept, whatever checkpoint.every says; the one that was cut short is not.
+    # The last finished step is kept whatever checkpoint.every says; the interrupted step is not.
     kept = [path.name for path in (run_dir / "checkpoints").glob("step-*")]
     assert kept == ([f"step-{summary['steps']:06}"] if summary["steps"] else [])
-    assert (phase in ("train", "sync")) <= (summary["steps"] > 0)
+    assert summary["steps"] > 0 or phase not in ("train", "sync")

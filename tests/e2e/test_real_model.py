@@ -1,4 +1,4 @@
-"""What the recipe of a real pretrained model must show: it learns, and the checkpoint has learned it."""
+"""The recipe of a real pretrained model: the reward rises, and so does that of the exported checkpoint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.runs.recipe_run import Run, run_recipe
+from harness.runs.recipe_run import RecipeRun, run_recipe
 from vimectl.recipes.resolve import resolve
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.needs("network")]
@@ -18,24 +18,24 @@ BATCH = 64
 
 
 @pytest.fixture(scope="module")
-def real_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def real_run(tmp_path_factory: pytest.TempPathFactory) -> RecipeRun:
     run = run_recipe(tmp_path_factory.mktemp("real") / "run", recipe="smollm2-135m")
     assert run.code == 0, run.output
     return run
 
 
-def test_the_reward_rises_within_40_steps_and_25_minutes(real_run: Run) -> None:
+def test_reward_rises_within_40_steps_and_25_minutes(real_run: RecipeRun) -> None:
     rewards = [row["reward/mean"] for row in real_run.metrics]
     assert len(rewards) <= 40
     assert fmean(rewards[-5:]) - fmean(rewards[:5]) >= 0.25
     assert real_run.summary["seconds"] <= 25 * 60
 
 
-def test_trainer_and_engine_agree_on_logprobs_at_every_step(real_run: Run) -> None:
+def test_trainer_and_engine_agree_on_logprobs(real_run: RecipeRun) -> None:
     assert max(row["logprob/abs_diff_mean"] for row in real_run.metrics) <= 0.03
 
 
-def test_the_exported_checkpoint_is_better_for_transformers_alone(real_run: Run) -> None:
+def test_exported_checkpoint_is_better_in_transformers(real_run: RecipeRun) -> None:
     before = resolve("smollm2-135m").recipe.model.path
     after = str(real_run.directory / "checkpoints" / "final")
     figures = {
@@ -43,13 +43,13 @@ def test_the_exported_checkpoint_is_better_for_transformers_alone(real_run: Run)
         for name, path in (("before", before), ("after", after))
         for sampled in (False, True)
     }
-    print(figures)  # pytest -s shows it: these are the figures of the README
+    print(figures)  # shown by pytest -s; these are the figures in the README
     assert figures["after", True] >= figures["before", True] + 0.25
     assert figures["after", False] >= figures["before", False]
 
 
 def score(model: str, sampled: bool) -> float:
-    """Mean reward of the recipe's task on problems of another seed, by nothing but transformers."""
+    """Return the mean reward of the recipe's task on problems of another seed, with transformers only."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from vime_runtime.data import reasoning_gym

@@ -1,4 +1,4 @@
-"""A run in pieces is the run in one piece, number for number: after a good end and after SIGKILL."""
+"""A resumed run has the same metrics as an uninterrupted one, after a normal end and after SIGKILL."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def length(steps: int) -> str:
     return f"--set=modes.smoke.steps={steps}"
 
 
-def test_ten_steps_in_three_pieces_are_ten_steps_straight(tmp_path: Path) -> None:
+def test_ten_steps_in_three_runs_equal_ten_steps_in_one(tmp_path: Path) -> None:
     straight = run_recipe(tmp_path / "straight", *SETTINGS, length(10))
     assert straight.code == 0, straight.output
     expected = comparable(tmp_path / "straight")
@@ -43,7 +43,7 @@ def test_ten_steps_in_three_pieces_are_ten_steps_straight(tmp_path: Path) -> Non
     kill_launcher_in_step(8, pieces)
     finished = comparable(pieces)
     assert finished == expected[: len(finished)]
-    # The supervisor lets the run keep what it had finished, which may be the step in which it was told.
+    # The run keeps its last finished step, which may be the one in which it received the stop request.
     assert newest_state(pieces) in ("step-000007", "step-000008")
     assert newest_state(pieces) == f"step-{len(finished):06}"
 
@@ -59,7 +59,7 @@ def test_ten_steps_in_three_pieces_are_ten_steps_straight(tmp_path: Path) -> Non
 
 
 def kill_launcher_in_step(step: int, run_dir: Path) -> None:
-    """Go on with the run and kill its launcher in a rollout; return when nothing of the run lives."""
+    """Resume the run and kill its launcher in a rollout; return when all its processes have exited."""
     events = run_dir / "events.jsonl"
     before = len(events.read_text().splitlines())
     run = subprocess.Popen(
@@ -91,7 +91,7 @@ def kill_launcher_in_step(step: int, run_dir: Path) -> None:
 
 
 def comparable(run_dir: Path) -> list[dict[str, Any]]:
-    """The metrics but for those of time and memory, which no two runs share."""
+    """Return the metrics without times and memory, which differ between runs."""
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     return [
         {k: v for k, v in row.items() if not k.endswith("/seconds") and not k.startswith("memory/")}

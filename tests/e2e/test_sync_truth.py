@@ -1,6 +1,6 @@
-"""The log-prob difference in fp32: rounding alone, until the engine keeps old weights; then it grows.
+"""The log-prob difference in fp32 is rounding only, and grows when the engine keeps old weights.
 
-One run shows both: its first steps are as they should be, the others are not.
+One run shows both: its first steps sync the weights, the others do not.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from harness import script
-from harness.runs.recipe_run import Run
+from harness.runs.recipe_run import RecipeRun
 from harness.tolerances import LOGPROB_FP32
 from vimectl.runs.descendants import SharedMemoryWatch
 
@@ -28,31 +28,31 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def rows(default_run: Run, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, float]]:
-    """The metrics of a run in fp32 whose weights are stale after a while."""
+def rows(default_run: RecipeRun, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, float]]:
+    """The metrics of a run in fp32 whose engine has stale weights from step 5 on."""
     rows = run_with_stale_weights(default_run, tmp_path_factory.mktemp("stale"))
     assert len(rows) == STEPS
     return rows
 
 
-def test_everything_in_fp32_agrees_to_rounding(rows: list[dict[str, float]]) -> None:
+def test_logprobs_in_fp32_differ_by_rounding_only(rows: list[dict[str, float]]) -> None:
     assert max(differences(rows, stale=False)) <= LOGPROB_FP32
 
 
-def test_the_difference_grows_tenfold_once_the_weights_are_stale(rows: list[dict[str, float]]) -> None:
+def test_stale_weights_increase_the_difference_tenfold(rows: list[dict[str, float]]) -> None:
     assert differences(rows, stale=True)[-1] >= 10 * max(differences(rows, stale=False))
 
 
 def differences(rows: list[dict[str, float]], stale: bool) -> list[float]:
-    """The log-prob difference of the steps that sampled with stale weights, or of the others."""
-    # The weights of step 3's sync are those that step 4 samples with: step 5 is the first stale one.
+    """Return the log-prob differences of the steps that sampled with stale weights, or of the others."""
+    # Step 4 samples with the weights of the sync in step 3, so step 5 is the first with stale weights.
     return [row["logprob/abs_diff_mean"] for row in rows if (row["step"] > LAST_SYNC + 1) is stale]
 
 
-def run_with_stale_weights(like: Run, tmp_path: Path) -> list[dict[str, float]]:
-    """Run what ``like`` ran, in fp32 and in another directory, with the sync off after step 3."""
+def run_with_stale_weights(like: RecipeRun, tmp_path: Path) -> list[dict[str, float]]:
+    """Repeat the run ``like`` in fp32 and in another directory, without weight sync after step 3."""
     run_file = json.loads((like.directory / "resolved.json").read_text())
-    scratch = Path("/tmp") / f"vime-stale-{os.getpid()}"  # short: Ray puts sockets there
+    scratch = Path("/tmp") / f"vime-stale-{os.getpid()}"  # short, because Ray puts sockets there
     scratch.mkdir()
     run_file |= {"run_dir": str(tmp_path), "steps": STEPS, "scratch_dir": str(scratch)}
     run_file["recipe"]["model"]["dtype"] = "float32"
@@ -60,7 +60,7 @@ def run_with_stale_weights(like: Run, tmp_path: Path) -> list[dict[str, float]]:
         variables["TMPDIR"] = str(scratch)
     path = tmp_path / "resolved.json"
     path.write_text(json.dumps(run_file))
-    watch = SharedMemoryWatch()  # no supervisor is there to remove what killed workers leave
+    watch = SharedMemoryWatch()  # without a supervisor, this removes the files of killed workers
     output = tmp_path / "output"
     with output.open("wb") as file:
         environment = os.environ | run_file["environment"]["driver"]

@@ -1,4 +1,4 @@
-"""Run the real thing: the installed command, real Megatron-core, real vLLM, real Ray."""
+"""Run a recipe for real: the installed command, Megatron-core, vLLM, Ray."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from harness.runs import shared_memory
 
 VIMECTL = [sys.executable, "-m", "vimectl"]
 
-# Long enough for a cold start on two busy cores.
+# Seconds; long enough for a cold start on two busy cores.
 START_LIMIT = 300
 
 
 @dataclass
-class Run:
-    """A run that ended: its exit code, what it printed, and what it left in its directory."""
+class RecipeRun:
+    """A run that has ended: its exit code, its output, its directory, and what it left in /dev/shm."""
 
     code: int
     output: str
@@ -33,12 +33,12 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, float]]:
-        """One row a step."""
+        """The metrics, one row per step."""
         return [json.loads(line) for line in (self.directory / "metrics.jsonl").read_text().splitlines()]
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What the launcher says of the run."""
+        """The content of summary.json."""
         return json.loads((self.directory / "summary.json").read_text())
 
 
@@ -47,9 +47,9 @@ def run_recipe(
     *arguments: str,
     recipe: str = "qwen3-tiny-tp2",
     environment: Mapping[str, str] | None = None,
-) -> Run:
-    """Run a recipe to its end; the output goes into the assertion message of a test that fails."""
-    before = shared_memory.names()
+) -> RecipeRun:
+    """Run a recipe to its end."""
+    before = shared_memory.list_files()
     done = subprocess.run(
         [*VIMECTL, "run", "recipe", recipe, "--run-dir", str(directory), "--yes", *arguments],
         env=environment,
@@ -58,11 +58,11 @@ def run_recipe(
         text=True,
         timeout=900,
     )
-    return Run(done.returncode, done.stdout, directory, shared_memory.left(before))
+    return RecipeRun(done.returncode, done.stdout, directory, shared_memory.left_files(before))
 
 
 def processes_of(run_dir: Path) -> list[int]:
-    """Processes that still have a file of the run open or name it in their command line."""
+    """Return the processes that have a file of the run open or name it in their command line."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -71,7 +71,7 @@ def processes_of(run_dir: Path) -> list[int]:
             command = (entry / "cmdline").read_bytes()
             files = [os.readlink(fd) for fd in (entry / "fd").iterdir()]
         except OSError:
-            continue  # it ended while we looked
+            continue  # it has exited
         if str(run_dir).encode() in command or any(name.startswith(str(run_dir)) for name in files):
             found.append(int(entry.name))
     return found
@@ -80,9 +80,9 @@ def processes_of(run_dir: Path) -> list[int]:
 def wait_for_phase(
     phase: str, events: Path, run: subprocess.Popen[bytes], after: int = 0, step: int | None = None
 ) -> None:
-    """Return once an event of the run names ``phase`` as its phase or its detail, and ``step`` if given.
+    """Wait for an event with ``phase`` as its phase or detail, and with ``step`` if given.
 
-    The first ``after`` events are not looked at.
+    The first ``after`` events are ignored.
     """
     deadline = time.monotonic() + START_LIMIT
     while time.monotonic() < deadline:

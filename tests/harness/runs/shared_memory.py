@@ -1,64 +1,38 @@
-"""Files in /dev/shm: which ones processes use, and which ones nobody does any more.
-
-A file is known by its inode: a semaphore is mapped under another name than it has in the end, sem_open(3).
-"""
+"""Check which files in /dev/shm a test has left behind, while other processes use /dev/shm too."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-import psutil
+from vimectl.util.host import Host
+from vimectl.util.shared_memory import SHM, own_files, unused_files, used_inodes
 
-SHM = Path("/dev/shm")
-# An engine that ends in a test beside may leave files for as long as this, until that test removes them.
-PASSING_SECONDS = 10.0
+__all__ = ["SHM", "left_files", "list_files", "unused_new_files", "used_by"]
 
-
-def names() -> set[str]:
-    """Every file that is there. Directories are nobody's shared memory: other tests have theirs there."""
-    return {entry.name for entry in SHM.iterdir() if entry.is_file()}
+# Seconds that a file may stay unused: an engine of another test may leave files until that test removes them.
+REMOVAL_TIMEOUT = 10.0
 
 
-def unused(before: set[str]) -> set[str]:
-    """What has come since and no process uses: what others do there meanwhile is theirs."""
-    new = {name: inode for name in names() - before if (inode := _inode(SHM / name)) is not None}
-    in_use = used_by(psutil.pids())
-    return {name for name, inode in new.items() if inode not in in_use and _inode(SHM / name) == inode}
+def list_files() -> set[str]:
+    """Return the names of this user's files in /dev/shm."""
+    return {Path(file.path).name for file in own_files(Host()).values()}
 
 
-def left(before: set[str]) -> set[str]:
-    """What has come since, no process uses, and nobody removes either."""
-    deadline = time.monotonic() + PASSING_SECONDS
-    while (found := unused(before)) and time.monotonic() < deadline:
+def unused_new_files(before: set[str]) -> set[str]:
+    """Return the names of files that are not in ``before`` and that no process uses."""
+    return {Path(file.path).name for file in unused_files(Host()).values()} - before
+
+
+def left_files(before: set[str]) -> set[str]:
+    """Return the unused new files that no process removes within ``REMOVAL_TIMEOUT`` seconds."""
+    deadline = time.monotonic() + REMOVAL_TIMEOUT
+    while (found := unused_new_files(before)) and time.monotonic() < deadline:
         time.sleep(0.2)
     return found
 
 
 def used_by(pids: Iterable[int]) -> set[int]:
-    """Inodes of the files that these processes have mapped or open. A process may end while we look."""
-    used: set[int | None] = set()
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
-            used |= {int(line.split()[4]) for line in lines if f" {SHM}/" in line}
-        with contextlib.suppress(OSError):
-            used |= {_opened(descriptor) for descriptor in Path(f"/proc/{pid}/fd").iterdir()}
-    return {inode for inode in used if inode is not None}
-
-
-def _opened(descriptor: Path) -> int | None:
-    try:
-        return _inode(descriptor) if os.readlink(descriptor).startswith(f"{SHM}/") else None
-    except OSError:
-        return None  # it was closed while we looked
-
-
-def _inode(path: Path) -> int | None:
-    try:
-        return path.stat().st_ino
-    except OSError:
-        return None
+    """Return the inodes of the files that these processes have mapped or open."""
+    return set().union(*(used_inodes(Host(), pid) for pid in pids))
