@@ -1,6 +1,6 @@
-"""A Ray cluster that is somebody else's: several raylets on this machine as nodes, and an actor of its owner.
+"""A Ray cluster of another user: several raylets on this machine as nodes, and an actor of the owner.
 
-Run as a script it is the owner: it starts the cluster in a folder of its own, answers questions that come as
+As a script it is the owner: it starts the cluster in an empty folder, answers questions that arrive as
 lines of JSON, and ends everything when the questions end.
 """
 
@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 NODES = 3
-# "GPUs" are declared: Ray does not look whether there are any, and the placement is the same.
-EACH = {"num_cpus": 2, "num_gpus": 2}
+# The NPUs are declared: Ray does not check that they exist, and the placement is the same.
+EACH = {"num_cpus": 2, "resources": {"NPU": 2}}
 OBJECT_STORE_BYTES = 80 * 1024**2
 
 
 class ForeignCluster:
-    """The cluster as a test sees it."""
+    """The cluster, for a test."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="vt-", dir="/tmp"))  # short: Ray puts sockets there
+        self._folder = Path(tempfile.mkdtemp(prefix="vt-", dir="/tmp"))  # short: it holds sockets
         (self._folder / "ray").mkdir()
         self.token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self._owner = subprocess.Popen(
@@ -40,19 +40,19 @@ class ForeignCluster:
         self.environment = os.environ | self.token
 
     def state(self) -> dict[str, Any]:
-        """Actors and placement groups that live, besides the owner's, and what is free on all nodes."""
+        """Return actors and placement groups of other drivers, and the free resources of all nodes."""
         return self._ask("state")
 
     def occupy(self, cpus: float) -> None:
-        """Let the owner's actors take so many CPUs on each node; 0 gives them back."""
+        """Let actors of the owner use this many CPUs on each node; 0 releases them."""
         self._ask("occupy", cpus)
 
     def greeting(self) -> str:
-        """What the owner's actor says: the same words as long as it is the same process."""
+        """Return the text of the owner's actor, which changes only if it is started again."""
         return self._ask("greet")
 
     def close(self) -> None:
-        """End the cluster and remove its folder."""
+        """Shut the cluster down and remove its folder."""
         self._owner.stdin.close()
         self._owner.wait(timeout=60)
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -65,11 +65,11 @@ class ForeignCluster:
         for line in self._owner.stdout:
             if line.startswith("answer "):
                 return json.loads(line.removeprefix("answer "))
-        raise RuntimeError("the owner of the cluster is gone")
+        raise RuntimeError("the owner of the cluster has exited")
 
 
 class Owner:
-    """The other end."""
+    """The owner of the cluster, in its own process."""
 
     def __init__(self) -> None:
         import ray
@@ -86,10 +86,10 @@ class Owner:
 
         class Greeter:
             def __init__(self) -> None:
-                self._words = secrets.token_hex(4)
+                self._greeting = secrets.token_hex(4)
 
             def greet(self) -> str:
-                return self._words
+                return self._greeting
 
         self._kind = Greeter
         self._greeter = self._actor(0)
@@ -111,7 +111,7 @@ class Owner:
         own = {actor._actor_id.hex() for actor in (self._greeter, *self._occupants)}
         living = [a for a in actors().values() if a["State"] != "DEAD" and a["ActorID"] not in own]
         groups = [g for g in placement_group_table().values() if g["state"] != "REMOVED"]
-        free = {name: self._ray.available_resources().get(name, 0) for name in ("CPU", "GPU")}
+        free = {name: self._ray.available_resources().get(name, 0) for name in ("CPU", "NPU")}
         return {"actors": [a["ActorClassName"] for a in living], "groups": len(groups), "free": free}
 
     def close(self) -> None:

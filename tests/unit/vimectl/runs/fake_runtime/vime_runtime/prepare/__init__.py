@@ -1,1 +1,1 @@
-"""Stands in for the preparation: copies a checkpoint that the test made."""
+"""A fake preparation, which copies a checkpoint of the test."""
