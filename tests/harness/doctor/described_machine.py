@@ -179,6 +179,12 @@ class Machine:
     def path(self, path: str) -> Path:
         return self.root / path.lstrip("/")
 
+    def write(self, path: str, text: str = "") -> None:
+        """Write a file of the machine, with the folders above it."""
+        file = self.path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
     def _wanted(self, check: str) -> tuple[str, str]:
         """Return the expected status of a check, and a part of what it must find."""
         expect = self.lineage[-1].expect
@@ -202,7 +208,7 @@ class Machine:
             self.environment.pop(name, None)
         self.nodes = [*self.nodes, *one.nodes]
         for node in one.nodes:
-            self._write(f"/dev/{node}", "")
+            self.write(f"/dev/{node}", "")
         if one.lock:
             for pin in read_lock(lock_path(one.lock)).values():
                 self._install(pin.name, pin.version, site)
@@ -215,9 +221,9 @@ class Machine:
         for path, changes in one.models.items():
             sparse_model.write(self.path(path), changes)
         for path, text in one.files.items():
-            self._write(path, text)
+            self.write(path, text)
         for path, file in one.copies.items():
-            self._write(path, (GALLERY / file).read_text())
+            self.write(path, (GALLERY / file).read_text())
         for path, target in one.links.items():
             self.path(path).parent.mkdir(parents=True, exist_ok=True)
             self.path(path).symlink_to(target)
@@ -237,15 +243,15 @@ class Machine:
             shutil.rmtree(folder)
         if version:
             folder = f"{site}/{escaped}-{version}.dist-info"
-            self._write(f"{folder}/INSTALLER", "pip\n")
-            self._write(f"{folder}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+            self.write(f"{folder}/INSTALLER", "pip\n")
+            self.write(f"{folder}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
 
     def _release(self, package: str, version: str, how: Release, site: str) -> None:
         module = toml.read_toml(GALLERY / "patches" / package / version / "series.toml")["module"]
         place = how.place or site
         strict = {"applied": "False", "pristine": "True", "drifted": "None"}[how.state]
-        self._write(f"{place}/{module}/__init__.py", "")
-        self._write(
+        self.write(f"{place}/{module}/__init__.py", "")
+        self.write(
             f"{place}/{module}/start.py", f'"""Stands for {package} {version}."""\n\nstrict = {strict}\n'
         )
         escaped = package.replace("-", "_")
@@ -262,7 +268,7 @@ class Machine:
 
     def _library(self, path: str, library: Library) -> None:
         content = ElfFile(machine=library.machine, needed=library.needed).content()
-        self._write(path, "")
+        self.write(path, "")
         self.path(path).write_bytes(content)
         if library.known is None:
             return
@@ -271,12 +277,7 @@ class Machine:
             by = f'md5_prefix = "{hashlib.md5(content).hexdigest()[:8]}"'
         verdict = "known-bad" if library.known == "bad" else "known-good"
         entry = f'name = "{path}"\nverdict = "{verdict}"\nbackend = "ascend"\n{by}\nnote = "described"\n'
-        self._write(f"{CONFIG}/vimectl/builds.toml", f"[[build]]\n{entry}")
-
-    def _write(self, path: str, text: str) -> None:
-        file = self.path(path)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+        self.write(f"{CONFIG}/vimectl/builds.toml", f"[[build]]\n{entry}")
 
     def _age(self) -> None:
         for path in self.root.rglob("*"):

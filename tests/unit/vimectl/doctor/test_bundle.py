@@ -4,19 +4,16 @@ import json
 import stat
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from vime_runtime.spec.errors import UsageError
 
+from harness.doctor.described_machine import Machine
 from vimectl.doctor import run_checks
 from vimectl.doctor.bundle import check_bundle_path, write_bundle
 from vimectl.recipes.resolve import resolve
 from vimectl.stacks.catalog import load_stack
 from vimectl.util.host import CommandResult
-
-if TYPE_CHECKING:
-    from conftest import Machine
 
 SECRETS = {
     "HF_TOKEN": "hf_0123456789abcdefghij",
@@ -45,7 +42,7 @@ def inhabited(npu: Machine) -> Machine:
     npu.write("/proc/version", "Linux version 5.10 (lihua@gpu07) (gcc)\n")
     npu.write("/home/lihua/checkouts/mine/vllm/__init__.py")
     npu.write("/tmp/vime-0123abcd/x")
-    npu.process(41, ["/opt/raylet", "--session_dir=/home/lihua/ray"])
+    npu.write("/proc/41/cmdline", "/opt/raylet\0--session_dir=/home/lihua/ray\0")
     npu.write("/proc/41/status", "PPid:\t1\nUid:\t1000\t1000\t1000\t1000\n")
     npu.commands["npu-smi info"] = CommandResult(0, "npu-smi 25.2.0 on gpu07, started by lihua\n")
     return npu
@@ -59,11 +56,11 @@ def contents(file: Path) -> dict[str, str]:
 
 def test_bundle_has_no_secrets_and_names(inhabited: Machine, tmp_path: Path) -> None:
     recipe = resolve("qwen3-4b-tp2", assignments=["env.VLLM_API_KEY=open-sesame-please"]).recipe
-    report = run_checks(inhabited.host(), load_stack("ascend-0.22"), recipe)
+    report = run_checks(inhabited.host, load_stack("ascend-0.22"), recipe)
     text = "\n".join(f"{result.id} {result.found} {result.fix}" for result in report.results)
     assert "lihua" in text  # otherwise this test would show nothing
     file = tmp_path / "bundle.zip"
-    names = write_bundle(file, report, text, inhabited.host(), recipe)
+    names = write_bundle(file, report, text, inhabited.host, recipe)
     found = contents(file)
     assert list(found) == names
     for name, content in found.items():
@@ -73,8 +70,8 @@ def test_bundle_has_no_secrets_and_names(inhabited: Machine, tmp_path: Path) -> 
 
 def test_contents_of_a_bundle(inhabited: Machine, tmp_path: Path) -> None:
     recipe = resolve("qwen3-4b-tp2").recipe
-    report = run_checks(inhabited.host(), load_stack("ascend-0.22"), recipe)
-    write_bundle(tmp_path / "bundle.zip", report, "the report", inhabited.host(), recipe)
+    report = run_checks(inhabited.host, load_stack("ascend-0.22"), recipe)
+    write_bundle(tmp_path / "bundle.zip", report, "the report", inhabited.host, recipe)
     found = contents(tmp_path / "bundle.zip")
     assert "look through" in found["README.txt"]
     assert found["doctor.txt"] == "the report"

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.doctor.described_machine import Machine
 from vimectl.doctor.redact import HOST, SECRET, USER, Redactor
 from vimectl.util.host import CommandResult
-
-if TYPE_CHECKING:
-    from conftest import Machine
 
 PASSWD = """\
 root:x:0:0:root:/root:/bin/bash
@@ -27,7 +24,7 @@ def redact(cpu: Machine) -> Redactor:
     cpu.write("/etc/passwd", PASSWD)
     cpu.write("/etc/hostname", "gpu07.corp.example\n")
     cpu.commands["uname -n"] = CommandResult(0, "worker-gpu07\n")
-    return Redactor(cpu.host())
+    return Redactor(cpu.host)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
+from harness.doctor.described_machine import Machine
 from vimectl.doctor import CheckResult, run_checks
 from vimectl.recipes.resolve import resolve
 from vimectl.stacks.catalog import load_stack
-
-if TYPE_CHECKING:
-    from conftest import Machine
 
 
 def check(machine: Machine, name: str, assignments: list[str] | None) -> CheckResult:
@@ -17,7 +13,7 @@ def check(machine: Machine, name: str, assignments: list[str] | None) -> CheckRe
     recipe = None
     if assignments is not None:
         recipe = resolve("qwen3-4b-tp2", assignments=assignments).recipe
-    report = run_checks(machine.host(), load_stack("ascend-0.22"), recipe, [f"environment.{name}"])
+    report = run_checks(machine.host, load_stack("ascend-0.22"), recipe, [f"environment.{name}"])
     (result,) = report.results
     return result
 

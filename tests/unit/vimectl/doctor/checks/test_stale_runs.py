@@ -1,20 +1,23 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
+from harness.doctor.described_machine import Machine
 from vimectl.doctor import CheckResult, run_checks
 from vimectl.stacks.catalog import load_stack
-
-if TYPE_CHECKING:
-    from conftest import Machine
 
 SCRATCH = "TMPDIR=/tmp/vime-0123abcd\0"
 
 
+def start(machine: Machine, pid: int, argv: list[str], environment: str, parent: int | None = None) -> None:
+    machine.write(f"/proc/{pid}/cmdline", "\0".join(argv) + "\0")
+    machine.write(f"/proc/{pid}/environ", environment)
+    if parent is not None:
+        machine.write(f"/proc/{pid}/status", f"Name:\t{argv[0]}\nPPid:\t{parent}\n")
+
+
 def check(machine: Machine, name: str) -> CheckResult:
-    (result,) = run_checks(machine.host(), load_stack("cpu-0.32"), None, [f"leftovers.{name}"]).results
+    (result,) = run_checks(machine.host, load_stack("cpu-0.32"), None, [f"leftovers.{name}"]).results
     return result
 
 
@@ -26,13 +29,12 @@ def check(machine: Machine, name: str) -> CheckResult:
     ],
 )
 def test_run_is_active_until_init_adopts_it(cpu: Machine, argv: list[str]) -> None:
-    cpu.process(40, ["python", "-m", "vimectl.runs.supervisor", "/runs/a"])
-    cpu.process(41, argv, SCRATCH)
-    cpu.process(42, ["ray::TrainerActor"], SCRATCH)
+    start(cpu, 40, ["python", "-m", "vimectl.runs.supervisor", "/runs/a"], "")
+    start(cpu, 41, argv, SCRATCH, parent=40)
+    start(cpu, 42, ["ray::TrainerActor"], SCRATCH)
     cpu.write("/tmp/vime-0123abcd/ray/session.log")
-    cpu.write("/proc/41/status", "Name:\tpython\nPPid:\t40\n")
     assert check(cpu, "processes").status == "warn"
-    cpu.write("/proc/41/status", "Name:\tpython\nPPid:\t1\n")
+    start(cpu, 41, argv, SCRATCH, parent=1)
     result = check(cpu, "processes")
     assert (result.status, result.fix) == ("fail", "kill 41 42")
     assert check(cpu, "folders").status == "pass"
@@ -42,11 +44,9 @@ def test_run_is_active_until_init_adopts_it(cpu: Machine, argv: list[str]) -> No
 def test_processes_of_another_cluster_are_active(cpu: Machine, raylet_environment: str, status: str) -> None:
     """The run's own raylet is a leftover, because its launcher has exited."""
     argv = ["/site/ray/core/src/ray/raylet/raylet", "--session-dir=/tmp/ray/session"]
-    cpu.process(40, argv, raylet_environment)
-    cpu.process(41, ["ray::TrainerActor"], SCRATCH)
-    cpu.write("/proc/41/status", "Name:\tray::TrainerActor\nPPid:\t40\n")
-    cpu.process(42, ["VLLM::Worker"], SCRATCH)
-    cpu.write("/proc/42/status", "Name:\tVLLM::Worker\nPPid:\t41\n")
+    start(cpu, 40, argv, raylet_environment)
+    start(cpu, 41, ["ray::TrainerActor"], SCRATCH, parent=40)
+    start(cpu, 42, ["VLLM::Worker"], SCRATCH, parent=41)
     assert check(cpu, "processes").status == status
 
 
