@@ -34,7 +34,7 @@ ROUNDS = 9
 
 
 def main() -> None:
-    """Print seconds and ratios; both sides of each pair take turns."""
+    """Print seconds and ratios, measured alternately."""
     start_up()
     status()
     with tempfile.TemporaryDirectory(prefix="vime-b-") as folder:
@@ -129,10 +129,10 @@ def wheel(package: str, version: str) -> Path:
         web = Web(configured)
         files = [
             one
-            for one in index.files(name, configured, web).files
+            for one in index.list_files(name, configured, web).files
             if (one.version, one.kind) == (version, "wheel")
         ]
-        download.whole(files[0], folder, web, lambda name, done, total: None)
+        download.download_file(files[0], folder, web, lambda name, done, total: None)
     return next(folder.glob("*.whl"))
 
 

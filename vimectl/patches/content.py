@@ -90,7 +90,7 @@ def read_diffs(path: Path) -> dict[str, FileDiff]:
     """Return the file diffs of a patch file of a series by path; each file is read once per process.
 
     A rename or copy is not a patch of one file: a series has a deletion and a creation instead.
-    Raises UsageError when the file has a lint error of its own.
+    Raises UsageError when the file has a lint error.
     """
     found: dict[str, FileDiff] = {}
     for diff in read_valid(path).diffs:

@@ -1,4 +1,4 @@
-"""A toy package with a series of two patches, made by real git, and a place where it is unpacked."""
+"""Provide a toy package with a series of two patches, made by git, and a folder with its release."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vimectl.patches.target import PatchTarget, find_at
 
 @pytest.fixture(scope="session")
 def toy_series(tmp_path_factory: pytest.TempPathFactory) -> Series:
-    """The series of the toy package."""
+    """Return the series of the toy package."""
     stages: list[Tree] = []
     for files in STAGES:
         stages.append(
@@ -29,7 +29,7 @@ def toy_series(tmp_path_factory: pytest.TempPathFactory) -> Series:
 
 @pytest.fixture(scope="session")
 def rich_series(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Series]:
-    """The series of two packages that do everything a patch can do, by package."""
+    """Return by package two series with every kind of change."""
     return {
         name: build_series(
             name, rich(name), tmp_path_factory.mktemp("history"), tmp_path_factory.mktemp(name)
@@ -44,7 +44,7 @@ def _unpack(location: Path) -> Path:
 
 @pytest.fixture
 def memory() -> Iterator[Path]:
-    """A directory in memory where there is such a file system: on a disk thousands of files take minutes."""
+    """Yield a directory in memory if possible: on a disk thousands of files take minutes."""
     where = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="vimectl-test-", dir=where) as directory:
         yield Path(directory).resolve()
@@ -52,7 +52,7 @@ def memory() -> Iterator[Path]:
 
 @pytest.fixture
 def rich_stack(memory: Path) -> list[Path]:
-    """Both rich packages, one installed, one in a git checkout: the two directories."""
+    """Return the directories of both rich packages, one installed, one in a git checkout."""
     site, checkout = memory / "site-packages", memory / "checkout"
     install(site, "one", rich("one")[0])
     lay(checkout, rich("two")[0])
@@ -62,10 +62,10 @@ def rich_stack(memory: Path) -> list[Path]:
 
 
 @pytest.fixture
-def judged(rich_series: dict[str, Series]) -> Callable[[list[Path]], list[TargetStatus]]:
-    """Judges the rich packages in their two directories."""
+def classify_all(rich_series: dict[str, Series]) -> Callable[[list[Path]], list[TargetStatus]]:
+    """Return a function that classifies the rich packages in their two directories."""
 
-    def judge_all(places: list[Path]) -> list[TargetStatus]:
+    def classify_rich(places: list[Path]) -> list[TargetStatus]:
         found = []
         for place, name in zip(places, ("one", "two"), strict=True):
             its = find_at(place, name, name)
@@ -73,7 +73,7 @@ def judged(rich_series: dict[str, Series]) -> Callable[[list[Path]], list[Target
             found.append(classify(its, rich_series[name]))
         return found
 
-    return judge_all
+    return classify_rich
 
 
 def _snapshot(*locations: Path) -> dict[str, tuple[int, bytes]]:
@@ -89,13 +89,13 @@ def _snapshot(*locations: Path) -> dict[str, tuple[int, bytes]]:
 
 @pytest.fixture
 def unpack() -> Callable[[Path], Path]:
-    """Writes the toy release as an installer leaves it: a distribution ``toy-cpu``, with a true RECORD."""
+    """Return a function that installs the toy release as a distribution ``toy-cpu`` with a RECORD."""
     return _unpack
 
 
 @pytest.fixture
 def snapshot() -> Callable[..., dict[str, tuple[int, bytes]]]:
-    """Everything in some directories: mode and content by path, empty folders included."""
+    """Return a function that reads some directories: mode and content by path, also of empty folders."""
     return _snapshot
 
 

@@ -16,26 +16,26 @@ ENTRY = applied_state.AppliedSeries(
 )
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_applied_state_round_trip(tmp_path: Path) -> None:
     assert applied_state.read(tmp_path) == {}
     assert applied_state.dump({}) is None
-    applied_state.folder(tmp_path).mkdir()
-    applied_state.ledger_path(tmp_path).write_bytes(applied_state.dump({"toy": ENTRY}) or b"")
+    applied_state.bookkeeping_folder(tmp_path).mkdir()
+    applied_state.state_path(tmp_path).write_bytes(applied_state.dump({"toy": ENTRY}) or b"")
     assert applied_state.read(tmp_path) == {"toy": ENTRY}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": "other/1", "packages": {}}'])
-def test_a_file_that_is_no_ledger_is_named_with_the_mend(tmp_path: Path, text: str) -> None:
-    applied_state.folder(tmp_path).mkdir()
-    applied_state.ledger_path(tmp_path).write_text(text)
-    with pytest.raises(UsageError, match="not a ledger") as caught:
+def test_foreign_state_file_is_refused_with_a_hint(tmp_path: Path, text: str) -> None:
+    applied_state.bookkeeping_folder(tmp_path).mkdir()
+    applied_state.state_path(tmp_path).write_text(text)
+    with pytest.raises(UsageError, match="not written by this tool") as caught:
         applied_state.read(tmp_path)
     assert "remove it" in caught.value.hint
 
 
-def test_an_original_that_was_tampered_with_is_none(tmp_path: Path) -> None:
+def test_damaged_original_is_ignored(tmp_path: Path) -> None:
     blob = blob_id(b"content")
-    path = applied_state.original_path(tmp_path, blob)
+    path = applied_state.original_folder(tmp_path) / blob
     path.parent.mkdir(parents=True)
     path.write_bytes(b"content")
     assert applied_state.original(tmp_path, blob) == b"content"

@@ -15,19 +15,19 @@ from vimectl.patches.lock import locked
 
 
 def fake_release(directory: Path, version: str = "0.16.1") -> Path:
-    """A megatron-core of which only the metadata is there: enough to be found."""
+    """Create the metadata of a megatron-core: enough for it to be found."""
     (directory / "megatron" / "core").mkdir(parents=True)
     (directory / "megatron" / "core" / "__init__.py").touch()
     (directory / "PKG-INFO").write_text(f"Metadata-Version: 2.1\nName: megatron-core\nVersion: {version}\n")
     return directory
 
 
-def test_without_a_stack_what_the_directory_holds_is_judged(tmp_path: Path) -> None:
+def test_status_without_a_stack_finds_packages_in_the_directory(tmp_path: Path) -> None:
     (found,) = patches.status(directory=fake_release(tmp_path))
     assert (found.target.package, found.state) == ("megatron-core", "drifted")
 
 
-def test_a_stack_takes_only_its_own_version(tmp_path: Path) -> None:
+def test_stack_supports_only_its_own_version(tmp_path: Path) -> None:
     fake_release(tmp_path, "0.16.0")
     (found,) = patches.status("cpu-0.32", tmp_path, ["megatron-core"])
     assert found.state == "unsupported"
@@ -35,7 +35,7 @@ def test_a_stack_takes_only_its_own_version(tmp_path: Path) -> None:
     assert stated.state == "drifted"
 
 
-def test_a_part_of_what_was_asked_for_is_not_taken_for_the_whole(tmp_path: Path) -> None:
+def test_missing_selected_package_is_an_error(tmp_path: Path) -> None:
     fake_release(tmp_path, "0.16.1")
     with pytest.raises(UsageError, match="no vllm here, only megatron-core") as caught:
         patches.status("cpu-0.32", tmp_path)
@@ -45,7 +45,7 @@ def test_a_part_of_what_was_asked_for_is_not_taken_for_the_whole(tmp_path: Path)
     assert [one.target.package for one in patches.status(None, tmp_path)] == ["megatron-core"]
 
 
-def test_a_package_that_is_not_installed_is_what_the_machine_lacks(
+def test_package_that_is_not_installed_is_a_missing_requirement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.path", [str(tmp_path)])
@@ -57,21 +57,21 @@ def test_a_package_that_is_not_installed_is_what_the_machine_lacks(
         patches.status()
 
 
-def test_only_interrupted_changes_are_recovered(
+def test_status_recovers_only_interrupted_changes(
     tmp_path: Path, snapshot: Callable[..., dict[str, tuple[int, bytes]]]
 ) -> None:
     fake_release(tmp_path)
     before = snapshot(tmp_path)
-    assert patches.recovered(directory=tmp_path)[1] == []
+    assert patches.recover_and_classify(directory=tmp_path)[1] == []
     assert snapshot(tmp_path) == before
     (tmp_path / ".vimectl" / "stage").mkdir(parents=True)
-    assert [message.partition(": ")[2] for message in patches.recovered(directory=tmp_path)[1]] == [
-        "an interrupted change had not begun; its preparation was removed"
-    ]
+    assert [
+        message.partition(": ")[2] for message in patches.recover_and_classify(directory=tmp_path)[1]
+    ] == ["an interrupted change had not begun; its preparation was removed"]
     assert snapshot(tmp_path) == before
 
 
-def test_the_catalog_describes_every_patch() -> None:
+def test_list_series_describes_every_patch() -> None:
     everything = series.list_series()
     assert {one["package"] for one in series.list_series(stack="cpu-0.32")} == {"megatron-core", "vllm"}
     assert {one["package"] for one in series.list_series(["vllm"])} == {"vllm"}
@@ -86,12 +86,12 @@ def test_the_catalog_describes_every_patch() -> None:
     ("version", "known", "state"),
     [
         ("0.16.1+local", True, "pristine"),
-        ("0.16.2rc1.dev263+g967c5c3bc", True, "pristine"),  # what a build calls itself between two tags
+        ("0.16.2rc1.dev263+g967c5c3bc", True, "pristine"),  # a build between two tags
         ("0.16.2rc1.dev263+g967c5c3bc", False, "unsupported"),
-        ("0.16.2rc1.dev263", True, "unsupported"),  # without a local part the version is taken at its word
+        ("0.16.2rc1.dev263", True, "unsupported"),  # a version without a local part names a release
     ],
 )
-def test_of_a_local_build_the_content_says_which_series_is_its(
+def test_content_decides_the_series_of_a_local_build(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, known: bool, state: str
 ) -> None:
     fake_release(tmp_path, version)
@@ -101,12 +101,13 @@ def test_of_a_local_build_the_content_says_which_series_is_its(
     def found(location: Path, path: str) -> FileId:
         return FileId(blobs[path], "100644") if known and path in blobs else look(location, path)
 
-    monkeypatch.setattr(target, "file_id", found)
+    for module in ("target", "state"):
+        monkeypatch.setattr(f"vimectl.patches.{module}.file_id", found)
     (one,) = patches.status(directory=tmp_path)
     assert one.state == state
 
 
-def test_while_a_change_is_under_way_status_waits_for_its_end(tmp_path: Path) -> None:
+def test_status_waits_for_a_change_in_progress(tmp_path: Path) -> None:
     fake_release(tmp_path)
     stage = tmp_path / ".vimectl" / "stage"
 
@@ -122,7 +123,7 @@ def test_while_a_change_is_under_way_status_waits_for_its_end(tmp_path: Path) ->
     stage.mkdir()
     timer = threading.Timer(0.3, change)
     timer.start()
-    found, messages = patches.recovered(directory=tmp_path)
+    found, messages = patches.recover_and_classify(directory=tmp_path)
     timer.join()
-    assert release.acquire(blocking=False)  # it did not answer before
+    assert release.acquire(blocking=False)  # status did not return before
     assert (messages, len(found)) == ([], 1)

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from vime_runtime.spec.errors import CheckFailed, UsageError
 
 from vimectl.patches import content, series
@@ -12,7 +14,7 @@ from vimectl.patches.series import Series
 from vimectl.patches.target import PatchTarget, find_at
 
 
-def test_stages_lead_from_the_release_through_every_patch(target: PatchTarget, toy_series: Series) -> None:
+def test_stages_go_from_the_release_through_every_patch(target: PatchTarget, toy_series: Series) -> None:
     released = content.released(target, toy_series, "toy/both.py")
     stages = content.stages(toy_series, "toy/both.py", released)
     assert stages == [b"a\nb\nc\nd\n", b"a\nB\nc\nd\n", b"a\nB\nc\nD\n"]
@@ -22,9 +24,7 @@ def test_stages_lead_from_the_release_through_every_patch(target: PatchTarget, t
         assert content.released(target, toy_series, "toy/both.py") == released
 
 
-def test_a_work_tree_s_own_history_has_the_release_of_an_edited_file(
-    location: Path, toy_series: Series
-) -> None:
+def test_released_content_is_read_from_git_history(location: Path, toy_series: Series) -> None:
     commit = ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", "release"]
     for command in (["init", "-q"], ["add", "toy"], commit):
         subprocess.run(["git", "-C", location, *command], check=True)
@@ -35,10 +35,10 @@ def test_a_work_tree_s_own_history_has_the_release_of_an_edited_file(
     assert checkout.kind == "git"
     assert content.released(checkout, toy_series, "toy/both.py") == b"a\nb\nc\nd\n"
     with pytest.raises(CheckFailed, match=r"no copy of toy/both\.py as released"):
-        content.kept(checkout, "toy/both.py", "0" * 40)
+        content.kept_copy(checkout, "toy/both.py", "0" * 40)
 
 
-def test_without_git_a_release_that_only_history_has_is_not_found(
+def test_history_is_not_read_without_git(
     target: PatchTarget, toy_series: Series, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (target.location / "toy/both.py").write_bytes(b"edited\n")
@@ -47,10 +47,73 @@ def test_without_git_a_release_that_only_history_has_is_not_found(
         content.released(target, toy_series, "toy/both.py")
 
 
-def test_a_damaged_patch_is_found_before_anything_is_written(
-    target: PatchTarget, toy_series: Series, tmp_path: Path
-) -> None:
+def test_damaged_patch_is_detected(target: PatchTarget, toy_series: Series, tmp_path: Path) -> None:
     for path in toy_series.directory.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes().replace(b"+B\n", b"+X\n"))
     with pytest.raises(UsageError, match=r"toy/both\.py does not become"):
         content.stages(series.read(tmp_path), "toy/both.py", b"a\nb\nc\nd\n")
+
+
+# Few different lines, so that hunks have look-alikes nearby; bytes that are not UTF-8; both line endings.
+LINES = st.lists(
+    st.sampled_from([b"a\n", b"b\n", b"\n", b"c\r\n", b"\xff\xe9\n", b"-x\n", b"+ y\n"]), max_size=30
+)
+CONTENT = st.builds(
+    lambda lines, end: b"".join(lines) + end, LINES, st.sampled_from([b"", b"no newline", b"\r"])
+)
+
+
+def git_diff(directory: Path, old: bytes, new: bytes) -> bytes:
+    (directory / "a").mkdir(exist_ok=True)
+    (directory / "b").mkdir(exist_ok=True)
+    (directory / "a" / "file").write_bytes(old)
+    (directory / "b" / "file").write_bytes(new)
+    command = ["git", "diff", "--no-index", "--no-prefix", "--text", "a/file", "b/file"]
+    return subprocess.run(command, cwd=directory, capture_output=True).stdout
+
+
+@settings(max_examples=50, deadline=None)
+@given(old=CONTENT, new=CONTENT)
+def test_git_diffs_apply_forward_and_reverse(
+    tmp_path_factory: pytest.TempPathFactory, old: bytes, new: bytes
+) -> None:
+    assume(old != new)
+    directory = tmp_path_factory.mktemp("diff")
+    text = git_diff(directory, old, new)
+    (directory / "p.patch").write_bytes(text)
+    diffs = content.read_diffs(directory / "p.patch")
+    assert set(diffs) == {"file"}
+    assert content.apply_diff(old, diffs["file"]) == new
+    assert content.apply_diff(new, diffs["file"], reverse=True) == old
+
+
+def test_hunk_at_an_offset_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.patch").write_bytes(git_diff(tmp_path, b"1\n" * 9 + b"old\n", b"1\n" * 9 + b"new\n"))
+    diff = content.read_diffs(tmp_path / "p.patch")["file"]
+    # The same lines one line further down: git would silently apply it at an offset.
+    with pytest.raises(UsageError, match="line 7 does not fit"):
+        content.apply_diff(b"1\n" * 10 + b"old\n", diff)
+
+
+def test_truncated_patch_is_refused(tmp_path: Path) -> None:
+    text = git_diff(tmp_path, b"1\n2\n3\n", b"1\nx\n3\n")
+    (tmp_path / "p.patch").write_bytes(text[: text.index(b"+x")])
+    with pytest.raises(UsageError, match=r"p\.patch:7: truncated: the file ends in the hunk of line 5"):
+        content.read_diffs(tmp_path / "p.patch")
+
+
+@pytest.mark.parametrize(
+    ("patch", "message"),
+    [
+        ("diff --git a/x b/y\nrename from x\nrename to y\n", ":1: a series cannot contain a rename"),
+        (
+            "diff --git a/x b/x\ndeleted file mode 100644\ndiff --git a/x b/x\nnew file mode 120000\n"
+            "--- /dev/null\n+++ b/x\n@@ -0,0 +1 @@\n+y\n\\ No newline at end of file\n",
+            ":3: x changes its type",
+        ),
+    ],
+)
+def test_unsupported_patch_in_a_series_is_refused(tmp_path: Path, patch: str, message: str) -> None:
+    (tmp_path / "p.patch").write_text(patch)
+    with pytest.raises(UsageError, match=message):
+        content.read_diffs(tmp_path / "p.patch")

@@ -1,4 +1,4 @@
-"""Apply and revert of a stack of two packages, ended at every operation they do on the file system."""
+"""Interrupt apply and revert of two packages at every operation on the file system."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ from vimectl.patches.applied_state import bookkeeping_folder
 from vimectl.patches.plan import PatchAction
 from vimectl.patches.state import TargetStatus
 
-Judged = Callable[[list[Path]], list[TargetStatus]]
+Classify = Callable[[list[Path]], list[TargetStatus]]
 Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
 
 
 class Ends:
-    """What the two directories are before and after a change, and a way to put them back to before."""
+    """The states of the two directories before and after a change, and a way to restore the former."""
 
-    def __init__(self, action: PatchAction, places: list[Path], judged: Judged, snapshot: Snapshot) -> None:
-        self.action, self.places, self._judged, self._snapshot = action, places, judged, snapshot
+    def __init__(
+        self, action: PatchAction, places: list[Path], classify_all: Classify, snapshot: Snapshot
+    ) -> None:
+        self.action, self.places, self._classify, self._snapshot = action, places, classify_all, snapshot
         if action == "revert":
             self.change("apply")
         self._kept = places[0].parent / "kept"
@@ -42,7 +44,7 @@ class Ends:
         assert self.before != self.after
 
     def change(self, action: PatchAction | None = None) -> None:
-        patches.change(action or self.action, self._judged(self.places))
+        patches.change(action or self.action, self._classify(self.places))
 
     def now(self) -> dict[str, tuple[int, bytes]]:
         return self._snapshot(*self.places)
@@ -60,19 +62,19 @@ class Ends:
 
 @pytest.fixture(params=["apply", "revert"])
 def ends(
-    request: pytest.FixtureRequest, rich_stack: list[Path], judged: Judged, snapshot: Snapshot
+    request: pytest.FixtureRequest, rich_stack: list[Path], classify_all: Classify, snapshot: Snapshot
 ) -> Iterator[Ends]:
-    # A process that is killed loses nothing that the kernel has: not to wait for the disk changes nothing.
+    # A kill loses nothing that the kernel has, so waiting for the disk is not needed here.
     with (
         mock.patch.dict("os.environ", SOURCE_DATE_EPOCH="1767225600"),
         mock.patch("os.fsync", return_value=None),
     ):
-        yield Ends(request.param, rich_stack, judged, snapshot)
+        yield Ends(request.param, rich_stack, classify_all, snapshot)
 
 
 # Every operation by `make test`; the everyday suite takes some of them.
 @pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 13])
-def test_killed_at_any_operation_all_or_nothing(
+def test_kill_at_any_operation_is_recovered(
     ends: Ends, every: int, capsys: pytest.CaptureFixture[str], record_property: Callable[[str, object], None]
 ) -> None:
     points: Counter[str] = Counter()
@@ -84,7 +86,7 @@ def test_killed_at_any_operation_all_or_nothing(
         if operation is None:
             break
         points[operation] += 1
-        if point % 4 == 0:  # killed again while it recovers, and again
+        if point % 4 == 0:  # kill the recovery too, repeatedly
             again = point % 31 + 1
             while disk_operations.die_at(again, ends.recover):
                 again += 31
@@ -110,7 +112,7 @@ def test_killed_at_any_operation_all_or_nothing(
     ("error", "lasting"),
     [(errno.ENOSPC, True), (errno.ENOSPC, False), (errno.EROFS, True), (errno.EIO, False)],
 )
-def test_refused_at_any_operation_all_or_nothing(ends: Ends, error: int, lasting: bool, every: int) -> None:
+def test_error_at_any_operation_is_recovered(ends: Ends, error: int, lasting: bool, every: int) -> None:
     outcomes = set()
     point = 1
     while True:
@@ -136,14 +138,14 @@ def test_refused_at_any_operation_all_or_nothing(ends: Ends, error: int, lasting
             assert any("finished" in message for message in messages), f"point {point}: {outcome}"
         outcomes.add(outcome)
         point += every
-    # What cannot be removed either is told to the next command.
+    # If not even the preparation can be removed, the next command does it.
     assert "nothing was changed" in outcomes or (error, lasting) == (errno.EROFS, True)
 
 
-def test_a_folder_that_cannot_be_removed_turns_the_change_around(
-    rich_stack: list[Path], judged: Judged, snapshot: Snapshot
+def test_failing_rmdir_rolls_the_change_back(
+    rich_stack: list[Path], classify_all: Classify, snapshot: Snapshot
 ) -> None:
-    patches.change("apply", judged(rich_stack))
+    patches.change("apply", classify_all(rich_stack))
     before = snapshot(*rich_stack)
     refused = []
 
@@ -153,7 +155,7 @@ def test_a_folder_that_cannot_be_removed_turns_the_change_around(
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(arguments[0]))
 
     with disk_operations.watched(refuse), pytest.raises(MissingRequirement) as caught:
-        patches.change("revert", judged(rich_stack))
+        patches.change("revert", classify_all(rich_stack))
     assert caught.value.hint == "everything is as it was before"
     assert snapshot(*rich_stack) == before
 
@@ -162,7 +164,7 @@ def without_bookkeeping(found: dict[str, tuple[int, bytes]]) -> dict[str, tuple[
     return {path: what for path, what in found.items() if ".vimectl" not in path}
 
 
-def test_nothing_is_left_of_a_change_that_was_killed_when_it_had_hardly_begun(ends: Ends) -> None:
+def test_early_kill_leaves_nothing_after_recovery(ends: Ends) -> None:
     ends.restore()
     assert disk_operations.die_at(3, ends.change)
     assert any(bookkeeping_folder(place).exists() for place in ends.places)

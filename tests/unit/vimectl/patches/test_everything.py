@@ -1,4 +1,4 @@
-"""Whatever a patch can do to a file is done and taken back: contents, modes, folders, RECORD."""
+"""Apply and revert every kind of change: contents, modes, folders, RECORD."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from vimectl.patches.state import TargetStatus, classify
 from vimectl.patches.target import find_at
 
 Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
-Judged = Callable[[list[Path]], list[TargetStatus]]
+Classify = Callable[[list[Path]], list[TargetStatus]]
 
 
 def states(found: list[TargetStatus]) -> list[str]:
     return [one.state for one in found]
 
 
-def test_everything_there_and_back(rich_stack: list[Path], judged: Judged, snapshot: Snapshot) -> None:
+def test_apply_and_revert_of_every_kind_of_change(
+    rich_stack: list[Path], classify_all: Classify, snapshot: Snapshot
+) -> None:
     before = snapshot(*rich_stack)
-    assert states(judged(rich_stack)) == ["pristine", "pristine"]
-    outcome = patches.change("apply", judged(rich_stack))
+    assert states(classify_all(rich_stack)) == ["pristine", "pristine"]
+    outcome = patches.change("apply", classify_all(rich_stack))
     assert states(outcome.targets) == ["applied", "applied"]
     for place, name in zip(rich_stack, ("one", "two"), strict=True):
         package = place / name
@@ -37,14 +39,14 @@ def test_everything_there_and_back(rich_stack: list[Path], judged: Judged, snaps
         assert (package / "fresh/deep/new.py").read_bytes() == b"made by a patch\n"
         assert os.access(package / "fresh/tool", os.X_OK)
         assert (package / "run.sh").stat().st_mode & 0o111
-    assert patches.change("apply", judged(rich_stack)).plan.steps == ()
-    outcome = patches.change("revert", judged(rich_stack))
+    assert patches.change("apply", classify_all(rich_stack)).plan.steps == ()
+    outcome = patches.change("revert", classify_all(rich_stack))
     assert states(outcome.targets) == ["pristine", "pristine"]
     assert snapshot(*rich_stack) == before
 
 
-def test_record_lists_what_is_there(rich_stack: list[Path], judged: Judged) -> None:
-    patches.change("apply", judged(rich_stack))
+def test_record_matches_the_patched_files(rich_stack: list[Path], classify_all: Classify) -> None:
+    patches.change("apply", classify_all(rich_stack))
     site = rich_stack[0]
     text = (site / "one_cpu-1.0.dist-info" / "RECORD").read_bytes()
     there = {
@@ -54,22 +56,22 @@ def test_record_lists_what_is_there(rich_stack: list[Path], judged: Judged) -> N
     assert len(text.splitlines()) == len(there) + 1
 
 
-def test_a_mode_that_is_not_the_patch_s_is_drift(
-    rich_stack: list[Path], judged: Judged, rich_series: dict[str, Series]
+def test_wrong_mode_counts_as_not_applied(
+    rich_stack: list[Path], classify_all: Classify, rich_series: dict[str, Series]
 ) -> None:
-    patches.change("apply", judged(rich_stack))
+    patches.change("apply", classify_all(rich_stack))
     (rich_stack[0] / "one/run.sh").chmod(0o644)
-    found = judged(rich_stack)[0]
+    found = classify_all(rich_stack)[0]
     assert dict(found.patches[0].files)["one/run.sh"] == "not-applied"
     assert found.state == "partial"
-    (rich_stack[0] / "one/both.py").chmod(0o755)  # of this mode the series says nothing
-    assert dict(judged(rich_stack)[0].patches[0].files)["one/both.py"] == "applied"
-    outcome = patches.change("apply", judged(rich_stack))
+    (rich_stack[0] / "one/both.py").chmod(0o755)  # the series states no mode for this file
+    assert dict(classify_all(rich_stack)[0].patches[0].files)["one/both.py"] == "applied"
+    outcome = patches.change("apply", classify_all(rich_stack))
     assert [Path(one["path"]).name for one in outcome.plan.changed()] == ["run.sh"]
     assert states(outcome.targets) == ["applied", "applied"]
 
 
-def test_symbolic_links_of_the_package_are_made_changed_and_removed(
+def test_symbolic_links_are_created_changed_and_removed(
     tmp_path: Path, snapshot: Snapshot, memory: Path
 ) -> None:
     init: toy_packages.Tree = {"linked/__init__.py": (0o644, b""), "linked/a.py": (0o644, b"a\n")}
@@ -85,18 +87,18 @@ def test_symbolic_links_of_the_package_are_made_changed_and_removed(
     toy_packages.lay(place, stages[0])
     before = snapshot(place)
 
-    def judged() -> list[TargetStatus]:
+    def classify_all() -> list[TargetStatus]:
         found = find_at(place, "linked", "linked", version="1.0")
         assert found
         return [classify(found, series)]
 
-    assert states(judged()) == ["pristine"]
-    assert states(patches.change("apply", judged()).targets) == ["applied"]
+    assert states(classify_all()) == ["pristine"]
+    assert states(patches.change("apply", classify_all()).targets) == ["applied"]
     links = {path.name: str(path.readlink()) for path in (place / "linked").iterdir() if path.is_symlink()}
     assert links == {"moved": "__init__.py", "made": "a.py"}
-    assert states(patches.change("revert", judged()).targets) == ["pristine"]
+    assert states(patches.change("revert", classify_all()).targets) == ["pristine"]
     assert snapshot(place) == before
-    # A file that holds what the link's target is called is no such link.
+    # A file whose content is the link's target is not that link.
     (place / "linked/moved").unlink()
     (place / "linked/moved").write_bytes(b"a.py")
-    assert states(judged()) == ["drifted"]
+    assert states(classify_all()) == ["drifted"]

@@ -1,4 +1,4 @@
-"""A patched package under the real pip: check, uninstall and reinstall work as if nothing had happened."""
+"""Check, uninstall and reinstall a patched package with pip."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ pytest.importorskip("pip")
 Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
 
 
-def build_wheel(directory: Path, package: str, distribution: str, version: str = "1.0") -> Path:
-    """A wheel of one of the rich packages, in a distribution of whatever name."""
-    info = f"{distribution}-{version}.dist-info"
+def build_wheel(directory: Path, package: str, name: str, version: str = "1.0") -> Path:
+    """Build a wheel of one of the rich packages, with any distribution name."""
+    info = f"{name}-{version}.dist-info"
     files = {path: content for path, (_, content) in toy_packages.rich(package)[0].items()}
-    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n".encode()
+    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode()
     files[f"{info}/WHEEL"] = (
         b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     )
     files[f"{info}/RECORD"] = distribution.update_record(b"", files) + f"{info}/RECORD,,\n".encode()
-    path = directory / f"{distribution}-{version}-py3-none-any.whl"
+    path = directory / f"{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
+        for path_in_wheel, content in files.items():
+            archive.writestr(path_in_wheel, content)
     return path
 
 
@@ -47,7 +47,7 @@ def environment(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pip(environment: Path) -> Callable[..., str]:
-    """Runs this interpreter's pip on the environment; fails when pip does."""
+    """Return a function that runs this interpreter's pip on the environment and fails when pip does."""
 
     def run(*arguments: str | Path) -> str:
         command = [sys.executable, "-m", "pip", "--python", environment / "bin" / "python"]
@@ -68,7 +68,7 @@ def status(place: Path, series: Series) -> TargetStatus:
     return classify(found, series)
 
 
-def test_pip_works_on_what_is_patched(
+def test_pip_works_on_a_patched_package(
     environment: Path,
     pip: Callable[..., str],
     tmp_path: Path,
@@ -89,7 +89,7 @@ def test_pip_works_on_what_is_patched(
     assert "one/fresh/deep/new.py" in pip("show", "-f", "one_local_build")
     subprocess.run([environment / "bin" / "python", "-c", "import one.both, one.new_name"], check=False)
 
-    # Reinstalled, it is pristine, whatever the ledger says; and can be patched and reverted again.
+    # After a reinstall it is pristine despite the recorded apply, and can be patched and reverted again.
     pip(*install, "--force-reinstall", wheel)
     assert status(place, series).state == "pristine"
     assert not (place / "one/fresh/deep/new.py").exists()
@@ -105,7 +105,7 @@ def test_pip_works_on_what_is_patched(
     assert left == set()
 
 
-def test_the_newer_of_two_distributions_is_the_one_whose_record_is_true(
+def test_distribution_with_the_matching_record_is_chosen(
     environment: Path, pip: Callable[..., str], tmp_path: Path, rich_series: dict[str, Series]
 ) -> None:
     wheel = build_wheel(tmp_path, "one", "one_cpu", "0.9")
@@ -116,7 +116,7 @@ def test_the_newer_of_two_distributions_is_the_one_whose_record_is_true(
     with zipfile.ZipFile(both, "a") as archive:
         archive.writestr("one/later.py", "later = 1\n")
     pip("install", "-q", "--no-index", "--no-deps", both)
-    # What the first installed has been written over; here by content that only the second lists.
+    # The second install overwrote the files of the first, here with content that only the second lists.
     record_of_first = site(environment) / "one_cpu-0.9.dist-info" / "RECORD"
     text = record_of_first.read_bytes()
     record_of_first.write_bytes(distribution.update_record(text, {"one/both.py": b"another content"}))
@@ -125,14 +125,14 @@ def test_the_newer_of_two_distributions_is_the_one_whose_record_is_true(
     assert found.version == "1.0"
 
 
-def test_a_wheel_is_judged_and_not_written(tmp_path: Path, rich_series: dict[str, Series]) -> None:
+def test_wheel_is_classified_but_not_changed(tmp_path: Path, rich_series: dict[str, Series]) -> None:
     wheel = build_wheel(tmp_path, "one", "one_cpu")
     before = wheel.read_bytes()
     found = status(wheel, rich_series["one"])
     assert (found.target.kind, found.target.version, found.state) == ("wheel", "1.0", "pristine")
     assert patches.diff_from_release(found) == ""
     for action in ("apply", "revert"):
-        with pytest.raises(UsageError, match="a wheel is only read"):
+        with pytest.raises(UsageError, match="a wheel is read-only"):
             patches.change(action, [found])  # type: ignore[arg-type]
     assert wheel.read_bytes() == before
     assert list(tmp_path.iterdir()) == [wheel]

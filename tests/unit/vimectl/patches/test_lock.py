@@ -13,7 +13,7 @@ from vimectl.patches.applied_state import bookkeeping_folder
 from vimectl.patches.lock import locked
 
 
-def test_the_second_waits_for_the_first(tmp_path: Path) -> None:
+def test_second_process_waits_for_the_lock(tmp_path: Path) -> None:
     order = []
 
     def second() -> None:
@@ -30,7 +30,7 @@ def test_the_second_waits_for_the_first(tmp_path: Path) -> None:
     assert not bookkeeping_folder(tmp_path).exists()
 
 
-def test_the_second_refuses_when_it_takes_too_long(tmp_path: Path) -> None:
+def test_waiting_for_the_lock_times_out(tmp_path: Path) -> None:
     with (
         locked([tmp_path]),
         pytest.raises(CheckFailed, match=rf"another vimectl is changing it: process {os.getpid()} on "),
@@ -48,7 +48,7 @@ def _count(directory: Path, times: int) -> None:
             path.write_text(str(value + 1))
 
 
-def test_it_excludes_although_its_file_is_removed_each_time(tmp_path: Path) -> None:
+def test_lock_excludes_although_its_file_is_removed(tmp_path: Path) -> None:
     (tmp_path / "count").write_text("0")
     context = multiprocessing.get_context("fork")
     workers = [context.Process(target=_count, args=(tmp_path, 5)) for _ in range(4)]

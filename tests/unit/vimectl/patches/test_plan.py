@@ -25,9 +25,7 @@ def run(action: PatchAction, target: PatchTarget, series: Series) -> PatchPlan:
     return planned
 
 
-def test_revert_leaves_what_was_there_before_apply(
-    target: PatchTarget, toy_series: Series, snapshot: Snapshot
-) -> None:
+def test_revert_restores_everything(target: PatchTarget, toy_series: Series, snapshot: Snapshot) -> None:
     (target.location / "toy/both.py").chmod(0o640)
     before = snapshot(target.location)
     changed = run("apply", target, toy_series).changed()
@@ -38,45 +36,41 @@ def test_revert_leaves_what_was_there_before_apply(
     assert snapshot(target.location) == before
 
 
-def test_record_is_true_of_the_patched_files(target: PatchTarget, toy_series: Series) -> None:
+def test_outdated_record_is_corrected(target: PatchTarget, toy_series: Series) -> None:
     assert target.record
     pristine = target.record.read_bytes()
     run("apply", target, toy_series)
     assert target.record.read_bytes() != pristine
-    # Stated of the wrong content, it is put right although no source needs a change.
+    # A RECORD for other content is corrected even if no source needs a change.
     target.record.write_bytes(pristine)
     planned = run("apply", target, toy_series)
     assert planned.sources == ()
     assert [step.path for step in planned.bookkeeping] == ["toy_cpu-1.0.dist-info/RECORD"]
 
 
-def test_an_edited_file_stops_both_ways_and_the_edit_is_shown(
-    target: PatchTarget, toy_series: Series
-) -> None:
+def test_edited_file_is_refused_and_shown(target: PatchTarget, toy_series: Series) -> None:
     run("apply", target, toy_series)
     path = target.location / "toy/both.py"
     path.write_bytes(path.read_bytes() + b"my edit\n")
     for action in ("apply", "revert"):
         with pytest.raises(CheckFailed, match=r"\+my edit") as caught:
             run(action, target, toy_series)
-        assert "-d" not in caught.value.message  # shown against the patched file, not against the release
+        assert "-d" not in caught.value.message  # compared with the patched file, not with the release
     assert path.read_bytes().endswith(b"my edit\n")
 
 
-def test_an_edit_of_a_release_of_which_there_is_no_copy_stops_too(
-    target: PatchTarget, toy_series: Series
-) -> None:
+def test_edited_file_without_released_copy_is_refused(target: PatchTarget, toy_series: Series) -> None:
     (target.location / "toy/both.py").write_bytes(b"mine\n")
     with pytest.raises(CheckFailed, match=r"no copy of toy/both\.py as released"):
         run("apply", target, toy_series)
 
 
-def test_a_revised_series_replaces_its_earlier_self(
+def test_revised_series_replaces_the_earlier_one(
     target: PatchTarget, toy_series: Series, tmp_path: Path, snapshot: Snapshot
 ) -> None:
     before = snapshot(target.location)
     run("apply", target, toy_series)
-    # The revision: the second patch is withdrawn.
+    # The revision does not have the second patch.
     revised = tmp_path / "revised"
     shutil.copytree(toy_series.directory, revised)
     text = (revised / "series.toml").read_text()
@@ -93,6 +87,6 @@ def test_a_revised_series_replaces_its_earlier_self(
     assert snapshot(target.location) == before
 
 
-def test_a_version_without_series_is_refused(target: PatchTarget) -> None:
+def test_version_without_series_is_refused(target: PatchTarget) -> None:
     with pytest.raises(CheckFailed, match="no patches for this version"):
         make_plan("apply", [classify(target, None)])

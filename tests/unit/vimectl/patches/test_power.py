@@ -1,4 +1,4 @@
-"""Whenever the power goes during an apply or a revert, the next command finds all or nothing."""
+"""Simulate a power loss at any moment of an apply or revert; the next command finds all or nothing."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from vimectl.patches import transaction
 from vimectl.patches.plan import PatchAction
 from vimectl.patches.state import TargetStatus
 
-Judged = Callable[[list[Path]], list[TargetStatus]]
+Classify = Callable[[list[Path]], list[TargetStatus]]
 
 
 def contents(root: Path) -> dict[str, bytes | None]:
-    """What is in a tree but for the tool's bookkeeping, folders included."""
+    """Return the contents of a tree and its folders without bookkeeping."""
     return {
         str(path.relative_to(root)): None if path.is_dir() else path.read_bytes()
         for path in sorted(root.rglob("*"))
@@ -30,37 +30,37 @@ def contents(root: Path) -> dict[str, bytes | None]:
 # Every disk, and 20 random ones at each moment, by `make test`; the everyday suite takes some.
 @pytest.mark.parametrize(("more", "every"), [pytest.param(20, 1, marks=pytest.mark.slow), (0, 7)])
 @pytest.mark.parametrize("action", ["apply", "revert"])
-def test_a_loss_of_power_leaves_all_or_nothing(
+def test_power_loss_at_any_moment_is_recovered(
     action: PatchAction,
     more: int,
     every: int,
     rich_stack: list[Path],
-    judged: Judged,
+    classify_all: Classify,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     root = rich_stack[0].parent
     shutil.rmtree(rich_stack[1] / ".git")
     if action == "revert":
-        patches.change("apply", judged(rich_stack))
+        patches.change("apply", classify_all(rich_stack))
     before = contents(root)
     recorder = power_loss.Recorder(root)
     disks = power_loss.possible(
-        recorder, lambda: patches.change(action, judged(rich_stack)), random.Random(0), more, every
+        recorder, lambda: patches.change(action, classify_all(rich_stack)), random.Random(0), more, every
     )
     found = list(disks)
     after = contents(root)
     assert before != after
     outcomes = set()
     for number, one in enumerate(found):
-        # In the same place: the journal names its directories.
+        # Written to the same path: the journal names its directories.
         power_loss.write(one, root, root)
         for place in rich_stack:
             transaction.recover(place)
         now = contents(root)
         assert now in (before, after)
         outcomes.add(now == after)
-        if number % 9 == 0:  # and the tool goes on from there
-            again = patches.change(action, judged(rich_stack))
+        if number % 9 == 0:  # and further commands work from there
+            again = patches.change(action, classify_all(rich_stack))
             assert {one.state for one in again.targets} == {"applied" if action == "apply" else "pristine"}
     assert outcomes == {True, False}
     with capsys.disabled():

@@ -13,7 +13,7 @@ SHIPPED = [(package, version) for package, versions in series.known().items() fo
 DEP3 = ("Description", "Origin", "Forwarded", "Last-Update")
 
 
-def test_chains_list_every_content_a_file_goes_through(toy_series: Series) -> None:
+def test_chains_list_every_state_of_a_file(toy_series: Series) -> None:
     first, second = toy_series.patch
     both = toy_series.chains["toy/both.py"]
     assert both == [first.files[0].before, first.files[0].after, second.files[0].after]
@@ -33,7 +33,7 @@ def test_chains_list_every_content_a_file_goes_through(toy_series: Series) -> No
         ('id = "0001-first"', 'id = "first"', "pattern"),
     ],
 )
-def test_a_malformed_series_is_refused(
+def test_malformed_series_is_refused(
     toy_series: Series, tmp_path: Path, old: str, new: str, message: str
 ) -> None:
     text = (toy_series.directory / "series.toml").read_text()
@@ -44,9 +44,9 @@ def test_a_malformed_series_is_refused(
 
 
 @pytest.mark.parametrize(("package", "version"), SHIPPED)
-def test_shipped_patches_say_what_their_series_says(package: str, version: str) -> None:
+def test_shipped_patches_agree_with_their_series(package: str, version: str) -> None:
     one = series.load(package, version)
-    assert series.read(one.directory) == one  # what is loaded in use is not checked then
+    assert series.read(one.directory) == one  # load does not validate
     assert (one.package, one.version) == (package, version)
     listed = {f"{patch.id}.patch" for patch in one.patch}
     assert {path.name for path in one.directory.glob("*.patch")} == listed

@@ -34,14 +34,14 @@ def archive(place: Path) -> Path:
 
 
 @pytest.mark.parametrize("make", [tree, wheel, archive])
-def test_a_release_is_read_wherever_it_lies(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+def test_release_is_read_from_any_source(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     found = sources.open_path(make(tmp_path))
     assert {path: found.read(path) for path in FILES} == FILES
     assert [found.read(path) for path in ("toy/none.py", "toy", "toy/deep", "")] == [None] * 4
     assert found.paths() == sorted(FILES)
 
 
-def test_nothing_outside_a_tree_is_read(tmp_path: Path) -> None:
+def test_files_outside_a_tree_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("x")
     (tree(tmp_path) / "out").symlink_to(tmp_path)
     found = sources.open_path(tmp_path / "toy-1.0")
@@ -50,13 +50,13 @@ def test_nothing_outside_a_tree_is_read(tmp_path: Path) -> None:
     assert found.read("out") == bytes(tmp_path)
 
 
-def test_a_link_in_an_archive_is_its_target(tmp_path: Path) -> None:
+def test_link_in_an_archive_reads_as_its_target(tmp_path: Path) -> None:
     (tree(tmp_path) / "toy" / "link.py").symlink_to("deep/er.py")
     assert sources.open_path(archive(tmp_path)).read("toy/link.py") == b"deep/er.py"
 
 
 @pytest.mark.parametrize("make", [wheel, archive])
-def test_a_changed_byte_is_told_by_the_checksum(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+def test_damaged_archive_is_detected(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     path = make(tmp_path)
     data = bytearray(path.read_bytes())
     place = data.index(FILES["toy/deep/er.py"]) if make is wheel else len(data) // 2
@@ -66,14 +66,14 @@ def test_a_changed_byte_is_told_by_the_checksum(tmp_path: Path, make: Callable[[
         sources.open_path(path).read("toy/deep/er.py")
 
 
-def test_an_archive_that_never_ends_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oversized_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "LARGEST_ARCHIVE", 1000)
     with pytest.raises(UsageError, match="more than 1000 bytes"):
         sources.open_path(archive(tmp_path)).read("toy/deep/er.py")
 
 
 @pytest.mark.parametrize("make", [wheel, archive])
-def test_half_a_file_is_bad_input(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+def test_truncated_or_unknown_file_is_refused(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     path = make(tmp_path)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UsageError, match="not a whole"):

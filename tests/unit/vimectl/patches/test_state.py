@@ -24,14 +24,14 @@ def states(target: PatchTarget, series: Series) -> tuple[str, list[str]]:
     return found.state, [patch.state for patch in found.patches]
 
 
-def test_the_release_is_pristine_and_the_patched_is_applied(target: PatchTarget, toy_series: Series) -> None:
+def test_release_is_pristine_and_patched_is_applied(target: PatchTarget, toy_series: Series) -> None:
     assert states(target, toy_series) == ("pristine", ["not-applied", "not-applied"])
     with locked([target.location]):
         transaction.execute("apply", make_plan("apply", [classify(target, toy_series)]).steps)
     assert states(target, toy_series) == ("applied", ["applied", "applied"])
 
 
-def test_a_reinstall_is_pristine_whatever_the_ledger_says(applied: PatchTarget, toy_series: Series) -> None:
+def test_reinstalled_package_is_pristine(applied: PatchTarget, toy_series: Series) -> None:
     for status in [classify(applied, toy_series)]:
         for step in make_plan("revert", [status]).sources:
             path = applied.location / step.path
@@ -39,20 +39,20 @@ def test_a_reinstall_is_pristine_whatever_the_ledger_says(applied: PatchTarget, 
     assert states(applied, toy_series) == ("pristine", ["not-applied", "not-applied"])
 
 
-def test_the_first_patch_alone_is_partial(applied: PatchTarget, toy_series: Series, location: Path) -> None:
+def test_first_patch_alone_is_partial(applied: PatchTarget, toy_series: Series, location: Path) -> None:
     (location / "toy/both.py").write_bytes(b"a\nB\nc\nd\n")
     (location / "toy/crlf.py").write_bytes(b"one\r\ntwo\xff\r\nthree")
     assert states(applied, toy_series) == ("partial", ["applied", "not-applied"])
 
 
-def test_a_patch_of_which_only_some_files_are_there_is_partial(
+def test_patch_with_some_files_missing_is_partial(
     applied: PatchTarget, toy_series: Series, location: Path
 ) -> None:
     (location / "toy/new.py").unlink()
     assert states(applied, toy_series) == ("partial", ["partial", "applied"])
 
 
-def test_an_edit_a_missing_file_and_a_symbolic_link_are_drift(
+def test_edit_missing_file_and_link_are_drift(
     applied: PatchTarget, toy_series: Series, location: Path
 ) -> None:
     path = location / "toy/crlf.py"
@@ -67,5 +67,5 @@ def test_an_edit_a_missing_file_and_a_symbolic_link_are_drift(
     assert classify(applied, toy_series).drifted == ["toy/crlf.py"]
 
 
-def test_a_version_without_series_is_unsupported(target: PatchTarget) -> None:
+def test_version_without_series_is_unsupported(target: PatchTarget) -> None:
     assert classify(target, None).state == "unsupported"

@@ -15,21 +15,21 @@ from vimectl.patches import target
 Unpack = Callable[[Path], Path]
 
 
-def test_a_distribution_of_another_name_is_found_by_its_record(location: Path) -> None:
+def test_distribution_with_another_name_is_found_by_record(location: Path) -> None:
     found = target.find_at(location, "toy", "toy")
     assert found
     assert (found.version, found.kind, found.location) == ("1.0", "site-packages", location)
     assert found.record == location / "toy_cpu-1.0.dist-info" / "RECORD"
 
 
-def test_a_wheel_that_was_only_unpacked_is_a_tree(location: Path) -> None:
+def test_unpacked_wheel_is_a_tree(location: Path) -> None:
     (location / "toy_cpu-1.0.dist-info" / "INSTALLER").unlink()
     found = target.find_at(location, "toy", "toy")
     assert found
     assert (found.kind, found.record is None) == ("tree", False)
 
 
-def test_an_unpacked_source_archive_states_its_version(location: Path) -> None:
+def test_version_of_an_unpacked_source_archive(location: Path) -> None:
     shutil.rmtree(location / "toy_cpu-1.0.dist-info")
     (location / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 3.0\n")
     found = target.find_at(location, "toy", "toy")
@@ -37,7 +37,7 @@ def test_an_unpacked_source_archive_states_its_version(location: Path) -> None:
     assert (found.version, found.kind, found.record) == ("3.0", "tree", None)
 
 
-def test_a_checkout_without_metadata_needs_the_version(location: Path) -> None:
+def test_checkout_without_metadata_needs_the_version(location: Path) -> None:
     shutil.rmtree(location / "toy_cpu-1.0.dist-info")
     subprocess.run(["git", "init", "-q", location], check=True)
     with pytest.raises(UsageError, match="version of toy is not stated"):
@@ -47,12 +47,14 @@ def test_a_checkout_without_metadata_needs_the_version(location: Path) -> None:
     assert (found.version, found.kind) == ("2.0", "git")
 
 
-def test_a_directory_without_the_package_is_no_target(tmp_path: Path) -> None:
+def test_directory_without_the_package_is_no_target(tmp_path: Path) -> None:
     assert target.find_at(tmp_path, "toy", "toy") is None
     assert target.find_installed("toy", "toy") is None
 
 
-def test_the_interpreter_finds_what_it_would_import(location: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_package_is_found_without_importing_it(
+    location: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(location)
     found = target.find_installed("toy", "toy")
     assert found
@@ -60,9 +62,7 @@ def test_the_interpreter_finds_what_it_would_import(location: Path, monkeypatch:
     assert "toy" not in sys.modules
 
 
-def test_an_editable_install_is_found_through_its_origin(
-    tmp_path: Path, unpack: Unpack, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_editable_install_is_found(tmp_path: Path, unpack: Unpack, monkeypatch: pytest.MonkeyPatch) -> None:
     source, site = unpack(tmp_path / "a checkout"), tmp_path / "site"
     (source / "toy_cpu-1.0.dist-info").rename(tmp_path / "elsewhere")
     metadata = site / "toy-1.1.dist-info"

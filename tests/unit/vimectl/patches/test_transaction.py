@@ -1,4 +1,4 @@
-"""What the file system refuses, what somebody else does meanwhile; see test_crash for deaths."""
+"""Fail a change by the file system or a concurrent edit; see test_crash for kills."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
 
 @pytest.fixture
 def places(tmp_path: Path) -> list[Path]:
-    """Two target directories, as when two packages of a stack are installed in different places."""
+    """Return two target directories, like those of two packages installed in different places."""
     for name in ("one", "two"):
         (tmp_path / name / "p").mkdir(parents=True)
         (tmp_path / name / "p" / "changed.py").write_bytes(b"old\n")
@@ -54,7 +54,7 @@ def change(places: list[Path]) -> None:
 
 
 def interrupt(places: list[Path]) -> None:
-    """Kill a change when its journal is in place and the first file not yet."""
+    """Kill a change after its journal is committed and before the first file is replaced."""
     point = 1
     while not (bookkeeping_folder(places[0]) / "journal.json").exists():
         for place in places:
@@ -63,14 +63,14 @@ def interrupt(places: list[Path]) -> None:
         point += 1
 
 
-def test_a_file_edited_between_death_and_recovery_is_not_overwritten(places: list[Path]) -> None:
+def test_recovery_keeps_a_file_edited_after_the_kill(places: list[Path]) -> None:
     interrupt(places)
     edited = places[1] / "p" / "changed.py"
     edited.write_bytes(b"mine\n")
     with pytest.raises(CheckFailed, match="was edited after an interrupted apply") as caught:
         transaction.recover(places[0])
     assert edited.read_bytes() == b"mine\n"
-    # The hint names both contents; with either in place the change is finished.
+    # The hint names both contents; with either in place the recovery finishes the change.
     kept = [Path(word) for word in caught.value.hint.split() if ".vimectl" in word]
     assert [path.read_bytes() for path in kept] == [b"old\n", b"new\n"]
     edited.write_bytes(b"old\n")
@@ -79,7 +79,7 @@ def test_a_file_edited_between_death_and_recovery_is_not_overwritten(places: lis
     assert (places[0] / "p" / "made.py").exists()
 
 
-def test_a_new_change_does_not_start_over_an_interrupted_one(places: list[Path]) -> None:
+def test_new_change_is_refused_before_recovery(places: list[Path]) -> None:
     interrupt(places)
     with pytest.raises(CheckFailed, match="a change was interrupted"):
         change(places)
@@ -87,7 +87,7 @@ def test_a_new_change_does_not_start_over_an_interrupted_one(places: list[Path])
     assert (places[1] / "p" / "made.py").exists()
 
 
-def test_a_full_disk_changes_nothing(places: list[Path], snapshot: Snapshot) -> None:
+def test_full_disk_changes_nothing(places: list[Path], snapshot: Snapshot) -> None:
     before = snapshot(*places)
     big = [*steps(places), FileStep(places[1], "p/big.py", None, b"x" * 100_000)]
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -102,9 +102,7 @@ def test_a_full_disk_changes_nothing(places: list[Path], snapshot: Snapshot) -> 
     assert snapshot(*places) == before
 
 
-def test_a_directory_that_refuses_in_the_middle_puts_everything_back(
-    places: list[Path], snapshot: Snapshot
-) -> None:
+def test_failing_replace_rolls_the_change_back(places: list[Path], snapshot: Snapshot) -> None:
     before = snapshot(*places)
 
     def refuse(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
@@ -121,13 +119,11 @@ def test_a_directory_that_refuses_in_the_middle_puts_everything_back(
     assert snapshot(*places) == before
 
 
-def test_what_cannot_be_written_is_refused_before_anything_is_begun(
-    places: list[Path], snapshot: Snapshot
-) -> None:
+def test_read_only_folder_is_refused_before_the_change(places: list[Path], snapshot: Snapshot) -> None:
     before = snapshot(*places)
     real = os.access
 
-    def access(path: Path, mode: int) -> bool:  # root may do anything, but for what is mounted read-only
+    def access(path: Path, mode: int) -> bool:  # even root cannot write to a read-only mount
         return Path(path) != places[1] / "p" and real(path, mode)
 
     with (
@@ -139,7 +135,7 @@ def test_what_cannot_be_written_is_refused_before_anything_is_begun(
     assert snapshot(*places) == before
 
 
-def test_a_read_only_file_is_replaced_and_stays_read_only(places: list[Path]) -> None:
+def test_read_only_file_stays_read_only(places: list[Path]) -> None:
     (places[0] / "p" / "changed.py").chmod(0o444)
     change(places)
     assert (places[0] / "p" / "changed.py").read_bytes() == b"new\n"
@@ -147,7 +143,7 @@ def test_a_read_only_file_is_replaced_and_stays_read_only(places: list[Path]) ->
 
 
 @pytest.mark.needs("root")
-def test_files_keep_their_owner_and_new_ones_get_that_of_their_folder(places: list[Path]) -> None:
+def test_new_files_get_the_owner_of_their_folder(places: list[Path]) -> None:
     for path in (places[0], *places[0].rglob("*")):
         os.chown(path, 1234, 4321)
     change(places)
@@ -157,7 +153,7 @@ def test_files_keep_their_owner_and_new_ones_get_that_of_their_folder(places: li
 
 
 @pytest.mark.parametrize("folder_name", ["p", "p/deep"])
-def test_nothing_is_written_through_a_link_out_of_the_target(
+def test_link_out_of_the_target_is_not_followed(
     places: list[Path], tmp_path: Path, snapshot: Snapshot, folder_name: str
 ) -> None:
     outside = tmp_path / "outside"
@@ -170,7 +166,7 @@ def test_nothing_is_written_through_a_link_out_of_the_target(
     assert snapshot(outside) == before
 
 
-def test_a_bookkeeping_folder_that_leads_elsewhere_is_refused(places: list[Path], tmp_path: Path) -> None:
+def test_bookkeeping_folder_that_is_a_link_is_refused(places: list[Path], tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     bookkeeping_folder(places[0]).symlink_to(tmp_path / "outside")
     with pytest.raises(MissingRequirement, match="is a symbolic link"), locked(places):
@@ -179,9 +175,7 @@ def test_a_bookkeeping_folder_that_leads_elsewhere_is_refused(places: list[Path]
 
 
 @pytest.mark.parametrize("path", ["../outside.py", "/outside.py", "p/../../outside.py"])
-def test_a_journal_that_came_with_files_writes_nothing_outside(
-    places: list[Path], tmp_path: Path, path: str
-) -> None:
+def test_foreign_journal_writes_nothing_outside(places: list[Path], tmp_path: Path, path: str) -> None:
     interrupt(places)
     journal = bookkeeping_folder(places[0]) / "journal.json"
     data = json.loads(journal.read_bytes())
@@ -192,9 +186,7 @@ def test_a_journal_that_came_with_files_writes_nothing_outside(
     assert not (tmp_path / "outside.py").exists()
 
 
-def test_a_directory_that_does_not_point_to_a_journal_is_not_changed_by_it(
-    places: list[Path], snapshot: Snapshot
-) -> None:
+def test_recovery_skips_directories_without_a_pointer(places: list[Path], snapshot: Snapshot) -> None:
     interrupt(places)
     (bookkeeping_folder(places[1]) / "journal.json").unlink()
     before = snapshot(places[1] / "p")
@@ -202,7 +194,7 @@ def test_a_directory_that_does_not_point_to_a_journal_is_not_changed_by_it(
     assert snapshot(places[1] / "p") == before
 
 
-def test_a_damaged_stage_is_not_put_in_place(places: list[Path]) -> None:
+def test_damaged_staged_file_is_not_used(places: list[Path]) -> None:
     interrupt(places)
     (bookkeeping_folder(places[0]) / "stage" / "0.after").write_bytes(b"ne")
     with pytest.raises(CheckFailed, match="is damaged"):
@@ -210,7 +202,7 @@ def test_a_damaged_stage_is_not_put_in_place(places: list[Path]) -> None:
     assert (places[0] / "p" / "changed.py").read_bytes() == b"old\n"
 
 
-def test_the_new_file_is_of_a_later_second_than_the_old(places: list[Path]) -> None:
+def test_new_file_has_a_later_modification_time(places: list[Path]) -> None:
     path = places[0] / "p" / "changed.py"
     ahead = int(time.time()) + 100
     os.utime(path, (ahead, ahead))
@@ -218,7 +210,7 @@ def test_the_new_file_is_of_a_later_second_than_the_old(places: list[Path]) -> N
     assert int(path.stat().st_mtime) > ahead
 
 
-def test_bytecode_is_not_removed_through_a_link(places: list[Path], tmp_path: Path) -> None:
+def test_bytecode_behind_a_link_is_kept(places: list[Path], tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "changed.cpython-311.pyc").write_bytes(b"x")
     (places[0] / "p" / "__pycache__").symlink_to(tmp_path / "elsewhere")
@@ -226,7 +218,7 @@ def test_bytecode_is_not_removed_through_a_link(places: list[Path], tmp_path: Pa
     assert len(list((tmp_path / "elsewhere").iterdir())) == 1
 
 
-def test_a_file_changed_since_the_plan_stops_the_change(places: list[Path], snapshot: Snapshot) -> None:
+def test_file_changed_since_the_plan_is_refused(places: list[Path], snapshot: Snapshot) -> None:
     (places[1] / "p" / "changed.py").write_bytes(b"mine\n")
     before = snapshot(*places)
     with locked(places), pytest.raises(CheckFailed, match="just been changed"):
@@ -234,7 +226,7 @@ def test_a_file_changed_since_the_plan_stops_the_change(places: list[Path], snap
     assert snapshot(*places) == before
 
 
-def test_stale_bytecode_goes_and_modes_stay(places: list[Path]) -> None:
+def test_stale_bytecode_is_removed_and_modes_are_kept(places: list[Path]) -> None:
     cache = places[0] / "p" / "__pycache__"
     cache.mkdir()
     for name in ("changed.cpython-311.pyc", "changed.cpython-311.opt-1.pyc", "changed2.cpython-311.pyc"):
@@ -244,8 +236,8 @@ def test_stale_bytecode_goes_and_modes_stay(places: list[Path]) -> None:
     assert (places[0] / "p" / "changed.py").stat().st_mode & 0o7777 == 0o750
 
 
-def test_another_name_of_the_same_file_keeps_the_old_content(places: list[Path]) -> None:
-    # Installers that link from a cache must not have their cache patched.
+def test_hard_link_keeps_the_old_content(places: list[Path]) -> None:
+    # Installers that hard-link from a cache: the cache must not be patched.
     cached = places[0] / "cached.py"
     os.link(places[0] / "p" / "changed.py", cached)
     change(places)

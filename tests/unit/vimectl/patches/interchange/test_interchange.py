@@ -31,7 +31,7 @@ def found(directory: Path, series: Series) -> dict[str, str | None]:
     return {path: blob_at(directory / path) for path in series.chains}
 
 
-def test_a_quilt_series_is_applied_by_quilt(toy_series: Series, unpack: Unpack, tmp_path: Path) -> None:
+def test_quilt_applies_an_exported_series(toy_series: Series, unpack: Unpack, tmp_path: Path) -> None:
     export_series(toy_series, "quilt", tmp_path / "patches")
     assert (tmp_path / "patches" / "series").read_text() == "0001-first.patch\n0002-second.patch\n"
     release = unpack(tmp_path / "release")
@@ -43,7 +43,7 @@ def test_a_quilt_series_is_applied_by_quilt(toy_series: Series, unpack: Unpack, 
     assert found(release, toy_series) == last(toy_series)
 
 
-def test_a_mailbox_is_taken_by_git_am(toy_series: Series, unpack: Unpack, tmp_path: Path) -> None:
+def test_git_am_applies_an_exported_mailbox(toy_series: Series, unpack: Unpack, tmp_path: Path) -> None:
     export_series(toy_series, "mbox", tmp_path / "toy.mbox")
     release = committed(unpack(tmp_path / "release"))
     run(release, "git", "am", "-q", "--keep-cr", str(tmp_path / "toy.mbox"))
@@ -52,12 +52,10 @@ def test_a_mailbox_is_taken_by_git_am(toy_series: Series, unpack: Unpack, tmp_pa
 
 
 @pytest.mark.parametrize("form", ["quilt", "mbox"])
-def test_what_is_exported_and_imported_is_the_same(
-    toy_series: Series, unpack: Unpack, tmp_path: Path, form: str
-) -> None:
+def test_export_and_import_round_trip(toy_series: Series, unpack: Unpack, tmp_path: Path, form: str) -> None:
     header = (
         "Description: Do something, in two lines\n Why: because.\n .\n  --- with a line of dashes\n"
-        "Origin: vendor, somebody\n over two lines\nForwarded: not-needed\nLast-Update: 2026-11-23\n"
+        "Origin: vendor, a user\n over two lines\nForwarded: not-needed\nLast-Update: 2026-11-23\n"
     )
     directory = tmp_path / "series"
     shutil.copytree(toy_series.directory, directory)
@@ -76,7 +74,7 @@ def test_what_is_exported_and_imported_is_the_same(
 
 
 def history(unpack: Unpack, tmp_path: Path) -> tuple[Path, dict[str, str | None]]:
-    """A repository in which somebody has worked on the release, and what came of it."""
+    """Return a repository with two commits on the release, and the blob ids of the changed files."""
     work = committed(unpack(tmp_path / "work"))
     (work / "toy" / "both.py").write_bytes(b"a\nB\nc\nd\n")
     run(work, "git", "commit", "-qam", "Write B large\n\nIt is more visible.\n\nForwarded: no")
@@ -89,7 +87,7 @@ def history(unpack: Unpack, tmp_path: Path) -> tuple[Path, dict[str, str | None]
 
 
 @pytest.mark.parametrize("form", ["folder", "mailbox", "diff", "encoded"])
-def test_what_git_writes_is_imported(unpack: Unpack, tmp_path: Path, form: str) -> None:
+def test_import_of_git_output(unpack: Unpack, tmp_path: Path, form: str) -> None:
     work, expected = history(unpack, tmp_path)
     given = tmp_path / "given"
     if form == "folder":
@@ -114,7 +112,7 @@ def test_what_git_writes_is_imported(unpack: Unpack, tmp_path: Path, form: str) 
 
 
 def quoted_printable(mailbox: bytes) -> bytes:
-    """The mails as some programs send them."""
+    """Encode emails as some programs send them."""
     mails = []
     for mail in mailbox.split(b"\nFrom "):
         head, _, body = mail.partition(b"\n\n")
@@ -124,7 +122,7 @@ def quoted_printable(mailbox: bytes) -> bytes:
     return b"\nFrom ".join(mails)
 
 
-def test_what_lies_elsewhere_is_written_where_it_lies(unpack: Unpack, tmp_path: Path) -> None:
+def test_import_corrects_line_numbers(unpack: Unpack, tmp_path: Path) -> None:
     release = unpack(tmp_path / "release")
     (release / "toy" / "both.py").write_bytes(b"new\n" * 3 + b"a\nb\nc\nd\ne\n")
     diff = b"--- old/toy/both.py\n+++ new/toy/both.py\n@@ -2,3 +2,3 @@\n b\n-c\n+C\n d\n"
@@ -134,9 +132,7 @@ def test_what_lies_elsewhere_is_written_where_it_lies(unpack: Unpack, tmp_path: 
     assert b"@@ -3,6 +3,6 @@" in (tmp_path / "series" / "0001-x.patch").read_bytes()
 
 
-def test_what_does_not_apply_leaves_nothing_behind(
-    toy_series: Series, unpack: Unpack, tmp_path: Path
-) -> None:
+def test_failed_import_writes_nothing(toy_series: Series, unpack: Unpack, tmp_path: Path) -> None:
     release = unpack(tmp_path / "release")
     (release / "toy" / "both.py").write_bytes(b"something else\n")
     export_series(toy_series, "mbox", tmp_path / "toy.mbox")
@@ -156,7 +152,7 @@ def test_what_does_not_apply_leaves_nothing_behind(
         ("# nothing\n", "no patches here"),
     ],
 )
-def test_a_quilt_series_that_cannot_be_taken_over_is_refused(
+def test_unsupported_quilt_series_is_refused(
     toy_series: Series, unpack: Unpack, tmp_path: Path, series: str, message: str
 ) -> None:
     (tmp_path / "quilt").mkdir()
@@ -167,7 +163,7 @@ def test_a_quilt_series_that_cannot_be_taken_over_is_refused(
         import_series(tmp_path / "quilt", "toy", "1.0", release, tmp_path / "out")
 
 
-def test_the_commands_say_what_they_wrote(
+def test_export_and_import_commands(
     toy_series: Series, unpack: Unpack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     release, box, back = unpack(tmp_path / "release"), tmp_path / "toy.mbox", tmp_path / "back"

@@ -25,7 +25,7 @@ def found(tmp_path: Path, patch: bytes) -> list[tuple[int, str]]:
     return [(finding.line, finding.rule) for finding in lint(tmp_path / "p.patch").findings]
 
 
-def test_what_is_right_has_no_findings(tmp_path: Path) -> None:
+def test_good_patch_has_no_findings(tmp_path: Path) -> None:
     assert found(tmp_path, GOOD) == []
     about_mail = GOOD.replace(b"fifteen", b"equals = '=3D'")
     assert found(tmp_path, about_mail) == []
@@ -71,11 +71,11 @@ def test_what_is_right_has_no_findings(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_each_defect_is_found_at_its_line(tmp_path: Path, patch: bytes, line: int, rule: str) -> None:
+def test_defect_is_reported_at_its_line(tmp_path: Path, patch: bytes, line: int, rule: str) -> None:
     assert (line, rule) in found(tmp_path, patch)
 
 
-def test_one_pass_finds_all(tmp_path: Path) -> None:
+def test_all_defects_are_found_in_one_pass(tmp_path: Path) -> None:
     other = GOOD.replace(b"x.py", b"y.py").replace(b"-2,7", b"-2,9")
     assert found(tmp_path, other + GOOD[:-4]) == [(4, "hunk-count"), (43, "truncated")]
 
@@ -100,20 +100,20 @@ def fits(tmp_path: Path, patch: bytes, release: bytes | None) -> list[tuple[int,
         (None, ("does-not-apply", 0, 0), ("does-not-apply", 0, 0)),
     ],
 )
-def test_each_hunk_is_compared_with_the_release(
+def test_hunks_are_compared_with_the_release(
     tmp_path: Path, release: bytes | None, first: tuple[str, int, int], second: tuple[str, int, int]
 ) -> None:
     assert fits(tmp_path, GOOD, release) == [(4, *first), (13, *second)]
 
 
-def test_what_the_release_shows_at_its_end_is_no_warning(tmp_path: Path) -> None:
+def test_hunk_at_the_end_of_the_release_is_no_warning(tmp_path: Path) -> None:
     patch = HEAD + b"@@ -27,4 +27,5 @@\n 27\n 28\n 29\n 30\n+31\n"
     assert found(tmp_path, patch) == [(4, "end-of-file")]
     assert fits(tmp_path, patch, NUMBERS) == [(4, "exact", 0, 0)]
     assert lint(tmp_path / "p.patch", SourceTree(tmp_path / "release")).findings == ()
 
 
-def test_an_id_that_the_release_does_not_have_is_found(tmp_path: Path) -> None:
+def test_wrong_blob_id_is_found(tmp_path: Path) -> None:
     patch = GOOD.replace(b"--- a/", b"index e8823e1..1234567 100644\n--- a/")
     fits(tmp_path, patch, NUMBERS)
     (finding,) = lint(tmp_path / "p.patch", SourceTree(tmp_path / "release")).findings
@@ -122,7 +122,7 @@ def test_an_id_that_the_release_does_not_have_is_found(tmp_path: Path) -> None:
     )
 
 
-def test_a_patch_of_a_series_is_compared_with_its_series_and_those_before_it(
+def test_patch_of_a_series_is_compared_with_the_series(
     toy_series: Series, tmp_path: Path, unpack: object
 ) -> None:
     sources = SourceTree(unpack(tmp_path / "release"))  # type: ignore[operator]
@@ -142,7 +142,7 @@ def test_a_patch_of_a_series_is_compared_with_its_series_and_those_before_it(
     assert broken.message.startswith("0001-first.patch, which comes before, does not apply: ")
 
 
-def test_the_command_says_file_and_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lint_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "good.patch").write_bytes(GOOD)
     (tmp_path / "bad.patch").write_bytes(GOOD.replace(b"-2,7", b"-2,8"))
     (tmp_path / "toy").mkdir()
@@ -155,15 +155,15 @@ def test_the_command_says_file_and_line(tmp_path: Path, capsys: pytest.CaptureFi
     assert bad["findings"][0].keys() == {"line", "rule", "severity", "message"}
     assert run_cli(["patch", "lint", str(tmp_path / "none.patch")]) == 2
     with pytest.raises(UsageError, match="no such file"):
-        linter.sources_of(str(tmp_path / "none.whl"))
+        linter.open_release(str(tmp_path / "none.whl"))
 
 
-def test_every_rule_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lint_lists_every_rule(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["patch", "lint", "--rules"]) == 0
     assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == list(lint_rules())
 
 
-def test_no_name_reaches_the_terminal_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_in_names_are_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = b'"a/toy/\\033[2J\\377" "b/toy/\\033[2J\\377"'
     (tmp_path / "p.patch").write_bytes(b"diff --git " + name + b"\nold mode 100644\nnew mode 104755\n")
     assert run_cli(["patch", "lint", str(tmp_path / "p.patch")]) == 1

@@ -17,7 +17,7 @@ from vimectl.patches.patchfile.model import BinaryData, FileDiff
 from vimectl.patches.patchfile.reader import LARGEST, parse
 from vimectl.patches.patchfile.rules import all_defects, parse_valid
 
-# What a reader of patches looks for, in any order and cut anywhere.
+# Pieces of patches, in any order and cut anywhere.
 PIECES = st.sampled_from(
     [
         *(b"diff --git a/x b/x\n", b"diff --git ", b"--- a/x\n", b"+++ b/x\n", b"--- /dev/null\n", b"+++ "),
@@ -43,7 +43,7 @@ TEXT = st.lists(st.one_of(PIECES, st.binary(max_size=8)), max_size=40).map(b"".j
 
 @settings(max_examples=300, deadline=2000)
 @given(TEXT)
-def test_any_text_is_read_without_an_error(data: bytes) -> None:
+def test_any_text_is_parsed_without_an_error(data: bytes) -> None:
     patch = parse(data)
     lines = data.count(b"\n") + 1
     assert patch.diffs or patch.defects
@@ -52,7 +52,7 @@ def test_any_text_is_read_without_an_error(data: bytes) -> None:
 
 @settings(max_examples=100, deadline=2000)
 @given(st.binary(max_size=60), st.binary(max_size=60))
-def test_a_delta_of_any_bytes_makes_something_or_is_refused(content: bytes, data: bytes) -> None:
+def test_any_delta_is_applied_or_refused(content: bytes, data: bytes) -> None:
     with suppress(body.CorruptBinary):
         body.apply_binary(content, BinaryData("delta", data))
 
@@ -78,17 +78,17 @@ def one(patch: bytes) -> FileDiff:
         (b"--- old/toy//x.py\n+++ new/toy//x.py\n", "toy/x.py"),
     ],
 )
-def test_names_are_read_in_every_spelling(names: bytes, path: str) -> None:
+def test_names_in_every_spelling(names: bytes, path: str) -> None:
     diff = one(names + b"@@ -1 +1 @@\n-a\n+b\n")
     assert (diff.action, diff.old_path, diff.new_path) == ("modify", path, path)
 
 
-def test_gnu_diff_says_by_the_time_that_there_is_no_file() -> None:
+def test_gnu_diff_epoch_means_no_file() -> None:
     patch = b"--- a/x\t1970-01-01 01:00:00.000000000 +0100\n+++ b/x\t2026-01-01 00:00:00.0 +0000\n"
     assert one(patch + b"@@ -0,0 +1 @@\n+b\n").action == "create"
 
 
-def test_blob_ids_modes_and_lines_are_kept() -> None:
+def test_header_fields_are_parsed() -> None:
     head = b"words\n\ndiff --git a/x b/y\nold mode 100644\nnew mode 100755\nsimilarity index 90%\n"
     diff = one(
         head + b"rename from x\nrename to y\nindex 1234567..89abcde\n--- a/x\n+++ b/y\n@@ -1 +1 @@\n-a\n+b\n"
@@ -107,7 +107,7 @@ HEAD = b"diff --git a/x b/x\n--- a/x\n+++ b/x\n"
 FILE = b"--- a/%d\n+++ b/%d\n@@ -1 +1 @@\n-a\n+b\n"
 
 
-def test_what_is_not_read_to_its_end_is_not_used() -> None:
+def test_partly_read_patch_is_refused() -> None:
     patch = b"".join(b"--- t/%d\n+++ t/%d\n@@ -1 +1 @@\n-a\n+b\n" % (n, n) for n in range(1100))
     *warnings, last = parse(patch).defects
     assert {defect.rule for defect in warnings} == {"no-prefix"}
@@ -116,7 +116,7 @@ def test_what_is_not_read_to_its_end_is_not_used() -> None:
         parse_valid(patch, "p.patch")
 
 
-# Each as long as what is read at most, and made to cost as much as possible.
+# Each of the maximum size, and as expensive to read as possible.
 EXPENSIVE: dict[str, Callable[[], bytes]] = {
     "random": lambda: Random(1).randbytes(LARGEST),
     "line feeds": lambda: b"\n" * LARGEST,
@@ -126,7 +126,7 @@ EXPENSIVE: dict[str, Callable[[], bytes]] = {
     "one hunk": lambda: HEAD + b"@@ -0,0 +1,4100000 @@\n" + b"+\n" * 4_100_000,
     "files": lambda: b"".join(FILE % (number, number) for number in range(200_000))[:LARGEST],
 }
-JUDGE = """
+MEASURE = """
 import resource, sys, time
 from pathlib import Path
 from vimectl.patches.lint.linter import lint
@@ -137,14 +137,14 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, time.process_
 
 
 def cost(path: Path, data: bytes) -> tuple[float, float]:
-    """How many MiB more than before, and how many seconds of computing, it takes to judge a file."""
+    """Return the additional memory in MiB and the CPU seconds that linting a file takes."""
     path.write_bytes(data)
-    done = subprocess.run([sys.executable, "-c", JUDGE, path], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", MEASURE, path], check=True, capture_output=True, text=True)
     kibibytes, seconds = done.stdout.split()
     return int(kibibytes) / 1024, float(seconds)
 
 
-def test_100_mb_of_garbage_are_refused_within_bounds(tmp_path: Path) -> None:
+def test_large_garbage_is_refused_within_bounds(tmp_path: Path) -> None:
     mebibytes, seconds = cost(tmp_path / "garbage.patch", Random(1).randbytes(100_000_000))
     assert mebibytes < 32
     assert seconds < 5
@@ -158,7 +158,7 @@ def test_many_hunks_are_read_within_bounds(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", EXPENSIVE)
-def test_whatever_is_made_to_cost_much_has_a_bound(tmp_path: Path, kind: str) -> None:
+def test_expensive_input_is_read_within_bounds(tmp_path: Path, kind: str) -> None:
     mebibytes, seconds = cost(tmp_path / "garbage.patch", EXPENSIVE[kind]())
     print(f"{kind}: {mebibytes:.0f} MiB, {seconds:.1f} s")
     assert mebibytes < 96

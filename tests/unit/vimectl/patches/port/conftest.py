@@ -1,4 +1,4 @@
-"""The toy series as a fixture."""
+"""Provide the toy series as a fixture."""
 
 from __future__ import annotations
 

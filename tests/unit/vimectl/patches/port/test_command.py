@@ -1,4 +1,4 @@
-"""The command around a port: its places, its words, what stops it."""
+"""Test the port command: its paths, messages and errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vimectl.patches.port import command
 from vimectl.patches.sources import open_path
 
 
-def test_a_release_that_is_not_the_one_of_the_series(toy: Make) -> None:
+def test_wrong_old_release_is_refused(toy: Make) -> None:
     one = toy({"toy/a.py": A}, {"toy/a.py": MORE}, {"toy/a.py": change(A, ("m", "M"))})
     one.sources[0] = write_wheel(one.folder, "1.0", {"toy/a.py": MORE})
     with pytest.raises(
@@ -34,7 +34,7 @@ def test_a_release_that_is_not_the_one_of_the_series(toy: Make) -> None:
         one.port()
 
 
-def test_an_installed_release_states_its_version(toy: Make, tmp_path: Path) -> None:
+def test_wrong_version_of_a_tree_is_refused(toy: Make, tmp_path: Path) -> None:
     one = toy({"toy/a.py": A}, {"toy/a.py": A}, {"toy/a.py": change(A, ("m", "M"))})
     tree = tmp_path / "tree"
     (tree / "toy").mkdir(parents=True)
@@ -46,44 +46,44 @@ def test_an_installed_release_states_its_version(toy: Make, tmp_path: Path) -> N
         one.port()
 
 
-def test_what_is_in_the_way_stays(toy: Make) -> None:
+def test_existing_output_is_kept(toy: Make) -> None:
     one = toy({"toy/a.py": A}, {"toy/a.py": change(A, ("m", "em"))}, {"toy/a.py": change(A, ("m", "M"))})
     one.port()
     edited = one.conflicts / "0001-p" / "toy/a.py"
     edited.write_bytes(b"my work\n")
-    with pytest.raises(UsageError, match="is there already") as error:
+    with pytest.raises(UsageError, match="exists already") as error:
         one.port()
     assert "--resolved" in error.value.hint
     assert edited.read_bytes() == b"my work\n"
     one.port(one.conflicts)
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists already"):
         one.port(one.conflicts)
 
 
-def test_a_place_that_cannot_be_written(toy: Make) -> None:
+def test_unwritable_output_is_a_missing_requirement(toy: Make) -> None:
     one = toy({"toy/a.py": A}, {"toy/a.py": A}, {"toy/a.py": change(A, ("m", "M"))})
     one.out = one.sources[0] / "below-a-file"
     with pytest.raises(MissingRequirement, match="below-a-file cannot be written: Not a directory"):
         one.port()
 
 
-def test_a_path_without_a_name(toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_path_without_a_name(toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = toy({"toy/a.py": A}, {"toy/a.py": A}, {"toy/a.py": change(A, ("m", "M"))})
     monkeypatch.chdir(tmp_path)
     for one.out in (Path("."), Path("..")):
-        with pytest.raises(UsageError, match="is there already"):
+        with pytest.raises(UsageError, match="exists already"):
             one.port()
 
 
-def test_an_archive_cannot_make_it_write_elsewhere(toy: Make) -> None:
-    # The likeliest new place of the file is a path that leads out of the folder for conflicts.
+def test_archive_paths_outside_are_ignored(toy: Make) -> None:
+    # The most similar new path leads out of the conflict folder.
     one = toy({"toy/a.py": A}, {"../../a.py": A, "toy/.git/a.py": A}, {"toy/a.py": change(A, ("m", "M"))})
     outcome = one.port()
     assert "nor another new file" in outcome.patches[0].files[0].note
     assert sorted(path.name for path in one.conflicts.rglob("*")) == ["0001-p", "README.txt"]
 
 
-def test_an_underlined_heading_is_no_marker(toy: Make) -> None:
+def test_underlined_heading_is_no_conflict_marker(toy: Make) -> None:
     old, patched, new = (
         f"{text}\n===========\n{word}\n".encode() for text, word in [("a", "x"), ("b", "y"), ("c", "z")]
     )
@@ -92,7 +92,7 @@ def test_an_underlined_heading_is_no_marker(toy: Make) -> None:
     assert (one.conflicts / "0001-p" / "toy" / "a.py").read_bytes().count(b"<<<<<<<") == 2
 
 
-def test_an_interruption_leaves_no_half_of_a_series(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_port_leaves_nothing(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     one = toy({"toy/a.py": A}, {"toy/a.py": A}, {"toy/a.py": change(A, ("m", "M"))})
     before = sorted(one.folder.iterdir())
     real = command.write_series
@@ -107,7 +107,7 @@ def test_an_interruption_leaves_no_half_of_a_series(toy: Make, monkeypatch: pyte
     assert sorted(one.folder.iterdir()) == before
 
 
-def test_nobodys_git_configuration_matters(
+def test_user_git_configuration_is_ignored(
     toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = toy({"toy/a.py": b"a\r\nb\r\n"}, {"toy/a.py": b"a\r\nb\r\nc\r\n"}, {"toy/a.py": b"A\r\nb\r\n"})
@@ -120,7 +120,7 @@ def test_nobodys_git_configuration_matters(
     assert one.files() == {"toy/a.py": b"A\r\nb\r\nc\r\n"}
 
 
-def test_the_command_line(toy: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_port_command(toy: Make, capsys: pytest.CaptureFixture[str]) -> None:
     one = toy({"toy/a.py": A}, {"toy/a.py": change(A, ("m", "em"))}, {"toy/a.py": change(A, ("m", "M"))})
     argv = ["patch", "port", "toy", "--from", "1.0", "--to", "2.0", "--series", str(one.series.directory)]
     argv += [word for path in one.sources for word in ("--source", str(path))] + ["--out", str(one.out)]
@@ -147,7 +147,7 @@ def test_the_command_line(toy: Make, capsys: pytest.CaptureFixture[str]) -> None
         (["nothing", "--from", ""], []),
     ],
 )
-def test_the_shell_completes_packages_and_versions(words: list[str], found: list[str]) -> None:
+def test_shell_completion(words: list[str], found: list[str]) -> None:
     line = ["vimectl", "patch", "port", *words]
     asked = {
         "COMP_WORDS": " ".join(line),
@@ -160,7 +160,7 @@ def test_the_shell_completes_packages_and_versions(words: list[str], found: list
     assert done.stdout.split() == found
 
 
-def test_the_old_release_alone_is_known_by_its_content(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_source_is_recognized_by_content(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     one = toy({"toy/a.py": A}, {"toy/a.py": MORE + A}, {"toy/a.py": change(A, ("m", "M"))})
     found = dict(zip(("1.0", "2.0"), one.sources, strict=True))
     asked = []
@@ -169,7 +169,7 @@ def test_the_old_release_alone_is_known_by_its_content(toy: Make, monkeypatch: p
         asked.append(version)
         return open_path(found[version])
 
-    monkeypatch.setattr("vimectl.patches.finder.find", find)
+    monkeypatch.setattr("vimectl.patches.releases.finder.find", find)
     for number, (given, fetched) in enumerate([("1.0", "2.0"), ("2.0", "1.0")]):
         out = one.folder / f"out-{number}"
         command.port_series("toy", "1.0", "2.0", [found[given]], out, None, one.series.directory)
@@ -177,7 +177,7 @@ def test_the_old_release_alone_is_known_by_its_content(toy: Make, monkeypatch: p
         assert not asked
 
 
-def test_modes_and_links_go_with_the_patch(toy: Make, tmp_path: Path) -> None:
+def test_modes_and_links_are_ported(toy: Make, tmp_path: Path) -> None:
     old = {"toy/a.sh": A, "toy/b.sh": A}
     one = toy(old, {**old, "toy/a.sh": MORE + A}, {"toy/a.sh": change(A, ("m", "M"))})
     text = (one.series.directory / "0001-p.patch").read_text()

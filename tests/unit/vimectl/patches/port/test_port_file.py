@@ -54,7 +54,7 @@ def hunks(old: bytes, new: bytes) -> list[Change]:
     patch=st.lists(EDIT, min_size=1, max_size=4),
     upstream=st.lists(EDIT, max_size=4),
 )
-def test_what_git_merges_is_merged_alike(
+def test_clean_git_merges_are_ported(
     base: list[str], patch: list[tuple[int, str, str]], upstream: list[tuple[int, str, str]]
 ) -> None:
     old, patched, release = content(base), content(edited(base, patch)), content(edited(base, upstream))
@@ -73,7 +73,7 @@ def test_what_git_merges_is_merged_alike(
     ("line", "taken"),
     [("    new_call(one, two)", True), ("    other_call(one)", False)],
 )
-def test_an_insertion_with_changed_neighbours_is_known_by_its_text(line: str, taken: bool) -> None:
+def test_insertion_with_changed_neighbors_is_recognized(line: str, taken: bool) -> None:
     around = [f"line {number}" for number in range(9)]
     old, patched = content(around), content([*around[:5], "    new_call(one, two)", *around[5:]])
     release = content([*around[:4], "line four", line, "line five", *around[6:]])
@@ -81,7 +81,7 @@ def test_an_insertion_with_changed_neighbours_is_known_by_its_text(line: str, ta
     assert not changes.is_in_release(change, old, old)
     assert changes.is_in_release(change, old, patched)
     found = port_file.port_file("f", old, patched, release, [change], NAMES, lambda lines: None)
-    assert found.result == "conflict"  # its place cannot be told when both neighbours changed
+    assert found.result == "conflict"  # its position is ambiguous when both neighbors changed
     release = content([*around[:5], line, "line five", *around[6:]])
     found = port_file.port_file("f", old, patched, release, [change], NAMES, lambda lines: None)
     assert (found.result == "upstream") == taken

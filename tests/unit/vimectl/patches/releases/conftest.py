@@ -1,4 +1,4 @@
-"""A package index on this machine, with which pip is configured."""
+"""Provide a local package index that pip is configured to use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def other_index() -> Iterator[Index]:
 
 @pytest.fixture
 def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Index]:
-    """The index that pip is configured with; the user's cache is empty."""
+    """Yield the index that pip is configured to use; the user's cache is empty."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("NETRC", "/dev/null")

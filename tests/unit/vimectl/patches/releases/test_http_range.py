@@ -22,7 +22,7 @@ def opened(index: Index, tmp_path: Path) -> Callable[[], HttpRangeFile]:
     return lambda: HttpRangeFile(Web(PipConfig(timeout=5.0)), url, None, tmp_path / "blocks")
 
 
-def test_any_part_is_what_the_file_has(index: Index, opened: Callable[[], HttpRangeFile]) -> None:
+def test_any_range_is_read(index: Index, opened: Callable[[], HttpRangeFile]) -> None:
     whole, file = index.files[NAME], opened()
     assert file.size == len(whole)
     for start, length in [
@@ -37,9 +37,7 @@ def test_any_part_is_what_the_file_has(index: Index, opened: Callable[[], HttpRa
     assert file.seek(-2, 2) == len(whole) - 2
 
 
-def test_a_small_member_costs_little_and_nothing_the_second_time(
-    index: Index, opened: Callable[[], HttpRangeFile]
-) -> None:
+def test_member_of_a_wheel_is_fetched_once(index: Index, opened: Callable[[], HttpRangeFile]) -> None:
     with zipfile.ZipFile(opened()) as archive:
         assert archive.read("toy/worker.py") == CONTENT["toy/worker.py"]
     assert index.sent < len(index.files[NAME]) / 3
@@ -49,7 +47,7 @@ def test_a_small_member_costs_little_and_nothing_the_second_time(
     assert index.requests[before:] == [f"/files/{NAME} bytes=0-0"]  # the size was not given
 
 
-def test_what_lies_side_by_side_is_one_request(index: Index, opened: Callable[[], HttpRangeFile]) -> None:
+def test_adjacent_blocks_are_one_request(index: Index, opened: Callable[[], HttpRangeFile]) -> None:
     file = opened()
     file.prefetch(2 * BLOCK, 1)
     file.prefetch(0, 5 * BLOCK)
@@ -60,7 +58,7 @@ def test_what_lies_side_by_side_is_one_request(index: Index, opened: Callable[[]
     ]
 
 
-def test_a_damaged_block_is_fetched_again(
+def test_damaged_block_is_fetched_again(
     index: Index, opened: Callable[[], HttpRangeFile], tmp_path: Path
 ) -> None:
     opened().prefetch(0, 1)
@@ -70,7 +68,7 @@ def test_a_damaged_block_is_fetched_again(
     assert [path.name for path in (tmp_path / "blocks").iterdir()] == [block.name]
 
 
-def test_an_answer_that_breaks_off_is_taken_up(index: Index, opened: Callable[[], HttpRangeFile]) -> None:
+def test_broken_response_is_resumed(index: Index, opened: Callable[[], HttpRangeFile]) -> None:
     file = opened()
     index.cuts = [1000, 0]
     assert file.read(BLOCK) == index.files[NAME][:BLOCK]
@@ -80,7 +78,7 @@ def test_an_answer_that_breaks_off_is_taken_up(index: Index, opened: Callable[[]
         file.read(1)
 
 
-def test_a_server_without_ranges_is_told_at_once(index: Index, opened: Callable[[], HttpRangeFile]) -> None:
+def test_server_without_ranges_is_detected(index: Index, opened: Callable[[], HttpRangeFile]) -> None:
     file = opened()
     index.ranges = False
     with pytest.raises(NoRanges):
@@ -89,7 +87,7 @@ def test_a_server_without_ranges_is_told_at_once(index: Index, opened: Callable[
         opened()
 
 
-def test_another_file_behind_the_same_address(index: Index, opened: Callable[[], HttpRangeFile]) -> None:
+def test_changed_file_on_the_server_is_detected(index: Index, opened: Callable[[], HttpRangeFile]) -> None:
     file = opened()
     index.files[NAME] += b"longer"
     with pytest.raises(NoRanges):

@@ -12,13 +12,13 @@ from vimectl.patches.releases.web import Web
 WHEEL = "toy-1.0-py3-none-any.whl"
 
 
-def listing(*indexes: str, links: tuple[str, ...] = ()) -> simple.Listing:
+def listing(*indexes: str, links: tuple[str, ...] = ()) -> simple.IndexListing:
     its = PipConfig(indexes=indexes, find_links=links, timeout=5.0)
     return simple.list_files("toy", its, Web(its))
 
 
 @pytest.mark.parametrize("html", [False, True])
-def test_both_kinds_of_page_say_the_same(index: Index, html: bool) -> None:
+def test_json_and_html_pages_are_equivalent(index: Index, html: bool) -> None:
     index.html = html
     index.files = {
         WHEEL: b"w",
@@ -37,7 +37,7 @@ def test_both_kinds_of_page_say_the_same(index: Index, html: bool) -> None:
     }
 
 
-def test_folders_and_pages_on_this_machine(tmp_path: Path) -> None:
+def test_local_folders_and_pages(tmp_path: Path) -> None:
     (tmp_path / "links").mkdir()
     for name in (WHEEL, "other-1.0-py3-none-any.whl"):
         (tmp_path / "links" / name).touch()
@@ -49,18 +49,18 @@ def test_folders_and_pages_on_this_machine(tmp_path: Path) -> None:
         (tmp_path / "links" / WHEEL, {}, False),
         (page / "toy-2.0.tar.gz", {"md5": "12"}, True),
     ]
-    assert found.problems == []
+    assert found.errors == []
 
 
-def test_a_source_that_fails_does_not_hide_the_others(index: Index, other_index: Index) -> None:
+def test_failing_source_does_not_hide_the_others(index: Index, other_index: Index) -> None:
     other_index.failures = [500] * 9
     index.files = {WHEEL: b"w"}
     found = listing(other_index.url, index.url, "http://127.0.0.1:1")
     assert [file.name for file in found.files] == [WHEEL]
-    assert ["answers 500" in problem.message for problem in found.problems] == [True, False]
+    assert ["responded 500" in error.message for error in found.errors] == [True, False]
 
 
-def test_a_page_that_names_its_base(tmp_path: Path) -> None:
+def test_base_url_of_a_page(tmp_path: Path) -> None:
     (tmp_path / "toy").mkdir()
     page = f'<base href="http://files.example/all/"><a href="{WHEEL}">toy</a>'
     (tmp_path / "toy" / "index.html").write_text(page)
@@ -68,13 +68,13 @@ def test_a_page_that_names_its_base(tmp_path: Path) -> None:
     assert file.url == f"http://files.example/all/{WHEEL}"
 
 
-def test_versions_in_their_order() -> None:
+def test_versions_are_ordered() -> None:
     names = ["toy-0.10.0.tar.gz", "toy-0.9.tar.gz", "toy-0.10.0rc2.tar.gz"]
     files = [file for name in names if (file := simple.parse_file_name(name, ""))]
     assert [str(version) for version in simple.by_version(files)] == ["0.9", "0.10.0rc2", "0.10.0"]
 
 
-def test_an_answer_that_is_no_index(index: Index) -> None:
+def test_response_that_is_no_index(index: Index) -> None:
     index.page = b'{"message": "please log in"}'
     found = listing(index.url)
-    assert "not the answer of a package index" in found.problems[0].message
+    assert "not the response of a package index" in found.errors[0].message

@@ -14,7 +14,7 @@ from vimectl.patches.releases import pip_config
 
 @pytest.fixture
 def pip_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """pip's only configuration file; no variable of the machine counts."""
+    """Return pip's only configuration file, without variables of the environment."""
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
     path = tmp_path / "pip.conf"
@@ -24,7 +24,7 @@ def pip_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_what_pip_says_of_its_files_and_variables(pip_conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pip_files_and_variables_are_read(pip_conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pip_conf.write_text(
         "[global]\nindex-url = https://user:pass@one.example/simple\n"
         "extra-index-url =\n  https://two.example\n  file:///three\n"
@@ -52,21 +52,21 @@ def test_no_index_and_no_cache(pip_conf: Path) -> None:
     assert (found.indexes, found.cache) == ((), None)
 
 
-def test_a_configuration_that_pip_cannot_read(pip_conf: Path) -> None:
+def test_malformed_pip_configuration_is_reported(pip_conf: Path) -> None:
     pip_conf.write_text("index-url = nowhere\n")
     with pytest.raises(CheckFailed, match=r"(?s)pip config list failed: .*no section headers"):
         pip_config.read()
 
 
-def test_an_interpreter_without_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interpreter_without_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "venv" / "bin" / "python"))
     with pytest.raises(MissingRequirement, match="has no pip"):
         pip_config.read()
 
 
-def test_pip_is_not_looked_for_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looking for it changes the process: setuptools then leaves `distutils` to the standard library."""
+def test_pip_is_not_searched_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searching for pip changes the process: setuptools then leaves `distutils` to the standard library."""
     looked_for: list[str] = []
 
     class Onlooker(MetaPathFinder):
@@ -78,13 +78,13 @@ def test_pip_is_not_looked_for_in_this_process(monkeypatch: pytest.MonkeyPatch) 
     assert "pip" not in looked_for
 
 
-def test_nothing_configured_means_the_index_that_pip_itself_asks(pip_conf: Path) -> None:
+def test_default_index_of_pip_is_used(pip_conf: Path) -> None:
     pip_conf.write_text("")
     (index,) = pip_config.read().indexes
     assert index.startswith("https://")
     assert index.endswith("/simple")
 
 
-def test_a_help_that_states_no_index() -> None:
+def test_help_without_a_default_index() -> None:
     with pytest.raises(CheckFailed, match="no default index"):
         pip_config._default_index("  -i, --index-url <url>  Base URL (default: none)")

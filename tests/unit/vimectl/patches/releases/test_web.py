@@ -20,9 +20,7 @@ def client(index: Index) -> Web:
     return Web(PipConfig(indexes=(index.url.replace("//", "//me%40home:s%2Fcret@"),), timeout=5.0))
 
 
-def test_credentials_go_to_their_host_and_not_where_it_sends_us(
-    index: Index, client: Web, other_index: Index
-) -> None:
+def test_credentials_are_not_sent_after_a_redirect(index: Index, client: Web, other_index: Index) -> None:
     other_index.files[NAME] = b"x"
     index.password, index.moved = BASIC, other_index.url.removesuffix("/simple")
     with client.get(f"http://127.0.0.1:{index.port}/files/{NAME}") as answer:
@@ -30,7 +28,7 @@ def test_credentials_go_to_their_host_and_not_where_it_sends_us(
     assert (index.authorizations, other_index.authorizations) == ([BASIC], [None])
 
 
-def test_credentials_of_netrc(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_netrc_credentials_are_used(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me@home password s/cret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     index.password, index.files[NAME] = BASIC, b"x"
@@ -38,7 +36,7 @@ def test_credentials_of_netrc(index: Index, tmp_path: Path, monkeypatch: pytest.
         assert answer.status == 200
 
 
-def test_a_password_of_the_keyring(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keyring_password_is_used(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "keyring").write_text('#!/bin/sh\n[ "$*" = "get $HOST me@home" ] && echo s/cret\n')
     (tmp_path / "keyring").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
@@ -50,7 +48,7 @@ def test_a_password_of_the_keyring(index: Index, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.needs("openssl")
-def test_certificates_are_those_of_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pip_certificates_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
@@ -70,16 +68,16 @@ def test_certificates_are_those_of_pip(tmp_path: Path, monkeypatch: pytest.Monke
         Web(PipConfig(cert=str(tmp_path / "none.pem"))).get(url)
 
 
-def test_a_refusal_names_the_address_without_the_password(index: Index, client: Web) -> None:
+def test_refusal_hides_the_password(index: Index, client: Web) -> None:
     index.password = "another"
-    with pytest.raises(MissingRequirement, match="the server answers 401") as error:
+    with pytest.raises(MissingRequirement, match="the server responded 401") as error:
         client.get(index.url.replace("//", "//me:hidden@"))
     assert "hidden" not in error.value.message
     assert "netrc" in error.value.hint
     assert len(index.requests) == 1
 
 
-def test_a_server_that_is_unwell_is_asked_again(index: Index, client: Web) -> None:
+def test_temporary_failures_are_retried(index: Index, client: Web) -> None:
     index.files[NAME], index.failures = b"x", [503, 502]
     with client.get(f"http://127.0.0.1:{index.port}/files/{NAME}") as answer:
         assert answer.read() == b"x"
@@ -88,7 +86,7 @@ def test_a_server_that_is_unwell_is_asked_again(index: Index, client: Web) -> No
         client.get(index.url)
 
 
-def test_nothing_there_and_nobody_there(index: Index, client: Web) -> None:
+def test_missing_file_and_unreachable_server(index: Index, client: Web) -> None:
     with pytest.raises(NotFound):
         client.get(f"http://127.0.0.1:{index.port}/files/none")
     with pytest.raises(MissingRequirement, match=r"cannot be reached: .*refused") as error:
@@ -96,7 +94,7 @@ def test_nothing_there_and_nobody_there(index: Index, client: Web) -> None:
     assert "source archive instead" in error.value.hint
 
 
-def test_a_proxy_is_asked_for_everything(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_is_used(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_PROXY")
     index.files[NAME] = b"x"
     proxied = Web(PipConfig(proxy=f"http://127.0.0.1:{index.port}"))

@@ -1,4 +1,4 @@
-"""Releases by name on the command line, from an index on this machine."""
+"""Lint against releases named on the command line, from a local index."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_lint_against_a_release(patch: Path, version: str, capsys: pytest.Captur
         ("toy", "toy: no such file or directory", "PACKAGE==VERSION"),
     ],
 )
-def test_what_there_is_not(
+def test_unknown_release_is_refused(
     patch: Path, against: str, message: str, hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_cli(["patch", "lint", str(patch), "--against", against, "--json"]) == 2

@@ -13,7 +13,7 @@ def stated(content: bytes) -> str:
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_only_the_hash_and_size_of_the_named_file_change_and_change_back(end: str) -> None:
+def test_update_record_changes_only_hash_and_size(end: str) -> None:
     old, new = b"old", b"newer"
     lines = [
         '"a, b.py",sha256={},{}',
@@ -28,6 +28,6 @@ def test_only_the_hash_and_size_of_the_named_file_change_and_change_back(end: st
     assert update_record(after, {"a, b.py": old}) == before
 
 
-def test_the_algorithm_is_the_one_that_is_stated() -> None:
+def test_update_record_keeps_the_hash_algorithm() -> None:
     digest = urlsafe_b64encode(hashlib.sha512(b"new").digest()).rstrip(b"=")
     assert update_record(b"f.py,sha512=abc,9\n", {"f.py": b"new"}) == b"f.py,sha512=" + digest + b",3\n"

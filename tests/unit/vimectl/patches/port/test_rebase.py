@@ -1,4 +1,4 @@
-"""What becomes of hunks and files: judged by git and by the blob ids of the new series."""
+"""Port hunks and files; git and the blob ids of the new series confirm the result."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from vimectl.patches.port.command import port_series
         (change(A, ("y", "why")), "clean", 0),
         (MORE + A, "offset", 3),
         (change(A, ("b", "")), "offset", -1),
-        (change(A, ("k", "kay")), "offset", 0),  # in place, but its surroundings are others
+        (change(A, ("k", "kay")), "offset", 0),  # in place, but with other context
     ],
 )
-def test_a_hunk_goes_where_its_lines_are(toy: Make, new: bytes, result: str, moved: int) -> None:
+def test_hunk_follows_its_lines(toy: Make, new: bytes, result: str, moved: int) -> None:
     one = toy({"toy/a.py": A}, {"toy/a.py": new}, {"toy/a.py": change(A, ("m", "M N"))})
     outcome = one.port()
     assert results(outcome) == [("0001-p", result)]
@@ -35,14 +35,14 @@ def test_a_hunk_goes_where_its_lines_are(toy: Make, new: bytes, result: str, mov
     [b"a\r\nb\r\nm\r\nc\r\nd\r\ne\r\n", b"\xff\xfe\nm\n\xe9\nx\ny\nlast", b"m"],
     ids=["crlf", "latin", "one"],
 )
-def test_content_of_any_kind(toy: Make, content: bytes) -> None:
+def test_any_content_is_ported(toy: Make, content: bytes) -> None:
     patched, new = content.replace(b"m", b"M"), content.replace(b"e\r\n", b"e\r\nf\r\n") + b""
     one = toy({"toy/a.py": content}, {"toy/a.py": new}, {"toy/a.py": patched})
     assert one.port().written == one.out
     assert one.files() == {"toy/a.py": new.replace(b"m", b"M")}
 
 
-def test_header_and_series_say_what_they_are(toy: Make) -> None:
+def test_header_and_series_of_the_port(toy: Make) -> None:
     one = toy({"toy/a.py": A}, {"toy/a.py": MORE + A}, {"toy/a.py": change(A, ("m", "M"))})
     one.port()
     head = (one.out / "0001-p.patch").read_text().partition("---\n")[0].splitlines()
@@ -52,7 +52,7 @@ def test_header_and_series_say_what_they_are(toy: Make) -> None:
     assert head[2:] == ["X-Vimectl-Ported-From: toy 1.0"]
     found = series.read(one.out)
     assert (found.package, found.version, found.module) == ("toy", "2.0", "toy")
-    # A port of the port says the last release only.
+    # A port of the port names only the last release.
     again = port_series("toy", "2.0", "2.0", [one.sources[1]] * 2, one.folder / "again", None, one.out)
     text = (one.folder / "again" / "0001-p.patch").read_text()
     assert text.count("X-Vimectl-Ported-From:") == text.count("Ported-From: toy 2.0") == 1
@@ -64,10 +64,10 @@ def test_header_and_series_say_what_they_are(toy: Make) -> None:
     [
         change(A, ("m", "M")),
         MORE + change(A, ("m", "M"), ("z", "zed")),
-        change(A, ("m", "M"), ("n", "en")),  # git alone would see a conflict
+        change(A, ("m", "M"), ("n", "en")),  # a conflict for git alone
     ],
 )
-def test_what_upstream_has_taken_is_left_out(toy: Make, new: bytes) -> None:
+def test_upstream_patch_is_left_out(toy: Make, new: bytes) -> None:
     other = {"toy/b.py": change(A, ("c", "C"))}
     one = toy(
         {"toy/a.py": A, "toy/b.py": A},
@@ -82,7 +82,7 @@ def test_what_upstream_has_taken_is_left_out(toy: Make, new: bytes) -> None:
     assert one.files() == other
 
 
-def test_one_hunk_of_two_is_upstream(toy: Make) -> None:
+def test_upstream_hunk_is_left_out(toy: Make) -> None:
     new = MORE + change(A, ("c", "C"), ("d", "dee"))
     one = toy({"toy/a.py": A}, {"toy/a.py": new}, {"toy/a.py": change(A, ("c", "C"), ("w", "W"))})
     outcome = one.port()
@@ -96,19 +96,19 @@ GUARD = ("    if condition(one, two):", "    if condition(one, two) and not colo
 
 
 def guarded(before: bytes = A, after: bytes = A, lines: tuple[str, str] = GUARD) -> tuple[bytes, bytes]:
-    """A file with a line to be patched, and with it patched."""
+    """Return a file with a line to be patched, and the patched file."""
     old, new = (before + line.encode() + b"\n" + after for line in lines)
     return old, new
 
 
-@pytest.mark.parametrize("elsewhere", [None, "toy/beside.py", "toy/deep/new.py"])
-def test_a_condition_on_code_that_is_gone(toy: Make, elsewhere: str | None) -> None:
+@pytest.mark.parametrize("elsewhere", [None, "toy/sibling.py", "toy/deep/new.py"])
+def test_condition_on_removed_code(toy: Make, elsewhere: str | None) -> None:
     old, patched = guarded()
-    beside = {"toy/beside.py": MORE, elsewhere or "toy/c.py": MORE + GUARD[0].encode() + b"\n"}
-    beside |= {} if elsewhere else {"toy/c.py": MORE}
-    new = {"toy/a.py": change(A, ("y", "")) + A, **beside}
-    # Another hunk is left, so that the patch is.
-    one = toy({"toy/a.py": old, "toy/beside.py": MORE}, new, {"toy/a.py": change(patched, ("c", "C"))})
+    siblings = {"toy/sibling.py": MORE, elsewhere or "toy/c.py": MORE + GUARD[0].encode() + b"\n"}
+    siblings |= {} if elsewhere else {"toy/c.py": MORE}
+    new = {"toy/a.py": change(A, ("y", "")) + A, **siblings}
+    # Another hunk remains, so that the patch does.
+    one = toy({"toy/a.py": old, "toy/sibling.py": MORE}, new, {"toy/a.py": change(patched, ("c", "C"))})
     (file,) = one.port().patches[0].files
     if elsewhere:
         assert file.result == "conflict"
@@ -118,7 +118,7 @@ def test_a_condition_on_code_that_is_gone(toy: Make, elsewhere: str | None) -> N
         assert {hunk.result for hunk in file.hunks if hunk.line == 27} == {"gone"}
 
 
-def test_what_replaces_code_that_is_gone_is_a_conflict(toy: Make) -> None:
+def test_replacement_of_removed_code_is_a_conflict(toy: Make) -> None:
     old, patched = guarded(lines=("    old_condition(one, two)", "    new_way(one, two)"))
     one = toy({"toy/a.py": old}, {"toy/a.py": change(A, ("y", "")) + A}, {"toy/a.py": patched})
     assert results(one.port()) == [("0001-p", "conflict")]
@@ -132,21 +132,21 @@ def test_imports_in_one_place_are_joined(toy: Make) -> None:
     assert one.files() == {"toy/a.py": new.replace(b"import zlib", b"import os\nimport zlib")}
 
 
-def test_a_deletion_is_not_taken_for_done_by_less_than_its_surroundings(toy: Make) -> None:
-    # "l" and "n" stand side by side elsewhere; what was to be deleted was rewritten.
+def test_deletion_needs_its_whole_context_to_be_recognized(toy: Make) -> None:
+    # "l" and "n" are adjacent in another place; the line to be deleted was rewritten.
     new = change(A, ("m", "em")) + lines("l", "n")
     one = toy({"toy/a.py": A}, {"toy/a.py": new}, {"toy/a.py": change(A, ("m", ""))})
     assert results(one.port()) == [("0001-p", "conflict")]
 
 
-def test_nothing_is_left_of_a_series(toy: Make) -> None:
+def test_series_without_remaining_patches(toy: Make) -> None:
     one = toy({"toy/a.py": A}, {"toy/a.py": change(A, ("m", "M"))}, {"toy/a.py": change(A, ("m", "M"))})
     one.port()
     found = series.read(one.out)
     assert (found.patch, found.unneeded) == ([], {"p": "toy 2.0 has it"})
 
 
-def test_a_conflict_is_marked_resolved_and_taken_up(toy: Make) -> None:
+def test_conflict_is_marked_resolved_and_continued(toy: Make) -> None:
     first, second = change(A, ("m", "M")), change(A, ("m", "M"), ("n", "N"))
     new = change(A, ("m", "em"))
     one = toy(
@@ -159,12 +159,12 @@ def test_a_conflict_is_marked_resolved_and_taken_up(toy: Make) -> None:
     marked = one.conflicts / "0001-p" / "toy/a.py"
     assert b"<<<<<<< toy 2.0\nem\n||||||| toy 1.0\nm\n=======\nM\n>>>>>>> 0001-p\n" in marked.read_bytes()
     assert not (one.conflicts / "0002-p" / "toy/a.py").exists()
-    assert outcome.again in (one.conflicts / "README.txt").read_text()
+    assert outcome.command in (one.conflicts / "README.txt").read_text()
 
     with pytest.raises(UsageError, match=r"a\.py:13: still a conflict marker"):
         one.port(one.conflicts)
     marked.write_bytes(change(new, ("em", "EM")))
-    # The second patch changes the line below, which now merges only by hand too.
+    # The second patch changes the next line, which now conflicts as well.
     outcome = one.port(one.conflicts)
     assert results(outcome) == [("0001-p", "offset"), ("0002-p", "conflict")]
     wanted = change(new, ("em", "EM"), ("n", "N"))
@@ -174,7 +174,7 @@ def test_a_conflict_is_marked_resolved_and_taken_up(toy: Make) -> None:
     assert one.files() == {"toy/a.py": wanted, "toy/new.py": b"x\n"}
 
 
-def test_a_patch_is_left_out_by_hand(toy: Make) -> None:
+def test_patch_dropped_by_the_user(toy: Make) -> None:
     one = toy({"toy/a.py": A}, {"toy/a.py": change(A, ("m", "em"))}, {"toy/a.py": change(A, ("m", "M"))})
     one.port()
     (one.conflicts / "0001-p" / "DROP").write_text('2.0 does it "otherwise"\n')
@@ -184,10 +184,10 @@ def test_a_patch_is_left_out_by_hand(toy: Make) -> None:
 
 
 @pytest.mark.parametrize("kept", [A, change(A, ("y", "why"))])
-def test_a_file_that_went_elsewhere(toy: Make, kept: bytes) -> None:
+def test_renamed_file_is_detected(toy: Make, kept: bytes) -> None:
     old = {"toy/deep/worker.py": A, "toy/b.py": A}
     new = {"toy/b.py": A, "toy/x.py": A, "toy/other/worker.py": kept}
-    old["toy/x.py"] = A  # was there before: it cannot be where the file went
+    old["toy/x.py"] = A  # existed before: it cannot be the renamed file
     one = toy(
         old,
         new,
@@ -197,7 +197,7 @@ def test_a_file_that_went_elsewhere(toy: Make, kept: bytes) -> None:
     outcome = one.port()
     note = outcome.patches[0].files[0].note
     assert "toy 2.0 does not have toy/deep/worker.py; toy/other/worker.py is " in note
-    assert "% alike" in note
+    assert "% similar" in note
     found = one.conflicts / "0001-p" / "toy/other/worker.py"
     assert found.read_bytes() == change(kept, ("m", "M"))
     outcome = one.port(one.conflicts)
@@ -205,13 +205,13 @@ def test_a_file_that_went_elsewhere(toy: Make, kept: bytes) -> None:
     assert one.files() == {"toy/other/worker.py": change(kept, ("m", "M Q"))}
 
 
-def test_a_file_that_is_gone(toy: Make) -> None:
+def test_removed_file_is_a_conflict(toy: Make) -> None:
     one = toy({"toy/a.py": A}, {"toy/z.py": MORE}, {"toy/a.py": change(A, ("m", "M"))})
     outcome = one.port()
     assert outcome.patches[0].files[0].note == (
-        "toy 2.0 does not have toy/a.py, nor another new file that is much like it"
+        "toy 2.0 does not have toy/a.py, nor another new file that is similar"
     )
-    # Somebody knows better where it belongs.
+    # The user chooses another file.
     place = one.conflicts / "0001-p" / "toy" / "z.py"
     place.parent.mkdir()
     place.write_bytes(MORE + b"M\n")
@@ -222,7 +222,7 @@ def test_a_file_that_is_gone(toy: Make) -> None:
 @pytest.mark.parametrize(
     ("there", "result"), [(None, "clean"), (b"new\n", "upstream"), (b"other\n", "conflict")]
 )
-def test_a_file_that_the_patch_creates(toy: Make, there: bytes | None, result: str) -> None:
+def test_created_file(toy: Make, there: bytes | None, result: str) -> None:
     new = {"toy/a.py": A, "toy/n.py": there}
     one = toy({"toy/a.py": A}, new, {"toy/n.py": b"new\n", "toy/a.py": change(A, ("m", "M"))})
     (a, n) = sorted(one.port().patches[0].files, key=lambda file: file.path)
@@ -232,7 +232,7 @@ def test_a_file_that_the_patch_creates(toy: Make, there: bytes | None, result: s
 
 
 @pytest.mark.parametrize(("there", "result"), [(A, "clean"), (None, "upstream"), (MORE + A, "conflict")])
-def test_a_file_that_the_patch_deletes(toy: Make, there: bytes | None, result: str) -> None:
+def test_deleted_file(toy: Make, there: bytes | None, result: str) -> None:
     one = toy({"toy/a.py": A, "toy/b.py": A}, {"toy/a.py": there, "toy/b.py": A}, {"toy/a.py": None})
     assert results(one.port()) == [("0001-p", result)]
     if result == "conflict":
@@ -242,7 +242,7 @@ def test_a_file_that_the_patch_deletes(toy: Make, there: bytes | None, result: s
         assert one.files() == {"toy/a.py": None}
 
 
-def test_binary_files_are_carried_when_nothing_else_changed_them(toy: Make) -> None:
+def test_unchanged_binary_files_are_ported(toy: Make) -> None:
     old, new = bytes(range(256)), bytes(range(255))
     release = {"toy/a.bin": old + b"\0", "toy/b.bin": old}
     one = toy({"toy/a.bin": old, "toy/b.bin": old}, release, {"toy/a.bin": new, "toy/b.bin": new})

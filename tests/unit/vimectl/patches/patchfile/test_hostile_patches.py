@@ -35,7 +35,7 @@ Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
 
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
-    """A folder with a target in it, what a patch may want to reach around it, and a series."""
+    """Return a folder with a target, files outside of it that a patch may try to reach, and a series."""
     target = tmp_path / "world" / "site-packages"
     (target / "toy" / "sub").mkdir(parents=True)
     (target / "toy" / "__init__.py").touch()
@@ -51,7 +51,7 @@ def world(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("one", HOSTILE, ids=lambda one: one.name)
-def test_it_is_refused_and_nothing_is_written(one: Hostile, world: Path, snapshot: Snapshot) -> None:
+def test_hostile_patch_is_refused_and_writes_nothing(one: Hostile, world: Path, snapshot: Snapshot) -> None:
     patch = world / "series" / "0001-hostile.patch"
     patch.write_bytes(one.patch)
     before = snapshot(world)
@@ -69,9 +69,7 @@ def test_it_is_refused_and_nothing_is_written(one: Hostile, world: Path, snapsho
     assert snapshot(world) == before
 
 
-def test_the_command_refuses_all_with_at_least_sixty_messages(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_lint_command_explains_hostile_patches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, one in enumerate(HOSTILE):
         (tmp_path / f"{number:03}-{one.name}.patch").write_bytes(one.patch)
     assert run_cli(["patch", "lint", str(tmp_path), "--json"]) == 1

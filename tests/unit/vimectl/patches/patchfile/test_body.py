@@ -39,7 +39,7 @@ def git_diff(directory: Path, old: bytes | None, new: bytes | None) -> bytes:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_binary_data_of_git_leads_there_and_back(tmp_path: Path, case: str) -> None:
+def test_binary_data_applies_forward_and_reverse(tmp_path: Path, case: str) -> None:
     old, new = CASES[case]
     patch = git_diff(tmp_path, old, new)
     (tmp_path / "p.patch").write_bytes(patch)
@@ -50,7 +50,7 @@ def test_binary_data_of_git_leads_there_and_back(tmp_path: Path, case: str) -> N
     assert apply_patch([diff], there.get) == {"data.bin": None if new is None else GitFile(new)}
 
 
-def test_both_kinds_of_data_were_tried(tmp_path: Path) -> None:
+def test_cases_include_both_kinds_of_binary_data(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     (part,) = parse(git_diff(tmp_path / "one", *CASES["a part of it"])).diffs
@@ -60,7 +60,7 @@ def test_both_kinds_of_data_were_tried(tmp_path: Path) -> None:
     assert {part.binary[0].method, other.binary[0].method} == {"delta", "literal"}
 
 
-def test_a_delta_for_other_content_is_refused(tmp_path: Path) -> None:
+def test_delta_for_other_content_is_refused(tmp_path: Path) -> None:
     patch = parse(git_diff(tmp_path, *CASES["a part of it"]))
     with pytest.raises(UsageError, match=r"data\.bin is [0-9a-f]{40}, not [0-9a-f]{40}"):
         apply_patch(patch.diffs, {"data.bin": GitFile(b"other")}.get)

@@ -1,4 +1,4 @@
-"""Somebody's edits: never overwritten, merged only when that is asked for, given back by a revert."""
+"""Show, refuse and merge the user's edits of patched files, and restore them on revert."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from vime_runtime.spec.errors import CheckFailed
 
 from harness.patches.toy_packages import git
 from vimectl import patches
+from vimectl.patches import edits
 from vimectl.patches.plan import PatchAction
 from vimectl.patches.series import Series
 from vimectl.patches.state import TargetStatus, classify
@@ -19,7 +20,7 @@ LINES = [f"line {number}\n".encode() for number in range(20)]
 
 @pytest.fixture
 def long_series(tmp_path: Path) -> Series:
-    """A series whose file is long enough for edits apart from the patch."""
+    """Return a series whose file is long enough for edits outside of the patch."""
     from harness.patches.toy_packages import build_series
 
     patched = [*LINES]
@@ -35,7 +36,7 @@ def long_series(tmp_path: Path) -> Series:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A work tree with the release committed, so that git has a copy of it."""
+    """Return a work tree with the release committed, so that git has a copy of it."""
     place = tmp_path / "checkout"
     (place / "long").mkdir(parents=True)
     (place / "long/__init__.py").write_bytes(b"".join(LINES))
@@ -62,7 +63,7 @@ def run(action: PatchAction, place: Path, series: Series, merge: bool = False) -
     return patches.change(action, [status(place, series)], merge=merge).targets[0]
 
 
-def test_edits_are_merged_when_asked_and_given_back(checkout: Path, long_series: Series) -> None:
+def test_edits_are_merged_and_restored_by_revert(checkout: Path, long_series: Series) -> None:
     path = checkout / "long/__init__.py"
     mine = edited(15, b"mine\n")
     path.write_bytes(mine)
@@ -78,9 +79,9 @@ def test_edits_are_merged_when_asked_and_given_back(checkout: Path, long_series:
     assert b"patched\n" in path.read_bytes()
     assert found.state == "applied"
     assert found.patches[0].files == (("long/__init__.py", "merged"),)
-    assert run("apply", checkout, long_series).state == "applied"  # again: nothing to do, nothing lost
+    assert run("apply", checkout, long_series).state == "applied"  # again: no change, and the edits remain
     assert b"mine\n" in path.read_bytes()
-    # Git sees the edited files and nothing of the bookkeeping.
+    # Git lists the edited files and not the bookkeeping.
     assert git(checkout, "status", "--porcelain").split() == [
         b"M",
         b"long/__init__.py",
@@ -94,7 +95,7 @@ def test_edits_are_merged_when_asked_and_given_back(checkout: Path, long_series:
     assert not (checkout / ".vimectl").exists()
 
 
-def test_edits_of_the_patched_file_are_carried_back(checkout: Path, long_series: Series) -> None:
+def test_edits_of_a_patched_file_survive_the_revert(checkout: Path, long_series: Series) -> None:
     path = checkout / "long/__init__.py"
     run("apply", checkout, long_series)
     path.write_bytes(path.read_bytes().replace(b"line 15\n", b"mine\n"))
@@ -104,7 +105,7 @@ def test_edits_of_the_patched_file_are_carried_back(checkout: Path, long_series:
     assert path.read_bytes() == edited(15, b"mine\n")
 
 
-def test_edits_after_a_merge_are_kept_too(checkout: Path, long_series: Series) -> None:
+def test_edits_after_a_merge_survive_the_revert(checkout: Path, long_series: Series) -> None:
     path = checkout / "long/__init__.py"
     path.write_bytes(edited(15, b"mine\n"))
     run("apply", checkout, long_series, merge=True)
@@ -115,7 +116,7 @@ def test_edits_after_a_merge_are_kept_too(checkout: Path, long_series: Series) -
     assert path.read_bytes() == edited(15, b"mine\n").replace(b"line 18\n", b"later\n")
 
 
-def test_a_conflict_is_shown_with_both_sides_and_changes_nothing(checkout: Path, long_series: Series) -> None:
+def test_conflict_is_shown_and_changes_nothing(checkout: Path, long_series: Series) -> None:
     path = checkout / "long/__init__.py"
     mine = edited(5, b"mine\n")
     path.write_bytes(mine)
@@ -133,7 +134,7 @@ def test_a_conflict_is_shown_with_both_sides_and_changes_nothing(checkout: Path,
     assert not (checkout / ".vimectl").exists()
 
 
-def test_a_dry_run_merges_nothing(checkout: Path, long_series: Series) -> None:
+def test_dry_run_merges_nothing(checkout: Path, long_series: Series) -> None:
     path = checkout / "long/__init__.py"
     path.write_bytes(edited(15, b"mine\n"))
     outcome = patches.change("apply", [status(checkout, long_series)], dry_run=True, merge=True)
@@ -141,10 +142,10 @@ def test_a_dry_run_merges_nothing(checkout: Path, long_series: Series) -> None:
     assert path.read_bytes() == edited(15, b"mine\n")
 
 
-def test_what_upstream_has_taken_is_recognised_and_left_alone(tmp_path: Path, long_series: Series) -> None:
+def test_upstream_change_is_recognized(tmp_path: Path, long_series: Series) -> None:
     place = tmp_path / "next"
     (place / "long").mkdir(parents=True)
-    # The next release: the patch's lines are there, three lines further down.
+    # The next release has the lines of the patch, three lines further down.
     content = b"new\n" * 3 + edited(5, b"patched\n")
     (place / "long/__init__.py").write_bytes(content)
     found = status(place, long_series)
@@ -155,7 +156,7 @@ def test_what_upstream_has_taken_is_recognised_and_left_alone(tmp_path: Path, lo
     assert status(place, long_series).state == "drifted"
 
 
-def test_a_symbolic_link_in_the_place_of_a_file_says_so(
+def test_symbolic_link_in_place_of_a_file_is_refused(
     checkout: Path, long_series: Series, tmp_path: Path
 ) -> None:
     path = checkout / "long/__init__.py"
@@ -168,7 +169,7 @@ def test_a_symbolic_link_in_the_place_of_a_file_says_so(
     assert path.is_symlink()
 
 
-def test_a_folder_that_leads_out_of_the_target_is_not_patched(
+def test_folder_link_out_of_the_target_is_refused(
     checkout: Path, long_series: Series, tmp_path: Path
 ) -> None:
     (checkout / "long").rename(tmp_path / "elsewhere")
@@ -184,7 +185,7 @@ def target_of(place: Path) -> PatchTarget:
     return found
 
 
-def test_a_tree_that_a_checkout_ignores_is_no_work_tree(checkout: Path) -> None:
+def test_ignored_tree_in_a_checkout_is_not_a_work_tree(checkout: Path) -> None:
     (checkout / ".gitignore").write_text("/build/\n")
     inner = checkout / "build" / "unpacked"
     (inner / "long").mkdir(parents=True)
@@ -193,7 +194,7 @@ def test_a_tree_that_a_checkout_ignores_is_no_work_tree(checkout: Path) -> None:
     assert target_of(checkout).kind == "git"
 
 
-def test_a_source_archive_may_have_its_package_in_src(tmp_path: Path, long_series: Series) -> None:
+def test_package_in_src_of_a_source_archive(tmp_path: Path, long_series: Series) -> None:
     (tmp_path / "long-1.0/src/long").mkdir(parents=True)
     (tmp_path / "long-1.0/src/long/__init__.py").write_bytes(b"".join(LINES))
     (tmp_path / "long-1.0/PKG-INFO").write_text("Metadata-Version: 2.1\nName: long\nVersion: 1.0\n")
@@ -201,3 +202,48 @@ def test_a_source_archive_may_have_its_package_in_src(tmp_path: Path, long_serie
     assert found
     assert (found.version, found.kind, found.location) == ("1.0", "tree", tmp_path / "long-1.0/src")
     assert classify(found, long_series).state == "pristine"
+
+
+def test_diff_from_release_shows_only_patched_files(target: PatchTarget, toy_series: Series) -> None:
+    assert edits.diff_from_release(classify(target, toy_series)) == ""
+    (target.location / "toy/both.py").write_bytes(b"a\nB\nc\nd\n")
+    (target.location / "toy/new.py").write_bytes(b"made by a patch\n")
+    (target.location / "toy/crlf.py").write_bytes(b"one\r\nTWO\xff\r\nthree")
+    assert edits.diff_from_release(classify(target, toy_series)).splitlines() == [
+        "--- a/toy/both.py",
+        "+++ b/toy/both.py",
+        "@@ -1,4 +1,4 @@",
+        " a",
+        "-b",
+        "+B",
+        " c",
+        " d",
+        "--- /dev/null",
+        "+++ b/toy/new.py",
+        "@@ -0,0 +1 @@",
+        "+made by a patch",
+        "--- a/toy/crlf.py",
+        "+++ b/toy/crlf.py",
+        "@@ -1,3 +1,3 @@",
+        " one",
+        "-two\\xff",
+        "+TWO\\xff",
+        " three",
+        "\\ No newline at end of file",
+    ]
+
+
+def test_edited_file_without_released_copy_is_reported(target: PatchTarget, toy_series: Series) -> None:
+    (target.location / "toy/both.py").write_bytes(b"edited\n")
+    shown = edits.diff_of_edits(classify(target, toy_series))
+    assert shown.startswith("# toy/both.py: its edits cannot be shown: no copy of toy/both.py as released")
+
+
+def test_missing_file_is_shown_as_removed(target: PatchTarget, toy_series: Series) -> None:
+    blob = toy_series.chains["toy/both.py"][0]
+    kept = target.location / ".vimectl" / "original" / str(blob)
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"a\nb\nc\nd\n")
+    (target.location / "toy/both.py").unlink()
+    shown = edits.diff_of_edits(classify(target, toy_series)).splitlines()
+    assert shown[:3] == ["--- a/toy/both.py", "+++ /dev/null", "@@ -1,4 +0,0 @@"]

@@ -8,7 +8,7 @@ FIRST = [*range(0, 200, 50), *(pytest.param(n, marks=pytest.mark.exhaustive) for
 
 
 @pytest.mark.parametrize("first", FIRST)
-def test_a_patch_is_taken_or_refused_as_by_git(first: int) -> None:
+def test_random_patches_apply_as_with_git(first: int) -> None:
     verdicts = [compare(seed) for seed in range(first, first + 50)]
     assert [what for verdict, what in verdicts if verdict == "disagree"] == []
     assert {how for _, how in verdicts} >= {"applied", "refused"}
