@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from vimectl.env.environment_state import (
     WORK_DIR,
     EnvironmentState,
     clear_directory,
-    lock_directory,
+    foreign_entries,
     read_state,
     write_state,
 )
@@ -28,6 +28,7 @@ from vimectl.env.interpreter import find_interpreter, make_venv
 from vimectl.stacks.catalog import load_stack, lock_path, stack_names
 from vimectl.stacks.lock import Pin, read_lock
 from vimectl.stacks.schema import Stack
+from vimectl.util.directory_lock import lock_directory
 from vimectl.util.host import Host
 from vimectl.util.phase_progress import PhaseProgress, ReportPhase
 from vimectl.util.subprocess import run_logged
@@ -59,10 +60,16 @@ def create_environment(directory: Path, stack: Stack, lock: Path, report: Report
     """
     began = time.monotonic()
     directory = directory.absolute()
+    existed = directory.exists()
     waiting = PhaseProgress(f"waiting for another `vimectl env create` in {directory}")
-    with lock_directory(directory, lambda: report(waiting)) as lock_fd:
-        build = _EnvironmentBuild(directory, stack, lock, report, lock_fd)
-        installed = build.run()
+    try:
+        with lock_directory(directory, lambda: report(waiting), foreign_entries) as lock_fd:
+            build = _EnvironmentBuild(directory, stack, lock, report, lock_fd)
+            installed = build.run()
+    finally:
+        if not existed:
+            with suppress(OSError):  # not empty: an environment was created
+                directory.rmdir()
     seconds = time.monotonic() - began
     return CreatedEnvironment(directory, stack.name, build.pip.python, len(build.pins), installed, seconds)
 

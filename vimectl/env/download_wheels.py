@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import os
 import shutil
@@ -14,11 +13,11 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 from vime_runtime.spec.atomic_io import sha256_file
-from vime_runtime.spec.errors import MissingRequirement
 
 from vimectl.env.installer import EXACT, DownloadCount, Pip, download_error, origin_error
 from vimectl.stacks.lock import Pin
 from vimectl.stacks.schema import Origin
+from vimectl.util.directory_lock import lock_directory
 from vimectl.util.phase_progress import PhaseProgress, ReportPhase
 
 # The oldest glibc that has platform tags of its version, PEP 600.
@@ -97,10 +96,6 @@ def download_wheel(
         if count.current_total:
             report(count.bytes, count.current_total)
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise MissingRequirement(f"{folder} cannot be created: {e.strerror}", "set XDG_CACHE_HOME=DIR") from e
     with _locked_pip(folder) as pip:
         try:
             _download(pip, [pin], folder, {}, on_progress)
@@ -120,15 +115,12 @@ def remove_other_wheels(pins: Iterable[Pin], folder: Path) -> None:
 @contextmanager
 def _locked_pip(folder: Path) -> Iterator[Pip]:
     """Lock ``folder`` and yield the pip of this interpreter, with a work directory next to ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     work = folder.with_name(f".{folder.name}")
-    try:
-        fcntl.flock(lock_fd, fcntl.LOCK_EX)
-        yield Pip(Path(sys.executable), lock_fd, work)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        os.close(lock_fd)
+    with lock_directory(folder, lambda: None) as lock_fd:
+        try:
+            yield Pip(Path(sys.executable), lock_fd, work)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _download(

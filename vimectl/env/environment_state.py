@@ -6,17 +6,11 @@ until the environment is complete.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
-
-from vime_runtime.spec.errors import UsageError
 
 STATE_FILE = ".vimectl-env.json"
 WORK_DIR = ".vimectl-env"
@@ -53,41 +47,9 @@ def write_state(directory: Path, state: EnvironmentState) -> None:
     fresh.replace(directory / STATE_FILE)
 
 
-@contextmanager
-def lock_directory(directory: Path, on_wait: Callable[[], None]) -> Iterator[int]:
-    """Create and lock an environment directory; remove it again if it stays empty.
-
-    Yields:
-        The descriptor of the lock. A child process that inherits it keeps the directory locked when this
-        process is killed, so that no second pip starts while the first still runs.
-
-    Raises:
-        UsageError: the directory holds something that vimectl did not create.
-    """
-    existed = directory.exists()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as e:
-        raise UsageError(f"{directory} is not a directory", "name another directory") from e
-    lock_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            on_wait()
-            fcntl.flock(lock_fd, fcntl.LOCK_EX)
-        entries = {entry.name for entry in directory.iterdir()}
-        if STATE_FILE not in entries and entries - {WORK_DIR}:
-            raise UsageError(
-                f"{directory} was not made by vimectl: it holds {len(entries)} entries and no {STATE_FILE}",
-                "name a directory that is empty or does not exist",
-            )
-        yield lock_fd
-    finally:
-        if not existed:
-            with suppress(OSError):  # not empty: an environment was created
-                directory.rmdir()
-        os.close(lock_fd)
+def foreign_entries(names: set[str]) -> set[str]:
+    """Return the entries of a directory without a state file that vimectl did not create."""
+    return set() if STATE_FILE in names else names - {WORK_DIR}
 
 
 def clear_directory(directory: Path) -> None:

@@ -7,7 +7,6 @@ had when it was made. The manifest is written last, so a folder that has one was
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from vimectl.env.download_wheels import WheelTarget, download_wheels, remove_oth
 from vimectl.images import git_source, manifest
 from vimectl.images.manifest import ManifestEntry, SourceManifest
 from vimectl.images.plan import ImagePlan, ImageSource
+from vimectl.util.directory_lock import lock_directory
 from vimectl.util.phase_progress import PhaseProgress, ReportPhase
 
 # Unfinished downloads, and in it the digests of the archives that are finished.
@@ -52,7 +52,9 @@ def collect(plan: ImagePlan, folder: Path, report: ReportPhase) -> SourceManifes
         CheckFailed: a wheel has another digest than the lock's, or a repository lacks the commit.
         MissingRequirement: a source cannot be reached, git or pip is missing, or the disk is full.
     """
-    with _locked(folder, report) as lock_fd, _explain_disk_errors(folder):
+    waiting = PhaseProgress(f"waiting for another `vimectl image` that collects in {folder}")
+    lock = lock_directory(folder, lambda: report(waiting), lambda names: names - _OWN_ENTRIES)
+    with lock as lock_fd, _explain_disk_errors(folder):
         archives = _archive_digests(folder)
         work = folder / _WORK
         work.mkdir(exist_ok=True)
@@ -190,36 +192,6 @@ def _write_archive_digests(work: Path, archives: dict[str, str]) -> None:
     fresh = work / f"{_ARCHIVE_DIGESTS}.fresh"
     fresh.write_text(json.dumps(archives), encoding="utf-8")
     os.replace(fresh, work / _ARCHIVE_DIGESTS)
-
-
-@contextmanager
-def _locked(folder: Path, report: ReportPhase) -> Iterator[int]:
-    """Create and lock the folder; yield the descriptor of the lock, which child processes inherit.
-
-    Raises UsageError when the folder holds something that vimectl did not create.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except FileExistsError as e:
-        raise UsageError(f"{folder} is not a directory", "name another directory") from e
-    except OSError as e:
-        raise MissingRequirement(f"{folder} cannot be created: {e.strerror}", "name another directory") from e
-    try:
-        try:
-            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report(PhaseProgress(f"waiting for another `vimectl image` that collects in {folder}"))
-            fcntl.flock(lock_fd, fcntl.LOCK_EX)
-        foreign = sorted({entry.name for entry in folder.iterdir()} - _OWN_ENTRIES)
-        if foreign:
-            raise UsageError(
-                f"{folder} was not made by vimectl: it holds {', '.join(foreign[:3])}",
-                "name a directory that is empty or does not exist",
-            )
-        yield lock_fd
-    finally:
-        os.close(lock_fd)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
@@ -16,6 +15,7 @@ import platformdirs
 from vime_runtime.spec.errors import MissingRequirement
 
 from vimectl.images.builder.base import Builder, BuildJob, ImageConfiguration, OnLine
+from vimectl.util.directory_lock import lock_directory
 from vimectl.util.subprocess import run_shielded
 
 # The alias of the base image during a build. Working containers are named after their image, so this prefix
@@ -171,12 +171,6 @@ class Podman(_StorageBuilder):
 @contextmanager
 def _build_lock(on_line: OnLine) -> Iterator[None]:
     """Allow one build of this user at a time, so that leftovers cannot be those of a running build."""
-    folder = Path(platformdirs.user_cache_dir("vimectl"))
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "image-build.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            on_line("waiting for another image build")
-            fcntl.flock(file, fcntl.LOCK_EX)
+    folder = Path(platformdirs.user_cache_dir("vimectl")) / "image-build-lock"
+    with lock_directory(folder, lambda: on_line("waiting for another image build")):
         yield
