@@ -1,1 +1,1 @@
-"""Makes a small checkpoint and its problems, so that a first run needs nothing from anywhere."""
+"""Makes small checkpoints and their problems, so that a first run needs no download."""

@@ -77,7 +77,8 @@ def token_logprobs(
     """
     first = group.rank() * logits.shape[-1]
     own = logits[:, : max(vocab_size - first, 0)]
-    result: tuple[Tensor, Tensor] = _TokenLogprobs.apply(own.float() / temperature, targets, first, group)
+    scaled = own.float() / temperature
+    result: tuple[Tensor, Tensor] = _TokenLogprobs.apply(scaled, targets, first, group)  # type: ignore[no-untyped-call]
     return result
 
 

@@ -33,7 +33,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, gate_and_up: Tensor) -> Tensor:
         """Map [..., 2 * width], the gate first, to [..., width]."""
-        output: Tensor = _SwiGLU.apply(gate_and_up)
+        output: Tensor = _SwiGLU.apply(gate_and_up)  # type: ignore[no-untyped-call]
         return output
 
 
@@ -91,19 +91,18 @@ class ExpertLayer(MoELayer):  # type: ignore[misc]
             the output, of the same shape and dtype, and no bias.
         """
         probs, routing = self.route(hidden_states)  # both [tokens, experts]
-        tokens, probs = (
-            _Copy.apply(tensor, self.tp_group) for tensor in (hidden_states.flatten(0, 1), probs)
-        )
+        # [tokens, hidden] and [tokens, experts]
+        rows = [_Copy.apply(tensor, self.tp_group) for tensor in (hidden_states.flatten(0, 1), probs)]  # type: ignore[no-untyped-call]
         if self._replicas is not None:
-            tokens, probs = (_Gather.apply(tensor, self._replicas) for tensor in (tokens, probs))
+            rows = [_Gather.apply(tensor, self._replicas) for tensor in rows]  # type: ignore[no-untyped-call]
             routing = _gather(routing.to(torch.uint8), self._replicas).bool()  # gloo does not send bools
         self.token_dispatcher.routing_map = routing
-        dispatched, counts, probs = self.token_dispatcher.dispatch_postprocess(tokens, probs)
+        dispatched, counts, probs = self.token_dispatcher.dispatch_postprocess(*rows)
         output, _ = self.experts(dispatched, counts, probs)
         # The outputs of a token's experts are added in fp32.
         output = self.token_dispatcher.combine_preprocess(output.float()).to(hidden_states.dtype)
         if self._replicas is not None:
-            output = _ReduceScatter.apply(output, self._replicas)
+            output = _ReduceScatter.apply(output, self._replicas)  # type: ignore[no-untyped-call]
         return reduce_from_tensor_model_parallel_region(output).view_as(hidden_states), None
 
 

@@ -14,12 +14,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from vime_runtime.prepare.__main__ import prepare
 from vime_runtime.spec.errors import UsageError
 
-# Stops after a few steps, as soon as the model is better than it was when it knew nothing.
+# Stops after a few steps, as soon as the model is better than at random.
 SHORT = {"known_accuracy": 0.0001, "accuracy_low": 0.0, "accuracy_high": 1.0}
 
 
 def _run(out_dir: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Prepare in a process of its own, offline; returns its lines."""
+    """Prepare in a separate process, offline; return its lines."""
     done = subprocess.run(
         [sys.executable, "-m", "vime_runtime.prepare", "reversed-digits", str(out_dir), json.dumps(settings)],
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
@@ -31,18 +31,18 @@ def _run(out_dir: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-# Two digits are learned in half the time of the three that the default recipe has.
+# Two digits take half the time of the default recipe's three.
 QUICK = {"digits": 2, "problems": 40}
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
-    """A prepared folder, and what was said while it was made."""
+    """Return a prepared folder and the lines that were printed while it was made."""
     out_dir = tmp_path_factory.mktemp("prepared")
     return out_dir, _run(out_dir, QUICK)
 
 
-def test_progress_is_told_in_phases(made: tuple[Path, list[dict[str, Any]]]) -> None:
+def test_progress_is_reported_as_phase_events(made: tuple[Path, list[dict[str, Any]]]) -> None:
     _, lines = made
     steps = [line["step"] for line in lines]
     assert all((line["kind"], line["phase"]) == ("phase", "prepare") for line in lines)
@@ -51,7 +51,7 @@ def test_progress_is_told_in_phases(made: tuple[Path, list[dict[str, Any]]]) -> 
     assert lines[-1]["detail"].startswith("noisy labels")
 
 
-def test_it_loads_as_a_qwen3_of_three_million_parameters(made: tuple[Path, Any]) -> None:
+def test_the_model_is_a_qwen3_of_three_million_parameters(made: tuple[Path, Any]) -> None:
     model = AutoModelForCausalLM.from_pretrained(made[0] / "model", local_files_only=True)
     assert model.config.architectures == ["Qwen3ForCausalLM"]
     assert model.dtype == torch.bfloat16
@@ -59,7 +59,7 @@ def test_it_loads_as_a_qwen3_of_three_million_parameters(made: tuple[Path, Any])
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
-def test_sampled_answers_are_right_as_often_as_promised(made: tuple[Path, Any]) -> None:
+def test_sampled_answers_have_the_target_accuracy(made: tuple[Path, Any]) -> None:
     out_dir, _ = made
     tokenizer = AutoTokenizer.from_pretrained(out_dir / "model", padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(out_dir / "model", dtype=torch.float32)
@@ -72,7 +72,7 @@ def test_sampled_answers_are_right_as_often_as_promised(made: tuple[Path, Any]) 
     sampled = model.generate(**prompts, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=5)
     answers = tokenizer.batch_decode(sampled[:, prompts.input_ids.shape[1] :], skip_special_tokens=True)
     right = sum(answer == problem["label"] for answer, problem in zip(answers, problems, strict=True))
-    # 640 samples: the promised range of 0.28 to 0.38, three standard deviations wider
+    # 640 samples: the target range of 0.28 to 0.38, three standard deviations wider
     assert 0.22 < right / len(problems) < 0.44
 
 
@@ -83,7 +83,7 @@ def test_generation_stops_at_the_end_token(made: tuple[Path, Any]) -> None:
     assert generation.pad_token_id == tokenizer.pad_token_id
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
+def test_bytes_depend_on_the_seed_only(tmp_path: Path) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         prepare("reversed-digits", tmp_path / name, {**SHORT, "seed": seed})
     for file in ("model/model.safetensors", "model/tokenizer.json", "problems.jsonl"):
@@ -95,14 +95,14 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path: 
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
-        ("reversed-words", {}, "unknown kind 'reversed-words'"),
-        ("reversed-digits", {"digit": 3}, "unknown key 'digit'"),
+        ("reversed-words", {}, "unknown kind in [prepare]: 'reversed-words'"),
+        ("reversed-digits", {"digit": 3}, "unknown key in [prepare.settings]: 'digit'"),
         ("reversed-digits", {"digits": "3"}, "prepare.settings.digits: expected int, found '3'"),
         ("reversed-digits", {"digits": 1, "problems": 10}, "expected 1 to 9"),
-        ("reversed-digits", {"max_steps": 1}, "the warm-up stands at accuracy 0.00 after 1 steps"),
+        ("reversed-digits", {"max_steps": 1}, "the accuracy is 0.00 after 1 steps of warm-up"),
     ],
 )
-def test_bad_settings_are_refused_and_leave_no_model(
+def test_bad_settings_raise_and_leave_no_model(
     tmp_path: Path, kind: str, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError) as error:
@@ -111,7 +111,7 @@ def test_bad_settings_are_refused_and_leave_no_model(
     assert not (tmp_path / "out" / "model").exists()
 
 
-def test_bad_input_ends_the_process_with_code_2_and_an_error_line(tmp_path: Path) -> None:
+def test_bad_input_prints_an_error_and_exits_with_2(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "vime_runtime.prepare", "reversed-words", str(tmp_path), "{}"],
         capture_output=True,
@@ -124,7 +124,7 @@ def test_bad_input_ends_the_process_with_code_2_and_an_error_line(tmp_path: Path
     assert error["error"]["hint"] == "known: gguf, reversed-digits"
 
 
-def test_it_is_killed_with_whoever_started_it(tmp_path: Path) -> None:
+def test_it_is_killed_with_its_parent(tmp_path: Path) -> None:
     code = (
         "import subprocess, sys, time\n"
         "command = [sys.executable, '-m', 'vime_runtime.prepare', 'reversed-digits', sys.argv[1], '{}']\n"
