@@ -150,7 +150,7 @@ def trainer_rank(connection: Connection, folder: str, index: int, master: str) -
     bridge.load(shard, source)
     shared = partial(SharedHostBuffer, ranks.tensor)
     exporter = BucketExporter(lambda: bridge.held(shard), BUCKET_BYTES, shared=shared)
-    connection.send(sum(2 * torch.Size(shape).numel() for shape in source.tensors().values()))
+    connection.send(sum(2 * torch.Size(shape).numel() for shape in source.tensor_shapes().values()))
     peak = 0
     for question in questions(connection):
         if question == "peak":

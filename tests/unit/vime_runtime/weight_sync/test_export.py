@@ -47,9 +47,9 @@ def round_trip(
         bridge = Bridge(
             source.family,
             source.shape,
-            Rank(groups.tensor_rank, tensor_parallel),
+            Rank(groups.tensor.rank(), tensor_parallel),
             groups.tensor,
-            Rank(groups.expert_rank, expert_parallel),
+            Rank(groups.expert.rank(), expert_parallel),
             groups.expert,
         )
         bridge.load(built, source)
