@@ -1,7 +1,7 @@
-"""Our adapters to vLLM's weight-transfer API, in the worker classes that were released.
+"""New weights through the worker extension into each stack's released executor, worker and model classes.
 
-Of each release the few files that make the API are read, and run in one process with stand-ins for what they
-import (transfer_probe.py). test_ascend.py runs the same where all of a release is there.
+NPU stacks run their released sources on a simulated machine (worker_probe.py), the CPU stack the installed
+packages. The model's first layer has a dense MLP, the second has experts.
 """
 
 from __future__ import annotations
@@ -9,106 +9,105 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness import RUNTIME, TESTS, script
-from harness.upstream import released
+from harness.npu.simulated_machine import Machine
+from harness.npu.simulated_processes import COLOCATED
+from vimectl.stacks.catalog import load_stack
 
-if importlib.util.find_spec("torch") is None:
-    pytest.skip("needs torch", allow_module_level=True)
+if importlib.util.find_spec("vllm") is None:
+    pytest.skip("needs what vllm imports", allow_module_level=True)
 
-PROBE = script("upstream.transfer_probe")
-API = [f"vllm/distributed/weight_transfer/{name}.py" for name in ("__init__", "base", "factory")]
-WORKERS = {"vllm": "vllm/v1/worker/gpu_worker.py", "vllm-ascend": "vllm_ascend/worker/worker.py"}
-
-FLAGGED = ["start_weight_update(is_checkpoint_format=False)", "update_weights()", "update_weights()"]
-OWNED = ["start_weight_update()", "update_weights()", "update_weights()"]
-END = ["finish_weight_update()"]
-
-# Whose worker, of which release, with which vLLM: the generation of the API, and the calls in the worker.
-EXPECTED = {
-    ("vllm-ascend", "0.20.2rc1", "0.20.2"): ("rpc", "rpc", []),
-    ("vllm-ascend", "0.21.0rc1", "0.21.0"): ("rpc", "rpc", []),
-    ("vllm-ascend", "0.22.1rc1", "0.22.1"): ("flagged", "flagged", FLAGGED + END),
-    ("vllm-ascend", "0.23.0", "0.23.0"): ("flagged", "flagged", FLAGGED + END),
-    ("vllm-ascend", "0.24.0rc1", "0.24.0"): ("flagged", "flagged", FLAGGED + END),
-    # The same release with the other shape that it takes.
-    ("vllm-ascend", "0.24.0rc1", "0.25.1"): ("owned", "flagged", FLAGGED + END),
-    ("vllm-ascend", "0.25.1rc1", "0.25.1"): ("owned", "flagged", FLAGGED + END),
-    ("vllm-ascend", "0.26.0rc1", "0.26.0"): ("stateful", "flagged", FLAGGED + END),
-    ("vllm-ascend", "0.27.1rc1", "0.27.1"): ("stateful", "owned", OWNED + END),
-    ("vllm-ascend", "0.30.0rc2", "0.30.0"): ("stateful", "owned", OWNED + END),
-    ("vllm", "0.22.1", "0.22.1"): ("flagged", "flagged", FLAGGED + END),
-    ("vllm", "0.24.0", "0.24.0"): ("flagged", "flagged", FLAGGED + END),
-    ("vllm", "0.25.1", "0.25.1"): ("owned", "owned", OWNED + END),
-    ("vllm", "0.26.0", "0.26.0"): ("stateful", "owned", OWNED + END),
-    ("vllm", "0.32.0", "0.32.0"): ("stateful", "owned", OWNED + END),
+# The everyday suite looks at two; `make test` at all.
+STACKS = [
+    "cpu-0.32",
+    "ascend-0.22",
+    *(pytest.param(f"ascend-0.{n}", marks=pytest.mark.slow) for n in (20, 23, 30)),
+]
+ENVIRONMENT = {
+    "GLOO_SOCKET_IFNAME": "lo",
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "VIME_COLOCATE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_HOST_IP": "127.0.0.1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
 }
 
 pytestmark = pytest.mark.needs("network")
 
 
-def name_of(one: tuple[str, str, str]) -> str:
-    package, version, vllm = one
-    return f"{package} {version} with vllm {vllm}"
-
-
-@pytest.fixture(scope="module")
-def observed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What the probe saw, by release."""
-    root = tmp_path_factory.mktemp("releases")
-    trees = []
-    for one in EXPECTED:
-        package, version, vllm = one
-        trees.append(root / name_of(one))
-        shutil.copytree(released.few_files("vllm", vllm, API), trees[-1])
-        shutil.copytree(
-            released.few_files(package, version, [WORKERS[package]]), trees[-1], dirs_exist_ok=True
+@pytest.fixture(scope="module", params=STACKS)
+def seen(
+    request: pytest.FixtureRequest,
+    make_model: Callable[..., Path],
+    python_sources: Callable[[str, str], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Any]:
+    """What the probe observed on a stack; "stack" is its name."""
+    stack = load_stack(request.param)
+    if stack.stack.device == "npu":
+        machine = Machine(tmp_path_factory.mktemp("machine") / "npus", chips=1, total=256 << 20)
+        released = [python_sources(package, version) for package, version in stack.patches.items()]
+        environment = machine.environment(
+            *released,
+            RUNTIME,
+            ASCEND_RT_VISIBLE_DEVICES="0",
+            VLLM_ASCEND_ENABLE_NZ="0",
+            VLLM_PLUGINS="ascend",
+            **COLOCATED,
         )
-        (trees[-1] / "VERSION").write_text(vllm)
+    else:
+        path = os.pathsep.join(map(str, (RUNTIME, TESTS)))
+        environment = {**os.environ, "PYTHONPATH": path, "VLLM_PLUGINS": "vime_runtime"}
+    model = make_model("qwen3_moe", tie_word_embeddings=False, mlp_only_layers=[0])
     done = subprocess.run(
-        [sys.executable, PROBE, *trees],
-        env={**os.environ, "PYTHONPATH": f"{RUNTIME}{os.pathsep}{TESTS}", "OMP_NUM_THREADS": "1"},
+        [sys.executable, script("upstream.worker_probe"), stack.stack.device, model],
+        env=environment | ENVIRONMENT,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return {"stack": request.param, **json.loads(done.stdout.splitlines()[-1])}
 
 
-@pytest.fixture(params=EXPECTED, ids=name_of)
-def seen(request: pytest.FixtureRequest, observed: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    found = observed[name_of(request.param)]
-    assert "error" not in found, f"{name_of(request.param)}: {found['error']}"
-    return {"release": request.param, **found}
+def test_the_extension_is_mixed_into_the_released_worker(seen: dict[str, Any]) -> None:
+    npu = seen["stack"].startswith("ascend")
+    assert seen["worker"] == ("vllm_ascend.worker.worker" if npu else "vllm.v1.worker.cpu_worker")
+    assert seen["last base"] == "WorkerExtension"
 
 
-def test_the_adapter_is_that_of_what_the_release_has(seen: dict[str, Any]) -> None:
-    generation, route, calls = EXPECTED[seen["release"]]
-    assert (seen["generation"], seen["route"], seen["calls"]) == (generation, route, calls)
-    assert seen["engine"] == (None if route == "rpc" else generation)
+def test_weights_are_as_vllms_own_loader_makes_them(seen: dict[str, Any]) -> None:
+    assert seen["changed"] == seen["lost"] == seen["parameters"]  # by other weights, and by sleeping
+    assert seen["differing"] == []
 
 
-def test_weights_arrive_update_after_update(seen: dict[str, Any]) -> None:
-    assert seen["updated"]
-    assert seen["again"]
+def test_weights_keep_their_addresses(seen: dict[str, Any]) -> None:
+    assert not seen["moved"]
+
+
+def test_expert_parameters_have_their_weight_loader(seen: dict[str, Any]) -> None:
+    assert [name for name in seen["without loader"] if "experts" in name] == []
 
 
 def test_the_layerwise_reload_is_skipped(seen: dict[str, Any]) -> None:
     assert seen["reloads"] == 0
 
 
-def test_an_update_that_lacks_tensors_names_them_and_can_be_completed(seen: dict[str, Any]) -> None:
-    assert seen["incomplete"] == "ValueError: the weight update lacks 1 of 2 tensors: proj.weight"
+def test_an_incomplete_update_names_the_missing_tensors_and_can_be_completed(seen: dict[str, Any]) -> None:
+    assert seen["incomplete"] == f"ValueError: the weight update lacks 1 of 47 tensors: {seen['last tensor']}"
     assert seen["completed"]
 
 
-def test_after_an_update_that_failed_another_one_succeeds(seen: dict[str, Any]) -> None:
-    assert "norm.weight of the weight update has the shape [7]" in seen["misshapen"]
-    assert seen["after a failure"]
-    assert seen["after one left open"]
+def test_an_update_after_a_failed_one_succeeds(seen: dict[str, Any]) -> None:
+    assert "model.norm.weight of the weight update has the shape [7]" in seen["misshapen"]
+    assert seen["after a failure"] == []

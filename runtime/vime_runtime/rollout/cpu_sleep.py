@@ -11,8 +11,8 @@ from vllm.device_allocator.sleep_mode_backend import SleepModeBackend
 from vllm.model_executor.layers import utils as layer_utils
 from vllm.platforms import current_platform
 
-from vime_runtime.memory.cpu_region import HostRegion
-from vime_runtime.memory.region import Residency
+from vime_runtime.memory.cpu_region import CpuRegion
+from vime_runtime.memory.region import MemoryUsage
 from vime_runtime.rollout import cpu_experts
 
 
@@ -25,7 +25,7 @@ class HostSleep(SleepModeBackend):
     def __init__(self) -> None:
         super().__init__()
         directory = Path(tempfile.gettempdir())
-        self._regions = {tag: HostRegion(directory) for tag in ("weights", "kv_cache")}
+        self._regions = {tag: CpuRegion(directory) for tag in ("weights", "kv_cache")}
         # vLLM would copy the weight of every linear layer into a packed form that only its C++ kernel
         # can reach, in memory of the C library's heap, which cannot be given back or even measured.
         layer_utils.dispatch_cpu_unquantized_gemm = _leave_unpacked
@@ -48,14 +48,14 @@ class HostSleep(SleepModeBackend):
     def resume(self, tags: list[str] | None = None) -> None:
         """Take the memory of the given tags, or of all that sleep, again."""
         for tag, region in self._regions.items():
-            if region.paused and (tags is None or tag in tags):
+            if region.offloaded and (tags is None or tag in tags):
                 region.resume()
-        if not any(region.paused for region in self._regions.values()):
+        if not any(region.offloaded for region in self._regions.values()):
             self._state = "RUNNING"
 
-    def residency(self) -> Residency:
+    def memory_usage(self) -> MemoryUsage:
         """Weights and KV cache of this worker, as the kernel sees them."""
-        return Residency.total(region.residency() for region in self._regions.values())
+        return MemoryUsage.total(region.memory_usage() for region in self._regions.values())
 
     @classmethod
     def is_supported(cls) -> bool:

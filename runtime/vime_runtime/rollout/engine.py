@@ -8,12 +8,11 @@ from typing import Any
 
 from vllm import LLM, SamplingParams
 
-from vime_runtime import importing
-from vime_runtime.memory.region import Residency
+from vime_runtime import gc_pause
+from vime_runtime.memory.region import MemoryUsage
 from vime_runtime.rollout.plugin import SLEEP_BACKEND
 from vime_runtime.rollout.response import Response
 from vime_runtime.spec.run_config import RunConfig
-from vime_runtime.weight_sync import generations
 from vime_runtime.weight_sync.message import BucketMessage
 from vime_runtime.weight_sync.transport import Place
 
@@ -35,7 +34,7 @@ class Engine:
 
     def __init__(self, config: RunConfig) -> None:
         self._rollout = config.recipe.rollout
-        with importing.children_uncollected():
+        with gc_pause.children_gc_paused():
             self._llm = LLM(**_arguments(config))
         self._asleep: set[str] = set()
 
@@ -70,7 +69,7 @@ class Engine:
 
     def begin_update(self) -> None:
         """Begin to take new weights; an update that failed may be begun again."""
-        self._llm.collective_rpc("begin_buckets")
+        self._llm.collective_rpc("begin_bucket_update")
 
     def update(self, bucket: BucketMessage) -> None:
         """Load one bucket. When this returns the trainer may overwrite it.
@@ -78,7 +77,7 @@ class Engine:
         Raises:
             ValueError or RuntimeError (from a worker process): a tensor is unknown, misshapen or comes twice.
         """
-        self._llm.collective_rpc("take_bucket", args=(bucket,))
+        self._llm.collective_rpc("load_bucket", args=(bucket,))
 
     def end_update(self) -> None:
         """Finish the update.
@@ -86,16 +85,16 @@ class Engine:
         Raises:
             ValueError or RuntimeError (from a worker process): tensors are missing, all of them named.
         """
-        self._llm.collective_rpc("end_buckets")
+        self._llm.collective_rpc("finish_bucket_update")
 
-    def enter(self, phase: str, step: int) -> None:
+    def mark_phase(self, phase: str, step: int) -> None:
         """Let the worker processes mark the phase in their logs."""
         if self._rollout.tensor_parallel > 1:
             self._llm.collective_rpc("mark_phase", args=(phase, step))
 
-    def residency(self) -> Residency:
+    def memory_usage(self) -> MemoryUsage:
         """Weights and KV cache, summed over the workers, as the kernel sees them."""
-        return Residency.total(self._llm.collective_rpc("residency", args=(sorted(self._asleep),)))
+        return MemoryUsage.total(self._llm.collective_rpc("memory_usage", args=(sorted(self._asleep),)))
 
     def worker_pids(self) -> list[int]:
         """The worker processes by rank; none when the worker lives in this process."""
@@ -140,7 +139,6 @@ def _arguments(config: RunConfig) -> dict[str, Any]:
         "enforce_eager": on_cpu,
         "worker_extension_cls": "vime_runtime.rollout.worker.WorkerExtension",
         "enable_sleep_mode": True,
-        **generations.arguments(),
     }
     if on_cpu:
         from vime_runtime.rollout import cpu_norms  # needs a vLLM that NPUs do not have yet

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from functools import cache, partial
 
-from vime_runtime import importing, process_environment
+from vime_runtime import gc_pause, process_environment
 from vime_runtime.logging import process_log
-from vime_runtime.rollout import npu_fixes
-from vime_runtime.weight_sync import generations
 
 # The name by which an engine asks for it.
 SLEEP_BACKEND = "vime-host"
@@ -26,15 +24,12 @@ def register() -> None:
     That is the sync, the fixes for NPUs, and the host's sleep mode and norms. What vLLM makes by name is
     imported when used.
     """
-    importing.collect_again()  # vLLM's own imports are done by now
-    process_log.take_over_worker()
+    gc_pause.resume_gc()  # vLLM's own imports are done by now
+    process_log.redirect_worker_output()
     process_environment.require_in_worker()
     from vllm.distributed.device_communicators import shm_broadcast
     from vllm.platforms import current_platform
 
-    generations.register()
-    if current_platform.device_type == "npu":
-        npu_fixes.install()
     if current_platform.is_cpu():
         from vllm.device_allocator.sleep_mode_backend import SleepModeBackendFactory
 

@@ -1,62 +1,84 @@
-"""What the engine asks of its vLLM workers beyond vLLM's own calls."""
+"""The methods that the engine adds to vLLM's workers and calls by ``collective_rpc``.
+
+New weights come this way and not through vLLM's weight-transfer API (``start_weight_update``,
+``update_weights``, ``finish_weight_update``), although every release after 0.20 has it. For weights that are
+written in place the API keeps a flag and resets the state of LoRA adapters, which no engine here has; its
+only real work is the layerwise reload, for which a colocated NPU has no memory. And it changes: the engine
+class has another constructor in 0.22, 0.25 and 0.26, and vllm-ascend follows releases later. An extension
+class and ``collective_rpc`` are the same in all of them. docs/weight-sync.md has the details by release, and
+what would change this decision.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from vime_runtime.logging import process_log
-from vime_runtime.memory.region import Residency
-from vime_runtime.rollout import device_sleep, npu_fixes
-from vime_runtime.weight_sync import generations
-from vime_runtime.weight_sync.generations.route import Route
+from vime_runtime.memory.region import MemoryUsage
 from vime_runtime.weight_sync.message import BucketMessage
 from vime_runtime.weight_sync.receiver import Receiver
 from vime_runtime.weight_sync.transport import Place
 
 
 class WorkerExtension:
-    """Mixed into vLLM's worker class by ``worker_extension_cls``, as its last base."""
+    """Mixed into vLLM's worker class by ``worker_extension_cls``, as its last base.
 
-    sleep_mode_backend: Any
+    No name here may be one of the worker's own: vLLM refuses the extension then.
+    """
+
     get_model: Callable[[], torch.nn.Module]
-    _bucket_route: Route
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> WorkerExtension:
-        """Apply what every worker on an NPU needs, also where vLLM did not load our plugin."""
-        npu_fixes.apply(cls)
-        return super().__new__(cls)
 
     def mark_phase(self, phase: str, step: int) -> None:
         """Mark the phase in this worker's log."""
-        process_log.mark(phase, step)
+        process_log.mark_phase(phase, step)
 
-    def residency(self, asleep: list[str]) -> Residency:
-        """This worker's weights and KV cache; the tags in ``asleep`` have no memory at the moment."""
-        backend = getattr(self, "sleep_mode_backend", None)
-        return backend.residency() if hasattr(backend, "residency") else device_sleep.residency(asleep)
+    def memory_usage(self, asleep: list[str]) -> MemoryUsage:
+        """Return the memory of this worker's weights and KV cache.
+
+        Args:
+            asleep: the tags whose memory is released at the moment.
+        """
+        backend: Any = getattr(self, "sleep_mode_backend", None)
+        return backend.memory_usage() if hasattr(backend, "memory_usage") else _npu_memory_usage(asleep)
 
     def process_id(self) -> int:
-        """The process this worker lives in."""
+        """Return the id of the process that this worker runs in."""
         return os.getpid()
 
     def weights_place(self) -> Place:
-        """Which chip and machine this worker has its weights on."""
-        return Receiver(self.get_model()).place()
+        """Return the device and the machine whose memory this worker can read weights from."""
+        return self._bucket_receiver.place()
 
-    def begin_buckets(self) -> None:
-        """Begin to take new weights."""
-        self._bucket_route = generations.route(self)
-        self._bucket_route.begin()
+    def begin_bucket_update(self) -> None:
+        """Begin an update of all weights; drop what a failed update left."""
+        self._bucket_receiver.begin()
 
-    def take_bucket(self, bucket: BucketMessage) -> None:
-        """Load one bucket of weights."""
-        self._bucket_route.update(bucket)
+    def load_bucket(self, bucket: BucketMessage) -> None:
+        """Load one bucket of weights; when this returns it may be overwritten."""
+        self._bucket_receiver.receive(bucket)
 
-    def end_buckets(self) -> None:
-        """End the update; raises when tensors are missing."""
-        self._bucket_route.finish()
-        npu_fixes.lay_experts_back(self.get_model())
+    def finish_bucket_update(self) -> None:
+        """Finish the update, or raise ValueError and leave it open for the tensors that are missing."""
+        self._bucket_receiver.finish()
+
+    @cached_property
+    def _bucket_receiver(self) -> Receiver:
+        """The receiver is kept from update to update, with the buffers that it has mapped."""
+        return Receiver(self.get_model())
+
+
+def _npu_memory_usage(asleep: list[str]) -> MemoryUsage:
+    """Return the bytes that vllm-ascend's sleep mode has allocated in this process.
+
+    Its allocator keeps for every allocation a tag and a handle whose second entry is the size in bytes.
+    """
+    from vllm_ascend.device_allocator.camem import CaMemAllocator
+
+    allocations: list[Any] = list(CaMemAllocator.get_instance().pointer_to_data.values())
+    mapped = sum(data.handle[1] for data in allocations)
+    return MemoryUsage(mapped, sum(data.handle[1] for data in allocations if data.tag not in asleep))

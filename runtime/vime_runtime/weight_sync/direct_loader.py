@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import torch
 
-from vime_runtime.weight_sync.param_slices import Place, elsewhere, places
+from vime_runtime.weight_sync.param_slices import Place, elsewhere, places, restore_expert_parameters
 
 
 class DirectLoader:
@@ -28,6 +28,7 @@ class DirectLoader:
             ValueError: the places do not cover the model's parameters exactly once, or a parameter has
                 not the shape that its module's numbers make.
         """
+        self._model = model
         self._padding: list[Place] = []
         self._places: dict[str, list[Place]] = defaultdict(list)
         self._shapes = elsewhere(model)
@@ -91,6 +92,7 @@ class DirectLoader:
             )
         for place in self._padding:
             place.write(None)
+        restore_expert_parameters(self._model)
 
 
 def _check_coverage(model: torch.nn.Module, found: list[Place]) -> None:

@@ -228,6 +228,25 @@ def _experts(path: str, key: str, name: str, parameter: torch.Tensor, module: An
             yield Place(name, target, tensor, shape, dim, rank * rows, turned)
 
 
+def restore_expert_parameters(model: torch.nn.Module) -> None:
+    """Make the experts' parameters again what vllm-ascend computes with: contiguous [experts, in, out].
+
+    It transposes them after loading. Up to 0.23 its worker transposes them back when it wakes, as views, for
+    loaders whose result it processes again. Weights written through the views are already in place; only the
+    parameters have to be replaced. Parameters made by vllm-ascend also lack the ``weight_loader`` that vLLM's
+    ``load_weights`` calls. No update here calls it, but without it vLLM cannot reload the model from disk.
+    """
+    for module in filter(_has_experts, model.modules()):
+        for name in ("w13_weight", "w2_weight"):
+            weight = getattr(module, name)
+            if not weight.is_contiguous() and weight.transpose(1, 2).is_contiguous():
+                restored = torch.nn.Parameter(weight.detach().transpose(1, 2), requires_grad=False)
+                vars(restored).update(vars(weight))
+                setattr(module, name, weight := restored)
+            if not hasattr(weight, "weight_loader"):
+                weight.weight_loader = module.weight_loader
+
+
 def _has_experts(module: torch.nn.Module) -> bool:
     return hasattr(module, "moe_config") and hasattr(module, "w13_weight")
 

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from harness.upstream import extension_probe, fake_npu, scheduler_probe
+from harness.upstream import fake_npu, scheduler_probe
 from harness.upstream.partial_config import Settings
 
 GIB = 1 << 30
@@ -191,13 +191,6 @@ def _route(layer: Any, files: dict[str, str]) -> str | None:
         return found.__module__ if found else None
 
 
-def observe_rotary_layer() -> dict[str, Any]:
-    """The layer of vllm-ascend as it is now, in each case; observe_rotary has prepared what it needs."""
-    from vllm_ascend.ops.rotary_embedding import AscendApplyRotaryEmb
-
-    return {kind: _route(AscendApplyRotaryEmb, files) for kind, files in FLASH_ATTN.items()}
-
-
 def observe_scheduler(which: str) -> dict[str, Any]:
     return scheduler_probe.observe(load(which, "vllm/v1/core/sched/async_scheduler.py"))
 
@@ -211,5 +204,4 @@ if __name__ == "__main__":
         name: {which: observe(which) for which in ("released", "patched")}
         for name, observe in observers.items()
     }
-    seen["extension"] = extension_probe.observe(observe_rotary_layer)
     print(json.dumps(seen))

@@ -78,6 +78,12 @@ class _Finder(MetaPathFinder, Loader):
         vars(module).update(_CONTENTS.get(module.__name__, {}))
 
 
+def stand_in(missing: Sequence[str], instead: Sequence[str] = ()) -> None:
+    """Provide modules in which every name exists: where there are none, and instead of those that exist."""
+    sys.meta_path.insert(0, _Finder(instead))
+    sys.meta_path.append(_Finder(missing))
+
+
 def install(device: Device) -> None:
     """Make this process see ``device`` as its only NPU. To be called before vLLM is imported."""
     import torch
@@ -85,8 +91,7 @@ def install(device: Device) -> None:
     # vLLM hides a Triton that has no driver, and then these cannot be imported any more.
     import torch._dynamo.variables
 
-    sys.meta_path.insert(0, _Finder(_INSTEAD))
-    sys.meta_path.append(_Finder(_MISSING))
+    stand_in(_MISSING, _INSTEAD)
     torch.utils.rename_privateuse1_backend("npu")
     npu = Anything("torch.npu")
     npu.is_available = lambda: True

