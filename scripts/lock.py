@@ -3,10 +3,10 @@
     python scripts/lock.py [--upgrade] [--find-links DIR_OR_URL]
 
 Writes vimectl/stacks/locks/<stack>.txt for each stack that has a lock, vimectl/images/locks/<stack>.txt (the
-packages that the base image lacks) for each other stack with images, requirements/tool.txt (the dependencies of
-vimectl, for Python 3.10 and later), requirements/dev.txt (in addition those of the tests) and
-requirements/bench.txt (those of the benchmarks in addition to the CPU stack).
-Without --upgrade existing pins are kept. Needs uv (`pip install uv`).
+packages that the base image lacks) for each other stack with images, requirements/tool.txt (the dependencies
+of vimectl, for Python 3.10 and later), requirements/dev.txt (in addition those of the tests) and
+requirements/bench.txt (those of the benchmarks in addition to the CPU stack). Without --upgrade existing pins
+are kept. Needs uv (`pip install uv`).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from vimectl.stacks.schema import Stack  # noqa: E402
 from vimectl.util.toml import read_toml  # noqa: E402
 
 PROJECT = read_toml(ROOT / "pyproject.toml")
-# Since 0.29 typer imports pydantic for every command line: 0.35 s instead of 0.2 s for a short command. vimectl
-# works with both; the faster one is locked.
+# Since 0.29 typer imports pydantic for every command line: 0.35 s instead of 0.2 s for a short command.
+# vimectl works with both; the faster one is locked.
 HELD = ["typer<0.29"]
 TOOL = [*PROJECT["project"]["dependencies"], *HELD]
 # pip installs the lock and hatchling builds the editable install, so both are pinned.

@@ -16,7 +16,7 @@ from vime_runtime.spec.errors import MissingRequirement
 from harness.needs import unavailable
 from vimectl.patches import content, series
 from vimectl.patches.blobs import blob_id
-from vimectl.patches.releases import finder, index_cache
+from vimectl.patches.releases import finder
 from vimectl.stacks.catalog import load_stack, stack_names
 
 pytestmark = pytest.mark.needs("network")
@@ -56,7 +56,7 @@ def test_series_of_a_tested_stack_start_from_the_released_sources(name: str) -> 
 
 
 @pytest.mark.parametrize("name", ASCEND)
-def test_recorded_versions_are_those_that_the_release_requires(name: str) -> None:
+def test_versions_match_the_release_metadata(name: str) -> None:
     loaded = load_stack(name)
     with index():
         release = finder.find("vllm-ascend", loaded.packages["vllm-ascend"])
@@ -83,7 +83,7 @@ def test_release_has_wheels_for_the_machines_of_the_stack(name: str) -> None:
     wanted = Version(loaded.packages["vllm-ascend"])
     with index():
         finder.versions("vllm-ascend")
-    files = [file.name for file in index_cache.last_listing("vllm-ascend") if file.name.endswith(".whl")]
+    files = [file.name for file in index.last_listing("vllm-ascend") if file.name.endswith(".whl")]
     ours = [file for file in files if Version(file.split("-")[1]) == wanted]
     machines = {machine for file in ours for machine in ("aarch64", "x86_64") if machine in file}
     assert machines == set(loaded.stack.machines)

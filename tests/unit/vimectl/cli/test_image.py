@@ -16,7 +16,7 @@ def document(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, dict[
     return code, json.loads(capsys.readouterr().out)
 
 
-def test_the_plan_gives_every_pin_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_has_every_pin_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
     code, told = document(capsys, "plan", "--stack", "ascend-0.22", "--chip", "a3", "--machine", "aarch64")
     assert code == 0
     assert (told["schema"], told["ok"], told["chip"], told["machine"]) == (
@@ -28,7 +28,7 @@ def test_the_plan_gives_every_pin_with_its_reason(capsys: pytest.CaptureFixture[
     assert all(source["reason"] for source in told["sources"])
 
 
-def test_people_read_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_as_text_has_the_pins(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["image", "plan", "--stack", "ascend-0.22"]) == 0
     text = capsys.readouterr().out
     assert (
@@ -39,7 +39,7 @@ def test_people_read_the_same(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("stack", ["ascend-0.22", "cpu-0.32"])
-def test_a_dry_run_of_vendor_touches_nothing(
+def test_dry_run_of_vendor_changes_nothing(
     stack: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # neither git nor a builder
@@ -58,7 +58,7 @@ def test_a_dry_run_of_vendor_touches_nothing(
         (("run-args", "--stack", "none.toml"), 2, "bad-input"),
     ],
 )
-def test_bad_input_is_an_error_of_the_command(
+def test_bad_input_is_reported_under_the_commands_schema(
     argv: tuple[str, ...], code: int, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found, told = document(capsys, *argv)

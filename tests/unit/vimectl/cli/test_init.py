@@ -13,7 +13,7 @@ def vimectl(*argv: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "vimectl", *argv], capture_output=True, text=True)
 
 
-def test_without_arguments_it_prints_its_help() -> None:
+def test_no_arguments_prints_the_help() -> None:
     done = vimectl()
     assert "Usage: vimectl" in done.stdout + done.stderr
     assert "recipe" in done.stdout + done.stderr
@@ -27,7 +27,7 @@ def test_without_arguments_it_prints_its_help() -> None:
         (["run", "recipe", "--json"], "vimectl.run.recipe/1", "Missing argument"),
     ],
 )
-def test_bad_usage_is_one_document_and_exit_code_2(argv: list[str], schema: str, message: str) -> None:
+def test_bad_usage_is_one_json_document_and_exit_code_2(argv: list[str], schema: str, message: str) -> None:
     done = vimectl(*argv)
     document = json.loads(done.stdout)
     assert done.returncode == 2
@@ -35,14 +35,14 @@ def test_bad_usage_is_one_document_and_exit_code_2(argv: list[str], schema: str,
     assert message in document["error"]["message"]
 
 
-def test_without_json_an_error_is_a_message_and_a_mend_on_stderr() -> None:
+def test_error_as_text_is_a_message_and_a_hint_on_stderr() -> None:
     done = vimectl("recipe", "show", "qwen3-tiny")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[0].startswith("error: unknown recipe 'qwen3-tiny'. Did you mean")
     assert done.stderr.splitlines()[1].startswith("hint:")
 
 
-def test_a_traceback_is_for_debug_only() -> None:
+def test_traceback_only_with_debug() -> None:
     quiet, loud = vimectl("recipe", "show", "none"), vimectl("--debug", "recipe", "show", "none")
     assert "Traceback" not in quiet.stderr
     assert "Traceback" in loud.stderr

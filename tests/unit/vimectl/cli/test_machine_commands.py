@@ -26,7 +26,7 @@ def test_stack_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, document["stack"]["packages"]["vllm"]) == (0, "0.32.0")
 
 
-def test_what_a_stack_asks_of_the_system_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_system_libraries_of_a_stack_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["stack", "show", "cpu-0.32"]) == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("libnuma.so.1"))
     assert "apt-get install libnuma1" in line
@@ -54,7 +54,9 @@ def test_doctor_of_another_root_without_a_stack_asks_for_one(
     assert (code, "--stack" in document["error"]["hint"]) == (2, True)
 
 
-def test_tms_verify_of_a_file_that_is_no_library(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_tms_verify_of_a_file_that_is_not_a_library(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     (tmp_path / "torch_memory_saver_hook_mode_torch.abi3.so").write_text("not a library")
     code, document = run(capsys, "tms", "verify", str(tmp_path), "--stack", "ascend-0.22")
     assert (code, document["schema"], document["ok"]) == (1, "vimectl.tms.verify/1", False)
@@ -73,14 +75,14 @@ def test_tms_verify_of_a_file_that_is_no_library(capsys: pytest.CaptureFixture[s
     assert (build["verdict"], build["backend"], build["machine"]) == ("not-elf", "unknown", None)
 
 
-def test_env_create_refuses_what_is_not_its_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_env_create_refuses_a_foreign_directory(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     code, document = run(capsys, "env", "create", str(tmp_path), "--stack", "cpu-0.32")
     assert (code, document["error"]["kind"]) == (2, "bad-input")
 
 
 @pytest.mark.skipif(sys.version_info[:2] == (3, 11), reason="this interpreter fits the stack")
-def test_env_create_without_a_fitting_interpreter_leaves_nothing(
+def test_env_create_without_a_matching_interpreter_leaves_nothing(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))

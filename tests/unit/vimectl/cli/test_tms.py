@@ -63,14 +63,14 @@ def test_cuda_build_on_an_ascend_stack_fails(site: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.usefixtures("site")
-def test_on_the_cpu_nothing_would_be_loaded_and_that_is_well(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cpu_stack_loads_no_library_and_passes(capsys: pytest.CaptureFixture[str]) -> None:
     code, document = run(capsys, "verify", "--stack", "cpu-0.32")
     assert (code, [build["loads"] for build in document["builds"]]) == (0, [False])
     assert run_cli(["tms", "verify", "--stack", "cpu-0.32"]) == 0
     assert "none of these would be loaded" in capsys.readouterr().out
 
 
-def test_what_the_file_says_of_itself_cannot_talk_to_the_terminal(
+def test_control_characters_of_a_file_are_not_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hostile = tmp_path / "x.so"

@@ -152,7 +152,7 @@ def kill_at(moment: object, directory: Path, lock: Path) -> None:
     child.wait()
 
 
-def test_environment_survives_being_killed(environment: Path, lock: Path) -> None:
+def test_creation_resumes_after_being_killed(environment: Path, lock: Path) -> None:
     site = site_packages(environment)
     assert to_install(read_lock(lock).values(), site, thorough=True) == []
     assert read_state(environment).phase == "complete"
@@ -172,13 +172,13 @@ def test_environment_survives_being_killed(environment: Path, lock: Path) -> Non
     assert list((site / "__pycache__").glob("alpha.*.pyc"))
 
 
-def test_complete_environment_is_left_alone(environment: Path, lock: Path) -> None:
+def test_complete_environment_is_unchanged(environment: Path, lock: Path) -> None:
     before = (environment / STATE_FILE).stat().st_mtime_ns
     assert create_environment(environment, tiny_stack(), lock, lambda now: None).installed == 0
     assert (environment / STATE_FILE).stat().st_mtime_ns == before
 
 
-def test_half_installed_package_is_redone(environment: Path, lock: Path) -> None:
+def test_half_installed_package_is_installed_again(environment: Path, lock: Path) -> None:
     site = site_packages(environment)
     (site / "alpha.py").write_text("")  # shorter than in its RECORD
     (site / "beta-1.0.dist-info" / "RECORD").unlink()

@@ -22,7 +22,7 @@ def host(**interpreters: str) -> Host:
     return Host(environment={}, run=run)
 
 
-def test_own_interpreter_is_taken_when_it_fits() -> None:
+def test_running_interpreter_is_preferred() -> None:
     own = Path(sys.executable).name.replace(".", "_")
     assert find_interpreter(">=3.11,<3.12", host(**{own: "3.11.9"})) == Path("/opt/3.11.9/bin/python")
 
@@ -33,7 +33,7 @@ def test_interpreter_on_the_path_is_found() -> None:
     assert find_interpreter(">=3.11,<3.12", machine) == Path("/opt/3.11.2/bin/python")
 
 
-def test_missing_interpreter_says_which_were_found() -> None:
+def test_error_lists_the_interpreters_found() -> None:
     with pytest.raises(MissingRequirement, match=r"found 3\.13\.0 \(python3\)") as lacking:
         find_interpreter(">=3.11,<3.12", host(python3="3.13.0"))
     assert "python3.11" in lacking.value.hint

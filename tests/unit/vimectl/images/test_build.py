@@ -24,7 +24,7 @@ def labels(images: Images, stand_in_image: str) -> dict[str, str]:
     return images.verify(stand_in_image, "--stand-in")["labels"]
 
 
-def test_it_says_what_it_is(
+def test_labels_describe_the_image(
     labels: dict[str, str], images: Images, stand_in_image: str, stand_in_folder: Path
 ) -> None:
     stack = load_stack(fake_base.STACK)
@@ -38,7 +38,7 @@ def test_it_says_what_it_is(
     assert len(labels["org.opencontainers.image.revision"]) >= 40
 
 
-def test_it_is_found_well_by_who_expects_a_stand_in(images: Images, stand_in_image: str) -> None:
+def test_verification_accepts_an_expected_stand_in(images: Images, stand_in_image: str) -> None:
     found = images.verify(stand_in_image, "--stand-in")
     assert found["ok"]
     assert found["problems"] == []
@@ -50,13 +50,13 @@ def test_it_is_found_well_by_who_expects_a_stand_in(images: Images, stand_in_ima
         assert location.endswith(f"{fake_base.WORKSPACE}/{package}")
 
 
-def test_nothing_in_it_calls_its_memory_saver_known(images: Images, stand_in_image: str) -> None:
+def test_memory_saver_of_a_stand_in_is_not_known(images: Images, stand_in_image: str) -> None:
     found = images.verify(stand_in_image, "--stand-in")
     (loaded,) = (build for build in found["tms"] if build["loads"])
     assert (loaded["verdict"], loaded["backend"]) == ("unknown", "ascend")
 
 
-def test_the_report_of_its_doctor_is_kept(images: Images, stand_in_image: str) -> None:
+def test_doctor_report_of_the_build_is_kept(images: Images, stand_in_image: str) -> None:
     report = images.verify(stand_in_image, "--stand-in")["report"]
     failed = {check["id"] for check in report["checks"] if check["status"] == "fail"}
     assert report["schema"] == "vimectl.doctor/1"
@@ -64,14 +64,14 @@ def test_the_report_of_its_doctor_is_kept(images: Images, stand_in_image: str) -
     assert {"cann.toolkit", "packages.vllm", "patches.vllm-ascend"} <= {c["id"] for c in report["checks"]}
 
 
-def test_it_is_not_well_for_who_wants_a_real_one(images: Images, stand_in_image: str) -> None:
+def test_verification_rejects_an_unexpected_stand_in(images: Images, stand_in_image: str) -> None:
     done = images.vimectl("image", "verify", stand_in_image, "--builder", "buildah")
     assert done.returncode == 1
     assert "stand-in" in done.stdout
     assert "STAND-IN" in done.stdout
 
 
-def test_its_user_finds_cann_and_the_patches(images: Images, stand_in_image: str) -> None:
+def test_user_has_cann_and_the_patches(images: Images, stand_in_image: str) -> None:
     entry = "/opt/vimectl/entrypoint.sh"
     said = images.run(stand_in_image, entry, "bash", "-c", "id; env; pwd; touch ~/x && vimectl --version")
     assert "uid=1001(vime) gid=1000(HwHiAiUser)" in said
@@ -82,21 +82,19 @@ def test_its_user_finds_cann_and_the_patches(images: Images, stand_in_image: str
     assert verified.count("applied") >= 5
 
 
-def test_nothing_that_only_the_build_needed_is_in_it(images: Images, stand_in_image: str) -> None:
+def test_files_of_the_build_are_not_in_the_image(images: Images, stand_in_image: str) -> None:
     places = "/offline /built /src /saver /root/.cache /home/vime/.cache /var/lib/apt/lists/* /tmp/*"
     assert images.run(stand_in_image, "sh", "-c", f"ls -d {places} 2>/dev/null; true") == ""
 
 
-def test_what_was_built_is_written_down(images: Images, stand_in_image: str) -> None:
+def test_built_wheels_are_recorded(images: Images, stand_in_image: str) -> None:
     written = json.loads(images.run(stand_in_image, "cat", "/opt/vimectl/image.json"))
     names = {built["file"].partition("-")[0] for built in written["built"]}
     assert names == {"megatron_core", "megatron_bridge", "mindspeed", "mbridge", "torch_memory_saver"}
     assert all(len(built["sha256"]) == 64 for built in written["built"])
 
 
-def test_what_went_in_and_what_came_out_is_left_beside(
-    images: Images, stand_in_image: str, stand_in_folder: Path
-) -> None:
+def test_sbom_and_provenance_are_written(images: Images, stand_in_image: str, stand_in_folder: Path) -> None:
     folder = images.folder / f"records-{stand_in_image}"
     digest = images.verify(stand_in_image, "--stand-in")["image"]
     stated = json.loads((folder / "provenance.json").read_text())
@@ -114,13 +112,13 @@ def test_what_went_in_and_what_came_out_is_left_beside(
     assert there["torch-memory-saver"] == "0.0.8"
 
 
-def test_its_log_is_kept(images: Images, stand_in_image: str) -> None:
+def test_log_is_kept(images: Images, stand_in_image: str) -> None:
     log = (images.folder / f"records-{stand_in_image}" / "build.log").read_text()
     assert "vimectl patch apply" in log
     assert "doctor: " in log
 
 
-def test_the_build_left_nothing_else(images: Images, stand_in_image: str) -> None:
+def test_build_leaves_nothing_else(images: Images, stand_in_image: str) -> None:
     assert images.leftovers() == []
 
 
@@ -133,7 +131,7 @@ def test_ctrl_c_leaves_nothing(images: Images, stand_in_stack: Path, stand_in_fo
     assert "broken-off" not in images.buildah("images")
 
 
-def test_a_full_disk_is_named(
+def test_full_disk_is_named(
     tmp_path: Path, images: Images, stand_in_stack: Path, stand_in_folder: Path
 ) -> None:
     disk = tmp_path / "vimectl-disk"

@@ -58,7 +58,7 @@ def build(
     return build
 
 
-def test_a_folder_that_lacks_a_file(build: Build, folder: Path, called: Path) -> None:
+def test_missing_file_stops_the_build(build: Build, folder: Path, called: Path) -> None:
     (archive,) = (folder / "sources").iterdir()
     archive.unlink()
     code, said = build(folder)
@@ -67,7 +67,7 @@ def test_a_folder_that_lacks_a_file(build: Build, folder: Path, called: Path) ->
     assert not called.exists()
 
 
-def test_a_wheel_that_was_altered(build: Build, folder: Path, called: Path, tmp_path: Path) -> None:
+def test_altered_wheel_stops_the_build(build: Build, folder: Path, called: Path, tmp_path: Path) -> None:
     other = copied(folder, tmp_path / "other")
     (wheel,) = (other / "wheels").iterdir()
     before = sha256_file(wheel)
@@ -78,7 +78,7 @@ def test_a_wheel_that_was_altered(build: Build, folder: Path, called: Path, tmp_
     assert not called.exists()
 
 
-def test_a_wheel_that_is_not_the_locks_though_the_manifest_has_it(
+def test_wheel_outside_the_lock_stops_the_build(
     build: Build, folder: Path, called: Path, tmp_path: Path
 ) -> None:
     other = copied(folder, tmp_path / "other")
@@ -94,7 +94,7 @@ def test_a_wheel_that_is_not_the_locks_though_the_manifest_has_it(
     assert not called.exists()
 
 
-def test_a_time_that_is_none(build: Build, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_source_date_epoch(build: Build, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
     code, said = build(folder)
     assert code == 2
@@ -102,7 +102,7 @@ def test_a_time_that_is_none(build: Build, folder: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("name", ["auto", "docker", "podman", "buildah"])
-def test_no_builder_is_exit_3_and_how_to_get_one(
+def test_without_a_builder_exit_3_with_a_hint(
     name: str, own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -113,12 +113,12 @@ def test_no_builder_is_exit_3_and_how_to_get_one(
     assert f"{'podman' if name == 'auto' else name}: not found" in said
 
 
-def test_an_unknown_builder_is_bad_usage(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_builder_is_bad_usage(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["image", "build", "--stack", str(own.file), "--builder", "buildha"]) == 2
     assert "Did you mean buildah" in capsys.readouterr().err
 
 
-def test_a_dry_run_needs_no_builder(
+def test_dry_run_needs_no_builder(
     own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -41,7 +41,7 @@ def built(folder: Path, needed: tuple[str, ...]) -> Path:
     return folder
 
 
-def test_a_memory_saver_from_the_pinned_source_is_known_from_then_on(image: Path, tmp_path: Path) -> None:
+def test_memory_saver_from_the_pinned_source_is_recorded(image: Path, tmp_path: Path) -> None:
     build_steps.record(built(tmp_path / "built", ("libascendcl.so",)), stand_in=False)
     known = toml.load(BuildsFile, tmp_path / "etc" / "builds.toml").build
     assert {(one.verdict, one.backend, one.by, one.at) for one in known} == {
@@ -54,7 +54,7 @@ def test_a_memory_saver_from_the_pinned_source_is_known_from_then_on(image: Path
     assert "pytest" in {one["name"] for one in written["installed"]}
 
 
-def test_a_stand_in_is_never_recorded(image: Path, tmp_path: Path) -> None:
+def test_stand_in_is_not_recorded(image: Path, tmp_path: Path) -> None:
     build_steps.record(built(tmp_path / "built", ("libascendcl.so",)), stand_in=True)
     assert not (tmp_path / "etc").exists()
     assert json.loads((image / image_paths.RECORD).read_text())["stand_in"] is True
@@ -68,7 +68,7 @@ def test_a_stand_in_is_never_recorded(image: Path, tmp_path: Path) -> None:
         (("libc.so.6",), "no build with these digests is known"),
     ],
 )
-def test_a_library_for_something_else_ends_the_build(
+def test_library_for_another_backend_fails_the_build(
     needed: tuple[str, ...], why: str, stand_in: bool, image: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(CheckFailed, match=why) as error:
@@ -78,7 +78,7 @@ def test_a_library_for_something_else_ends_the_build(
 
 
 @pytest.mark.parametrize("value", ["expandable_segments:True", "max_split_size_mb:128", ""])
-def test_a_base_that_exports_another_allocator_ends_the_build(value: str) -> None:
+def test_base_with_another_allocator_setting_fails_the_build(value: str) -> None:
     reason = next(one.reason for one in variables() if one.name == "PYTORCH_NPU_ALLOC_CONF")
     with pytest.raises(CheckFailed, match="the base image exports") as error:
         build_steps.check_allocator({"PYTORCH_NPU_ALLOC_CONF": value})
@@ -86,11 +86,11 @@ def test_a_base_that_exports_another_allocator_ends_the_build(value: str) -> Non
 
 
 @pytest.mark.parametrize("environment", [{}, {"PYTORCH_NPU_ALLOC_CONF": "expandable_segments:False"}])
-def test_a_base_that_leaves_it_alone_is_well(environment: dict[str, str]) -> None:
+def test_base_with_an_accepted_allocator_setting_passes(environment: dict[str, str]) -> None:
     build_steps.check_allocator(environment)
 
 
-def test_the_doctor_ends_a_build_and_leaves_its_report(
+def test_failed_check_fails_the_build_and_keeps_the_report(
     image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     build_steps.record(None, stand_in=False)

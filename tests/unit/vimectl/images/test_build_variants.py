@@ -37,7 +37,7 @@ def refused(images: Images, tag: str, arguments: list[str]) -> str:
     return done.stderr
 
 
-def test_built_twice_the_file_tree_is_the_same(
+def test_second_build_has_the_same_file_tree(
     images: Images,
     stand_in_stack: Path,
     stand_in_folder: Path,
@@ -55,7 +55,7 @@ def test_built_twice_the_file_tree_is_the_same(
     assert verdicts[0]["image"] == verdicts[1]["image"]
 
 
-def test_a_patch_that_does_not_fit_the_base(
+def test_patch_that_does_not_apply_to_the_base(
     images: Images, stand_in_stack: Path, stand_in_folder: Path
 ) -> None:
     container = images.buildah("from", "--pull-never", fake_base.IMAGE)
@@ -70,7 +70,7 @@ def test_a_patch_that_does_not_fit_the_base(
     assert "hint:" in said
 
 
-def test_a_memory_saver_for_cuda(images: Images, tmp_path: Path) -> None:
+def test_memory_saver_for_cuda(images: Images, tmp_path: Path) -> None:
     stack = fake_sources.stack_file(tmp_path / "sources", needed=["libcudart.so.12", "libc.so.6"])
     folder = tmp_path / "offline"
     vendor.collect(make_plan(str(stack)), folder, lambda now: None)
@@ -89,14 +89,14 @@ def test_kernels_on_a_base_without_an_ascend_compiler(
     assert "--stand-in" in said
 
 
-def test_a_base_without_vllm(images: Images, stand_in_stack: Path, stand_in_folder: Path) -> None:
+def test_base_without_vllm(images: Images, stand_in_stack: Path, stand_in_folder: Path) -> None:
     building = images.building(stand_in_stack, stand_in_folder, "bare", base=fake_base.DEBIAN_IMAGE)
     said = refused(images, "bare", building)
     assert "not installed, needed vllm 0.22.1" in said
     assert "with --base" in said
 
 
-def test_the_cpu_image_runs_its_recipe(images: Images, tmp_path: Path) -> None:
+def test_cpu_image_runs_its_recipe(images: Images, tmp_path: Path) -> None:
     folder = tmp_path / "offline"
     vendor.collect(make_plan("cpu-0.32"), folder, lambda now: None)
     arguments = ["--stack", "cpu-0.32", "--base", fake_base.DEBIAN_IMAGE, "--builder", "buildah"]

@@ -35,18 +35,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_whole_folder_passes(folder: Path) -> None:
+def test_complete_folder_passes(folder: Path) -> None:
     assert [entry.name for entry in check_folder(folder).sources] == ["two-0.tar", "one-1.0-py3-none-any"]
 
 
-def test_a_missing_file_is_named(folder: Path) -> None:
+def test_missing_file_is_named(folder: Path) -> None:
     (folder / "sources/two-0.tar.gz").unlink()
     with pytest.raises(CheckFailed, match=r"sources/two-0\.tar\.gz is missing") as error:
         check_folder(folder)
     assert f"vimectl image vendor --stack s --machine aarch64 --offline {folder}" in error.value.hint
 
 
-def test_an_altered_file_is_named_with_both_digests(folder: Path) -> None:
+def test_altered_file_is_named_with_both_digests(folder: Path) -> None:
     path = folder / "wheels/one-1.0-py3-none-any.whl"
     was = sha256_file(path)
     path.write_bytes(path.read_bytes()[::-1])
@@ -54,13 +54,13 @@ def test_an_altered_file_is_named_with_both_digests(folder: Path) -> None:
         check_folder(folder)
 
 
-def test_a_file_that_was_cut_off_is_named(folder: Path) -> None:
+def test_truncated_file_is_named(folder: Path) -> None:
     (folder / "sources/two-0.tar.gz").write_bytes(b"sou")
     with pytest.raises(CheckFailed, match="has 3 bytes, expected 20"):
         check_folder(folder)
 
 
-def test_a_file_that_nobody_listed_is_named(folder: Path) -> None:
+def test_unlisted_file_is_named(folder: Path) -> None:
     (folder / "wheels/evil-1.0-py3-none-any.whl").touch()
     with pytest.raises(CheckFailed, match=r"wheels/evil-1\.0-py3-none-any\.whl is not in the manifest"):
         check_folder(folder)
@@ -75,9 +75,7 @@ def test_a_file_that_nobody_listed_is_named(folder: Path) -> None:
         ('{"schema": "vimectl.offline/2"}', "'schema'"),
     ],
 )
-def test_without_a_manifest_in_order_nothing_is_believed(
-    folder: Path, text: str | None, message: str
-) -> None:
+def test_missing_or_invalid_manifest_is_refused(folder: Path, text: str | None, message: str) -> None:
     path = folder / manifest.FILE
     path.unlink() if text is None else path.write_text(text)
     with pytest.raises(UsageError, match=message):

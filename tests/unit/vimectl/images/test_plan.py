@@ -12,7 +12,7 @@ from vimectl.stacks.catalog import stack_file, stack_names
 
 
 @pytest.mark.parametrize("name", stacks_with_images())
-def test_everything_of_the_stack_is_in_its_plan_and_pinned(name: str) -> None:
+def test_plan_pins_everything_of_the_stack(name: str) -> None:
     made = make_plan(name)
     found = {(source.kind, source.name): source for source in made.sources}
     for package, version in made.stack.patches.items():
@@ -25,38 +25,38 @@ def test_everything_of_the_stack_is_in_its_plan_and_pinned(name: str) -> None:
         assert source.sha256 or source.kind != "wheel"
 
 
-def test_the_proven_stacks_with_a_memory_saver_have_images() -> None:
+def test_stacks_with_images() -> None:
     assert {"ascend-0.22", "cpu-0.32"} <= set(stacks_with_images())
 
 
 @pytest.mark.parametrize(
     ("chip", "tag"), [(None, "v0.22.1rc1"), ("a2", "v0.22.1rc1"), ("a3", "v0.22.1rc1-a3")]
 )
-def test_the_base_is_the_one_of_the_chip(chip: str | None, tag: str) -> None:
+def test_base_image_depends_on_the_chip(chip: str | None, tag: str) -> None:
     made = make_plan("ascend-0.22", chip)
     assert made.base == f"quay.io/ascend/vllm-ascend:{tag}"
     assert made.arguments == {"STACK": "ascend-0.22", "BASE_NAME": made.base, "CHIP": chip or "a2"}
 
 
-def test_another_base_is_taken_as_given() -> None:
+def test_base_option_overrides_the_base_image() -> None:
     made = make_plan("ascend-0.22", base="localhost/stand-in")
     assert (made.base, made.base_reason) == ("localhost/stand-in", "given with --base")
 
 
-def test_the_memory_saver_comes_with_what_its_kernels_include() -> None:
+def test_memory_saver_source_has_its_submodule() -> None:
     (saver,) = [source for source in make_plan("ascend-0.22").sources if source.name == "sgl-kernel-npu"]
     assert [one.path for one in saver.submodules] == ["third-party/pto-isa"]
     assert saver.path == f"sources/sgl-kernel-npu-{saver.commit}.tar.gz"
 
 
-def test_what_the_base_ships_is_not_among_the_wheels() -> None:
+def test_packages_of_the_base_image_are_not_among_the_wheels() -> None:
     made = make_plan("ascend-0.22")
     wheels = {source.name for source in made.sources if source.kind == "wheel"}
     assert not wheels & (made.image.ships.keys() | made.image.built.keys() | made.stack.packages.keys())
     assert {"gitpython", "math-verify", "reasoning-gym", "tensorboard"} <= wheels
 
 
-def test_a_wheel_says_what_requires_it() -> None:
+def test_wheel_has_the_reason_from_the_lock() -> None:
     why = {source.name: source.reason for source in make_plan("ascend-0.22").sources}
     assert why["werkzeug"] == "required by tensorboard"
     assert why["math-verify"] == "imported by vimectl or its runtime"
@@ -73,12 +73,12 @@ def test_a_wheel_says_what_requires_it() -> None:
         (("none.toml",), r"none\.toml: no such file"),
     ],
 )
-def test_what_cannot_be_planned_says_why(arguments: tuple[str | None, ...], message: str) -> None:
+def test_error_says_why_an_image_cannot_be_planned(arguments: tuple[str | None, ...], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make_plan(*arguments)
 
 
-def test_a_stack_of_ones_own_is_a_file_with_its_lock_beside_it(tmp_path: Path) -> None:
+def test_stack_file_needs_a_lock_next_to_it(tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
     own.write_text(stack_file("ascend-0.22").read_text().replace('name = "ascend-0.22"', 'name = "own"'))
     with pytest.raises(UsageError) as error:

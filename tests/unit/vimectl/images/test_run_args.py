@@ -31,7 +31,7 @@ def texts(host: Host) -> list[str]:
     return [option.text for option in run_options(load_stack("ascend-0.22"), host)]
 
 
-def test_devices_driver_group_and_limits_of_the_host_are_given(host: Host) -> None:
+def test_options_have_devices_driver_group_and_limits(host: Host) -> None:
     assert texts(host) == [
         *(f"--device=/dev/davinci{number}" for number in range(8)),
         "--device=/dev/davinci_manager",
@@ -46,7 +46,7 @@ def test_devices_driver_group_and_limits_of_the_host_are_given(host: Host) -> No
     ]
 
 
-def test_a_host_with_sixteen_gives_all_in_order(tmp_path: Path) -> None:
+def test_sixteen_npus_are_in_numeric_order(tmp_path: Path) -> None:
     machine = Machine("a3-host", tmp_path)
     for path in DRIVER:
         if not machine.path(path).exists():
@@ -54,19 +54,19 @@ def test_a_host_with_sixteen_gives_all_in_order(tmp_path: Path) -> None:
     assert texts(machine.host)[:16] == [f"--device=/dev/davinci{number}" for number in range(16)]
 
 
-def test_what_is_not_on_the_host_and_not_needed_is_not_mounted(host: Host) -> None:
+def test_missing_optional_file_is_not_mounted(host: Host) -> None:
     host.path("/etc/hccn.conf").rmdir()
     assert not [text for text in texts(host) if "hccn.conf" in text]
 
 
-def test_a_driver_that_is_not_whole_is_told(host: Host) -> None:
+def test_incomplete_driver_is_reported(host: Host) -> None:
     host.path("/usr/local/dcmi").rmdir()
     host.path("/dev/hisi_hdc").unlink()
     with pytest.raises(MissingRequirement, match="incomplete: /dev/hisi_hdc, /usr/local/dcmi not found"):
         texts(host)
 
 
-def test_without_npus_only_a_stack_for_the_cpu_has_options(tmp_path: Path) -> None:
+def test_host_without_npus_only_has_options_for_a_cpu_stack(tmp_path: Path) -> None:
     host = Machine("cpu-host", tmp_path).host
     with pytest.raises(MissingRequirement, match="this machine has no NPU") as error:
         texts(host)
@@ -75,7 +75,7 @@ def test_without_npus_only_a_stack_for_the_cpu_has_options(tmp_path: Path) -> No
     assert [option.name for option in found] == ["shm-size", "pids-limit"]
 
 
-def test_a_compose_file_says_the_same(host: Host) -> None:
+def test_compose_file_has_the_same_options(host: Host) -> None:
     yaml = pytest.importorskip("yaml")
     found = run_options(load_stack("ascend-0.22"), host)
     (service,) = yaml.safe_load(compose(found, "vimectl:own"))["services"].values()
@@ -94,7 +94,7 @@ def test_a_compose_file_says_the_same(host: Host) -> None:
     assert len(found) == sum(len(value) if isinstance(value, list | dict) else 1 for value in said)
 
 
-def test_the_arguments_are_one_to_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_are_printed_one_per_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["image", "run-args", "--stack", "cpu-0.32"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines

@@ -39,7 +39,7 @@ def bill(found: SourceManifest, folder: Path) -> dict[str, Any]:
     return json.loads((folder / "sbom.json").read_text())
 
 
-def test_the_bill_names_what_is_installed_what_was_built_and_the_patches(
+def test_sbom_has_installed_packages_sources_and_patches(
     own: Own, found: SourceManifest, tmp_path: Path
 ) -> None:
     written = bill(found, tmp_path)
@@ -62,7 +62,7 @@ def test_the_bill_names_what_is_installed_what_was_built_and_the_patches(
     assert source["externalReferences"] == [{"type": "vcs", "url": str(own.repository)}]
 
 
-def test_the_bill_is_what_the_standard_says(found: SourceManifest, tmp_path: Path) -> None:
+def test_sbom_is_valid_cyclonedx(found: SourceManifest, tmp_path: Path) -> None:
     pytest.importorskip("jsonschema")
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
@@ -71,20 +71,18 @@ def test_the_bill_is_what_the_standard_says(found: SourceManifest, tmp_path: Pat
     assert not JsonStrictValidator(SchemaVersion.V1_6).validate_str((tmp_path / "sbom.json").read_text())
 
 
-def test_the_same_image_has_the_same_bill(found: SourceManifest, tmp_path: Path) -> None:
+def test_same_image_has_the_same_sbom(found: SourceManifest, tmp_path: Path) -> None:
     first = bill(found, tmp_path)
     assert bill(found, tmp_path) == first
 
 
-def test_a_repository_on_github_is_named_as_one() -> None:
+def test_github_repository_has_its_own_package_url_type() -> None:
     (entry,) = [s for s in make_plan("ascend-0.22").sources if s.name == "megatron-lm"]
     purl = package_url(entry.name, entry.url, entry.commit)
     assert str(purl) == f"pkg:github/nvidia/megatron-lm@{entry.commit}"
 
 
-def test_the_provenance_says_what_went_in_and_what_came_out(
-    own: Own, found: SourceManifest, tmp_path: Path
-) -> None:
+def test_provenance_has_inputs_and_outputs(own: Own, found: SourceManifest, tmp_path: Path) -> None:
     (tmp_path / "build.log").write_text("STEP 1\n")
     made = BuildDetails(
         name="vimectl:own",

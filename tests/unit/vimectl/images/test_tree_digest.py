@@ -33,27 +33,27 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_it_changes_with(change: str, root: Path) -> None:
+def test_digest_changes_with(change: str, root: Path) -> None:
     before = tree_digest(root)
     CHANGES[change](root)
     assert tree_digest(root) != before
 
 
 @pytest.mark.needs("root")
-def test_it_changes_with_the_owner(root: Path) -> None:
+def test_digest_changes_with_the_owner(root: Path) -> None:
     before = tree_digest(root)
     os.chown(root / "folder/file", 1, 0)
     assert tree_digest(root) != before
 
 
-def test_it_does_not_change_with_times_or_place(root: Path, tmp_path: Path) -> None:
+def test_digest_does_not_change_with_times_or_location(root: Path, tmp_path: Path) -> None:
     before = tree_digest(root)
     os.utime(root / "folder/file", (1, 1))
     root.rename(tmp_path / "elsewhere")
     assert tree_digest(tmp_path / "elsewhere") == before
 
 
-def test_a_line_is_made_as_it_is_explained(root: Path) -> None:
+def test_line_format(root: Path) -> None:
     (root / "folder" / "file").chmod(0o640)
     (root / "folder").chmod(0o750)
     mine = f"{os.getuid()}:{os.getgid()}"
@@ -65,7 +65,7 @@ def test_a_line_is_made_as_it_is_explained(root: Path) -> None:
     ]
 
 
-def test_no_two_names_are_one(tmp_path: Path) -> None:
+def test_escaped_names_are_unique(tmp_path: Path) -> None:
     for name in (b"a b", b"a\nb", b"a\xff", b"a\\xff", b"a\\x20b", b"a\\x0ab", b"a\\\\xff"):
         (tmp_path / os.fsdecode(name)).write_text("")
     lines = tree_lines(tmp_path)

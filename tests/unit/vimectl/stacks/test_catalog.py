@@ -35,7 +35,7 @@ LOCKED = [name for name in stack_names() if lock_path(name)]
 
 
 @pytest.mark.parametrize("name", stack_names())
-def test_every_stack_file_is_valid_and_named_after_itself(name: str) -> None:
+def test_stack_file_is_valid_and_has_its_own_name(name: str) -> None:
     loaded = load_stack(name)
     assert loaded.name == name
     for version in loaded.packages.values():
@@ -43,7 +43,7 @@ def test_every_stack_file_is_valid_and_named_after_itself(name: str) -> None:
 
 
 @pytest.mark.parametrize("row", MATRIX.split("\n")[1:-1], ids=lambda row: row.split()[0])
-def test_every_row_of_the_release_matrix_is_a_stack(row: str) -> None:
+def test_release_matrix_row_is_a_stack(row: str) -> None:
     ascend, vllm, python, cann, torch, torch_npu, triton = row.split()
     (found,) = [s for s in map(load_stack, stack_names()) if s.packages.get("vllm-ascend") == ascend]
     assert found.name in (f"ascend-{ascend.rpartition('.')[0]}", f"ascend-{ascend}")
@@ -53,7 +53,7 @@ def test_every_row_of_the_release_matrix_is_a_stack(row: str) -> None:
 
 
 @pytest.mark.parametrize("name", stack_names())
-def test_what_a_stack_names_is_there(name: str) -> None:
+def test_series_and_builds_of_a_stack_exist(name: str) -> None:
     loaded = load_stack(name)
     assert loaded.tested == bool(loaded.patches)
     for package, version in loaded.patches.items():
@@ -72,9 +72,7 @@ def test_what_a_stack_names_is_there(name: str) -> None:
         ({"images": {"a2": "x"}}, "missing key 'images.a3'"),
     ],
 )
-def test_fact_without_a_source_or_a_gap_without_a_reason_is_refused(
-    change: dict[str, Any], message: str
-) -> None:
+def test_fact_without_source_or_reason_is_refused(change: dict[str, Any], message: str) -> None:
     data = load_stack("ascend-0.23").model_dump() | change
     with pytest.raises(UsageError, match=message):
         toml.validate(Stack, data, "stack")
@@ -94,14 +92,14 @@ def test_lock_has_every_package_of_the_stack_at_its_version(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOCKED)
-def test_lock_accepts_exactly_the_listed_files_of_a_package_with_an_origin(name: str) -> None:
+def test_lock_has_exactly_the_files_of_an_origin(name: str) -> None:
     lock = read_lock(lock_path(name))
     for package, origin in load_stack(name).origin.items():
         assert lock[package].hashes == {file.sha256 for file in origin.files}
 
 
 @pytest.mark.parametrize("name", LOCKED)
-def test_lock_has_nothing_that_breaks_the_stack_or_has_no_wheel(name: str) -> None:
+def test_lock_has_no_unwanted_or_omitted_package(name: str) -> None:
     loaded = load_stack(name)
     assert not (loaded.unwanted | loaded.omitted).keys() & read_lock(lock_path(name)).keys()
 
@@ -158,13 +156,13 @@ def test_relation(installed: str, wanted: str, expected: str) -> None:
     assert relation(installed, wanted) == expected
 
 
-def test_range() -> None:
+def test_range_of_versions() -> None:
     assert within("2.48.0", ">=2.47.1,<=2.48.0")
     assert not within("2.60.0", ">=2.47.1,<=2.48.0")
     assert within("5.5.4+local", "==5.5.4")
     assert not within("garbage", ">=1")
 
 
-def test_distance_puts_the_release_line_first() -> None:
+def test_distance_compares_the_release_line_first() -> None:
     near = ["0.23.0", "0.23.0rc1", "0.23.1", "0.22.9", "0.30.0rc2", "1.0", "garbage"]
     assert sorted(near, key=lambda version: distance("0.23.0", version)) == near

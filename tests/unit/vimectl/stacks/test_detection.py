@@ -38,7 +38,7 @@ def test_drifted_package_is_a_difference_from_the_nearest_stack(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", [name for name in stack_names() if load_stack(name).stack.device == "npu"])
-def test_each_released_set_is_told_from_its_neighbours(tmp_path: Path, name: str) -> None:
+def test_released_versions_are_detected_exactly(tmp_path: Path, name: str) -> None:
     packages = {key.replace("-", "_"): version for key, version in load_stack(name).packages.items()}
     assert detect_stack(machine(tmp_path, **packages)) == DetectedStack(name)
 
@@ -103,6 +103,6 @@ def test_source_install_with_egg_info_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", ["3.11.7", "3.11.0"])
-def test_python_range(version: str) -> None:
+def test_supported_python_versions(version: str) -> None:
     assert load_stack("cpu-0.32").supports_python(version)
     assert not load_stack("cpu-0.32").supports_python("3.12.1")

@@ -8,7 +8,7 @@ from vimectl.stacks.installed import distributions
 from vimectl.util.host import Host, refuse_command
 
 
-def test_the_interpreter_on_an_images_path_is_the_one_that_counts(tmp_path: Path) -> None:
+def test_interpreter_on_the_path_of_an_image_comes_first(tmp_path: Path) -> None:
     own, system = "opt/vimectl/env/lib/python3.11/site-packages", "usr/local/lib/python3.11/site-packages"
     (tmp_path / own / "torch-2.13.0.dist-info").mkdir(parents=True)
     (tmp_path / system / "torch-2.1.0.dist-info").mkdir(parents=True)

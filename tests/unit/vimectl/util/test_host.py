@@ -15,14 +15,14 @@ from vimectl.util.host import CommandResult, Host, refuse_command
         ("usr/local/latest", "../../../../usr/local/9.0"),
     ],
 )
-def test_links_of_another_root_stay_in_it(tmp_path: Path, link: str, target: str) -> None:
+def test_symlinks_of_another_root_stay_in_it(tmp_path: Path, link: str, target: str) -> None:
     (tmp_path / "usr/local/9.0").mkdir(parents=True)
     (tmp_path / "usr/local/9.0/version").write_text("9.0.0")
     (tmp_path / link).symlink_to(target)
     assert Host(tmp_path).read("/usr/local/latest/version") == "9.0.0"
 
 
-def test_the_running_machines_own_files_are_not_those_of_another_root(tmp_path: Path) -> None:
+def test_another_root_has_no_files_of_the_running_machine(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "outside").write_text("of the running machine")
     (tmp_path / "root/file").symlink_to(tmp_path / "outside")
@@ -30,12 +30,12 @@ def test_the_running_machines_own_files_are_not_those_of_another_root(tmp_path: 
     assert Host(tmp_path / "root").read("/../../outside") is None
 
 
-def test_a_link_to_itself_has_no_content(tmp_path: Path) -> None:
+def test_symlink_to_itself_has_no_content(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("/loop")
     assert Host(tmp_path).read("/loop") is None
 
 
-def test_a_command_is_run_once(tmp_path: Path) -> None:
+def test_cached_command_is_run_once(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def run(argv: list[str], timeout: float) -> CommandResult:
@@ -47,6 +47,6 @@ def test_a_command_is_run_once(tmp_path: Path) -> None:
     assert host.run(["npu-smi", "-v"], 10).stdout == "2"
 
 
-def test_a_file_system_that_is_only_looked_at_runs_nothing(tmp_path: Path) -> None:
+def test_another_root_runs_no_command(tmp_path: Path) -> None:
     host = Host(tmp_path, {}, refuse_command)
     assert (host.is_running, host.run(["uname"], 1).code) == (False, 126)

@@ -84,7 +84,7 @@ BOTH = {TORCH: ElfFile(), PRELOAD: ElfFile(exported=ASCEND_PRELOAD)}
 
 
 @pytest.mark.usefixtures("known")
-def test_on_an_npu_the_torch_mode_library_alone_counts(machine: Machine) -> None:
+def test_npu_loads_only_the_torch_mode_library(machine: Machine) -> None:
     machine.package(**BOTH)
     ((path, why),) = machine.loads(ASCEND).items()
     assert path == f"{SITE}/{TORCH}.abi3.so"
@@ -100,13 +100,13 @@ def test_on_an_npu_the_torch_mode_library_alone_counts(machine: Machine) -> None
     ]
 
 
-def test_on_the_cpu_none_counts(machine: Machine) -> None:
+def test_cpu_loads_no_library(machine: Machine) -> None:
     machine.package(**BOTH)
     assert machine.loads(CPU) == {}
     assert machine.good(CPU)
 
 
-def test_without_a_stack_both_count_unless_the_environment_says_which(machine: Machine) -> None:
+def test_without_a_stack_the_environment_selects_the_hook_mode(machine: Machine) -> None:
     machine.package(**BOTH)
     assert len(machine.loads(None)) == 2
     machine.environment["TMS_HOOK_MODE"] = "preload"
@@ -114,7 +114,7 @@ def test_without_a_stack_both_count_unless_the_environment_says_which(machine: M
 
 
 @pytest.mark.usefixtures("known")
-def test_what_is_preloaded_counts_whatever_the_hook_mode(machine: Machine) -> None:
+def test_preloaded_library_counts_in_any_hook_mode(machine: Machine) -> None:
     machine.package(**BOTH)
     assert machine.good(ASCEND)
     for change in (
@@ -130,7 +130,7 @@ def test_what_is_preloaded_counts_whatever_the_hook_mode(machine: Machine) -> No
         machine.environment.clear()
 
 
-def test_what_is_preloaded_and_is_not_there_is_said(machine: Machine) -> None:
+def test_missing_preloaded_library_is_reported(machine: Machine) -> None:
     machine.environment["LD_PRELOAD"] = "/opt/torch_memory_saver_x.so"
     (build,) = verify_installed(machine.host(), ASCEND)
     assert (build.verdict, build.loads, build.note) == (
@@ -161,7 +161,7 @@ def test_libraries_without_their_package_are_not_loaded(machine: Machine) -> Non
 
 
 @pytest.mark.usefixtures("known")
-def test_two_files_where_the_loader_wants_one_are_none(machine: Machine) -> None:
+def test_two_matching_files_load_neither(machine: Machine) -> None:
     machine.package(**BOTH)
     (machine.root / SITE / f"{TORCH}.cpython-311.so").write_bytes(ElfFile().content())
     assert machine.loads(ASCEND) == {}
@@ -186,7 +186,7 @@ def test_oldest_release_preloads_its_only_library(machine: Machine) -> None:
     assert list(machine.loads(ASCEND)) == [f"{SITE}/torch_memory_saver_cpp.abi3.so"]
 
 
-def test_library_that_cannot_be_read_is_unknown_and_no_crash(machine: Machine) -> None:
+def test_unreadable_library_is_unknown(machine: Machine) -> None:
     machine.package(**BOTH)
     with (machine.root / SITE / f"{TORCH}.abi3.so").open("wb") as huge:
         huge.truncate(1 << 40)

@@ -47,7 +47,7 @@ def test_recorded_build_is_known_good_with_who_when_and_why(library: Path) -> No
     assert toml.load(BuildsFile, user_builds_file()).build == [added]
 
 
-def test_recording_again_changes_nothing_and_another_build_is_added_below(library: Path) -> None:
+def test_recording_appends_new_builds_only(library: Path) -> None:
     record_build(library, "first")
     user_builds_file().write_text(user_builds_file().read_text() + "# a remark of the owner\n")
     before = user_builds_file().read_text()
@@ -59,7 +59,7 @@ def test_recording_again_changes_nothing_and_another_build_is_added_below(librar
     assert [build.note for build in toml.load(BuildsFile, user_builds_file()).build] == ["first", "third"]
 
 
-def test_recording_does_not_make_it_right_for_another_accelerator(library: Path) -> None:
+def test_recorded_build_is_still_wrong_for_another_backend(library: Path) -> None:
     library.write_bytes(ElfFile(needed=("libcudart.so.12",)).content())
     record_build(library, "for the other machine")
     assert (verdict(library).verdict, verdict(library).match) == ("wrong-backend", "sha256")
@@ -75,7 +75,7 @@ def test_known_bad_stays_bad(library: Path, monkeypatch: pytest.MonkeyPatch) -> 
         record_build(library, "I insist")
 
 
-def test_match_by_eight_digits_is_recorded_by_the_whole(
+def test_prefix_match_is_recorded_with_its_full_digest(
     library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     part = KnownBuild(
@@ -102,19 +102,19 @@ def test_match_by_eight_digits_is_recorded_by_the_whole(
         (ElfFile(machine="EM_RISCV").content(), "built for EM_RISCV"),
     ],
 )
-def test_what_is_not_the_library_is_not_recorded(library: Path, content: bytes, message: str) -> None:
+def test_file_that_is_not_the_library_is_not_recorded(library: Path, content: bytes, message: str) -> None:
     library.write_bytes(content)
     with pytest.raises(UsageError, match=message):
         record_build(library, "well")
     assert not user_builds_file().exists()
 
 
-def test_build_without_a_reason_is_not_recorded(library: Path) -> None:
+def test_build_without_a_note_is_not_recorded(library: Path) -> None:
     with pytest.raises(UsageError, match="reason"):
         record_build(library, "  ")
 
 
-def test_malformed_file_of_the_user_is_named_and_left(library: Path) -> None:
+def test_malformed_builds_file_is_named_and_unchanged(library: Path) -> None:
     user_builds_file().parent.mkdir(parents=True)
     user_builds_file().write_text("[[build]]\nnmae = 'x'\n")
     for ask in (lambda: verdict(library), lambda: record_build(library, "well")):
@@ -123,7 +123,7 @@ def test_malformed_file_of_the_user_is_named_and_left(library: Path) -> None:
     assert user_builds_file().read_text() == "[[build]]\nnmae = 'x'\n"
 
 
-def test_file_that_cannot_be_written_is_said(library: Path) -> None:
+def test_unwritable_builds_file_is_reported(library: Path) -> None:
     user_builds_file().parent.parent.write_text("in the way")
     with pytest.raises(MissingRequirement, match="cannot be written"):
         record_build(library, "well")
@@ -131,11 +131,11 @@ def test_file_that_cannot_be_written_is_said(library: Path) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(note=st.text(min_size=1))
-def test_any_text_is_a_string_of_toml(note: str) -> None:
+def test_any_text_becomes_a_toml_string(note: str) -> None:
     assert toml.parse_value(_string(note)) == note.encode("utf-8", "replace").decode("utf-8")
 
 
-def test_what_an_image_recorded_is_known_to_who_looks_at_it(tmp_path: Path) -> None:
+def test_build_recorded_in_an_image_is_known(tmp_path: Path) -> None:
     site = tmp_path / "root/usr/local/lib/python3.11/site-packages"
     (site / "torch_memory_saver").mkdir(parents=True)
     (site / "torch_memory_saver" / "__init__.py").write_text("")

@@ -75,7 +75,7 @@ def test_released_wheels_are_cuda_builds_and_wrong_for_ascend(released: Path) ->
 
 
 @pytest.mark.needs("network")
-def test_released_wheel_is_good_where_nothing_else_is_wanted_and_wrong_on_another_machine(
+def test_released_wheel_is_good_without_a_stack_and_wrong_on_another_machine(
     released: Path,
 ) -> None:
     (wheel,) = released.glob("torch_memory_saver-0.0.9-*_x86_64.whl")
@@ -130,13 +130,13 @@ def prefixed(monkeypatch: pytest.MonkeyPatch) -> Callable[[ElfFile], LibraryFile
     return make
 
 
-def test_eight_digits_are_a_match_with_a_warning(prefixed: Callable[[ElfFile], LibraryFile]) -> None:
+def test_prefix_match_has_a_warning(prefixed: Callable[[ElfFile], LibraryFile]) -> None:
     found = classify(prefixed(ElfFile()), "ascend", "aarch64")
     assert (found.verdict, found.match, found.backend) == ("known-good", "md5-prefix", "ascend")
     assert "do not authenticate" in found.warning
 
 
-def test_prefix_does_not_override_what_the_library_is_built_for(
+def test_prefix_match_does_not_override_the_backend(
     prefixed: Callable[[ElfFile], LibraryFile],
 ) -> None:
     other = classify(prefixed(ElfFile(machine="x86_64")), "ascend", "aarch64")
@@ -148,7 +148,7 @@ def test_prefix_does_not_override_what_the_library_is_built_for(
     assert classify(prefixed(ElfFile(needed=["libcudart.so.12"])), None, None).verdict == "unknown"
 
 
-def test_note_names_both_when_accelerator_and_machine_are_wrong() -> None:
+def test_note_names_wrong_backend_and_machine() -> None:
     content = ElfFile(machine="x86_64", needed=["libamdhip64.so.6"]).content()
     found = classify(LibraryFile("x.so", content, len(content)), "ascend", "aarch64")
     assert (found.verdict, found.backend, found.machine) == ("wrong-backend", "rocm", "x86_64")
@@ -158,7 +158,7 @@ def test_note_names_both_when_accelerator_and_machine_are_wrong() -> None:
 @pytest.mark.parametrize(
     ("text", "knows"), [(b"TMS_INIT_ENABLE\0", True), (b"TMS_INIT_ENABLE_CPU_BACKUP\0", False), (b"", False)]
 )
-def test_whether_it_knows_the_variable(text: bytes, knows: bool) -> None:
+def test_init_enable_is_detected(text: bytes, knows: bool) -> None:
     content = ElfFile(text=text).content()
     assert classify(LibraryFile("x.so", content, len(content)), None, None).knows_init_enable is knows
 
@@ -172,14 +172,12 @@ def test_whether_it_knows_the_variable(text: bytes, knows: bool) -> None:
         ("hook_mode_torch/x.so", ["tms_pause"], None),
     ],
 )
-def test_hook_mode_is_what_it_exports_and_then_its_name(
-    name: str, exported: Sequence[str], mode: str | None
-) -> None:
+def test_hook_mode_from_exports_then_file_name(name: str, exported: Sequence[str], mode: str | None) -> None:
     content = ElfFile(exported=exported).content()
     assert classify(LibraryFile(name, content, len(content)), None, None).hook_mode == mode
 
 
-def test_full_digest_decides_over_a_prefix() -> None:
+def test_only_the_strongest_digest_is_compared() -> None:
     known = KnownBuild(
         name="x", verdict="known-good", backend="cuda", sha256="a" * 64, md5="b" * 32, note="both"
     )

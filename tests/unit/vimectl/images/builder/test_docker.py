@@ -77,26 +77,26 @@ def calls(here: Path) -> list[list[str]]:
     return [json.loads(line) for line in (here / "called").read_text().splitlines()]
 
 
-def test_it_is_preferred_where_it_works(here: Path) -> None:
+def test_docker_is_preferred_when_it_works(here: Path) -> None:
     assert choose_builder("auto", Host()).name == "docker"
 
 
 @pytest.mark.parametrize(("state", "said"), [("down", "Cannot connect"), ("old", "'buildx' is not a docker")])
-def test_a_client_alone_builds_nothing(state: str, said: str, here: Path) -> None:
+def test_client_without_daemon_or_buildx_is_unusable(state: str, said: str, here: Path) -> None:
     (here / state).touch()
     assert said in str(Docker(Host()).unusable())
     with pytest.raises(MissingRequirement, match=said):
         choose_builder("docker", Host())
 
 
-def test_a_base_that_is_not_there_is_pulled_first(here: Path) -> None:
+def test_missing_base_image_is_pulled(here: Path) -> None:
     said: list[str] = []
     assert Docker(Host()).base_digest(job(here), said.append) == f"sha256:{'b' * 64}"
     assert said == ["pulling quay.io/x", "a2f: Pull complete"]
     assert [call[0] for call in calls(here)] == ["image", "pull", "image"]
 
 
-def test_it_builds_without_a_network_and_names_nothing(here: Path) -> None:
+def test_build_has_no_network_and_no_tag(here: Path) -> None:
     assert Docker(Host()).build(job(here), lambda line: None) == f"sha256:{'a' * 64}"
     (called,) = calls(here)
     assert called[:2] == ["buildx", "build"]
@@ -107,18 +107,18 @@ def test_it_builds_without_a_network_and_names_nothing(here: Path) -> None:
     assert "#7 0.1 working" in (here / "log").read_text()
 
 
-def test_without_an_epoch_none_is_given(here: Path) -> None:
+def test_no_epoch_argument_without_an_epoch(here: Path) -> None:
     Docker(Host()).build(job(here, epoch=None), lambda line: None)
     assert not any("SOURCE_DATE_EPOCH" in text for text in calls(here)[0])
 
 
-def test_a_failed_step_is_named(here: Path) -> None:
+def test_failed_step_is_named(here: Path) -> None:
     (here / "fails").touch()
     with pytest.raises(CheckFailed, match=r"step: #7 \[built 3/9\] RUN something"):
         Docker(Host()).build(job(here), lambda line: None)
 
 
-def test_what_an_image_says_of_itself(here: Path) -> None:
+def test_configuration_is_parsed(here: Path) -> None:
     with pytest.raises(UsageError, match="no image own"):
         Docker(Host()).configuration("own")
     (here / "there").touch()
@@ -128,7 +128,7 @@ def test_what_an_image_says_of_itself(here: Path) -> None:
     assert (found.labels, found.user, found.machine) == ({"vimectl.stack": "own"}, "1001:1000", "arm64")
 
 
-def test_a_tree_is_copied_out_and_the_container_removed(here: Path) -> None:
+def test_mounted_tree_is_exported_and_the_container_removed(here: Path) -> None:
     (here / "work").mkdir()
     with Docker(Host()).mounted("own", here / "work") as root:
         assert (root / "opt/file").read_text() == "content"

@@ -45,7 +45,7 @@ ERROR: failed to solve: process "/bin/sh -c vimectl patch apply" did not complet
 
 
 @pytest.mark.parametrize("output", [BUILDAH, BUILDKIT], ids=["buildah", "buildkit"])
-def test_an_error_of_vimectl_inside_the_image_is_the_reason(output: str) -> None:
+def test_error_of_vimectl_inside_the_image_is_the_reason(output: str) -> None:
     mark = "\n#8 1.311 " if output is BUILDKIT else "\n"
     said = f"error: worker.py drifted{mark}hint:  look at it with vimectl patch diff"
     error = explain(1, output.format(said=said), LOG)
@@ -82,7 +82,7 @@ def test_other_output_is_explained_by_its_pattern(
     assert error.hint
 
 
-def test_a_failed_pull_is_before_the_first_step() -> None:
+def test_failed_pull_is_before_the_first_step() -> None:
     said = "Error: initializing source docker://nowhere.invalid/x: pinging container registry: no such host"
     error = explain(125, said, LOG)
     assert isinstance(error, MissingRequirement)
