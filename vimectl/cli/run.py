@@ -119,8 +119,8 @@ def _print_result(result: RunResult, run_dir: Path, as_json: bool) -> None:
     if (page := RunPaths(run_dir).report).exists():
         rows.append(["report", str(page)])
     table("", ["run", result.summary["recipe"]], rows)
-    if result.hint:
-        err.print(result.hint, markup=False)
+    if hint := result.summary["hint"]:
+        err.print(hint, markup=False)
 
 
 def _print_plan(plan: RunPlan, found: Preflight, as_json: bool) -> None:

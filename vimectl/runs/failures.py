@@ -36,8 +36,7 @@ TEARDOWN_TIMEOUT = 5.0
 # Reading the sockets of a process takes a hundredth of a second.
 GCS_INTERVAL = 1.0
 
-# Engines are closed before the model is saved, and killed when a run that received a stop request saves its
-# state.
+# Engines are closed before the model is saved, and killed when a run saves its state after a stop request.
 PHASES_WITHOUT_ENGINES = (events.SAVE, events.STOP)
 ENGINE_ROLES = (ENGINE, ENGINE_WORKER)
 ACTOR_ROLES = (TRAINER, ENGINE)
@@ -108,6 +107,7 @@ class FailureMonitor:
     """Watch one start of the runtime.
 
     ``cause`` is the first failure, None while there is none. ``abandoned``: the launcher has exited.
+    ``processes`` are those of the event log that are on this machine.
     """
 
     def __init__(
@@ -116,10 +116,10 @@ class FailureMonitor:
         """``launcher`` is {role, rank, pid} of the process that holds the other end of this one's stdin."""
         self.cause: CauseOfFailure | None = None
         self.abandoned = False
+        self.processes = ProcessWatcher(wake_up_on=STDIN if launcher else None)
         self._run_log = run_log
         self._stack_log = stack_log
         self._launcher = launcher
-        self._watcher = ProcessWatcher(wake_up_on=STDIN if launcher else None)
         self._known_processes = 0
         self._hang_detector = HangDetector(hang_timeout)
         self._gcs_probe = GcsProbe()
@@ -127,16 +127,11 @@ class FailureMonitor:
         self._teardown_began_at: float | None = None
         self._runtime_named_cause = False
 
-    def wait(self, seconds: float) -> None:
-        """Wait for that time, or until a process exits."""
-        self._watcher.wait(seconds)
-
     def check(self) -> StopMode | None:
         """Take in what has happened since the last call; return how to end the runtime if that is needed."""
         now = time.monotonic()
-        # Exits first: a process that the run closed has exited after the run wrote so, perhaps just before
-        # this.
-        exited = self._watcher.newly_exited()
+        # Exits first: a process that the run closes exits after the run has written that.
+        exited = self.processes.newly_exited()
         if self._run_log.read():
             self._hang_detector.note_progress(now)
         unseen = self._watch_new_processes()
@@ -155,20 +150,16 @@ class FailureMonitor:
             return StopMode.KILL
         return None
 
-    def close(self) -> None:
-        """Stop watching the processes."""
-        self._watcher.close()
-
     def _watch_new_processes(self) -> CauseOfFailure | None:
         """Watch the processes of this machine that the event log has gained. One may have exited already."""
         new = self._run_log.processes[self._known_processes :]
-        self._known_processes += len(new)
+        self._known_processes = len(self._run_log.processes)
         cause = None
         for entry in new:
             if entry["node"] != os.uname().nodename:
                 continue
             try:
-                self._watcher.add(entry)
+                self.processes.add(entry)
             except ProcessLookupError:
                 if entry["role"] != DRIVER and not self._run_log.ending:
                     cause = cause or CauseOfFailure(f"{process_name(entry)} died", _identify(entry))
@@ -186,8 +177,7 @@ class FailureMonitor:
         """Return False if the process exited because the run shuts down."""
         if not self._run_log.ending:
             return True
-        # Exit and shutdown came between two checks. When Ray shuts down, its processes exit and are not
-        # killed.
+        # Exit and shutdown came between two checks. When Ray shuts down, it does not kill its processes.
         error = self._run_log.error
         if error is None or error.get("pid") is not None or self._teardown_began_at is not None:
             return False
@@ -195,7 +185,7 @@ class FailureMonitor:
 
     def _gcs_stopped_serving(self, now: float) -> CauseOfFailure | None:
         """Blame a GCS that has closed its port."""
-        if self._run_log.ending or not (gcs := self._gcs_probe.closed(self._watcher.running, now)):
+        if self._run_log.ending or not (gcs := self._gcs_probe.closed(self.processes.running, now)):
             return None
         return CauseOfFailure(f"{process_name(gcs.entry)} stopped serving", _identify(gcs.entry))
 
@@ -204,7 +194,7 @@ class FailureMonitor:
 
         A raylet that gets SIGTERM ends all its actors, and these exit before it.
         """
-        exited = [process for process in self._watcher.processes if process.has_exited]
+        exited = [process for process in self.processes.processes if process.has_exited]
         actors = {process.pid: process.exit_signal for process in exited if process.role in ACTOR_ROLES}
         raylet = next((process for process in exited if process.role == RAYLET), None)
         if not raylet or not self.cause or not self.cause.process or self.cause.process["pid"] not in actors:
@@ -242,7 +232,7 @@ class FailureMonitor:
         if error is None or (self.cause is not None and not self._runtime_named_cause):
             return
         pid = error.get("pid")
-        for process in self._watcher.processes:
+        for process in self.processes.processes:
             # A death without an actor is that of a raylet: on SIGTERM it exits after it has told its peers.
             is_raylet = (
                 pid is None and "Died" in error["kind"] and process.role == RAYLET and process.has_exited

@@ -25,12 +25,11 @@ from vime_runtime.spec.run_paths import RunPaths
 from vimectl import __version__
 from vimectl.recipes import check_inputs
 from vimectl.recipes.resolve import prepared_dir, required_preparation
-from vimectl.runs import descendants, log_files, npu_notice, report
-from vimectl.runs import plan as planning
+from vimectl.runs import descendants, log_files, npu_notice
 from vimectl.runs import summary as summaries
 from vimectl.runs.descendants import SharedMemoryWatch
 from vimectl.runs.exit_status import ExitStatus
-from vimectl.runs.plan import RunPlan
+from vimectl.runs.plan import RunPlan, write_run_directory
 from vimectl.runs.prepare import prepare
 from vimectl.runs.process_watch import ProcessIdentity, is_stopped, signal_name
 from vimectl.runs.progress import ProgressView
@@ -45,12 +44,15 @@ from vimectl.runs.supervised_command import (
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended: ``hint`` is what to do or the end of the log, ``last_row`` the last step's metrics."""
+    """The summary of a run that has ended, and the metrics of its last step."""
 
-    exit_code: int
     summary: dict[str, Any]
     last_row: dict[str, Any] | None
-    hint: str
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the command."""
+        return int(self.summary["exit_code"])
 
 
 def check_run_inputs(recipe: Recipe) -> None:
@@ -83,7 +85,7 @@ def launch(plan: RunPlan, doctor: dict[str, Any], view: ProgressView) -> RunResu
     if table := required_preparation(recipe):
         peak_bytes = prepare(table, os.environ | plan.environment["driver"], view)
         check_inputs.check(recipe)
-    planning.write_run_directory(plan, doctor)
+    write_run_directory(plan, doctor)
     launcher = {
         **asdict(ProcessIdentity.of(os.getpid())),
         "time": time.time(),
@@ -129,7 +131,7 @@ def _follow(plan: RunPlan, view: ProgressView) -> RunResult:
             view.update(log)
         with contextlib.suppress(ValueError):
             summary = json.loads(process.communicate()[0])
-            return RunResult(summary["exit_code"], summary, log.last_row, summary["hint"])
+            return RunResult(summary, log.last_row)
         # The run outlives its supervisor: this process has adopted its descendants.
         shm.update(all_files=True)
         unkillable = descendants.kill_all(except_pid=process.pid, timeout=KILL_TIMEOUT)
@@ -142,10 +144,8 @@ def _follow(plan: RunPlan, view: ProgressView) -> RunResult:
         shutil.rmtree(plan.scratch_dir, ignore_errors=True)
         seconds = time.monotonic() - began
         summary = summaries.summarize(plan.run_config(), log, status, seconds, 0, unkillable, hint)
-        if not summaries.write(plan.run_dir, summary):
-            hint += "; summary.json could not be written"
-        report.write_at_end(plan.run_dir)
-        return RunResult(status.exit_code, summary, log.last_row, hint)
+        summaries.write_with_report(plan.run_dir, summary)
+        return RunResult(summary, log.last_row)
 
 
 class SupervisorProcess:

@@ -14,6 +14,7 @@ from vime_runtime.spec import metrics
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.spec.run_paths import RunPaths
 
+from vimectl.runs import report
 from vimectl.runs.exit_status import ExitStatus
 from vimectl.runs.run_directory import RunDirectory
 from vimectl.runs.run_log import RunLog, finite_number
@@ -120,6 +121,13 @@ def write(run_dir: Path, summary: dict[str, Any]) -> bool:
         print(f"{e}; not written: {json.dumps(summary)}", file=sys.stderr)
         return False
     return True
+
+
+def write_with_report(run_dir: Path, summary: dict[str, Any]) -> None:
+    """Write ``summary.json`` and the report page. The hint says if there was no space for the summary."""
+    if not write(run_dir, summary):
+        summary["hint"] += "; summary.json could not be written"
+    report.write_at_end(run_dir)
 
 
 def table_rows(summary: dict[str, Any], run_dir: Path, last_row: dict[str, Any] | None) -> list[list[str]]:

@@ -20,8 +20,7 @@ from types import FrameType
 from vimectl.runs import descendants
 from vimectl.runs.descendants import SharedMemoryWatch
 
-# Seconds that a command gets to stop. With the rest this is well below the 15 s within which a run must be
-# gone.
+# Seconds that a command gets to stop. A run must have exited within 15 s of a stop request.
 SHUTDOWN_TIMEOUT = 10.0
 KILL_TIMEOUT = 3.0
 # What a supervisor needs beyond ``cluster.shutdown_timeout`` to stop.

@@ -26,7 +26,7 @@ from vime_runtime.spec.process_roles import LAUNCHER
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.spec.run_paths import RunPaths
 
-from vimectl.runs import log_files, report
+from vimectl.runs import log_files
 from vimectl.runs import summary as summaries
 from vimectl.runs.exit_status import ExitStatus, classify, kernel_oom_kills
 from vimectl.runs.failures import FailureMonitor
@@ -41,9 +41,7 @@ def main(argv: list[str]) -> int:
     with collect_stop_signals() as stop_signals:
         run_dir = Path(argv[1])
         summary = SupervisedRun(run_dir, stop_signals).run()
-        if not summaries.write(run_dir, summary):
-            summary["hint"] += "; summary.json could not be written"
-        report.write_at_end(run_dir)
+        summaries.write_with_report(run_dir, summary)
         with contextlib.suppress(BrokenPipeError):  # the launcher has exited
             print(json.dumps(summary), flush=True)
     return int(summary["exit_code"])
@@ -107,9 +105,9 @@ class SupervisedRun:
                 check=monitor.check,
                 stop_signals=self._stop_signals,
                 shutdown_timeout=cluster.shutdown_timeout,
-                wait=monitor.wait,
+                wait=monitor.processes.wait,
             )
-            monitor.close()
+            monitor.processes.close()
             self._run_log.read()
             self._peak_bytes = max(self._peak_bytes, outcome.peak_bytes)
             oom_kills = kernel_oom_kills() - oom_kills

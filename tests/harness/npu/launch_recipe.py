@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from vimectl.recipes.resolve import resolve
-from vimectl.runs.launch import check_inputs, launch
+from vimectl.runs.launch import check_run_inputs, launch
 from vimectl.runs.plan import make_plan
 from vimectl.runs.progress import progress_view
 from vimectl.util.console import err
@@ -17,11 +17,11 @@ from vimectl.util.host import Host
 
 def main(run_dir: str, recipe: str, *assignments: str) -> int:
     resolved = resolve(recipe, "smoke", list(assignments))
-    check_inputs(resolved.recipe)
+    check_run_inputs(resolved.recipe)
     plan = make_plan(resolved, Host(), Path(run_dir))
     with progress_view(err.console, "test") as view:
         result = launch(plan, {}, view)
-    print(result.summary["reason"], result.hint)
+    print(result.summary["reason"], result.summary["hint"])
     return result.exit_code
 
 

@@ -222,7 +222,7 @@ def phase_event(phase: str) -> dict[str, Any]:
 def monitor(tmp_path: Path) -> Iterator[FailureMonitor]:
     found = FailureMonitor(RunLog(tmp_path), 600, tmp_path / "stacks.log")
     yield found
-    found.close()
+    found.processes.close()
 
 
 @pytest.mark.parametrize(("phase", "is_lost"), [("sync", True), ("stop", False), ("save", False)])

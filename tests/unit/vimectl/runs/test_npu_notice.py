@@ -50,7 +50,7 @@ def test_notice_is_printed_until_a_run_has_completed(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(preflight, "examine", lambda recipe, host: PassingPreflight())
     monkeypatch.setattr(launch, "check_run_inputs", lambda recipe: None)
-    result = launch.RunResult(0, {"recipe": "r", "ok": True, "steps": 1, "seconds": 1.0}, None, "")
+    result = launch.RunResult({"exit_code": 0, "ok": True}, None)
     monkeypatch.setattr(launch, "launch", lambda plan, doctor, view: result)
     command = ["run", "recipe", "qwen3-4b-tp2", "--run-dir", str(tmp_path / "run"), "--json"]
     assert run_cli(command) == 0

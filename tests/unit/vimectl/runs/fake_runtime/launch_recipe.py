@@ -28,7 +28,7 @@ def main(run_dir: str, *assignments: str) -> int:
     except VimeError as e:
         print(e.message, e.hint, sep="\n")
         return e.exit_code
-    print(result.hint)
+    print(result.summary["hint"])
     return result.exit_code
 
 
