@@ -13,7 +13,7 @@ from harness.patches.git_and_quilt import committed, run
 from vimectl.patches import series
 from vimectl.patches.blobs import blob_at
 from vimectl.patches.interchange.exporters import export_series
-from vimectl.patches.interchange.import_ import import_series
+from vimectl.patches.interchange.importers import import_series
 from vimectl.patches.lint.linter import lint
 from vimectl.patches.releases import finder
 from vimectl.patches.series import Series

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vimectl.patches import series
-from vimectl.patches.blobs import blob_id
 from vimectl.patches.git_commands import FileChanges, diff_writer
 
 
@@ -67,7 +66,7 @@ def _series_toml(
         for path, (before, after) in patch.changes.items():
             lines += ["", "[[patch.files]]", f'path = "{path}"']
             for key, file in (("before", before), ("after", after)):
-                lines += [f'{key} = "{blob_id(file.content)}"'] if file else []
+                lines += [f'{key} = "{file.blob}"'] if file else []
             default_mode = before.mode if before else "100644"
             lines += [f'mode = "{after.mode}"'] if after and after.mode != default_mode else []
     return "\n".join(lines) + "\n"

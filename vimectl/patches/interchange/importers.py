@@ -1,10 +1,12 @@
-"""Read the patches to import from a quilt series, a folder of files, a mailbox, or one file."""
+"""Import a quilt series, a folder of patches, a mailbox, or one patch as a series for a release."""
 
 from __future__ import annotations
 
 import base64
 import quopri
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,13 +15,20 @@ from email.parser import BytesParser
 from email.policy import default as DEFAULT
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 
-from vime_runtime.spec.errors import UsageError
+from vime_runtime.spec.errors import MissingRequirement, UsageError
 
-from vimectl.patches.interchange.message import PatchDescription, from_mail, from_text
+from vimectl.patches import series as series_files
+from vimectl.patches.git_commands import FileChanges
+from vimectl.patches.interchange.message import PatchDescription, as_dep3, from_mail, from_text
+from vimectl.patches.lint.release_check import PatchedRelease, check_release
+from vimectl.patches.patchfile.apply import apply_patch
 from vimectl.patches.patchfile.model import PatchFile
 from vimectl.patches.patchfile.reader import load
 from vimectl.patches.patchfile.rules import parse_valid
+from vimectl.patches.series_writer import NewPatch, write_series
+from vimectl.patches.sources import ReleaseFiles
 
 # The email header with the id of an exported patch.
 ID_HEADER = "X-Vimectl-Id"
@@ -39,7 +48,85 @@ class ImportablePatch:
     patch: PatchFile
 
 
-def read(path: Path) -> list[ImportablePatch]:
+@dataclass(frozen=True)
+class ImportedPatch:
+    """A patch of the new series: its origin, its files before and after, and the number of its hunks that
+    were not at the stated line."""
+
+    id: str
+    where: str
+    changes: FileChanges
+    offsets: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object that `patch import --json` prints for the patch."""
+        files = [
+            {"path": path, "before": before.blob if before else None, "after": after.blob if after else None}
+            for path, (before, after) in self.changes.items()
+        ]
+        return {"id": self.id, "from": self.where, "files": files, "offsets": self.offsets}
+
+
+def import_series(
+    path: Path, package: str, version: str, files: ReleaseFiles, out: Path, module: str | None = None
+) -> list[ImportedPatch]:
+    """Write the patches in ``path`` as a series for a release into a new folder.
+
+    ``module`` is the folder that identifies the package: by default that of its other series, otherwise its
+    name. Each patch is applied to the release by git's rules, and git writes the new diff: with full blob
+    ids, at the actual lines, a rename as a deletion and a creation.
+
+    Raises:
+        UsageError: there are no patches, one does not apply, ``out`` exists, or a series cannot express a
+            change.
+        MissingRequirement: git is not installed, or the folder cannot be written.
+    """
+    if out.exists():
+        raise UsageError(f"{out} exists already", "name another --out, or remove it")
+    release = PatchedRelease(files)
+    imported: list[ImportedPatch] = []
+    patches: list[NewPatch] = []
+    for number, one in enumerate(read_patches(path), 1):
+        changes, offsets = _changes(one, release)
+        release = release.with_patch(one.patch)
+        patch_id = f"{number:04}-{one.slug}"
+        imported.append(ImportedPatch(patch_id, one.where, changes, offsets))
+        patches.append(NewPatch(patch_id, as_dep3(one.description).encode(), changes))
+    comment = f"Patches for the released {package} {version}, in the order in which they apply."
+    with tempfile.TemporaryDirectory(prefix="vimectl-") as scratch:
+        folder = Path(scratch, "series")
+        folder.mkdir()
+        write_series(folder, comment, package, version, module or _module(package), patches)
+        try:
+            shutil.copytree(folder, out)
+        except OSError as e:
+            raise MissingRequirement(f"{out} cannot be written: {e}") from e
+    return imported
+
+
+def _module(package: str) -> str:
+    versions = series_files.known().get(package)
+    return series_files.load(package, versions[0]).module if versions else package.replace("-", "_")
+
+
+def _changes(one: ImportablePatch, release: PatchedRelease) -> tuple[FileChanges, int]:
+    """Return the changed files, and the number of hunks found at another line. Raises UsageError."""
+    try:
+        results = apply_patch(one.patch.diffs, release.file)
+    except UsageError as e:
+        raise UsageError(
+            f"{one.where}: does not apply to {release.name}: {e.message}",
+            "vimectl patch lint FILE --against ... shows how each hunk fits",
+        ) from e
+    changes = {path: (release.file(path), after) for path, after in sorted(results.items())}
+    changes = {path: states for path, states in changes.items() if states[0] != states[1]}
+    if not changes:
+        raise UsageError(f"{one.where}: changes nothing in {release.name}", "leave it out")
+    hunks, _ = check_release(one.patch, release)
+    return changes, sum(hunk.result == "offset" for hunk in hunks)
+
+
+def read_patches(path: Path) -> list[ImportablePatch]:
     """Return the patches in a file or folder, in the order in which they apply.
 
     Raises UsageError when there are none, or one has a lint error.

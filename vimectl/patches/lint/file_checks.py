@@ -66,12 +66,10 @@ def _check_context(diff: FileDiff) -> Iterator[Defect]:
             message = "a hunk without context: nothing confirms that its position is right"
             yield Defect(hunk.line, "zero-context", message)
         elif leading < usual and not first_line:
-            message = f"{leading} lines of context before the change, elsewhere {usual}, not at the file's start"
+            message = f"{leading} lines of context before the change, elsewhere {usual}, not at the start"
             yield Defect(hunk.line, "missing-context", message)
         elif trailing < usual and not last:
-            message = (
-                f"{trailing} lines of context after the change, elsewhere {usual}, not at the file's end"
-            )
+            message = f"{trailing} lines of context after the change, elsewhere {usual}, not at the end"
             yield Defect(hunk.line, "missing-context", message)
         elif trailing < leading or leading == trailing == 0:
             message = f"{trailing} lines of context after the change: it fits only at the end of {diff.path}"

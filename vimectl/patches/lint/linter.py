@@ -1,4 +1,4 @@
-"""Lint patch files, those of a series or any others: defects by line, and whether they fit a release."""
+"""Lint patch files: defects by line, and comparison with their series and with a release."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Any
 
 from vime_runtime.spec.errors import UsageError
 
-from vimectl.patches.lint import series_check
 from vimectl.patches.lint.file_checks import check_diff, check_mail_damage
 from vimectl.patches.lint.release_check import HunkFit, PatchedRelease, check_release
-from vimectl.patches.patchfile.model import Defect, FileDiff
+from vimectl.patches.patchfile.model import Defect, FileDiff, PatchFile
 from vimectl.patches.patchfile.names import printable
 from vimectl.patches.patchfile.reader import PatchTooLarge, load, parse
-from vimectl.patches.patchfile.rules import Severity, all_defects, lint_rules
+from vimectl.patches.patchfile.rules import Severity, all_defects, lint_rules, read_valid
 from vimectl.patches.releases import finder
 from vimectl.patches.releases.download import DownloadProgress, no_progress
+from vimectl.patches.series import Series
+from vimectl.patches.series import read as read_series
 from vimectl.patches.sources import ReleaseFiles, open_path
 
 
@@ -98,11 +99,11 @@ def lint(path: Path, files: ReleaseFiles | None = None) -> LintReport:
         if not any(defect.fatal and diff.line <= defect.line < end for defect in patch.defects):
             defects += check_diff(diff)
     try:
-        series = series_check.series_of(path)
+        series = _series_of(path)
         release = PatchedRelease(files) if files else None
         if series:
-            defects += series_check.check_series(path, patch, series)
-            release = series_check.with_previous_patches(path, series, release) if release else None
+            defects += _check_series(path, patch, series)
+            release = _with_previous_patches(path, series, release) if release else None
     except UsageError as e:
         return LintReport(path, _findings([*defects, Defect(1, "series", e.message)]))
     if release is None:
@@ -125,3 +126,47 @@ def _findings(defects: Iterable[Defect]) -> tuple[LintFinding, ...]:
     rules = lint_rules()
     found = {LintFinding(d.line, d.rule, rules[d.rule].severity, printable(d.message)) for d in defects}
     return tuple(sorted(found, key=lambda finding: (finding.line, finding.rule, finding.message)))
+
+
+def _series_of(path: Path) -> Series | None:
+    """Return the series whose folder has the patch, or None. Raises UsageError when it is malformed."""
+    directory = path.resolve().parent
+    return read_series(directory) if (directory / "series.toml").is_file() else None
+
+
+def _check_series(path: Path, patch: PatchFile, series: Series) -> Iterator[Defect]:
+    """Report where the patch and the series disagree."""
+    listed = next((one for one in series.patch if one.id == path.stem), None)
+    if listed is None:
+        yield Defect(1, "series", f"{series.name} does not list {path.stem}")
+        return
+    stated = {file.path: file for file in listed.files}
+    touched = {name for diff in patch.diffs for name in (diff.old_path, diff.new_path) if name}
+    for name in sorted(stated.keys() - touched):
+        yield Defect(1, "series", f"series.toml lists {name}, the patch does not touch it")
+    for diff in patch.diffs:
+        versions = (("before", diff.old_path, diff.old_blob), ("after", diff.new_path, diff.new_blob))
+        for when, file, id_ in versions:
+            if file is not None and file not in stated:
+                yield Defect(diff.line, "series", f"series.toml does not list {file}")
+                break
+            expected = (getattr(stated[file], when) if file else None) or "0" * 40
+            if file and id_ and not expected.startswith(id_):
+                message = f"{file} has the id {id_} {when} this patch, series.toml says {expected}"
+                yield Defect(diff.line, "series", message)
+
+
+def _with_previous_patches(path: Path, series: Series, release: PatchedRelease) -> PatchedRelease:
+    """Return the release with the patches that come before this one in its series.
+
+    Raises UsageError when one of them does not apply, and names it.
+    """
+    for one in series.patch:
+        if one.id == path.stem:
+            break
+        try:
+            release = release.with_patch(read_valid(series.directory / f"{one.id}.patch"))
+        except UsageError as e:
+            message = f"{one.id}.patch, which comes before, does not apply: {e.message}"
+            raise UsageError(message, e.hint) from e
+    return release

@@ -99,7 +99,7 @@ class _FileCheck:
         if file is None or not (diff.hunks or diff.binary or diff.action == "create"):
             return False
         if diff.new_blob and len(diff.new_blob) >= 7:
-            return blob_id(file.content).startswith(diff.new_blob) and diff.old_blob != diff.new_blob
+            return file.blob.startswith(diff.new_blob) and diff.old_blob != diff.new_blob
         return diff.action == "create" and file.content == b"".join(
             line for hunk in diff.hunks for line in hunk.new_lines()
         )

@@ -32,6 +32,10 @@ class GitFile:
     content: bytes
     mode: str = "100644"
 
+    @property
+    def blob(self) -> str:
+        return blob_id(self.content)
+
 
 FileLookup = Callable[[str], GitFile | None]
 

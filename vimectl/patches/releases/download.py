@@ -19,8 +19,7 @@ from pathlib import Path
 from filelock import FileLock
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 
-from vimectl.patches.releases.index import ReleaseFile
-from vimectl.patches.releases.index_cache import release_cache, write_cache_file
+from vimectl.patches.releases.index import ReleaseFile, release_cache, write_cache_file
 from vimectl.patches.releases.web import Web, read_body
 
 BLOCK = 128 * 1024

@@ -15,7 +15,7 @@ from packaging.version import InvalidVersion, Version
 from vime_runtime.spec.errors import UsageError, VimeError
 from vime_runtime.spec.strict import Strict
 
-from vimectl.patches.releases import download, index, index_cache, pip_config
+from vimectl.patches.releases import download, index, pip_config
 from vimectl.patches.releases.download import DownloadProgress, HttpRangeFile, NoRanges, no_progress
 from vimectl.patches.releases.index import ReleaseFile
 from vimectl.patches.releases.web import Web
@@ -96,10 +96,10 @@ class _PipSources:
         name = canonicalize_name(package)
         listing = index.list_files(name, self._config, self._web)
         if not listing.errors:
-            index_cache.remember_listing(name, listing.files)
+            index.remember_listing(name, listing.files)
             return listing.files, []
         known = {file.name for file in listing.files}
-        old = [file for file in index_cache.last_listing(name) if file.name not in known]
+        old = [file for file in index.last_listing(name) if file.name not in known]
         return [*listing.files, *old], listing.errors
 
     def open(self, files: Sequence[ReleaseFile], progress: DownloadProgress) -> ReleaseFiles:

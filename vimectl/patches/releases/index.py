@@ -1,16 +1,23 @@
-"""List the files of a package in pip's sources: simple indexes (PEP 503, 691), find-links, local folders."""
+"""List the files of a package in pip's sources: simple indexes (PEP 503, 691), find-links, local folders.
+
+The last list of each package is kept in the user's cache, for use without network.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 from urllib.request import url2pathname
 
+import platformdirs
 from packaging.utils import (
     InvalidSdistFilename,
     InvalidWheelFilename,
@@ -166,3 +173,40 @@ def _local_path(address: str) -> Path | None:
     if parts.scheme == "file":
         return Path(url2pathname(parts.path))
     return None if parts.scheme in ("http", "https") else Path(address).expanduser()
+
+
+def release_cache() -> Path:
+    """Return the folder in the user's cache for all data about releases."""
+    return Path(platformdirs.user_cache_dir("vimectl")) / "releases"
+
+
+def write_cache_file(path: Path, content: bytes) -> None:
+    """Write a file of the cache, completely or not at all. A cache that is not writable is not used."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as new:
+            try:
+                new.write(content)
+                new.flush()
+                os.replace(new.name, path)
+            except BaseException:
+                os.unlink(new.name)
+                raise
+
+
+def remember_listing(package: str, files: Sequence[ReleaseFile]) -> None:
+    """Keep the complete list of a package's files."""
+    write_cache_file(_listing_path(package), json.dumps([asdict(file) for file in files]).encode())
+
+
+def last_listing(package: str) -> list[ReleaseFile]:
+    """Return the last complete list; empty when this version of the tool has not written one."""
+    try:
+        entries = json.loads(_listing_path(package).read_text(encoding="utf-8"))
+        return [ReleaseFile(**{**entry, "build": tuple(entry["build"])}) for entry in entries]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+
+
+def _listing_path(package: str) -> Path:
+    return release_cache() / "listings" / f"{package}.json"

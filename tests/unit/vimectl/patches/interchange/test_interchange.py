@@ -15,7 +15,7 @@ from vimectl.cli import run_cli
 from vimectl.patches import series as series_files
 from vimectl.patches.blobs import blob_at
 from vimectl.patches.interchange.exporters import export_series
-from vimectl.patches.interchange.import_ import import_series
+from vimectl.patches.interchange.importers import import_series
 from vimectl.patches.lint.linter import lint, patches_in
 from vimectl.patches.series import Series
 from vimectl.patches.sources import SourceTree

@@ -10,7 +10,7 @@ from vime_runtime.spec.errors import UsageError
 from harness.patches.hostile_patches import Hostile, cases
 from vimectl.cli import run_cli
 from vimectl.patches import series
-from vimectl.patches.interchange.import_ import import_series
+from vimectl.patches.interchange.importers import import_series
 from vimectl.patches.lint.linter import lint
 from vimectl.patches.plan import make_plan
 from vimectl.patches.sources import SourceTree
