@@ -75,11 +75,11 @@ def recipe(
     if found.has_leftover_processes:
         err.print("processes of another run are still here: waiting for them to exit")
         found = preflight.wait_for_leftovers(found, host)
-    if not found.only_lacks_patches:
+    if not found.only_patches_missing:
         found.require()
     # Before patches are applied: a run that cannot start changes nothing.
     check_run_inputs(resolved.recipe)
-    if found.only_lacks_patches and (yes or _confirm_patches(found)):
+    if found.only_patches_missing and (yes or _confirm_patches(found)):
         preflight.apply_patches(found)
         found = preflight.examine(resolved.recipe, host)
     found.require()

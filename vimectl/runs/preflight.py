@@ -34,7 +34,7 @@ class Preflight:
     tms: list[SaverBuild] | None
 
     @property
-    def only_lacks_patches(self) -> bool:
+    def only_patches_missing(self) -> bool:
         """True if missing patches are the only failures, and they can be applied."""
         return (
             bool(self.doctor.failures)

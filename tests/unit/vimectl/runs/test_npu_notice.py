@@ -36,7 +36,7 @@ def test_notice_is_printed_until_a_run_has_completed(
     from vimectl.runs import launch, preflight
 
     class PassingPreflight:
-        only_lacks_patches = has_leftover_processes = False
+        only_patches_missing = has_leftover_processes = False
 
         def require(self) -> None: ...
 

@@ -25,7 +25,7 @@ def preflight(*results: CheckResult) -> Preflight:
 
 def test_machine_that_passes_is_accepted() -> None:
     preflight(GOOD).require()
-    assert not preflight(GOOD).only_lacks_patches
+    assert not preflight(GOOD).only_patches_missing
 
 
 def test_failure_names_every_check_and_the_first_fix() -> None:
@@ -40,8 +40,8 @@ def test_failure_names_every_check_and_the_first_fix() -> None:
 
 
 def test_patches_are_offered_only_if_nothing_else_fails() -> None:
-    assert preflight(GOOD, PATCH).only_lacks_patches
-    assert not preflight(MEMORY, PATCH).only_lacks_patches
+    assert preflight(GOOD, PATCH).only_patches_missing
+    assert not preflight(MEMORY, PATCH).only_patches_missing
 
 
 def test_machine_is_checked_for_the_stack_of_the_recipe() -> None:
