@@ -12,17 +12,16 @@ from vimectl.doctor.check import Check, CheckList, CheckResult, Status, result, 
 from vimectl.doctor.checks.device import VISIBLE_DEVICES, needed_devices, visible_devices
 from vimectl.doctor.facts import Facts, limits
 from vimectl.doctor.facts.environment import (
-    VariableValues,
-    read_allowed_cores,
     read_shadowing_directories,
     read_variable,
     show,
 )
 from vimectl.doctor.facts.processes import format_ports, parse_ports, read_ephemeral_ports, read_ports
 from vimectl.doctor.facts.system import missing_paths
-from vimectl.recipes.environment import CANN_HOME, Variable, variables
+from vimectl.recipes.environment import CANN_HOME, Variable, allowed_cores, variables
 from vimectl.stacks.schema import Stack
 from vimectl.util import npu_devices
+from vimectl.util.cpu_list import parse_cpu_list
 
 CHECKS = CheckList(running=True)
 
@@ -317,17 +316,13 @@ def core_binding(facts: Facts) -> CheckResult:
     expected = f"{ranks} lists of allowed cores, separated by |, or nobind"
     if value == "nobind":
         return CheckResult("pass", str(values), expected)
+    if value == "auto":
+        nodes = facts.read(limits.read_numa_nodes)
+        return result(max(nodes, 1) >= ranks, f"{values}; NUMA nodes: {nodes}", expected, values.fix)
     try:
-        named = [{int(core) for core in group.split(",")} for group in value.split("|")]
+        named = [set(parse_cpu_list(group)) for group in value.split("|")]
     except ValueError:
-        return _unlisted_cores(facts, values, value, expected)
-    beyond = sorted(set[int]().union(*named) - set(facts.read(read_allowed_cores)))
+        return CheckResult("fail", str(values), expected, values.fix)
+    beyond = sorted(set[int]().union(*named) - set(facts.read(allowed_cores)))
     found = str(values) + (f"; not allowed here: {', '.join(map(str, beyond))}" if beyond else "")
     return result(len(named) == ranks and not beyond, found, expected, values.fix)
-
-
-def _unlisted_cores(facts: Facts, values: VariableValues, value: str, expected: str) -> CheckResult:
-    """Check only the number of lists of ``auto`` and of lists with ranges, which vLLM accepts too."""
-    ranks, nodes = facts.recipe.rollout.tensor_parallel, facts.read(limits.read_numa_nodes)
-    good = max(nodes, 1) >= ranks if value == "auto" else len(value.split("|")) == ranks
-    return result(good, f"{values}; NUMA nodes: {nodes}", expected, values.fix)

@@ -9,7 +9,7 @@ from pathlib import Path
 from vime_runtime.spec.process_roles import ROLES, Role
 from vime_runtime.spec.recipe import Recipe
 
-from vimectl.recipes.environment import allowed_cores, environment
+from vimectl.recipes.environment import environment
 from vimectl.util.host import Host
 
 
@@ -44,11 +44,6 @@ def read_variable(host: Host, recipe: Recipe, name: str) -> VariableValues:
         setting = environment(recipe, role, host, Path("/tmp")).get(name)
         found[role] = setting.value if setting else here
     return VariableValues(name, here, found, name in recipe.env)
-
-
-def read_allowed_cores(host: Host) -> list[int]:
-    """Return the cores that the launcher may bind the engine to."""
-    return allowed_cores(host)
 
 
 def read_shadowing_directories(host: Host, modules: tuple[str, ...]) -> list[str]:

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
 from vime_runtime.spec.errors import UsageError
 
 from harness.doctor.described_machine import Machine
-from vimectl.doctor import run_checks
+from vimectl.doctor import checks, run_checks
 from vimectl.recipes.resolve import resolve
 from vimectl.stacks.catalog import load_stack
 from vimectl.util.host import Host, refuse_command
+
+# Names with which code would read the machine itself.
+TOUCHING = {"Host", "Path", "open", "subprocess", "os.environ", "os.path", "facts._host"}
 
 TINY = resolve("qwen3-tiny-tp2").recipe
 
@@ -49,3 +53,11 @@ def test_without_npu_only_the_device_count_fails(npu: Machine) -> None:
     assert [result.id for result in report.failures] == ["device.count"]
     assert {result.status for result in report.results if result.id != "device.count"} == {"skip"}
     assert [result.status for result in npu.examine(["cluster.localhost"]).results] == ["pass"]
+
+
+def test_checks_get_every_fact_from_readers() -> None:
+    sources = sorted(Path(checks.__file__).parent.glob("*.py"))
+    assert len(sources) >= 9
+    for source in sources:
+        code = {ast.unparse(node) for node in ast.walk(ast.parse(source.read_text()))}
+        assert not code & TOUCHING, source.name

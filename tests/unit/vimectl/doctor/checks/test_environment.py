@@ -71,3 +71,21 @@ def test_colocation_switch_of_the_engine(
     npu.environment |= {"VIME_COLOCATE": here} if here else {}
     result = check(npu, "colocate", assignments)
     assert (result.status, result.found) == (status, found)
+
+
+@pytest.mark.parametrize(
+    ("value", "status"),
+    [
+        ("nobind", "pass"),
+        ("0|1", "pass"),
+        ("0-1|0", "pass"),
+        ("0,1", "fail"),  # one list for two ranks
+        ("0|2-3", "fail"),  # cores that are not allowed
+        ("first|second", "fail"),
+        ("auto", "fail"),  # one NUMA node for two ranks
+    ],
+)
+def test_cores_of_the_engine(cpu: Machine, value: str, status: str) -> None:
+    recipe = resolve("qwen3-tiny-tp2", assignments=[f'env.VLLM_CPU_OMP_THREADS_BIND="{value}"']).recipe
+    report = run_checks(cpu.host, load_stack("cpu-0.32"), recipe, ["environment.cores"])
+    assert [result.status for result in report.results] == [status]
