@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from vimectl.runs.process_watch import is_running
 from vimectl.util import shared_memory
 from vimectl.util.host import Host
 
@@ -31,13 +32,13 @@ def adopt_orphans() -> None:
 
 def running() -> list[psutil.Process]:
     """Return all descendants that run, without zombies."""
-    return [process for process in psutil.Process().children(recursive=True) if _is_running(process)]
+    return [process for process in psutil.Process().children(recursive=True) if is_running(process.pid)]
 
 
 def reap(except_pid: int) -> None:
     """Collect adopted orphans that have exited. ``except_pid`` is a child that is waited for elsewhere."""
     for child in psutil.Process().children():
-        if child.pid != except_pid and not _is_running(child):
+        if child.pid != except_pid and not is_running(child.pid):
             with contextlib.suppress(ChildProcessError):  # it was collected since it was listed
                 os.waitpid(child.pid, os.WNOHANG)
 
@@ -111,10 +112,3 @@ def _pss(pid: int) -> int:
     except OSError:
         return 0  # it has exited since it was listed
     return next((int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:")), 0)
-
-
-def _is_running(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False

@@ -53,9 +53,8 @@ class ProcessIdentity:
     def is_alive(self) -> bool:
         """True while this process runs on this machine; a zombie does not."""
         stat = process_stat(self.pid)
-        return (
-            stat is not None and stat[0] not in "ZX" and stat[1] == self.started and self.boot == _boot_id()
-        )
+        same = stat is not None and stat[1] == self.started and self.boot == _boot_id()
+        return same and is_running(self.pid)
 
     def send_signal(self, signum: int) -> None:
         """Send a signal to this process. Raises ProcessLookupError if it has exited."""
@@ -72,6 +71,12 @@ def process_stat(pid: int) -> tuple[str, int] | None:
     """Return the state letter and the start time in ticks, proc_pid_stat(5); None without such a process."""
     fields = _stat_fields(pid)
     return (fields[0], int(fields[19])) if fields else None
+
+
+def is_running(pid: int) -> bool:
+    """Return True for a process that has not exited; a zombie has."""
+    stat = process_stat(pid)
+    return stat is not None and stat[0] not in "ZX"
 
 
 def is_stopped(pid: int) -> bool:

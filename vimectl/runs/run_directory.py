@@ -23,6 +23,8 @@ from vimectl.runs.run_log import RunLog
 from vimectl.runs.supervised_command import SHUTDOWN_MARGIN
 
 RunState = Literal["running", "finished", "failed", "interrupted", "lost"]
+# State letters in proc_pid_stat(5); a zombie has exited.
+PROCESS_STATES = {"T": "stopped", "t": "stopped", "D": "waiting", "Z": None, "X": None}
 
 
 def list_runs(folder: Path) -> dict[str, Path]:
@@ -193,6 +195,4 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def _state_of_process(pid: int) -> str | None:
     stat = process_stat(pid)
-    if stat is None or stat[0] in "ZX":
-        return None
-    return {"T": "stopped", "t": "stopped", "D": "waiting"}.get(stat[0], "running")
+    return PROCESS_STATES.get(stat[0], "running") if stat else None
