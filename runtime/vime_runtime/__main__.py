@@ -1,7 +1,7 @@
-"""``python -m vime_runtime FILE``: run what the file says, in its run directory, and report there.
+"""``python -m vime_runtime FILE``: execute the run that the run file describes, in its run directory.
 
-Exit codes: 0 the run finished; 1 it failed; 2 its input is bad; 3 the machine or cluster lacks something;
-143 it was told to stop.
+Exit codes: 0 the run finished; 1 it failed; 2 bad input; 3 the machine or cluster lacks something; 143 after
+a stop request.
 """
 
 from __future__ import annotations
@@ -15,34 +15,43 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vime_runtime import logging, process_environment
+from vime_runtime import process_environment
 from vime_runtime.cluster import external_cluster
-from vime_runtime.graceful_stop import StopRequest
 from vime_runtime.gc_pause import gc_paused
+from vime_runtime.graceful_stop import StopRequest
+from vime_runtime.logging.callbacks import configured_callbacks
 from vime_runtime.logging.event_log import EventLog
+from vime_runtime.scoring import Evaluation, Scorer
+from vime_runtime.spec import events, metrics
 from vime_runtime.spec.errors import VimeError
 from vime_runtime.spec.run_config import RunConfig
+from vime_runtime.train_loop import (
+    MemoryMeter,
+    RuntimeContext,
+    Sync,
+    sync_weights,
+    train_loop,
+    update_engine,
+)
 
 if TYPE_CHECKING:
-    from vime_runtime.cluster.groups import EngineGroup, TrainerGroup
-    from vime_runtime.train_loop import Sync
+    from vime_runtime.checkpoint.store import CheckpointStore, TrainingState
+    from vime_runtime.cluster.placement import Placement
 
 
 def main(argv: list[str]) -> int:
-    """Run one run file and return the exit code."""
+    """Execute one run file and return the exit code."""
     config = RunConfig.load(Path(argv[1]))
-    run_dir = Path(config.run_dir)
-    journal = EventLog(run_dir, config.steps)
+    log = EventLog(Path(config.run_dir), config.steps)
     stop = StopRequest()
     stop.listen()
     _stop_with_parent()
     try:
-        with reporting(journal):
-            run(config, run_dir, journal, stop)
+        with report_end(log):
+            run(config, log, stop)
     except KeyboardInterrupt:
         return 128 + signal.SIGTERM
     except VimeError as e:
@@ -51,143 +60,181 @@ def main(argv: list[str]) -> int:
         traceback.print_exc()
         return 1
     finally:
-        journal.close()
+        log.close()
     return 0
 
 
-def run(
-    config: RunConfig, run_dir: Path, journal: EventLog, stop: StopRequest, sync: Sync | None = None
-) -> None:
-    """Bring both sides up, go on from the newest training state, train, save, take both sides down.
+def run(config: RunConfig, log: EventLog, stop: StopRequest, sync: Sync = sync_weights) -> None:
+    """Start Ray, build trainer and engine, resume from the newest state, train, and save the model.
 
-    ``sync`` replaces the way weights travel; a test shows with it that the log-prob difference
-    would tell.
+    Args:
+        sync: copies the weights; a test replaces it to show that stale weights are noticed.
 
     Raises:
-        KeyboardInterrupt: it was asked to stop; the last finished step is kept.
+        KeyboardInterrupt: a stop request; the last finished step is saved.
         WrongEnvironment: this process, or one of its actors, does not have the environment that it needs.
     """
     process_environment.require_in_driver(config)
-    journal.watchers += logging.asked_for(config, run_dir)
+    log.callbacks += configured_callbacks(config)
     if config.address is not None:
-        journal.enter("start-up", detail=f"looking for the Ray cluster at {config.address}")
-        external_cluster.require_answer(config.address)
+        log.starting(f"looking for the Ray cluster at {config.address}")
+        external_cluster.require_cluster(config.address)
+    store, state = _find_state(config, log)
+    log.starting("starting Ray")
+    from vime_runtime.cluster.ray_cluster import ray_cluster
+
+    with ray_cluster(config, report=log.starting) as placement, report_end(log):
+        stop.listen()  # Ray has replaced the signal handler
+        context = _load(config, placement, store, state, log, stop, sync)
+        _build(context, state)
+        if state:
+            _resume(context, state)
+        else:
+            _evaluate_initial_policy(context)
+        try:
+            train_loop(context, first=state.step + 1 if state else 1)
+            _save_model(context)
+        except KeyboardInterrupt:
+            context.checkpoints.save_finished(lambda: _make_trainer_resident(context))
+            raise
+    log.enter(events.DONE, step=config.steps)
+
+
+def _find_state(config: RunConfig, log: EventLog) -> tuple[CheckpointStore, TrainingState | None]:
+    """Find the newest training state and remove the metrics after it."""
+    log.starting("looking for a training state")
     from vime_runtime.checkpoint.store import CheckpointStore
 
-    journal.enter("start-up", detail="looking for a training state")
-    states = CheckpointStore(run_dir / "checkpoints", config.settings_sha256)
-    state = states.newest(passed_over=journal.warn)
+    store = CheckpointStore(config.paths.checkpoints, config.settings_sha256)
+    state = store.newest(warn=log.warn)
+    log.rewind(state.step if state else 0)
+    return store, state
+
+
+def _load(
+    config: RunConfig,
+    placement: Placement,
+    store: CheckpointStore,
+    state: TrainingState | None,
+    log: EventLog,
+    stop: StopRequest,
+    sync: Sync,
+) -> RuntimeContext:
+    """Start the actors and read the data.
+
+    The imports of the actors take most of the start-up: they run while this process reads the data.
+    """
+    from vime_runtime.cluster.groups import EngineGroup, PhaseForwarder, TrainerGroup
+    from vime_runtime.cluster.ray_cluster import driver_processes
+
+    trainer = TrainerGroup(config, placement)
+    engine = EngineGroup(config, placement)
+    log.processes(driver_processes() + trainer.processes() + engine.processes())
+    trainer.load()
+    engine.load()
+    log.starting("reading the data")
+    with gc_paused():
+        from vime_runtime.checkpoint.manager import CheckpointManager
+        from vime_runtime.data import problems, rewards
+
+    recipe = config.recipe
+    tokenizer = problems.load_tokenizer(recipe.model.path)
+    train, held_out = problems.read_problems(recipe, tokenizer)
+
+    def decode(token_ids: list[int]) -> str:
+        return str(tokenizer.decode(token_ids, skip_special_tokens=True))
+
+    scorer = Scorer(decode, rewards.get(recipe.data), log)
+    evaluation = Evaluation(held_out, recipe.evaluation.every, scorer, log)
     done = state.step if state else 0
-    journal.rewind(done)
+    checkpoints = CheckpointManager(config, store, trainer, log, stop, done, evaluation.due)
+    log.callbacks.append(PhaseForwarder(trainer, engine))
+    return RuntimeContext(
+        config=config,
+        trainer=trainer,
+        engine=engine,
+        problems=problems.ProblemStream(train, recipe.algorithm.prompts_per_step, recipe.algorithm.seed),
+        scorer=scorer,
+        evaluation=evaluation,
+        checkpoints=checkpoints,
+        memory=MemoryMeter(trainer, engine, placement.resident_bytes),
+        log=log,
+        stop=stop,
+        sync=sync,
+    )
 
-    journal.enter("start-up", detail="starting Ray")
-    from vime_runtime.cluster import processes
-    from vime_runtime.cluster.groups import EngineGroup, TrainerGroup
-    from vime_runtime.cluster.phase_log import PhaseForwarder
-    from vime_runtime.cluster.ray_cluster import cluster
 
-    with cluster(config, tell=partial(journal.enter, "start-up", 0)) as placement, reporting(journal):
-        # Ray replaced the handler; what it started is taken down by the context manager.
-        stop.listen()
-        trainer = TrainerGroup(config, placement)
-        engine = EngineGroup(config, placement)
-        journal.processes(processes.of_driver() + trainer.processes() + engine.processes())
-        # What both sides import takes most of the start-up: they do it while the data is read here.
-        trainer.load()
-        engine.load()
-        journal.enter("start-up", detail="reading the data")
-        with gc_paused():
-            from vime_runtime.checkpoint import random_state
-            from vime_runtime.checkpoint.manager import CheckpointManager
-            from vime_runtime.data import problems as data
-            from vime_runtime.data import rewards
-            from vime_runtime.evaluation import SCORE, Evaluation
-            from vime_runtime.train_loop import hand_over, sync_weights, train_loop
+def _build(context: RuntimeContext, state: TrainingState | None) -> None:
+    """Build the trainer, restore its state, and build the engine. Then the engine has the devices."""
+    trainer, engine, log = context.trainer, context.engine, context.log
+    log.starting("building the trainer")
+    trainer.start()
+    if state:
+        log.starting(f"restoring step {state.step}")
+        trainer.read_state(state.folder, state.step, state.random["ranks"])
+    # The engine measures free memory when it starts, so the trainer must be offloaded.
+    trainer.pause()
+    log.starting("building the engine")
+    engine.start()
+    log.processes(engine.workers())
+    trainer.serve(engine.places())
 
-        recipe = config.recipe
-        tokenizer = data.load_tokenizer(recipe.model.path)
-        to_train, held_out = data.read_both(recipe, tokenizer)
-        problems = data.ProblemStream(to_train, recipe.algorithm.prompts_per_step, recipe.algorithm.seed)
-        decode = partial(tokenizer.decode, skip_special_tokens=True)
-        reward = rewards.get(recipe.data)
-        evaluation = Evaluation(held_out, recipe.evaluation.every, decode, reward)
-        keeper = CheckpointManager(config, states, done, trainer, evaluation.due, journal, stop)
-        journal.watchers.append(PhaseForwarder(trainer, engine))
-        journal.enter("start-up", detail="building the trainer")
-        trainer.start()
-        if state:
-            journal.enter("start-up", detail=f"restoring step {done}")
-            trainer.read_state(str(state.folder), done, state.random["ranks"])
-        # The engine measures free memory when it starts: the trainer has to be out of the way.
-        trainer.pause()
-        journal.enter("start-up", detail="building the engine")
-        engine.start()
-        journal.processes(engine.workers())
-        trainer.serve(engine.places())
-        if state:
-            engine.sleep()
-            trainer.resume()
-            hand_over(trainer, engine, done, journal, {}, sync or sync_weights)
-            random_state.restore(state.random["driver"])
-        elif evaluation.due(0):
-            baseline: dict[str, float] = {}
-            evaluation.report(engine, 0, journal, baseline)
-            journal.event("evaluation", step=0, score=baseline[SCORE], best=False)
-        try:
-            train_loop(
-                config,
-                trainer,
-                engine,
-                problems,
-                decode,
-                reward,
-                evaluation,
-                keeper,
-                journal,
-                stop,
-                placement.resident_bytes,
-                sync or sync_weights,
-                first=done + 1,
-            )
-            with stop.deferred():
-                journal.enter("save", step=config.steps)
-                engine.close()  # first: the devices never hold both sides
-                trainer.resume()
-                trainer.save_pretrained(str(run_dir / "checkpoints" / "final"))
-        except KeyboardInterrupt:
-            keeper.keep_finished(lambda: _leave_to_trainer(trainer, engine))
-            raise
-    journal.enter("done", step=config.steps)
+
+def _resume(context: RuntimeContext, state: TrainingState) -> None:
+    """Give the restored weights to the engine, which has loaded those of the model directory."""
+    from vime_runtime.checkpoint import random_state
+
+    context.engine.sleep()
+    context.trainer.resume()
+    update_engine(context, state.step, row={})
+    random_state.restore(state.random["driver"])
+
+
+def _evaluate_initial_policy(context: RuntimeContext) -> None:
+    row: dict[str, float] = {}
+    context.evaluation.run(context.engine, 0, row)
+    if row:
+        score = row[metrics.EVALUATION_SCORE]
+        context.log.event(events.EVALUATION, step=0, score=score, best=False)
+
+
+def _save_model(context: RuntimeContext) -> None:
+    """Write the trained weights as a Hugging Face directory."""
+    with context.stop.deferred():
+        context.log.enter(events.SAVE, step=context.config.steps)
+        context.engine.close()  # before the trainer resumes: the devices cannot hold both
+        context.trainer.resume()
+        context.trainer.save_pretrained(context.config.paths.final_model)
+
+
+def _make_trainer_resident(context: RuntimeContext) -> None:
+    """Give the devices to the trainer, whatever the engine is doing."""
+    context.engine.kill()
+    if context.trainer.offloaded:
+        context.trainer.resume()
 
 
 @contextmanager
-def reporting(journal: EventLog) -> Iterator[None]:
-    """EventLog how the block ended before what it ran on is taken down: that may take long, or never end."""
+def report_end(log: EventLog) -> Iterator[None]:
+    """Log how the block ended before Ray is shut down, which may take long or hang."""
     done = False
     try:
         yield
         done = True
     except VimeError as e:
-        journal.error(e.kind, e.message, e.hint)
+        log.error(e.kind, e.message, e.hint)
         raise
     except Exception as e:
-        journal.error(type(e).__name__, _last_line(e), pid=_dead_actor(e))
+        log.error(type(e).__name__, _last_line(e), pid=_dead_actor(e))
         raise
     finally:
-        journal.ending(done)
-
-
-def _leave_to_trainer(trainer: TrainerGroup, engine: EngineGroup) -> None:
-    """Give the devices to the trainer although the engine may be in the middle of something."""
-    engine.kill()
-    if trainer.paused:
-        trainer.resume()
+        log.ending(done)
 
 
 def _stop_with_parent() -> None:
-    """End this process when its parent is gone, however it went.
+    """Stop this process when its parent has exited.
 
-    Whoever started this ends it in good order; this is for the case that all of them were killed at once.
+    The supervisor stops it in order; this is for the case that the supervisor itself was killed.
     """
     parent = os.getppid()
 
@@ -200,16 +247,17 @@ def _stop_with_parent() -> None:
 
 
 def _last_line(error: Exception) -> str:
-    """The line of an error that says what happened; Ray wraps it in a remote traceback."""
+    """Return the line of an error that says what happened; Ray puts a remote traceback before it."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
 
 
 def _dead_actor(error: Exception) -> int | None:
-    """The process of the actor whose death Ray reports; it may still be on its way out."""
+    """Return the process id of the actor whose death Ray reports; the process may still be exiting."""
     found = re.search(r"^\s*pid: (\d+)$", str(error), re.MULTILINE)
-    by_itself = "its owner has died" not in str(error) and "its node has died" not in str(error)
-    return int(found[1]) if found and by_itself else None
+    # If its owner or node died, that is the cause.
+    is_cause = "its owner has died" not in str(error) and "its node has died" not in str(error)
+    return int(found[1]) if found and is_cause else None
 
 
 if __name__ == "__main__":

@@ -1,37 +1,35 @@
-"""One step's rollout as plain lists, the form in which it travels from the loop to the trainer ranks."""
+"""The rollout of one step as plain lists, in the form in which the driver sends it to the trainer ranks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import fmean, pstdev
+
+from vime_runtime.spec import metrics
 
 
 @dataclass
 class RolloutBatch:
-    """Everything that was sampled in one step; entry ``i`` of every list belongs to response ``i``.
+    """All responses of one step; entry ``i`` of every list belongs to response ``i``.
 
     Attributes:
         prompts: prompt token ids.
-        responses: sampled token ids, the end-of-sequence token included.
-        logprobs: log-probability of each sampled token as the engine saw it, in nats, after temperature.
+        responses: sampled token ids, including the end-of-sequence token.
+        logprobs: log-probability of each sampled token from the engine, in nats, after temperature.
         rewards: one number for the whole response.
-        groups: index of the prompt within the step; responses to the same prompt share it.
+        groups: index of the prompt in the step; responses to the same prompt share it.
     """
 
-    prompts: list[list[int]]
-    responses: list[list[int]]
-    logprobs: list[list[float]]
-    rewards: list[float]
-    groups: list[int]
-
-    @classmethod
-    def empty(cls) -> RolloutBatch:
-        """A batch with no responses yet."""
-        return cls([], [], [], [], [])
+    prompts: list[list[int]] = field(default_factory=list)
+    responses: list[list[int]] = field(default_factory=list)
+    logprobs: list[list[float]] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
 
     def append(
         self, prompt: list[int], response: list[int], logprobs: list[float], reward: float, group: int
     ) -> None:
-        """Add one response. Raises ValueError when it has not exactly one log-probability per token."""
+        """Add one response. Raises ValueError unless it has one log-probability per token."""
         if len(response) != len(logprobs):
             raise ValueError(f"{len(response)} response tokens but {len(logprobs)} log-probabilities")
         self.prompts.append(prompt)
@@ -39,6 +37,16 @@ class RolloutBatch:
         self.logprobs.append(logprobs)
         self.rewards.append(reward)
         self.groups.append(group)
+
+    def metrics(self) -> dict[str, float]:
+        """Return mean and standard deviation of the reward, mean response length and number of tokens."""
+        lengths = [len(response) for response in self.responses]
+        return {
+            metrics.REWARD_MEAN: fmean(self.rewards),
+            metrics.REWARD_STD: pstdev(self.rewards),
+            metrics.RESPONSE_LENGTH: fmean(lengths),
+            metrics.ROLLOUT_TOKENS: sum(lengths),
+        }
 
     def __len__(self) -> int:
         return len(self.responses)

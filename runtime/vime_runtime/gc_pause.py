@@ -1,4 +1,4 @@
-"""Import heavy modules with the cyclic garbage collector paused.
+"""Import heavy modules while the cyclic garbage collector is disabled.
 
 Importing torch, transformers and vLLM creates a million objects that live as long as the process. The
 collector traverses them again and again while their number grows, which takes a fifth of the import time.
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """Pause the collector inside the block. It ignores the objects created there from then on."""
+    """Disable the collector inside the block. It ignores the objects created there from then on."""
     gc.disable()
     try:
         yield
@@ -31,7 +31,7 @@ def resume_gc() -> None:
 
 @contextmanager
 def children_gc_paused() -> Iterator[None]:
-    """Let processes that ``multiprocessing`` spawns inside the block start with the collector paused.
+    """Let processes that ``multiprocessing`` spawns inside the block start with the collector disabled.
 
     They call ``resume_gc`` themselves. A spawned process first runs its parent's main module, which it finds
     by ``__spec__``. The main module of a Ray actor is not needed there, so this module takes its place.

@@ -1,8 +1,8 @@
-"""A request to stop, SIGTERM, as the loop meets it: what can be lost is broken off, the rest is finished.
+"""Stop requests (SIGTERM): what may be lost is interrupted, the rest is finished first.
 
-The request unwinds the program as KeyboardInterrupt, the only exception from a signal handler that comes
-through a waiting ``ray.get``: Ray looks for signals about once a second, makes an error of its own of
-SystemExit, and swallows anything else.
+A request is raised as KeyboardInterrupt, the only exception of a signal handler that passes through a waiting
+``ray.get``: Ray checks for signals about once a second, replaces SystemExit with another exception, and
+swallows all others.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from types import FrameType
 
 
 class StopRequest:
-    """Whether somebody wants the run to stop, and whether it may do so now."""
+    """Receives stop requests, and defers them while the run must not stop."""
 
     def __init__(self) -> None:
         self.requested = False
         self._deferred = False
 
     def listen(self) -> None:
-        """Take SIGTERM from now on; call again after a library has put a handler of its own there."""
-        signal.signal(signal.SIGTERM, self._note)
+        """Handle SIGTERM from now on; call it again after a library has set its own handler."""
+        signal.signal(signal.SIGTERM, self._handle)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """What happens inside is finished before the run stops. A second request does not wait for it.
+        """Finish the block before the run stops. A second request interrupts it.
 
         Raises:
-            KeyboardInterrupt: at the end, when the run was asked to stop meanwhile.
+            KeyboardInterrupt: at the end, if the run received a stop request.
         """
         self._deferred = True
         try:
@@ -39,7 +39,7 @@ class StopRequest:
         if self.requested:
             raise KeyboardInterrupt
 
-    def _note(self, signum: int, frame: FrameType | None) -> None:
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
         again, self.requested = self.requested, True
         if again or not self._deferred:
             raise KeyboardInterrupt

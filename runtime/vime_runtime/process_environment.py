@@ -1,8 +1,8 @@
-"""Whether a process got the environment that was decided for it, looked at before anything reads it.
+"""Check that a process has the environment variables that the tool decided on, before a library reads them.
 
-What a process inherits, an image exports or a start-up file of Python sets may say otherwise, and an
-allocator that is configured wrongly is found out hours later, or never. The workers of an engine inherit
-from its actor; they look as well, when vLLM loads its plugins, which is before they touch a device.
+Inherited variables, an image, or a start-up file of Python can change them. A wrong allocator setting would
+be noticed hours later, or never. The workers of an engine inherit from its actor; they check when vLLM loads
+its plugins, which is before they use a device.
 """
 
 from __future__ import annotations
@@ -12,93 +12,88 @@ import multiprocessing
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vime_runtime.logging.process_log import WORKER_NAME
 from vime_runtime.spec.errors import WrongEnvironment
-from vime_runtime.spec.process_roles import Role
-from vime_runtime.spec.run_config import RunConfig
+from vime_runtime.spec.run_config import RequiredVariable, RunConfig
+from vime_runtime.spec.strict import Strict
 
-# What an engine's workers are to have, for them to find.
+# Passes the specification on to the workers of an engine.
 VARIABLE = "VIME_ENGINE_ENVIRONMENT"
 
 
-@dataclass(frozen=True)
-class EnvSpec:
-    """What one process is to have.
-
-    Attributes:
-        values: every variable that was decided for it.
-        required: those without which it must not start: a pattern of the values that do, and the reason.
-    """
+class EnvSpec(Strict):
+    """The variables of one process, and which of them it must not start without."""
 
     values: dict[str, str]
-    required: dict[str, tuple[str, str]]
+    required: dict[str, RequiredVariable]
 
     def require(self, process: str, environment: Mapping[str, str] = os.environ) -> None:
-        """Look at this process's environment; what is not required and differs is told in its log.
+        """Check the environment of this process; print a difference in a variable that is not required.
 
         Raises:
-            WrongEnvironment: a variable that is required has another value.
+            WrongEnvironment: a required variable has another value.
         """
         for name, value in self.values.items():
             found = environment.get(name)
             if found != value and name not in self.required:
-                print(f"environment: {name} is {_shown(found)}, decided was {value!r}", flush=True)
-        for name, (accepts, reason) in self.required.items():
+                print(f"environment: {name} is {_shown(found)}, expected {value!r}", flush=True)
+        for name, variable in self.required.items():
             found = environment.get(name)
-            if found is None or not re.fullmatch(accepts, found):
-                decided = self.values.get(name, accepts)
+            if found is None or not re.fullmatch(variable.accepts, found):
+                expected = self.values.get(name, variable.accepts)
                 raise WrongEnvironment(
-                    f"{process} has {name} {_shown(found)}, decided was {decided!r}: {reason}",
+                    f"{process} has {name} {_shown(found)}, expected {expected!r}: {variable.reason}",
                     f"find what sets {name} there: the recipe's [env], a sitecustomize or .pth file of its "
                     "Python, or a library that it imports",
                 )
 
-    def tell_workers(self, folder: Path, engine: str) -> None:
-        """Let the processes that this one starts know what they are to have, and where to say so if not."""
-        refusal = folder / f"{engine.replace(' ', '-')}.refusal"
-        refusal.unlink(missing_ok=True)  # of an attempt before this one
-        os.environ[VARIABLE] = json.dumps({**asdict(self), "engine": engine, "refusal": str(refusal)})
+    def pass_to_workers(self, folder: Path, engine: str) -> None:
+        """Pass the specification to the processes that this one starts, with a file for their error."""
+        error_file = folder / f"{engine.replace(' ', '-')}.refusal"
+        error_file.unlink(missing_ok=True)  # of an earlier attempt
+        worker = _WorkerSpec(engine=engine, error_file=str(error_file), spec=self)
+        os.environ[VARIABLE] = worker.model_dump_json()
 
 
-def required(config: RunConfig, role: Role) -> dict[str, tuple[str, str]]:
-    """What a process of a role must have, as the run file says: a pattern and a reason for each variable."""
-    return {name: (each.accepts, each.reason) for name, each in config.required[role].items()}
+class _WorkerSpec(Strict):
+    engine: str
+    error_file: str
+    spec: EnvSpec
 
 
 def require_in_driver(config: RunConfig) -> None:
-    """Look at the environment of this process, the run's driver. Raises WrongEnvironment."""
-    EnvSpec(config.environment["driver"], required(config, "driver")).require("the driver")
+    """Check the environment of this process, the driver. Raises WrongEnvironment."""
+    EnvSpec(values=config.environment["driver"], required=config.required["driver"]).require("the driver")
 
 
 def require_in_worker() -> None:
-    """Look at this process's environment if it is a worker of an engine; elsewhere nothing.
+    """Check the environment of this process if it is a worker of an engine.
 
     Raises:
-        WrongEnvironment: as ``EnvSpec.require``. vLLM hides the reason from whoever started the engine, which
-            finds it with ``worker_refusal``.
+        WrongEnvironment: as ``EnvSpec.require``. vLLM does not pass the error on to the process that starts
+            the engine, which therefore calls ``worker_error``.
     """
-    told = os.environ.get(VARIABLE)
+    text = os.environ.get(VARIABLE)
     worker = WORKER_NAME.fullmatch(multiprocessing.current_process().name)
-    if not (told and worker):
+    if not (text and worker):
         return
-    wanted = json.loads(told)
+    passed = _WorkerSpec.model_validate_json(text)
     try:
-        EnvSpec(wanted["values"], wanted["required"]).require(f"worker {worker[1]} of {wanted['engine']}")
+        passed.spec.require(f"worker {worker[1]} of {passed.engine}")
     except WrongEnvironment as e:
-        Path(wanted["refusal"]).write_text(json.dumps([e.message, e.hint]), encoding="utf-8")
+        Path(passed.error_file).write_text(json.dumps([e.message, e.hint]), encoding="utf-8")
         raise
 
 
-def worker_refusal() -> WrongEnvironment | None:
-    """Why a worker that this process started refused to start, if one did."""
-    told = os.environ.get(VARIABLE)
-    refusal = Path(json.loads(told)["refusal"]) if told else None
-    if refusal is None or not refusal.exists():
+def worker_error() -> WrongEnvironment | None:
+    """Return why a worker that this process started refused to start, if one did."""
+    text = os.environ.get(VARIABLE)
+    error_file = Path(_WorkerSpec.model_validate_json(text).error_file) if text else None
+    if error_file is None or not error_file.exists():
         return None
-    return WrongEnvironment(*json.loads(refusal.read_text(encoding="utf-8")))
+    return WrongEnvironment(*json.loads(error_file.read_text(encoding="utf-8")))
 
 
 def _shown(value: str | None) -> str:

@@ -1,202 +1,143 @@
-"""The whole algorithm on one page: colocated GRPO, trainer and engine taking turns on the same devices."""
+"""The algorithm on one page: colocated GRPO. Trainer and engine take turns on the same devices."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from statistics import fmean, pstdev
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vime_runtime.batch import RolloutBatch
-from vime_runtime.data.problems import Problem
-from vime_runtime.data.rewards import Reward
 from vime_runtime.graceful_stop import StopRequest
-from vime_runtime.logging.event_log import EventLog, clock
-from vime_runtime.memory.region import MemoryUsage
-from vime_runtime.rollout.response import Response
+from vime_runtime.logging.event_log import EventLog, timed
+from vime_runtime.scoring import Evaluation, Scorer
+from vime_runtime.spec import metrics
 from vime_runtime.spec.run_config import RunConfig
-from vime_runtime.weight_sync.message import BucketMessage
 
-Decode = Callable[[list[int]], str]
+if TYPE_CHECKING:
+    from vime_runtime.checkpoint.manager import CheckpointManager
+    from vime_runtime.cluster.groups import EngineGroup, TrainerGroup
+    from vime_runtime.data.problems import ProblemStream
 
-
-class TrainSide(Protocol):
-    """All trainer ranks as one."""
-
-    def resume(self) -> None: ...
-    def pause(self) -> None: ...
-    def step(self, batch: RolloutBatch) -> dict[str, float]: ...
-    def next_bucket(self) -> BucketMessage | None: ...
-    def memory_usage(self) -> MemoryUsage: ...
+# Copies all weights from the trainer to the engine and returns their bytes.
+Sync = Callable[["TrainerGroup", "EngineGroup"], int]
 
 
-class RolloutSide(Protocol):
-    """All engines as one."""
+@dataclass
+class RuntimeContext:
+    """The parts of a run that the loop works with."""
 
-    def generate(
-        self, prompts: list[list[int]], samples: int, seed: int, greedy: bool = False
-    ) -> list[list[Response]]: ...
-    def sleep(self) -> None: ...
-    def wake(self, tag: str) -> None: ...
-    def begin_update(self) -> None: ...
-    def update(self, bucket: BucketMessage) -> None: ...
-    def end_update(self) -> None: ...
-    def memory_usage(self) -> MemoryUsage: ...
-
-
-class ProblemStream(Protocol):
-    """The data: which problems belong to a step."""
-
-    def batch(self, step: int) -> list[Problem]: ...
+    config: RunConfig
+    trainer: TrainerGroup
+    engine: EngineGroup
+    problems: ProblemStream
+    scorer: Scorer
+    evaluation: Evaluation
+    checkpoints: CheckpointManager
+    memory: MemoryMeter
+    log: EventLog
+    stop: StopRequest
+    sync: Sync
 
 
-class Evaluation(Protocol):
-    """The held-out problems: scores the engine's policy when that is due."""
+def train_loop(context: RuntimeContext, first: int = 1) -> None:
+    """Run the steps from ``first`` to ``config.steps``.
 
-    def report(self, engine: RolloutSide, step: int, journal: EventLog, row: dict[str, float]) -> None: ...
+    Before and after each step the engine has the devices and the trainer's weights; the trainer is offloaded.
+
+    Raises:
+        KeyboardInterrupt: a stop request. It interrupts a rollout; a step whose rollout is complete is
+            finished first, with its metrics and its state.
+    """
+    trainer, engine, log = context.trainer, context.engine, context.log
+    for step in range(first, context.config.steps + 1):
+        row: dict[str, float] = {metrics.STEP: step}
+        started = time.perf_counter()
+
+        # 1. The engine samples responses, and they are scored.
+        with log.phase(metrics.ROLLOUT, step, row):
+            batch = sample_batch(context, step)
+
+        with context.stop.deferred():
+            context.memory.measure_rollout(row)
+            # 2. The engine sleeps, and the trainer's memory becomes resident.
+            with timed(row, metrics.SLEEP):
+                engine.sleep()
+            with timed(row, metrics.WAKE):
+                trainer.resume()
+            # 3. Log-probabilities, GRPO loss, backward pass, optimizer step.
+            with log.phase(metrics.TRAIN, step, row):
+                row |= trainer.step(batch)
+            context.memory.measure_training(row)
+            context.checkpoints.write(step, row)
+            # 4.-6. The trainer exports its weights, the engine loads them and gets the devices.
+            update_engine(context, step, row)
+
+            context.evaluation.run(engine, step, row)
+            row |= batch.metrics()
+            row[metrics.seconds(metrics.WHOLE_STEP)] = time.perf_counter() - started
+            log.metrics(row)
+            context.checkpoints.publish(step, row)
 
 
-class CheckpointManager(Protocol):
-    """What lasts: the training state, published in step with the metrics."""
+def sample_batch(context: RuntimeContext, step: int) -> RolloutBatch:
+    """Sample and score the responses to the problems of a step. They depend on the seed and the step."""
+    settings = context.config.recipe.algorithm
+    problems = context.problems.batch(step)
+    prompts = [problem.prompt_ids for problem in problems]
+    responses = context.engine.generate(prompts, settings.samples_per_prompt, settings.seed + step)
+    return context.scorer.batch(problems, responses, step)
 
-    def write(self, step: int, row: dict[str, float]) -> None: ...
-    def publish(self, step: int, row: dict[str, float]) -> None: ...
+
+def update_engine(context: RuntimeContext, step: int, row: dict[str, float]) -> None:
+    """Give the trainer's weights and the devices to the engine.
+
+    Before, the trainer is resident and the engine sleeps; afterwards the trainer is offloaded and the engine
+    can generate.
+    """
+    with timed(row, metrics.WAKE):
+        context.engine.wake("weights")
+    with context.log.phase(metrics.SYNC, step, row):
+        row[metrics.SYNC_BYTES] = context.sync(context.trainer, context.engine)
+    with timed(row, metrics.SLEEP):
+        context.trainer.pause()
+    with timed(row, metrics.WAKE):
+        context.engine.wake("kv_cache")
 
 
-Sync = Callable[[TrainSide, RolloutSide], int]
-
-
-def sync_weights(trainer: TrainSide, engine: RolloutSide) -> int:
-    """Carry every weight from trainer to engine, bucket by bucket. Returns the bytes carried."""
-    carried = 0
+def sync_weights(trainer: TrainerGroup, engine: EngineGroup) -> int:
+    """Copy all weights from the trainer to the engine, bucket by bucket; return their bytes."""
+    copied = 0
     engine.begin_update()
     while (bucket := trainer.next_bucket()) is not None:
         engine.update(bucket)
-        carried += bucket.payload_bytes
+        copied += bucket.payload_bytes
     engine.end_update()
-    return carried
+    return copied
 
 
-def train_loop(
-    config: RunConfig,
-    trainer: TrainSide,
-    engine: RolloutSide,
-    problems: ProblemStream,
-    decode: Decode,
-    reward: Reward,
-    evaluation: Evaluation,
-    keeper: CheckpointManager,
-    journal: EventLog,
-    stop: StopRequest,
-    resident_bytes: Callable[[], int],
-    sync: Sync = sync_weights,
-    first: int = 1,
-) -> None:
-    """Run the steps from ``first`` to ``config.steps``.
+class MemoryMeter:
+    """Measures the memory of trainer and engine twice a step, and the peak of the run, in bytes."""
 
-    On entry the engine is awake with the trainer's weights and the trainer paused; on return likewise. A
-    request to stop breaks a rollout off, but a step whose rollout is done is finished: its metrics and its
-    state are kept, the trainer is paused, and KeyboardInterrupt leaves the loop.
-    """
-    peak = 0
-    for step in range(first, config.steps + 1):
-        row: dict[str, float] = {"step": step}
-        began = time.perf_counter()
+    def __init__(self, trainer: TrainerGroup, engine: EngineGroup, resident_bytes: Callable[[], int]) -> None:
+        """``resident_bytes`` returns the memory of all processes of the run."""
+        self._trainer = trainer
+        self._engine = engine
+        self._resident_bytes = resident_bytes
+        self._peak = 0
 
-        with journal.phase("rollout", step, row):
-            asked = problems.batch(step)
-            answers = engine.generate(
-                [problem.prompt_ids for problem in asked],
-                samples=config.recipe.algorithm.samples_per_prompt,
-                seed=config.recipe.algorithm.seed + step,
-            )
-            batch = score(asked, answers, decode, reward, journal, step)
+    def measure_rollout(self, row: dict[str, float]) -> None:
+        """Measure after the rollout: the engine is active and the trainer offloaded."""
+        row[metrics.TRAIN_PAUSED_BYTES], row[metrics.ROLLOUT_ACTIVE_BYTES] = self._measure()
 
-        with stop.deferred():
-            memory = trainer.memory_usage(), engine.memory_usage()
-            row["memory/train_paused_bytes"] = memory[0].resident
-            row["memory/rollout_active_bytes"] = memory[1].resident
-            peak = max(peak, resident_bytes() - MemoryUsage.total(memory).reclaimable)
+    def measure_training(self, row: dict[str, float]) -> None:
+        """Measure after the training: the trainer is resident and the engine asleep."""
+        row[metrics.TRAIN_ACTIVE_BYTES], row[metrics.ROLLOUT_PAUSED_BYTES] = self._measure()
+        row[metrics.PEAK_BYTES] = self._peak
 
-            with clock(row, "sleep"):
-                engine.sleep()
-            with clock(row, "wake"):
-                trainer.resume()
-            with journal.phase("train", step, row):
-                row |= trainer.step(batch)
-            memory = trainer.memory_usage(), engine.memory_usage()
-            row["memory/train_active_bytes"] = memory[0].resident
-            row["memory/rollout_paused_bytes"] = memory[1].resident
-            peak = row["memory/peak_bytes"] = max(peak, resident_bytes() - MemoryUsage.total(memory).reclaimable)
-            keeper.write(step, row)
-
-            hand_over(trainer, engine, step, journal, row, sync)
-            evaluation.report(engine, step, journal, row)
-
-            row |= batch_metrics(batch)
-            row["step/seconds"] = time.perf_counter() - began
-            journal.metrics(row)
-            keeper.publish(step, row)
-
-
-def hand_over(
-    trainer: TrainSide,
-    engine: RolloutSide,
-    step: int,
-    journal: EventLog,
-    row: dict[str, float],
-    sync: Sync = sync_weights,
-) -> None:
-    """Give the engine the trainer's weights and the devices. On entry it sleeps and the trainer is awake."""
-    with clock(row, "wake"):
-        engine.wake("weights")
-    with journal.phase("sync", step, row):
-        row["sync/bytes"] = sync(trainer, engine)
-    with clock(row, "sleep"):
-        trainer.pause()
-    with clock(row, "wake"):
-        engine.wake("kv_cache")
-
-
-def score(
-    asked: list[Problem],
-    answers: list[list[Response]],
-    decode: Decode,
-    reward: Reward,
-    journal: EventLog,
-    step: int,
-) -> RolloutBatch:
-    """Reward every response and lay the step out as one batch; a group is the responses to one prompt."""
-    batch = RolloutBatch.empty()
-    for group, (problem, responses) in enumerate(zip(asked, answers, strict=True)):
-        texts = [decode(response.token_ids) for response in responses]
-        for response, text in zip(responses, texts, strict=True):
-            points = reward(text, problem)
-            journal.rollout(step, group, problem.prompt, problem.label, response, text, points)
-            batch.append(
-                prompt=problem.prompt_ids,
-                response=response.token_ids,
-                logprobs=response.logprobs,
-                reward=points,
-                group=group,
-            )
-        journal.event(
-            "sample",
-            step=step,
-            prompt=problem.prompt,
-            response=texts[0],
-            label=problem.label,
-            reward=batch.rewards[-len(responses)],
-        )
-    return batch
-
-
-def batch_metrics(batch: RolloutBatch) -> dict[str, float]:
-    """Metrics of what was sampled: mean and spread of the reward, mean response length in tokens."""
-    lengths = [len(response) for response in batch.responses]
-    return {
-        "reward/mean": fmean(batch.rewards),
-        "reward/std": pstdev(batch.rewards),
-        "response/length": fmean(lengths),
-        "rollout/tokens": sum(lengths),
-    }
+    def _measure(self) -> tuple[int, int]:
+        """Return the resident bytes of trainer and engine. The peak excludes memory that was released."""
+        trainer, engine = self._trainer.memory_usage(), self._engine.memory_usage()
+        reclaimable = trainer.reclaimable + engine.reclaimable
+        self._peak = max(self._peak, self._resident_bytes() - reclaimable)
+        return trainer.resident, engine.resident

@@ -121,9 +121,7 @@ def test_run_on_two_nodes(foreign: ForeignCluster, tmp_path: Path) -> None:
 
 
 def test_address_without_a_cluster(tmp_path: Path) -> None:
-    began = time.monotonic()
     run = run_recipe(tmp_path / "run", "--address", "127.0.0.1:1")
     assert run.code == 3
     assert "no Ray cluster at 127.0.0.1:1: Connection refused" in run.summary["reason"]
     assert "`ray start --head`" in run.output
-    assert time.monotonic() - began < 60  # mostly imports and the doctor

@@ -1,6 +1,6 @@
-"""Where the random generators of a process stand, as plain values that JSON can hold.
+"""The state of a process's random generators as values that JSON can hold.
 
-Only generators whose library this process has loaded are captured: nothing has drawn from the others.
+Only generators of libraries that the process has imported are captured: the others have not been used.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def capture() -> dict[str, Any]:
-    """The generators of Python, NumPy and torch (the one of the host)."""
+    """Return the state of the generators of Python, NumPy and torch (CPU)."""
     version, words, gauss = random.getstate()
     states: dict[str, Any] = {"python": [version, list(words), gauss]}
     if numpy := sys.modules.get("numpy"):
@@ -23,7 +23,7 @@ def capture() -> dict[str, Any]:
 
 
 def restore(states: dict[str, Any]) -> None:
-    """Put the generators back to where ``capture`` found them."""
+    """Restore the generators from what ``capture`` returned."""
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words), gauss))
     if "numpy" in states:
@@ -38,12 +38,12 @@ def restore(states: dict[str, Any]) -> None:
 
 
 def pack(state: Any) -> str:
-    """A generator's state, uint8 [N] on the host, as hexadecimal digits."""
+    """Return the state of a torch generator, uint8 [N] on the CPU, in hexadecimal."""
     return bytes(state.tolist()).hex()
 
 
 def unpack(text: str) -> Any:
-    """The tensor that ``pack`` was given."""
+    """Return the tensor, uint8 [N] on the CPU, that ``pack`` was called with."""
     import torch
 
     return torch.tensor(list(bytes.fromhex(text)), dtype=torch.uint8)

@@ -1,9 +1,8 @@
-"""The training states of a run on the disk: written beside, renamed when whole, the newest whole one found.
+"""The training states of a run on disk: written under a partial name, renamed when complete, then verified.
 
-``checkpoints/step-000010`` holds one file for each tensor-parallel rank, the random generators of every
-side, and ``manifest.json`` with size and digest of each file. The engine has no generator of its own to
-keep, since every request brings a seed made of ``algorithm.seed`` and the step; nor have the data, since
-the problems of a step depend on those two alone.
+``checkpoints/step-000010`` has one file for each tensor-parallel rank, the random generators of all
+processes, and a manifest. The engine and the data need no state: the seeds of requests and the problems of a
+step depend only on ``algorithm.seed`` and the step.
 """
 
 from __future__ import annotations
@@ -12,90 +11,92 @@ import json
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from vime_runtime.spec import atomic_io
 from vime_runtime.spec.atomic_io import FileRecord
+from vime_runtime.spec.checkpoint_manifest import (
+    MANIFEST_FILE,
+    PARTIAL_SUFFIX,
+    CheckpointManifest,
+    state_directory,
+    state_steps,
+)
 from vime_runtime.spec.errors import UsageError
 
-SCHEMA = "vime.state/1"
-MANIFEST = "manifest.json"
-RANDOM = "random.json"
-PARTIAL = ".partial"
+RANDOM_FILE = "random.json"
 
 
 @dataclass(frozen=True)
 class StatePart:
-    """What one trainer rank wrote of a state, and where its random generators stand."""
+    """What one trainer rank wrote of a state, and the state of its random generators."""
 
     files: dict[str, FileRecord]
     random: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class State:
-    """A whole training state, as it was after ``step``."""
+class TrainingState:
+    """A complete training state, as it was after ``step``."""
 
     step: int
     folder: Path
 
     @cached_property
     def random(self) -> dict[str, Any]:
-        """The generators: ``driver``, and ``ranks`` in order of the trainer ranks."""
-        return json.loads((self.folder / RANDOM).read_text(encoding="utf-8"))
+        """The random generators: ``driver``, and ``ranks`` in rank order."""
+        random: dict[str, Any] = json.loads((self.folder / RANDOM_FILE).read_text(encoding="utf-8"))
+        return random
 
 
 class CheckpointStore:
-    """The states in one folder; ``settings`` identifies what they were trained with."""
+    """The states in one folder; ``settings`` identifies the settings that they were trained with."""
 
     def __init__(self, folder: Path, settings: str) -> None:
         self.folder = folder
         self._settings = settings
 
-    def newest(self, passed_over: Callable[[str], object]) -> State | None:
-        """The newest whole state, every file read and compared with its digest; None when there is none.
+    def newest(self, warn: Callable[[str], object]) -> TrainingState | None:
+        """Return the newest undamaged state, or None; every file is compared with its digest.
 
-        What a killed run had begun to write is removed.
+        Partial states of a killed run are removed.
 
         Args:
-            passed_over: told of every newer one that is damaged, with its name and its fault.
+            warn: called with a message for every newer state that is damaged.
 
         Raises:
-            UsageError: it was trained with other settings.
+            UsageError: the state was trained with other settings.
         """
         self._remove_partial()
-        for step in reversed(self.steps()):
-            state = State(step, self.path(step))
-            if fault := self._fault(state):
-                passed_over(f"{state.folder} is damaged and passed over: {fault}")
-            else:
+        for step in reversed(state_steps(self.folder)):
+            state = TrainingState(step, self.path(step))
+            damage = self._damage(state)
+            if not damage:
                 return state
+            warn(f"{state.folder} is damaged and skipped: {damage}")
         return None
 
-    def steps(self) -> list[int]:
-        """The steps of which there is a folder, whole or not, in order."""
-        names = [path.name.removeprefix("step-") for path in self.folder.glob("step-*")]
-        return sorted(int(name) for name in names if name.isdigit())
-
     def path(self, step: int) -> Path:
-        """Where the state of a step is, or would be."""
-        return self.folder / f"step-{step:06}"
+        """Return where the state of a step is, or would be."""
+        return state_directory(self.folder, step)
 
     def write(self, step: int, parts: Callable[[Path], list[StatePart]], driver: dict[str, Any]) -> int:
-        """Write a state beside its place; it counts once it is published.
+        """Write a partial state; ``publish`` completes it.
 
         Args:
-            parts: has every trainer rank write into a folder.
-            driver: where the generators of this process stand.
+            parts: makes every trainer rank write its part into a folder.
+            driver: the random generators of this process.
 
         Returns:
             its size in bytes.
 
         Raises:
-            OSError: it could not be written; nothing of it is left.
+            OSError: the state could not be written; nothing of it is left.
         """
         partial = self._partial(step)
         try:
@@ -104,14 +105,9 @@ class CheckpointStore:
             written = parts(partial)
             files = {name: record for part in written for name, record in part.files.items()}
             random = {"driver": driver, "ranks": [part.random for part in written]}
-            files[RANDOM] = atomic_io.write_text(partial / RANDOM, json.dumps(random))
-            manifest = {
-                "schema": SCHEMA,
-                "step": step,
-                "settings": self._settings,
-                "files": {name: asdict(record) for name, record in files.items()},
-            }
-            atomic_io.write_text(partial / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+            files[RANDOM_FILE] = atomic_io.write_text(partial / RANDOM_FILE, json.dumps(random))
+            manifest = CheckpointManifest(step=step, settings=self._settings, files=files)
+            atomic_io.write_text(partial / MANIFEST_FILE, manifest.dump())
             atomic_io.sync(partial)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
@@ -119,58 +115,61 @@ class CheckpointStore:
         return sum(record.bytes for record in files.values())
 
     def publish(self, step: int) -> None:
-        """Give a state that was written its name; a damaged one that has it makes room."""
+        """Give a partial state its final name; it replaces a damaged state of that step."""
         shutil.rmtree(self.path(step), ignore_errors=True)
         self._partial(step).rename(self.path(step))
         atomic_io.sync(self.folder)
 
     def drop(self, step: int) -> None:
-        """Forget a state that was written and is not to be published."""
+        """Remove the partial state of a step."""
         shutil.rmtree(self._partial(step), ignore_errors=True)
 
-    def prune(self, step: int, keep: int, besides: int | None) -> None:
-        """Keep the last ``keep`` states up to ``step``, and that of ``besides``.
+    def prune(self, step: int, keep: int, best: int | None) -> None:
+        """Keep the last ``keep`` states up to ``step`` and that of the ``best`` step.
 
-        Those after ``step`` are of a history that the run did not go on from.
+        States after ``step`` belong to an attempt that the run did not resume from.
         """
-        kept = {*[s for s in self.steps() if s <= step][-keep:], besides}
-        for old in self.steps():
+        steps = state_steps(self.folder)
+        kept = {*[s for s in steps if s <= step][-keep:], best}
+        for old in steps:
             if old not in kept:
                 shutil.rmtree(self.path(old), ignore_errors=True)
 
     def _partial(self, step: int) -> Path:
-        return self.path(step).with_name(self.path(step).name + PARTIAL)
+        return self.path(step).with_name(self.path(step).name + PARTIAL_SUFFIX)
 
     def _remove_partial(self) -> None:
-        for path in self.folder.glob(f"*{PARTIAL}"):
+        for path in self.folder.glob(f"*{PARTIAL_SUFFIX}"):
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink()
 
-    def _fault(self, state: State) -> str:
-        """What is wrong with a state; "" when it is whole."""
+    def _damage(self, state: TrainingState) -> str:
+        """Return what is wrong with a state, or ""."""
         try:
-            manifest = json.loads((state.folder / MANIFEST).read_text(encoding="utf-8"))
-            step, settings, files = manifest["step"], manifest["settings"], manifest["files"]
-            expected = {name: FileRecord(**record) for name, record in files.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-            return f"{MANIFEST} cannot be read: {e}"
-        if step != state.step or RANDOM not in expected:
-            return f"{MANIFEST} is not of this state"
-        with ThreadPoolExecutor() as pool:  # hashing lets other threads go on
-            faults = pool.map(lambda name: _file_fault(state.folder / name, expected[name]), expected)
-            if fault := next(filter(None, faults), ""):
-                return fault
-        if settings != self._settings:
+            manifest = CheckpointManifest.load(state.folder)
+        except OSError as e:
+            return f"{MANIFEST_FILE} cannot be read: {e}"
+        except ValidationError as e:
+            return f"{MANIFEST_FILE} cannot be read: {e.errors()[0]['msg']}"
+        if manifest.step != state.step or RANDOM_FILE not in manifest.files:
+            return f"{MANIFEST_FILE} is not of this state"
+        with ThreadPoolExecutor() as pool:  # hashing releases the interpreter's lock
+            damages = pool.map(
+                lambda name: _file_damage(state.folder / name, manifest.files[name]), manifest.files
+            )
+            if damage := next(filter(None, damages), ""):
+                return damage
+        if manifest.settings != self._settings:
             raise UsageError(
                 f"{state.folder} was trained with other settings than this run",
-                "give the run a directory of its own with --run-dir",
+                "use another run directory: --run-dir",
             )
         return ""
 
 
-def _file_fault(path: Path, expected: FileRecord) -> str:
+def _file_damage(path: Path, expected: FileRecord) -> str:
     try:
         found = atomic_io.file_record(path)
     except OSError as e:

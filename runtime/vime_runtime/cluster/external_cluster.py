@@ -1,4 +1,4 @@
-"""Connecting to a Ray cluster that is somebody else's: bounded in time, and saying what is in the way."""
+"""Connect to an existing Ray cluster of the user, with a time limit and a message that says what is wrong."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vime_runtime.spec.errors import MissingRequirement
 # A GCS answers within milliseconds; Ray itself would try for minutes.
 ANSWER_SECONDS = 5
 
-# A client's first bytes to a gRPC server: RFC 9113, 3.4. The answer begins with a SETTINGS frame as well.
+# The first bytes from a client to a gRPC server: RFC 9113, 3.4. The answer starts with a SETTINGS frame too.
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 FRAME_TYPE = 3
 SETTINGS = 4
@@ -21,8 +21,8 @@ LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 def connect(address: str, namespace: str) -> None:
     """Become a driver of the cluster whose GCS is at ``address`` ("host:port").
 
-    The user's own token settings are in force (``RAY_AUTH_MODE``, ``RAY_AUTH_TOKEN`` and what Ray keeps
-    in the home directory).
+    The token settings of the user apply (``RAY_AUTH_MODE``, ``RAY_AUTH_TOKEN`` and what Ray keeps in the
+    home directory).
 
     Raises:
         MissingRequirement: Ray refuses.
@@ -31,7 +31,7 @@ def connect(address: str, namespace: str) -> None:
 
     try:
         ray.init(address=address, namespace=namespace, configure_logging=False, log_to_driver=True)
-    except Exception as e:  # Ray raises what it likes: RuntimeError, ConnectionError, its own
+    except Exception as e:  # RuntimeError, ConnectionError or a class of Ray's
         raise MissingRequirement(
             f"the Ray cluster at {address} cannot be used: {' '.join(str(e).split())}",
             "this machine has to be one of its nodes (`ray start --address`), with the Ray and the Python of "
@@ -39,27 +39,27 @@ def connect(address: str, namespace: str) -> None:
         ) from e
 
 
-def require_answer(address: str) -> None:
-    """Look whether a GCS answers at ``address``, before anything is built up.
+def require_cluster(address: str) -> None:
+    """Check that a GCS answers at ``address``, before anything is built.
 
     Raises:
-        MissingRequirement: nothing answers there, or what answers is no GCS.
+        MissingRequirement: nothing answers there, or what answers is not a GCS.
     """
-    if found := obstacle(address):
+    if problem := connection_problem(address):
         raise MissingRequirement(
-            f"no Ray cluster at {address}: {found}",
+            f"no Ray cluster at {address}: {problem}",
             "give the host:port that `ray start --head` printed; `ray status` shows whether it is up",
         )
 
 
-def obstacle(address: str) -> str:
-    """Why no GCS can be expected at an address; empty when one answers."""
+def connection_problem(address: str) -> str:
+    """Return why no GCS answers at an address, or ""."""
     host, _, port = address.rpartition(":")
     host = _own_address() if host in LOOPBACK else host.strip("[]")
     try:
         with socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS) as connection:
             if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
-                return ""  # it would want to see a certificate first
+                return ""  # it would require a certificate first
             connection.sendall(PREFACE)
             answer = connection.recv(9)
     except TimeoutError:
@@ -72,7 +72,8 @@ def obstacle(address: str) -> str:
 
 
 def _own_address() -> str:
-    """This machine's address as Ray knows it: loopback is replaced by what other nodes can reach, too."""
-    import ray  # seconds, which the usual address does not cost
+    """Return this machine's address as Ray knows it, which other nodes can reach too, unlike loopback."""
+    from ray.util import get_node_ip_address  # takes seconds to import; other addresses do not need it
 
-    return ray.util.get_node_ip_address()
+    address: str = get_node_ip_address()
+    return address

@@ -1,7 +1,10 @@
-"""The two sides of a run as the loop sees them: all trainer ranks as one, all engines as one."""
+"""Trainer and engine as the loop uses them: all trainer ranks as one object, all engines as one object."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -11,210 +14,238 @@ from ray.exceptions import RayTaskError
 from vime_runtime.batch import RolloutBatch
 from vime_runtime.checkpoint.store import StatePart
 from vime_runtime.cluster.actors import EngineActor, TrainerActor
-from vime_runtime.cluster.placement import Placement
+from vime_runtime.cluster.placement import ActorHandle, Placement
+from vime_runtime.logging.event_log import Callback
 from vime_runtime.memory.process_tree import pid_space, wait_or_kill
 from vime_runtime.memory.region import MemoryUsage
 from vime_runtime.rollout.response import Response
 from vime_runtime.spec.device_layout import engine_devices, trainer_devices
+from vime_runtime.spec.process_roles import ProcessEntry
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.weight_sync.message import BucketMessage
 from vime_runtime.weight_sync.transport import Place, copies
 
-# Steps count seeds up one by one: engines must not meet a seed that another one has in a later step.
+# Seeds are consecutive over the steps: no engine may get a seed that another one has in a later step.
 SEED_STRIDE = 1_000_003
 
-# Workers notice that their engine is gone and end by themselves; after this they are killed.
+# Workers exit by themselves when their engine has exited; after this time they are killed.
 KILL_SECONDS = 1.0
 
 
-class TrainerGroup:
-    """Every trainer rank, one actor each, on the devices in order."""
+class _ActorGroup:
+    """Actors of one kind."""
 
-    def __init__(self, config: RunConfig, placement: Placement) -> None:
-        seats = trainer_devices(config.recipe)
-        self._ranks = [
-            placement.start(TrainerActor, "train", seat, rank, len(seats)) for rank, seat in enumerate(seats)
-        ]
-        self.paused = False
-        self._coming: list[Any] = []
+    def __init__(self, actors: list[ActorHandle]) -> None:
+        self._actors = actors
 
-    def processes(self) -> list[dict[str, Any]]:
-        """The journal's entries of all ranks."""
-        return self._all("process")
+    def processes(self) -> list[ProcessEntry]:
+        """Return the entries of all actors."""
+        return self._ask("process")
 
-    def enter(self, phase: str, step: int) -> None:
-        """Let every rank mark the phase in its log; returns at once."""
-        for rank in self._ranks:
-            rank.enter.remote(phase, step)
+    def mark_phase(self, phase: str, step: int) -> None:
+        """Mark a phase in the logs of all processes; returns at once."""
+        self._send("mark_phase", phase, step)
 
     def load(self) -> None:
-        """Let every rank import what it needs; returns at once."""
-        for rank in self._ranks:
-            rank.load.remote()  # not waited for: if it fails, so will the start
+        """Start the imports of all actors; returns at once. ``start`` raises their errors."""
+        self._send("load")
+
+    def _send(self, method: str, *args: Any) -> list[Any]:
+        """Start a method of every actor."""
+        return [getattr(actor, method).remote(*args) for actor in self._actors]
+
+    def _ask(self, method: str, *args: Any) -> list[Any]:
+        """Return the results of a method of every actor."""
+        results: list[Any] = ray.get(self._send(method, *args))
+        return results
+
+    def _call(self, method: str, *args: Any) -> list[Any]:
+        """Return the results of a method of every ``Trainer`` or ``Engine``."""
+        return self._ask("call", method, *args)
+
+
+class TrainerGroup(_ActorGroup):
+    """All trainer ranks, in the order of the devices."""
+
+    def __init__(self, config: RunConfig, placement: Placement) -> None:
+        devices = trainer_devices(config.recipe)
+        super().__init__(
+            [
+                placement.start(TrainerActor, "train", assignment, rank, len(devices))
+                for rank, assignment in enumerate(devices)
+            ]
+        )
+        self.offloaded = False
+        self._next_buckets: list[Any] = []
 
     def start(self) -> None:
-        """Build the trainer on every rank."""
-        master = ray.get(self._ranks[0].free_address.remote())
-        self._all("start", master)
+        """Build the trainer on every rank. Raises WrongEnvironment."""
+        self._ask("start", ray.get(self._actors[0].free_address.remote()))
 
     def resume(self) -> None:
-        """Bring model and optimizer back to their addresses."""
-        self._all("resume")
-        self.paused = False
+        """Make model and optimizer resident again, at the same addresses."""
+        self._call("resume")
+        self.offloaded = False
 
     def pause(self) -> None:
-        """Give the memory of model and optimizer back."""
-        self._all("pause")
-        self.paused = True
+        """Offload model and optimizer."""
+        self._call("pause")
+        self.offloaded = True
 
     def step(self, batch: RolloutBatch) -> dict[str, float]:
-        """One optimizer step; the metrics are already reduced over the ranks."""
-        return self._all("step", ray.put(batch))[0]
+        """Update the weights; return metrics over the whole batch."""
+        metrics: dict[str, float] = self._call("train_step", ray.put(batch))[0]
+        return metrics
 
     def serve(self, readers: list[Place]) -> None:
         """Export weights to where the engines' workers read them.
 
-        Raises MissingRequirement: that is nowhere.
+        Raises:
+            MissingRequirement: a worker cannot read from any rank.
         """
-        places = self._all("place")
+        places = self._call("place")
         if any(place.chip is not None for place in places):
-            each = zip(self._ranks, copies(places, readers), strict=True)
-            ray.get([rank.serve.remote(made) for rank, made in each])
+            each = zip(self._actors, copies(places, readers), strict=True)
+            ray.get([actor.serve.remote(made) for actor, made in each])
 
     def next_bucket(self) -> BucketMessage | None:
-        """The next bucket of weights, or None after the last, with the handles of every rank's copy.
+        """Return the next bucket of weights with the handles of every rank's copy, or None after the last.
 
-        The ranks fill the one after it meanwhile. It stays as it is until this is called again.
+        It is valid until the next call. In the meantime the ranks fill the bucket after it.
         """
-        first, *others = ray.get(self._coming or self._start("next_bucket"))
-        self._coming = [] if first is None else self._start("next_bucket")
-        return first and first.joined(others)
+        first, *others = ray.get(self._next_buckets or self._send("next_bucket"))
+        self._next_buckets = [] if first is None else self._send("next_bucket")
+        bucket: BucketMessage | None = first and first.joined(others)
+        return bucket
 
-    def write_state(self, folder: str) -> list[StatePart]:
-        """Write the training state; returns what every rank wrote. Raises OSError, all ranks being done."""
-        parts = self._all("write_state", folder)
-        for part in parts:
-            if isinstance(part, OSError):
-                raise part
-        return parts
+    def write_state(self, folder: Path) -> list[StatePart]:
+        """Write the training state; return what every rank wrote. Raises OSError.
 
-    def read_state(self, folder: str, step: int, random: list[dict[str, Any]]) -> None:
-        """Go back to the end of ``step``; ``random`` is in order of the ranks."""
-        self._all("read_state", folder, step, random)
+        Every rank has stopped writing when an error is raised.
+        """
+        parts = self._send("call", "write_state", folder)
+        ray.wait(parts, num_returns=len(parts))
+        with _os_errors():
+            written: list[StatePart] = ray.get(parts)
+        return written
 
-    def save_pretrained(self, directory: str) -> None:
-        """Write the trained weights as a Hugging Face directory. Raises OSError."""
-        try:
-            self._all("save_pretrained", directory)
-        except RayTaskError as e:
-            if isinstance(e.cause, OSError):
-                raise e.cause from e
-            raise
+    def read_state(self, folder: Path, step: int, random: list[dict[str, Any]]) -> None:
+        """Restore the state after ``step``; ``random`` has the random generators in rank order."""
+        each = zip(self._actors, random, strict=True)
+        ray.get([actor.call.remote("read_state", folder, step, state) for actor, state in each])
+
+    def save_pretrained(self, directory: Path) -> None:
+        """Write the weights as a Hugging Face directory. Raises OSError."""
+        with _os_errors():
+            self._call("save_pretrained", directory)
 
     def memory_usage(self) -> MemoryUsage:
-        """The training regions of all ranks together."""
-        return MemoryUsage.total(self._all("memory_usage"))
-
-    def _all(self, method: str, *args: Any) -> list[Any]:
-        return ray.get(self._start(method, *args))
-
-    def _start(self, method: str, *args: Any) -> list[Any]:
-        return [getattr(rank, method).remote(*args) for rank in self._ranks]
+        """Return the usage of the training regions of all ranks."""
+        return MemoryUsage.total(self._call("memory_usage"))
 
 
-class EngineGroup:
-    """Every engine, one actor each; its own tensor-parallel workers are an engine's business."""
+class EngineGroup(_ActorGroup):
+    """All engines. Each has its own tensor-parallel workers."""
 
     def __init__(self, config: RunConfig, placement: Placement) -> None:
-        self._engines = [
-            placement.start(EngineActor, "rollout", seat, index)
-            for index, seat in enumerate(engine_devices(config.recipe))
-        ]
-        self._processes: list[psutil.Process] = []
+        super().__init__(
+            [
+                placement.start(EngineActor, "rollout", assignment, index)
+                for index, assignment in enumerate(engine_devices(config.recipe))
+            ]
+        )
+        self._local_processes: list[psutil.Process] = []
 
-    def processes(self) -> list[dict[str, Any]]:
-        """The journal's entries of all engines."""
-        return self._all("process")
-
-    def workers(self) -> list[dict[str, Any]]:
-        """The journal's entries of all engines' worker processes."""
-        return [entry for entries in self._all("workers") for entry in entries]
-
-    def enter(self, phase: str, step: int) -> None:
-        """Let every engine mark the phase in its log; returns at once."""
-        for engine in self._engines:
-            engine.enter.remote(phase, step)
-
-    def load(self) -> None:
-        """Let every engine import what it needs; returns at once."""
-        for engine in self._engines:
-            engine.load.remote()  # not waited for: if it fails, so will the start
+    def workers(self) -> list[ProcessEntry]:
+        """Return the entries of all engines' worker processes."""
+        return [entry for entries in self._ask("workers") for entry in entries]
 
     def start(self) -> None:
-        """Build every engine."""
-        for space, pids in self._all("start"):
+        """Build every engine. Raises WrongEnvironment."""
+        for space, pids in self._ask("start"):
             if space == pid_space():
-                self._processes += map(psutil.Process, pids)
+                self._local_processes += map(psutil.Process, pids)
 
     def generate(
         self, prompts: list[list[int]], samples: int, seed: int, greedy: bool = False
     ) -> list[list[Response]]:
-        """Sample ``samples`` responses to each prompt; the prompts are dealt to the engines in turn.
+        """Sample ``samples`` responses to each prompt; the prompts are distributed round-robin.
 
-        With fewer prompts than engines the last engines have nothing to do.
+        With fewer prompts than engines the last engines get none.
         """
-        count = min(len(self._engines), len(prompts))
+        count = min(len(self._actors), len(prompts))
         shares = ray.get(
             [
-                engine.generate.remote(prompts[i::count], samples, seed + i * SEED_STRIDE, greedy)
-                for i, engine in enumerate(self._engines[:count])
+                engine.call.remote("generate", prompts[i::count], samples, seed + i * SEED_STRIDE, greedy)
+                for i, engine in enumerate(self._actors[:count])
             ]
         )
-        answers: list[list[Response]] = [[]] * len(prompts)
+        responses: list[list[Response]] = [[]] * len(prompts)
         for i, share in enumerate(shares):
-            answers[i::count] = share
-        return answers
+            responses[i::count] = share
+        return responses
 
     def sleep(self) -> None:
-        """Give the memory of weights and KV caches back."""
-        self._all("sleep")
+        """Release the memory of weights and KV caches."""
+        self._call("sleep")
 
     def wake(self, tag: str) -> None:
-        """Take the memory of ``weights`` or ``kv_cache`` again."""
-        self._all("wake", tag)
+        """Allocate the memory of ``weights`` or ``kv_cache`` again."""
+        self._call("wake", tag)
 
     def places(self) -> list[Place]:
-        """Where the workers of all engines have their weights."""
-        return [place for places in self._all("places") for place in places]
+        """Return where the workers of all engines have their weights."""
+        return [place for places in self._call("places") for place in places]
 
     def begin_update(self) -> None:
-        """Prepare for new weights."""
-        self._all("begin_update")
+        """Start a weight update."""
+        self._call("begin_update")
 
     def update(self, bucket: BucketMessage) -> None:
-        """Load one bucket."""
-        self._all("update", bucket)
+        """Load one bucket of weights."""
+        self._call("update", bucket)
 
     def end_update(self) -> None:
         """Finish the update; raises when a parameter was not covered."""
-        self._all("end_update")
+        self._call("end_update")
 
     def memory_usage(self) -> MemoryUsage:
-        """Weights and KV caches of all engines together."""
-        return MemoryUsage.total(self._all("memory_usage"))
+        """Return the usage of weights and KV caches of all engines."""
+        return MemoryUsage.total(self._call("memory_usage"))
 
     def close(self) -> None:
         """Stop the engines and their workers."""
-        self._all("close")
+        self._call("close")
 
     def kill(self) -> None:
-        """End the engines whatever they are doing.
+        """Kill the engines, whatever they are doing.
 
-        The memory of those on this machine is free when this returns; on another one Ray ends them.
+        The memory of those on this machine is free when this returns; Ray kills those on other machines.
         """
-        for engine in self._engines:
+        for engine in self._actors:
             ray.kill(engine)
-        wait_or_kill(self._processes, KILL_SECONDS)
+        wait_or_kill(self._local_processes, KILL_SECONDS)
 
-    def _all(self, method: str, *args: Any) -> list[Any]:
-        return ray.get([getattr(engine, method).remote(*args) for engine in self._engines])
+
+class PhaseForwarder(Callback):
+    """Marks the phases in the logs of trainer and engine, as long as there is a cluster."""
+
+    def __init__(self, *groups: TrainerGroup | EngineGroup) -> None:
+        self._groups = groups
+
+    def on_phase(self, phase: str, step: int, detail: str) -> None:
+        """Pass a phase on without waiting: calls to an actor are executed in order."""
+        if ray.is_initialized():
+            for group in self._groups:
+                group.mark_phase(phase, step)
+
+
+@contextmanager
+def _os_errors() -> Iterator[None]:
+    """Raise the OSError of an actor as such."""
+    try:
+        yield
+    except RayTaskError as e:
+        if isinstance(e.cause, OSError):
+            raise e.cause from e
+        raise

@@ -1,41 +1,130 @@
-"""The nodes of a run: reserved in Ray's books, ordered, and the actors on them.
+"""The nodes of a run: reserved in Ray, ordered, and the actors on them.
 
-Each node is one bundle of a placement group with all devices that the run has there.
+Each node is one bundle of a placement group with all devices that the run uses there.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray._private.state import available_resources_per_node
-from ray.actor import ActorHandle
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from vime_runtime.cluster.node import Node, NodeActor
-from vime_runtime.cluster.resources import INTERFACE, RESOURCES, VISIBLE, quantity
 from vime_runtime.memory.process_tree import resident_bytes
-from vime_runtime.process_environment import EnvSpec, required
+from vime_runtime.process_environment import EnvSpec
 from vime_runtime.spec.device_layout import DeviceAssignment
 from vime_runtime.spec.errors import MissingRequirement
 from vime_runtime.spec.process_roles import Role
-from vime_runtime.spec.run_config import RunConfig
+from vime_runtime.spec.recipe import Device
+from vime_runtime.spec.run_config import RequiredVariable, RunConfig
 
-# How long devices that others use at the moment are waited for.
+# How long to wait for devices that other jobs use.
 FREE_SECONDS = 60
 # How long a node may take to start an actor on a busy machine.
 NODE_SECONDS = 120
 
+# Ray's names of the devices.
+RESOURCES: dict[Device, str] = {"cpu": "CPU", "npu": "NPU"}
+# Restricts the NPUs that a process sees.
+VISIBLE_DEVICES = "ASCEND_RT_VISIBLE_DEVICES"
+# Select the network interface to trainer ranks on other nodes.
+INTERFACE_VARIABLES: dict[Device, tuple[str, ...]] = {
+    "cpu": ("GLOO_SOCKET_IFNAME",),
+    "npu": ("GLOO_SOCKET_IFNAME", "HCCL_SOCKET_IFNAME"),
+}
+
+# Waits until the other end of the pipe is closed, for whatever reason, and removes the folder. It runs in the
+# background in another session, because Ray kills the children of an actor that exits.
+REMOVE_AT_EXIT = 'exec 3<&0; (cat <&3 >/dev/null; rm -rf "$0") &'
+
+ActorHandle = Any  # ray.actor.ActorHandle; the methods of a handle are not typed
+
+
+def device_request(device: Device, count: int) -> dict[str, Any]:
+    """Return the keyword arguments for ``count`` devices of ``ray.init`` and of an actor's options."""
+    return {"num_cpus": count} if device == "cpu" else {"resources": {RESOURCES[device]: count}}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node of the run.
+
+    Attributes:
+        interface: name of the network interface with the node's address, if there is one.
+        devices: physical ids of the run's devices there; none for CPUs.
+        missing: needed paths that do not exist there.
+    """
+
+    id: str
+    address: str
+    interface: str | None
+    devices: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+class NodeActor:
+    """Reserves a node's devices while it lives; trainer ranks and engines share them and take turns.
+
+    So Ray's accounting is right, and only the run decides who uses which device: Ray would place two halves
+    of different ranks on one device.
+    """
+
+    def __init__(self, scratch_dir: str, needed: list[str]) -> None:
+        """Create the run's temporary folder unless it exists; it is removed when this process exits."""
+        self._missing = tuple(path for path in needed if not Path(path).exists())
+        self._remover = create_temporary_folder(scratch_dir)
+
+    def describe(self, resource: str) -> Node:
+        """Return what this node is; ``resource`` is Ray's name of the devices."""
+        context = ray.get_runtime_context()
+        address: str = ray.util.get_node_ip_address()
+        return Node(
+            id=context.get_node_id(),
+            address=address,
+            interface=interface_of(address),
+            devices=sort_devices(context.get_accelerator_ids().get(resource, ())),
+            missing=self._missing,
+        )
+
+
+def sort_devices(devices: Iterable[object]) -> tuple[str, ...]:
+    """Return device ids in ascending order: Ray's are in any order, and CANN needs them ascending."""
+    return tuple(sorted(map(str, devices), key=int))
+
+
+def create_temporary_folder(path: str) -> subprocess.Popen[bytes] | None:
+    """Create a folder that is removed when this process exits, even by SIGKILL; None if it exists already."""
+    try:
+        os.mkdir(path, mode=0o700)
+    except FileExistsError:
+        return None
+    command = ["/bin/sh", "-c", REMOVE_AT_EXIT, path]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+
+def interface_of(address: str) -> str | None:
+    """Return the name of the network interface with this IP address."""
+    interfaces: dict[str, list[Any]] = psutil.net_if_addrs()
+    for name, addresses in interfaces.items():
+        if any(entry.address == address for entry in addresses):
+            return name
+    return None
+
 
 @dataclass
 class Placement:
-    """Where the run's actors live. ``nodes`` are in the run's order, ``bundles`` those of the group."""
+    """The reserved nodes, in the order of the run, and their bundles in the placement group."""
 
     config: RunConfig
     group: PlacementGroup
@@ -43,97 +132,99 @@ class Placement:
     bundles: list[int]
     actors: list[ActorHandle] = field(default_factory=list)
 
-    def start(self, kind: type, role: Role, seat: DeviceAssignment, *args: Any) -> ActorHandle:
-        """Start ``kind(config, environment, *args)`` as an actor of a role, on its devices."""
+    def start(self, kind: type, role: Role, assignment: DeviceAssignment, *args: Any) -> ActorHandle:
+        """Start ``kind(config, env_spec, *args)`` as an actor on its devices."""
+        bundle = self.bundles[assignment.node]
+        spec = self.env_spec(role, assignment)
         options = {
-            "num_cpus": 0,  # its node's devices are reserved already
-            "runtime_env": {"env_vars": self.environment(role, seat)},
-            "scheduling_strategy": PlacementGroupSchedulingStrategy(self.group, self.bundles[seat.node]),
+            "num_cpus": 0,  # the devices of the node are reserved already
+            "runtime_env": {"env_vars": spec.values},
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(self.group, bundle),
         }
-        actor = ray.remote(kind).options(**options).remote(self.config, self.wanted(role, seat), *args)
+        actor: ActorHandle = ray.remote(kind).options(**options).remote(self.config, spec, *args)
         self.actors.append(actor)
         return actor
 
-    def environment(self, role: Role, seat: DeviceAssignment) -> dict[str, str]:
-        """The role's environment as it was decided, with what only the node could tell. ``[env]`` wins."""
-        node, cluster = self.nodes[seat.node], self.config.recipe.cluster
-        own = {}
+    def env_spec(self, role: Role, assignment: DeviceAssignment) -> EnvSpec:
+        """Return the role's environment with what depends on the node. ``[env]`` overrides all of it."""
+        node, cluster = self.nodes[assignment.node], self.config.recipe.cluster
+        on_node = {}
         if node.devices:
-            own[VISIBLE[cluster.device]] = ",".join(node.devices[device] for device in seat.devices)
+            on_node[VISIBLE_DEVICES] = ",".join(node.devices[device] for device in assignment.devices)
         if role == "train" and cluster.nodes > 1 and node.interface is not None:
-            own |= dict.fromkeys(INTERFACE[cluster.device], node.interface)
-        return {**self.config.environment[role], **own, **self.config.recipe.env}
-
-    def wanted(self, role: Role, seat: DeviceAssignment) -> EnvSpec:
-        """What such an actor is to find in its environment."""
-        wanted = required(self.config, role)
-        visible = VISIBLE.get(self.config.recipe.cluster.device)
-        values = self.environment(role, seat)
-        if visible in values:
-            why = "the ranks and engines of a node each have devices of their own"
-            wanted[visible] = re.escape(values[visible]), why
-        return EnvSpec(values, wanted)
+            on_node |= dict.fromkeys(INTERFACE_VARIABLES[cluster.device], node.interface)
+        values = {**self.config.environment[role], **on_node, **self.config.recipe.env}
+        required = dict(self.config.required[role])
+        if cluster.device == "npu" and VISIBLE_DEVICES in values:
+            required[VISIBLE_DEVICES] = RequiredVariable(
+                accepts=re.escape(values[VISIBLE_DEVICES]),
+                reason="each rank and engine of a node has other devices",
+            )
+        return EnvSpec(values=values, required=required)
 
     def resident_bytes(self) -> int:
-        """Memory of all processes of the run; in a cluster of its own Ray's are among them."""
-        if self.config.address is None:
-            return resident_bytes()
-        return resident_bytes() + sum(ray.get([actor.resident_bytes.remote() for actor in self.actors]))
+        """Return the memory of all processes of the run, with Ray's daemons if the run started them."""
+        total = resident_bytes()
+        if self.config.address is not None:
+            total += sum(ray.get([actor.resident_bytes.remote() for actor in self.actors]))
+        return total
 
 
 @contextmanager
-def reserve(config: RunConfig, tell: Callable[[str], None]) -> Iterator[Placement]:
-    """Reserve the run's devices on as many nodes as it has; give them back at the end.
+def reserve(config: RunConfig, report: Callable[[str], None]) -> Iterator[Placement]:
+    """Reserve the run's devices on all its nodes; release them at the end.
 
     Raises:
         MissingRequirement: the cluster has too few nodes with so many devices, they did not become free, or a
-            node lacks the runtime or the run's files.
+            node does not have the runtime or the run's files.
     """
     cluster = config.recipe.cluster
-    _require(config)
+    _require_devices(config)
     group = placement_group(
         [{RESOURCES[cluster.device]: cluster.devices_per_node}] * cluster.nodes,
         strategy="STRICT_SPREAD" if cluster.nodes > 1 else "PACK",
     )
     actors: list[ActorHandle] = []
     try:
-        _wait(group, config, tell)
-        actors += [_node_actor(config, group, bundle) for bundle in range(cluster.nodes)]
-        placement = _survey(config, group, actors)
+        _wait_until_free(group, config, report)
+        actors += [_start_node_actor(config, group, bundle) for bundle in range(cluster.nodes)]
+        placement = _describe_nodes(config, group, actors)
         try:
             yield placement
         finally:
             actors += placement.actors
     finally:
-        # A cluster of the run's own ends as a whole, even when it does not answer any more.
+        # A cluster that the run started is stopped as a whole, even when it does not respond any more.
         if config.address is not None:
-            _give_back(group, actors)
+            _release(group, actors)
 
 
-def _give_back(group: PlacementGroup, actors: list[ActorHandle]) -> None:
-    """Leave nothing of the run in somebody else's cluster, now rather than when Ray finds the driver gone."""
-    with suppress(Exception):  # a cluster that is gone must not hide why the run ended
+def _release(group: PlacementGroup, actors: list[ActorHandle]) -> None:
+    """Leave nothing of the run in an existing cluster now; Ray would notice the driver's exit only later."""
+    with suppress(Exception):  # a cluster that has exited must not hide why the run ended
         for actor in actors:
             ray.kill(actor)
         remove_placement_group(group)
 
 
-def _node_actor(config: RunConfig, group: PlacementGroup, bundle: int) -> ActorHandle:
+def _start_node_actor(config: RunConfig, group: PlacementGroup, bundle: int) -> ActorHandle:
     cluster = config.recipe.cluster
     options = {
-        **{"num_cpus": 0, **quantity(cluster.device, cluster.devices_per_node)},
+        **{"num_cpus": 0, **device_request(cluster.device, cluster.devices_per_node)},
         "scheduling_strategy": PlacementGroupSchedulingStrategy(group, bundle),
     }
-    arena = config.recipe.memory.offload_dir
-    needed = [config.recipe.model.path, config.run_dir, *([arena] if arena else [])]
+    offload_dir = config.recipe.memory.offload_dir
+    needed = [config.recipe.model.path, config.run_dir, *([offload_dir] if offload_dir else [])]
     return ray.remote(NodeActor).options(**options).remote(config.scratch_dir, needed)
 
 
-def _survey(config: RunConfig, group: PlacementGroup, actors: list[ActorHandle]) -> Placement:
-    """Ask every node what it is; this process's own node comes first, so that rank 0 saves on it."""
+def _describe_nodes(config: RunConfig, group: PlacementGroup, actors: list[ActorHandle]) -> Placement:
+    """Describe every node; the node of this process comes first, so that rank 0 saves the model there."""
     resource = RESOURCES[config.recipe.cluster.device]
     try:
-        found = ray.get([actor.describe.remote(resource) for actor in actors], timeout=NODE_SECONDS)
+        found: list[Node] = ray.get(
+            [actor.describe.remote(resource) for actor in actors], timeout=NODE_SECONDS
+        )
     except ray.exceptions.RayError as e:
         last = [line for line in str(e).splitlines() if line.strip()][-1].strip()
         raise MissingRequirement(
@@ -151,28 +242,27 @@ def _survey(config: RunConfig, group: PlacementGroup, actors: list[ActorHandle])
     return Placement(config, group, [found[i] for i in order], order)
 
 
-def _wait(group: PlacementGroup, config: RunConfig, tell: Callable[[str], None]) -> None:
-    """Wait until the devices are the run's."""
+def _wait_until_free(group: PlacementGroup, config: RunConfig, report: Callable[[str], None]) -> None:
     deadline = time.monotonic() + FREE_SECONDS
-    told = ""
+    reported = ""
     while not group.wait(1):
         found = f"waiting until it has {_needs(config, ' free')}; found: {_found(config)}"
         if time.monotonic() > deadline:
             raise MissingRequirement(
                 f"the run needs {_needs(config, ' free')}, and waited {FREE_SECONDS} s for them; "
                 f"found: {_found(config)}",
-                "wait for what runs there, or take fewer: cluster.nodes, cluster.devices_per_node",
+                "wait for what runs there, or use fewer: cluster.nodes, cluster.devices_per_node",
             )
-        if found != told:
-            tell(found)
-            told = found
+        if found != reported:
+            report(found)
+            reported = found
 
 
-def _require(config: RunConfig) -> None:
-    """Refuse what the cluster could not give if it were idle."""
+def _require_devices(config: RunConfig) -> None:
+    """Refuse a run that does not fit the cluster even when it is idle."""
     cluster = config.recipe.cluster
     resource = RESOURCES[cluster.device]
-    large = [n for n in _living() if n["Resources"].get(resource, 0) >= cluster.devices_per_node]
+    large = [n for n in _alive_nodes() if n["Resources"].get(resource, 0) >= cluster.devices_per_node]
     if len(large) < cluster.nodes:
         raise MissingRequirement(
             f"the run needs {_needs(config)}; found: {_found(config)}",
@@ -188,19 +278,19 @@ def _needs(config: RunConfig, free: str = "") -> str:
 
 
 def _found(config: RunConfig) -> str:
-    """Every node with the devices it has and those of them that nobody uses."""
+    """Return every node with its devices and how many of them are free."""
     resource = RESOURCES[config.recipe.cluster.device]
     free: dict[str, dict[str, float]] = {}
-    with suppress(Exception):  # not a public call; the message is good enough without
+    with suppress(Exception):  # not a public function of Ray; the message is good enough without
         free = available_resources_per_node()
     return ", ".join(
         f"node {node['NodeManagerAddress']} {_plural(node['Resources'].get(resource, 0), resource)} "
         f"({free.get(node['NodeID'], {}).get(resource, 0):g} free)"
-        for node in sorted(_living(), key=lambda n: (n["NodeManagerAddress"], n["NodeID"]))
+        for node in sorted(_alive_nodes(), key=lambda n: (n["NodeManagerAddress"], n["NodeID"]))
     )
 
 
-def _living() -> list[dict[str, Any]]:
+def _alive_nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 

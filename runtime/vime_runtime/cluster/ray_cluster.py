@@ -1,4 +1,4 @@
-"""The Ray cluster of a run: one of its own, or an existing one in which it is a guest."""
+"""The Ray cluster of a run: started for the run by default, or an existing one of the user."""
 
 from __future__ import annotations
 
@@ -8,26 +8,32 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import ray
 
 from vime_runtime.cluster import external_cluster
-from vime_runtime.cluster.placement import Placement, reserve
-from vime_runtime.cluster.resources import quantity
+from vime_runtime.cluster.actors import process_entry
+from vime_runtime.cluster.placement import Placement, device_request, reserve
+from vime_runtime.spec import process_roles
+from vime_runtime.spec.process_roles import ProcessEntry
 from vime_runtime.spec.run_config import RunConfig
 
-# Ray refuses less. Nothing large passes through the object store: weights travel by handle.
+# The minimum that Ray accepts. Only small objects use the object store: weights are passed by handle.
 OBJECT_STORE_BYTES = 80 * 1024**2
+
+# Program name and role of Ray's daemons. Those of an existing cluster are not children of this process.
+DAEMONS = {"gcs_server": process_roles.GCS, "raylet": process_roles.RAYLET}
 
 
 @contextmanager
-def cluster(config: RunConfig, tell: Callable[[str], None] = lambda detail: None) -> Iterator[Placement]:
-    """Start or join a Ray cluster and reserve the run's devices; afterwards leave nothing of the run in it.
+def ray_cluster(config: RunConfig, report: Callable[[str], None]) -> Iterator[Placement]:
+    """Start or join a Ray cluster and reserve the run's devices; at the end, leave nothing of the run in it.
 
     Args:
-        tell: is told what is waited for, if anything.
+        report: is called with what the run waits for.
 
     Yields:
-        the nodes of the run, on which its actors are started.
+        the reserved nodes, on which the actors are started.
 
     Raises:
         MissingRequirement: the cluster does not answer, or does not have what the run needs.
@@ -37,25 +43,34 @@ def cluster(config: RunConfig, tell: Callable[[str], None] = lambda detail: None
     else:
         external_cluster.connect(config.address, namespace=Path(config.scratch_dir).name)
     try:
-        with reserve(config, tell) as placement:
+        with reserve(config, report) as placement:
             yield placement
     finally:
-        ray.shutdown()  # ends a cluster that this process started, and only leaves any other
+        ray.shutdown()  # stops a cluster that this process started, and only disconnects from an existing one
+
+
+def driver_processes() -> list[ProcessEntry]:
+    """Return this process and the Ray daemons that it started."""
+    found = [process_entry(process_roles.DRIVER)]
+    for name, role in DAEMONS.items():
+        pids = sorted(child.pid for child in psutil.Process().children() if child.name() == name)
+        found += [process_entry(role, rank, pid) for rank, pid in enumerate(pids)]
+    return found
 
 
 def _start(config: RunConfig, attempts: int = 3) -> None:
-    """Start Ray. It gives its own daemons a fixed 30 s, which a busy machine can overrun: try again then."""
-    # A token of this run's own: nobody else can join, and none is written to the user's home.
+    """Start Ray. Its daemons have a fixed 30 s to start, which is too short on a busy machine: try again."""
+    # A token for this run: no other process can join, and Ray writes none to the home directory.
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     devices = config.recipe.cluster.devices_per_node
     try:
         ray.init(
-            address="local",  # never somebody else's cluster, whatever RAY_ADDRESS says
-            **{"num_cpus": devices, **quantity(config.recipe.cluster.device, devices)},
+            address="local",  # a new cluster, whatever RAY_ADDRESS is
+            **{"num_cpus": devices, **device_request(config.recipe.cluster.device, devices)},
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
             configure_logging=False,
-            log_to_driver=False,  # every process of the run writes its own file
+            log_to_driver=False,  # every process of the run writes its own log
             _temp_dir=f"{config.scratch_dir}/ray",
         )
     except Exception as e:  # Ray raises nothing more specific

@@ -1,26 +1,28 @@
-"""Problems from a file or a task, tokenized, in an order that depends on nothing but seed and step."""
+"""Problems from a file or a task, tokenized, in an order that depends only on seed and step."""
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from vime_runtime.data import reasoning_gym
+from vime_runtime.spec.data_lines import DataLine, read_lines
 from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.recipe import DataTable, Recipe
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem as the engine and the reward see it; ``prompt`` is the text behind ``prompt_ids``.
+    """One problem.
 
-    ``entry`` is what a task's verifier knows of the problem beyond its label.
+    Attributes:
+        prompt_ids: the tokens that the engine gets.
+        prompt: the text of these tokens.
+        entry: what the verifier of a task needs in addition to the label; None for a file.
     """
 
     prompt_ids: list[int]
@@ -30,7 +32,7 @@ class Problem:
 
 
 class ProblemStream:
-    """The problems of a run, shuffled anew for every pass over them."""
+    """The problems of a run, shuffled again for every epoch."""
 
     def __init__(self, problems: list[Problem], per_step: int, seed: int) -> None:
         self._problems = problems
@@ -38,7 +40,7 @@ class ProblemStream:
         self._seed = seed
 
     def batch(self, step: int) -> list[Problem]:
-        """The problems of ``step``, counted from 1. No state: a resumed run asks for the step it is at."""
+        """Return the problems of ``step``, counted from 1. A resumed run has no position to restore."""
         size = len(self._problems)
         first = (step - 1) * self._per_step
         positions = range(first, first + self._per_step)
@@ -46,75 +48,72 @@ class ProblemStream:
         return [self._problems[orders[position // size][position % size]] for position in positions]
 
     def _order(self, epoch: int) -> list[int]:
-        # Text as seed: unlike a tuple's hash, it gives the same order in every process.
+        # A seed that is text gives the same order in every process, unlike the hash of a tuple.
         order = list(range(len(self._problems)))
         random.Random(f"{self._seed} {epoch}").shuffle(order)
         return order
 
 
 def load_tokenizer(model_path: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a Hugging Face directory, from the disk alone.
+    """Load the tokenizer of a Hugging Face directory, without network access.
 
     Raises:
-        UsageError: the directory has none that transformers can load.
+        UsageError: the directory has no tokenizer that transformers can load.
     """
     try:
         return AutoTokenizer.from_pretrained(model_path, local_files_only=True)
     except (OSError, ValueError) as e:
         raise UsageError(
             f"{model_path}: no tokenizer that transformers can load: {e}",
-            "model.path must hold the tokenizer files beside config.json",
+            "put the tokenizer files next to config.json in model.path",
         ) from e
 
 
-def read(data: DataTable, tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: int) -> list[Problem]:
-    """Every problem of ``data.path``, in order: the lines of a file but blank ones, or the entries of a task.
+def read_problems(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Problem], list[Problem]]:
+    """Return the problems to train on and those held out for the evaluation.
 
     Raises:
-        UsageError: naming file and line, or task and entry, for the first problem that cannot be used.
+        UsageError: as ``read`` and ``split``.
     """
-    raw = _entries(data) if reasoning_gym.is_task(data.path) else _lines(data)
-    problems = []
-    for where, prompt, label, entry in raw:
-        text = _render(prompt, data, tokenizer)
-        # A chat template writes the special tokens itself.
-        ids = tokenizer(text, add_special_tokens=not data.apply_chat_template).input_ids
-        if not 0 < len(ids) <= max_prompt_tokens:
-            raise UsageError(
-                f"{where}: the prompt has {len(ids)} tokens, expected 1 to {max_prompt_tokens}",
-                "shorten or remove the prompt, or raise rollout.max_prompt_tokens",
-            )
-        problems.append(Problem(ids, text, label, entry))
-    if not problems:
-        raise UsageError(f"{data.path}: no problems in it", "expected one JSON object a line")
-    return problems
-
-
-def read_both(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Problem], list[Problem]]:
-    """Read the problems to train on and those to evaluate with, as ``[data]`` and ``[evaluation]`` say.
-
-    Raises:
-        UsageError: as ``read`` and ``split`` do.
-    """
-    longest = recipe.rollout.max_prompt_tokens
-    problems = read(recipe.data, tokenizer, longest)
+    max_tokens = recipe.rollout.max_prompt_tokens
+    problems = read(recipe.data, tokenizer, max_tokens)
     if recipe.evaluation.every == 0:
         return problems, []
     if recipe.evaluation.path is None:
         return split(problems, recipe.evaluation.problems, recipe.algorithm.seed)
-    own_file = recipe.data.model_copy(update={"path": recipe.evaluation.path})
-    return problems, read(own_file, tokenizer, longest)
+    held_out = recipe.data.model_copy(update={"path": recipe.evaluation.path})
+    return problems, read(held_out, tokenizer, max_tokens)
+
+
+def read(data: DataTable, tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: int) -> list[Problem]:
+    """Read and tokenize every problem of ``data.path``, in order.
+
+    Raises:
+        UsageError: names file and line, or task and entry, of the first problem that cannot be used.
+    """
+    problems = []
+    for line, entry in _task_lines(data) if data.task else ((line, None) for line in read_lines(data)):
+        text = _render(line.prompt, data, tokenizer)
+        # A chat template writes the special tokens itself.
+        ids = tokenizer(text, add_special_tokens=not data.apply_chat_template).input_ids
+        if not 0 < len(ids) <= max_prompt_tokens:
+            raise UsageError(
+                f"{line.where}: the prompt has {len(ids)} tokens, expected 1 to {max_prompt_tokens}",
+                "shorten or remove the prompt, or raise rollout.max_prompt_tokens",
+            )
+        problems.append(Problem(ids, text, line.label, entry))
+    return problems
 
 
 def split(problems: list[Problem], count: int, seed: int) -> tuple[list[Problem], list[Problem]]:
-    """Hold ``count`` problems out. Which ones depends on ``seed`` alone.
+    """Hold out ``count`` problems, chosen by ``seed``.
 
     Returns:
-        the problems to train on, in their order, and those held out. What is held out has no double among
-        the others.
+        the problems to train on and those held out, each in the order of ``problems``. Problems with the
+        prompt of a held-out one are in neither.
 
     Raises:
-        UsageError: nothing would be left to train on.
+        UsageError: no problem would be left to train on.
     """
     chosen = random.Random(f"{seed} evaluation").sample(range(len(problems)), min(count, len(problems)))
     held_out = [problems[i] for i in sorted(chosen)]
@@ -122,53 +121,24 @@ def split(problems: list[Problem], count: int, seed: int) -> tuple[list[Problem]
     rest = [problem for problem in problems if problem.prompt not in prompts]
     if not rest:
         raise UsageError(
-            f"evaluation.problems = {count} leaves nothing of the {len(problems)} problems to train on",
-            "lower it, or give the evaluation a file of its own: --set evaluation.path=FILE",
+            f"evaluation.problems = {count} leaves none of the {len(problems)} problems to train on",
+            "lower it, or evaluate with another file: --set evaluation.path=FILE",
         )
     return rest, held_out
 
 
-# Where it is from, prompt, label, what the verifier knows.
-Raw = tuple[str, Any, str, dict[str, Any] | None]
-
-
-def _entries(data: DataTable) -> Iterator[Raw]:
+def _task_lines(data: DataTable) -> Iterator[tuple[DataLine, dict[str, Any]]]:
     for number, entry in enumerate(reasoning_gym.create(data.path, data.settings)):
-        # A task whose puzzles have several solutions gives no answer; its verifier needs none.
-        yield f"{data.path}[{number}]", entry["question"], entry["answer"] or "", entry
-
-
-def _lines(data: DataTable) -> Iterator[Raw]:
-    path = Path(data.path)
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield _line(line, f"{path}:{number}", data)
-    except (OSError, UnicodeDecodeError) as e:
-        raise UsageError(f"{path}: cannot be read: {e}", "data.path must be JSON lines in UTF-8") from e
-
-
-def _line(line: str, where: str, data: DataTable) -> Raw:
-    try:
-        entry = json.loads(line)
-        return where, entry[data.prompt_key], entry[data.label_key], None
-    except json.JSONDecodeError as e:
-        raise UsageError(f"{where}: not JSON: {e}", "expected one JSON object a line") from e
-    except (KeyError, TypeError) as e:
-        raise UsageError(
-            f"{where}: expected an object with the keys {data.prompt_key!r} and {data.label_key!r}",
-            "set data.prompt_key and data.label_key to the keys of the file",
-        ) from e
+        # A puzzle with several solutions has no answer; its verifier does not need one.
+        yield DataLine(f"{data.path}[{number}]", entry["question"], entry["answer"] or ""), entry
 
 
 def _render(prompt: str | list[dict[str, str]], data: DataTable, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The text to tokenize for a prompt that is text or a list of chat messages."""
-    if not data.apply_chat_template:
-        return prompt
+    """Return the text to tokenize for a prompt that is text or a list of chat messages."""
     if isinstance(prompt, str):
+        if not data.apply_chat_template:
+            return prompt
         system = [] if data.system_prompt is None else [{"role": "system", "content": data.system_prompt}]
-        messages = [*system, {"role": "user", "content": prompt}]
-    else:
-        messages = prompt
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        prompt = [*system, {"role": "user", "content": prompt}]
+    rendered = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+    return str(rendered)

@@ -1,4 +1,4 @@
-"""How a response is scored: which part of it is the answer, and what that is worth."""
+"""Reward functions: which part of a response is the answer, and how it is scored."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 from vime_runtime.data import reasoning_gym
 from vime_runtime.data.problems import Problem
 from vime_runtime.spec.errors import UsageError
-from vime_runtime.spec.recipe import DataTable
+from vime_runtime.spec.recipe import REWARDS, DataTable
 
 # (response, problem) to a number.
 Reward = Callable[[str, Problem], float]
 # (answer, label) to a number.
 Score = Callable[[str, str], float]
 
-# A sign only where nothing stands before it that it would be subtracted from.
+# A minus is a sign unless it follows an operand: "5-3" ends in 3.
 _NUMBER = re.compile(r"(?:(?<![\w)])-)?\d+(?:,\d{3})*(?:\.\d+)?")
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
@@ -28,17 +28,17 @@ _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 def get(data: DataTable) -> Reward:
     """Return the reward function that ``[data]`` describes.
 
-    ``data.answer`` names the part of a response that is scored: a response without it gets 0.
-    ``data.reward`` is ``exact-match``, ``math-verify``, ``verifier``, or ``package.module:function``, found
-    the way Python finds modules: installed, on ``PYTHONPATH`` or in the current directory.
+    A response without the part that ``data.answer`` names gets 0. A function ``package.module:function`` is
+    imported as any module: installed, on ``PYTHONPATH`` or in the current directory.
 
     Raises:
-        UsageError: the name leads to no function of two texts, or the data has no verifier.
+        UsageError: ``data.reward`` is not a function of two texts, or the data has no verifier.
     """
     extract = ANSWERS[data.answer]
     if data.reward == "verifier":
         return _verifier(data, extract)
-    score = _score(data.reward)
+    assert data.reward is not None  # the tool fills it in
+    score = _score_function(data.reward)
 
     def reward(response: str, problem: Problem) -> float:
         answer = extract(response)
@@ -48,13 +48,13 @@ def get(data: DataTable) -> Reward:
 
 
 def last_number(response: str) -> str | None:
-    """The last number in a text, without commas between its digits; None when there is none."""
+    """Return the last number in a text, without commas between its digits."""
     found = _NUMBER.findall(response)
     return found[-1].replace(",", "") if found else None
 
 
 def tagged(response: str) -> str | None:
-    """What stands between the last ``<answer>`` and ``</answer>``; None when there is no such pair."""
+    """Return the text between the last ``<answer>`` and ``</answer>``."""
     found = _TAG.findall(response)
     return found[-1].strip() if found else None
 
@@ -67,7 +67,7 @@ ANSWERS: dict[str, Callable[[str], str | None]] = {
 
 
 def _verifier(data: DataTable, extract: Callable[[str], str | None]) -> Reward:
-    if not reasoning_gym.is_task(data.path):
+    if data.task is None:
         raise UsageError(
             "data.reward = 'verifier', but the data is a file and has none", "set data.reward = 'exact-match'"
         )
@@ -78,43 +78,44 @@ def _verifier(data: DataTable, extract: Callable[[str], str | None]) -> Reward:
         if answer is None:
             return 0.0
         if problem.entry is None:
-            raise ValueError(f"the verifier of {data.path} cannot judge a problem from elsewhere")
+            raise ValueError(f"the verifier of {data.path} cannot score a problem of other data")
         try:
             return float(task.score_answer(answer, problem.entry))
-        except Exception:  # several of the library's verifiers raise on an answer that they cannot read
+        except Exception:  # several verifiers of the library raise on an answer that they cannot parse
             return 0.0
 
     return reward
 
 
-def _score(name: str) -> Score:
+def _score_function(name: str) -> Score:
     if name == "exact-match":
         return exact_match
     if name == "math-verify":
         return _math_verify()
-    return _own_function(name)
+    return _user_function(name)
 
 
 def exact_match(response: str, label: str) -> float:
-    """1.0 when both texts are the same but for white space at the ends, else 0.0."""
+    """Return 1.0 for equal texts, apart from white space at the ends, else 0.0."""
     return float(response.strip() == label.strip())
 
 
 def _math_verify() -> Score:
-    """Equality of mathematical values, judged by the library math-verify.
+    """Return a score that compares mathematical values with the library math-verify.
 
-    The reward may only be called from the main thread: the library bounds its own time by an alarm signal.
+    It may only be called from the main thread: the library limits its time with an alarm signal.
     """
     try:
         import math_verify
     except ImportError as e:
         raise UsageError(f"reward math-verify: {e}", "install the package math-verify") from e
 
-    @lru_cache(maxsize=1024)  # a label is asked for once for every sample of its group
+    @lru_cache(maxsize=1024)  # every sample of a group has the same label
     def parse_label(label: str) -> list[Any]:
-        # The whole label is the answer, but bare LaTeX is only recognised inside an environment.
+        # The whole label is the answer, but bare LaTeX is only recognized inside an environment.
         marked = "$" in label or "\\boxed" in label
-        return math_verify.parse(label if marked else f"\\boxed{{{label}}}")
+        parsed: list[Any] = math_verify.parse(label if marked else f"\\boxed{{{label}}}")
+        return parsed
 
     def reward(response: str, label: str) -> float:
         # Not symmetric: the first argument is the label.
@@ -123,16 +124,16 @@ def _math_verify() -> Score:
     return reward
 
 
-def _own_function(name: str) -> Score:
+def _user_function(name: str) -> Score:
     module_name, _, function_name = name.partition(":")
     if not module_name or not function_name:
         raise UsageError(
             f"unknown reward {name!r}",
-            "known: exact-match, math-verify, verifier, or your own package.module:function",
+            f"known: {', '.join(REWARDS)}, or a function of yours, package.module:function",
         )
     try:
         module = importlib.import_module(module_name)
-    except Exception as e:  # whatever a user's module raises while it is imported
+    except Exception as e:  # a user's module can raise anything while it is imported
         raise UsageError(
             f"reward {name!r}: importing {module_name} failed: {type(e).__name__}: {e}",
             "the module must be installed, on PYTHONPATH or in the current directory",

@@ -1,7 +1,7 @@
-"""What a run tells the world while it goes on: events.jsonl and metrics.jsonl in the run directory.
+"""``events.jsonl`` and ``metrics.jsonl`` in the run directory, written while the run is alive.
 
-Each line is one JSON object, written whole and flushed, so that a reader may follow the
-files of a living run and a killed run loses at most the line it was writing.
+Each line is one JSON object, written with one unbuffered write, so that a reader can follow the files of a
+running run, and a run that is killed loses at most the line it was writing.
 """
 
 from __future__ import annotations
@@ -13,152 +13,191 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vime_runtime.rollout.response import Response
-from vime_runtime.spec import atomic_io
+from vime_runtime.spec import atomic_io, events
+from vime_runtime.spec.metrics import STEP, seconds
+from vime_runtime.spec.process_roles import ProcessEntry
+from vime_runtime.spec.run_paths import RunPaths
+
+
+@dataclass(frozen=True)
+class ScoredResponse:
+    """One response of a step.
+
+    Attributes:
+        group: index of the prompt in the step.
+        text: what the tokens of the response decode to.
+    """
+
+    step: int
+    group: int
+    prompt: str
+    label: str
+    response: Response
+    text: str
+    reward: float
 
 
 class Callback:
-    """Hears of everything the journal hears of. By itself it does nothing."""
+    """Is called with everything that the event log records. The base class ignores all of it."""
 
-    def enter(self, phase: str, step: int, detail: str) -> None:
-        """The run is in this phase from now on."""
+    def on_phase(self, phase: str, step: int, detail: str) -> None:
+        """The run enters a phase."""
 
-    def rollout(
-        self, step: int, group: int, prompt: str, label: str, response: Response, text: str, reward: float
-    ) -> None:
-        """A response was scored; ``text`` is what its tokens say."""
+    def on_response(self, scored: ScoredResponse) -> None:
+        """A response was scored."""
 
-    def metrics(self, row: dict[str, float]) -> None:
-        """A step is done."""
+    def on_metrics(self, row: dict[str, float]) -> None:
+        """A step is finished."""
 
     def close(self) -> None:
         """The run ends."""
 
 
 class EventLog:
-    """Writes the two files of one run and keeps the clock of its phases."""
+    """Writes both files of a run and measures its phases."""
 
     def __init__(self, run_dir: Path, steps: int) -> None:
-        self._events = _Lines(run_dir / "events.jsonl")
-        self._metrics = _Lines(run_dir / "metrics.jsonl")
+        paths = RunPaths(run_dir)
+        self._events = _JsonLines(paths.events)
+        self._metrics = _JsonLines(paths.metrics)
         self._steps = steps
         self._failed = False
         self._ends = False
-        self.watchers: list[Callback] = []
+        self.callbacks: list[Callback] = []
 
     def event(self, kind: str, **fields: Any) -> None:
-        """Append one event, stamped with the time in seconds since the epoch."""
+        """Append one event with the time in seconds since the epoch."""
         self._events.append({"time": time.time(), "kind": kind, **fields})
 
-    def processes(self, entries: list[dict[str, Any]]) -> None:
-        """Say that the run has these processes from now on, and needs them until it ends."""
+    def processes(self, entries: list[ProcessEntry]) -> None:
+        """Record processes that the run needs from now on until it ends."""
         for entry in entries:
-            self.event("process", **entry)
+            self.event(events.PROCESS, **entry)
 
     def error(self, kind: str, message: str, hint: str = "", pid: int | None = None) -> None:
-        """Say why the run fails. The first word counts: what comes after it is a consequence.
+        """Record why the run fails. Only the first error is recorded: later ones are consequences.
 
-        ``pid`` is the process that the error says is gone.
+        Args:
+            pid: the process that has exited according to the error.
         """
         if not self._failed:
             self._failed = True
-            self._last_words("error", error={"kind": kind, "message": message, "hint": hint, "pid": pid})
+            error = {"kind": kind, "message": message, "hint": hint, "pid": pid}
+            self._last_event(events.ERROR, error=error)
 
     def ending(self, done: bool) -> None:
-        """Say that from now on processes go because the run takes itself down; ``done``: it did its work."""
+        """Record that from now on processes exit because the run shuts down, its work ``done`` or not."""
         if not self._ends:
             self._ends = True
-            self._last_words("ending", done=done)
+            self._last_event(events.ENDING, done=done)
 
-    def _last_words(self, kind: str, **fields: Any) -> None:
-        """An event whose failure must not hide what it was to tell, say on a full disk."""
+    def _last_event(self, kind: str, **fields: Any) -> None:
+        """Append an event. A failure, say of a full disk, must not hide the error that is reported."""
         try:
             self.event(kind, **fields)
         except OSError as e:
             print(f"{e}; not written: {kind} {json.dumps(fields)}", file=sys.stderr)
 
     def warn(self, message: str) -> None:
-        """Say during start-up what people should know, where they see it: as an event and as the detail."""
-        self.event("warning", message=message)
-        self.enter("start-up", detail=message)
+        """Record a warning during start-up. It is shown as the detail of the phase as well."""
+        self.event(events.WARNING, message=message)
+        self.starting(message)
+
+    def starting(self, detail: str) -> None:
+        """Record what the start-up does now."""
+        self.enter(events.START_UP, detail=detail)
 
     def enter(self, phase: str, step: int = 0, detail: str = "") -> None:
-        """Say which phase the run is in from now on."""
-        self.event("phase", phase=phase, step=step, steps=self._steps, detail=detail)
-        for watcher in self.watchers:
-            watcher.enter(phase, step, detail)
+        """Record which phase the run is in from now on."""
+        self.event(events.PHASE, phase=phase, step=step, steps=self._steps, detail=detail)
+        for callback in self.callbacks:
+            callback.on_phase(phase, step, detail)
 
     @contextmanager
-    def phase(self, name: str, step: int, timings: dict[str, float]) -> Iterator[None]:
-        """Announce a phase and add the seconds it took to ``timings["<name>/seconds"]``."""
+    def phase(self, name: str, step: int, row: dict[str, float]) -> Iterator[None]:
+        """Enter a phase of a step and add its duration to the row."""
         self.enter(name, step)
-        with clock(timings, name):
+        with timed(row, name):
             yield
+
+    def response(self, scored: ScoredResponse, sample: bool) -> None:
+        """Pass a scored response on to the callbacks, and record it as an event if it is a ``sample``."""
+        if sample:
+            self.event(
+                events.SAMPLE,
+                step=scored.step,
+                prompt=scored.prompt,
+                response=scored.text,
+                label=scored.label,
+                reward=scored.reward,
+            )
+        for callback in self.callbacks:
+            callback.on_response(scored)
 
     def metrics(self, row: dict[str, float]) -> None:
         """Append the metrics of one step."""
         self._metrics.append(row)
-        for watcher in self.watchers:
-            watcher.metrics(row)
-
-    def rollout(
-        self, step: int, group: int, prompt: str, label: str, response: Response, text: str, reward: float
-    ) -> None:
-        """Tell the watchers of one scored response; the journal itself keeps a sample of each group."""
-        for watcher in self.watchers:
-            watcher.rollout(step, group, prompt, label, response, text, reward)
+        for callback in self.callbacks:
+            callback.on_metrics(row)
 
     def rewind(self, step: int) -> None:
-        """Drop the metrics after ``step``, and what a killed run tore; in one go or not at all."""
+        """Remove the metrics after ``step`` and incomplete lines of a killed run, atomically."""
         path = self._metrics.path
         self._metrics.close()
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-        atomic_io.write_text_atomically(path, "".join(line for line in lines if 0 < _step_of(line) <= step))
-        self._metrics = _Lines(path)
+        kept = "".join(line for line in lines if 0 < _step_of(line) <= step)
+        atomic_io.write_text_atomically(path, kept)
+        self._metrics = _JsonLines(path)
 
     def sync(self) -> None:
-        """Return when the metrics so far are on the disk."""
+        """Wait until the metrics are on the disk."""
         self._metrics.sync()
 
     def close(self) -> None:
-        """Close both files, and what the watchers keep."""
-        for watcher in self.watchers:
-            watcher.close()
+        """Close the files and the callbacks."""
+        for callback in self.callbacks:
+            callback.close()
         self._events.close()
         self._metrics.close()
 
 
 @contextmanager
-def clock(timings: dict[str, float], key: str) -> Iterator[None]:
-    """Add the seconds spent inside to ``timings["<key>/seconds"]``."""
+def timed(row: dict[str, float], phase: str) -> Iterator[None]:
+    """Add the duration of the block to the seconds of a phase in a row of metrics."""
     start = time.perf_counter()
     yield
-    name = f"{key}/seconds"
-    timings[name] = timings.get(name, 0.0) + time.perf_counter() - start
+    key = seconds(phase)
+    row[key] = row.get(key, 0.0) + time.perf_counter() - start
 
 
 def _step_of(line: str) -> int:
-    """The step of a row; 0 when it is not whole."""
+    """Return the step of a row of metrics; 0 for an incomplete or damaged line."""
     try:
-        return json.loads(line)["step"] if line.endswith("\n") else 0
+        return int(json.loads(line)[STEP]) if line.endswith("\n") else 0
     except (ValueError, KeyError, TypeError):
         return 0
 
 
-class _Lines:
-    """A file of JSON lines, appended to without a buffer: what did not fit on the disk is not tried again."""
+class _JsonLines:
+    """A file of JSON lines without a buffer: what did not fit on the disk is not written again later."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # A process that was killed, or a full disk, may have left half a line.
-        self._torn = _is_torn(path)
-        self._file = path.open("ab", buffering=0)
+        self._file = path.open("ab+", buffering=0)
+        # A killed process, or a full disk, may have left half a line.
+        self._torn = self._file.seek(0, os.SEEK_END) > 0 and not self._ends_with_newline()
+
+    def _ends_with_newline(self) -> bool:
+        self._file.seek(-1, os.SEEK_END)
+        return self._file.read(1) == b"\n"
 
     def append(self, row: dict[str, Any]) -> None:
-        """Write one line whole. Raises OSError with the path."""
+        """Append one line. Raises OSError with the path when it was not written completely."""
         line = b"\n" * self._torn + json.dumps(row).encode() + b"\n"
         try:
             written = self._file.write(line)
@@ -169,17 +208,9 @@ class _Lines:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def sync(self) -> None:
-        """Return when the lines are on the disk."""
+        """Wait until the lines are on the disk."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def _is_torn(path: Path) -> bool:
-    if not path.exists() or path.stat().st_size == 0:
-        return False
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) != b"\n"

@@ -1,7 +1,7 @@
-"""Each process of a run writes its own file in ``logs/``: whatever it prints, by whatever means.
+"""One log file per process in ``logs/``, with everything that the process prints, native code included.
 
-The descriptors themselves lead to the file, so that the last words of a native crash are in it too. A
-line ``--- 21:30:01 trainer 1: step 3 train`` is written whenever the run enters another phase.
+The file descriptors 1 and 2 are redirected, so that the last output of a native crash is in the file too. A
+line ``--- 21:30:01 trainer 1: step 3 train`` marks each phase of the run.
 """
 
 from __future__ import annotations
@@ -16,53 +16,52 @@ import time
 from pathlib import Path
 
 from vime_runtime.logging.event_log import Callback
+from vime_runtime.spec.process_roles import log_name
+from vime_runtime.spec.run_paths import RunPaths
 
-# Where the file of an engine is, for the worker processes that the engine starts.
+# Tells the worker processes that an engine starts where the engine's log is.
 VARIABLE = "VIME_ENGINE_LOG"
-# What vLLM calls the processes of an engine's tensor-parallel ranks.
+# How vLLM names the processes of an engine's tensor-parallel ranks.
 WORKER_NAME = re.compile(r"VllmWorker-(\d+)")
 
-# Who this process is; the driver's output is led to its file by whoever starts it.
+# The name of this process. The output of the driver is redirected by the process that starts it.
 _name = "driver"
 
 
-def take_over(run_dir: str, name: str) -> None:
-    """Lead everything this process prints from now on to ``logs/<name>.log``, spaces as dashes.
-
-    Another attempt of the same run goes on in the same file.
-    """
-    path = Path(run_dir) / "logs" / f"{name.replace(' ', '-')}.log"
+def redirect_output(paths: RunPaths, name: str) -> None:
+    """Redirect the output of this process to the log of ``name`` ("trainer 1"). A resumed run appends."""
+    path = paths.logs / log_name(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     os.environ[VARIABLE] = str(path)
-    _lead_to(path, name)
+    _redirect(path, name)
 
 
-def take_over_worker() -> None:
-    """The same for a worker process of an engine, in a file beside the engine's; elsewhere nothing."""
+def redirect_worker_output() -> None:
+    """Redirect the output of an engine's worker to a file next to the engine's; elsewhere do nothing."""
     engine_log = os.environ.get(VARIABLE)
     worker = WORKER_NAME.fullmatch(multiprocessing.current_process().name)
     if engine_log and worker:
         engine = Path(engine_log)
-        name = f"{engine.stem}-worker-{worker[1]}"
-        _lead_to(engine.with_name(f"{name}.log"), name.replace("-", " "))
+        name = f"{engine.stem.replace('-', ' ')} worker {worker[1]}"
+        _redirect(engine.with_name(log_name(name)), name)
 
 
-def mark(phase: str, step: int, detail: str = "") -> None:
-    """Write the line that says where the run is into this process's log."""
+def mark_phase(phase: str, step: int, detail: str = "") -> None:
+    """Write the line that marks a phase to this process's log."""
     where = (f"step {step} " if step else "") + phase + (f", {detail}" if detail else "")
     sys.stdout.flush()
     os.write(2, f"--- {time.strftime('%H:%M:%S')} {_name}: {where}\n".encode())
 
 
-class Marks(Callback):
-    """Marks the phases in this process's own output."""
+class PhaseMarker(Callback):
+    """Marks the phases in the log of this process."""
 
-    def enter(self, phase: str, step: int, detail: str) -> None:
+    def on_phase(self, phase: str, step: int, detail: str) -> None:
         """Mark the phase."""
-        mark(phase, step, detail)
+        mark_phase(phase, step, detail)
 
 
-def _lead_to(path: Path, name: str) -> None:
+def _redirect(path: Path, name: str) -> None:
     global _name
     _name = name
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""TensorBoard event files, written by TensorBoard's own writer; neither TensorFlow nor torch is needed."""
+"""TensorBoard event files. TensorBoard's own writer needs neither TensorFlow nor torch."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from vime_runtime.logging.event_log import Callback
+from vime_runtime.spec.metrics import STEP
 
 
-class Board(Callback):
-    """Every metric of a step as a scalar under its own name, in a file for each attempt of the run."""
+class TensorBoardWriter(Callback):
+    """Writes every metric of a step as a scalar of the same name, to one file per attempt of the run."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._writer: EventFileWriter | None = None
 
-    def metrics(self, row: dict[str, float]) -> None:
+    def on_metrics(self, row: dict[str, float]) -> None:
         """Write the metrics of one step; they are on disk when this returns."""
-        step = int(row["step"])
-        writer = self._writer = self._writer or self._begin(step)
+        step = int(row[STEP])
+        writer = self._writer = self._writer or self._open(step)
         values = [
             Summary.Value(tag=key, simple_value=value)
             for key, value in row.items()
-            if key != "step" and math.isfinite(value)
+            if key != STEP and math.isfinite(value)
         ]
         writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
         writer.flush()
@@ -37,11 +38,11 @@ class Board(Callback):
         if self._writer:
             self._writer.close()
 
-    def _begin(self, step: int) -> EventFileWriter:
-        goes_on = self._folder.exists()
+    def _open(self, step: int) -> EventFileWriter:
+        resumed = self._folder.exists()
         writer = EventFileWriter(str(self._folder))
-        if goes_on:
-            # Readers drop what an earlier attempt wrote of this step and later ones.
+        if resumed:
+            # Makes readers drop what an earlier attempt wrote of this step and later ones.
             start = SessionLog(status=SessionLog.START)
             writer.add_event(Event(wall_time=time.time(), step=step, session_log=start))
         return writer

@@ -164,7 +164,7 @@ def make_batch() -> Callable[..., RolloutBatch]:
 
     def make(seed: int = 0, groups: int = 4, samples: int = 4, vocabulary: int = 64) -> RolloutBatch:
         draw = random.Random(seed)
-        batch = RolloutBatch.empty()
+        batch = RolloutBatch()
         for group in range(groups):
             prompt = [draw.randrange(vocabulary) for _ in range(draw.randint(2, 6))]
             for _ in range(samples):

@@ -17,22 +17,22 @@ def stop() -> Iterator[StopRequest]:
     signal.signal(signal.SIGTERM, before)
 
 
-def ask() -> None:
+def request_stop() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_a_request_breaks_off_what_can_be_lost(stop: StopRequest) -> None:
+def test_a_request_interrupts_by_default(stop: StopRequest) -> None:
     with pytest.raises(KeyboardInterrupt):
-        ask()
+        request_stop()
     assert stop.requested
 
 
-def test_what_is_deferred_is_finished_first(stop: StopRequest) -> None:
+def test_a_deferred_block_is_finished_first(stop: StopRequest) -> None:
     done = []
 
     def step() -> None:
         with stop.deferred():
-            ask()
+            request_stop()
             done.append("the step")
 
     with pytest.raises(KeyboardInterrupt):
@@ -40,14 +40,14 @@ def test_what_is_deferred_is_finished_first(stop: StopRequest) -> None:
     assert done == ["the step"]
 
 
-def test_a_second_request_does_not_wait(stop: StopRequest) -> None:
+def test_a_second_request_interrupts_a_deferred_block(stop: StopRequest) -> None:
     done = []
 
     def step() -> None:
         with stop.deferred():
-            ask()
+            request_stop()
             done.append("half")
-            ask()
+            request_stop()
             done.append("whole")
 
     with pytest.raises(KeyboardInterrupt):
@@ -55,10 +55,10 @@ def test_a_second_request_does_not_wait(stop: StopRequest) -> None:
     assert done == ["half"]
 
 
-def test_an_error_inside_is_not_hidden(stop: StopRequest) -> None:
+def test_a_request_does_not_hide_an_error(stop: StopRequest) -> None:
     def step() -> None:
         with stop.deferred():
-            ask()
+            request_stop()
             raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):

@@ -18,8 +18,8 @@ def draw() -> list[float]:
     ]
 
 
-def test_every_generator_goes_back_to_where_it_was_also_through_json() -> None:
-    random.gauss(0, 1), numpy.random.standard_normal()  # each keeps the second of a pair for later
+def test_every_generator_is_restored_through_json() -> None:
+    random.gauss(0, 1), numpy.random.standard_normal()  # each caches the second of a pair
     states = json.loads(json.dumps(random_state.capture()))
     drawn = draw()
     draw()

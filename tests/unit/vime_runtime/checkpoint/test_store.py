@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from vime_runtime.checkpoint.store import StatePart, CheckpointStore
+from vime_runtime.checkpoint.store import CheckpointStore, StatePart
 from vime_runtime.spec import atomic_io
+from vime_runtime.spec.checkpoint_manifest import CheckpointManifest, state_steps
 from vime_runtime.spec.errors import UsageError
 
 
@@ -22,43 +22,43 @@ def parts(text: str) -> Any:
     return write
 
 
-def keep(states: CheckpointStore, *steps: int) -> None:
+def save(store: CheckpointStore, *steps: int) -> None:
     for step in steps:
-        states.write(step, parts(f"state {step} "), {"driver": step})
-        states.publish(step)
+        store.write(step, parts(f"state {step} "), {"driver": step})
+        store.publish(step)
 
 
 @pytest.fixture
-def states(tmp_path: Path) -> CheckpointStore:
+def store(tmp_path: Path) -> CheckpointStore:
     return CheckpointStore(tmp_path / "checkpoints", "settings")
 
 
-def newest(states: CheckpointStore) -> tuple[int | None, list[str]]:
-    said: list[str] = []
-    state = states.newest(said.append)
-    return state and state.step, said
+def newest(store: CheckpointStore) -> tuple[int | None, list[str]]:
+    warnings: list[str] = []
+    state = store.newest(warnings.append)
+    return state and state.step, warnings
 
 
-def test_the_newest_whole_state_is_found(states: CheckpointStore) -> None:
-    assert newest(states) == (None, [])
-    keep(states, 5, 10)
-    state = states.newest(lambda message: pytest.fail(message))
+def test_the_newest_state_is_found(store: CheckpointStore) -> None:
+    assert newest(store) == (None, [])
+    save(store, 5, 10)
+    state = store.newest(lambda message: pytest.fail(message))
     assert state is not None
     assert (state.step, state.folder.name) == (10, "step-000010")
     assert state.random == {"driver": {"driver": 10}, "ranks": [{"rank": 0}, {"rank": 1}]}
 
 
-def test_what_is_written_counts_only_once_it_is_published(states: CheckpointStore) -> None:
-    keep(states, 5)
-    states.write(10, parts("x"), {})
-    assert newest(states) == (5, [])
-    assert [path.name for path in states.folder.iterdir()] == ["step-000005"]
+def test_an_unpublished_state_is_ignored_and_removed(store: CheckpointStore) -> None:
+    save(store, 5)
+    store.write(10, parts("x"), {})
+    assert newest(store) == (5, [])
+    assert [path.name for path in store.folder.iterdir()] == ["step-000005"]
 
 
-def test_what_is_dropped_leaves_nothing(states: CheckpointStore) -> None:
-    states.write(10, parts("x"), {})
-    states.drop(10)
-    assert list(states.folder.iterdir()) == []
+def test_drop_removes_the_partial_state(store: CheckpointStore) -> None:
+    store.write(10, parts("x"), {})
+    store.drop(10)
+    assert list(store.folder.iterdir()) == []
 
 
 def truncate(path: Path) -> None:
@@ -72,7 +72,7 @@ def flip_a_bit(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "damage", "fault"),
+    ("file", "change", "damage"),
     [
         ("rank-1", truncate, "rank-1 has 899 bytes, expected 900"),
         ("rank-1", flip_a_bit, "rank-1 does not match its digest"),
@@ -84,68 +84,67 @@ def flip_a_bit(path: Path) -> None:
         ("manifest.json", Path.unlink, "manifest.json cannot be read"),
     ],
 )
-def test_a_damaged_state_is_passed_over_and_named(
-    states: CheckpointStore, file: str, damage: Any, fault: str | None
+def test_a_damaged_state_is_skipped_with_a_warning(
+    store: CheckpointStore, file: str, change: Any, damage: str | None
 ) -> None:
-    keep(states, 5, 10)
-    damage(states.path(10) / file)
-    step, said = newest(states)
-    if fault is None:  # it lost its last line break
-        assert (step, said) == (10, [])
+    save(store, 5, 10)
+    change(store.path(10) / file)
+    step, warnings = newest(store)
+    if damage is None:  # it lost its last line break
+        assert (step, warnings) == (10, [])
         return
     assert step == 5
-    assert len(said) == 1
-    assert said[0].startswith(f"{states.path(10)} is damaged and passed over: {fault}")
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"{store.path(10)} is damaged and skipped: {damage}")
 
 
-def test_a_state_that_carries_the_name_of_another_step_is_passed_over(states: CheckpointStore) -> None:
-    keep(states, 5)
-    states.path(5).rename(states.path(7))
-    assert newest(states)[0] is None
+def test_a_state_under_the_name_of_another_step_is_skipped(store: CheckpointStore) -> None:
+    save(store, 5)
+    store.path(5).rename(store.path(7))
+    assert newest(store)[0] is None
 
 
-def test_a_damaged_state_makes_room_when_its_step_comes_again(states: CheckpointStore) -> None:
-    keep(states, 5, 10)
-    truncate(states.path(10) / "rank-0")
-    keep(states, 10)
-    assert newest(states) == (10, [])
+def test_a_damaged_state_is_replaced_when_its_step_is_repeated(store: CheckpointStore) -> None:
+    save(store, 5, 10)
+    truncate(store.path(10) / "rank-0")
+    save(store, 10)
+    assert newest(store) == (10, [])
 
 
-def test_a_state_of_other_settings_is_refused(states: CheckpointStore) -> None:
-    keep(states, 5)
+def test_a_state_of_other_settings_is_an_error(store: CheckpointStore) -> None:
+    save(store, 5)
     with pytest.raises(UsageError, match="step-000005 was trained with other settings"):
-        newest(CheckpointStore(states.folder, "others"))
+        newest(CheckpointStore(store.folder, "others"))
 
 
 @pytest.mark.parametrize(
-    ("keep_last", "besides", "left"),
+    ("keep_last", "best", "left"),
     [(2, None, [4, 5]), (1, None, [5]), (2, 1, [1, 4, 5]), (9, None, [1, 2, 3, 4, 5])],
 )
-def test_the_last_ones_and_the_best_stay(
-    states: CheckpointStore, keep_last: int, besides: int | None, left: list[int]
+def test_prune_keeps_the_last_states_and_the_best(
+    store: CheckpointStore, keep_last: int, best: int | None, left: list[int]
 ) -> None:
-    keep(states, 1, 2, 3, 4, 5, 8)  # 8 was passed over, and the run went on from before
-    states.prune(5, keep_last, besides)
-    assert states.steps() == left
+    save(store, 1, 2, 3, 4, 5, 8)  # 8 was damaged, and the run resumed from 5
+    store.prune(5, keep_last, best)
+    assert state_steps(store.folder) == left
 
 
-def test_an_error_while_writing_leaves_nothing(states: CheckpointStore) -> None:
-    keep(states, 5)
+def test_a_failed_write_leaves_nothing(store: CheckpointStore) -> None:
+    save(store, 5)
 
     def fail(folder: Path) -> list[StatePart]:
         (folder / "rank-0").write_text("half")
         raise OSError(28, "No space left on device", str(folder / "rank-0"))
 
     with pytest.raises(OSError, match="No space left"):
-        states.write(10, fail, {})
-    assert [path.name for path in states.folder.iterdir()] == ["step-000005"]
-    assert newest(states) == (5, [])
+        store.write(10, fail, {})
+    assert [path.name for path in store.folder.iterdir()] == ["step-000005"]
+    assert newest(store) == (5, [])
 
 
-def test_the_manifest_says_what_is_there(states: CheckpointStore) -> None:
-    size = states.write(5, parts("x"), {})
-    states.publish(5)
-    manifest = json.loads((states.path(5) / "manifest.json").read_text())
-    assert (manifest["schema"], manifest["step"], manifest["settings"]) == ("vime.state/1", 5, "settings")
-    assert manifest["files"].keys() == {"rank-0", "rank-1", "random.json"}
-    assert sum(record["bytes"] for record in manifest["files"].values()) == size
+def test_the_manifest_lists_every_file_with_its_size(store: CheckpointStore) -> None:
+    size = store.write(5, parts("x"), {})
+    store.publish(5)
+    files = CheckpointManifest.load(store.path(5)).files
+    assert files.keys() == {"rank-0", "rank-1", "random.json"}
+    assert sum(record.bytes for record in files.values()) == size

@@ -1,4 +1,4 @@
-"""What the actors of a run find in their environment when Ray has started them; there are no NPUs."""
+"""The environment of the actors that Ray starts, on a declared node with NPUs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from typing import Any
 import psutil
 import pytest
 import ray
-from vime_runtime.cluster import processes
-from vime_runtime.cluster.node import in_order
-from vime_runtime.cluster.placement import Placement
-from vime_runtime.cluster.ray_cluster import cluster
+from vime_runtime.cluster.placement import Placement, sort_devices
+from vime_runtime.cluster.ray_cluster import DAEMONS, ray_cluster
 from vime_runtime.spec.device_layout import engine_devices, trainer_devices
 from vime_runtime.spec.errors import WrongEnvironment
 from vime_runtime.spec.run_config import RunConfig
@@ -27,7 +25,7 @@ NOSET = {"RAY_EXPERIMENTAL_NOSET_ASCEND_RT_VISIBLE_DEVICES": "1"}
 
 
 class Process:
-    """In the place of a trainer rank or an engine: says what it finds, and looks as they do."""
+    """An actor in place of a trainer rank or engine."""
 
     def __init__(self, config: RunConfig, environment: Any) -> None:
         self._environment = environment
@@ -42,7 +40,7 @@ class Process:
 
 @pytest.fixture(scope="module")
 def placement(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Placement]:
-    """A Ray of its own on a "node" with four NPUs; the shell, or the image, says otherwise in everything."""
+    """Start Ray on a "node" with four NPUs, in a shell whose variables all have other values."""
     with pytest.MonkeyPatch.context() as shell:
         for name, value in NOSET.items():
             shell.setenv(name, value)
@@ -79,30 +77,30 @@ def _path() -> str:
 def _placed(document: dict[str, Any]) -> Iterator[Placement]:
     from harness.run_config import make_run_config  # Ray workers import this module without the harness
 
-    with cluster(make_run_config(document)) as placement:
+    with ray_cluster(make_run_config(document), report=print) as placement:
         yield placement
     shutil.rmtree(document["scratch_dir"])
-    assert not [child for child in psutil.Process().children() if child.name() in processes.DAEMONS]
+    assert not [child for child in psutil.Process().children() if child.name() in DAEMONS]
 
 
-def found(placement: Placement, role: str, seats: list[Any], name: str) -> list[str | None]:
-    actors = [placement.start(Process, role, seat) for seat in seats]
+def found(placement: Placement, role: str, assignments: list[Any], name: str) -> list[str | None]:
+    actors = [placement.start(Process, role, assignment) for assignment in assignments]
     return ray.get([actor.found.remote(name) for actor in actors])
 
 
-def test_under_ray_each_rank_sees_its_npu_and_each_engine_its_own_ascending(placement: Placement) -> None:
+def test_each_rank_and_engine_sees_its_npus_in_ascending_order(placement: Placement) -> None:
     config = placement.config
     assert found(placement, "train", trainer_devices(config.recipe), VISIBLE) == ["9", "10", "11", "12"]
     assert found(placement, "rollout", engine_devices(config.recipe), VISIBLE) == ["9,10", "11,12"]
 
 
 @pytest.mark.parametrize("role", ["train", "rollout"])
-def test_under_ray_the_allocator_setting_overrides_that_of_the_shell(placement: Placement, role: str) -> None:
-    seats = trainer_devices(placement.config.recipe)[:1]
-    assert found(placement, role, seats, "PYTORCH_NPU_ALLOC_CONF") == ["expandable_segments:False"]
+def test_the_allocator_setting_overrides_that_of_the_shell(placement: Placement, role: str) -> None:
+    assignments = trainer_devices(placement.config.recipe)[:1]
+    assert found(placement, role, assignments, "PYTORCH_NPU_ALLOC_CONF") == ["expandable_segments:False"]
 
 
-def test_under_ray_actors_have_canns_python_path(placement: Placement) -> None:
+def test_actors_have_the_python_path_of_cann(placement: Placement) -> None:
     (path,) = found(placement, "train", trainer_devices(placement.config.recipe)[:1], "PYTHONPATH")
     assert path is not None
     assert "/cann/python/site-packages" in path.split(os.pathsep)
@@ -113,18 +111,18 @@ def test_under_ray_actors_have_canns_python_path(placement: Placement) -> None:
     [
         (
             {"PYTORCH_NPU_ALLOC_CONF": "expandable_segments:True"},
-            "trainer rank 0 has PYTORCH_NPU_ALLOC_CONF 'expandable_segments:True', decided was "
+            "trainer rank 0 has PYTORCH_NPU_ALLOC_CONF 'expandable_segments:True', expected "
             "'expandable_segments:False': the memory saver needs it",
         ),
         (
             {VISIBLE: "9,10"},
-            f"trainer rank 0 has {VISIBLE} '9,10', decided was '9': the ranks and engines of a node "
-            "each have devices of their own",
+            f"trainer rank 0 has {VISIBLE} '9,10', expected '9': each rank and engine of a node has other "
+            "devices",
         ),
     ],
     ids=["allocator", "devices"],
 )
-def test_under_ray_an_actor_with_the_wrong_environment_refuses_and_the_driver_learns_why(
+def test_the_driver_gets_the_error_of_an_actor_with_a_wrong_environment(
     placement: Placement, change: dict[str, str], message: str
 ) -> None:
     actor = placement.start(Process, "train", trainer_devices(placement.config.recipe)[0])
@@ -135,7 +133,6 @@ def test_under_ray_an_actor_with_the_wrong_environment_refuses_and_the_driver_le
     assert caught.value.exit_code == 1
 
 
-def test_devices_are_told_in_ascending_order() -> None:
-    assert in_order({"10", "9", "0"}) == ("0", "9", "10")
-    assert in_order([3, 1]) == ("1", "3")
-    assert in_order({"GPU-b", "2", "GPU-a"}) == ("2", "GPU-a", "GPU-b")
+def test_devices_are_sorted_by_number() -> None:
+    assert sort_devices({"10", "9", "0"}) == ("0", "9", "10")
+    assert sort_devices([3, 1]) == ("1", "3")

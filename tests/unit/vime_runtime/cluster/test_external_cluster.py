@@ -13,7 +13,7 @@ from vime_runtime.spec.errors import MissingRequirement
 
 @contextmanager
 def listening(answer: bytes | None) -> Iterator[str]:
-    """An address that takes connections and gives one answer, or none at all."""
+    """Accept a connection and send one answer, or none; yield the address."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -48,17 +48,17 @@ def _on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["gRPC", "a web server", "closed", "silent"],
 )
-def test_what_is_at_an_address_is_found_out_quickly(answer: bytes | None, found: str) -> None:
+def test_the_kind_of_server_is_detected(answer: bytes | None, found: str) -> None:
     with listening(answer) as address:
-        assert external_cluster.obstacle(address) == found
+        assert external_cluster.connection_problem(address) == found
 
 
-def test_nothing_at_all_is_named() -> None:
+def test_a_closed_port_is_an_error() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"localhost:{unused.getsockname()[1]}"
         with pytest.raises(MissingRequirement, match=f"no Ray cluster at {address}: Connection refused"):
-            external_cluster.require_answer(address)
+            external_cluster.require_cluster(address)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_nothing_at_all_is_named() -> None:
         (ConnectionError("no node here"), "no node here"),
     ],
 )
-def test_what_ray_refuses_is_passed_on(monkeypatch: pytest.MonkeyPatch, error: Exception, shown: str) -> None:
+def test_the_error_of_ray_is_shown(monkeypatch: pytest.MonkeyPatch, error: Exception, shown: str) -> None:
     def refuse(**arguments: object) -> None:
         raise error
 

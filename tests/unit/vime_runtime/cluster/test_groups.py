@@ -14,32 +14,33 @@ CONFIG = make_run_config({
 })  # fmt: skip
 
 
-class Engines:
-    """Stands where the actors would be started: engines that answer with their number and the prompt."""
+class FakePlacement:
+    """Starts fake engines that answer with their number and the prompt."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[int, list[list[int]], int]] = []
+        self.calls: list[tuple[int, list[list[int]], int]] = []
 
-    def start(self, kind: type, role: str, seat: Any, index: int) -> Any:
-        number = seat.node * 2 + seat.devices[0]
+    def start(self, kind: type, role: str, assignment: Any, index: int) -> Any:
+        number = assignment.node * 2 + assignment.devices[0]
 
-        def generate(prompts: list[list[int]], samples: int, seed: int, greedy: bool) -> list[list[Any]]:
-            self.asked.append((number, prompts, seed))
+        def call(
+            method: str, prompts: list[list[int]], samples: int, seed: int, greedy: bool
+        ) -> list[list[Any]]:
+            assert method == "generate"
+            self.calls.append((number, prompts, seed))
             return [[(number, prompt)] * samples for prompt in prompts]
 
-        return SimpleNamespace(
-            generate=SimpleNamespace(remote=generate), load=SimpleNamespace(remote=lambda: None)
-        )
+        return SimpleNamespace(call=SimpleNamespace(remote=call))
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 9])
-def test_prompts_are_dealt_in_turn_and_answers_come_in_order(
+def test_prompts_are_distributed_and_responses_are_in_order(
     monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     monkeypatch.setattr(ray, "get", lambda answers: answers)
-    engines = Engines()
+    placement = FakePlacement()
     prompts = [[n, n] for n in range(count)]
-    answers = EngineGroup(CONFIG, engines).generate(prompts, samples=2, seed=7)
+    answers = EngineGroup(CONFIG, placement).generate(prompts, samples=2, seed=7)
     assert answers == [[(n % 4, [n, n])] * 2 for n in range(count)]
-    assert all(prompts for _, prompts, _ in engines.asked)  # vLLM is not asked for nothing
-    assert len({seed for _, _, seed in engines.asked}) == len(engines.asked)
+    assert all(prompts for _, prompts, _ in placement.calls)  # no engine gets an empty request
+    assert len({seed for _, _, seed in placement.calls}) == len(placement.calls)

@@ -20,7 +20,7 @@ from vime_runtime.spec.errors import UsageError
         ("gcd", {"size": 0}, "size must be a positive number", "GCDConfig"),
     ],
 )
-def test_what_is_wrong_is_named_with_the_nearest(
+def test_errors_suggest_the_nearest_known_name(
     task: str, settings: dict[str, Any], message: str, hint: str
 ) -> None:
     with pytest.raises(UsageError) as error:
@@ -33,7 +33,7 @@ def test_what_is_wrong_is_named_with_the_nearest(
 @pytest.mark.parametrize(
     ("task", "package"), [("codeio", "zss"), ("game_of_life", "cellpylib"), ("zebra_puzzles", "pycosat")]
 )
-def test_a_task_whose_package_is_missing_is_refused_and_the_others_are_not(task: str, package: str) -> None:
+def test_a_missing_package_only_breaks_its_task(task: str, package: str) -> None:
     with pytest.raises(UsageError, match=f"the task {task} needs the package {package}, which is not"):
         reasoning_gym.create(f"reasoning_gym:{task}", {})
     assert package not in sys.modules
@@ -53,7 +53,7 @@ def check(path: str, settings: dict[str, Any]) -> subprocess.CompletedProcess[st
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_the_check_is_a_process_without_torch() -> None:
+def test_the_check_does_not_import_torch() -> None:
     good = check("reasoning_gym:gcd", {"size": 2})
     assert (good.returncode, good.stdout) == (0, "")
     loaded = {line.split("|")[-1].strip() for line in good.stderr.splitlines()}

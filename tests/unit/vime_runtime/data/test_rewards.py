@@ -47,9 +47,9 @@ def test_math_verify(response: str, label: str, reward: float) -> None:
 
 
 @pytest.fixture
-def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A user's module with a package name of this test's own, importable while the test runs."""
-    (tmp_path / "own_rewards.py").write_text(
+def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Write modules with a user's reward functions that are importable during the test."""
+    (tmp_path / "user_rewards.py").write_text(
         "def length(response, label):\n    return len(response) / len(label)\n"
         "def unsure(response, label):\n    return float('nan')\n"
         "def one_argument(response):\n    return 1.0\n"
@@ -57,18 +57,18 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
     )
     (tmp_path / "broken_rewards.py").write_text("raise RuntimeError('no luck')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    yield "own_rewards"
-    for name in ("own_rewards", "broken_rewards"):
+    yield "user_rewards"
+    for name in ("user_rewards", "broken_rewards"):
         sys.modules.pop(name, None)
 
 
-def test_own_function(own_module: str) -> None:
-    assert get(f"{own_module}:length")("ab", problem("abcd")) == 0.5
+def test_a_user_function(user_module: str) -> None:
+    assert get(f"{user_module}:length")("ab", problem("abcd")) == 0.5
 
 
-def test_own_function_must_return_a_finite_number(own_module: str) -> None:
+def test_a_user_function_must_return_a_finite_number(user_module: str) -> None:
     with pytest.raises(ValueError, match="returned nan"):
-        get(f"{own_module}:unsure")("a", problem("b"))
+        get(f"{user_module}:unsure")("a", problem("b"))
 
 
 @pytest.mark.parametrize(
@@ -77,12 +77,12 @@ def test_own_function_must_return_a_finite_number(own_module: str) -> None:
         ("exact", "unknown reward 'exact'"),
         ("no_such_package:f", "importing no_such_package failed: ModuleNotFoundError"),
         ("broken_rewards:f", "importing broken_rewards failed: RuntimeError: no luck"),
-        ("own_rewards:nothing", "no such name"),
-        ("own_rewards:table", "expected a function, found a dict"),
-        ("own_rewards:one_argument", "cannot be called with"),
+        ("user_rewards:nothing", "no such name"),
+        ("user_rewards:table", "expected a function, found a dict"),
+        ("user_rewards:one_argument", "cannot be called with"),
     ],
 )
-def test_a_reward_that_cannot_be_used_is_refused_at_once(own_module: str, name: str, message: str) -> None:
+def test_an_unusable_reward_is_an_error(user_module: str, name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as error:
         get(name)
     assert error.value.hint
@@ -113,22 +113,18 @@ def test_the_last_number(response: str, answer: str | None) -> None:
         ("<answer>1", None),
     ],
 )
-def test_what_is_tagged(response: str, answer: str | None) -> None:
+def test_the_tagged_answer(response: str, answer: str | None) -> None:
     assert rewards.tagged(response) == answer
 
 
-def test_the_answer_is_what_is_scored_and_without_one_the_reward_is_zero() -> None:
+def test_only_the_answer_is_scored_and_no_answer_scores_zero() -> None:
     reward = get("exact-match", answer="last-number")
-    assert [reward(text, problem("9")) for text in ("4 + 5 = 9.", "9 it is", "9 or 8", "nine")] == [
-        1,
-        1,
-        0,
-        0,
-    ]
+    scores = [reward(text, problem("9")) for text in ("4 + 5 = 9.", "9 it is", "9 or 8", "nine")]
+    assert scores == [1, 1, 0, 0]
     assert get("exact-match", answer="last-number")("", problem("")) == 0
 
 
-def test_a_task_brings_its_verifier() -> None:
+def test_a_task_is_scored_by_its_verifier() -> None:
     path, settings = "reasoning_gym:countdown", {"size": 2, "seed": 3}
     reward = get("verifier", path=path, **settings)
     entry = reasoning_gym.create(path, settings)[0]
@@ -140,7 +136,7 @@ def test_a_task_brings_its_verifier() -> None:
     assert reward("I do not know", asked) < reward(other_order, asked)
 
 
-def test_an_answer_that_a_verifier_cannot_read_is_worth_nothing() -> None:
+def test_an_answer_that_a_verifier_cannot_parse_scores_zero() -> None:
     path, settings = "reasoning_gym:prime_factorization", {"size": 1}
     entry = reasoning_gym.create(path, settings)[0]
     with pytest.raises(ValueError, match="invalid literal"):
@@ -148,8 +144,8 @@ def test_an_answer_that_a_verifier_cannot_read_is_worth_nothing() -> None:
     assert get("verifier", path=path, **settings)("what?", Problem([1], "", "", entry)) == 0
 
 
-def test_a_problem_from_elsewhere_is_no_failure_of_the_answer() -> None:
-    with pytest.raises(ValueError, match="cannot judge a problem from elsewhere"):
+def test_a_verifier_refuses_a_problem_of_other_data() -> None:
+    with pytest.raises(ValueError, match="cannot score a problem of other data"):
         get("verifier", path="reasoning_gym:gcd", size=1)("4", problem("4"))
 
 

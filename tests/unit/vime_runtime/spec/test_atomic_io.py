@@ -9,7 +9,7 @@ import torch
 from vime_runtime.spec import atomic_io
 
 
-def test_the_record_is_of_what_is_on_the_disk(tmp_path: Path) -> None:
+def test_a_record_has_the_digest_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     record = atomic_io.write_file(path, lambda file: torch.save({"a": torch.arange(1000)}, file))
     assert record == atomic_io.file_record(path)
@@ -17,7 +17,7 @@ def test_the_record_is_of_what_is_on_the_disk(tmp_path: Path) -> None:
     assert torch.load(path, weights_only=True)["a"][7] == 7
 
 
-def test_a_disk_that_refuses_is_named_although_a_library_is_in_between(small_disk: Path) -> None:
+def test_a_disk_error_names_the_file_despite_the_library_that_writes(small_disk: Path) -> None:
     with pytest.raises(OSError, match="No space left on device") as caught:
         atomic_io.write_file(
             small_disk / "x.pt", lambda file: torch.save({"a": torch.zeros(2_000_000)}, file)
@@ -25,7 +25,7 @@ def test_a_disk_that_refuses_is_named_although_a_library_is_in_between(small_dis
     assert caught.value.filename == str(small_disk / "x.pt")
 
 
-def test_a_text_is_replaced_in_one_step(tmp_path: Path) -> None:
+def test_a_text_is_replaced_by_a_rename(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text("old")
     inode = os.stat(path).st_ino

@@ -5,18 +5,18 @@ import sys
 import time
 from pathlib import Path
 
-from vime_runtime.cluster.node import interface_of, own_folder
+from vime_runtime.cluster.placement import create_temporary_folder, interface_of
 
 HOLDER = """
 import sys, time
-from vime_runtime.cluster.node import own_folder
-sweeper = own_folder(sys.argv[1])
+from vime_runtime.cluster.placement import create_temporary_folder
+remover = create_temporary_folder(sys.argv[1])
 print("ready", flush=True)
 time.sleep(60)
 """
 
 
-def test_a_nodes_folder_is_gone_with_its_process_however_that_ends(tmp_path: Path) -> None:
+def test_the_temporary_folder_is_removed_when_its_process_is_killed(tmp_path: Path) -> None:
     folder = tmp_path / "scratch"
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "ready\n"
@@ -30,11 +30,11 @@ def test_a_nodes_folder_is_gone_with_its_process_however_that_ends(tmp_path: Pat
         time.sleep(0.02)
 
 
-def test_the_launchers_folder_is_left_to_the_launcher(tmp_path: Path) -> None:
-    assert own_folder(str(tmp_path)) is None
+def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
+    assert create_temporary_folder(str(tmp_path)) is None
     assert tmp_path.is_dir()
 
 
-def test_an_address_leads_to_its_interface() -> None:
+def test_the_interface_of_an_address() -> None:
     assert interface_of("127.0.0.1") == "lo"
     assert interface_of("203.0.113.7") is None

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vime_runtime.logging.callbacks import RolloutWriter, configured_callbacks
+from vime_runtime.logging.event_log import ScoredResponse
+from vime_runtime.rollout.response import Response
+from vime_runtime.spec.errors import UsageError
+
+from harness.run_config import make_run_config
+
+
+def names(run_dir: Path, **watch: Any) -> list[str]:
+    config = make_run_config({"recipe": {"watch": watch}, "run_dir": str(run_dir)})
+    return [type(callback).__name__ for callback in configured_callbacks(config)]
+
+
+def test_the_recipe_turns_callbacks_on(tmp_path: Path) -> None:
+    assert names(tmp_path) == ["PhaseMarker"]
+    assert names(tmp_path, rollouts=True) == ["PhaseMarker", "RolloutWriter"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_tensorboard_is_an_error_with_a_hint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "tensorboard"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "vime_runtime.logging.tensorboard", raising=False)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(UsageError, match="TensorBoard cannot be imported") as caught:
+        names(tmp_path, tensorboard=True)
+    assert "pip install tensorboard" in caught.value.hint
+
+
+def respond(writer: RolloutWriter, step: int, text: str = "21") -> None:
+    response = Response([5, 6, 2], [-0.5, -0.25, 0.0], "stop")
+    writer.on_response(ScoredResponse(step, 0, "reverse 12 =", "21", response, text, 1.0))
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_responses_are_written_when_the_next_phase_starts(tmp_path: Path) -> None:
+    path = tmp_path / "rollouts.jsonl"
+    writer = RolloutWriter(path)
+    respond(writer, 1, "é\n\x00")
+    writer.on_phase("train", 1, "")
+    assert read(path) == [
+        {
+            "step": 1,
+            "group": 0,
+            "prompt": "reverse 12 =",
+            "response": "é\n\x00",
+            "label": "21",
+            "reward": 1.0,
+            "finish_reason": "stop",
+            "response_tokens": 3,
+            "logprob": -0.75,
+        }
+    ]
+
+
+def test_a_resumed_run_replaces_the_responses_of_its_steps(tmp_path: Path) -> None:
+    path = tmp_path / "rollouts.jsonl"
+    first = RolloutWriter(path)
+    for step in (1, 2, 3):
+        respond(first, step, "before")
+    first.close()
+    with path.open("a") as file:
+        file.write('{"step": 3, "half')
+    resumed = RolloutWriter(path)
+    respond(resumed, 2, "after")
+    resumed.close()
+    assert [(row["step"], row["response"]) for row in read(path)] == [(1, "before"), (2, "after")]
