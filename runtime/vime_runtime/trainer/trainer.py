@@ -187,7 +187,6 @@ class Trainer:
         """Offload model and optimizer; only ``resume`` may be called afterwards."""
         self._device.synchronize()
         self._region.pause()
-        self._device.empty_cache()
 
     def resume(self) -> None:
         """Restore model and optimizer, at the same addresses and with the same contents."""
