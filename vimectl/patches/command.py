@@ -82,8 +82,8 @@ def change(
     """
     # Imported here: `patch status` does not need what changes files.
     from vimectl.patches import transaction
-    from vimectl.patches.lock import locked
     from vimectl.patches.plan import make_plan, refuse_wheels
+    from vimectl.patches.target_lock import locked
 
     refuse_wheels(action, targets)
     if dry_run:

@@ -7,16 +7,14 @@ Python compiles later.
 
 from __future__ import annotations
 
-import base64
 import csv
-import hashlib
-import json
 import os
 import subprocess
 from collections.abc import Mapping
 from io import BytesIO, StringIO
 from pathlib import Path
-from urllib.parse import unquote, urlparse
+
+from vimectl.util.dist_info import editable_source, record_hash
 
 
 def version_at(path: Path) -> str | None:
@@ -67,9 +65,8 @@ def editable_metadata(location: Path) -> Path | None:
 
     for directory in site_directories(Host()):
         for path in directory.glob("*.dist-info/direct_url.json"):
-            origin = json.loads(path.read_text(encoding="utf-8"))
-            source = Path(unquote(urlparse(origin["url"]).path))
-            if origin.get("dir_info", {}).get("editable") and location.is_relative_to(source.resolve()):
+            source = editable_source(path)
+            if source and location.is_relative_to(Path(source).resolve()):
                 return path.parent / "METADATA"
     return None
 
@@ -124,7 +121,7 @@ def count_matching(record: bytes, contents: Mapping[str, bytes]) -> int:
     """Return how many of these files have the hash that RECORD states."""
     rows = {row[0]: row[1] for row in map(_parse_line, BytesIO(record).readlines()) if len(row) == 3}
     return sum(
-        rows.get(path) == _hash_and_size(rows[path].partition("=")[0], content).decode().partition(",")[0]
+        rows.get(path) == record_hash(content, rows[path].partition("=")[0])
         for path, content in contents.items()
         if rows.get(path)
     )
@@ -157,5 +154,4 @@ def _new_line(path: str, content: bytes) -> bytes:
 
 
 def _hash_and_size(algorithm: str, content: bytes) -> bytes:
-    digest = base64.urlsafe_b64encode(hashlib.new(algorithm, content).digest()).rstrip(b"=").decode()
-    return f"{algorithm}={digest},{len(content)}".encode()
+    return f"{record_hash(content, algorithm)},{len(content)}".encode()

@@ -28,8 +28,8 @@ from vimectl.patches import transaction_journal
 from vimectl.patches.applied_state import bookkeeping_folder
 from vimectl.patches.blobs import id_of
 from vimectl.patches.file_replacement import replace_files, version_at, write_file
-from vimectl.patches.lock import locked
 from vimectl.patches.target import write_blocker
+from vimectl.patches.target_lock import locked
 from vimectl.patches.transaction_journal import (
     BACK,
     FORWARD,
@@ -61,7 +61,7 @@ class FileStep:
 
 
 def execute(action: str, steps: Sequence[FileStep], folders: Sequence[Path] = ()) -> None:
-    """Perform all steps or none. The caller holds the locks of all locations (``lock.locked``).
+    """Perform all steps or none. The caller holds the locks of all locations (``target_lock.locked``).
 
     ``folders``, which are in the locations, are removed when they are empty afterwards.
 

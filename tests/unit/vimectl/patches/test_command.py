@@ -11,7 +11,7 @@ from vime_runtime.spec.errors import MissingRequirement, UsageError
 from vimectl import patches
 from vimectl.patches import series, target
 from vimectl.patches.blobs import FileId
-from vimectl.patches.lock import locked
+from vimectl.patches.target_lock import locked
 
 
 def fake_release(directory: Path, version: str = "0.16.1") -> Path:

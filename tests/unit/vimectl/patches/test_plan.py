@@ -8,11 +8,11 @@ import pytest
 from vime_runtime.spec.errors import CheckFailed
 
 from vimectl.patches import series, transaction
-from vimectl.patches.lock import locked
 from vimectl.patches.plan import PatchAction, PatchPlan, make_plan
 from vimectl.patches.series import Series
 from vimectl.patches.state import classify
 from vimectl.patches.target import PatchTarget
+from vimectl.patches.target_lock import locked
 
 Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from vimectl.patches import transaction
-from vimectl.patches.lock import locked
 from vimectl.patches.plan import make_plan
 from vimectl.patches.series import Series
 from vimectl.patches.state import classify
 from vimectl.patches.target import PatchTarget
+from vimectl.patches.target_lock import locked
 
 
 @pytest.fixture

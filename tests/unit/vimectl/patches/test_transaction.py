@@ -19,7 +19,7 @@ from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 from harness.patches import disk_operations
 from vimectl.patches import transaction
 from vimectl.patches.applied_state import bookkeeping_folder
-from vimectl.patches.lock import locked
+from vimectl.patches.target_lock import locked
 from vimectl.patches.transaction import FileStep
 
 Snapshot = Callable[..., dict[str, tuple[int, bytes]]]

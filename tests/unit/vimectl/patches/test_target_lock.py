@@ -10,7 +10,7 @@ import pytest
 from vime_runtime.spec.errors import CheckFailed
 
 from vimectl.patches.applied_state import bookkeeping_folder
-from vimectl.patches.lock import locked
+from vimectl.patches.target_lock import locked
 
 
 def test_second_process_waits_for_the_lock(tmp_path: Path) -> None:
