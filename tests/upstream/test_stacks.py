@@ -1,4 +1,4 @@
-"""What the stacks say, against what the releases that they name say of themselves."""
+"""The stacks compared with the metadata of their releases."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.needs("network")
 
 TESTED = [name for name in stack_names() if load_stack(name).tested]
 ASCEND = [name for name in stack_names() if load_stack(name).stack.device == "npu"]
-# Where the release matrix names another build than the metadata; the file's note says so.
+# The release matrix has another build than the metadata; the notes of the stack say so.
 REPLACED = {
     "ascend-0.11": {"torch-npu": "==2.7.1"},
     "ascend-0.18": {"torch-npu": "==2.9.0", "triton-ascend": "==3.2.0"},
@@ -90,6 +90,6 @@ def test_release_has_wheels_for_the_machines_of_the_stack(name: str) -> None:
 
 
 def _narrower(ours: str, theirs: SpecifierSet, edges: Sequence[str] = TRANSFORMERS) -> bool:
-    """Whether what we accept of the releases around the edges is accepted by the package as well."""
+    """Return True when every version in ``edges`` that is in ``ours`` is also in ``theirs``."""
     mine = SpecifierSet(ours)
     return all(edge in theirs for edge in edges if edge in mine)

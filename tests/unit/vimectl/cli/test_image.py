@@ -1,4 +1,4 @@
-"""`vimectl image plan` and `vendor`, as people and scripts call them."""
+"""`vimectl image plan` and `vendor` as text and JSON."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_plan_as_text_has_the_pins(capsys: pytest.CaptureFixture[str]) -> None:
 def test_dry_run_of_vendor_changes_nothing(
     stack: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))  # neither git nor a builder
+    monkeypatch.setenv("PATH", str(tmp_path))  # no git and no builder
     folder = tmp_path / "offline"
     code, told = document(capsys, "vendor", "--stack", stack, "--offline", str(folder), "--dry-run")
     assert code == 0

@@ -1,4 +1,4 @@
-"""The command line as a script meets it: stdout, stderr and exit code of a real process."""
+"""The command line as a process: stdout, stderr and exit code."""
 
 from __future__ import annotations
 

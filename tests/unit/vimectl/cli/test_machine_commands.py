@@ -1,4 +1,4 @@
-"""`stack`, `env`, `doctor` and `tms` as a script sees them: exit codes and the one JSON document."""
+"""Exit codes and JSON of `stack`, `env`, `doctor` and `tms`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vimectl tms` as a script and a person see it: which library would be loaded, and what is recorded."""
+"""`vimectl tms` as text and JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _own_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory in front of all others that has the package and a library for this machine."""
+    """The first directory of sys.path, with the package and a library for this machine."""
     (tmp_path / "torch_memory_saver").mkdir()
     (tmp_path / "torch_memory_saver" / "__init__.py").touch()
     (tmp_path / "torch_memory_saver" / "utils.py").write_text('d.glob(f"{stem}.*.so")')

@@ -39,7 +39,7 @@ pytestmark = [
 
 
 def tiny_wheel(folder: Path, name: str, release: str, content: str = "") -> Path:
-    """A wheel with one module, as small as the format allows."""
+    """Make a minimal wheel with one module."""
     info = f"{name}-{release}.dist-info"
     files = {
         f"{name}.py": content or f"version = {release!r}\n",

@@ -11,7 +11,7 @@ from vimectl.util.host import CommandResult, Host
 
 
 def host(**interpreters: str) -> Host:
-    """A machine on which these programs are Python interpreters of these versions."""
+    """Return a machine with Python interpreters of these names and versions."""
 
     def run(argv: Sequence[str], timeout: float) -> CommandResult:
         version = interpreters.get(Path(argv[0]).name.replace(".", "_"))

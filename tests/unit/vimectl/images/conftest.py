@@ -1,4 +1,4 @@
-"""A stack whose every source is on this machine, and an image that is built on a stand-in base."""
+"""A stack whose sources are all on this machine, and an image built on a fake base image."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from vimectl.images.plan import make_plan
 
 @pytest.fixture(scope="session")
 def tool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this vimectl, made once: that takes a second or two."""
+    """The wheel of this vimectl, made once because it takes a second or two."""
     pytest.importorskip("hatchling", reason="makes the wheel of vimectl itself from a checkout")
     return own_wheel.make_wheel(tmp_path_factory.mktemp("tool"))
 
 
 @pytest.fixture
 def own(tmp_path: Path, tool: Path, monkeypatch: pytest.MonkeyPatch) -> Own:
-    """A stack whose every source is on this machine; pip and git are configured with nothing else."""
+    """A stack whose sources are all on this machine; pip and git have no other source."""
     monkeypatch.setattr(own_wheel, "make_wheel", lambda folder: Path(shutil.copy(tool, folder)))
     repository = tmp_path / "trainer"
     (repository / "package").mkdir(parents=True)
@@ -38,7 +38,7 @@ def own(tmp_path: Path, tool: Path, monkeypatch: pytest.MonkeyPatch) -> Own:
     (repository / "build.sh").write_text("#!/bin/sh\n")
     (repository / "build.sh").chmod(0o755)
     (repository / "link").symlink_to("package/__init__.py")
-    # What git archive would leave out, or change.
+    # Attributes with which git archive would leave out or change files.
     (repository / ".gitattributes").write_text("build.sh export-ignore\nstamp export-subst\n")
     (repository / "stamp").write_text("$Format:%H$\n")
     first = commit(repository, "first")
@@ -68,7 +68,7 @@ def own(tmp_path: Path, tool: Path, monkeypatch: pytest.MonkeyPatch) -> Own:
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
-    """A store of images that sees the stand-in bases, which root makes with debootstrap."""
+    """A store of images with the fake base images, which root makes with debootstrap."""
     for need in ("buildah", "debootstrap", "root"):
         require(need)
     return Images.make(tmp_path_factory.mktemp("images"))
@@ -76,13 +76,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
 
 @pytest.fixture(scope="session")
 def stand_in_stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The stack of the stand-in: its repositories are on this machine."""
+    """The stack of the stand-in image; its repositories are on this machine."""
     return fake_sources.stack_file(tmp_path_factory.mktemp("repositories"))
 
 
 @pytest.fixture(scope="session")
 def stand_in_folder(stand_in_stack: Path) -> Path:
-    """What the image of the stand-in is built from. The wheels stay in the user's cache."""
+    """The source folder of the stand-in image. The wheels stay in the user's cache."""
     folder = Path(platformdirs.user_cache_dir("vimectl")) / "stand-in-sources"
     made = make_plan(str(stand_in_stack))
     try:
@@ -94,7 +94,7 @@ def stand_in_folder(stand_in_stack: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def stand_in_image(images: Images, stand_in_stack: Path, stand_in_folder: Path) -> str:
-    """The image that was built on the stand-in base: its name."""
+    """The tag of the image built on the fake base image."""
     done = images.build(stand_in_stack, stand_in_folder, "stand-in")
     assert done.returncode == 0, done.stdout + done.stderr
     return "stand-in"

@@ -1,4 +1,4 @@
-"""An image that is built for real, with buildah on a stand-in base; and builds that are broken off."""
+"""An image built with buildah on a fake base image, and interrupted and failing builds."""
 
 from __future__ import annotations
 
@@ -103,8 +103,10 @@ def test_sbom_and_provenance_are_written(images: Images, stand_in_image: str, st
     went_in = {one["name"]: one["digest"] for one in definition["resolvedDependencies"]}
     assert {entry.name for entry in check_folder(stand_in_folder).sources} <= went_in.keys()
     assert len(went_in["base"]["sha256"]) == 64
-    beside = {one["name"]: one["digest"]["sha256"] for one in stated["predicate"]["runDetails"]["byproducts"]}
-    assert beside == {name: sha256_file(folder / name) for name in ("build.log", "sbom.json")}
+    byproducts = {
+        one["name"]: one["digest"]["sha256"] for one in stated["predicate"]["runDetails"]["byproducts"]
+    }
+    assert byproducts == {name: sha256_file(folder / name) for name in ("build.log", "sbom.json")}
     bill = json.loads((folder / "sbom.json").read_text())
     there = {one["name"]: one["version"] for one in bill["components"]}
     assert bill["bomFormat"] == "CycloneDX"

@@ -1,4 +1,4 @@
-"""The steps that run in the image, on a folder that stands for it: what is recorded, what ends a build."""
+"""The build steps, run on a directory instead of an image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EPOCH = "1767225600"
 
 @pytest.fixture
 def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that an image keeps about itself, with the real stack; and a file for what was built."""
+    """The directory /opt/vimectl of an image, with a real stack, and its builds file."""
     folder = tmp_path / "opt"
     folder.mkdir()
     shutil.copy(stack_file("ascend-0.22"), folder / image_paths.STACK)
@@ -35,7 +35,7 @@ def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def built(folder: Path, needed: tuple[str, ...]) -> Path:
-    """A folder of built wheels with a memory saver linked with these."""
+    """Return a directory of built wheels with a memory saver linked with ``needed``."""
     folder.mkdir()
     fake_sources.saver_wheel(folder / "torch_memory_saver-0.0.8-py3-none-any.whl", needed)
     return folder
@@ -94,7 +94,7 @@ def test_failed_check_fails_the_build_and_keeps_the_report(
     image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     build_steps.record(None, stand_in=False)
-    assert build_steps.main(["gate"]) == 1  # nothing of an Ascend stack is installed for the tests
+    assert build_steps.main(["gate"]) == 1  # no package of an Ascend stack is installed here
     said = capsys.readouterr().err
     assert "cann.toolkit: found no toolkit, needed 9.0.0" in said
     assert "hint:" in said

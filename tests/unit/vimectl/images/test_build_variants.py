@@ -1,4 +1,4 @@
-"""Images built in many ways: twice with one result, in every way that must fail, and the CPU's."""
+"""Images built twice, builds that must fail, and the CPU image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WORKER = f"{fake_base.WORKSPACE}/vllm-ascend/vllm_ascend/worker/worker.py"
 
 
 def lines(images: Images, image: str, work: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The lines that the digest of an image's file tree is made of."""
+    """Return the lines of the tree digest of an image."""
     for name, value in images.variables.items():
         monkeypatch.setenv(name, value)
     with Buildah(Host()).mounted(image, work) as root:
@@ -29,7 +29,7 @@ def lines(images: Images, image: str, work: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def refused(images: Images, tag: str, arguments: list[str]) -> str:
-    """Call vimectl, which must fail and leave nothing; return what it said."""
+    """Call vimectl, check that it fails and leaves nothing, and return stderr."""
     done = images.vimectl(*arguments)
     assert done.returncode == 1, done.stdout + done.stderr
     assert images.leftovers() == []

@@ -1,4 +1,4 @@
-"""A commit as an archive, from real repositories on this machine."""
+"""Archives of commits, from real repositories on this machine."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_archive_bytes_depend_on_the_commit_only(own: Own, tmp_path: Path) -> No
 def test_server_that_does_not_serve_commits_by_id(
     own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Before version 2 of the protocol only what a branch or tag names can be asked for.
+    # Before version 2 of the protocol a server only serves commits that a branch or tag names.
     (tmp_path / "config").write_text("[protocol]\n\tversion = 0\n")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "config"))
     with tarfile.open(make(source(own, url=f"file://{own.repository}"), tmp_path / "a.tar.gz")) as tar:
@@ -135,7 +135,7 @@ def test_missing_git(own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_leftovers_of_a_killed_call_are_removed(own: Own, tmp_path: Path) -> None:
-    for left in ("config.lock", "objects/pack/a.pack"):  # half made, half removed
+    for left in ("config.lock", "objects/pack/a.pack"):  # partly created, partly removed
         path = tmp_path / "work" / "0.git" / left
         path.parent.mkdir(parents=True)
         path.touch()

@@ -1,4 +1,4 @@
-"""What an image would be built from."""
+"""The plan of an image: base image, sources, pins and reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a container is started, on described hosts."""
+"""The options to start a container, on described hosts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DRIVER = [mount.path for mount in npu_devices.host_files().mounts]
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
-    """A host with eight NPUs and a whole driver."""
+    """A host with eight NPUs and a complete driver."""
     machine = Machine("a2-host", tmp_path)
     for path in DRIVER:
         if not machine.path(path).exists():
@@ -89,7 +89,7 @@ def test_compose_file_has_the_same_options(host: Host) -> None:
         "shm_size": "773063m",
         "pids_limit": -1,
     }
-    # Every option is in it, so that one added later is not forgotten there.
+    # No option is missing, also none that is added later.
     said = [value for key, value in service.items() if key != "image"]
     assert len(found) == sum(len(value) if isinstance(value, list | dict) else 1 for value in said)
 

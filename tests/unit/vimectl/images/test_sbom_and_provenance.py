@@ -1,4 +1,4 @@
-"""What is written about an image that was built: its bill of materials and its provenance."""
+"""The SBOM and the provenance of an image."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_sbom_has_installed_packages_sources_and_patches(
     assert wheel["purl"] == "pkg:pypi/weights@1.0"
     (entry,) = [entry for entry in found.sources if entry.name == "weights"]
     assert wheel["hashes"] == [{"alg": "SHA-256", "content": entry.sha256}]
-    assert "hashes" not in components["torch", "2.9.0"]  # the base's own
+    assert "hashes" not in components["torch", "2.9.0"]  # of the base image
     source = components["trainer", own.commit]
     assert source["externalReferences"] == [{"type": "vcs", "url": str(own.repository)}]
 

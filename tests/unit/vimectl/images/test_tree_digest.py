@@ -1,4 +1,4 @@
-"""The digest of a file tree changes with everything that it says it is of, and with nothing else."""
+"""The digest of a file tree: what changes it, and what does not."""
 
 from __future__ import annotations
 

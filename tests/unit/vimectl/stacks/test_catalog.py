@@ -12,8 +12,8 @@ from vimectl.stacks.schema import Stack
 from vimectl.stacks.versions import distance, matches, relation, within
 from vimectl.util import toml
 
-# vllm-ascend, vllm, python, CANN, torch, torch-npu and triton-ascend of every release from 0.11.0 on, as the
-# project's release matrix has them.
+# vllm-ascend, vllm, python, CANN, torch, torch-npu and triton-ascend of every release since 0.11.0, from the
+# project's release matrix.
 MATRIX = """
 0.23.0     0.23.0  >=3.10,<3.13  9.1.0    2.10.0  2.10.0.post4            3.2.2
 0.23.0rc1  0.23.0  >=3.10,<3.13  9.0.1    2.10.0  2.10.0.post2            3.2.1

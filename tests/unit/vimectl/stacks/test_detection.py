@@ -10,7 +10,7 @@ SITE = "usr/local/lib/python3.11/site-packages"
 
 
 def machine(root: Path, **packages: str) -> Host:
-    """A machine that has these distributions, described by their metadata folders alone."""
+    """Return a machine with the metadata directories of these distributions."""
     for name, version in packages.items():
         (root / SITE / f"{name}-{version}.dist-info").mkdir(parents=True)
     return Host(root=root, environment={})
@@ -46,19 +46,19 @@ def test_released_versions_are_detected_exactly(tmp_path: Path, name: str) -> No
 @pytest.mark.parametrize(
     ("packages", "nearest", "differences"),
     [
-        # What the base image has: vllm-ascend from a branch, editable.
+        # The base image: an editable vllm-ascend from a branch.
         (
             {**ASCEND, "vllm_ascend": "0.22.1rc1.dev263+g967c5c3bc"},
             "ascend-0.22",
             {"vllm-ascend": "older"},
         ),
-        # Releases between two that are known: the nearer one.
+        # A release between two stacks: the nearer one.
         (
             {"vllm": "0.24.0", "vllm_ascend": "0.24.0rc1", "torch": "2.10.0", "torch_npu": "2.10.0.post4"},
             "ascend-0.23",
             {"vllm": "newer", "vllm-ascend": "newer", "triton-ascend": "absent"},
         ),
-        # What several stacks share does not decide between them.
+        # Packages shared by several stacks do not decide.
         (
             {"vllm": "0.21.0", "torch": "2.10.0", "torch_npu": "2.10.0", "triton_ascend": "3.2.1"},
             "ascend-0.21",
@@ -73,7 +73,7 @@ def test_released_versions_are_detected_exactly(tmp_path: Path, name: str) -> No
             "ascend-0.18",
             {"torch-npu": "other"},
         ),
-        # What the packages accept but do not pin.
+        # A package with a range.
         ({**ASCEND, "ray": "2.60.0", "transformers": "5.5.4"}, "ascend-0.22", {"ray": "other"}),
     ],
 )

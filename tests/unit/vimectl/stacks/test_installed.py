@@ -1,4 +1,4 @@
-"""Where the packages of another root are: what its PATH names comes first."""
+"""The site-packages directories of another root: those of its PATH come first."""
 
 from __future__ import annotations
 

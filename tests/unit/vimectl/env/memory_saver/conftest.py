@@ -1,4 +1,4 @@
-"""What whoever runs the tests has recorded as known-good does not count in them."""
+"""Builds that the user has recorded do not count in the tests."""
 
 from __future__ import annotations
 

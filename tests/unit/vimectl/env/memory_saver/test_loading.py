@@ -1,4 +1,4 @@
-"""Which of the libraries on a machine a job would load, and why."""
+"""Which libraries on a machine a job would load, and why."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ TORCH = "torch_memory_saver_hook_mode_torch"
 PRELOAD = "torch_memory_saver_hook_mode_preload"
 ASCEND, CPU = load_stack("ascend-0.22"), load_stack("cpu-0.32")
 
-# How the package chooses, as its releases have it.
+# The loading rule in the source of the package's releases.
 BY_NAME = 'candidates = [p for d in dirs for p in d.glob(f"{stem}.*.so")]'
 BY_CUDA = 'pattern = f"{stem}_cu{major}.*.so"'
 
 
 class Machine:
-    """A machine with libraries in one or more places."""
+    """A machine with libraries in one or more directories."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -55,7 +55,7 @@ class Machine:
         (self.root / SITE / "torch" / "version.py").write_text(f"cuda: Optional[str] = {cuda}\n")
 
     def loads(self, wanted: Stack | None) -> dict[str, str]:
-        """What would be loaded, by path from the root, with the reason."""
+        """Return the reasons of the libraries that would be loaded, by path relative to the root."""
         builds = verify_installed(self.host(), wanted)
         return {str(Path(b.path).relative_to(self.root)): b.why for b in builds if b.loads}
 
@@ -70,7 +70,7 @@ def machine(tmp_path: Path) -> Machine:
 
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the library that `ElfFile()` writes a known-good one for Ascend."""
+    """Make the library of `ElfFile()` known-good for Ascend."""
     from hashlib import sha256
 
     from vimectl.env.memory_saver import known_builds

@@ -1,4 +1,4 @@
-"""Recording a build of one's own, and what it counts for."""
+"""Recording a build, and the verdicts that follow."""
 
 from __future__ import annotations
 
@@ -146,6 +146,6 @@ def test_build_recorded_in_an_image_is_known(tmp_path: Path) -> None:
     assert [build.verdict for build in verify_installed(image, ASCEND)] == ["unknown"]
     file = image.path(known_builds.MACHINE_FILE)
     record_build(library, "built in it", into=file, by="vimectl", at="2026-01-01T00:00:00Z")
-    (judged,) = verify_installed(image, ASCEND)
-    assert (judged.verdict, judged.match, judged.note) == ("known-good", "sha256", "built in it")
+    (build,) = verify_installed(image, ASCEND)
+    assert (build.verdict, build.match, build.note) == ("known-good", "sha256", "built in it")
     assert not user_builds_file().exists()

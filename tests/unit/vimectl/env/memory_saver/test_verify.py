@@ -1,4 +1,4 @@
-"""Verdicts on the released wheels, and on builds known by less than a full digest."""
+"""Verdicts on released wheels, and on builds known by a partial digest."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def machine(name: str, root: Path = Path("/")) -> Host:
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheels that the package index has, fetched once."""
+    """The released wheels, downloaded once."""
     folder = tmp_path_factory.mktemp("released")
     children = [
         subprocess.Popen(
@@ -67,7 +67,7 @@ def test_released_wheels_are_cuda_builds_and_wrong_for_ascend(released: Path) ->
                 ("wrong-backend", "cuda", architecture, "sha256")
             }
             assert {b.hook_mode for b in found} <= {"torch", "preload"}
-            # As readelf has them, too; 0.0.8 is older than the variable.
+            # The same as readelf shows; 0.0.8 is older than the variable.
             assert all({"tms_pause", "tms_resume"} < set(b.exported) and len(b.build_id) == 40 for b in found)
             assert {b.knows_init_enable for b in found} == {version != "0.0.8"}
             assert not all_good(found, ASCEND)
@@ -118,7 +118,7 @@ def test_published_prefixes_identify_with_a_warning() -> None:
 
 @pytest.fixture
 def prefixed(monkeypatch: pytest.MonkeyPatch) -> Callable[[ElfFile], LibraryFile]:
-    """Makes a written library one that is known, for Ascend, by eight digits."""
+    """Return a function that makes a generated library known for Ascend by eight digits."""
 
     def make(library: ElfFile) -> LibraryFile:
         content = library.content()
@@ -144,7 +144,7 @@ def test_prefix_match_does_not_override_the_backend(
     assert other.note == "built for x86_64, this machine is aarch64"
     cuda = classify(prefixed(ElfFile(needed=["libcudart.so.12"])), "ascend", "aarch64")
     assert (cuda.verdict, cuda.match) == ("wrong-backend", None)
-    # Wherever it is used: a CUDA build is not the Ascend build with these eight digits.
+    # Without a stack too: a CUDA build is not the Ascend build with the same eight digits.
     assert classify(prefixed(ElfFile(needed=["libcudart.so.12"])), None, None).verdict == "unknown"
 
 

@@ -1,4 +1,4 @@
-"""How Docker is called, and what is made of its answers. Its daemon is a script here: none can run."""
+"""Calls of Docker and its answers; a script replaces docker, because no daemon can run here."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ elif arguments[0] == "export":
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that the script answers by."""
+    """The directory of the script's state."""
     program = tmp_path / "bin" / "docker"
     program.parent.mkdir()
     program.write_text(_PROGRAM.format(python=sys.executable, here=str(tmp_path)))

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vimectl.util.dist_info import editable_source, record_hash
+
+
+def test_hash_of_an_empty_file() -> None:
+    # As pip writes it for every empty __init__.py.
+    assert record_hash(b"") == "sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU"
+
+
+@pytest.mark.parametrize(
+    ("content", "source"),
+    [
+        ({"url": "file:///src/my%20vllm", "dir_info": {"editable": True}}, "/src/my vllm"),
+        ({"url": "file:///src/vllm", "dir_info": {}}, None),
+        ({"url": "https://host/vllm.whl", "archive_info": {}}, None),
+        ([], None),
+    ],
+)
+def test_source_of_an_editable_install(tmp_path: Path, content: Any, source: str | None) -> None:
+    file = tmp_path / "direct_url.json"
+    assert editable_source(file) is None
+    file.write_text(json.dumps(content))
+    assert editable_source(file) == source
