@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import errno
-import hashlib
 import io
 import os
 import subprocess
@@ -17,6 +15,7 @@ from pathlib import Path
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 
 from vimectl import __version__
+from vimectl.util.dist_info import record_hash
 from vimectl.util.host import Host
 from vimectl.util.resources import checkout_root
 
@@ -99,7 +98,7 @@ def repack(installed: Distribution, folder: Path) -> Path:
                 continue
             content = file.read_binary()
             archive.writestr(_entry(path), content, zipfile.ZIP_DEFLATED)
-            rows.append([path, _record_digest(content), str(len(content))])
+            rows.append([path, record_hash(content), str(len(content))])
         record = f"{info}/RECORD"
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([*rows, [record, "", ""]])
@@ -111,8 +110,3 @@ def _entry(path: str) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(path, _DATE)
     entry.external_attr = 0o100644 << 16
     return entry
-
-
-def _record_digest(content: bytes) -> str:
-    digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=")
-    return f"sha256={digest.decode()}"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import platform
 import re
 import sys
@@ -14,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote, urlparse
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -23,6 +19,7 @@ from vimectl.doctor.facts import Unavailable
 from vimectl.stacks.detection import find
 from vimectl.stacks.installed import InstalledDistribution, distributions, site_directories
 from vimectl.stacks.schema import Marker, Stack
+from vimectl.util.dist_info import editable_source, record_hash
 from vimectl.util.host import Host
 
 # Compiled against one version of torch, so their requirements matter although the stack does not have them.
@@ -146,13 +143,8 @@ def _modules(item: InstalledDistribution, record: str) -> Iterator[TopModule]:
             except OSError:
                 yield TopModule(path, "absent")
                 continue
-            good = method != "sha256" or not digest or digest == _record_digest(content)
+            good = method != "sha256" or not digest or f"sha256={digest}" == record_hash(content)
             yield TopModule(path, "intact" if good else "overwritten")
-
-
-def _record_digest(content: bytes) -> str:
-    # RECORD has urlsafe base64 without padding.
-    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
 
 
 def read_marker(host: Host, marker: Marker) -> tuple[str, bool]:
@@ -170,19 +162,10 @@ def read_editable_installs(host: Host) -> list[EditableInstall]:
     found = []
     for directory in dict.fromkeys(site_directories(host)):
         for record in sorted(directory.glob("*.dist-info/direct_url.json")):
-            if path := _editable_directory(record):
+            if path := editable_source(record):
                 name, _, version = record.parent.name.removesuffix(".dist-info").partition("-")
                 found.append(EditableInstall(canonicalize_name(name), version, path, host.path(path)))
     return found
-
-
-def _editable_directory(record: Path) -> str | None:
-    try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-        editable, url = content["dir_info"]["editable"], urlparse(content["url"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # not an editable install
-    return unquote(url.path) if editable is True and url.scheme == "file" else None
 
 
 def read_checkout(host: Host, directory: str) -> Checkout | None:

@@ -1,0 +1,28 @@
+"""Read what installers write into the metadata directory of a distribution: RECORD and direct_url.json."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+
+def record_hash(content: bytes, algorithm: str = "sha256") -> str:
+    """Return the hash of a file as RECORD has it: the algorithm, and urlsafe base64 without padding."""
+    digest = hashlib.new(algorithm, content).digest()
+    return f"{algorithm}={base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
+
+
+def editable_source(direct_url: Path) -> str | None:
+    """Return the source directory of an editable install from its direct_url.json (PEP 610).
+
+    None: the distribution is not an editable install, or the file is malformed.
+    """
+    try:
+        content = json.loads(direct_url.read_text(encoding="utf-8"))
+        editable, url = content["dir_info"]["editable"], urlparse(content["url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return unquote(url.path) if editable is True and url.scheme == "file" else None
