@@ -118,7 +118,7 @@ class LaunchedRun:
     def supervisor(self) -> int:
         return json.loads((self.run_dir / "supervisor.json").read_text())["pid"]
 
-    def wait(self, seconds: float = 30) -> tuple[int, str, str]:
+    def wait(self, seconds: float = 120) -> tuple[int, str, str]:
         """Wait for the launcher to exit; return its exit code, stdout and stderr."""
         out, err = self.process.communicate(timeout=seconds)
         return self.process.returncode, out, err

@@ -21,8 +21,8 @@ def test_a_process_that_does_not_exit_is_killed() -> None:
     assert child.pid in own_pids()
     began = time.monotonic()
     wait_or_kill([psutil.Process(child.pid)], seconds=0.3)  # a zombie afterwards: this test has not waited
-    assert 0.3 < time.monotonic() - began < 3
-    assert child.wait(1) == -9
+    assert time.monotonic() - began >= 0.3  # killed after its time; a busy machine only adds to it
+    assert child.wait(60) == -9
 
 
 def test_an_exited_process_is_not_waited_for() -> None:

@@ -8,15 +8,23 @@ import sys
 
 import pytest
 
-# Waits half a second for a message soon after another one, and for a hundred that come one by one; prints
-# the processor time of the first and the longest time a message of the others lay there.
+# Waits half a second for a message, and then for a hundred that come one by one. Prints how often the reader
+# polled in the half second, and how many of the others arrived in order.
 WAIT = """
 import gc, threading, time
 from vime_runtime.rollout.plugin import register
 gc.disable()  # as in a worker that was spawned
 register()
 assert gc.isenabled()
+from vllm.distributed.device_communicators import shm_broadcast
 from vllm.distributed.device_communicators.shm_broadcast import MessageQueue
+polls = 0
+sched_yield = shm_broadcast.sched_yield
+def count_polls():
+    global polls
+    polls += 1
+    sched_yield()
+shm_broadcast.sched_yield = count_polls
 writer = MessageQueue(1, 1)
 reader = MessageQueue.create_from_handle(writer.export_handle(), 0)
 ready = threading.Thread(target=writer.wait_until_ready)
@@ -26,17 +34,17 @@ ready.join()
 writer.enqueue("first")
 assert reader.dequeue() == "first"
 threading.Timer(0.5, writer.enqueue, ["second"]).start()
-before = time.process_time()
+polls = 0
 assert reader.dequeue() == "second"
-processor = time.process_time() - before
+waiting = polls
 
 def send():
-    for _ in range(100):
+    for number in range(100):
         time.sleep(0.003)
-        writer.enqueue(time.monotonic())
+        writer.enqueue(number)
 
 threading.Thread(target=send).start()
-print(processor, max(time.monotonic() - reader.dequeue() for _ in range(100)))
+print(waiting, sum(reader.dequeue() == number for number in range(100)))
 """
 
 
@@ -47,6 +55,6 @@ def test_a_process_that_waits_for_another_leaves_it_the_core() -> None:
         [sys.executable, "-c", WAIT], env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    processor, longest = map(float, done.stdout.split())
-    assert processor <= 0.1
-    assert longest <= 2  # vLLM's own limit for a message that nobody was told of is 5 s
+    polls, arrived = map(int, done.stdout.split())
+    assert polls < 100  # in a busy loop it is some 100 000
+    assert arrived == 100

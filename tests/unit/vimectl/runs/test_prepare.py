@@ -29,7 +29,7 @@ def test_an_interrupted_preparation_leaves_nothing(launch: Callable[..., Any]) -
         assert time.monotonic() < deadline
         time.sleep(0.05)
     run.process.send_signal(signal.SIGINT)
-    code, _, _ = run.wait(15)
+    code, _, _ = run.wait()
     assert code == 130
     assert not list(run.cache.glob("vimectl/prepared/*"))
     assert not run.run_dir.exists()
