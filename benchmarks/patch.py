@@ -1,4 +1,4 @@
-"""Applying and verifying a stack against quilt and git; how fast the tool starts against pre-commit."""
+"""Compare apply and verify of a stack with quilt and git, and the start-up with pre-commit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from vimectl.patches.releases import download, index
 from vimectl.patches.releases import pip_config as pip
 from vimectl.patches.releases.web import Web
 from vimectl.stacks.catalog import load_stack
-from vimectl.util.resources import data_dir
 
 STACK = "ascend-0.22"
 # vLLM's Python sources are the same in the wheel that is built for the CPU, which is smaller.
@@ -42,28 +41,30 @@ def main() -> None:
 
 
 def start_up() -> None:
-    """``vimectl --version`` against ``pre-commit --version``."""
+    """Compare ``vimectl --version`` with ``pre-commit --version``."""
     place = BENCH / "pre-commit"
     if not (place / "bin" / "pre-commit").exists():
         venv.create(place, with_pip=True, clear=True)
         subprocess.run([place / "bin" / "pip", "install", "-qq", PRE_COMMIT], check=True)
     vimectl = [str(Path(sys.executable).with_name("vimectl")), "--version"]
-    ours, theirs = taking_turns(quietly(vimectl), quietly([str(place / "bin" / "pre-commit"), "--version"]))
+    ours, theirs = measure_alternately(
+        runner(vimectl), runner([str(place / "bin" / "pre-commit"), "--version"])
+    )
     report("vimectl --version", ours, "pre-commit --version", theirs)
 
 
 def status() -> None:
-    """``vimectl patch status`` of the stack that is installed here."""
-    seconds, nothing = taking_turns(
-        quietly([*VIMECTL, "patch", "status"]), quietly([sys.executable, "-c", ""])
+    """Measure ``vimectl patch status`` of the installed stack."""
+    seconds, nothing = measure_alternately(
+        runner([*VIMECTL, "patch", "status"]), runner([sys.executable, "-c", ""])
     )
     print(f"vimectl patch status, installed: {seconds:.3f} s; {nothing:.3f} s of it the bare interpreter")
 
 
 def whole_stack(folder: Path) -> None:
-    """Apply and verify the whole stack against `quilt push -a` and `git diff`, on the released wheels."""
+    """Compare apply and verify of a stack with `quilt push -a` and `git diff`, on the released wheels."""
     if shutil.which("quilt") is None:
-        print("there is no quilt to compare with: apt-get install quilt")
+        print("quilt is not installed: apt-get install quilt")
         return
     ours, theirs = folder / "ours", folder / "theirs"
     wanted = load_stack(STACK).patches
@@ -93,22 +94,21 @@ def whole_stack(folder: Path) -> None:
 
     count = sum(len(series.load(package, version).patch) for package, version in wanted.items())
     pushed = "quilt push -a and git diff"
-    seconds, others = taking_turns(apply, push, after=(revert, pop))
+    seconds, others = measure_alternately(apply, push, after=(revert, pop))
     report(f"apply and verify, {count} patches, two commands", seconds, pushed, others)
-    seconds, others = taking_turns(in_process, push, after=(revert, pop))
+    seconds, others = measure_alternately(in_process, push, after=(revert, pop))
     report("the same work in one process", seconds, pushed, others)
 
 
 def quilt_series(tree: Path, wanted: dict[str, str]) -> None:
-    """Give a tree the stack's patches as a quilt series, and git a copy of what it was."""
+    """Add the stack's patches to a tree as a quilt series, and commit the tree to git."""
     (tree / "patches").mkdir()
     names = []
     for package, version in wanted.items():
-        for patch in series.load(package, version).patch:
+        one = series.load(package, version)
+        for patch in one.patch:
             names.append(f"{package}-{patch.id}.patch")
-            shutil.copy(
-                data_dir("patches") / package / version / f"{patch.id}.patch", tree / "patches" / names[-1]
-            )
+            shutil.copy(one.patch_path(patch.id), tree / "patches" / names[-1])
     (tree / "patches" / "series").write_text("".join(f"{name}\n" for name in names))
     run(["git", "init", "-q"], tree)
     (tree / ".git" / "info" / "exclude").write_text("/patches\n/.pc\n")
@@ -120,44 +120,47 @@ def quilt_series(tree: Path, wanted: dict[str, str]) -> None:
 
 
 def wheel(package: str, version: str) -> Path:
-    """Return the released wheel, fetched once per user, as the tests do."""
+    """Return the released wheel, downloaded once per user like those of the tests."""
     name = DISTRIBUTIONS.get(package, package)
     folder = Path(platformdirs.user_cache_dir("vimectl")) / "wheels" / f"{name}-{version}"
     if not list(folder.glob("*.whl")):
         folder.mkdir(parents=True, exist_ok=True)
-        configured = pip.read()
-        web = Web(configured)
+        config = pip.read()
+        web = Web(config)
         files = [
             one
-            for one in index.list_files(name, configured, web).files
+            for one in index.list_files(name, config, web).files
             if (one.version, one.kind) == (version, "wheel")
         ]
-        download.download_file(files[0], folder, web, lambda name, done, total: None)
+        download.download_file(files[0], folder, web, download.no_progress)
     return next(folder.glob("*.whl"))
 
 
-def taking_turns(
+def measure_alternately(
     one: Callable[[], None], other: Callable[[], None], after: tuple[Callable[[], None], ...] = ()
 ) -> tuple[float, float]:
-    """Return the median seconds of two things done in turn, each undone by its ``after``; not the first."""
-    taken: tuple[list[float], list[float]] = ([], [])
+    """Return the median seconds of two functions called alternately, without the first round.
+
+    ``after`` undoes the effect of each.
+    """
+    seconds: tuple[list[float], list[float]] = ([], [])
     for turn in range(ROUNDS + 1):
-        for side, thing in enumerate((one, other)):
+        for number, function in enumerate((one, other)):
             began = time.perf_counter()
-            thing()
+            function()
             if turn:
-                taken[side].append(time.perf_counter() - began)
+                seconds[number].append(time.perf_counter() - began)
             if after:
-                after[side]()
-    return statistics.median(taken[0]), statistics.median(taken[1])
+                after[number]()
+    return statistics.median(seconds[0]), statistics.median(seconds[1])
 
 
-def quietly(command: list[str]) -> Callable[[], None]:
+def runner(command: list[str]) -> Callable[[], None]:
     return lambda: run(command, Path.cwd())
 
 
 def run(command: list[str], where: Path) -> None:
-    """Run a command, its output thrown away."""
+    """Run a command and discard its output."""
     environment = os.environ | {"QUILT_PATCHES": "patches", "PYTHONPATH": os.pathsep.join(sys.path[:1])}
     subprocess.run(command, check=True, cwd=where, env=environment, stdout=subprocess.DEVNULL)
 

@@ -1,4 +1,4 @@
-"""The series of the Ascend stacks on the released packages: apply, verify, revert by the command line."""
+"""Apply, verify and revert the series of the Ascend stacks on the released packages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def shipped(name: str) -> list[Series]:
 
 @pytest.fixture(scope="module")
 def parts(shipped: list[Series]) -> dict[str, bytes]:
-    """The files to patch and the metadata of each release, fetched alone where the index gives parts."""
+    """Return the files to patch and the metadata of each release, without the rest of the wheels."""
     found = {}
     for one in shipped:
         try:
@@ -57,7 +57,7 @@ def parts(shipped: list[Series]) -> dict[str, bytes]:
 
 @pytest.fixture
 def cut(parts: dict[str, bytes], tmp_path: Path) -> Path:
-    """A directory with these files."""
+    """Return a directory with only these files."""
     for path, content in parts.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
@@ -66,14 +66,14 @@ def cut(parts: dict[str, bytes], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def whole(shipped: list[Series], unpack_release: Callable[..., None], tmp_path: Path) -> Path:
-    """Both releases, unpacked into one folder."""
+    """Return a directory with the complete releases."""
     for one in shipped:
         unpack_release(one.package, one.version, tmp_path)
     return tmp_path
 
 
 def contents(directory: Path) -> Contents:
-    """Mode and digest of everything there is, folders and links included."""
+    """Return mode and digest of all files, folders and links."""
     found = {}
     for path in directory.rglob("*"):
         mode = path.lstat().st_mode
@@ -85,7 +85,7 @@ def contents(directory: Path) -> Contents:
     return found
 
 
-def there_and_back(
+def apply_and_revert(
     name: str, directory: Path, shipped: list[Series], capsys: pytest.CaptureFixture[str]
 ) -> None:
     def patch(command: str) -> tuple[int, Any]:
@@ -113,21 +113,21 @@ def there_and_back(
     assert contents(directory) == before
 
 
-def test_apply_verify_revert_on_what_is_patched(
+def test_apply_verify_revert_on_the_patched_files(
     name: str, cut: Path, shipped: list[Series], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    there_and_back(name, cut, shipped, capsys)
+    apply_and_revert(name, cut, shipped, capsys)
 
 
 @pytest.mark.slow
 def test_apply_verify_revert_on_the_whole_packages(
     name: str, whole: Path, shipped: list[Series], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    there_and_back(name, whole, shipped, capsys)
+    apply_and_revert(name, whole, shipped, capsys)
 
 
-def test_the_patches_are_ordinary_diffs_that_git_applies_alike(cut: Path, shipped: list[Series]) -> None:
-    subprocess.run(["git", "init", "-q", cut], check=True)  # else git would look at a work tree above
+def test_git_applies_the_patches_with_the_same_result(cut: Path, shipped: list[Series]) -> None:
+    subprocess.run(["git", "init", "-q", cut], check=True)  # otherwise git would use a work tree above
     for one in shipped:
         for patch in one.patch:
             command = ["git", "apply", "--whitespace=error-all", one.directory / f"{patch.id}.patch"]

@@ -1,4 +1,4 @@
-"""Every shipped series on the files it is for: linted, taken by git am and by quilt, and imported again."""
+"""Lint, export and re-import every shipped series on its release; git am and quilt apply the exports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ALL = [(package, version) for package, versions in series.known().items() for ve
 
 
 def released(one: Series, directory: Path) -> Path:
-    """The files of the release that the series touches, in a repository."""
+    """Commit the released files that the series touches to a repository."""
     try:
         sources = finder.find(one.package, one.version)
         contents = {path: sources.read(path) for path in one.chains}
@@ -38,10 +38,10 @@ def released(one: Series, directory: Path) -> Path:
 
 @pytest.mark.needs("network")
 @pytest.mark.parametrize(("package", "version"), ALL)
-def test_a_shipped_series_goes_out_and_comes_back(package: str, version: str, tmp_path: Path) -> None:
+def test_shipped_series_is_exported_and_imported(package: str, version: str, tmp_path: Path) -> None:
     one = series.load(package, version)
     if not one.patch:
-        pytest.skip("nothing of this release is patched")
+        pytest.skip("the series has no patches")
     tree = released(one, tmp_path / "tree")
     for patch in one.patch:
         report = lint(one.directory / f"{patch.id}.patch", SourceTree(tree))

@@ -1,4 +1,4 @@
-"""Our series ported to other releases, on what the index has; what has come once needs no network."""
+"""Port the shipped series to other releases from pip's index; cached files need no network."""
 
 from __future__ import annotations
 
@@ -37,16 +37,14 @@ def ported(tmp_path: Path) -> Port:
         ("vllm", "0.22.1", "0.23.0"),
     ],
 )
-def test_a_port_makes_the_series_that_was_written_for_the_release(
-    ported: Port, package: str, old: str, new: str
-) -> None:
+def test_port_equals_the_series_written_by_hand(ported: Port, package: str, old: str, new: str) -> None:
     outcome = ported(package, old, new)
     assert outcome.written
     found, ours = series.read(outcome.written), series.load(package, new)
     assert [patch.files for patch in found.patch] == [patch.files for patch in ours.patch]
 
 
-def test_both_sides_of_what_needs_a_decision_are_named(ported: Port) -> None:
+def test_conflict_names_both_versions(ported: Port) -> None:
     outcome = ported("vllm", "0.22.1", "0.30.0")
     assert [patch.result for patch in outcome.patches] == ["conflict", "conflict"]
     stale = outcome.patches[1]
@@ -56,18 +54,18 @@ def test_both_sides_of_what_needs_a_decision_are_named(ported: Port) -> None:
     assert text.count("<<<<<<< vllm 0.30.0\n") == text.count(">>>>>>> 0002-stale-async-output\n") == 1
 
 
-def test_what_upstream_has_taken_is_recognised(ported: Port) -> None:
-    # vLLM 0.33.0 takes the arguments of the sleep mode backend, as our patch for 0.32.0 adds them.
+def test_upstream_changes_are_recognized(ported: Port) -> None:
+    # vLLM 0.33.0 has the arguments of the sleep mode backend that the patch for 0.32.0 adds.
     outcome = ported("vllm", "0.32.0", "0.33.0")
     (sleep,) = (patch for patch in outcome.patches if patch.id == "0002-cpu-sleep-mode-backend")
     found = {file.path: file for file in sleep.files}
-    taken = found["vllm/engine/arg_utils.py"]
-    assert (taken.result, taken.note) == ("upstream", "vllm 0.33.0 has it")
-    assert {hunk.result for hunk in taken.hunks} == {"upstream"}
+    upstream = found["vllm/engine/arg_utils.py"]
+    assert (upstream.result, upstream.note) == ("upstream", "vllm 0.33.0 has it")
+    assert {hunk.result for hunk in upstream.hunks} == {"upstream"}
     assert found["vllm/device_allocator/sleep_mode_backend.py"].result == "clean"
 
 
-def test_the_newest_release_is_found(ported: Port) -> None:
+def test_newest_release_is_found(ported: Port) -> None:
     outcome = ported("vllm-ascend", "0.30.0rc2", "newest")
     assert Version(outcome.new) >= Version("0.30.0rc2")
     assert outcome.patches

@@ -1,4 +1,4 @@
-"""Reading released files from the index that pip is configured with; what has come once needs no network."""
+"""Read released files from pip's index; cached files need no network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORKER = "vllm_ascend/worker/worker.py"
         ("0.30.0rc2", ".tar.gz", "f78bea963f43b3e98208428975765331976c74c1"),
     ],
 )
-def test_a_file_of_a_release(version: str, kind: str, blob: str) -> None:
+def test_file_of_a_release(version: str, kind: str, blob: str) -> None:
     try:
         release = finder.find("vllm-ascend", version)
         content = release.read(WORKER)
@@ -43,7 +43,7 @@ def test_a_file_of_a_release(version: str, kind: str, blob: str) -> None:
         ("vllm-ascend==0.30.0rc2", 1, {"offset": 3, "fuzz": 1, "does-not-apply": 1}),
     ],
 )
-def test_lint_tells_how_our_patch_fits_a_release(
+def test_lint_compares_the_shipped_patch_with_a_release(
     release: str, code: int, results: dict[str, int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory = series.load("vllm-ascend", "0.23.0").directory
