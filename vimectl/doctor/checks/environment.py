@@ -14,7 +14,7 @@ from vimectl.doctor.facts import Facts, limits
 from vimectl.doctor.facts.environment import (
     read_shadowing_directories,
     read_variable,
-    show,
+    show_value,
 )
 from vimectl.doctor.facts.processes import format_ports, parse_ports, read_ephemeral_ports, read_ports
 from vimectl.doctor.facts.system import missing_paths
@@ -84,7 +84,7 @@ def colocate(facts: Facts) -> CheckResult:
     value = values.processes["rollout"]
     return result(
         value == "1",
-        f"{found}; the launcher gives the engine {_COLOCATE}={show(value)}",
+        f"{found}; the launcher gives the engine {_COLOCATE}={show_value(value)}",
         "1 for the engine",
         values.fix,
         "warn",
@@ -112,7 +112,7 @@ def fixed_variables(stack: Stack) -> list[Check]:
 def _fixed(entries: list[Variable], facts: Facts) -> CheckResult:
     recipe, name = facts.optional_recipe, entries[0].name
     if recipe is None:
-        here = show(facts.environment.get(name))
+        here = show_value(facts.environment.get(name))
         return skip(f"no recipe, so the processes are not known; here {name} is {here}")
     wanted = {role: v for role in ROLES for v in entries if v.applies(recipe, role, private_cluster=True)}
     if not wanted:

@@ -27,8 +27,8 @@ class VariableValues:
         parts = []
         for value in dict.fromkeys(self.processes.values()):
             roles = ", ".join(role for role, own in self.processes.items() if own == value)
-            parts.append(f"{roles}: {show(value)}")
-        return "; ".join([*parts, f"here: {show(self.here)}"])
+            parts.append(f"{roles}: {show_value(value)}")
+        return "; ".join([*parts, f"here: {show_value(self.here)}"])
 
     @property
     def fix(self) -> str:
@@ -53,6 +53,6 @@ def read_shadowing_directories(host: Host, modules: tuple[str, ...]) -> list[str
     return [path for path in candidates if host.path(path).is_dir()]
 
 
-def show(value: str | None) -> str:
+def show_value(value: str | None) -> str:
     """Return a value for messages."""
     return "not set" if value is None else value or "empty"

@@ -37,6 +37,7 @@ def redact(cpu: Machine) -> Redactor:
         ("AKIAIOSFODNN7EXAMPLE", SECRET),
         ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln", SECRET),
         ("Authorization: Bearer abcdef.123456", f"Authorization: {SECRET} {SECRET}"),
+        ("DB_PASS=hunter2", f"DB_PASS={SECRET}"),
         ("--password=hunter2 --port 80", f"--password={SECRET} --port 80"),
         ("api_key: 12345678", f"api_key: {SECRET}"),
         ("-----BEGIN RSA PRIVATE KEY-----\nMII\n-----END RSA PRIVATE KEY-----\nrest", f"{SECRET}\nrest"),
@@ -50,11 +51,7 @@ def redact(cpu: Machine) -> Redactor:
     ],
 )  # fmt: skip
 def test_secrets_and_names_are_replaced(redact: Redactor, text: str, kept: str) -> None:
-    found = redact.text(text)
-    if text.startswith("Authorization"):
-        assert "abcdef.123456" not in found
-    else:
-        assert found == kept
+    assert redact.text(text) == kept
 
 
 @pytest.mark.parametrize(
@@ -63,6 +60,7 @@ def test_secrets_and_names_are_replaced(redact: Redactor, text: str, kept: str) 
         "vllm 0.22.1rc1.dev263+g967c5c3bc in /usr/local/lib/python3.11/site-packages",
         "sha256 908e785cb5f513f47e3e099fc2b668336f9e98a39641746869b3443194b47421",
         "3072 tokens of 40960; root's /root/.cache; http://proxy:3128; 127.0.0.1:6379",
+        "pass  host: 15 pass, 2 skip",
         "HCCL_HOST_SOCKET_PORT_RANGE=60000-60050 TOKENIZERS_PARALLELISM false",
     ],
 )
