@@ -1,4 +1,4 @@
-"""Random Qwen3 checkpoints with a tokenizer and problems, to measure with."""
+"""Random Qwen3 checkpoints with a tokenizer and problems, for benchmarks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VOCABULARY = 64
 PROMPT_TOKENS = 13
 PROBLEMS = 512
 
-# By name: what ``Qwen3Config`` takes.
+# Arguments of ``Qwen3Config`` by number of parameters.
 SHAPES: dict[str, dict[str, int]] = {
     "3.2 M": {  # the default recipe's
         "hidden_size": 256,
@@ -37,8 +37,8 @@ SHAPES: dict[str, dict[str, int]] = {
 def write(folder: Path, shape: str, dtype: torch.dtype) -> None:
     """Write ``folder/model`` and ``folder/problems.jsonl``.
 
-    The end-of-text token lies outside the model's vocabulary: nobody ever samples it, and every
-    response has the length that it may have.
+    The end-of-text token is outside the model's vocabulary and is never sampled, so every response has the
+    maximum length.
     """
     tokenizer = _tokenizer()
     write_model(folder / "model", dtype, vocab_size=VOCABULARY, head_dim=64, **SHAPES[shape])

@@ -1,9 +1,8 @@
 """One colocated step, by phase, against TRL's ``GRPOTrainer`` with transformers' generate, on the CPU.
 
-Same model, batch, response length and group size, fp32 on both sides, and one rank with all cores on
-ours, as TRL is one process. The two sides take their steps in turn, each while the other one waits,
-so that what else the machine does hits both. TRL is not part of the stack: it lies in ``.bench``,
-which only its own process sees.
+Both use the same model, batch, response length and group size, and fp32. The runtime has one trainer rank
+with all cores, since TRL is one process. The two alternate step by step, so that other load on the machine
+affects both. TRL is not part of the stack: it is installed in ``.bench``, which only its own process imports.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from vimectl.recipes.resolve import resolve
 from vimectl.runs.plan import RunPlan, make_plan, write_run_directory
 from vimectl.util.host import Host
 
-SIDES = Path(__file__).with_name("sides")
+PROGRAMS = Path(__file__).with_name("step_programs")
 TRL = Path(__file__).parent.parent / ".bench"
 
 PROMPTS, SAMPLES, TOKENS = 16, 8, 16
@@ -35,7 +34,7 @@ PHASES = ("rollout", "train", "sync", "sleep", "wake")
 
 def main() -> None:
     """Measure both shapes."""
-    # torch is imported only where it is needed: here it would take memory and nothing else.
+    # Imports torch, which this process needs only to write the checkpoints.
     from benchmarks.checkpoint import SHAPES
 
     print(f"{PROMPTS * SAMPLES} samples of {TOKENS} tokens, groups of {SAMPLES}, fp32, {STEPS} steps")
@@ -44,7 +43,7 @@ def main() -> None:
 
 
 def compare(shape: str) -> None:
-    """Print the medians of both sides, ours by phase too, and the ratio."""
+    """Print the median seconds of both programs, those of the runtime by phase, and the ratio."""
     import torch
 
     from benchmarks import checkpoint
@@ -52,66 +51,68 @@ def compare(shape: str) -> None:
     with tempfile.TemporaryDirectory(prefix="vime-b-", dir="/tmp") as name:
         folder = Path(name)
         checkpoint.write(folder, shape, torch.float32)
-        with ours(folder) as our_side, trl(folder) as their_side:
-            rows, seconds = take_turns({"ours": our_side, "TRL": their_side})
-    medians = {side: statistics.median(taken) for side, taken in seconds.items()}
+        with vime(folder) as vime_pipe, trl(folder) as trl_pipe:
+            rows, seconds = alternate({"vime": vime_pipe, "TRL": trl_pipe})
+    medians = {name: statistics.median(taken) for name, taken in seconds.items()}
     parts = {phase: statistics.median(row[f"{phase}/seconds"] for row in rows) for phase in PHASES}
-    print(f"{shape} parameters: " + ", ".join(f"{side} {median:.2f} s" for side, median in medians.items()))
-    print("  ours: " + ", ".join(f"{phase} {value:.2f}" for phase, value in parts.items()))
-    print(f"  ours / TRL: {medians['ours'] / medians['TRL']:.2f}", flush=True)
+    print(f"{shape} parameters: " + ", ".join(f"{name} {median:.2f} s" for name, median in medians.items()))
+    print("  vime: " + ", ".join(f"{phase} {value:.2f}" for phase, value in parts.items()))
+    print(f"  vime / TRL: {medians['vime'] / medians['TRL']:.2f}", flush=True)
 
 
-def take_turns(sides: dict[str, Connection]) -> tuple[list[dict[str, float]], dict[str, list[float]]]:
-    """Let each side take a step while the other one waits, again and again.
+def alternate(pipes: dict[str, Connection]) -> tuple[list[dict[str, float]], dict[str, list[float]]]:
+    """Let each program take a step while the other one waits, repeatedly.
 
     Returns:
-        our metrics, and the seconds of every step by side; steps to warm up are left out.
+        metrics of the runtime, and the seconds of every step by program, both without the warm-up steps.
     """
-    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    seconds: dict[str, list[float]] = {name: [] for name in pipes}
     rows = []
     for _ in range(WARM_UP + STEPS):
-        for side, connection in sides.items():
+        for name, pipe in pipes.items():
             began = time.perf_counter()
-            connection.send("go on")
-            row = connection.recv()
-            seconds[side].append(time.perf_counter() - began)
-            if side == "ours":
+            pipe.send("step")
+            row = pipe.recv()
+            seconds[name].append(time.perf_counter() - began)
+            if name == "vime":
                 rows.append(row)
-    return rows[WARM_UP:], {side: taken[WARM_UP:] for side, taken in seconds.items()}
+    return rows[WARM_UP:], {name: taken[WARM_UP:] for name, taken in seconds.items()}
 
 
 @contextmanager
-def ours(folder: Path) -> Iterator[Connection]:
-    """Our runtime, which has taken one step and waits."""
+def vime(folder: Path) -> Iterator[Connection]:
+    """Start the runtime; it has taken one step and waits."""
     plan = _plan(folder)
     write_run_directory(plan, {})
     plan.scratch_dir.mkdir(mode=0o700)
     try:
         log = plan.run_dir / "logs" / "runtime.log"
         run_file = str(plan.run_dir / "resolved.json")
-        with side(str(SIDES / "ours.py"), [run_file], plan.environment["driver"], log) as turn:
-            yield turn
+        with started(str(PROGRAMS / "vime.py"), [run_file], plan.environment["driver"], log) as pipe:
+            yield pipe
     finally:
         shutil.rmtree(plan.scratch_dir, ignore_errors=True)
 
 
 @contextmanager
 def trl(folder: Path) -> Iterator[Connection]:
-    """TRL's trainer, which has taken one step and waits."""
+    """Start TRL's trainer; it has taken one step and waits."""
     numbers = map(str, (WARM_UP + STEPS + 2, PROMPTS, SAMPLES, TOKENS))
     arguments = [str(folder / "model"), str(folder / "problems.jsonl"), *numbers]
     environment = {"PYTHONPATH": str(TRL), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    with side(str(SIDES / "trl_grpo.py"), arguments, environment, folder / "trl.log") as turn:
-        yield turn
+    with started(str(PROGRAMS / "trl_grpo.py"), arguments, environment, folder / "trl.log") as pipe:
+        yield pipe
 
 
 @contextmanager
-def side(program: str, arguments: list[str], environment: dict[str, str], log: Path) -> Iterator[Connection]:
-    """Start one side's program and yield where it reports its steps; it is ended afterwards."""
+def started(
+    program: str, arguments: list[str], environment: dict[str, str], log: Path
+) -> Iterator[Connection]:
+    """Start a program and yield its pipe; terminate it afterwards."""
     here, there = Pipe()
     with log.open("w") as output, here:
         process = subprocess.Popen(
-            # The run file stays last: by that others on this machine see whose processes these are.
+            # The run file is the last argument: by it the processes of a run are recognized.
             [sys.executable, program, str(there.fileno()), *arguments],
             env=os.environ | environment,
             stdout=output,
@@ -126,7 +127,7 @@ def side(program: str, arguments: list[str], environment: dict[str, str], log: P
             sys.exit(f"{program} ended early: {log.read_text(errors='replace')[-2000:]}")
         finally:
             process.terminate()
-            here.close()  # whoever still waits for a turn finds that there will be none
+            here.close()  # a program that still waits gets EOFError
             process.wait()
 
 
@@ -141,7 +142,7 @@ def _plan(folder: Path) -> RunPlan:
         "model.dtype": "float32",
         "data.path": folder / "problems.jsonl",
         "data.reward": "evenness:evenness",
-        # All at a time, as TRL does.
+        # One micro-batch, as TRL does.
         "train.tokens_per_micro_batch": PROMPTS * (PROMPT_TOKENS + SAMPLES * TOKENS),
         "rollout.max_response_tokens": TOKENS,
         "rollout.kv_cache_bytes": 256 * 1024**2,

@@ -1,4 +1,4 @@
-"""Two trainer ranks on the simulated NPU: HCCL, MindSpeed's adaptor, the memory saver; and on the host."""
+"""Two trainer ranks on the simulated NPU (HCCL, MindSpeed's adaptor, the memory saver) and on the CPU."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RECIPE = {
 
 
 def train(rank: int, world_size: int, master: str, config: RunConfig, device: str) -> dict[str, Any]:
-    """Two steps with a pause between them, as an actor does it; metrics, final weights, memory_usage."""
+    """Take two steps, offloaded between them as in an actor; return metrics, weights and memory usage."""
     import random
 
     from vime_runtime import device as devices
@@ -62,7 +62,7 @@ def train(rank: int, world_size: int, master: str, config: RunConfig, device: st
         metrics = [trainer.train_step(batch)]
         active = trainer.memory_usage()
         trainer.pause()
-        paused = trainer.memory_usage()
+        offloaded = trainer.memory_usage()
         trainer.resume()
         metrics.append(trainer.train_step(batch))
         weights = {name: weight.cpu() for name, weight in trainer.weights()}
@@ -73,7 +73,7 @@ def train(rank: int, world_size: int, master: str, config: RunConfig, device: st
             "weights": weights,
             "moves": moves,
             "where": where,
-            "memory_usage": [active, paused],
+            "memory_usage": [active, offloaded],
         }
     finally:
         trainer.close()
@@ -85,7 +85,7 @@ def trained(
     make_model: Callable[..., Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[dict[str, list[dict[str, Any]]]]:
-    """What both ranks found, on either device."""
+    """Train on each device; return the results of both ranks."""
     folder = tmp_path_factory.mktemp("trainer")
     recipe = RECIPE | {"memory": {"offload_dir": str(folder)}}
     recipe["model"] = {"path": str(make_model()), "dtype": "bfloat16"}
@@ -116,8 +116,8 @@ def test_two_ranks_train_on_the_npu_as_on_the_host(trained: dict[str, list[dict[
             # fp32.
             tolerance = {"rel": 2 * EPS, "abs": of_sum(torch.float32, 8 * 5)["atol"]}
             assert ours == pytest.approx(theirs, **tolerance)
-        # What was learned, not the weights: those would agree without any training. A weight that is rounded
-        # the other way moves the whole by 2 %; a layer that does not train, by more than 30 %.
+        # The changes, not the weights, which would agree without any training. One weight that is rounded the
+        # other way changes the norm by 2 %; a layer that does not train changes it by more than 30 %.
         assert (npu["moves"] - cpu["moves"]).norm() < 0.1 * cpu["moves"].norm()
 
 
@@ -125,11 +125,11 @@ def test_model_and_optimizer_are_in_the_region_of_the_memory_saver(
     trained: dict[str, list[dict[str, Any]]], machine: Machine
 ) -> None:
     for rank in trained["npu"]:
-        active, paused = rank["memory_usage"]
+        active, offloaded = rank["memory_usage"]
         parameters = sum(weight.numel() for weight in rank["weights"].values())
-        # A half of all parameters, 18 bytes each: two of bf16, four each of gradient, master, two moments.
+        # Half of the parameters, 18 bytes each: two of bf16, four each of gradient, master, two moments.
         assert active.resident > 0.5 * 18 * parameters
-        assert (paused.mapped, paused.resident) == (active.mapped, 0)
+        assert (offloaded.mapped, offloaded.resident) == (active.mapped, 0)
     regions = machine.calls("tms_region")
     assert {(call["tag"], call["backup"]) for call in regions} == {("vime-training", True)}
     order = [call["name"] for call in machine.calls("tms_pause", "tms_resume") if call["chip"] == 0]

@@ -19,18 +19,18 @@ HALF = math.cos(math.pi / 4)
         ("cosine", [0.5, 1.0, 0.2 + 0.4 * (1 + HALF), 0.6, 0.2 + 0.4 * (1 - HALF), 0.2]),
     ],
 )
-def test_the_rate_warms_up_and_decays_to_the_least_at_the_last_step(decay, rates):
+def test_the_rate_warms_up_and_decays_to_min_lr_at_the_last_step(decay, rates):
     settings = SimpleNamespace(lr=1.0, min_lr=0.2, warmup_steps=2, decay=decay)
     assert [learning_rate(settings, step, 6) for step in range(1, 7)] == pytest.approx(rates, rel=1e-12)
 
 
-def test_a_run_of_warm_up_only_needs_no_decay():
+def test_a_run_may_consist_of_warm_up_only():
     settings = SimpleNamespace(lr=1.0, min_lr=0.2, warmup_steps=2, decay="cosine")
     assert learning_rate(settings, 2, 2) == 1.0
 
 
 class CountsInGroups(torch.optim.Optimizer):
-    """As MindSpeed's fused AdamW for NPUs: how many steps there were is in the group, not in the state."""
+    """Like MindSpeed's fused AdamW for NPUs: the step count is in the group, not in the state."""
 
     def __init__(self, params, lr, weight_decay, betas, eps, adam_w_mode):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "betas": betas, "eps": eps})
@@ -45,7 +45,7 @@ class CountsInGroups(torch.optim.Optimizer):
 
 
 def counted(rank: int, world_size: int, master: str, path: str) -> list[dict[str, torch.Tensor]]:
-    """The whole state after two steps and after the next; that step again where the state was read."""
+    """Return the state after two steps, after the third, and after the third in a resumed optimizer."""
     from megatron.core import optimizer as megatrons
     from vime_runtime.trainer import model, parallel
     from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
@@ -85,7 +85,7 @@ def counted(rank: int, world_size: int, master: str, path: str) -> list[dict[str
         parallel.stop()
 
 
-def test_steps_that_an_optimizer_for_npus_counts_in_its_groups_are_part_of_the_state(ranks, make_model):
+def test_step_counts_in_groups_are_part_of_the_state(ranks, make_model):
     kept, further, resumed = ranks.run(counted, 1, str(make_model()))[0]
     counts = [name for name in kept if name.startswith("step/")]
     assert counts == ["step/group 0", "step/group 1"]

@@ -1,4 +1,4 @@
-"""A training state put back into another trainer: bit for bit, at the addresses that were there."""
+"""A training state that is restored into another trainer: bitwise, at unchanged addresses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def train_on(
         trainer.close()
 
 
-def go_on(
+def resume(
     rank: int,
     world_size: int,
     master: str,
@@ -36,7 +36,7 @@ def go_on(
     batches: list[RolloutBatch],
     random: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Put the state into a new trainer that has trained on something else, and train on the last batches."""
+    """Restore the state into a trainer that has trained on another batch; train on the last batches."""
     from vime_runtime.trainer.trainer import Trainer
 
     trainer = Trainer(config, rank, world_size, master)
@@ -55,7 +55,7 @@ def go_on(
         trainer.close()
 
 
-def read_wrong(
+def read_state(
     rank: int, world_size: int, master: str, config: RunConfig, random: list[dict[str, Any]]
 ) -> None:
     from vime_runtime.trainer.trainer import Trainer
@@ -85,7 +85,7 @@ def addresses(trainer: Any) -> dict[str, int]:
     ],
     ids=["tp2", "tp2-bf16", "dp2", "dp2-experts-ep2-bf16"],
 )
-def test_goes_on_bit_for_bit_at_the_same_addresses(
+def test_training_resumes_bitwise_at_the_same_addresses(
     ranks, make_model, make_batch, run_file, family, parallel, dtype, files
 ):
     changes = {f"train__{key}": value for key, value in parallel.items()}
@@ -93,7 +93,7 @@ def test_goes_on_bit_for_bit_at_the_same_addresses(
     batches = [make_batch(seed) for seed in range(5)]
     straight = ranks.run(train_on, 2, config, batches)
     random = [result["part"].random for result in straight]
-    resumed = ranks.run(go_on, 2, config, batches, random)
+    resumed = ranks.run(resume, 2, config, batches, random)
 
     assert {name for result in straight for name in result["part"].files} == files
     kinds = {name.split("/")[0] for name in straight[0]["state"]}
@@ -113,4 +113,4 @@ def test_a_state_of_another_model_is_refused(ranks, make_model, make_batch, run_
     random = [result["part"].random for result in straight]
     config = run_file(make_model(intermediate_size=128), train__tensor_parallel=2)
     with pytest.raises(AssertionError, match=r"mlp.linear_fc1.weight is torch.float32 .* expected"):
-        ranks.run(read_wrong, 2, config, random)
+        ranks.run(read_state, 2, config, random)

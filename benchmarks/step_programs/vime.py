@@ -1,4 +1,4 @@
-"""``ours.py PIPE RUN_FILE``: the runtime, waiting after every step until the pipe says go on."""
+"""``vime.py PIPE RUN_FILE``: the runtime, which after every step waits for a message in the pipe."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 from vime_runtime import __main__ as runtime
 from vime_runtime.logging.event_log import EventLog
 
-TURN = Connection(int(sys.argv[1]))
+PIPE = Connection(int(sys.argv[1]))
 
 
-class PausingEventLog(EventLog):
-    """The metrics of a step are the last thing the loop does in it."""
+class WaitingEventLog(EventLog):
+    """Waits when the loop writes the metrics, which is the last action of a step."""
 
     def metrics(self, row: dict[str, Any]) -> None:
         super().metrics(row)
-        TURN.send(row)
-        TURN.recv()
+        PIPE.send(row)
+        PIPE.recv()
 
 
-runtime.EventLog = PausingEventLog
+runtime.EventLog = WaitingEventLog
 sys.exit(runtime.main([sys.argv[0], sys.argv[2]]))

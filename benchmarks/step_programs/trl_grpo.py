@@ -1,4 +1,4 @@
-"""``trl_grpo.py PIPE MODEL PROBLEMS STEPS PROMPTS SAMPLES TOKENS``: TRL's GRPOTrainer, a step at a time."""
+"""``trl_grpo.py PIPE MODEL PROBLEMS STEPS PROMPTS SAMPLES TOKENS``: TRL's GRPOTrainer, one step at a time."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from trl import GRPOConfig, GRPOTrainer
 
 MODEL, PROBLEMS = sys.argv[2:4]
 STEPS, PROMPTS, SAMPLES, TOKENS = map(int, sys.argv[4:8])
-TURN = Connection(int(sys.argv[1]))
+PIPE = Connection(int(sys.argv[1]))
 
 
-class Pausing(TrainerCallback):
-    """Reports every step and waits until it is told to go on."""
+class WaitingCallback(TrainerCallback):
+    """Reports every step and waits for a message."""
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        TURN.send({})
-        TURN.recv()
+        PIPE.send({})
+        PIPE.recv()
 
 
 def reward(completions: list[str], label: list[str], **unused: Any) -> list[float]:
-    """As on our side."""
+    """Compute the reward of the other program."""
     return list(map(evenness, completions, label))
 
 
@@ -58,8 +58,8 @@ with tempfile.TemporaryDirectory() as folder:
         model=MODEL,
         reward_funcs=reward,
         args=settings,
-        # With a fingerprint of our own: making one pickles pyarrow's types, and not all of them can be.
+        # An explicit fingerprint: to compute one, datasets pickles pyarrow's types, which fails for some.
         train_dataset=Dataset(Table.from_pylist(rows), fingerprint="problems"),
         processing_class=AutoTokenizer.from_pretrained(MODEL, padding_side="left"),
-        callbacks=[Pausing()],
+        callbacks=[WaitingCallback()],
     ).train()

@@ -1,1 +1,0 @@
-"""The two sides of ``step``: programs that take one step each time they are told to."""

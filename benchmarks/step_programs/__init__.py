@@ -1,0 +1,1 @@
+"""The programs that ``step`` compares. Each takes one step at a time, on request."""
