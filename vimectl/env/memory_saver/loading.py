@@ -85,45 +85,39 @@ def _installed(host: Host, modes: Sequence[HookMode]) -> list[LoadCandidate]:
         files = files_in(directory)
         package = directory / PACKAGE
         if not (package / "__init__.py").is_file():
-            found += [
-                LoadCandidate(file, False, f"there is no package {PACKAGE} next to it") for file in files
-            ]
+            found += _not_loaded(files, f"there is no package {PACKAGE} next to it")
         elif imported:
-            found += [
-                LoadCandidate(file, False, f"Python imports the package in {imported} first")
-                for file in files
-            ]
+            found += _not_loaded(files, f"Python imports the package in {imported} first")
         else:
             imported = directory
             found += _chosen(package, files, modes, host)
     return found
 
 
+def _not_loaded(files: list[Path], why: str) -> list[LoadCandidate]:
+    return [LoadCandidate(file, False, why) for file in files]
+
+
 def _chosen(package: Path, files: list[Path], modes: Sequence[HookMode], host: Host) -> list[LoadCandidate]:
     if not modes:
-        return [LoadCandidate(file, False, "nothing here needs it") for file in files]
+        return _not_loaded(files, "nothing here needs it")
     rules = [_loader_rule(package, mode, host) for mode in modes]
-    chosen: dict[Path, str] = {}
-    rejected: dict[Path, str] = {}
+    found: dict[Path, LoadCandidate] = {}
+    # The package searches its own directory and the parent directory.
+    near = [file for file in files if file.parent in (package, package.parent)]
     for rule in rules:
-        # The package searches its own directory and the parent directory.
-        near = [file for file in files if file.parent in (package, package.parent)]
-        taken = [file for file in near if fnmatch(file.name, rule.pattern)]
-        if rule.exact and len(taken) > 1:
-            gives_up = f"{rule.why}, and gives up because there are {len(taken)} of them"
-            rejected |= dict.fromkeys(taken, gives_up)
-        else:
-            chosen |= dict.fromkeys(taken, rule.why)
-    other = f"the package takes {' or '.join(rule.pattern for rule in rules)}"
-    return [
-        LoadCandidate(file, file in chosen, chosen.get(file) or rejected.get(file) or other) for file in files
-    ]
+        matching = [file for file in near if fnmatch(file.name, rule.pattern)]
+        loads = not rule.exact or len(matching) == 1
+        why = rule.why if loads else f"{rule.why}, and gives up because there are {len(matching)} of them"
+        found |= {file: LoadCandidate(file, loads, why) for file in matching}
+    other = f"the package loads {' or '.join(rule.pattern for rule in rules)}"
+    return [found.get(file) or LoadCandidate(file, False, other) for file in files]
 
 
 def _loader_rule(package: Path, mode: HookMode, host: Host) -> _LoaderRule:
     """Return the loading rule of the installed package, from its source code."""
     stem = f"{PACKAGE}_hook_mode_{mode}"
-    where = f"Python imports {package}, which in hook mode {mode} takes"
+    where = f"Python imports {package}, which in hook mode {mode} loads"
     if not (package / "utils.py").is_file():
         pattern = f"{PACKAGE}_cpp.*.so"
         return _LoaderRule(pattern, f"Python imports {package}, which preloads {pattern}")

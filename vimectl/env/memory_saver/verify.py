@@ -44,16 +44,16 @@ class SaverBuild:
     """
 
     path: str
-    md5: str
-    sha256: str
-    size: int
-    hook_mode: HookMode | None
-    backend: Backend
-    machine: str | None
-    verdict: SaverVerdict
-    match: Match | None
-    name: str | None
-    note: str
+    md5: str = ""
+    sha256: str = ""
+    size: int = 0
+    hook_mode: HookMode | None = None
+    backend: Backend = "unknown"
+    machine: str | None = None
+    verdict: SaverVerdict = "unknown"
+    match: Match | None = None
+    name: str | None = None
+    note: str = ""
     needed: tuple[str, ...] = ()
     exported: tuple[str, ...] = ()
     knows_init_enable: bool | None = None
@@ -111,19 +111,7 @@ def classify(
     builds in addition to those of this machine.
     """
     if file.content is None:
-        return SaverBuild(
-            path=file.path,
-            md5="",
-            sha256="",
-            size=file.size,
-            hook_mode=None,
-            backend="unknown",
-            machine=None,
-            verdict="unknown",
-            match=None,
-            name=None,
-            note=file.problem,
-        )
+        return SaverBuild(file.path, size=file.size, note=file.problem)
     md5 = hashlib.md5(file.content, usedforsecurity=False).hexdigest()
     sha256 = hashlib.sha256(file.content).hexdigest()
     library = read_elf(file.content)

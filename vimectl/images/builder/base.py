@@ -48,8 +48,6 @@ class ImageConfiguration:
     labels: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     user: str = ""
-    entrypoint: tuple[str, ...] = ()
-    command: tuple[str, ...] = ()
     machine: str = ""
 
     @classmethod
@@ -61,8 +59,6 @@ class ImageConfiguration:
             labels=config.get("Labels") or {},
             environment={name: value for name, _, value in pairs},
             user=config.get("User") or "",
-            entrypoint=tuple(config.get("Entrypoint") or ()),
-            command=tuple(config.get("Cmd") or ()),
             machine=machine,
         )
 

@@ -90,7 +90,7 @@ def test_npu_loads_only_the_torch_mode_library(machine: Machine) -> None:
     assert path == f"{SITE}/{TORCH}.abi3.so"
     assert why == (
         f"Python imports {machine.root / SITE / 'torch_memory_saver'}, "
-        f"which in hook mode torch takes {TORCH}.*.so"
+        f"which in hook mode torch loads {TORCH}.*.so"
     )
     assert machine.good(ASCEND)
     builds = verify_installed(machine.host(), ASCEND)
