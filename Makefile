@@ -38,6 +38,7 @@ lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/hadolint docker/Dockerfile.npu docker/Dockerfile.cpu
 
 bench: .venv/dev .bench/ready

