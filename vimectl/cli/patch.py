@@ -124,7 +124,7 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Print how the packages differ from their releases: patches, and any edits of the same files."""
-    from vimectl.patches import diff_from_release
+    from vimectl.patches.edits import diff_from_release
 
     found = _classify(packages, stack, target, version)
     text = "".join(diff_from_release(one) for one in found)
@@ -177,7 +177,7 @@ def _targets_json(found: list[TargetStatus]) -> list[dict[str, Any]]:
 
 
 def _diff_of_edits(one: TargetStatus) -> str:
-    from vimectl.patches import diff_of_edits  # loads the patch reader
+    from vimectl.patches.edits import diff_of_edits  # loads the patch reader, rarely needed
 
     return diff_of_edits(one)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,18 +81,13 @@ def _default_index(usage: str) -> str:
 def _options(text: str) -> dict[str, str]:
     """Return the options for a download by name, from lines like ``global.index-url='https://...'``."""
     found: dict[str, dict[str, str]] = {section: {} for section in _SECTIONS}
-    for section, name, value in _entries(text):
-        if section in found and value:  # pip ignores an empty value
-            found[section][name] = value
-    return {name: value for section in _SECTIONS for name, value in found[section].items()}
-
-
-def _entries(text: str) -> Iterator[tuple[str, str, str]]:
     for line in text.splitlines():
         key, equals, value = line.partition("=")
         section, _, name = key.rpartition(".")
-        if equals and section:
-            yield section, name, str(ast.literal_eval(value))
+        # pip ignores an empty value.
+        if equals and section in found and (option := str(ast.literal_eval(value))):
+            found[section][name] = option
+    return {name: value for section in _SECTIONS for name, value in found[section].items()}
 
 
 def _from_options(options: dict[str, str]) -> PipConfig:

@@ -14,7 +14,7 @@ from vime_runtime.spec.errors import UsageError
 
 from harness.patches import toy_packages
 from vimectl import patches
-from vimectl.patches import distribution
+from vimectl.patches import distribution, edits
 from vimectl.patches.series import Series
 from vimectl.patches.state import TargetStatus, classify
 from vimectl.patches.target import find_at
@@ -130,7 +130,7 @@ def test_wheel_is_classified_but_not_changed(tmp_path: Path, rich_series: dict[s
     before = wheel.read_bytes()
     found = status(wheel, rich_series["one"])
     assert (found.target.kind, found.target.version, found.state) == ("wheel", "1.0", "pristine")
-    assert patches.diff_from_release(found) == ""
+    assert edits.diff_from_release(found) == ""
     for action in ("apply", "revert"):
         with pytest.raises(UsageError, match="a wheel is read-only"):
             patches.change(action, [found])  # type: ignore[arg-type]
