@@ -19,6 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vime_runtime import process_environment
+from vime_runtime.checkpoint import random_state
+from vime_runtime.checkpoint.manager import CheckpointManager
+from vime_runtime.checkpoint.store import TrainingState
 from vime_runtime.cluster import external_cluster
 from vime_runtime.gc_pause import gc_paused
 from vime_runtime.graceful_stop import StopRequest
@@ -38,7 +41,7 @@ from vime_runtime.train_loop import (
 )
 
 if TYPE_CHECKING:
-    from vime_runtime.checkpoint.store import CheckpointStore, TrainingState
+    from vime_runtime.cluster.groups import TrainerGroup
     from vime_runtime.cluster.placement import Placement
 
 
@@ -79,43 +82,33 @@ def run(config: RunConfig, log: EventLog, stop: StopRequest, sync: Sync = sync_w
     if config.address is not None:
         log.starting(f"looking for the Ray cluster at {config.address}")
         external_cluster.require_cluster(config.address)
-    store, state = _find_state(config, log)
+    log.starting("looking for a training state")
+    checkpoints = CheckpointManager(config, log, stop)
+    log.rewind(checkpoints.done)
     log.starting("starting Ray")
     from vime_runtime.cluster.ray_cluster import ray_cluster
 
     with ray_cluster(config, report=log.starting) as placement, report_end(log):
         stop.listen()  # Ray has replaced the signal handler
-        context = _load(config, placement, store, state, log, stop, sync)
-        _build(context, state)
-        if state:
-            _resume(context, state)
+        context = _load(config, placement, checkpoints, log, stop, sync)
+        _build(context)
+        if checkpoints.state:
+            _resume(context, checkpoints.state)
         else:
             _evaluate_initial_policy(context)
         try:
-            train_loop(context, first=state.step + 1 if state else 1)
+            train_loop(context, first=checkpoints.done + 1)
             _save_model(context)
         except KeyboardInterrupt:
-            context.checkpoints.save_finished(lambda: _make_trainer_resident(context))
+            checkpoints.save_finished(lambda: _make_trainer_resident(context))
             raise
     log.enter(events.DONE, step=config.steps)
-
-
-def _find_state(config: RunConfig, log: EventLog) -> tuple[CheckpointStore, TrainingState | None]:
-    """Find the newest training state and remove the metrics after it."""
-    log.starting("looking for a training state")
-    from vime_runtime.checkpoint.store import CheckpointStore
-
-    store = CheckpointStore(config.paths.checkpoints, config.settings_sha256)
-    state = store.newest(warn=log.warn)
-    log.rewind(state.step if state else 0)
-    return store, state
 
 
 def _load(
     config: RunConfig,
     placement: Placement,
-    store: CheckpointStore,
-    state: TrainingState | None,
+    checkpoints: CheckpointManager,
     log: EventLog,
     stop: StopRequest,
     sync: Sync,
@@ -134,7 +127,6 @@ def _load(
     engine.load()
     log.starting("reading the data")
     with gc_paused():
-        from vime_runtime.checkpoint.manager import CheckpointManager
         from vime_runtime.data import problems, rewards
 
     recipe = config.recipe
@@ -145,9 +137,6 @@ def _load(
         return str(tokenizer.decode(token_ids, skip_special_tokens=True))
 
     scorer = Scorer(decode, rewards.get(recipe.data), log)
-    evaluation = Evaluation(held_out, recipe.evaluation.every, scorer, log)
-    done = state.step if state else 0
-    checkpoints = CheckpointManager(config, store, trainer, log, stop, done, evaluation.due)
     log.callbacks.append(PhaseForwarder(trainer, engine))
     return RuntimeContext(
         config=config,
@@ -155,7 +144,7 @@ def _load(
         engine=engine,
         problems=problems.ProblemStream(train, recipe.algorithm.prompts_per_step, recipe.algorithm.seed),
         scorer=scorer,
-        evaluation=evaluation,
+        evaluation=Evaluation(held_out, recipe.evaluation.every, scorer, log),
         checkpoints=checkpoints,
         memory=MemoryMeter(trainer, engine, placement.resident_bytes),
         log=log,
@@ -164,12 +153,12 @@ def _load(
     )
 
 
-def _build(context: RuntimeContext, state: TrainingState | None) -> None:
+def _build(context: RuntimeContext) -> None:
     """Build the trainer, restore its state, and build the engine. Then the engine has the devices."""
     trainer, engine, log = context.trainer, context.engine, context.log
     log.starting("building the trainer")
     trainer.start()
-    if state:
+    if state := context.checkpoints.state:
         log.starting(f"restoring step {state.step}")
         trainer.read_state(state.folder, state.step, state.random["ranks"])
     # The engine measures free memory when it starts, so the trainer must be offloaded.
@@ -182,8 +171,6 @@ def _build(context: RuntimeContext, state: TrainingState | None) -> None:
 
 def _resume(context: RuntimeContext, state: TrainingState) -> None:
     """Give the restored weights to the engine, which has loaded those of the model directory."""
-    from vime_runtime.checkpoint import random_state
-
     context.engine.sleep()
     context.trainer.resume()
     update_engine(context, state.step, row={})
@@ -207,11 +194,12 @@ def _save_model(context: RuntimeContext) -> None:
         context.trainer.save_pretrained(context.config.paths.final_model)
 
 
-def _make_trainer_resident(context: RuntimeContext) -> None:
+def _make_trainer_resident(context: RuntimeContext) -> TrainerGroup:
     """Give the devices to the trainer, whatever the engine is doing."""
     context.engine.kill()
     if context.trainer.offloaded:
         context.trainer.resume()
+    return context.trainer
 
 
 @contextmanager

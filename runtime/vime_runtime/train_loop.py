@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vime_runtime.batch import RolloutBatch
+from vime_runtime.checkpoint.manager import CheckpointManager
 from vime_runtime.graceful_stop import StopRequest
 from vime_runtime.logging.event_log import EventLog, timed
 from vime_runtime.scoring import Evaluation, Scorer
@@ -15,7 +16,6 @@ from vime_runtime.spec import metrics
 from vime_runtime.spec.run_config import RunConfig
 
 if TYPE_CHECKING:
-    from vime_runtime.checkpoint.manager import CheckpointManager
     from vime_runtime.cluster.groups import EngineGroup, TrainerGroup
     from vime_runtime.data.problems import ProblemStream
 
@@ -69,7 +69,7 @@ def train_loop(context: RuntimeContext, first: int = 1) -> None:
             with log.phase(metrics.TRAIN, step, row):
                 row |= trainer.step(batch)
             context.memory.measure_training(row)
-            context.checkpoints.write(step, row)
+            context.checkpoints.write(trainer, step, row, evaluated=context.evaluation.due(step))
             # 4.-6. The trainer exports its weights, the engine loads them and gets the devices.
             update_engine(context, step, row)
 

@@ -16,61 +16,54 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vime_runtime.checkpoint import random_state
+from vime_runtime.checkpoint.store import CheckpointStore
+from vime_runtime.graceful_stop import StopRequest
+from vime_runtime.logging.event_log import EventLog
 from vime_runtime.spec import atomic_io, events, metrics
 from vime_runtime.spec.checkpoint_manifest import PARTIAL_SUFFIX
 from vime_runtime.spec.errors import CheckpointFailed
 from vime_runtime.spec.run_config import RunConfig
 
 if TYPE_CHECKING:
-    from vime_runtime.checkpoint.store import CheckpointStore
     from vime_runtime.cluster.groups import TrainerGroup
-    from vime_runtime.graceful_stop import StopRequest
-    from vime_runtime.logging.event_log import EventLog
 
 
 class CheckpointManager:
-    """Writes, publishes and removes training states, and keeps the weights of the best step."""
+    """Writes, publishes and removes training states, and keeps the weights of the best step.
 
-    def __init__(
-        self,
-        config: RunConfig,
-        store: CheckpointStore,
-        trainer: TrainerGroup,
-        log: EventLog,
-        stop: StopRequest,
-        done: int,
-        evaluated: Callable[[int], bool],
-    ) -> None:
-        """
-        Args:
-            done: the step that the run resumes from; 0 for a new run.
-            evaluated: returns whether a step is evaluated.
-        """
+    Attributes:
+        state: the state that the run resumes from; None for a new run.
+        done: the step of this state; 0 for a new run.
+    """
+
+    def __init__(self, config: RunConfig, log: EventLog, stop: StopRequest) -> None:
+        """Find the newest training state. Raises UsageError: it was trained with other settings."""
         self._settings = config.recipe.checkpoint
         self._steps = config.steps
-        self._store = store
-        self._finished = self._published = done
-        self._trainer = trainer
-        self._evaluated = evaluated
         self._log = log
         self._stop = stop
+        self._store = CheckpointStore(config.paths.checkpoints, config.settings_sha256)
+        self.state = self._store.newest(warn=log.warn)
+        self.done = self.state.step if self.state else 0
+        self._finished = self._published = self.done
         self._written: tuple[int, int, float] | None = None  # step, bytes, seconds
         self._best = self._read_best()
 
-    def write(self, step: int, row: dict[str, float]) -> None:
-        """Write the state if it is due or may become the best.
+    def write(self, trainer: TrainerGroup, step: int, row: dict[str, float], evaluated: bool) -> None:
+        """Write the state if it is due or may become the best. The trainer's memory must be resident.
 
-        The trainer's memory must be resident and the engine asleep.
+        Args:
+            evaluated: whether this step is evaluated.
 
         Raises:
             CheckpointFailed: it could not be written; earlier states are untouched.
         """
-        if not (self._due(step) or self._evaluated(step) or self._stop.requested):
+        if not (self._due(step) or evaluated or self._stop.requested):
             return
         with self._log.phase(metrics.CHECKPOINT, step, row), self._disk_errors(step):
-            self._write(step)
-            if self._evaluated(step):
-                self._trainer.save_pretrained(self._candidate)
+            self._write(trainer, step)
+            if evaluated:
+                trainer.save_pretrained(self._candidate)
 
     def publish(self, step: int, row: dict[str, float]) -> None:
         """Mark a step with logged metrics as finished, and publish its state if it is to be kept.
@@ -88,11 +81,11 @@ class CheckpointManager:
                 self._store.drop(step)
                 self._written = None
 
-    def save_finished(self, wake_trainer: Callable[[], None]) -> None:
+    def save_finished(self, get_trainer: Callable[[], TrainerGroup]) -> None:
         """Save the last finished step after a stop request, unless it is saved already.
 
         Args:
-            wake_trainer: is called when the trainer is needed; it is between two steps.
+            get_trainer: makes the trainer's memory resident; it is only called when needed.
 
         Raises:
             CheckpointFailed: the state could not be written.
@@ -100,9 +93,9 @@ class CheckpointManager:
         if self._finished == self._published:
             return
         self._log.enter(events.STOP, self._finished, detail="saving the last finished step")
-        wake_trainer()
+        trainer = get_trainer()
         with self._disk_errors(self._finished):
-            self._write(self._finished)
+            self._write(trainer, self._finished)
             self._publish()
 
     @property
@@ -131,9 +124,9 @@ class CheckpointManager:
                 "then continue with --resume",
             ) from e
 
-    def _write(self, step: int) -> None:
+    def _write(self, trainer: TrainerGroup, step: int) -> None:
         started = time.perf_counter()
-        size = self._store.write(step, self._trainer.write_state, random_state.capture())
+        size = self._store.write(step, trainer.write_state, random_state.capture())
         self._written = step, size, time.perf_counter() - started
 
     def _publish(self) -> None:

@@ -44,7 +44,7 @@ class Recorder:
         self._record("train")
         return {"train/loss": 0.5}
 
-    def write(self, step: int, row: dict[str, float]) -> None:
+    def write(self, trainer: Any, step: int, row: dict[str, float], evaluated: bool) -> None:
         self._record(f"write {step}")
 
     def publish(self, step: int, row: dict[str, float]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from vime_runtime.checkpoint.manager import CheckpointManager
-from vime_runtime.checkpoint.store import CheckpointStore, StatePart
+from vime_runtime.checkpoint.store import StatePart
 from vime_runtime.graceful_stop import StopRequest
 from vime_runtime.logging.event_log import EventLog
 from vime_runtime.spec import atomic_io
@@ -45,17 +45,15 @@ class CheckpointedRun:
         self.scores = scores or {}
         self.folder = run_dir / "checkpoints"
         self.log = EventLog(run_dir, 9)
-        config = make_run_config({"recipe": {"checkpoint": {"every": every, "keep": keep}}, "steps": 9})
-        store = CheckpointStore(self.folder, "settings")
-        state = store.newest(lambda message: pytest.fail(message))
-        self.done = state.step if state else 0
-        self.manager = CheckpointManager(
-            config, store, self.trainer, self.log, self.stop, self.done, self.scores.__contains__
+        config = make_run_config(
+            {"recipe": {"checkpoint": {"every": every, "keep": keep}}, "steps": 9, "run_dir": str(run_dir)}
         )
+        self.manager: Any = CheckpointManager(config, self.log, self.stop)
+        self.done = self.manager.done
 
     def step(self, step: int) -> dict[str, float]:
         row: dict[str, float] = {"step": step}
-        self.manager.write(step, row)
+        self.manager.write(self.trainer, step, row, evaluated=step in self.scores)
         if step in self.scores:
             row[EVALUATION_SCORE] = self.scores[step]
         self.log.metrics(row)
@@ -125,11 +123,9 @@ def test_resuming_from_before_the_best_step_forgets_it(tmp_path: Path) -> None:
 def test_a_stop_request_saves_the_last_finished_step(tmp_path: Path) -> None:
     run = CheckpointedRun(tmp_path)
     run.step(1)
-    woken: list[str] = []
-    run.manager.save_finished(lambda: woken.append("trainer"))
-    assert (run.files, woken) == (["step-000001"], ["trainer"])
-    run.manager.save_finished(lambda: woken.append("again"))
-    assert woken == ["trainer"]
+    run.manager.save_finished(lambda: run.trainer)
+    assert run.files == ["step-000001"]
+    run.manager.save_finished(lambda: pytest.fail("it is saved already"))
 
 
 def test_a_step_that_ends_after_the_request_is_saved_at_once(tmp_path: Path) -> None:
@@ -165,7 +161,7 @@ def test_a_full_disk_ends_the_run_and_earlier_states_stay(small_disk: Path, scor
 def test_partial_files_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     run = CheckpointedRun(tmp_path, every=2, scores={3: 0.5})
     run.step(2)
-    run.manager.write(3, {})
+    run.manager.write(run.trainer, 3, {}, evaluated=True)
     assert run.files == ["best.candidate.partial", "step-000002", "step-000003.partial"]
     resumed = CheckpointedRun(tmp_path)
     assert (resumed.done, resumed.files) == (2, ["step-000002"])
