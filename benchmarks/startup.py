@@ -1,4 +1,4 @@
-"""From the command to the first rollout, by part, for the default recipe; and what importing alone takes."""
+"""Measure the start-up of the default recipe up to the first rollout, by part, and the import times in it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-# What each kind of process imports before it can do anything: of these the start-up mostly consists.
+from vime_runtime.spec import events, metrics
+from vime_runtime.spec.run_paths import RunPaths
+
+# What each kind of process imports first. Imports take most of the start-up.
 IMPORTS = {
     "driver": "vime_runtime.data.problems",
     "trainer rank": "vime_runtime.trainer.trainer",
@@ -31,7 +34,7 @@ def main() -> None:
 
 
 def start_up() -> dict[str, float]:
-    """Run one step; return the seconds of each part, in order."""
+    """Run one step and return the seconds of each part of the start-up, in order."""
     with tempfile.TemporaryDirectory(prefix="vime-b-", dir="/tmp") as folder:
         run_dir = Path(folder) / "run"
         began = time.time()
@@ -42,17 +45,17 @@ def start_up() -> dict[str, float]:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        lines = (run_dir / "events.jsonl").read_text(encoding="utf-8").splitlines()
-    phases = [event for event in map(json.loads, lines) if event["kind"] == "phase"]
+        lines = RunPaths(run_dir).events.read_text(encoding="utf-8").splitlines()
+    phases = [event for event in map(json.loads, lines) if event["kind"] == events.PHASE]
     entered = {event["detail"] or event["phase"]: event["time"] for event in phases}
-    moments = {"checks and launch": began, **entered}
-    names = list(moments)[: list(moments).index("train")]
-    times = [moments[name] for name in [*names, "train"]]
+    starts = {"checks and launch": began, **entered}
+    names = list(starts)[: list(starts).index(metrics.TRAIN)]
+    times = [starts[name] for name in [*names, metrics.TRAIN]]
     return {name: after - before for name, (before, after) in zip(names, pairwise(times), strict=True)}
 
 
 def imported(module: str) -> float:
-    """Seconds that a new interpreter takes to import a module as a run does."""
+    """Return the seconds that a new interpreter takes to import a module as a run does."""
     began = time.perf_counter()
     program = f"from vime_runtime.gc_pause import gc_paused\nwith gc_paused():\n    import {module}"
     subprocess.run([sys.executable, "-c", program], check=True, stderr=subprocess.DEVNULL)

@@ -166,7 +166,7 @@ def _build(context: RuntimeContext) -> None:
     log.starting("building the engine")
     engine.start()
     log.processes(engine.workers())
-    trainer.serve(engine.places())
+    trainer.set_readers(engine.weight_locations())
 
 
 def _resume(context: RuntimeContext, state: TrainingState) -> None:

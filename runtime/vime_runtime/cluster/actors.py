@@ -93,9 +93,9 @@ class TrainerActor:
         """Call a method of the trainer of this rank."""
         return getattr(self._trainer, method)(*args)
 
-    def serve(self, copies: Any) -> None:
-        """Export weights as the engine workers read them (``weight_sync.transport``)."""
-        self._exporter.serve(copies)
+    def set_buffer_plan(self, plan: Any) -> None:
+        """Export weights into the memory that the engine workers read (``weight_sync.transport``)."""
+        self._exporter.set_plan(plan)
 
     def next_bucket(self) -> BucketMessage | None:
         """Return the next bucket of the export, or None at its end. A collective over the ranks."""

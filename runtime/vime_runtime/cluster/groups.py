@@ -23,7 +23,7 @@ from vime_runtime.spec.device_layout import engine_devices, trainer_devices
 from vime_runtime.spec.process_roles import ProcessEntry
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.weight_sync.message import BucketMessage
-from vime_runtime.weight_sync.transport import Place, copies
+from vime_runtime.weight_sync.transport import WeightLocation, plan_buffers
 
 # Seeds are consecutive over the steps: no engine may get a seed that another one has in a later step.
 SEED_STRIDE = 1_000_003
@@ -97,16 +97,16 @@ class TrainerGroup(_ActorGroup):
         metrics: dict[str, float] = self._call("train_step", ray.put(batch))[0]
         return metrics
 
-    def serve(self, readers: list[Place]) -> None:
+    def set_readers(self, readers: list[WeightLocation]) -> None:
         """Export weights to where the engines' workers read them.
 
         Raises:
             MissingRequirement: a worker cannot read from any rank.
         """
-        places = self._call("place")
-        if any(place.chip is not None for place in places):
-            each = zip(self._actors, copies(places, readers), strict=True)
-            ray.get([actor.serve.remote(made) for actor, made in each])
+        locations = self._call("weight_location")
+        if any(location.device is not None for location in locations):
+            each = zip(self._actors, plan_buffers(locations, readers), strict=True)
+            ray.get([actor.set_buffer_plan.remote(plan) for actor, plan in each])
 
     def next_bucket(self) -> BucketMessage | None:
         """Return the next bucket of weights with the handles of every rank's copy, or None after the last.
@@ -193,9 +193,9 @@ class EngineGroup(_ActorGroup):
         """Allocate the memory of ``weights`` or ``kv_cache`` again."""
         self._call("wake", tag)
 
-    def places(self) -> list[Place]:
+    def weight_locations(self) -> list[WeightLocation]:
         """Return where the workers of all engines have their weights."""
-        return [place for places in self._call("places") for place in places]
+        return [location for each in self._call("weight_locations") for location in each]
 
     def begin_update(self) -> None:
         """Start a weight update."""
