@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from vime_runtime.spec.errors import VimeError
+
 from vimectl.doctor.facts import Facts, Unavailable
 from vimectl.stacks.schema import Stack
 
@@ -60,7 +62,8 @@ def skip(reason: str) -> CheckResult:
     return CheckResult("skip", reason)
 
 
-CheckFunction = Callable[[Facts], CheckResult]
+# A text is a pass, and what was found. A VimeError is a failure.
+CheckFunction = Callable[[Facts], CheckResult | str]
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Check:
 
     ``device`` restricts it to stacks for that device, ``running`` to machines with processes (not an unpacked
     image). ``imports`` marks a check that imports packages, which takes seconds: it runs on request only.
+    ``expected`` is for the results that the function does not return itself, see CheckFunction.
     """
 
     id: str
@@ -77,6 +81,7 @@ class Check:
     device: str | None = None
     running: bool = False
     imports: bool = False
+    expected: str = ""
 
     @property
     def group(self) -> str:
@@ -97,9 +102,12 @@ class Check:
         if self.running and not facts.running:
             return skip("this file system has no /proc: it is not a running machine")
         try:
-            return self.function(facts)
+            found = self.function(facts)
         except Unavailable as e:
             return skip(str(e))
+        except VimeError as e:
+            return CheckResult("fail", facts.without_root(e.message), self.expected, e.hint)
+        return CheckResult("pass", found, self.expected) if isinstance(found, str) else found
 
 
 class CheckList:
@@ -113,13 +121,20 @@ class CheckList:
         self._makers: list[Callable[[Stack], list[Check]]] = []
 
     def add(
-        self, id: str, *, device: str | None = None, running: bool = False, imports: bool = False
+        self,
+        id: str,
+        *,
+        device: str | None = None,
+        running: bool = False,
+        imports: bool = False,
+        expected: str = "",
     ) -> Callable[[CheckFunction], CheckFunction]:
         """Declare the decorated function as a check."""
 
         def register(function: CheckFunction) -> CheckFunction:
             rationale = " ".join((function.__doc__ or "").split())
-            check = Check(id, rationale, function, device or self._device, running or self._running, imports)
+            applies = device or self._device, running or self._running
+            check = Check(id, rationale, function, *applies, imports, expected)
             self._makers.append(lambda stack: [check])
             return function
 

@@ -155,6 +155,7 @@ def patches(stack: Stack) -> list[Check]:
             f"patches.{package}",
             f"without the series {package} {version} the colocated job does not run",
             partial(_patches, package),
+            expected="applied",
         )
         for package, version in stack.patches.items()
     ]
@@ -162,10 +163,7 @@ def patches(stack: Stack) -> list[Check]:
 
 def _patches(package: str, facts: Facts) -> CheckResult:
     name = facts.stack.name
-    try:
-        targets, directory = facts.read(read_patch_state, facts.stack, package)
-    except VimeError as e:
-        return CheckResult("fail", e.message, "applied", e.hint)
+    targets, directory = facts.read(read_patch_state, facts.stack, package)
     if not targets:
         return skip(f"{package} is not installed (packages.{package})")
     states = [target.state for target in targets]
@@ -183,14 +181,11 @@ def _required_backend(facts: Facts) -> str:
     return backend
 
 
-@CHECKS.add("tms.library")
+@CHECKS.add("tms.library", expected="a readable file of known builds")
 def memory_saver_library(facts: Facts) -> CheckResult:
     """A library built for another accelerator, or one that ignores pause, corrupts the run."""
     expected = f"known-good {_required_backend(facts)} builds"
-    try:
-        builds = facts.read(verify_installed, facts.stack)
-    except VimeError as e:  # the user's file of known builds
-        return CheckResult("fail", e.message, expected, e.hint)
+    builds = facts.read(verify_installed, facts.stack)
     if not builds:
         return CheckResult("fail", "torch_memory_saver is not installed", expected, "vimectl tms list")
     loaded = [build for build in builds if build.loads]

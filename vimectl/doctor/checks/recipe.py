@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from vime_runtime.spec.errors import VimeError
 from vime_runtime.spec.model_shape import check_context
-from vime_runtime.spec.recipe import DataTable
 
 from vimectl.doctor.check import CheckList, CheckResult, result, skip
-from vimectl.doctor.facts import Facts, inputs, limits
+from vimectl.doctor.facts import Facts, Unavailable, inputs, limits
 from vimectl.doctor.facts.npu_smi import read_listing
 from vimectl.doctor.memory_estimate import MemoryEstimate, estimate
 from vimectl.recipes import check_inputs
@@ -31,110 +27,74 @@ _REWARD_PACKAGES = {"math-verify": "math-verify", "verifier": "reasoning-gym"}
 _MORE_RANKS = "a larger train.tensor_parallel (or train.expert_parallel, for a model with experts)"
 
 
-def _try(facts: Facts, read: Callable[[], str], expected: str) -> CheckResult:
-    """Return a pass with what ``read`` returns, or a fail with its VimeError."""
-    try:
-        return CheckResult("pass", read(), expected)
-    except VimeError as e:
-        return CheckResult("fail", facts.without_root(e.message), expected, e.hint)
-
-
-@CHECKS.add("recipe.model")
-def model(facts: Facts) -> CheckResult:
+@CHECKS.add("recipe.model", expected="a complete Hugging Face directory of a known family")
+def model(facts: Facts) -> str:
     """Every tensor of config.json must exist with its shape, and a tokenizer."""
-    recipe = facts.recipe
-    return _try(
-        facts,
-        lambda: facts.read(inputs.read_model, recipe),
-        "a complete Hugging Face directory of a known family",
+    return facts.read(inputs.read_model, facts.recipe)
+
+
+@CHECKS.add("recipe.tensor-parallel", expected="a model that fits the recipe")
+def tensor_parallel(facts: Facts) -> str:
+    """Ranks share heads, key/value heads and MLP columns: each rank gets the same number."""
+    recipe, shape = facts.recipe, facts.read(inputs.read_model_shape, facts.recipe)
+    check_inputs.check_splits(recipe, shape)
+    return (
+        f"{shape.num_attention_heads} heads, {shape.num_key_value_heads} key/value heads; TP "
+        f"{recipe.train.tensor_parallel} (trainer) and {recipe.rollout.tensor_parallel} (engine)"
     )
 
 
-@CHECKS.add("recipe.tensor-parallel")
-def tensor_parallel(facts: Facts) -> CheckResult:
-    """Ranks share heads, key/value heads and MLP columns: each rank gets the same number."""
-    recipe = facts.recipe
-    shape = facts.read(inputs.read_model_shape, recipe)
-
-    def check() -> str:
-        check_inputs.check_splits(recipe, shape)
-        return (
-            f"{shape.num_attention_heads} heads, {shape.num_key_value_heads} key/value heads; TP "
-            f"{recipe.train.tensor_parallel} (trainer) and {recipe.rollout.tensor_parallel} (engine)"
-        )
-
-    return _try(facts, check, "a model that fits the recipe")
-
-
-@CHECKS.add("recipe.context")
-def context(facts: Facts) -> CheckResult:
+@CHECKS.add("recipe.context", expected="a model that fits the recipe")
+def context(facts: Facts) -> str:
     """Prompt and response are one sequence, and the model must have that many positions."""
-    recipe = facts.recipe
-    shape = facts.read(inputs.read_model_shape, recipe)
-
-    def check() -> str:
-        check_context(recipe, shape)
-        tokens = recipe.rollout.max_prompt_tokens + recipe.rollout.max_response_tokens
-        return f"{tokens} tokens of {shape.max_position_embeddings}"
-
-    return _try(facts, check, "a model that fits the recipe")
+    rollout, shape = facts.recipe.rollout, facts.read(inputs.read_model_shape, facts.recipe)
+    check_context(facts.recipe, shape)
+    tokens = rollout.max_prompt_tokens + rollout.max_response_tokens
+    return f"{tokens} tokens of {shape.max_position_embeddings}"
 
 
-@CHECKS.add("recipe.chat-template")
-def chat_template(facts: Facts) -> CheckResult:
+@CHECKS.add("recipe.chat-template", expected="a chat template")
+def chat_template(facts: Facts) -> str:
     """data.apply_chat_template needs the template of the model."""
-    recipe = facts.recipe
-    if not recipe.data.apply_chat_template:
-        return skip("the recipe applies none")
-    return _try(facts, lambda: facts.read(inputs.read_chat_template, recipe), "a chat template")
+    if not facts.recipe.data.apply_chat_template:
+        raise Unavailable("the recipe applies none")
+    return facts.read(inputs.read_chat_template, facts.recipe)
 
 
-@CHECKS.add("recipe.data")
-def data(facts: Facts) -> CheckResult:
+@CHECKS.add("recipe.data", expected="JSON lines with the keys data.prompt_key and data.label_key")
+def data(facts: Facts) -> str:
     """A line without a prompt or a label ends the run when it is read."""
     table = facts.recipe.data
     if table.task:
-        return skip(f"{table.path} is not a file: see recipe.task, which imports the library")
-    return _data_file(facts, table)
+        raise Unavailable(f"{table.path} is not a file: see recipe.task, which imports the library")
+    return facts.read(inputs.read_data, facts.recipe, table)
 
 
-@CHECKS.add("recipe.evaluation-data")
-def evaluation_data(facts: Facts) -> CheckResult:
+@CHECKS.add("recipe.evaluation-data", expected="JSON lines with the keys data.prompt_key and data.label_key")
+def evaluation_data(facts: Facts) -> str:
     """[evaluation] path is read like the data."""
-    recipe = facts.recipe
-    if not (recipe.evaluation.path and recipe.evaluation.every):
-        return skip("the recipe has no separate file for evaluations")
-    return _data_file(facts, recipe.data.model_copy(update={"path": recipe.evaluation.path}))
+    evaluation = facts.recipe.evaluation
+    if not (evaluation.path and evaluation.every):
+        raise Unavailable("the recipe has no separate file for evaluations")
+    table = facts.recipe.data.model_copy(update={"path": evaluation.path})
+    return facts.read(inputs.read_data, facts.recipe, table)
 
 
-def _data_file(facts: Facts, table: DataTable) -> CheckResult:
-    return _try(
-        facts,
-        lambda: facts.read(inputs.read_data, facts.recipe, table),
-        f"JSON lines with {table.prompt_key!r} and {table.label_key!r}",
-    )
-
-
-@CHECKS.add("recipe.task", running=True, imports=True)
-def task(facts: Facts) -> CheckResult:
+@CHECKS.add("recipe.task", running=True, imports=True, expected="a task with these settings")
+def task(facts: Facts) -> str:
     """The library of tasks must have the task and accept its settings."""
-    recipe = facts.recipe
-    if not recipe.data.task:
-        return skip("the data is a file")
-    return _try(facts, lambda: facts.read(inputs.read_task, recipe), "a task with these settings")
+    if not facts.recipe.data.task:
+        raise Unavailable("the data is a file")
+    return facts.read(inputs.read_task, facts.recipe)
 
 
-@CHECKS.add("recipe.reward")
-def reward(facts: Facts) -> CheckResult:
+@CHECKS.add("recipe.reward", expected="a module with the function of data.reward")
+def reward(facts: Facts) -> CheckResult | str:
     """The package or function that scores the responses must exist ([data] reward)."""
     name = facts.recipe.data.reward or "exact-match"
     module, colon, function = name.partition(":")
     if colon:
-        return _try(
-            facts,
-            lambda: facts.read(inputs.read_reward_function, module, function),
-            f"a module {module} with a function {function}",
-        )
+        return facts.read(inputs.read_reward_function, module, function)
     if name not in _REWARD_PACKAGES:
         return CheckResult("pass", f"{name}, which needs no package", name)
     package = _REWARD_PACKAGES[name]

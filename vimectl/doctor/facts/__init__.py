@@ -22,7 +22,7 @@ P = ParamSpec("P")
 
 
 class Unavailable(Exception):
-    """A fact that this machine does not have or that cannot be read, with the reason."""
+    """A fact does not exist here or cannot be read. The check that needs it is skipped with this reason."""
 
 
 class Facts:
