@@ -43,16 +43,7 @@ def write(
     path: Path, plan: ImagePlan, found: SourceManifest, details: BuildDetails, byproducts: Sequence[Path] = ()
 ) -> None:
     """Write the statement to ``path``. ``byproducts`` are the other files about the build."""
-    path.write_text(
-        json.dumps(statement(plan, found, details, byproducts), indent=2) + "\n", encoding="utf-8"
-    )
-
-
-def statement(
-    plan: ImagePlan, found: SourceManifest, details: BuildDetails, byproducts: Sequence[Path] = ()
-) -> dict[str, Any]:
-    """Return the statement as a JSON object."""
-    return {
+    statement = {
         "_type": _STATEMENT,
         "subject": [{"name": details.name, "digest": _digest(details.digest)}],
         "predicateType": _PREDICATE,
@@ -86,6 +77,7 @@ def statement(
             },
         },
     }
+    path.write_text(json.dumps(statement, indent=2) + "\n", encoding="utf-8")
 
 
 def _dependencies(found: SourceManifest) -> Iterator[dict[str, Any]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vime_runtime.spec.errors import MissingRequirement
 
+from vimectl.doctor.facts import Unavailable
+from vimectl.doctor.facts.driver import read_access
+from vimectl.doctor.facts.limits import read_meminfo
 from vimectl.stacks.schema import Stack
 from vimectl.util import npu_devices
 from vimectl.util.host import Host
@@ -38,7 +40,7 @@ def run_options(stack: Stack, host: Host) -> list[RunOption]:
         MissingRequirement: the stack is for NPUs, and the host has none, or its driver is incomplete.
     """
     found = [*_npus(host)] if stack.stack.device == "npu" else []
-    if memory := _memory(host):
+    if memory := read_meminfo(host).get("MemTotal"):
         size = f"{int(memory * _SHM_SHARE) // _MIB}m"
         found.append(RunOption("shm-size", size, "for weights and Ray's objects; half the memory"))
     found.append(RunOption("pids-limit", "-1", "Ray and PyTorch start thousands of threads on many cores"))
@@ -83,27 +85,17 @@ def _npus(host: Host) -> Iterator[RunOption]:
         yield RunOption("device", path, "a manager node of the driver, needed to open an NPU")
     for mount in mounts:
         yield RunOption("volume", f"{mount.path}:{mount.path}", mount.why)
-    if (group := _group(host, nodes[0])) is not None:
+    if (group := _group(host)) is not None:
         yield RunOption("group-add", str(group), "the group of the device nodes")
     if len(nodes) > 1:
         yield RunOption("network", "host", "HCCL uses the host's addresses")
     yield RunOption("ulimit", "memlock=-1", "buffers for device access must be locked in memory")
 
 
-def _group(host: Host, node: str) -> int | None:
-    """Return the group that may use a device node; None when all users may, or for root's group."""
-    answer = host.run(["stat", "-L", "-c", "%a %u %g %G %n", node], 5.0)
-    if answer.code != 0:
+def _group(host: Host) -> int | None:
+    """Return the group of the device nodes; None if unknown, root's, or not needed to use them."""
+    try:
+        node = read_access(host).nodes[0]
+    except Unavailable:
         return None
-    mode, _, group, *_ = answer.stdout.split()
-    open_to_all = int(mode, 8) & stat.S_IROTH and int(mode, 8) & stat.S_IWOTH
-    return None if open_to_all or group == "0" else int(group)
-
-
-def _memory(host: Host) -> int | None:
-    """Return the machine's memory in bytes, proc_meminfo(5)."""
-    for line in (host.read("/proc/meminfo") or "").splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemTotal":
-            return int(value.split()[0]) * 1024
-    return None
+    return None if node.mode & 0o6 == 0o6 or node.group == 0 else node.group
