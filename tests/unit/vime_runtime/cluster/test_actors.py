@@ -1,7 +1,8 @@
-"""The environment of the actors that Ray starts, on a declared node with NPUs."""
+"""Actors that a real Ray starts on a declared node with NPUs: their environment and their errors."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 import ray
+from vime_runtime.cluster.groups import TrainerGroup
 from vime_runtime.cluster.placement import Placement, sort_devices
 from vime_runtime.cluster.ray_cluster import DAEMONS, ray_cluster
 from vime_runtime.spec.device_layout import engine_devices, trainer_devices
@@ -36,6 +38,9 @@ class Process:
     def require(self, change: dict[str, str]) -> None:
         os.environ.update(change)
         self._environment.require("trainer rank 0")
+
+    def call(self, method: str, folder: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "rank-0-of-1.pt"))
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +136,18 @@ def test_the_driver_gets_the_error_of_an_actor_with_a_wrong_environment(
         ray.get(actor.require.remote(change))
     assert caught.value.message == message
     assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize("method", ["write_state", "save_pretrained"])
+def test_a_disk_error_of_a_rank_reaches_the_driver(placement: Placement, method: str) -> None:
+    class Starter:
+        def start(self, kind: type, role: Any, assignment: Any, *args: Any) -> Any:
+            return placement.start(Process, role, assignment)
+
+    trainer = TrainerGroup(placement.config, Starter())
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        getattr(trainer, method)(Path("/full"))
+    assert caught.value.filename == "/full/rank-0-of-1.pt"
 
 
 def test_devices_are_sorted_by_number() -> None:
