@@ -118,17 +118,10 @@ class FusionAttention(nn.Module):
         packed_seq_params: PackedSequences | None = None,
         **unused: Any,
     ) -> Tensor:
-        """Attend from each token to itself and those before it.
+        """Attend as ``PackedAttention`` does.
 
-        Args:
-            query: [tokens, local heads, head_dim] of a packed row; without ``packed_seq_params``
-                [length, batch, local heads, head_dim].
-            key, value: the same with the local key/value heads.
-            attention_mask: None; attention is causal.
-            packed_seq_params: which tokens attend to which.
-
-        Returns:
-            [tokens, local heads, head_dim], or [length, batch, local heads x head_dim].
+        Without ``packed_seq_params`` the input is [length, batch, heads, head_dim], the output
+        [length, batch, heads x head_dim].
         """
         heads = query.shape[-2]
         if packed_seq_params is None:  # layout SBH: sequences of equal length

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -101,10 +99,12 @@ def build(
 
 def forward(model: GPTModel, micro_batch: MicroBatch) -> Tensor:
     """Return logits [N, local columns] of the N response tokens, in the model's dtype."""
-    positions = micro_batch.positions
+    rows, positions = micro_batch.logit_rows, micro_batch.positions
     with (
-        _select_rows(model.output_layer, micro_batch.logit_rows),
-        _rotate_at(model.rotary_pos_emb, positions[0]),
+        # The output layer gets only these rows: logits of prompt tokens are not computed.
+        model.output_layer.register_forward_pre_hook(lambda _, args: (args[0][rows], *args[1:])),
+        # The rotary embedding returns one row per token instead of one per position.
+        model.rotary_pos_emb.register_forward_hook(lambda _, args, angles: angles[positions[0]]),
     ):
         logits: Tensor = model(  # [1, N, local columns]
             micro_batch.tokens, positions, attention_mask=None, packed_seq_params=micro_batch.sequences
@@ -148,31 +148,11 @@ def _layer_spec(family: ModelFamily, shape: ModelShape, replicas: dist.ProcessGr
         num_experts=shape.num_experts or None, qk_layernorm=family.qk_layernorm, normalization="RMSNorm"
     )
     spec.submodules.self_attention.submodules.core_attention = core_attention()
-    if not family.has_experts:
-        spec.submodules.mlp.submodules.activation_func = SwiGLU  # used with use_te_activation_func only
+    mlp = spec.submodules.mlp
+    if family.has_experts:
+        mlp.module = ExpertLayer
+        mlp.params = {"replicas": replicas}
+        mlp.submodules.router = LocalRouter
     else:
-        layer = spec.submodules.mlp
-        layer.module = ExpertLayer
-        layer.params = {"replicas": replicas}
-        layer.submodules.router = LocalRouter
+        mlp.submodules.activation_func = SwiGLU  # used with use_te_activation_func only
     return spec
-
-
-@contextmanager
-def _select_rows(output_layer: torch.nn.Module, rows: Tensor) -> Iterator[None]:
-    """Pass only ``rows`` to the output layer, so that logits of prompt tokens are not computed."""
-    handle = output_layer.register_forward_pre_hook(lambda _, args: (args[0][rows], *args[1:]))
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _rotate_at(rotary_embedding: torch.nn.Module, positions: Tensor) -> Iterator[None]:
-    """Let the rotary embedding return one row per token instead of one per position."""
-    handle = rotary_embedding.register_forward_hook(lambda _, args, angles: angles[positions])
-    try:
-        yield
-    finally:
-        handle.remove()
