@@ -140,16 +140,16 @@ def trainer_rank(connection: Connection, folder: str, index: int, master: str) -
     from vime_runtime.trainer import model, parallel
     from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
     from vime_runtime.weight_sync.buckets import BucketExporter
-    from vime_runtime.weight_sync.export import Bridge, Rank
-    from vime_runtime.weight_sync.ipc import SharedHostBuffer
+    from vime_runtime.weight_sync.export import WeightBridge
+    from vime_runtime.weight_sync.ipc import SharedCpuBuffer
 
     source = HFCheckpoint(Path(folder))
     ranks = parallel.start("gloo", index, RANKS, master, RANKS)
-    bridge = Bridge(source.family, source.shape, Rank(index, RANKS), ranks.tensor)
+    bridge = WeightBridge(source.family, source.shape, ranks.tensor, ranks.expert)
     shard = model.build(source.family, source.shape, torch.bfloat16, torch.device("cpu"), RANKS)
     bridge.load(shard, source)
-    shared = partial(SharedHostBuffer, ranks.tensor)
-    exporter = BucketExporter(lambda: bridge.held(shard), BUCKET_BYTES, shared=shared)
+    shared = partial(SharedCpuBuffer, ranks.tensor)
+    exporter = BucketExporter(lambda: bridge.local_shards(shard), BUCKET_BYTES, shared=shared)
     connection.send(sum(2 * torch.Size(shape).numel() for shape in source.tensor_shapes().values()))
     peak = 0
     for question in questions(connection):

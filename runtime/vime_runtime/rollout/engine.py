@@ -14,7 +14,7 @@ from vime_runtime.rollout.plugin import SLEEP_BACKEND
 from vime_runtime.rollout.response import Response
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.weight_sync.message import BucketMessage
-from vime_runtime.weight_sync.transport import Place
+from vime_runtime.weight_sync.transport import WeightLocation
 
 # Weights come from the trainer before every waking, so sleeping drops them.
 DROP_WEIGHTS = 2
@@ -63,9 +63,9 @@ class Engine:
         self._llm.wake_up(tags=[tag])
         self._asleep.discard(tag)
 
-    def places(self) -> list[Place]:
-        """Where each worker has its weights."""
-        return self._llm.collective_rpc("weights_place")
+    def weight_locations(self) -> list[WeightLocation]:
+        """Return the memory that each worker reads weights from most directly."""
+        return self._llm.collective_rpc("weight_location")
 
     def begin_update(self) -> None:
         """Begin to take new weights; an update that failed may be begun again."""

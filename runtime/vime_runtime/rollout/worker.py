@@ -22,7 +22,7 @@ from vime_runtime.logging import process_log
 from vime_runtime.memory.region import MemoryUsage
 from vime_runtime.weight_sync.message import BucketMessage
 from vime_runtime.weight_sync.receiver import Receiver
-from vime_runtime.weight_sync.transport import Place
+from vime_runtime.weight_sync.transport import WeightLocation
 
 
 class WorkerExtension:
@@ -50,9 +50,9 @@ class WorkerExtension:
         """Return the id of the process that this worker runs in."""
         return os.getpid()
 
-    def weights_place(self) -> Place:
-        """Return the device and the machine whose memory this worker can read weights from."""
-        return self._bucket_receiver.place()
+    def weight_location(self) -> WeightLocation:
+        """Return the memory that this worker reads weights from most directly."""
+        return self._bucket_receiver.location()
 
     def begin_bucket_update(self) -> None:
         """Begin an update of all weights; drop what a failed update left."""

@@ -32,10 +32,10 @@ from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
 from vime_runtime.trainer.optimizer import Optimizer, learning_rate
 from vime_runtime.trainer.packing import Group, MicroBatch
 from vime_runtime.weight_sync.buckets import BucketExporter
-from vime_runtime.weight_sync.device_identity import chip_id, machine_id
-from vime_runtime.weight_sync.export import Bridge, Rank
-from vime_runtime.weight_sync.ipc import SharedHostBuffer
-from vime_runtime.weight_sync.transport import Place
+from vime_runtime.weight_sync.device_identity import device_uuid, machine_id
+from vime_runtime.weight_sync.export import WeightBridge
+from vime_runtime.weight_sync.ipc import SharedCpuBuffer
+from vime_runtime.weight_sync.transport import WeightLocation
 
 TRAIN_KL = "train/kl"  # nats per token, only with a reference model
 TRAIN_LR = "train/lr"
@@ -65,13 +65,8 @@ class Trainer:
             recipe.train.tensor_parallel,
             recipe.train.expert_parallel,
         )
-        self._bridge = Bridge(
-            self._source.family,
-            self._source.shape,
-            Rank(self._groups.tensor.rank(), self._groups.tensor.size()),
-            self._groups.tensor,
-            Rank(self._groups.expert.rank(), self._groups.expert.size()),
-            self._groups.expert,
+        self._bridge = WeightBridge(
+            self._source.family, self._source.shape, self._groups.tensor, self._groups.expert
         )
         self._region = self._device.training_region(config, rank)
         with self._region.allocating():
@@ -131,15 +126,15 @@ class Trainer:
         on_cpu = self._device.torch_device().type == "cpu"
         writers = self._groups.model.size()
         if on_cpu and per_node % writers == 0:
-            shared = partial(SharedHostBuffer, self._groups.model) if local_rank < writers else None
+            shared = partial(SharedCpuBuffer, self._groups.model) if local_rank < writers else None
             first = local_rank < self._groups.tensor.size()
-            return BucketExporter(lambda: self._bridge.held(self._model, first), size, shared=shared)
-        return BucketExporter(self.weights, size, fill_host=local_rank == 0)
+            return BucketExporter(lambda: self._bridge.local_shards(self._model, first), size, shared=shared)
+        return BucketExporter(self.weights, size, fill_cpu=local_rank == 0)
 
-    def place(self) -> Place:
+    def weight_location(self) -> WeightLocation:
         """Return the machine and device of this rank's weights."""
         device = self._device.torch_device()
-        return Place(machine_id(), None if device.type == "cpu" else chip_id(device))
+        return WeightLocation(machine_id(), None if device.type == "cpu" else device_uuid(device))
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write a Hugging Face directory that transformers and vLLM load; rank 0 writes.

@@ -1,64 +1,94 @@
-"""A stream of weights in buckets of bounded size, through two shared buffers filled in turn."""
+"""A stream of weights in buckets of bounded size, through two buffers that are used in turn."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
 
 import torch
 
-from vime_runtime.weight_sync.device_ipc import DeviceBuffer
-from vime_runtime.weight_sync.ipc import BUFFERS, HostBuffer, SharedHostBuffer
-from vime_runtime.weight_sync.local_shard import Held
+from vime_runtime.weight_sync.ipc import BUFFERS, CpuBuffer, DeviceBuffer, SharedCpuBuffer
 from vime_runtime.weight_sync.message import BucketMessage, TensorEntry
-from vime_runtime.weight_sync.transport import Copies
+from vime_runtime.weight_sync.transport import BufferPlan
 
 # Every tensor begins at a multiple of this, so that it can be viewed in its dtype and loads are aligned.
 ALIGNMENT = 64
 
-Weights = Callable[[], Iterator[tuple[str, torch.Tensor | Held]]]
-Buffer = HostBuffer | DeviceBuffer | SharedHostBuffer
+
+@dataclass(frozen=True)
+class LocalShard:
+    """The parts of one Hugging Face tensor that this rank writes; all ranks together write all of it.
+
+    Attributes:
+        shape, dtype: of the full tensor.
+        parts: (dim, start, rows): ``rows`` belong at ``start`` along ``dim``.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    parts: tuple[tuple[int, int, torch.Tensor], ...]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the full tensor."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    def write(self, target: torch.Tensor, first: int = 0) -> None:
+        """Copy the parts to their places in ``target``, the full tensor's rows from ``first`` on."""
+        for dim, start, rows in self.parts:
+            if dim == 0:
+                begin, end = max(start, first), min(start + len(rows), first + len(target))
+                if begin < end:
+                    target[begin - first : end - first].copy_(rows[begin - start : end - start])
+            else:
+                target.narrow(dim, start, rows.shape[dim]).copy_(rows[first : first + len(target)])
+
+
+Weight = torch.Tensor | LocalShard
+Buffer = CpuBuffer | DeviceBuffer | SharedCpuBuffer
 
 
 class BucketExporter:
-    """Hands out the weights bucket by bucket.
+    """Copies the weights into buckets, one after the other.
 
-    A bucket stays as it is while the next one is asked for, and may be overwritten by the one after that:
-    so a rank fills one while engines read the other, and two buckets are all the memory that a sync takes.
-    They are kept from pass to pass: to have fresh pages mapped takes longer than to copy what goes into them.
-    A tensor that does not fit into a bucket comes in parts, as many rows as fit, one row at least.
+    A bucket stays unchanged while the next one is filled, and may be overwritten by the one after that: a
+    rank fills one while engines read the other, and two buckets are all the memory that a sync takes. They
+    are kept between passes, because mapping fresh pages takes longer than copying into them. A tensor that
+    does not fit into a bucket is split into parts of as many rows as fit, at least one.
 
     Args:
         weights: starts a pass over all weights; each pass yields the same names in the same order.
-        bucket_bytes: how many bytes of tensors, alignment included, a bucket may have.
-        fill_host: whether weights that lie in host memory are put into a buffer. One copy a machine is
-            enough: other ranks there go along with the pass, and their messages have no handle.
-        shared: makes a buffer that the ranks of a machine fill together, each with what it holds of a
-            weight; without it, a rank whose weights are ``Held`` only goes along.
+        bucket_bytes: the bytes of tensors in a bucket, including alignment.
+        fill_cpu: whether to copy weights in CPU memory into a buffer. One copy a machine is enough: other
+            ranks there only take part in the pass, and their messages have no handle.
+        shared: creates a buffer that the ranks of a machine fill together, each with its LocalShards; without
+            it, a rank whose weights are LocalShards only takes part in the pass.
     """
 
     def __init__(
         self,
-        weights: Weights,
+        weights: Callable[[], Iterator[tuple[str, Weight]]],
         bucket_bytes: int,
-        fill_host: bool = True,
-        shared: Callable[[], SharedHostBuffer] | None = None,
+        fill_cpu: bool = True,
+        shared: Callable[[], SharedCpuBuffer] | None = None,
     ) -> None:
         self._weights = weights
         self._bucket_bytes = bucket_bytes
-        self._fill_host = fill_host
+        self._fill_cpu = fill_cpu
         self._shared = shared
-        self._copies = Copies(chip=True, host=False)
-        self._turns: list[list[Buffer]] = []
-        self._turn = 0
+        self._plan = BufferPlan(device=True, cpu=False)
+        self._double_buffer: list[list[Buffer]] = []
+        self._current = 0
         self._pass: Iterator[BucketMessage] | None = None
 
-    def serve(self, copies: Copies) -> None:
-        """Put weights that lie on a device where they are read, from the next pass on."""
-        self._copies = copies
-        self._turns = []
+    def set_plan(self, plan: BufferPlan) -> None:
+        """Choose the memory for weights on a device, from the next pass on."""
+        self._plan = plan
+        self._double_buffer = []
 
     def next(self) -> BucketMessage | None:
-        """Fill the next bucket; None at the end of the pass, after which a new one can begin."""
+        """Fill the next bucket; return None at the end of the pass, after which a new one can begin."""
         if self._pass is None:
             self._pass = self._fill()
         message = next(self._pass, None)
@@ -72,7 +102,7 @@ class BucketExporter:
         first = True
         for name, weight in self._weights():
             if first:
-                self._prepare(weight)
+                self._prepare_buffers(weight)
                 first = False
             for start, stop in self._parts(weight):
                 entry = _entry(name, weight, start, stop, end)
@@ -80,32 +110,32 @@ class BucketExporter:
                     yield self._message(entries)
                     entry = _entry(name, weight, start, stop, 0)
                     entries, end = [], 0
-                self._put(weight, entry)
+                self._copy(weight, entry)
                 entries.append(entry)
                 end += -(-entry.nbytes // ALIGNMENT) * ALIGNMENT
         if entries:
             yield self._message(entries)
 
-    def _prepare(self, weight: torch.Tensor | Held) -> None:
-        """Make the buffers, the weights having said where they are, and so where their buffers have to be."""
-        if not self._turns:
-            self._turns = [self._buffers(weight) for _ in range(BUFFERS)]
-        for buffer in self._turns[0]:
+    def _prepare_buffers(self, weight: Weight) -> None:
+        """Create the buffers once the first weight shows which memory the weights are in."""
+        if not self._double_buffer:
+            self._double_buffer = [self._buffers(weight) for _ in range(BUFFERS)]
+        for buffer in self._double_buffer[0]:
             if isinstance(buffer, DeviceBuffer):
                 buffer.wait_for_producers()
 
-    def _buffers(self, weight: torch.Tensor | Held) -> list[Buffer]:
+    def _buffers(self, weight: Weight) -> list[Buffer]:
         if self._shared is not None:
             return [self._shared()]
-        if isinstance(weight, Held):
+        if isinstance(weight, LocalShard):
             return []
         if weight.is_cpu:
-            return [HostBuffer()] if self._fill_host else []
-        on_chip: list[Buffer] = [DeviceBuffer(weight.device)] if self._copies.chip else []
-        return [*on_chip, *([HostBuffer()] if self._copies.host else [])]
+            return [CpuBuffer()] if self._fill_cpu else []
+        on_device: list[Buffer] = [DeviceBuffer(weight.device)] if self._plan.device else []
+        return [*on_device, *([CpuBuffer()] if self._plan.cpu else [])]
 
-    def _parts(self, weight: torch.Tensor | Held) -> Iterator[tuple[int, int]]:
-        """The rows of each part of a weight, [start, stop)."""
+    def _parts(self, weight: Weight) -> Iterator[tuple[int, int]]:
+        """Yield the rows of each part of a weight, [start, stop)."""
         rows = weight.shape[0] if weight.shape else 1
         each = rows
         if weight.nbytes > self._bucket_bytes:
@@ -115,30 +145,30 @@ class BucketExporter:
         if not rows:
             yield 0, 0
 
-    def _put(self, weight: torch.Tensor | Held, entry: TensorEntry) -> None:
-        for buffer in self._turns[self._turn]:
+    def _copy(self, weight: Weight, entry: TensorEntry) -> None:
+        for buffer in self._double_buffer[self._current]:
             buffer.reserve(max(entry.nbytes, self._bucket_bytes))
-            target = view(buffer.data, entry)
-            if isinstance(weight, Held):
+            target = view_entry(buffer.data, entry)
+            if isinstance(weight, LocalShard):
                 weight.write(target, entry.start)
             else:
-                rows = weight.detach()
-                part = entry.shape != entry.full
-                target.copy_(rows[entry.start : entry.start + entry.shape[0]] if part else rows)
+                full = weight.detach()
+                part = entry.shape != entry.full_shape
+                target.copy_(full[entry.start : entry.start + entry.shape[0]] if part else full)
 
     def _message(self, entries: list[TensorEntry]) -> BucketMessage:
-        handles = [buffer.handles() for buffer in self._turns[self._turn]]
-        self._turn = (self._turn + 1) % BUFFERS
+        handles = [buffer.handles() for buffer in self._double_buffer[self._current]]
+        self._current = (self._current + 1) % BUFFERS
         return BucketMessage({key: one for each in handles for key, one in each.items()}, tuple(entries))
 
 
-def view(buffer: torch.Tensor, entry: TensorEntry) -> torch.Tensor:
-    """A tensor of a bucket in the buffer's own bytes (uint8, one dimension); nothing is copied."""
+def view_entry(buffer: torch.Tensor, entry: TensorEntry) -> torch.Tensor:
+    """Return a tensor of a bucket as a view of the buffer, uint8 [bytes]."""
     part = buffer[entry.offset : entry.offset + entry.nbytes]
     return part.view(getattr(torch, entry.dtype)).view(entry.shape)
 
 
-def _entry(name: str, weight: torch.Tensor | Held, start: int, stop: int, offset: int) -> TensorEntry:
+def _entry(name: str, weight: Weight, start: int, stop: int, offset: int) -> TensorEntry:
     full = tuple(weight.shape)
     shape = (stop - start, *full[1:]) if full else ()
     dtype = str(weight.dtype).removeprefix("torch.")

@@ -1,8 +1,7 @@
-"""Hugging Face tensors written straight into the parameters of a vLLM model, without vLLM's loaders.
+"""Write Hugging Face tensors straight into the parameters of a vLLM model, without vLLM's loaders.
 
-vLLM's layerwise reload needs memory for a second copy of a module, which a colocated NPU has not. This
-writes each tensor where it belongs the moment it comes. Whatever does not fit is an error that says so:
-nothing is skipped, cut or guessed.
+vLLM's layerwise reload needs memory for a second copy of a module, which a colocated NPU does not have. This
+loader writes each tensor to its place as soon as it is received. Everything that does not fit is an error.
 """
 
 from __future__ import annotations
@@ -12,113 +11,119 @@ from itertools import pairwise
 
 import torch
 
-from vime_runtime.weight_sync.param_slices import Place, elsewhere, places, restore_expert_parameters
+from vime_runtime.weight_sync.param_slices import (
+    ParamSlice,
+    find_slices,
+    remote_expert_shapes,
+    restore_expert_parameters,
+)
 
 
 class DirectLoader:
     """One update of one rank's model: ``load`` every tensor once, in any order, then ``finish``.
 
-    Make a new one for each update: a module may have taken new parameters since.
+    Create a new one for each update: the parameters of a module may have been replaced since.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
-        """Find out where everything goes.
+        """Find the slices of every parameter.
 
         Raises:
-            ValueError: the places do not cover the model's parameters exactly once, or a parameter has
-                not the shape that its module's numbers make.
+            ValueError: the slices do not cover the model's parameters exactly once, or the shape of a
+            parameter
+                does not follow from its module's sizes.
         """
         self._model = model
-        self._padding: list[Place] = []
-        self._places: dict[str, list[Place]] = defaultdict(list)
-        self._shapes = elsewhere(model)
-        for place in places(model):
-            if place.tensor is None:
-                self._padding.append(place)
+        self._padding: list[ParamSlice] = []
+        self._slices: dict[str, list[ParamSlice]] = defaultdict(list)
+        self._shapes = remote_expert_shapes(model)
+        for part in find_slices(model):
+            if part.tensor is None:
+                self._padding.append(part)
             else:
-                self._places[place.tensor].append(place)
-                self._shapes[place.tensor] = place.shape
-        _check_coverage(model, [*self._padding, *(p for some in self._places.values() for p in some)])
-        # How many rows of those that are not complete have come.
+                self._slices[part.tensor].append(part)
+                self._shapes[part.tensor] = part.shape
+        _check_coverage(model, [*self._padding, *(part for parts in self._slices.values() for part in parts)])
+        # The rows received of each tensor that is not complete.
         self._missing = dict.fromkeys(self._shapes, 0)
 
     def load(
-        self, name: str, tensor: torch.Tensor, full: tuple[int, ...] | None = None, start: int = 0
+        self, name: str, tensor: torch.Tensor, full_shape: tuple[int, ...] | None = None, start: int = 0
     ) -> None:
         """Write this rank's part of a tensor, converted to the parameter's dtype.
 
-        A tensor comes whole, or in parts that follow each other: the rows from ``start`` on of one that is
-        ``full`` as a whole. It is not needed any more when the copies queued on the device are done.
+        A tensor is whole, or one of several parts in order: the rows from ``start`` on of a tensor of
+        ``full_shape``. It may be overwritten when the copies queued on the device are done.
 
         Raises:
-            ValueError: the tensor is unknown, misshapen or comes twice; nothing is written then.
+            ValueError: the tensor is unknown or repeated, or has a wrong shape; nothing is written then.
         """
         expected = self._shapes.get(name)
         if expected is None:
             raise ValueError(f"the weight update has a tensor {name}, which the model does not have")
-        shape = tuple(tensor.shape) if full is None else tuple(full)
+        shape = tuple(tensor.shape) if full_shape is None else tuple(full_shape)
         if shape != expected:
-            taken = ", ".join(place.parameter for place in self._places[name]) or "an expert of another rank"
+            filled = ", ".join(part.parameter for part in self._slices[name]) or "an expert of another rank"
             raise ValueError(
                 f"tensor {name} of the weight update has the shape {list(shape)}; "
-                f"{taken} is filled from {list(expected)}"
+                f"{filled} is filled from {list(expected)}"
             )
-        come = self._missing.get(name)
-        if come is None or start < come:
-            raise ValueError(f"tensor {name} comes twice in one weight update")
+        received = self._missing.get(name)
+        if received is None or start < received:
+            raise ValueError(f"the weight update has tensor {name} twice")
         stop = start + len(tensor)
-        if start > come or tuple(tensor.shape[1:]) != expected[1:] or stop > expected[0]:
+        if start > received or tuple(tensor.shape[1:]) != expected[1:] or stop > expected[0]:
             raise ValueError(
-                f"rows {start} to {stop} of tensor {name}, {list(tensor.shape)}, do not follow row {come} of "
-                f"{list(expected)} in the weight update"
+                f"rows {start} to {stop} of tensor {name}, {list(tensor.shape)}, do not follow row "
+                f"{received} of {list(expected)} in the weight update"
             )
-        for place in self._places[name]:
-            place.write(tensor, start)
+        for part in self._slices[name]:
+            part.write(tensor, start)
         if stop < expected[0]:
             self._missing[name] = stop
         else:
             del self._missing[name]
 
     def finish(self) -> None:
-        """Zero what no tensor fills, the padding of the vocabulary.
+        """Zero the padding of the vocabulary, and restore the layout of experts.
 
         Raises:
-            ValueError: tensors have not come; the update stays open for them.
+            ValueError: tensors are missing; the update stays open for them.
         """
         if self._missing:
             raise ValueError(
                 f"the weight update lacks {len(self._missing)} of {len(self._shapes)} tensors: "
                 f"{', '.join(self._missing)}"
             )
-        for place in self._padding:
-            place.write(None)
+        for part in self._padding:
+            part.write(None)
         restore_expert_parameters(self._model)
 
 
-def _check_coverage(model: torch.nn.Module, found: list[Place]) -> None:
-    """Check that every element of every parameter is in exactly one place.
+def _check_coverage(model: torch.nn.Module, slices: list[ParamSlice]) -> None:
+    """Check that every element of every parameter is in exactly one slice.
 
-    An element is known by its address, so that it does not matter how a parameter is cut.
+    An element is identified by its address, so that it does not matter how a parameter is sliced.
     """
-    cuts: dict[str, list[Place]] = defaultdict(list)
-    for place in found:
-        cuts[place.parameter].append(place)
+    by_parameter: dict[str, list[ParamSlice]] = defaultdict(list)
+    for part in slices:
+        by_parameter[part.parameter].append(part)
     for name, parameter in model.named_parameters():
-        covered = sum(place.target.numel() for place in cuts[name])
-        if covered != parameter.numel() or _overlap(parameter, cuts[name]):
+        covered = sum(part.target.numel() for part in by_parameter[name])
+        if covered != parameter.numel() or _overlap(parameter, by_parameter[name]):
             raise ValueError(
                 f"parameter {name}, {list(parameter.shape)}: the weight update would write {covered} of "
                 f"{parameter.numel()} elements, or some of them twice"
             )
 
 
-def _overlap(parameter: torch.Tensor, cuts: list[Place]) -> bool:
-    """Whether two places have an element in common.
+def _overlap(parameter: torch.Tensor, slices: list[ParamSlice]) -> bool:
+    """Return whether two slices have an element in common.
 
-    The places of a parameter are boxes; two of them are apart when their ranges along some dimension are.
-    Boxes here never have more in common than one row of experts, so that sorting finds neighbours.
+    The slices of a parameter are boxes, which are disjoint if their ranges along some dimension are. Boxes
+    here have at most one row of experts in common, so that overlapping boxes are neighbors when sorted.
     """
-    boxes = sorted(_box(parameter, place.target) for place in cuts if place.target.numel())
+    boxes = sorted(_box(parameter, part.target) for part in slices if part.target.numel())
     return any(
         all(a < d and c < b for (a, b), (c, d) in zip(one, other, strict=True))
         for one, other in pairwise(boxes)
@@ -126,8 +131,8 @@ def _overlap(parameter: torch.Tensor, cuts: list[Place]) -> bool:
 
 
 def _box(parameter: torch.Tensor, target: torch.Tensor) -> tuple[tuple[int, int], ...]:
-    """The ranges of a view along the dimensions of the parameter that it is of, the outermost first."""
-    offset = target.storage_offset() - parameter.storage_offset()
+    """Return the ranges of a view along the dimensions of its parameter, the outermost first."""
+    offset = int(target.storage_offset()) - int(parameter.storage_offset())
     shape = (1,) * (parameter.dim() - target.dim()) + tuple(target.shape)
     ranges = []
     for stride, extent in sorted(zip(parameter.stride(), shape, strict=True), reverse=True):

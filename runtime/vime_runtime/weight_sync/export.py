@@ -1,8 +1,7 @@
-"""Between Hugging Face tensors and Megatron's fused, sharded parameters, both ways.
+"""Conversion between Hugging Face tensors and Megatron's fused, sharded parameters.
 
-A layout describes one rank's shard as an ordered list of pieces of full tensors. Import lays the
-pieces end to end along dimension 0; export puts the same pieces back. One description for both
-directions: they cannot disagree.
+A layout describes one rank's shard as an ordered list of slices of full tensors. ``load`` concatenates them
+along dimension 0, ``export`` puts the same slices back: one description for both directions.
 """
 
 from __future__ import annotations
@@ -17,12 +16,14 @@ from torch import Tensor
 from vime_runtime.spec.model_families import ModelFamily, ParamMapping
 from vime_runtime.spec.model_shape import ModelShape
 from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
-from vime_runtime.weight_sync.local_shard import Held
+from vime_runtime.weight_sync.buckets import LocalShard
+
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Rows ``start:stop`` along ``dim`` of the full tensor ``name``; all of the other dimension."""
+class TensorSlice:
+    """``start:stop`` along ``dim`` of the full tensor ``name``, and all of its other dimension."""
 
     name: str
     dim: int
@@ -32,168 +33,174 @@ class Piece:
 
 @dataclass(frozen=True)
 class Rank:
-    """One place in the tensor-parallel group."""
+    """A rank of a process group."""
 
     index: int
     size: int
 
     def share(self, extent: int) -> tuple[int, int]:
-        """This rank's range of an extent split evenly, rounded up; the last range may be cut short."""
+        """Return this rank's range of an extent split evenly, rounded up; the last range may be shorter."""
         each = -(-extent // self.size)
         return min(self.index * each, extent), min((self.index + 1) * each, extent)
 
 
-# Where a parameter is not split.
-ALONE = Rank(0, 1)
+# The rank for a parameter that is not sharded.
+UNSHARDED = Rank(0, 1)
 
-Layout = Callable[[dict[str, tuple[int, ...]], ModelShape, Rank], list[Piece]]
-
-
-def _whole(tensors: dict[str, tuple[int, ...]], shape: ModelShape, rank: Rank) -> list[Piece]:
-    """Every rank holds the whole tensor."""
-    return [Piece(name, 0, 0, full[0]) for name, full in tensors.items()]
+Layout = Callable[[dict[str, Shape], ModelShape, Rank], list[TensorSlice]]
 
 
-def _rows(tensors: dict[str, tuple[int, ...]], shape: ModelShape, rank: Rank) -> list[Piece]:
-    """Each rank holds its rows; of several tensors, its rows of the first, then of the second."""
-    return [Piece(name, 0, *rank.share(full[0])) for name, full in tensors.items()]
+def _whole(tensors: dict[str, Shape], shape: ModelShape, rank: Rank) -> list[TensorSlice]:
+    """Every rank has the whole tensor."""
+    return [TensorSlice(name, 0, 0, full[0]) for name, full in tensors.items()]
 
 
-def _columns(tensors: dict[str, tuple[int, ...]], shape: ModelShape, rank: Rank) -> list[Piece]:
-    """Each rank holds its columns."""
-    return [Piece(name, 1, *rank.share(full[1])) for name, full in tensors.items()]
+def _rows(tensors: dict[str, Shape], shape: ModelShape, rank: Rank) -> list[TensorSlice]:
+    """Each rank has its rows of the first tensor, then its rows of the second."""
+    return [TensorSlice(name, 0, *rank.share(full[0])) for name, full in tensors.items()]
 
 
-def _qkv(tensors: dict[str, tuple[int, ...]], shape: ModelShape, rank: Rank) -> list[Piece]:
-    """Each rank holds its query groups; within a group the queries, then the key, then the value.
+def _columns(tensors: dict[str, Shape], shape: ModelShape, rank: Rank) -> list[TensorSlice]:
+    """Each rank has its columns."""
+    return [TensorSlice(name, 1, *rank.share(full[1])) for name, full in tensors.items()]
+
+
+def _qkv(tensors: dict[str, Shape], shape: ModelShape, rank: Rank) -> list[TensorSlice]:
+    """Each rank has its query groups; within a group the queries, then the key, then the value.
 
     The order is that of ``SelfAttention.get_query_key_value_tensors`` in Megatron-core.
     """
     query, key, value = tensors
-    queries = shape.query_size // shape.num_key_value_heads
-    pieces = []
+    group_rows = shape.query_size // shape.num_key_value_heads
+    head_rows = shape.head_dim
+    slices = []
     for group in range(*rank.share(shape.num_key_value_heads)):
-        pieces.append(Piece(query, 0, group * queries, (group + 1) * queries))
-        pieces += [Piece(kv, 0, group * shape.head_dim, (group + 1) * shape.head_dim) for kv in (key, value)]
-    return pieces
+        slices.append(TensorSlice(query, 0, group * group_rows, (group + 1) * group_rows))
+        slices += [TensorSlice(kv, 0, group * head_rows, (group + 1) * head_rows) for kv in (key, value)]
+    return slices
 
 
 LAYOUTS: dict[str, Layout] = {"whole": _whole, "rows": _rows, "columns": _columns, "qkv": _qkv}
 
 
-class Bridge:
-    """Moves the weights of one model between its Megatron shards and Hugging Face tensors."""
+class WeightBridge:
+    """The weights of one model, as Megatron's shards and as Hugging Face tensors."""
 
     def __init__(
         self,
         family: ModelFamily,
         shape: ModelShape,
-        rank: Rank,
-        group: dist.ProcessGroup | None = None,
-        expert_rank: Rank = ALONE,
-        expert_group: dist.ProcessGroup | None = None,
+        tensor_group: dist.ProcessGroup,
+        expert_group: dist.ProcessGroup,
     ) -> None:
-        """Take the places of this rank in the tensor-parallel and in the expert-parallel group.
+        """Describe the shards of this rank.
 
-        With more than one expert-parallel rank an expert is whole on one of them.
+        Args:
+            tensor_group: the tensor-parallel group. expert_group: the expert-parallel group. With more than
+            one rank an expert is whole on one of them.
         """
         self._family = family
         self._shape = shape
-        self._rank = rank
-        self._group = group
-        self._expert_rank = expert_rank
+        self._rank = Rank(tensor_group.rank(), tensor_group.size())
+        self._group = tensor_group
+        self._expert_rank = Rank(expert_group.rank(), expert_group.size())
         self._expert_group = expert_group
         self._tensors = family.tensors(shape)
 
     @torch.no_grad()
     def load(self, model: torch.nn.Module, checkpoint: HFCheckpoint) -> None:
-        """Fill this rank's parameters, reading from disk no more than its own pieces.
+        """Fill this rank's parameters, reading only its own slices from disk.
 
-        Rows beyond the true vocabulary are zero. Raises RuntimeError when the model has a parameter
-        that the family does not name, or the other way round.
+        Rows beyond the true vocabulary are zero. Raises RuntimeError if the parameters of the model are not
+        those that the family names.
         """
         for mapping, shard in self._shards(model):
-            if shard is None:
-                continue
-            for piece, rows in self._cut(mapping, self._split(mapping), shard.zero_()):
-                rows.copy_(checkpoint.read(piece.name, piece.dim, piece.start, piece.stop))
+            if shard is not None:
+                for part, rows in self._split(mapping, self._rank_of(mapping), shard.zero_()):
+                    rows.copy_(checkpoint.read(part.name, part.dim, part.start, part.stop))
 
     @torch.no_grad()
     def export(self, model: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
         """Yield every Hugging Face tensor, full, in the parameters' dtype and on their device.
 
-        A collective over the tensor-parallel and the expert-parallel group: every rank must run it to the
-        end. A yielded tensor may share storage with a parameter; take a copy before changing it.
+        A collective over the tensor-parallel and the expert-parallel group: every rank must exhaust the
+        iterator. A yielded tensor may share storage with a parameter; copy it before changing it.
         """
+        like = next(model.parameters())
         for mapping, shard in self._shards(model):
+            if mapping.expert is not None and self._expert_rank.size > 1:
+                yield from self._broadcast_expert(mapping, mapping.expert, shard, like).items()
+                continue
+            assert shard is not None  # only experts are on other ranks
             if mapping.layout == "whole":
                 yield from ((name, shard) for name in mapping.hf)
-            elif mapping.expert is not None and self._expert_rank.size > 1:
-                yield from self._sent(mapping, shard, next(model.parameters())).items()
             else:
-                yield from self._assemble(mapping, shard).items()
+                yield from self._gather_full(mapping, shard).items()
 
     @torch.no_grad()
-    def held(self, model: torch.nn.Module, first: bool = True) -> Iterator[tuple[str, Held]]:
-        """Yield what this rank has of every Hugging Face tensor, in the order of ``export``.
+    def local_shards(
+        self, model: torch.nn.Module, first_replica: bool = True
+    ) -> Iterator[tuple[str, LocalShard]]:
+        """Yield what this rank writes of every Hugging Face tensor, in the order of ``export``.
 
-        No collective, and nothing is copied. What every rank has, the first one writes; what every replica
-        has, and not only its own experts, the ranks of the ``first``.
+        No collective, and nothing is copied. A tensor that every rank has is written by the first rank.
+        Everything but distributed experts is written by the ranks of the first replica only.
         """
         dtype = next(model.parameters()).dtype
         for mapping, shard in self._shards(model):
             parts: dict[str, list[tuple[int, int, Tensor]]] = {name: [] for name in mapping.hf}
-            divided = mapping.expert is not None and self._expert_rank.size > 1
-            mine = divided or (first and (mapping.layout != "whole" or self._rank.index == 0))
-            if shard is not None and mine:
-                for piece, rows in self._cut(mapping, self._split(mapping), shard):
-                    parts[piece.name].append((piece.dim, piece.start, rows))
+            distributed = mapping.expert is not None and self._expert_rank.size > 1
+            replicated = mapping.layout == "whole" and self._rank.index > 0
+            if shard is not None and (distributed or (first_replica and not replicated)):
+                for part, rows in self._split(mapping, self._rank_of(mapping), shard):
+                    parts[part.name].append((part.dim, part.start, rows))
             for name, own in parts.items():
-                yield name, Held(self._tensors[name], dtype, tuple(own))
+                yield name, LocalShard(self._tensors[name], dtype, tuple(own))
 
-    def _assemble(self, mapping: ParamMapping, shard: Tensor) -> dict[str, Tensor]:
+    def _gather_full(self, mapping: ParamMapping, shard: Tensor) -> dict[str, Tensor]:
         full = {name: shard.new_empty(self._tensors[name]) for name in mapping.hf}
-        for index, part in enumerate(self._gather(shard)):
-            for piece, rows in self._cut(mapping, Rank(index, self._rank.size), part):
-                full[piece.name].narrow(piece.dim, piece.start, piece.stop - piece.start).copy_(rows)
+        shards = [shard]
+        if self._rank.size > 1:
+            shards = [torch.empty_like(shard) for _ in range(self._rank.size)]
+            dist.all_gather(shards, shard, group=self._group)
+        for index, one in enumerate(shards):
+            for part, rows in self._split(mapping, Rank(index, self._rank.size), one):
+                full[part.name].narrow(part.dim, part.start, part.stop - part.start).copy_(rows)
         return full
 
-    def _sent(self, mapping: ParamMapping, shard: Tensor | None, like: Tensor) -> dict[str, Tensor]:
-        """An expert's tensors, which the rank that has them sends to the others."""
-        owner = mapping.expert // (self._shape.num_experts // self._expert_rank.size)
+    def _broadcast_expert(
+        self, mapping: ParamMapping, expert: int, shard: Tensor | None, like: Tensor
+    ) -> dict[str, Tensor]:
+        """Return an expert's tensors, sent by the rank that has them."""
+        owner = expert // (self._shape.num_experts // self._expert_rank.size)
         full = {name: like.new_empty(self._tensors[name]) for name in mapping.hf}
         if shard is not None:
-            for piece, rows in self._cut(mapping, ALONE, shard):
-                full[piece.name].copy_(rows)
+            for part, rows in self._split(mapping, UNSHARDED, shard):
+                full[part.name].copy_(rows)
         for tensor in full.values():
             dist.broadcast(tensor, group=self._expert_group, group_src=owner)
         return full
 
-    def _split(self, mapping: ParamMapping) -> Rank:
-        """How this rank's shard of a parameter is cut."""
-        return ALONE if mapping.expert is not None and self._expert_rank.size > 1 else self._rank
+    def _rank_of(self, mapping: ParamMapping) -> Rank:
+        """Return the rank by which this rank's shard of a parameter is split."""
+        return UNSHARDED if mapping.expert is not None and self._expert_rank.size > 1 else self._rank
 
-    def _cut(self, mapping: ParamMapping, rank: Rank, shard: Tensor) -> Iterator[tuple[Piece, Tensor]]:
-        """Each piece of ``rank``'s shard with the view of the shard that holds it."""
+    def _split(
+        self, mapping: ParamMapping, rank: Rank, shard: Tensor
+    ) -> Iterator[tuple[TensorSlice, Tensor]]:
+        """Yield each slice of ``rank``'s shard with the view of the shard that holds it."""
         offset = 0
         tensors = {name: self._tensors[name] for name in mapping.hf}
-        for piece in LAYOUTS[mapping.layout](tensors, self._shape, rank):
-            extent = piece.stop - piece.start
-            if piece.dim == 0:
-                yield piece, shard.narrow(0, offset, extent)
+        for part in LAYOUTS[mapping.layout](tensors, self._shape, rank):
+            extent = part.stop - part.start
+            if part.dim == 0:
+                yield part, shard.narrow(0, offset, extent)  # [extent, ...]
                 offset += extent
             else:
-                yield piece, shard
-
-    def _gather(self, shard: Tensor) -> list[Tensor]:
-        if self._rank.size == 1:
-            return [shard]
-        parts = [torch.empty_like(shard) for _ in range(self._rank.size)]
-        dist.all_gather(parts, shard, group=self._group)
-        return parts
+                yield part, shard  # [rows, extent]
 
     def _shards(self, model: torch.nn.Module) -> Iterator[tuple[ParamMapping, Tensor | None]]:
-        """Every parameter of the whole model, with what this rank has of it; None for others' experts."""
+        """Yield every parameter of the whole model with this rank's shard; None for other ranks' experts."""
         here = self._shape.local_experts(self._expert_rank.index, self._expert_rank.size)
         parameters = dict(model.named_parameters())
         named = [(mapping, mapping.parameter(here)) for mapping in self._family.parameters(self._shape)]

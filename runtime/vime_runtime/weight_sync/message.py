@@ -1,4 +1,4 @@
-"""What the trainer tells the engine about a bucket. Imports no torch: the driver passes it on."""
+"""The description of a bucket, from trainer to engine. Imports no torch: the driver passes it on."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor in a bucket, or some of its rows where it is larger than a bucket.
+    """One tensor in a bucket, or some of its rows if it is larger than a bucket.
 
     Attributes:
         name: the Hugging Face name.
         dtype: torch's name of it, "bfloat16".
-        shape, offset, nbytes: of what is in the bucket, the place in bytes.
-        full: the shape of the whole tensor.
-        start: which row of it comes first; parts come in order.
+        shape: of the rows in the bucket.
+        offset: of these rows in the bucket, in bytes.
+        nbytes: of these rows.
+        full_shape: of the whole tensor.
+        start: the first of these rows in the whole tensor; the parts of a tensor come in order.
     """
 
     name: str
@@ -24,16 +26,16 @@ class TensorEntry:
     shape: tuple[int, ...]
     offset: int
     nbytes: int
-    full: tuple[int, ...]
+    full_shape: tuple[int, ...]
     start: int = 0
 
 
 @dataclass(frozen=True)
 class BucketMessage:
-    """A filled bucket: handles by which peers find the buffer, and the tensors in it.
+    """The tensors in a filled bucket, and the handles by which readers open its copies.
 
-    ``handles`` has one handle for each memory that holds a copy of the bucket: by the id of a physical
-    device, or of a machine (``identity.machine_id``) where it is memory of the host.
+    ``handles`` has one handle for each memory with a copy of the bucket: by ``device_uuid`` for the memory of
+    a device, by ``machine_id`` for CPU memory (``device_identity``).
     """
 
     handles: dict[str, Any]
@@ -41,11 +43,11 @@ class BucketMessage:
 
     @property
     def payload_bytes(self) -> int:
-        """Bytes of tensors in the bucket."""
+        """The bytes of tensors in the bucket."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
     def joined(self, others: Iterable[BucketMessage]) -> BucketMessage:
-        """This message with the handles of other ranks' copies of the same bucket added."""
+        """Return this message with the handles of other ranks' copies of the same bucket added."""
         handles = dict(self.handles)
         for other in others:
             if other.tensors != self.tensors:

@@ -1,4 +1,4 @@
-"""Which copies of the weights each trainer rank makes, so that every engine worker finds one."""
+"""The memory through which weights reach each engine worker: its own device, or CPU memory of its machine."""
 
 from __future__ import annotations
 
@@ -9,42 +9,41 @@ from vime_runtime.spec.errors import MissingRequirement
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a process has its weights: ids of ``sync/identity.py``; no chip where it is the host's memory."""
+class WeightLocation:
+    """Where a process has its weights, by the ids of ``device_identity``; no device for CPU memory."""
 
     machine: str
-    chip: str | None
+    device: str | None
 
 
 @dataclass(frozen=True)
-class Copies:
-    """What one rank makes: one on its chip, one in the memory of its machine."""
+class BufferPlan:
+    """The copies of a bucket that one trainer rank makes: on its device, in CPU memory of its machine."""
 
-    chip: bool
-    host: bool
+    device: bool
+    cpu: bool
 
 
-def copies(ranks: Sequence[Place], readers: Sequence[Place]) -> list[Copies]:
-    """The copies of each rank: on a chip that an engine worker has too; for workers with other chips one in
-    the memory of each of their machines, by the first rank there.
+def plan_buffers(ranks: Sequence[WeightLocation], readers: Sequence[WeightLocation]) -> list[BufferPlan]:
+    """Return the plan of each rank.
+
+    A rank makes a copy on its device if an engine worker has the same device. For workers on other devices
+    the first rank on each of their machines makes one in CPU memory.
 
     Raises:
-        MissingRequirement: a worker has neither its chip nor its machine in common with any rank.
+        MissingRequirement: a worker has neither its device nor its machine in common with any rank.
     """
-    chips = {rank.chip for rank in ranks}
-    strangers = [reader for reader in readers if reader.chip not in chips]
-    machines = {reader.machine for reader in strangers}
+    devices = {rank.device for rank in ranks}
+    machines = {reader.machine for reader in readers if reader.device not in devices}
     if missing := machines - {rank.machine for rank in ranks}:
         raise MissingRequirement(
             f"an engine worker on {', '.join(sorted(missing))} has neither device nor machine in common with "
             "a rank of the trainer: weights cannot reach it",
             "start trainer and engines in one container for each machine, or give both the same devices",
         )
-    read = {reader.chip for reader in readers}
-    served: set[str] = set()
-    made = []
+    read = {reader.device for reader in readers}
+    plans = []
     for rank in ranks:
-        host = rank.machine in machines and rank.machine not in served
-        served |= {rank.machine} if host else set()
-        made.append(Copies(chip=rank.chip in read, host=host))
-    return made
+        plans.append(BufferPlan(device=rank.device in read, cpu=rank.machine in machines))
+        machines.discard(rank.machine)
+    return plans

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from vime_runtime.weight_sync.buckets import ALIGNMENT, BucketExporter, view
+from vime_runtime.weight_sync.buckets import ALIGNMENT, BucketExporter, view_entry
 from vime_runtime.weight_sync.device_identity import machine_id
-from vime_runtime.weight_sync.ipc import HostPeer
+from vime_runtime.weight_sync.ipc import CpuBufferReader
 
 TENSORS = {
     "embedding": torch.randn(64, 16),
@@ -23,20 +23,22 @@ def weights() -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def read_pass(exporter: BucketExporter) -> tuple[list[int], dict[str, torch.Tensor]]:
-    peer = HostPeer()
+    reader = CpuBufferReader()
     payloads, read = [], {}
     while (message := exporter.next()) is not None:
         payloads.append(message.payload_bytes)
-        buffer = peer.open(message.handles)
+        buffer = reader.open(message.handles)
         for entry in message.tensors:
-            whole = read.setdefault(entry.name, torch.empty(entry.full, dtype=getattr(torch, entry.dtype)))
-            rows = whole[entry.start : entry.start + entry.shape[0]] if entry.full else whole
-            rows.copy_(view(buffer, entry))
+            whole = read.setdefault(
+                entry.name, torch.empty(entry.full_shape, dtype=getattr(torch, entry.dtype))
+            )
+            rows = whole[entry.start : entry.start + entry.shape[0]] if entry.full_shape else whole
+            rows.copy_(view_entry(buffer, entry))
     return payloads, read
 
 
 @pytest.mark.parametrize("bucket_bytes", [1, 128, 500, 4096, 1_000_000])
-def test_all_tensors_arrive_in_buckets_of_the_size(bucket_bytes: int) -> None:
+def test_all_tensors_are_received_in_buckets_of_the_given_size(bucket_bytes: int) -> None:
     exporter = BucketExporter(weights, bucket_bytes)
     for _ in range(2):  # a pass can follow a pass
         payloads, read = read_pass(exporter)
@@ -49,7 +51,7 @@ def test_all_tensors_arrive_in_buckets_of_the_size(bucket_bytes: int) -> None:
         assert sum(payloads) == sum(tensor.nbytes for tensor in TENSORS.values())
 
 
-def test_two_buckets_are_all_the_memory_of_a_pass() -> None:
+def test_a_pass_takes_the_memory_of_two_buckets() -> None:
     exporter = BucketExporter(weights, bucket_bytes=256)
     sizes = {}
     while (message := exporter.next()) is not None:
@@ -59,20 +61,20 @@ def test_two_buckets_are_all_the_memory_of_a_pass() -> None:
     assert list(sizes.values()) == [256, 256]
 
 
-def test_a_bucket_stays_as_it_is_while_the_next_one_is_filled() -> None:
+def test_a_bucket_is_unchanged_while_the_next_one_is_filled() -> None:
     exporter = BucketExporter(weights, bucket_bytes=256)
-    peer = HostPeer()
+    reader = CpuBufferReader()
     message = exporter.next()
     while message is not None:
-        buffer = peer.open(message.handles)
-        before = [view(buffer, entry).clone() for entry in message.tensors]
+        buffer = reader.open(message.handles)
+        before = [view_entry(buffer, entry).clone() for entry in message.tensors]
         following = exporter.next()
         for entry, tensor in zip(message.tensors, before, strict=True):
-            assert torch.equal(view(buffer, entry), tensor), entry.name
+            assert torch.equal(view_entry(buffer, entry), tensor), entry.name
         message = following
 
 
-def test_weights_are_as_they_are_when_the_pass_reaches_them() -> None:
+def test_a_pass_exports_the_current_weights() -> None:
     parameter = torch.nn.Parameter(torch.zeros(4))
     exporter = BucketExporter(lambda: iter([("p", parameter)]), 64)
     read_pass(exporter)
@@ -81,10 +83,11 @@ def test_weights_are_as_they_are_when_the_pass_reaches_them() -> None:
     assert read["p"].tolist() == [7, 7, 7, 7]
 
 
-def test_a_rank_that_nobody_reads_fills_nothing_and_agrees_with_the_one_that_does() -> None:
-    reader, bystander = BucketExporter(weights, 500), BucketExporter(weights, 500, fill_host=False)
-    while (message := reader.next()) is not None:
-        silent = bystander.next()
+def test_a_rank_without_readers_fills_nothing_and_has_the_same_entries() -> None:
+    filled, unread = BucketExporter(weights, 500), BucketExporter(weights, 500, fill_cpu=False)
+    while (message := filled.next()) is not None:
+        silent = unread.next()
+        assert silent is not None
         assert silent.handles == {}
         assert message.joined([silent]) == silent.joined([message]) == message
-    assert bystander.next() is None
+    assert unread.next() is None

@@ -16,28 +16,28 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("ASCEND_RT_VISIBLE_DEVICES", raising=False)
 
 
-def chips(monkeypatch: pytest.MonkeyPatch, **properties: str) -> None:
-    """Stand in for a device's torch module, which this machine need not have."""
+def set_properties(monkeypatch: pytest.MonkeyPatch, **properties: str) -> None:
+    """Replace the torch module of a device with one whose device has these properties."""
     module = SimpleNamespace(
         current_device=lambda: 1, get_device_properties=lambda index: SimpleNamespace(**properties)
     )
     monkeypatch.setattr(torch, "get_device_module", lambda device: module)
 
 
-def chip(index: int | None = None) -> str:
+def uuid(index: int | None = None) -> str:
     # "meta" takes any index; which kind of device it is does not matter here.
-    return device_identity.chip_id(torch.device("meta") if index is None else torch.device("meta", index))
+    return device_identity.device_uuid(torch.device("meta") if index is None else torch.device("meta", index))
 
 
-def nodes(directory: Path, **targets: str) -> None:
-    """Device nodes: links to ones of this machine, since making some takes privileges."""
+def create_nodes(directory: Path, **targets: str) -> None:
+    """Link to device nodes of this machine, since creating some takes privileges."""
     for name, target in targets.items():
         (directory / name).symlink_to(target)
 
 
-def test_a_chip_is_known_by_its_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
-    chips(monkeypatch, uuid="GPU-17")
-    assert chip(0) == "GPU-17"
+def test_a_device_with_uuid_has_it_as_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_properties(monkeypatch, uuid="GPU-17")
+    assert uuid(0) == "GPU-17"
 
 
 @pytest.mark.parametrize("properties", [{}, {"uuid": ""}, {"uuid": "00000000-0000-0000-0000-000000000000"}])
@@ -45,42 +45,44 @@ def test_a_chip_is_known_by_its_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
     ("visible", "index", "expected"),
     [("4,6", 1, "npu b-1 6"), ("4,6", None, "npu b-1 6"), ("4,6", 0, "npu b-1 4"), (None, 2, "npu b-1 2")],
 )
-def test_a_chip_without_uuid_is_known_by_its_physical_number(
+def test_a_device_without_uuid_has_its_physical_number_as_id(
     monkeypatch: pytest.MonkeyPatch,
     properties: dict[str, str],
     visible: str | None,
     index: int | None,
     expected: str,
 ) -> None:
-    chips(monkeypatch, **properties)
+    set_properties(monkeypatch, **properties)
     if visible is not None:
         monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", visible)
-    assert chip(index) == expected
+    assert uuid(index) == expected
 
 
-def test_two_containers_of_a_host_know_a_chip_by_the_same_name(
+def test_two_containers_of_a_host_have_the_same_id_for_a_device(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    chips(monkeypatch)
+    set_properties(monkeypatch)
     host, one = tmp_path / "host", tmp_path / "one"
     for directory in (host, one):
         directory.mkdir()
-    nodes(host, davinci0="/dev/null", davinci1="/dev/zero", davinci10="/dev/full", davinci_manager="/dev/tty")
-    nodes(one, davinci3="/dev/zero", davinci4="/dev/full")  # two of the three, one with another name
+    create_nodes(
+        host, davinci0="/dev/null", davinci1="/dev/zero", davinci10="/dev/full", davinci_manager="/dev/tty"
+    )
+    create_nodes(one, davinci3="/dev/zero", davinci4="/dev/full")  # two of the three, one with another name
     monkeypatch.setattr(device_identity, "DEVICES", host)
-    names = [chip(index) for index in range(3)]
+    names = [uuid(index) for index in range(3)]
     assert len(set(names)) == 3
     monkeypatch.setattr(device_identity, "DEVICES", one)
-    assert [chip(0), chip(1)] == names[1:]
+    assert [uuid(0), uuid(1)] == names[1:]
     monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "1")  # counted within the container
-    assert chip(0) == names[2]
+    assert uuid(0) == names[2]
 
 
-def test_two_hosts_know_their_chips_by_different_names(
+def test_two_hosts_have_different_ids_for_their_devices(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    chips(monkeypatch)
-    nodes(tmp_path, davinci0="/dev/null")
-    here = chip(0)
+    set_properties(monkeypatch)
+    create_nodes(tmp_path, davinci0="/dev/null")
+    here = uuid(0)
     monkeypatch.setattr(device_identity, "boot_id", lambda: "b-2")
-    assert chip(0) != here
+    assert uuid(0) != here

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
 
-# vLLM changes torch for the whole process: it has rank processes of its own here.
+# In rank processes, because vLLM changes torch for the whole process.
 ENVIRONMENT = {
     "GLOO_SOCKET_IFNAME": "lo",
     "HF_HUB_OFFLINE": "1",
@@ -48,7 +48,7 @@ def with_model(
     options: dict[str, Any],
     look: Callable[[Callable[[], torch.nn.Module], dict[str, torch.Tensor]], Any],
 ) -> Any:
-    """Call ``look(build, tensors)``: how to build vLLM's model, and the checkpoint's tensors."""
+    """Call ``look(build, tensors)`` with a builder of vLLM's model, and the checkpoint's tensors."""
     import os
 
     from vllm.config import set_current_vllm_config
@@ -80,7 +80,9 @@ def with_model(
                 with set_default_torch_dtype(torch.float32):
                     model = initialize_model(config)
                 for parameter in model.parameters():
-                    parameter.data.fill_(float("nan"))  # what nobody writes is not equal to itself
+                    parameter.data.fill_(
+                        float("nan")
+                    )  # an element that is not written is not equal to itself
                 return model
 
             return look(build, load_file(Path(path) / "model.safetensors"))
@@ -89,7 +91,7 @@ def with_model(
 
 
 def load_in_parts(model: torch.nn.Module, tensors: dict[str, torch.Tensor], rows: int = 5) -> None:
-    """As a tensor comes that is larger than a bucket: some rows after the other."""
+    """Load every tensor in parts, as one that is larger than a bucket."""
     from vime_runtime.weight_sync.direct_loader import DirectLoader
 
     loader = DirectLoader(model)
@@ -100,7 +102,7 @@ def load_in_parts(model: torch.nn.Module, tensors: dict[str, torch.Tensor], rows
 
 
 def compare(build: Callable[[], torch.nn.Module], tensors: dict[str, torch.Tensor]) -> dict[str, bool]:
-    """Which parameters are as vLLM's own loader makes them."""
+    """Return for each parameter whether it is as vLLM's own loader makes it."""
     from vime_runtime.weight_sync.direct_loader import DirectLoader
 
     own, direct, parted = build(), build(), build()
@@ -119,16 +121,18 @@ def compare(build: Callable[[], torch.nn.Module], tensors: dict[str, torch.Tenso
     }
 
 
-def compare_turned(build: Callable[[], torch.nn.Module], tensors: dict[str, torch.Tensor]) -> dict[str, bool]:
-    """The same where the experts' weights were turned after loading, as vllm-ascend does it."""
+def compare_transposed(
+    build: Callable[[], torch.nn.Module], tensors: dict[str, torch.Tensor]
+) -> dict[str, bool]:
+    """Do the same with experts' weights transposed after loading, as vllm-ascend does it."""
     own, direct = build(), build()
     own.load_weights(iter(tensors.items()))
     for model in (own, direct):
         for module in model.modules():
             if hasattr(module, "w13_weight"):
                 for name in ("w13_weight", "w2_weight"):
-                    turned = getattr(module, name).data.transpose(1, 2).contiguous()
-                    setattr(module, name, torch.nn.Parameter(turned, requires_grad=False))
+                    transposed = getattr(module, name).data.transpose(1, 2).contiguous()
+                    setattr(module, name, torch.nn.Parameter(transposed, requires_grad=False))
     # And a copy of the router's weight in fp32.
     direct.model.layers[0].mlp.gate.weight_fp32 = torch.full_like(direct.model.layers[0].mlp.gate.weight, 7)
     load_in_parts(direct, tensors)
@@ -139,20 +143,20 @@ def compare_turned(build: Callable[[], torch.nn.Module], tensors: dict[str, torc
     }
 
 
-def refusals(build: Callable[[], torch.nn.Module], tensors: dict[str, torch.Tensor]) -> dict[str, str]:
-    """What is said of each thing that does not fit, and whether anything was written then."""
+def errors(build: Callable[[], torch.nn.Module], tensors: dict[str, torch.Tensor]) -> dict[str, str]:
+    """Return the error for everything that does not fit, and whether anything was written."""
     from vime_runtime.weight_sync.direct_loader import DirectLoader
 
     model = build()
     name, expert = "model.layers.1.self_attn.k_proj.weight", "model.layers.0.mlp.experts.7.down_proj.weight"
     tensor, down = tensors[name], tensors[expert]
-    said = {}
+    found = {}
 
     def note(what: str, call: Callable[[], object]) -> None:
         try:
             call()
         except ValueError as e:
-            said[what] = str(e)
+            found[what] = str(e)
 
     loader = DirectLoader(model)
     note("unknown", lambda: loader.load("model.layers.9.mlp.gate.weight", tensor))
@@ -161,8 +165,8 @@ def refusals(build: Callable[[], torch.nn.Module], tensors: dict[str, torch.Tens
     note("another rank", lambda: loader.load(name, tensor.flatten()))
     note("a gap", lambda: loader.load(name, tensor[4:8], tuple(tensor.shape), 4))
     note("beyond the end", lambda: loader.load(name, torch.cat([tensor, tensor]), tuple(tensor.shape)))
-    note("expert turned", lambda: loader.load(expert, down.t().contiguous()))
-    said["written"] = str(not all(p.isnan().all() for p in model.parameters()))
+    note("expert transposed", lambda: loader.load(expert, down.t().contiguous()))
+    found["written"] = str(not all(p.isnan().all() for p in model.parameters()))
     loader.load(name, tensor)
     note("twice", lambda: loader.load(name, tensor))
     note("missing", loader.finish)
@@ -179,7 +183,7 @@ def refusals(build: Callable[[], torch.nn.Module], tensors: dict[str, torch.Tens
     half = build()
     half.model.layers[0].mlp.experts.routed_experts.w2_weight.data = torch.empty(8, 47, 64)
     note("experts of another shape", lambda: DirectLoader(half))
-    return said
+    return found
 
 
 @pytest.mark.parametrize("tensor_parallel", [1, 2])
@@ -192,9 +196,9 @@ def test_every_parameter_is_as_vllms_own_loader_makes_it(engines, make_model, mo
 
 
 @pytest.mark.parametrize("options", [{}, {"enable_expert_parallel": True}], ids=["rows", "whole-experts"])
-def test_experts_are_where_vllm_ascend_has_turned_them_to(engines, make_model, options):
+def test_experts_that_vllm_ascend_has_transposed_are_filled(engines, make_model, options):
     directory = make_model(**MODELS["qwen3-moe"])
-    for same in engines.run(with_model, 2, str(directory), options, compare_turned):
+    for same in engines.run(with_model, 2, str(directory), options, compare_transposed):
         assert same["weight_fp32"]
         assert all(same.values()), [name for name, equal in same.items() if not equal]
 
@@ -206,12 +210,12 @@ def test_whole_experts_are_on_their_own_rank(engines, make_model):
         assert all(same.values()), [name for name, equal in same.items() if not equal]
 
 
-def test_what_does_not_fit_is_an_error_that_says_so(engines, make_model):
+def test_everything_that_does_not_fit_is_an_error(engines, make_model):
     directory = make_model(**MODELS["qwen3-moe"])
-    (said,) = engines.run(with_model, 1, str(directory), {}, refusals)
+    (found,) = engines.run(with_model, 1, str(directory), {}, errors)
     k_proj = "tensor model.layers.1.self_attn.k_proj.weight"
     filled = "model.layers.1.self_attn.qkv_proj.weight is filled from [64, 64]"
-    assert said == {
+    assert found == {
         "unknown": "the weight update has a tensor model.layers.9.mlp.gate.weight, "
         "which the model does not have",
         "too many rows": f"{k_proj} of the weight update has the shape [128, 64]; {filled}",
@@ -220,15 +224,17 @@ def test_what_does_not_fit_is_an_error_that_says_so(engines, make_model):
         "a gap": f"rows 4 to 8 of {k_proj}, [4, 64], do not follow row 0 of [64, 64] in the weight update",
         "beyond the end": f"rows 0 to 128 of {k_proj}, [128, 64], do not follow row 0 of [64, 64] "
         "in the weight update",
-        "expert turned": "tensor model.layers.0.mlp.experts.7.down_proj.weight of the weight update has the "
-        "shape [48, 64]; model.layers.0.mlp.experts.routed_experts.w2_weight is filled from [64, 48]",
+        "expert transposed": "tensor model.layers.0.mlp.experts.7.down_proj.weight of the weight update has "
+        "the shape [48, 64]; model.layers.0.mlp.experts.routed_experts.w2_weight is filled from [64, 48]",
         "written": "False",
-        "twice": f"{k_proj} comes twice in one weight update",
-        "missing": said["missing"],
+        "twice": f"the weight update has {k_proj} twice",
+        "missing": found["missing"],
         "parameter without a tensor": "the weight update lacks 1 of 70 tensors: model.layers.0.mlp.unknown",
         "packed after loading": "parameter model.layers.0.self_attn.qkv_proj.weight of the engine is [0], "
         "expected [256, 64]: weights cannot be written into it directly",
         "experts of another shape": "model.layers.0.mlp.experts.routed_experts: w13_weight and w2_weight are "
-        "[8, 96, 64] and [8, 47, 64], expected [8, 96, 64] and [8, 64, 48], or both turned",
+        "[8, 96, 64] and [8, 47, 64], expected [8, 96, 64] and [8, 64, 48], or both transposed",
     }
-    assert said["missing"].startswith("the weight update lacks 68 of 69 tensors: model.embed_tokens.weight, ")
+    assert found["missing"].startswith(
+        "the weight update lacks 68 of 69 tensors: model.embed_tokens.weight, "
+    )

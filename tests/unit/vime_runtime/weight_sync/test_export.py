@@ -30,7 +30,7 @@ def round_trip(
     """Load a checkpoint into Megatron's model and export it again."""
     from vime_runtime.trainer import model, parallel
     from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
-    from vime_runtime.weight_sync.export import Bridge
+    from vime_runtime.weight_sync.export import WeightBridge
 
     groups = parallel.start("gloo", rank, world_size, master, tensor_parallel, expert_parallel)
     try:
@@ -44,19 +44,12 @@ def round_trip(
             expert_parallel=expert_parallel,
             replicas=groups.replicas,
         )
-        bridge = Bridge(
-            source.family,
-            source.shape,
-            Rank(groups.tensor.rank(), tensor_parallel),
-            groups.tensor,
-            Rank(groups.expert.rank(), expert_parallel),
-            groups.expert,
-        )
+        bridge = WeightBridge(source.family, source.shape, groups.tensor, groups.expert)
         bridge.load(built, source)
         exported = {name: tensor.clone() for name, tensor in bridge.export(built)}
         megatron = {n: p.detach() for n, p in built.named_parameters()}
-        held = dict(bridge.held(built, first=rank < tensor_parallel))
-        return {"exported": exported, "megatron": megatron, "held": held}
+        local = dict(bridge.local_shards(built, first_replica=rank < tensor_parallel))
+        return {"exported": exported, "megatron": megatron, "local": local}
     finally:
         parallel.stop()
 
@@ -66,27 +59,27 @@ def fill_together(rank: int, world_size: int, master: str, path: str) -> dict[st
     import torch.distributed as dist
     from vime_runtime.trainer import model, parallel
     from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
-    from vime_runtime.weight_sync.buckets import BucketExporter, view
-    from vime_runtime.weight_sync.export import Bridge
-    from vime_runtime.weight_sync.ipc import HostPeer, SharedHostBuffer
+    from vime_runtime.weight_sync.buckets import BucketExporter, view_entry
+    from vime_runtime.weight_sync.export import WeightBridge
+    from vime_runtime.weight_sync.ipc import CpuBufferReader, SharedCpuBuffer
 
     groups = parallel.start("gloo", rank, world_size, master, world_size)
     try:
         source = HFCheckpoint(Path(path))
         built = model.build(source.family, source.shape, torch.float32, torch.device("cpu"), world_size)
-        bridge = Bridge(source.family, source.shape, Rank(rank, world_size), groups.tensor)
+        bridge = WeightBridge(source.family, source.shape, groups.tensor, groups.expert)
         bridge.load(built, source)
         exporter = BucketExporter(
-            lambda: bridge.held(built), 10_000, shared=lambda: SharedHostBuffer(groups.tensor)
+            lambda: bridge.local_shards(built), 10_000, shared=lambda: SharedCpuBuffer(groups.tensor)
         )
-        peer, read = HostPeer(), {}
+        reader, read = CpuBufferReader(), {}
         while (message := exporter.next()) is not None:
             dist.barrier(groups.tensor)  # the loop asks for no bucket before all have given the last one
             if message.handles:
-                buffer = peer.open(message.handles)
+                buffer = reader.open(message.handles)
                 for entry in message.tensors:
-                    whole = read.setdefault(entry.name, torch.empty(entry.full))
-                    whole[entry.start : entry.start + entry.shape[0]].copy_(view(buffer, entry))
+                    whole = read.setdefault(entry.name, torch.empty(entry.full_shape))
+                    whole[entry.start : entry.start + entry.shape[0]].copy_(view_entry(buffer, entry))
             dist.barrier(groups.tensor)
         return read
     finally:
@@ -137,16 +130,16 @@ def assert_round_trip(
 ) -> None:
     """Every rank exports all of the original, and what the ranks hold together is all of it, once."""
     for result in results:
-        assert result["exported"].keys() == result["held"].keys() == original.keys()
+        assert result["exported"].keys() == result["local"].keys() == original.keys()
         for name, tensor in original.items():
             assert result["exported"][name].dtype is dtype
             assert torch.equal(result["exported"][name], tensor), name
     for name, tensor in original.items():
-        parts = [result["held"][name] for result in results]
-        assert sum(rows.numel() for held in parts for _, _, rows in held.parts) == tensor.numel()
+        parts = [result["local"][name] for result in results]
+        assert sum(rows.numel() for shard in parts for _, _, rows in shard.parts) == tensor.numel()
         filled = torch.full(parts[0].shape, float("nan"), dtype=parts[0].dtype)
-        for held in parts:
-            held.write(filled)
+        for shard in parts:
+            shard.write(filled)
         assert torch.equal(filled, tensor), name
 
 

@@ -1,4 +1,4 @@
-"""Buckets into a model, whichever memory they lie in; how they came there is not the receiver's affair."""
+"""Buckets into a model, from device memory and from CPU memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vime_runtime.weight_sync.message import BucketMessage
 
 
 class Model(torch.nn.Module):
-    """What vLLM calls the parameters is what the checkpoint calls them."""
+    """A model whose parameters have the names of the checkpoint."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class Model(torch.nn.Module):
 
 
 class Loader:
-    """Stands in for the direct loader, which imports vLLM; it has tests of its own."""
+    """A fake of the direct loader, which imports vLLM and has its own tests."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._parameters = dict(model.named_parameters())
@@ -32,7 +32,7 @@ class Loader:
         self._parameters[name].data[start : start + len(tensor)].copy_(tensor)
 
     def finish(self) -> None:
-        """Everything has come."""
+        """Accept every update."""
 
 
 @pytest.fixture
@@ -52,14 +52,14 @@ def bucket(value: float) -> BucketMessage:
 
 
 @pytest.fixture
-def on_chip(receiver: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A receiver whose model seems to lie on a chip; what is mapped there is plain memory."""
+def on_device(receiver: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A receiver that takes its model to be on a device, and maps plain memory there."""
     made = receiver.Receiver(Model())
     opened: list[str] = []
     mapped = torch.full((64,), 0, dtype=torch.uint8)
     mapped[:24].view(torch.float32).fill_(3.0)
-    made._chip = SimpleNamespace(open=lambda handles: opened.append("chip") or mapped, close=lambda: None)
-    monkeypatch.setattr(receiver, "chip_id", lambda device: "chip-7")
+    made._device_reader = SimpleNamespace(open=lambda handles: opened.append("device") or mapped)
+    monkeypatch.setattr(receiver, "device_uuid", lambda device: "device-7")
     waits = SimpleNamespace(synchronize=lambda: opened.append("waited"))
     module = SimpleNamespace(current_stream=lambda: waits)
     monkeypatch.setattr(torch, "get_device_module", lambda device: module)
@@ -67,38 +67,36 @@ def on_chip(receiver: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return made
 
 
-def test_without_a_chip_the_buffer_of_the_machine_is_read(receiver: Any) -> None:
+def test_a_worker_on_a_cpu_reads_the_copy_in_cpu_memory(receiver: Any) -> None:
     model = Model()
     one = receiver.Receiver(model)
     one.begin()
-    held = bucket(2.0)
-    one.receive(held)
+    one.receive(bucket(2.0))
     one.finish()
-    one.close()
     assert model.norm.weight.tolist() == [2.0] * 6
 
 
-def test_a_worker_finds_the_copy_on_its_own_chip_among_those_of_all_ranks(on_chip: Any) -> None:
+def test_a_worker_on_a_device_reads_the_copy_there(on_device: Any) -> None:
     message = bucket(2.0)
-    handles = {"chip-6": ..., "chip-7": ..., **message.handles}
-    on_chip.begin()
-    on_chip.receive(BucketMessage(handles, message.tensors))
-    assert on_chip._model.norm.weight.tolist() == [3.0] * 6
-    assert on_chip.opened == ["chip", "waited"]  # it returns when the buffer may be overwritten
+    handles = {"device-6": ..., "device-7": ..., **message.handles}
+    on_device.begin()
+    on_device.receive(BucketMessage(handles, message.tensors))
+    assert on_device._model.norm.weight.tolist() == [3.0] * 6
+    assert on_device.opened == ["device", "waited"]  # it returns when the buffer may be overwritten
 
 
-def test_where_trainer_and_engine_share_no_chip_the_memory_of_the_host_is_read(on_chip: Any) -> None:
+def test_a_worker_on_another_device_reads_the_copy_in_cpu_memory(on_device: Any) -> None:
     message = bucket(2.0)
-    on_chip.begin()
-    on_chip.receive(BucketMessage({"chip-6": ..., **message.handles}, message.tensors))
-    assert on_chip._model.norm.weight.tolist() == [2.0] * 6
-    assert on_chip.opened == ["waited"]
+    on_device.begin()
+    on_device.receive(BucketMessage({"device-6": ..., **message.handles}, message.tensors))
+    assert on_device._model.norm.weight.tolist() == [2.0] * 6
+    assert on_device.opened == ["waited"]
 
 
-def test_weights_that_are_nowhere_near_are_an_error_that_says_where_they_are(on_chip: Any) -> None:
-    on_chip.begin()
-    with pytest.raises(RuntimeError, match=r"device \(chip-7\).*some on chip-6, another host"):
-        on_chip.receive(BucketMessage({"chip-6": ..., "another host": ...}, ()))
+def test_an_unreachable_bucket_is_an_error_that_names_its_locations(on_device: Any) -> None:
+    on_device.begin()
+    with pytest.raises(RuntimeError, match=r"device \(device-7\).*some on device-6, another machine"):
+        on_device.receive(BucketMessage({"device-6": ..., "another machine": ...}, ()))
 
 
 def test_a_bucket_outside_an_update_is_refused(receiver: Any) -> None:
