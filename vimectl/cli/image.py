@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
     from vimectl.images.build import BuiltImage
     from vimectl.images.plan import ImagePlan, ImageSource
     from vimectl.images.verify import ImageVerification
-    from vimectl.util.phase_progress import PhaseProgress
+    from vimectl.util.phase_progress import ReportPhase
+    from vimectl.util.subprocess import OnLine
 
 app = typer.Typer(no_args_is_help=True, help="Plan, build and verify the container image of a stack.")
 
@@ -267,7 +267,7 @@ def _built_json(built: BuiltImage) -> dict[str, Any]:
     }
 
 
-def _step_progress(report: Callable[[PhaseProgress], None]) -> Callable[[str], None]:
+def _step_progress(report: ReportPhase) -> OnLine:
     """Return a function that reports the current step and the last line of a builder's output."""
     from vimectl.images.builder.failure import STEP
     from vimectl.util.phase_progress import PhaseProgress

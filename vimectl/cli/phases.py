@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from vimectl.util.console import err
 
 if TYPE_CHECKING:
-    from vimectl.util.phase_progress import PhaseProgress
+    from vimectl.util.phase_progress import PhaseProgress, ReportPhase
 
 # The interval between two lines about the same phase when stderr is not a terminal.
 _QUIET_SECONDS = 10.0
 
 
 @contextmanager
-def phases() -> Iterator[Callable[[PhaseProgress], None]]:
+def phases() -> Iterator[ReportPhase]:
     """Yield the function that shows the progress."""
     if err.is_terminal:
         with _bar() as report:
@@ -27,7 +27,7 @@ def phases() -> Iterator[Callable[[PhaseProgress], None]]:
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[PhaseProgress], None]]:
+def _bar() -> Iterator[ReportPhase]:
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
@@ -48,7 +48,7 @@ def _bar() -> Iterator[Callable[[PhaseProgress], None]]:
         yield report
 
 
-def _lines() -> Callable[[PhaseProgress], None]:
+def _lines() -> ReportPhase:
     phase, printed = "", 0.0
 
     def report(now: PhaseProgress) -> None:

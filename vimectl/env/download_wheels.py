@@ -19,6 +19,7 @@ from vimectl.stacks.lock import Pin
 from vimectl.stacks.schema import Origin
 from vimectl.util.directory_lock import lock_directory
 from vimectl.util.phase_progress import PhaseProgress, ReportPhase
+from vimectl.util.subprocess import OnLine
 
 # The oldest glibc that has platform tags of its version, PEP 600.
 _OLDEST_GLIBC = 5
@@ -153,7 +154,7 @@ def _download(
 
 
 def _download_from_origin(
-    pip: Pip, pin: Pin, origin: Origin, arguments: Sequence[str], on_line: Callable[[str], None]
+    pip: Pip, pin: Pin, origin: Origin, arguments: Sequence[str], on_line: OnLine
 ) -> None:
     """Download a package from the user's own sources or else from its origin's index."""
     outputs = []

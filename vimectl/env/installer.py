@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from vime_runtime.spec.errors import CheckFailed, MissingRequirement, VimeError
 
 from vimectl.stacks.lock import Pin
 from vimectl.stacks.schema import Origin
-from vimectl.util.subprocess import run_logged
+from vimectl.util.subprocess import OnLine, run_logged
 
 # Install exactly the pinned files and nothing else.
 EXACT = ("--no-deps", "--require-hashes", "--only-binary=:all:")
@@ -55,7 +55,7 @@ class Pip:
     def temporary(self) -> Path:
         return self.work / "tmp"
 
-    def run(self, arguments: Sequence[str], on_line: Callable[[str], None]) -> tuple[int, str]:
+    def run(self, arguments: Sequence[str], on_line: OnLine) -> tuple[int, str]:
         """Run pip and return its exit status and its output.
 
         The user's pip configuration applies (mirrors, find-links, certificates).

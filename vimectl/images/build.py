@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -24,6 +24,7 @@ from vimectl.images.provenance import BuildDetails
 from vimectl.stacks.installed import InstalledDistribution
 from vimectl.util import source_date_epoch
 from vimectl.util.resources import data_dir
+from vimectl.util.subprocess import OnLine
 
 _DOCKERFILES = {"npu": "Dockerfile.npu", "cpu": "Dockerfile.cpu"}
 
@@ -75,7 +76,7 @@ def default_records(plan: ImagePlan) -> Path:
     return Path("images") / f"{plan.stack.name}-{now}"
 
 
-def build_image(request: BuildRequest, builder: Builder, on_line: Callable[[str], None]) -> BuiltImage:
+def build_image(request: BuildRequest, builder: Builder, on_line: OnLine) -> BuiltImage:
     """Build the image. The log is in ``request.records`` in any case.
 
     Raises:

@@ -7,16 +7,14 @@ import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 
 from vimectl.images.plan import ImageSource
-from vimectl.util.subprocess import run_logged
-
-OnLine = Callable[[str], None]
+from vimectl.util.subprocess import OnLine, run_logged
 
 # Never prompt for a password, which would block a job forever; credential helpers still work. In English,
 # because the messages are parsed. A server that sends nothing for a minute counts as unreachable.

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from vimectl.util.host import CommandResult
 
+OnLine = Callable[[str], None]
+
 # With these, packages of another environment would count as installed, or byte code be written elsewhere.
 _REMOVED_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONPYCACHEPREFIX")
 
@@ -18,7 +20,7 @@ _REMOVED_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONPYCACHEPREFIX")
 def run_logged(
     argv: Sequence[str | Path],
     log: Path,
-    on_line: Callable[[str], None],
+    on_line: OnLine,
     variables: Mapping[str, str] | None = None,
     lock_fd: int | None = None,
     cleanup_seconds: float = 0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +15,8 @@ from vime_runtime.spec.errors import CheckFailed, UsageError
 
 from vimectl.images.builder.failure import explain
 from vimectl.util.host import CommandResult, Host
-from vimectl.util.subprocess import run_logged, run_shielded
+from vimectl.util.subprocess import OnLine, run_logged, run_shielded
 
-OnLine = Callable[[str], None]
 # How long a builder gets to remove its containers and mounts when a build is interrupted.
 _CLEANUP_SECONDS = 20
 _TIMEOUT = 20

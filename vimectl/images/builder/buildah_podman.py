@@ -14,9 +14,9 @@ from typing import Any
 import platformdirs
 from vime_runtime.spec.errors import MissingRequirement
 
-from vimectl.images.builder.base import Builder, BuildJob, ImageConfiguration, OnLine
+from vimectl.images.builder.base import Builder, BuildJob, ImageConfiguration
 from vimectl.util.directory_lock import lock_directory
-from vimectl.util.subprocess import run_shielded
+from vimectl.util.subprocess import OnLine, run_shielded
 
 # The alias of the base image during a build. Working containers are named after their image, so this prefix
 # identifies those of a build, including one that was killed.

@@ -9,8 +9,8 @@ from typing import Any
 
 from vime_runtime.spec.errors import CheckFailed
 
-from vimectl.images.builder.base import Builder, BuildJob, ImageConfiguration, OnLine
-from vimectl.util.subprocess import run_shielded
+from vimectl.images.builder.base import Builder, BuildJob, ImageConfiguration
+from vimectl.util.subprocess import OnLine, run_shielded
 
 
 class Docker(Builder):
