@@ -123,7 +123,6 @@ def _stack(name: str | None, recipe: str | None, host: Host) -> Stack | None:
 
 
 def _show(build: SaverBuild) -> None:
-    out.print(f"[bold]{build.verdict}[/]  ", end="")
     lines = [build.path]
     if build.loads is not None:
         lines.append(f"{'loaded' if build.loads else 'not loaded'}: {build.why}")
@@ -140,7 +139,6 @@ def _show(build: SaverBuild) -> None:
     if build.sha256:
         lines.append(f"md5 {build.md5}  sha256 {build.sha256}")
     # Text from the file is printed without markup and control characters.
-    for line in lines:
-        out.print("".join(c if c.isprintable() else "?" for c in line), markup=False)
-        if line is not lines[-1]:
-            out.print("    ", end="")
+    printable = ["".join(c if c.isprintable() else "?" for c in line) for line in lines]
+    out.print(f"[bold]{build.verdict}[/]  ", end="")
+    out.print("\n    ".join(printable), markup=False)
