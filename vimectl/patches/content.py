@@ -12,43 +12,43 @@ from pathlib import Path
 
 from vime_runtime.spec.errors import CheckFailed, UsageError
 
-from vimectl.patches import applied_state, target
+from vimectl.patches import applied_state
 from vimectl.patches.blobs import id_of
 from vimectl.patches.patchfile import body
 from vimectl.patches.patchfile.model import FileDiff
 from vimectl.patches.patchfile.rules import read_valid
 from vimectl.patches.series import Patch, Series
-from vimectl.patches.target import PatchTarget
+from vimectl.patches.target import PatchTarget, file_id, read_file, write_blocker
 
 
-def released(where: PatchTarget, series: Series, path: str) -> bytes | None:
+def released(target: PatchTarget, series: Series, path: str) -> bytes | None:
     """Return the content of ``path`` as released; None when the release does not have the file.
 
     It is computed from the current content if the series knows that, otherwise read from ``kept_copy``,
     with its errors.
     """
-    if target.write_blocker(where.location, path) is None:
-        position = series.position(path, target.file_id(where.location, path))
+    if write_blocker(target.location, path) is None:
+        position = series.position(path, file_id(target.location, path))
         if position is not None:
-            content = target.read_file(where.location, path)
+            content = read_file(target.location, path)
             for patch in reversed(series.touching(path)[:position]):
                 content = apply_diff(content, file_diff(series, patch.id, path), reverse=True)
             return _checked(series, path, content, series.chains[path][0])
-    return kept_copy(where, path, series.chains[path][0])
+    return kept_copy(target, path, series.chains[path][0])
 
 
-def kept_copy(where: PatchTarget, path: str, blob: str | None) -> bytes | None:
+def kept_copy(target: PatchTarget, path: str, blob: str | None) -> bytes | None:
     """Return a copy of released content: the one that apply saved, or git's in a work tree.
 
     Raises CheckFailed when this machine has none.
     """
     if blob is None:
         return None
-    copy = applied_state.original(where.location, blob)
-    if copy is None and where.kind in ("git", "editable"):
-        copy = _from_git(where.location, blob)
+    copy = applied_state.original(target.location, blob)
+    if copy is None and target.kind in ("git", "editable"):
+        copy = _from_git(target.location, blob)
     if copy is None:
-        raise CheckFailed(f"no copy of {path} as released ({blob}) is here", f"reinstall {where.package}")
+        raise CheckFailed(f"no copy of {path} as released ({blob}) is here", f"reinstall {target.package}")
     return copy
 
 

@@ -28,39 +28,39 @@ def replace_files(journal: TransactionJournal, roots: set[Path]) -> None:
 
     Raises CheckFailed when a file has neither version, or its staged replacement is damaged.
     """
-    places = []
+    files = []
     for index, move in enumerate(journal.moves):
         root = journal.roots[move.root]
         if root not in roots:
             continue
-        place = root / move.path
-        places.append(place)
+        file = root / move.path
+        files.append(file)
         wanted, other = move.version(journal.forward), move.version(not journal.forward)
-        found = version_at(place)
+        found = version_at(file)
         if _is_version(found, wanted, other):
             continue
         stage = stage_folder(root)
         staged = stage / f"{index}.{'after' if journal.forward else 'before'}"
         if not _is_version(found, other, wanted):
             versions = f"{stage / f'{index}.before'} or {stage / f'{index}.after'}"
-            message = f"{place} was edited after an interrupted {journal.action}"
+            message = f"{file} was edited after an interrupted {journal.action}"
             raise CheckFailed(message, f"put {versions} in its place and try again")
         if blocker := write_blocker(root, move.path):
-            message = f"{place} cannot be changed: {blocker}"
+            message = f"{file} cannot be changed: {blocker}"
             raise CheckFailed(message, "put back what was there, and try again")
         if wanted[0] is None:
-            place.unlink()
+            file.unlink()
         elif version_at(staged)[0] != wanted[0]:
-            hint = f"put the right content of {place} there, and try again"
+            hint = f"put the right content of {file} there, and try again"
             raise CheckFailed(f"{staged} is damaged", hint)
         else:
-            for made in make_folder(place.parent):
+            for made in make_folder(file.parent):
                 sync(made.parent)  # or a power loss might keep the file's move but not its folder
-            os.replace(staged, place)
+            os.replace(staged, file)
     to_sync = {bookkeeping_folder(root) for root in roots}
-    for place in places:
-        to_sync.add(place.parent)
-        if cache := _remove_bytecode(place):
+    for file in files:
+        to_sync.add(file.parent)
+        if cache := _remove_bytecode(file):
             to_sync.add(cache)
     for number, path in journal.folders:
         folder = journal.roots[number] / path

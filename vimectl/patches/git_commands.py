@@ -63,16 +63,16 @@ class DiffWriter:
         return bytes(text)
 
     def _write(self, path: str, file: GitFile | None) -> None:
-        place = self._directory / path
-        place.unlink(missing_ok=True)
+        target = self._directory / path
+        target.unlink(missing_ok=True)
         if file is None:
             return
-        place.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         if file.mode == LINK:
-            place.symlink_to(file.content.decode("utf-8", "surrogateescape"))
+            target.symlink_to(file.content.decode("utf-8", "surrogateescape"))
         else:
-            place.write_bytes(file.content)
-            place.chmod(int(file.mode[-3:], 8))
+            target.write_bytes(file.content)
+            target.chmod(int(file.mode[-3:], 8))
 
 
 @contextmanager

@@ -84,13 +84,13 @@ def refuse_wheels(action: PatchAction, statuses: Sequence[TargetStatus]) -> None
 def _refuse_unsupported(action: PatchAction, statuses: Sequence[TargetStatus], merge: bool) -> None:
     for status in statuses:
         target = status.target
-        here = f"{target.package} {target.version} in {target.location}"
+        name = f"{target.package} {target.version} in {target.location}"
         if status.series is None:
             hint = "vimectl patch list shows the versions that have some"
-            raise CheckFailed(f"{here}: no patches for this version", hint)
+            raise CheckFailed(f"{name}: no patches for this version", hint)
         if status.drifted and not merge:
             raise CheckFailed(
-                f"{here} was edited, nothing was changed:\n{diff_of_edits(status)}",
+                f"{name} was edited, nothing was changed:\n{diff_of_edits(status)}",
                 f"undo the edits, or reinstall {target.package}, then vimectl patch {action} again;"
                 f" or let git merge the edits: vimectl patch {action} --merge",
             )

@@ -76,10 +76,10 @@ class SourceTree:
         self.name = str(path)
 
     def read(self, path: str) -> bytes | None:
-        place = self._path / path
-        if not place.parent.resolve().is_relative_to(self._path):
+        full_path = self._path / path
+        if not full_path.parent.resolve().is_relative_to(self._path):
             return None
-        return None if place.is_dir() and not place.is_symlink() else content_at(place)
+        return None if full_path.is_dir() and not full_path.is_symlink() else content_at(full_path)
 
     def paths(self) -> list[str]:
         found = (path for path in self._path.rglob("*") if path.is_symlink() or path.is_file())

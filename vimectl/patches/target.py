@@ -43,9 +43,9 @@ def find_installed(package: str, module: str, version: str | None = None) -> Pat
     """
     top, *rest = module.split("/")
     spec = importlib.util.find_spec(top)
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        if Path(place, *rest, "__init__.py").is_file():
-            return _in_directory(Path(place).resolve().parent, package, module, version, editable=True)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if Path(folder, *rest, "__init__.py").is_file():
+            return _in_directory(Path(folder).resolve().parent, package, module, version, editable=True)
     return None
 
 
@@ -130,13 +130,13 @@ def write_blocker(location: Path, path: str) -> str | None:
     """
     if is_wheel(location):
         return None
-    place = os.path.join(location, path)
-    folder = os.path.dirname(place)
+    full_path = os.path.join(location, path)
+    folder = os.path.dirname(full_path)
     real = os.path.realpath(folder)
     if real != str(location) and not real.startswith(f"{str(location).rstrip('/')}/"):
         return f"its folder is a symbolic link out of the target, to {real}"
     try:
-        mode = os.lstat(place).st_mode
+        mode = os.lstat(full_path).st_mode
     except FileNotFoundError:
         return None
     except NotADirectoryError:

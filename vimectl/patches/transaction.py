@@ -159,18 +159,18 @@ def _prepare(
 
 
 def _stage(index: int, root: int, step: FileStep) -> FileMove:
-    place = step.location / step.path
+    file = step.location / step.path
     if blocker := write_blocker(step.location, step.path):
-        raise CheckFailed(f"{place} cannot be changed: {blocker}", "put a file in its place, and try again")
-    blob, mode = version_at(place)
+        raise CheckFailed(f"{file} cannot be changed: {blocker}", "put a file in its place, and try again")
+    blob, mode = version_at(file)
     if blob != id_of(step.before):
-        message = f"{place} has just been changed by another process"
+        message = f"{file} has just been changed by another process"
         raise CheckFailed(message, "nothing was changed; try again")
     wanted = step.mode if step.mode is not None else mode
     if mode is not None and stat.S_ISLNK(mode) != stat.S_ISLNK(wanted or 0):
-        raise CheckFailed(f"{place} is a symbolic link", "put a file in its place, and try again")
+        raise CheckFailed(f"{file} is a symbolic link", "put a file in its place, and try again")
     # A new file gets the owner of the nearest folder.
-    like = next(path for path in (place, *place.parents) if os.path.lexists(path)).lstat()
+    like = next(path for path in (file, *file.parents) if os.path.lexists(path)).lstat()
     base = stage_folder(step.location) / str(index)
     if step.before is not None:
         write_file(base.with_suffix(".before"), step.before, like, mode)
@@ -194,11 +194,11 @@ def _make_newer(path: Path, old: os.stat_result) -> None:
         os.utime(path, (later, later))
 
 
-def _refuse_read_only(places: Sequence[Path]) -> None:
+def _refuse_read_only(files: Sequence[Path]) -> None:
     """Check write access before the change starts: even root cannot write to a read-only mount."""
-    for place in places:
-        near = next(parent for parent in place.parents if os.path.lexists(parent))
-        for path in (near, place.parent / "__pycache__"):
+    for file in files:
+        nearest = next(parent for parent in file.parents if os.path.lexists(parent))
+        for path in (nearest, file.parent / "__pycache__"):
             if path.is_dir() and not os.access(path, os.W_OK | os.X_OK):
                 hint = "nothing was changed; make it writable, or become its owner"
                 raise MissingRequirement(f"{path} is read-only", hint)

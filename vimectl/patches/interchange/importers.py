@@ -40,10 +40,10 @@ _SUFFIXES = (".patch", ".diff", ".eml", ".mbox")
 
 @dataclass(frozen=True)
 class ImportablePatch:
-    """One patch. ``slug`` is for its id; ``where`` is its origin, for messages."""
+    """One patch. ``slug`` is for its id; ``origin`` names it in messages."""
 
     slug: str
-    where: str
+    origin: str
     description: PatchDescription
     patch: PatchFile
 
@@ -54,7 +54,7 @@ class ImportedPatch:
     were not at the stated line."""
 
     id: str
-    where: str
+    origin: str
     changes: FileChanges
     offsets: int
 
@@ -64,7 +64,7 @@ class ImportedPatch:
             {"path": path, "before": before.blob if before else None, "after": after.blob if after else None}
             for path, (before, after) in self.changes.items()
         ]
-        return {"id": self.id, "from": self.where, "files": files, "offsets": self.offsets}
+        return {"id": self.id, "from": self.origin, "files": files, "offsets": self.offsets}
 
 
 def import_series(
@@ -90,7 +90,7 @@ def import_series(
         changes, offsets = _changes(one, release)
         release = release.with_patch(one.patch)
         patch_id = f"{number:04}-{one.slug}"
-        imported.append(ImportedPatch(patch_id, one.where, changes, offsets))
+        imported.append(ImportedPatch(patch_id, one.origin, changes, offsets))
         patches.append(NewPatch(patch_id, as_dep3(one.description).encode(), changes))
     comment = f"Patches for the released {package} {version}, in the order in which they apply."
     with tempfile.TemporaryDirectory(prefix="vimectl-") as scratch:
@@ -115,13 +115,13 @@ def _changes(one: ImportablePatch, release: PatchedRelease) -> tuple[FileChanges
         results = apply_patch(one.patch.diffs, release.file)
     except UsageError as e:
         raise UsageError(
-            f"{one.where}: does not apply to {release.name}: {e.message}",
+            f"{one.origin}: does not apply to {release.name}: {e.message}",
             "vimectl patch lint FILE --against ... shows how each hunk fits",
         ) from e
     changes = {path: (release.file(path), after) for path, after in sorted(results.items())}
     changes = {path: states for path, states in changes.items() if states[0] != states[1]}
     if not changes:
-        raise UsageError(f"{one.where}: changes nothing in {release.name}", "leave it out")
+        raise UsageError(f"{one.origin}: changes nothing in {release.name}", "leave it out")
     hunks, _ = check_release(one.patch, release)
     return changes, sum(hunk.result == "offset" for hunk in hunks)
 
@@ -172,22 +172,22 @@ def _in_file(path: Path) -> Iterator[ImportablePatch]:
         yield _parse(path.stem, str(path), data)
         return
     for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(data)], strict=True), 1):
-        where = f"{path}, message {number}" if len(starts) > 1 else str(path)
+        origin = f"{path}, message {number}" if len(starts) > 1 else str(path)
         name = path.stem if len(starts) == 1 else ""
-        yield _parse(name, where, data[start:end])
+        yield _parse(name, origin, data[start:end])
 
 
-def _parse(name: str, where: str, data: bytes) -> ImportablePatch:
+def _parse(name: str, origin: str, data: bytes) -> ImportablePatch:
     mail, text = _decode_mail(data)
-    patch = parse_valid(text, where)
+    patch = parse_valid(text, origin)
     words = patch.header.decode("utf-8", "replace")
     if mail is None:
         description = from_text(words, name)
-        return ImportablePatch(_slug(name or description.subject), where, description, patch)
+        return ImportablePatch(_slug(name or description.subject), origin, description, patch)
     subject = re.sub(r"^(\s*\[[^\]]*\])*\s*", "", " ".join(str(mail["Subject"] or name).split()))
     description = _with_author(from_mail(subject, words), mail)
     named = str(mail[ID_HEADER] or "") or name
-    return ImportablePatch(_slug(named or subject), where, description, patch)
+    return ImportablePatch(_slug(named or subject), origin, description, patch)
 
 
 def _decode_mail(data: bytes) -> tuple[Mail | None, bytes]:

@@ -70,8 +70,8 @@ class _Reader:
     def report(self, line: int, rule: str, message: str, fatal: bool = False) -> None:
         self.defects.append(Defect(line, rule, message, fatal))
         if len(self.defects) >= MOST_DEFECTS:
-            what = f"{MOST_DEFECTS} defects: what follows is not read"
-            self.defects.append(Defect(line, "too-large", what, fatal=True))
+            message = f"{MOST_DEFECTS} defects: the rest of the file is not read"
+            self.defects.append(Defect(line, "too-large", message, fatal=True))
             raise _StopReading
 
     def run(self) -> None:

@@ -40,12 +40,14 @@ class Resolutions:
 
     def file(self, patch: str, path: str) -> bytes | None:
         """Return the resolved file, or None. Raises UsageError while it has conflict markers."""
-        place = self._directory / patch / path if self._directory else None
-        if place is None or not place.is_file():
+        full_path = self._directory / patch / path if self._directory else None
+        if full_path is None or not full_path.is_file():
             return None
-        content = place.read_bytes()
+        content = full_path.read_bytes()
         if line := first_marker(content):
-            raise UsageError(f"{place}:{line}: still a conflict marker", f"see {self._directory}/{README}")
+            raise UsageError(
+                f"{full_path}:{line}: still a conflict marker", f"see {self._directory}/{README}"
+            )
         return content
 
     def other_paths(self, patch: str, known: set[str]) -> list[str]:
@@ -66,10 +68,10 @@ def write_conflicts(
     """
     lines = []
     for patch, file in conflicts:
-        place = directory / patch / file.path
+        full_path = directory / patch / file.path
         lines.append(f"{patch}/{file.path}\n    {file.note}\n")
-        if file.after is not None and not place.exists():
-            _write(place, file.after)
+        if file.after is not None and not full_path.exists():
+            _write(full_path, file.after)
         else:
             (directory / patch).mkdir(parents=True, exist_ok=True)
     text = _README.format(title=title, files="".join(lines), command=command)

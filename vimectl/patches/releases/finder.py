@@ -124,10 +124,10 @@ class _PipSources:
         """Return the intact file on this machine: in a local source, vimectl's cache, or pip's; or None."""
         if file.local:
             return download.verify_digest(file.local, file)
-        places = [download.cache_folder(file) / file.name]
+        candidates = [download.cache_folder(file) / file.name]
         if self._config.cache:
-            places.append(_in_pip_cache(self._config.cache, file.url))
-        return next((path for path in places if download.is_intact(path, file.hashes)), None)
+            candidates.append(_in_pip_cache(self._config.cache, file.url))
+        return next((path for path in candidates if download.is_intact(path, file.hashes)), None)
 
     def _open_ranges(self, file: ReleaseFile) -> ReleaseFiles:
         ranged = HttpRangeFile(self._web, file.url, file.size, download.cache_folder(file) / "blocks")
@@ -160,8 +160,8 @@ def _no_such_release(package: str, version: str, files: Sequence[ReleaseFile]) -
         return UsageError(f"pip's sources have no release of {package}", _HINT)
     near = known[-3:]
     try:
-        place = bisect_left(known, Version(version))
-        near = known[max(0, place - 2) : place + 2]
+        position = bisect_left(known, Version(version))
+        near = known[max(0, position - 2) : position + 2]
     except InvalidVersion:
         pass
     names = ", ".join(map(str, near))

@@ -72,8 +72,8 @@ def ends(
         yield Ends(request.param, rich_stack, classify_all, snapshot)
 
 
-# Every operation by `make test`; the everyday suite takes some of them.
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 13])
+# Every operation in `make test-exhaustive`; the everyday suite takes some of them.
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.exhaustive), 13])
 def test_kill_at_any_operation_is_recovered(
     ends: Ends, every: int, capsys: pytest.CaptureFixture[str], record_property: Callable[[str, object], None]
 ) -> None:
@@ -107,7 +107,7 @@ def test_kill_at_any_operation_is_recovered(
     }
 
 
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 29])
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.exhaustive), 29])
 @pytest.mark.parametrize(
     ("error", "lasting"),
     [(errno.ENOSPC, True), (errno.ENOSPC, False), (errno.EROFS, True), (errno.EIO, False)],

@@ -111,7 +111,7 @@ def test_partly_read_patch_is_refused() -> None:
     patch = b"".join(b"--- t/%d\n+++ t/%d\n@@ -1 +1 @@\n-a\n+b\n" % (n, n) for n in range(1100))
     *warnings, last = parse(patch).defects
     assert {defect.rule for defect in warnings} == {"no-prefix"}
-    assert (last.rule, last.message) == ("too-large", "1000 defects: what follows is not read")
+    assert (last.rule, last.message) == ("too-large", "1000 defects: the rest of the file is not read")
     with pytest.raises(UsageError, match="too-large: 1000 defects"):
         parse_valid(patch, "p.patch")
 
