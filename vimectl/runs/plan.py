@@ -14,7 +14,7 @@ from typing import Any
 from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.process_roles import ROLES, Role
 from vime_runtime.spec.run_config import RunConfig
-from vime_runtime.spec.run_paths import RunPaths
+from vime_runtime.spec.run_paths import SCRATCH_PREFIX, RunPaths
 
 from vimectl.recipes.environment import Setting, environment
 from vimectl.recipes.resolve import ResolvedRecipe
@@ -140,6 +140,6 @@ def write_run_directory(plan: RunPlan, doctor: dict[str, Any]) -> None:
 
 def _new_scratch_dir() -> Path:
     """Return a unique path, short enough for the sockets below it."""
-    name = f"vime-{secrets.token_hex(4)}"
+    name = SCRATCH_PREFIX + secrets.token_hex(4)
     path = Path(tempfile.gettempdir()) / name
     return path if len(str(path)) <= MAX_SCRATCH_DIR_LENGTH else Path("/tmp") / name

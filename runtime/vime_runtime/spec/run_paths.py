@@ -7,6 +7,8 @@ from pathlib import Path
 
 RUN_FILE = "resolved.json"
 SUMMARY_FILE = "summary.json"
+# Name of a run's private temporary folder: this prefix and eight hexadecimal digits.
+SCRATCH_PREFIX = "vime-"
 
 
 @dataclass(frozen=True)

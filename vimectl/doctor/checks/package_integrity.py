@@ -1,4 +1,4 @@
-"""packages, patches and tms: the packages are complete, compatible, patched, and load a good library."""
+"""packages, patches and tms: the packages are complete, compatible and patched, and load a good library."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from vimectl.doctor.facts.packages import (
     read_metadata,
 )
 from vimectl.env.memory_saver.verify import all_good, required_backend, verify_installed
+from vimectl.stacks.catalog import lock_path
+from vimectl.stacks.lock import read_lock
 from vimectl.stacks.schema import Stack
+from vimectl.stacks.versions import matches, within
 
 CHECKS = CheckList()
 
@@ -143,6 +146,66 @@ def requirements(facts: Facts) -> CheckResult:
         f"absent: {shown}" if absent else "all there",
         "everything that the packages of the stack require",
         "python -m pip install --no-deps " + " ".join(dict.fromkeys(name for name, _ in absent)),
+        "warn",
+    )
+
+
+@CHECKS.add_for_stack
+def ranges_and_lock(stack: Stack) -> list[Check]:
+    """Return the checks of the tables that only some stacks have."""
+    found = []
+    if stack.ranges:
+        sources = "; ".join(f"{name}: {stack.source(name)}" for name in stack.ranges)
+        found.append(Check("packages.ranges", sources, _ranges))
+    if stack.unwanted:
+        found.append(Check("packages.unwanted", "; ".join(stack.unwanted.values()), _unwanted))
+    if lock_path(stack.name):
+        found.append(Check("packages.lock", "the stack is tested with its whole lock", _lock))
+    return found
+
+
+def _ranges(facts: Facts) -> CheckResult:
+    stack = facts.stack
+    have = {name: facts.find(name) for name in stack.ranges}
+    outside = [
+        name for name, item in have.items() if not item or not within(item.version, stack.ranges[name])
+    ]
+    names = " ".join(f"'{stack.distributions(name)[0]}{stack.ranges[name]}'" for name in outside)
+    return result(
+        not outside,
+        ", ".join(f"{name} {item.version if item else 'not installed'}" for name, item in have.items()),
+        ", ".join(f"{name} {wanted}" for name, wanted in stack.ranges.items()),
+        f"python -m pip install {names}",
+        "fail" if None in have.values() else "warn",
+    )
+
+
+def _unwanted(facts: Facts) -> CheckResult:
+    unwanted = facts.stack.unwanted
+    found = [name for name in unwanted if canonicalize_name(name) in facts.installed]
+    return result(
+        not found,
+        ", ".join(found) or "none of them",
+        "without " + ", ".join(unwanted),
+        f"python -m pip uninstall --yes {' '.join(found)}",
+    )
+
+
+def _lock(facts: Facts) -> CheckResult:
+    lock = lock_path(facts.stack.name)
+    assert lock is not None
+    pins = read_lock(lock)
+    versions = {name: items[0].version for name, items in facts.installed.items()}
+    other = [
+        f"{pin.name} {versions.get(pin.name, 'absent')} (not {pin.version})"
+        for pin in pins.values()
+        if not matches(versions.get(pin.name, ""), pin.version)
+    ]
+    return result(
+        not other,
+        f"{len(pins) - len(other)} of {len(pins)} as locked" + (f"; {listed(other, 5)}" if other else ""),
+        f"all {len(pins)}",
+        f"vimectl env create DIR --stack {facts.stack.name}",
         "warn",
     )
 

@@ -6,14 +6,13 @@ from functools import partial
 
 from packaging.utils import canonicalize_name
 
-from vimectl.doctor.check import Check, CheckList, CheckResult, listed, result, skip
+from vimectl.doctor.check import Check, CheckList, CheckResult, result, skip
 from vimectl.doctor.facts import Facts
 from vimectl.doctor.facts.imports import read_imports
 from vimectl.doctor.facts.packages import read_interpreter, read_marker
 from vimectl.stacks.catalog import lock_path
-from vimectl.stacks.lock import read_lock
 from vimectl.stacks.schema import Stack
-from vimectl.stacks.versions import matches, within
+from vimectl.stacks.versions import matches
 
 CHECKS = CheckList()
 
@@ -99,66 +98,6 @@ def duplicates(facts: Facts) -> CheckResult:
     )
     fix = f"uninstall the later copies: {', '.join(twice)}"
     return result(not twice, found or "none", "each package of the stack once", fix, "warn")
-
-
-@CHECKS.add_for_stack
-def ranges_and_lock(stack: Stack) -> list[Check]:
-    """Return the checks of the tables that only some stacks have."""
-    found = []
-    if stack.ranges:
-        sources = "; ".join(f"{name}: {stack.source(name)}" for name in stack.ranges)
-        found.append(Check("packages.ranges", sources, _ranges))
-    if stack.unwanted:
-        found.append(Check("packages.unwanted", "; ".join(stack.unwanted.values()), _unwanted))
-    if lock_path(stack.name):
-        found.append(Check("packages.lock", "the stack is tested with its whole lock", _lock))
-    return found
-
-
-def _ranges(facts: Facts) -> CheckResult:
-    stack = facts.stack
-    have = {name: facts.find(name) for name in stack.ranges}
-    outside = [
-        name for name, item in have.items() if not item or not within(item.version, stack.ranges[name])
-    ]
-    names = " ".join(f"'{stack.distributions(name)[0]}{stack.ranges[name]}'" for name in outside)
-    return result(
-        not outside,
-        ", ".join(f"{name} {item.version if item else 'not installed'}" for name, item in have.items()),
-        ", ".join(f"{name} {wanted}" for name, wanted in stack.ranges.items()),
-        f"python -m pip install {names}",
-        "fail" if None in have.values() else "warn",
-    )
-
-
-def _unwanted(facts: Facts) -> CheckResult:
-    unwanted = facts.stack.unwanted
-    found = [name for name in unwanted if canonicalize_name(name) in facts.installed]
-    return result(
-        not found,
-        ", ".join(found) or "none of them",
-        "without " + ", ".join(unwanted),
-        f"python -m pip uninstall --yes {' '.join(found)}",
-    )
-
-
-def _lock(facts: Facts) -> CheckResult:
-    lock = lock_path(facts.stack.name)
-    assert lock is not None
-    pins = read_lock(lock)
-    versions = {name: items[0].version for name, items in facts.installed.items()}
-    other = [
-        f"{pin.name} {versions.get(pin.name, 'absent')} (not {pin.version})"
-        for pin in pins.values()
-        if not matches(versions.get(pin.name, ""), pin.version)
-    ]
-    return result(
-        not other,
-        f"{len(pins) - len(other)} of {len(pins)} as locked" + (f"; {listed(other, 5)}" if other else ""),
-        f"all {len(pins)}",
-        f"vimectl env create DIR --stack {facts.stack.name}",
-        "warn",
-    )
 
 
 @CHECKS.add_for_stack

@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from vime_runtime.spec.run_paths import SCRATCH_PREFIX
+
 from vimectl.doctor.facts import Unavailable
 from vimectl.util import ray_address
 from vimectl.util.host import Host
 
-# The scratch directory of a run, as vimectl.runs.plan names it. The environment of all its processes has it.
-_SCRATCH = re.compile(r"[^\0=:,\"\s]*/vime-[0-9a-f]{8}(?=[/\0\"\s]|$)")
+# The scratch directory of a run. The environment of all its processes has it.
+_SCRATCH = re.compile(rf"[^\0=:,\"\s]*/{SCRATCH_PREFIX}[0-9a-f]{{8}}(?=[/\0\"\s]|$)")
 # proc(5), /proc/net/tcp: number, local address and port, remote address and port, state.
 _SOCKET = re.compile(r"^\s*\d+: [0-9A-F]+:([0-9A-F]{4}) [0-9A-F]+:[0-9A-F]{4} ([0-9A-F]{2}) ", re.MULTILINE)
 _LISTEN = "0A"
@@ -82,7 +84,8 @@ def _status_number(status: str, name: str) -> int | None:
 def read_scratch_directories(host: Host) -> list[str]:
     """Return the scratch directories of runs that exist in /tmp and TMPDIR."""
     places = dict.fromkeys(("/tmp", host.environment.get("TMPDIR", "/tmp").rstrip("/")))
-    paths = [f"{place}/{path.name}" for place in places for path in sorted(host.path(place).glob("vime-*"))]
+    pattern = f"{SCRATCH_PREFIX}*"
+    paths = [f"{place}/{path.name}" for place in places for path in sorted(host.path(place).glob(pattern))]
     return [path for path in paths if _SCRATCH.fullmatch(path)]
 
 
