@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vime_runtime.batch import RolloutBatch
 from vime_runtime.logging.event_log import EventLog, ScoredResponse
-from vime_runtime.rollout.response import Response
+from vime_runtime.rollout import Response
 from vime_runtime.spec import metrics
 
 if TYPE_CHECKING:

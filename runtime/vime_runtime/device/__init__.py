@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Device(Protocol):
     """One kind of device. Only the modules that implement it name a device's torch module.
 
-    There is no ``empty_cache``: under the memory saver's pluggable allocator it frees blocks of an NPU that are
-    in use, and the CPU allocator has no cache.
+    There is no ``empty_cache``: under the memory saver's pluggable allocator it frees blocks of an NPU that
+    are in use, and the CPU allocator has no cache.
     """
 
     distributed_backend: str

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vime_runtime.rollout.response import Response
+from vime_runtime.rollout import Response
 from vime_runtime.spec import atomic_io, events
 from vime_runtime.spec.metrics import STEP, seconds
 from vime_runtime.spec.process_roles import ProcessEntry

@@ -1,4 +1,4 @@
-"""RMSNorm on a CPU by vLLM's C++ kernels. vLLM has them built for CPUs, but chooses them on GPUs only.
+"""RMSNorm on a CPU by vLLM's C++ kernels, which vLLM builds for CPUs but chooses on GPUs only.
 
 On a CPU it leaves the norms to torch's compiler; an engine that runs eagerly then has a pass over memory for
 every operator.
@@ -11,9 +11,18 @@ from torch import Tensor
 from vllm import ir
 from vllm.platforms import current_platform
 
-PROVIDER = "vime_host"
-# What ``LLM(ir_op_priority=...)`` is to be told; vLLM falls back to its own for arguments not supported.
+PROVIDER = "vime_cpu"
+# The value of ``LLM(ir_op_priority=...)``; vLLM falls back to its own for arguments that are not supported.
 PRIORITY = {"rms_norm": [PROVIDER], "fused_add_rms_norm": [PROVIDER]}
+
+
+def register() -> None:
+    """Register the kernels as an implementation of vLLM's operators, once in a process."""
+    current_platform.import_kernels()
+    ir.ops.rms_norm.register_impl(PROVIDER, supports_args=_supported)(_rms_norm)
+    ir.ops.fused_add_rms_norm.register_impl(PROVIDER, supports_args=_supported_after_add, inplace=True)(
+        _fused_add_rms_norm
+    )
 
 
 def _supported(x: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None) -> bool:
@@ -23,21 +32,12 @@ def _supported(x: Tensor, weight: Tensor | None, epsilon: float, variance_size: 
 def _supported_after_add(
     x: Tensor, x_residual: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None
 ) -> bool:
-    rows = x.is_contiguous() and x_residual.is_contiguous()
-    return rows and _supported(x, weight, epsilon, variance_size)
-
-
-def register() -> None:
-    """Make the kernels known to vLLM as an implementation of its operators; it refuses to be told twice."""
-    current_platform.import_kernels()
-    ir.ops.rms_norm.register_impl(PROVIDER, supports_args=_supported)(_rms_norm)
-    ir.ops.fused_add_rms_norm.register_impl(PROVIDER, supports_args=_supported_after_add, inplace=True)(
-        _fused_add_rms_norm
-    )
+    contiguous = x.is_contiguous() and x_residual.is_contiguous()
+    return contiguous and _supported(x, weight, epsilon, variance_size)
 
 
 def _rms_norm(x: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None) -> Tensor:
-    rows = x.contiguous()  # heads cut out of a wider tensor are not, and the kernel only knows rows
+    rows = x.contiguous()  # heads sliced from a wider tensor are not, and the kernel needs it
     output = torch.empty_like(rows)
     torch.ops._C.rms_norm(output, rows, weight, epsilon)
     return output

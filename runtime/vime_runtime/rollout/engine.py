@@ -1,4 +1,4 @@
-"""The vLLM engine as the loop uses it: sample, sleep, wake, take new weights."""
+"""The vLLM engine: sample, sleep, wake, load new weights."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from vllm import LLM, SamplingParams
 
 from vime_runtime import gc_pause
 from vime_runtime.memory.region import MemoryUsage
+from vime_runtime.rollout import Response
 from vime_runtime.rollout.plugin import SLEEP_BACKEND
-from vime_runtime.rollout.response import Response
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.weight_sync.message import BucketMessage
 from vime_runtime.weight_sync.transport import WeightLocation
 
-# Weights come from the trainer before every waking, so sleeping drops them.
+# The sleep level that drops the weights, which the trainer sends again before the engine wakes.
 DROP_WEIGHTS = 2
-# Tokens of one sequence that the KV cache keeps together on a CPU, at least what vLLM's vectorised attention
-# there wants. vLLM's default is 128, of which a short sequence wastes most.
-BLOCK = 32
-# What vLLM's sleep mode tells apart.
+# Tokens in a block of the KV cache on a CPU, the least that vLLM's vectorized attention needs there. Of
+# vLLM's default of 128 a short sequence wastes most.
+BLOCK_SIZE = 32
+# The tags of memory in vLLM's sleep mode.
 TAGS = ("weights", "kv_cache")
 
 
 class Engine:
     """One engine with its tensor-parallel workers.
 
-    The engine core lives in the calling process when ``VLLM_ENABLE_V1_MULTIPROCESSING`` is 0; with
+    The engine core is in the calling process if ``VLLM_ENABLE_V1_MULTIPROCESSING`` is 0; with
     ``rollout.tensor_parallel`` above 1 each rank is a child process.
     """
 
@@ -43,23 +43,21 @@ class Engine:
     ) -> list[list[Response]]:
         """Sample ``samples`` responses to each prompt of token ids; the same seed gives the same responses.
 
-        Greedy decoding takes the likeliest token; its log-probs are at temperature 1.
+        Greedy decoding takes the most likely token; its log-probs are at temperature 1.
         """
         seeds = random.Random(seed)
-        outputs = self._llm.generate(
-            [{"prompt_token_ids": prompt} for prompt in prompts],
-            [self._sampling(samples, seeds.getrandbits(31), greedy) for _ in prompts],
-            use_tqdm=False,
-        )
+        inputs: list[Any] = [{"prompt_token_ids": prompt} for prompt in prompts]
+        parameters = [self._sampling(samples, seeds.getrandbits(31), greedy) for _ in prompts]
+        outputs = self._llm.generate(inputs, parameters, use_tqdm=False)
         return [[_response(sample) for sample in output.outputs] for output in outputs]
 
     def sleep(self) -> None:
-        """Give back the memory of weights and KV cache; both are lost."""
+        """Release the memory of weights and KV cache; both are lost."""
         self._llm.sleep(level=DROP_WEIGHTS)
         self._asleep = set(TAGS)
 
     def wake(self, tag: str) -> None:
-        """Take back the memory of ``weights`` or ``kv_cache``; it can generate when it has both."""
+        """Allocate the memory of ``weights`` or ``kv_cache`` again; generating needs both."""
         self._llm.wake_up(tags=[tag])
         self._asleep.discard(tag)
 
@@ -68,14 +66,15 @@ class Engine:
         return self._llm.collective_rpc("weight_location")
 
     def begin_update(self) -> None:
-        """Begin to take new weights; an update that failed may be begun again."""
+        """Begin an update of all weights; after a failed one, begin again."""
         self._llm.collective_rpc("begin_bucket_update")
 
     def update(self, bucket: BucketMessage) -> None:
         """Load one bucket. When this returns the trainer may overwrite it.
 
         Raises:
-            ValueError or RuntimeError (from a worker process): a tensor is unknown, misshapen or comes twice.
+            ValueError or RuntimeError (from a worker process): a tensor is unknown or repeated, or has a
+                wrong shape.
         """
         self._llm.collective_rpc("load_bucket", args=(bucket,))
 
@@ -83,21 +82,21 @@ class Engine:
         """Finish the update.
 
         Raises:
-            ValueError or RuntimeError (from a worker process): tensors are missing, all of them named.
+            ValueError or RuntimeError (from a worker process): tensors are missing; it names them all.
         """
         self._llm.collective_rpc("finish_bucket_update")
 
     def mark_phase(self, phase: str, step: int) -> None:
-        """Let the worker processes mark the phase in their logs."""
+        """Mark the phase in the logs of the worker processes."""
         if self._rollout.tensor_parallel > 1:
             self._llm.collective_rpc("mark_phase", args=(phase, step))
 
     def memory_usage(self) -> MemoryUsage:
-        """Weights and KV cache, summed over the workers, as the kernel sees them."""
+        """Return the memory of weights and KV cache, summed over the workers."""
         return MemoryUsage.total(self._llm.collective_rpc("memory_usage", args=(sorted(self._asleep),)))
 
     def worker_pids(self) -> list[int]:
-        """The worker processes by rank; none when the worker lives in this process."""
+        """Return the worker processes by rank; none if the worker is in this process."""
         return [pid for pid in self._llm.collective_rpc("process_id") if pid != os.getpid()]
 
     def close(self) -> None:
@@ -129,26 +128,26 @@ def _arguments(config: RunConfig) -> dict[str, Any]:
         "gpu_memory_utilization": recipe.rollout.gpu_memory_utilization,
         "kv_cache_memory_bytes": recipe.rollout.kv_cache_bytes,
         "seed": recipe.algorithm.seed,
-        # How to sample is the recipe's, not the model's generation_config.json's; from that vLLM takes
-        # what ends a text in any case.
+        # Sampling parameters come from the recipe, not from the model's generation_config.json. vLLM takes
+        # the stop tokens from there in any case.
         "generation_config": "vllm",
         "logprobs_mode": "processed_logprobs",
-        # A prefix cached under old weights would be wrong under the new ones.
+        # A prefix cached under old weights is wrong under new ones, and no weight update of vLLM's resets it.
         "enable_prefix_caching": False,
-        # On a CPU compiling takes longer than a whole short run.
+        # On a CPU, compiling takes longer than a whole short run.
         "enforce_eager": on_cpu,
         "worker_extension_cls": "vime_runtime.rollout.worker.WorkerExtension",
         "enable_sleep_mode": True,
     }
     if on_cpu:
-        from vime_runtime.rollout import cpu_norms  # needs a vLLM that NPUs do not have yet
+        from vime_runtime.rollout import cpu_norms  # needs a vLLM that is newer than those for NPUs
 
         arguments["sleep_mode_backend"] = SLEEP_BACKEND
-        arguments["block_size"] = BLOCK
+        arguments["block_size"] = BLOCK_SIZE
         arguments["ir_op_priority"] = cpu_norms.PRIORITY
     if recipe.cluster.device == "npu":
-        # vllm-ascend refuses to wake, and to take weights, in its own format of weights. From 0.27 on it
-        # reads this alone, before that VLLM_ASCEND_ENABLE_NZ as well.
+        # Weights in its FRACTAL_NZ format cannot be updated: vllm-ascend refuses to wake with it. From 0.27
+        # on it reads only this, before that VLLM_ASCEND_ENABLE_NZ as well.
         arguments["additional_config"] = {"weight_nz_mode": 0}
     return arguments
 
@@ -157,5 +156,5 @@ def _response(sample: Any) -> Response:
     token_ids = list(sample.token_ids)
     logprobs = [step[token].logprob for step, token in zip(sample.logprobs, token_ids, strict=True)]
     if sample.finish_reason not in ("stop", "length"):
-        raise RuntimeError(f"the engine gave a response up: {sample.finish_reason}")
+        raise RuntimeError(f"the engine aborted a response: {sample.finish_reason}")
     return Response(token_ids, logprobs, sample.finish_reason)
