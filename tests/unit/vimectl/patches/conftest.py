@@ -68,9 +68,9 @@ def classify_all(rich_series: dict[str, Series]) -> Callable[[list[Path]], list[
     def classify_rich(places: list[Path]) -> list[TargetStatus]:
         found = []
         for place, name in zip(places, ("one", "two"), strict=True):
-            its = find_at(place, name, name)
-            assert its
-            found.append(classify(its, rich_series[name]))
+            target = find_at(place, name, name)
+            assert target
+            found.append(classify(target, rich_series[name]))
         return found
 
     return classify_rich

@@ -78,7 +78,7 @@ def test_kill_at_any_operation_is_recovered(
     ends: Ends, every: int, capsys: pytest.CaptureFixture[str], record_property: Callable[[str, object], None]
 ) -> None:
     points: Counter[str] = Counter()
-    said = set()
+    outcomes = set()
     point = 1
     while True:
         ends.restore()
@@ -94,14 +94,14 @@ def test_kill_at_any_operation_is_recovered(
         now = ends.now()
         assert now in (ends.before, ends.after), f"point {point}, before {operation}"
         assert all(("finished" in message) == (now == ends.after) for message in messages)
-        said |= {message.partition(": ")[2] for message in messages}
+        outcomes |= {message.partition(": ")[2] for message in messages}
         point += every
     assert ends.now() == ends.after
     total = sum(points.values())
     record_property("points", total)
     with capsys.disabled():
         print(f"\n{ends.action} killed at {total} points: {dict(points)}")
-    assert said == {
+    assert outcomes == {
         "an interrupted change had not begun; its preparation was removed",
         f"an interrupted {ends.action} was finished",
     }
@@ -130,11 +130,11 @@ def test_error_at_any_operation_is_recovered(ends: Ends, error: int, lasting: bo
         if outcome in ("nothing was changed", "everything is as it was before"):
             assert without_bookkeeping(now) == without_bookkeeping(ends.before), f"point {point}"
         messages = ends.recover()
-        settled = ends.now()
-        assert settled in (ends.before, ends.after), f"point {point}: {outcome}"
+        recovered = ends.now()
+        assert recovered in (ends.before, ends.after), f"point {point}: {outcome}"
         if outcome == "done":
-            assert settled == ends.after
-        elif settled == ends.after:
+            assert recovered == ends.after
+        elif recovered == ends.after:
             assert any("finished" in message for message in messages), f"point {point}: {outcome}"
         outcomes.add(outcome)
         point += every

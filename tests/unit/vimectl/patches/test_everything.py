@@ -49,11 +49,11 @@ def test_record_matches_the_patched_files(rich_stack: list[Path], classify_all: 
     patches.change("apply", classify_all(rich_stack))
     site = rich_stack[0]
     text = (site / "one_cpu-1.0.dist-info" / "RECORD").read_bytes()
-    there = {
+    files = {
         str(path.relative_to(site)): path.read_bytes() for path in (site / "one").rglob("*") if path.is_file()
     }
-    assert count_matching(text, there) == len(there)
-    assert len(text.splitlines()) == len(there) + 1
+    assert count_matching(text, files) == len(files)
+    assert len(text.splitlines()) == len(files) + 1
 
 
 def test_wrong_mode_counts_as_not_applied(

@@ -19,10 +19,10 @@ Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
 
 def run(action: PatchAction, target: PatchTarget, series: Series) -> PatchPlan:
     with locked([target.location]):
-        planned = make_plan(action, [classify(target, series)])
-        if planned.steps:
-            transaction.execute(action, planned.steps)
-    return planned
+        plan = make_plan(action, [classify(target, series)])
+        if plan.steps:
+            transaction.execute(action, plan.steps)
+    return plan
 
 
 def test_revert_restores_everything(target: PatchTarget, toy_series: Series, snapshot: Snapshot) -> None:
@@ -43,9 +43,9 @@ def test_outdated_record_is_corrected(target: PatchTarget, toy_series: Series) -
     assert target.record.read_bytes() != pristine
     # A RECORD for other content is corrected even if no source needs a change.
     target.record.write_bytes(pristine)
-    planned = run("apply", target, toy_series)
-    assert planned.sources == ()
-    assert [step.path for step in planned.bookkeeping] == ["toy_cpu-1.0.dist-info/RECORD"]
+    plan = run("apply", target, toy_series)
+    assert plan.sources == ()
+    assert [step.path for step in plan.bookkeeping] == ["toy_cpu-1.0.dist-info/RECORD"]
 
 
 def test_edited_file_is_refused_and_shown(target: PatchTarget, toy_series: Series) -> None:

@@ -46,8 +46,8 @@ def test_binary_data_applies_forward_and_reverse(tmp_path: Path, case: str) -> N
     diff = content.read_diffs(tmp_path / "p.patch")["data.bin"]
     assert content.apply_diff(old, diff) == new
     assert content.apply_diff(new, diff, reverse=True) == old
-    there = {} if old is None else {"data.bin": GitFile(old)}
-    assert apply_patch([diff], there.get) == {"data.bin": None if new is None else GitFile(new)}
+    files = {} if old is None else {"data.bin": GitFile(old)}
+    assert apply_patch([diff], files.get) == {"data.bin": None if new is None else GitFile(new)}
 
 
 def test_cases_include_both_kinds_of_binary_data(tmp_path: Path) -> None:

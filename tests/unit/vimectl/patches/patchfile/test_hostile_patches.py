@@ -62,8 +62,8 @@ def test_hostile_patch_is_refused_and_writes_nothing(one: Hostile, world: Path, 
     assert target
     with pytest.raises(UsageError) as refused:
         make_plan("apply", [classify(target, series.read(world / "series"))])
-    said = refused.value.message
-    assert any(f": {rule}: " in said for rule in errors) or said.startswith(f"{patch}: larger than")
+    message = refused.value.message
+    assert any(f": {rule}: " in message for rule in errors) or message.startswith(f"{patch}: larger than")
     with pytest.raises(UsageError):
         import_series(patch, "toy", "1.0", SourceTree(target.location), world / "series-made-of-it")
     assert snapshot(world) == before

@@ -149,13 +149,13 @@ def test_port_command(toy: Make, capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_shell_completion(words: list[str], found: list[str]) -> None:
     line = ["vimectl", "patch", "port", *words]
-    asked = {
+    environment = {
         "COMP_WORDS": " ".join(line),
         "COMP_CWORD": str(len(line) - 1),
         "_VIMECTL_COMPLETE": "complete_bash",
     }
     done = subprocess.run(
-        [sys.executable, "-m", "vimectl"], env=os.environ | asked, capture_output=True, text=True
+        [sys.executable, "-m", "vimectl"], env=os.environ | environment, capture_output=True, text=True
     )
     assert done.stdout.split() == found
 
@@ -163,18 +163,18 @@ def test_shell_completion(words: list[str], found: list[str]) -> None:
 def test_single_source_is_recognized_by_content(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     one = toy({"toy/a.py": A}, {"toy/a.py": MORE + A}, {"toy/a.py": change(A, ("m", "M"))})
     found = dict(zip(("1.0", "2.0"), one.sources, strict=True))
-    asked = []
+    versions = []
 
     def find(package: str, version: str, report: object) -> Any:
-        asked.append(version)
+        versions.append(version)
         return open_path(found[version])
 
     monkeypatch.setattr("vimectl.patches.releases.finder.find", find)
     for number, (given, fetched) in enumerate([("1.0", "2.0"), ("2.0", "1.0")]):
         out = one.folder / f"out-{number}"
         command.port_series("toy", "1.0", "2.0", [found[given]], out, None, one.series.directory)
-        assert asked.pop() == fetched
-        assert not asked
+        assert versions.pop() == fetched
+        assert not versions
 
 
 def test_modes_and_links_are_ported(toy: Make, tmp_path: Path) -> None:

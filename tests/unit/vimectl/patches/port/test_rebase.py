@@ -220,10 +220,10 @@ def test_removed_file_is_a_conflict(toy: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("there", "result"), [(None, "clean"), (b"new\n", "upstream"), (b"other\n", "conflict")]
+    ("upstream", "result"), [(None, "clean"), (b"new\n", "upstream"), (b"other\n", "conflict")]
 )
-def test_created_file(toy: Make, there: bytes | None, result: str) -> None:
-    new = {"toy/a.py": A, "toy/n.py": there}
+def test_created_file(toy: Make, upstream: bytes | None, result: str) -> None:
+    new = {"toy/a.py": A, "toy/n.py": upstream}
     one = toy({"toy/a.py": A}, new, {"toy/n.py": b"new\n", "toy/a.py": change(A, ("m", "M"))})
     (a, n) = sorted(one.port().patches[0].files, key=lambda file: file.path)
     assert (a.result, n.result) == ("clean", result)
@@ -231,9 +231,9 @@ def test_created_file(toy: Make, there: bytes | None, result: str) -> None:
         assert one.files().get("toy/n.py", b"new\n") == b"new\n"
 
 
-@pytest.mark.parametrize(("there", "result"), [(A, "clean"), (None, "upstream"), (MORE + A, "conflict")])
-def test_deleted_file(toy: Make, there: bytes | None, result: str) -> None:
-    one = toy({"toy/a.py": A, "toy/b.py": A}, {"toy/a.py": there, "toy/b.py": A}, {"toy/a.py": None})
+@pytest.mark.parametrize(("new", "result"), [(A, "clean"), (None, "upstream"), (MORE + A, "conflict")])
+def test_deleted_file(toy: Make, new: bytes | None, result: str) -> None:
+    one = toy({"toy/a.py": A, "toy/b.py": A}, {"toy/a.py": new, "toy/b.py": A}, {"toy/a.py": None})
     assert results(one.port()) == [("0001-p", result)]
     if result == "conflict":
         (one.conflicts / "0001-p" / "toy/a.py").write_bytes(b"")

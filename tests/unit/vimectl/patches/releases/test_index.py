@@ -13,8 +13,8 @@ WHEEL = "toy-1.0-py3-none-any.whl"
 
 
 def listing(*indexes: str, links: tuple[str, ...] = ()) -> simple.IndexListing:
-    its = PipConfig(indexes=indexes, find_links=links, timeout=5.0)
-    return simple.list_files("toy", its, Web(its))
+    config = PipConfig(indexes=indexes, find_links=links, timeout=5.0)
+    return simple.list_files("toy", config, Web(config))
 
 
 @pytest.mark.parametrize("html", [False, True])

@@ -42,8 +42,8 @@ def test_keyring_password_is_used(index: Index, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("HOST", f"127.0.0.1:{index.port}")
     index.password, index.files[NAME] = BASIC, b"x"
-    its = PipConfig(indexes=(index.url.replace("//", "//me%40home@"),), keyring=True)
-    with Web(its).get(f"http://127.0.0.1:{index.port}/files/{NAME}") as answer:
+    config = PipConfig(indexes=(index.url.replace("//", "//me%40home@"),), keyring=True)
+    with Web(config).get(f"http://127.0.0.1:{index.port}/files/{NAME}") as answer:
         assert answer.status == 200
 
 
@@ -59,8 +59,8 @@ def test_pip_certificates_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with serving(both) as index:
         index.files[NAME] = b"x"
         url = f"https://localhost:{index.port}/files/{NAME}"
-        for its in (PipConfig(cert=str(tmp_path / "cert.pem")), PipConfig(trusted_hosts=("localhost",))):
-            with Web(its).get(url) as answer:
+        for config in (PipConfig(cert=str(tmp_path / "cert.pem")), PipConfig(trusted_hosts=("localhost",))):
+            with Web(config).get(url) as answer:
                 assert answer.read() == b"x"
         with pytest.raises(MissingRequirement, match="certificate verify failed"):
             Web(PipConfig()).get(url)
