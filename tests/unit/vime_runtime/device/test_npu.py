@@ -1,4 +1,4 @@
-"""How a process prepares for an NPU, with a MindSpeed that only notes what it finds when it is imported."""
+"""The preparation of a process for an NPU, with a fake MindSpeed that records what it finds when imported."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ import json, sys
 from vime_runtime import device
 {before}
 device.get("npu").before_megatron()
-device.get("npu").before_megatron()  # what a rank imports early it asks for again when it starts
+device.get("npu").before_megatron()  # a rank calls it early, and again when it starts
 from mindspeed.megatron_adaptor import found
 print(json.dumps(found | {{"left": sys.argv[1:]}}))
 """
@@ -64,7 +64,7 @@ def prepare(path: Path, before: str = "") -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def found(mindspeed: Path) -> dict[str, Any]:
-    """What MindSpeed's adaptor found when it was imported."""
+    """Return what MindSpeed's adaptor found when it was imported."""
     done = prepare(mindspeed)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""Real engines in processes of their own, and the checkpoints they run on."""
+"""Real engines, each in its own process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ENVIRONMENT = {
 
 
 class EngineProcess:
-    """An Engine behind a socket; its methods are called there, and by dotted path those of its parts."""
+    """An Engine in another process; attributes call its methods, by dotted path also those of its parts."""
 
     def __init__(self, model: Path, socket_path: Path, tensor_parallel: int, dtype: str) -> None:
         self._shared_memory = SharedMemoryWatch()
@@ -66,7 +66,7 @@ class EngineProcess:
 
     def wait(self) -> None:
         assert self.process.wait(timeout=60) == 0
-        # A worker that ends in the middle of something leaves its files, which a run beside must not see.
+        # A worker that is interrupted leaves its files, which a concurrent run must not see.
         self._shared_memory.remove_unused()
 
 
@@ -90,7 +90,7 @@ def recipe(model: Path, tensor_parallel: int, dtype: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def start_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., EngineProcess]]:
-    """Start engines that end with the module."""
+    """Start engines that are stopped at the end of the module."""
     started = []
 
     def start(model: Path, tensor_parallel: int = 1, dtype: str = "float32") -> EngineProcess:

@@ -20,9 +20,9 @@ def registered() -> None:
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("shape", [(7, 96), (5, 3, 64)])
-def test_norms_are_those_of_vllm(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_rms_norm_is_that_of_vllm(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    # Heads lie side by side in the rows of a wider tensor.
+    # Heads are slices of a wider tensor.
     x = torch.randn(*shape[:-1], 2 * shape[-1], dtype=dtype)[..., : shape[-1]]
     weight = torch.rand(shape[-1], dtype=dtype)
     expected = ir.ops.rms_norm.impls["native"].impl_fn(x, weight, 1e-6)
@@ -32,7 +32,7 @@ def test_norms_are_those_of_vllm(shape: tuple[int, ...], dtype: torch.dtype) -> 
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_norms_after_an_addition_are_those_of_vllm(dtype: torch.dtype) -> None:
+def test_fused_add_rms_norm_is_that_of_vllm(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     x, residual = torch.randn(2, 7, 96, dtype=dtype)
     weight = torch.rand(96, dtype=dtype)
@@ -44,7 +44,7 @@ def test_norms_after_an_addition_are_those_of_vllm(dtype: torch.dtype) -> None:
         torch.testing.assert_close(one, other, **TOLERANCE[dtype])
 
 
-def test_what_the_kernels_cannot_do_is_left_to_vllm() -> None:
+def test_unsupported_arguments_fall_back_to_vllm() -> None:
     x = torch.randn(4, 64)
     weight = torch.ones(64)
     norm, after_add = (op.impls[PROVIDER] for op in (ir.ops.rms_norm, ir.ops.fused_add_rms_norm))

@@ -1,4 +1,4 @@
-"""A real engine against transformers, through sleep, waking and new weights."""
+"""A real engine compared with transformers, across sleep, waking and new weights."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from vime_runtime.weight_sync.buckets import BucketExporter
 
 from harness.tolerances import LOGPROB_FP32
 
-ENDS = {1, 2}
+STOP_TOKENS = {1, 2}
 RESPONSE_TOKENS = 12
-# It stretches wavelengths above 2048: a few of theirs are short enough to tell in a text of 28 tokens.
+# It stretches wavelengths above 2048; a few of them are short enough to make a difference in 28 tokens.
 LLAMA3_ROPE = {
     "rope_type": "llama3",
     "rope_theta": 5e5,
@@ -48,7 +48,7 @@ def load(checkpoint: Path) -> torch.nn.Module:
 
 
 def export(model: torch.nn.Module, bucket_bytes: int, **changes: torch.Tensor | None) -> BucketExporter:
-    """The weights of a transformers model; ``changes`` replaces tensors, or leaves them out (None)."""
+    """Export the weights of a transformers model; ``changes`` replaces tensors, or omits them (None)."""
 
     def weights() -> Iterator[tuple[str, torch.Tensor]]:
         for name, parameter in model.named_parameters():
@@ -84,39 +84,39 @@ def check(responses: list[list[Any]], checkpoint: Path, temperature: float, gree
             found = torch.tensor(response.logprobs)
             torch.testing.assert_close(found, of_tokens, rtol=0, atol=LOGPROB_FP32)
             *before, last = response.token_ids
-            assert ENDS.isdisjoint(before)
-            assert response.finish_reason == ("stop" if last in ENDS else "length")
-            assert last in ENDS or len(response.token_ids) == RESPONSE_TOKENS
+            assert STOP_TOKENS.isdisjoint(before)
+            assert response.finish_reason == ("stop" if last in STOP_TOKENS else "length")
+            assert last in STOP_TOKENS or len(response.token_ids) == RESPONSE_TOKENS
             if greedy:
                 assert (of_tokens >= expected.max(-1).values - LOGPROB_FP32).all()
 
 
-def test_samples_carry_the_log_probs_they_were_sampled_with(
-    engine: Any, checkpoints: tuple[Path, Path]
-) -> None:
+def test_log_probs_are_those_of_transformers(engine: Any, checkpoints: tuple[Path, Path]) -> None:
     responses = engine.generate(PROMPTS, samples=8, seed=1)
     assert [len(samples) for samples in responses] == [8, 8, 8]
     assert len({tuple(sample.token_ids) for sample in responses[0]}) > 1
     check(responses, checkpoints[0], TEMPERATURE, greedy=False)
 
 
-def test_every_end_of_text_of_the_generation_settings_ends_a_response(engine: Any) -> None:
+def test_every_stop_token_of_generation_config_stops_a_response(engine: Any) -> None:
     responses = [response for samples in engine.generate(PROMPTS, samples=64, seed=2) for response in samples]
-    assert {response.token_ids[-1] for response in responses if response.finish_reason == "stop"} == ENDS
+    assert {
+        response.token_ids[-1] for response in responses if response.finish_reason == "stop"
+    } == STOP_TOKENS
 
 
-def test_a_seed_decides_what_is_sampled(engine: Any) -> None:
+def test_the_same_seed_samples_the_same_tokens(engine: Any) -> None:
     once = engine.generate(PROMPTS, samples=4, seed=5)
     assert engine.generate(PROMPTS, samples=4, seed=5) == once
     assert engine.generate(PROMPTS, samples=4, seed=6) != once
 
 
-def test_greedy_decoding_is_transformers(engine: Any, checkpoints: tuple[Path, Path]) -> None:
+def test_greedy_tokens_are_those_of_transformers(engine: Any, checkpoints: tuple[Path, Path]) -> None:
     check(engine.generate(PROMPTS, 1, 0, greedy=True), checkpoints[0], 1.0, greedy=True)
 
 
 @pytest.mark.parametrize("bucket_bytes", [50_000, 300_000, 64 * 1024**2])
-def test_new_weights_are_as_if_the_engine_had_started_with_them(
+def test_updated_engine_is_equal_to_a_fresh_one(
     engine: Any, checkpoints: tuple[Path, Path], bucket_bytes: int
 ) -> None:
     fresh = engine.generate(PROMPTS, 2, seed=3), engine.generate(PROMPTS, 1, 0, greedy=True)
@@ -126,9 +126,7 @@ def test_new_weights_are_as_if_the_engine_had_started_with_them(
     assert (engine.generate(PROMPTS, 2, seed=3), engine.generate(PROMPTS, 1, 0, greedy=True)) == fresh
 
 
-def test_sleep_gives_weights_and_cache_back_and_waking_takes_new_ones(
-    engine: Any, checkpoints: tuple[Path, Path]
-) -> None:
+def test_sleep_releases_weights_and_kv_cache(engine: Any, checkpoints: tuple[Path, Path]) -> None:
     choices = random.Random(0)
     engine.generate([[choices.randrange(2, 64) for _ in range(16)] for _ in range(64)], 4, seed=0)
     fresh = engine.generate(PROMPTS, 2, seed=3)
@@ -138,7 +136,7 @@ def test_sleep_gives_weights_and_cache_back_and_waking_takes_new_ones(
 
     engine.sleep()
     assert engine.memory_usage().resident <= 0.2 * active
-    # The process as a whole says the same: nothing has merely moved.
+    # The memory of the whole process shows the same: nothing was only moved.
     assert process - resident_bytes(engine.process.pid) >= 0.8 * active
 
     engine.wake("weights")
@@ -147,19 +145,19 @@ def test_sleep_gives_weights_and_cache_back_and_waking_takes_new_ones(
     assert engine.generate(PROMPTS, 2, seed=3) == fresh
 
 
-def test_norms_are_computed_by_kernels(engine: Any) -> None:
+def test_norms_use_the_cpp_kernels(engine: Any) -> None:
     get = "_llm.llm_engine.vllm_config.kernel_config.ir_op_priority.__getattribute__"
     assert getattr(engine, get)("rms_norm")[0] == PROVIDER
     assert getattr(engine, get)("fused_add_rms_norm")[0] == PROVIDER
 
 
-def test_a_short_sequence_takes_little_of_the_cache(engine: Any) -> None:
-    # A sequence has 28 tokens. vLLM may overrule what it is asked for.
+def test_kv_cache_blocks_fit_short_sequences(engine: Any) -> None:
+    # A sequence has 28 tokens. vLLM may override the engine argument.
     get = "_llm.llm_engine.vllm_config.cache_config.__getattribute__"
     assert getattr(engine, get)("block_size") == 32
 
 
-def test_the_lighter_sleep_of_vllm_keeps_the_weights(engine: Any) -> None:
+def test_sleep_level_1_keeps_the_weights(engine: Any) -> None:
     fresh = engine.generate(PROMPTS, 2, seed=3)
     getattr(engine, "_llm.sleep")(level=1)
     assert engine.memory_usage().resident == 0
@@ -167,7 +165,7 @@ def test_the_lighter_sleep_of_vllm_keeps_the_weights(engine: Any) -> None:
     assert engine.generate(PROMPTS, 2, seed=3) == fresh
 
 
-def test_an_incomplete_update_names_what_it_lacks_and_can_be_completed(
+def test_incomplete_update_names_the_missing_tensors_and_can_be_completed(
     engine: Any, checkpoints: tuple[Path, Path]
 ) -> None:
     fresh = engine.generate(PROMPTS, 2, seed=3)
@@ -192,27 +190,27 @@ def test_an_incomplete_update_names_what_it_lacks_and_can_be_completed(
             r"model\.layers\.2\.mlp\.up_proj\.weight of the weight update has the shape \[512, 255\]; "
             r"model\.layers\.2\.mlp\.gate_up_proj\.weight is filled from \[512, 256\]",
         ),
-        # As many elements and rows to spare: vLLM's loaders would take a part of it.
+        # Larger than expected: vLLM's loaders would use a part of it.
         ({"model.layers.0.self_attn.q_proj.weight": torch.zeros(512, 256)}, r"q_proj.*\[512, 256\]"),
     ],
 )
-def test_a_misshapen_tensor_is_named_and_the_update_can_begin_again(
+def test_wrong_shape_names_the_tensor_and_the_update_can_begin_again(
     engine: Any, checkpoints: tuple[Path, Path], change: dict[str, torch.Tensor], message: str
 ) -> None:
     fresh = engine.generate(PROMPTS, 2, seed=3)
     engine.begin_update()
     with pytest.raises(RuntimeError, match=message):
         send(engine, export(load(checkpoints[1]), 100_000, **change))
-    # In one bucket, so that what the failed update left would meet what the new one brings.
+    # In one bucket, so that a leftover of the failed update would collide with the new one.
     update(engine, checkpoints[0], bucket_bytes=64 * 1024**2)
     assert engine.generate(PROMPTS, 2, seed=3) == fresh
 
 
-def test_an_unknown_or_repeated_tensor_is_named(engine: Any, checkpoints: tuple[Path, Path]) -> None:
+def test_unknown_or_repeated_tensor_is_named(engine: Any, checkpoints: tuple[Path, Path]) -> None:
     tensor = torch.zeros(256)
     for names, message in (
         (["model.norm.bias"], r"model\.norm\.bias, which the model does not have"),
-        (["model.norm.weight"] * 2, r"model\.norm\.weight comes twice"),
+        (["model.norm.weight"] * 2, r"has tensor model\.norm\.weight twice"),
     ):
         engine.begin_update()
         exporter = BucketExporter(lambda names=names: ((name, tensor) for name in names), tensor.nbytes)
@@ -225,7 +223,7 @@ def test_an_unknown_or_repeated_tensor_is_named(engine: Any, checkpoints: tuple[
 @pytest.mark.parametrize(
     ("model", "tensor_parallel"),
     [
-        ({"family": "qwen3", "tied": True}, 1),
+        pytest.param({"family": "qwen3", "tied": True}, 1, marks=pytest.mark.exhaustive),
         ({"family": "qwen3", "tied": False}, 2),
         (
             {
@@ -237,14 +235,20 @@ def test_an_unknown_or_repeated_tensor_is_named(engine: Any, checkpoints: tuple[
             },
             1,
         ),
-        ({"family": "llama", "tied": False, "vocab_size": 65, "num_key_value_heads": 1}, 2),
-        ({"family": "qwen2", "tied": True, "vocab_size": 65}, 2),
-        ({"family": "qwen3_moe", "tied": True, "norm_topk_prob": False}, 1),
+        pytest.param(
+            {"family": "llama", "tied": False, "vocab_size": 65, "num_key_value_heads": 1},
+            2,
+            marks=pytest.mark.exhaustive,
+        ),
+        pytest.param({"family": "qwen2", "tied": True, "vocab_size": 65}, 2, marks=pytest.mark.exhaustive),
+        pytest.param(
+            {"family": "qwen3_moe", "tied": True, "norm_topk_prob": False}, 1, marks=pytest.mark.exhaustive
+        ),
         ({"family": "qwen3_moe", "tied": False}, 2),
     ],
     ids=["qwen3", "qwen3-tp2", "llama", "llama-tp2", "qwen2-tp2", "moe", "moe-tp2"],
 )
-def test_every_kind_of_engine_takes_turns(
+def test_every_model_family_sleeps_and_updates(
     start_engine: Callable[..., Any],
     make_checkpoint: Callable[..., Path],
     tmp_path: Path,
@@ -253,7 +257,7 @@ def test_every_kind_of_engine_takes_turns(
     tensor_parallel: int,
 ) -> None:
     first, second = make_checkpoint(seed=2, **model), make_checkpoint(seed=3, **model)
-    monkeypatch.setattr(checkpoint, "SHARD_BYTES", 4 * 1024**2)
+    monkeypatch.setattr(hf_checkpoint, "SHARD_BYTES", 4 * 1024**2)
     engine = start_engine(export_directory(first, tmp_path / "exported"), tensor_parallel)
     check(engine.generate(PROMPTS, 4, seed=1), first, TEMPERATURE, greedy=False)
     active = engine.memory_usage().resident
@@ -266,7 +270,7 @@ def test_every_kind_of_engine_takes_turns(
 
 
 def export_directory(source: Path, target: Path) -> Path:
-    """The checkpoint as the trainer writes it at the end of a run."""
+    """Write the checkpoint as the trainer does at the end of a run."""
     tensors = load_file(source / "model.safetensors")
     sizes = {name: tensor.nbytes for name, tensor in tensors.items()}
     hf_checkpoint.write(target, source, torch.float32, sizes, iter(tensors.items()))
@@ -275,7 +279,7 @@ def export_directory(source: Path, target: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_bf16_engine_rounds_no_more_than_transformers(
+def test_bf16_engine_rounds_no_more_than_transformers(
     start_engine: Callable[..., Any], checkpoints: tuple[Path, Path]
 ) -> None:
     engine = start_engine(checkpoints[0], dtype="bfloat16")
@@ -291,14 +295,14 @@ def test_a_bf16_engine_rounds_no_more_than_transformers(
 
 
 def log_probs(model: torch.nn.Module, prompt: list[int], response: list[int]) -> torch.Tensor:
-    """What the model gives for each token of the response, at the engine's temperature."""
+    """Return the model's log-prob of each token of the response, at the engine's temperature."""
     with torch.no_grad():
         logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1].float()
     return (logits / TEMPERATURE).log_softmax(-1).gather(1, torch.tensor(response)[:, None])[:, 0]
 
 
 def resident_bytes(pid: int) -> int:
-    """Anonymous memory of a process that the kernel may not take."""
+    """Return the anonymous memory of a process that the kernel cannot take back."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
     count = {line.split()[0]: int(line.split()[1]) * 1024 for line in lines[1:]}
     return count["Anonymous:"] - count["LazyFree:"]

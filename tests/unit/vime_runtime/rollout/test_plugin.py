@@ -1,4 +1,4 @@
-"""What the plugin changes in vLLM's own processes."""
+"""The plugin's changes in vLLM's processes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ print(waiting, sum(reader.dequeue() == number for number in range(100)))
 
 
 @pytest.mark.slow
-def test_a_process_that_waits_for_another_leaves_it_the_core() -> None:
+def test_waiting_for_another_process_takes_no_cpu_time() -> None:
     environment = os.environ | {"VLLM_PLUGINS": "vime_runtime", "VLLM_HOST_IP": "127.0.0.1"}
     done = subprocess.run(
         [sys.executable, "-c", WAIT], env=environment, capture_output=True, text=True, timeout=300
