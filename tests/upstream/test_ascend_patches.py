@@ -17,7 +17,7 @@ from vime_runtime.spec.errors import MissingRequirement
 from harness.needs import unavailable
 from vimectl.cli import run_cli
 from vimectl.patches import series
-from vimectl.patches.blobs import blob_at
+from vimectl.patches.blobs import file_id_at
 from vimectl.patches.releases import finder
 from vimectl.patches.series import Series
 from vimectl.stacks.catalog import load_stack
@@ -107,7 +107,7 @@ def apply_and_revert(
     code, found = patch("verify")
     assert (code, found["ok"]) == (0, True)
     assert len(found["targets"]) == len(shipped)
-    assert {path: blob_at(Path(path)) for path in ends} == {path: chain[-1] for path, chain in ends.items()}
+    assert {path: file_id_at(Path(path)).blob for path in ends} == {path: chain[-1] for path, chain in ends.items()}
     assert patch("revert")[0] == 0
     assert states() == {"pristine"}
     assert contents(directory) == before
@@ -132,6 +132,6 @@ def test_git_applies_the_patches_with_the_same_result(cut: Path, shipped: list[S
         for patch in one.patch:
             command = ["git", "apply", "--whitespace=error-all", one.directory / f"{patch.id}.patch"]
             subprocess.run(command, cwd=cut, check=True)
-            assert {file.path: blob_at(cut / file.path) for file in patch.files} == {
+            assert {file.path: file_id_at(cut / file.path).blob for file in patch.files} == {
                 file.path: file.after for file in patch.files
             }

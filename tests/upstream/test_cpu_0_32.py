@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from vimectl.cli import run_cli
-from vimectl.patches.blobs import blob_at
+from vimectl.patches.blobs import file_id_at
 from vimectl.patches.series import Series
 
 Patch = Callable[..., tuple[int, dict[str, Any]]]
@@ -60,7 +60,7 @@ def test_apply_verify_revert(patch: Patch, unpacked: Path, shipped: dict[str, Se
         for path, chain in one.chains.items()
     }
     assert {one["path"]: (one["before"], one["after"]) for one in done["changed"]} == expected
-    assert {str(path): blob_at(path) for path in map(Path, expected)} == {
+    assert {str(path): file_id_at(path).blob for path in map(Path, expected)} == {
         path: after for path, (_, after) in expected.items()
     }
 
@@ -84,7 +84,7 @@ def test_the_patches_are_ordinary_diffs_that_git_applies_alike(
         for patch in one.patch:
             command = ["git", "apply", "--whitespace=error-all", one.directory / f"{patch.id}.patch"]
             subprocess.run(command, cwd=unpacked, check=True)
-            assert {file.path: blob_at(unpacked / file.path) for file in patch.files} == {
+            assert {file.path: file_id_at(unpacked / file.path).blob for file in patch.files} == {
                 file.path: file.after for file in patch.files
             }
 

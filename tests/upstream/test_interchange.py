@@ -11,7 +11,7 @@ from vime_runtime.spec.errors import MissingRequirement
 from harness.needs import unavailable
 from harness.patches.git_and_quilt import committed, run
 from vimectl.patches import series
-from vimectl.patches.blobs import blob_at
+from vimectl.patches.blobs import file_id_at
 from vimectl.patches.interchange.exporters import export_series
 from vimectl.patches.interchange.importers import import_series
 from vimectl.patches.lint.linter import lint
@@ -55,11 +55,11 @@ def test_shipped_series_is_exported_and_imported(package: str, version: str, tmp
     assert series.read(tmp_path / "back").chains == one.chains
 
     run(tree, "git", "am", "-q", "--keep-cr", str(tmp_path / "series.mbox"))
-    assert {path: blob_at(tree / path) for path in wanted} == wanted
+    assert {path: file_id_at(tree / path).blob for path in wanted} == wanted
     run(tree, "git", "reset", "-q", "--hard", f"HEAD~{len(one.patch)}")
     if shutil.which("quilt"):
         run(tree, "quilt", "push", "-a", QUILT_PATCHES=str(tmp_path / "patches"))
     else:
         for patch in one.patch:
             run(tree, "patch", "-p1", "-i", str(tmp_path / "patches" / f"{patch.id}.patch"))
-    assert {path: blob_at(tree / path) for path in wanted} == wanted
+    assert {path: file_id_at(tree / path).blob for path in wanted} == wanted

@@ -61,14 +61,9 @@ def content_at(path: Path) -> bytes | None:
 
 
 def file_id_at(path: Path) -> FileId:
-    """Return blob id and mode of a path. Raises OSError for anything but a file or link."""
-    content = content_at(path)
-    return NO_FILE if content is None else FileId(blob_id(content), git_mode(path.lstat().st_mode))
-
-
-def blob_at(path: Path) -> str | None:
-    """Return the blob id of a file, or None when there is no file.
+    """Return blob id and mode of a path. Raises OSError for anything but a file or link.
 
     The content of a symbolic link is its target, so that its id differs from that of the file it points to.
     """
-    return file_id_at(path).blob
+    content = content_at(path)
+    return NO_FILE if content is None else FileId(blob_id(content), git_mode(path.lstat().st_mode))

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from vimectl.patches.patchfile import names
 from vimectl.patches.patchfile.cursor import LineCursor, MalformedDiff
@@ -50,6 +51,9 @@ class DiffHeader:
     def changes_more_than_content(self) -> bool:
         modes = self.old_mode and self.new_mode and self.old_mode != self.new_mode
         return bool(self.created or self.deleted or self.renamed or self.copied or modes)
+
+
+_RecordLine = Callable[[DiffHeader, bytes], None]
 
 
 def read_git_header(cursor: LineCursor, stale: DiffHeader | None) -> DiffHeader | None:
@@ -151,6 +155,13 @@ def _agreeing(known: bytes | None, absent: bool, rest: bytes) -> bytes | None:
     return name
 
 
+def _mode(rest: bytes) -> str:
+    found = _MODE.match(rest)
+    if not found:
+        raise MalformedDiff("inconsistent-header", f"{os.fsdecode(rest)!r} is not a file mode")
+    return f"{int(found[1], 8):06o}"
+
+
 def _old_mode(header: DiffHeader, rest: bytes) -> None:
     header.old_mode = _mode(rest)
 
@@ -159,42 +170,23 @@ def _new_mode(header: DiffHeader, rest: bytes) -> None:
     header.new_mode = _mode(rest)
 
 
-def _mode(rest: bytes) -> str:
-    found = _MODE.match(rest)
-    if not found:
-        raise MalformedDiff("inconsistent-header", f"{os.fsdecode(rest)!r} is not a file mode")
-    return f"{int(found[1], 8):06o}"
-
-
 def _deleted(header: DiffHeader, rest: bytes) -> None:
-    header.deleted, header.old_name = True, header.default_name
-    _old_mode(header, rest)
+    header.deleted, header.old_name, header.old_mode = True, header.default_name, _mode(rest)
 
 
 def _created(header: DiffHeader, rest: bytes) -> None:
-    header.created, header.new_name = True, header.default_name
-    _new_mode(header, rest)
+    header.created, header.new_name, header.new_mode = True, header.default_name, _mode(rest)
 
 
-def _renamed_from(header: DiffHeader, rest: bytes) -> None:
-    header.renamed, header.old_name = True, _rename_name(rest)
+def _moved(flag: Literal["renamed", "copied"], field: Literal["old_name", "new_name"]) -> _RecordLine:
+    """Return a function that records one of the two lines of a rename or copy."""
 
+    def record(header: DiffHeader, rest: bytes) -> None:
+        name = names.raw_name(rest, rename=True)
+        setattr(header, flag, True)
+        setattr(header, field, re.sub(rb"/{2,}", b"/", name) if name else None)
 
-def _renamed_to(header: DiffHeader, rest: bytes) -> None:
-    header.renamed, header.new_name = True, _rename_name(rest)
-
-
-def _copied_from(header: DiffHeader, rest: bytes) -> None:
-    header.copied, header.old_name = True, _rename_name(rest)
-
-
-def _copied_to(header: DiffHeader, rest: bytes) -> None:
-    header.copied, header.new_name = True, _rename_name(rest)
-
-
-def _rename_name(rest: bytes) -> bytes | None:
-    name = names.raw_name(rest, rename=True)
-    return re.sub(rb"/{2,}", b"/", name) if name else None
+    return record
 
 
 def _index(header: DiffHeader, rest: bytes) -> None:
@@ -206,19 +198,19 @@ def _index(header: DiffHeader, rest: bytes) -> None:
         _old_mode(header, found[3])
 
 
-_LINES: tuple[tuple[bytes, Callable[[DiffHeader, bytes], None] | None], ...] = (
+_LINES: tuple[tuple[bytes, _RecordLine | None], ...] = (
     (b"--- ", _old_name),
     (b"+++ ", _new_name),
     (b"old mode ", _old_mode),
     (b"new mode ", _new_mode),
     (b"deleted file mode ", _deleted),
     (b"new file mode ", _created),
-    (b"copy from ", _copied_from),
-    (b"copy to ", _copied_to),
-    (b"rename old ", _renamed_from),
-    (b"rename new ", _renamed_to),
-    (b"rename from ", _renamed_from),
-    (b"rename to ", _renamed_to),
+    (b"copy from ", _moved("copied", "old_name")),
+    (b"copy to ", _moved("copied", "new_name")),
+    (b"rename old ", _moved("renamed", "old_name")),
+    (b"rename new ", _moved("renamed", "new_name")),
+    (b"rename from ", _moved("renamed", "old_name")),
+    (b"rename to ", _moved("renamed", "new_name")),
     (b"similarity index ", None),
     (b"dissimilarity index ", None),
     (b"index ", _index),

@@ -13,7 +13,7 @@ from vime_runtime.spec.errors import UsageError
 from harness.patches.git_and_quilt import committed, run
 from vimectl.cli import run_cli
 from vimectl.patches import series as series_files
-from vimectl.patches.blobs import blob_at
+from vimectl.patches.blobs import file_id_at
 from vimectl.patches.interchange.exporters import export_series
 from vimectl.patches.interchange.importers import import_series
 from vimectl.patches.lint.linter import lint, patches_in
@@ -28,7 +28,7 @@ def last(series: Series) -> dict[str, str | None]:
 
 
 def found(directory: Path, series: Series) -> dict[str, str | None]:
-    return {path: blob_at(directory / path) for path in series.chains}
+    return {path: file_id_at(directory / path).blob for path in series.chains}
 
 
 def test_quilt_applies_an_exported_series(toy_series: Series, unpack: Unpack, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def history(unpack: Unpack, tmp_path: Path) -> tuple[Path, dict[str, str | None]
     run(work, "git", "add", "-A")
     run(work, "git", "-c", "user.name=Ä B", "commit", "-qm", "Move one, add ö")
     paths = ["toy/both.py", "toy/crlf.py", "toy/moved.py", "toy/fresh.py"]
-    return work, {path: blob_at(work / path) for path in paths}
+    return work, {path: file_id_at(work / path).blob for path in paths}
 
 
 @pytest.mark.parametrize("form", ["folder", "mailbox", "diff", "encoded"])
