@@ -107,7 +107,8 @@ def apply_and_revert(
     code, found = patch("verify")
     assert (code, found["ok"]) == (0, True)
     assert len(found["targets"]) == len(shipped)
-    assert {path: file_id_at(Path(path)).blob for path in ends} == {path: chain[-1] for path, chain in ends.items()}
+    applied = {path: file_id_at(Path(path)).blob for path in ends}
+    assert applied == {path: chain[-1] for path, chain in ends.items()}
     assert patch("revert")[0] == 0
     assert states() == {"pristine"}
     assert contents(directory) == before
