@@ -10,6 +10,11 @@ SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 # pyenv's interpreters are not on PATH under their own names.
 PYENV := $(wildcard $(addsuffix /versions/3.1[0-3].*/bin/python,$(shell pyenv root 2>/dev/null)))
 
+# ATen's vector instructions and oneDNN's; a processor that lacks AVX-512 cannot pretend to have it.
+CPUS := default:SSE41 avx2:AVX2 $(if $(shell grep -lw avx512f /proc/cpuinfo),avx512:AVX512_CORE)
+NUMERIC := tests/npu/test_device.py tests/npu/test_trainer.py $(addprefix tests/unit/vime_runtime/,\
+  device prepare/test_gguf_file.py rollout/test_cpu_norms.py trainer)
+
 .PHONY: run run-real test test-fast test-cpus test-exhaustive lint lock bench clean
 .DELETE_ON_ERROR:
 
@@ -20,15 +25,24 @@ run: .venv/ready
 run-real: RECIPE := smollm2-135m
 run-real: run
 
-# Everything: lint, types, the suite, the tool on every Python here, and recipes run for real.
-test: test-fast
+# Everything that a change must pass: lint, types, all tests but the exhaustive ones, recipes run for real
+# included, and the tool alone on the oldest and the newest Python.
+test: lint
+	$(SIDE_BY_SIDE) -m "not exhaustive"
 	$(BIN)/python -m tox run-parallel --parallel all --parallel-no-spinner $(if $(PYENV),--discover $(PYENV))
-	$(SIDE_BY_SIDE) -m "slow and not exhaustive"
 
 # Minutes to hours, on demand: see tests/README.md. ONLY selects some of it by name, as pytest -k does:
 # make test-exhaustive ONLY="real_model or images"
 test-exhaustive: .venv/dev
 	$(SIDE_BY_SIDE) -m exhaustive $(if $(ONLY),-k "$(ONLY)")
+
+# The numeric tests as other processors compute: vector instructions of torch and of oneDNN, one and two threads.
+test-cpus: .venv/dev
+	@set -e; for cpu in $(CPUS); do for threads in 1 2; do \
+	  echo "== $$cpu, threads: $$threads"; \
+	  ATEN_CPU_CAPABILITY=$${cpu%:*} ONEDNN_MAX_CPU_ISA=$${cpu#*:} OMP_NUM_THREADS=$$threads \
+	    $(BIN)/python -m pytest -q -W ignore $(NUMERIC); \
+	done; done
 
 # The everyday suite.
 test-fast: lint

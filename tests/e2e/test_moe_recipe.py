@@ -9,8 +9,6 @@ import pytest
 from harness.runs.recipe_run import RecipeRun, processes_of, run_recipe
 from harness.tolerances import LOGPROB_BF16_MEAN, LOGPROB_FP32
 
-pytestmark = pytest.mark.slow
-
 STEPS = 4
 
 
@@ -20,6 +18,7 @@ def run_moe(directory: Path, *arguments: str) -> RecipeRun:
     return run
 
 
+@pytest.mark.slow
 def test_trainer_and_engine_agree_on_logprobs_in_bf16(tmp_path: Path) -> None:
     run = run_moe(tmp_path / "run")
     assert [row["step"] for row in run.metrics] == list(range(1, STEPS + 1))
@@ -32,6 +31,7 @@ def test_trainer_and_engine_agree_on_logprobs_in_bf16(tmp_path: Path) -> None:
     assert run.left_in_shm == set()
 
 
+@pytest.mark.exhaustive
 def test_logprobs_in_fp32_differ_by_rounding_only_also_after_a_resume(tmp_path: Path) -> None:
     exact = ("--set=model.dtype=float32", "--set=checkpoint.every=2")
     run_moe(tmp_path / "run", *exact, "--set=modes.smoke.steps=2")

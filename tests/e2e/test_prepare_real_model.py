@@ -16,7 +16,7 @@ from harness.needs import unavailable
 from vimectl.recipes.resolve import resolve
 from vimectl.runs.prepare import download_file
 
-pytestmark = [pytest.mark.slow, pytest.mark.needs("network")]
+pytestmark = [pytest.mark.exhaustive, pytest.mark.needs("network")]
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 Run as a script with the path of a Unix socket; ends when the other side hangs up.
 """
 
+import os
 import sys
 import traceback
 from multiprocessing.connection import Client
@@ -10,7 +11,7 @@ from multiprocessing.connection import Client
 import cloudpickle
 import torch
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 with Client(sys.argv[1]) as connection:
     while True:
