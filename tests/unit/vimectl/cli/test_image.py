@@ -11,21 +11,21 @@ import pytest
 from vimectl.cli import run_cli
 
 
-def document(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, dict[str, Any]]:
+def call(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, dict[str, Any]]:
     code = run_cli(["image", *argv, "--json"])
     return code, json.loads(capsys.readouterr().out)
 
 
 def test_plan_has_every_pin_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
-    code, told = document(capsys, "plan", "--stack", "ascend-0.22", "--chip", "a3", "--machine", "aarch64")
+    code, document = call(capsys, "plan", "--stack", "ascend-0.22", "--chip", "a3", "--machine", "aarch64")
     assert code == 0
-    assert (told["schema"], told["ok"], told["chip"], told["machine"]) == (
+    assert (document["schema"], document["ok"], document["chip"], document["machine"]) == (
         *("vimectl.image.plan/1", True, "a3", "aarch64"),
     )
-    assert told["base"]["image"].endswith("-a3")
-    saver = next(source for source in told["sources"] if source["name"] == "sgl-kernel-npu")
+    assert document["base"]["image"].endswith("-a3")
+    saver = next(source for source in document["sources"] if source["name"] == "sgl-kernel-npu")
     assert saver["submodules"][0]["path"] == "third-party/pto-isa"
-    assert all(source["reason"] for source in told["sources"])
+    assert all(source["reason"] for source in document["sources"])
 
 
 def test_plan_as_text_has_the_pins(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,9 +44,9 @@ def test_dry_run_of_vendor_changes_nothing(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # no git and no builder
     folder = tmp_path / "offline"
-    code, told = document(capsys, "vendor", "--stack", stack, "--offline", str(folder), "--dry-run")
+    code, document = call(capsys, "vendor", "--stack", stack, "--offline", str(folder), "--dry-run")
     assert code == 0
-    assert len(told["lacking"]) == len(told["sources"])
+    assert len(document["lacking"]) == len(document["sources"])
     assert not folder.exists()
 
 
@@ -61,5 +61,9 @@ def test_dry_run_of_vendor_changes_nothing(
 def test_bad_input_is_reported_under_the_commands_schema(
     argv: tuple[str, ...], code: int, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found, told = document(capsys, *argv)
-    assert (found, told["error"]["kind"], told["schema"]) == (code, kind, f"vimectl.image.{argv[0]}/1")
+    found, document = call(capsys, *argv)
+    assert (found, document["error"]["kind"], document["schema"]) == (
+        code,
+        kind,
+        f"vimectl.image.{argv[0]}/1",
+    )

@@ -73,11 +73,11 @@ def test_verification_rejects_an_unexpected_stand_in(images: Images, stand_in_im
 
 def test_user_has_cann_and_the_patches(images: Images, stand_in_image: str) -> None:
     entry = "/opt/vimectl/entrypoint.sh"
-    said = images.run(stand_in_image, entry, "bash", "-c", "id; env; pwd; touch ~/x && vimectl --version")
-    assert "uid=1001(vime) gid=1000(HwHiAiUser)" in said
-    assert "ASCEND_TOOLKIT_HOME=/usr/local/Ascend/cann-9.0.0" in said
-    assert "ATB_HOME_PATH=" in said
-    assert "PYTORCH_NPU_ALLOC_CONF" not in said
+    output = images.run(stand_in_image, entry, "bash", "-c", "id; env; pwd; touch ~/x && vimectl --version")
+    assert "uid=1001(vime) gid=1000(HwHiAiUser)" in output
+    assert "ASCEND_TOOLKIT_HOME=/usr/local/Ascend/cann-9.0.0" in output
+    assert "ATB_HOME_PATH=" in output
+    assert "PYTORCH_NPU_ALLOC_CONF" not in output
     verified = images.run(stand_in_image, entry, "vimectl", "patch", "verify", "--stack", fake_base.STACK)
     assert verified.count("applied") >= 5
 
@@ -126,9 +126,9 @@ def test_build_leaves_nothing_else(images: Images, stand_in_image: str) -> None:
 
 def test_ctrl_c_leaves_nothing(images: Images, stand_in_stack: Path, stand_in_folder: Path) -> None:
     process = images.start(*images.building(stand_in_stack, stand_in_folder, "broken-off"))
-    said = interrupted(process, images.folder / "records-broken-off" / "build.log", "Processing /offline")
+    output = interrupted(process, images.folder / "records-broken-off" / "build.log", "Processing /offline")
     assert process.returncode == 130
-    assert "no image, container or mount is left" in said
+    assert "no image, container or mount is left" in output
     assert images.leftovers() == []
     assert "broken-off" not in images.buildah("images")
 

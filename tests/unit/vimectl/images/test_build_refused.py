@@ -61,9 +61,9 @@ def build(
 def test_missing_file_stops_the_build(build: Build, folder: Path, called: Path) -> None:
     (archive,) = (folder / "sources").iterdir()
     archive.unlink()
-    code, said = build(folder)
+    code, output = build(folder)
     assert code == 1
-    assert f"sources/{archive.name} is missing" in said
+    assert f"sources/{archive.name} is missing" in output
     assert not called.exists()
 
 
@@ -77,17 +77,17 @@ def test_wheel_outside_the_lock_stops_the_build(
     (entry,) = (one for one in listed["sources"] if one["kind"] == "wheel")
     entry["sha256"] = sha256_file(wheel)
     replace(other / manifest.FILE, json.dumps(listed).encode())
-    code, said = build(other)
+    code, output = build(other)
     assert code == 1
-    assert "was collected for something else: weights" in said
+    assert "was collected for something else: weights" in output
     assert not called.exists()
 
 
 def test_invalid_source_date_epoch(build: Build, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
-    code, said = build(folder)
+    code, output = build(folder)
     assert code == 2
-    assert "SOURCE_DATE_EPOCH is 'yesterday'" in said
+    assert "SOURCE_DATE_EPOCH is 'yesterday'" in output
 
 
 @pytest.mark.parametrize("name", ["auto", "docker", "podman", "buildah"])
@@ -96,10 +96,10 @@ def test_without_a_builder_exit_3_with_a_hint(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     code = run_cli(["image", "build", "--stack", str(own.file), "--builder", name])
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert code == 3
-    assert "apt-get install buildah" in said
-    assert f"{'podman' if name == 'auto' else name}: not found" in said
+    assert "apt-get install buildah" in output
+    assert f"{'podman' if name == 'auto' else name}: not found" in output
 
 
 def test_unknown_builder_is_bad_usage(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,6 +112,6 @@ def test_dry_run_needs_no_builder(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert run_cli(["image", "build", "--stack", str(own.file), "--dry-run", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["dry_run"] is True
-    assert said["base"]["image"] == "localhost/base"
+    output = json.loads(capsys.readouterr().out)
+    assert output["dry_run"] is True
+    assert output["base"]["image"] == "localhost/base"

@@ -95,8 +95,8 @@ def test_failed_check_fails_the_build_and_keeps_the_report(
 ) -> None:
     build_steps.record(None, stand_in=False)
     assert build_steps.main(["gate"]) == 1  # no package of an Ascend stack is installed here
-    said = capsys.readouterr().err
-    assert "cann.toolkit: found no toolkit, needed 9.0.0" in said
-    assert "hint:" in said
+    output = capsys.readouterr().err
+    assert "cann.toolkit: found no toolkit, needed 9.0.0" in output
+    assert "hint:" in output
     report = json.loads((image / image_paths.REPORT).read_text())
     assert report["ok"] is False

@@ -64,19 +64,19 @@ def test_patch_that_does_not_apply_to_the_base(
     images.buildah("commit", "--quiet", container, "localhost/edited-base")
     images.buildah("rm", container)
     building = images.building(stand_in_stack, stand_in_folder, "unfit", base="localhost/edited-base")
-    said = refused(images, "unfit", building)
-    assert "vllm_ascend/worker/worker.py" in said
-    assert re.search(r"step: .*vimectl patch apply", said)
-    assert "hint:" in said
+    output = refused(images, "unfit", building)
+    assert "vllm_ascend/worker/worker.py" in output
+    assert re.search(r"step: .*vimectl patch apply", output)
+    assert "hint:" in output
 
 
 def test_memory_saver_for_cuda(images: Images, tmp_path: Path) -> None:
     stack = fake_sources.stack_file(tmp_path / "sources", needed=["libcudart.so.12", "libc.so.6"])
     folder = tmp_path / "offline"
     vendor.collect(make_plan(str(stack)), folder, lambda now: None)
-    said = refused(images, "cuda", images.building(stack, folder, "cuda"))
-    assert "built for cuda, the stack needs ascend" in said
-    assert "build it with CANN" in said
+    output = refused(images, "cuda", images.building(stack, folder, "cuda"))
+    assert "built for cuda, the stack needs ascend" in output
+    assert "build it with CANN" in output
 
 
 def test_kernels_on_a_base_without_an_ascend_compiler(
@@ -84,16 +84,16 @@ def test_kernels_on_a_base_without_an_ascend_compiler(
 ) -> None:
     building = images.building(stand_in_stack, stand_in_folder, "kernels")
     building.remove("--stand-in")
-    said = refused(images, "kernels", building)
-    assert "bisheng: command not found" in said
-    assert "--stand-in" in said
+    output = refused(images, "kernels", building)
+    assert "bisheng: command not found" in output
+    assert "--stand-in" in output
 
 
 def test_base_without_vllm(images: Images, stand_in_stack: Path, stand_in_folder: Path) -> None:
     building = images.building(stand_in_stack, stand_in_folder, "bare", base=fake_base.DEBIAN_IMAGE)
-    said = refused(images, "bare", building)
-    assert "not installed, needed vllm 0.22.1" in said
-    assert "with --base" in said
+    output = refused(images, "bare", building)
+    assert "not installed, needed vllm 0.22.1" in output
+    assert "with --base" in output
 
 
 def test_cpu_image_runs_its_recipe(images: Images, tmp_path: Path) -> None:

@@ -90,8 +90,8 @@ def test_compose_file_has_the_same_options(host: Host) -> None:
         "pids_limit": -1,
     }
     # No option is missing, also none that is added later.
-    said = [value for key, value in service.items() if key != "image"]
-    assert len(found) == sum(len(value) if isinstance(value, list | dict) else 1 for value in said)
+    output = [value for key, value in service.items() if key != "image"]
+    assert len(found) == sum(len(value) if isinstance(value, list | dict) else 1 for value in output)
 
 
 def test_options_are_printed_one_per_line(capsys: pytest.CaptureFixture[str]) -> None:

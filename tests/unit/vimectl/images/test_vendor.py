@@ -85,14 +85,14 @@ def test_interrupted_call_resumes_and_leaves_no_manifest(own: Own, tmp_path: Pat
 def test_altered_files_are_downloaded_again(own: Own, tmp_path: Path) -> None:
     folder = tmp_path / "offline"
     collect(own, folder)
-    whole = contents(folder)
+    expected = contents(folder)
     for path in folder.glob("*/*"):
         path.write_bytes(b"altered")
     (folder / "wheels" / "evil-1.0-py3-none-any.whl").touch()
     with pytest.raises(CheckFailed, match="has 7 bytes"):
         check_folder(folder)
     collect(own, folder)
-    assert contents(folder) == whole
+    assert contents(folder) == expected
 
 
 def test_folder_for_another_pin_is_detected_and_updated(own: Own, tmp_path: Path) -> None:
@@ -167,9 +167,9 @@ def test_ctrl_c_stops_a_download_from_a_silent_server(own: Own, tmp_path: Path) 
         with connection:
             started = psutil.Process(child.pid).children(recursive=True)
             child.send_signal(signal.SIGINT)
-            _, said = child.communicate(timeout=30)
+            _, output = child.communicate(timeout=30)
     assert child.returncode == 130
-    assert f"resume with: vimectl image vendor --stack {own.file}" in said
+    assert f"resume with: vimectl image vendor --stack {own.file}" in output
     assert started
     # A child of git that has exited may still be a zombie.
     assert not [one for one in started if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]

@@ -81,18 +81,20 @@ def test_docker_is_preferred_when_it_works(here: Path) -> None:
     assert choose_builder("auto", Host()).name == "docker"
 
 
-@pytest.mark.parametrize(("state", "said"), [("down", "Cannot connect"), ("old", "'buildx' is not a docker")])
-def test_client_without_daemon_or_buildx_is_unusable(state: str, said: str, here: Path) -> None:
+@pytest.mark.parametrize(
+    ("state", "message"), [("down", "Cannot connect"), ("old", "'buildx' is not a docker")]
+)
+def test_client_without_daemon_or_buildx_is_unusable(state: str, message: str, here: Path) -> None:
     (here / state).touch()
-    assert said in str(Docker(Host()).unusable())
-    with pytest.raises(MissingRequirement, match=said):
+    assert message in str(Docker(Host()).unusable())
+    with pytest.raises(MissingRequirement, match=message):
         choose_builder("docker", Host())
 
 
 def test_missing_base_image_is_pulled(here: Path) -> None:
-    said: list[str] = []
-    assert Docker(Host()).base_digest(job(here), said.append) == f"sha256:{'b' * 64}"
-    assert said == ["pulling quay.io/x", "a2f: Pull complete"]
+    lines: list[str] = []
+    assert Docker(Host()).base_digest(job(here), lines.append) == f"sha256:{'b' * 64}"
+    assert lines == ["pulling quay.io/x", "a2f: Pull complete"]
     assert [call[0] for call in calls(here)] == ["image", "pull", "image"]
 
 

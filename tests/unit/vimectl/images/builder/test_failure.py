@@ -16,7 +16,7 @@ BUILDAH = """\
 [1/2] STEP 5/9: RUN python3 -m pip install --no-index
 Looking in links: /offline/wheels
 [2/2] STEP 8/22: RUN vimectl patch apply --stack /opt/vimectl/stack.toml
-{said}
+{text}
 subprocess exited with status 1
 subprocess exited with status 1
 Error: building at STEP "RUN vimectl patch apply": exit status 1
@@ -28,13 +28,13 @@ BUILDKIT = """\
 #7 [built 3/9] RUN python3 -m pip install --no-index
 #7 0.412 Looking in links: /offline/wheels
 #8 [stage-1 4/9] RUN vimectl patch apply --stack /opt/vimectl/stack.toml
-#8 1.310 {said}
+#8 1.310 {text}
 #7 2.001 Processing /offline/wheels/rich-15.0.0-py3-none-any.whl
 #8 ERROR: process "/bin/sh -c vimectl patch apply" did not complete successfully: exit code: 1
 #7 CANCELED
 ------
  > [stage-1 4/9] RUN vimectl patch apply --stack /opt/vimectl/stack.toml:
-1.310 {said}
+1.310 {text}
 ------
 Dockerfile.npu:70
 --------------------
@@ -47,8 +47,8 @@ ERROR: failed to solve: process "/bin/sh -c vimectl patch apply" did not complet
 @pytest.mark.parametrize("output", [BUILDAH, BUILDKIT], ids=["buildah", "buildkit"])
 def test_error_of_vimectl_inside_the_image_is_the_reason(output: str) -> None:
     mark = "\n#8 1.311 " if output is BUILDKIT else "\n"
-    said = f"error: worker.py drifted{mark}hint:  look at it with vimectl patch diff"
-    error = explain(1, output.format(said=said), LOG)
+    text = f"error: worker.py drifted{mark}hint:  look at it with vimectl patch diff"
+    error = explain(1, output.format(text=text), LOG)
     assert isinstance(error, CheckFailed)
     assert error.message.startswith("worker.py drifted\n")
     assert "RUN vimectl patch apply" in error.message.splitlines()[1]
@@ -60,7 +60,7 @@ def test_error_of_vimectl_inside_the_image_is_the_reason(output: str) -> None:
 
 @pytest.mark.parametrize("output", [BUILDAH, BUILDKIT], ids=["buildah", "buildkit"])
 @pytest.mark.parametrize(
-    ("said", "found", "kind"),
+    ("text", "found", "kind"),
     [
         ("OSError: [Errno 28] No space left on device", "the disk is full", MissingRequirement),
         ("/bin/sh: exec format error", "another CPU architecture", MissingRequirement),
@@ -73,24 +73,24 @@ def test_error_of_vimectl_inside_the_image_is_the_reason(output: str) -> None:
     ],
 )
 def test_other_output_is_explained_by_its_pattern(
-    output: str, said: str, found: str, kind: type[CheckFailed] | type[MissingRequirement]
+    output: str, text: str, found: str, kind: type[CheckFailed] | type[MissingRequirement]
 ) -> None:
-    error = explain(1, output.format(said=said), LOG)
+    error = explain(1, output.format(text=text), LOG)
     assert type(error) is kind
     assert found in error.message.splitlines()[0]
-    assert f"    {said.splitlines()[0]}" in error.message.splitlines()
+    assert f"    {text.splitlines()[0]}" in error.message.splitlines()
     assert error.hint
 
 
 def test_failed_pull_is_before_the_first_step() -> None:
-    said = "Error: initializing source docker://nowhere.invalid/x: pinging container registry: no such host"
-    error = explain(125, said, LOG)
+    text = "Error: initializing source docker://nowhere.invalid/x: pinging container registry: no such host"
+    error = explain(125, text, LOG)
     assert isinstance(error, MissingRequirement)
     assert error.message.startswith("the base image cannot be pulled\n  step: before the first")
     assert "buildah pull docker-archive:FILE" in error.hint
 
 
 def test_only_the_last_lines_are_shown() -> None:
-    error = explain(1, BUILDAH.format(said="\n".join(f"line {n}" for n in range(100))), LOG)
+    error = explain(1, BUILDAH.format(text="\n".join(f"line {n}" for n in range(100))), LOG)
     assert "line 99" in error.message
     assert "line 80" not in error.message
