@@ -7,10 +7,12 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from vime_runtime.spec import events, metrics
+from vime_runtime.spec.json_lines import JsonLines
 from vime_runtime.spec.run_paths import RunPaths
 
 
@@ -128,13 +130,8 @@ class JsonLineFollower:
 
 def append_event(run_dir: Path, kind: str, **fields: Any) -> None:
     """Append one event while the runtime does not run. Raises OSError."""
-    line = json.dumps({"time": time.time(), "kind": kind, **fields}) + "\n"
-    with RunPaths(run_dir).events.open("ab+") as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":  # an incomplete line of a runtime that was killed
-                line = "\n" + line
-        file.write(line.encode())
+    with closing(JsonLines(RunPaths(run_dir).events)) as lines:
+        lines.append({"time": time.time(), "kind": kind, **fields})
 
 
 def finite_number(value: Any) -> float | None:

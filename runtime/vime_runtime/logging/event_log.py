@@ -6,9 +6,7 @@ running run, and a run that is killed loses at most the line it was writing.
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from typing import Any
 
 from vime_runtime.rollout import Response
 from vime_runtime.spec import atomic_io, events
+from vime_runtime.spec.json_lines import JsonLines
 from vime_runtime.spec.metrics import STEP, seconds
 from vime_runtime.spec.process_roles import ProcessEntry
 from vime_runtime.spec.run_paths import RunPaths
@@ -63,8 +62,8 @@ class EventLog:
 
     def __init__(self, run_dir: Path, steps: int) -> None:
         paths = RunPaths(run_dir)
-        self._events = _JsonLines(paths.events)
-        self._metrics = _JsonLines(paths.metrics)
+        self._events = JsonLines(paths.events)
+        self._metrics = JsonLines(paths.metrics)
         self._steps = steps
         self._failed = False
         self._ends = False
@@ -152,7 +151,7 @@ class EventLog:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         kept = "".join(line for line in lines if 0 < _step_of(line) <= step)
         atomic_io.write_text_atomically(path, kept)
-        self._metrics = _JsonLines(path)
+        self._metrics = JsonLines(path)
 
     def sync(self) -> None:
         """Wait until the metrics are on the disk."""
@@ -181,36 +180,3 @@ def _step_of(line: str) -> int:
         return int(json.loads(line)[STEP]) if line.endswith("\n") else 0
     except (ValueError, KeyError, TypeError):
         return 0
-
-
-class _JsonLines:
-    """A file of JSON lines without a buffer: what did not fit on the disk is not written again later."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file = path.open("ab+", buffering=0)
-        # A killed process, or a full disk, may have left half a line.
-        self._torn = self._file.seek(0, os.SEEK_END) > 0 and not self._ends_with_newline()
-
-    def _ends_with_newline(self) -> bool:
-        self._file.seek(-1, os.SEEK_END)
-        return self._file.read(1) == b"\n"
-
-    def append(self, row: dict[str, Any]) -> None:
-        """Append one line. Raises OSError with the path when it was not written completely."""
-        line = b"\n" * self._torn + json.dumps(row).encode() + b"\n"
-        try:
-            written = self._file.write(line)
-        except OSError as e:
-            raise OSError(e.errno, e.strerror, str(self.path)) from None
-        self._torn = written < len(line)
-        if self._torn:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-
-    def sync(self) -> None:
-        """Wait until the lines are on the disk."""
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()

@@ -13,22 +13,6 @@ def events(run_dir: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
 
 
-def test_half_a_line_of_a_killed_run_spoils_no_other_line(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"st')
-    log = EventLog(tmp_path, steps=4)
-    log.metrics({"step": 2})
-    log.metrics({"step": 3})
-    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert lines == ['{"step": 1}', '{"st', '{"step": 2}', '{"step": 3}']
-
-
-def test_a_full_disk_is_an_error_with_the_path(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
-    log = EventLog(tmp_path, steps=4)
-    with pytest.raises(OSError, match=r"No space left on device: '.*metrics\.jsonl'"):
-        log.metrics({"step": 1})
-
-
 def test_a_full_disk_does_not_hide_the_error_of_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,42 @@
+"""Append to files of JSON lines: ``events.jsonl`` and ``metrics.jsonl``."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+class JsonLines:
+    """A file of JSON lines without a buffer: what did not fit on the disk is not written again later."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("ab+", buffering=0)
+        # A killed process, or a full disk, may have left half a line.
+        self._torn = self._file.seek(0, os.SEEK_END) > 0 and not self._ends_with_newline()
+
+    def _ends_with_newline(self) -> bool:
+        self._file.seek(-1, os.SEEK_END)
+        return self._file.read(1) == b"\n"
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Append one line. Raises OSError with the path when it was not written completely."""
+        line = b"\n" * self._torn + json.dumps(row).encode() + b"\n"
+        try:
+            written = self._file.write(line)
+        except OSError as e:
+            raise OSError(e.errno, e.strerror, str(self.path)) from None
+        self._torn = written < len(line)
+        if self._torn:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+
+    def sync(self) -> None:
+        """Wait until the lines are on the disk."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
