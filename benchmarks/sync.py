@@ -1,8 +1,8 @@
-"""Weights from Megatron's shards into vLLM's packed parameters, against one-thread memcpy of the same bytes.
+"""Weight sync from Megatron's shards into vLLM's packed parameters, compared with memcpy by one thread.
 
-The whole path of a run at TP=2 on both sides: the bridge's pieces, the buckets, the shared buffer, and
-vLLM's loaders; without Ray, which passes one small message a bucket, and without an optimizer,
-for which a checkpoint of this size would need 10 GB more. Interleaved: one sync, one memcpy.
+The whole path of a run with TP=2 for trainer and engine: the slices of each shard, the buckets, the shared
+buffer, and the direct loader; without Ray, which passes one small message a bucket, and without an optimizer,
+which would need 10 GB more at this size. One sync and one memcpy of the same bytes alternate.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ def main() -> None:
             for _ in range(1 + ROUNDS):  # the first round touches every page for the first time
                 seconds["sync"].append(sync([first, second], rollout))
                 seconds["memcpy"].append(ask(memcpy, size))
-            extra = max(ask(rank, "peak") for rank in (first, second))  # they fill the same ones
+            extra = max(ask(rank, "peak") for rank in (first, second))  # both fill the same buckets
         shm.remove_unused()
     report(size, seconds, extra)
 
 
 def sync(ranks: list[Connection], rollout: Connection) -> float:
-    """Carry every weight once, as ``train_loop.sync_weights`` does; the seconds it took."""
+    """Copy every weight once, as ``train_loop.sync_weights`` does; return the seconds it took."""
     began = time.perf_counter()
     ask(rollout, ("begin_update",))
     for rank in ranks:
@@ -85,7 +85,7 @@ def sync(ranks: list[Connection], rollout: Connection) -> float:
 
 
 def report(size: int, seconds: dict[str, list[float]], extra: int) -> None:
-    """One line each, and the ratio."""
+    """Print the speed of both, their ratio, and the memory of the buckets."""
     speed = {name: size / statistics.median(rounds[1:]) / 1e9 for name, rounds in seconds.items()}
     print(f"{size / 1e9:.2f} GB in bf16, buckets of {BUCKET_BYTES / 1e6:.0f} MB, {ROUNDS} rounds")
     for name, value in speed.items():
@@ -94,10 +94,10 @@ def report(size: int, seconds: dict[str, list[float]], extra: int) -> None:
     print(f"  memory taken by buckets: {extra / 1e6:.0f} MB, {extra / size:.0%} of the weights", flush=True)
 
 
-def ask(side: Connection, question: Any) -> Any:
+def ask(peer: Connection, question: Any) -> Any:
     """Send and wait for the answer."""
-    side.send(question)
-    return side.recv()
+    peer.send(question)
+    return peer.recv()
 
 
 @contextmanager
@@ -107,7 +107,7 @@ def process(target: Any, role: str, *arguments: Any) -> Iterator[Connection]:
     before = dict(os.environ)
     settings = environment(resolve("qwen3-tiny-tp2").recipe, role, Host(), Path(tempfile.gettempdir()))
     os.environ.update({name: setting.value for name, setting in settings.items()})
-    # Not a daemon: the engine has children of its own.
+    # Not a daemon: the engine starts child processes.
     child = get_context("spawn").Process(target=target, args=(theirs, *arguments))
     try:
         child.start()
@@ -135,7 +135,7 @@ def write_checkpoint(connection: Connection, folder: str) -> None:
 
 
 def trainer_rank(connection: Connection, folder: str, index: int, master: str) -> None:
-    """A trainer rank without an optimizer: its shard, the bridge, and the buckets."""
+    """Export the shard of a trainer rank without an optimizer."""
     import torch
     from vime_runtime.trainer import model, parallel
     from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
@@ -163,7 +163,7 @@ def trainer_rank(connection: Connection, folder: str, index: int, master: str) -
 
 
 def engine(connection: Connection, folder: str) -> None:
-    """A vLLM engine with its two workers."""
+    """Run a vLLM engine with two workers."""
     from vime_runtime.rollout.engine import Engine
     from vime_runtime.spec.process_roles import ROLES
     from vime_runtime.spec.run_config import RunConfig
@@ -180,16 +180,16 @@ def engine(connection: Connection, folder: str) -> None:
         environment=roles,
         required=roles,
     )
-    side = Engine(config)
+    vllm_engine = Engine(config)
     connection.send(True)
     for method, *arguments in questions(connection):
-        getattr(side, method)(*arguments)
+        getattr(vllm_engine, method)(*arguments)
         connection.send(True)
-    side.close()
+    vllm_engine.close()
 
 
 def copy(connection: Connection) -> None:
-    """Copy as many bytes as the weights have, by one thread; answers with the seconds."""
+    """Copy as many bytes as the weights have with one thread; answer with the seconds."""
     import torch
 
     torch.set_num_threads(1)
@@ -203,7 +203,7 @@ def copy(connection: Connection) -> None:
 
 
 def questions(connection: Connection) -> Iterator[Any]:
-    """What the other side asks, until it hangs up."""
+    """Yield what the parent process sends, until it hangs up."""
     while True:
         try:
             yield connection.recv()
@@ -212,7 +212,7 @@ def questions(connection: Connection) -> Iterator[Any]:
 
 
 def _shared_bytes() -> int:
-    """Shared memory of this process; buckets are the only such."""
+    """Return the shared memory of this process, which has only the buckets."""
     status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssShmem:"))
 

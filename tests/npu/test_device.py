@@ -48,7 +48,7 @@ def compute(device: str) -> dict[str, Any]:
     return {"where": where, "values": {name: tensor.detach().cpu() for name, tensor in tensors.items()}}
 
 
-def test_it_computes_what_the_host_computes(pair: list[Process]) -> None:
+def test_results_are_those_of_the_cpu(pair: list[Process]) -> None:
     npu, cpu = (process.run(compute, device) for process, device in zip(pair, ("npu", "cpu"), strict=True))
     assert set(npu["where"].values()) == {"npu"}
     # The host's attention is one fused kernel, the device's is several. Sums of 8 products, in two layers and
@@ -73,7 +73,7 @@ def hold(nbytes: int) -> tuple[int, int, int]:
     return before, during, torch.npu.mem_get_info()[0]
 
 
-def test_memory_is_counted_by_chip_and_given_back_with_the_last_view(pair: list[Process]) -> None:
+def test_memory_is_counted_by_chip_and_freed_with_the_last_view(pair: list[Process]) -> None:
     before, during, after = pair[0].run(hold, 10 * MIB)
     assert before - during == 10 * MIB
     assert after == before
@@ -96,7 +96,7 @@ def allocate(nbytes: int) -> str:
     return ""
 
 
-def test_what_one_process_holds_no_other_has_until_it_is_dead(machine: Machine, tmp_path: Path) -> None:
+def test_memory_of_a_process_is_free_after_its_death(machine: Machine, tmp_path: Path) -> None:
     used = machine.used(1)
     hog, other = (Process(machine, tmp_path, "1") for _ in range(2))
     hog.run(hold_for_good, 40 * MIB)
@@ -108,7 +108,7 @@ def test_what_one_process_holds_no_other_has_until_it_is_dead(machine: Machine, 
     other.close()
 
 
-def test_out_of_memory_can_be_told(machine: Machine, pair: list[Process]) -> None:
+def test_allocation_can_be_made_to_fail(machine: Machine, pair: list[Process]) -> None:
     machine.fail("allocate", "told to", chip=1)
     assert "told to" not in pair[1].run(allocate, MIB)
     assert "told to" in pair[0].run(allocate, MIB)
@@ -148,21 +148,23 @@ def exported() -> list[int]:
     return torch_npu.exported[:2].tolist()
 
 
-def test_a_handle_maps_the_memory_of_another_process_on_the_same_chip(pair: list[Process]) -> None:
+def test_handle_maps_memory_of_another_process_on_the_same_chip(pair: list[Process]) -> None:
     handle = pair[0].run(export, 41)
     assert pair[1].run(write_to, handle, 1) == (900, 41, 41)
     assert pair[0].run(exported) == [42, 41]
     assert "memory of chip 1 cannot be mapped on chip 0" in pair[1].run(write_to, handle, 0)
 
 
-def test_a_handle_ends_with_its_owner(machine: Machine, pair: list[Process], tmp_path: Path) -> None:
+def test_a_handle_is_invalid_after_its_owner_has_exited(
+    machine: Machine, pair: list[Process], tmp_path: Path
+) -> None:
     owner = Process(machine, tmp_path, "1")
     handle = owner.run(export, 1)
     owner.close()
-    assert "the owner of the memory is gone" in pair[1].run(write_to, handle, 1)
+    assert "the memory's owner has exited" in pair[1].run(write_to, handle, 1)
 
 
-def test_the_opening_of_a_handle_can_be_told_to_fail(machine: Machine, pair: list[Process]) -> None:
+def test_opening_a_handle_can_be_made_to_fail(machine: Machine, pair: list[Process]) -> None:
     handle = pair[0].run(export, 1)
     machine.fail("ipc_open", "507899: the owner's context is lost")
     assert pair[1].run(write_to, handle, 1) == "507899: the owner's context is lost"
@@ -179,7 +181,7 @@ def wait_for_kernels() -> str:
     return ""
 
 
-def test_a_kernel_can_be_told_to_fail(machine: Machine, pair: list[Process]) -> None:
+def test_kernel_can_be_made_to_fail(machine: Machine, pair: list[Process]) -> None:
     machine.fail("synchronize", "507015: AI Core error", chip=0)
     assert pair[0].run(wait_for_kernels) == ""
     assert pair[1].run(wait_for_kernels) == "507015: AI Core error"
@@ -205,13 +207,13 @@ def reduce_over(rank: int, world_size: int, master: str) -> Any:
         dist.destroy_process_group()
 
 
-def test_collectives_are_on_device_memory(machine: Machine, pair: list[Process]) -> None:
+def test_collectives_work_on_device_memory(machine: Machine, pair: list[Process]) -> None:
     expected = [3.0] * 4, [3.0] * 4 + [6.0] * 4, ["rank 0", "rank 1"]
     assert on_each(pair, reduce_over) == [expected, expected]
     assert {call["op"] for call in machine.calls("hccl")} >= {"allreduce", "_allgather_base"}
 
 
-def test_a_collective_can_be_told_to_time_out(machine: Machine, pair: list[Process]) -> None:
+def test_collective_can_be_made_to_time_out(machine: Machine, pair: list[Process]) -> None:
     machine.fail("hccl", "EI0002: the wait execution of the Notify register times out", times=2)
     assert [error[:6] for error in on_each(pair, reduce_over)] == ["EI0002", "EI0002"]
 
@@ -238,7 +240,7 @@ def pause_region() -> dict[str, Any]:
     return seen | {"kept": kept.sum().item(), "moved": kept.data_ptr() - address}
 
 
-def test_a_paused_region_is_not_there_and_empty_cache_is_unsafe_beside_it(pair: list[Process]) -> None:
+def test_paused_region_is_unmapped_and_empty_cache_is_unsafe(pair: list[Process]) -> None:
     seen = pair[0].run(pause_region)
     assert seen["released"] == MIB
     assert seen["outside"] == MIB
@@ -266,7 +268,7 @@ def use_saver(mode: str) -> str:
         ("torch", "", "expandable segments"),
     ],
 )
-def test_the_saver_does_not_work_where_the_real_one_does_not(
+def test_memory_saver_refuses_what_the_real_one_refuses(
     machine: Machine, tmp_path: Path, mode: str, configuration: str, error: str
 ) -> None:
     process = Process(machine, tmp_path, "0", PYTORCH_NPU_ALLOC_CONF=configuration)
@@ -285,11 +287,11 @@ def call_unknown() -> str:
     return ""
 
 
-def test_what_is_not_simulated_can_be_named_but_not_called(pair: list[Process]) -> None:
+def test_unsimulated_functions_raise_when_called(pair: list[Process]) -> None:
     assert pair[0].run(call_unknown) == "torch_npu.npu_grouped_matmul is not simulated"
 
 
-def test_calls_are_in_order_across_processes(machine: Machine, pair: list[Process]) -> None:
+def test_calls_are_ordered_across_processes(machine: Machine, pair: list[Process]) -> None:
     before = len(machine.calls())
     handle = pair[0].run(export, 1)
     pair[1].run(write_to, handle, 1)
@@ -299,7 +301,7 @@ def test_calls_are_in_order_across_processes(machine: Machine, pair: list[Proces
     assert (export_call["chip"], open_call["chip"]) == (1, 1)
 
 
-def test_the_product_does_not_know_of_it() -> None:
+def test_product_code_does_not_name_the_simulation() -> None:
     root = Path(__file__).parents[2]
     found = [
         str(path.relative_to(root))

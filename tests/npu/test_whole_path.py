@@ -96,7 +96,7 @@ def patched_stack(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def launch(
     make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Whole]:
-    """Run the recipe on a machine of its own, with these folders before everything else on the path."""
+    """Run the recipe on its own simulated machine, with these folders first on the path."""
     checkpoint = make_checkpoint(0)
 
     def run(*before: Path) -> Whole:
@@ -135,14 +135,14 @@ def whole(launch: Callable[..., Whole], patched_stack: list[Path]) -> Whole:
     return run
 
 
-def test_the_policy_that_samples_is_the_one_that_trains_at_every_step(whole: Whole) -> None:
+def test_rollout_and_trainer_logprobs_agree_at_every_step(whole: Whole) -> None:
     assert [row["step"] for row in whole.metrics] == list(range(1, STEPS + 1))
     for row in whole.metrics:
         assert row["train/grad_norm"] > 0
         assert row["logprob/abs_diff_mean"] < 0.03  # bf16
 
 
-def test_the_chips_never_hold_both_sides(whole: Whole) -> None:
+def test_trainer_and_engine_are_never_resident_together(whole: Whole) -> None:
     """Each chip has one owner at a time: what order the phases have is read off the device itself."""
     for chip in (0, 1):
         events = [call for call in whole.calls() if call.get("chip") == chip]
@@ -158,7 +158,7 @@ def test_the_chips_never_hold_both_sides(whole: Whole) -> None:
         assert row["memory/rollout_paused_bytes"] == 0 < row["memory/rollout_active_bytes"]
 
 
-def test_every_bucket_is_opened_by_the_engine_on_the_chip_that_made_it(whole: Whole) -> None:
+def test_buckets_are_opened_on_the_chip_that_filled_them(whole: Whole) -> None:
     opened = whole.calls("ipc_open")
     assert {call["chip"] for call in opened} == {0, 1}
     for call in opened:
@@ -166,7 +166,7 @@ def test_every_bucket_is_opened_by_the_engine_on_the_chip_that_made_it(whole: Wh
         assert whole.roles[call["owner"]] == f"trainer rank {call['chip']}"
 
 
-def test_the_processes_take_themselves_down_and_leave_no_device_memory(whole: Whole) -> None:
+def test_processes_exit_and_free_device_memory(whole: Whole) -> None:
     assert whole.machine.used(0) == whole.machine.used(1) == 0
     times = [call["at"] for call in whole.calls()]
     assert all(earlier <= later for earlier, later in pairwise(times))
@@ -177,7 +177,7 @@ def test_the_run_says_what_is_unproven(whole: Whole) -> None:
     assert (whole.directory / "logs" / "driver.log").read_text().startswith("What no NPU has proven yet:")
 
 
-def test_a_rank_with_another_allocator_configuration_ends_the_run_before_it_starts(
+def test_wrong_allocator_configuration_fails_the_run_before_it_starts(
     launch: Callable[..., Whole], tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(

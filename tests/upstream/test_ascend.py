@@ -31,7 +31,7 @@ TOTAL, UTILIZATION, WEIGHTS, PEAK, HCCL, GRAPHS = 64 * GIB, 0.6, 8 * GIB, 3 * GI
 # The everyday suite looks at one; `make test` at all.
 STACKS = ["ascend-0.22", *(pytest.param(f"ascend-0.{n}", marks=pytest.mark.slow) for n in (20, 23, 30))]
 NOT_COLOCATED = ("None", "0", "true")
-NEIGHBOURS = ("0 +0", "10 +0", "10 +5", "10 -10", "40 +0", "40 -30", "0 +20")
+NEIGHBORS = ("0 +0", "10 +0", "10 +5", "10 -10", "40 +0", "40 -30", "0 +20")
 
 pytestmark = pytest.mark.needs("network")
 
@@ -66,36 +66,36 @@ def probed(
 
 
 def alone(stack_name: str, moved: int = 0) -> int:
-    """The budget of the release, which charges to the worker what others took meanwhile."""
+    """Return the budget of the release, which charges the worker for memory that other processes took."""
     graphs = GRAPHS if stack_name == "ascend-0.22" else 0
     return int(TOTAL * UTILIZATION) - WEIGHTS - PEAK - HCCL - graphs - moved * GIB
 
 
-def test_when_it_is_not_colocated_the_worker_is_upstreams(probed: dict[str, Any]) -> None:
+def test_not_colocated_start_up_is_that_of_the_release(probed: dict[str, Any]) -> None:
     released, patched = probed["worker"]["released"], probed["worker"]["patched"]
     for value in NOT_COLOCATED:
-        for neighbour in NEIGHBOURS:
-            assert patched[f"{value} {neighbour}"] == released[f"{value} {neighbour}"]
+        for neighbor in NEIGHBORS:
+            assert patched[f"{value} {neighbor}"] == released[f"{value} {neighbor}"]
         assert patched[f"{value} 10 +0"] == alone(probed["stack"])
         assert patched[f"{value} 10 +5"] == alone(probed["stack"], 5)
         assert "Error in memory profiling" in patched[f"{value} 10 -10"]
         assert "on startup is less than desired" in patched[f"{value} 40 +0"]
 
 
-def test_colocated_the_release_does_not_start(probed: dict[str, Any]) -> None:
+def test_release_does_not_start_colocated(probed: dict[str, Any]) -> None:
     released = probed["worker"]["released"]
     assert "Error in memory profiling" in released["1 10 -10"]
     assert "on startup is less than desired" in released["1 40 -30"]
 
 
-def test_colocated_the_budget_is_this_processs_own_whatever_the_neighbour_does(
+def test_colocated_budget_ignores_memory_of_other_processes(
     probed: dict[str, Any],
 ) -> None:
-    budgets = {probed["worker"]["patched"][f"1 {neighbour}"] for neighbour in NEIGHBOURS}
+    budgets = {probed["worker"]["patched"][f"1 {neighbor}"] for neighbor in NEIGHBORS}
     assert budgets == {int(TOTAL * UTILIZATION) - WEIGHTS - PEAK}
 
 
-def test_on_an_npu_flash_attn_is_left_alone(probed: dict[str, Any]) -> None:
+def test_flash_attn_is_not_imported_on_an_npu(probed: dict[str, Any]) -> None:
     released, patched = probed["rotary"]["released"], probed["rotary"]["patched"]
     assert {key: patched[key] for key in patched if key.startswith("npu")} == {
         "npu none": None,
@@ -107,7 +107,7 @@ def test_on_an_npu_flash_attn_is_left_alone(probed: dict[str, Any]) -> None:
     assert released["npu whole"] == "flash_attn.ops.triton.rotary"
 
 
-def test_on_other_platforms_flash_attn_is_used_as_before(probed: dict[str, Any]) -> None:
+def test_flash_attn_is_used_on_other_platforms(probed: dict[str, Any]) -> None:
     released, patched = probed["rotary"]["released"], probed["rotary"]["patched"]
     others = [key for key in patched if not key.startswith("npu")]
     assert {key: patched[key] for key in others} == {key: released[key] for key in others}
@@ -145,7 +145,7 @@ WRONG: dict[str, dict[str, Any]] = {
 WRONG["ascend-0.23"] = WRONG["ascend-0.22"]
 
 
-def test_stale_output_is_told_from_fresh(probed: dict[str, Any]) -> None:
+def test_output_from_before_a_restart_is_discarded(probed: dict[str, Any]) -> None:
     wrong = WRONG[probed["stack"]]
     assert probed["scheduler"]["released"] == RIGHT | wrong
     unneeded = probed["stack"] == "ascend-0.30"  # the series says why

@@ -94,7 +94,7 @@ def start(worker: Any, module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("which", ["released", "patched"])
-def test_alone_the_memory_checks_are_strict(
+def test_not_colocated_memory_checks_are_strict(
     load: Callable[..., ModuleType], which: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = load(which, "worker")
@@ -110,7 +110,7 @@ def test_alone_the_memory_checks_are_strict(
             memory_worker(module, 3 * GIB, 2 * GIB, monkeypatch).determine_available_memory()
 
 
-def test_colocated_the_release_is_strict_too(
+def test_release_is_strict_even_colocated(
     load: Callable[..., ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIME_COLOCATE", "1")
@@ -119,7 +119,7 @@ def test_colocated_the_release_is_strict_too(
         start(memory_worker(module, None, 2 * GIB, monkeypatch), module, monkeypatch)
 
 
-def test_colocated_the_budget_does_not_depend_on_what_is_free(
+def test_colocated_budget_does_not_depend_on_free_memory(
     load: Callable[..., ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import psutil
@@ -135,7 +135,7 @@ def test_colocated_the_budget_does_not_depend_on_what_is_free(
     assert memory_worker(module, 3 * GIB, 0, monkeypatch).determine_available_memory() == 3 * GIB
 
 
-def test_colocated_more_than_the_machine_has_is_still_refused(
+def test_colocated_budget_above_total_memory_is_refused(
     load: Callable[..., ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIME_COLOCATE", "1")
@@ -205,7 +205,7 @@ def test_sleep_and_wake_reach_the_backend(load: Callable[..., ModuleType]) -> No
     ]
 
 
-def test_buffers_survive_level_two_and_come_back_with_the_weights(load: Callable[..., ModuleType]) -> None:
+def test_buffers_are_restored_with_the_weights_after_level_2(load: Callable[..., ModuleType]) -> None:
     worker, _ = sleeping_worker(load("patched", "worker"), enabled=True)
     worker.sleep(2)
     worker.model_runner.model.table.zero_()
@@ -215,7 +215,7 @@ def test_buffers_survive_level_two_and_come_back_with_the_weights(load: Callable
     assert worker.model_runner.model.table.tolist() == [0, 1, 2]
 
 
-def test_parameters_that_cannot_be_preserved_are_refused_before_anything_is_freed(
+def test_unsupported_preserved_parameters_are_refused_before_sleeping(
     load: Callable[..., ModuleType],
 ) -> None:
     worker, backend = sleeping_worker(load("patched", "worker"), enabled=True)
@@ -226,7 +226,9 @@ def test_parameters_that_cannot_be_preserved_are_refused_before_anything_is_free
 
 
 @pytest.mark.parametrize(("which", "enabled"), [("released", True), ("released", False), ("patched", False)])
-def test_otherwise_sleep_is_ignored(load: Callable[..., ModuleType], which: str, enabled: bool) -> None:
+def test_sleep_is_ignored_without_the_patch_or_sleep_mode(
+    load: Callable[..., ModuleType], which: str, enabled: bool
+) -> None:
     worker, backend = sleeping_worker(load(which, "worker"), enabled)
     worker.sleep(1)
     worker.wake_up()
@@ -245,7 +247,7 @@ def test_the_default_backend_refuses_the_cpu(load: Callable[..., ModuleType]) ->
         load("patched", "backend").SleepModeBackendFactory.create_backend(configured)
 
 
-def test_a_backend_that_has_no_pool_gets_none(load: Callable[..., ModuleType]) -> None:
+def test_backend_without_memory_pool_gets_a_null_context(load: Callable[..., ModuleType]) -> None:
     backend = load("patched", "backend")
 
     class Plain(backend.SleepModeBackend):  # type: ignore[misc]

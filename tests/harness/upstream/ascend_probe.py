@@ -1,7 +1,7 @@
 """Run by test_ascend.py with a released vLLM and vllm-ascend on PYTHONPATH; prints what it observed as JSON.
 
 The argument is a directory with the patched files. Each file under test is loaded as released and as patched,
-under names of their own; all that they import is the released one.
+under separate names; everything that they import is as released.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PATCHED = Path(sys.argv[1])
 
 
 def load(which: str, path: str) -> ModuleType:
-    """Load one file, released or patched, under a name of its own in its package.
+    """Load one file, released or patched, under a separate name in its package.
 
     A file that the series leaves alone is the released one in both cases.
     """
@@ -48,19 +48,19 @@ def load(which: str, path: str) -> ModuleType:
 
 WEIGHTS, PEAK, HCCL, GRAPHS = 8 * GIB, 3 * GIB, 1 * GIB, 2 * GIB
 # What another process holds at start-up and takes or frees while the worker profiles, in GiB of 64.
-NEIGHBOURS = ((0, 0), (10, 0), (10, 5), (10, -10), (40, 0), (40, -30), (0, 20))
+NEIGHBORS = ((0, 0), (10, 0), (10, 5), (10, -10), (40, 0), (40, -30), (0, 20))
 
 
 def start_up(module: ModuleType, colocate: str | None, held: int, moved: int, utilization: float) -> Any:
     """Start a worker and size its KV cache: bytes, or the error.
 
-    A neighbour holds ``held`` bytes at first and ``moved`` more (or less) once the worker profiles.
+    A neighbor holds ``held`` bytes at first and ``moved`` more (or less) once the worker profiles.
     """
     os.environ.pop("VIME_COLOCATE", None)
     if colocate is not None:
         os.environ["VIME_COLOCATE"] = colocate
     DEVICE.torch = DEVICE.peak = DEVICE.other = 0
-    DEVICE.neighbour = held
+    DEVICE.neighbor = held
     worker = _worker(module, moved, utilization)
     try:
         worker._init_device()
@@ -77,7 +77,7 @@ def _worker(module: ModuleType, moved: int, utilization: float) -> Any:
     def profile_run() -> None:
         DEVICE.allocate(PEAK)
         DEVICE.torch -= PEAK
-        DEVICE.neighbour += moved
+        DEVICE.neighbor += moved
 
     # What prepares the device, and what 0.30 does with the number afterwards.
     for name in (
@@ -117,7 +117,7 @@ def observe_worker(which: str) -> dict[str, Any]:
     return {
         f"{colocate} {held} {moved:+}": start_up(module, colocate, held * GIB, moved * GIB, 0.6)
         for colocate in (None, "0", "true", "1")
-        for held, moved in NEIGHBOURS
+        for held, moved in NEIGHBORS
     }
 
 

@@ -31,18 +31,18 @@ class Device:
     """One NPU of ``total`` bytes.
 
     ``torch`` is what the allocator of this process holds of it and ``peak`` the most it held; ``other`` is
-    what this process holds besides (contexts, HCCL), and ``neighbour`` what other processes hold.
+    other memory of this process (contexts, HCCL), and ``neighbor`` the memory of other processes.
     """
 
     total: int
     torch: int = 0
     peak: int = 0
     other: int = 0
-    neighbour: int = 0
+    neighbor: int = 0
 
     @property
     def free(self) -> int:
-        return self.total - self.torch - self.other - self.neighbour
+        return self.total - self.torch - self.other - self.neighbor
 
     def allocate(self, size: int) -> None:
         self.torch += size

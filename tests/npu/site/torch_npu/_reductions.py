@@ -84,7 +84,7 @@ def _map(path: str, offset: int, nbytes: int) -> torch.UntypedStorage:
     try:
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as e:
-        raise RuntimeError(f"aclrtIpcMemImportByKey: the owner of the memory is gone ({e.strerror})") from e
+        raise RuntimeError(f"aclrtIpcMemImportByKey: the memory's owner has exited ({e.strerror})") from e
     start = offset // PAGE * PAGE
     try:
         mapped = mmap.mmap(file, offset - start + nbytes, offset=start)
