@@ -6,9 +6,9 @@
     lock               held during a change
     .gitignore         in a work tree: git ignores this folder
 
-The state of a target follows from the contents of its files, never from this record. The record serves to
-tell a former apply (an earlier revision of a series, or a merge) from an edit, and to keep the content that
-differences are shown against and that a revert restores.
+The state of a target follows from the contents of its files, never from this record. The record
+distinguishes a former apply (an earlier revision of a series, or a merge) from an edit, and keeps the content
+that diffs start from and that a revert restores.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class DiffWriter:
         self._git.execute(["git", "init", "-q"])
 
     def diff(self, changes: FileChanges) -> bytes:
-        """Return the diff that leads each path from its state before to that after."""
+        """Return the diff of these changes."""
         trees = []
         for version in (0, 1):
             for path, states in changes.items():

@@ -24,7 +24,7 @@ def locked(locations: Sequence[Path], wait: float = WAIT_SECONDS) -> Iterator[No
 
     Raises:
         CheckFailed: another process holds one for longer than ``wait`` seconds; the message names it.
-        MissingRequirement: the directory cannot be written, or its bookkeeping folder leads elsewhere.
+        MissingRequirement: the directory is not writable, or its bookkeeping folder is a link.
     """
     with ExitStack() as stack:
         for location in sorted(set(locations)):

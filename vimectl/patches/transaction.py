@@ -152,7 +152,7 @@ def _prepare(
         for path in sorted(stage_folder(root).iterdir()):
             if not path.is_symlink():
                 sync(path)
-        # Also each folder whose list of names leads to the files.
+        # Also each folder on the path to the files.
         for folder in (stage_folder(root), bookkeeping_folder(root), root):
             sync(folder)
     return journal

@@ -25,7 +25,7 @@ _MAIL_DAMAGE = [
     (
         "format-flowed",
         re.compile(rb"^Content-Type:.*format=\"?flowed", re.M | re.I),
-        "lines may be wrapped anew",
+        "lines may be rewrapped",
     ),
     (
         "html",
@@ -83,7 +83,7 @@ def _check_positions(diff: FileDiff) -> Iterator[Defect]:
         new = hunk.new_start - (hunk.new_count > 0)
         if new - old != above:
             message = (
-                f"says +{hunk.new_start}, the hunks above make it +{hunk.new_start + above - (new - old)}"
+                f"states +{hunk.new_start}, the hunks above imply +{hunk.new_start + above - (new - old)}"
             )
             yield Defect(hunk.line, "hunk-position", message)
 

@@ -152,7 +152,7 @@ def _check_series(path: Path, patch: PatchFile, series: Series) -> Iterator[Defe
                 break
             expected = (getattr(stated[file], when) if file else None) or "0" * 40
             if file and id_ and not expected.startswith(id_):
-                message = f"{file} has the id {id_} {when} this patch, series.toml says {expected}"
+                message = f"{file} has the id {id_} {when} this patch, series.toml has {expected}"
                 yield Defect(diff.line, "series", message)
 
 

@@ -135,7 +135,7 @@ class _FileCheck:
         found = blob_id(content)
         if stated and not found.startswith(stated):
             where = f"in {self._release.name}" if version == "old" else "after this patch"
-            message = f"{self._diff.path} is {found} {where}, the index line says {stated}"
+            message = f"{self._diff.path} is {found} {where}, the index line states {stated}"
             yield Defect(self._diff.line, "blob-id", message)
 
     def _wrong(self, message: str) -> Defect:
@@ -146,7 +146,10 @@ def _as_defect(fit: HunkFit) -> Defect | None:
     if fit.result == "exact":
         return None
     rule, message = {
-        "offset": ("hunk-at-offset", f"the hunk fits {fit.path} {fit.offset:+} lines from where it says"),
+        "offset": (
+            "hunk-at-offset",
+            f"the hunk fits {fit.path} {fit.offset:+} lines from the stated position",
+        ),
         "fuzz": (
             "hunk-needs-fuzz",
             f"the hunk fits {fit.path} only without {fit.fuzz} lines of context at each end",

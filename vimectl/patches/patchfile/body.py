@@ -13,7 +13,7 @@ from vimectl.patches.patchfile.cursor import LineCursor, MalformedDiff
 from vimectl.patches.patchfile.model import BinaryData, Hunk
 
 _RANGES = re.compile(rb"@@ -(\d{1,10})(?:,(\d{1,10}))? \+(\d{1,10})(?:,(\d{1,10}))? @@")
-# "\ No newline at end of file" is at least this long in every language that diff speaks.
+# "\ No newline at end of file" is at least this long in every translation of diff.
 _SHORTEST_MARK = 12
 _SIGNS = (b" ", b"", b"-", b"+")
 # If one of these follows an incomplete hunk, the hunk is too short; otherwise a line was wrapped.
@@ -68,7 +68,7 @@ def read_hunk(cursor: LineCursor) -> Hunk:
             if sign in _SIGNS or cursor.line.startswith(_NEXT):
                 has_old, has_new = count_lines(cursor.since(start))
                 has = f"there are {has_old} and {has_new} up to line {cursor.number}"
-                message = f"the @@ says {old_count} old and {new_count} new lines, {has}"
+                message = f"the @@ line states {old_count} old and {new_count} new lines, {has}"
                 raise MalformedDiff("hunk-count", message, line)
             what = f"{cursor.line[:40].decode('latin-1')!r} is no line of the hunk of line {line}"
             raise MalformedDiff("wrapped-line", what)
@@ -139,22 +139,22 @@ def apply_binary(content: bytes, half: BinaryData) -> bytes:
         else:
             raise CorruptBinary("the delta has an unknown command")
         if len(result) > promised:
-            raise CorruptBinary("the delta makes more than it says")
+            raise CorruptBinary("the delta produces more than its stated size")
     if len(result) != promised:
-        raise CorruptBinary("the delta makes less than it says")
+        raise CorruptBinary("the delta produces less than its stated size")
     return bytes(result)
 
 
 def _read_half(cursor: LineCursor, size: int) -> bytes:
     if size > LARGEST_BINARY:
-        raise CorruptBinary(f"the data says it has {size} bytes, more than {LARGEST_BINARY}")
+        raise CorruptBinary(f"the stated size of {size} bytes is above {LARGEST_BINARY}")
     inflate = zlib.decompressobj()
     result = bytearray()
     try:
         while cursor.line:
             result += inflate.decompress(_decode_line(cursor.line), size + 1 - len(result))
             if len(result) > size:
-                raise CorruptBinary(f"the data has more than the {size} bytes it says")
+                raise CorruptBinary(f"the data is larger than the stated {size} bytes")
             cursor.advance()
     except zlib.error as e:
         raise CorruptBinary(f"the data does not unpack: {e}") from e

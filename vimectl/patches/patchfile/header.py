@@ -74,7 +74,7 @@ def read_git_header(cursor: LineCursor, stale: DiffHeader | None) -> DiffHeader 
     first = cursor.start
     while cursor.more and cursor.whole and _read_line(header, cursor.line):
         if bool(header.created) + bool(header.deleted) + header.renamed + header.copied > 1:
-            raise MalformedDiff("inconsistent-header", "the header says two things that exclude each other")
+            raise MalformedDiff("inconsistent-header", "the header has contradictory lines")
         cursor.advance()
     if header.created and header.old_name is not None:
         raise MalformedDiff("inconsistent-name", "the file is created, but the header has an old name for it")

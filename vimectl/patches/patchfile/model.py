@@ -86,7 +86,7 @@ class FileDiff:
 
     ``old_path`` is None for a created file, ``new_path`` for a deleted one. Modes are in git's notation
     (``100644``). Blob ids are copied from the ``index`` line and are often abbreviated. None: not stated.
-    ``binary`` is None for text, and empty when the files are said to differ but the data is missing; its
+    ``binary`` is None for text, and empty when the data is missing; its
     second half is the reverse patch. ``may_create``: a diff without git's headers whose old range is empty
     creates the file if it does not exist or is empty.
     """

@@ -161,7 +161,7 @@ class _Reader:
             if cursor.line == b"GIT binary patch" and cursor.whole:
                 halves = self._read_binary()
             elif _BARE_BINARY.match(cursor.line) and cursor.whole:
-                message = "files are said to differ, without the data"
+                message = "binary files differ, but the data is missing"
                 self.report(cursor.number, "binary-without-data", message)
                 halves = ()
                 cursor.advance()
@@ -211,9 +211,8 @@ class _Reader:
             self.report(cursor.number, "newline-mark", message)
         if cursor.number > number:
             old, new = body.count_lines(hunk.body + cursor.since(start))
-            message = (
-                f"the @@ says {hunk.old_count} old and {hunk.new_count} new lines, there are {old} and {new}"
-            )
+            stated = f"{hunk.old_count} old and {hunk.new_count} new lines"
+            message = f"the @@ line states {stated}, there are {old} and {new}"
             self.report(hunk.line, "hunk-count", message, fatal=body.is_hunk(cursor.line))
 
     def _skip_rest(self) -> None:

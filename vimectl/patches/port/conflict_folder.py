@@ -27,7 +27,7 @@ class Resolutions:
         if directory and not (directory / README).is_file():
             raise UsageError(
                 f"{directory}: not a folder that vimectl patch port made for conflicts",
-                "without --resolved the conflicts are written anew",
+                "without --resolved the conflicts are written again",
             )
         self._directory = directory
 

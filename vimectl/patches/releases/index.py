@@ -6,8 +6,6 @@ The last list of each package is kept in the user's cache, for use without netwo
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -26,6 +24,7 @@ from packaging.utils import (
     parse_wheel_filename,
 )
 from packaging.version import Version
+from vime_runtime.spec.atomic_io import write_bytes_atomically
 from vime_runtime.spec.errors import CheckFailed, VimeError
 
 from vimectl.patches.releases.pip_config import PipConfig
@@ -184,14 +183,7 @@ def write_cache_file(path: Path, content: bytes) -> None:
     """Write a file of the cache, completely or not at all. A cache that is not writable is not used."""
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as new:
-            try:
-                new.write(content)
-                new.flush()
-                os.replace(new.name, path)
-            except BaseException:
-                os.unlink(new.name)
-                raise
+        write_bytes_atomically(path, content)
 
 
 def remember_listing(package: str, files: Sequence[ReleaseFile]) -> None:

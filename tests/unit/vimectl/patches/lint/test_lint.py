@@ -118,7 +118,7 @@ def test_wrong_blob_id_is_found(tmp_path: Path) -> None:
     fits(tmp_path, patch, NUMBERS)
     (finding,) = lint(tmp_path / "p.patch", SourceTree(tmp_path / "release")).findings
     assert finding.message == (
-        "toy/x.py is 146cd408e7430f2c0140be9d10d29718b38a5a37 after this patch, the index line says 1234567"
+        "toy/x.py is 146cd408e7430f2c0140be9d10d29718b38a5a37 after this patch, the index line states 1234567"
     )
 
 
