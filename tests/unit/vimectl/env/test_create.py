@@ -85,7 +85,7 @@ def tiny_stack(name: str = "tiny") -> Stack:
 CREATE = """
 import sys
 from pathlib import Path
-from test_environment import tiny_stack
+from test_create import tiny_stack
 from vimectl.env.create import create_environment
 create_environment(Path(sys.argv[1]), tiny_stack(), Path(sys.argv[2]), lambda now: None)
 """
