@@ -41,6 +41,9 @@ def main(path: str) -> int:
 
     print("the runtime's own output", flush=True)
     phase("start-up", detail="building the engine")
+    if FAULT == "crash":  # before there is a process that exits when the driver does
+        print("something broke", file=sys.stderr)
+        return 1
     rank = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     process("runtime driver", os.getpid())
     process("trainer rank", rank.pid)
@@ -50,10 +53,8 @@ def main(path: str) -> int:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         case "usage error":
             error("bad-input", "the label is odd", "fix the label")
+            event("ending", done=False)
             return 2
-        case "crash":
-            print("something broke", file=sys.stderr)
-            return 1
         case "restart event":
             event("process", role="engine", rank=0, pid=os.getpid(), node=0)
             event("restart", attempt=1, step=0, reason="trainer rank 1 was killed")
