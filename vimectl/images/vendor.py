@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
-from vime_runtime.spec.atomic_io import sha256_file
+from vime_runtime.spec.atomic_io import sha256_file, write_text_atomically
 from vime_runtime.spec.errors import MissingRequirement, UsageError, VimeError
 
 from vimectl.env import own_wheel
@@ -189,9 +189,7 @@ def _archive_digests(folder: Path) -> dict[str, str]:
 
 
 def _write_archive_digests(work: Path, archives: dict[str, str]) -> None:
-    fresh = work / f"{_ARCHIVE_DIGESTS}.fresh"
-    fresh.write_text(json.dumps(archives), encoding="utf-8")
-    os.replace(fresh, work / _ARCHIVE_DIGESTS)
+    write_text_atomically(work / _ARCHIVE_DIGESTS, json.dumps(archives))
 
 
 @contextmanager

@@ -75,10 +75,18 @@ def write_text(path: Path, text: str) -> FileRecord:
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Replace the content of a file; a reader, or a crash, finds the old content or the new one."""
-    new = path.with_name(path.name + ".partial")
+    """Replace the content of a file as ``write_bytes_atomically`` does."""
+    write_bytes_atomically(path, text.encode())
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Replace the content of a file: a reader, or a crash, finds the old content or the new one.
+
+    Several processes may do so at the same time. Raises OSError; nothing new is left then.
+    """
+    new = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        write_text(new, text)
+        write_file(new, lambda file: file.write(content))
         new.replace(path)
     except BaseException:
         new.unlink(missing_ok=True)

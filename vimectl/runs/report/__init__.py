@@ -6,10 +6,10 @@ however it ended, while it runs, and later.
 
 from __future__ import annotations
 
-import os
 import traceback
 from pathlib import Path
 
+from vime_runtime.spec.atomic_io import write_text_atomically
 from vime_runtime.spec.run_paths import RunPaths
 
 
@@ -26,13 +26,7 @@ def write(run_dir: Path, out: Path | None = None) -> Path:
     from vimectl.runs.report.report_data import gather
 
     target = out or RunPaths(run_dir).report
-    text = render(gather(run_dir))
-    new = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        new.write_text(text, encoding="utf-8")
-        new.replace(target)
-    finally:
-        new.unlink(missing_ok=True)
+    write_text_atomically(target, render(gather(run_dir)))
     return target
 
 

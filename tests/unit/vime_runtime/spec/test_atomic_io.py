@@ -33,3 +33,11 @@ def test_a_text_is_replaced_by_a_rename(tmp_path: Path) -> None:
     assert path.read_text() == "new"
     assert os.stat(path).st_ino != inode
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_failed_replacement_leaves_the_old_content(small_disk: Path) -> None:
+    path = small_disk / "x.json"
+    path.write_text("old")
+    with pytest.raises(OSError, match="No space left on device"):
+        atomic_io.write_bytes_atomically(path, bytes(10_000_000))
+    assert [(p.name, p.read_text()) for p in small_disk.iterdir()] == [("x.json", "old")]
