@@ -85,8 +85,3 @@ def test_revised_series_replaces_the_earlier_one(
     assert classify(target, new).state == "applied"
     run("revert", target, new)
     assert snapshot(target.location) == before
-
-
-def test_version_without_series_is_refused(target: PatchTarget) -> None:
-    with pytest.raises(CheckFailed, match="no patches for this version"):
-        make_plan("apply", [classify(target, None)])

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from vime_runtime.spec.errors import CheckFailed
 
 from vimectl.patches import transaction
 from vimectl.patches.plan import make_plan
@@ -24,18 +25,14 @@ def states(target: PatchTarget, series: Series) -> tuple[str, list[str]]:
     return found.state, [patch.state for patch in found.patches]
 
 
-def test_release_is_pristine_and_patched_is_applied(target: PatchTarget, toy_series: Series) -> None:
-    assert states(target, toy_series) == ("pristine", ["not-applied", "not-applied"])
-    with locked([target.location]):
-        transaction.execute("apply", make_plan("apply", [classify(target, toy_series)]).steps)
-    assert states(target, toy_series) == ("applied", ["applied", "applied"])
+def test_applied_series_is_applied(applied: PatchTarget, toy_series: Series) -> None:
+    assert states(applied, toy_series) == ("applied", ["applied", "applied"])
 
 
 def test_reinstalled_package_is_pristine(applied: PatchTarget, toy_series: Series) -> None:
-    for status in [classify(applied, toy_series)]:
-        for step in make_plan("revert", [status]).sources:
-            path = applied.location / step.path
-            path.unlink() if step.after is None else path.write_bytes(step.after)
+    for step in make_plan("revert", [classify(applied, toy_series)]).sources:
+        path = applied.location / step.path
+        path.unlink() if step.after is None else path.write_bytes(step.after)
     assert states(applied, toy_series) == ("pristine", ["not-applied", "not-applied"])
 
 
@@ -68,4 +65,7 @@ def test_edit_missing_file_and_link_are_drift(
 
 
 def test_version_without_series_is_unsupported(target: PatchTarget) -> None:
-    assert classify(target, None).state == "unsupported"
+    status = classify(target, None)
+    assert status.state == "unsupported"
+    with pytest.raises(CheckFailed, match="no patches for this version"):
+        make_plan("apply", [status])

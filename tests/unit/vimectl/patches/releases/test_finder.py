@@ -74,8 +74,9 @@ def test_source_archive_with_wrong_digest_is_refused(index: Index) -> None:
     ],
 )
 def test_unknown_release_is_refused(package: str, version: str, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=message) as caught:
         worker(version, package)
+    assert "pip config list" in caught.value.hint
 
 
 def test_cached_release_needs_no_network(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:

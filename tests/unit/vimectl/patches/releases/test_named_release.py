@@ -36,18 +36,8 @@ def test_lint_against_a_release(patch: Path, version: str, capsys: pytest.Captur
     assert [hunk["result"] for hunk in file["hunks"]] == ["exact"]
 
 
-@pytest.mark.parametrize(
-    ("against", "message", "hint"),
-    [
-        ("toy==2.0", "toy 2.0: no such release; the nearest are 1.0, 1.1", "pip config list"),
-        ("toi==1.0", "pip's sources have no release of toi", "pip config list"),
-        ("toy", "toy: no such file or directory", "PACKAGE==VERSION"),
-    ],
-)
-def test_unknown_release_is_refused(
-    patch: Path, against: str, message: str, hint: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_cli(["patch", "lint", str(patch), "--against", against, "--json"]) == 2
+def test_package_without_a_version_is_refused(patch: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["patch", "lint", str(patch), "--against", "toy", "--json"]) == 2
     error = json.loads(capsys.readouterr().out)["error"]
-    assert message in error["message"]
-    assert hint in error["hint"]
+    assert "toy: no such file or directory" in error["message"]
+    assert "PACKAGE==VERSION" in error["hint"]
