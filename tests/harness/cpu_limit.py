@@ -1,4 +1,4 @@
-"""End a computation that would go on for hours."""
+"""Limit the CPU time of a computation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import FrameType
 def cpu_limit(seconds: float = 60) -> Iterator[None]:
     """Raise TimeoutError in a block that takes more CPU time than this; only in the main thread.
 
-    The limit is far above what the block needs: it turns an endless or quadratic loop into a failure.
+    The limit is far above what the block needs, so only an endless or quadratic loop exceeds it.
     """
 
     def stop(signum: int, frame: FrameType | None) -> None:

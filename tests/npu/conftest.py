@@ -6,19 +6,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.npu.simulated_machine import Machine
+from harness.npu.simulated_machine import SimulatedMachine
 from harness.npu.simulated_processes import Process
 
 CHIP = 64 << 20  # bytes
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    return Machine(tmp_path_factory.mktemp("machine") / "npus", chips=2, total=CHIP)
+def machine(tmp_path_factory: pytest.TempPathFactory) -> SimulatedMachine:
+    return SimulatedMachine(tmp_path_factory.mktemp("machine") / "npus", chips=2, total=CHIP)
 
 
 @pytest.fixture(scope="module")
-def pair(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Process]]:
+def pair(machine: SimulatedMachine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Process]]:
     """A process on chip 1, its only one and so its device 0, and one on chip 0 that sees both."""
     folder = tmp_path_factory.mktemp("pair")
     processes = [Process(machine, folder, "1"), Process(machine, folder, "0,1")]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness.npu.simulated_machine import Machine
+from harness.npu.simulated_machine import SimulatedMachine
 from harness.npu.simulated_processes import COLOCATED, Process, on_each
 from harness.tolerances import of_sum
 
@@ -96,7 +96,7 @@ def allocate(nbytes: int) -> str:
     return ""
 
 
-def test_memory_of_a_process_is_free_after_its_death(machine: Machine, tmp_path: Path) -> None:
+def test_memory_of_a_process_is_free_after_its_death(machine: SimulatedMachine, tmp_path: Path) -> None:
     used = machine.used(1)
     hog, other = (Process(machine, tmp_path, "1") for _ in range(2))
     hog.run(hold_for_good, 40 * MIB)
@@ -108,7 +108,7 @@ def test_memory_of_a_process_is_free_after_its_death(machine: Machine, tmp_path:
     other.close()
 
 
-def test_allocation_can_be_made_to_fail(machine: Machine, pair: list[Process]) -> None:
+def test_allocation_can_be_made_to_fail(machine: SimulatedMachine, pair: list[Process]) -> None:
     machine.fail("allocate", "told to", chip=1)
     assert "told to" not in pair[1].run(allocate, MIB)
     assert "told to" in pair[0].run(allocate, MIB)
@@ -156,7 +156,7 @@ def test_handle_maps_memory_of_another_process_on_the_same_chip(pair: list[Proce
 
 
 def test_a_handle_is_invalid_after_its_owner_has_exited(
-    machine: Machine, pair: list[Process], tmp_path: Path
+    machine: SimulatedMachine, pair: list[Process], tmp_path: Path
 ) -> None:
     owner = Process(machine, tmp_path, "1")
     handle = owner.run(export, 1)
@@ -164,7 +164,7 @@ def test_a_handle_is_invalid_after_its_owner_has_exited(
     assert "the memory's owner has exited" in pair[1].run(write_to, handle, 1)
 
 
-def test_opening_a_handle_can_be_made_to_fail(machine: Machine, pair: list[Process]) -> None:
+def test_opening_a_handle_can_be_made_to_fail(machine: SimulatedMachine, pair: list[Process]) -> None:
     handle = pair[0].run(export, 1)
     machine.fail("ipc_open", "507899: the owner's context is lost")
     assert pair[1].run(write_to, handle, 1) == "507899: the owner's context is lost"
@@ -181,7 +181,7 @@ def wait_for_kernels() -> str:
     return ""
 
 
-def test_kernel_can_be_made_to_fail(machine: Machine, pair: list[Process]) -> None:
+def test_kernel_can_be_made_to_fail(machine: SimulatedMachine, pair: list[Process]) -> None:
     machine.fail("synchronize", "507015: AI Core error", chip=0)
     assert pair[0].run(wait_for_kernels) == ""
     assert pair[1].run(wait_for_kernels) == "507015: AI Core error"
@@ -207,13 +207,13 @@ def reduce_over(rank: int, world_size: int, master: str) -> Any:
         dist.destroy_process_group()
 
 
-def test_collectives_work_on_device_memory(machine: Machine, pair: list[Process]) -> None:
+def test_collectives_work_on_device_memory(machine: SimulatedMachine, pair: list[Process]) -> None:
     expected = [3.0] * 4, [3.0] * 4 + [6.0] * 4, ["rank 0", "rank 1"]
     assert on_each(pair, reduce_over) == [expected, expected]
     assert {call["op"] for call in machine.calls("hccl")} >= {"allreduce", "_allgather_base"}
 
 
-def test_collective_can_be_made_to_time_out(machine: Machine, pair: list[Process]) -> None:
+def test_collective_can_be_made_to_time_out(machine: SimulatedMachine, pair: list[Process]) -> None:
     machine.fail("hccl", "EI0002: the wait execution of the Notify register times out", times=2)
     assert [error[:6] for error in on_each(pair, reduce_over)] == ["EI0002", "EI0002"]
 
@@ -269,7 +269,7 @@ def use_saver(mode: str) -> str:
     ],
 )
 def test_memory_saver_refuses_what_the_real_one_refuses(
-    machine: Machine, tmp_path: Path, mode: str, configuration: str, error: str
+    machine: SimulatedMachine, tmp_path: Path, mode: str, configuration: str, error: str
 ) -> None:
     process = Process(machine, tmp_path, "0", PYTORCH_NPU_ALLOC_CONF=configuration)
     assert error in process.run(use_saver, mode)
@@ -291,7 +291,7 @@ def test_unsimulated_functions_raise_when_called(pair: list[Process]) -> None:
     assert pair[0].run(call_unknown) == "torch_npu.npu_grouped_matmul is not simulated"
 
 
-def test_calls_are_ordered_across_processes(machine: Machine, pair: list[Process]) -> None:
+def test_calls_are_ordered_across_processes(machine: SimulatedMachine, pair: list[Process]) -> None:
     before = len(machine.calls())
     handle = pair[0].run(export, 1)
     pair[1].run(write_to, handle, 1)

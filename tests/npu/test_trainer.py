@@ -10,7 +10,7 @@ import pytest
 import torch
 from vime_runtime.spec.run_config import RunConfig
 
-from harness.npu.simulated_machine import Machine
+from harness.npu.simulated_machine import SimulatedMachine
 from harness.npu.simulated_processes import Process, on_each
 from harness.run_config import make_run_config
 from harness.tolerances import of_sum
@@ -81,7 +81,7 @@ def train(rank: int, world_size: int, master: str, config: RunConfig, device: st
 
 @pytest.fixture(scope="module")
 def trained(
-    machine: Machine,
+    machine: SimulatedMachine,
     make_model: Callable[..., Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[dict[str, list[dict[str, Any]]]]:
@@ -122,7 +122,7 @@ def test_two_ranks_train_on_the_npu_as_on_the_host(trained: dict[str, list[dict[
 
 
 def test_model_and_optimizer_are_in_the_region_of_the_memory_saver(
-    trained: dict[str, list[dict[str, Any]]], machine: Machine
+    trained: dict[str, list[dict[str, Any]]], machine: SimulatedMachine
 ) -> None:
     for rank in trained["npu"]:
         active, offloaded = rank["memory_usage"]
@@ -137,14 +137,14 @@ def test_model_and_optimizer_are_in_the_region_of_the_memory_saver(
 
 
 def test_the_cache_is_never_emptied_on_an_npu(
-    trained: dict[str, list[dict[str, Any]]], machine: Machine
+    trained: dict[str, list[dict[str, Any]]], machine: SimulatedMachine
 ) -> None:
     assert trained
     assert machine.calls("empty_cache") == []
 
 
 def test_the_ranks_are_joined_by_hccl_after_mindspeeds_adaptor_came_before_megatron(
-    trained: dict[str, list[dict[str, Any]]], machine: Machine
+    trained: dict[str, list[dict[str, Any]]], machine: SimulatedMachine
 ) -> None:
     assert trained
     adaptors = machine.calls("mindspeed_adaptor")

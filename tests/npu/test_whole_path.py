@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from harness import script
-from harness.npu.simulated_machine import Machine
+from harness.npu.simulated_machine import SimulatedMachine
 from harness.upstream import released
 from vimectl import patches
 from vimectl.stacks.catalog import load_stack
@@ -61,7 +61,7 @@ class Whole:
     code: int
     output: str
     directory: Path
-    machine: Machine
+    machine: SimulatedMachine
 
     @property
     def metrics(self) -> list[dict[str, float]]:
@@ -101,7 +101,7 @@ def launch(
 
     def run(*before: Path) -> Whole:
         folder = tmp_path_factory.mktemp("whole")
-        machine = Machine(folder / "npus", chips=2, total=CHIP)
+        machine = SimulatedMachine(folder / "npus", chips=2, total=CHIP)
         data = folder / "data.jsonl"
         lines = [{"prompt": f"t{20 + i} t{30 + i}", "label": "1"} for i in range(16)]
         data.write_text("".join(json.dumps(line) + "\n" for line in lines))

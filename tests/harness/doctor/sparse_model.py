@@ -1,4 +1,4 @@
-"""A Hugging Face directory whose files of weights have every byte of a real one, and none on the disk."""
+"""Write a Hugging Face directory with weight files of full size that take no disk space."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from vime_runtime.spec.model_families import family_of
 
-# Its config.json as published.
+# config.json as published.
 QWEN3_4B = {
     "model_type": "qwen3", "num_hidden_layers": 36, "hidden_size": 2560, "num_attention_heads": 32,
     "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 9728, "vocab_size": 151_936,
@@ -19,7 +19,7 @@ SHARDS = 2
 
 
 def write(directory: Path, changes: dict[str, Any]) -> None:
-    """Write Qwen3-4B, or what ``changes`` of its config.json make of it."""
+    """Write Qwen3-4B with ``changes`` of its config.json."""
     directory.mkdir(parents=True, exist_ok=True)
     config = QWEN3_4B | changes
     (directory / "config.json").write_text(json.dumps(config, indent=2))
@@ -44,4 +44,4 @@ def _file(path: Path, shapes: list[tuple[str, tuple[int, ...]]]) -> None:
     text = json.dumps(header).encode()
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(8 + len(text) + end)  # a hole: it takes no room
+        file.truncate(8 + len(text) + end)  # a hole: it takes no space

@@ -1,4 +1,4 @@
-"""A base image to build on where the real one cannot be had: small, and made on the spot.
+"""Make a small base image to build on in tests, where the real one (16 GB) is not available.
 
 Real in it: Debian with its Python, and the Python sources of vLLM and vllm-ascend as they were released,
 where the real base has them. Made up: a CANN tree (folders, version files and a set_env.sh), and the metadata
@@ -23,7 +23,7 @@ from vimectl.stacks.catalog import load_stack
 STACK = "ascend-0.22"
 IMAGE = "localhost/vimectl-stand-in-base"
 DEBIAN_IMAGE = "localhost/vimectl-stand-in-debian"
-# What the base ships besides: the tools that packages are built with.
+# Build tools that the base has as well.
 TOOLS = ["setuptools==79.0.1", "wheel==0.45.1", "pybind11==2.13.6"]
 PYTHON = "/usr/local/python3.11"
 SITE = f"{PYTHON}/lib/python3.11/site-packages"
@@ -43,7 +43,7 @@ export LD_LIBRARY_PATH={_CANN}/lib64:$LD_LIBRARY_PATH
 export PYTHONPATH={_CANN}/python/site-packages:$PYTHONPATH
 """,
     "/usr/local/Ascend/nnal/atb/9.0.0/version.info": "    Ascend-cann-atb : 9.0.0\n",
-    # As the real one does, it reads the arguments of whoever sources it.
+    # Like the real one, it reads the arguments of the script that sources it.
     "/usr/local/Ascend/nnal/atb/set_env.sh": """\
 if [ $# -gt 0 ]; then echo "sourced with the arguments $*" >&2; return 1; fi
 export ATB_HOME_PATH=/usr/local/Ascend/nnal/atb/latest/atb/cxx_abi_1
@@ -58,7 +58,7 @@ LINKS = {
 }
 # What Debian's smallest system lacks: vLLM's compiled part needs libnuma.
 DEBIAN = "python3,python3-venv,ca-certificates,libnuma1"
-# Packages that are there by name and version alone.
+# Packages of which only name and version exist.
 SHIPPED = {
     "torch": "2.10.0+cpu",
     "torch-npu": "2.10.0",
@@ -69,14 +69,14 @@ SHIPPED = {
 
 
 def storage() -> Path:
-    """Return a store of images, read-only by agreement, with the two stand-in bases; made once per user."""
+    """Return a store of images with the two fake bases, made once per user; tests only read it."""
     made_of = repr((DEBIAN, FILES, LINKS, SHIPPED, TOOLS, PYTHON, STACK))
     key = hashlib.sha256(made_of.encode()).hexdigest()[:12]
     return released.cached("stand-in", key, _fill)
 
 
 def configure(graph_root: Path, run_root: Path, file: Path, others: Sequence[Path] = ()) -> dict[str, str]:
-    """Write a configuration of containers-storage; return the variable that makes programs use it."""
+    """Write a containers-storage configuration; return the environment variable that selects it."""
     found = json.dumps([str(other) for other in others])
     file.write_text(
         f'[storage]\ndriver = "{driver()}"\ngraphroot = "{graph_root}"\nrunroot = "{run_root}"\n'
@@ -86,7 +86,7 @@ def configure(graph_root: Path, run_root: Path, file: Path, others: Sequence[Pat
 
 
 def driver() -> str:
-    """The storage driver that works here: overlay, which is quick, unless the disk is an overlay itself."""
+    """Return the storage driver that works here: overlay, which is fast, unless the disk is an overlay."""
     folder = Path(platformdirs.user_cache_dir())
     folder.mkdir(parents=True, exist_ok=True)
     return "vfs" if _run(["stat", "--file-system", "--format=%T", str(folder)]) == "overlayfs" else "overlay"
@@ -118,7 +118,7 @@ def _fill(folder: Path) -> None:
 
 
 def _debian(tree: Path) -> None:
-    """Debian as the machine's own apt is configured to get it, and an interpreter as the real base has it."""
+    """Install Debian from this machine's apt mirror, with an interpreter like that of the real base."""
     suite, mirror = _mirror()
     _run(["debootstrap", "--variant=minbase", f"--include={DEBIAN}", suite, str(tree), mirror])
     for left in ("var/cache/apt", "var/lib/apt/lists", "var/log", "var/cache/debconf"):
@@ -176,7 +176,7 @@ def _commit(buildah: object, tree: Path, name: str, path: str) -> None:
 
 
 def _mirror() -> tuple[str, str]:
-    """The suite and the address that this machine's apt gets Debian from."""
+    """Return the suite and the address from which this machine's apt gets Debian."""
     release = dict(
         line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
     )

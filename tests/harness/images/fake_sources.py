@@ -1,4 +1,4 @@
-"""Sources at commits of one's own, and the stack that pins them, in place of those that take a network.
+"""Make local git repositories in place of the real sources, and a stack that pins them.
 
 The repositories stand in for Megatron-LM and the others, in small. The one of the memory saver has a build.sh
 with the targets of the real one; it packs a library that was made by hand: an ELF file that says it is linked
@@ -54,7 +54,7 @@ case "$1 $2" in
   "-a memory-saver") mkdir -p output && cp prebuilt/*.whl output/ ;;
 esac
 """
-# What only installs vimectl itself.
+# Packages that only install vimectl itself.
 _NOT_IN_LOCK = {"pip", "hatchling", "editables", "pathspec", "pluggy", "trove-classifiers"}
 
 
@@ -65,7 +65,7 @@ class Repository:
 
 
 def stack_file(folder: Path, needed: Sequence[str] = ("libascendcl.so", "libc.so.6")) -> Path:
-    """Make the repositories, and the stack ``ascend-0.22`` with these as its pins. Returns its file.
+    """Make the repositories and a stack file: ``ascend-0.22`` with these as its pins. Returns the file.
 
     ``needed`` is what the memory saver's library is linked with.
     """
@@ -81,7 +81,7 @@ def stack_file(folder: Path, needed: Sequence[str] = ("libascendcl.so", "libc.so
     text = text.replace(submodule.url, isa.url).replace(submodule.commit, isa.commit)
     made = _saver(folder / "sgl-kernel-npu", submodule.path, isa.commit, needed)
     text = text.replace(saver.url, made.url).replace(saver.commit, made.commit)
-    # The stand-in base has the Python of Debian 12.
+    # The fake base has the Python of Debian 12.
     text = re.sub(r'^python = "3\.12"$', 'python = "3.11"', text, flags=re.MULTILINE)
     text = re.sub(r'^glibc = "2\.35"$', 'glibc = "2.36"', text, flags=re.MULTILINE)
     file = folder / "stand-in.toml"
@@ -91,7 +91,7 @@ def stack_file(folder: Path, needed: Sequence[str] = ("libascendcl.so", "libc.so
 
 
 def _package(folder: Path, name: str, package: str) -> Repository:
-    init = f'"""Stands in for {name}."""\n'.encode()
+    init = f'"""A fake {name}."""\n'.encode()
     pyproject = _PYPROJECT.format(name=name, package=package.replace("/", ".")).encode()
     return _repository(folder, {"pyproject.toml": pyproject, f"{package}/__init__.py": init})
 
@@ -140,7 +140,7 @@ def _repository(folder: Path, files: dict[str, bytes]) -> Repository:
 
 def _committed(folder: Path) -> Repository:
     _git(folder, "commit", "--quiet", "--message=stand-in")
-    # Asked for by its commit alone, as the real ones are.
+    # Fetched by commit id, like the real ones.
     _git(folder, "config", "uploadpack.allowAnySHA1InWant", "true")
     return Repository(folder.absolute().as_uri(), _git(folder, "rev-parse", "HEAD"))
 
@@ -160,7 +160,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def _lock() -> str:
-    """The lock of vimectl's own dependencies for the stand-in's Python."""
+    """Return the lock of vimectl's dependencies for the Python of the fake base."""
     kept = []
     joined = (REPOSITORY / "requirements" / "tool.txt").read_text(encoding="utf-8").replace("\\\n", " ")
     environment = {"python_version": "3.11", "python_full_version": "3.11.2", "sys_platform": "linux"}

@@ -1,4 +1,4 @@
-"""A store of images of one's own, and vimectl working in it as a user would call it."""
+"""A temporary store of container images, in which tests call vimectl as a user does."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ EPOCH = "1767225600"
 
 
 @dataclass(frozen=True)
-class Images:
-    """``folder`` holds the store, which sees the stand-in bases, and a folder for temporary files."""
+class ImageStore:
+    """A store in ``folder`` that also sees the fake bases, and a folder for temporary files."""
 
     folder: Path
     variables: dict[str, str]
 
     @classmethod
-    def make(cls, folder: Path, graph_root: Path | None = None) -> Images:
-        """A store in ``folder``, or with its images at ``graph_root``."""
+    def make(cls, folder: Path, graph_root: Path | None = None) -> ImageStore:
+        """Make a store in ``folder``, or with its images at ``graph_root``."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "tmp").mkdir()
         graph, run = graph_root or folder / "graph", folder / "run"
@@ -57,7 +57,7 @@ class Images:
         return self.vimectl(*self.building(stack, offline, tag), *more)
 
     def building(self, stack: Path, offline: Path, tag: str, base: str = fake_base.IMAGE) -> list[str]:
-        """The command line that builds on the stand-in base."""
+        """Return the command line that builds on the fake base."""
         given = {"stack": stack, "offline": offline, "tag": tag, "base": base, "builder": "buildah"}
         given["records"] = self.folder / f"records-{tag}"
         return [
@@ -66,7 +66,7 @@ class Images:
         ]
 
     def verify(self, image: str, *more: str) -> dict[str, Any]:
-        """What `image verify` says of an image, as scripts read it."""
+        """Return the JSON of `image verify`."""
         done = self.vimectl("image", "verify", image, "--builder", "buildah", "--json", *more)
         assert done.stdout, done.stderr
         found: dict[str, Any] = json.loads(done.stdout)
@@ -94,7 +94,7 @@ class Images:
         return done.stdout.strip()
 
     def leftovers(self) -> list[str]:
-        """Containers, mounts, temporary files and processes of this store; images without a name, too."""
+        """Return containers, mounts, temporary files, processes and nameless images of this store."""
         found = [f"container {line}" for line in self.buildah("containers", "--all", "--quiet").split()]
         found += [
             f"image {line}" for line in self.buildah("images", "--quiet", "--filter=dangling=true").split()
@@ -113,19 +113,19 @@ class Images:
 
 
 def copied(folder: Path, target: Path) -> Path:
-    """A copy of a folder of sources, to be damaged."""
+    """Return a copy of a folder of sources, for a test to damage."""
     shutil.copytree(folder, target, copy_function=os.link)
     return target
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Give a file of such a copy other content: it is linked with the one that was copied."""
+    """Replace a file of such a copy, which is a hard link to the original."""
     path.unlink()
     path.write_bytes(content)
 
 
 def interrupted(process: subprocess.Popen[str], log: Path, sign: str, seconds: float = 120) -> str:
-    """Wait until a log has a line, press Ctrl-C, and return what the process said."""
+    """Wait until a log has a line, press Ctrl-C, and return the output of the process."""
     deadline = time.monotonic() + seconds
     while not (log.exists() and sign in log.read_text()):
         assert process.poll() is None, process.communicate()
@@ -137,12 +137,12 @@ def interrupted(process: subprocess.Popen[str], log: Path, sign: str, seconds: f
 
 
 def _processes(folder: Path) -> list[str]:
-    """The processes that have this store in their environment."""
+    """Return the processes that have this store in their environment."""
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
             if str(folder).encode() in path.read_bytes():
                 found.append(f"{path.parent.name} {(path.parent / 'cmdline').read_bytes()!r}")
         except OSError:
-            continue  # it ended meanwhile
+            continue  # it has exited
     return found

@@ -1,4 +1,4 @@
-"""A stack of one's own whose sources are on this machine: a repository and one wheel."""
+"""A user's stack whose sources are local: a repository and one wheel."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ patches = "a test"
 
 
 @dataclass(frozen=True)
-class Own:
-    """The stack's file; its repository with the pinned commit; the folder that pip is configured with."""
+class UserStack:
+    """The stack file, its repository with the pinned commit, and the find-links folder of pip."""
 
     file: Path
     repository: Path
@@ -48,7 +48,7 @@ class Own:
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """Run git in a folder and return what it printed."""
+    """Run git in a folder and return its output."""
     options = ["-c", "user.name=t", "-c", "user.email=t@localhost", "-c", "init.defaultBranch=main"]
     return subprocess.run(
         ["git", *options, *arguments], cwd=folder, check=True, capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""Write the smallest shared library that a loader would take: to describe builds that nobody may ship."""
+"""Write minimal ELF shared libraries, to test builds that cannot be distributed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ASCEND_PRELOAD = ("aclrtMallocAlign32", "aclrtFree", "tms_pause", "tms_resume")
 
 @dataclass
 class ElfFile:
-    """What the library says of itself. ``text`` lies in it as bytes, as a string constant does."""
+    """The properties of a library. ``text`` is in it as bytes, like a string constant."""
 
     machine: str = "aarch64"
     needed: Sequence[str] = ("libascendcl.so", "libc.so.6")

@@ -14,10 +14,10 @@ EDGES = [0, 1, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 63, (1 << 64) - 1]
 
 
 def changed(content: bytes, chance: random.Random) -> bytes:
-    """A few bytes or fields of a library are others, or a part of it is gone or there twice."""
+    """Return a library with a few other bytes or fields, or with a part removed or repeated."""
     data = bytearray(content)
     for _ in range(chance.randint(1, 10)):
-        # Most of what is read stands near the beginning.
+        # Most of what the reader looks at is near the beginning.
         end = min(chance.choice([64, 512, 1024, 8192, len(data)]), len(data))
         if end < 16:
             break

@@ -2,7 +2,7 @@
 
 Source: op-plugin, ``docs/context/torch_npu-npu_fusion_attention.md``: softmax(scale * Q K^T, masked) V. What
 the documentation forbids is refused, and what this project has no use for is not there: dropout, position
-shifts, modes besides 0 without a mask, 2 and 3.
+shifts, and modes other than 0 without a mask, 2 and 3.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def npu_fusion_attention(
     sync: bool = False,
     softmax_layout: str = "",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, int, int, int]:
-    """The attention output, and six results for the backward pass, which autograd does without here."""
+    """Return the attention output, and six placeholders for the backward pass, which autograd does here."""
     assert pse is None
     assert padding_mask is None, "not supported by the operator"
     assert prefix is None
@@ -73,7 +73,7 @@ def npu_fusion_attention(
 
 
 def _cut(tensor: Tensor, ends: list[int] | None) -> list[Tensor]:
-    """The sequences of [T, N, D], of which ``ends`` has the sum of lengths up to each."""
+    """Return the sequences of [T, N, D]; ``ends`` has the cumulative lengths."""
     assert isinstance(ends, list), "a list of integers on the host"
     assert 0 < len(ends) <= 1024, "at most 1K sequences"
     assert ends[-1] == tensor.shape[0], "the last end is the number of rows"

@@ -1,7 +1,7 @@
 """Launch a recipe on a simulated machine as the command line does, without the preflight of this machine.
 
-Arguments: the run directory, the recipe, KEY=VALUE... . A process of its own: the launcher ends all of its
-descendants, and pytest has others.
+Arguments: the run directory, the recipe, KEY=VALUE... . Run it as a separate
+process: the launcher ends all of its descendants, and pytest has others.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""A machine with simulated NPUs, as the test that describes it sees it.
+"""Describe a machine with simulated NPUs, and read what happened on it.
 
 What is simulated is the boundary of the hardware: the packages in ``site/`` (``torch_npu`` and
 ``torch.npu``, ``torch_memory_saver``, MindSpeed's adaptor). A child process that has them on its path
@@ -17,12 +17,12 @@ from typing import Any
 from harness import TESTS
 
 SITE = TESTS / "npu" / "site"
-# Where the child processes find what the machine is. Only the packages in ``site/`` read it.
+# Tells child processes where the machine is described. Only the packages in ``site/`` read it.
 VARIABLE = "SIMULATED_NPU"
 
 
-class Machine:
-    """``chips`` NPUs of ``total`` bytes each; ``directory`` is where its processes keep books."""
+class SimulatedMachine:
+    """``chips`` NPUs of ``total`` bytes each; its processes record memory and calls in ``directory``."""
 
     def __init__(self, directory: Path, chips: int = 2, total: int = 1 << 30) -> None:
         self.directory = directory
@@ -33,7 +33,7 @@ class Machine:
         (directory / "machine.json").write_text(json.dumps({"chips": chips, "total": total}))
 
     def environment(self, *before: str | Path, **changes: str) -> dict[str, str]:
-        """The environment of a child process of the machine.
+        """Return the environment of a child process of the machine.
 
         Args:
             before: goes before everything else on the path, but for what is simulated.
@@ -42,7 +42,7 @@ class Machine:
         return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), VARIABLE: str(self.directory)} | changes
 
     def calls(self, *names: str) -> list[dict[str, Any]]:
-        """The calls of all processes in the order of time: ``at`` (ns), ``pid``, ``name`` and arguments.
+        """Return the calls of all processes in order of time: ``at`` (ns), ``pid``, ``name`` and arguments.
 
         Args:
             names: only calls of these names; without any, all.
@@ -54,7 +54,7 @@ class Machine:
         return sorted((c for c in found if not names or c["name"] in names), key=lambda call: call["at"])
 
     def fail(self, name: str, message: str, skip: int = 0, times: int = 1, chip: int | None = None) -> None:
-        """Let calls of a name fail with a message: ``times`` of them after ``skip``, on one chip or on all.
+        """Make calls of a name fail with a message: ``times`` of them after ``skip``, on one chip or on all.
 
         ``allocate`` (out of memory), ``ipc_open`` (the handle's owner is dead), ``hccl`` (a collective
         times out), ``synchronize`` (a kernel failed).
@@ -64,7 +64,7 @@ class Machine:
         (self.directory / "faults" / f"{number}.json").write_text(json.dumps(fault))
 
     def used(self, chip: int) -> int:
-        """Bytes of a chip that living processes hold."""
+        """Return the bytes of a chip that living processes hold."""
         books = (self.directory / "chips" / str(chip)).iterdir()
         return sum(int.from_bytes(book.read_bytes()[:8], "little") for book in books if _lives(book.name))
 

@@ -13,10 +13,10 @@ from typing import Any
 import cloudpickle
 
 from harness import script
-from harness.npu.simulated_machine import Machine
+from harness.npu.simulated_machine import SimulatedMachine
 
 WORKER = script("runtime.rank_worker")
-# What every process of a colocated run has.
+# Environment of every process of a colocated run.
 COLOCATED = {
     "PYTORCH_NPU_ALLOC_CONF": "expandable_segments:False",
     "CUDA_DEVICE_MAX_CONNECTIONS": "1",
@@ -26,9 +26,9 @@ COLOCATED = {
 
 
 class Process:
-    """One child; ``chips`` are those that it sees, as ASCEND_RT_VISIBLE_DEVICES names them."""
+    """A child process; ``chips`` is its ASCEND_RT_VISIBLE_DEVICES."""
 
-    def __init__(self, machine: Machine, directory: Path, chips: str, **changes: str) -> None:
+    def __init__(self, machine: SimulatedMachine, directory: Path, chips: str, **changes: str) -> None:
         path = directory / f"socket-{len(list(directory.glob('socket-*')))}"
         environment = machine.environment(ASCEND_RT_VISIBLE_DEVICES=chips, **COLOCATED | changes)
         with Listener(str(path)) as listener:
@@ -36,29 +36,29 @@ class Process:
             self._connection = listener.accept()
 
     def begin(self, function: Callable[..., Any], *args: Any) -> None:
-        """Send a function of a test module and its arguments; it is run there."""
+        """Send a function of a test module and its arguments to be run there."""
         cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
         self._connection.send_bytes(cloudpickle.dumps((function, args)))
 
     def end(self) -> Any:
-        """What the function that was sent returned."""
+        """Return the result of the function."""
         succeeded, result = cloudpickle.loads(self._connection.recv_bytes())
         assert succeeded, result
         return result
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Both of them."""
+        """Run a function there and return its result."""
         self.begin(function, *args)
         return self.end()
 
     def close(self) -> None:
-        """Hang up, and wait."""
+        """Close the connection and wait for the process to exit."""
         self._connection.close()
         self.popen.wait(timeout=30)
 
 
 def on_each(processes: list[Process], function: Callable[..., Any], *args: Any) -> list[Any]:
-    """Call ``function(rank, world_size, "host:port", *args)`` in each, side by side."""
+    """Call ``function(rank, world_size, "host:port", *args)`` in each, in parallel."""
     master = f"127.0.0.1:{_free_port()}"
     for rank, process in enumerate(processes):
         process.begin(function, rank, len(processes), master, *args)

@@ -16,7 +16,7 @@ from vimectl.patches.patchfile import apply
 from vimectl.patches.patchfile.apply import GitFile
 from vimectl.patches.patchfile.reader import parse
 
-# Nobody's settings, and no repository around the trees.
+# No user settings, and no repository above the trees.
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
     "GIT_CONFIG_NOSYSTEM": "1",
@@ -28,7 +28,7 @@ JOINED = "accepted by git, which joins two lines"
 
 
 def by_git(patch: bytes, met: Tree, directory: Path) -> Tree | None:
-    """What `git apply` makes of a tree, or None when it refuses."""
+    """Return the tree after `git apply`, or None if git refuses."""
     for path, file in met.items():
         there = directory / path
         there.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def by_git(patch: bytes, met: Tree, directory: Path) -> Tree | None:
 
 
 def stored(directory: Path) -> Tree:
-    """The files of a directory as git would store them."""
+    """Return the files of a directory as git stores them."""
     found = {}
     for file in directory.rglob("*"):
         path = str(file.relative_to(directory))
@@ -60,7 +60,7 @@ def stored(directory: Path) -> Tree:
 
 
 def by_us(patch: bytes, met: Tree) -> Tree | str:
-    """What ours makes of a tree, or the reason why it refuses."""
+    """Return the tree after vimectl applied the patch, or the reason why it refuses."""
     read = parse(patch)
     fatal = [defect for defect in read.defects if defect.fatal]
     if fatal:

@@ -1,4 +1,4 @@
-"""Every operation by which a process changes a file system, counted, refused, or written down.
+"""Count, refuse or record every operation with which a process changes a file system.
 
 The tool changes files through functions of ``os`` alone (``pathlib`` and ``shutil`` come down to them), so
 that replacing these sees all of it.
@@ -21,7 +21,7 @@ NAMES = (
     "open", "write", "pwrite", "fsync", "replace", "rename", "unlink", "remove", "mkdir", "rmdir", "symlink",
     "link", "truncate", "ftruncate", "chmod", "fchmod", "chown", "fchown", "utime",
 )  # fmt: skip
-# What takes room, and so fails on a full disk.
+# These need space, and so fail on a full disk.
 TAKE_ROOM = ("open", "write", "pwrite", "mkdir", "symlink", "link", "replace", "rename")
 
 Watch = Callable[[str, tuple[Any, ...], dict[str, Any]], None]
@@ -29,7 +29,7 @@ Watch = Callable[[str, tuple[Any, ...], dict[str, Any]], None]
 
 @contextmanager
 def watched(before: Watch, after: Watch | None = None) -> Iterator[None]:
-    """Call ``before`` with the name and arguments of each operation; what it raises, the operation raises."""
+    """Call ``before`` with the name and arguments of each operation. The operation raises what it raises."""
 
     def wrapped(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def operation(*arguments: Any, **keywords: Any) -> Any:
@@ -102,7 +102,7 @@ def die_at(point: int, work: Callable[[], Any]) -> str | None:
 
 @dataclass
 class Faults:
-    """Lets the n-th operation fail, or with ``lasting`` it and every later one that the error is for."""
+    """Make the n-th operation fail; with ``lasting`` also every later one that the error applies to."""
 
     point: int
     error: int
@@ -122,7 +122,7 @@ class Faults:
 
 
 def absolute(path: Any, directory: int | None = None) -> str:
-    """The path of a name, a descriptor, or a name in the folder of a descriptor."""
+    """Return the path of a name, a descriptor, or a name relative to a descriptor's folder."""
     if isinstance(path, int):
         return os.readlink(f"/proc/self/fd/{path}")
     name = os.fsdecode(path)

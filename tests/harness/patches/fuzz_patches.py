@@ -1,4 +1,4 @@
-"""Let atheris look for a text that the reader does not survive.
+"""Search with atheris (libFuzzer) for a text that breaks the patch reader.
 
     python -m harness.patches.fuzz_patches [SECONDS] [libFuzzer's options]
 
@@ -30,7 +30,7 @@ TREE = {"x": GitFile(b"a\nb\nc\n"), "toy/both.py": GitFile(b"a\nb\nc\nd\n")}
 
 
 def one(data: bytes) -> None:
-    """Read, judge and apply one text."""
+    """Read, lint and apply one text."""
     patch = parse(data)
     all_defects(patch)
     list(check_mail_damage(data, patch))

@@ -1,4 +1,4 @@
-"""git and quilt as a person would use them, without anybody's configuration."""
+"""Run git and quilt without any user's configuration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ENVIRONMENT = {
 
 
 def run(directory: Path, *command: str, **variables: str) -> str:
-    """Run a command that has to work, with these variables added; returns what it printed."""
+    """Run a command that must succeed, with these variables added, and return its output."""
     environment = {**ENVIRONMENT, **variables}
     done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -23,7 +23,7 @@ def run(directory: Path, *command: str, **variables: str) -> str:
 
 
 def committed(directory: Path) -> Path:
-    """A directory, made a repository of its own with all that is in it."""
+    """Make a directory a git repository, with everything in it committed."""
     run(directory, "git", "init", "-q")
     for setting in ("user.name=t", "user.email=t@t", "core.autocrlf=false"):
         run(directory, "git", "config", *setting.split("="))

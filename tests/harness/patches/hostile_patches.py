@@ -1,4 +1,4 @@
-"""Patches that want to write elsewhere, do what nobody sees, or break what reads them.
+"""Patches that try to write outside the target, hide a change, or break their reader.
 
 Each is for a target whose ``toy/both.py`` has the lines a, b, c and d, and is refused for the rule it names.
 """
@@ -56,10 +56,10 @@ def binary(method: bytes, size: int, data: bytes) -> bytes:
 
 
 def cases() -> list[Hostile]:
-    """All of them."""
+    """Return all of them."""
     renamed = git(BOTH, b"rename from " + BOTH, b"rename to ../stolen.py", new=b"../stolen.py")
     found = [
-        # --- writing elsewhere
+        # --- writing outside the target
         ("absolute-name", "absolute-path", create(b"/etc/cron.d/x")),
         ("absolute-traditional", "absolute-path", b"--- /etc/passwd\n+++ /etc/passwd\n" + EDIT),
         ("absolute-new-side", "absolute-path", b"--- a/toy/both.py\n+++ /srv/toy/both.py\n" + EDIT),
@@ -112,7 +112,7 @@ def cases() -> list[Hostile]:
             link(b"toy/way", b"sub")
             + git(BOTH, b"rename from " + BOTH, b"rename to toy/way/x", new=b"toy/way/x"),
         ),
-        # --- files nobody asked for
+        # --- unexpected files
         ("set-uid", "set-uid", create(b"toy/su", b"104755")),
         ("set-gid", "set-uid", git(BOTH, b"old mode 100644", b"new mode 102755")),
         ("sticky", "set-uid", edit(BOTH, EDIT, b"index 1234567..2345678 101644")),
@@ -192,7 +192,7 @@ def cases() -> list[Hostile]:
         ("nameless-traditional", "no-name", b"--- both.py\n+++ both.py\n" + EDIT),
         ("header-only", "empty-diff", edit() + git(b"toy/next.py", b"index 1234567..2345678")),
         ("line-only", "empty-diff", edit() + git(b"toy/next.py")),
-        # --- no patch at all
+        # --- not a patch
         ("empty", "no-diff", b""),
         ("zeros", "no-diff", bytes(100_000)),
         ("html", "no-diff", b"<!DOCTYPE html>\n<title>404</title>\n"),

@@ -1,4 +1,4 @@
-"""A package index on this machine, with the faults that servers have, and releases to put on it."""
+"""Run a local package index with the faults of real servers, and make releases for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONTENT = {"toy/__init__.py": b"", "toy/worker.py": b"a\nb\nc\n", "toy/data.bin"
 
 
 def make_wheel(files: dict[str, bytes] = CONTENT) -> bytes:
-    """A wheel's bytes; its data is stored uncompressed, so that it is a megabyte long."""
+    """Return the bytes of a wheel of one megabyte: its data is not compressed."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for path, content in files.items():
@@ -28,7 +28,7 @@ def make_wheel(files: dict[str, bytes] = CONTENT) -> bytes:
 
 
 def make_sdist(root: str, files: dict[str, bytes] = CONTENT) -> bytes:
-    """A source archive's bytes, with a folder around everything and a symbolic link."""
+    """Return the bytes of a source archive with one top folder and a symbolic link."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as archive:
         for path, content in files.items():
@@ -43,7 +43,7 @@ def make_sdist(root: str, files: dict[str, bytes] = CONTENT) -> bytes:
 
 @dataclass
 class Index:
-    """What the server has and how it behaves.
+    """The content and the behavior of the server.
 
     ``cuts`` are the numbers of bytes after which coming answers for files break off; ``failures`` the status
     codes that it answers first; ``moved`` the address that files are redirected to; ``page`` what it gives
@@ -138,7 +138,7 @@ class Index:
 
 @contextmanager
 def serving(certificate: Path | None = None) -> Iterator[Index]:
-    """Run a server, with a certificate (and its key) over TLS; yields what it has and how it behaves."""
+    """Run a server, with ``certificate`` (and its key) over TLS, and yield its content and behavior."""
     index = Index()
 
     class Handler(BaseHTTPRequestHandler):

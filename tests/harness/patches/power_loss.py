@@ -1,4 +1,4 @@
-"""A model of a disk that loses power: what was not synced may be there afterwards, or not, or in part.
+"""Model a disk that loses power: data that was not synced may be there afterwards, or not, or in part.
 
 A file's content survives when the file was synced. A name that was made, moved or removed survives when its
 directory was synced (for a move, the one it went to); otherwise each such change survives or not by itself.
@@ -22,7 +22,7 @@ from harness.patches import disk_operations
 
 @dataclass
 class File:
-    """An inode: what it holds, and what of that is surely on the disk (None: nothing)."""
+    """An inode: its content, and the content that is on the disk for certain (None: nothing)."""
 
     content: bytes
     synced: bytes | None
@@ -32,7 +32,7 @@ class File:
 
 @dataclass
 class Change:
-    """One change of names: ``source`` goes, ``target`` comes, with the file or folder that it then is."""
+    """A change of names: ``source`` is removed, and ``target`` names this file or folder."""
 
     source: str | None
     target: str | None
@@ -42,7 +42,7 @@ class Change:
 
 @dataclass
 class Recorder:
-    """Follows a process's operations below ``root``, and remembers the disk after each."""
+    """Record the operations of a process below ``root``, and the disk after each."""
 
     root: Path
     start: dict[str, File | None] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Recorder:
         self.now = dict(self.start)
 
     def after(self, name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        """Take note of an operation that was done."""
+        """Record a finished operation."""
         act = getattr(self, f"_{name}", None)
         if act:
             act(*arguments[:-1], **keywords)
@@ -134,14 +134,14 @@ class Recorder:
         return {
             path: file if file is None or whole else File(file.synced or b"", None, file.mode, file.link)
             for path, file in found.items()
-            # What lies in a folder that was lost is lost with it.
+            # The content of a lost folder is lost, too.
             if all(found.get(parent, 0) is None for parent in parents(path, self.root))
         }
 
 
 @cache  # the same few paths are asked for hundreds of thousands of times
 def parents(path: str, root: Path) -> list[str]:
-    """The folders that a path lies in, below ``root``."""
+    """Return the parent folders of a path, below ``root``."""
     found = [str(parent) for parent in Path(path).parents]
     return found[: found.index(str(root))]
 
@@ -175,14 +175,14 @@ def write(found: dict[str, File | None], root: Path, where: Path) -> None:
 
 
 def key(found: dict[str, File | None]) -> frozenset[tuple[str, bytes | None]]:
-    """What tells one disk from another."""
+    """Return a key by which two disks are equal or different."""
     return frozenset((path, None if file is None else file.content) for path, file in found.items())
 
 
 def possible(
     recorder: Recorder, work: Callable[[], Any], chance: random.Random, more: int, every: int = 1
 ) -> Iterator[dict[str, File | None]]:
-    """Do ``work``; yield each different disk that a loss of power may leave after every n-th operation."""
+    """Do ``work`` and yield each different disk that a power loss may leave after every n-th operation."""
     count = itertools.count()
     seen = set()
     kept: list[dict[str, File | None]] = []

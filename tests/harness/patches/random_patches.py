@@ -1,4 +1,4 @@
-"""Random patches and trees: what a patch is made for, what has become of the tree since, what of the patch.
+"""Make random patches and trees: the patch may be damaged, the tree may have changed since.
 
 Everything follows from a seed. A tree is a mapping of paths to files as git stores them.
 """
@@ -65,7 +65,7 @@ REGULAR = ("100644", "100755")
 
 
 def content(random: random.Random, longest: int = 30) -> bytes:
-    """A file: line ends of one kind or mixed, with or without one at the end, or empty."""
+    """Return a file with line ends of one kind or mixed, with or without one at the end, or empty."""
     if random.random() < 0.05:
         return random.randbytes(random.randint(1, 200)) + b"\0"
     ends = random.choice([[b"\n"]] * 6 + [[b"\r\n"], [b"\n", b"\r\n"]])
@@ -92,7 +92,7 @@ def edited(random: random.Random, old: bytes, changes: int = 3) -> bytes:
 
 
 def changed(random: random.Random, old: Tree) -> tuple[Tree, list[bytes]]:
-    """Change a tree, and return it with the diffs that say so, one for each file."""
+    """Change a tree, and return it with a diff for each changed file."""
     new, diffs = dict(old), []
     free = [path for path in PATHS if path not in old]
     random.shuffle(free)
@@ -135,7 +135,7 @@ def diff(
     new: GitFile | None,
     copied: bool = False,
 ) -> bytes:
-    """What git, or sometimes GNU diff, writes of one file's change."""
+    """Return the diff of one file as git, or sometimes GNU diff, writes it."""
     path = new_path or old_path
     assert path is not None
     names = [quoted("a/" + (old_path or path)), quoted("b/" + (new_path or path))]
@@ -184,7 +184,7 @@ def traditional(
 
 
 def literals(old: bytes, new: bytes) -> bytes:
-    """Both contents as git writes binary data."""
+    """Return both contents as git writes binary data."""
     text = b"GIT binary patch\n"
     for data in (new, old):
         packed = zlib.compress(data)
@@ -206,7 +206,7 @@ def unified(random: random.Random, old: bytes, new: bytes) -> bytes:
 
 
 def quoted(path: str | None) -> str:
-    """A name as git writes it, with its quoting of what is no ASCII."""
+    """Return a name as git writes it, with non-ASCII bytes quoted."""
     raw = (path or "").encode()
     if all(32 <= byte < 127 and byte not in b'"\\' for byte in raw):
         return path or ""
@@ -214,7 +214,7 @@ def quoted(path: str | None) -> str:
 
 
 def moved_on(random: random.Random, old: Tree, new: Tree) -> Tree:
-    """The tree that a patch meets: as it was made for, changed since, or patched already."""
+    """Return the tree to patch: the original, one that has changed since, or one that is patched already."""
     kind = random.choice(["same"] * 5 + ["applied", "half"] + ["changed"] * 6)
     if kind == "same":
         return dict(old)
@@ -258,7 +258,7 @@ def moved_on(random: random.Random, old: Tree, new: Tree) -> Tree:
 
 
 def broken(random: random.Random, patch: bytes) -> bytes:
-    """A patch that somebody's editor or mail program has been at."""
+    """Damage a patch as an editor or a mail program does."""
     lines = patch.split(b"\n")
     place = random.randrange(len(lines))
     kind = random.choice(ACCIDENTS)
@@ -317,7 +317,7 @@ def broken(random: random.Random, patch: bytes) -> bytes:
 
 
 def pair(seed: int) -> tuple[bytes, Tree]:
-    """A patch and the tree that it meets."""
+    """Return a patch and the tree to apply it to."""
     choose = random.Random(seed)
     old = tree(choose)
     new, diffs = changed(choose, old)

@@ -1,4 +1,4 @@
-"""Toy packages and their series, made by real git."""
+"""Make small packages and their series with git."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ STAGES = [
 IDS = ["0001-first", "0002-second"]
 
 
-# Everything a patch can do to a file, in two packages: (mode, content) by path, None for no such file.
+# A tree: (mode, content) by path. The two packages have every change that a patch can make.
 Tree = dict[str, tuple[int, bytes]]
 LINK = 0o120777  # its content is its target
 
 
 def rich(package: str) -> list[Tree]:
-    """The release of a package and what it is after each of two patches."""
+    """Return the release of a package, and its content after each of two patches."""
     name = package
     release: Tree = {
         f"{name}/__init__.py": (0o644, b"import os\n"),
@@ -77,7 +77,7 @@ def lay(directory: Path, files: Tree) -> None:
 
 
 def build_series(package: str, stages: list[Tree], history: Path, directory: Path) -> Series:
-    """A series as this project keeps one, made by git: series.toml and ordinary `git diff` patches."""
+    """Make a series like those in patches/: a series.toml and `git diff` patches."""
     git(history, "init", "-q")
     toml = f'package = "{package}"\nversion = "1.0"\nmodule = "{package}"\n'
     for number, files in enumerate(stages):
@@ -110,7 +110,7 @@ def build_series(package: str, stages: list[Tree], history: Path, directory: Pat
 
 
 def install(location: Path, package: str, files: Tree) -> Path:
-    """Write a release as an installer leaves it: a distribution of another name, with a true RECORD."""
+    """Install a release as pip does: a distribution of another name, with a correct RECORD."""
     lay(location, files)
     metadata = location / f"{package}_cpu-1.0.dist-info"
     metadata.mkdir()

@@ -1,4 +1,4 @@
-"""Releases of a toy package as real wheels and source archives, and series made by real git."""
+"""Make releases of a small package as wheels and source archives, and series with git."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def write_series(folder: Path, release: Files, *patches: Files) -> Series:
 
 
 def applied(one: Series, release: Files, folder: Path) -> Files:
-    """Apply a series to a release with git alone, and return the files that it touches."""
+    """Apply a series to a release with git only, and return the files that it changes."""
     folder.mkdir()
     put(folder, release)
     git(folder, "init", "-q")

@@ -1,4 +1,4 @@
-"""A toy package whose series is carried over from one release to the next."""
+"""A small package whose series is ported from one release to the next."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def change(content: bytes, *pairs: tuple[str, str]) -> bytes:
 
 
 class Toy:
-    """A series for toy 1.0 and both releases; ``port`` carries it over to 2.0, a source archive."""
+    """A series for toy 1.0 and both releases; ``port`` ports it to 2.0, a source archive."""
 
     def __init__(self, folder: Path, old: Files, new: Files, *patches: Files) -> None:
         self.new, self.out, self.folder = new, folder / "out", folder
@@ -36,7 +36,7 @@ class Toy:
         return port_series("toy", "1.0", "2.0", self.sources, self.out, resolved, where)
 
     def files(self) -> Files:
-        """What the new series makes of the new release: git and the series' blob ids agree on it."""
+        """Return the new release with the new series applied; git and the blob ids of the series agree."""
         one = series.read(self.out)
         found = applied(one, self.new, self.folder / "applied")
         sources = open_path(self.sources[1])

@@ -1,4 +1,4 @@
-"""A process that holds one Engine and does what it is told over a socket: ``engine_process.py SOCKET``.
+"""Hold one Engine in a process and call its methods over a socket: ``engine_process.py SOCKET``.
 
 vLLM pins threads to cores and changes torch for the whole process, which the other tests must not feel.
 """

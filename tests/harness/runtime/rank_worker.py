@@ -1,6 +1,6 @@
-"""A process that runs the functions a test sends it: importing torch and Megatron-core once is enough.
+"""Run the functions that a test sends, so that torch and Megatron-core are imported once per process.
 
-Run as a script with the path of a Unix socket; ends when the other side hangs up.
+Run as a script with the path of a Unix socket; exits when the test closes the connection.
 """
 
 import os

@@ -12,8 +12,8 @@ from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import MissingRequirement
 
 from harness.images import fake_sources
-from harness.images.image_store import Images
-from harness.images.user_stack import STACK, Own, commit, git
+from harness.images.image_store import ImageStore
+from harness.images.user_stack import STACK, UserStack, commit, git
 from harness.needs import require, unavailable
 from vimectl.env import own_wheel
 from vimectl.images import vendor
@@ -28,7 +28,7 @@ def tool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def own(tmp_path: Path, tool: Path, monkeypatch: pytest.MonkeyPatch) -> Own:
+def own(tmp_path: Path, tool: Path, monkeypatch: pytest.MonkeyPatch) -> UserStack:
     """A stack whose sources are all on this machine; pip and git have no other source."""
     monkeypatch.setattr(own_wheel, "make_wheel", lambda folder: Path(shutil.copy(tool, folder)))
     repository = tmp_path / "trainer"
@@ -63,15 +63,15 @@ def own(tmp_path: Path, tool: Path, monkeypatch: pytest.MonkeyPatch) -> Own:
 
     file = tmp_path / "own.toml"
     file.write_text(STACK.format(trainer=repository, commit=first))
-    return Own(file, repository, first, links)
+    return UserStack(file, repository, first, links)
 
 
 @pytest.fixture(scope="session")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
+def images(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
     """A store of images with the fake base images, which root makes with debootstrap."""
     for need in ("buildah", "debootstrap", "root"):
         require(need)
-    return Images.make(tmp_path_factory.mktemp("images"))
+    return ImageStore.make(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +93,7 @@ def stand_in_folder(stand_in_stack: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stand_in_image(images: Images, stand_in_stack: Path, stand_in_folder: Path) -> str:
+def stand_in_image(images: ImageStore, stand_in_stack: Path, stand_in_folder: Path) -> str:
     """The tag of the image built on the fake base image."""
     done = images.build(stand_in_stack, stand_in_folder, "stand-in")
     assert done.returncode == 0, done.stdout + done.stderr

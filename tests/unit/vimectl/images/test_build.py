@@ -10,7 +10,7 @@ import pytest
 from vime_runtime.spec.atomic_io import sha256_file
 
 from harness.images import fake_base
-from harness.images.image_store import Images, interrupted
+from harness.images.image_store import ImageStore, interrupted
 from vimectl.images import manifest
 from vimectl.images.manifest import check_folder
 from vimectl.patches import series
@@ -20,12 +20,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.needs("network")]
 
 
 @pytest.fixture
-def labels(images: Images, stand_in_image: str) -> dict[str, str]:
+def labels(images: ImageStore, stand_in_image: str) -> dict[str, str]:
     return images.verify(stand_in_image, "--stand-in")["labels"]
 
 
 def test_labels_describe_the_image(
-    labels: dict[str, str], images: Images, stand_in_image: str, stand_in_folder: Path
+    labels: dict[str, str], images: ImageStore, stand_in_image: str, stand_in_folder: Path
 ) -> None:
     stack = load_stack(fake_base.STACK)
     digests = [f"{name}={series.load(name, version).digest}" for name, version in stack.patches.items()]
@@ -38,7 +38,7 @@ def test_labels_describe_the_image(
     assert len(labels["org.opencontainers.image.revision"]) >= 40
 
 
-def test_verification_accepts_an_expected_stand_in(images: Images, stand_in_image: str) -> None:
+def test_verification_accepts_an_expected_stand_in(images: ImageStore, stand_in_image: str) -> None:
     found = images.verify(stand_in_image, "--stand-in")
     assert found["ok"]
     assert found["problems"] == []
@@ -50,13 +50,13 @@ def test_verification_accepts_an_expected_stand_in(images: Images, stand_in_imag
         assert location.endswith(f"{fake_base.WORKSPACE}/{package}")
 
 
-def test_memory_saver_of_a_stand_in_is_not_known(images: Images, stand_in_image: str) -> None:
+def test_memory_saver_of_a_stand_in_is_not_known(images: ImageStore, stand_in_image: str) -> None:
     found = images.verify(stand_in_image, "--stand-in")
     (loaded,) = (build for build in found["tms"] if build["loads"])
     assert (loaded["verdict"], loaded["backend"]) == ("unknown", "ascend")
 
 
-def test_doctor_report_of_the_build_is_kept(images: Images, stand_in_image: str) -> None:
+def test_doctor_report_of_the_build_is_kept(images: ImageStore, stand_in_image: str) -> None:
     report = images.verify(stand_in_image, "--stand-in")["report"]
     failed = {check["id"] for check in report["checks"] if check["status"] == "fail"}
     assert report["schema"] == "vimectl.doctor/1"
@@ -64,14 +64,14 @@ def test_doctor_report_of_the_build_is_kept(images: Images, stand_in_image: str)
     assert {"cann.toolkit", "packages.vllm", "patches.vllm-ascend"} <= {c["id"] for c in report["checks"]}
 
 
-def test_verification_rejects_an_unexpected_stand_in(images: Images, stand_in_image: str) -> None:
+def test_verification_rejects_an_unexpected_stand_in(images: ImageStore, stand_in_image: str) -> None:
     done = images.vimectl("image", "verify", stand_in_image, "--builder", "buildah")
     assert done.returncode == 1
     assert "stand-in" in done.stdout
     assert "STAND-IN" in done.stdout
 
 
-def test_user_has_cann_and_the_patches(images: Images, stand_in_image: str) -> None:
+def test_user_has_cann_and_the_patches(images: ImageStore, stand_in_image: str) -> None:
     entry = "/opt/vimectl/entrypoint.sh"
     output = images.run(stand_in_image, entry, "bash", "-c", "id; env; pwd; touch ~/x && vimectl --version")
     assert "uid=1001(vime) gid=1000(HwHiAiUser)" in output
@@ -82,19 +82,21 @@ def test_user_has_cann_and_the_patches(images: Images, stand_in_image: str) -> N
     assert verified.count("applied") >= 5
 
 
-def test_files_of_the_build_are_not_in_the_image(images: Images, stand_in_image: str) -> None:
+def test_files_of_the_build_are_not_in_the_image(images: ImageStore, stand_in_image: str) -> None:
     places = "/offline /built /src /saver /root/.cache /home/vime/.cache /var/lib/apt/lists/* /tmp/*"
     assert images.run(stand_in_image, "sh", "-c", f"ls -d {places} 2>/dev/null; true") == ""
 
 
-def test_built_wheels_are_recorded(images: Images, stand_in_image: str) -> None:
+def test_built_wheels_are_recorded(images: ImageStore, stand_in_image: str) -> None:
     written = json.loads(images.run(stand_in_image, "cat", "/opt/vimectl/image.json"))
     names = {built["file"].partition("-")[0] for built in written["built"]}
     assert names == {"megatron_core", "megatron_bridge", "mindspeed", "mbridge", "torch_memory_saver"}
     assert all(len(built["sha256"]) == 64 for built in written["built"])
 
 
-def test_sbom_and_provenance_are_written(images: Images, stand_in_image: str, stand_in_folder: Path) -> None:
+def test_sbom_and_provenance_are_written(
+    images: ImageStore, stand_in_image: str, stand_in_folder: Path
+) -> None:
     folder = images.folder / f"records-{stand_in_image}"
     digest = images.verify(stand_in_image, "--stand-in")["image"]
     stated = json.loads((folder / "provenance.json").read_text())
@@ -114,17 +116,17 @@ def test_sbom_and_provenance_are_written(images: Images, stand_in_image: str, st
     assert there["torch-memory-saver"] == "0.0.8"
 
 
-def test_log_is_kept(images: Images, stand_in_image: str) -> None:
+def test_log_is_kept(images: ImageStore, stand_in_image: str) -> None:
     log = (images.folder / f"records-{stand_in_image}" / "build.log").read_text()
     assert "vimectl patch apply" in log
     assert "doctor: " in log
 
 
-def test_build_leaves_nothing_else(images: Images, stand_in_image: str) -> None:
+def test_build_leaves_nothing_else(images: ImageStore, stand_in_image: str) -> None:
     assert images.leftovers() == []
 
 
-def test_ctrl_c_leaves_nothing(images: Images, stand_in_stack: Path, stand_in_folder: Path) -> None:
+def test_ctrl_c_leaves_nothing(images: ImageStore, stand_in_stack: Path, stand_in_folder: Path) -> None:
     process = images.start(*images.building(stand_in_stack, stand_in_folder, "broken-off"))
     output = interrupted(process, images.folder / "records-broken-off" / "build.log", "Processing /offline")
     assert process.returncode == 130
@@ -134,13 +136,13 @@ def test_ctrl_c_leaves_nothing(images: Images, stand_in_stack: Path, stand_in_fo
 
 
 def test_full_disk_is_named(
-    tmp_path: Path, images: Images, stand_in_stack: Path, stand_in_folder: Path
+    tmp_path: Path, images: ImageStore, stand_in_stack: Path, stand_in_folder: Path
 ) -> None:
     disk = tmp_path / "vimectl-disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "vimectl-disk", disk], check=True)
     try:
-        small = Images.make(tmp_path / "small", graph_root=disk / "graph")
+        small = ImageStore.make(tmp_path / "small", graph_root=disk / "graph")
         done = small.build(stand_in_stack, stand_in_folder, "too-large")
         assert done.returncode == 3, done.stderr
         assert "the disk is full" in done.stderr

@@ -11,7 +11,7 @@ import pytest
 from vime_runtime.spec.atomic_io import sha256_file
 
 from harness.images.image_store import copied, replace
-from harness.images.user_stack import Own
+from harness.images.user_stack import UserStack
 from vimectl.cli import run_cli
 from vimectl.images import manifest, vendor
 from vimectl.images.plan import make_plan
@@ -23,7 +23,7 @@ _WORKS = '#!/bin/sh\n[ "$1" = info ] && exit 0\necho "$*" >> {called}\nexit 9\n'
 
 
 @pytest.fixture
-def folder(own: Own, tmp_path: Path) -> Path:
+def folder(own: UserStack, tmp_path: Path) -> Path:
     """A complete source folder."""
     vendor.collect(make_plan(str(own.file)), tmp_path / "offline", lambda now: None)
     return tmp_path / "offline"
@@ -37,7 +37,7 @@ def called(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def build(
-    own: Own,
+    own: UserStack,
     tmp_path: Path,
     called: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -92,7 +92,11 @@ def test_invalid_source_date_epoch(build: Build, folder: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("name", ["auto", "docker", "podman", "buildah"])
 def test_without_a_builder_exit_3_with_a_hint(
-    name: str, own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str,
+    own: UserStack,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     code = run_cli(["image", "build", "--stack", str(own.file), "--builder", name])
@@ -102,13 +106,13 @@ def test_without_a_builder_exit_3_with_a_hint(
     assert f"{'podman' if name == 'auto' else name}: not found" in output
 
 
-def test_unknown_builder_is_bad_usage(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_builder_is_bad_usage(own: UserStack, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["image", "build", "--stack", str(own.file), "--builder", "buildha"]) == 2
     assert "Did you mean buildah" in capsys.readouterr().err
 
 
 def test_dry_run_needs_no_builder(
-    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    own: UserStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert run_cli(["image", "build", "--stack", str(own.file), "--dry-run", "--json"]) == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.images import fake_base, fake_sources
-from harness.images.image_store import Images
+from harness.images.image_store import ImageStore
 from vimectl.images import vendor
 from vimectl.images.builder.buildah_podman import Buildah
 from vimectl.images.plan import make_plan
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.exhaustive, pytest.mark.needs("network")]
 WORKER = f"{fake_base.WORKSPACE}/vllm-ascend/vllm_ascend/worker/worker.py"
 
 
-def lines(images: Images, image: str, work: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def lines(images: ImageStore, image: str, work: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the lines of the tree digest of an image."""
     for name, value in images.variables.items():
         monkeypatch.setenv(name, value)
@@ -28,7 +28,7 @@ def lines(images: Images, image: str, work: Path, monkeypatch: pytest.MonkeyPatc
         return tree_lines(root)
 
 
-def refused(images: Images, tag: str, arguments: list[str]) -> str:
+def refused(images: ImageStore, tag: str, arguments: list[str]) -> str:
     """Call vimectl, check that it fails and leaves nothing, and return stderr."""
     done = images.vimectl(*arguments)
     assert done.returncode == 1, done.stdout + done.stderr
@@ -38,7 +38,7 @@ def refused(images: Images, tag: str, arguments: list[str]) -> str:
 
 
 def test_second_build_has_the_same_file_tree(
-    images: Images,
+    images: ImageStore,
     stand_in_stack: Path,
     stand_in_folder: Path,
     stand_in_image: str,
@@ -56,7 +56,7 @@ def test_second_build_has_the_same_file_tree(
 
 
 def test_patch_that_does_not_apply_to_the_base(
-    images: Images, stand_in_stack: Path, stand_in_folder: Path
+    images: ImageStore, stand_in_stack: Path, stand_in_folder: Path
 ) -> None:
     container = images.buildah("from", "--pull-never", fake_base.IMAGE)
     change = f"sed -i 's/init_snapshot/the_snapshot/' {WORKER}"
@@ -70,7 +70,7 @@ def test_patch_that_does_not_apply_to_the_base(
     assert "hint:" in output
 
 
-def test_memory_saver_for_cuda(images: Images, tmp_path: Path) -> None:
+def test_memory_saver_for_cuda(images: ImageStore, tmp_path: Path) -> None:
     stack = fake_sources.stack_file(tmp_path / "sources", needed=["libcudart.so.12", "libc.so.6"])
     folder = tmp_path / "offline"
     vendor.collect(make_plan(str(stack)), folder, lambda now: None)
@@ -80,7 +80,7 @@ def test_memory_saver_for_cuda(images: Images, tmp_path: Path) -> None:
 
 
 def test_kernels_on_a_base_without_an_ascend_compiler(
-    images: Images, stand_in_stack: Path, stand_in_folder: Path
+    images: ImageStore, stand_in_stack: Path, stand_in_folder: Path
 ) -> None:
     building = images.building(stand_in_stack, stand_in_folder, "kernels")
     building.remove("--stand-in")
@@ -89,14 +89,14 @@ def test_kernels_on_a_base_without_an_ascend_compiler(
     assert "--stand-in" in output
 
 
-def test_base_without_vllm(images: Images, stand_in_stack: Path, stand_in_folder: Path) -> None:
+def test_base_without_vllm(images: ImageStore, stand_in_stack: Path, stand_in_folder: Path) -> None:
     building = images.building(stand_in_stack, stand_in_folder, "bare", base=fake_base.DEBIAN_IMAGE)
     output = refused(images, "bare", building)
     assert "not installed, needed vllm 0.22.1" in output
     assert "with --base" in output
 
 
-def test_cpu_image_runs_its_recipe(images: Images, tmp_path: Path) -> None:
+def test_cpu_image_runs_its_recipe(images: ImageStore, tmp_path: Path) -> None:
     folder = tmp_path / "offline"
     vendor.collect(make_plan("cpu-0.32"), folder, lambda now: None)
     arguments = ["--stack", "cpu-0.32", "--base", fake_base.DEBIAN_IMAGE, "--builder", "buildah"]

@@ -11,7 +11,7 @@ import pytest
 from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 
-from harness.images.user_stack import Own, commit, git
+from harness.images.user_stack import UserStack, commit, git
 from vimectl.images import git_source
 from vimectl.images.plan import ImageSource
 from vimectl.stacks.schema import Submodule
@@ -27,7 +27,7 @@ def make(source: ImageSource, target: Path) -> Path:
     return target
 
 
-def source(own: Own, **changes: object) -> ImageSource:
+def source(own: UserStack, **changes: object) -> ImageSource:
     fields = {
         "name": "trainer",
         "kind": "git",
@@ -38,7 +38,7 @@ def source(own: Own, **changes: object) -> ImageSource:
     return ImageSource(**{**fields, "commit": own.commit, **changes})
 
 
-def test_archive_has_exactly_the_files_of_the_commit(own: Own, tmp_path: Path) -> None:
+def test_archive_has_exactly_the_files_of_the_commit(own: UserStack, tmp_path: Path) -> None:
     with tarfile.open(make(source(own), tmp_path / "a.tar.gz")) as tar:
         members = {member.name.partition("/")[2]: member for member in tar}
         assert {member.name.partition("/")[0] for member in members.values()} == {f"trainer-{own.commit}"}
@@ -54,7 +54,7 @@ def test_archive_has_exactly_the_files_of_the_commit(own: Own, tmp_path: Path) -
     }
 
 
-def test_unpacked_archive_has_the_tree_of_the_commit(own: Own, tmp_path: Path) -> None:
+def test_unpacked_archive_has_the_tree_of_the_commit(own: UserStack, tmp_path: Path) -> None:
     with tarfile.open(make(source(own), tmp_path / "a.tar.gz")) as tar:
         tar.extractall(tmp_path / "unpacked")
     unpacked = tmp_path / "unpacked" / f"trainer-{own.commit}"
@@ -63,7 +63,7 @@ def test_unpacked_archive_has_the_tree_of_the_commit(own: Own, tmp_path: Path) -
     assert git(unpacked, "write-tree") == git(own.repository, "rev-parse", f"{own.commit}^{{tree}}")
 
 
-def test_archive_bytes_depend_on_the_commit_only(own: Own, tmp_path: Path) -> None:
+def test_archive_bytes_depend_on_the_commit_only(own: UserStack, tmp_path: Path) -> None:
     first = sha256_file(make(source(own), tmp_path / "a.tar.gz"))
     clone = tmp_path / "clone"
     git(tmp_path, "clone", "-q", "--no-local", str(own.repository), str(clone))
@@ -71,7 +71,7 @@ def test_archive_bytes_depend_on_the_commit_only(own: Own, tmp_path: Path) -> No
 
 
 def test_server_that_does_not_serve_commits_by_id(
-    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own: UserStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Before version 2 of the protocol a server only serves commits that a branch or tag names.
     (tmp_path / "config").write_text("[protocol]\n\tversion = 0\n")
@@ -80,7 +80,7 @@ def test_server_that_does_not_serve_commits_by_id(
         assert f"trainer-{own.commit}/stamp" in tar.getnames()
 
 
-def test_submodule_is_archived(own: Own, tmp_path: Path) -> None:
+def test_submodule_is_archived(own: UserStack, tmp_path: Path) -> None:
     outer = tmp_path / "outer"
     outer.mkdir()
     git(outer, "init", "-q")
@@ -106,12 +106,12 @@ def test_submodule_is_archived(own: Own, tmp_path: Path) -> None:
     assert not (tmp_path / "b.tar.gz").exists()
 
 
-def test_unknown_commit(own: Own, tmp_path: Path) -> None:
+def test_unknown_commit(own: UserStack, tmp_path: Path) -> None:
     with pytest.raises(CheckFailed, match=f"has no commit {'0' * 40}"):
         make(source(own, commit="0" * 40), tmp_path / "a.tar.gz")
 
 
-def test_unreachable_repository(own: Own, tmp_path: Path) -> None:
+def test_unreachable_repository(own: UserStack, tmp_path: Path) -> None:
     with pytest.raises(
         MissingRequirement, match=r"http://127\.0\.0\.1:9/x cannot be fetched: fatal: "
     ) as error:
@@ -120,7 +120,7 @@ def test_unreachable_repository(own: Own, tmp_path: Path) -> None:
 
 
 def test_mirror_in_the_git_configuration_is_used(
-    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own: UserStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = f'[url "{own.repository}"]\n\tinsteadOf = https://unreachable.invalid/trainer\n'
     (tmp_path / "config").write_text(config)
@@ -128,13 +128,13 @@ def test_mirror_in_the_git_configuration_is_used(
     assert make(source(own, url="https://unreachable.invalid/trainer"), tmp_path / "a.tar.gz").is_file()
 
 
-def test_missing_git(own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_git(own: UserStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingRequirement, match="git is not installed"):
         make(source(own), tmp_path / "a.tar.gz")
 
 
-def test_leftovers_of_a_killed_call_are_removed(own: Own, tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_call_are_removed(own: UserStack, tmp_path: Path) -> None:
     for left in ("config.lock", "objects/pack/a.pack"):  # partly created, partly removed
         path = tmp_path / "work" / "0.git" / left
         path.parent.mkdir(parents=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from vime_runtime.spec.atomic_io import sha256_file
 
-from harness.images.user_stack import Own
+from harness.images.user_stack import UserStack
 from vimectl.images import provenance, sbom, vendor
 from vimectl.images.manifest import SourceManifest
 from vimectl.images.plan import make_plan
@@ -30,7 +30,7 @@ INSTALLED = [
 
 
 @pytest.fixture
-def found(own: Own, tmp_path: Path) -> SourceManifest:
+def found(own: UserStack, tmp_path: Path) -> SourceManifest:
     return vendor.collect(make_plan(str(own.file)), tmp_path / "offline", lambda now: None)
 
 
@@ -40,7 +40,7 @@ def bill(found: SourceManifest, folder: Path) -> dict[str, Any]:
 
 
 def test_sbom_has_installed_packages_sources_and_patches(
-    own: Own, found: SourceManifest, tmp_path: Path
+    own: UserStack, found: SourceManifest, tmp_path: Path
 ) -> None:
     written = bill(found, tmp_path)
     assert written["metadata"]["component"]["name"] == "vimectl:own"
@@ -82,7 +82,7 @@ def test_github_repository_has_its_own_package_url_type() -> None:
     assert str(purl) == f"pkg:github/nvidia/megatron-lm@{entry.commit}"
 
 
-def test_provenance_has_inputs_and_outputs(own: Own, found: SourceManifest, tmp_path: Path) -> None:
+def test_provenance_has_inputs_and_outputs(own: UserStack, found: SourceManifest, tmp_path: Path) -> None:
     (tmp_path / "build.log").write_text("STEP 1\n")
     made = BuildDetails(
         name="vimectl:own",

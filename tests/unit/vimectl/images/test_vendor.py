@@ -16,7 +16,7 @@ import pytest
 from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 
-from harness.images.user_stack import Own, commit
+from harness.images.user_stack import UserStack, commit
 from harness.needs import mounted_disk
 from vimectl.env import own_wheel
 from vimectl.images import vendor
@@ -24,7 +24,7 @@ from vimectl.images.manifest import FILE, SourceManifest, check_folder, check_ma
 from vimectl.images.plan import make_plan
 
 
-def collect(own: Own, folder: Path) -> SourceManifest:
+def collect(own: UserStack, folder: Path) -> SourceManifest:
     return vendor.collect(make_plan(str(own.file)), folder, lambda now: None)
 
 
@@ -36,7 +36,7 @@ def inodes(folder: Path) -> dict[Path, tuple[int, int]]:
     return {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
 
 
-def test_collected_folder_is_complete(own: Own, tmp_path: Path) -> None:
+def test_collected_folder_is_complete(own: UserStack, tmp_path: Path) -> None:
     folder = tmp_path / "offline"
     made = make_plan(str(own.file))
     assert {source.kind for source in vendor.missing_sources(made, folder)} == {
@@ -53,7 +53,7 @@ def test_collected_folder_is_complete(own: Own, tmp_path: Path) -> None:
     assert {source.kind for source in vendor.missing_sources(made, folder)} == {"own-wheel", "patches"}
 
 
-def test_second_call_changes_nothing_and_needs_no_source(own: Own, tmp_path: Path) -> None:
+def test_second_call_changes_nothing_and_needs_no_source(own: UserStack, tmp_path: Path) -> None:
     first = collect(own, tmp_path / "one")
     collect(own, tmp_path / "two")
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
@@ -64,7 +64,7 @@ def test_second_call_changes_nothing_and_needs_no_source(own: Own, tmp_path: Pat
     assert inodes(tmp_path / "one") == before
 
 
-def test_interrupted_call_resumes_and_leaves_no_manifest(own: Own, tmp_path: Path) -> None:
+def test_interrupted_call_resumes_and_leaves_no_manifest(own: UserStack, tmp_path: Path) -> None:
     folder = tmp_path / "offline"
     wheel = own.links / "weights-1.0-py3-none-any.whl"
     aside = wheel.rename(tmp_path / wheel.name)
@@ -82,7 +82,7 @@ def test_interrupted_call_resumes_and_leaves_no_manifest(own: Own, tmp_path: Pat
     check_folder(folder)
 
 
-def test_altered_files_are_downloaded_again(own: Own, tmp_path: Path) -> None:
+def test_altered_files_are_downloaded_again(own: UserStack, tmp_path: Path) -> None:
     folder = tmp_path / "offline"
     collect(own, folder)
     expected = contents(folder)
@@ -95,7 +95,7 @@ def test_altered_files_are_downloaded_again(own: Own, tmp_path: Path) -> None:
     assert contents(folder) == expected
 
 
-def test_folder_for_another_pin_is_detected_and_updated(own: Own, tmp_path: Path) -> None:
+def test_folder_for_another_pin_is_detected_and_updated(own: UserStack, tmp_path: Path) -> None:
     folder = tmp_path / "offline"
     collected = collect(own, folder)
     (own.repository / "more").touch()
@@ -112,7 +112,7 @@ def test_folder_for_another_pin_is_detected_and_updated(own: Own, tmp_path: Path
     assert [path.name for path in (folder / "sources").iterdir()] == [f"trainer-{newer}.tar.gz"]
 
 
-def test_foreign_folder_is_unchanged(own: Own, tmp_path: Path) -> None:
+def test_foreign_folder_is_unchanged(own: UserStack, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").touch()
     with pytest.raises(UsageError, match=r"it holds thesis\.tex"):
@@ -121,7 +121,7 @@ def test_foreign_folder_is_unchanged(own: Own, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_call_resumes_after_being_killed(own: Own, tmp_path: Path) -> None:
+def test_call_resumes_after_being_killed(own: UserStack, tmp_path: Path) -> None:
     folder = tmp_path / "offline"
     command = [
         sys.executable,
@@ -148,7 +148,7 @@ def test_call_resumes_after_being_killed(own: Own, tmp_path: Path) -> None:
 
 
 def test_folder_is_valid_for_another_vimectl_of_the_same_version(
-    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own: UserStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(own_wheel, "revision", lambda: "1" * 40)
     collected = collect(own, tmp_path / "offline")
@@ -156,7 +156,7 @@ def test_folder_is_valid_for_another_vimectl_of_the_same_version(
     check_matches_plan(collected, make_plan(str(own.file)), tmp_path / "offline")
 
 
-def test_ctrl_c_stops_a_download_from_a_silent_server(own: Own, tmp_path: Path) -> None:
+def test_ctrl_c_stops_a_download_from_a_silent_server(own: UserStack, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/trainer"
         own.file.write_text(own.file.read_text().replace(str(own.repository), url))
@@ -187,7 +187,7 @@ def resize(disk: Path, kib: int) -> None:
 
 
 def test_full_disk_is_reported_and_the_call_resumes(
-    own: Own, tool: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+    own: UserStack, tool: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()  # make the wheel of vimectl
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
