@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from harness import RUNTIME, TESTS, script
-from harness.npu.simulated_machine import Machine
+from harness.npu.simulated_machine import SimulatedMachine
 from harness.npu.simulated_processes import COLOCATED
 from vimectl.stacks.catalog import load_stack
 
@@ -56,7 +56,7 @@ def seen(
     """What the probe observed on a stack; "stack" is its name."""
     stack = load_stack(request.param)
     if stack.stack.device == "npu":
-        machine = Machine(tmp_path_factory.mktemp("machine") / "npus", chips=1, total=256 << 20)
+        machine = SimulatedMachine(tmp_path_factory.mktemp("machine") / "npus", chips=1, total=256 << 20)
         released = [python_sources(package, version) for package, version in stack.patches.items()]
         environment = machine.environment(
             *released,
