@@ -23,8 +23,7 @@ from vime_runtime.spec.process_roles import ProcessEntry
 from vime_runtime.spec.run_config import RunConfig
 
 if TYPE_CHECKING:
-    from vime_runtime.rollout.engine import Engine
-    from vime_runtime.trainer.trainer import Trainer
+    from vime_runtime.weight_sync.buckets import BucketExporter
     from vime_runtime.weight_sync.message import BucketMessage
 
 
@@ -33,29 +32,43 @@ def process_entry(role: str, rank: int = 0, pid: int | None = None) -> ProcessEn
     return {"role": role, "rank": rank, "pid": pid or os.getpid(), "node": os.uname().nodename}
 
 
-class TrainerActor:
-    """One trainer rank."""
+class _RunActor:
+    """What trainer ranks and engines have in common. ``_worker`` is the ``Trainer`` or ``Engine``."""
 
-    _trainer: Trainer
+    role: str
+    _worker: Any = None
 
-    def __init__(self, config: RunConfig, env_spec: EnvSpec, rank: int, world_size: int) -> None:
+    def __init__(self, config: RunConfig, env_spec: EnvSpec, rank: int, name: str) -> None:
         self._config = config
         self._env_spec = env_spec
         self._rank = rank
-        self._world_size = world_size
-        process_log.redirect_output(config.paths, f"trainer {rank}")
+        process_log.redirect_output(config.paths, name)
 
     def process(self) -> ProcessEntry:
         """Return the entry of this process."""
-        return process_entry(process_roles.TRAINER, self._rank)
+        return process_entry(self.role, self._rank)
 
     def resident_bytes(self) -> int:
-        """Return the memory of this process."""
+        """Return the memory of this process and its children."""
         return resident_bytes()
 
+    def call(self, method: str, *args: Any) -> Any:
+        """Call a method of the trainer or engine."""
+        return getattr(self._worker, method)(*args)
+
     def mark_phase(self, phase: str, step: int) -> None:
-        """Mark a phase in this rank's log."""
+        """Mark a phase in the log of this process."""
         process_log.mark_phase(phase, step)
+
+
+class TrainerActor(_RunActor):
+    """One trainer rank."""
+
+    role = process_roles.TRAINER
+
+    def __init__(self, config: RunConfig, env_spec: EnvSpec, rank: int, world_size: int) -> None:
+        super().__init__(config, env_spec, rank, f"trainer {rank}")
+        self._world_size = world_size
 
     def free_address(self) -> str:
         """Return a free "host:port" of this actor's node at which the ranks can meet.
@@ -86,12 +99,8 @@ class TrainerActor:
         self.load()
         from vime_runtime.trainer.trainer import Trainer
 
-        self._trainer = Trainer(self._config, self._rank, self._world_size, master)
-        self._exporter = self._trainer.exporter()
-
-    def call(self, method: str, *args: Any) -> Any:
-        """Call a method of the trainer of this rank."""
-        return getattr(self._trainer, method)(*args)
+        self._worker = Trainer(self._config, self._rank, self._world_size, master)
+        self._exporter: BucketExporter = self._worker.exporter()
 
     def set_buffer_plan(self, plan: Any) -> None:
         """Export weights into the memory that the engine workers read (``weight_sync.transport``)."""
@@ -102,30 +111,20 @@ class TrainerActor:
         return self._exporter.next()
 
 
-class EngineActor:
+class EngineActor(_RunActor):
     """One vLLM engine."""
 
-    def __init__(self, config: RunConfig, env_spec: EnvSpec, index: int) -> None:
-        self._config = config
-        self._env_spec = env_spec
-        self._index = index
-        self._name = f"engine {index}"
-        self._engine: Engine | None = None
-        process_log.redirect_output(config.paths, self._name)
+    role = process_roles.ENGINE
 
-    def process(self) -> ProcessEntry:
-        """Return the entry of this process."""
-        return process_entry(process_roles.ENGINE, self._index)
-
-    def resident_bytes(self) -> int:
-        """Return the memory of this process and the engine's workers."""
-        return resident_bytes()
+    def __init__(self, config: RunConfig, env_spec: EnvSpec, rank: int) -> None:
+        self._name = f"engine {rank}"
+        super().__init__(config, env_spec, rank, self._name)
 
     def mark_phase(self, phase: str, step: int) -> None:
-        """Mark a phase in this engine's log and in those of its workers."""
-        process_log.mark_phase(phase, step)
-        if self._engine:
-            self._engine.mark_phase(phase, step)
+        """Mark a phase in the logs of this process and the engine's workers."""
+        super().mark_phase(phase, step)
+        if self._worker:
+            self._worker.mark_phase(phase, step)
 
     def load(self) -> None:
         """Import what ``start`` needs. It takes seconds, in which the trainer is built."""
@@ -146,17 +145,13 @@ class EngineActor:
         from vime_runtime.rollout.engine import Engine
 
         try:
-            self._engine = Engine(self._config)
+            self._worker = Engine(self._config)
         except Exception as e:
             raise (worker_error() or e) from e
         return pid_space(), own_pids()
 
     def workers(self) -> list[ProcessEntry]:
         """Return the entries of the engine's worker processes, numbered over all engines; none at TP=1."""
-        first = self._index * self._config.recipe.rollout.tensor_parallel
+        first = self._rank * self._config.recipe.rollout.tensor_parallel
         pids = enumerate(self.call("worker_pids"), first)
         return [process_entry(process_roles.ENGINE_WORKER, rank, pid) for rank, pid in pids]
-
-    def call(self, method: str, *args: Any) -> Any:
-        """Call a method of the engine."""
-        return getattr(self._engine, method)(*args)

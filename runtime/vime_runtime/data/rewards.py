@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
+import pkgutil
 import re
 from collections.abc import Callable
 from functools import lru_cache
@@ -125,30 +125,18 @@ def _math_verify() -> Score:
 
 
 def _user_function(name: str) -> Score:
-    module_name, _, function_name = name.partition(":")
-    if not module_name or not function_name:
-        raise UsageError(
-            f"unknown reward {name!r}",
-            f"known: {', '.join(REWARDS)}, or a function of yours, package.module:function",
-        )
+    hint = "give package.module:function; it must be installed, on PYTHONPATH or in the current directory"
+    if ":" not in name:
+        raise UsageError(f"unknown reward {name!r}", f"known: {', '.join(REWARDS)}; or {hint}")
     try:
-        module = importlib.import_module(module_name)
+        function = pkgutil.resolve_name(name)
     except Exception as e:  # a user's module can raise anything while it is imported
-        raise UsageError(
-            f"reward {name!r}: importing {module_name} failed: {type(e).__name__}: {e}",
-            "the module must be installed, on PYTHONPATH or in the current directory",
-        ) from e
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        found = "no such name" if function is None else f"a {type(function).__name__}"
-        raise UsageError(
-            f"reward {name!r}: expected a function, found {found}", f"looked in {module.__file__}"
-        )
+        raise UsageError(f"reward {name!r} cannot be imported: {type(e).__name__}: {e}", hint) from e
     try:
         inspect.signature(function).bind("response", "label")
     except TypeError as e:
         raise UsageError(
-            f"reward {name!r}: cannot be called with (response, label): {e}",
+            f"reward {name!r} cannot be called with (response, label): {e}",
             "define it as (response: str, label: str) -> float",
         ) from e
 
