@@ -28,16 +28,16 @@ def phases() -> Iterator[ReportPhase]:
 
 @contextmanager
 def _bar() -> Iterator[ReportPhase]:
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    # Without markup, because a step of BuildKit begins with "[built 3/9]".
     columns = [
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[count]}"),
+        TextColumn("{task.fields[count]}", markup=False),
         TimeElapsedColumn(),
     ]
-    with Bar(*columns, console=err.console, transient=True) as bar:
+    with Progress(*columns, console=err.console, transient=True) as bar:
         task = bar.add_task("starting", total=None, count="")
 
         def report(now: PhaseProgress) -> None:
@@ -56,7 +56,7 @@ def _lines() -> ReportPhase:
         if now.phase == phase and time.monotonic() - printed < _QUIET_SECONDS:
             return
         phase, printed = now.phase, time.monotonic()
-        err.print(f"{now.phase} {_count(now)}".rstrip())
+        err.print(f"{now.phase} {_count(now)}".rstrip(), markup=False)
 
     return report
 
