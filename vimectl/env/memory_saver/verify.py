@@ -97,11 +97,6 @@ def all_good(builds: Sequence[SaverBuild], stack: Stack | None) -> bool:
     return (bool(loaded) or not needed) and all(build.verdict == "known-good" for build in loaded)
 
 
-def loaded_library(host: Host, mode: HookMode) -> Path | None:
-    """Return the library that a trainer on this machine loads in a hook mode, or None."""
-    return next((found.path for found in candidates(host, [mode]) if found.loads), None)
-
-
 def classify(
     file: LibraryFile, backend: str | None, machine: str | None, extra: Sequence[KnownBuild] = ()
 ) -> SaverBuild:
