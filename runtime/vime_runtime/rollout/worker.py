@@ -3,8 +3,8 @@
 New weights come this way and not through vLLM's weight-transfer API (``start_weight_update``,
 ``update_weights``, ``finish_weight_update``), although every release after 0.20 has it. For weights that are
 written in place the API keeps a flag and resets the state of LoRA adapters, which no engine here has; its
-only real work is the layerwise reload, for which a colocated NPU has no memory. And it changes: the engine
-class has another constructor in 0.22, 0.25 and 0.26, and vllm-ascend follows releases later. An extension
+only real work is the layerwise reload, for which a colocated NPU has no memory. And it changes: its engine
+class got another constructor in 0.22 and in 0.25, and vllm-ascend follows some releases later. An extension
 class and ``collective_rpc`` are the same in all of them. docs/weight-sync.md has the details by release, and
 what would change this decision.
 """
