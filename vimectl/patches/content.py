@@ -15,7 +15,7 @@ from vime_runtime.spec.errors import CheckFailed, UsageError
 from vimectl.patches import applied_state
 from vimectl.patches.blobs import id_of
 from vimectl.patches.patchfile import body
-from vimectl.patches.patchfile.model import FileDiff
+from vimectl.patches.patchfile.file_diff import FileDiff
 from vimectl.patches.patchfile.rules import read_valid
 from vimectl.patches.series import Patch, Series
 from vimectl.patches.target import PatchTarget, file_id, read_file, write_blocker

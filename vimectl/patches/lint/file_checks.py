@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 
 from vimectl.patches.blobs import blob_id
-from vimectl.patches.patchfile.model import Defect, FileDiff, PatchFile
+from vimectl.patches.patchfile.file_diff import Defect, FileDiff, PatchFile
 
 # The default of git and diff. More context (whole functions) is allowed, but not required.
 _USUAL_CONTEXT = 3
@@ -16,26 +16,23 @@ _ID = re.compile(r"[0-9a-f]{4,40}")
 
 # Lines of a hunk begin with a blank, + or -, so that most of these cannot match file content.
 _MAIL_DAMAGE = [
-    ("crlf-patch", re.compile(rb"^(?:diff --git .*|@@ -[\d,+ ]+@@)\r$", re.M), "a header line ends in CRLF"),
-    (
-        "quoted-printable",
-        re.compile(rb"^Content-Transfer-Encoding:\s*(?:quoted-printable|base64)", re.M | re.I),
-        "the text is still encoded for mail",
-    ),
-    (
-        "format-flowed",
-        re.compile(rb"^Content-Type:.*format=\"?flowed", re.M | re.I),
-        "lines may be rewrapped",
-    ),
-    (
-        "html",
-        re.compile(
-            rb"^(?:<(?:!doctype|html|head|body|div|pre|p|br|span)\b|Content-Type:\s*text/html)", re.M | re.I
+    (rule, re.compile(pattern, re.MULTILINE), message)
+    for rule, pattern, message in (
+        ("crlf-patch", rb"^(?:diff --git .*|@@ -[\d,+ ]+@@)\r$", "a header line ends in CRLF"),
+        (
+            "quoted-printable",
+            rb"(?i)^Content-Transfer-Encoding:\s*(?:quoted-printable|base64)",
+            "the text is still encoded for mail",
         ),
-        "HTML, not the text of a patch",
-    ),
-    ("html", re.compile(rb"^(?:&(?:lt|gt|amp|#43|#45|nbsp);)", re.M), "a line begins with an HTML entity"),
-    ("from-escaped", re.compile(rb"^[ +-]?>From ", re.M), "a mail program wrote >From for From"),
+        ("format-flowed", rb"(?i)^Content-Type:.*format=\"?flowed", "lines may be rewrapped"),
+        (
+            "html",
+            rb"(?i)^(?:<(?:!doctype|html|head|body|div|pre|p|br|span)\b|Content-Type:\s*text/html)",
+            "HTML, not the text of a patch",
+        ),
+        ("html", rb"^(?:&(?:lt|gt|amp|#43|#45|nbsp);)", "a line begins with an HTML entity"),
+        ("from-escaped", rb"^[ +-]?>From ", "a mail program wrote >From for From"),
+    )
 ]
 # In quoted-printable text every = is one of these; a patch of a test for mails has others as well.
 _ENCODED = re.compile(rb"^[ +-].*=3D", re.M)

@@ -12,7 +12,7 @@ from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches.lint.file_checks import check_diff, check_mail_damage
 from vimectl.patches.lint.release_check import HunkFit, PatchedRelease, check_release
-from vimectl.patches.patchfile.model import Defect, FileDiff, PatchFile
+from vimectl.patches.patchfile.file_diff import Defect, FileDiff, PatchFile
 from vimectl.patches.patchfile.names import printable
 from vimectl.patches.patchfile.reader import PatchTooLarge, load, parse
 from vimectl.patches.patchfile.rules import Severity, all_defects, lint_rules, read_valid

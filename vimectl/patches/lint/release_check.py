@@ -10,7 +10,7 @@ from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches.blobs import blob_id
 from vimectl.patches.patchfile.apply import GitFile, PatchedLines, apply_patch, find_hunk
-from vimectl.patches.patchfile.model import Defect, FileDiff, Hunk, PatchFile
+from vimectl.patches.patchfile.file_diff import Defect, FileDiff, Hunk, PatchFile
 from vimectl.patches.sources import ReleaseFiles
 
 HunkResult = Literal["exact", "offset", "fuzz", "applied", "does-not-apply"]

@@ -19,7 +19,7 @@ from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches.blobs import blob_id
 from vimectl.patches.patchfile import body
-from vimectl.patches.patchfile.model import SYMLINK, FileDiff, Hunk
+from vimectl.patches.patchfile.file_diff import SYMLINK, FileDiff, Hunk
 from vimectl.patches.patchfile.names import path_problem, printable
 
 _TYPE = 0o170000

@@ -10,7 +10,7 @@ import re
 import zlib
 
 from vimectl.patches.patchfile.cursor import LineCursor, MalformedDiff
-from vimectl.patches.patchfile.model import BinaryData, Hunk
+from vimectl.patches.patchfile.file_diff import BinaryData, Hunk
 
 _RANGES = re.compile(rb"@@ -(\d{1,10})(?:,(\d{1,10}))? \+(\d{1,10})(?:,(\d{1,10}))? @@")
 # "\ No newline at end of file" is at least this long in every translation of diff.

@@ -13,7 +13,7 @@ from typing import Literal
 
 from vimectl.patches.patchfile import names
 from vimectl.patches.patchfile.cursor import LineCursor, MalformedDiff
-from vimectl.patches.patchfile.model import DiffAction
+from vimectl.patches.patchfile.file_diff import DiffAction
 
 _MODE = re.compile(rb"\s*([0-7]{1,10})(?=\s|$)")
 _INDEX = re.compile(rb"([^. ]{0,40})\.\.([^ ]{0,40})(?: (.*))?$")

@@ -15,8 +15,8 @@ from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches.patchfile import body, names
 from vimectl.patches.patchfile.cursor import LineCursor, MalformedDiff
+from vimectl.patches.patchfile.file_diff import BinaryData, Defect, FileDiff, Hunk, PatchFile
 from vimectl.patches.patchfile.header import DiffHeader, read_git_header, read_plain_header
-from vimectl.patches.patchfile.model import BinaryData, Defect, FileDiff, Hunk, PatchFile
 
 # Patches of source files are kilobytes. These bound the memory and time that reading one can take.
 LARGEST = 8 * 1024 * 1024

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import groupby, takewhile
 
-from vimectl.patches.patchfile.model import FileDiff
+from vimectl.patches.patchfile.file_diff import FileDiff
 
 # The lines of context before and after a change to search it with: ever fewer, since the other release may
 # have changed them.

@@ -9,7 +9,7 @@ from vime_runtime.spec.errors import CheckFailed, UsageError
 
 from vimectl.patches.blobs import id_of
 from vimectl.patches.content import apply_diff, file_diff
-from vimectl.patches.patchfile.model import FileDiff
+from vimectl.patches.patchfile.file_diff import FileDiff
 from vimectl.patches.port import changes, rename_detection
 from vimectl.patches.port.changes import Change
 from vimectl.patches.port.conflict_folder import Resolutions
