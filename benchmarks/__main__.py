@@ -14,7 +14,7 @@ def main(names: list[str]) -> int:
     if unknown := set(names) - set(NAMES):
         print(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}", file=sys.stderr)
         return 2
-    # Told to end, as `timeout` does, a benchmark ends what it started.
+    # On SIGTERM, which `timeout` sends, a benchmark stops the processes it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     for name in names or NAMES:
         print(f"\n{name}", flush=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import cloudpickle
 
 from harness import script
 from harness.npu.simulated_machine import SimulatedMachine
+from harness.ports import free_port
 
 WORKER = script("runtime.rank_worker")
 # Environment of every process of a colocated run.
@@ -59,13 +59,7 @@ class Process:
 
 def on_each(processes: list[Process], function: Callable[..., Any], *args: Any) -> list[Any]:
     """Call ``function(rank, world_size, "host:port", *args)`` in each, in parallel."""
-    master = f"127.0.0.1:{_free_port()}"
+    master = f"127.0.0.1:{free_port()}"
     for rank, process in enumerate(processes):
         process.begin(function, rank, len(processes), master, *args)
     return [process.end() for process in processes]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from vime_runtime.spec.run_config import RunConfig
 
 from harness import script
 from harness.needs import mounted_disk
+from harness.ports import free_port
 from harness.run_config import make_run_config
 
 WORLD = 2
@@ -88,12 +88,6 @@ def _answer(connection: Any) -> tuple[bool, Any]:
         return cloudpickle.loads(connection.recv_bytes())
     except EOFError:
         return False, "the process died"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Stands in for CANN's Python interface."""
+"""Simulate CANN's Python interface."""
 
 from acl import rt
 

@@ -1,4 +1,4 @@
-"""Stands in for CANN's runtime: device memory is memory of this process."""
+"""Simulate CANN's runtime: device memory is memory of this process."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 
 def get_device_count() -> tuple[int, int]:
-    """The NPUs of the machine, and 0 for success; Ray asks."""
+    """Return the number of NPUs, and 0 for success; called by Ray."""
     return json.loads(Path(os.environ["SIMULATED_NPU"], "machine.json").read_text())["chips"], 0
 
 
 def memcpy(destination: int, capacity: int, source: int, size: int, kind: int) -> int:
-    """Copy between host and device, either way. Returns 0."""
+    """Copy between host and device, in either direction. Returns 0."""
     ctypes.memmove(destination, source, size)
     return 0

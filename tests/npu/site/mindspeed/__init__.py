@@ -1,1 +1,1 @@
-"""Stands in for MindSpeed, of which the package index has no release."""
+"""Simulate MindSpeed, which has no release on the package index."""

@@ -1,4 +1,4 @@
-"""Stands in for MindSpeed's list of features, of which a process may leave some out."""
+"""Simulate MindSpeed's list of features, of which a process may omit some."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NAMES = ("megatron_basic", "use_fused_rotary_pos_emb", "dsa")
 
 
 class MindSpeedFeaturesManager:
-    """The features that the adaptor is to apply."""
+    """The features that the adaptor applies."""
 
     FEATURES_LIST: ClassVar = [SimpleNamespace(feature_name=name) for name in NAMES]
 

@@ -1,7 +1,7 @@
-"""Stands in for MindSpeed's adaptor: importing it turns torch.cuda's calls into those of torch.npu.
+"""Simulate MindSpeed's adaptor: importing it redirects calls of torch.cuda to torch.npu.
 
-The real one does so by importing ``torch_npu.contrib.transfer_to_npu``, and replaces parts of Megatron-core.
-Here it is the former alone. What the process had by then is written down, since the order matters.
+The real one imports ``torch_npu.contrib.transfer_to_npu``, and also replaces parts of Megatron-core. What the
+process had imported before is recorded, because the order matters.
 """
 
 from __future__ import annotations

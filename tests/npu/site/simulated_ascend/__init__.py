@@ -1,4 +1,4 @@
-"""Stands in for the parts of vllm-ascend that are compiled, built or compute on the device.
+"""Simulate the parts of vllm-ascend that are compiled, generated, or compute on the device.
 
 Everything else of vllm-ascend is the released one. ``torch_npu`` puts them in their places.
 """
@@ -12,12 +12,12 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-# Name of the module and the one of this package that takes its place.
+# The name of each module, and the module of this package that replaces it.
 PLACES = {
     "vllm_ascend.vllm_ascend_C": "camem",
     "vllm_ascend.worker.model_runner_v1": "model_runner",
 }
-# What vllm-ascend, or a model that it patches, imports at the top and nothing here calls.
+# Imported by vllm-ascend, or a model that it patches, at module level, and never called here.
 MISSING = ("torchvision",)
 
 
@@ -32,5 +32,5 @@ class _Finder(MetaPathFinder, Loader):
 
 
 def install() -> None:
-    """Let them be found, whether the release has such a file or not."""
+    """Make them importable, whether the release has such a file or not."""
     sys.meta_path.insert(0, _Finder())

@@ -1,4 +1,4 @@
-"""Stands in for ``vllm_ascend_C``: what CaMemAllocator, vLLM's sleep mode on Ascend, calls of it."""
+"""Simulate what CaMemAllocator, vLLM's sleep mode on Ascend, calls of ``vllm_ascend_C``."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ Handle = tuple[int, int, int, int]
 
 
 def init_module(malloc: Callable[[Handle], None], free: Callable[[int], Handle]) -> None:
-    """Take the functions that are told of every allocation in a pool, and of its end."""
+    """Set the functions to call for every allocation in a pool, and for every free."""
     MEMORY.pool_hooks = malloc, free
 
 
 def python_create_and_map(device: int, size: int, address: int, handle: int) -> None:
-    """Give an address memory again."""
+    """Map memory at an address again."""
     block = MEMORY.blocks[address]
     MEMORY.take_again(block)
     _books.record("camem_map", chip=block.chip, nbytes=size)
 
 
 def python_unmap_and_release(device: int, size: int, address: int, handle: int) -> None:
-    """Give the memory at an address back; the address stays."""
+    """Unmap the memory at an address; the address stays."""
     block = MEMORY.blocks[address]
     MEMORY.drop(block)
     _books.record("camem_unmap", chip=block.chip, nbytes=size)

@@ -1,4 +1,4 @@
-"""Stands in for vllm-ascend's model runner: vLLM's own model with its packed weights, computed plainly.
+"""Simulate vllm-ascend's model runner: vLLM's model with its packed weights, in plain torch.
 
 The model is loaded by vLLM into vLLM's parameters, which is what a weight sync writes. Attention and the
 other kernels of an NPU are not there, so what the model says is computed here in plain torch from those
@@ -29,7 +29,7 @@ class _Request:
 
 
 class NPUModelRunner:
-    """One request after the other, each from its first token; the KV cache is allocated and not used."""
+    """Compute one request at a time, from its first token; the KV cache is allocated and not used."""
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device) -> None:
         self.vllm_config = vllm_config
@@ -47,7 +47,7 @@ class NPUModelRunner:
         return self.model
 
     def profile_run(self) -> None:
-        """Activations that a forward would take."""
+        """Return the bytes of activations that a forward would need."""
         torch.empty(1 << 20, dtype=torch.uint8, device=self.device)
 
     def profile_cudagraph_memory(self) -> int:
@@ -80,7 +80,7 @@ class NPUModelRunner:
         ]
 
     def execute_model(self, scheduled: Any, intermediate: Any = None) -> ModelRunnerOutput | None:
-        """Note what is scheduled; the tokens come with ``sample_tokens``."""
+        """Record the scheduled requests; ``sample_tokens`` returns the tokens."""
         for name in scheduled.finished_req_ids:
             self._requests.pop(name, None)
         for new in scheduled.scheduled_new_reqs:
@@ -124,7 +124,7 @@ class NPUModelRunner:
         return None
 
     def _logits(self, weights: dict[str, torch.Tensor], tokens: list[int]) -> torch.Tensor:
-        """Of the token after the last, [vocabulary]."""
+        """Return the logits of the next token, [vocabulary]."""
         config = self.vllm_config.model_config.hf_text_config
         hidden = functional.embedding(torch.tensor(tokens), weights["model.embed_tokens.weight"])
         for layer in self._layers(weights):
@@ -144,7 +144,7 @@ def _norm(x: torch.Tensor, weight: torch.Tensor, config: Any) -> torch.Tensor:
 
 
 def _layer(hidden: torch.Tensor, weights: dict[str, torch.Tensor], config: Any) -> torch.Tensor:
-    """One decoder layer over one sequence, [T, hidden]."""
+    """Compute a decoder layer for one sequence, [T, hidden]."""
     heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
     normed = _norm(hidden, weights["input_layernorm.weight"], config)
     packed = normed @ weights["self_attn.qkv_proj.weight"].T
@@ -164,7 +164,7 @@ def _layer(hidden: torch.Tensor, weights: dict[str, torch.Tensor], config: Any) 
 
 
 def _rotate(x: torch.Tensor, config: Any) -> torch.Tensor:
-    """Rotary embedding of [heads, T, size] in two halves."""
+    """Apply rotary embedding to [heads, T, size], in two halves."""
     half = x.shape[-1] // 2
     base = config.rope_parameters["rope_theta"]
     frequencies = base ** (-torch.arange(half).float() / half)

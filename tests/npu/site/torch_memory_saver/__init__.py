@@ -1,4 +1,4 @@
-"""Stands in for the library torch_memory_saver, built for Ascend, by the interface of its 0.0.8.
+"""Simulate torch_memory_saver, built for Ascend, with the interface of version 0.0.8.
 
 What does not work with the real one on an NPU is an error here, with what happens there.
 """
@@ -16,7 +16,7 @@ DEFAULT_TAG = "default"
 
 
 class TorchMemorySaver:
-    """One a process."""
+    """One per process."""
 
     def __init__(self) -> None:
         self._hook_mode = os.environ.get("TMS_HOOK_MODE", "preload")
@@ -36,7 +36,7 @@ class TorchMemorySaver:
 
     @contextmanager
     def region(self, tag: str = DEFAULT_TAG, enable_cpu_backup: bool = False) -> Iterator[None]:
-        """Every device tensor created inside can be given back and taken again."""
+        """Make every device tensor created inside offloadable."""
         self._require()
         if _memory.MEMORY.region is not None:
             raise RuntimeError("the memory pool is in use already")
@@ -46,7 +46,7 @@ class TorchMemorySaver:
             yield
 
     def pause(self, tag: str | None = None) -> None:
-        """Give the memory of a region, or of all, back to the driver."""
+        """Return the memory of one region, or of all, to the driver."""
         self._require()
         for block in self._blocks(tag):
             if block.gone:
@@ -57,7 +57,7 @@ class TorchMemorySaver:
         _books.record("tms_pause", tag=tag, chip=_npu.chip())
 
     def resume(self, tag: str | None = None) -> None:
-        """Take the memory again, at the same addresses, with what was backed up."""
+        """Allocate the memory again at the same addresses, and restore the backup."""
         self._require()
         for block in self._blocks(tag):
             if not block.gone:
@@ -79,7 +79,7 @@ class TorchMemorySaver:
         if "expandable_segments:False" not in _npu.ALLOCATOR_CONFIGURATION:
             raise RuntimeError(
                 "torch_memory_saver: the pluggable allocator does not work with expandable segments, which "
-                f"are not turned off: PYTORCH_NPU_ALLOC_CONF={_npu.ALLOCATOR_CONFIGURATION!r}"
+                f"are enabled: PYTORCH_NPU_ALLOC_CONF={_npu.ALLOCATOR_CONFIGURATION!r}"
             )
 
 

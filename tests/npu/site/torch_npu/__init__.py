@@ -1,4 +1,4 @@
-"""Stands in for torch_npu: NPUs whose memory is host memory that is counted, and whose calls are recorded.
+"""Simulate torch_npu: device memory is host memory, counted by chip, and calls are recorded.
 
 Importing it makes ``torch.npu`` and the device "npu" known, as importing the real one does. What is not
 simulated is there by name, so that sources that name it can be imported; calling it is an error.
@@ -31,7 +31,7 @@ def _install() -> None:
 
 
 def npu_fusion_attention(*args: Any, **settings: Any) -> Any:
-    """The stand-in that other tests compare with Megatron's attention."""
+    """The implementation that other tests compare with Megatron's attention."""
     from harness.npu.fusion_operator import npu_fusion_attention as operator
 
     _books.record("npu_fusion_attention", chip=_npu.chip(), layout=args[4])

@@ -1,4 +1,4 @@
-"""What this process writes down for the test, and what the test tells it: calls, memory, faults."""
+"""Exchange files with the test: this process records calls and memory, the test orders faults."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _lock = threading.RLock()
 
 
 def visible() -> list[int]:
-    """The physical chips that this process sees, by logical index; CANN takes them ascending."""
+    """Return the physical chips that this process sees, by logical index; CANN sorts them."""
     named = os.environ.get("ASCEND_RT_VISIBLE_DEVICES")
     chips = list(range(CHIPS)) if named is None else [int(chip) for chip in named.split(",") if chip.strip()]
     if chips != sorted(set(chips)):
@@ -33,13 +33,13 @@ def visible() -> list[int]:
 
 
 def record(name: str, **arguments: Any) -> None:
-    """Write one call down."""
+    """Record a call."""
     call = {"at": time.monotonic_ns(), "pid": os.getpid(), "name": name, **arguments}
     os.write(_call_file(os.getpid()), (json.dumps(call) + "\n").encode())
 
 
 def fault(name: str, chip: int) -> str | None:
-    """The message with which this call is to fail, if it is."""
+    """Return the message with which this call must fail, or None."""
     for path in _fault_files(os.stat(ROOT / "faults").st_mtime_ns):
         with _locked(ROOT / "faults" / path) as file:
             told = json.loads(file.read())
@@ -56,7 +56,7 @@ def fault(name: str, chip: int) -> str | None:
 
 
 def take(chip: int, nbytes: int) -> bool:
-    """Write ``nbytes``, or fewer than none, of a chip down as this process's. False: it has not so many."""
+    """Count ``nbytes`` (negative to release) of a chip for this process; False if it has not so many."""
     with _lock, _locked(ROOT / "chips" / str(chip) / "lock"):
         if nbytes > free(chip):
             return False
@@ -66,12 +66,12 @@ def take(chip: int, nbytes: int) -> bool:
 
 
 def held(chip: int) -> int:
-    """Bytes of a chip that this process holds."""
+    """Return the bytes of a chip that this process holds."""
     return int.from_bytes(_book(chip, os.getpid())[:8], "little")
 
 
 def free(chip: int) -> int:
-    """Bytes of a chip that no living process holds. The driver frees what a dead one held."""
+    """Return the free bytes of a chip. The driver frees the memory of dead processes."""
     books = (path for path in (ROOT / "chips" / str(chip)).iterdir() if path.name.isdigit())
     living = (path for path in books if Path("/proc", path.name).exists())
     return TOTAL - sum(int.from_bytes(path.read_bytes()[:8], "little") for path in living)
@@ -79,7 +79,7 @@ def free(chip: int) -> int:
 
 @cache
 def _fault_files(changed: int) -> list[str]:
-    """The faults in the order they were told; looked up anew when there are others."""
+    """Return the ordered faults; read again when there are new ones."""
     return sorted(os.listdir(ROOT / "faults"))
 
 

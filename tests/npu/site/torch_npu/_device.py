@@ -1,4 +1,4 @@
-"""The device "npu" of torch: every operator runs as the host's on the same memory.
+"""Simulate the device "npu" of torch: every operator runs on the host, on the same memory.
 
 Python only: torch lets a backend of its be registered from Python (``torch.utils.backend_registration``),
 and one fallback for all of its operators (``torch.library``).
@@ -24,7 +24,7 @@ _registrations: list[torch.library.Library] = []
 
 
 def register(module: ModuleType) -> None:
-    """Make the device known. ``module`` becomes ``torch.npu``."""
+    """Register the device. ``module`` becomes ``torch.npu``."""
     _setup_privateuseone_for_python_backend("npu", backend_module=module)
     everything = torch.library.Library("_", "IMPL")
     everything.fallback(run, "PrivateUse1")
@@ -41,16 +41,16 @@ def register(module: ModuleType) -> None:
 
 
 def on_host(tensor: torch.Tensor) -> torch.Tensor:
-    """The same memory as a tensor of the host.
+    """Return a host tensor on the same memory.
 
     Raises:
-        RuntimeError: the memory is given back at the moment.
+        RuntimeError: the memory is offloaded.
     """
     storage = tensor.untyped_storage()
     address = storage.data_ptr()
     block = MEMORY.blocks.get(address)
     if block is not None and block.gone:
-        raise RuntimeError(f"NPU fault: address {address:#x} is not mapped (its region is paused)")
+        raise RuntimeError(f"NPU fault: address {address:#x} is not mapped (its region is offloaded)")
     alias = torch.empty(0, dtype=tensor.dtype)
     if storage.nbytes():
         alias.set_(_host_storage(storage), tensor.storage_offset(), tensor.size(), tensor.stride())
@@ -64,13 +64,13 @@ def _host_storage(storage: torch.UntypedStorage) -> torch.UntypedStorage:
 
 
 def over(storage: torch.UntypedStorage, like: torch.Tensor) -> torch.Tensor:
-    """A tensor of the device over a storage of it, laid out as ``like`` is in its own."""
+    """Return a device tensor on a device storage, with the offset, shape and strides of ``like``."""
     tensor = torch._C._acc.create_empty_tensor((0,), like.dtype)
     return _set_storage(tensor, storage, like.storage_offset(), like.size(), like.stride())
 
 
 def run(op: Any, *args: Any, **kwargs: Any) -> Any:
-    """Any operator: on the host, over the same memory; what is new moves to the device."""
+    """Run any operator on the host, on the same memory; new tensors move to the device."""
     known: dict[int, torch.UntypedStorage] = {}  # by address
     originals: list[tuple[torch.Tensor, torch.Tensor]] = []  # (of the device, of the host)
 

@@ -1,4 +1,4 @@
-"""HCCL: gloo on the same memory, for tensors of the device."""
+"""HCCL for device tensors: gloo on the same memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch_npu._device import on_host
 
 
 def register() -> None:
-    """Make the backend known to torch.distributed, as torch_npu does."""
+    """Register the backend with torch.distributed, as torch_npu does."""
     dist.Backend.register_backend("hccl", _create, devices=["npu"])
     dist.is_hccl_available = lambda: True
     compiled = sys.modules["torch_npu._C._distributed_c10d"] = _unknown.Module(
@@ -48,17 +48,17 @@ def _through_gloo(name: str) -> Any:
 
 
 class ProcessGroupHCCL:
-    """Where torch_npu has the options of a group."""
+    """Where torch_npu has the options of a process group."""
 
     class Options:
-        """Taken, and without effect."""
+        """Accepted, without effect."""
 
         def __init__(self, **settings: Any) -> None:
             self.hccl_config: dict[str, Any] = {}
 
 
 class Hccl(dist.ProcessGroup):
-    """A group whose collectives are gloo's on the memory of the device.
+    """A process group that runs gloo's collectives on the device memory.
 
     torch 2.13 calls those on one tensor by other names than before.
     """
@@ -66,7 +66,7 @@ class Hccl(dist.ProcessGroup):
     def __init__(self, gloo: dist.ProcessGroupGloo) -> None:
         super().__init__(gloo.rank(), gloo.size())
         self.gloo = gloo
-        # It keeps the group's name, and says for which device the group is.
+        # It has the name of the group and the device that the group is for.
         self._register_backend(torch.device("npu"), dist.ProcessGroup.BackendType.CUSTOM, gloo)
 
     def getBackendName(self) -> str:

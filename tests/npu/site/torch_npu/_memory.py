@@ -1,4 +1,4 @@
-"""Device memory: blocks of a memory file of this process, each counted as memory of the chip it is on."""
+"""Simulate device memory: blocks of a memory file of this process, each counted for its chip."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_
 
 
 class OutOfMemory(torch.OutOfMemoryError):
-    """What torch_npu raises."""
+    """The error of torch_npu."""
 
 
 @dataclass(eq=False)
@@ -42,7 +42,7 @@ class Block:
 
 
 class Memory:
-    """All device memory of this process. The addresses are those of a sparse mapping; none moves."""
+    """All device memory of this process, in a sparse mapping, so that addresses never change."""
 
     def __init__(self) -> None:
         self._size = 4 * _books.TOTAL * _books.CHIPS
@@ -63,7 +63,7 @@ class Memory:
         self._lock = threading.RLock()
 
     def allocate(self, nbytes: int) -> torch.UntypedStorage:
-        """A storage of the current device.
+        """Return a storage on the current device.
 
         Raises:
             OutOfMemory: the chip does not have so much.
@@ -91,32 +91,32 @@ class Memory:
         return storage
 
     def empty_cache(self) -> None:
-        """Give the driver what no block uses."""
+        """Return unused memory to the driver."""
         with self._lock:
             unused = self._cached - self._in_use
             self._cached = self._in_use
             _books.take(_npu.chip(), -unused)
 
     def of_region(self, tag: str) -> list[Block]:
-        """The blocks that are in a region."""
+        """Return the blocks of a region."""
         return [block for block in list(self.blocks.values()) if block.region == tag]
 
     def view(self, block: Block) -> memoryview:
-        """The bytes of a block."""
+        """Return the bytes of a block."""
         return memoryview(self._map)[block.offset : block.offset + block.size]
 
     def drop(self, block: Block) -> None:
-        """Give the memory of a block back; its address stays."""
+        """Release the memory of a block; its address stays."""
         self._punch(block)
         block.gone = True
         self.allocated -= block.size
         _books.take(block.chip, -block.size)
 
     def take_again(self, block: Block) -> None:
-        """Take the memory of a dropped block again.
+        """Allocate the memory of a dropped block again.
 
         Raises:
-            OutOfMemory: others have taken it meanwhile.
+            OutOfMemory: other processes use it now.
         """
         if not _books.take(block.chip, block.size):
             raise OutOfMemory(f"NPU out of memory. Tried to map {block.size} bytes again (NPU {block.chip})")
@@ -136,7 +136,7 @@ class Memory:
     def _place(self, size: int, granule: int) -> int:
         if self._unused.get(size):
             return self._unused[size].pop()
-        if granule == PAGE:  # pages of its own
+        if granule == PAGE:  # starts at a page
             self._top = -(-self._top // PAGE) * PAGE
         offset, self._top = self._top, self._top + size
         if self._top > self._size:
@@ -163,13 +163,13 @@ class Memory:
 
 
 def construct(address: int, nbytes: int) -> torch.UntypedStorage:
-    """A storage of the device over memory that somebody else keeps."""
+    """Return a device storage on memory of another owner."""
     return torch._C._construct_storage_from_data_pointer(address, torch.device("npu", 0), nbytes)
 
 
 @contextmanager
 def region(tag: str) -> Iterator[None]:
-    """What is allocated inside belongs to a region of the memory saver."""
+    """Put allocations in a region of the memory saver."""
     MEMORY.region = tag
     try:
         yield

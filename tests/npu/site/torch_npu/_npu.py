@@ -1,4 +1,4 @@
-"""What ``torch.npu`` has: the current device, its memory, streams that have nothing to wait for."""
+"""``torch.npu``: the current device, its memory, and streams, which never wait."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _current = 0
 
 
 def chip() -> int:
-    """The physical chip of the current device."""
+    """Return the physical chip of the current device."""
     return _books.visible()[_current]
 
 
@@ -99,7 +99,7 @@ def reset_peak_memory_stats(device: Any = None) -> None:
 
 
 def empty_cache() -> None:
-    """Under a pluggable allocator this frees memory that is in use; here it is the end at once."""
+    """Under a pluggable allocator the real one frees memory in use; this one exits at once."""
     _books.record("empty_cache", chip=chip())
     if any(block.region for block in list(_memory().blocks.values())):
         raise RuntimeError("empty_cache under a pluggable allocator: torch_npu frees blocks that are in use")
@@ -155,7 +155,7 @@ memory = _Pools
 
 
 class Stream:
-    """Everything is done when the call returns."""
+    """Every call is synchronous."""
 
     def __init__(self, device: Any = None, **settings: Any) -> None:
         self.device = torch.device("npu", 0)

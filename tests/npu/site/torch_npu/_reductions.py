@@ -1,4 +1,4 @@
-"""Device tensors between processes, as torch_npu has them in torch.multiprocessing: by handles that map."""
+"""Share device tensors between processes by handles, as torch_npu does in torch.multiprocessing."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _released = reductions.reduce_tensor
 
 
 def register() -> None:
-    """Extend torch's own, as torch_npu does."""
+    """Register with torch's reductions, as torch_npu does."""
     reductions.reduce_tensor = reduce_tensor
     reductions.rebuild_npu_tensor = rebuild_npu_tensor
     ForkingPickler.register(torch.Tensor, reduce_tensor)
 
 
 def reduce_tensor(tensor: torch.Tensor) -> tuple[Any, tuple[Any, ...]]:
-    """A function and its arguments; the device's index is the seventh, as it is with CUDA and NPUs."""
+    """Return a function and its arguments; the seventh is the device index, as for CUDA and NPUs."""
     if tensor.device.type != "npu":
         return _released(tensor)
     storage = tensor.untyped_storage()
@@ -66,7 +66,7 @@ def rebuild_npu_tensor(
     """Map the memory of a handle.
 
     Raises:
-        RuntimeError: its owner is gone, or the memory is another chip's than the device ``storage_device``.
+        RuntimeError: its owner has exited, or the memory is not on the chip of ``storage_device``.
     """
     pid, file, chip = storage_handle
     here = _books.visible()[storage_device]

@@ -1,4 +1,4 @@
-"""Names that are not simulated are there, so that sources which mention them can be imported."""
+"""Define every name that is not simulated, so that sources which mention it can be imported."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-# Called while a worker of vllm-ascend starts, for what they do to the device alone.
+# Called while a worker of vllm-ascend starts, only for their effect on the device.
 PREPARATIONS = {
     "torch_npu.op_plugin.atb._atb_ops._register_atb_extensions",
     "torch_npu._npu_matmul_add_fp32",
@@ -17,7 +17,7 @@ PREPARATIONS = {
 
 
 class Name:
-    """Something that can be named, looked into, and used as a decorator's argument, but not called."""
+    """An object that has every attribute and can be a decorator's argument, but cannot be called."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -42,7 +42,7 @@ class Name:
 
 
 class Module(ModuleType):
-    """A module in which every name is there."""
+    """A module that has every name."""
 
     __path__: Sequence[str] = ()
 
@@ -51,7 +51,7 @@ class Module(ModuleType):
 
 
 def attribute(module: str, name: str) -> Any:
-    """What ``module`` has by a name that is not simulated."""
+    """Return the attribute of ``module`` for a name that is not simulated."""
     if name.startswith("__"):
         raise AttributeError(name)
     return sys.modules.get(f"{module}.{name}") or Name(f"{module}.{name}")
@@ -72,5 +72,5 @@ class _Finder(MetaPathFinder, Loader):
 
 
 def find(*packages: str) -> None:
-    """Let packages, and every module below them, be found where they are not there."""
+    """Make packages that do not exist importable, with every module below them."""
     sys.meta_path.append(_Finder(packages))

@@ -24,6 +24,6 @@ def test_the_file_names_its_schema() -> None:
 
 
 def test_refuses_another_schema_and_unknown_keys() -> None:
-    for change in ({"schema": "vimectl.run/2"}, {"colour": "blue"}, {"steps": 0}):
+    for change in ({"schema": "vimectl.run/2"}, {"color": "blue"}, {"steps": 0}):
         with pytest.raises(ValidationError):
             make_run_config(change)

@@ -38,7 +38,7 @@ def test_the_last_of_two_values_holds() -> None:
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("optimiser.lr=1", r"unknown key 'optimiser.lr'.*optimizer.lr"),
+        ("optimzer.lr=1", r"unknown key 'optimzer.lr'.*optimizer.lr"),
         ("modelpath=x", r"unknown key 'modelpath'.*model.path"),
         ("model=x", r"unknown key 'model'"),
         ("env=x", r"unknown key 'env'"),

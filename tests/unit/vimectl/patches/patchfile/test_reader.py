@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches.patchfile import body
-from vimectl.patches.patchfile.model import BinaryData, FileDiff
+from vimectl.patches.patchfile.file_diff import BinaryData, FileDiff
 from vimectl.patches.patchfile.reader import LARGEST, parse
 from vimectl.patches.patchfile.rules import all_defects, parse_valid
 
