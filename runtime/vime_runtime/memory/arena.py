@@ -218,7 +218,7 @@ def _tensors(tree: Any) -> list[torch.Tensor]:
 
 
 def _address(tensor: torch.Tensor) -> int:
-    """Return the address of a tensor's storage, or 0 for a tensor without bytes in host memory."""
+    """Return the address of a tensor's storage, or 0 for a tensor without bytes in CPU memory."""
     if tensor.device.type != "cpu" or tensor.layout is not torch.strided:
         return 0
     return tensor.untyped_storage().data_ptr()

@@ -1,4 +1,4 @@
-"""A region in host memory; while it is offloaded its contents are in a file."""
+"""A region in CPU memory; while it is offloaded its contents are in a file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 
 class CpuRegion(OffloadableRegion):
-    """A region in host memory.
+    """A region in CPU memory.
 
     Args:
         directory: directory of the offload file. It should be on a disk: on a tmpfs the bytes stay in

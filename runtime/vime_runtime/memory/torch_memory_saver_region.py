@@ -1,7 +1,7 @@
 """A region in device memory, implemented by the library torch_memory_saver.
 
 Written against torch_memory_saver 0.0.10 (``torch_memory_saver/entrypoint.py``): there is one saver per
-process. ``region`` allocates through a memory pool, ``pause`` copies the contents of the pool to host memory
+process. ``region`` allocates through a memory pool, ``pause`` copies the contents of the pool to CPU memory
 and unmaps the device pages, ``resume`` maps pages at the same virtual addresses and copies back.
 """
 
@@ -20,7 +20,7 @@ TAG = "vime-training"
 
 
 class TorchMemorySaverRegion(OffloadableRegion):
-    """A region in device memory; while it is offloaded its contents are in host memory.
+    """A region in device memory; while it is offloaded its contents are in CPU memory.
 
     Args:
         hook_mode: "torch" installs a pluggable allocator and is the only mode that works on an NPU.

@@ -37,7 +37,7 @@ class ResponseRun:
 
 @dataclass
 class PackedSequences(PackedSeqParams):  # type: ignore[misc]
-    """What Megatron passes to the attention of each layer.
+    """The argument that Megatron passes to the attention of each layer.
 
     Megatron's own fields describe one sequence of the row's length; the fields below say which token attends
     to which.

@@ -73,22 +73,23 @@ def write_gguf(path: Path, model: LlamaForCausalLM, pre: str = "smollm", missing
     writer.add_chat_template(TEMPLATE)
     names = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight"}
     for layer in range(LAYERS):
-        theirs, ours = f"model.layers.{layer}", f"blk.{layer}"
+        hf_name, gguf_name = f"model.layers.{layer}", f"blk.{layer}"
         names |= {
-            f"{theirs}.self_attn.{key}_proj.weight": f"{ours}.attn_{name}.weight"
+            f"{hf_name}.self_attn.{key}_proj.weight": f"{gguf_name}.attn_{name}.weight"
             for key, name in (("q", "q"), ("k", "k"), ("v", "v"), ("o", "output"))
         }
         names |= {
-            f"{theirs}.mlp.{key}_proj.weight": f"{ours}.ffn_{key}.weight" for key in ("gate", "up", "down")
+            f"{hf_name}.mlp.{key}_proj.weight": f"{gguf_name}.ffn_{key}.weight"
+            for key in ("gate", "up", "down")
         }
-        names[f"{theirs}.input_layernorm.weight"] = f"{ours}.attn_norm.weight"
-        names[f"{theirs}.post_attention_layernorm.weight"] = f"{ours}.ffn_norm.weight"
-    for theirs, ours in names.items():
-        weight = weights[theirs]
-        if ".q_proj." in theirs or ".k_proj." in theirs:
-            weight = interleaved(weight, HEADS if ".q_proj." in theirs else KV_HEADS)
-        if ours != missing:
-            writer.add_tensor(ours, weight.numpy())
+        names[f"{hf_name}.input_layernorm.weight"] = f"{gguf_name}.attn_norm.weight"
+        names[f"{hf_name}.post_attention_layernorm.weight"] = f"{gguf_name}.ffn_norm.weight"
+    for hf_name, gguf_name in names.items():
+        weight = weights[hf_name]
+        if ".q_proj." in hf_name or ".k_proj." in hf_name:
+            weight = interleaved(weight, HEADS if ".q_proj." in hf_name else KV_HEADS)
+        if gguf_name != missing:
+            writer.add_tensor(gguf_name, weight.numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -57,6 +57,13 @@ def gradients(output: torch.Tensor, tensors: list[torch.Tensor]) -> list[torch.T
     return list(torch.autograd.grad((output * weights).sum(), tensors))
 
 
+def with_gradients(
+    output: torch.Tensor, expected: torch.Tensor, tensors: list[torch.Tensor]
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Pair two outputs and their gradients."""
+    return [(output, expected), *zip(gradients(output, tensors), gradients(expected, tensors), strict=True)]
+
+
 def packed(shapes: list[tuple[int, list[int]]]) -> packing.PackedSequences:
     """Pack prompts of these lengths, each with responses of these lengths."""
     batch, groups = RolloutBatch(), []
@@ -80,10 +87,10 @@ HEADS = [(4, 4), (4, 2), (8, 1)]
 def test_fusion_attention_equals_packed_attention(calls, name, heads, groups):
     sequences = packed(SHAPES[name])
     tensors = inputs(int(sequences.cu_seqlens_q[-1]), heads=heads, groups=groups)
-    ours = FusionAttention(CONFIG)(*tensors, None, packed_seq_params=sequences)
-    theirs = PackedAttention(CONFIG)(*tensors, None, packed_seq_params=sequences)
-    torch.testing.assert_close(ours, theirs, **FORWARD)
-    for own, other in zip(gradients(ours, tensors), gradients(theirs, tensors), strict=True):
+    output = FusionAttention(CONFIG)(*tensors, None, packed_seq_params=sequences)
+    expected = PackedAttention(CONFIG)(*tensors, None, packed_seq_params=sequences)
+    torch.testing.assert_close(output, expected, **FORWARD)
+    for own, other in zip(gradients(output, tensors), gradients(expected, tensors), strict=True):
         torch.testing.assert_close(own, other, **BACKWARD)
     (args, named), = calls  # fmt: skip
     assert args[4] == "TND"
@@ -119,14 +126,13 @@ def against_megatron(
             mask = torch.ones(length, width, dtype=torch.bool).triu(1 + width - length)
             return megatrons_attention(query, key, value, mask[None, None])
 
-        pairs = []
         tensors = inputs(11, 3, heads=heads, groups=groups)
-        ours, theirs = own(*tensors, None), reference(*tensors)
-        pairs += [(ours, theirs), *zip(gradients(ours, tensors), gradients(theirs, tensors), strict=True)]
+        output, expected = own(*tensors, None), reference(*tensors)
+        pairs = with_gradients(output, expected, tensors)
 
         sequences = packed(SHAPES["several"])
         tensors = inputs(int(sequences.cu_seqlens_q[-1]), heads=heads, groups=groups)
-        ours = own(*tensors, None, packed_seq_params=sequences)
+        output = own(*tensors, None, packed_seq_params=sequences)
         query, key, value = tensors
         parts, start = [], 0
         for count, length in sequences.prompt_runs:
@@ -139,8 +145,8 @@ def against_megatron(
                 rows = slice(start, start + run.length)
                 parts.append(reference(query[rows, None], key[key_rows, None], value[key_rows, None]))
                 start += run.length
-        theirs = torch.cat(parts).view(ours.shape)
-        pairs += [(ours, theirs), *zip(gradients(ours, tensors), gradients(theirs, tensors), strict=True)]
+        expected = torch.cat(parts).view(output.shape)
+        pairs += with_gradients(output, expected, tensors)
         return [(one.detach(), other.detach()) for one, other in pairs]
     finally:
         parallel.stop()
@@ -151,8 +157,8 @@ def against_megatron(
 def test_fusion_attention_equals_megatrons_attention(ranks, heads, groups):
     pairs = ranks.run(against_megatron, 1, heads, groups)[0]
     assert len(pairs) == 8
-    for ours, theirs in pairs:
-        torch.testing.assert_close(ours, theirs, **BACKWARD)
+    for output, expected in pairs:
+        torch.testing.assert_close(output, expected, **BACKWARD)
 
 
 def test_rows_with_too_many_sequences_for_the_operator_are_split(calls):

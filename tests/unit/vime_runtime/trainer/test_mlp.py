@@ -9,16 +9,16 @@ from vime_runtime.trainer.mlp import SwiGLU
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_swiglu_equals_torch_bitwise(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    ours = torch.randn(5, 1, 2 * 48, dtype=dtype, requires_grad=True)
-    theirs = ours.detach().clone().requires_grad_()
+    gate_and_up = torch.randn(5, 1, 2 * 48, dtype=dtype, requires_grad=True)
+    copy = gate_and_up.detach().clone().requires_grad_()
     grad = torch.randn(5, 1, 48, dtype=dtype)
-    gate, up = theirs.chunk(2, dim=-1)
+    gate, up = copy.chunk(2, dim=-1)
     expected = silu(gate) * up
-    found = SwiGLU(None)(ours)
-    assert torch.equal(found, expected)
+    output = SwiGLU(None)(gate_and_up)
+    assert torch.equal(output, expected)
     expected.backward(grad)
-    found.backward(grad)
-    assert torch.equal(ours.grad, theirs.grad)
+    output.backward(grad)
+    assert torch.equal(gate_and_up.grad, copy.grad)
 
 
 def test_swiglu_gradients() -> None:
