@@ -20,6 +20,9 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from vime_runtime.spec import metrics
+from vime_runtime.spec.run_paths import RunPaths
+
 from vimectl.recipes.resolve import resolve
 from vimectl.runs.plan import RunPlan, make_plan, write_run_directory
 from vimectl.util.host import Host
@@ -29,7 +32,7 @@ TRL = Path(__file__).parent.parent / ".bench"
 
 PROMPTS, SAMPLES, TOKENS = 16, 8, 16
 WARM_UP, STEPS = 3, 12
-PHASES = ("rollout", "train", "sync", "sleep", "wake")
+PHASES = (metrics.ROLLOUT, metrics.TRAIN, metrics.SYNC, metrics.SLEEP, metrics.WAKE)
 
 
 def main() -> None:
@@ -54,7 +57,7 @@ def compare(shape: str) -> None:
         with vime(folder) as vime_pipe, trl(folder) as trl_pipe:
             rows, seconds = alternate({"vime": vime_pipe, "TRL": trl_pipe})
     medians = {name: statistics.median(taken) for name, taken in seconds.items()}
-    parts = {phase: statistics.median(row[f"{phase}/seconds"] for row in rows) for phase in PHASES}
+    parts = {phase: statistics.median(row[metrics.seconds(phase)] for row in rows) for phase in PHASES}
     print(f"{shape} parameters: " + ", ".join(f"{name} {median:.2f} s" for name, median in medians.items()))
     print("  vime: " + ", ".join(f"{phase} {value:.2f}" for phase, value in parts.items()))
     print(f"  vime / TRL: {medians['vime'] / medians['TRL']:.2f}", flush=True)
@@ -86,9 +89,9 @@ def vime(folder: Path) -> Iterator[Connection]:
     write_run_directory(plan, {})
     plan.scratch_dir.mkdir(mode=0o700)
     try:
-        log = plan.run_dir / "logs" / "runtime.log"
-        run_file = str(plan.run_dir / "resolved.json")
-        with started(str(PROGRAMS / "vime.py"), [run_file], plan.environment["driver"], log) as pipe:
+        paths = RunPaths(plan.run_dir)
+        arguments, environment = [str(paths.run_file)], plan.environment["driver"]
+        with started(str(PROGRAMS / "vime.py"), arguments, environment, paths.driver_log) as pipe:
             yield pipe
     finally:
         shutil.rmtree(plan.scratch_dir, ignore_errors=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,16 +15,36 @@ from harness.tolerances import of_rounding
 LLAMA_3 = {"factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
 
-def frequencies(rank: int, world_size: int, master: str, path: str) -> torch.Tensor:
-    from vime_runtime.trainer import model, parallel
+def describe_model(rank: int, world_size: int, master: str, path: str) -> dict[str, Any]:
+    """Build a model with recompute and another attention class; return what the tests compare."""
+    from torch import nn
+    from vime_runtime.trainer import attention, model, parallel
     from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
 
+    class OwnAttention(nn.Module):
+        def __init__(self, config, **layer):
+            super().__init__()
+
     parallel.start("gloo", rank, world_size, master, 1)
+    attention.set_core_attention(OwnAttention)
     try:
         source = HFCheckpoint(Path(path))
-        built = model.build(source.family, source.shape, torch.bfloat16, torch.device("cpu"), 1)
-        return built.rotary_pos_emb.inv_freq
+        built = model.build(
+            source.family, source.shape, torch.bfloat16, torch.device("cpu"), 1, recompute=True
+        )
+        layers = built.decoder.layers
+        return {
+            "inv_freq": built.rotary_pos_emb.inv_freq,
+            "transformer_impl": built.config.transformer_impl,
+            "apply_rope_fusion": built.config.apply_rope_fusion,
+            "recompute": (built.config.recompute_granularity, built.config.recompute_num_layers),
+            "attention": {type(layer.self_attention.core_attention).__name__ for layer in layers},
+            "activation": {type(layer.mlp.activation_func).__name__ for layer in layers},
+            # Megatron uses the activation of the layer spec only with this setting.
+            "use_te_activation_func": built.config.use_te_activation_func,
+        }
     finally:
+        attention.set_core_attention(attention.PackedAttention)
         parallel.stop()
 
 
@@ -43,57 +63,14 @@ def test_rotary_frequencies_equal_those_of_transformers(ranks, make_model, rope)
     # A power, its inverse, and a weighted mean for llama3.
     tolerance = of_rounding(torch.float32, 16)
     assert torch.allclose(expected, unscaled, **tolerance) == (rope["rope_type"] == "default")
-    torch.testing.assert_close(ranks.run(frequencies, 1, str(directory))[0], expected, **tolerance)
-
-
-def built_with(rank: int, world_size: int, master: str, path: str) -> tuple[SimpleNamespace, set[str]]:
-    from torch import nn
-    from vime_runtime.trainer import attention, model, parallel
-    from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
-
-    class OwnAttention(nn.Module):
-        def __init__(self, config, **layer):
-            super().__init__()
-
-    parallel.start("gloo", rank, world_size, master, 1)
-    attention.set_core_attention(OwnAttention)
-    try:
-        source = HFCheckpoint(Path(path))
-        shape = source.family, source.shape, torch.bfloat16, torch.device("cpu"), 1
-        built = model.build(*shape, recompute=True)
-        names = "transformer_impl", "apply_rope_fusion", "recompute_granularity", "recompute_num_layers"
-        settings = SimpleNamespace(**{name: getattr(built.config, name) for name in names})
-        return settings, {
-            type(layer.self_attention.core_attention).__name__ for layer in built.decoder.layers
-        }
-    finally:
-        attention._core_attention = attention.PackedAttention
-        parallel.stop()
+    found = ranks.run(describe_model, 1, str(directory))[0]["inv_freq"]
+    torch.testing.assert_close(found, expected, **tolerance)
 
 
 def test_the_model_uses_the_local_spec_without_fused_rope(ranks, make_model):
-    settings, attention = ranks.run(built_with, 1, str(make_model()))[0]
-    assert settings.transformer_impl == "local"
-    assert not settings.apply_rope_fusion
-    assert (settings.recompute_granularity, settings.recompute_num_layers) == ("full", 1)
-    assert attention == {"OwnAttention"}
-
-
-def activations(rank: int, world_size: int, master: str, path: str) -> list[tuple[bool, str]]:
-    from vime_runtime.trainer import model, parallel
-    from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
-
-    parallel.start("gloo", rank, world_size, master, 1)
-    try:
-        source = HFCheckpoint(Path(path))
-        built = model.build(source.family, source.shape, torch.bfloat16, torch.device("cpu"), 1)
-        # Megatron uses the activation of the layer spec only with this setting.
-        used = built.config.use_te_activation_func
-        return [(used, type(layer.mlp.activation_func).__name__) for layer in built.decoder.layers]
-    finally:
-        parallel.stop()
-
-
-def test_the_activation_on_a_cpu_is_swiglu(ranks, make_model):
-    found = ranks.run(activations, 1, str(make_model()))[0]
-    assert set(found) == {(True, "SwiGLU")}
+    model = ranks.run(describe_model, 1, str(make_model()))[0]
+    assert model["transformer_impl"] == "local"
+    assert not model["apply_rope_fusion"]
+    assert model["recompute"] == ("full", 1)
+    assert model["attention"] == {"OwnAttention"}
+    assert (model["use_te_activation_func"], model["activation"]) == (True, {"SwiGLU"})
