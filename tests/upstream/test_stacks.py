@@ -17,6 +17,7 @@ from harness.needs import unavailable
 from vimectl.patches import content, series
 from vimectl.patches.blobs import blob_id
 from vimectl.patches.releases import finder
+from vimectl.patches.releases.index import last_listing
 from vimectl.stacks.catalog import load_stack, stack_names
 
 pytestmark = pytest.mark.needs("network")
@@ -36,7 +37,7 @@ TRANSFORMERS = (
 
 
 @contextmanager
-def index() -> Iterator[None]:
+def needs_index() -> Iterator[None]:
     try:
         yield
     except MissingRequirement as e:
@@ -47,7 +48,7 @@ def index() -> Iterator[None]:
 def test_series_of_a_tested_stack_start_from_the_released_sources(name: str) -> None:
     for package, version in load_stack(name).patches.items():
         one = series.load(package, version)
-        with index():
+        with needs_index():
             release = finder.find(package, version)
             released = {path: release.read(path) for path in one.chains}
         for path, chain in one.chains.items():
@@ -58,7 +59,7 @@ def test_series_of_a_tested_stack_start_from_the_released_sources(name: str) -> 
 @pytest.mark.parametrize("name", ASCEND)
 def test_versions_match_the_release_metadata(name: str) -> None:
     loaded = load_stack(name)
-    with index():
+    with needs_index():
         release = finder.find("vllm-ascend", loaded.packages["vllm-ascend"])
         (path,) = [p for p in release.paths() if p == "PKG-INFO" or p.endswith(".dist-info/METADATA")]
         metadata = HeaderParser().parsestr(release.read(path).decode())
@@ -81,9 +82,9 @@ def test_versions_match_the_release_metadata(name: str) -> None:
 def test_release_has_wheels_for_the_machines_of_the_stack(name: str) -> None:
     loaded = load_stack(name)
     wanted = Version(loaded.packages["vllm-ascend"])
-    with index():
+    with needs_index():
         finder.versions("vllm-ascend")
-    files = [file.name for file in index.last_listing("vllm-ascend") if file.name.endswith(".whl")]
+    files = [file.name for file in last_listing("vllm-ascend") if file.name.endswith(".whl")]
     ours = [file for file in files if Version(file.split("-")[1]) == wanted]
     machines = {machine for file in ours for machine in ("aarch64", "x86_64") if machine in file}
     assert machines == set(loaded.stack.machines)
