@@ -173,8 +173,8 @@ def test_processes_exit_and_free_device_memory(whole: Whole) -> None:
     assert (whole.directory / "checkpoints" / "final" / "config.json").exists()
 
 
-def test_the_run_says_what_is_unproven(whole: Whole) -> None:
-    assert (whole.directory / "logs" / "driver.log").read_text().startswith("What no NPU has proven yet:")
+def test_log_begins_with_the_untested_steps(whole: Whole) -> None:
+    assert (whole.directory / "logs" / "driver.log").read_text().startswith("Not tested on an NPU yet:")
 
 
 def test_wrong_allocator_configuration_fails_the_run_before_it_starts(
