@@ -237,7 +237,7 @@ def import_(
 
     Each patch is applied to the release, so that blob ids and line numbers are those of the release.
     """
-    from vimectl.patches.interchange.import_ import import_series
+    from vimectl.patches.interchange.importers import import_series
     from vimectl.patches.lint.linter import open_release
 
     with _download_progress() as progress:
