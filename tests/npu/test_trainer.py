@@ -27,7 +27,7 @@ RECIPE = {
     "rollout": {"temperature": 0.7},
     "algorithm": {"clip_low": 0.2, "clip_high": 0.28, "kl_coefficient": 0.0, "updates_per_step": 1},
     "optimizer": {
-        "lr": 2e-2,  # weights of 0.1 move by several units in the last place of bf16
+        "lr": 1e-3,
         "beta1": 0.9,
         "beta2": 0.98,
         "eps": 1e-2,
@@ -58,7 +58,7 @@ def train(rank: int, world_size: int, master: str, config: RunConfig, device: st
 
     trainer = Trainer(config, rank, world_size, master)
     try:
-        start = {name: weight.cpu() for name, weight in trainer.weights()}
+        start = masters(trainer)
         metrics = [trainer.train_step(batch)]
         active = trainer.memory_usage()
         trainer.pause()
@@ -66,7 +66,7 @@ def train(rank: int, world_size: int, master: str, config: RunConfig, device: st
         trainer.resume()
         metrics.append(trainer.train_step(batch))
         weights = {name: weight.cpu() for name, weight in trainer.weights()}
-        moves = torch.cat([(weights[name].float() - start[name].float()).flatten() for name in weights])
+        moves = masters(trainer) - start
         where = {parameter.device.type for parameter in trainer._model.parameters()}
         return {
             "metrics": metrics,
@@ -77,6 +77,12 @@ def train(rank: int, world_size: int, master: str, config: RunConfig, device: st
         }
     finally:
         trainer.close()
+
+
+def masters(trainer: Any) -> torch.Tensor:
+    """Return the fp32 copies of all weights of this rank, flat, on the host."""
+    state = trainer._optimizer.state()
+    return torch.cat([tensor.cpu().flatten() for name, tensor in state if name.startswith("master/")])
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +122,9 @@ def test_two_ranks_train_on_the_npu_as_on_the_host(trained: dict[str, list[dict[
             # fp32.
             tolerance = {"rel": 2 * EPS, "abs": of_sum(torch.float32, 8 * 5)["atol"]}
             assert ours == pytest.approx(theirs, **tolerance)
-        # The changes, not the weights, which would agree without any training. One weight that is rounded the
-        # other way changes the norm by 2 %; a layer that does not train changes it by more than 30 %.
-        assert (npu["moves"] - cpu["moves"]).norm() < 0.1 * cpu["moves"].norm()
+        # Compare what was learned: the weights would agree without any training. Gradients in bf16 differ by
+        # a few percent; without one of the larger matrices the difference is 10 to 50 %.
+        assert (npu["moves"] - cpu["moves"]).norm() < 8 * EPS * cpu["moves"].norm()
 
 
 def test_model_and_optimizer_are_in_the_region_of_the_memory_saver(
