@@ -77,19 +77,14 @@ def processes_of(run_dir: Path) -> list[int]:
     return found
 
 
-def wait_for_phase(
-    phase: str, events: Path, run: subprocess.Popen[bytes], after: int = 0, step: int | None = None
-) -> None:
-    """Wait for an event with ``phase`` as its phase or detail, and with ``step`` if given.
-
-    The first ``after`` events are ignored.
-    """
+def wait_for_phase(phase: str, events: Path, run: subprocess.Popen[bytes], step: int | None = None) -> None:
+    """Wait for an event with ``phase`` as its phase or detail, and with ``step`` if given."""
     deadline = time.monotonic() + START_LIMIT
     while time.monotonic() < deadline:
         assert run.poll() is None, run.stdout.read().decode() if run.stdout else ""
         if events.exists():
             seen = [json.loads(line) for line in events.read_text().splitlines() if line.endswith("}")]
-            named = [e for e in seen[after:] if phase in (e.get("phase"), e.get("detail"))]
+            named = [e for e in seen if phase in (e.get("phase"), e.get("detail"))]
             if any(step in (None, event.get("step")) for event in named):
                 return
         time.sleep(0.05)
