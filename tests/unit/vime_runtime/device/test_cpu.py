@@ -14,8 +14,8 @@ def test_bf16_product_and_gradient_are_the_fp32_ones_rounded_once() -> None:
     with Bf16MatmulInFp32():
         product = rows @ weight.t()
         product.backward(grad)
-    # One rounding is off by half a unit in the last place at most. The rest is the error of sums in fp32, of 64
-    # products of about 1, or 33.
+    # One rounding is off by half a unit in the last place at most. The rest is the error of sums in fp32, of
+    # 64 products of about 1, or 33.
     once = of_rounding(torch.bfloat16)["rtol"] / 2
     sums = of_sum(torch.float32, 64, magnitude=10.0)
     tolerance = {"rtol": once + sums["rtol"], "atol": sums["atol"]}
