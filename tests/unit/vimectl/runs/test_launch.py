@@ -23,8 +23,9 @@ def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
-def shm_files() -> set[str]:
-    return {name for name in os.listdir("/dev/shm") if name.startswith("fake-runtime-")}
+def shared_memory(run: Any) -> list[Path]:
+    """Return the two files and the semaphore in /dev/shm that processes of the run use."""
+    return [Path(line) for line in (run.scratch_dir / "shared_memory").read_text().splitlines()]
 
 
 def test_run_directory_and_summary_of_a_finished_run(launch: Callable[..., Any]) -> None:
@@ -87,9 +88,9 @@ def test_interrupted_run_leaves_no_process_and_no_file(
     wait_until(lambda: len(list(run.scratch_dir.glob("*.pid"))) == 3)
     pids = [int(path.stem) for path in run.scratch_dir.glob("*.pid")]
     assert all(psutil.pid_exists(pid) for pid in pids)
-    assert len(shm_files()) == 2
-    semaphore = Path((run.scratch_dir / "semaphore").read_text())
-    assert semaphore.exists()
+    files = shared_memory(run)
+    assert len(files) == 3
+    assert all(file.exists() for file in files)
     time.sleep(0.6)  # the supervisor has looked at /dev/shm
 
     for signum in signals:
@@ -99,8 +100,7 @@ def test_interrupted_run_leaves_no_process_and_no_file(
     assert code == 130
     assert run.summary["reason"] == "interrupted"
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
-    assert not shm_files()
-    assert not semaphore.exists()
+    assert not any(file.exists() for file in files)
     assert not run.scratch_dir.exists()
     assert foreign.poll() is None
     assert foreign_file.exists()
@@ -111,6 +111,7 @@ def test_finished_run_leaves_no_process_and_no_file(launch: Callable[..., Any]) 
     wait_until(lambda: run.run_dir.with_suffix(".scratch").exists())
     wait_until(lambda: len(list(run.scratch_dir.glob("*.pid"))) == 3)
     pids = [int(path.stem) for path in run.scratch_dir.glob("*.pid")]
+    files = shared_memory(run)
     assert run.wait()[0] == 0
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
-    assert not shm_files()
+    assert not any(file.exists() for file in files)

@@ -42,8 +42,9 @@ def use_shared_memory(folder: Path) -> None:
     The C library maps a semaphore under a temporary name, so its mapping shows another path.
     """
     semaphore = multiprocessing.get_context("spawn").Lock()
-    (folder / "semaphore").write_text(f"/dev/shm/sem.{semaphore._semlock.name.lstrip('/')}")
     files = [Path(f"/dev/shm/fake-runtime-{os.getpid()}-{name}") for name in ("mapped", "open")]
+    paths = [*files, f"/dev/shm/sem.{semaphore._semlock.name.lstrip('/')}"]
+    (folder / "shared_memory").write_text("\n".join(map(str, paths)))
     descriptors = [os.open(file, os.O_CREAT | os.O_RDWR) for file in files]
     os.ftruncate(descriptors[0], 4096)
     mapping = mmap.mmap(descriptors[0], 4096)
