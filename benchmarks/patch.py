@@ -16,8 +16,7 @@ from pathlib import Path
 
 import platformdirs
 
-from vimectl import patches
-from vimectl.patches import series
+from vimectl.patches import command, series
 from vimectl.patches.releases import download, index
 from vimectl.patches.releases import pip_config as pip
 from vimectl.patches.releases.web import Web
@@ -82,8 +81,8 @@ def whole_stack(folder: Path) -> None:
         run([*VIMECTL, "patch", "revert", "--stack", STACK, "--target", str(ours)], ours)
 
     def in_process() -> None:
-        patches.change("apply", patches.status(STACK, ours))
-        assert all(one.state == "applied" for one in patches.status(STACK, ours))
+        command.change("apply", command.status(STACK, ours))
+        assert all(one.state == "applied" for one in command.status(STACK, ours))
 
     def push() -> None:
         run(["quilt", "push", "-a", "-q"], theirs)

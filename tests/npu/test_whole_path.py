@@ -24,7 +24,7 @@ import pytest
 from harness import script
 from harness.npu.simulated_machine import SimulatedMachine
 from harness.upstream import released
-from vimectl import patches
+from vimectl.patches import command
 from vimectl.stacks.catalog import load_stack
 
 if importlib.util.find_spec("vllm") is None:
@@ -87,7 +87,7 @@ def patched_stack(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for package, version in load_stack(STACK).patches.items():
         tree = tmp_path_factory.mktemp("patched") / package
         shutil.copytree(released.python_sources(package, version), tree)
-        patches.change("apply", patches.status(STACK, tree, [package], version))
+        command.change("apply", command.status(STACK, tree, [package], version))
         trees.append(tree)
     return trees
 

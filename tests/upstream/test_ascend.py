@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from harness import RUNTIME, TESTS, script
-from vimectl import patches as patching
+from vimectl.patches import command as patching
 from vimectl.patches import series
 from vimectl.stacks.catalog import load_stack
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from harness import script
-from vimectl import patches
+from vimectl.patches import command
 
 if importlib.util.find_spec("torch") is None:
     pytest.skip("needs torch", allow_module_level=True)
@@ -32,7 +32,7 @@ def probed(
         tree = tmp_path_factory.mktemp(name)
         unpack(wheels["megatron-core"], tree, lambda name: name.endswith((".py", "METADATA", "RECORD")))
         if name == "patched":
-            patches.change("apply", patches.status(directory=tree))
+            command.change("apply", command.status(directory=tree))
         environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
         done = subprocess.run([sys.executable, str(PROBE)], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

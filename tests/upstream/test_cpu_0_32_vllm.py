@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from vimectl import patches
+from vimectl.patches import command
 from vimectl.patches.series import Series
 
 if importlib.util.find_spec("vllm") is None:
@@ -45,7 +45,7 @@ def sources(
     wanted = {*shipped["vllm"].chains, "vllm/__init__.py"}
     unpack(wheels["vllm"], released, lambda name: name in wanted or ".dist-info/" in name)
     shutil.copytree(released, patched, dirs_exist_ok=True)
-    patches.change("apply", patches.status(directory=patched))
+    command.change("apply", command.status(directory=patched))
     return {"released": released, "patched": patched}
 
 

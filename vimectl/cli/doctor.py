@@ -12,8 +12,9 @@ from rich.console import Console
 from vimectl.util.console import JsonOption, emit_json, err, out
 
 if TYPE_CHECKING:
-    from vimectl.doctor import CheckResult, DoctorReport
+    from vimectl.doctor.check import CheckResult
     from vimectl.doctor.fix import Fix
+    from vimectl.doctor.runner import DoctorReport
     from vimectl.util.host import Host
 
 _COLORS = {"pass": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
@@ -49,8 +50,8 @@ def doctor(
     """Check that this machine can run the stack, and the recipe if one is given; exit 1 if it cannot."""
     from vime_runtime.spec.errors import UsageError
 
-    from vimectl.doctor import run_checks
     from vimectl.doctor.bundle import check_bundle_path, write_bundle
+    from vimectl.doctor.runner import run_checks
     from vimectl.recipes.resolve import resolve
     from vimectl.stacks.catalog import load_stack
     from vimectl.stacks.detection import detect_stack

@@ -11,8 +11,8 @@ from vimectl.cli.patch_files import export, import_, lint, port
 from vimectl.util.console import JsonOption, emit_json, err, out, table
 
 if TYPE_CHECKING:
-    from vimectl.patches import TargetStatus
     from vimectl.patches.plan import PatchAction
+    from vimectl.patches.state import TargetStatus
 
 app = typer.Typer(no_args_is_help=True, help="Apply, revert and check the patches of a stack's packages.")
 app.command()(export)
@@ -138,9 +138,9 @@ def _classify(
     packages: list[str] | None, stack: str | None, target: Path | None, version: str | None
 ) -> list[TargetStatus]:
     """Classify the targets, after finishing or undoing interrupted changes of them."""
-    from vimectl import patches
+    from vimectl.patches import command
 
-    found, messages = patches.recover_and_classify(stack, target, packages or (), version)
+    found, messages = command.recover_and_classify(stack, target, packages or (), version)
     for message in messages:
         err.print(message, markup=False)
     return found
@@ -149,9 +149,9 @@ def _classify(
 def _change(
     action: PatchAction, found: list[TargetStatus], merge: bool, dry_run: bool, as_json: bool
 ) -> None:
-    from vimectl import patches
+    from vimectl.patches import command
 
-    outcome = patches.change(action, found, dry_run, merge)
+    outcome = command.change(action, found, dry_run, merge)
     changed = outcome.plan.changed()
     if as_json:
         targets = _targets_json(outcome.targets)

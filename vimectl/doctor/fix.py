@@ -40,13 +40,13 @@ def plan_fixes(report: DoctorReport, host: Host) -> list[Fix]:
 
 def _apply_patches(package: str, check: str, host: Host, stack: Stack) -> Fix | None:
     """Plan to apply a package's patches: one transaction, which refuses files that were edited."""
-    from vimectl import patches
+    from vimectl.patches import command
 
     try:
         targets, directory = read_patch_state(host, stack, package)
         if not targets or not all(target.state in ("pristine", "partial") for target in targets):
             return None
-        plan = patches.change("apply", targets, dry_run=True).plan
+        plan = command.change("apply", targets, dry_run=True).plan
     except VimeError:
         return None  # not installed, or edited: the check reports it and its fix
     where = f"{package} --stack {stack.name}" + (f" --target {directory}" if directory else "")
@@ -55,5 +55,5 @@ def _apply_patches(package: str, check: str, host: Host, stack: Stack) -> Fix | 
         f"vimectl patch apply {where}",
         f"vimectl patch revert {where}",
         tuple(change["path"] for change in plan.changed()),
-        partial(patches.change, "apply", targets),
+        partial(command.change, "apply", targets),
     )

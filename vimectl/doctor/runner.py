@@ -11,11 +11,40 @@ from vime_runtime.spec.errors import unknown
 from vime_runtime.spec.recipe import Recipe
 
 from vimectl.doctor.check import Check, CheckResult, skip
-from vimectl.doctor.checks import all_checks
+from vimectl.doctor.checks import (
+    cann,
+    cluster,
+    device,
+    environment,
+    host,
+    package_integrity,
+    packages,
+    recipe,
+    stale_runs,
+)
 from vimectl.doctor.facts import Facts
 from vimectl.stacks.schema import Stack
 from vimectl.util import npu_devices
 from vimectl.util.host import Host
+
+# The order in which to fix things: a failure is often the cause of later ones.
+GROUPS = (
+    "device",
+    "driver",
+    "host",
+    "cann",
+    "python",
+    "packages",
+    "imports",
+    "patches",
+    "tms",
+    "environment",
+    "cluster",
+    "recipe",
+    "builder",
+    "leftovers",
+)
+_MODULES = (device, host, cann, packages, package_integrity, environment, cluster, recipe, stale_runs)
 
 
 @dataclass(frozen=True)
@@ -69,7 +98,8 @@ def run_checks(
     Raises:
         UsageError: a name is neither a check nor a group.
     """
-    checks = all_checks(stack)
+    checks = [check for module in _MODULES for check in module.CHECKS.of(stack)]
+    checks.sort(key=lambda check: GROUPS.index(check.group))
     excluded = _select(checks, without) if without else []
     if only:
         checks = _select(checks, only)

@@ -21,7 +21,7 @@ from pathlib import Path
 from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, VimeError
 
-from vimectl.doctor import run_checks
+from vimectl.doctor.runner import run_checks
 from vimectl.env.memory_saver import known_builds
 from vimectl.env.memory_saver.record_build import record_build
 from vimectl.env.memory_saver.verify import verify_path

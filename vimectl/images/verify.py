@@ -11,13 +11,14 @@ from typing import Any
 
 from vime_runtime.spec.errors import UsageError, VimeError
 
-from vimectl.doctor import CheckResult, run_checks
+from vimectl.doctor.check import CheckResult
 from vimectl.doctor.facts.inputs import read_patch_state
+from vimectl.doctor.runner import run_checks
 from vimectl.env.memory_saver.verify import SaverBuild, verify_installed
 from vimectl.images import build_steps, image_paths
 from vimectl.images.builder.base import Builder, ImageConfiguration
 from vimectl.images.tree_digest import tree_digest
-from vimectl.patches import TargetStatus
+from vimectl.patches.state import TargetStatus
 from vimectl.stacks.catalog import load_stack
 from vimectl.stacks.schema import Stack
 from vimectl.util.host import CommandResult, Host

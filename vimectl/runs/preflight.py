@@ -9,9 +9,11 @@ from typing import Any
 from vime_runtime.spec.errors import MissingRequirement, VimeError
 from vime_runtime.spec.recipe import Recipe
 
-from vimectl import doctor
-from vimectl import patches as patching
+from vimectl.doctor.checks.recipe import INPUTS
+from vimectl.doctor.runner import DoctorReport, run_checks
 from vimectl.env.memory_saver.verify import SaverBuild, required_backend, verify_installed
+from vimectl.patches import command
+from vimectl.patches.state import TargetStatus
 from vimectl.stacks.catalog import load_stack
 from vimectl.util.host import Host
 
@@ -29,8 +31,8 @@ class Preflight:
     """
 
     recipe: Recipe
-    doctor: doctor.DoctorReport
-    patches: list[patching.TargetStatus] | None
+    doctor: DoctorReport
+    patches: list[TargetStatus] | None
     tms: list[SaverBuild] | None
 
     @property
@@ -70,7 +72,7 @@ class Preflight:
 def examine(recipe: Recipe, host: Host) -> Preflight:
     """Check the machine for a recipe. Changes nothing. Raises UsageError for an unknown stack."""
     wanted = load_stack(recipe.recipe.stack)
-    report = doctor.run_checks(host, wanted, recipe, without=doctor.INPUTS)
+    report = run_checks(host, wanted, recipe, without=INPUTS)
     needs_library = required_backend(wanted) is not None
     builds = verify_installed(host, wanted) if needs_library else None
     return Preflight(recipe, report, _patches(recipe), builds)
@@ -87,11 +89,11 @@ def wait_for_leftovers(found: Preflight, host: Host) -> Preflight:
 
 def apply_patches(preflight: Preflight) -> None:
     """Apply the missing patches, all or none."""
-    patching.change("apply", preflight.patches or [])
+    command.change("apply", preflight.patches or [])
 
 
-def _patches(recipe: Recipe) -> list[patching.TargetStatus] | None:
+def _patches(recipe: Recipe) -> list[TargetStatus] | None:
     try:
-        return patching.status(recipe.recipe.stack)
+        return command.status(recipe.recipe.stack)
     except VimeError:
         return None  # the doctor's check says which package is missing

@@ -24,8 +24,8 @@ from vime_runtime.spec.strict import Strict
 from harness import TESTS
 from harness.doctor import sparse_model
 from harness.memory_saver.elf_file import ElfFile
-from vimectl.doctor import DoctorReport, run_checks
 from vimectl.doctor.facts.imports import PROGRAM
+from vimectl.doctor.runner import DoctorReport, run_checks
 from vimectl.patches import series
 from vimectl.recipes.resolve import resolve
 from vimectl.stacks.catalog import load_stack, lock_path

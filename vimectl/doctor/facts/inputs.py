@@ -125,10 +125,9 @@ def read_patch_state(host: Host, stack: Stack, package: str) -> tuple[list[Targe
     In another root the list is empty if the package is not installed.
 
     Raises:
-        VimeError: as ``patches.status`` does.
+        VimeError: as ``patches.command.status`` does.
     """
-    from vimectl import patches
-    from vimectl.patches import series
+    from vimectl.patches import command, series
 
     directory, version = None, None
     if not host.is_here:
@@ -136,4 +135,4 @@ def read_patch_state(host: Host, stack: Stack, package: str) -> tuple[list[Targe
         directory, version = find_package(host, stack, package, module)
         if directory is None:
             return [], None
-    return patches.status(stack.name, directory, [package], version), directory
+    return command.status(stack.name, directory, [package], version), directory

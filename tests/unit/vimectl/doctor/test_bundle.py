@@ -9,8 +9,8 @@ import pytest
 from vime_runtime.spec.errors import UsageError
 
 from harness.doctor.described_machine import Machine
-from vimectl.doctor import run_checks
 from vimectl.doctor.bundle import check_bundle_path, write_bundle
+from vimectl.doctor.runner import run_checks
 from vimectl.recipes.resolve import resolve
 from vimectl.stacks.catalog import load_stack
 from vimectl.util.host import CommandResult

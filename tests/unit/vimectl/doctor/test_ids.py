@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from vimectl.doctor import run_checks
+from vimectl.doctor.runner import run_checks
 from vimectl.stacks.catalog import load_stack, stack_names
 from vimectl.util.host import Host, refuse_command
 

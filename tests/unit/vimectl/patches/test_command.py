@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from vime_runtime.spec.errors import MissingRequirement, UsageError
 
-from vimectl import patches
-from vimectl.patches import series, target
+from vimectl.patches import command, series, target
 from vimectl.patches.blobs import FileId
 from vimectl.patches.target_lock import locked
 
@@ -23,26 +22,26 @@ def fake_release(directory: Path, version: str = "0.16.1") -> Path:
 
 
 def test_status_without_a_stack_finds_packages_in_the_directory(tmp_path: Path) -> None:
-    (found,) = patches.status(directory=fake_release(tmp_path))
+    (found,) = command.status(directory=fake_release(tmp_path))
     assert (found.target.package, found.state) == ("megatron-core", "drifted")
 
 
 def test_stack_supports_only_its_own_version(tmp_path: Path) -> None:
     fake_release(tmp_path, "0.16.0")
-    (found,) = patches.status("cpu-0.32", tmp_path, ["megatron-core"])
+    (found,) = command.status("cpu-0.32", tmp_path, ["megatron-core"])
     assert found.state == "unsupported"
-    (stated,) = patches.status("cpu-0.32", tmp_path, ["megatron-core"], version="0.16.1")
+    (stated,) = command.status("cpu-0.32", tmp_path, ["megatron-core"], version="0.16.1")
     assert stated.state == "drifted"
 
 
 def test_missing_selected_package_is_an_error(tmp_path: Path) -> None:
     fake_release(tmp_path, "0.16.1")
     with pytest.raises(UsageError, match="no vllm here, only megatron-core") as caught:
-        patches.status("cpu-0.32", tmp_path)
+        command.status("cpu-0.32", tmp_path)
     assert caught.value.hint == "name what is meant: megatron-core"
     with pytest.raises(UsageError, match="no vllm here, only megatron-core"):
-        patches.status(None, tmp_path, ["megatron-core", "vllm"])
-    assert [one.target.package for one in patches.status(None, tmp_path)] == ["megatron-core"]
+        command.status(None, tmp_path, ["megatron-core", "vllm"])
+    assert [one.target.package for one in command.status(None, tmp_path)] == ["megatron-core"]
 
 
 def test_package_that_is_not_installed_is_a_missing_requirement(
@@ -52,9 +51,9 @@ def test_package_that_is_not_installed_is_a_missing_requirement(
     for package in ("megatron", "vllm"):  # another test may have imported them
         monkeypatch.delitem(sys.modules, package, raising=False)
     with pytest.raises(MissingRequirement, match="megatron-core is not installed"):
-        patches.status("cpu-0.32")
+        command.status("cpu-0.32")
     with pytest.raises(UsageError, match="no known stack is installed"):
-        patches.status()
+        command.status()
 
 
 def test_status_recovers_only_interrupted_changes(
@@ -62,11 +61,11 @@ def test_status_recovers_only_interrupted_changes(
 ) -> None:
     fake_release(tmp_path)
     before = snapshot(tmp_path)
-    assert patches.recover_and_classify(directory=tmp_path)[1] == []
+    assert command.recover_and_classify(directory=tmp_path)[1] == []
     assert snapshot(tmp_path) == before
     (tmp_path / ".vimectl" / "stage").mkdir(parents=True)
     assert [
-        message.partition(": ")[2] for message in patches.recover_and_classify(directory=tmp_path)[1]
+        message.partition(": ")[2] for message in command.recover_and_classify(directory=tmp_path)[1]
     ] == ["an interrupted change had not begun; its preparation was removed"]
     assert snapshot(tmp_path) == before
 
@@ -103,7 +102,7 @@ def test_content_decides_the_series_of_a_local_build(
 
     for module in ("target", "state"):
         monkeypatch.setattr(f"vimectl.patches.{module}.file_id", found)
-    (one,) = patches.status(directory=tmp_path)
+    (one,) = command.status(directory=tmp_path)
     assert one.state == state
 
 
@@ -123,7 +122,7 @@ def test_status_waits_for_a_change_in_progress(tmp_path: Path) -> None:
     stage.mkdir()
     timer = threading.Timer(0.3, change)
     timer.start()
-    found, messages = patches.recover_and_classify(directory=tmp_path)
+    found, messages = command.recover_and_classify(directory=tmp_path)
     timer.join()
     assert release.acquire(blocking=False)  # status did not return before
     assert (messages, len(found)) == ([], 1)

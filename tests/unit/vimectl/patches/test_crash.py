@@ -15,8 +15,7 @@ import pytest
 from vime_runtime.spec.errors import MissingRequirement
 
 from harness.patches import disk_operations
-from vimectl import patches
-from vimectl.patches import transaction
+from vimectl.patches import command, transaction
 from vimectl.patches.applied_state import bookkeeping_folder
 from vimectl.patches.plan import PatchAction
 from vimectl.patches.state import TargetStatus
@@ -44,7 +43,7 @@ class Ends:
         assert self.before != self.after
 
     def change(self, action: PatchAction | None = None) -> None:
-        patches.change(action or self.action, self._classify(self.places))
+        command.change(action or self.action, self._classify(self.places))
 
     def now(self) -> dict[str, tuple[int, bytes]]:
         return self._snapshot(*self.places)
@@ -145,7 +144,7 @@ def test_error_at_any_operation_is_recovered(ends: Ends, error: int, lasting: bo
 def test_failing_rmdir_rolls_the_change_back(
     rich_stack: list[Path], classify_all: Classify, snapshot: Snapshot
 ) -> None:
-    patches.change("apply", classify_all(rich_stack))
+    command.change("apply", classify_all(rich_stack))
     before = snapshot(*rich_stack)
     refused = []
 
@@ -155,7 +154,7 @@ def test_failing_rmdir_rolls_the_change_back(
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(arguments[0]))
 
     with disk_operations.watched(refuse), pytest.raises(MissingRequirement) as caught:
-        patches.change("revert", classify_all(rich_stack))
+        command.change("revert", classify_all(rich_stack))
     assert caught.value.hint == "everything is as it was before"
     assert snapshot(*rich_stack) == before
 

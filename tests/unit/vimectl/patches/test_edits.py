@@ -8,8 +8,7 @@ import pytest
 from vime_runtime.spec.errors import CheckFailed
 
 from harness.patches.toy_packages import git
-from vimectl import patches
-from vimectl.patches import edits
+from vimectl.patches import command, edits
 from vimectl.patches.plan import PatchAction
 from vimectl.patches.series import Series
 from vimectl.patches.state import TargetStatus, classify
@@ -60,7 +59,7 @@ def status(place: Path, series: Series) -> TargetStatus:
 
 
 def run(action: PatchAction, place: Path, series: Series, merge: bool = False) -> TargetStatus:
-    return patches.change(action, [status(place, series)], merge=merge).targets[0]
+    return command.change(action, [status(place, series)], merge=merge).targets[0]
 
 
 def test_edits_are_merged_and_restored_by_revert(checkout: Path, long_series: Series) -> None:
@@ -137,7 +136,7 @@ def test_conflict_is_shown_and_changes_nothing(checkout: Path, long_series: Seri
 def test_dry_run_merges_nothing(checkout: Path, long_series: Series) -> None:
     path = checkout / "long/__init__.py"
     path.write_bytes(edited(15, b"mine\n"))
-    outcome = patches.change("apply", [status(checkout, long_series)], dry_run=True, merge=True)
+    outcome = command.change("apply", [status(checkout, long_series)], dry_run=True, merge=True)
     assert len(outcome.plan.changed()) == 1
     assert path.read_bytes() == edited(15, b"mine\n")
 
@@ -151,7 +150,7 @@ def test_upstream_change_is_recognized(tmp_path: Path, long_series: Series) -> N
     found = status(place, long_series)
     assert (found.state, found.patches[0].state) == ("applied", "upstream")
     assert found.as_json()["patches"][0]["files"] == [{"path": "long/__init__.py", "state": "upstream"}]
-    assert patches.change("apply", [found]).plan.sources == ()
+    assert command.change("apply", [found]).plan.sources == ()
     (place / "long/__init__.py").write_bytes(content.replace(b"line 7\n", b"other\n"))
     assert status(place, long_series).state == "drifted"
 

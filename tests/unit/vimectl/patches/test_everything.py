@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.patches import toy_packages
-from vimectl import patches
+from vimectl.patches import command
 from vimectl.patches.distribution import count_matching
 from vimectl.patches.series import Series
 from vimectl.patches.state import TargetStatus, classify
@@ -26,7 +26,7 @@ def test_apply_and_revert_of_every_kind_of_change(
 ) -> None:
     before = snapshot(*rich_stack)
     assert states(classify_all(rich_stack)) == ["pristine", "pristine"]
-    outcome = patches.change("apply", classify_all(rich_stack))
+    outcome = command.change("apply", classify_all(rich_stack))
     assert states(outcome.targets) == ["applied", "applied"]
     for place, name in zip(rich_stack, ("one", "two"), strict=True):
         package = place / name
@@ -39,14 +39,14 @@ def test_apply_and_revert_of_every_kind_of_change(
         assert (package / "fresh/deep/new.py").read_bytes() == b"made by a patch\n"
         assert os.access(package / "fresh/tool", os.X_OK)
         assert (package / "run.sh").stat().st_mode & 0o111
-    assert patches.change("apply", classify_all(rich_stack)).plan.steps == ()
-    outcome = patches.change("revert", classify_all(rich_stack))
+    assert command.change("apply", classify_all(rich_stack)).plan.steps == ()
+    outcome = command.change("revert", classify_all(rich_stack))
     assert states(outcome.targets) == ["pristine", "pristine"]
     assert snapshot(*rich_stack) == before
 
 
 def test_record_matches_the_patched_files(rich_stack: list[Path], classify_all: Classify) -> None:
-    patches.change("apply", classify_all(rich_stack))
+    command.change("apply", classify_all(rich_stack))
     site = rich_stack[0]
     text = (site / "one_cpu-1.0.dist-info" / "RECORD").read_bytes()
     files = {
@@ -59,14 +59,14 @@ def test_record_matches_the_patched_files(rich_stack: list[Path], classify_all: 
 def test_wrong_mode_counts_as_not_applied(
     rich_stack: list[Path], classify_all: Classify, rich_series: dict[str, Series]
 ) -> None:
-    patches.change("apply", classify_all(rich_stack))
+    command.change("apply", classify_all(rich_stack))
     (rich_stack[0] / "one/run.sh").chmod(0o644)
     found = classify_all(rich_stack)[0]
     assert dict(found.patches[0].files)["one/run.sh"] == "not-applied"
     assert found.state == "partial"
     (rich_stack[0] / "one/both.py").chmod(0o755)  # the series states no mode for this file
     assert dict(classify_all(rich_stack)[0].patches[0].files)["one/both.py"] == "applied"
-    outcome = patches.change("apply", classify_all(rich_stack))
+    outcome = command.change("apply", classify_all(rich_stack))
     assert [Path(one["path"]).name for one in outcome.plan.changed()] == ["run.sh"]
     assert states(outcome.targets) == ["applied", "applied"]
 
@@ -93,10 +93,10 @@ def test_symbolic_links_are_created_changed_and_removed(
         return [classify(found, series)]
 
     assert states(classify_all()) == ["pristine"]
-    assert states(patches.change("apply", classify_all()).targets) == ["applied"]
+    assert states(command.change("apply", classify_all()).targets) == ["applied"]
     links = {path.name: str(path.readlink()) for path in (place / "linked").iterdir() if path.is_symlink()}
     assert links == {"moved": "__init__.py", "made": "a.py"}
-    assert states(patches.change("revert", classify_all()).targets) == ["pristine"]
+    assert states(command.change("revert", classify_all()).targets) == ["pristine"]
     assert snapshot(place) == before
     # A file whose content is the link's target is not that link.
     (place / "linked/moved").unlink()

@@ -13,8 +13,7 @@ import pytest
 from vime_runtime.spec.errors import UsageError
 
 from harness.patches import toy_packages
-from vimectl import patches
-from vimectl.patches import distribution, edits
+from vimectl.patches import command, distribution, edits
 from vimectl.patches.series import Series
 from vimectl.patches.state import TargetStatus, classify
 from vimectl.patches.target import find_at
@@ -84,7 +83,7 @@ def test_pip_works_on_a_patched_package(
     assert any(".pyc" in path for path in released)  # pip compiles
 
     assert status(place, series).state == "pristine"
-    patches.change("apply", [status(place, series)])
+    command.change("apply", [status(place, series)])
     pip("check")
     assert "one/fresh/deep/new.py" in pip("show", "-f", "one_local_build")
     subprocess.run([environment / "bin" / "python", "-c", "import one.both, one.new_name"], check=False)
@@ -93,13 +92,13 @@ def test_pip_works_on_a_patched_package(
     pip(*install, "--force-reinstall", wheel)
     assert status(place, series).state == "pristine"
     assert not (place / "one/fresh/deep/new.py").exists()
-    patches.change("apply", [status(place, series)])
-    patches.change("revert", [status(place, series)])
+    command.change("apply", [status(place, series)])
+    command.change("revert", [status(place, series)])
     pip("check")
     sources = {path: what for path, what in released.items() if ".pyc" not in path}
     assert {path: what for path, what in snapshot(place).items() if ".pyc" not in path} == sources
 
-    patches.change("apply", [status(place, series)])
+    command.change("apply", [status(place, series)])
     pip("uninstall", "-q", "-y", "one_local_build")
     left = {path for path in snapshot(place).keys() - empty.keys() if ".vimectl" not in path}
     assert left == set()
@@ -133,7 +132,7 @@ def test_wheel_is_classified_but_not_changed(tmp_path: Path, rich_series: dict[s
     assert edits.diff_from_release(found) == ""
     for action in ("apply", "revert"):
         with pytest.raises(UsageError, match="a wheel is read-only"):
-            patches.change(action, [found])  # type: ignore[arg-type]
+            command.change(action, [found])  # type: ignore[arg-type]
     assert wheel.read_bytes() == before
     assert list(tmp_path.iterdir()) == [wheel]
     assert find_at(wheel, "two", "two") is None

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.patches import power_loss
-from vimectl import patches
-from vimectl.patches import transaction
+from vimectl.patches import command, transaction
 from vimectl.patches.plan import PatchAction
 from vimectl.patches.state import TargetStatus
 
@@ -41,11 +40,11 @@ def test_power_loss_at_any_moment_is_recovered(
     root = rich_stack[0].parent
     shutil.rmtree(rich_stack[1] / ".git")
     if action == "revert":
-        patches.change("apply", classify_all(rich_stack))
+        command.change("apply", classify_all(rich_stack))
     before = contents(root)
     recorder = power_loss.Recorder(root)
     disks = power_loss.possible(
-        recorder, lambda: patches.change(action, classify_all(rich_stack)), random.Random(0), more, every
+        recorder, lambda: command.change(action, classify_all(rich_stack)), random.Random(0), more, every
     )
     found = list(disks)
     after = contents(root)
@@ -60,7 +59,7 @@ def test_power_loss_at_any_moment_is_recovered(
         assert now in (before, after)
         outcomes.add(now == after)
         if number % 9 == 0:  # and further commands work from there
-            again = patches.change(action, classify_all(rich_stack))
+            again = command.change(action, classify_all(rich_stack))
             assert {one.state for one in again.targets} == {"applied" if action == "apply" else "pristine"}
     assert outcomes == {True, False}
     with capsys.disabled():

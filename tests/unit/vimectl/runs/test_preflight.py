@@ -7,7 +7,8 @@ import sys
 import pytest
 from vime_runtime.spec.errors import MissingRequirement
 
-from vimectl.doctor import CheckResult, DoctorReport
+from vimectl.doctor.check import CheckResult
+from vimectl.doctor.runner import DoctorReport
 from vimectl.recipes.resolve import resolve
 from vimectl.runs import preflight as module
 from vimectl.runs.preflight import Preflight, examine, wait_for_leftovers

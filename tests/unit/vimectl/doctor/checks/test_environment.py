@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from harness.doctor.described_machine import Machine
-from vimectl.doctor import CheckResult, run_checks
+from vimectl.doctor.check import CheckResult
+from vimectl.doctor.runner import run_checks
 from vimectl.recipes.resolve import resolve
 from vimectl.stacks.catalog import load_stack
 

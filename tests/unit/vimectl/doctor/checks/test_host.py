@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from harness.doctor.described_machine import Machine
-from vimectl.doctor import run_checks
+from vimectl.doctor.runner import run_checks
 from vimectl.recipes.resolve import resolve
 from vimectl.stacks.catalog import load_stack
 from vimectl.util.host import CommandResult

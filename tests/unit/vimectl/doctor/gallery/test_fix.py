@@ -7,7 +7,8 @@ from unittest.mock import patch
 
 from harness.doctor.described_machine import GALLERY, Machine
 from vimectl.doctor.fix import plan_fixes
-from vimectl.patches import change, series, status
+from vimectl.patches import series
+from vimectl.patches.command import change, status
 
 
 def snapshot(root: Path) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ from functools import cache
 import pytest
 
 from harness.doctor.described_machine import Machine, names
-from vimectl.doctor import DoctorReport
+from vimectl.doctor.runner import DoctorReport
 
 Examined = Callable[[str], tuple[Machine, DoctorReport]]
 
