@@ -13,7 +13,8 @@ PYENV := $(wildcard $(addsuffix /versions/3.1[0-3].*/bin/python,$(shell pyenv ro
 # ATen's vector instructions and oneDNN's; a processor that lacks AVX-512 cannot pretend to have it.
 CPUS := default:SSE41 avx2:AVX2 $(if $(shell grep -lw avx512f /proc/cpuinfo),avx512:AVX512_CORE)
 NUMERIC := tests/npu/test_device.py tests/npu/test_trainer.py $(addprefix tests/unit/vime_runtime/,\
-  device/test_cpu.py prepare/test_gguf_file.py rollout/test_cpu_norms.py trainer)
+  device/test_cpu.py prepare/test_gguf_file.py rollout/test_cpu_norms.py \
+  $(patsubst %,trainer/test_%.py,attention grpo mlp model optimizer trainer))
 
 .PHONY: run run-real test test-fast test-cpus test-exhaustive lint lock bench clean
 .DELETE_ON_ERROR:
@@ -41,7 +42,7 @@ test-cpus: .venv/dev
 	@set -e; for cpu in $(CPUS); do for threads in 1 2; do \
 	  echo "== $$cpu, threads: $$threads"; \
 	  ATEN_CPU_CAPABILITY=$${cpu%:*} ONEDNN_MAX_CPU_ISA=$${cpu#*:} OMP_NUM_THREADS=$$threads \
-	    $(BIN)/python -m pytest -q -W ignore $(NUMERIC); \
+	    $(BIN)/python -m pytest -q -n 2 -W ignore $(NUMERIC); \
 	done; done
 
 # The everyday suite.
