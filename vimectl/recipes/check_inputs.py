@@ -7,10 +7,10 @@ from pathlib import Path
 
 from vime_runtime.spec.data_lines import read_lines
 from vime_runtime.spec.errors import CheckFailed, UsageError
-from vime_runtime.spec.model_families import family_of
+from vime_runtime.spec.model_directory import read_model_directory
 from vime_runtime.spec.model_shape import ModelShape, check_context, check_engine_split, check_trainer_split
 from vime_runtime.spec.recipe import DataTable, Recipe
-from vime_runtime.spec.safetensors_header import INCOMPLETE, read_directory, read_json
+from vime_runtime.spec.safetensors_header import read_json
 
 from vimectl.util.host import Host
 
@@ -20,9 +20,6 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 TASKS = "vime_runtime.data.reasoning_gym"
 # Seconds to import the library and make a task: one on an idle machine.
 TASK_SECONDS = 120
-
-# dtypes that can be trained from, as the safetensors format spells them.
-DTYPES = ("BF16", "F16", "F32")
 
 
 def check(recipe: Recipe, prepared_later: Path | None = None) -> None:
@@ -49,26 +46,13 @@ def check(recipe: Recipe, prepared_later: Path | None = None) -> None:
 
 
 def check_model(directory: Path) -> ModelShape:
-    """Check that a directory is a complete model of a known family. Return the shape of the model."""
-    config_file = directory / "config.json"
-    if not directory.is_dir():
-        raise UsageError(f"no model directory at {directory}", "give an existing one: --set model.path=DIR")
-    if not config_file.is_file():
-        raise UsageError(
-            f"{directory} has no config.json",
-            "model.path must name a Hugging Face model directory, as save_pretrained writes it",
-        )
-    config = read_json(config_file)
-    family = family_of(config, str(config_file))
-    if "quantization_config" in config:
-        raise UsageError(f"{config_file}: the model is quantized", "train from the unquantized checkpoint")
+    """Check that a directory is a complete model with a tokenizer. Return the shape of the model."""
+    shape = read_model_directory(directory).shape
     if not any((directory / name).is_file() for name in TOKENIZERS):
         raise UsageError(
             f"{directory} has no tokenizer: none of {', '.join(TOKENIZERS)}",
             "put the model's tokenizer files into the directory",
         )
-    shape = family.shape(config, str(config_file))
-    _check_tensors(directory, family.tensors(shape))
     return shape
 
 
@@ -76,29 +60,6 @@ def check_splits(recipe: Recipe, shape: ModelShape) -> None:
     """Check that the ranks of trainer and engine can share the model. Raises UsageError if they cannot."""
     check_trainer_split(recipe, shape)
     check_engine_split(recipe, shape)
-
-
-def _check_tensors(directory: Path, expected: dict[str, tuple[int, ...]]) -> None:
-    stored = read_directory(directory)
-    missing = [name for name in expected if name not in stored]
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise UsageError(
-            f"{directory} has no tensor {missing[0]}{more}; config.json calls for it", INCOMPLETE
-        )
-    for name, shape in expected.items():
-        tensor = stored[name]
-        if tensor.shape != shape:
-            raise UsageError(
-                f"{tensor.file}: tensor {name} has shape {list(tensor.shape)}; "
-                f"config.json makes it {list(shape)}",
-                "weights and config.json are of different models: take both from one checkpoint",
-            )
-        if tensor.dtype not in DTYPES:
-            raise UsageError(
-                f"{tensor.file}: tensor {name} is {tensor.dtype}; supported are {', '.join(DTYPES)}",
-                "save the model in bfloat16 or float32",
-            )
 
 
 def check_chat_template(directory: Path) -> None:

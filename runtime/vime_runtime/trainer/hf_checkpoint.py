@@ -14,17 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vime_runtime.spec.errors import UsageError
-from vime_runtime.spec.model_families import family_of
-from vime_runtime.spec.safetensors_header import (
-    INCOMPLETE,
-    INDEX_FILE,
-    WEIGHTS_FILE,
-    read_directory,
-    read_json,
-)
+from vime_runtime.spec.model_directory import CONFIG_FILE, read_model_directory
+from vime_runtime.spec.safetensors_header import INDEX_FILE, WEIGHTS_FILE, read_json
 
-CONFIG = "config.json"
 SHARD_BYTES = 4 * 1024**3
 
 
@@ -32,25 +24,14 @@ class HFCheckpoint:
     """A directory opened for reading, with ``family`` and ``shape`` of its model.
 
     Raises:
-        UsageError: config.json or a tensor of the model is missing or malformed, or has another shape.
+        UsageError: as ``read_model_directory``.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        config = read_json(directory / CONFIG)
-        self.family = family_of(config, str(directory / CONFIG))
-        self.shape = self.family.shape(config, str(directory / CONFIG))
-        self._stored = read_directory(directory)
+        model = read_model_directory(directory)
+        self.family, self.shape, self._stored = model.family, model.shape, model.tensors
         self._open_files: dict[Path, Any] = {}
-        for name, shape in self.tensor_shapes().items():
-            if name not in self._stored:
-                raise UsageError(f"{directory} has no tensor {name}, which its {CONFIG} requires", INCOMPLETE)
-            stored = self._stored[name]
-            if stored.shape != shape:
-                raise UsageError(
-                    f"{stored.file}: tensor {name} is {list(stored.shape)}; {CONFIG} makes it {list(shape)}",
-                    f"take the weights and {CONFIG} from the same model",
-                )
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return name and shape of every tensor of the model."""
@@ -112,10 +93,10 @@ def _copy_small_files(source: Path, target: Path, dtype: torch.dtype) -> None:
         small = path.is_file() and path.suffix in {".json", ".jinja", ".txt", ".model"}
         if small and not path.name.endswith(".index.json"):
             shutil.copyfile(path, target / path.name)
-    config = read_json(target / CONFIG)
+    config = read_json(target / CONFIG_FILE)
     config.pop("torch_dtype", None)  # the key's name before transformers 5
     config["dtype"] = str(dtype).removeprefix("torch.")
-    (target / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
+    (target / CONFIG_FILE).write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
 def _split_into_shards(sizes: dict[str, int]) -> list[list[str]]:

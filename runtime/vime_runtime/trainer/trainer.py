@@ -24,7 +24,7 @@ from vime_runtime.batch import RolloutBatch
 from vime_runtime.checkpoint import random_state
 from vime_runtime.checkpoint.store import StatePart
 from vime_runtime.memory.region import MemoryUsage
-from vime_runtime.spec.metrics import TRAIN_ENTROPY, TRAIN_GRAD_NORM, TRAIN_LOSS
+from vime_runtime.spec.metrics import TRAIN_ENTROPY, TRAIN_GRAD_NORM, TRAIN_KL, TRAIN_LOSS, TRAIN_LR
 from vime_runtime.spec.model_shape import check_trainer_split
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.trainer import grpo, hf_checkpoint, model, packing, parallel
@@ -36,9 +36,6 @@ from vime_runtime.weight_sync.device_identity import device_uuid, machine_id
 from vime_runtime.weight_sync.export import WeightBridge
 from vime_runtime.weight_sync.ipc import SharedCpuBuffer
 from vime_runtime.weight_sync.transport import WeightLocation
-
-TRAIN_KL = "train/kl"  # nats per token, only with a reference model
-TRAIN_LR = "train/lr"
 
 
 class Trainer:

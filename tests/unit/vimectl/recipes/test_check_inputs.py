@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from vime_runtime.spec.errors import UsageError
+from vime_runtime.spec.safetensors_header import read_directory
 
 from vimectl.recipes import check_inputs
 from vimectl.recipes.resolve import resolve
@@ -34,7 +35,7 @@ def test_a_whole_model_and_good_data_pass(write_model: WriteModel, data: Path, t
 
 def test_shards_with_an_index_pass(write_model: WriteModel, data: Path) -> None:
     model = write_model()
-    names = list(check_inputs.read_directory(model))
+    names = list(read_directory(model))
     (model / "model.safetensors").rename(model / "model-00001-of-00001.safetensors")
     weight_map = dict.fromkeys(names, "model-00001-of-00001.safetensors")
     index = model / "model.safetensors.index.json"
