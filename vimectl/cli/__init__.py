@@ -9,15 +9,13 @@ import gc
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from vime_runtime.spec.errors import INTERRUPTED
+from vime_runtime.spec.errors import INTERRUPTED, UsageError, VimeError
 
 from vimectl import __version__
-
-if TYPE_CHECKING:
-    from vime_runtime.spec.errors import VimeError
+from vimectl.util.console import report_error
 
 # Newer releases of Typer contain a copy of click, older ones use the installed click. The base class of a
 # public exception is the right one in both.
@@ -86,10 +84,6 @@ def main() -> None:
 
 def run_cli(argv: list[str]) -> int:
     """Run one command line and return its exit code (0, 1, 2, 3 or 130)."""
-    from vime_runtime.spec.errors import UsageError, VimeError
-
-    from vimectl.util.console import report_error
-
     _register(argv)
     root = typer.main.get_command(app)
     try:
@@ -123,7 +117,5 @@ def _command(root: Any, argv: list[str]) -> str:
 
 def _unexpected(error: Exception) -> VimeError:
     """Return the error for an exception that has no message for the user."""
-    from vime_runtime.spec.errors import VimeError
-
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return VimeError(what, "`vimectl --debug ...` shows the traceback")

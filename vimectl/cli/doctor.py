@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from vime_runtime.spec.errors import UsageError
 
-from vimectl.util.console import JsonOption, emit_json, err, out
+from vimectl.stacks.catalog import load_stack
+from vimectl.util.console import JsonOption, emit_json, err, escape_markup, out
+from vimectl.util.host import Host, refuse_command
 
 if TYPE_CHECKING:
     from vimectl.doctor.check import CheckResult
     from vimectl.doctor.fix import Fix
     from vimectl.doctor.runner import DoctorReport
-    from vimectl.util.host import Host
 
 _COLORS = {"pass": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
 _WORST_FIRST = ("fail", "warn", "pass", "skip")
@@ -48,12 +50,9 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Check that this machine can run the stack, and the recipe if one is given; exit 1 if it cannot."""
-    from vime_runtime.spec.errors import UsageError
-
     from vimectl.doctor.bundle import check_bundle_path, write_bundle
     from vimectl.doctor.runner import run_checks
     from vimectl.recipes.resolve import resolve
-    from vimectl.stacks.catalog import load_stack
     from vimectl.stacks.detection import detect_stack
 
     if bundle:
@@ -94,10 +93,6 @@ def doctor(
 
 
 def _host(root: Path | None) -> Host:
-    from vime_runtime.spec.errors import UsageError
-
-    from vimectl.util.host import Host, refuse_command
-
     if root is None:
         return Host()
     if not root.is_dir():
@@ -136,7 +131,7 @@ def _show(report: DoctorReport, to: Console, every: bool) -> None:
     if skipped:
         total = sum(len(groups[name]) for name in skipped)
         to.print(f"[{_COLORS['skip']}]skip[/]  {', '.join(skipped)}: {total} skip")
-    to.print(f"[bold]{_escape(_last_line(report))}[/]")
+    to.print(f"[bold]{escape_markup(_last_line(report))}[/]")
 
 
 def _show_group(group: str, results: list[CheckResult], to: Console, every: bool) -> None:
@@ -154,7 +149,7 @@ def _show_group(group: str, results: list[CheckResult], to: Console, every: bool
                 ("fix", result.fix),
             ):
                 if text:
-                    to.print(f"           {label}: {_escape(text)}")
+                    to.print(f"           {label}: {escape_markup(text)}")
 
 
 def _last_line(report: DoctorReport) -> str:
@@ -165,7 +160,3 @@ def _last_line(report: DoctorReport) -> str:
     if report.ok:
         return f"{report.stack}: nothing prevents a run; first warning: {first.id}: {first.fix}"
     return f"fix first: {first.id}: {first.fix}"
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vimectl.cli.phases import phases
 from vimectl.util.console import JsonOption, emit_json, err, out
+from vimectl.util.phase_progress import show_phases
 
 app = typer.Typer(no_args_is_help=True, help="Create the virtual environment of a stack.")
 
@@ -29,7 +29,7 @@ def create(
 
     chosen, lock = stack_with_lock(stack)
     try:
-        with phases() as report:
+        with show_phases() as report:
             made = create_environment(directory, chosen, lock, report)
     except KeyboardInterrupt:
         err.print(f"interrupted; resume with: vimectl env create {directory} --stack {stack}")

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vimectl.cli.phases import phases
+from vimectl.util import source_date_epoch
 from vimectl.util.console import JsonOption, emit_json, err, out, table
+from vimectl.util.host import Host
+from vimectl.util.phase_progress import PhaseProgress, ReportPhase, show_phases
 
 if TYPE_CHECKING:
     from vimectl.images.build import BuiltImage
     from vimectl.images.plan import ImagePlan, ImageSource
     from vimectl.images.verify import ImageVerification
-    from vimectl.util.phase_progress import ReportPhase
     from vimectl.util.subprocess import OnLine
 
 app = typer.Typer(no_args_is_help=True, help="Plan, build and verify the container image of a stack.")
@@ -81,7 +82,7 @@ def vendor(
             out.print(f"{offline}: {todo}", markup=False)
         return
     try:
-        with phases() as report:
+        with show_phases() as report:
             collected = collect(made, offline, report)
     except KeyboardInterrupt:
         again = f"vimectl image vendor --stack {stack} --machine {made.machine} --offline {offline}"
@@ -127,11 +128,9 @@ def build(
 ) -> None:
     """Build the image of a stack. With SOURCE_DATE_EPOCH the same sources give the same files."""
     from vimectl.images.build import BuildRequest, build_image, default_records, default_tag
-    from vimectl.images.builder.choose import choose_builder
+    from vimectl.images.builder.programs import choose_builder
     from vimectl.images.plan import make_plan
     from vimectl.images.vendor import collect, default_folder
-    from vimectl.util import source_date_epoch
-    from vimectl.util.host import Host
 
     made = make_plan(stack, chip, base)
     if dry_run:
@@ -150,7 +149,7 @@ def build(
         epoch=source_date_epoch.seconds(),
     )
     try:
-        with phases() as report:
+        with show_phases() as report:
             if offline is None:
                 collect(made, request.folder, report)
             built = build_image(request, chosen, _step_progress(report))
@@ -182,9 +181,8 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Check the patches, memory saver and labels of an image without running it; exit 1 on a problem."""
-    from vimectl.images.builder.choose import choose_builder
+    from vimectl.images.builder.programs import choose_builder
     from vimectl.images.verify import verify_image
-    from vimectl.util.host import Host
 
     found = verify_image(image, choose_builder(builder, Host()), stand_in, tree)
     if as_json:
@@ -210,7 +208,6 @@ def run_args(
     from vimectl.images import run_args as options
     from vimectl.images.build import default_tag
     from vimectl.images.plan import make_plan
-    from vimectl.util.host import Host
 
     made = make_plan(stack, chip)
     found = options.run_options(made.stack, Host())
@@ -270,7 +267,6 @@ def _built_json(built: BuiltImage) -> dict[str, Any]:
 def _step_progress(report: ReportPhase) -> OnLine:
     """Return a function that reports the current step and the last line of a builder's output."""
     from vimectl.images.builder.failure import STEP
-    from vimectl.util.phase_progress import PhaseProgress
 
     step = "preparing"
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vimectl.cli.patch_files import export, import_, lint, port
+from vimectl.patches import command, series
 from vimectl.util.console import JsonOption, emit_json, err, out, table
 
 if TYPE_CHECKING:
@@ -45,8 +46,6 @@ MergeOption = Annotated[
 @app.command("list")
 def list_(packages: Packages = None, stack: StackOption = None, as_json: JsonOption = False) -> None:
     """List the available patches, by package and version."""
-    from vimectl.patches import series
-
     found = series.list_series(packages or (), stack)
     if as_json:
         emit_json("patch.list", True, series=found)
@@ -138,8 +137,6 @@ def _classify(
     packages: list[str] | None, stack: str | None, target: Path | None, version: str | None
 ) -> list[TargetStatus]:
     """Classify the targets, after finishing or undoing interrupted changes of them."""
-    from vimectl.patches import command
-
     found, messages = command.recover_and_classify(stack, target, packages or (), version)
     for message in messages:
         err.print(message, markup=False)
@@ -149,8 +146,6 @@ def _classify(
 def _change(
     action: PatchAction, found: list[TargetStatus], merge: bool, dry_run: bool, as_json: bool
 ) -> None:
-    from vimectl.patches import command
-
     outcome = command.change(action, found, dry_run, merge)
     changed = outcome.plan.changed()
     if as_json:

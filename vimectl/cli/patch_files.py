@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vimectl.patches import series as series_files
 from vimectl.util.console import JsonOption, emit_json, err, out, table
 
 if TYPE_CHECKING:
@@ -89,17 +90,13 @@ def _list_rules(as_json: bool) -> None:
 
 
 def _complete_package(incomplete: str) -> list[str]:
-    from vimectl.patches import series
-
-    return [name for name in series.known() if name.startswith(incomplete)]
+    return [name for name in series_files.known() if name.startswith(incomplete)]
 
 
 def _complete_version(context: typer.Context, incomplete: str) -> list[str]:
-    from vimectl.patches import series
-
     # Arguments before an option without its value are not parsed yet.
     package = context.params.get("package") or next(iter(context.args), "")
-    versions = series.known().get(package, [])
+    versions = series_files.known().get(package, [])
     return [version for version in versions if version.startswith(incomplete)]
 
 
@@ -203,7 +200,6 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a series as a quilt series, or as a mailbox for `git am --keep-cr`."""
-    from vimectl.patches import series as series_files
     from vimectl.patches.interchange.exporters import export_series
 
     chosen = series_files.find(package, version, series)

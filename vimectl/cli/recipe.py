@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from vime_runtime.spec.errors import UsageError
 
+from vimectl.recipes.catalog import find_recipe, shipped_recipes
 from vimectl.util.console import JsonOption, emit_json, out, table
 
 app = typer.Typer(no_args_is_help=True, help="List, show, copy and validate recipes.")
@@ -15,7 +17,6 @@ app = typer.Typer(no_args_is_help=True, help="List, show, copy and validate reci
 @app.command("list")
 def list_recipes(as_json: JsonOption = False) -> None:
     """List the recipes that ship with vimectl."""
-    from vimectl.recipes.catalog import shipped_recipes
     from vimectl.recipes.resolve import load_recipe
 
     recipes = {name: load_recipe(path) for name, path in shipped_recipes().items()}
@@ -41,7 +42,6 @@ def show(
     name: Annotated[str, typer.Argument(help="A recipe's name or path.")], as_json: JsonOption = False
 ) -> None:
     """Print a recipe."""
-    from vimectl.recipes.catalog import find_recipe
     from vimectl.recipes.resolve import load_recipe
 
     path = find_recipe(name)
@@ -57,7 +57,6 @@ def validate(
     path: Annotated[str, typer.Argument(help="A recipe's path or name.")], as_json: JsonOption = False
 ) -> None:
     """Check every key of a recipe against the schema."""
-    from vimectl.recipes.catalog import find_recipe
     from vimectl.recipes.resolve import load_recipe
 
     found = find_recipe(path)
@@ -75,10 +74,6 @@ def copy(
     as_json: JsonOption = False,
 ) -> None:
     """Copy a recipe into a directory to edit it."""
-    from vime_runtime.spec.errors import UsageError
-
-    from vimectl.recipes.catalog import find_recipe
-
     source = find_recipe(name)
     target = directory / source.name
     if target.exists():

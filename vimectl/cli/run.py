@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from vime_runtime.spec.errors import VimeError
+from vime_runtime.spec.run_paths import RunPaths
 
 from vimectl.util.console import JsonOption, emit_json, err, out, table
+from vimectl.util.host import Host
 
 if TYPE_CHECKING:
-    from vime_runtime.spec.errors import VimeError
     from vime_runtime.spec.recipe import Recipe
 
     from vimectl.recipes.environment import Setting
@@ -60,7 +62,6 @@ def recipe(
     from vimectl.runs.plan import make_plan
     from vimectl.runs.progress import progress_view
     from vimectl.runs.resume import finished_steps
-    from vimectl.util.host import Host
 
     host = Host()
     resolved = resolve(name, mode, assignments)
@@ -108,8 +109,6 @@ def _print_nothing_to_do(plan: RunPlan, steps: int, as_json: bool) -> None:
 
 
 def _print_result(result: RunResult, run_dir: Path, as_json: bool) -> None:
-    from vime_runtime.spec.run_paths import RunPaths
-
     from vimectl.runs.summary import table_rows
 
     if as_json:
@@ -181,8 +180,6 @@ def _print_environment(plan: RunPlan) -> None:
 
 def _input_error(recipe: Recipe) -> VimeError | None:
     """Return the error that a run would report about model and data."""
-    from vime_runtime.spec.errors import VimeError
-
     from vimectl.runs.launch import check_run_inputs
 
     try:

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from vime_runtime.spec import metrics
+from vime_runtime.spec.errors import UsageError
+from vime_runtime.spec.process_roles import process_name
 
 from vimectl.util.console import JsonOption, emit_json, out, table
+from vimectl.util.units import duration
 
 if TYPE_CHECKING:
     from vimectl.runs.run_directory import RunDirectory
@@ -49,8 +53,6 @@ def list_(folder: FolderOption = RUNS, as_json: JsonOption = False) -> None:
 @app.command()
 def show(run: RunArgument, folder: FolderOption = RUNS, as_json: JsonOption = False) -> None:
     """Show the progress or the result of a run."""
-    from vime_runtime.spec.process_roles import process_name
-
     from vimectl.runs.run_directory import find_run
 
     found = find_run(run, folder)
@@ -76,10 +78,7 @@ def show(run: RunArgument, folder: FolderOption = RUNS, as_json: JsonOption = Fa
 
 
 def _rows(run: RunDirectory) -> list[list[str]]:
-    from vime_runtime.spec import metrics
-
     from vimectl.runs.summary import table_rows
-    from vimectl.util.units import duration
 
     log, row = run.log, run.as_json()
     if run.summary is not None:
@@ -122,8 +121,6 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write a run's curves, responses and settings as one HTML page that needs no network."""
-    from vime_runtime.spec.errors import UsageError
-
     from vimectl.runs import report as report_page
     from vimectl.runs.run_directory import find_run
 

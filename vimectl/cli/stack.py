@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vimectl.stacks.catalog import load_stack, lock_path, stack_names
 from vimectl.util.console import JsonOption, emit_json, out, table
+from vimectl.util.host import Host
 
 if TYPE_CHECKING:
     from vimectl.stacks.schema import Stack
@@ -19,8 +21,6 @@ app = typer.Typer(no_args_is_help=True, help="List the supported version sets, a
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
     """List the stacks: tested (patches tested on the released sources) or untested (versions only)."""
-    from vimectl.stacks.catalog import load_stack, lock_path, stack_names
-
     known = [load_stack(name) for name in stack_names()]
     if as_json:
         rows = [
@@ -51,8 +51,6 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show a stack: versions, pinned sources, images, patch series, and the source of each fact."""
-    from vimectl.stacks.catalog import load_stack
-
     chosen = load_stack(name)
     if as_json:
         emit_json("stack.show", True, stack=chosen.model_dump(), proven=chosen.tested)
@@ -65,7 +63,6 @@ def show(
 def detect(as_json: JsonOption = False) -> None:
     """Print the stack installed for this interpreter, or the nearest one with the differences."""
     from vimectl.stacks.detection import detect_stack
-    from vimectl.util.host import Host
 
     found = detect_stack(Host())
     if as_json:

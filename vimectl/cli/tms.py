@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from vime_runtime.spec.errors import MissingRequirement
 
+from vimectl.stacks.catalog import load_stack
 from vimectl.util.console import JsonOption, emit_json, out, table
+from vimectl.util.host import Host
 
 if TYPE_CHECKING:
     from vimectl.env.memory_saver.verify import SaverBuild
     from vimectl.stacks.schema import Stack
-    from vimectl.util.host import Host
 
 app = typer.Typer(
     no_args_is_help=True, help="Verify the torch_memory_saver library, and record builds of it."
@@ -34,10 +36,7 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Verify the libraries; exit 1 unless all that a job would load are known-good for the stack."""
-    from vime_runtime.spec.errors import MissingRequirement
-
     from vimectl.env.memory_saver.verify import all_good, required_backend, verify_installed, verify_path
-    from vimectl.util.host import Host
 
     host = Host()
     chosen = _stack(stack, recipe, host)
@@ -111,7 +110,6 @@ def list_(as_json: JsonOption = False) -> None:
 
 
 def _stack(name: str | None, recipe: str | None, host: Host) -> Stack | None:
-    from vimectl.stacks.catalog import load_stack
     from vimectl.stacks.detection import detect_stack
 
     if recipe and not name:

@@ -16,7 +16,7 @@ from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import UsageError
 
 from vimectl import __version__
-from vimectl.images import image_paths, manifest, provenance, sbom
+from vimectl.images import manifest, provenance, sbom
 from vimectl.images.builder.base import Builder, BuildJob, ImageConfiguration
 from vimectl.images.manifest import SourceManifest
 from vimectl.images.plan import ImagePlan
@@ -114,7 +114,7 @@ def build_image(request: BuildRequest, builder: Builder, on_line: OnLine) -> Bui
                 began=began,
                 ended=datetime.now(timezone.utc),
             )
-            record = json.loads(builder.read(image, f"{image_paths.IMAGE}/{image_paths.RECORD}"))
+            record = json.loads(builder.read(image, f"{manifest.IMAGE_DIR}/{manifest.IMAGE_RECORD}"))
             installed = [
                 InstalledDistribution(one["name"], one["version"], Path(one["location"]))
                 for one in record["installed"]

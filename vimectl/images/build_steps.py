@@ -25,7 +25,7 @@ from vimectl.doctor.runner import run_checks
 from vimectl.env.memory_saver import known_builds
 from vimectl.env.memory_saver.record_build import record_build
 from vimectl.env.memory_saver.verify import verify_path
-from vimectl.images import image_paths, manifest
+from vimectl.images import manifest
 from vimectl.recipes.environment import variables
 from vimectl.stacks.catalog import load_stack
 from vimectl.stacks.installed import distributions
@@ -85,7 +85,7 @@ def unpack(folder: Path, packages: Path, saver_source: Path) -> None:
         UsageError: the folder has no manifest.
     """
     found = manifest.check_folder(folder)
-    stack = load_stack(str(folder / image_paths.STACK))
+    stack = load_stack(str(folder / manifest.STACK_FILE))
     _check_base(stack)
     for entry in found.sources:
         if entry.kind != "git":
@@ -134,8 +134,8 @@ def record(wheels: Path | None, stand_in: bool) -> None:
     Raises:
         CheckFailed: it was built for another backend or machine, or is known to be bad.
     """
-    image_paths.IMAGE.mkdir(parents=True, exist_ok=True)
-    stack = load_stack(str(image_paths.IMAGE / image_paths.STACK))
+    manifest.IMAGE_DIR.mkdir(parents=True, exist_ok=True)
+    stack = load_stack(str(manifest.IMAGE_DIR / manifest.STACK_FILE))
     built = sorted(wheels.glob("*.whl")) if wheels else []
     host = Host()
     for wheel in built:
@@ -151,10 +151,10 @@ def record(wheels: Path | None, stand_in: bool) -> None:
             for items in distributions(host).values()
             for one in items
         ],
-        "manifest": sha256_file(image_paths.IMAGE / manifest.FILE),
+        "manifest": sha256_file(manifest.IMAGE_DIR / manifest.FILE),
         "at": _now(),
     }
-    _write_json(image_paths.RECORD, written)
+    _write_json(manifest.IMAGE_RECORD, written)
 
 
 def _record_saver(wheel: Path, stack: Stack, host: Host, stand_in: bool) -> None:
@@ -180,10 +180,10 @@ def gate(host: Host) -> None:
     Raises:
         CheckFailed: a check failed; the message has what was found and the fix.
     """
-    written = json.loads((image_paths.IMAGE / image_paths.RECORD).read_text(encoding="utf-8"))
-    stack = load_stack(str(image_paths.IMAGE / image_paths.STACK))
+    written = json.loads((manifest.IMAGE_DIR / manifest.IMAGE_RECORD).read_text(encoding="utf-8"))
+    stack = load_stack(str(manifest.IMAGE_DIR / manifest.STACK_FILE))
     report = run_checks(host, stack, only=_GATES if stack.stack.device == "npu" else _GATES[1:])
-    _write_json(image_paths.REPORT, {"schema": "vimectl.doctor/1", "ok": report.ok, **report.as_json()})
+    _write_json(manifest.IMAGE_REPORT, {"schema": "vimectl.doctor/1", "ok": report.ok, **report.as_json()})
     check_allocator(host.environment)
     excused = STAND_IN_FAILURES if written["stand_in"] else ()
     failures = [check for check in report.failures if check.id not in excused]
@@ -207,7 +207,7 @@ def check_allocator(environment: Mapping[str, str]) -> None:
 
 
 def _write_json(name: str, document: Mapping[str, object]) -> None:
-    (image_paths.IMAGE / name).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    (manifest.IMAGE_DIR / name).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def _now() -> str:

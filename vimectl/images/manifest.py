@@ -1,4 +1,4 @@
-"""The folder that holds all sources of an image, and its manifest.
+"""Describe and check the folder that holds all sources of an image, and its manifest.
 
 DIR/manifest.json       written last: without it the folder is incomplete
 DIR/stack.toml          the stack
@@ -24,9 +24,16 @@ from vimectl.stacks.schema import CommitId, Sha256
 from vimectl.util import toml
 
 FILE = "manifest.json"
+STACK_FILE = "stack.toml"
 SCHEMA: Final = "vimectl.offline/1"
 # Only files of the manifest may be in these: pip and the build use whatever they find there.
 FOLDERS = ("wheels", "sources", "vimectl")
+
+# The directory of vimectl in an image: the manifest, the stack, and these two files. The Dockerfiles have the
+# same path.
+IMAGE_DIR = Path("/opt/vimectl")
+IMAGE_RECORD = "image.json"  # what was built, what is installed, and if the image is a stand-in
+IMAGE_REPORT = "doctor.json"  # the doctor's report from the end of the build
 
 # A path that cannot leave the folder.
 InsidePath = Annotated[str, Field(pattern=r"^(\w[\w.+-]*/)?\w[\w.+-]*$")]

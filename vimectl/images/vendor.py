@@ -29,7 +29,7 @@ from vimectl.util.phase_progress import PhaseProgress, ReportPhase
 # Unfinished downloads, and in it the digests of the archives that are finished.
 _WORK = ".work"
 _ARCHIVE_DIGESTS = "known.json"
-_OWN_ENTRIES = {manifest.FILE, *manifest.FOLDERS, "stack.toml", "wheels.txt", _WORK, ".wheels"}
+_OWN_ENTRIES = {manifest.FILE, *manifest.FOLDERS, manifest.STACK_FILE, "wheels.txt", _WORK, ".wheels"}
 
 
 def default_folder(plan: ImagePlan) -> Path:
@@ -67,7 +67,7 @@ def collect(plan: ImagePlan, folder: Path, report: ReportPhase) -> SourceManifes
         (folder / manifest.FILE).unlink(missing_ok=True)
         (folder / "vimectl").mkdir(exist_ok=True)
         os.replace(own, folder / "vimectl" / own.name)
-        for path, origin in (("stack.toml", plan.stack_file), ("wheels.txt", plan.lock)):
+        for path, origin in ((manifest.STACK_FILE, plan.stack_file), ("wheels.txt", plan.lock)):
             shutil.copyfile(origin, work / "copy")
             os.replace(work / "copy", folder / path)
         pins = [source.pin for source in plan.sources if source.pin]

@@ -15,7 +15,7 @@ from vimectl.doctor.check import CheckResult
 from vimectl.doctor.facts.inputs import read_patch_state
 from vimectl.doctor.runner import run_checks
 from vimectl.env.memory_saver.verify import SaverBuild, verify_installed
-from vimectl.images import build_steps, image_paths
+from vimectl.images import build_steps, manifest
 from vimectl.images.builder.base import Builder, ImageConfiguration
 from vimectl.images.tree_digest import tree_digest
 from vimectl.patches.state import TargetStatus
@@ -66,8 +66,8 @@ def verify_image(
         builder.mounted(image, Path(work)) as root,
     ):
         host = _host(root, configuration)
-        is_stand_in = _read_json(host, image_paths.RECORD).get("stand_in") is True
-        stack = load_stack(str(host.path(f"{image_paths.IMAGE}/{image_paths.STACK}")))
+        is_stand_in = _read_json(host, manifest.IMAGE_RECORD).get("stand_in") is True
+        stack = load_stack(str(host.path(f"{manifest.IMAGE_DIR}/{manifest.STACK_FILE}")))
         checks = run_checks(host, stack, only=_GROUPS).results
         excused = build_steps.STAND_IN_FAILURES if stand_in and is_stand_in else ()
         problems = [
@@ -86,7 +86,7 @@ def verify_image(
             stand_in=is_stand_in,
             patches=tuple(status for package in stack.patches for status in _patches(package, host, stack)),
             builds=tuple(verify_installed(host, stack)),
-            report=_read_json(host, image_paths.REPORT),
+            report=_read_json(host, manifest.IMAGE_REPORT),
             checks=checks,
             tree=tree_digest(root) if with_tree else None,
             problems=tuple(problems),
@@ -104,17 +104,17 @@ def _host(root: Path, configuration: ImageConfiguration) -> Host:
 
 
 def _read_json(host: Host, name: str) -> dict[str, Any]:
-    text = host.read(f"{image_paths.IMAGE}/{name}")
+    text = host.read(f"{manifest.IMAGE_DIR}/{name}")
     if text is None:
         raise UsageError(
-            f"the image has no {image_paths.IMAGE}/{name}: `vimectl image build` did not build it, "
+            f"the image has no {manifest.IMAGE_DIR}/{name}: `vimectl image build` did not build it, "
             "or it was changed",
             "check another file system with: vimectl doctor --root DIR",
         )
     try:
         found = json.loads(text)
     except ValueError as e:
-        raise UsageError(f"{image_paths.IMAGE}/{name} in the image is not JSON: {e}") from e
+        raise UsageError(f"{manifest.IMAGE_DIR}/{name} in the image is not JSON: {e}") from e
     return found if isinstance(found, dict) else {}
 
 

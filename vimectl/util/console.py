@@ -61,9 +61,9 @@ def report_error(error: VimeError, command: str, as_json: bool) -> None:
     if as_json:
         emit_json(command, False, error={"kind": error.kind, "message": error.message, "hint": error.hint})
         return
-    err.print(f"[bold red]error:[/] {_literal(error.message)}")
+    err.print(f"[bold red]error:[/] {escape_markup(error.message)}")
     if error.hint:
-        err.print(f"[bold]hint:[/]  {_literal(error.hint)}")
+        err.print(f"[bold]hint:[/]  {escape_markup(error.hint)}")
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
@@ -82,6 +82,6 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     out.print(view)
 
 
-def _literal(text: str) -> str:
-    # "[...]" in a message, for example from a file, is not rich markup.
+def escape_markup(text: str) -> str:
+    """Return a text that rich prints as it is, although it has brackets."""
     return text.replace("[", r"\[")

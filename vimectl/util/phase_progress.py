@@ -1,9 +1,16 @@
-"""The progress of a command that works in phases, as `cli.phases` displays it."""
+"""The progress of a command that works in phases: a bar on a terminal, occasional lines when piped."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+from vimectl.util.console import err
+
+# The interval between two lines about the same phase when stderr is not a terminal.
+_QUIET_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -19,3 +26,55 @@ class PhaseProgress:
 
 
 ReportPhase = Callable[[PhaseProgress], None]
+
+
+@contextmanager
+def show_phases() -> Iterator[ReportPhase]:
+    """Yield the function that shows the progress on stderr."""
+    if err.is_terminal:
+        with _bar() as report:
+            yield report
+    else:
+        yield _lines()
+
+
+@contextmanager
+def _bar() -> Iterator[ReportPhase]:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    # Without markup, because a step of BuildKit begins with "[built 3/9]".
+    columns = [
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[count]}", markup=False),
+        TimeElapsedColumn(),
+    ]
+    with Progress(*columns, console=err.console, transient=True) as bar:
+        task = bar.add_task("starting", total=None, count="")
+
+        def report(now: PhaseProgress) -> None:
+            bar.update(
+                task, description=now.phase, completed=now.done, total=now.total or None, count=_count(now)
+            )
+
+        yield report
+
+
+def _lines() -> ReportPhase:
+    phase, printed = "", 0.0
+
+    def report(now: PhaseProgress) -> None:
+        nonlocal phase, printed
+        if now.phase == phase and time.monotonic() - printed < _QUIET_SECONDS:
+            return
+        phase, printed = now.phase, time.monotonic()
+        err.print(f"{now.phase} {_count(now)}".rstrip(), markup=False)
+
+    return report
+
+
+def _count(now: PhaseProgress) -> str:
+    parts = [f"{now.done}/{now.total} {now.unit}"] if now.total else []
+    if now.bytes:
+        parts.append(f"{now.bytes / 1e6:.0f} MB")
+    return ", ".join([*parts, now.detail] if now.detail else parts)

@@ -12,7 +12,7 @@ from vime_runtime.spec.errors import CheckFailed
 from harness.images import fake_sources
 from vimectl.env.memory_saver import known_builds
 from vimectl.env.memory_saver.known_builds import BuildsFile
-from vimectl.images import build_steps, image_paths
+from vimectl.images import build_steps, manifest
 from vimectl.recipes.environment import variables
 from vimectl.stacks.catalog import stack_file
 from vimectl.util import toml
@@ -25,9 +25,9 @@ def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The directory /opt/vimectl of an image, with a real stack, and its builds file."""
     folder = tmp_path / "opt"
     folder.mkdir()
-    shutil.copy(stack_file("ascend-0.22"), folder / image_paths.STACK)
+    shutil.copy(stack_file("ascend-0.22"), folder / manifest.STACK_FILE)
     (folder / "manifest.json").write_text("{}")
-    monkeypatch.setattr(image_paths, "IMAGE", folder)
+    monkeypatch.setattr(manifest, "IMAGE_DIR", folder)
     monkeypatch.setattr(known_builds, "MACHINE_FILE", str(tmp_path / "etc" / "builds.toml"))
     monkeypatch.setenv("SOURCE_DATE_EPOCH", EPOCH)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
@@ -49,7 +49,7 @@ def test_memory_saver_from_the_pinned_source_is_recorded(image: Path, tmp_path: 
     }
     assert all("87df718a2f15161d3120e4e1dfd19b30afca7cbf (tag 2026.6.0)" in one.note for one in known)
     assert [path.name for path in (tmp_path / "etc").iterdir()] == ["builds.toml"]
-    written = json.loads((image / image_paths.RECORD).read_text())
+    written = json.loads((image / manifest.IMAGE_RECORD).read_text())
     assert (written["stand_in"], written["at"]) == (False, "2026-01-01T00:00:00Z")
     assert "pytest" in {one["name"] for one in written["installed"]}
 
@@ -57,7 +57,7 @@ def test_memory_saver_from_the_pinned_source_is_recorded(image: Path, tmp_path: 
 def test_stand_in_is_not_recorded(image: Path, tmp_path: Path) -> None:
     build_steps.record(built(tmp_path / "built", ("libascendcl.so",)), stand_in=True)
     assert not (tmp_path / "etc").exists()
-    assert json.loads((image / image_paths.RECORD).read_text())["stand_in"] is True
+    assert json.loads((image / manifest.IMAGE_RECORD).read_text())["stand_in"] is True
 
 
 @pytest.mark.parametrize("stand_in", [True, False])
@@ -98,5 +98,5 @@ def test_failed_check_fails_the_build_and_keeps_the_report(
     output = capsys.readouterr().err
     assert "cann.toolkit: found no toolkit, needed 9.0.0" in output
     assert "hint:" in output
-    report = json.loads((image / image_paths.REPORT).read_text())
+    report = json.loads((image / manifest.IMAGE_REPORT).read_text())
     assert report["ok"] is False

@@ -10,7 +10,7 @@ import pytest
 from harness.images import fake_base, fake_sources
 from harness.images.image_store import ImageStore
 from vimectl.images import vendor
-from vimectl.images.builder.buildah_podman import Buildah
+from vimectl.images.builder.programs import Buildah
 from vimectl.images.plan import make_plan
 from vimectl.images.tree_digest import tree_lines
 from vimectl.util.host import Host

@@ -11,7 +11,7 @@ import pytest
 from vime_runtime.spec.errors import CheckFailed
 
 from vimectl.images.builder.base import Builder, BuildJob
-from vimectl.images.builder.buildah_podman import Buildah, Podman
+from vimectl.images.builder.programs import Buildah, Podman
 from vimectl.util.host import Host
 
 _PROGRAM = """\

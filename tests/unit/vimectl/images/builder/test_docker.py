@@ -11,8 +11,7 @@ import pytest
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 
 from vimectl.images.builder.base import BuildJob
-from vimectl.images.builder.choose import choose_builder
-from vimectl.images.builder.docker import Docker
+from vimectl.images.builder.programs import Docker, choose_builder
 from vimectl.util.host import Host
 
 _PROGRAM = """\

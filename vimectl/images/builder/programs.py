@@ -1,4 +1,8 @@
-"""Buildah and Podman: two programs that share a store of images and containers; neither has a daemon."""
+"""Docker, Podman and Buildah, and the choice of the one that works on this machine.
+
+Docker's daemon builds with BuildKit, and cleans up after an interrupted build. Buildah and Podman have no
+daemon and share a store of images and containers.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +16,68 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from vime_runtime.spec.errors import MissingRequirement
+from vime_runtime.spec.errors import CheckFailed, MissingRequirement, unknown
 
 from vimectl.images.builder.base import Builder, BuildJob, ImageConfiguration
 from vimectl.util.directory_lock import lock_directory
+from vimectl.util.host import Host
 from vimectl.util.subprocess import OnLine, run_shielded
 
 # The alias of the base image during a build. Working containers are named after their image, so this prefix
 # identifies those of a build, including one that was killed.
 _ALIAS = "localhost/vimectl-build"
 _CONTAINERS = "vimectl-build-working-container"
+
+
+class Docker(Builder):
+    name = "docker"
+
+    def unusable(self) -> str | None:
+        # The client also answers without the daemon, which builds; the old builder has no RUN --mount.
+        for command in (["version", "--format", "{{.Server.Version}}"], ["buildx", "version"]):
+            answer = self._probe(self.name, *command)
+            if answer.code != 0:
+                lines = [line for line in answer.stderr.splitlines() if line.strip()]
+                return lines[0].strip() if lines else f"exit status {answer.code}"
+        return None
+
+    def build(self, job: BuildJob, on_line: OnLine) -> str:
+        id_file = job.work / "image-id"
+        command = [
+            *(self.name, "buildx", "build", "--progress=plain", "--load", "--network=none"),
+            *self._build_arguments(job, job.base),
+            *(f"--iidfile={id_file}", f"--file={job.dockerfile}", str(job.context)),
+        ]
+        self._run(command, job, on_line)
+        return id_file.read_text(encoding="ascii").strip()
+
+    def version(self) -> str:
+        return self._command("version", "--format", "{{.Server.Version}}")
+
+    @contextmanager
+    def mounted(self, image: str, work: Path) -> Iterator[Path]:
+        # The daemon cannot mount an image for other processes, so the tree is exported.
+        container = self._command("create", image)
+        try:
+            tree, archive = work / "tree", work / "tree.tar"
+            tree.mkdir()
+            self._command("export", f"--output={archive}", container)
+            unpacked = run_shielded(["tar", "--extract", "--file", str(archive), "--directory", str(tree)])
+            archive.unlink()
+            if unpacked.code != 0:
+                raise CheckFailed(f"unpacking {image}: {unpacked.stderr.strip()}", f"look at {work}")
+            yield tree
+        finally:
+            run_shielded([self.name, "rm", "--force", container])
+
+    def _configuration(self, inspected: dict[str, Any]) -> ImageConfiguration:
+        return ImageConfiguration.of(
+            inspected["Id"], inspected.get("Config") or {}, inspected.get("Architecture", "")
+        )
+
+    def _manifest_digest(self, inspected: dict[str, Any]) -> str:
+        digests = inspected.get("RepoDigests") or []
+        return str(digests[0].rpartition("@")[2] if digests else inspected["Id"])
 
 
 class _StorageBuilder(Builder):
@@ -174,3 +230,27 @@ def _build_lock(on_line: OnLine) -> Iterator[None]:
     folder = Path(platformdirs.user_cache_dir("vimectl")) / "image-build-lock"
     with lock_directory(folder, lambda: on_line("waiting for another image build")):
         yield
+
+
+def choose_builder(name: str, host: Host) -> Builder:
+    """Return the builder called ``name``, or with ``auto`` the first that works on this machine.
+
+    Raises:
+        UsageError: there is no builder of that name.
+        MissingRequirement: it does not work here, or none does; the message has the reasons.
+    """
+    known: dict[str, Builder] = {kind.name: kind(host) for kind in (Docker, Podman, Buildah)}
+    if name != "auto" and name not in known:
+        raise unknown("builder", name, ["auto", *known])
+    wanted = known.values() if name == "auto" else [known[name]]
+    reasons = []
+    for builder in wanted:
+        reason = builder.unusable()
+        if reason is None:
+            return builder
+        reasons.append(f"{builder.name}: {reason}")
+    raise MissingRequirement(
+        f"{'no builder works' if name == 'auto' else f'{name} does not work'} on this machine: "
+        f"{'; '.join(reasons)}",
+        "install one that needs no daemon (apt-get install buildah, dnf install buildah), or start docker's",
+    )
