@@ -1,11 +1,10 @@
-"""Detect the failures that the runtime cannot report itself, and decide when it has to be ended.
+"""Detect the failures that the runtime cannot report itself, and decide when to end it.
 
 The runtime writes the ids of its processes to the event log as soon as they exist. A process that exits
 before the run shuts down is the cause of everything that follows. The runtime then gets a few seconds to end
 by itself, because its own error message goes to its log, and is killed after that.
 
-Every rule is one method of ``FailureMonitor``: ``_lost_process``, ``_gcs_stopped_serving``,
-``_blame_raylet_for_its_actors``, ``_abandoned_by_launcher``, ``_hang``, ``_check_shutdown``.
+Every rule is one method of ``FailureMonitor``.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from vime_runtime.spec import events
 from vime_runtime.spec.process_roles import DRIVER, ENGINE, ENGINE_WORKER, GCS, RAYLET, TRAINER, process_name
 
 from vimectl.runs import descendants, stack_dump
-from vimectl.runs.process_watch import ProcessWatch, ProcessWatcher, is_stopped
+from vimectl.runs.process_watch import WatchedProcess, WatchedProcesses, is_stopped
 from vimectl.runs.run_log import RunLog
 from vimectl.runs.supervised_command import StopMode
 
@@ -33,14 +32,14 @@ STDIN = 0
 LOST_PROCESS_TIMEOUT = 3.0
 # Seconds that it gets to shut down: Ray waits long for daemons that have exited.
 TEARDOWN_TIMEOUT = 5.0
-# Reading the sockets of a process takes a hundredth of a second.
+# Seconds between two looks at the GCS. Reading the sockets of a process takes a hundredth of a second.
 GCS_INTERVAL = 1.0
 
 # Engines are closed before the model is saved, and killed when a run saves its state after a stop request.
 PHASES_WITHOUT_ENGINES = (events.SAVE, events.STOP)
 ENGINE_ROLES = (ENGINE, ENGINE_WORKER)
 ACTOR_ROLES = (TRAINER, ENGINE)
-# Kinds of errors of Ray and vLLM that only say that some process has exited.
+# Errors of Ray and vLLM whose class name contains one of these only say that some process has exited.
 LOSS_ERRORS = ("Died", "Unavailable", "Crashed", "RaySystemError", "EngineDead", "WorkerError", "RpcError")
 
 
@@ -48,7 +47,7 @@ LOSS_ERRORS = ("Died", "Unavailable", "Crashed", "RaySystemError", "EngineDead",
 class CauseOfFailure:
     """Why a run has to end, and the process {role, rank, pid} to blame if there is one.
 
-    ``killed``: the process got SIGKILL, as from the kernel when memory is short.
+    ``killed``: the process got SIGKILL, for example from the kernel when memory is short.
     """
 
     reason: str
@@ -56,51 +55,10 @@ class CauseOfFailure:
     killed: bool = False
 
     @classmethod
-    def exit_of(cls, process: ProcessWatch) -> CauseOfFailure:
+    def exit_of(cls, process: WatchedProcess) -> CauseOfFailure:
         """Blame a process that has exited."""
         killed = process.exit_signal == signal.SIGKILL
         return cls(process.describe_exit(), _identify(process.entry), killed)
-
-
-class HangDetector:
-    """Detect a run whose event log and metrics do not grow for ``timeout`` seconds."""
-
-    def __init__(self, timeout: float) -> None:
-        self.timeout = timeout
-        self._progress_at = time.monotonic()
-
-    def note_progress(self, now: float) -> None:
-        """Start to count again."""
-        self._progress_at = now
-
-    def is_hung(self, now: float) -> bool:
-        """Return True if the timeout has passed."""
-        return now > self._progress_at + self.timeout
-
-
-class GcsProbe:
-    """Detect a Ray GCS that has closed its port.
-
-    After SIGTERM the GCS closes its port and never exits; the rest of Ray notices only after a minute.
-    """
-
-    def __init__(self) -> None:
-        self._probed_at = 0.0
-        self._has_served: set[int] = set()
-
-    def closed(self, running: Iterable[ProcessWatch], now: float) -> ProcessWatch | None:
-        """Return a GCS that has served before and no longer listens; probes once a second."""
-        if now <= self._probed_at + GCS_INTERVAL:
-            return None
-        self._probed_at = now
-        for process in running:
-            if process.role != GCS:
-                continue
-            if _listens(process.pid):
-                self._has_served.add(process.pid)
-            elif process.pid in self._has_served and not process.has_exited:
-                return process
-        return None
 
 
 class FailureMonitor:
@@ -113,27 +71,36 @@ class FailureMonitor:
     def __init__(
         self, run_log: RunLog, hang_timeout: float, stack_log: Path, launcher: dict[str, Any] | None = None
     ) -> None:
-        """``launcher`` is {role, rank, pid} of the process that holds the other end of this one's stdin."""
+        """Start to watch.
+
+        Args:
+            hang_timeout: seconds without a new event or metric after which the run counts as hung.
+            stack_log: file for the stacks of a run that hangs.
+            launcher: {role, rank, pid} of the process at the other end of this one's stdin; None: it is
+                not watched.
+        """
         self.cause: CauseOfFailure | None = None
         self.abandoned = False
-        self.processes = ProcessWatcher(wake_up_on=STDIN if launcher else None)
+        self.processes = WatchedProcesses(wake_up_on=STDIN if launcher else None)
         self._run_log = run_log
         self._stack_log = stack_log
         self._launcher = launcher
         self._known_processes = 0
-        self._hang_detector = HangDetector(hang_timeout)
-        self._gcs_probe = GcsProbe()
+        self._hang_timeout = hang_timeout
+        self._progress_at = time.monotonic()
+        self._gcs_probed_at = 0.0
+        self._serving_gcs: set[int] = set()  # process ids
         self._failed_at = 0.0
         self._teardown_began_at: float | None = None
         self._runtime_named_cause = False
 
     def check(self) -> StopMode | None:
-        """Take in what has happened since the last call; return how to end the runtime if that is needed."""
+        """Examine what happened since the last call; return how to end the runtime, None to continue."""
         now = time.monotonic()
-        # Exits first: a process that the run closes exits after the run has written that.
+        # Exits first: the run writes that it closes a process before that process exits.
         exited = self.processes.newly_exited()
         if self._run_log.read():
-            self._hang_detector.note_progress(now)
+            self._progress_at = now
         unseen = self._watch_new_processes()
         if self.cause is None:
             self.cause = unseen or self._lost_process(exited) or self._gcs_stopped_serving(now)
@@ -145,13 +112,13 @@ class FailureMonitor:
             return self._check_shutdown(now)
         if self.cause is not None:
             return StopMode.KILL if now > self._failed_at + LOST_PROCESS_TIMEOUT else None
-        if self._hang_detector.is_hung(now):
+        if now > self._progress_at + self._hang_timeout:
             self.cause = self._hang()
             return StopMode.KILL
         return None
 
     def _watch_new_processes(self) -> CauseOfFailure | None:
-        """Watch the processes of this machine that the event log has gained. One may have exited already."""
+        """Watch the new processes of the event log that are on this machine; blame one that has exited."""
         new = self._run_log.processes[self._known_processes :]
         self._known_processes = len(self._run_log.processes)
         cause = None
@@ -165,36 +132,48 @@ class FailureMonitor:
                     cause = cause or CauseOfFailure(f"{process_name(entry)} died", _identify(entry))
         return cause
 
-    def _lost_process(self, exited: list[ProcessWatch]) -> CauseOfFailure | None:
-        """Blame a process that exited and that the run did not close; of several, one that was killed."""
+    def _lost_process(self, exited: list[WatchedProcess]) -> CauseOfFailure | None:
+        """Blame a process that exited although the run did not close it; of several, one that was killed."""
         # The driver is a child of this process: its exit is known without a watch.
         closed = (DRIVER, *ENGINE_ROLES) if self._run_log.phase in PHASES_WITHOUT_ENGINES else (DRIVER,)
         lost = [process for process in exited if process.role not in closed]
         lost.sort(key=lambda process: process.exit_signal is None)
         return CauseOfFailure.exit_of(lost[0]) if lost and self._is_cause(lost[0]) else None
 
-    def _is_cause(self, process: ProcessWatch) -> bool:
+    def _is_cause(self, process: WatchedProcess) -> bool:
         """Return False if the process exited because the run shuts down."""
         if not self._run_log.ending:
             return True
-        # Exit and shutdown came between two checks. When Ray shuts down, it does not kill its processes.
+        # Both happened between two checks. Ray's own shutdown does not kill processes with a signal.
         error = self._run_log.error
         if error is None or error.get("pid") is not None or self._teardown_began_at is not None:
             return False
         return process.exit_signal is not None or any(word in error["kind"] for word in LOSS_ERRORS)
 
     def _gcs_stopped_serving(self, now: float) -> CauseOfFailure | None:
-        """Blame a GCS that has closed its port."""
-        if self._run_log.ending or not (gcs := self._gcs_probe.closed(self.processes.running, now)):
+        """Blame a GCS that has closed its port.
+
+        After SIGTERM the GCS closes its port and never exits. The rest of Ray notices only after a minute.
+        """
+        if self._run_log.ending or now <= self._gcs_probed_at + GCS_INTERVAL:
             return None
-        return CauseOfFailure(f"{process_name(gcs.entry)} stopped serving", _identify(gcs.entry))
+        self._gcs_probed_at = now
+        for process in self.processes.running:
+            if process.role != GCS:
+                continue
+            if _listens(process.pid):
+                self._serving_gcs.add(process.pid)
+            elif process.pid in self._serving_gcs and not process.has_exited:
+                entry = process.entry
+                return CauseOfFailure(f"{process_name(entry)} stopped serving", _identify(entry))
+        return None
 
     def _blame_raylet_for_its_actors(self) -> None:
         """Blame the raylet instead of an actor if it has exited too.
 
         A raylet that gets SIGTERM ends all its actors, and these exit before it.
         """
-        exited = [process for process in self.processes.processes if process.has_exited]
+        exited = [process for process in self.processes.all if process.has_exited]
         actors = {process.pid: process.exit_signal for process in exited if process.role in ACTOR_ROLES}
         raylet = next((process for process in exited if process.role == RAYLET), None)
         if not raylet or not self.cause or not self.cause.process or self.cause.process["pid"] not in actors:
@@ -205,7 +184,7 @@ class FailureMonitor:
             self.cause = CauseOfFailure.exit_of(raylet)
 
     def _abandoned_by_launcher(self) -> bool:
-        """Blame the launcher if it has exited: stdin, a pipe that it holds, is at its end."""
+        """Blame the launcher if it has exited: this process's stdin, a pipe from it, is then at its end."""
         if self._launcher and select.select([STDIN], [], [], 0)[0] and not os.read(STDIN, 1):
             self.abandoned = True
             self.cause = CauseOfFailure(f"{process_name(self._launcher)} was killed", self._launcher)
@@ -216,7 +195,7 @@ class FailureMonitor:
         self._blame_process_of_error()
         if self._teardown_began_at is None:
             self._teardown_began_at = now
-            # Ray takes a daemon that does not answer for dead; it may only be stopped.
+            # Ray reports a daemon that does not respond as dead, but it may only be stopped.
             if self.cause is None and self._run_log.error and (stopped := self._stopped_processes()):
                 self.cause = CauseOfFailure(
                     f"{_names(stopped)} did not respond: stopped", _identify(stopped[0])
@@ -232,8 +211,9 @@ class FailureMonitor:
         if error is None or (self.cause is not None and not self._runtime_named_cause):
             return
         pid = error.get("pid")
-        for process in self.processes.processes:
-            # A death without an actor is that of a raylet: on SIGTERM it exits after it has told its peers.
+        for process in self.processes.all:
+            # An error without an actor's process id is about a raylet: on SIGTERM it exits after it has told
+            # its peers.
             is_raylet = (
                 pid is None and "Died" in error["kind"] and process.role == RAYLET and process.has_exited
             )
@@ -243,7 +223,7 @@ class FailureMonitor:
 
     def _hang(self) -> CauseOfFailure:
         """Write the stacks of all processes to the log and blame one that is stopped."""
-        reason = f"no progress for {self._hang_detector.timeout:g} s in phase {self._run_log.phase}"
+        reason = f"no progress for {self._hang_timeout:g} s in phase {self._run_log.phase}"
         stopped = self._stopped_processes()
         if stopped:
             reason += f"; stopped: {_names(stopped)}"

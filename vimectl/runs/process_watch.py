@@ -58,7 +58,7 @@ class ProcessIdentity:
 
     def send_signal(self, signum: int) -> None:
         """Send a signal to this process. Raises ProcessLookupError if it has exited."""
-        # Open the pidfd before the check: from then on the id cannot refer to another process.
+        # Open the pidfd before the check: it never refers to a later process with the same id.
         fd = os.pidfd_open(self.pid)
         try:
             if self.is_alive:
@@ -85,8 +85,8 @@ def is_stopped(pid: int) -> bool:
     return stat is not None and stat[0] in "Tt"
 
 
-class ProcessWatch:
-    """Watch one process of a run for its exit. ``entry`` is its ``process`` event."""
+class WatchedProcess:
+    """A process of a run that is watched for its exit. ``entry`` is its ``process`` event."""
 
     def __init__(self, entry: dict[str, Any]) -> None:
         """Raises ProcessLookupError if the process has exited and was collected."""
@@ -140,25 +140,25 @@ class ProcessWatch:
         return int(fields[-1]) if fields and fields[0] == "Z" else None  # exit_code, proc_pid_stat(5)
 
 
-class ProcessWatcher:
-    """Watch the processes of a run that are on this machine."""
+class WatchedProcesses:
+    """The processes of a run that are on this machine: ``all``, and those that are still ``running``."""
 
     def __init__(self, wake_up_on: int | None = None) -> None:
         """``wake_up_on`` is a descriptor that ends a ``wait`` when it becomes readable."""
-        self.processes: list[ProcessWatch] = []
-        self.running: list[ProcessWatch] = []
+        self.all: list[WatchedProcess] = []
+        self.running: list[WatchedProcess] = []
         self._poll = select.poll()
         if wake_up_on is not None:
             self._poll.register(wake_up_on, select.POLLIN)
 
     def add(self, entry: dict[str, Any]) -> None:
         """Watch one more process. Raises ProcessLookupError if it has exited already."""
-        process = ProcessWatch(entry)
-        self.processes.append(process)
+        process = WatchedProcess(entry)
+        self.all.append(process)
         self.running.append(process)
         self._poll.register(process, select.POLLIN)
 
-    def newly_exited(self) -> list[ProcessWatch]:
+    def newly_exited(self) -> list[WatchedProcess]:
         """Return the processes that have exited since the last call."""
         exited = [process for process in self.running if process.has_exited]
         for process in exited:
@@ -172,7 +172,7 @@ class ProcessWatcher:
 
     def close(self) -> None:
         """Stop watching."""
-        for process in self.processes:
+        for process in self.all:
             process.close()
 
 
@@ -189,7 +189,7 @@ def _boot_id() -> str:
 
 
 def _stat_fields(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat after the name, which may contain anything; none without it."""
+    """Return the fields of /proc/PID/stat after the name, which may contain spaces; [] if it has exited."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

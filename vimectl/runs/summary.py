@@ -1,4 +1,4 @@
-"""Summarize a run: statistics over all steps, ``summary.json`` for scripts, a table for people."""
+"""Summarize how a run ended: ``summary.json`` for scripts, a table for people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from vime_runtime.spec import metrics
@@ -17,51 +16,13 @@ from vime_runtime.spec.run_paths import RunPaths
 from vimectl.runs import report
 from vimectl.runs.exit_status import ExitStatus
 from vimectl.runs.run_directory import RunDirectory
-from vimectl.runs.run_log import RunLog, finite_number
+from vimectl.runs.run_log import RunLog
+from vimectl.runs.run_statistics import REWARD_WINDOW, run_statistics
 from vimectl.util.units import duration, size
 
 # The summary is written to this file and then renamed. The space is reserved while there is some.
 RESERVED_FILE = ".summary.json"
 RESERVED_BYTES = 32 * 1024
-
-# reward_first and reward_last are means over this many steps.
-REWARD_WINDOW = 5
-
-
-def run_statistics(log: RunLog) -> dict[str, Any]:
-    """Return statistics over all steps of a run. Those of metrics that no step has are None.
-
-    ``best_step`` is the first step with the highest score, as in the runtime; never the model before
-    training.
-    """
-    rewards = column(log, metrics.REWARD_MEAN)
-    rates = [rate for row in log.rows if (rate := tokens_per_second(row)) is not None]
-    scores = log.scores
-    best = max((step for step in sorted(scores) if step), key=lambda step: scores[step], default=None)
-    return {
-        "reward_first": _mean(rewards[:REWARD_WINDOW]),
-        "reward_last": _mean(rewards[-REWARD_WINDOW:]),
-        "evaluation_first": scores[min(scores)] if scores else None,
-        "evaluation_best": None if best is None else scores[best],
-        "best_step": best,
-        "step_seconds_mean": _mean(column(log, metrics.seconds(metrics.WHOLE_STEP))),
-        "sync_seconds_mean": _mean(column(log, metrics.seconds(metrics.SYNC))),
-        "tokens_per_second_mean": _mean(rates),
-        "logprob_abs_diff_mean_worst": max(column(log, metrics.LOGPROB_ABS_DIFF_MEAN), default=None),
-        "peak_memory_bytes": max(column(log, metrics.PEAK_BYTES), default=0),
-    }
-
-
-def column(log: RunLog, key: str) -> list[float]:
-    """Return the finite values of one metric, step by step."""
-    return [value for row in log.rows if (value := finite_number(row.get(key))) is not None]
-
-
-def tokens_per_second(row: dict[str, Any]) -> float | None:
-    """Return the response tokens sampled per second of the rollout phase; None if that is unknown."""
-    tokens = finite_number(row.get(metrics.ROLLOUT_TOKENS))
-    seconds = finite_number(row.get(metrics.seconds(metrics.ROLLOUT)))
-    return tokens / seconds if tokens is not None and seconds else None
 
 
 def summarize(
@@ -161,9 +122,5 @@ def table_rows(summary: dict[str, Any], run_dir: Path, last_row: dict[str, Any] 
 
 
 def _memory(row: dict[str, Any], resident: str, offloaded: str) -> str:
-    """Device memory of trainer or engine while it is resident, and what it keeps while it is offloaded."""
+    """Return the memory of trainer or engine while it is resident and while it is offloaded, as text."""
     return f"{size(row[resident])} resident, {size(row[offloaded])} offloaded"
-
-
-def _mean(values: list[float]) -> float | None:
-    return fmean(values) if values else None

@@ -23,7 +23,7 @@ from vimectl.runs.report.axis import format_number, format_seconds
 from vimectl.runs.report.charts import Chart, charts, downsample
 from vimectl.runs.report.report_data import JsonObject, ReportData
 from vimectl.runs.run_log import finite_number
-from vimectl.runs.summary import REWARD_WINDOW, run_statistics
+from vimectl.runs.run_statistics import REWARD_WINDOW, run_statistics
 from vimectl.util.secrets import is_secret
 from vimectl.util.units import duration, size
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from vimectl.runs.process_watch import ProcessIdentity, ProcessWatch, ProcessWatcher, is_stopped
+from vimectl.runs.process_watch import ProcessIdentity, WatchedProcess, WatchedProcesses, is_stopped
 
 
 def start(code: str) -> subprocess.Popen[bytes]:
@@ -19,8 +19,8 @@ def sleeper() -> subprocess.Popen[bytes]:
     return start("import time; time.sleep(60)")
 
 
-def watch(process: subprocess.Popen[bytes]) -> ProcessWatch:
-    return ProcessWatch({"role": "engine", "rank": 2, "pid": process.pid})
+def watch(process: subprocess.Popen[bytes]) -> WatchedProcess:
+    return WatchedProcess({"role": "engine", "rank": 2, "pid": process.pid})
 
 
 @pytest.mark.parametrize("collected", [False, True])
@@ -58,7 +58,7 @@ def test_exit_code_is_reported() -> None:
 
 def test_watcher_reports_each_exit_once() -> None:
     processes = [sleeper(), sleeper()]
-    watcher = ProcessWatcher()
+    watcher = WatchedProcesses()
     for process in processes:
         watcher.add({"role": "engine", "rank": 0, "pid": process.pid})
     assert watcher.newly_exited() == []

@@ -10,6 +10,7 @@ import pytest
 from harness.needs import mounted_disk
 from vimectl.runs import summary as summaries
 from vimectl.runs.run_log import RunLog
+from vimectl.runs.run_statistics import run_statistics
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_statistics_ignore_missing_values(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     log = RunLog(tmp_path)
     log.read()
-    assert summaries.run_statistics(log) == {
+    assert run_statistics(log) == {
         "reward_first": 0.5,
         "reward_last": 0.5,
         "evaluation_first": 0.5,
