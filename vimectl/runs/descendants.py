@@ -36,7 +36,7 @@ def running() -> list[psutil.Process]:
 
 
 def reap(except_pid: int) -> None:
-    """Collect adopted orphans that have exited. ``except_pid`` is a child that is waited for elsewhere."""
+    """Collect the exit status of adopted orphans. ``except_pid`` is a child that is waited for elsewhere."""
     for child in psutil.Process().children():
         if child.pid != except_pid and not is_running(child.pid):
             with contextlib.suppress(ChildProcessError):  # it was collected since it was listed
@@ -47,7 +47,7 @@ def kill_all(except_pid: int, timeout: float) -> list[int]:
     """Kill all descendants, including those that are started in the meantime, until none is left.
 
     Args:
-        except_pid: a child that is killed, but collected elsewhere.
+        except_pid: a child that is killed too, but whose exit status is collected elsewhere.
         timeout: seconds.
 
     Returns:
@@ -77,8 +77,8 @@ def resident_bytes() -> int:
 class SharedMemoryWatch:
     """Record which files in /dev/shm belong to descendants, to remove them after a killed process.
 
-    The name of a file does not say who made it. Only while a process runs, its mappings and open files do.
-    Files that existed before the watch began do not count.
+    The name of a file does not tell which process created it; the mappings and open files of a running
+    process do. Files that existed before the watch began are never recorded.
     """
 
     def __init__(self) -> None:
@@ -90,8 +90,8 @@ class SharedMemoryWatch:
     def update(self, all_files: bool = False) -> None:
         """Record the files that descendants use now.
 
-        Unless ``all_files``, nothing is done if all new files were examined before: reading the mappings of
-        all processes takes tens of milliseconds.
+        Reading the mappings of all processes takes tens of milliseconds. So nothing is done if every new
+        file was examined before, unless ``all_files``.
         """
         new = set(shared_memory.own_files(self._host)) - self._before - self._used
         if not new <= (set() if all_files else self._examined):

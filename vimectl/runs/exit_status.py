@@ -1,4 +1,4 @@
-"""Decide what the end of the runtime means: exit code, reason, and whether to start it again."""
+"""Classify how the runtime ended: exit code, reason, and whether to start it again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TERMINATED = 128 + signal.SIGTERM
 class ExitStatus:
     """How a run ended.
 
-    ``hint`` is the runtime's, empty if it gave none; ``process`` is the process {role, rank, pid} to blame.
+    ``hint`` is from the runtime's error, or empty. ``process`` is the {role, rank, pid} to blame.
     ``restartable``: the same run may succeed when it is started again.
     """
 
@@ -46,7 +46,7 @@ def classify(
 
     Args:
         oom_kills: how many processes of the machine the kernel killed for lack of memory during the run.
-        folders: where the run writes; if a write failed for lack of space, the full ones are named.
+        folders: where the run writes. If a write failed for lack of space, the reason names the full ones.
     """
     cause = monitor.cause
     if outcome.signal is not None:
@@ -59,7 +59,7 @@ def classify(
     message = str(error.get("message", ""))
     if "OutOfMemoryError" in str(error.get("kind", "")):  # Ray killed a worker and says which one and why
         return ExitStatus(1, message, process=cause.process if cause else None, restartable=True)
-    # When the kernel kills Ray's daemons along with the driver, they may exit before it.
+    # When the kernel kills Ray's daemons along with the driver, they may exit before the driver does.
     driver_killed = outcome.by_itself and outcome.code == -signal.SIGKILL
     if cause and not driver_killed:
         reason = cause.reason + _out_of_memory(cause.killed, oom_kills)

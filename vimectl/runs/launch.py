@@ -1,7 +1,7 @@
 """Execute a plan: prepare model and data, start the supervisor, show the progress, return the result.
 
-The supervisor is a separate process and owns the run. Each of the two notices the other's exit: the
-supervisor ends the run when the launcher has exited, and the launcher ends it when the supervisor has.
+The supervisor is a separate process and owns the run. It ends the run when the launcher has exited. The
+launcher ends the run when the supervisor has exited without doing so.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class RunResult:
 
 
 def check_run_inputs(recipe: Recipe) -> None:
-    """Check model and data before a launch. What has to be prepared first is checked by the launch.
+    """Check model and data before a launch. ``launch`` checks files that it has to prepare first.
 
     Raises:
         UsageError: as ``check_inputs.check`` does.
@@ -67,7 +67,7 @@ def check_run_inputs(recipe: Recipe) -> None:
 
 
 def launch(plan: RunPlan, doctor: dict[str, Any], view: ProgressView) -> RunResult:
-    """Execute a plan whose inputs were checked. Only the run directory and the prepared folder remain.
+    """Execute a plan whose inputs were checked. It leaves only the run directory and the prepared folder.
 
     Args:
         doctor: the doctor's report, which is kept in the run directory.
@@ -174,7 +174,7 @@ class SupervisorProcess:
         elif self._stopped_at is None:
             self._stopped_at = now
         if self._stopped_at is not None:
-            # The run may be fine while no process supervises it: wait as long as for a run that hangs.
+            # The run may continue without supervision: wait as long as for a run that hangs.
             if self._stop_requested_at or now > self._stopped_at + self._cluster.hang_timeout:
                 self._kill(f"was stopped for {now - self._stopped_at:.0f} s")
         elif (

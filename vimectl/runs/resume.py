@@ -1,4 +1,4 @@
-"""Check that a run can be resumed: the same settings, the same inputs, and no process that owns it."""
+"""Check that a run can be resumed: the settings and inputs are the same, and no process owns the run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vime_runtime.spec.safetensors_header import header_bytes
 from vimectl.runs.run_directory import RunDirectory
 from vimectl.util.toml import validate
 
-# Keys that do not change the results of a run. The length is checked separately.
+# Keys and tables that do not change the results of a run. The number of steps is checked separately.
 FREE_KEYS = (
     "checkpoint",
     "cluster.hang_timeout",
@@ -55,8 +55,8 @@ def check_resumable(run_dir: Path | None, recipe: Recipe, steps: int) -> None:
     """Check that this recipe can resume the run in a directory, up to ``steps`` steps.
 
     Raises:
-        UsageError: there is no run directory, the run is still running, its settings differ, or its length
-            differs although the learning rate depends on it.
+        UsageError: there is no run directory, the run is still running, its settings differ, its number of
+            steps differs although the learning rate depends on it, or it is finished and has no state.
     """
     if run_dir is None or not RunPaths(run_dir).run_file.is_file():
         found = "no --run-dir was given" if run_dir is None else f"{run_dir} is not a run directory"
@@ -78,8 +78,8 @@ def check_resumable(run_dir: Path | None, recipe: Recipe, steps: int) -> None:
         raise UsageError(message, OTHER_DIRECTORY)
     if steps != stored.steps and recipe.optimizer.decay != "constant":
         raise UsageError(
-            f"{run_dir} is a run of {stored.steps} steps, requested are {steps}; "
-            f"with optimizer.decay = {recipe.optimizer.decay!r} every step's learning rate depends on that",
+            f"{run_dir} is a run of {stored.steps} steps, but {steps} are requested; with optimizer.decay = "
+            f"{recipe.optimizer.decay!r} every step's learning rate depends on the number of steps",
             OTHER_DIRECTORY,
         )
     if 0 < finished_steps(run_dir) < steps and not newest_state(RunPaths(run_dir).checkpoints):

@@ -1,4 +1,4 @@
-"""Run directories: list and find them, tell who owns a run and what state it is in, stop a run."""
+"""Run directories: list and find them, read owners and state of a run, stop a run."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from vime_runtime.spec.run_paths import RunPaths
 class RunLog:
     """The state of a run as its files show it: phase, processes, error, and one row of metrics per step.
 
-    The files continue when the runtime is started again. Processes, error and ending of the earlier start are
-    dropped then. A step that is done again replaces its earlier row and score and those of all later steps.
+    A runtime that is started again appends to the same files: processes, error and ending of the earlier
+    start are dropped then. A repeated step replaces its earlier row and score and those of all later steps.
     Lines of unknown kinds and lines without the fields of their kind are ignored.
     """
 

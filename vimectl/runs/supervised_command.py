@@ -1,8 +1,7 @@
 """Run one command to its end and leave no process and no shared memory behind, however it ends.
 
-The command runs in its own session, so Ctrl-C reaches this process only. After a signal, at the caller's
-request, or when the command has exited: send it SIGTERM, wait, kill all descendants, remove their files in
-/dev/shm.
+The command runs in its own session, so Ctrl-C reaches this process only. After a signal, a request of the
+caller, or the exit of the command: send SIGTERM, wait, kill all descendants, remove their files in /dev/shm.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from vimectl.runs.descendants import SharedMemoryWatch
 # Seconds that a command gets to stop. A run must have exited within 15 s of a stop request.
 SHUTDOWN_TIMEOUT = 10.0
 KILL_TIMEOUT = 3.0
-# What a supervisor needs beyond ``cluster.shutdown_timeout`` to stop.
+# Seconds that a supervisor needs beyond ``cluster.shutdown_timeout`` to stop.
 SHUTDOWN_MARGIN = 2 * KILL_TIMEOUT
 
 CHECK_INTERVAL = 0.25
 # While a command shuts down, its processes are short-lived.
 SHUTDOWN_CHECK_INTERVAL = 0.05
-# Reading the page tables of all processes takes tens of milliseconds.
+# Seconds between two measurements; reading the page tables of all processes takes tens of milliseconds.
 MEMORY_INTERVAL = 2.0
 
 
@@ -100,7 +99,7 @@ def run_supervised(
                     next_measurement = time.monotonic() + MEMORY_INTERVAL
                 wait(CHECK_INTERVAL)
             if stop_mode is None and (child.poll() or 0) > 0:
-                # Ray ends the driver without a message when it has lost its raylet, which exited just before.
+                # Ray ends the driver without a message when its raylet has exited: look for that exit.
                 time.sleep(CHECK_INTERVAL)
                 check()
         finally:

@@ -2,8 +2,8 @@
 
 The supervisor starts the runtime, watches it, starts it again if the recipe allows it, ends all processes,
 and removes the scratch directory of the run and its files in /dev/shm. It writes ``summary.json`` and prints
-the same on stdout. Its stdin is a pipe of the launcher, which is at its end once the launcher has exited. The
-exit codes are those of `vimectl run`.
+its content on stdout. Its stdin is a pipe from the launcher, which closes when the launcher exits. The exit
+codes are those of `vimectl run`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
 
 
 class SupervisedRun:
-    """One run, from its files to its summary. ``stop_signals`` are the stop requests that were received."""
+    """One supervised run. ``stop_signals`` are the stop requests received, see ``collect_stop_signals``."""
 
     def __init__(self, run_dir: Path, stop_signals: list[int]) -> None:
         self._paths = RunPaths(run_dir)
@@ -118,7 +118,7 @@ class SupervisedRun:
             return status, outcome
 
     def _write_restart_event(self, attempt: int, reason: str) -> None:
-        """Tell readers of the event log that the runtime is started again."""
+        """Record in the event log that the runtime is started again."""
         fields = {"attempt": attempt, "step": len(self._run_log.rows), "reason": reason}
         try:
             append_event(self._paths.run_dir, events.RESTART, **fields)

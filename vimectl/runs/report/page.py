@@ -32,8 +32,8 @@ SHOWN_EVENTS = 100
 # The longest text that the page shows in full. The rest is in the files of the run.
 MAX_TEXT_LENGTH = 4000
 
-# Categories of characters that a browser would obey or drop: control and format characters, and surrogates,
-# which UTF-8 cannot encode.
+# Unicode categories that a browser interprets or drops: control and format characters, and surrogates, which
+# UTF-8 cannot encode.
 INVISIBLE = ("Cc", "Cf", "Cs")
 JOINER = "\u200d"  # part of many emoji
 HIDDEN = "(not shown: the name says that it is a secret)"
@@ -82,7 +82,7 @@ def render(data: ReportData) -> str:
 
 
 def visible(value: Any, max_length: int = MAX_TEXT_LENGTH) -> str:
-    """Return text in which characters that a browser would obey or drop are shown as symbols or codes."""
+    """Return text in which characters that a browser interprets or drops are shown as symbols or codes."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     rest = len(text) - max_length
     shown = "".join(map(_visible_character, text[:max_length]))

@@ -1,4 +1,4 @@
-"""Read what a run has written so far, for its page. A file may be missing or incomplete: runs get killed."""
+"""Read the files of a run for its page. A file may be missing or incomplete: the run may have been killed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def gather(run_dir: Path) -> ReportData:
 
 
 def _read_events(path: Path) -> tuple[list[TimelineEvent], list[StepSamples]]:
-    """Read timeline and samples. The file may be large, so samples are read again once they are chosen."""
+    """Read timeline and samples. The file may be large: keep offsets of samples and read the chosen ones."""
     timeline = []
     offsets: dict[int, list[int]] = {}  # of the samples of a step
     for offset, event in JsonLineFollower(path).read():
@@ -110,9 +110,8 @@ def _describe(event: JsonObject) -> str:
         case events.EVALUATION if event.get("best") is True:
             return f"best evaluation so far: {event.get('score')}"
         case events.RESTART:
-            what = (
-                f"restart {event['attempt']}" if event.get("attempt") else "resumed"
-            )  # --resume is attempt 0
+            # --resume is attempt 0.
+            what = f"restart {event['attempt']}" if event.get("attempt") else "resumed"
             return f"{what} after step {step}: {event.get('reason', '')}"
         case events.ERROR:
             error = event.get("error")

