@@ -1,5 +1,5 @@
-"""The colocated runtime: Megatron-core trainer and vLLM engine on the same devices, taking turns.
+"""The colocated runtime: a Megatron-core trainer and a vLLM engine that take turns on the same devices.
 
-Started as ``python -m vime_runtime FILE`` with one JSON file that says everything about the run.
-It knows nothing of the tool that wrote the file.
+It is started as ``python -m vime_runtime FILE`` with a run file (``spec.run_config``), and imports nothing of
+the tool that writes that file.
 """

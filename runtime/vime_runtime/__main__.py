@@ -1,4 +1,4 @@
-"""``python -m vime_runtime FILE``: execute the run that the run file describes, in its run directory.
+"""``python -m vime_runtime FILE``: execute the run that a run file describes, in its run directory.
 
 Exit codes: 0 the run finished; 1 it failed; 2 bad input; 3 the machine or cluster lacks something; 143 after
 a stop request.
@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vime_runtime import process_environment
 from vime_runtime.checkpoint import random_state
 from vime_runtime.checkpoint.manager import CheckpointManager
 from vime_runtime.checkpoint.store import TrainingState
@@ -27,6 +26,7 @@ from vime_runtime.gc_pause import gc_paused
 from vime_runtime.graceful_stop import StopRequest
 from vime_runtime.logging.callbacks import configured_callbacks
 from vime_runtime.logging.event_log import EventLog
+from vime_runtime.process_environment import EnvSpec
 from vime_runtime.scoring import Evaluation, Scorer
 from vime_runtime.spec import events, metrics
 from vime_runtime.spec.errors import VimeError
@@ -75,9 +75,10 @@ def run(config: RunConfig, log: EventLog, stop: StopRequest, sync: Sync = sync_w
 
     Raises:
         KeyboardInterrupt: a stop request; the last finished step is saved.
-        WrongEnvironment: this process, or one of its actors, does not have the environment that it needs.
+        WrongEnvironment: a required variable of this process, or of one of its actors, has another value.
+        VimeError: any other failure with a message for the user.
     """
-    process_environment.require_in_driver(config)
+    EnvSpec(values=config.environment["driver"], required=config.required["driver"]).require("the driver")
     log.callbacks += configured_callbacks(config)
     if config.address is not None:
         log.starting(f"looking for the Ray cluster at {config.address}")
@@ -115,7 +116,7 @@ def _load(
 ) -> RuntimeContext:
     """Start the actors and read the data.
 
-    The imports of the actors take most of the start-up: they run while this process reads the data.
+    The actors' imports take most of the start-up, so they run while this process reads the data.
     """
     from vime_runtime.cluster.groups import EngineGroup, PhaseForwarder, TrainerGroup
     from vime_runtime.cluster.ray_cluster import driver_processes
@@ -154,7 +155,7 @@ def _load(
 
 
 def _build(context: RuntimeContext) -> None:
-    """Build the trainer, restore its state, and build the engine. Then the engine has the devices."""
+    """Build the trainer, restore its state, and build the engine. Leave the devices to the engine."""
     trainer, engine, log = context.trainer, context.engine, context.log
     log.starting("building the trainer")
     trainer.start()
@@ -170,7 +171,7 @@ def _build(context: RuntimeContext) -> None:
 
 
 def _resume(context: RuntimeContext, state: TrainingState) -> None:
-    """Give the restored weights to the engine, which has loaded those of the model directory."""
+    """Copy the restored weights to the engine, which has loaded those of the model directory."""
     context.engine.sleep()
     context.trainer.resume()
     update_engine(context, state.step, row={})
@@ -178,6 +179,7 @@ def _resume(context: RuntimeContext, state: TrainingState) -> None:
 
 
 def _evaluate_initial_policy(context: RuntimeContext) -> None:
+    """Evaluate the policy before the first step, if the recipe has an evaluation, and log its score."""
     row: dict[str, float] = {}
     context.evaluation.run(context.engine, 0, row)
     if row:
@@ -204,7 +206,7 @@ def _make_trainer_resident(context: RuntimeContext) -> TrainerGroup:
 
 @contextmanager
 def report_end(log: EventLog) -> Iterator[None]:
-    """Log how the block ended before Ray is shut down, which may take long or hang."""
+    """Log how the block ended. Use it inside the Ray cluster: shutting down Ray may take long or hang."""
     done = False
     try:
         yield
@@ -222,7 +224,7 @@ def report_end(log: EventLog) -> Iterator[None]:
 def _stop_with_parent() -> None:
     """Stop this process when its parent has exited.
 
-    The supervisor stops it in order; this is for the case that the supervisor itself was killed.
+    Normally the supervisor stops it. This is for a supervisor that was killed.
     """
     parent = os.getppid()
 
@@ -235,7 +237,7 @@ def _stop_with_parent() -> None:
 
 
 def _last_line(error: Exception) -> str:
-    """Return the line of an error that says what happened; Ray puts a remote traceback before it."""
+    """Return the last line of an error, which says what happened; Ray puts a remote traceback before it."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
 

@@ -1,7 +1,7 @@
 """Import heavy modules while the cyclic garbage collector is disabled.
 
-Importing torch, transformers and vLLM creates a million objects that live as long as the process. The
-collector traverses them again and again while their number grows, which takes a fifth of the import time.
+Importing torch, transformers and vLLM creates a million objects that live as long as the process. Meanwhile
+the collector traverses them again and again, which takes a fifth of the import time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """Disable the collector inside the block. It ignores the objects created there from then on."""
+    """Disable the collector inside the block. Afterwards it ignores the objects that exist then."""
     gc.disable()
     try:
         yield

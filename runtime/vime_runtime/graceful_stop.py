@@ -1,6 +1,6 @@
-"""Stop requests (SIGTERM): what may be lost is interrupted, the rest is finished first.
+"""Stop requests (SIGTERM): interrupt a rollout, but finish a step whose rollout is complete.
 
-A request is raised as KeyboardInterrupt, the only exception of a signal handler that passes through a waiting
+The handler raises KeyboardInterrupt, the only exception of a signal handler that passes through a waiting
 ``ray.get``: Ray checks for signals about once a second, replaces SystemExit with another exception, and
 swallows all others.
 """
@@ -14,7 +14,7 @@ from types import FrameType
 
 
 class StopRequest:
-    """Receives stop requests, and defers them while the run must not stop."""
+    """Receive stop requests, and defer them while the run must not be interrupted."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -26,7 +26,7 @@ class StopRequest:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Finish the block before the run stops. A second request interrupts it.
+        """Defer a stop request to the end of the block. A second request interrupts the block.
 
         Raises:
             KeyboardInterrupt: at the end, if the run received a stop request.

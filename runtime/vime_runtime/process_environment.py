@@ -1,8 +1,8 @@
 """Check that a process has the environment variables that the tool decided on, before a library reads them.
 
-Inherited variables, an image, or a start-up file of Python can change them. A wrong allocator setting would
-be noticed hours later, or never. The workers of an engine inherit from its actor; they check when vLLM loads
-its plugins, which is before they use a device.
+Inherited variables, an image, or a start-up file of Python can change them. Without a check, a wrong
+allocator setting would be noticed hours later, or never. The workers of an engine inherit the variables of
+its actor. They check them when vLLM loads its plugins, which is before they use a device.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vime_runtime.logging.process_log import WORKER_NAME
 from vime_runtime.spec.errors import WrongEnvironment
-from vime_runtime.spec.run_config import RequiredVariable, RunConfig
+from vime_runtime.spec.run_config import RequiredVariable
 from vime_runtime.spec.strict import Strict
 
 # Passes the specification on to the workers of an engine.
@@ -24,7 +24,7 @@ VARIABLE = "VIME_ENGINE_ENVIRONMENT"
 
 
 class EnvSpec(Strict):
-    """The variables of one process, and which of them it must not start without."""
+    """The variables of one process, and those that are required, by name."""
 
     values: dict[str, str]
     required: dict[str, RequiredVariable]
@@ -61,11 +61,6 @@ class _WorkerSpec(Strict):
     engine: str
     error_file: str
     spec: EnvSpec
-
-
-def require_in_driver(config: RunConfig) -> None:
-    """Check the environment of this process, the driver. Raises WrongEnvironment."""
-    EnvSpec(values=config.environment["driver"], required=config.required["driver"]).require("the driver")
 
 
 def require_in_worker() -> None:

@@ -1,4 +1,4 @@
-"""Scores responses: those of a step for training, and greedy ones to held-out problems for the evaluation."""
+"""Score responses: those of a step for training, and greedy ones to held-out problems for the evaluation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Scorer:
-    """Decodes responses and calls the reward function."""
+    """Decode responses and call the reward function."""
 
     def __init__(self, decode: Callable[[list[int]], str], reward: Reward, log: EventLog) -> None:
         self._decode = decode
@@ -43,7 +43,7 @@ class Scorer:
 
 
 class Evaluation:
-    """Scores greedy responses to held-out problems every few steps."""
+    """Score greedy responses to held-out problems every few steps."""
 
     def __init__(self, problems: list[Problem], every: int, scorer: Scorer, log: EventLog) -> None:
         """``every`` is in steps; 0 is never."""
@@ -53,11 +53,11 @@ class Evaluation:
         self._log = log
 
     def due(self, step: int) -> bool:
-        """Return whether to evaluate after ``step``; step 0 is the policy at the start of the run."""
+        """Return True if ``step`` is followed by an evaluation; step 0 is the policy before training."""
         return self._every > 0 and step % self._every == 0
 
     def run(self, engine: EngineGroup, step: int, row: dict[str, float]) -> None:
-        """Evaluate the policy if it is due; put the mean reward into the row."""
+        """Evaluate the policy if that is due, and put the mean reward into the row as its score."""
         if not self.due(step):
             return
         with self._log.phase(metrics.EVALUATION, step, row):

@@ -81,7 +81,7 @@ def train_loop(context: RuntimeContext, first: int = 1) -> None:
 
 
 def sample_batch(context: RuntimeContext, step: int) -> RolloutBatch:
-    """Sample and score the responses to the problems of a step. They depend on the seed and the step."""
+    """Sample and score the responses to the problems of a step, with ``algorithm.seed`` + step as seed."""
     settings = context.config.recipe.algorithm
     problems = context.problems.batch(step)
     prompts = [problem.prompt_ids for problem in problems]
@@ -90,9 +90,9 @@ def sample_batch(context: RuntimeContext, step: int) -> RolloutBatch:
 
 
 def update_engine(context: RuntimeContext, step: int, row: dict[str, float]) -> None:
-    """Give the trainer's weights and the devices to the engine.
+    """Copy the weights to the engine and hand the devices over.
 
-    Before, the trainer is resident and the engine sleeps; afterwards the trainer is offloaded and the engine
+    Before, the trainer is resident and the engine sleeps. Afterwards the trainer is offloaded and the engine
     can generate.
     """
     with timed(row, metrics.WAKE):
@@ -117,7 +117,7 @@ def sync_weights(trainer: TrainerGroup, engine: EngineGroup) -> int:
 
 
 class MemoryMeter:
-    """Measures the memory of trainer and engine twice a step, and the peak of the run, in bytes."""
+    """Measure the memory of trainer and engine twice a step, and the peak of the run, in bytes."""
 
     def __init__(self, trainer: TrainerGroup, engine: EngineGroup, resident_bytes: Callable[[], int]) -> None:
         """``resident_bytes`` returns the memory of all processes of the run."""

@@ -16,11 +16,12 @@ import ray
 
 from vime_runtime.gc_pause import gc_paused
 from vime_runtime.logging import process_log
-from vime_runtime.memory.process_tree import own_pids, pid_space, resident_bytes
+from vime_runtime.memory.process_tree import own_pids, resident_bytes
 from vime_runtime.process_environment import EnvSpec, worker_error
 from vime_runtime.spec import process_roles
 from vime_runtime.spec.process_roles import ProcessEntry
 from vime_runtime.spec.run_config import RunConfig
+from vime_runtime.weight_sync.device_identity import machine_id
 
 if TYPE_CHECKING:
     from vime_runtime.weight_sync.buckets import BucketExporter
@@ -135,7 +136,7 @@ class EngineActor(_RunActor):
         """Build the engine.
 
         Returns:
-            the PID namespace of its processes, and their ids.
+            the ``machine_id`` and the ids of its processes.
 
         Raises:
             WrongEnvironment: this process, or a worker, does not have the environment that it needs.
@@ -148,7 +149,7 @@ class EngineActor(_RunActor):
             self._worker = Engine(self._config)
         except Exception as e:
             raise (worker_error() or e) from e
-        return pid_space(), own_pids()
+        return machine_id(), own_pids()
 
     def workers(self) -> list[ProcessEntry]:
         """Return the entries of the engine's worker processes, numbered over all engines; none at TP=1."""

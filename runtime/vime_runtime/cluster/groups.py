@@ -16,12 +16,13 @@ from vime_runtime.checkpoint.store import StatePart
 from vime_runtime.cluster.actors import EngineActor, TrainerActor
 from vime_runtime.cluster.placement import ActorHandle, Placement
 from vime_runtime.logging.event_log import Callback
-from vime_runtime.memory.process_tree import pid_space, wait_or_kill
+from vime_runtime.memory.process_tree import wait_or_kill
 from vime_runtime.memory.region import MemoryUsage
 from vime_runtime.rollout import Response
 from vime_runtime.spec.device_layout import engine_devices, trainer_devices
 from vime_runtime.spec.process_roles import ProcessEntry
 from vime_runtime.spec.run_config import RunConfig
+from vime_runtime.weight_sync.device_identity import machine_id
 from vime_runtime.weight_sync.message import BucketMessage
 from vime_runtime.weight_sync.transport import WeightLocation, plan_buffers
 
@@ -162,8 +163,8 @@ class EngineGroup(_ActorGroup):
 
     def start(self) -> None:
         """Build every engine. Raises WrongEnvironment."""
-        for space, pids in self._ask("start"):
-            if space == pid_space():
+        for machine, pids in self._ask("start"):
+            if machine == machine_id():
                 self._local_processes += map(psutil.Process, pids)
 
     def generate(
@@ -228,7 +229,7 @@ class EngineGroup(_ActorGroup):
 
 
 class PhaseForwarder(Callback):
-    """Marks the phases in the logs of trainer and engine, as long as there is a cluster."""
+    """Mark the phases in the logs of trainer and engine, as long as there is a cluster."""
 
     def __init__(self, *groups: TrainerGroup | EngineGroup) -> None:
         self._groups = groups

@@ -37,7 +37,7 @@ _aten = torch.ops.aten
 
 
 class Arena:
-    """An allocator in a reserved address range of twice the machine's memory. Touching a page takes memory.
+    """An allocator in a reserved address range of twice the machine's memory. Accessing a page takes memory.
 
     ``allocate`` returns a block as a ctypes buffer; the block is free when the last reference to the buffer
     is dropped. Free blocks are reused, first fit, and merged with free neighbors.
@@ -94,9 +94,9 @@ class Arena:
         """Let the kernel reclaim every page under memory pressure (MADV_FREE).
 
         Until a page is written again it holds its old bytes or zeros. A page that the kernel did not
-        reclaim costs nothing at the next ``resume``; a new page has to be cleared, and on a virtual machine
-        requested from the host, which takes up to seconds per gigabyte. A kernel, or an emulation of one,
-        without MADV_FREE drops all pages at once (MADV_DONTNEED).
+        reclaim costs nothing at the next ``resume``. A new page has to be cleared, and on a virtual machine
+        requested from the host, which takes up to seconds per gigabyte. On a kernel, or an emulation of one,
+        without MADV_FREE, all pages are dropped at once (MADV_DONTNEED).
         """
         if not self._accessible or _libc.madvise(self._base, self._accessible, mmap.MADV_FREE) == 0:
             return
@@ -151,8 +151,8 @@ def _reserve(size: int) -> int:
     if base == _MAP_FAILED:
         error = os.strerror(ctypes.get_errno())
         raise MemoryError(f"cannot reserve {size} bytes of addresses: {error}")
-    # The first touch of pages of 4 KiB takes several times longer, at every ``resume``. A kernel without
-    # transparent huge pages refuses the advice; only the time differs then.
+    # With pages of 4 KiB the first access takes several times longer, at every ``resume``. A kernel without
+    # transparent huge pages refuses the advice; then it is only slower.
     _libc.madvise(base, size, mmap.MADV_HUGEPAGE)
     return base
 

@@ -28,8 +28,8 @@ class CpuRegion(OffloadableRegion):
 
     Args:
         directory: directory of the offload file. It should be on a disk: on a tmpfs the bytes stay in
-            memory, which ``memory_usage`` shows. The file has no name, so it disappears however the
-            process ends.
+            memory, which ``memory_usage`` shows. The file has no name, so the kernel removes it when
+            the process exits.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -41,7 +41,7 @@ class CpuRegion(OffloadableRegion):
         self._saved: dict[tuple[int, int], PageMarkers] = {}  # (offset, size) of each chunk in the file
 
     def discard(self) -> None:
-        """Give the memory back without saving it: after ``resume`` a byte is what it was or zero.
+        """Free the memory without saving it: after ``resume`` each byte has its old value or is zero.
 
         Raises:
             RuntimeError: the region is offloaded already.
@@ -53,8 +53,8 @@ class CpuRegion(OffloadableRegion):
     def memory_usage(self) -> MemoryUsage:
         """Measure with mincore(2); pages of the offload file in the page cache count as resident.
 
-        What an offloaded region still has in memory is reclaimable, because nothing touches it. smaps has
-        that number too (LazyFree), but takes some 20 ms each time.
+        The resident pages of an offloaded region are reclaimable, because no code accesses them. smaps has
+        that number too (LazyFree), but reading it takes some 20 ms.
         """
         arena = self._arena.memory_usage()
         cached = page_cache_bytes(self._file.fileno())

@@ -25,8 +25,8 @@ _MARK = -1  # any word but zero
 def resident_page_bytes(start: int, size: int) -> int:
     """Return how many of ``size`` mapped bytes from page boundary ``start`` are resident, by mincore(2).
 
-    smaps is no alternative: the kernel walks every mapping of the process and this process parses all of
-    it, which takes some 40 ms each time.
+    smaps takes some 40 ms instead: the kernel walks every mapping of the process and this process parses all
+    of it.
     """
     pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
     if size and _libc.mincore(start, size, pages) != 0:
@@ -65,7 +65,7 @@ def drop_page_cache(file: int) -> None:
 
 
 class PageMarkers:
-    """A mark in every page of a range, to be set before the pages are given back with MADV_FREE.
+    """A mark in every page of a range, to be set before the pages are freed with MADV_FREE.
 
     The kernel may reclaim any of these pages and replace it with zeros. The first two words of each page are
     saved. The first word is overwritten by the mark: it is zero in a page that was reclaimed. Writing the
@@ -80,9 +80,9 @@ class PageMarkers:
         self._words[:, 0] = _MARK
 
     def intact(self) -> bool:
-        """Take the pages back. Return True and restore their words if the kernel reclaimed none of them.
+        """Keep the pages. Return True and restore their words if the kernel reclaimed none of them.
 
-        Otherwise the caller must fill all pages: some hold zeros, and all lack their first word.
+        Otherwise the caller must fill all pages: some are zero, and all lack their first word.
         """
         self._words[:, 1] = self._saved[:, 1]
         intact = bool((self._words[:, 0] == _MARK).all())

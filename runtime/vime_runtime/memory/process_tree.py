@@ -1,4 +1,4 @@
-"""This process and its descendants: resident memory, process ids, and ending them."""
+"""This process and its descendants: their memory and ids, and how to end them."""
 
 from __future__ import annotations
 
@@ -27,17 +27,11 @@ def own_pids() -> list[int]:
     return [os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))]
 
 
-def pid_space() -> str:
-    """Return the boot id and the PID namespace: equal for processes between which process ids are valid."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-
-
 def wait_or_kill(processes: Iterable[psutil.Process], seconds: float, patience: float = 5.0) -> None:
     """Wait until the processes have exited; kill them after ``seconds``.
 
-    A zombie counts as exited: its memory is free. A process that still sleeps in the kernel ``patience``
-    seconds after the kill is abandoned.
+    A zombie counts as exited: its memory is free. The wait ends ``patience`` seconds after the kill: a
+    process that is still there sleeps in the kernel.
     """
     left = list(processes)
     began = time.monotonic()

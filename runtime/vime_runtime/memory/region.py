@@ -15,8 +15,8 @@ class MemoryUsage:
     Attributes:
         mapped: bytes of address space.
         resident: bytes of memory, including pages of the offload file in the page cache. In a resident
-            region this is all memory, used again since the last ``resume`` or not.
-        reclaimable: bytes that the region gave back and that the kernel takes under memory pressure.
+            region these are all pages, also those not accessed since the last ``resume``.
+        reclaimable: bytes that were freed and that the kernel reclaims under memory pressure.
     """
 
     mapped: int
@@ -60,7 +60,7 @@ class OffloadableRegion(ABC):
             yield
 
     def pause(self) -> None:
-        """Save the contents elsewhere and give the memory back to the kernel or the driver.
+        """Save the contents elsewhere and free the memory.
 
         The tensors must not be used until ``resume``.
 

@@ -1,1 +1,1 @@
-"""Makes small checkpoints and their problems, so that a first run needs no download."""
+"""Make small checkpoints and their problems for a first run."""

@@ -30,7 +30,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main(argv: list[str]) -> int:
-    """Make what the command line describes and return the exit code."""
+    """Make the checkpoint that the command line describes and return the exit code."""
     kind, out_dir, settings_json = argv[1:]
     try:
         prepare(kind, Path(out_dir), json.loads(settings_json))
@@ -84,6 +84,6 @@ def _emit(kind: str, **fields: Any) -> None:
 
 
 if __name__ == "__main__":
-    # Be killed with the parent process: no other process would wait for this one.
+    # The kernel kills this process when its parent exits: nothing else would use the result.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     sys.exit(main(sys.argv))

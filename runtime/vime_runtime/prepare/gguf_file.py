@@ -24,8 +24,8 @@ class GgufSettings:
     max_steps: ClassVar[int] = 4
 
 
-# A GGUF file names how its tokenizer splits text before merging; transformers ignores that. These two are
-# supported. The values precede the byte-level split.
+# How a tokenizer splits text before merging, by the name in the GGUF file, which transformers ignores. A
+# byte-level split follows.
 SPLITS: dict[str, list[pre_tokenizers.PreTokenizer]] = {
     "gpt-2": [],
     "smollm": [pre_tokenizers.Digits(individual_digits=True)],
@@ -64,6 +64,7 @@ def make(out_dir: Path, settings: GgufSettings, report: ReportProgress) -> None:
 
 
 def _set_split(tokenizer: Any, file: Path) -> None:
+    """Set the tokenizer's split of text to that of the file. Raises UsageError for an unsupported one."""
     from gguf import GGUFReader
 
     field = GGUFReader(file).fields.get("tokenizer.ggml.pre")
@@ -91,6 +92,7 @@ def _read_tensors(file: Path, config: Any) -> dict[str, torch.Tensor]:
 
 
 def _build_model(config: Any, tensors: dict[str, torch.Tensor], file: Path) -> Any:
+    """Return the model in bf16. Raises UsageError if the tensors are not those of its configuration."""
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     tied = set(model.all_tied_weights_keys) if config.tie_word_embeddings else set()

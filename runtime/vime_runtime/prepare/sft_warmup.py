@@ -1,8 +1,8 @@
 """Supervised fine-tuning that teaches a task, then makes the right answer likely but not certain.
 
 Reinforcement learning has no signal where all answers to a prompt are right, or all are wrong. So the policy
-first learns the task from right labels and then loses its certainty on noisy labels, until its accuracy is in
-a given range. What is left to learn is to prefer what it already knows.
+first learns the task from right labels. Then it is trained on noisy labels until its accuracy has fallen into
+a given range, from which reinforcement learning can raise it again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ReportProgress = Callable[[int, str], None]
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt and an answer, which is wrong in a noisy example."""
+    """A prompt and an answer, which may be wrong in a noisy example."""
 
     prompt: str
     label: str

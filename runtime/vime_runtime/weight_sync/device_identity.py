@@ -1,7 +1,8 @@
 """Ids of machines and devices that are the same in every process.
 
-A handle is found by such an id. The process that fills a buffer and the one that reads it must derive the
-same id, also from two containers on one host, and different ids on two hosts.
+A bucket's handles are looked up by such an id. The process that fills a buffer and the one that reads it must
+derive the same id, also in two containers on one host, and different ids on two hosts. Imports no torch until
+it is needed: the driver uses the machine's id.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import os
 import re
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 DEVICES = Path("/dev")
 DEVICE_NODE = re.compile(r"davinci(\d+)")
@@ -21,7 +24,7 @@ DEVICE_NODE = re.compile(r"davinci(\d+)")
 def boot_id() -> str:
     """Return the id of this boot of the kernel (random(4)), which containers on a host share.
 
-    Address and name of the host do not do: a container may have its own.
+    The address and the name of the host cannot be used: a container may have its own.
     """
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
@@ -30,8 +33,8 @@ def boot_id() -> str:
 def machine_id() -> str:
     """Return an id of the machine, the same for processes that can open each other's files under /proc.
 
-    Buffers are found by process id, and two containers on one host may number processes differently: so the
-    namespace of process ids (pid_namespaces(7)) is part of it.
+    Buffers are opened by process id, and two containers on one host may number processes differently. So the
+    PID namespace (pid_namespaces(7)) is part of the id.
     """
     return f"host {boot_id()} {os.readlink('/proc/self/ns/pid')}"
 
@@ -39,12 +42,14 @@ def machine_id() -> str:
 def device_uuid(device: torch.device) -> str:
     """Return an id of the physical device.
 
-    An NPU's properties may have no uuid. Then the index in this process is looked up among the visible
-    devices, which gives the index in this container, and that among the container's device nodes: these are
-    in order, and have the same device number (makedev(3)) in every container, whatever index and name are
-    there. (CANN, "Relationships Between the User Device ID, Logical Device ID, and Physical Device ID".)
-    Without device nodes the index in the container is used.
+    An NPU's properties may have no uuid. Then the visible devices map the index in this process to the index
+    in this container, and the container's device nodes, in order, map that to a device number (makedev(3)).
+    The device number is the same in every container, while index and name may differ. (CANN, "Relationships
+    Between the User Device ID, Logical Device ID, and Physical Device ID".) Without device nodes the index in
+    the container is used.
     """
+    import torch
+
     module = torch.get_device_module(device)
     index = module.current_device() if device.index is None else device.index
     uuid = str(getattr(module.get_device_properties(index), "uuid", None) or "")
