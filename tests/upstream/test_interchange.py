@@ -15,9 +15,9 @@ from vimectl.patches.blobs import file_id_at
 from vimectl.patches.interchange.exporters import export_series
 from vimectl.patches.interchange.importers import import_series
 from vimectl.patches.lint.linter import lint
+from vimectl.patches.release_files import SourceTree
 from vimectl.patches.releases import finder
 from vimectl.patches.series import Series
-from vimectl.patches.sources import SourceTree
 
 ALL = [(package, version) for package, versions in series.known().items() for version in versions]
 

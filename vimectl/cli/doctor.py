@@ -39,7 +39,7 @@ def doctor(
         bool, typer.Option("--imports", help="Also import each package, in a child process: takes seconds.")
     ] = False,
     fix: Annotated[
-        bool, typer.Option("--fix", help="Fix what can be fixed safely and reverted; shown first.")
+        bool, typer.Option("--fix", help="Apply fixes that are safe and can be undone; each is shown first.")
     ] = False,
     bundle: Annotated[
         Path | None,
@@ -88,7 +88,7 @@ def doctor(
     else:
         _show(report, out.console, every=bool(only))
         if bundle:
-            out.print(f"{bundle}: look through it before you give it away", markup=False)
+            out.print(f"{bundle}: check its content before you share it", markup=False)
     raise typer.Exit(0 if report.ok else 1)
 
 

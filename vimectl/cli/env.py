@@ -30,7 +30,7 @@ def create(
     chosen, lock = stack_with_lock(stack)
     try:
         with show_phases() as report:
-            made = create_environment(directory, chosen, lock, report)
+            environment = create_environment(directory, chosen, lock, report)
     except KeyboardInterrupt:
         err.print(f"interrupted; resume with: vimectl env create {directory} --stack {stack}")
         raise
@@ -38,17 +38,17 @@ def create(
         emit_json(
             "env.create",
             True,
-            directory=str(made.directory),
-            stack=made.stack,
-            python=str(made.python),
-            packages=made.packages,
-            installed=made.installed,
-            seconds=round(made.seconds, 1),
+            directory=str(environment.directory),
+            stack=environment.stack,
+            python=str(environment.python),
+            packages=environment.packages,
+            installed=environment.installed,
+            seconds=round(environment.seconds, 1),
         )
-    elif made.installed:
+    elif environment.installed:
         out.print(
-            f"{directory}: {made.stack}, {made.packages} packages, {made.installed} of them installed now "
-            f"in {made.seconds:.0f} s"
+            f"{directory}: {environment.stack}, {environment.packages} packages, "
+            f"{environment.installed} of them installed now in {environment.seconds:.0f} s"
         )
     else:
-        out.print(f"{directory}: {made.stack} is already there, {made.packages} packages")
+        out.print(f"{directory}: {environment.stack} is already complete, {environment.packages} packages")

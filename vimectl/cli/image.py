@@ -47,11 +47,11 @@ def plan(
     """Show every source of an image with its pin and the reason for it; download and build nothing."""
     from vimectl.images.plan import make_plan
 
-    made = make_plan(stack, chip, base, machine)
+    image_plan = make_plan(stack, chip, base, machine)
     if as_json:
-        emit_json("image.plan", True, **_plan_json(made))
+        emit_json("image.plan", True, **_plan_json(image_plan))
     else:
-        _show_plan(made)
+        _show_plan(image_plan)
 
 
 @app.command()
@@ -70,27 +70,27 @@ def vendor(
     from vimectl.images.plan import make_plan
     from vimectl.images.vendor import collect, missing_sources
 
-    made = make_plan(stack, chip, base, machine)
+    image_plan = make_plan(stack, chip, base, machine)
     if dry_run:
-        missing = missing_sources(made, offline)
+        missing = missing_sources(image_plan, offline)
         if as_json:
             shown = [_source_json(source) for source in missing]
-            emit_json("image.vendor", True, folder=str(offline), **_plan_json(made), lacking=shown)
+            emit_json("image.vendor", True, folder=str(offline), **_plan_json(image_plan), lacking=shown)
         else:
-            _show_plan(made)
-            todo = f"{len(missing)} of {len(made.sources)} would be downloaded or made"
+            _show_plan(image_plan)
+            todo = f"{len(missing)} of {len(image_plan.sources)} would be downloaded or made"
             out.print(f"{offline}: {todo}", markup=False)
         return
     try:
         with show_phases() as report:
-            collected = collect(made, offline, report)
+            collected = collect(image_plan, offline, report)
     except KeyboardInterrupt:
-        again = f"vimectl image vendor --stack {stack} --machine {made.machine} --offline {offline}"
+        again = f"vimectl image vendor --stack {stack} --machine {image_plan.machine} --offline {offline}"
         err.print(f"interrupted; resume with: {again}", markup=False)
         raise
     if as_json:
         entries = [entry.model_dump() for entry in collected.sources]
-        emit_json("image.vendor", True, folder=str(offline), **_plan_json(made), collected=entries)
+        emit_json("image.vendor", True, folder=str(offline), **_plan_json(image_plan), collected=entries)
     else:
         out.print(
             f"{offline}: {collected.stack} for {collected.machine} and Python {collected.python}, "
@@ -132,26 +132,26 @@ def build(
     from vimectl.images.plan import make_plan
     from vimectl.images.vendor import collect, default_folder
 
-    made = make_plan(stack, chip, base)
+    image_plan = make_plan(stack, chip, base)
     if dry_run:
         if as_json:
-            emit_json("image.build", True, **_plan_json(made), dry_run=True)
+            emit_json("image.build", True, **_plan_json(image_plan), dry_run=True)
         else:
-            _show_plan(made)
+            _show_plan(image_plan)
         return
     chosen = choose_builder(builder, Host())
     request = BuildRequest(
-        plan=made,
-        folder=offline or default_folder(made),
-        tag=tag or default_tag(made),
-        records=records or default_records(made),
+        plan=image_plan,
+        folder=offline or default_folder(image_plan),
+        tag=tag or default_tag(image_plan),
+        records=records or default_records(image_plan),
         stand_in=stand_in,
         epoch=source_date_epoch.seconds(),
     )
     try:
         with show_phases() as report:
             if offline is None:
-                collect(made, request.folder, report)
+                collect(image_plan, request.folder, report)
             built = build_image(request, chosen, _step_progress(report))
     except KeyboardInterrupt:
         err.print("interrupted: no image, container or mount is left")
@@ -209,25 +209,25 @@ def run_args(
     from vimectl.images.build import default_tag
     from vimectl.images.plan import make_plan
 
-    made = make_plan(stack, chip)
-    found = options.run_options(made.stack, Host())
+    image_plan = make_plan(stack, chip)
+    found = options.run_options(image_plan.stack, Host())
     if as_json:
-        emit_json("image.run-args", True, stack=made.stack.name, options=[asdict(one) for one in found])
+        emit_json("image.run-args", True, stack=image_plan.stack.name, options=[asdict(one) for one in found])
     elif compose:
-        print(options.compose(found, tag or default_tag(made)), end="")
+        print(options.compose(found, tag or default_tag(image_plan)), end="")
     else:
         print("\n".join(option.text for option in found))
 
 
-def _plan_json(made: ImagePlan) -> dict[str, Any]:
+def _plan_json(image_plan: ImagePlan) -> dict[str, Any]:
     return {
-        "stack": made.stack.name,
-        "chip": made.chip,
-        "machine": made.machine,
-        "python": made.image.python,
-        "base": {"image": made.base, "reason": made.base_reason},
-        "arguments": made.arguments,
-        "sources": [_source_json(source) for source in made.sources],
+        "stack": image_plan.stack.name,
+        "chip": image_plan.chip,
+        "machine": image_plan.machine,
+        "python": image_plan.image.python,
+        "base": {"image": image_plan.base, "reason": image_plan.base_reason},
+        "arguments": image_plan.arguments,
+        "sources": [_source_json(source) for source in image_plan.sources],
     }
 
 
@@ -237,17 +237,17 @@ def _source_json(source: ImageSource) -> dict[str, Any]:
     return shown
 
 
-def _show_plan(made: ImagePlan) -> None:
-    on = f" for {made.chip.upper()}" if made.chip else ""
-    out.print(f"[bold]{made.stack.name}[/]{on}, {made.machine}, Python {made.image.python}")
-    rows = [["base", made.base, "", made.base_reason]]
-    for source in made.sources:
+def _show_plan(image_plan: ImagePlan) -> None:
+    on = f" for {image_plan.chip.upper()}" if image_plan.chip else ""
+    out.print(f"[bold]{image_plan.stack.name}[/]{on}, {image_plan.machine}, Python {image_plan.image.python}")
+    rows = [["base", image_plan.base, "", image_plan.base_reason]]
+    for source in image_plan.sources:
         pin = source.version
         if source.commit:
             submodules = "".join(f", {one.path} {one.commit}" for one in source.submodules)
             pin = f"{source.url} {source.commit}{submodules}"
         rows.append([source.kind, source.name, pin, source.reason])
-    rows += [["argument", name, value, ""] for name, value in made.arguments.items()]
+    rows += [["argument", name, value, ""] for name, value in image_plan.arguments.items()]
     table("", ["what", "name", "pin", "why"], rows)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import typer
 
 from vimectl.patches import series as series_files
 from vimectl.util.console import JsonOption, emit_json, err, out, table
+from vimectl.util.phase_progress import PhaseProgress, show_phases
 
 if TYPE_CHECKING:
     from vimectl.patches.lint.linter import LintReport
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from vimectl.patches.releases.download import DownloadProgress
 
 _MIB = 1024**2
-# Between two progress lines when stderr is not a terminal.
-_PROGRESS_SECONDS = 5.0
 
 
 def lint(
@@ -105,12 +103,13 @@ def port(
     old: Annotated[
         str,
         typer.Option(
-            "--from", metavar="V1", help="The version that has a series.", autocompletion=_complete_version
+            "--from",
+            metavar="V1",
+            help="The version of the existing series.",
+            autocompletion=_complete_version,
         ),
     ],
-    new: Annotated[
-        str, typer.Option("--to", metavar="V2", help="The version that is to get one, or newest.")
-    ],
+    new: Annotated[str, typer.Option("--to", metavar="V2", help="The version to port to, or newest.")],
     source: Annotated[
         list[Path] | None,
         typer.Option(
@@ -132,7 +131,7 @@ def port(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Port a series to another release: merged file by file, without what upstream has.
+    """Port a series to another release with three-way merges, without the changes that upstream has.
 
     Only the files that the series touches are downloaded, if the index allows it.
 
@@ -225,7 +224,7 @@ def import_(
         typer.Option(metavar="PATH|WHEEL|PACKAGE==VERSION", help="The release, if pip does not find it."),
     ] = None,
     module: Annotated[
-        str | None, typer.Option(help="The folder that identifies the package in a target.")
+        str | None, typer.Option(help="The folder of the package that its patches change.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -250,33 +249,14 @@ def import_(
 
 @contextmanager
 def _download_progress() -> Iterator[DownloadProgress]:
-    """Yield a callback that shows progress on stderr: a bar on a terminal, otherwise a line now and then."""
-    if not err.is_terminal:
-        yield _progress_lines()
-        return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=err.console, transient=True) as bar:
-        tasks = {}
+    """Yield a callback that shows the progress of downloads on stderr."""
+    with show_phases() as report:
 
         def show(name: str, done: int, total: int | None) -> None:
-            if name not in tasks:
-                tasks[name] = bar.add_task(name, total=total)
-            bar.update(tasks[name], completed=done, total=total)
+            phase = f"downloading {name}"
+            if total is None:
+                report(PhaseProgress(phase, bytes=done))
+            else:
+                report(PhaseProgress(phase, done // _MIB, total // _MIB, "MiB"))
 
         yield show
-
-
-def _progress_lines() -> DownloadProgress:
-    printed = time.monotonic()
-
-    def show(name: str, done: int, total: int | None) -> None:
-        nonlocal printed
-        if done != total and time.monotonic() - printed < _PROGRESS_SECONDS:
-            return
-        printed = time.monotonic()
-        of = f" of {total / _MIB:.0f}" if total else ""
-        err.print(f"downloading {name}: {done / _MIB:.0f}{of} MiB", markup=False)
-
-    return show

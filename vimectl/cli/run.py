@@ -74,7 +74,7 @@ def recipe(
         _print_plan(plan, found, as_json)
         return
     if found.has_leftover_processes:
-        err.print("processes of another run are still here: waiting for them to exit")
+        err.print("waiting for the processes of another run to exit")
         found = preflight.wait_for_leftovers(found, host)
     if not found.only_patches_missing:
         found.require()
@@ -160,7 +160,7 @@ def _print_plan(plan: RunPlan, found: Preflight, as_json: bool) -> None:
     if not failures:
         out.print("\nthis machine can run it")
         return
-    out.print("\n[bold]a run would stop at[/]")
+    out.print("\n[bold]a run would fail with[/]")
     for name, message, hint in failures:
         out.print(f"{name}: {message}\n    hint: {hint}", markup=False)
 

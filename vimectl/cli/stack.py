@@ -86,7 +86,7 @@ def _state(chosen: Stack) -> str:
 
 
 def _facts(chosen: Stack) -> Iterator[tuple[str, str, str]]:
-    """Yield every part of a stack, its version and the source, or the reason why it is not recorded."""
+    """Yield every part of a stack, its version and the source, or the reason for a missing version."""
     yield "python", chosen.stack.python, chosen.source("python")
     yield "machines", " ".join(chosen.stack.machines), chosen.source("machines")
     for package, version in (chosen.packages | chosen.ranges).items():

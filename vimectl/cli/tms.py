@@ -59,7 +59,7 @@ def verify(
             builds=[asdict(build) for build in builds],
         )
     elif not builds:
-        out.print("torch_memory_saver is not installed, and nothing here needs it")
+        out.print("torch_memory_saver is not installed, and the stack does not need it")
     else:
         for build in builds:
             _show(build)
@@ -129,9 +129,9 @@ def _show(build: SaverBuild) -> None:
         lines.append(f"warning: {build.warning}")
     if build.machine:
         lines.append(f"{build.backend}, {build.machine}, hook mode {build.hook_mode}, {build.size} bytes")
-        knows = "knows" if build.knows_init_enable else "does not know"
+        reads = "reads" if build.knows_init_enable else "does not read"
         lines.append(
-            f"{len(build.exported)} tms_ functions, {knows} TMS_INIT_ENABLE, build id {build.build_id}"
+            f"{len(build.exported)} tms_ functions, {reads} TMS_INIT_ENABLE, build id {build.build_id}"
         )
         lines.append(f"needs {' '.join(build.needed)}")
     if build.sha256:

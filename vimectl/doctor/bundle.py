@@ -1,4 +1,4 @@
-"""Write a support bundle: what a maintainer asks for first, in one file, without secrets and names."""
+"""Write a support bundle: a zip file with the facts of a machine, without secrets and names."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _COMMANDS = (
     ["nproc"],
 )
 _SECONDS = 10
-_README = """What `vimectl doctor --bundle` found on a machine, to report a problem with.
+_README = """The facts that `vimectl doctor --bundle` collected on a machine, to attach to a bug report.
 
     doctor.txt, doctor.json   the report
     stack.json                the stack, and how the installed packages differ from it
@@ -63,7 +63,7 @@ _README = """What `vimectl doctor --bundle` found on a machine, to report a prob
     files/, commands/         files of the machine and output of commands
 
 Secrets are replaced by <secret>, names of people by <user>, those of the machine by <host>. No program can
-recognize all of them: look through the files before you give them away.
+recognize all of them: check the files before you share them.
 """
 
 

@@ -1,4 +1,4 @@
-"""Define what a check is and what it returns."""
+"""Define a check and its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fix what the tool can fix itself: changes that are safe and that one command reverts."""
+"""Plan the fixes that vimectl can apply itself: safe changes that one command undoes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from vime_runtime.spec.errors import VimeError
 
 from vimectl.doctor.facts.inputs import read_patch_state
 from vimectl.doctor.runner import DoctorReport
+from vimectl.patches import command
 from vimectl.stacks.catalog import load_stack
 from vimectl.stacks.schema import Stack
 from vimectl.util.host import Host
@@ -17,7 +18,7 @@ from vimectl.util.host import Host
 
 @dataclass(frozen=True)
 class Fix:
-    """A planned fix: the id of its check, the same as a command, the command that undoes it, the files."""
+    """A planned fix: its check's id, the same as a command, the command that undoes it, and the files."""
 
     check: str
     command: str
@@ -29,8 +30,8 @@ class Fix:
 def plan_fixes(report: DoctorReport, host: Host) -> list[Fix]:
     """Return the fixes for a report. Changes nothing.
 
-    Left out is what is not safe (ending processes, deleting files), what cannot be reverted (installing
-    packages), and what a program cannot do (changing the environment of the shell that called it).
+    A fix never ends a process or deletes a file (not safe), installs a package (not reversible), or changes
+    the environment of the shell (not possible).
     """
     stack = load_stack(report.stack)
     failed = [result.id for result in report.failures if result.group == "patches"]
@@ -40,8 +41,6 @@ def plan_fixes(report: DoctorReport, host: Host) -> list[Fix]:
 
 def _apply_patches(package: str, check: str, host: Host, stack: Stack) -> Fix | None:
     """Plan to apply a package's patches: one transaction, which refuses files that were edited."""
-    from vimectl.patches import command
-
     try:
         targets, directory = read_patch_state(host, stack, package)
         if not targets or not all(target.state in ("pristine", "partial") for target in targets):

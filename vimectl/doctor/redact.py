@@ -1,4 +1,4 @@
-"""Remove secrets and the names of people and machines from what is given away."""
+"""Remove secrets and the names of people and machines from a support bundle."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PATTERNS = [
 ]
 # The user ids of people: below are system accounts, and 65534 is the kernel's overflow id.
 _FIRST_PERSON, _OVERFLOW = 1000, 65534
-# A shorter value is found everywhere by chance.
+# A shorter value would match unrelated text.
 _SHORTEST_SECRET = 6
 
 

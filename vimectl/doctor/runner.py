@@ -70,7 +70,7 @@ class DoctorReport:
 
     @property
     def first(self) -> CheckResult | None:
-        """What to fix first: the first failure, otherwise the first warning."""
+        """Return the result to fix first: the first failure, otherwise the first warning."""
         warnings = [result for result in self.results if result.status == "warn"]
         return next(iter(self.failures + warnings), None)
 

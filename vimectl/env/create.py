@@ -13,7 +13,7 @@ from pathlib import Path
 from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, UsageError
 
-from vimectl.env import own_wheel, site_packages
+from vimectl.env import site_packages, vimectl_wheel
 from vimectl.env.download_wheels import download_with
 from vimectl.env.environment_state import (
     WORK_DIR,
@@ -104,14 +104,15 @@ class _EnvironmentBuild:
                 "name another directory, or remove this one first",
             )
         versions = {pin.name: pin.version for pin in self.pins.values()}
-        goal = EnvironmentState(self.stack.name, self.lock_digest, "complete", versions, own_wheel.identity())
+        tool = vimectl_wheel.running_vimectl()
+        goal = EnvironmentState(self.stack.name, self.lock_digest, "complete", versions, tool)
         if state == goal and self.pip.python.exists() and not self._to_install(thorough=False):
             return 0
         state = self._prepare_interpreter(state)
         installed = self._install_packages(previous=state.packages)
         self.report(PhaseProgress("installing vimectl itself"))
-        own = own_wheel.pip_arguments(self.work)
-        self._run_pip(["install", "--no-deps", "--no-index", "--force-reinstall", *own])
+        arguments = vimectl_wheel.pip_arguments(self.work)
+        self._run_pip(["install", "--no-deps", "--no-index", "--force-reinstall", *arguments])
         self._compile()
         write_state(self.directory, goal)
         shutil.rmtree(self.work)

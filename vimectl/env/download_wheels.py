@@ -1,4 +1,4 @@
-"""Download the wheels of a lock into a directory, or one wheel into a cache; keep what is there already."""
+"""Download the wheels of a lock into a directory, or one wheel into a cache, if missing."""
 
 from __future__ import annotations
 

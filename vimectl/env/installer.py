@@ -119,9 +119,9 @@ def download_error(pins: Sequence[Pin], folder: Path, output: str) -> VimeError:
         return MissingRequirement(f"{sys.executable} has no pip to download {names}", "install pip there")
     if wrong := _wrong_file(output):
         file, digest = wrong
-        pin = _named(pins, file.rpartition("/")[2].partition("-")[0])
+        pin = _pin_called(pins, file.rpartition("/")[2].partition("-")[0])
         return CheckFailed(
-            f"found {file or f'a file of {what}'} sha256 {digest}, expected {_expected(pin)}", _HINT
+            f"found {file or f'a file of {what}'} sha256 {digest}, expected {_accepted_digests(pin)}", _HINT
         )
     if _NO_SPACE.search(output):
         return MissingRequirement(
@@ -135,9 +135,10 @@ def download_error(pins: Sequence[Pin], folder: Path, output: str) -> VimeError:
             "fix the connection, then run the same command again: it resumes where it stopped",
         )
     if absent:
-        pin = _named(pins, absent[1])
+        pin = _pin_called(pins, absent[1])
         return MissingRequirement(
-            f"pip's sources offer no wheel of {pin.name} {pin.version} (sha256 {_expected(pin)})", _HINT
+            f"pip's sources offer no wheel of {pin.name} {pin.version} (sha256 {_accepted_digests(pin)})",
+            _HINT,
         )
     last = next((line for line in reversed(output.splitlines()) if line.strip()), "no output")
     return CheckFailed(f"downloading {what} failed: {last.strip()}", _HINT)
@@ -177,9 +178,9 @@ def _wrong_file(output: str) -> tuple[str, str] | None:
     return files[-1] if files else "", got[1]
 
 
-def _named(pins: Sequence[Pin], name: str) -> Pin:
+def _pin_called(pins: Sequence[Pin], name: str) -> Pin:
     return next((pin for pin in pins if pin.name == canonicalize_name(name)), pins[0])
 
 
-def _expected(pin: Pin) -> str:
+def _accepted_digests(pin: Pin) -> str:
     return " or ".join(sorted(pin.hashes))

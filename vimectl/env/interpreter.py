@@ -41,7 +41,7 @@ def find_interpreter(specifier: str, host: Host) -> Path:
         seen.append(f"{version} ({candidate})")
     raise MissingRequirement(
         f"no Python {specifier} on this machine; found {', '.join(dict.fromkeys(seen)) or 'none'}",
-        f"install {named[0] if named else 'a matching Python'} and have it on the PATH",
+        f"install {named[0] if named else 'a matching Python'} and put it on the PATH",
     )
 
 

@@ -1,4 +1,4 @@
-"""Build an image, all or nothing: it is tagged after every check has passed and its documents are written."""
+"""Build an image. It gets its tag only after every check has passed and its documents are written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from vime_runtime.spec.atomic_io import sha256_file
-from vime_runtime.spec.errors import UsageError
 
 from vimectl import __version__
 from vimectl.images import manifest, provenance, sbom
@@ -26,12 +25,10 @@ from vimectl.util import source_date_epoch
 from vimectl.util.resources import data_dir
 from vimectl.util.subprocess import OnLine
 
-_DOCKERFILES = {"npu": "Dockerfile.npu", "cpu": "Dockerfile.cpu"}
-
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build: the plan, the folder with its sources, and the tag.
+    """A requested build: the plan, the folder with its sources, and the tag.
 
     ``records`` is the directory for the log, the SBOM and the provenance. With ``stand_in`` the base image
     has no Ascend compiler: the kernels are left out, and the image is labeled as a stand-in. ``epoch`` is
@@ -55,14 +52,6 @@ class BuiltImage:
     log: Path
     sbom: Path
     provenance: Path
-
-
-def dockerfile(plan: ImagePlan) -> Path:
-    """Return the Dockerfile for a plan. Raises UsageError when there is none for its device."""
-    device = plan.stack.stack.device
-    if device not in _DOCKERFILES:
-        raise UsageError(f"there is no Dockerfile for {device}", f"known: {', '.join(_DOCKERFILES)}")
-    return data_dir("docker") / _DOCKERFILES[device]
 
 
 def default_tag(plan: ImagePlan) -> str:
@@ -91,7 +80,7 @@ def build_image(request: BuildRequest, builder: Builder, on_line: OnLine) -> Bui
     log = request.records / "build.log"
     with _work_directory() as work:
         job = BuildJob(
-            dockerfile=dockerfile(request.plan),
+            dockerfile=data_dir("docker") / f"Dockerfile.{request.plan.stack.stack.device}",
             context=request.folder.absolute(),
             base=request.plan.base,
             arguments=_arguments(request, found),

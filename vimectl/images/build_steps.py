@@ -1,4 +1,4 @@
-"""What the Dockerfiles run during the build of an image: `python -m vimectl.images.build_steps STEP`.
+"""Run one step of the build of an image. The Dockerfiles run `python -m vimectl.images.build_steps STEP`.
 
 unpack    check the source folder against its manifest, and unpack what is built from source
 compile   compile all installed packages to byte code, on all cores

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 from vime_runtime.spec.errors import UsageError, unknown
 
 from vimectl import __version__
-from vimectl.env import own_wheel
+from vimectl.env import vimectl_wheel
 from vimectl.patches import series
 from vimectl.stacks.catalog import is_stack_path, load_stack, lock_path, stack_file, stack_names
 from vimectl.stacks.lock import Pin, read_lock
@@ -188,7 +188,7 @@ def _sources(stack: Stack, lock: Path) -> Iterator[ImageSource]:
     yield ImageSource(stack.name, "stack", "has the versions that belong together")
     yield ImageSource("wheels", "lock", "has the wheels to install, each with its digests")
     why = "applies the patches, verifies the result, launches the runtime"
-    yield ImageSource("vimectl", "own-wheel", why, __version__, commit=own_wheel.revision())
+    yield ImageSource("vimectl", "own-wheel", why, __version__, commit=vimectl_wheel.revision())
     for package, version in stack.patches.items():
         digest = series.find(package, version).digest
         yield ImageSource(package, "patches", stack.source("patches"), version, sha256=(digest,))

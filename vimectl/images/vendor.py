@@ -6,24 +6,22 @@ had when it was made. The manifest is written last, so a folder that has one was
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
 from vime_runtime.spec.atomic_io import sha256_file, write_text_atomically
-from vime_runtime.spec.errors import MissingRequirement, UsageError, VimeError
+from vime_runtime.spec.errors import UsageError, VimeError
 
-from vimectl.env import own_wheel
+from vimectl.env import vimectl_wheel
 from vimectl.env.download_wheels import WheelTarget, download_wheels, remove_other_wheels
 from vimectl.images import git_source, manifest
 from vimectl.images.manifest import ManifestEntry, SourceManifest
 from vimectl.images.plan import ImagePlan, ImageSource
-from vimectl.util.directory_lock import lock_directory
+from vimectl.util.directory_lock import explain_disk_errors, lock_directory
 from vimectl.util.phase_progress import PhaseProgress, ReportPhase
 
 # Unfinished downloads, and in it the digests of the archives that are finished.
@@ -54,12 +52,15 @@ def collect(plan: ImagePlan, folder: Path, report: ReportPhase) -> SourceManifes
     """
     waiting = PhaseProgress(f"waiting for another `vimectl image` that collects in {folder}")
     lock = lock_directory(folder, lambda: report(waiting), lambda names: names - _OWN_ENTRIES)
-    with lock as lock_fd, _explain_disk_errors(folder):
+    disk_hint = "free some space, or name a folder on another disk; the same command then resumes"
+    with lock as lock_fd, explain_disk_errors(folder, disk_hint):
         archives = _archive_digests(folder)
         work = folder / _WORK
         work.mkdir(exist_ok=True)
         report(PhaseProgress("making a wheel of vimectl itself"))
-        own = _make_own_wheel(work)
+        shutil.rmtree(work / "vimectl", ignore_errors=True)  # left by an interrupted call
+        (work / "vimectl").mkdir()
+        own = vimectl_wheel.make_wheel(work / "vimectl")
         if complete := _complete(plan, folder, own):  # not touched: a build may be using it
             shutil.rmtree(work)
             return complete
@@ -101,13 +102,6 @@ def _archive_repositories(
         git_source.archive(source, path, work / "git", lock_fd, on_line)
         archives[source.path] = sha256_file(path)
         _write_archive_digests(work, archives)
-
-
-def _make_own_wheel(work: Path) -> Path:
-    target = work / "vimectl"
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir()
-    return own_wheel.make_wheel(target)
 
 
 def _complete(plan: ImagePlan, folder: Path, own: Path) -> SourceManifest | None:
@@ -190,16 +184,3 @@ def _archive_digests(folder: Path) -> dict[str, str]:
 
 def _write_archive_digests(work: Path, archives: dict[str, str]) -> None:
     write_text_atomically(work / _ARCHIVE_DIGESTS, json.dumps(archives))
-
-
-@contextmanager
-def _explain_disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as e:
-        full = e.errno in (errno.ENOSPC, errno.EDQUOT)
-        what = "no space left" if full else f"cannot be written: {e.strerror or e}"
-        raise MissingRequirement(
-            f"{folder}: {what}",
-            "free some space, or name a folder on another disk; the same command then resumes",
-        ) from e

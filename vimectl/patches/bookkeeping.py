@@ -1,4 +1,4 @@
-"""Plan the steps that accompany a change of sources: RECORD, the applied state, and copies of originals."""
+"""Plan the other steps of a change of sources: RECORD, the applied state, and copies of originals."""
 
 from __future__ import annotations
 

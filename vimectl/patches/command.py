@@ -102,7 +102,7 @@ def _recover(locations: Sequence[Path]) -> list[str]:
     messages = []
     for location in locations:
         if transaction_journal.needs_recovery(location):
-            from vimectl.patches import transaction  # hardly ever needed, and every command checks
+            from vimectl.patches import transaction  # rarely needed, but every command checks for it
 
             messages.append(transaction.recover(location))
     return [message for message in messages if message]
@@ -161,8 +161,8 @@ def series_of(found: FoundPackage) -> Series | None:
     """Return the series for a package, or None when there is none.
 
     A version with a local part (``0.22.1rc1.dev263+g967c5c3bc``) was made up by a build and names no
-    release. If no series is for that version, the content decides: the series that knows the content of
-    most of its files, and of at least half of them.
+    release. If no series is for that version, the result is the one that has the content of most of its
+    files, and of at least half of them.
     """
     one = found.target
     versions = [each for each in series.known()[one.package] if found.required in (None, each)]
@@ -172,12 +172,12 @@ def series_of(found: FoundPackage) -> Series | None:
     if "+" not in one.version:
         return None
     candidates = [series.load(one.package, version) for version in versions]
-    best = max(candidates, key=lambda each: _known_share(one, each), default=None)
-    return best if best and _known_share(one, best) >= 0.5 else None
+    best = max(candidates, key=lambda each: _share_of_known_files(one, each), default=None)
+    return best if best and _share_of_known_files(one, best) >= 0.5 else None
 
 
-def _known_share(one: PatchTarget, candidate: Series) -> float:
-    """Return the share of a series's files whose content the series knows, from 0 to 1."""
+def _share_of_known_files(one: PatchTarget, candidate: Series) -> float:
+    """Return the share of a series's files that have a content of the series, from 0 to 1."""
     known = [
         candidate.position(path, target.file_id(one.location, path)) is not None for path in candidate.chains
     ]

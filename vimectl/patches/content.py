@@ -24,8 +24,8 @@ from vimectl.patches.target import PatchTarget, file_id, read_file, write_blocke
 def released(target: PatchTarget, series: Series, path: str) -> bytes | None:
     """Return the content of ``path`` as released; None when the release does not have the file.
 
-    It is computed from the current content if the series knows that, otherwise read from ``kept_copy``,
-    with its errors.
+    It is computed from the current content if that is one of the series, otherwise ``kept_copy`` returns it.
+    Errors are those of ``kept_copy``.
     """
     if write_blocker(target.location, path) is None:
         position = series.position(path, file_id(target.location, path))

@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from io import BytesIO, StringIO
 from pathlib import Path
 
+from vimectl.stacks.installed import site_directories
 from vimectl.util.dist_info import editable_source, record_hash
+from vimectl.util.host import Host
 
 
 def version_at(path: Path) -> str | None:
@@ -60,9 +62,6 @@ def dist_info_of(location: Path, package: str, module: str) -> Path | None:
 
 def editable_metadata(location: Path) -> Path | None:
     """Return the METADATA of the editable install (PEP 660, direct_url.json) of ``location``, or None."""
-    from vimectl.stacks.installed import site_directories
-    from vimectl.util.host import Host
-
     for directory in site_directories(Host()):
         for path in directory.glob("*.dist-info/direct_url.json"):
             source = editable_source(path)
@@ -129,7 +128,7 @@ def count_matching(record: bytes, contents: Mapping[str, bytes]) -> int:
 
 def _parse_line(raw: bytes) -> list[str]:
     line = raw.decode("utf-8", "surrogateescape")
-    # Of thousands of lines hardly one is quoted, and a csv reader for each is slow.
+    # Few of thousands of lines are quoted, and a csv reader for each line is slow.
     return next(csv.reader(StringIO(line))) if '"' in line else line.rstrip("\r\n").split(",")
 
 

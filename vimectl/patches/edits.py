@@ -52,7 +52,7 @@ def merge_edits(status: TargetStatus, path: str) -> MergedEdits:
     current = read_file(location, path)
     released = content.released(status.target, status.series, path)
     stages = content.stages(status.series, path, released)
-    # The state with the shortest diff, the last of equals.
+    # The state with the shortest diff; of several, the last one.
     base = min(reversed(stages), key=lambda one: len(_unified("", one, current)))
     recorded = status.applied_file(path)
     if recorded and recorded.merged and recorded.after == id_of(current):
@@ -81,7 +81,7 @@ def _merge(path: str, base: bytes | None, current: bytes | None, wanted: bytes |
 
 
 def _only_conflicts(text: str) -> str:
-    """Return the parts of a merge between conflict markers."""
+    """Return the conflicts of a merge with their markers."""
     shown: list[str] = []
     inside = False
     for line in text.split("\n"):

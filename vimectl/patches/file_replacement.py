@@ -1,4 +1,4 @@
-"""Bring every file of a committed change to its target version. Repeated after a crash, it does the rest.
+"""Bring every file of a committed change to its target version. A second call after a crash completes it.
 
 Written files keep the owner of the file that they replace, or get that of their folder.
 """

@@ -41,19 +41,6 @@ def write_series(
         for patch in patches:
             text = patch.header + b"---\n" + git.diff(patch.changes)
             (directory / f"{patch.id}.patch").write_bytes(text)
-    toml = _series_toml(comment, package, version, module, patches, unneeded or {})
-    (directory / "series.toml").write_text(toml, encoding="utf-8")
-    series.read(directory)
-
-
-def _series_toml(
-    comment: str,
-    package: str,
-    version: str,
-    module: str,
-    patches: Sequence[NewPatch],
-    unneeded: Mapping[str, str],
-) -> str:
     lines = [f"# {line}" for line in comment.splitlines()]
     lines += [f'package = "{package}"', f'version = "{version}"', f'module = "{module}"']
     if not patches:
@@ -69,4 +56,5 @@ def _series_toml(
                 lines += [f'{key} = "{file.blob}"'] if file else []
             default_mode = before.mode if before else "100644"
             lines += [f'mode = "{after.mode}"'] if after and after.mode != default_mode else []
-    return "\n".join(lines) + "\n"
+    (directory / "series.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    series.read(directory)

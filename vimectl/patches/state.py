@@ -56,7 +56,9 @@ class TargetStatus:
 
     def files_in(self, state: FileState) -> list[str]:
         """Return the files that are in this state for one of the patches, sorted."""
-        return sorted({path for patch in self.patches for path, its in patch.files if its == state})
+        return sorted(
+            {path for patch in self.patches for path, file_state in patch.files if file_state == state}
+        )
 
     def applied_file(self, path: str) -> AppliedFile | None:
         """Return the bookkeeping entry of a file, or None."""

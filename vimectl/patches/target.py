@@ -16,7 +16,7 @@ from vimectl.patches import distribution
 from vimectl.patches.blobs import NO_FILE, FileId, blob_id, content_at, file_id_at, git_mode
 
 if TYPE_CHECKING:
-    from vimectl.patches.sources import Wheel
+    from vimectl.patches.release_files import Wheel
 
 TargetKind = Literal["site-packages", "git", "editable", "tree", "wheel"]
 
@@ -105,7 +105,7 @@ def is_wheel(location: Path) -> bool:
 @lru_cache(maxsize=8)
 def open_wheel(location: Path) -> Wheel:
     """Open a wheel, once per process. Reading from a damaged one raises UsageError."""
-    from vimectl.patches.sources import Wheel
+    from vimectl.patches.release_files import Wheel
 
     return Wheel(location)
 

@@ -57,7 +57,7 @@ def _write_holder(held: int) -> None:
     """Write into the lock which process holds it, for the messages of those that wait."""
     since = time.strftime("%H:%M:%S")
     text = f"process {os.getpid()} on {os.uname().nodename} since {since}: {' '.join(sys.argv[1:])}\n"
-    with suppress(OSError):  # on a full disk the lock is held nevertheless
+    with suppress(OSError):  # the lock is held even if the disk is full
         os.truncate(held, 0)
         os.pwrite(held, text.encode("utf-8", "surrogateescape"), 0)
 

@@ -98,7 +98,7 @@ def _validate(data: dict[str, Any], where: str) -> Recipe:
 
 
 def _contradictions(recipe: Recipe) -> Iterator[str]:
-    """Yield what no run could satisfy, although each key is valid by itself."""
+    """Yield the contradictions between keys that are valid on their own."""
     cluster, train, rollout = recipe.cluster, recipe.train, recipe.rollout
     for table, size in (("train", train.tensor_parallel), ("rollout", rollout.tensor_parallel)):
         if cluster.devices % size:

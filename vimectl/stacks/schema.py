@@ -82,7 +82,7 @@ class PinnedCommit(SourceCommit):
 
 
 class Submodule(SourceCommit):
-    """A submodule at ``path``; the git tree of the outer repository has this commit."""
+    """A submodule at ``path``, with the commit that the tree of the outer repository has for it."""
 
     path: str
 
@@ -206,7 +206,7 @@ class Stack(Strict):
         """True when the stack has patch series.
 
         ``tests/upstream`` applies, verifies and reverts every series on the released sources of its package.
-        A stack without one only has what the documentation of its releases says.
+        The versions of a stack without patch series are from the documentation of its releases only.
         """
         return bool(self.patches)
 

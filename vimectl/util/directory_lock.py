@@ -1,7 +1,8 @@
-"""Lock a directory that vimectl fills, and refuse one that holds other files."""
+"""Lock a directory that vimectl fills, refuse one that holds other files, and explain disk errors."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
@@ -55,3 +56,14 @@ def lock_directory(
         yield lock_fd
     finally:
         os.close(lock_fd)
+
+
+@contextmanager
+def explain_disk_errors(folder: Path, hint: str) -> Iterator[None]:
+    """Raise MissingRequirement with ``hint`` instead of an OSError, such as a full disk."""
+    try:
+        yield
+    except OSError as e:
+        full = e.errno in (errno.ENOSPC, errno.EDQUOT)
+        problem = "no space left" if full else f"cannot be written: {e.strerror or e}"
+        raise MissingRequirement(f"{folder}: {problem}", hint) from e

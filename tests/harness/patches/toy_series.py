@@ -10,7 +10,7 @@ from vimectl.patches import series
 from vimectl.patches.blobs import blob_id
 from vimectl.patches.lint.linter import lint
 from vimectl.patches.port.command import PortOutcome, port_series
-from vimectl.patches.sources import open_path
+from vimectl.patches.release_files import open_path
 
 A = lines(*"abcdefghijklmnopqrstuvwxyz")
 MORE = lines("0", "1", "2")

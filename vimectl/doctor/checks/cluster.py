@@ -45,7 +45,7 @@ def ray_clusters(facts: Facts) -> CheckResult:
         "; ".join(
             f"{one.program} {one.pid} of {users[one.pid]} in {sessions[one.pid]}" for one in daemons[:4]
         )
-        or "none but those of runs",
+        or "only those of runs",
         "none, or one that the run is to join with --address",
         f"ask {', '.join(sorted(set(users.values())))} if it is in use: ray status; `ray stop` ends your own",
         "warn",

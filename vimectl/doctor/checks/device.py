@@ -300,7 +300,7 @@ def mounts(facts: Facts) -> CheckResult:
     """A container has no driver: what it needs of the host's driver is mounted into it."""
     engine = facts.read(read_container)
     if engine is None:
-        return skip("this is no container")
+        return skip("this is not a container")
     needed = tuple(mount.path for mount in npu_devices.host_files().mounts if mount.needed)
     absent = facts.read(missing_paths, needed)
     return result(

@@ -31,7 +31,7 @@ _CUDA = frozenset({"flash-attn", "flashinfer-python", "transformer-engine", "ape
 
 @CHECKS.add("packages.editable")
 def editable(facts: Facts) -> CheckResult:
-    """A checkout can move on from its release: its commit must be that of the version."""
+    """A checkout can be at another commit than the release of its version."""
     stack = facts.stack
     names = {canonicalize_name(name) for p in stack.packages for name in stack.distributions(p)}
     found, moved = [], []

@@ -16,7 +16,7 @@ from vimectl.stacks.versions import matches
 
 CHECKS = CheckList()
 
-# Modules whose name is not that of the package with underscores.
+# Packages with a module of another name than theirs with underscores.
 _MODULES = {"megatron-core": "megatron.core", "triton-ascend": "triton", "python-dateutil": "dateutil"}
 # The other packages load these, so they are imported first: an error is attributed to the right package.
 _FIRST = ("torch", "torch-npu", "triton-ascend")
@@ -67,7 +67,10 @@ def _build(name: str, facts: Facts) -> CheckResult:
     marker = facts.stack.origin[name].marker
     path, good = facts.read(read_marker, marker)
     return result(
-        good, f"{path} {'says' if good else 'does not say'} so", marker.meaning, _install(facts.stack, name)
+        good,
+        f"{path}: the marker {'is there' if good else 'is missing'}",
+        marker.meaning,
+        _install(facts.stack, name),
     )
 
 

@@ -13,7 +13,7 @@ from vimectl.util.units import size
 
 CHECKS = CheckList()
 
-# `vimectl run` checks these itself and has an exit code for them.
+# `vimectl run` checks these inputs itself, with another exit code.
 INPUTS = (
     "recipe.model",
     "recipe.tensor-parallel",

@@ -27,7 +27,7 @@ def _is_live(process: ProcessFacts, by_pid: Mapping[int, ProcessFacts]) -> bool:
 
 
 def live_scratch(processes: Sequence[ProcessFacts]) -> set[str]:
-    """Return the scratch directories of the runs that are still going."""
+    """Return the scratch directories of the runs that are still active."""
     by_pid = {process.pid: process for process in processes}
     return {directory for process in processes if _is_live(process, by_pid) for directory in process.scratch}
 

@@ -32,7 +32,7 @@ class VariableValues:
 
     @property
     def fix(self) -> str:
-        """How to remove a wrong value: from the recipe or from this shell."""
+        """Return how to remove a wrong value, from the recipe or from this shell."""
         return f"remove {self.name} from the recipe's [env]" if self.in_recipe else f"unset {self.name}"
 
 

@@ -72,7 +72,7 @@ def read_imports(
         found |= outcomes
         if crashed is None:
             break
-        found[crashed] = ImportOutcome(_cause_of_death(answer, seconds), True)
+        found[crashed] = ImportOutcome(_exit_reason(answer, seconds), True)
         if answer.code == 124:
             break
         left = left[left.index(crashed) + 1 :]
@@ -108,7 +108,7 @@ def _entry(line: str) -> dict[str, str]:
     return entry if isinstance(entry, dict) else {}
 
 
-def _cause_of_death(answer: CommandResult, seconds: float) -> str:
+def _exit_reason(answer: CommandResult, seconds: float) -> str:
     if answer.code == 124:
         return f"not finished within {seconds:g} s"
     # A shell that started it reports 128 + the number of the signal.

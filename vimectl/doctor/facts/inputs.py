@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vime_runtime.spec.errors import UsageError, VimeError
 from vime_runtime.spec.model_families import family_of
@@ -18,15 +17,14 @@ from vime_runtime.spec.safetensors_header import read_json
 
 from vimectl.doctor.facts import Unavailable
 from vimectl.doctor.facts.packages import find_package
+from vimectl.patches import command, series
+from vimectl.patches.state import TargetStatus
 from vimectl.recipes import check_inputs
 from vimectl.recipes.resolve import prepared_dir, required_preparation
 from vimectl.stacks.installed import site_directories
 from vimectl.stacks.schema import Stack
 from vimectl.util.host import Host
 from vimectl.util.units import size
-
-if TYPE_CHECKING:
-    from vimectl.patches.state import TargetStatus
 
 
 def require_input(host: Host, recipe: Recipe, path: str) -> Path:
@@ -127,8 +125,6 @@ def read_patch_state(host: Host, stack: Stack, package: str) -> tuple[list[Targe
     Raises:
         VimeError: as ``patches.command.status`` does.
     """
-    from vimectl.patches import command, series
-
     directory, version = None, None
     if not host.is_here:
         module = series.load(package, series.known()[package][0]).module

@@ -22,7 +22,7 @@ class AvailableMemory:
 
 @dataclass(frozen=True)
 class TaskLimit:
-    """How many more processes and threads may start (None: no limit), and what limits them."""
+    """The number of processes and threads that may still start (None: no limit), and what limits it."""
 
     available: int | None
     bound: str
@@ -99,7 +99,7 @@ def read_cores(host: Host) -> float:
 
 
 def read_tasks(host: Host) -> TaskLimit:
-    """Return how many more processes and threads may start."""
+    """Return the number of processes and threads that may still start."""
     bounds = []
     for folder in (*_unified(host), *_legacy(host, "pids")):
         limit, now = _number(host, f"{folder}/pids.max"), _number(host, f"{folder}/pids.current")

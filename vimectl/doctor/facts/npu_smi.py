@@ -3,7 +3,7 @@
 The layout has been the same since driver 23: a table with two rows a chip, then a table of processes. Column
 widths differ between the generations (24.1, 25.x, 26.x), the second row has a Phy-ID where a card has two
 chips (A3), and 26.x adds a column to the processes. So rows are recognized by the content of their cells, not
-by position. The parser never fails: what it does not understand is in ``unreadable``.
+by position. The parser never fails: rows and fields that it cannot parse are in ``unreadable``.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class EditableInstall:
 
 @dataclass(frozen=True)
 class Checkout:
-    """What git reports of a checkout: `git describe`, and how many files differ from the commit."""
+    """A checkout: the output of `git describe`, and the number of files that differ from the commit."""
 
     described: str
     changed: int

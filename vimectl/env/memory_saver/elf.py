@@ -29,7 +29,7 @@ _UNDEFINED = 0
 
 @dataclass(frozen=True)
 class ElfLibrary:
-    """What a shared library declares. ``machine`` is as in ``uname -m``, or an ELF constant for others."""
+    """The declarations of a shared library. ``machine`` is as in ``uname -m``, else an ELF constant."""
 
     machine: str
     needed: tuple[str, ...]

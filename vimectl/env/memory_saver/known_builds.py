@@ -82,12 +82,7 @@ def identify(md5: str, sha256: str, extra: Sequence[KnownBuild] = ()) -> tuple[K
     build a known one, but never a bad one good.
     """
     found = [(build, match) for build in (*known_builds(), *extra) if (match := build.match(md5, sha256))]
-    return min(found, key=_precedence, default=None)
-
-
-def _precedence(found: tuple[KnownBuild, Match]) -> tuple[int, bool]:
-    build, match = found
-    return _MATCHES.index(match), build.verdict == "known-good"
+    return min(found, key=lambda one: (_MATCHES.index(one[1]), one[0].verdict == "known-good"), default=None)
 
 
 def _in(file: Path) -> tuple[KnownBuild, ...]:

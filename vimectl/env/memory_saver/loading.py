@@ -108,7 +108,7 @@ def _chosen(package: Path, files: list[Path], modes: Sequence[HookMode], host: H
     for rule in rules:
         matching = [file for file in near if fnmatch(file.name, rule.pattern)]
         loads = not rule.exact or len(matching) == 1
-        why = rule.why if loads else f"{rule.why}, and gives up because there are {len(matching)} of them"
+        why = rule.why if loads else f"{rule.why}, but fails because there are {len(matching)} of them"
         found |= {file: LoadCandidate(file, loads, why) for file in matching}
     other = f"the package loads {' or '.join(rule.pattern for rule in rules)}"
     return [found.get(file) or LoadCandidate(file, False, other) for file in files]
@@ -130,7 +130,9 @@ def _loader_rule(package: Path, mode: HookMode, host: Host) -> _LoaderRule:
         )
     pattern = f"{stem}_cu*.*.so"
     return _LoaderRule(
-        pattern, f"{where} one of {pattern}, by the libcudart that it finds; torch names no CUDA", False
+        pattern,
+        f"{where} one of {pattern}, by the libcudart that it finds; torch states no CUDA version",
+        False,
     )
 
 

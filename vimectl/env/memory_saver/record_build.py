@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
+from filelock import FileLock
 from vime_runtime.spec.atomic_io import write_text_atomically
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 
@@ -42,7 +43,7 @@ def record_build(
             "a build is recorded with the reason why it is good", "--note 'where it is from, what it passed'"
         )
     builds = [classify(file, None, None) for file in library_files(path)]
-    fresh = [_known(build, note.strip(), by, at) for build in builds if not _is_recorded(build)]
+    fresh = [_known_build(build, note.strip(), by, at) for build in builds if not _is_recorded(build)]
     fresh = list({build.sha256: build for build in fresh}.values())  # a wheel may hold one twice
     if fresh:
         _add(into or user_builds_file(), fresh)
@@ -66,7 +67,7 @@ def _is_recorded(build: SaverBuild) -> bool:
     return known is not None and known[1] == "sha256"
 
 
-def _known(build: SaverBuild, note: str, by: str | None, at: str | None) -> KnownBuild:
+def _known_build(build: SaverBuild, note: str, by: str | None, at: str | None) -> KnownBuild:
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     values = {
         "name": f"{Path(build.path).name}, {build.backend}, {build.machine}, {build.sha256[:8]}",
@@ -91,8 +92,6 @@ def _user() -> str:
 
 def _add(path: Path, builds: Sequence[KnownBuild]) -> None:
     """Append to a builds file atomically; its previous text is kept."""
-    from filelock import FileLock
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):

@@ -113,16 +113,16 @@ def classify(
     linked = _backend(library) if library else "unknown"
     known, match = identify(md5, sha256, extra) or (None, None)
     if known and match == "md5-prefix" and linked not in (known.backend, "unknown"):
-        known = match = None  # the prefix matches by chance
-    is_for = known.backend if known and linked == "unknown" else linked
-    verdict, note = _verdict(library, known, is_for, backend, machine)
+        known = match = None  # another file with the same prefix
+    built_for = known.backend if known and linked == "unknown" else linked
+    verdict, note = _verdict(library, known, built_for, backend, machine)
     return SaverBuild(
         path=file.path,
         md5=md5,
         sha256=sha256,
         size=file.size,
         hook_mode=_hook_mode(file.path, library) if library else None,
-        backend=is_for,
+        backend=built_for,
         machine=library.machine if library else None,
         verdict=verdict,
         match=match,
@@ -139,7 +139,7 @@ def classify(
 def _verdict(
     library: ElfLibrary | None,
     known: KnownBuild | None,
-    is_for: Backend,
+    built_for: Backend,
     backend: str | None,
     machine: str | None,
 ) -> tuple[SaverVerdict, str]:
@@ -148,8 +148,8 @@ def _verdict(
         return "not-elf", "not a readable ELF shared library"
     other_machine = machine is not None and library.machine != machine
     here = f"built for {library.machine}, this machine is {machine}"
-    if backend is not None and is_for not in (backend, "unknown"):
-        note = f"built for {is_for}, the stack needs {backend}"
+    if backend is not None and built_for not in (backend, "unknown"):
+        note = f"built for {built_for}, the stack needs {backend}"
         return "wrong-backend", f"{note}; {here}" if other_machine else note
     if other_machine:
         return "wrong-machine", here

@@ -1,4 +1,4 @@
-"""The interface of the image builders, and what Docker, Podman and Buildah have in common."""
+"""Define the interface of the image builders, and implement what all of them share."""
 
 from __future__ import annotations
 

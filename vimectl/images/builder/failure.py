@@ -60,8 +60,8 @@ def _failed_step(lines: list[str]) -> tuple[str, list[str]]:
     numbers = [match[1] for line in lines if (match := _FAILED.match(line))]
     if numbers:
         own = [line for line in lines if line.startswith(f"#{numbers[-1]} ")]
-        said = [match[1] for line in own if (match := _OUTPUT.match(line))]
-        return next((line for line in own if STEP.match(line)), ""), said
+        output = [match[1] for line in own if (match := _OUTPUT.match(line))]
+        return next((line for line in own if STEP.match(line)), ""), output
     at = max((n for n, line in enumerate(lines) if STEP.match(line)), default=-1)
     return lines[at] if at >= 0 else "", [line for line in lines[at + 1 :] if not _NOISE.match(line)]
 

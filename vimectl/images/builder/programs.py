@@ -81,7 +81,7 @@ class Docker(Builder):
 
 
 class _StorageBuilder(Builder):
-    """What Buildah and Podman have in common."""
+    """The base class of Buildah and Podman."""
 
     build_command: tuple[str, ...]
     list_command: tuple[str, ...]

@@ -10,8 +10,8 @@ from typing import Literal
 
 from vime_runtime.spec.errors import MissingRequirement, UsageError
 
+from vimectl.patches.interchange.description import PatchDescription, as_mail, from_text
 from vimectl.patches.interchange.importers import ID_HEADER, NO_AUTHOR
-from vimectl.patches.interchange.patch_header import PatchDescription, as_mail, from_text
 from vimectl.patches.patchfile.reader import load
 from vimectl.patches.patchfile.rules import parse_valid
 from vimectl.patches.series import Series

@@ -21,14 +21,14 @@ from vime_runtime.spec.errors import MissingRequirement, UsageError
 
 from vimectl.patches import series as series_files
 from vimectl.patches.git_commands import FileChanges
-from vimectl.patches.interchange.patch_header import PatchDescription, as_dep3, from_mail, from_text
+from vimectl.patches.interchange.description import PatchDescription, as_dep3, from_mail, from_text
 from vimectl.patches.lint.release_check import PatchedRelease, check_release
 from vimectl.patches.patchfile.apply import apply_patch
 from vimectl.patches.patchfile.file_diff import PatchFile
 from vimectl.patches.patchfile.reader import load
 from vimectl.patches.patchfile.rules import parse_valid
+from vimectl.patches.release_files import ReleaseFiles
 from vimectl.patches.series_writer import NewPatch, write_series
-from vimectl.patches.sources import ReleaseFiles
 
 # The email header with the id of an exported patch.
 ID_HEADER = "X-Vimectl-Id"

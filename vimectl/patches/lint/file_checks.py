@@ -134,7 +134,7 @@ def _content(diff: FileDiff, version: str) -> bytes | None:
 def check_mail_damage(data: bytes, patch: PatchFile) -> Iterator[Defect]:
     """Report the first trace of each kind of damage by mail programs, editors and web pages."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        yield Defect(1, "byte-order-mark", "the file is UTF-16, as some shells write what a command prints")
+        yield Defect(1, "byte-order-mark", "the file is UTF-16, as some shells write the output of a command")
     elif data.startswith(codecs.BOM_UTF8):
         yield Defect(1, "byte-order-mark", "a mark before the first line hides that line from every program")
     for rule, pattern, message in _MAIL_DAMAGE:

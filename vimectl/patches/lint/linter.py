@@ -16,11 +16,11 @@ from vimectl.patches.patchfile.file_diff import Defect, FileDiff, PatchFile
 from vimectl.patches.patchfile.names import printable
 from vimectl.patches.patchfile.reader import PatchTooLarge, load, parse
 from vimectl.patches.patchfile.rules import Severity, all_defects, lint_rules, read_valid
+from vimectl.patches.release_files import ReleaseFiles, open_path
 from vimectl.patches.releases import finder
 from vimectl.patches.releases.download import DownloadProgress, no_progress
 from vimectl.patches.series import Series
 from vimectl.patches.series import read as read_series
-from vimectl.patches.sources import ReleaseFiles, open_path
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Compare a patch with a release: are the files those it was made for, and where does each hunk fit?"""
+"""Compare a patch with a release: check the blob ids of its files, and find where each hunk fits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vime_runtime.spec.errors import UsageError
 from vimectl.patches.blobs import blob_id
 from vimectl.patches.patchfile.apply import GitFile, PatchedLines, apply_patch, find_hunk
 from vimectl.patches.patchfile.file_diff import Defect, FileDiff, Hunk, PatchFile
-from vimectl.patches.sources import ReleaseFiles
+from vimectl.patches.release_files import ReleaseFiles
 
 HunkResult = Literal["exact", "offset", "fuzz", "applied", "does-not-apply"]
 # The default of `patch`.
@@ -20,7 +20,7 @@ MAX_FUZZ = 2
 
 @dataclass(frozen=True)
 class HunkFit:
-    """How a hunk, at ``line`` of the patch file, fits the release. A binary file counts as one hunk.
+    """The fit of a hunk, at ``line`` of the patch file, to the release. A binary file counts as one hunk.
 
     ``offset`` is the distance in lines from the stated position, ``fuzz`` the number of context lines
     ignored at each end.

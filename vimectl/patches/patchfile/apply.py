@@ -151,7 +151,7 @@ class _Application:
             if path is not None and (problem := path_problem(path)):
                 raise _refused(diff, f"{path!r} {problem.what}")
         for path in (diff.new_path, None if created else diff.old_path):
-            if path is not None and (link := self._link_above(path, made_count=path == diff.new_path)):
+            if path is not None and (link := self._link_above(path, with_created=path == diff.new_path)):
                 raise _refused(diff, f"{path} is behind the symbolic link {link}")
         content = _new_content(diff, b"" if old is None else old.content)
         if diff.action == "delete" and content:
@@ -199,13 +199,13 @@ class _Application:
             raise _refused(diff, f"{diff.path} cannot change from type {stated:06o} to {mode}")
         return _git_mode(diff, mode)
 
-    def _link_above(self, path: str, made_count: bool) -> str | None:
-        """Return the nearest folder of a path that is a link or file, before the patch or (``made_count``)
+    def _link_above(self, path: str, with_created: bool) -> str | None:
+        """Return the nearest folder of a path that is a link or file, before the patch or (``with_created``)
         because of it."""
         for folder in parent_folders(path):
-            if made_count and folder in self._links_made:
+            if with_created and folder in self._links_made:
                 return folder
-            if made_count and folder in self._links_removed:
+            if with_created and folder in self._links_removed:
                 continue
             found = self._lookup(folder)
             if found is not None and (found.mode == SYMLINK or folder not in self._removed):

@@ -23,7 +23,7 @@ _INDEX = re.compile(rb"([^. ]{0,40})\.\.([^ ]{0,40})(?: (.*))?$")
 class DiffHeader:
     """The header as read so far. Names are without ``a/`` and ``b/``; None: no file, or not yet stated.
 
-    ``created`` and ``deleted`` are None where only the hunks can tell (diffs without git's headers).
+    ``created`` and ``deleted`` are None where they follow from the hunks only (diffs without git's headers).
     """
 
     line: int

@@ -216,7 +216,7 @@ class _Reader:
             self.report(hunk.line, "hunk-count", message, fatal=body.is_hunk(cursor.line))
 
     def _skip_rest(self) -> None:
-        """Move to a line that is certainly after a broken hunk."""
+        """Move past a broken hunk, to the next line that can start a hunk or diff."""
         cursor = self.cursor
         if cursor.line.startswith(b"@@ -") and not body.is_hunk(cursor.line):
             cursor.advance()

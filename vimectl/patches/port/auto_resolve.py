@@ -1,6 +1,6 @@
 """Parse conflict markers, and resolve two kinds of conflict without the user.
 
-Those are imports added in the same place, and changes of a condition on code that was removed.
+The two are imports added in the same place, and changes of a condition on code that was removed.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ def is_obsolete(change: Change, merge: FileMerge, release: bytes) -> bool:
     """Return True if a hunk only adds to lines, for example a condition, that the new release removed.
 
     ``merge`` is the result of merging the hunk alone. A hunk that replaces lines by others is never
-    obsolete: its other half may be anywhere. Nor is one whose lines occur elsewhere in the file.
+    obsolete, because the new lines may be anywhere. A hunk with lines that occur elsewhere in the file is not
+    obsolete either.
     """
     if merge.clean or merge.conflicts is None or not _only_adds(change):
         return False

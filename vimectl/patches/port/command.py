@@ -20,12 +20,12 @@ from vimectl.patches.git_commands import FileChanges
 from vimectl.patches.patchfile.apply import GitFile
 from vimectl.patches.port.conflict_folder import Resolutions, write_conflicts
 from vimectl.patches.port.rebase import PatchPort, rebase
+from vimectl.patches.release_files import ReleaseFiles, open_path
 from vimectl.patches.releases import finder
 from vimectl.patches.releases.download import DownloadProgress, no_progress
 from vimectl.patches.releases.index import parse_file_name
 from vimectl.patches.series import Series
 from vimectl.patches.series_writer import NewPatch, write_series
-from vimectl.patches.sources import ReleaseFiles, open_path
 from vimectl.stacks.versions import matches
 
 NEWEST = "newest"

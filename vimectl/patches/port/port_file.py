@@ -130,7 +130,7 @@ def _port_hunk(hunk: Change, base: bytes, release: bytes, labels: MergeLabels) -
 def _port_conflicting_hunk(
     hunk: Change, base: bytes, release: bytes, labels: MergeLabels, find_lines: FindLines
 ) -> HunkPort:
-    """Port a hunk of a patch with conflicts: it may be upstream or obsolete nevertheless."""
+    """Port a hunk of a patch with conflicts; the hunk itself may be upstream or obsolete."""
     port = _port_hunk(hunk, base, release, labels)
     if port.result != "conflict":
         return port

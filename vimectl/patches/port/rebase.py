@@ -21,8 +21,8 @@ from vimectl.patches.port.port_file import (
     PortResult,
     port_file,
 )
+from vimectl.patches.release_files import ReleaseFiles
 from vimectl.patches.series import Patch, PatchedFile, Series
-from vimectl.patches.sources import ReleaseFiles
 
 
 @dataclass(frozen=True)

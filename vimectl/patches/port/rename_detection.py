@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import PurePosixPath
 
 from vimectl.patches.patchfile.names import path_problem
-from vimectl.patches.sources import ReleaseFiles
+from vimectl.patches.release_files import ReleaseFiles
 
 # At most this many files are read: each file of a wheel on a server is a request.
 _MAX_CANDIDATES = 12

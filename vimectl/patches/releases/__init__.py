@@ -3,6 +3,6 @@
 pip_config   the configuration of pip
 web          HTTP with that configuration: proxy, certificates, credentials
 index        the files of a package, and the last answer of its index
-download     a file on a server, as a whole or only the parts that are read
+download     download a file, as a whole or only the parts that are read
 finder       the file to read for PACKAGE==VERSION
 """

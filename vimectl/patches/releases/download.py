@@ -7,13 +7,12 @@ fetched again.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -21,6 +20,7 @@ from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 
 from vimectl.patches.releases.index import ReleaseFile, release_cache, write_cache_file
 from vimectl.patches.releases.web import Web, read_body
+from vimectl.util.directory_lock import explain_disk_errors
 
 BLOCK = 128 * 1024
 _CHUNK = 256 * 1024
@@ -54,7 +54,7 @@ def download_file(file: ReleaseFile, folder: Path, web: Web, progress: DownloadP
         CheckFailed: the file has another digest than its source states.
         MissingRequirement: the connection fails, or the disk is full.
     """
-    with _disk_errors(folder):
+    with explain_disk_errors(folder, "set XDG_CACHE_HOME=DIR to use another cache folder"):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
             path = folder / file.name
@@ -147,17 +147,6 @@ def _stored_digest(path: Path) -> dict[str, str]:
         return {"sha256": _digest_path(path).read_text(encoding="utf-8").strip()}
     except OSError:
         return {"sha256": "not stored"}
-
-
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as e:
-        full = e.errno in (errno.ENOSPC, errno.EDQUOT)
-        what = "no space left" if full else f"cannot be written: {e.strerror}"
-        hint = "set XDG_CACHE_HOME=DIR to use another cache folder"
-        raise MissingRequirement(f"{folder}: {what}", hint) from e
 
 
 class NoRanges(Exception):

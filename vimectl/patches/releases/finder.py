@@ -15,11 +15,11 @@ from packaging.version import InvalidVersion, Version
 from vime_runtime.spec.errors import UsageError, VimeError
 from vime_runtime.spec.strict import Strict
 
+from vimectl.patches.release_files import ReleaseFiles, Wheel, open_path
 from vimectl.patches.releases import download, index, pip_config
 from vimectl.patches.releases.download import DownloadProgress, HttpRangeFile, NoRanges, no_progress
 from vimectl.patches.releases.index import ReleaseFile
 from vimectl.patches.releases.web import Web
-from vimectl.patches.sources import ReleaseFiles, Wheel, open_path
 from vimectl.util import toml
 
 _HINT = "check pip's configuration (pip config list), or name a folder, wheel or source archive instead"

@@ -58,7 +58,7 @@ def _pip(host: Host, *arguments: str) -> str:
     done = host.run([sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments], 60.0)
     if "No module named pip" in done.stderr:
         raise MissingRequirement(
-            f"{sys.executable} has no pip, whose configuration names the sources of releases",
+            f"{sys.executable} has no pip; its configuration names the sources of releases",
             "install pip there, or name a folder, wheel or source archive instead",
         )
     if done.code:

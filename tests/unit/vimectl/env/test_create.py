@@ -21,8 +21,8 @@ from vimectl.env.create import create_environment
 from vimectl.env.download_wheels import download_with
 from vimectl.env.environment_state import STATE_FILE, WORK_DIR, read_state, write_state
 from vimectl.env.installer import Pip
-from vimectl.env.own_wheel import repack
 from vimectl.env.site_packages import check_marker, site_packages, to_install
+from vimectl.env.vimectl_wheel import repack
 from vimectl.stacks.lock import read_lock
 from vimectl.stacks.schema import Origin, Stack
 from vimectl.util.toml import validate

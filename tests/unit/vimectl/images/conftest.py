@@ -15,7 +15,7 @@ from harness.images import fake_sources
 from harness.images.image_store import ImageStore
 from harness.images.user_stack import STACK, UserStack, commit, git
 from harness.needs import require, unavailable
-from vimectl.env import own_wheel
+from vimectl.env import vimectl_wheel
 from vimectl.images import vendor
 from vimectl.images.plan import make_plan
 
@@ -24,13 +24,13 @@ from vimectl.images.plan import make_plan
 def tool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this vimectl, made once because it takes a second or two."""
     pytest.importorskip("hatchling", reason="makes the wheel of vimectl itself from a checkout")
-    return own_wheel.make_wheel(tmp_path_factory.mktemp("tool"))
+    return vimectl_wheel.make_wheel(tmp_path_factory.mktemp("tool"))
 
 
 @pytest.fixture
 def own(tmp_path: Path, tool: Path, monkeypatch: pytest.MonkeyPatch) -> UserStack:
     """A stack whose sources are all on this machine; pip and git have no other source."""
-    monkeypatch.setattr(own_wheel, "make_wheel", lambda folder: Path(shutil.copy(tool, folder)))
+    monkeypatch.setattr(vimectl_wheel, "make_wheel", lambda folder: Path(shutil.copy(tool, folder)))
     repository = tmp_path / "trainer"
     (repository / "package").mkdir(parents=True)
     git(repository, "init", "-q")

@@ -18,7 +18,7 @@ from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 
 from harness.images.user_stack import UserStack, commit
 from harness.needs import mounted_disk
-from vimectl.env import own_wheel
+from vimectl.env import vimectl_wheel
 from vimectl.images import vendor
 from vimectl.images.manifest import FILE, SourceManifest, check_folder, check_matches_plan
 from vimectl.images.plan import make_plan
@@ -150,9 +150,9 @@ def test_call_resumes_after_being_killed(own: UserStack, tmp_path: Path) -> None
 def test_folder_is_valid_for_another_vimectl_of_the_same_version(
     own: UserStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own_wheel, "revision", lambda: "1" * 40)
+    monkeypatch.setattr(vimectl_wheel, "revision", lambda: "1" * 40)
     collected = collect(own, tmp_path / "offline")
-    monkeypatch.setattr(own_wheel, "revision", lambda: "")  # an installed vimectl has no commit
+    monkeypatch.setattr(vimectl_wheel, "revision", lambda: "")  # an installed vimectl has no commit
     check_matches_plan(collected, make_plan(str(own.file)), tmp_path / "offline")
 
 

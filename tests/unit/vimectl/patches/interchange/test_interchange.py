@@ -17,8 +17,8 @@ from vimectl.patches.blobs import file_id_at
 from vimectl.patches.interchange.exporters import export_series
 from vimectl.patches.interchange.importers import import_series
 from vimectl.patches.lint.linter import lint, patches_in
+from vimectl.patches.release_files import SourceTree
 from vimectl.patches.series import Series
-from vimectl.patches.sources import SourceTree
 
 Unpack = Callable[[Path], Path]
 

@@ -10,8 +10,8 @@ from vimectl.cli import run_cli
 from vimectl.patches.lint import linter
 from vimectl.patches.lint.linter import lint
 from vimectl.patches.patchfile.rules import lint_rules
+from vimectl.patches.release_files import SourceTree
 from vimectl.patches.series import Series
-from vimectl.patches.sources import SourceTree
 
 HEAD = b"diff --git a/toy/x.py b/toy/x.py\n--- a/toy/x.py\n+++ b/toy/x.py\n"
 FIRST = b"@@ -2,7 +2,7 @@\n 2\n 3\n 4\n-5\n+five\n 6\n 7\n 8\n"

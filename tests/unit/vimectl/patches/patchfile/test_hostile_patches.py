@@ -13,7 +13,7 @@ from vimectl.patches import series
 from vimectl.patches.interchange.importers import import_series
 from vimectl.patches.lint.linter import lint
 from vimectl.patches.plan import make_plan
-from vimectl.patches.sources import SourceTree
+from vimectl.patches.release_files import SourceTree
 from vimectl.patches.state import classify
 from vimectl.patches.target import find_at
 

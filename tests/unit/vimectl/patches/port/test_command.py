@@ -18,7 +18,7 @@ from vimectl.cli import run_cli
 from vimectl.patches import series
 from vimectl.patches.blobs import blob_id
 from vimectl.patches.port import command
-from vimectl.patches.sources import open_path
+from vimectl.patches.release_files import open_path
 
 
 def test_wrong_old_release_is_refused(toy: Make) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vimectl.env.own_wheel import make_wheel
+from vimectl.env.vimectl_wheel import make_wheel
 
 
 def test_own_wheel_is_reproducible_and_has_the_data(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from vime_runtime.spec.errors import UsageError
 
-from vimectl.patches import sources
+from vimectl.patches import release_files
 
 FILES = {"toy/__init__.py": b"", "toy/data.bin": b"\xff\r\n\0", "toy/deep/er.py": b"x = 1\n"}
 
@@ -35,7 +35,7 @@ def archive(place: Path) -> Path:
 
 @pytest.mark.parametrize("make", [tree, wheel, archive])
 def test_release_is_read_from_any_source(tmp_path: Path, make: Callable[[Path], Path]) -> None:
-    found = sources.open_path(make(tmp_path))
+    found = release_files.open_path(make(tmp_path))
     assert {path: found.read(path) for path in FILES} == FILES
     assert [found.read(path) for path in ("toy/none.py", "toy", "toy/deep", "")] == [None] * 4
     assert found.paths() == sorted(FILES)
@@ -44,7 +44,7 @@ def test_release_is_read_from_any_source(tmp_path: Path, make: Callable[[Path], 
 def test_files_outside_a_tree_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("x")
     (tree(tmp_path) / "out").symlink_to(tmp_path)
-    found = sources.open_path(tmp_path / "toy-1.0")
+    found = release_files.open_path(tmp_path / "toy-1.0")
     assert found.read("../secret") is None
     assert found.read("out/secret") is None
     assert found.read("out") == bytes(tmp_path)
@@ -52,7 +52,7 @@ def test_files_outside_a_tree_are_not_read(tmp_path: Path) -> None:
 
 def test_link_in_an_archive_reads_as_its_target(tmp_path: Path) -> None:
     (tree(tmp_path) / "toy" / "link.py").symlink_to("deep/er.py")
-    assert sources.open_path(archive(tmp_path)).read("toy/link.py") == b"deep/er.py"
+    assert release_files.open_path(archive(tmp_path)).read("toy/link.py") == b"deep/er.py"
 
 
 @pytest.mark.parametrize("make", [wheel, archive])
@@ -63,13 +63,13 @@ def test_damaged_archive_is_detected(tmp_path: Path, make: Callable[[Path], Path
     data[place] ^= 1
     path.write_bytes(data)
     with pytest.raises(UsageError, match=r"cannot be read|not a whole"):
-        sources.open_path(path).read("toy/deep/er.py")
+        release_files.open_path(path).read("toy/deep/er.py")
 
 
 def test_oversized_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "LARGEST_ARCHIVE", 1000)
+    monkeypatch.setattr(release_files, "LARGEST_ARCHIVE", 1000)
     with pytest.raises(UsageError, match="more than 1000 bytes"):
-        sources.open_path(archive(tmp_path)).read("toy/deep/er.py")
+        release_files.open_path(archive(tmp_path)).read("toy/deep/er.py")
 
 
 @pytest.mark.parametrize("make", [wheel, archive])
@@ -77,9 +77,9 @@ def test_truncated_or_unknown_file_is_refused(tmp_path: Path, make: Callable[[Pa
     path = make(tmp_path)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UsageError, match="not a whole"):
-        sources.open_path(path).read("toy/deep/er.py")
+        release_files.open_path(path).read("toy/deep/er.py")
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UsageError, match="neither a directory nor a wheel"):
-        sources.open_path(tmp_path / "notes.txt")
+        release_files.open_path(tmp_path / "notes.txt")
     with pytest.raises(UsageError, match="no such file"):
-        sources.open_path(tmp_path / "absent.whl")
+        release_files.open_path(tmp_path / "absent.whl")

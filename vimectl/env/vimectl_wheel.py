@@ -26,7 +26,7 @@ _SECONDS = 10.0
 _NOT_IN_WHEEL = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
 
 
-def identity() -> str:
+def running_vimectl() -> str:
     """Return the path of the checkout that vimectl runs from, or its version when it is installed."""
     return str(checkout_root() or __version__)
 
