@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, UsageError
 
 from vimectl.env import site_packages, vimectl_wheel
 from vimectl.env.download_wheels import download_with
-from vimectl.env.environment_state import (
-    WORK_DIR,
-    EnvironmentState,
-    clear_directory,
-    foreign_entries,
-    read_state,
-    write_state,
-)
 from vimectl.env.installer import EXACT, Pip
 from vimectl.env.interpreter import find_interpreter, make_venv
 from vimectl.stacks.catalog import load_stack, lock_path, stack_names
@@ -33,7 +27,25 @@ from vimectl.util.host import Host
 from vimectl.util.phase_progress import PhaseProgress, ReportPhase
 from vimectl.util.subprocess import run_logged
 
+# Marks a directory as created by vimectl.
+STATE_FILE = ".vimectl-env.json"
+# The folder of the downloads, until the environment is complete.
+WORK_DIR = ".vimectl-env"
 _POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class EnvironmentState:
+    """The contents of the state file.
+
+    ``packages`` (name to version) and ``tool`` (which vimectl) describe the last complete state.
+    """
+
+    stack: str
+    lock: str
+    phase: Literal["interpreter", "packages", "complete"]
+    packages: dict[str, str] = field(default_factory=dict)
+    tool: str = ""
 
 
 @dataclass(frozen=True)
@@ -220,3 +232,36 @@ class _EnvironmentBuild:
                 f"pip {arguments[0]} failed: {errors[-1] if errors else f'exit status {status}'}",
                 f"see {self.pip.log}; run the same command again to resume",
             )
+
+
+def read_state(directory: Path) -> EnvironmentState | None:
+    """Return the state of an environment directory, or None when it has none that can be read."""
+    try:
+        return EnvironmentState(**json.loads((directory / STATE_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_state(directory: Path, state: EnvironmentState) -> None:
+    """Replace the state file atomically."""
+    work = directory / WORK_DIR
+    work.mkdir(exist_ok=True)
+    fresh = work / "state.json"
+    fresh.write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
+    fresh.replace(directory / STATE_FILE)
+
+
+def foreign_entries(names: set[str]) -> set[str]:
+    """Return the entries of a directory without a state file that vimectl did not create."""
+    return set() if STATE_FILE in names else names - {WORK_DIR}
+
+
+def clear_directory(directory: Path) -> None:
+    """Delete everything in an environment directory except the state and the downloads."""
+    for entry in directory.iterdir():
+        if entry.name in (STATE_FILE, WORK_DIR):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()

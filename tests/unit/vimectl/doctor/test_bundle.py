@@ -73,7 +73,7 @@ def test_contents_of_a_bundle(inhabited: Machine, tmp_path: Path) -> None:
     report = run_checks(inhabited.host, load_stack("ascend-0.22"), recipe)
     write_bundle(tmp_path / "bundle.zip", report, "the report", inhabited.host, recipe)
     found = contents(tmp_path / "bundle.zip")
-    assert "look through" in found["README.txt"]
+    assert "check the files" in found["README.txt"]
     assert found["doctor.txt"] == "the report"
     doctor = json.loads(found["doctor.json"])
     assert (doctor["stack"], len(doctor["checks"])) == ("ascend-0.22", len(report.results))

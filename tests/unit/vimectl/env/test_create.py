@@ -17,9 +17,8 @@ from packaging.version import Version
 from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 
-from vimectl.env.create import create_environment
+from vimectl.env.create import STATE_FILE, WORK_DIR, create_environment, read_state, write_state
 from vimectl.env.download_wheels import download_with
-from vimectl.env.environment_state import STATE_FILE, WORK_DIR, read_state, write_state
 from vimectl.env.installer import Pip
 from vimectl.env.site_packages import check_marker, site_packages, to_install
 from vimectl.env.vimectl_wheel import repack
