@@ -1,8 +1,8 @@
-"""Keeps the training states and the best weights of a run consistent with its metrics.
+"""Keep the training states and the best weights of a run consistent with its metrics.
 
 State and weights are written while the trainer's memory is resident and the engine sleeps, which is before
-the score of the step is known. They get their final names after the metrics of the step were logged. So a
-crash cannot leave a state without metrics; a step that is evaluated and not kept only costs the writing.
+the score of the step is known. They get their final names after the metrics of the step were logged, so a
+crash cannot leave a state without metrics. The files of an evaluated step that is not kept are removed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class CheckpointManager:
-    """Writes, publishes and removes training states, and keeps the weights of the best step.
+    """Write, publish and remove training states, and keep the weights of the best step.
 
     Attributes:
         state: the state that the run resumes from; None for a new run.
@@ -53,7 +53,7 @@ class CheckpointManager:
         """Write the state if it is due or may become the best. The trainer's memory must be resident.
 
         Args:
-            evaluated: whether this step is evaluated.
+            evaluated: True if an evaluation follows this step.
 
         Raises:
             CheckpointFailed: it could not be written; earlier states are untouched.
@@ -143,7 +143,7 @@ class CheckpointManager:
         """Log a score. The weights of a new best step replace those of the last best.
 
         Returns:
-            whether it is the best.
+            True if it is the best.
         """
         if best := self._best is None or score > self._best["score"]:
             target = self._store.folder / "best"

@@ -1,6 +1,6 @@
-"""The state of a process's random generators as values that JSON can hold.
+"""Save and restore the state of a process's random generators, as JSON values.
 
-Only generators of libraries that the process has imported are captured: the others have not been used.
+Only generators of imported libraries are saved: the others have not been used.
 """
 
 from __future__ import annotations

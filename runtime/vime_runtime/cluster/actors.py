@@ -1,7 +1,7 @@
 """The Ray actors of a run: one for each trainer rank, one for each engine.
 
-An actor imports torch, vLLM or Megatron only in ``load``: its environment must be in place before they read
-it. Then it holds the ``Trainer`` or ``Engine`` that does the work, and passes calls on to it.
+An actor imports torch, vLLM or Megatron only in ``load``: they read its environment, which is checked first.
+``start`` creates the ``Trainer`` or ``Engine`` that does the work; the actor passes calls on to it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vime_runtime.weight_sync.device_identity import machine_id
 
 if TYPE_CHECKING:
     from vime_runtime.weight_sync.buckets import BucketExporter
-    from vime_runtime.weight_sync.message import BucketMessage
+    from vime_runtime.weight_sync.transport import BucketMessage
 
 
 def process_entry(role: str, rank: int = 0, pid: int | None = None) -> ProcessEntry:
@@ -34,7 +34,7 @@ def process_entry(role: str, rank: int = 0, pid: int | None = None) -> ProcessEn
 
 
 class _RunActor:
-    """What trainer ranks and engines have in common. ``_worker`` is the ``Trainer`` or ``Engine``."""
+    """Base class of both actors. ``_worker`` is the ``Trainer`` or ``Engine``."""
 
     role: str
     _worker: Any = None
@@ -72,7 +72,7 @@ class TrainerActor(_RunActor):
         self._world_size = world_size
 
     def free_address(self) -> str:
-        """Return a free "host:port" of this actor's node at which the ranks can meet.
+        """Return a free "host:port" of this actor's node, for the rendezvous of the ranks.
 
         It is on the loopback interface if all ranks are on one node.
         """

@@ -1,4 +1,4 @@
-"""Connect to an existing Ray cluster of the user, with a time limit and a message that says what is wrong."""
+"""Connect to an existing Ray cluster of the user, with a time limit and messages for the user."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 
 from vime_runtime.spec.errors import MissingRequirement
 
-# A GCS answers within milliseconds; Ray itself would try for minutes.
+# Seconds to wait for an answer. A GCS answers within milliseconds; Ray itself would try for minutes.
 ANSWER_SECONDS = 5
 
 # The first bytes from a client to a gRPC server: RFC 9113, 3.4. The answer starts with a SETTINGS frame too.

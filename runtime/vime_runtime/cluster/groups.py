@@ -23,13 +23,13 @@ from vime_runtime.spec.device_layout import engine_devices, trainer_devices
 from vime_runtime.spec.process_roles import ProcessEntry
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.weight_sync.device_identity import machine_id
-from vime_runtime.weight_sync.message import BucketMessage
-from vime_runtime.weight_sync.transport import WeightLocation, plan_buffers
+from vime_runtime.weight_sync.transport import BucketMessage, WeightLocation, plan_buffers
 
-# Seeds are consecutive over the steps: no engine may get a seed that another one has in a later step.
+# Distance between the seeds of two engines. Seeds are consecutive over the steps, and no engine may get one
+# that another one has in a later step.
 SEED_STRIDE = 1_000_003
 
-# Workers exit by themselves when their engine has exited; after this time they are killed.
+# Seconds in which workers exit by themselves when their engine has exited; after that they are killed.
 KILL_SECONDS = 1.0
 
 
@@ -99,7 +99,7 @@ class TrainerGroup(_ActorGroup):
         return metrics
 
     def set_readers(self, readers: list[WeightLocation]) -> None:
-        """Export weights to where the engines' workers read them.
+        """Choose the memory for exported weights by where the engines' workers can read.
 
         Raises:
             MissingRequirement: a worker cannot read from any rank.
@@ -207,7 +207,7 @@ class EngineGroup(_ActorGroup):
         self._call("update", bucket)
 
     def end_update(self) -> None:
-        """Finish the update; raises when a parameter was not covered."""
+        """Finish the update. Raises an error that names the tensors that are missing."""
         self._call("end_update")
 
     def memory_usage(self) -> MemoryUsage:
@@ -243,7 +243,7 @@ class PhaseForwarder(Callback):
 
 @contextmanager
 def _os_errors() -> Iterator[None]:
-    """Raise the OSError of an actor as such."""
+    """Raise the OSError of an actor instead of Ray's error that wraps it."""
     try:
         yield
     except RayTaskError as e:

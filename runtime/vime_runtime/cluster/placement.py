@@ -29,9 +29,9 @@ from vime_runtime.spec.process_roles import Role
 from vime_runtime.spec.recipe import Device
 from vime_runtime.spec.run_config import RequiredVariable, RunConfig
 
-# How long to wait for devices that other jobs use.
+# Seconds to wait for devices that other jobs use.
 FREE_SECONDS = 60
-# How long a node may take to start an actor on a busy machine.
+# Seconds in which a node must start an actor, also on a busy machine.
 NODE_SECONDS = 120
 
 # Ray's names of the devices.
@@ -44,8 +44,8 @@ INTERFACE_VARIABLES: dict[Device, tuple[str, ...]] = {
     "npu": ("GLOO_SOCKET_IFNAME", "HCCL_SOCKET_IFNAME"),
 }
 
-# Waits until the other end of the pipe is closed, for whatever reason, and removes the folder. It runs in the
-# background in another session, because Ray kills the children of an actor that exits.
+# Waits until the other end of the pipe is closed, then removes the folder. It runs in the background in
+# another session, because Ray kills the children of an actor that exits.
 REMOVE_AT_EXIT = 'exec 3<&0; (cat <&3 >/dev/null; rm -rf "$0") &'
 
 ActorHandle = Any  # ray.actor.ActorHandle; the methods of a handle are not typed
@@ -74,10 +74,10 @@ class Node:
 
 
 class NodeActor:
-    """Reserves a node's devices while it lives; trainer ranks and engines share them and take turns.
+    """Reserve a node's devices while this actor runs; trainer ranks and engines share them and take turns.
 
-    So Ray's accounting is right, and only the run decides who uses which device: Ray would place two halves
-    of different ranks on one device.
+    So Ray counts the devices correctly, and the run assigns them. Ray itself would accept two ranks with half
+    a device each on one device.
     """
 
     def __init__(self, scratch_dir: str, needed: list[str]) -> None:
@@ -86,7 +86,7 @@ class NodeActor:
         self._remover = create_temporary_folder(scratch_dir)
 
     def describe(self, resource: str) -> Node:
-        """Return what this node is; ``resource`` is Ray's name of the devices."""
+        """Return the description of this node; ``resource`` is Ray's name of the devices."""
         context = ray.get_runtime_context()
         address: str = ray.util.get_node_ip_address()
         return Node(
@@ -194,13 +194,13 @@ def reserve(config: RunConfig, report: Callable[[str], None]) -> Iterator[Placem
         finally:
             actors += placement.actors
     finally:
-        # A cluster that the run started is stopped as a whole, even when it does not respond any more.
+        # A cluster that the run started is stopped as a whole, even when it no longer responds.
         if config.address is not None:
             _release(group, actors)
 
 
 def _release(group: PlacementGroup, actors: list[ActorHandle]) -> None:
-    """Leave nothing of the run in an existing cluster now; Ray would notice the driver's exit only later."""
+    """Remove actors and devices of the run from an existing cluster at once; Ray itself would do it later."""
     with suppress(Exception):  # a cluster that has exited must not hide why the run ended
         for actor in actors:
             ray.kill(actor)
@@ -243,6 +243,7 @@ def _describe_nodes(config: RunConfig, group: PlacementGroup, actors: list[Actor
 
 
 def _wait_until_free(group: PlacementGroup, config: RunConfig, report: Callable[[str], None]) -> None:
+    """Wait until Ray has reserved the devices. Raises MissingRequirement after ``FREE_SECONDS``."""
     deadline = time.monotonic() + FREE_SECONDS
     reported = ""
     while not group.wait(1):

@@ -21,13 +21,13 @@ from vime_runtime.spec.run_config import RunConfig
 # The minimum that Ray accepts. Only small objects use the object store: weights are passed by handle.
 OBJECT_STORE_BYTES = 80 * 1024**2
 
-# Program name and role of Ray's daemons. Those of an existing cluster are not children of this process.
+# Program name and role of the daemons that Ray starts as children of this process.
 DAEMONS = {"gcs_server": process_roles.GCS, "raylet": process_roles.RAYLET}
 
 
 @contextmanager
 def ray_cluster(config: RunConfig, report: Callable[[str], None]) -> Iterator[Placement]:
-    """Start or join a Ray cluster and reserve the run's devices; at the end, leave nothing of the run in it.
+    """Start or join a Ray cluster and reserve the run's devices; stop or leave it at the end.
 
     Args:
         report: is called with what the run waits for.
@@ -59,7 +59,7 @@ def driver_processes() -> list[ProcessEntry]:
 
 
 def _start(config: RunConfig, attempts: int = 3) -> None:
-    """Start Ray. Its daemons have a fixed 30 s to start, which is too short on a busy machine: try again."""
+    """Start Ray, again if it timed out: its daemons have a fixed 30 s, too short on a busy machine."""
     # A token for this run: no other process can join, and Ray writes none to the home directory.
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     devices = config.recipe.cluster.devices_per_node

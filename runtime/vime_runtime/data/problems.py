@@ -40,7 +40,7 @@ class ProblemStream:
         self._seed = seed
 
     def batch(self, step: int) -> list[Problem]:
-        """Return the problems of ``step``, counted from 1. A resumed run has no position to restore."""
+        """Return the problems of ``step``, counted from 1. They depend on nothing else but the seed."""
         size = len(self._problems)
         first = (step - 1) * self._per_step
         positions = range(first, first + self._per_step)

@@ -17,7 +17,7 @@ from vime_runtime.spec.errors import UsageError, nearest
 from vime_runtime.spec.recipe import TASK_PREFIX
 
 # Packages that only single tasks of the library need; the stack's lock leaves them out. The library imports
-# all of them at once, so without a placeholder one missing package would break every task.
+# all tasks at once, so without a placeholder one missing package would break every task.
 SINGLE_TASK_PACKAGES = ("cellpylib", "pycosat", "zss")
 
 
@@ -88,6 +88,7 @@ class _MissingPackage(types.ModuleType):
 
 
 def _refuse_missing(task: str, dataset_class: type) -> None:
+    """Raise UsageError if the task uses a package that is missing."""
     # Some tasks need the package only to score a wrong answer; this must be reported before the run.
     for value in vars(sys.modules[dataset_class.__module__]).values():
         if isinstance(value, _MissingPackage):

@@ -1,4 +1,4 @@
-"""Reward functions: which part of a response is the answer, and how it is scored."""
+"""Reward functions: extract the answer from a response and score it."""
 
 from __future__ import annotations
 
@@ -67,6 +67,7 @@ ANSWERS: dict[str, Callable[[str], str | None]] = {
 
 
 def _verifier(data: DataTable, extract: Callable[[str], str | None]) -> Reward:
+    """Return the reward that the verifier of a task gives. Raises UsageError for data from a file."""
     if data.task is None:
         raise UsageError(
             "data.reward = 'verifier', but the data is a file and has none", "set data.reward = 'exact-match'"
@@ -125,6 +126,11 @@ def _math_verify() -> Score:
 
 
 def _user_function(name: str) -> Score:
+    """Import a function ``package.module:function`` of the user and check its results.
+
+    Raises:
+        UsageError: it cannot be imported, or not be called with two arguments.
+    """
     hint = "give package.module:function; it must be installed, on PYTHONPATH or in the current directory"
     if ":" not in name:
         raise UsageError(f"unknown reward {name!r}", f"known: {', '.join(REWARDS)}; or {hint}")

@@ -25,7 +25,7 @@ MINDSPEED_ARGUMENTS = (
 )
 # Features of level 0 that are left out.
 EXCLUDED_FEATURES = {
-    # Its rope does not pass the context-parallel group on, without which Megatron refuses packed rows.
+    # Its RoPE drops the argument with the context-parallel group, without which Megatron refuses packed rows.
     "use_fused_rotary_pos_emb",
     # Sparse attention of DeepSeek models; it imports megatron.training, which the package does not have.
     "dsa",
@@ -87,7 +87,7 @@ def import_mindspeed() -> None:
 
 @contextmanager
 def _command_line(*arguments: str) -> Iterator[None]:
-    """Replace the arguments of this process, which are those of a Ray worker, for a while."""
+    """Replace the command line of this process, that of a Ray worker, inside the block."""
     own = sys.argv
     sys.argv = [own[0], *arguments]
     try:

@@ -1,1 +1,1 @@
-"""What a run records: events and metrics, one log file per process, responses, TensorBoard."""
+"""Record a run: events and metrics, one log file per process, responses, TensorBoard."""

@@ -31,7 +31,7 @@ def configured_callbacks(config: RunConfig) -> list[Callback]:
 
 
 class RolloutWriter(Callback):
-    """Writes every response of every step to a file, one JSON object per line.
+    """Write every response of every step to a file, one JSON object per line.
 
     Keys: ``step``, ``group`` (the prompt's index in the step), ``prompt``, ``response``, ``label``,
     ``reward``, ``finish_reason``, ``response_tokens`` and ``logprob``, the log-probability of the whole
@@ -44,7 +44,7 @@ class RolloutWriter(Callback):
         self._started = False
 
     def on_response(self, scored: ScoredResponse) -> None:
-        """Add a response. The first one removes what an earlier attempt wrote from its step on."""
+        """Add a response. The first one removes the lines of an earlier attempt from its step on."""
         if not self._started:
             self._started = True
             _truncate_from(self._path, scored.step)

@@ -1,7 +1,7 @@
-"""``events.jsonl`` and ``metrics.jsonl`` in the run directory, written while the run is alive.
+"""Write ``events.jsonl`` and ``metrics.jsonl`` of the run directory while the run is running.
 
-Each line is one JSON object, written with one unbuffered write, so that a reader can follow the files of a
-running run, and a run that is killed loses at most the line it was writing.
+Each line is one JSON object, written with one unbuffered write. So a reader can follow the files, and a run
+that is killed loses at most the line that it was writing.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ class ScoredResponse:
 
 
 class Callback:
-    """Is called with everything that the event log records. The base class ignores all of it."""
+    """A receiver of what the event log records. The base class ignores all of it."""
 
     def on_phase(self, phase: str, step: int, detail: str) -> None:
-        """The run enters a phase."""
+        """Handle the start of a phase."""
 
     def on_response(self, scored: ScoredResponse) -> None:
-        """A response was scored."""
+        """Handle a scored response."""
 
     def on_metrics(self, row: dict[str, float]) -> None:
-        """A step is finished."""
+        """Handle the metrics of a finished step."""
 
     def close(self) -> None:
-        """The run ends."""
+        """Handle the end of the run."""
 
 
 class EventLog:
-    """Writes both files of a run and measures its phases."""
+    """Write both files of a run and measure its phases."""
 
     def __init__(self, run_dir: Path, steps: int) -> None:
         paths = RunPaths(run_dir)
@@ -96,7 +96,7 @@ class EventLog:
             self._last_event(events.ENDING, done=done)
 
     def _last_event(self, kind: str, **fields: Any) -> None:
-        """Append an event. A failure, say of a full disk, must not hide the error that is reported."""
+        """Append an event. If that fails, print it: a full disk must not hide the error that is reported."""
         try:
             self.event(kind, **fields)
         except OSError as e:
@@ -108,7 +108,7 @@ class EventLog:
         self.starting(message)
 
     def starting(self, detail: str) -> None:
-        """Record what the start-up does now."""
+        """Record the current activity of the start-up."""
         self.enter(events.START_UP, detail=detail)
 
     def enter(self, phase: str, step: int = 0, detail: str = "") -> None:

@@ -1,7 +1,7 @@
-"""One log file per process in ``logs/``, with everything that the process prints, native code included.
+"""Redirect everything that a process prints to its log file in ``logs/``.
 
-The file descriptors 1 and 2 are redirected, so that the last output of a native crash is in the file too. A
-line ``--- 21:30:01 trainer 1: step 3 train`` marks each phase of the run.
+The file descriptors 1 and 2 are redirected, so the last output of a native crash is in the file too. A line
+``--- 21:30:01 trainer 1: step 3 train`` marks each phase of the run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vime_runtime.logging.event_log import Callback
 from vime_runtime.spec.process_roles import log_name
 from vime_runtime.spec.run_paths import RunPaths
 
-# Tells the worker processes that an engine starts where the engine's log is.
+# The environment variable with the path of the engine's log, for its worker processes.
 VARIABLE = "VIME_ENGINE_LOG"
 # How vLLM names the processes of an engine's tensor-parallel ranks.
 WORKER_NAME = re.compile(r"VllmWorker-(\d+)")
@@ -54,7 +54,7 @@ def mark_phase(phase: str, step: int, detail: str = "") -> None:
 
 
 class PhaseMarker(Callback):
-    """Marks the phases in the log of this process."""
+    """Mark the phases in the log of this process."""
 
     def on_phase(self, phase: str, step: int, detail: str) -> None:
         """Mark the phase."""

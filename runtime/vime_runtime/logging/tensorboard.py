@@ -15,7 +15,7 @@ from vime_runtime.spec.metrics import STEP
 
 
 class TensorBoardWriter(Callback):
-    """Writes every metric of a step as a scalar of the same name, to one file per attempt of the run."""
+    """Write every metric of a step as a scalar of the same name, to one file per attempt of the run."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -42,7 +42,7 @@ class TensorBoardWriter(Callback):
         resumed = self._folder.exists()
         writer = EventFileWriter(str(self._folder))
         if resumed:
-            # Makes readers drop what an earlier attempt wrote of this step and later ones.
+            # Readers then drop what an earlier attempt wrote of this step and later ones.
             start = SessionLog(status=SessionLog.START)
             writer.add_event(Event(wall_time=time.time(), step=step, session_log=start))
         return writer

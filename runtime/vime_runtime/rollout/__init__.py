@@ -1,4 +1,4 @@
-"""Sampling with vLLM. This module imports no vLLM: the driver reads the responses."""
+"""Sampling with vLLM. Imports no vLLM: the driver uses this module."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ class Response:
 
     Attributes:
         logprobs: the natural log-probability of each of ``token_ids``, under the distribution that was
-        sampled
-            from (after temperature and top-p).
+            sampled from (after temperature and top-p).
         finish_reason: "stop" after a stop token, "length" at the token limit.
     """
 

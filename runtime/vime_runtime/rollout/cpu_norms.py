@@ -1,7 +1,7 @@
-"""RMSNorm on a CPU by vLLM's C++ kernels, which vLLM builds for CPUs but chooses on GPUs only.
+"""RMSNorm on a CPU by vLLM's C++ kernels, which vLLM builds for CPUs but uses on GPUs only.
 
-On a CPU it leaves the norms to torch's compiler; an engine that runs eagerly then has a pass over memory for
-every operator.
+On a CPU vLLM relies on torch's compiler to fuse the norms. In an eager engine every operator of a norm would
+be a pass over memory.
 """
 
 from __future__ import annotations

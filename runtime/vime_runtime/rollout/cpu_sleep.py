@@ -1,4 +1,4 @@
-"""vLLM's sleep mode on a CPU: weights and KV cache are in regions whose pages the kernel can take back.
+"""vLLM's sleep mode on a CPU: weights and KV cache are in regions whose pages the kernel can reclaim.
 
 vLLM copies the weights of linear layers and of experts into a packed form that only its C++ kernels can read,
 in memory of the C library's heap. That memory can neither be released nor measured, and a weight update
@@ -21,6 +21,7 @@ from vllm.model_executor.layers.fused_moe.activation import MoEActivation
 from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
 from vllm.platforms import current_platform
 
+from vime_runtime.device.cpu import has_slow_products
 from vime_runtime.memory.cpu_region import CpuRegion
 from vime_runtime.memory.region import MemoryUsage
 
@@ -68,7 +69,7 @@ class CpuSleep(SleepModeBackend):
 
     @classmethod
     def is_supported(cls) -> bool:
-        """Return whether weights and KV cache are in CPU memory."""
+        """Return True if weights and KV cache are in CPU memory."""
         return current_platform.is_cpu()
 
     @classmethod
@@ -80,16 +81,11 @@ class CpuSleep(SleepModeBackend):
 def _keep_linear_unpacked(layer: torch.nn.Module, remove_weight: bool) -> None:
     """Multiply with the layer's own parameter."""
     weight: Any = layer.weight
-    slow = weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    vars(layer)["cpu_linear"] = _linear_in_fp32 if slow else linear
+    vars(layer)["cpu_linear"] = _linear_in_fp32 if has_slow_products(weight.dtype) else linear
 
 
 def _linear_in_fp32(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute a bf16 product in fp32 on a CPU without bf16 instructions.
-
-    torch has only a scalar loop for it there, ten times slower (512 x 256, 128 rows, AVX2) than converting
-    both factors; the sums are in fp32 either way.
-    """
+    """Compute a bf16 product in fp32."""
     return linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
 
 

@@ -13,13 +13,12 @@ from vime_runtime.memory.region import MemoryUsage
 from vime_runtime.rollout import Response
 from vime_runtime.rollout.plugin import SLEEP_BACKEND
 from vime_runtime.spec.run_config import RunConfig
-from vime_runtime.weight_sync.message import BucketMessage
-from vime_runtime.weight_sync.transport import WeightLocation
+from vime_runtime.weight_sync.transport import BucketMessage, WeightLocation
 
-# The sleep level that drops the weights, which the trainer sends again before the engine wakes.
+# The sleep level that discards the weights; the trainer sends new ones when the engine wakes.
 DROP_WEIGHTS = 2
-# Tokens in a block of the KV cache on a CPU, the least that vLLM's vectorized attention needs there. Of
-# vLLM's default of 128 a short sequence wastes most.
+# Tokens in a block of the KV cache on a CPU, the least that vLLM's vectorized attention supports there. With
+# vLLM's default of 128, short sequences waste most of a block.
 BLOCK_SIZE = 32
 # The tags of memory in vLLM's sleep mode.
 TAGS = ("weights", "kv_cache")
@@ -62,7 +61,7 @@ class Engine:
         self._asleep.discard(tag)
 
     def weight_locations(self) -> list[WeightLocation]:
-        """Return the memory that each worker reads weights from most directly."""
+        """Return the memory that each worker reads weights from if the trainer has a copy there."""
         return self._llm.collective_rpc("weight_location")
 
     def begin_update(self) -> None:

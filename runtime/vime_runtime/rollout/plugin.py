@@ -10,7 +10,7 @@ from vime_runtime.logging import process_log
 
 # The name of CpuSleep among vLLM's sleep mode backends.
 SLEEP_BACKEND = "vime-cpu"
-# How long an engine process may take to notice a message that it was not woken for.
+# Milliseconds after which an engine process checks for a message again, in case it missed being woken.
 RECHECK_MS = 5
 
 
@@ -33,9 +33,9 @@ def register() -> None:
         from vime_runtime.rollout import cpu_norms
 
         cpu_norms.register()
-        # An engine process that waits for another spins for a whole second before it sleeps, on the cores
-        # that the other process, or the trainer, computes with. A process that sleeps at once can miss that
-        # it was woken, and checks again after a while: vLLM's default is 5 s.
+        # By default an engine process that waits for another one spins for a second before it sleeps, on
+        # cores that the other process or the trainer needs. Without spinning it can miss being woken until it
+        # checks again, by default after 5 s.
         broadcast: Any = shm_broadcast
         broadcast.SpinCondition = partial(broadcast.SpinCondition, busy_loop_s=0)
         broadcast.SHM_READER_RECHECK_INTERVAL_MS = RECHECK_MS

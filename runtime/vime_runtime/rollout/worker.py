@@ -2,11 +2,11 @@
 
 New weights come this way and not through vLLM's weight-transfer API (``start_weight_update``,
 ``update_weights``, ``finish_weight_update``), although every release after 0.20 has it. For weights that are
-written in place the API keeps a flag and resets the state of LoRA adapters, which no engine here has; its
-only real work is the layerwise reload, for which a colocated NPU has no memory. And it changes: its engine
+written in place the API keeps a flag and resets the state of LoRA adapters, which no engine here has. Beyond
+that it does a layerwise reload, for which a colocated NPU has no memory. The API also changes: its engine
 class got another constructor in 0.22 and in 0.25, and vllm-ascend follows some releases later. An extension
 class and ``collective_rpc`` are the same in all of them. docs/weight-sync.md has the details by release, and
-what would change this decision.
+when to reconsider this decision.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ import torch
 
 from vime_runtime.logging import process_log
 from vime_runtime.memory.region import MemoryUsage
-from vime_runtime.weight_sync.message import BucketMessage
 from vime_runtime.weight_sync.receiver import Receiver
-from vime_runtime.weight_sync.transport import WeightLocation
+from vime_runtime.weight_sync.transport import BucketMessage, WeightLocation
 
 
 class WorkerExtension:
-    """Mixed into vLLM's worker class by ``worker_extension_cls``, as its last base.
+    """A mixin that ``worker_extension_cls`` adds to vLLM's worker class as its last base.
 
-    No name here may be one of the worker's own: vLLM refuses the extension then.
+    vLLM refuses an extension that has a name of the worker class.
     """
 
     get_model: Callable[[], torch.nn.Module]
@@ -51,11 +50,11 @@ class WorkerExtension:
         return os.getpid()
 
     def weight_location(self) -> WeightLocation:
-        """Return the memory that this worker reads weights from most directly."""
+        """Return the memory that this worker reads weights from if the trainer has a copy there."""
         return self._bucket_receiver.location()
 
     def begin_bucket_update(self) -> None:
-        """Begin an update of all weights; drop what a failed update left."""
+        """Begin an update of all weights; discard the state of a failed one."""
         self._bucket_receiver.begin()
 
     def load_bucket(self, bucket: BucketMessage) -> None:
@@ -68,7 +67,7 @@ class WorkerExtension:
 
     @cached_property
     def _bucket_receiver(self) -> Receiver:
-        """The receiver is kept from update to update, with the buffers that it has mapped."""
+        """The receiver of all updates, with the buffers that it has mapped."""
         return Receiver(self.get_model())
 
 

@@ -33,10 +33,6 @@ class HFCheckpoint:
         self.family, self.shape, self._stored = model.family, model.shape, model.tensors
         self._open_files: dict[Path, Any] = {}
 
-    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return name and shape of every tensor of the model."""
-        return self.family.tensors(self.shape)
-
     def read(self, name: str, dim: int, start: int, stop: int) -> Tensor:
         """Read only ``start:stop`` along ``dim`` (0 or 1) of a tensor, in the dtype of the file."""
         file = self._stored[name].file
@@ -100,7 +96,7 @@ def _copy_small_files(source: Path, target: Path, dtype: torch.dtype) -> None:
 
 
 def _split_into_shards(sizes: dict[str, int]) -> list[list[str]]:
-    """Split the tensors, in order, into files of at most SHARD_BYTES. A larger tensor is a file by itself."""
+    """Split the tensors, in order, into files of at most SHARD_BYTES; a larger tensor has its own file."""
     shards: list[list[str]] = [[]]
     filled = 0
     for name, size in sizes.items():

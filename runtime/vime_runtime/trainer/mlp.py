@@ -1,10 +1,10 @@
 """The MLP of a layer, for Megatron's local layer spec: SwiGLU on a CPU, and a mixture of experts.
 
-Megatron's own MoE layer distributes the tokens over the tensor-parallel ranks, which needs sequence
+Megatron's own MoE layer distributes the tokens over the tensor-parallel ranks. That needs sequence
 parallelism, which the norms of the local spec do not support. Here all ranks of a replica have all of its
-tokens. Each rank computes the contribution of its experts, or of its rows of every expert, and the sum over
-the ranks is the output: the same communication as in a dense MLP. If the experts are distributed over the
-ranks of several replicas, these replicas exchange their tokens first.
+tokens. Each rank computes the contribution of its experts, or of its rows of every expert. The output is the
+sum over the ranks: the same communication as in a dense MLP. If the experts are distributed over the ranks of
+several replicas, these replicas exchange their tokens first.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from torch.nn.functional import linear, silu
 
 
 class SwiGLU(nn.Module):
-    """The activation of an MLP on a CPU, with the fewest passes over memory: silu(gate) * up.
+    """The activation of an MLP on a CPU, silu(gate) * up, with few passes over memory.
 
-    Shazeer, arXiv 2002.05202. Megatron's own, where it is neither a CUDA kernel nor compiled, adds an offset
-    of zero, saves three tensors for the backward pass, and joins the two halves of the gradient in one more
+    Source: Shazeer, arXiv 2002.05202. Megatron's own, if it is neither a CUDA kernel nor compiled, adds an
+    offset of zero, saves three tensors for the backward pass, and joins the halves of the gradient in another
     pass.
     """
 
@@ -68,7 +68,7 @@ class LocalRouter(TopKRouter):  # type: ignore[misc]
 
 
 class ExpertLayer(MoELayer):  # type: ignore[misc]
-    """Megatron's MoE layer with the communication described above."""
+    """Megatron's MoE layer with the communication that the module's docstring describes."""
 
     def __init__(self, *args: Any, replicas: dist.ProcessGroup | None = None, **kwargs: Any) -> None:
         """Build the layer.

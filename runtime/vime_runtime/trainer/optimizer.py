@@ -1,8 +1,8 @@
 """Megatron-core's gradient buffer and AdamW, with all of their state allocated at the start.
 
-The state is saved in torch's format. ``torch.save`` writes one tensor after the other and, unlike the writer
-of safetensors, needs no second copy of the state in memory. ``torch.load`` with ``weights_only`` runs no code
-from the file, and with ``mmap`` needs no second copy either.
+The state is saved in torch's format, which needs no second copy of the state in memory: ``torch.save`` writes
+one tensor after the other, unlike the writer of safetensors, and ``torch.load`` has ``mmap``. With
+``weights_only`` it runs no code from the file.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Optimizer:
 
 
 def _allocate_moments(adam: torch.optim.Optimizer) -> None:
-    """Allocate what AdamW allocates at its first step, so that it is in the training region.
+    """Allocate the moments and step counts of AdamW in the training region, before its first step does.
 
     torch's AdamW counts the steps of each parameter. The fused one of MindSpeed for NPUs
     (``mindspeed/core/optimizer/adamw.py``) counts those of a group, in the group.

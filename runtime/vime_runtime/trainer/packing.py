@@ -81,7 +81,7 @@ class MicroBatch:
 
 
 def shard_groups(batch: RolloutBatch, groups: Sequence[Group], rank: int, ranks: int) -> list[Group]:
-    """Return the groups of one data-parallel rank: all ranks get as many responses, of similar length.
+    """Return the groups of one data-parallel rank; the ranks get equal shares of similar length.
 
     Whole groups are distributed round-robin in order of length. Of each remaining group every rank gets a
     part.

@@ -113,9 +113,9 @@ class Trainer:
     def exporter(self) -> BucketExporter:
         """Return the exporter of all weights in buckets, for engines on the same devices.
 
-        On an accelerator each device needs its own copy of what its engine reads. In CPU memory all engines
-        of a node read one copy, which the ranks of the node's first replica write together: each rank writes
-        its shards, without gathering.
+        On an accelerator each device needs its own copy of the weights that its engine reads. In CPU memory
+        all engines of a node read one copy. The ranks of the node's first replica write it together, each its
+        own shards, without gathering.
         """
         size = self._config.recipe.sync.bucket_bytes
         per_node = self._config.recipe.cluster.devices_per_node
@@ -140,7 +140,7 @@ class Trainer:
             OSError: it could not be written; the other ranks then wait until they are killed.
         """
         if dist.get_rank() == 0:
-            shapes = self._source.tensor_shapes()
+            shapes = self._source.family.tensors(self._source.shape)
             sizes = {name: prod(shape) * self._dtype.itemsize for name, shape in shapes.items()}
             hf_checkpoint.write(Path(directory), self._source.directory, self._dtype, sizes, self.weights())
         else:
@@ -151,7 +151,7 @@ class Trainer:
     def write_state(self, folder: Path) -> StatePart:
         """Write this rank's training state; of ranks with the same shard only the first writes a file.
 
-        The frozen reference model is not part of it: it is the checkpoint that the run started from.
+        The state does not include the frozen reference model, which is the checkpoint at ``model.path``.
 
         Raises:
             OSError: the file could not be written.
@@ -246,7 +246,7 @@ class Trainer:
 
     @torch.no_grad()
     def _add_fixed_logprobs(self, micro_batch: MicroBatch) -> None:
-        """Compute the log-probabilities that the loss compares with and that do not change in the step.
+        """Compute the log-probabilities of the old policy and of the reference model, fixed during a step.
 
         With one update per step the policy before the update is the policy itself: its log-probabilities
         are those of the forward pass that computes the gradient, detached.

@@ -9,8 +9,7 @@ from math import prod
 import torch
 
 from vime_runtime.weight_sync.ipc import BUFFERS, CpuBuffer, DeviceBuffer, SharedCpuBuffer
-from vime_runtime.weight_sync.message import BucketMessage, TensorEntry
-from vime_runtime.weight_sync.transport import BufferPlan
+from vime_runtime.weight_sync.transport import BucketMessage, BufferPlan, TensorEntry
 
 # Every tensor begins at a multiple of this, so that it can be viewed in its dtype and loads are aligned.
 ALIGNMENT = 64
@@ -50,19 +49,19 @@ Buffer = CpuBuffer | DeviceBuffer | SharedCpuBuffer
 
 
 class BucketExporter:
-    """Copies the weights into buckets, one after the other.
+    """Copy the weights into buckets, one after the other.
 
-    A bucket stays unchanged while the next one is filled, and may be overwritten by the one after that: a
-    rank fills one while engines read the other, and two buckets are all the memory that a sync takes. They
-    are kept between passes, because mapping fresh pages takes longer than copying into them. A tensor that
-    does not fit into a bucket is split into parts of as many rows as fit, at least one.
+    There are two buffers: a rank fills one while engines read the other. A bucket stays unchanged while the
+    next one is filled, and may be overwritten by the one after that. The buffers are kept between passes,
+    because mapping fresh pages takes longer than copying into them. A tensor that does not fit into a bucket
+    is split into parts of as many rows as fit, at least one.
 
     Args:
         weights: starts a pass over all weights; each pass yields the same names in the same order.
         bucket_bytes: the bytes of tensors in a bucket, including alignment.
-        fill_cpu: whether to copy weights in CPU memory into a buffer. One copy a machine is enough: other
+        fill_cpu: True to copy weights in CPU memory into a buffer. One copy per machine is enough: the other
             ranks there only take part in the pass, and their messages have no handle.
-        shared: creates a buffer that the ranks of a machine fill together, each with its LocalShards; without
+        shared: creates a buffer that the ranks of a machine fill together, each with its LocalShards. Without
             it, a rank whose weights are LocalShards only takes part in the pass.
     """
 
@@ -88,7 +87,7 @@ class BucketExporter:
         self._double_buffer = []
 
     def next(self) -> BucketMessage | None:
-        """Fill the next bucket; return None at the end of the pass, after which a new one can begin."""
+        """Fill the next bucket and return it; None at the end of a pass, after which a new pass begins."""
         if self._pass is None:
             self._pass = self._fill()
         message = next(self._pass, None)

@@ -30,8 +30,7 @@ class DirectLoader:
 
         Raises:
             ValueError: the slices do not cover the model's parameters exactly once, or the shape of a
-            parameter
-                does not follow from its module's sizes.
+                parameter does not follow from its module's sizes.
         """
         self._model = model
         self._padding: list[ParamSlice] = []
@@ -44,7 +43,7 @@ class DirectLoader:
                 self._slices[part.tensor].append(part)
                 self._shapes[part.tensor] = part.shape
         _check_coverage(model, [*self._padding, *(part for parts in self._slices.values() for part in parts)])
-        # The rows received of each tensor that is not complete.
+        # Number of rows received of each tensor that is not complete.
         self._missing = dict.fromkeys(self._shapes, 0)
 
     def load(
@@ -52,8 +51,11 @@ class DirectLoader:
     ) -> None:
         """Write this rank's part of a tensor, converted to the parameter's dtype.
 
-        A tensor is whole, or one of several parts in order: the rows from ``start`` on of a tensor of
-        ``full_shape``. It may be overwritten when the copies queued on the device are done.
+        Args:
+            tensor: the whole tensor, or the next of several parts in order. It may be overwritten when the
+                copies queued on the device are done.
+            full_shape: the shape of the whole tensor, if ``tensor`` is a part.
+            start: the row of the whole tensor at which the part begins.
 
         Raises:
             ValueError: the tensor is unknown or repeated, or has a wrong shape; nothing is written then.
@@ -101,9 +103,9 @@ class DirectLoader:
 
 
 def _check_coverage(model: torch.nn.Module, slices: list[ParamSlice]) -> None:
-    """Check that every element of every parameter is in exactly one slice.
+    """Check that every element of every parameter is in exactly one slice, else raise ValueError.
 
-    An element is identified by its address, so that it does not matter how a parameter is sliced.
+    Elements are identified by address, however a parameter is sliced.
     """
     by_parameter: dict[str, list[ParamSlice]] = defaultdict(list)
     for part in slices:
@@ -118,10 +120,10 @@ def _check_coverage(model: torch.nn.Module, slices: list[ParamSlice]) -> None:
 
 
 def _overlap(parameter: torch.Tensor, slices: list[ParamSlice]) -> bool:
-    """Return whether two slices have an element in common.
+    """Return True if two slices have an element in common.
 
     The slices of a parameter are boxes, which are disjoint if their ranges along some dimension are. Boxes
-    here have at most one row of experts in common, so that overlapping boxes are neighbors when sorted.
+    here have at most one row of experts in common, so overlapping boxes are adjacent when sorted.
     """
     boxes = sorted(_box(parameter, part.target) for part in slices if part.target.numel())
     return any(

@@ -51,22 +51,22 @@ Layout = Callable[[dict[str, Shape], ModelShape, Rank], list[TensorSlice]]
 
 
 def _whole(tensors: dict[str, Shape], shape: ModelShape, rank: Rank) -> list[TensorSlice]:
-    """Every rank has the whole tensor."""
+    """Place the whole tensor on every rank."""
     return [TensorSlice(name, 0, 0, full[0]) for name, full in tensors.items()]
 
 
 def _rows(tensors: dict[str, Shape], shape: ModelShape, rank: Rank) -> list[TensorSlice]:
-    """Each rank has its rows of the first tensor, then its rows of the second."""
+    """Split the rows of each tensor over the ranks; a rank has its rows of the first one first."""
     return [TensorSlice(name, 0, *rank.share(full[0])) for name, full in tensors.items()]
 
 
 def _columns(tensors: dict[str, Shape], shape: ModelShape, rank: Rank) -> list[TensorSlice]:
-    """Each rank has its columns."""
+    """Split the columns over the ranks."""
     return [TensorSlice(name, 1, *rank.share(full[1])) for name, full in tensors.items()]
 
 
 def _qkv(tensors: dict[str, Shape], shape: ModelShape, rank: Rank) -> list[TensorSlice]:
-    """Each rank has its query groups; within a group the queries, then the key, then the value.
+    """Split the query groups over the ranks; in a group the query heads come first, then key and value.
 
     The order is that of ``SelfAttention.get_query_key_value_tensors`` in Megatron-core.
     """
@@ -84,7 +84,7 @@ LAYOUTS: dict[str, Layout] = {"whole": _whole, "rows": _rows, "columns": _column
 
 
 class WeightBridge:
-    """The weights of one model, as Megatron's shards and as Hugging Face tensors."""
+    """Convert the weights of one model between Megatron's shards and Hugging Face tensors."""
 
     def __init__(
         self,
@@ -96,8 +96,8 @@ class WeightBridge:
         """Describe the shards of this rank.
 
         Args:
-            tensor_group: the tensor-parallel group. expert_group: the expert-parallel group. With more than
-            one rank an expert is whole on one of them.
+            tensor_group: the tensor-parallel group.
+            expert_group: the expert-parallel group. If it has several ranks, each expert is whole on one.
         """
         self._family = family
         self._shape = shape
@@ -111,8 +111,10 @@ class WeightBridge:
     def load(self, model: torch.nn.Module, checkpoint: HFCheckpoint) -> None:
         """Fill this rank's parameters, reading only its own slices from disk.
 
-        Rows beyond the true vocabulary are zero. Raises RuntimeError if the parameters of the model are not
-        those that the family names.
+        Rows beyond the true vocabulary are zero.
+
+        Raises:
+            RuntimeError: the parameters of the model are not those that the family names.
         """
         for mapping, shard in self._shards(model):
             if shard is not None:
@@ -143,8 +145,8 @@ class WeightBridge:
     ) -> Iterator[tuple[str, LocalShard]]:
         """Yield what this rank writes of every Hugging Face tensor, in the order of ``export``.
 
-        No collective, and nothing is copied. A tensor that every rank has is written by the first rank.
-        Everything but distributed experts is written by the ranks of the first replica only.
+        This is no collective and copies nothing. The first rank writes a tensor that every rank has. Only the
+        ranks of the first replica write tensors other than distributed experts.
         """
         dtype = next(model.parameters()).dtype
         for mapping, shard in self._shards(model):
@@ -158,6 +160,7 @@ class WeightBridge:
                 yield name, LocalShard(self._tensors[name], dtype, tuple(own))
 
     def _gather_full(self, mapping: ParamMapping, shard: Tensor) -> dict[str, Tensor]:
+        """Return the full tensors of a sharded parameter. A collective over the tensor-parallel group."""
         full = {name: shard.new_empty(self._tensors[name]) for name in mapping.hf}
         shards = [shard]
         if self._rank.size > 1:

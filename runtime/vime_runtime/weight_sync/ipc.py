@@ -106,14 +106,14 @@ class DeviceBuffer:
     def handles(self) -> dict[str, DeviceHandle]:
         """Return what a reader on this device needs, after everything written before is in the buffer.
 
-        The reader is another process: only waiting here orders its streams after this one's.
+        The reader is another process, whose streams can only be ordered after this one's by waiting here.
         """
         self._module.current_stream().synchronize()
         return self._handles
 
 
 class CpuBufferReader:
-    """Maps CPU buffers of another process, each once; keeps the last two that it mapped."""
+    """Map CPU buffers of another process, each once; keep the last two mapped."""
 
     def __init__(self) -> None:
         self._mapped: dict[CpuHandle, torch.Tensor] = {}
@@ -123,8 +123,7 @@ class CpuBufferReader:
 
         Raises:
             RuntimeError: no rank of the trainer is on this machine, the owner of the buffer has exited, or
-            the
-                handle leads to another file.
+                the handle leads to another file.
         """
         own = machine_id()
         if own not in handles:
@@ -141,7 +140,7 @@ class CpuBufferReader:
 
 
 class DeviceBufferReader:
-    """Maps device buffers of another process, each once; keeps the last two that it mapped."""
+    """Map device buffers of another process, each once; keep the last two mapped."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -160,7 +159,7 @@ class DeviceBufferReader:
         for known, data in self._mapped:
             if known == arguments:
                 return data
-        # The trainer may number its devices otherwise.
+        # The device may have another index in the trainer's process.
         local = self._device.index
         if local is None:
             local = torch.get_device_module(self._device).current_device()
@@ -170,6 +169,7 @@ class DeviceBufferReader:
 
 
 def _map_file(handle: CpuHandle) -> mmap.mmap:
+    """Map the file of a handle. Raises RuntimeError if it cannot be opened or is another file."""
     path = f"/proc/{handle.pid}/fd/{handle.file}"
     try:
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -178,7 +178,7 @@ def _map_file(handle: CpuHandle) -> mmap.mmap:
     try:
         found = os.fstat(file)
         if found.st_ino != handle.inode or found.st_size < handle.nbytes:
-            raise RuntimeError(f"{path} is not the weight buffer: process id or file number were used again")
+            raise RuntimeError(f"{path} is not the weight buffer: its process id or file number was reused")
         return mmap.mmap(file, handle.nbytes)
     finally:
         os.close(file)

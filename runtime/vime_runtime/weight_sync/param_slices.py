@@ -1,8 +1,7 @@
 """The slices of one rank's packed vLLM parameters that each Hugging Face tensor fills.
 
-They are derived from the modules' own attributes, as vLLM's loaders do: what is split, over how many ranks,
-and which of them this one is. The attributes are the same in vLLM 0.20 to 0.32 and in vllm-ascend's
-subclasses.
+As in vLLM's loaders, they are derived from attributes of the modules: what is split, over how many ranks, and
+the index of this rank. The attributes are the same in vLLM 0.20 to 0.32 and in vllm-ascend's subclasses.
 """
 
 from __future__ import annotations
@@ -79,8 +78,7 @@ def find_slices(model: torch.nn.Module) -> Iterator[ParamSlice]:
 
     Raises:
         ValueError: the shape of a parameter does not follow from its module's sizes, for example because it
-        was
-            packed after loading.
+            was packed after loading.
     """
     seen = set()
     for path, module in model.named_modules():
@@ -104,12 +102,13 @@ def remote_expert_shapes(model: torch.nn.Module) -> dict[str, Shape]:
 
 
 def restore_expert_parameters(model: torch.nn.Module) -> None:
-    """Make the experts' parameters again what vllm-ascend computes with: contiguous [experts, in, out].
+    """Restore the experts' parameters that vllm-ascend computes with: contiguous [experts, in, out].
 
-    It transposes them after loading. Up to 0.23 its worker transposes them back when it wakes, as views, for
-    loaders whose result it processes again. Weights written through the views are already in place; only the
-    parameters have to be replaced. Parameters made by vllm-ascend also lack the ``weight_loader`` that vLLM's
-    ``load_weights`` calls. No update here calls it, but without it vLLM cannot reload the model from disk.
+    vllm-ascend transposes them after loading. Up to 0.23 its worker transposes them back when it wakes, as
+    views, for loaders whose result it processes again. Weights written through the views are already in
+    place; only the parameters have to be replaced. Parameters made by vllm-ascend also lack the
+    ``weight_loader`` that vLLM's ``load_weights`` calls. No update here calls it, but without it vLLM cannot
+    reload the model from disk.
     """
     for module in filter(_has_experts, model.modules()):
         for name in EXPERT_WEIGHTS:
@@ -150,23 +149,23 @@ def _own_parameters(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor
 
 
 def _whole(path: str, key: str, name: str, parameter: torch.Tensor, module: Any) -> Iterator[ParamSlice]:
-    """Every rank has the whole tensor, which has the parameter's shape."""
+    """Fill the parameter with the whole tensor on every rank."""
     yield ParamSlice(name, parameter, name.removesuffix("_fp32"), tuple(parameter.shape))
 
 
 def _column(path: str, key: str, name: str, parameter: torch.Tensor, module: Any) -> Iterator[ParamSlice]:
-    """Each rank has its rows."""
+    """Split the rows over the ranks."""
     yield from _rows(name, parameter, module, [(name, module.output_size, module.tp_rank, module.tp_size)])
 
 
 def _merged(path: str, key: str, name: str, parameter: torch.Tensor, module: Any) -> Iterator[ParamSlice]:
-    """Each rank has its rows of the first tensor, then of the second."""
+    """Split the rows of each packed tensor over the ranks."""
     parts = [(size, module.tp_rank, module.tp_size) for size in module.output_sizes]
     yield from _packed(path, key, name, parameter, module, parts)
 
 
 def _qkv(path: str, key: str, name: str, parameter: torch.Tensor, module: Any) -> Iterator[ParamSlice]:
-    """Each rank has its query heads, then its key and value heads.
+    """Split the query heads over the ranks, then the key and the value heads.
 
     With fewer KV heads than ranks, adjacent ranks share a replicated head.
     """
@@ -212,7 +211,7 @@ def _rows(
 
 
 def _row(path: str, key: str, name: str, parameter: torch.Tensor, module: Any) -> Iterator[ParamSlice]:
-    """Each rank has its columns, and all of the bias."""
+    """Split the columns over the ranks; every rank has the whole bias."""
     if name.endswith(BIAS):
         _check_shape(name, parameter, (module.output_size,))
         yield from _whole(path, key, name, parameter, module)
@@ -224,7 +223,7 @@ def _row(path: str, key: str, name: str, parameter: torch.Tensor, module: Any) -
 
 
 def _vocabulary(path: str, key: str, name: str, parameter: torch.Tensor, module: Any) -> Iterator[ParamSlice]:
-    """Each rank has its rows of the padded vocabulary, the padding at their end."""
+    """Split the rows of the padded vocabulary over the ranks; the padding comes last."""
     own = module.shard_indices
     rows = own.org_vocab_end_index - own.org_vocab_start_index
     if own.added_vocab_end_index > own.added_vocab_start_index:
@@ -237,7 +236,7 @@ def _vocabulary(path: str, key: str, name: str, parameter: torch.Tensor, module:
 
 
 def _experts(path: str, key: str, name: str, parameter: torch.Tensor, module: Any) -> Iterator[ParamSlice]:
-    """Each rank has whole experts, or its rows of all of them: gate and up in w13, down in w2."""
+    """Place whole experts on each rank, or its rows of every expert: gate and up in w13, down in w2."""
     if key not in EXPERT_WEIGHTS:
         raise ValueError(f"{name} is not known among the parameters of experts: {', '.join(EXPERT_WEIGHTS)}")
     transposed = _transposed(path, module)
@@ -274,9 +273,9 @@ def _projections(path: str, module: Any, expert: int) -> Iterator[tuple[str, tup
 
 
 def _transposed(path: str, module: Any) -> bool:
-    """Return whether vllm-ascend has transposed the experts' weights, to [experts, in, out].
+    """Return True if vllm-ascend has transposed the experts' weights, to [experts, in, out].
 
-    Both parameters are compared, because one of them may be square, but not both.
+    Both parameters are compared: at most one of them can be square. Raises ValueError for any other shape.
     """
     count, hidden = module.local_num_experts, module.moe_config.hidden_dim
     rows = module.moe_config.intermediate_size_per_partition

@@ -8,12 +8,11 @@ from vime_runtime.weight_sync.buckets import view_entry
 from vime_runtime.weight_sync.device_identity import device_uuid, machine_id
 from vime_runtime.weight_sync.direct_loader import DirectLoader
 from vime_runtime.weight_sync.ipc import CpuBufferReader, DeviceBufferReader
-from vime_runtime.weight_sync.message import BucketMessage
-from vime_runtime.weight_sync.transport import WeightLocation
+from vime_runtime.weight_sync.transport import BucketMessage, WeightLocation
 
 
 class Receiver:
-    """Loads buckets until every tensor of the model has been received once."""
+    """Load buckets until every tensor of the model has been received once."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._model = model
@@ -23,13 +22,13 @@ class Receiver:
         self._loader: DirectLoader | None = None
 
     def location(self) -> WeightLocation:
-        """Return the memory that this worker reads weights from most directly."""
+        """Return the memory that this worker reads weights from if the trainer has a copy there."""
         return WeightLocation(
             machine_id(), None if self._device_reader is None else device_uuid(self._device)
         )
 
     def begin(self) -> None:
-        """Begin an update; drop what a failed update left."""
+        """Begin an update; discard the state of a failed one."""
         self._loader = DirectLoader(self._model)
 
     def receive(self, bucket: BucketMessage) -> None:

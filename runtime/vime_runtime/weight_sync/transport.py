@@ -1,16 +1,74 @@
-"""The memory through which weights reach each engine worker: its own device, or CPU memory of its machine."""
+"""The buckets that trainer ranks send to engine workers, and the memory through which they send them.
+
+A worker reads a bucket on its own device or in CPU memory of its machine. Imports no torch: the driver plans
+the copies and passes the messages on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from vime_runtime.spec.errors import MissingRequirement
 
 
 @dataclass(frozen=True)
+class TensorEntry:
+    """One tensor in a bucket, or some of its rows if it is larger than a bucket.
+
+    Attributes:
+        name: the Hugging Face name.
+        dtype: as torch names it, for example "bfloat16".
+        shape: of the rows in the bucket.
+        offset: of these rows in the bucket, in bytes.
+        nbytes: of these rows.
+        full_shape: of the whole tensor.
+        start: the first of these rows in the whole tensor; the parts of a tensor come in order.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+    full_shape: tuple[int, ...]
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class BucketMessage:
+    """The tensors in a filled bucket, and the handles with which readers open its copies.
+
+    ``handles`` has one handle for each copy of the bucket: by ``device_uuid`` for a copy in the memory of a
+    device, by ``machine_id`` for one in CPU memory (``device_identity``).
+    """
+
+    handles: dict[str, Any]
+    tensors: tuple[TensorEntry, ...]
+
+    @property
+    def payload_bytes(self) -> int:
+        """The bytes of tensors in the bucket."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    def joined(self, others: Iterable[BucketMessage]) -> BucketMessage:
+        """Return this message with the handles of other ranks' copies of the same bucket added.
+
+        Raises:
+            RuntimeError: another rank has a bucket with other tensors.
+        """
+        handles = dict(self.handles)
+        for other in others:
+            if other.tensors != self.tensors:
+                raise RuntimeError("the ranks export different buckets")
+            handles = other.handles | handles
+        return BucketMessage(handles, self.tensors)
+
+
+@dataclass(frozen=True)
 class WeightLocation:
-    """Where a process has its weights, by the ids of ``device_identity``; no device for CPU memory."""
+    """Where a process has its weights, as ids of ``device_identity``; ``device`` is None for CPU memory."""
 
     machine: str
     device: str | None

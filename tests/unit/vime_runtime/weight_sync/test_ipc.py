@@ -53,9 +53,9 @@ def test_handle_to_another_file_is_refused() -> None:
     buffer = CpuBuffer()
     buffer.reserve(64)
     handle = buffer.handles()[machine_id()]
-    with pytest.raises(RuntimeError, match="used again"):
+    with pytest.raises(RuntimeError, match="was reused"):
         CpuBufferReader().open({machine_id(): dataclasses.replace(handle, inode=handle.inode + 1)})
-    with pytest.raises(RuntimeError, match="used again"):
+    with pytest.raises(RuntimeError, match="was reused"):
         CpuBufferReader().open({machine_id(): dataclasses.replace(handle, nbytes=65)})
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from vime_runtime.weight_sync.buckets import BucketExporter
-from vime_runtime.weight_sync.message import BucketMessage
+from vime_runtime.weight_sync.transport import BucketMessage
 
 
 class Model(torch.nn.Module):

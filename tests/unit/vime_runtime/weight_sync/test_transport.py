@@ -2,8 +2,15 @@ from __future__ import annotations
 
 import pytest
 from vime_runtime.spec.errors import MissingRequirement
-from vime_runtime.weight_sync.transport import BufferPlan, WeightLocation, plan_buffers
+from vime_runtime.weight_sync.transport import (
+    BucketMessage,
+    BufferPlan,
+    TensorEntry,
+    WeightLocation,
+    plan_buffers,
+)
 
+ENTRY = TensorEntry("w", "float32", (2,), offset=0, nbytes=8, full_shape=(2,))
 ON_DEVICE, IN_CPU_MEMORY, NONE = BufferPlan(True, False), BufferPlan(False, True), BufferPlan(False, False)
 
 
@@ -38,3 +45,22 @@ def test_unreachable_engines_are_refused() -> None:
         MissingRequirement, match="an engine worker on m3 has neither device nor machine in common"
     ):
         plan_buffers(locations("d0"), locations("d0") + locations("d1", machine="m3"))
+
+
+def test_the_handles_of_all_ranks_are_joined() -> None:
+    ranks = [BucketMessage({f"device-{rank}": rank}, (ENTRY,)) for rank in range(3)]
+    joined = ranks[0].joined(ranks[1:])
+    assert joined.handles == {"device-0": 0, "device-1": 1, "device-2": 2}
+    assert joined.tensors == (ENTRY,)
+    assert joined.payload_bytes == 8
+
+
+def test_the_first_of_two_copies_on_a_device_is_used() -> None:
+    assert BucketMessage({"machine": 0}, ()).joined([BucketMessage({"machine": 1}, ())]).handles == {
+        "machine": 0
+    }
+
+
+def test_ranks_that_export_different_buckets_are_an_error() -> None:
+    with pytest.raises(RuntimeError, match="different buckets"):
+        BucketMessage({}, (ENTRY,)).joined([BucketMessage({}, ())])
