@@ -15,6 +15,8 @@ from vimectl.stacks.lock import Pin
 from vimectl.stacks.schema import Origin
 from vimectl.stacks.versions import matches
 
+_CREATE_AGAIN = "remove the environment's directory and create it again"
+
 
 def site_packages(environment: Path) -> Path:
     """Return the site-packages directory of a virtual environment."""
@@ -69,11 +71,13 @@ def check_marker(package: str, origin: Origin, site: Path) -> None:
     try:
         text = (site / marker.path).read_text(encoding="utf-8", errors="replace")
     except OSError as e:
-        raise CheckFailed(f"{package}: {site / marker.path} cannot be read: {e.strerror}") from e
+        raise CheckFailed(
+            f"{package}: {site / marker.path} cannot be read: {e.strerror}", _CREATE_AGAIN
+        ) from e
     if not re.search(marker.pattern, text, re.MULTILINE):
         raise CheckFailed(
             f"{package}: {site / marker.path} does not say {marker.meaning}",
-            "remove the environment's directory and create it again",
+            _CREATE_AGAIN,
         )
 
 

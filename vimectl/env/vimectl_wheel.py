@@ -73,7 +73,10 @@ def make_wheel(folder: Path) -> Path:
     if done.returncode != 0 and full in done.stderr:
         raise OSError(errno.ENOSPC, full, str(folder))
     if done.returncode != 0:
-        raise CheckFailed(f"building a wheel of {root} failed: {done.stderr.strip().splitlines()[-1]}")
+        raise CheckFailed(
+            f"building a wheel of {root} failed: {done.stderr.strip().splitlines()[-1]}",
+            f"run `{sys.executable} -m hatchling build` there to see the whole output",
+        )
     return next(folder.glob("vimectl-*.whl"))
 
 

@@ -156,7 +156,8 @@ def _chip(stack: Stack, chip: str | None) -> Chip | None:
     if stack.stack.device != "npu":
         if chip:
             raise UsageError(
-                f"the stack {stack.name} is for the {stack.stack.device}, not for chips ({chip})"
+                f"the stack {stack.name} is for the {stack.stack.device}, not for chips ({chip})",
+                "leave --chip out",
             )
         return None
     chip = chip or "a2"

@@ -114,7 +114,9 @@ def _read_json(host: Host, name: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except ValueError as e:
-        raise UsageError(f"{manifest.IMAGE_DIR}/{name} in the image is not JSON: {e}") from e
+        raise UsageError(
+            f"{manifest.IMAGE_DIR}/{name} in the image is not JSON: {e}", "build the image again"
+        ) from e
     return found if isinstance(found, dict) else {}
 
 

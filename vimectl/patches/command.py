@@ -132,7 +132,7 @@ def find_packages(
             raise unknown("package", package, required)
     if directory and not directory.is_dir() and not target.is_wheel(directory):
         what = "neither a directory nor a wheel" if directory.exists() else "no such directory"
-        raise UsageError(f"{directory}: {what}")
+        raise UsageError(f"{directory}: {what}", "give the directory that holds the package's folder")
     if version and len(packages) != 1:
         raise UsageError("--version states the version of one package", "name the package")
     found: list[FoundPackage] = []
@@ -197,7 +197,9 @@ def _required_versions(stack: str | None, directory: Path | None) -> dict[str, s
 def _find_package(package: str, directory: Path | None, version: str | None) -> PatchTarget | None:
     versions = series.known().get(package)
     if versions is None:
-        raise UsageError(f"this vimectl has no patches for {package}")
+        raise UsageError(
+            f"this vimectl has no patches for {package}", "`vimectl patch list` shows what it has"
+        )
     module = series.load(package, versions[0]).module
     if directory:
         return target.find_at(directory, package, module, version)

@@ -96,7 +96,7 @@ def read_diffs(path: Path) -> dict[str, FileDiff]:
     for diff in read_valid(path).diffs:
         if diff.path in found:  # git writes a change of type as a deletion and a creation
             message = f"{path}:{diff.line}: {diff.path} changes its type, which no series can express"
-            raise UsageError(message)
+            raise UsageError(message, "leave this file out of the patch")
         if diff.action in ("rename", "copy"):
             raise UsageError(
                 f"{path}:{diff.line}: a series cannot contain a {diff.action}",

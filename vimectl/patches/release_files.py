@@ -59,13 +59,15 @@ def open_path(path: Path, name: str = "") -> ReleaseFiles:
     if path.is_dir():
         return SourceTree(path)
     if not path.is_file():
-        raise UsageError(f"{path}: no such file or directory")
+        raise UsageError(
+            f"{path}: no such file or directory", "give a directory, a wheel or a source archive"
+        )
     if name.endswith((".whl", ".zip")):
         return Wheel(path, name)
     for suffix, opened in _OPENERS.items():
         if name.endswith(suffix):
             return SourceArchive(name, path, opened)
-    raise UsageError(f"{path}: neither a directory nor a wheel nor a source archive", "give one of these")
+    raise UsageError(f"{path}: neither a directory nor a wheel nor a source archive", "give one of the three")
 
 
 class SourceTree:

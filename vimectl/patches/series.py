@@ -151,7 +151,9 @@ def find(package: str, version: str, directory: Path | None = None) -> Series:
         one = read(directory)
         if (one.package, one.version) != (package, version):
             found = f"{one.package} {one.version}"
-            raise UsageError(f"{directory}: the series is for {found}, not {package} {version}")
+            raise UsageError(
+                f"{directory}: the series is for {found}, not {package} {version}", "name another directory"
+            )
         return one
     versions = known()
     if package not in versions:

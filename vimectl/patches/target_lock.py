@@ -79,7 +79,10 @@ def _try_acquire(path: Path) -> int | None:
     except FileNotFoundError:
         return None  # the last holder removed the folder between the two calls
     except OSError as e:
-        raise MissingRequirement(f"{path.parent.parent} cannot be changed: {e.strerror}") from e
+        raise MissingRequirement(
+            f"{path.parent.parent} cannot be changed: {e.strerror}",
+            "make it writable for this user, or run the command as its owner",
+        ) from e
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The last holder may have removed the file after this process opened it: then it locks nothing.

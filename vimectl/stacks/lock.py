@@ -10,6 +10,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from vime_runtime.spec.errors import UsageError
 
+_HINT = "write the lock with `uv pip compile --generate-hashes`"
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 # uv's comment below a pin: "# via NAME", or "# via" and one name in each following line.
 _VIA = re.compile(r"\s+#\s+(?:via\s+)?([A-Za-z0-9][\w.-]*)$")
@@ -53,8 +54,8 @@ def _pin(line: str, path: Path) -> Pin:
     try:
         requirement = Requirement(line.split("--hash", 1)[0].strip())
     except InvalidRequirement as e:
-        raise UsageError(f"{path}: not a requirement: {line.strip()!r}: {e}") from e
+        raise UsageError(f"{path}: not a requirement: {line.strip()!r}: {e}", _HINT) from e
     exact = [s for s in requirement.specifier if s.operator == "=="]
     if len(exact) != 1 or not hashes:
-        raise UsageError(f"{path}: {requirement.name} is not pinned to one version with hashes")
+        raise UsageError(f"{path}: {requirement.name} is not pinned to one version with hashes", _HINT)
     return Pin(canonicalize_name(requirement.name), exact[0].version, hashes, line)

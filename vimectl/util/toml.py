@@ -30,7 +30,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as e:
         raise UsageError(f"{path}: not valid TOML: {e}", "correct the file") from e
     except (OSError, UnicodeDecodeError) as e:
-        raise UsageError(f"{path}: cannot be read: {e}") from e
+        raise UsageError(f"{path}: cannot be read: {e}", "name a readable file in UTF-8") from e
     return document
 
 

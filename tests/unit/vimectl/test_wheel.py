@@ -71,11 +71,13 @@ def test_patches_are_found(bare: Path, tmp_path: Path) -> None:
     assert "0001-current-device" in listed
 
 
-def test_an_image_is_planned_and_our_own_wheel_made_again(bare: Path, wheel: Path, tmp_path: Path) -> None:
+def test_an_image_is_planned_and_a_wheel_of_vimectl_is_made_again(
+    bare: Path, wheel: Path, tmp_path: Path
+) -> None:
     planned = run(str(bare), "image", "plan", "--stack", "ascend-0.22", cwd=tmp_path)
     assert "sgl-kernel-npu" in planned
-    code = "import sys; from pathlib import Path; from vimectl.env import own_wheel; "
-    code += "print(own_wheel.make_wheel(Path(sys.argv[1])))"
+    code = "import sys; from pathlib import Path; from vimectl.env import vimectl_wheel; "
+    code += "print(vimectl_wheel.make_wheel(Path(sys.argv[1])))"
     made = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

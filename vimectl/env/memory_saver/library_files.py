@@ -40,7 +40,7 @@ def library_files(path: Path) -> list[LibraryFile]:
     if path.is_dir():
         found = [read_library(file) for file in files_in(path)]
     elif not path.exists():
-        raise UsageError(f"{path}: no such file or directory")
+        raise UsageError(f"{path}: no such file or directory", _HINT)
     elif path.suffix == ".whl" and path.is_file():
         found = list(_in_wheel(path))
     else:
@@ -82,16 +82,18 @@ def _in_wheel(wheel: Path) -> Iterator[LibraryFile]:
             members = [m for m in archive.infolist() if m.filename.startswith(PACKAGE)]
             members = [m for m in members if m.filename.endswith(".so")]
             if problem := _too_large(sum(m.file_size for m in members)):
-                raise UsageError(f"{wheel}: its libraries: {problem}")
+                raise UsageError(f"{wheel}: its libraries: {problem}", _HINT)
             if len(members) > _MAX_IN_WHEEL:
-                raise UsageError(f"{wheel}: {len(members)} libraries; no wheel of this package has so many")
+                raise UsageError(
+                    f"{wheel}: {len(members)} libraries; no wheel of this package has so many", _HINT
+                )
             for member in sorted(members, key=lambda m: m.filename):
                 yield LibraryFile(f"{wheel}/{member.filename}", archive.read(member), member.file_size)
     except UsageError:
         raise
     except (OSError, ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as e:
         # RuntimeError: a member is encrypted or has an unknown compression method.
-        raise UsageError(f"{wheel}: not a readable wheel: {e}") from e
+        raise UsageError(f"{wheel}: not a readable wheel: {e}", "download it again") from e
 
 
 def _too_large(size: int) -> str:

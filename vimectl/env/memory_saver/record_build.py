@@ -53,17 +53,24 @@ def record_build(
 def _is_recorded(build: SaverBuild) -> bool:
     """Return True when a build is recorded already. Raises when it must not be recorded."""
     if build.verdict == "not-elf" or not build.exported:
-        raise UsageError(f"{build.path}: not the torch_memory_saver library: {build.note}")
+        raise UsageError(
+            f"{build.path}: not the torch_memory_saver library: {build.note}", "name another file"
+        )
     if build.backend == "unknown":
         raise UsageError(
             f"{build.path}: not linked with an accelerator's runtime ({', '.join(build.needed)})",
             "only a build for Ascend, CUDA or ROCm can be recorded",
         )
     if build.machine not in ("x86_64", "aarch64"):
-        raise UsageError(f"{build.path}: built for {build.machine}; known are x86_64 and aarch64")
+        raise UsageError(
+            f"{build.path}: built for {build.machine}; known are x86_64 and aarch64", "name another file"
+        )
     known = identify(build.md5, build.sha256)
     if known and known[0].verdict == "known-bad":
-        raise CheckFailed(f"{build.path}: known to be bad: {known[0].name}: {known[0].note}")
+        raise CheckFailed(
+            f"{build.path}: known to be bad: {known[0].name}: {known[0].note}",
+            "use another build: `vimectl tms list` shows those that are known",
+        )
     return known is not None and known[1] == "sha256"
 
 

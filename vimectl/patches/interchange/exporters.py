@@ -42,7 +42,9 @@ def export_series(series: Series, form: Literal["quilt", "mbox"], out: Path) -> 
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
     except OSError as e:
-        raise MissingRequirement(f"{e.filename or out} cannot be written: {e.strerror}") from e
+        raise MissingRequirement(
+            f"{e.filename or out} cannot be written: {e.strerror}", "name another --out"
+        ) from e
     return list(contents)
 
 

@@ -100,7 +100,7 @@ def import_series(
         try:
             shutil.copytree(folder, out)
         except OSError as e:
-            raise MissingRequirement(f"{out} cannot be written: {e}") from e
+            raise MissingRequirement(f"{out} cannot be written: {e}", "name another --out") from e
     return imported
 
 
@@ -156,7 +156,9 @@ def _quilt(series: Path) -> list[Path]:
             )
         file = series.parent / words[0]
         if not file.resolve().is_relative_to(series.parent.resolve()):
-            raise UsageError(f"{series}:{number}: {words[0]} is outside of the series' folder")
+            raise UsageError(
+                f"{series}:{number}: {words[0]} is outside of the series' folder", "move the patch into it"
+            )
         files.append(file)
     return files
 

@@ -44,7 +44,7 @@ def load(path: Path) -> bytes:
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
     except OSError as e:
-        raise UsageError(f"{path}: cannot be read: {e.strerror}") from e
+        raise UsageError(f"{path}: cannot be read: {e.strerror}", "name a readable patch file") from e
     if len(data) > LARGEST:
         raise PatchTooLarge(f"{path}: larger than {LARGEST >> 20} MiB, which no patch of source files is")
     return data

@@ -129,7 +129,7 @@ def _open(path: Path, series: Series, version: str) -> ReleaseFiles:
     """Open a release that the user named. Raises UsageError when it states another version."""
     stated = _stated_version(path, series)
     if stated and not matches(stated, version):
-        raise UsageError(f"{path}: is {series.package} {stated}, not {version}")
+        raise UsageError(f"{path}: is {series.package} {stated}, not {version}", "name the right release")
     return open_path(path)
 
 

@@ -137,7 +137,10 @@ def _from_json(body: bytes, base: str) -> Iterator[_IndexEntry]:
         for file in json.loads(body)["files"]:
             yield file["filename"], file["url"], file["hashes"], file.get("size"), bool(file.get("yanked"))
     except (ValueError, KeyError, TypeError) as e:
-        raise CheckFailed(f"{base}: not the response of a package index: {e!r}") from e
+        raise CheckFailed(
+            f"{base}: not the response of a package index: {e!r}",
+            "check the index in pip's configuration: pip config list",
+        ) from e
 
 
 def _from_html(body: bytes) -> Iterator[_IndexEntry]:
