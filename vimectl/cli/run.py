@@ -56,6 +56,7 @@ def recipe(
     as_json: JsonOption = False,
 ) -> None:
     """Run a recipe on this machine."""
+    from vimectl.patches import command as patches
     from vimectl.recipes.resolve import resolve
     from vimectl.runs import npu_notice, preflight
     from vimectl.runs.launch import check_run_inputs, launch
@@ -81,7 +82,7 @@ def recipe(
     # Before patches are applied: a run that cannot start changes nothing.
     check_run_inputs(resolved.recipe)
     if found.only_patches_missing and (yes or _confirm_patches(found)):
-        preflight.apply_patches(found)
+        patches.change("apply", found.patches or [])
         found = preflight.examine(resolved.recipe, host)
     found.require()
     if not npu_notice.has_completed(resolved.recipe) and (notice := npu_notice.text(resolved.recipe)):
@@ -125,6 +126,9 @@ def _print_result(result: RunResult, run_dir: Path, as_json: bool) -> None:
 def _print_plan(plan: RunPlan, found: Preflight, as_json: bool) -> None:
     from vime_runtime.spec.device_layout import placement
 
+    from vimectl.runs.plan import runtime_command
+
+    command = runtime_command(plan.run_dir)
     wrong = _input_error(plan.resolved.recipe)
     devices = placement(plan.resolved.recipe)
     if as_json:
@@ -133,7 +137,7 @@ def _print_plan(plan: RunPlan, found: Preflight, as_json: bool) -> None:
             "run.recipe",
             True,
             **plan.run_config().model_dump(mode="json", include=keys),
-            command=plan.command,
+            command=command,
             preflight=found.as_json(),
             inputs={"ok": wrong is None, "error": wrong and {"message": wrong.message, "hint": wrong.hint}},
             placement=devices,
@@ -141,7 +145,7 @@ def _print_plan(plan: RunPlan, found: Preflight, as_json: bool) -> None:
         return
     resolved = plan.resolved
     out.print(f"{resolved.recipe.recipe.name}, {resolved.mode}: {resolved.steps} steps in {plan.run_dir}")
-    out.print(shlex.join(plan.command), markup=False)
+    out.print(shlex.join(command), markup=False)
     _print_environment(plan)
     where = f"the Ray cluster at {plan.address}" if plan.address else "a private Ray cluster"
     out.print(f"\n[bold]placement[/] in {where}")

@@ -39,11 +39,6 @@ class RunPlan:
     resume: bool = False
 
     @property
-    def command(self) -> list[str]:
-        """The command that starts the runtime."""
-        return runtime_command(self.run_dir)
-
-    @property
     def environment(self) -> dict[Role, dict[str, str]]:
         """The variables of each role."""
         return {

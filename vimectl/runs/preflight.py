@@ -85,11 +85,6 @@ def wait_for_leftovers(preflight: Preflight, host: Host) -> Preflight:
     return preflight
 
 
-def apply_patches(preflight: Preflight) -> None:
-    """Apply the missing patches, all or none."""
-    command.change("apply", preflight.patches or [])
-
-
 def _patches(recipe: Recipe) -> list[TargetStatus] | None:
     try:
         return command.status(recipe.recipe.stack)
