@@ -36,7 +36,7 @@ IMAGE_RECORD = "image.json"  # what was built, what is installed, and if the ima
 IMAGE_REPORT = "doctor.json"  # the doctor's report from the end of the build
 
 # A path that cannot leave the folder.
-InsidePath = Annotated[str, Field(pattern=r"^(\w[\w.+-]*/)?\w[\w.+-]*$")]
+SourcePath = Annotated[str, Field(pattern=r"^(\w[\w.+-]*/)?\w[\w.+-]*$")]
 
 
 class ManifestEntry(Strict):
@@ -52,7 +52,7 @@ class ManifestEntry(Strict):
     url: str = ""
     commit: CommitId | Literal[""] = ""
     series: Sha256 | Literal[""] = ""
-    path: InsidePath
+    path: SourcePath
     size: int
     sha256: Sha256
 

@@ -19,7 +19,7 @@ from vimectl.stacks.lock import Pin, read_lock
 from vimectl.stacks.schema import ImageTable, Stack, Submodule
 
 SourceKind = Literal["stack", "lock", "wheel", "git", "patches", "own-wheel"]
-Chip = Literal["a2", "a3"]
+ChipGeneration = Literal["a2", "a3"]
 
 _LOCKS = Path(__file__).parent / "locks"
 
@@ -73,7 +73,7 @@ class ImagePlan:
     stack_argument: str
     stack_file: Path
     lock: Path
-    chip: Chip | None
+    chip: ChipGeneration | None
     machine: str
     image: ImageTable
     base: str
@@ -152,7 +152,7 @@ def _lock_path(name: str) -> Path | None:
     return own if own.is_file() else lock_path(name)
 
 
-def _chip(stack: Stack, chip: str | None) -> Chip | None:
+def _chip(stack: Stack, chip: str | None) -> ChipGeneration | None:
     if stack.stack.device != "npu":
         if chip:
             raise UsageError(
@@ -161,12 +161,12 @@ def _chip(stack: Stack, chip: str | None) -> Chip | None:
             )
         return None
     chip = chip or "a2"
-    if chip not in get_args(Chip):
-        raise unknown("chip", chip, get_args(Chip))
-    return cast(Chip, chip)
+    if chip not in get_args(ChipGeneration):
+        raise unknown("chip", chip, get_args(ChipGeneration))
+    return cast(ChipGeneration, chip)
 
 
-def _base(stack: Stack, image: ImageTable, chip: Chip | None, base: str | None) -> tuple[str, str]:
+def _base(stack: Stack, image: ImageTable, chip: ChipGeneration | None, base: str | None) -> tuple[str, str]:
     if base:
         return base, "given with --base"
     found = image.base or (stack.images and chip and getattr(stack.images, chip))

@@ -11,7 +11,7 @@ BlobId = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 # The part of a patch id after its number.
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
 # No component starts with a dot: no path outside the target, in .git or in .vimectl matches.
-InsidePath = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][\w.-]*/)*[A-Za-z0-9_][\w.-]*$")]
+PatchedPath = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][\w.-]*/)*[A-Za-z0-9_][\w.-]*$")]
 
 
 class PatchedFileTable(Strict):
@@ -23,7 +23,7 @@ class PatchedFileTable(Strict):
     created and one deleted.
     """
 
-    path: InsidePath
+    path: PatchedPath
     before: BlobId | None = None
     after: BlobId | None = None
     mode: Literal["100644", "100755", "120000"] | None = None

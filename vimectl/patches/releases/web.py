@@ -33,7 +33,7 @@ _TEMPORARY = (429, 500, 502, 503, 504)
 _PAUSE_SECONDS = 0.5
 _CHUNK = 256 * 1024
 
-Origin = tuple[str, str]  # scheme, host and port
+UrlOrigin = tuple[str, str]  # scheme, host and port
 
 
 class NotFound(Exception):
@@ -155,7 +155,7 @@ class _Credentials(urllib.request.BaseHandler):
     """Send the credentials of a source only to its own host, also after a redirect."""
 
     def __init__(self, config: PipConfig) -> None:
-        self._known: dict[Origin, tuple[str, str]] = {}
+        self._known: dict[UrlOrigin, tuple[str, str]] = {}
         for url in (*config.indexes, *config.find_links):
             parts = urlsplit(url)
             if parts.username:
@@ -174,7 +174,7 @@ class _Credentials(urllib.request.BaseHandler):
     https_request = http_request
 
 
-def _origin(url: str) -> Origin:
+def _origin(url: str) -> UrlOrigin:
     parts = urlsplit(url)
     return parts.scheme, parts.netloc.rpartition("@")[2]
 
