@@ -124,9 +124,11 @@ def _show(report: DoctorReport, to: Console, every: bool) -> None:
     groups: dict[str, list[CheckResult]] = {}
     for result in report.results:
         groups.setdefault(result.group, []).append(result)
-    skipped = [name for name, own in groups.items() if not every and all(r.status == "skip" for r in own)]
+    skipped = []
     for group, results in groups.items():
-        if group not in skipped:
+        if not every and all(result.status == "skip" for result in results):
+            skipped.append(group)
+        else:
             _show_group(group, results, to, every)
     if skipped:
         total = sum(len(groups[name]) for name in skipped)

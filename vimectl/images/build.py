@@ -121,11 +121,11 @@ def build_image(request: BuildRequest, builder: Builder, on_line: OnLine) -> Bui
 
 def _arguments(request: BuildRequest, found: SourceManifest) -> dict[str, str]:
     plan = request.plan
-    (own,) = (entry for entry in found.sources if entry.kind == "own-wheel")
+    (wheel,) = (entry for entry in found.sources if entry.kind == "own-wheel")
     series = [f"{entry.name}={entry.series}" for entry in found.sources if entry.kind == "patches"]
     given = plan.arguments | {
         "SERIES": ",".join(series),
-        "REVISION": own.commit or f"sha256:{own.sha256}",
+        "REVISION": wheel.commit or f"sha256:{wheel.sha256}",
         "VERSION": __version__,
         "MANIFEST": sha256_file(request.folder / manifest.FILE),
     }

@@ -29,9 +29,9 @@ class ImageSource:
     """One source of an image.
 
     ``version`` is that of a wheel or a patch series. ``url`` and ``commit`` are those of a git source; the
-    own wheel has the commit that it is built from, or "". ``sha256`` are the accepted digests of a wheel's
-    files, or the digest of a series. The archive of a repository contains ``submodules``, and not those at
-    the paths in ``left_out``. ``pin`` is the entry of a wheel in the lock.
+    wheel of vimectl has the commit that it is built from, or "". ``sha256`` are the accepted digests of a
+    wheel's files, or the digest of a series. The archive of a repository contains ``submodules``, and not
+    those at the paths in ``left_out``. ``pin`` is the entry of a wheel in the lock.
     """
 
     name: str
@@ -57,7 +57,7 @@ class ImageSource:
                 return f"sources/{self.name}-{self.commit}.tar.gz"
             case "wheel":
                 return "wheels"
-            case _:  # the own wheel contains the patches
+            case _:  # the wheel of vimectl contains the patches
                 return "vimectl"
 
 
@@ -148,8 +148,8 @@ def _lock(name: str) -> Path:
 
 def _lock_path(name: str) -> Path | None:
     """Return the lock of an image: of the whole stack, or of the packages that the base image lacks."""
-    own = stack_file(name).with_suffix(".txt") if is_stack_path(name) else _LOCKS / f"{name}.txt"
-    return own if own.is_file() else lock_path(name)
+    lock = stack_file(name).with_suffix(".txt") if is_stack_path(name) else _LOCKS / f"{name}.txt"
+    return lock if lock.is_file() else lock_path(name)
 
 
 def _chip(stack: Stack, chip: str | None) -> ChipGeneration | None:

@@ -60,14 +60,14 @@ def collect(plan: ImagePlan, folder: Path, report: ReportPhase) -> SourceManifes
         report(PhaseProgress("making a wheel of vimectl itself"))
         shutil.rmtree(work / "vimectl", ignore_errors=True)  # left by an interrupted call
         (work / "vimectl").mkdir()
-        own = vimectl_wheel.make_wheel(work / "vimectl")
-        if complete := _complete(plan, folder, own):  # not touched: a build may be using it
+        wheel = vimectl_wheel.make_wheel(work / "vimectl")
+        if complete := _complete(plan, folder, wheel):  # not touched: a build may be using it
             shutil.rmtree(work)
             return complete
         _write_archive_digests(work, archives)
         (folder / manifest.FILE).unlink(missing_ok=True)
         (folder / "vimectl").mkdir(exist_ok=True)
-        os.replace(own, folder / "vimectl" / own.name)
+        os.replace(wheel, folder / "vimectl" / wheel.name)
         for path, origin in ((manifest.STACK_FILE, plan.stack_file), ("wheels.txt", plan.lock)):
             shutil.copyfile(origin, work / "copy")
             os.replace(work / "copy", folder / path)
@@ -76,7 +76,7 @@ def collect(plan: ImagePlan, folder: Path, report: ReportPhase) -> SourceManifes
         download_wheels(pins, folder / "wheels", target, plan.stack.origin, report)
         remove_other_wheels(pins, folder / "wheels")
         _archive_repositories(plan, folder, archives, lock_fd, report)
-        collected = _manifest(plan, folder, folder / "vimectl" / own.name)
+        collected = _manifest(plan, folder, folder / "vimectl" / wheel.name)
         _remove_others(folder, collected)
         fresh = work / manifest.FILE
         fresh.write_text(json.dumps(collected.model_dump(by_alias=True), indent=2) + "\n", encoding="utf-8")
@@ -104,25 +104,25 @@ def _archive_repositories(
         _write_archive_digests(work, archives)
 
 
-def _complete(plan: ImagePlan, folder: Path, own: Path) -> SourceManifest | None:
+def _complete(plan: ImagePlan, folder: Path, wheel: Path) -> SourceManifest | None:
     """Return the manifest of a folder that is complete for the plan and has this vimectl, else None."""
     try:
         found = manifest.check_folder(folder)
         manifest.check_matches_plan(found, plan, folder)
     except VimeError:
         return None
-    own_digests = {entry.sha256 for entry in found.sources if entry.kind == "own-wheel"}
-    return found if own_digests == {sha256_file(own)} else None
+    digests = {entry.sha256 for entry in found.sources if entry.kind == "own-wheel"}
+    return found if digests == {sha256_file(wheel)} else None
 
 
-def _manifest(plan: ImagePlan, folder: Path, own: Path) -> SourceManifest:
+def _manifest(plan: ImagePlan, folder: Path, wheel: Path) -> SourceManifest:
     wheels = {sha256_file(path): path for path in (folder / "wheels").glob("*.whl")}
     entries = []
     for source in plan.sources:
         if source.kind == "wheel":
             path = next(wheels[digest] for digest in source.sha256 if digest in wheels)
         elif source.kind in ("own-wheel", "patches"):
-            path = own
+            path = wheel
         else:
             path = folder / source.path
         entries.append(
@@ -159,7 +159,7 @@ def _is_present(
     if source.kind in ("stack", "lock"):
         origin = plan.stack_file if source.kind == "stack" else plan.lock
         return path.is_file() and sha256_file(path) == sha256_file(origin)
-    return False  # the own wheel, with the patches in it, is made every time
+    return False  # the wheel of vimectl, with the patches in it, is made every time
 
 
 def _remove_others(folder: Path, collected: SourceManifest) -> None:

@@ -105,9 +105,9 @@ def read_tasks(host: Host) -> TaskLimit:
         limit, now = _number(host, f"{folder}/pids.max"), _number(host, f"{folder}/pids.current")
         if limit is not None and now is not None:
             bounds.append((max(limit - now, 0), f"the control group {folder} ({limit})"))
-    own = _hard_limit(host, "Max processes")
-    if own and own.isdigit():
-        bounds.append((int(own), "the user's limit"))
+    user_limit = _hard_limit(host, "Max processes")
+    if user_limit and user_limit.isdigit():
+        bounds.append((int(user_limit), "the user's limit"))
     return TaskLimit(*min(bounds)) if bounds else TaskLimit(None, "")
 
 

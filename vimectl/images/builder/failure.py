@@ -59,9 +59,9 @@ def _failed_step(lines: list[str]) -> tuple[str, list[str]]:
     """Return the first line of the failed step ("" when it was before the first) and the step's output."""
     numbers = [match[1] for line in lines if (match := _FAILED.match(line))]
     if numbers:
-        own = [line for line in lines if line.startswith(f"#{numbers[-1]} ")]
-        output = [match[1] for line in own if (match := _OUTPUT.match(line))]
-        return next((line for line in own if STEP.match(line)), ""), output
+        step_lines = [line for line in lines if line.startswith(f"#{numbers[-1]} ")]
+        output = [match[1] for line in step_lines if (match := _OUTPUT.match(line))]
+        return next((line for line in step_lines if STEP.match(line)), ""), output
     at = max((n for n, line in enumerate(lines) if STEP.match(line)), default=-1)
     return lines[at] if at >= 0 else "", [line for line in lines[at + 1 :] if not _NOISE.match(line)]
 
