@@ -1,11 +1,27 @@
-"""The rollout of one step as plain lists, in the form in which the driver sends it to the trainer ranks."""
+"""Responses as plain lists: one of an engine, and all of a step in the form that trainer ranks get."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from statistics import fmean, pstdev
+from typing import Literal
 
 from vime_runtime.spec import metrics
+
+
+@dataclass(frozen=True)
+class Response:
+    """One sampled continuation of a prompt.
+
+    Attributes:
+        logprobs: the natural log-probability of each of ``token_ids``, under the distribution that was
+            sampled from (after temperature and top-p).
+        finish_reason: "stop" after a stop token, "length" at the token limit.
+    """
+
+    token_ids: list[int]
+    logprobs: list[float]
+    finish_reason: Literal["stop", "length"]
 
 
 @dataclass

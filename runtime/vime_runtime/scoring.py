@@ -6,9 +6,8 @@ from collections.abc import Callable
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from vime_runtime.batch import RolloutBatch
+from vime_runtime.batch import Response, RolloutBatch
 from vime_runtime.logging.event_log import EventLog, ScoredResponse
-from vime_runtime.rollout import Response
 from vime_runtime.spec import metrics
 
 if TYPE_CHECKING:

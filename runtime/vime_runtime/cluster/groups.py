@@ -11,14 +11,13 @@ import psutil
 import ray
 from ray.exceptions import RayTaskError
 
-from vime_runtime.batch import RolloutBatch
+from vime_runtime.batch import Response, RolloutBatch
 from vime_runtime.checkpoint.store import StatePart
 from vime_runtime.cluster.actors import EngineActor, TrainerActor
 from vime_runtime.cluster.placement import ActorHandle, Placement
 from vime_runtime.logging.event_log import Callback
 from vime_runtime.memory.process_tree import wait_or_kill
 from vime_runtime.memory.region import MemoryUsage
-from vime_runtime.rollout import Response
 from vime_runtime.spec.device_layout import engine_devices, trainer_devices
 from vime_runtime.spec.process_roles import ProcessEntry
 from vime_runtime.spec.run_config import RunConfig

@@ -36,13 +36,13 @@ class Cpu:
 
     def computing(self, dtype: torch.dtype) -> AbstractContextManager[object]:
         """Compute bf16 products in fp32 on a CPU that has no instructions for bf16."""
-        return Bf16MatmulInFp32() if has_slow_products(dtype) else nullcontext()  # type: ignore[no-untyped-call]
+        return Bf16MatmulInFp32() if matmul_is_slow(dtype) else nullcontext()  # type: ignore[no-untyped-call]
 
     def synchronize(self) -> None:
         """Do nothing: work on a CPU is done when the call returns."""
 
 
-def has_slow_products(dtype: torch.dtype) -> bool:
+def matmul_is_slow(dtype: torch.dtype) -> bool:
     """Return True for bf16 on a CPU without AVX-512 or AMX.
 
     torch has only a scalar loop for it there, ten times slower (512 x 256, 128 rows, AVX2) than converting

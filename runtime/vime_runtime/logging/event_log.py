@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vime_runtime.rollout import Response
+from vime_runtime.batch import Response
 from vime_runtime.spec import atomic_io, events
 from vime_runtime.spec.json_lines import JsonLines
 from vime_runtime.spec.metrics import STEP, seconds

@@ -21,7 +21,7 @@ from vllm.model_executor.layers.fused_moe.activation import MoEActivation
 from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
 from vllm.platforms import current_platform
 
-from vime_runtime.device.cpu import has_slow_products
+from vime_runtime.device.cpu import matmul_is_slow
 from vime_runtime.memory.cpu_region import CpuRegion
 from vime_runtime.memory.region import MemoryUsage
 
@@ -81,7 +81,7 @@ class CpuSleep(SleepModeBackend):
 def _keep_linear_unpacked(layer: torch.nn.Module, remove_weight: bool) -> None:
     """Multiply with the layer's own parameter."""
     weight: Any = layer.weight
-    vars(layer)["cpu_linear"] = _linear_in_fp32 if has_slow_products(weight.dtype) else linear
+    vars(layer)["cpu_linear"] = _linear_in_fp32 if matmul_is_slow(weight.dtype) else linear
 
 
 def _linear_in_fp32(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -9,8 +9,8 @@ from typing import Any
 from vllm import LLM, SamplingParams
 
 from vime_runtime import gc_pause
+from vime_runtime.batch import Response
 from vime_runtime.memory.region import MemoryUsage
-from vime_runtime.rollout import Response
 from vime_runtime.rollout.plugin import SLEEP_BACKEND
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.weight_sync.transport import BucketMessage, WeightLocation

@@ -32,7 +32,7 @@ from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
 from vime_runtime.trainer.optimizer import Optimizer, learning_rate
 from vime_runtime.trainer.packing import Group, MicroBatch
 from vime_runtime.weight_sync.buckets import BucketExporter
-from vime_runtime.weight_sync.device_identity import device_uuid, machine_id
+from vime_runtime.weight_sync.device_identity import location_of
 from vime_runtime.weight_sync.export import WeightBridge
 from vime_runtime.weight_sync.ipc import SharedCpuBuffer
 from vime_runtime.weight_sync.transport import WeightLocation
@@ -130,8 +130,7 @@ class Trainer:
 
     def weight_location(self) -> WeightLocation:
         """Return the machine and device of this rank's weights."""
-        device = self._device.torch_device()
-        return WeightLocation(machine_id(), None if device.type == "cpu" else device_uuid(device))
+        return location_of(self._device.torch_device())
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write a Hugging Face directory that transformers and vLLM load; rank 0 writes.

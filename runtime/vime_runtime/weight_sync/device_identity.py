@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vime_runtime.weight_sync.transport import WeightLocation
+
 if TYPE_CHECKING:
     import torch
 
@@ -60,6 +62,11 @@ def device_uuid(device: torch.device) -> str:
         index = int(visible.split(",")[index])
     numbers = _device_numbers()
     return f"npu {boot_id()} {numbers[index] if index < len(numbers) else index}"
+
+
+def location_of(device: torch.device) -> WeightLocation:
+    """Return where weights on ``device`` are: the machine, and the device unless it is the CPU."""
+    return WeightLocation(machine_id(), None if device.type == "cpu" else device_uuid(device))
 
 
 def _device_numbers() -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -15,8 +16,10 @@ from torch import Tensor
 
 from vime_runtime.spec.model_families import ModelFamily, ParamMapping
 from vime_runtime.spec.model_shape import ModelShape
-from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
 from vime_runtime.weight_sync.buckets import LocalShard
+
+if TYPE_CHECKING:
+    from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
 
 Shape = tuple[int, ...]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from vime_runtime.weight_sync.buckets import view_entry
-from vime_runtime.weight_sync.device_identity import device_uuid, machine_id
+from vime_runtime.weight_sync.device_identity import device_uuid, location_of, machine_id
 from vime_runtime.weight_sync.direct_loader import DirectLoader
 from vime_runtime.weight_sync.ipc import CpuBufferReader, DeviceBufferReader
 from vime_runtime.weight_sync.transport import BucketMessage, WeightLocation
@@ -23,9 +23,7 @@ class Receiver:
 
     def location(self) -> WeightLocation:
         """Return the memory that this worker reads weights from if the trainer has a copy there."""
-        return WeightLocation(
-            machine_id(), None if self._device_reader is None else device_uuid(self._device)
-        )
+        return location_of(self._device)
 
     def begin(self) -> None:
         """Begin an update; discard the state of a failed one."""

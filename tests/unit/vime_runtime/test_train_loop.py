@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from vime_runtime.batch import Response
 from vime_runtime.data.problems import Problem, ProblemStream
 from vime_runtime.graceful_stop import StopRequest
 from vime_runtime.logging.event_log import EventLog
 from vime_runtime.memory.region import MemoryUsage
-from vime_runtime.rollout import Response
 from vime_runtime.scoring import Evaluation, Scorer
 from vime_runtime.train_loop import MemoryMeter, RuntimeContext, train_loop
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from vime_runtime.batch import Response
 from vime_runtime.logging.callbacks import RolloutWriter, configured_callbacks
 from vime_runtime.logging.event_log import ScoredResponse
-from vime_runtime.rollout import Response
 from vime_runtime.spec.errors import UsageError
 
 from harness.run_config import make_run_config
