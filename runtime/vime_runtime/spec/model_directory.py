@@ -28,8 +28,8 @@ def read_model_directory(directory: Path) -> ModelDirectory:
     """Read a directory as ``save_pretrained`` writes it.
 
     Raises:
-        UsageError: it does not exist, its family is unknown, the model is quantized, or a tensor is missing or
-            has another shape or dtype than ``config.json`` requires.
+        UsageError: it does not exist, its family is unknown, the model is quantized, or a tensor is missing
+            or has another shape or dtype than ``config.json`` requires.
     """
     config_file = directory / CONFIG_FILE
     if not directory.is_dir():
