@@ -1,7 +1,7 @@
 """Import heavy modules while the cyclic garbage collector is disabled.
 
-Importing torch, transformers and vLLM creates a million objects that live as long as the process. Meanwhile
-the collector traverses them again and again, which takes a fifth of the import time.
+Importing torch, transformers and vLLM creates a million objects that live as long as the process. During the
+import the collector traverses them again and again, which takes a fifth of the time.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class RunDirectory:
 
     @cached_property
     def log(self) -> RunLog:
-        """What the run has written so far."""
+        """The events and metrics that the run has written so far."""
         log = RunLog(self.path)
         log.read()
         return log

@@ -34,7 +34,7 @@ RANDOM_FILE = "random.json"
 
 @dataclass(frozen=True)
 class StatePart:
-    """What one trainer rank wrote of a state, and the state of its random generators."""
+    """The part of a state that one trainer rank wrote, and the state of its random generators."""
 
     files: dict[str, FileRecord]
     random: dict[str, Any]

@@ -30,7 +30,7 @@ DeviceHandle = tuple[Callable[..., torch.Tensor], tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class CpuHandle:
-    """Where a reader finds a CPU buffer, and how it checks that it found the right one."""
+    """The address of a CPU buffer for readers; ``inode`` and ``nbytes`` identify the right file."""
 
     pid: int
     file: int

@@ -68,7 +68,7 @@ class BucketMessage:
 
 @dataclass(frozen=True)
 class WeightLocation:
-    """Where a process has its weights, as ids of ``device_identity``; ``device`` is None for CPU memory."""
+    """Machine and device of a process's weights (``device_identity``); no device for CPU memory."""
 
     machine: str
     device: str | None
