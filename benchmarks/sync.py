@@ -150,7 +150,9 @@ def trainer_rank(connection: Connection, folder: str, index: int, master: str) -
     bridge.load(shard, source)
     shared = partial(SharedCpuBuffer, ranks.tensor)
     exporter = BucketExporter(lambda: bridge.local_shards(shard), BUCKET_BYTES, shared=shared)
-    connection.send(sum(2 * torch.Size(shape).numel() for shape in source.tensor_shapes().values()))
+    connection.send(
+        sum(2 * torch.Size(shape).numel() for shape in source.family.tensors(source.shape).values())
+    )
     peak = 0
     for question in questions(connection):
         if question == "peak":
