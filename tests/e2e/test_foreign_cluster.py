@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness import script
+from harness import TESTS, script
 from harness.runs.foreign_cluster import NODES, ForeignCluster
 from harness.runs.recipe_run import run_recipe
 from harness.tolerances import LOGPROB_FP32
@@ -53,7 +53,7 @@ def place(
     }
     done = subprocess.run(
         [sys.executable, str(PLACE), foreign.address, json.dumps(recipe)],
-        env=foreign.environment,
+        env=foreign.environment | {"PYTHONPATH": str(TESTS)},
         stdout=subprocess.PIPE,
         text=True,
         timeout=120,
