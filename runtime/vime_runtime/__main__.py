@@ -29,7 +29,7 @@ from vime_runtime.logging.event_log import EventLog
 from vime_runtime.process_environment import EnvSpec
 from vime_runtime.scoring import Evaluation, Scorer
 from vime_runtime.spec import events, metrics
-from vime_runtime.spec.errors import VimeError
+from vime_runtime.spec.errors import TERMINATED, VimeError
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.train_loop import (
     MemoryMeter,
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
         with report_end(log):
             run(config, log, stop)
     except KeyboardInterrupt:
-        return 128 + signal.SIGTERM
+        return TERMINATED
     except VimeError as e:
         return e.exit_code
     except Exception:

@@ -115,7 +115,7 @@ def file_diff(series: Series, patch_id: str, path: str) -> FileDiff:
 
 
 def apply_diff(content: bytes | None, diff: FileDiff, *, reverse: bool = False) -> bytes | None:
-    """Return ``content`` with every hunk of ``diff`` applied. None stands for a file that does not exist.
+    """Return ``content`` with every hunk of ``diff`` applied. None is a file that does not exist.
 
     Raises UsageError when a hunk does not fit at its line.
     """

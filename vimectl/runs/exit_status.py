@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vime_runtime.spec.errors import INTERRUPTED
+from vime_runtime.spec.errors import INTERRUPTED, TERMINATED
 from vime_runtime.spec.process_roles import DRIVER, process_name
 
 from vimectl.runs.failures import FailureMonitor
@@ -20,8 +20,6 @@ from vimectl.runs.supervised_command import CommandOutcome
 NO_SPACE = "No space left on device"
 # A disk with less free space than this counts as full.
 FULL_BYTES = 1024**2
-# Exit code of the runtime after SIGTERM.
-TERMINATED = 128 + signal.SIGTERM
 
 
 @dataclass(frozen=True)

@@ -212,8 +212,8 @@ class FailureMonitor:
             return
         pid = error.get("pid")
         for process in self.processes.all:
-            # An error without an actor's process id is about a raylet: on SIGTERM it exits after it has told
-            # its peers.
+            # An error without an actor's process id is about a raylet: on SIGTERM it informs its peers and
+            # then exits.
             is_raylet = (
                 pid is None and "Died" in error["kind"] and process.role == RAYLET and process.has_exited
             )

@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from vime_runtime.memory.process_tree import resident_bytes
 from vime_runtime.process_environment import EnvSpec
-from vime_runtime.spec.device_layout import DeviceAssignment
+from vime_runtime.spec.device_layout import VISIBLE_DEVICES, DeviceAssignment
 from vime_runtime.spec.errors import MissingRequirement
 from vime_runtime.spec.process_roles import Role
 from vime_runtime.spec.recipe import Device
@@ -36,8 +36,6 @@ NODE_SECONDS = 120
 
 # Ray's names of the devices.
 RESOURCES: dict[Device, str] = {"cpu": "CPU", "npu": "NPU"}
-# Restricts the NPUs that a process sees.
-VISIBLE_DEVICES = "ASCEND_RT_VISIBLE_DEVICES"
 # Select the network interface to trainer ranks on other nodes.
 INTERFACE_VARIABLES: dict[Device, tuple[str, ...]] = {
     "cpu": ("GLOO_SOCKET_IFNAME",),

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from vime_runtime.spec.recipe import Recipe
 
+# Which NPUs of a machine a process may use, in ascending order. CANN's name.
+VISIBLE_DEVICES = "ASCEND_RT_VISIBLE_DEVICES"
+
 
 @dataclass(frozen=True)
 class DeviceAssignment:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-# The exit code after Ctrl-C or a stop request.
+# The exit code of the tool after Ctrl-C or a stop request.
 INTERRUPTED = 130
+# The exit code of the runtime after a stop request: 128 + SIGTERM.
+TERMINATED = 143
 
 
 class VimeError(Exception):

@@ -84,8 +84,8 @@ class FetchTable(Strict):
 class PrepareTable(Strict):
     """``[prepare]``: a checkpoint and data that are made once and cached.
 
-    ``{prepared}`` in ``model.path`` and ``data.path`` stands for the folder in which they are made,
-    ``{fetched}`` in a setting for the file of ``[prepare.fetch]``.
+    ``{prepared}`` in ``model.path`` and ``data.path`` is the folder in which they are made,
+    ``{fetched}`` in a setting is the file of ``[prepare.fetch]``.
     """
 
     kind: str = Field(description="What to make: a module of vime_runtime.prepare.")

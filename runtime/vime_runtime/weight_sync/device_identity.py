@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vime_runtime.spec.device_layout import VISIBLE_DEVICES
 from vime_runtime.weight_sync.transport import WeightLocation
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def device_uuid(device: torch.device) -> str:
     uuid = str(getattr(module.get_device_properties(index), "uuid", None) or "")
     if uuid.strip("0-"):
         return uuid
-    visible = os.environ.get("ASCEND_RT_VISIBLE_DEVICES")
+    visible = os.environ.get(VISIBLE_DEVICES)
     if visible:
         index = int(visible.split(",")[index])
     numbers = _device_numbers()

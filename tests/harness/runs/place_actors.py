@@ -15,7 +15,7 @@ import ray
 from vime_runtime.cluster import placement
 from vime_runtime.cluster.ray_cluster import ray_cluster
 from vime_runtime.process_environment import EnvSpec
-from vime_runtime.spec.device_layout import engine_devices, trainer_devices
+from vime_runtime.spec.device_layout import VISIBLE_DEVICES, engine_devices, trainer_devices
 from vime_runtime.spec.errors import VimeError
 from vime_runtime.spec.run_config import RunConfig
 
@@ -29,7 +29,7 @@ class SmallActor:
         pass
 
     def where(self) -> dict[str, Any]:
-        names = (placement.VISIBLE_DEVICES, "GLOO_SOCKET_IFNAME", "COLOR")
+        names = (VISIBLE_DEVICES, "GLOO_SOCKET_IFNAME", "COLOR")
         node = ray.get_runtime_context().get_node_id()
         return {"node_id": node, "environment": {name: os.environ.get(name) for name in names}}
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from vime_runtime.spec.device_layout import VISIBLE_DEVICES
+
 from vimectl.doctor.check import CheckList, CheckResult, listed, result, skip
 from vimectl.doctor.facts import Facts, Unavailable, npu_smi
 from vimectl.doctor.facts.cann import read_toolkit
@@ -25,7 +27,6 @@ from vimectl.util import npu_devices
 
 CHECKS = CheckList(device="npu", running=True)
 
-VISIBLE_DEVICES = "ASCEND_RT_VISIBLE_DEVICES"
 # Idle chips of 64 GiB use less, in MiB, in published listings of all three driver generations.
 _IDLE_MIB = 4096
 _REINSTALL = "install driver and firmware of one release together, on the host, and reboot it"

@@ -6,10 +6,11 @@ import os
 import re
 from functools import partial
 
+from vime_runtime.spec.device_layout import VISIBLE_DEVICES
 from vime_runtime.spec.process_roles import ROLES, Role
 
 from vimectl.doctor.check import Check, CheckList, CheckResult, Status, result, skip
-from vimectl.doctor.checks.device import VISIBLE_DEVICES, needed_devices, visible_devices
+from vimectl.doctor.checks.device import needed_devices, visible_devices
 from vimectl.doctor.facts import Facts, limits
 from vimectl.doctor.facts.environment import (
     read_shadowing_directories,

@@ -83,15 +83,15 @@ def torch_companions(facts: Facts) -> CheckResult:
     metadata = facts.read(read_metadata, facts.stack)
     companions = {name: metadata[name] for name in TORCH_COMPANIONS if name in metadata}
     wrong = {
-        name: asked
+        name: requirement
         for name, one in companions.items()
-        if (asked := one.requirement("torch"))
-        and not asked.specifier.contains(torch[0].version, prereleases=True)
+        if (requirement := one.requirement("torch"))
+        and not requirement.specifier.contains(torch[0].version, prereleases=True)
     }
     texts = {name: f"{name} {one.distribution.version}" for name, one in companions.items()}
     return result(
         not wrong,
-        "; ".join(f"{texts[name]} is for torch{asked.specifier}" for name, asked in wrong.items())
+        "; ".join(f"{texts[name]} is for torch{requirement.specifier}" for name, requirement in wrong.items())
         or ", ".join(texts.values())
         or "neither is installed",
         f"built for torch {torch[0].version}",
@@ -134,11 +134,11 @@ def requirements(facts: Facts) -> CheckResult:
     omitted = {canonicalize_name(name) for name in {**stack.omitted, **stack.unwanted}}
     # Names only: a package may be provided under another name, and packages.lock checks versions.
     absent = [
-        (asked.name, package)
+        (requirement.name, package)
         for package, one in facts.read(read_metadata, stack).items()
         if package in stack.packages
-        for asked in one.requires
-        if canonicalize_name(asked.name) not in {*facts.installed, *omitted}
+        for requirement in one.requires
+        if canonicalize_name(requirement.name) not in {*facts.installed, *omitted}
     ]
     shown = listed([f"{name} (for {package})" for name, package in absent])
     return result(

@@ -69,7 +69,7 @@ def open_release(text: str, progress: DownloadProgress = no_progress) -> Release
 
 
 def patches_in(paths: Sequence[Path]) -> list[Path]:
-    """Return the patch files that the user named; a folder stands for those in it.
+    """Return the patch files that the user named; a folder means those in it.
 
     Raises UsageError for a folder without any.
     """

@@ -156,7 +156,7 @@ class NoRanges(Exception):
 class HttpRangeFile(io.RawIOBase):
     """A file on a server as a seekable file, of which only the blocks that are read are fetched, once ever.
 
-    ``size`` is in bytes (None: the server is asked). Blocks are kept in ``folder``.
+    ``size`` is in bytes (None: taken from the server). Blocks are kept in ``folder``.
 
     Raises:
         NoRanges: on the first read, when the server sends the whole file or another part of it.

@@ -17,7 +17,7 @@ Values = tuple[float | None, ...]
 PHASES = (metrics.ROLLOUT, metrics.TRAIN, metrics.SYNC, metrics.SLEEP, metrics.WAKE)
 # Colors of the page's style sheet: 1 to COLORS, and 0 for the rest of a step.
 COLORS = 8
-# A chart is about this many pixels wide: more points cannot be told apart.
+# A chart is about this many pixels wide: more points cannot be distinguished.
 MAX_POINTS = 360
 
 
