@@ -14,7 +14,7 @@ from harness import needs
 from npu.proof.proof import named_tests
 
 ENDS = [1, 2]
-# What a model's makers recommend: none of it may find its way into what is sampled here.
+# Sampling parameters that a model directory recommends. Runs must ignore them.
 SAMPLING = {
     "do_sample": True,
     "temperature": 0.3,

@@ -197,7 +197,7 @@ def _save_model(context: RuntimeContext) -> None:
 
 
 def _make_trainer_resident(context: RuntimeContext) -> TrainerGroup:
-    """Give the devices to the trainer, whatever the engine is doing."""
+    """Kill the engine, even in the middle of a call, and give the devices to the trainer."""
     context.engine.kill()
     if context.trainer.offloaded:
         context.trainer.resume()

@@ -50,7 +50,7 @@ def test_nothing_is_left_after_ctrl_c(phase: str, tmp_path: Path) -> None:
     assert shared_memory.left_files(before) == set()
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["ok"] is False
-    # The last finished step is kept whatever checkpoint.every says; the interrupted step is not.
+    # The last finished step is saved with any checkpoint.every; the interrupted step is not.
     kept = [path.name for path in (run_dir / "checkpoints").glob("step-*")]
     assert kept == ([f"step-{summary['steps']:06}"] if summary["steps"] else [])
     assert summary["steps"] > 0 or phase not in ("train", "sync")

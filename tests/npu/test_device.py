@@ -86,7 +86,7 @@ def hold_for_good(nbytes: int) -> None:
 
 
 def allocate(nbytes: int) -> str:
-    """What the allocator says of so much."""
+    """Return the allocator's message for this number of bytes."""
     import torch_npu  # noqa: F401
 
     try:

@@ -69,7 +69,7 @@ class Whole:
 
     @property
     def roles(self) -> dict[int, str]:
-        """What each process of the run is."""
+        """Return the role of each process of the run."""
         lines = (self.directory / "events.jsonl").read_text().splitlines()
         events = [json.loads(line) for line in lines]
         return {

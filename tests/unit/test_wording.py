@@ -34,6 +34,7 @@ AVOIDED = {
     r"\b(told|asked|tells|asks|tell|ask)( \w+)? to (stop|end)\b": "received a stop request",
     r"\bof (its|their|our|one's) own\b": "separate, local, private",
     r"\bits say\b|\bto say\b": "decides",
+    r"\"\"\"(What|Whether)\b": "a docstring that says what the function does",
     r"\b(utilis|normalis|initialis|optimis|quantis|serialis|recognis|synchronis|organis|summaris|tokenis"
     r"|specialis|minimis|maximis|behaviour|colour|neighbour|favour|honour|judgement|catalogue|licence|centre"
     r"|grey|artefact|travell|cancell|modell|labell|analyse|fulfil\b)\w*": "US spelling",

@@ -1,4 +1,4 @@
-"""What the series of the Ascend stacks do, on the real sources of each release, released and patched.
+"""The series of the Ascend stacks, on the real sources of each release, released and patched.
 
 One process for each stack imports the released vLLM and vllm-ascend, with stand-ins for the hardware alone
 (fake_npu.py), and runs the functions under test in every situation (ascend_probe.py).
@@ -42,7 +42,7 @@ def probed(
     python_sources: Callable[[str, str], Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Any]:
-    """What the probe saw of a stack; "stack" is its name."""
+    """The observations of the probe on a stack; "stack" is its name."""
     patches = load_stack(request.param).patches
     released = [python_sources(package, version) for package, version in patches.items()]
     environment = {

@@ -1,4 +1,4 @@
-"""What the megatron-core 0.16.1 series does, on the real module, released and patched."""
+"""The megatron-core 0.16.1 series on the real module, released and patched."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROBE = script("upstream.megatron_probe")
 def probed(
     wheels: dict[str, Path], unpack: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
-    """What the probe saw of the whole package, as released and patched."""
+    """The observations of the probe on the whole package, released and patched."""
     found = {}
     for name in ("released", "patched"):
         tree = tmp_path_factory.mktemp(name)

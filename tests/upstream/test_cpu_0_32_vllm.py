@@ -1,4 +1,4 @@
-"""What the vllm 0.32.0 series does, on the real source files, released and patched.
+"""The vllm 0.32.0 series on the real source files, released and patched.
 
 The rest of vLLM is the installed one: the files under test are loaded from the unpacked wheel under names of
 their own, and only what asks the machine for its memory is replaced.

@@ -53,7 +53,7 @@ def seen(
     python_sources: Callable[[str, str], Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Any]:
-    """What the probe observed on a stack; "stack" is its name."""
+    """The observations of the probe on a stack; "stack" is its name."""
     stack = load_stack(request.param)
     if stack.stack.device == "npu":
         machine = SimulatedMachine(tmp_path_factory.mktemp("machine") / "npus", chips=1, total=256 << 20)

@@ -26,7 +26,7 @@ from vimectl.util import toml
 FILE = "manifest.json"
 STACK_FILE = "stack.toml"
 SCHEMA: Final = "vimectl.offline/1"
-# Only files of the manifest may be in these: pip and the build use whatever they find there.
+# Only files of the manifest may be in these: pip and the build use every file that they find there.
 FOLDERS = ("wheels", "sources", "vimectl")
 
 # The directory of vimectl in an image: the manifest, the stack, and these two files. The Dockerfiles have the

@@ -218,7 +218,7 @@ class EngineGroup(_ActorGroup):
         self._call("close")
 
     def kill(self) -> None:
-        """Kill the engines, whatever they are doing.
+        """Kill the engines, even in the middle of a call.
 
         The memory of those on this machine is free when this returns; Ray kills those on other machines.
         """

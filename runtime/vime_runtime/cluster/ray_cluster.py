@@ -65,7 +65,7 @@ def _start(config: RunConfig, attempts: int = 3) -> None:
     devices = config.recipe.cluster.devices_per_node
     try:
         ray.init(
-            address="local",  # a new cluster, whatever RAY_ADDRESS is
+            address="local",  # a new cluster, even if RAY_ADDRESS names one
             **{"num_cpus": devices, **device_request(config.recipe.cluster.device, devices)},
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,

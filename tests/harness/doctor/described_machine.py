@@ -42,7 +42,7 @@ CONFIG = "/home/user/.config"
 
 
 class Answer(Strict):
-    """What a command gives back; ``file`` is a file of the gallery that has its output."""
+    """The result of a command; ``file`` is a file of the gallery that has its output."""
 
     code: int = 0
     stdout: str = ""
@@ -159,7 +159,7 @@ class Machine:
         return wrong
 
     def last(self, field: str) -> Any:
-        """What the youngest of the lineage says of a field."""
+        """Return a field of the most derived description that has it."""
         return next((value for one in reversed(self.lineage) if (value := getattr(one, field))), None)
 
     def recipe(self) -> Recipe | None:

@@ -1,4 +1,4 @@
-"""Cases that every implementation of OffloadableRegion must pass, in whatever process it runs.
+"""Cases that every implementation of OffloadableRegion must pass, in any process.
 
 Run as a script, this is the process for torch_memory_saver's region on a GPU: one that has the library
 preloaded.

@@ -1,4 +1,4 @@
-"""What the released sources need of an Ascend machine, so that they can be imported and run without one.
+"""Fakes of an Ascend machine, with which the released sources can be imported and run without one.
 
 Everything that is not hardware is the real thing. Standing in: `torch_npu` and `torch.npu` with one device
 whose memory is counted, what is compiled or built, and the model runner.

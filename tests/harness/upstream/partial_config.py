@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Settings:
-    """A configuration in which whatever is not given is None."""
+    """A configuration in which every value that is not given is None."""
 
     def __init__(self, **given: Any) -> None:
         self.__dict__.update(given)

@@ -20,7 +20,7 @@ from vimectl.patches.releases import download, index
 from vimectl.patches.releases import pip_config as pip
 from vimectl.patches.releases.web import Web
 
-# What the stack's lock is made for; pip is told, so that any interpreter on any machine gets the same files.
+# The platform of the stack's lock. With it pip downloads the same files on every machine and interpreter.
 TAGS = ["manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux_2_24_x86_64"]
 PLATFORM = ["--python-version=3.11", "--only-binary=:all:", *(f"--platform={tag}" for tag in TAGS)]
 

@@ -1,4 +1,4 @@
-"""What the asynchronous scheduler of a released vLLM meets when weights change; see ascend_probe.py."""
+"""Drive the asynchronous scheduler of a released vLLM through weight updates; see ascend_probe.py."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Engine:
         self.scheduler.update_from_output(step, ModelRunnerOutput(ids, index, tokens, None, {}, []))
 
     def restart(self) -> None:
-        """What a weight update does: all that was computed with the old weights goes."""
+        """Do what a weight update does: discard everything computed with the old weights."""
         self.scheduler.reset_prefix_cache(reset_running_requests=True)
 
     def abort(self) -> None:
@@ -212,7 +212,7 @@ SCENES: list[Callable[[ModuleType], list[Any]]] = [
 
 
 def observe(module: ModuleType) -> dict[str, Any]:
-    """What comes of each scene with this module of the asynchronous scheduler."""
+    """Return the result of each scene with this module of the asynchronous scheduler."""
     found: dict[str, Any] = {}
     for scene in SCENES:
         try:

@@ -78,7 +78,7 @@ class Step(Strict):
 
     @property
     def untested(self) -> str:
-        """What only an NPU can test; empty if there is nothing."""
+        """The part of the step that only an NPU can test; empty if there is none."""
         return UNTESTED_STEPS[self.id].untested if self.id in UNTESTED_STEPS else ""
 
 

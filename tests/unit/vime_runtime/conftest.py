@@ -1,4 +1,4 @@
-"""What tests of the trainer share: rank processes, small checkpoints, a run file."""
+"""Fixtures of the trainer tests: rank processes, small checkpoints, a run configuration."""
 
 from __future__ import annotations
 

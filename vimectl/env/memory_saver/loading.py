@@ -68,9 +68,7 @@ def _preloaded(host: Host) -> list[LoadCandidate]:
         _PRELOAD_FILE: host.read(_PRELOAD_FILE) or "",
     }
     return [
-        LoadCandidate(
-            host.path(entry), True, f"{source} names it: every process loads it, whatever the hook mode"
-        )
+        LoadCandidate(host.path(entry), True, f"{source} names it: every process loads it, in any hook mode")
         for source, text in sources.items()
         for entry in re.split(r"[\s:]+", text)
         if PACKAGE in entry

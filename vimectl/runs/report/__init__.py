@@ -34,7 +34,7 @@ def write_at_end(run_dir: Path) -> None:
     """Write the page of a run that has just ended. If that fails, write the reason to ``logs/report.log``."""
     try:
         write(run_dir)
-    except Exception:  # whatever is wrong with the page, it must not change how the run ended
+    except Exception:  # an error of the page must not change how the run ended
         try:
             (RunPaths(run_dir).logs / "report.log").write_text(traceback.format_exc(), encoding="utf-8")
         except OSError:

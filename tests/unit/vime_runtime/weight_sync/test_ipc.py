@@ -108,7 +108,7 @@ class DeviceModule:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What was waited for."""
+    """Return the calls that waited for the device."""
     events: list[str] = []
     monkeypatch.setattr(torch, "get_device_module", lambda device: DeviceModule(events))
     reduced = (lambda *arguments: arguments, tuple(range(10)))

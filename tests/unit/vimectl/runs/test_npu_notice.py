@@ -1,4 +1,4 @@
-"""What a run on NPUs says about steps that have not been tested on an NPU."""
+"""The notice about steps that have not been tested on an NPU."""
 
 from __future__ import annotations
 
