@@ -7,10 +7,11 @@ from pathlib import Path
 
 from vime_runtime.spec.data_lines import read_lines
 from vime_runtime.spec.errors import CheckFailed, UsageError
+from vime_runtime.spec.json_files import read_json
 from vime_runtime.spec.model_directory import read_model_directory
 from vime_runtime.spec.model_shape import ModelShape, check_context, check_engine_split, check_trainer_split
 from vime_runtime.spec.recipe import DataTable, Recipe
-from vime_runtime.spec.safetensors_header import read_json
+from vime_runtime.spec.safetensors_header import INCOMPLETE
 
 from vimectl.util.host import Host
 
@@ -67,7 +68,7 @@ def check_chat_template(directory: Path) -> None:
     tokenizer = directory / "tokenizer_config.json"
     if (directory / "chat_template.jinja").is_file():
         return
-    if not tokenizer.is_file() or "chat_template" not in read_json(tokenizer):
+    if not tokenizer.is_file() or "chat_template" not in read_json(tokenizer, INCOMPLETE):
         raise UsageError(
             f"data.apply_chat_template is on, but {directory} has no chat template",
             "--set data.apply_chat_template=false, or add chat_template.jinja to the directory",

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vime_runtime.spec.boot_id import boot_id
 from vime_runtime.spec.process_roles import process_name
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # ioctl PIDFD_GET_INFO with the first version of struct pidfd_info, linux/pidfd.h: the first field is a mask,
 # the last one the wait status. On return the mask says which fields are valid.
 _INFO_SIZE = 64
@@ -42,7 +42,7 @@ class ProcessIdentity:
         stat = process_stat(pid)
         if stat is None:
             raise ProcessLookupError(pid)
-        return cls(pid, stat[1], _boot_id(), os.uname().nodename)
+        return cls(pid, stat[1], boot_id(), os.uname().nodename)
 
     @property
     def is_local(self) -> bool:
@@ -53,7 +53,7 @@ class ProcessIdentity:
     def is_alive(self) -> bool:
         """True while this process runs on this machine; a zombie does not."""
         stat = process_stat(self.pid)
-        same = stat is not None and stat[1] == self.started and self.boot == _boot_id()
+        same = stat is not None and stat[1] == self.started and self.boot == boot_id()
         return same and is_running(self.pid)
 
     def send_signal(self, signum: int) -> None:
@@ -182,10 +182,6 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:  # a realtime signal has no name
         return f"signal {number}"
-
-
-def _boot_id() -> str:
-    return _BOOT_ID.read_text(encoding="ascii").strip()
 
 
 def _stat_fields(pid: int) -> list[str]:

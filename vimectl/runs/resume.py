@@ -11,6 +11,7 @@ from typing import Any
 from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.checkpoint_manifest import newest_state
 from vime_runtime.spec.errors import UsageError
+from vime_runtime.spec.json_files import read_json
 from vime_runtime.spec.recipe import Recipe
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.spec.run_paths import RunPaths
@@ -66,7 +67,7 @@ def check_resumable(run_dir: Path | None, recipe: Recipe, steps: int) -> None:
             f"the run in {run_dir} is running: process {owner.pid}", "wait for it or stop it first"
         )
     run_file = RunPaths(run_dir).run_file
-    stored = validate(RunConfig, _read(run_file), str(run_file))
+    stored = validate(RunConfig, read_json(run_file, DAMAGED), str(run_file))
     before, now = settings(stored.recipe), settings(recipe)
     differences = [
         f"{key}: {_show(before, key)} -> {_show(now, key)}"
@@ -92,7 +93,7 @@ def check_resumable(run_dir: Path | None, recipe: Recipe, steps: int) -> None:
 def finished_steps(run_dir: Path) -> int:
     """Return the number of steps of a finished run; 0 for a run that failed or still runs."""
     path = RunPaths(run_dir).summary
-    summary = _read(path) if path.is_file() else {}
+    summary = read_json(path, DAMAGED) if path.is_file() else {}
     return int(summary["steps"]) if summary.get("ok") else 0
 
 
@@ -118,7 +119,7 @@ def check_inputs_unchanged(run_dir: Path, recipe: Recipe) -> None:
     Raises:
         UsageError: naming those that have changed.
     """
-    stored, now = _read(RunPaths(run_dir).inputs), input_digests(recipe)
+    stored, now = read_json(RunPaths(run_dir).inputs, DAMAGED), input_digests(recipe)
     changed = sorted(key for key in stored.keys() | now.keys() if stored.get(key) != now.get(key))
     if changed:
         raise UsageError(
@@ -137,13 +138,3 @@ def _flatten(table: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 def _show(values: dict[str, Any], key: str) -> str:
     return json.dumps(values[key]) if key in values else "nothing"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise UsageError(f"{path} cannot be read: {e}", DAMAGED) from e
-    if not isinstance(document, dict):
-        raise UsageError(f"{path}: expected a JSON object", DAMAGED)
-    return document

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vime_runtime.spec import events, metrics
-from vime_runtime.spec.json_lines import JsonLines
+from vime_runtime.spec.json_files import JsonLines
 from vime_runtime.spec.run_paths import RunPaths
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from vime_runtime.batch import Response
 from vime_runtime.spec import atomic_io, events
-from vime_runtime.spec.json_lines import JsonLines
+from vime_runtime.spec.json_files import JsonLines
 from vime_runtime.spec.metrics import STEP, seconds
 from vime_runtime.spec.process_roles import ProcessEntry
 from vime_runtime.spec.run_paths import RunPaths

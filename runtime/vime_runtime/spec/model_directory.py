@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vime_runtime.spec.errors import UsageError
+from vime_runtime.spec.json_files import read_json
 from vime_runtime.spec.model_families import ModelFamily, family_of
 from vime_runtime.spec.model_shape import ModelShape
-from vime_runtime.spec.safetensors_header import INCOMPLETE, StoredTensor, read_directory, read_json
+from vime_runtime.spec.safetensors_header import INCOMPLETE, StoredTensor, read_directory
 
 CONFIG_FILE = "config.json"
 # dtypes that can be trained from, as the safetensors format spells them.
@@ -39,7 +40,7 @@ def read_model_directory(directory: Path) -> ModelDirectory:
             f"{directory} has no {CONFIG_FILE}",
             "model.path must name a Hugging Face model directory, as save_pretrained writes it",
         )
-    config = read_json(config_file)
+    config = read_json(config_file, INCOMPLETE)
     family = family_of(config, str(config_file))
     if "quantization_config" in config:
         raise UsageError(f"{config_file}: the model is quantized", "train from the unquantized checkpoint")

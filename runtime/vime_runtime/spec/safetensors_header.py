@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vime_runtime.spec.errors import UsageError
+from vime_runtime.spec.json_files import read_json
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -44,7 +44,7 @@ def read_directory(directory: Path) -> dict[str, StoredTensor]:
                 f"{directory} has neither {WEIGHTS_FILE} nor {INDEX_FILE}", "save the model as safetensors"
             )
         return read_file(directory / WEIGHTS_FILE)
-    files = read_json(index).get("weight_map")
+    files = read_json(index, INCOMPLETE).get("weight_map")
     if not isinstance(files, dict):
         raise UsageError(f"{index} has no weight_map", INCOMPLETE)
     shards = {}
@@ -83,14 +83,3 @@ def header_bytes(path: Path) -> bytes:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         return file.read(min(length, MAX_HEADER_BYTES))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object of a checkpoint. Raises UsageError that names the file and line."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise UsageError(f"{path}: not readable as JSON: {e}", INCOMPLETE) from e
-    if not isinstance(document, dict):
-        raise UsageError(f"{path}: expected a JSON object, found {type(document).__name__}", INCOMPLETE)
-    return document

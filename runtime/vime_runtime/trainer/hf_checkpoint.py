@@ -14,8 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vime_runtime.spec.json_files import read_json
 from vime_runtime.spec.model_directory import CONFIG_FILE, read_model_directory
-from vime_runtime.spec.safetensors_header import INDEX_FILE, WEIGHTS_FILE, read_json
+from vime_runtime.spec.safetensors_header import INCOMPLETE, INDEX_FILE, WEIGHTS_FILE
 
 SHARD_BYTES = 4 * 1024**3
 
@@ -89,7 +90,7 @@ def _copy_small_files(source: Path, target: Path, dtype: torch.dtype) -> None:
         small = path.is_file() and path.suffix in {".json", ".jinja", ".txt", ".model"}
         if small and not path.name.endswith(".index.json"):
             shutil.copyfile(path, target / path.name)
-    config = read_json(target / CONFIG_FILE)
+    config = read_json(target / CONFIG_FILE, INCOMPLETE)
     config.pop("torch_dtype", None)  # the key's name before transformers 5
     config["dtype"] = str(dtype).removeprefix("torch.")
     (target / CONFIG_FILE).write_text(json.dumps(config, indent=2), encoding="utf-8")

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vime_runtime.spec.boot_id import boot_id
 from vime_runtime.spec.device_layout import VISIBLE_DEVICES
 from vime_runtime.weight_sync.transport import WeightLocation
 
@@ -21,15 +22,6 @@ if TYPE_CHECKING:
 
 DEVICES = Path("/dev")
 DEVICE_NODE = re.compile(r"davinci(\d+)")
-
-
-@cache
-def boot_id() -> str:
-    """Return the id of this boot of the kernel (random(4)), which containers on a host share.
-
-    The address and the name of the host cannot be used: a container may have its own.
-    """
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 @cache

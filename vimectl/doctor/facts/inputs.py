@@ -10,10 +10,11 @@ import ast
 from pathlib import Path
 
 from vime_runtime.spec.errors import UsageError, VimeError
+from vime_runtime.spec.json_files import read_json
 from vime_runtime.spec.model_families import family_of
 from vime_runtime.spec.model_shape import ModelShape
 from vime_runtime.spec.recipe import DataTable, Recipe
-from vime_runtime.spec.safetensors_header import read_json
+from vime_runtime.spec.safetensors_header import INCOMPLETE
 
 from vimectl.doctor.facts import Unavailable
 from vimectl.doctor.facts.packages import find_package
@@ -49,7 +50,7 @@ def read_model_shape(host: Host, recipe: Recipe) -> ModelShape:
     if not file.is_file():
         raise Unavailable("there is no model (recipe.model)")
     try:
-        config = read_json(file)
+        config = read_json(file, INCOMPLETE)
         return family_of(config, file.name).shape(config, file.name)
     except VimeError as e:
         raise Unavailable("the model's config.json is not usable (recipe.model)") from e

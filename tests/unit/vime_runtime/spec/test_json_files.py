@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from vime_runtime.spec.json_lines import JsonLines
+from vime_runtime.spec.json_files import JsonLines
 
 
 def test_half_a_line_of_a_killed_process_spoils_no_other_line(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Append to files of JSON lines: ``events.jsonl`` and ``metrics.jsonl``."""
+"""Read JSON objects, and append to files of JSON lines."""
 
 from __future__ import annotations
 
@@ -7,6 +7,19 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+
+from vime_runtime.spec.errors import UsageError
+
+
+def read_json(path: Path, hint: str) -> dict[str, Any]:
+    """Read a JSON object. Raises UsageError with ``hint`` that names the file and line."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise UsageError(f"{path}: not readable as JSON: {e}", hint) from e
+    if not isinstance(document, dict):
+        raise UsageError(f"{path}: expected a JSON object, found {type(document).__name__}", hint)
+    return document
 
 
 class JsonLines:
