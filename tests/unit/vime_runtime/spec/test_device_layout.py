@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from vime_runtime.spec.device_layout import DeviceAssignment, engine_devices, placement, trainer_devices
 
-from harness.run_config import make_run_config
+from harness.run_config import make_recipe
 from vimectl.recipes.resolve import resolve
 
 # nodes, devices on each, devices of an engine
@@ -28,12 +28,11 @@ def test_the_dry_run_shows_what_the_runtime_does(nodes: int, each: int, engine: 
     assert [[(s.node, d) for d in s.devices] for s in engine_devices(recipe)] == list(engines.values())
 
 
-def test_an_engine_has_neighbouring_devices_of_one_node() -> None:
+def test_ranks_and_engines_have_adjacent_devices_of_one_node() -> None:
     cluster = {"nodes": 2, "devices_per_node": 4}
-    config = make_run_config({"recipe": {"cluster": cluster, "rollout": {"tensor_parallel": 2}}})
-    assert engine_devices(config.recipe) == [
-        DeviceAssignment(0, (0, 1)),
-        DeviceAssignment(0, (2, 3)),
-        DeviceAssignment(1, (0, 1)),
-        DeviceAssignment(1, (2, 3)),
-    ]
+    recipe = make_recipe(cluster=cluster, train={"tensor_parallel": 2}, rollout={"tensor_parallel": 4})
+    assert engine_devices(recipe) == [DeviceAssignment(0, (0, 1, 2, 3)), DeviceAssignment(1, (0, 1, 2, 3))]
+    rows = placement(recipe)
+    assert [row["train_replica"] for row in rows] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert [row["engine"] for row in rows] == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert [row["engine_rank"] for row in rows] == [0, 1, 2, 3, 0, 1, 2, 3]

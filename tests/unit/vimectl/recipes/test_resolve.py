@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from vime_runtime.spec.errors import UsageError
+from vime_runtime.spec.recipe import REPLACED_KEYS
 
 from vimectl.recipes.catalog import shipped_recipes
 from vimectl.recipes.resolve import load_recipe, resolve
@@ -119,10 +120,24 @@ def test_a_cpu_recipe_gives_its_kv_cache_in_bytes(tmp_path: Path) -> None:
         load_recipe(path)
 
 
-def test_a_misspelt_key_in_a_file_names_file_and_key(tmp_path: Path) -> None:
+def test_an_unknown_key_is_named_with_its_file(tmp_path: Path) -> None:
     path = tmp_path / "r.toml"
     path.write_text(shipped_recipes()["qwen3-tiny-tp2"].read_text().replace("temperature", "temprature"))
     with pytest.raises(
         UsageError, match=r"r.toml: unknown key 'rollout.temprature'. Did you mean temperature"
     ):
         load_recipe(path)
+
+
+@pytest.mark.parametrize("key", REPLACED_KEYS)
+def test_a_replaced_key_is_refused_with_what_to_write(tmp_path: Path, key: str) -> None:
+    table, _, name = key.partition(".")
+    text = shipped_recipes()["qwen3-tiny-tp2"].read_text()
+    path = tmp_path / "r.toml"
+    path.write_text(text.replace(f"[{table}]\n", f"[{table}]\n{name} = 1\n"))
+    with pytest.raises(UsageError, match=f"r.toml: the key '{key}' does not exist any more") as error:
+        load_recipe(path)
+    assert error.value.hint == REPLACED_KEYS[key]
+    with pytest.raises(UsageError, match="this key does not exist any more") as error:
+        resolve("qwen3-tiny-tp2", assignments=[f"{key}=1"])
+    assert error.value.hint == REPLACED_KEYS[key]
