@@ -240,7 +240,7 @@ def pause_region() -> dict[str, Any]:
     return seen | {"kept": kept.sum().item(), "moved": kept.data_ptr() - address}
 
 
-def test_paused_region_is_unmapped_and_empty_cache_is_unsafe(pair: list[Process]) -> None:
+def test_offloaded_region_is_unmapped_and_empty_cache_is_unsafe(pair: list[Process]) -> None:
     seen = pair[0].run(pause_region)
     assert seen["released"] == MIB
     assert seen["outside"] == MIB

@@ -147,11 +147,11 @@ def test_trainer_and_engine_are_never_resident_together(whole: Whole) -> None:
     for chip in (0, 1):
         events = [call for call in whole.calls() if call.get("chip") == chip]
         kinds = [call["name"] for call in events if call["name"] in ("tms_pause", "tms_resume", "generate")]
-        trainer_awake = False
+        trainer_resident = False
         for kind in kinds:
             if kind == "generate":
-                assert not trainer_awake
-            trainer_awake = {"tms_resume": True, "tms_pause": False}.get(kind, trainer_awake)
+                assert not trainer_resident
+            trainer_resident = {"tms_resume": True, "tms_pause": False}.get(kind, trainer_resident)
         assert kinds.count("tms_resume") == STEPS + 1  # and to save the weights
     for row in whole.metrics:
         assert row["memory/train_paused_bytes"] == 0 < row["memory/train_active_bytes"]

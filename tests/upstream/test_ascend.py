@@ -123,7 +123,7 @@ RIGHT = {
     "restarted_twice": [[100, 101], 0],
     "restarted_with_rejected_drafts": [[900, 99, 100, 101, 102, 103, 104, 105], 0],
     "aborted_and_added_again": [[99, 100, 101], 0],
-    "aborted_beside_another": [[900, 901, 100, 101], 0],
+    "aborted_with_another": [[900, 901, 100, 101], 0],
 }
 # What goes wrong in the releases: the assertion, or tokens that are lost.
 WRONG: dict[str, dict[str, Any]] = {

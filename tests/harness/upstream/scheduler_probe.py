@@ -188,7 +188,7 @@ def aborted_and_added_again(module: ModuleType) -> list[Any]:
     return engine.run(2)
 
 
-def aborted_beside_another(module: ModuleType) -> list[Any]:
+def aborted_with_another(module: ModuleType) -> list[Any]:
     engine = Engine(module)
     other = engine.add("b")
     first, second = engine.step(), engine.step()
@@ -207,7 +207,7 @@ SCENES: list[Callable[[ModuleType], list[Any]]] = [
     restarted_twice,
     restarted_with_rejected_drafts,
     aborted_and_added_again,
-    aborted_beside_another,
+    aborted_with_another,
 ]
 
 

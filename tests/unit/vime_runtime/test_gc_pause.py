@@ -31,7 +31,7 @@ def test_a_failing_import_enables_the_collector_again() -> None:
     assert gc.isenabled()
 
 
-def test_a_spawned_process_starts_with_the_collector_paused() -> None:
+def test_a_spawned_process_starts_without_the_collector() -> None:
     main = sys.modules["__main__"].__spec__
     with children_gc_paused():
         assert gc_enabled_in_a_spawned_process() is False

@@ -175,7 +175,7 @@ def test_on_several_nodes_only_the_engine_stays_on_loopback() -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_in_somebody_elses_cluster_nothing_depends_on_the_cores_of_this_machine(role: Role) -> None:
+def test_in_an_external_cluster_nothing_depends_on_the_cores_of_this_machine(role: Role) -> None:
     recipe = resolve("qwen3-tiny-tp2").recipe
     settings = environment(recipe, role, Host(environment={}), SCRATCH, private_cluster=False)
     threads = {"train": "1", "rollout": "1", "driver": None}[role]
