@@ -6,7 +6,9 @@ import inspect
 import math
 import pkgutil
 import re
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +24,9 @@ Score = Callable[[str, str], float]
 
 # A minus is a sign unless it follows an operand: "5-3" ends in 3.
 _NUMBER = re.compile(r"(?:(?<![\w)])-)?\d+(?:,\d{3})*(?:\.\d+)?")
+# Processor time for parsing a response, and for each comparison with it.
+MATH_VERIFY_SECONDS = 5
+_NO_LIMIT = 1_000_000
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
@@ -104,7 +109,8 @@ def exact_match(response: str, label: str) -> float:
 def _math_verify() -> Score:
     """Return a score that compares mathematical values with the library math-verify.
 
-    It may only be called from the main thread: the library limits its time with an alarm signal.
+    An answer that takes longer than MATH_VERIFY_SECONDS gets 0. The score may only be called from the main
+    thread, because a signal ends a comparison.
     """
     try:
         import math_verify
@@ -115,14 +121,39 @@ def _math_verify() -> Score:
     def parse_label(label: str) -> list[Any]:
         # The whole label is the answer, but bare LaTeX is only recognized inside an environment.
         marked = "$" in label or "\\boxed" in label
-        parsed: list[Any] = math_verify.parse(label if marked else f"\\boxed{{{label}}}")
+        return parse(label if marked else f"\\boxed{{{label}}}")
+
+    def parse(text: str) -> list[Any]:
+        parsed: list[Any] = math_verify.parse(text, parsing_timeout=_NO_LIMIT)
         return parsed
 
     def reward(response: str, label: str) -> float:
-        # Not symmetric: the first argument is the label.
-        return float(math_verify.verify(parse_label(label), math_verify.parse(response)))
+        expected = parse_label(label)
+        with _processor_time_limit(MATH_VERIFY_SECONDS):
+            # Not symmetric: the first argument is the label.
+            return float(math_verify.verify(expected, parse(response), timeout_seconds=_NO_LIMIT))
 
     return reward
+
+
+@contextmanager
+def _processor_time_limit(seconds: float) -> Iterator[None]:
+    """Make math-verify give up what it does whenever the process has used another ``seconds`` in a block.
+
+    Its own limits count elapsed time, so the same answer would get another score on a busy machine.
+    """
+    from math_verify.errors import TimeoutException
+
+    def give_up(*_: object) -> None:
+        raise TimeoutException
+
+    before = signal.signal(signal.SIGPROF, give_up)
+    signal.setitimer(signal.ITIMER_PROF, seconds, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def _user_function(name: str) -> Score:

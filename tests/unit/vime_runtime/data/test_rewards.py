@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,22 @@ def test_exact_match(response: str, label: str, reward: float) -> None:
 )
 def test_math_verify(response: str, label: str, reward: float) -> None:
     assert get("math-verify")(response, problem(label)) == reward
+
+
+def test_math_verify_gives_up_after_a_processor_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rewards, "MATH_VERIFY_SECONDS", 0.2)
+    score = get("math-verify")
+    assert score("$9999999^{9999999}$", problem("7")) == 0.0
+    assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
+    assert score("7", problem("7")) == 1.0
+
+
+def test_math_verify_does_not_count_elapsed_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    alarms: list[int] = []
+    monkeypatch.setattr(signal, "alarm", alarms.append)
+    assert get("math-verify")("7", problem("7")) == 1.0
+    assert alarms
+    assert all(seconds == 0 or seconds > 86_400 for seconds in alarms)
 
 
 @pytest.fixture
