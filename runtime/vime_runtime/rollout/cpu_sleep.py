@@ -21,7 +21,7 @@ from vllm.model_executor.layers.fused_moe.activation import MoEActivation
 from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
 from vllm.platforms import current_platform
 
-from vime_runtime.device.cpu import matmul_is_slow
+from vime_runtime.device import matmul_is_slow
 from vime_runtime.memory.cpu_region import CpuRegion
 from vime_runtime.memory.region import MemoryUsage
 

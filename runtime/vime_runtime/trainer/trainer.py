@@ -65,7 +65,7 @@ class Trainer:
         self._bridge = WeightBridge(
             self._source.family, self._source.shape, self._groups.tensor, self._groups.expert
         )
-        self._region = self._device.training_region(config, rank)
+        self._region = self._device.training_region(config)
         with self._region.allocating():
             self._model = self._load(recompute=recipe.train.recompute)
             self._optimizer = Optimizer(self._model, recipe.optimizer)
