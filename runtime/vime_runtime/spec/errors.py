@@ -32,7 +32,6 @@ class CheckFailed(VimeError):
     """A check or a verification found a difference."""
 
     kind = "check-failed"
-    exit_code = 1
 
 
 class UsageError(VimeError):
@@ -53,14 +52,12 @@ class WrongEnvironment(VimeError):
     """A process of a run refused to start because a required environment variable has another value."""
 
     kind = "wrong-environment"
-    exit_code = 1
 
 
 class CheckpointFailed(VimeError):
     """The training state could not be saved. The run stops, because it could not be resumed."""
 
     kind = "checkpoint-failed"
-    exit_code = 1
 
 
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> str:

@@ -8,7 +8,7 @@ contain. A new family is one entry of ``FAMILIES``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
 
 from vime_runtime.spec.errors import UsageError, unknown
@@ -17,17 +17,8 @@ from vime_runtime.spec.model_shape import ModelShape, not_positive, read_rope, u
 # How a parameter's tensors are fused and sharded, see ``weight_sync.export``.
 Layout = Literal["whole", "rows", "columns", "qkv"]
 
-DENSE_KEYS = (
-    "num_hidden_layers",
-    "hidden_size",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "intermediate_size",
-    "vocab_size",
-    "max_position_embeddings",
-)
-EXPERT_KEYS = ("num_experts", "num_experts_per_tok", "moe_intermediate_size")
+# The numbers that ``config.json`` must have; only mixtures of experts have those with a default.
+_NUMBERS = tuple(number for number in fields(ModelShape) if number.type == "int")
 
 
 @dataclass(frozen=True)
@@ -106,7 +97,7 @@ class ModelFamily:
         rope = read_rope(config, where)
         if not config.get("rms_norm_eps"):
             raise not_positive(where, "rms_norm_eps", config.get("rms_norm_eps"))
-        keys = (*DENSE_KEYS, *(EXPERT_KEYS if self.has_experts else ()))
+        keys = [number.name for number in _NUMBERS if self.has_experts or number.default is MISSING]
         return ModelShape(
             model_type=self.model_type,
             **{key: self._number(key, config, where) for key in keys},
@@ -120,9 +111,8 @@ class ModelFamily:
     def parameters(self, shape: ModelShape) -> Iterator[ParamMapping]:
         """Yield every parameter of a model of this shape, those of the layers last."""
         for mapping in self.mappings:
-            if "{layer}" in mapping.megatron:
-                continue
-            if not (shape.tie_word_embeddings and mapping.megatron == "output_layer.weight"):
+            tied = shape.tie_word_embeddings and mapping.megatron == "output_layer.weight"
+            if "{layer}" not in mapping.megatron and not tied:
                 yield mapping
         layer_mappings = [mapping for mapping in self.mappings if "{layer}" in mapping.megatron]
         expert_mappings = [mapping for mapping in layer_mappings if "{expert}" in mapping.megatron]
@@ -174,10 +164,11 @@ def family_of(config: dict[str, Any], where: str) -> ModelFamily:
     return FAMILIES[model_type]
 
 
-_MEGATRON_LAYER = "decoder.layers.{layer}."
-_HF_LAYER = "model.layers.{layer}."
-_MEGATRON_EXPERT = _MEGATRON_LAYER + "mlp.experts.local_experts.{expert}."
-_HF_EXPERT = _HF_LAYER + "mlp.experts.{expert}."
+def _layer(megatron: str, layout: Layout, hf: dict[str, tuple[str, ...]]) -> ParamMapping:
+    """Return the mapping of a parameter that every layer has. Names are those below the layer."""
+    tensors = {f"model.layers.{{layer}}.{name}": dims for name, dims in hf.items()}
+    return ParamMapping(f"decoder.layers.{{layer}}.{megatron}", layout, tensors)
+
 
 _ATTENTION = (
     ParamMapping(
@@ -187,92 +178,60 @@ _ATTENTION = (
     ),
     ParamMapping("decoder.final_layernorm.weight", "whole", {"model.norm.weight": ("hidden_size",)}),
     ParamMapping("output_layer.weight", "rows", {"lm_head.weight": ("vocab_size", "hidden_size")}),
-    ParamMapping(
-        _MEGATRON_LAYER + "input_layernorm.weight",
-        "whole",
-        {_HF_LAYER + "input_layernorm.weight": ("hidden_size",)},
-    ),
-    ParamMapping(
-        _MEGATRON_LAYER + "self_attention.linear_qkv.weight",
+    _layer("input_layernorm.weight", "whole", {"input_layernorm.weight": ("hidden_size",)}),
+    _layer(
+        "self_attention.linear_qkv.weight",
         "qkv",
         {
-            _HF_LAYER + "self_attn.q_proj.weight": ("query_size", "hidden_size"),
-            _HF_LAYER + "self_attn.k_proj.weight": ("key_value_size", "hidden_size"),
-            _HF_LAYER + "self_attn.v_proj.weight": ("key_value_size", "hidden_size"),
+            "self_attn.q_proj.weight": ("query_size", "hidden_size"),
+            "self_attn.k_proj.weight": ("key_value_size", "hidden_size"),
+            "self_attn.v_proj.weight": ("key_value_size", "hidden_size"),
         },
     ),
-    ParamMapping(
-        _MEGATRON_LAYER + "self_attention.linear_proj.weight",
+    _layer(
+        "self_attention.linear_proj.weight",
         "columns",
-        {_HF_LAYER + "self_attn.o_proj.weight": ("hidden_size", "query_size")},
+        {"self_attn.o_proj.weight": ("hidden_size", "query_size")},
     ),
-    ParamMapping(
-        _MEGATRON_LAYER + "pre_mlp_layernorm.weight",
-        "whole",
-        {_HF_LAYER + "post_attention_layernorm.weight": ("hidden_size",)},
-    ),
+    _layer("pre_mlp_layernorm.weight", "whole", {"post_attention_layernorm.weight": ("hidden_size",)}),
 )
 
-_DENSE_MLP = (
-    ParamMapping(
-        _MEGATRON_LAYER + "mlp.linear_fc1.weight",
-        "rows",
-        {
-            _HF_LAYER + "mlp.gate_proj.weight": ("intermediate_size", "hidden_size"),
-            _HF_LAYER + "mlp.up_proj.weight": ("intermediate_size", "hidden_size"),
-        },
-    ),
-    ParamMapping(
-        _MEGATRON_LAYER + "mlp.linear_fc2.weight",
-        "columns",
-        {_HF_LAYER + "mlp.down_proj.weight": ("hidden_size", "intermediate_size")},
-    ),
-)
+
+def _mlp(megatron: str, hf: str, columns: str) -> tuple[ParamMapping, ParamMapping]:
+    """Return the mappings of a gated MLP whose parameters have these prefixes."""
+    gate_and_up: dict[str, tuple[str, ...]] = {
+        f"{hf}.gate_proj.weight": (columns, "hidden_size"),
+        f"{hf}.up_proj.weight": (columns, "hidden_size"),
+    }
+    down: dict[str, tuple[str, ...]] = {f"{hf}.down_proj.weight": ("hidden_size", columns)}
+    return (
+        _layer(f"{megatron}.linear_fc1.weight", "rows", gate_and_up),
+        _layer(f"{megatron}.linear_fc2.weight", "columns", down),
+    )
+
+
+_DENSE_MLP = _mlp("mlp", "mlp", "intermediate_size")
 
 _EXPERTS_MLP = (
-    ParamMapping(
-        _MEGATRON_LAYER + "mlp.router.weight",
-        "whole",
-        {_HF_LAYER + "mlp.gate.weight": ("num_experts", "hidden_size")},
-    ),
-    ParamMapping(
-        _MEGATRON_EXPERT + "linear_fc1.weight",
-        "rows",
-        {
-            _HF_EXPERT + "gate_proj.weight": ("moe_intermediate_size", "hidden_size"),
-            _HF_EXPERT + "up_proj.weight": ("moe_intermediate_size", "hidden_size"),
-        },
-    ),
-    ParamMapping(
-        _MEGATRON_EXPERT + "linear_fc2.weight",
-        "columns",
-        {_HF_EXPERT + "down_proj.weight": ("hidden_size", "moe_intermediate_size")},
-    ),
+    _layer("mlp.router.weight", "whole", {"mlp.gate.weight": ("num_experts", "hidden_size")}),
+    *_mlp("mlp.experts.local_experts.{expert}", "mlp.experts.{expert}", "moe_intermediate_size"),
 )
 
 # Norms and biases of a family precede _ATTENTION: vLLM keeps back what it has of a module until all of it is
 # there, so a bias should travel close to the weights of its module.
 _QK_NORMS = (
-    ParamMapping(
-        _MEGATRON_LAYER + "self_attention.q_layernorm.weight",
-        "whole",
-        {_HF_LAYER + "self_attn.q_norm.weight": ("head_dim",)},
-    ),
-    ParamMapping(
-        _MEGATRON_LAYER + "self_attention.k_layernorm.weight",
-        "whole",
-        {_HF_LAYER + "self_attn.k_norm.weight": ("head_dim",)},
-    ),
+    _layer("self_attention.q_layernorm.weight", "whole", {"self_attn.q_norm.weight": ("head_dim",)}),
+    _layer("self_attention.k_layernorm.weight", "whole", {"self_attn.k_norm.weight": ("head_dim",)}),
 )
 
 _QKV_BIASES = (
-    ParamMapping(
-        _MEGATRON_LAYER + "self_attention.linear_qkv.bias",
+    _layer(
+        "self_attention.linear_qkv.bias",
         "qkv",
         {
-            _HF_LAYER + "self_attn.q_proj.bias": ("query_size",),
-            _HF_LAYER + "self_attn.k_proj.bias": ("key_value_size",),
-            _HF_LAYER + "self_attn.v_proj.bias": ("key_value_size",),
+            "self_attn.q_proj.bias": ("query_size",),
+            "self_attn.k_proj.bias": ("key_value_size",),
+            "self_attn.v_proj.bias": ("key_value_size",),
         },
     ),
 )

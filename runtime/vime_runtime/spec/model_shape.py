@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +12,6 @@ from vime_runtime.spec.recipe import Recipe
 DEFAULT_ROPE_BASE = 10_000.0
 # Megatron-core hard-codes these constants of Llama 3.1's rope scaling; only the factor is an argument.
 LLAMA3_ROPE = {"original_max_position_embeddings": 8192, "low_freq_factor": 1, "high_freq_factor": 4}
-
-SAVE_AGAIN = "save the model again with transformers, which writes every key"
 
 
 @dataclass(frozen=True)
@@ -92,10 +89,7 @@ def read_rope(config: dict[str, Any], where: str) -> RotaryEmbedding:
 def check_trainer_split(recipe: Recipe, shape: ModelShape) -> None:
     """Check that the trainer's ranks can share the model. Raises UsageError with the sizes that work."""
     train = recipe.train
-    _check_tensor_parallel(
-        "train", train.tensor_parallel, _trainer_misfit(shape, whole_experts=train.expert_parallel > 1), shape
-    )
-    _check_expert_parallel("train", train.expert_parallel, shape)
+    _check_split("train", train.tensor_parallel, train.expert_parallel, shape, replicates_heads=False)
 
 
 def check_engine_split(recipe: Recipe, shape: ModelShape) -> None:
@@ -103,18 +97,36 @@ def check_engine_split(recipe: Recipe, shape: ModelShape) -> None:
 
     vLLM replicates key/value heads over ranks when there are fewer heads than ranks.
     """
-    rollout = recipe.rollout
-    trainer_misfit = _trainer_misfit(shape, whole_experts=rollout.expert_parallel)
+    size = recipe.rollout.tensor_parallel
+    expert_ranks = size if recipe.rollout.expert_parallel else 1
+    _check_split("rollout", size, expert_ranks, shape, replicates_heads=True)
 
-    def misfit(size: int) -> str | None:
-        found = trainer_misfit(size)
-        replicated = size % shape.num_key_value_heads == 0
-        if found is not None and "key/value" in found and replicated:
-            return _mlp_misfit(shape, size, rollout.expert_parallel)
-        return found
 
-    _check_tensor_parallel("rollout", rollout.tensor_parallel, misfit, shape)
-    _check_expert_parallel("rollout", rollout.tensor_parallel if rollout.expert_parallel else 1, shape)
+def _check_split(table: str, size: int, expert_ranks: int, shape: ModelShape, replicates_heads: bool) -> None:
+    heads, pairs, experts = shape.num_attention_heads, shape.num_key_value_heads, shape.num_experts
+    columns = shape.moe_intermediate_size if experts else shape.intermediate_size
+
+    def misfit(ranks: int) -> str | None:
+        if heads % ranks:
+            return f"{heads} attention heads"
+        if pairs % ranks and not (replicates_heads and ranks % pairs == 0):
+            return f"{pairs} key/value heads"
+        whole_experts = experts and expert_ranks > 1
+        return f"{columns} MLP columns" if columns % ranks and not whole_experts else None
+
+    if what := misfit(size):
+        fitting = [str(ranks) for ranks in range(1, heads + 1) if misfit(ranks) is None]
+        raise UsageError(
+            f"{table}.tensor_parallel = {size} does not divide the model's {what}",
+            f"--set {table}.tensor_parallel=N with N one of {', '.join(fitting)}",
+        )
+    if expert_ranks > 1 and not experts:
+        raise UsageError(f"{table}.expert_parallel is on, but the model has no experts", "leave it out")
+    if experts % expert_ranks:
+        raise UsageError(
+            f"{expert_ranks} ranks ({table}.expert_parallel) do not divide the {experts} experts",
+            "use as many ranks as divide them",
+        )
 
 
 def check_context(recipe: Recipe, shape: ModelShape) -> None:
@@ -139,46 +151,7 @@ def unsupported(where: str, key: str, found: Any, supported: list[Any]) -> Usage
 
 def not_positive(where: str, key: str, found: Any) -> UsageError:
     """Return the error for a number of ``config.json`` that is missing or not positive."""
-    return UsageError(f"{where}: {key} should be a positive number, found {found!r}", SAVE_AGAIN)
-
-
-def _trainer_misfit(shape: ModelShape, whole_experts: bool) -> Callable[[int], str | None]:
-    def misfit(size: int) -> str | None:
-        if shape.num_attention_heads % size:
-            return f"{shape.num_attention_heads} attention heads"
-        if shape.num_key_value_heads % size:
-            return f"{shape.num_key_value_heads} key/value heads"
-        return _mlp_misfit(shape, size, whole_experts)
-
-    return misfit
-
-
-def _mlp_misfit(shape: ModelShape, size: int, whole_experts: bool) -> str | None:
-    if shape.num_experts and whole_experts:
-        return None
-    columns = shape.moe_intermediate_size if shape.num_experts else shape.intermediate_size
-    return f"{columns} MLP columns" if columns % size else None
-
-
-def _check_tensor_parallel(
-    table: str, size: int, misfit: Callable[[int], str | None], shape: ModelShape
-) -> None:
-    what = misfit(size)
-    if what is not None:
-        fitting = [str(n) for n in range(1, shape.num_attention_heads + 1) if misfit(n) is None]
-        raise UsageError(
-            f"{table}.tensor_parallel = {size} does not divide the model's {what}",
-            f"--set {table}.tensor_parallel=N with N one of {', '.join(fitting)}",
-        )
-
-
-def _check_expert_parallel(table: str, ranks: int, shape: ModelShape) -> None:
-    if ranks == 1:
-        return
-    if not shape.num_experts:
-        raise UsageError(f"{table}.expert_parallel is on, but the model has no experts", "leave it out")
-    if shape.num_experts % ranks:
-        raise UsageError(
-            f"{ranks} ranks ({table}.expert_parallel) do not divide the {shape.num_experts} experts",
-            "use as many ranks as divide them",
-        )
+    return UsageError(
+        f"{where}: {key} should be a positive number, found {found!r}",
+        "save the model again with transformers, which writes every key",
+    )
