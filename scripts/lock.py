@@ -15,6 +15,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -61,12 +62,10 @@ def main() -> None:
 def lock_bench(options: argparse.Namespace) -> None:
     """Resolve the dependencies of the benchmarks in addition to a stack, without changing its pins."""
     pins = read_lock(lock_path(BENCH_STACK))
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write("\n".join(f"{pin.name}=={pin.version}" for pin in pins.values()))
-        file.flush()
-        arguments = [*target(load_stack(BENCH_STACK), options), f"--constraints={file.name}"]
-        arguments += [f"--no-emit-package={name}" for name in pins]
-        compile_lock(BENCH, ROOT / "requirements" / "bench.txt", arguments, options.upgrade)
+    arguments = target(load_stack(BENCH_STACK), options)
+    arguments += [f"--no-emit-package={name}" for name in pins]
+    held = [f"{pin.name}=={pin.version}" for pin in pins.values()]
+    compile_lock(BENCH, ROOT / "requirements" / "bench.txt", arguments, options.upgrade, constraints=held)
 
 
 def lock_stack(stack: Stack, lock: Path, options: argparse.Namespace) -> None:
@@ -74,15 +73,7 @@ def lock_stack(stack: Stack, lock: Path, options: argparse.Namespace) -> None:
     pins = [f"{stack.distributions(name)[0]}=={version}" for name, version in stack.packages.items()]
     overrides = [f"{name}=={stack.packages[name]}" for name in stack.origin]
     overrides += [f"{name}; sys_platform == 'never'" for name in (*stack.unwanted, *stack.omitted)]
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write("\n".join(overrides))
-        file.flush()
-        compile_lock(
-            [*pins, *TOOL, *BUILD],
-            lock,
-            [*target(stack, options), f"--override={file.name}"],
-            options.upgrade,
-        )
+    compile_lock([*pins, *TOOL, *BUILD], lock, target(stack, options), options.upgrade, overrides)
     for name, origin in stack.origin.items():
         check_digests(name, [file.sha256 for file in origin.files], lock)
 
@@ -101,17 +92,11 @@ def lock_image(stack: Stack, lock: Path, options: argparse.Namespace) -> None:
     for machine in stack.stack.machines:
         platform = [*python, "--python-platform", TARGET[machine]]
         shipped = resolved([*image.ships, *held], platform)
-        with (
-            tempfile.NamedTemporaryFile("w", suffix=".txt") as without,
-            tempfile.NamedTemporaryFile("w", suffix=".txt") as base,
-        ):
-            without.write("\n".join(f"{name}; sys_platform == 'never'" for name in stack.omitted))
-            without.flush()
-            base.write("\n".join(f"{name}=={version}" for name, version in shipped.items()))
-            base.flush()
-            arguments = [*platform, f"--override={without.name}", f"--constraints={base.name}", "--annotate"]
-            arguments += [f"--no-emit-package={name}" for name in sorted(shipped.keys() - direct)]
-            compile_lock(asked, lock, arguments, options.upgrade)
+        arguments = [*platform, "--annotate"]
+        arguments += [f"--no-emit-package={name}" for name in sorted(shipped.keys() - direct)]
+        without = [f"{name}; sys_platform == 'never'" for name in stack.omitted]
+        base = [f"{name}=={version}" for name, version in shipped.items()]
+        compile_lock(asked, lock, arguments, options.upgrade, without, base)
         texts.add(lock.read_text(encoding="utf-8"))
     if len(texts) > 1:
         sys.exit(f"{lock.name}: {' and '.join(stack.stack.machines)} need different wheels")
@@ -137,21 +122,33 @@ def target(stack: Stack, options: argparse.Namespace) -> list[str]:
     return [*arguments, "--python-platform", TARGET[stack.stack.machines[0]]]
 
 
-def compile_lock(requirements: list[str], lock: Path, arguments: list[str], upgrade: bool) -> None:
+def compile_lock(
+    requirements: list[str],
+    lock: Path,
+    arguments: list[str],
+    upgrade: bool,
+    overrides: Sequence[str] = (),
+    constraints: Sequence[str] = (),
+) -> None:
     """Resolve ``requirements`` into ``lock`` with uv."""
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "uv", "pip", "compile", "-", "--quiet", "--generate-hashes"),
-            *("--no-annotate", "--custom-compile-command", "python scripts/lock.py"),
-            *(["--upgrade"] if upgrade else []),
-            *arguments,
-            f"--output-file={lock}",
-        ],
-        input="\n".join(requirements),
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        files = {"override": overrides, "constraints": constraints}
+        for name, lines in files.items():
+            Path(folder, name).write_text("\n".join(lines), encoding="utf-8")
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "uv", "pip", "compile", "-", "--quiet", "--generate-hashes"),
+                *("--no-annotate", "--custom-compile-command", "python scripts/lock.py"),
+                *(["--upgrade"] if upgrade else []),
+                *(f"--{name}={folder}/{name}" for name in files),
+                *arguments,
+                f"--output-file={lock}",
+            ],
+            input="\n".join(requirements),
+            text=True,
+            check=True,
+            cwd=ROOT,
+        )
 
 
 def check_digests(name: str, listed: list[str], lock: Path) -> None:

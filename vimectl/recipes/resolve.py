@@ -100,26 +100,22 @@ def _validate(data: dict[str, Any], where: str) -> Recipe:
 def _contradictions(recipe: Recipe) -> Iterator[str]:
     """Yield the contradictions between keys that are valid on their own."""
     cluster, train, rollout = recipe.cluster, recipe.train, recipe.rollout
-    for table, size in (("train", train.tensor_parallel), ("rollout", rollout.tensor_parallel)):
-        if cluster.devices % size:
-            yield (
-                f"'{table}.tensor_parallel': {size} does not divide the "
-                f"{cluster.devices} devices of [cluster]"
-            )
-    if cluster.devices_per_node % rollout.tensor_parallel:
-        yield (
-            f"'rollout.tensor_parallel': {rollout.tensor_parallel} does not divide the "
-            f"{cluster.devices_per_node} devices of one node; an engine runs on one node"
-        )
+    for key, size, count, devices in (
+        ("train.tensor_parallel", train.tensor_parallel, cluster.devices, "devices of [cluster]"),
+        ("train.expert_parallel", train.expert_parallel, cluster.devices, "devices of [cluster]"),
+        (
+            "rollout.tensor_parallel",
+            rollout.tensor_parallel,
+            cluster.devices_per_node,
+            "devices of one node; an engine runs on one node",
+        ),
+    ):
+        if count % size:
+            yield f"{key!r}: {size} does not divide the {count} {devices}"
     if train.expert_parallel > 1 and train.expert_parallel % train.tensor_parallel:
         yield (
             f"'train.expert_parallel': {train.expert_parallel} is neither 1 nor a multiple of "
             f"tensor_parallel {train.tensor_parallel}"
-        )
-    if cluster.devices % train.expert_parallel:
-        yield (
-            f"'train.expert_parallel': {train.expert_parallel} does not divide the "
-            f"{cluster.devices} devices of [cluster]"
         )
     if rollout.expert_parallel and cluster.device == "cpu":
         yield "'rollout.expert_parallel': vLLM's kernel for a CPU computes all experts on every rank"

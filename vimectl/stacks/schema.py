@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 from pydantic import AfterValidator, Field, model_validator
 from vime_runtime.spec.strict import Strict
 
 
 def _specifier(text: str) -> str:
-    try:
-        SpecifierSet(text)
-    except InvalidSpecifier as e:
-        raise ValueError(str(e)) from e
+    SpecifierSet(text)  # raises InvalidSpecifier, a ValueError
     return text
 
 
@@ -187,12 +184,7 @@ class Stack(Strict):
 
     def _facts(self) -> dict[str, str]:
         """Return every fact of the file with its table."""
-        tables: dict[str, Any] = {
-            "packages": self.packages,
-            "ranges": self.ranges,
-            "commits": self.commits,
-        }
-        facts = {name: table for table, names in tables.items() for name in names}
+        facts = {name: table for table in ("packages", "ranges", "commits") for name in getattr(self, table)}
         single = ("cann", "nnal", "images", "image", "memory_saver", "patches")
         facts |= {name: name for name in single if getattr(self, name)}
         return facts | {"python": "python", "machines": "machines"}

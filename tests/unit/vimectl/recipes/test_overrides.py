@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 from vime_runtime.spec.errors import UsageError
 
-from vimectl.recipes import overrides
 from vimectl.recipes.resolve import resolve
 
 
@@ -52,10 +51,3 @@ def test_the_last_of_two_values_holds() -> None:
 def test_a_wrong_key_or_value_is_named(assignment: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         resolve("qwen3-tiny-tp2", assignments=[assignment])
-
-
-def test_every_key_of_the_recipes_is_known() -> None:
-    keys = overrides.known_keys()
-    assert {"model.path", "recipe.default_mode", "modes.long.steps", "env.*", "prepare.settings.*"} <= set(
-        keys
-    )

@@ -102,7 +102,8 @@ def test_source_install_with_egg_info_is_read(tmp_path: Path) -> None:
     assert "vllm" not in {d.package for d in found.differences}
 
 
-@pytest.mark.parametrize("version", ["3.11.7", "3.11.0"])
-def test_supported_python_versions(version: str) -> None:
-    assert load_stack("cpu-0.32").supports_python(version)
-    assert not load_stack("cpu-0.32").supports_python("3.12.1")
+def test_supported_python_versions() -> None:
+    supported = [
+        v for v in ("3.10.9", "3.11.0", "3.11.7", "3.12.1") if load_stack("cpu-0.32").supports_python(v)
+    ]
+    assert supported == ["3.11.0", "3.11.7"]
