@@ -1,6 +1,7 @@
 """The command line: one module per command group, each a thin layer over a feature.
 
-Feature modules are imported inside the commands to keep `vimectl --version` fast.
+Feature modules are imported inside the commands to keep `vimectl --version` fast. A command returns a
+``CommandOutput``; an error is a ``VimeError``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperOption
 from vime_runtime.spec.errors import INTERRUPTED, UsageError, VimeError
 
 from vimectl import __version__
@@ -23,16 +25,6 @@ USAGE_ERROR: Any = typer.BadParameter.__base__
 
 _COMMANDS = ("doctor", "stack", "env", "patch", "tms", "image", "recipe", "run", "runs")
 
-app = typer.Typer(
-    name="vimectl",
-    help=(
-        "Set up and run GRPO training on Ascend NPUs: pinned versions, source patches you can revert, "
-        "a doctor, and a launcher."
-    ),
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
-
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -40,35 +32,45 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
 ) -> None:
-    pass
+    """Set up and run GRPO training on Ascend NPUs: pinned versions, source patches you can revert, a doctor,
+    and a launcher.
+    """
 
 
-_registered: set[str] = set()
-
-
-def _register(argv: Sequence[str] = ()) -> None:
-    """Register the command that is called, or all commands for help and completion."""
+def command_tree(argv: Sequence[str] = ()) -> Any:
+    """Return the command that ``argv`` calls below its groups, or all commands for help and completion."""
+    app = typer.Typer(name="vimectl", no_args_is_help=True, pretty_exceptions_enable=False)
+    app.callback()(_root)
     # The command is the first word that is not an option. Only these options can come before it.
     words = [word for word in argv if word not in ("--debug", "--version")]
     called = [name for name in _COMMANDS if words[:1] == [name]]
-    if argv[:1] == ["--version"]:
-        return
-    for name in called or _COMMANDS:
-        if name in _registered:  # a process may run several command lines
-            continue
-        _registered.add(name)
+    for name in () if argv[:1] == ["--version"] else called or _COMMANDS:
         module = importlib.import_module(f"vimectl.cli.{name}")
         if name == "doctor":
             app.command(name)(module.doctor)
         else:
             app.add_typer(module.app, name=name)
+    tree = typer.main.get_command(app)
+    _add_json_option(tree)
+    return tree
+
+
+def _add_json_option(command: Any) -> None:
+    """Add --json to every command below a group."""
+    commands = getattr(command, "commands", None)
+    if commands is None:
+        text = "Print one JSON document on stdout."
+        option = TyperOption(param_decls=["--json"], is_flag=True, expose_value=False, help=text)
+        command.params.append(option)
+    else:
+        for child in commands.values():
+            _add_json_option(child)
 
 
 def main() -> None:
@@ -84,15 +86,18 @@ def main() -> None:
 
 def run_cli(argv: list[str]) -> int:
     """Run one command line and return its exit code (0, 1, 2, 3 or 130)."""
-    _register(argv)
-    root = typer.main.get_command(app)
+    root = command_tree(argv)
+    as_json = "--json" in argv
     try:
-        code = root.main(args=argv, prog_name="vimectl", standalone_mode=False)
-        return code if isinstance(code, int) else 0
+        output = root.main(args=argv, prog_name="vimectl", standalone_mode=False)
+        if isinstance(output, int):  # the exit code of --help and --version
+            return output
+        output.print(_command(root, argv), as_json)
+        return int(output.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except USAGE_ERROR as e:
-        if "--json" in argv:
+        if as_json:
             report_error(UsageError(e.format_message(), "see --help"), _command(root, argv), True)
         else:
             e.show()
@@ -101,7 +106,7 @@ def run_cli(argv: list[str]) -> int:
         if "--debug" in argv:
             raise
         error = e if isinstance(e, VimeError) else _unexpected(e)
-        report_error(error, _command(root, argv), "--json" in argv)
+        report_error(error, _command(root, argv), as_json)
         return error.exit_code
 
 

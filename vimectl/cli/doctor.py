@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import io
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from vime_runtime.spec.errors import UsageError
 
+from vimectl.cli.output import CommandOutput, Markup
 from vimectl.stacks.catalog import load_stack
-from vimectl.util.console import JsonOption, emit_json, err, escape_markup, out
+from vimectl.util.console import err, escape_markup
 from vimectl.util.host import Host, refuse_command
 
 if TYPE_CHECKING:
@@ -47,8 +48,7 @@ def doctor(
             metavar="FILE", help="Write the report to a zip file, without secrets and names of people."
         ),
     ] = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> CommandOutput:
     """Check that this machine can run the stack, and the recipe if one is given; exit 1 if it cannot."""
     from vimectl.doctor.bundle import check_bundle_path, write_bundle
     from vimectl.doctor.runner import run_checks
@@ -72,24 +72,17 @@ def doctor(
     fixes = _apply_fixes(report, host) if fix else []
     if fixes:
         report = check()
-    text = io.StringIO()
-    _show(report, Console(file=text, highlight=False, soft_wrap=True, no_color=True), every=bool(only))
-    extra: dict[str, Any] = {}
+    document, text = report.as_json(), list(_text(report, every=bool(only)))
     if fix:
-        extra["fixed"] = [
+        document["fixed"] = [
             {"check": one.check, "command": one.command, "undo": one.undo, "changed": one.changes}
             for one in fixes
         ]
     if bundle:
-        files = write_bundle(bundle, report, text.getvalue(), host, wanted)
-        extra["bundle"] = {"path": bundle, "files": files}
-    if as_json:
-        emit_json("doctor", report.ok, **report.as_json(), **extra)
-    else:
-        _show(report, out.console, every=bool(only))
-        if bundle:
-            out.print(f"{bundle}: check its content before you share it", markup=False)
-    raise typer.Exit(0 if report.ok else 1)
+        plain = "".join(f"{line.plain}\n" for line in text)
+        document["bundle"] = {"path": bundle, "files": write_bundle(bundle, report, plain, host, wanted)}
+        text.append(Markup(escape_markup(f"{bundle}: check its content before you share it")))
+    return CommandOutput(document, text, 0 if report.ok else 1)
 
 
 def _host(root: Path | None) -> Host:
@@ -119,39 +112,31 @@ def _apply_fixes(report: DoctorReport, host: Host) -> list[Fix]:
     return fixes
 
 
-def _show(report: DoctorReport, to: Console, every: bool) -> None:
-    """Print one line for each group, and each warning and failure in full; ``every``: each result in full."""
+def _text(report: DoctorReport, every: bool) -> Iterator[Markup]:
+    """Yield one line for each group, and each warning and failure in full; ``every``: each result in full."""
     groups: dict[str, list[CheckResult]] = {}
     for result in report.results:
         groups.setdefault(result.group, []).append(result)
     skipped = []
     for group, results in groups.items():
-        if not every and all(result.status == "skip" for result in results):
+        counts: Counter[str] = Counter(result.status for result in results)
+        if not every and counts["skip"] == len(results):
             skipped.append(group)
-        else:
-            _show_group(group, results, to, every)
+            continue
+        summary = ", ".join(f"{counts[status]} {status}" for status in _COLORS if counts[status])
+        worst = next(status for status in _WORST_FIRST if counts[status])
+        yield Markup(f"[{_COLORS[worst]}]{worst:4}[/]  {group}: {summary}")
+        for result in results:
+            if every or result.status in ("warn", "fail"):
+                yield Markup(f"      [{_COLORS[result.status]}]{result.status}[/] {result.id}")
+                shown = result.as_json()
+                for label in ("found", "expected", "why", "fix"):
+                    if shown[label]:
+                        yield Markup(f"           {label}: {escape_markup(shown[label])}")
     if skipped:
         total = sum(len(groups[name]) for name in skipped)
-        to.print(f"[{_COLORS['skip']}]skip[/]  {', '.join(skipped)}: {total} skip")
-    to.print(f"[bold]{escape_markup(_last_line(report))}[/]")
-
-
-def _show_group(group: str, results: list[CheckResult], to: Console, every: bool) -> None:
-    counts = {status: sum(result.status == status for result in results) for status in _COLORS}
-    summary = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    worst = next(status for status in _WORST_FIRST if counts[status])
-    to.print(f"[{_COLORS[worst]}]{worst:4}[/]  {group}: {summary}")
-    for result in results:
-        if every or result.status in ("warn", "fail"):
-            to.print(f"      [{_COLORS[result.status]}]{result.status}[/] {result.id}")
-            for label, text in (
-                ("found", result.found),
-                ("expected", result.expected),
-                ("why", result.rationale),
-                ("fix", result.fix),
-            ):
-                if text:
-                    to.print(f"           {label}: {escape_markup(text)}")
+        yield Markup(f"[{_COLORS['skip']}]skip[/]  {', '.join(skipped)}: {total} skip")
+    yield Markup(f"[bold]{escape_markup(_last_line(report))}[/]")
 
 
 def _last_line(report: DoctorReport) -> str:

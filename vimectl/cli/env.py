@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vimectl.util.console import JsonOption, emit_json, err, out
+from vimectl.cli.output import CommandOutput
+from vimectl.util.console import err
 from vimectl.util.phase_progress import show_phases
 
 app = typer.Typer(no_args_is_help=True, help="Create the virtual environment of a stack.")
@@ -22,33 +24,19 @@ def _group() -> None:
 def create(
     directory: Annotated[Path, typer.Argument(help="A directory that is empty or does not exist.")],
     stack: Annotated[str, typer.Option(help="The name of the stack to install.")],
-    as_json: JsonOption = False,
-) -> None:
+) -> CommandOutput:
     """Create a virtual environment with a stack. After an interruption the same command resumes."""
     from vimectl.env.create import create_environment, stack_with_lock
 
     chosen, lock = stack_with_lock(stack)
     try:
         with show_phases() as report:
-            environment = create_environment(directory, chosen, lock, report)
+            made = create_environment(directory, chosen, lock, report)
     except KeyboardInterrupt:
         err.print(f"interrupted; resume with: vimectl env create {directory} --stack {stack}")
         raise
-    if as_json:
-        emit_json(
-            "env.create",
-            True,
-            directory=str(environment.directory),
-            stack=environment.stack,
-            python=str(environment.python),
-            packages=environment.packages,
-            installed=environment.installed,
-            seconds=round(environment.seconds, 1),
-        )
-    elif environment.installed:
-        out.print(
-            f"{directory}: {environment.stack}, {environment.packages} packages, "
-            f"{environment.installed} of them installed now in {environment.seconds:.0f} s"
-        )
-    else:
-        out.print(f"{directory}: {environment.stack} is already complete, {environment.packages} packages")
+    line = f"{directory}: {made.stack} is already complete, {made.packages} packages"
+    if made.installed:
+        now = f"{made.installed} of them installed now in {made.seconds:.0f} s"
+        line = f"{directory}: {made.stack}, {made.packages} packages, {now}"
+    return CommandOutput(asdict(made) | {"seconds": round(made.seconds, 1)}, [line])

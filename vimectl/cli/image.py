@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vimectl.cli.output import CommandOutput, Markup, TextTable
 from vimectl.util import source_date_epoch
-from vimectl.util.console import JsonOption, emit_json, err, out, table
+from vimectl.util.console import err
 from vimectl.util.host import Host
 from vimectl.util.phase_progress import PhaseProgress, ReportPhase, show_phases
 
 if TYPE_CHECKING:
-    from vimectl.images.build import BuiltImage
     from vimectl.images.plan import ImagePlan, ImageSource
     from vimectl.images.verify import ImageVerification
     from vimectl.util.subprocess import OnLine
@@ -38,20 +39,13 @@ _STEP_WIDTH = 70
 
 @app.command()
 def plan(
-    stack: StackOption,
-    chip: ChipOption = None,
-    base: BaseOption = None,
-    machine: MachineOption = None,
-    as_json: JsonOption = False,
-) -> None:
+    stack: StackOption, chip: ChipOption = None, base: BaseOption = None, machine: MachineOption = None
+) -> CommandOutput:
     """Show every source of an image with its pin and the reason for it; download and build nothing."""
     from vimectl.images.plan import make_plan
 
     image_plan = make_plan(stack, chip, base, machine)
-    if as_json:
-        emit_json("image.plan", True, **_plan_json(image_plan))
-    else:
-        _show_plan(image_plan)
+    return CommandOutput(_plan_json(image_plan), _plan_text(image_plan))
 
 
 @app.command()
@@ -64,23 +58,18 @@ def vendor(
     base: BaseOption = None,
     machine: MachineOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be collected.")] = False,
-    as_json: JsonOption = False,
-) -> None:
+) -> CommandOutput:
     """Collect all sources of an image in a folder. After an interruption the same command resumes."""
     from vimectl.images.plan import make_plan
     from vimectl.images.vendor import collect, missing_sources
 
     image_plan = make_plan(stack, chip, base, machine)
+    document = {"folder": offline, **_plan_json(image_plan)}
     if dry_run:
         missing = missing_sources(image_plan, offline)
-        if as_json:
-            shown = [_source_json(source) for source in missing]
-            emit_json("image.vendor", True, folder=str(offline), **_plan_json(image_plan), lacking=shown)
-        else:
-            _show_plan(image_plan)
-            todo = f"{len(missing)} of {len(image_plan.sources)} would be downloaded or made"
-            out.print(f"{offline}: {todo}", markup=False)
-        return
+        todo = f"{len(missing)} of {len(image_plan.sources)} would be downloaded or made"
+        text = [*_plan_text(image_plan), f"{offline}: {todo}"]
+        return CommandOutput(document | {"lacking": list(map(_source_json, missing))}, text)
     try:
         with show_phases() as report:
             collected = collect(image_plan, offline, report)
@@ -88,15 +77,10 @@ def vendor(
         again = f"vimectl image vendor --stack {stack} --machine {image_plan.machine} --offline {offline}"
         err.print(f"interrupted; resume with: {again}", markup=False)
         raise
-    if as_json:
-        entries = [entry.model_dump() for entry in collected.sources]
-        emit_json("image.vendor", True, folder=str(offline), **_plan_json(image_plan), collected=entries)
-    else:
-        out.print(
-            f"{offline}: {collected.stack} for {collected.machine} and Python {collected.python}, "
-            f"{len(collected.sources)} sources, {collected.size / 1e6:.0f} MB",
-            markup=False,
-        )
+    document["collected"] = [entry.model_dump() for entry in collected.sources]
+    what = f"{collected.stack} for {collected.machine} and Python {collected.python}"
+    size = f"{len(collected.sources)} sources, {collected.size / 1e6:.0f} MB"
+    return CommandOutput(document, [f"{offline}: {what}, {size}"])
 
 
 @app.command()
@@ -124,48 +108,51 @@ def build(
         ),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be built.")] = False,
-    as_json: JsonOption = False,
-) -> None:
+) -> CommandOutput:
     """Build the image of a stack. With SOURCE_DATE_EPOCH the same sources give the same files."""
-    from vimectl.images.build import BuildRequest, build_image, default_records, default_tag
+    from vimectl.images import provenance
+    from vimectl.images.build import build_image, default_records, default_tag
     from vimectl.images.builder.programs import choose_builder
     from vimectl.images.plan import make_plan
     from vimectl.images.vendor import collect, default_folder
 
     image_plan = make_plan(stack, chip, base)
     if dry_run:
-        if as_json:
-            emit_json("image.build", True, **_plan_json(image_plan), dry_run=True)
-        else:
-            _show_plan(image_plan)
-        return
+        return CommandOutput(_plan_json(image_plan) | {"dry_run": True}, _plan_text(image_plan))
     chosen = choose_builder(builder, Host())
-    request = BuildRequest(
-        plan=image_plan,
-        folder=offline or default_folder(image_plan),
-        tag=tag or default_tag(image_plan),
-        records=records or default_records(image_plan),
-        stand_in=stand_in,
-        epoch=source_date_epoch.seconds(),
-    )
+    folder = offline or default_folder(image_plan)
+    tag = tag or default_tag(image_plan)
+    records = records or default_records(image_plan)
+    epoch = source_date_epoch.seconds()
     try:
         with show_phases() as report:
             if offline is None:
-                collect(image_plan, request.folder, report)
-            built = build_image(request, chosen, _step_progress(report))
+                collect(image_plan, folder, report)
+            on_line = _step_progress(report)
+            built = build_image(image_plan, folder, tag, records, chosen, on_line, stand_in, epoch)
     except KeyboardInterrupt:
         err.print("interrupted: no image, container or mount is left")
         raise
-    seconds = (built.details.ended - built.details.began).total_seconds()
-    if as_json:
-        emit_json("image.build", True, **_built_json(built), seconds=round(seconds, 1))
-        return
-    out.print(
-        f"{request.tag}: {built.image.digest[:12]}, built by {chosen.name} in {seconds:.0f} s", markup=False
-    )
-    out.print(f"log, SBOM and provenance: {request.records}", markup=False)
+    seconds = (built.ended - built.began).total_seconds()
+    digest = built.configuration.digest
+    document = {
+        "image": digest,
+        "tag": built.tag,
+        "builder": built.builder,
+        "base": built.base_digest,
+        "labels": dict(built.configuration.labels),
+        "log": built.records / provenance.LOG,
+        "sbom": built.records / provenance.SBOM,
+        "provenance": built.records / provenance.PROVENANCE,
+        "seconds": round(seconds, 1),
+    }
+    text = [
+        f"{tag}: {digest[:12]}, built by {chosen.name} in {seconds:.0f} s",
+        f"log, SBOM and provenance: {records}",
+    ]
     if stand_in:
-        out.print("This is a stand-in: it has no kernels and no memory saver for NPUs.")
+        text.append("This is a stand-in: it has no kernels and no memory saver for NPUs.")
+    return CommandOutput(document, text)
 
 
 @app.command()
@@ -178,18 +165,26 @@ def verify(
     tree: Annotated[
         bool, typer.Option("--tree", help="Also compute the digest of the file tree; reads every file.")
     ] = False,
-    as_json: JsonOption = False,
-) -> None:
+) -> CommandOutput:
     """Check the patches, memory saver and labels of an image without running it; exit 1 on a problem."""
     from vimectl.images.builder.programs import choose_builder
     from vimectl.images.verify import verify_image
 
     found = verify_image(image, choose_builder(builder, Host()), stand_in, tree)
-    if as_json:
-        emit_json("image.verify", found.ok, **_verification_json(found))
-    else:
-        _show_verification(image, found)
-    raise typer.Exit(0 if found.ok else 1)
+    document = {
+        "image": found.image.digest,
+        "stack": found.stack,
+        "stand_in": found.stand_in,
+        "labels": dict(found.image.labels),
+        "user": found.image.user,
+        "patches": [target.as_json() for target in found.patches],
+        "tms": [asdict(build) for build in found.builds],
+        "report": found.report,
+        "checks": [check.as_json() for check in found.checks],
+        "tree": found.tree,
+        "problems": list(found.problems),
+    }
+    return CommandOutput(document, _verification_text(image, found), 0 if found.ok else 1)
 
 
 @app.command("run-args")
@@ -202,8 +197,7 @@ def run_args(
     tag: Annotated[
         str | None, typer.Option(help="The image for --compose; by default the tag that build gives it.")
     ] = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> CommandOutput:
     """Print the `docker run` options for this host: devices, driver, shared memory, limits."""
     from vimectl.images import run_args as options
     from vimectl.images.build import default_tag
@@ -211,12 +205,10 @@ def run_args(
 
     image_plan = make_plan(stack, chip)
     found = options.run_options(image_plan.stack, Host())
-    if as_json:
-        emit_json("image.run-args", True, stack=image_plan.stack.name, options=[asdict(one) for one in found])
-    elif compose:
-        print(options.compose(found, tag or default_tag(image_plan)), end="")
-    else:
-        print("\n".join(option.text for option in found))
+    text = [option.text for option in found]
+    if compose:
+        text = [options.compose(found, tag or default_tag(image_plan)).removesuffix("\n")]
+    return CommandOutput({"stack": image_plan.stack.name, "options": list(map(asdict, found))}, text)
 
 
 def _plan_json(image_plan: ImagePlan) -> dict[str, Any]:
@@ -227,7 +219,7 @@ def _plan_json(image_plan: ImagePlan) -> dict[str, Any]:
         "python": image_plan.image.python,
         "base": {"image": image_plan.base, "reason": image_plan.base_reason},
         "arguments": image_plan.arguments,
-        "sources": [_source_json(source) for source in image_plan.sources],
+        "sources": list(map(_source_json, image_plan.sources)),
     }
 
 
@@ -237,9 +229,9 @@ def _source_json(source: ImageSource) -> dict[str, Any]:
     return shown
 
 
-def _show_plan(image_plan: ImagePlan) -> None:
+def _plan_text(image_plan: ImagePlan) -> list[str | TextTable]:
     on = f" for {image_plan.chip.upper()}" if image_plan.chip else ""
-    out.print(f"[bold]{image_plan.stack.name}[/]{on}, {image_plan.machine}, Python {image_plan.image.python}")
+    what = f"{on}, {image_plan.machine}, Python {image_plan.image.python}"
     rows = [["base", image_plan.base, "", image_plan.base_reason]]
     for source in image_plan.sources:
         pin = source.version
@@ -248,20 +240,8 @@ def _show_plan(image_plan: ImagePlan) -> None:
             pin = f"{source.url} {source.commit}{submodules}"
         rows.append([source.kind, source.name, pin, source.reason])
     rows += [["argument", name, value, ""] for name, value in image_plan.arguments.items()]
-    table("", ["what", "name", "pin", "why"], rows)
-
-
-def _built_json(built: BuiltImage) -> dict[str, Any]:
-    return {
-        "image": built.image.digest,
-        "tag": built.details.name,
-        "builder": built.details.builder,
-        "base": built.details.base_digest,
-        "labels": dict(built.image.labels),
-        "log": str(built.log),
-        "sbom": str(built.sbom),
-        "provenance": str(built.provenance),
-    }
+    heading = Markup(f"[bold]{image_plan.stack.name}[/]{what}")
+    return [heading, TextTable(["what", "name", "pin", "why"], rows)]
 
 
 def _step_progress(report: ReportPhase) -> OnLine:
@@ -281,35 +261,18 @@ def _step_progress(report: ReportPhase) -> OnLine:
     return on_line
 
 
-def _verification_json(found: ImageVerification) -> dict[str, Any]:
-    return {
-        "image": found.image.digest,
-        "stack": found.stack,
-        "stand_in": found.stand_in,
-        "labels": dict(found.image.labels),
-        "user": found.image.user,
-        "patches": [target.as_json() for target in found.patches],
-        "tms": [asdict(build) for build in found.builds],
-        "report": found.report,
-        "checks": [check.as_json() for check in found.checks],
-        "tree": found.tree,
-        "problems": list(found.problems),
-    }
-
-
-def _show_verification(image: str, found: ImageVerification) -> None:
-    kind = "a STAND-IN, not for NPUs" if found.stand_in else found.stack
-    out.print(f"[bold]{image}[/]: {kind}")
-    counted = Counter(check.status for check in found.checks)
-    now = {status: counted[status] for status in ("pass", "warn", "fail", "skip")}
+def _verification_text(image: str, found: ImageVerification) -> Iterator[str | TextTable]:
+    yield Markup(f"[bold]{image}[/]: {'a STAND-IN, not for NPUs' if found.stand_in else found.stack}")
     rows = [["stack", found.stack, ""]]
     rows += [["patches", one.target.package, f"{one.target.version} {one.state}"] for one in found.patches]
     rows += [["tms", one.verdict, f"{one.backend}, {one.note}"] for one in found.builds if one.loads]
+    now = Counter(check.status for check in found.checks)
     for when, summary in (("when it was built", found.report["summary"]), ("now", now)):
-        text = ", ".join(f"{count} {status}" for status, count in summary.items() if count)
-        rows.append(["doctor", when, text])
+        counts = [
+            f"{summary[status]} {status}" for status in ("pass", "warn", "fail", "skip") if summary[status]
+        ]
+        rows.append(["doctor", when, ", ".join(counts)])
     rows += [["user", found.image.user, ""], ["image", found.image.digest, ""]]
     rows += [["tree", found.tree, ""]] if found.tree else []
-    table("", ["what", "", ""], rows)
-    for problem in found.problems:
-        out.print(f"problem: {problem}", markup=False)
+    yield TextTable(["what", "", ""], rows)
+    yield from (f"problem: {problem}" for problem in found.problems)

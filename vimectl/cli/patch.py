@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from vimectl.cli.output import CommandOutput, TextTable
 from vimectl.cli.patch_files import export, import_, lint, port
 from vimectl.patches import command, series
-from vimectl.util.console import JsonOption, emit_json, err, out, table
+from vimectl.util.console import err
 
 if TYPE_CHECKING:
     from vimectl.patches.plan import PatchAction
@@ -37,81 +39,58 @@ VersionOption = Annotated[
     str | None,
     typer.Option("--version", metavar="V", help="The package's version, if the package does not state it."),
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the changes without making them.")]
 MergeOption = Annotated[
     bool, typer.Option("--merge", help="Merge your edits of the patched files (three-way, with git).")
 ]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the changes without making them.")]
 
 
 @app.command("list")
-def list_(packages: Packages = None, stack: StackOption = None, as_json: JsonOption = False) -> None:
+def list_(packages: Packages = None, stack: StackOption = None) -> CommandOutput:
     """List the available patches, by package and version."""
     found = series.list_series(packages or (), stack)
-    if as_json:
-        emit_json("patch.list", True, series=found)
-        return
     rows = []
     for one in found:
         name = [one["package"], one["version"]]
         rows += [[*name, patch["id"], patch["description"]] for patch in one["patches"]]
         rows += [[*name, f"no {absent['id']}", absent["reason"]] for absent in one["unneeded"]]
-    table("patches", ["package", "version", "patch", "what it does"], rows)
+    table = TextTable(["package", "version", "patch", "what it does"], rows, "patches")
+    return CommandOutput({"series": found}, [table])
 
 
-@app.command()
-def apply(
+@app.command("revert", help="Restore every patched file as it was before the patches: released, or edited.")
+@app.command("apply", help="Apply the patches of the stack's packages, all or none.")
+def change(
+    context: typer.Context,
     packages: Packages = None,
     stack: StackOption = None,
     target: TargetOption = None,
     version: VersionOption = None,
     merge: MergeOption = False,
     dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Apply the patches of the stack's packages, all or none."""
-    _change("apply", _classify(packages, stack, target, version), merge, dry_run, as_json)
-
-
-@app.command()
-def revert(
-    packages: Packages = None,
-    stack: StackOption = None,
-    target: TargetOption = None,
-    version: VersionOption = None,
-    merge: MergeOption = False,
-    dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Restore every patched file as it was released, or as it was before a merge with your edits."""
-    _change("revert", _classify(packages, stack, target, version), merge, dry_run, as_json)
-
-
-@app.command()
-def status(
-    packages: Packages = None,
-    stack: StackOption = None,
-    target: TargetOption = None,
-    version: VersionOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show the state of each package and patch, determined from the content of the files."""
-    _show("status", _classify(packages, stack, target, version), True, as_json)
-
-
-@app.command()
-def verify(
-    packages: Packages = None,
-    stack: StackOption = None,
-    target: TargetOption = None,
-    version: VersionOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Succeed only when every patch is applied to every file."""
+) -> CommandOutput:
     found = _classify(packages, stack, target, version)
-    ok = all(one.state == "applied" for one in found)
-    _show("verify", found, ok, as_json)
-    if not ok:
-        raise typer.Exit(1)
+    outcome = command.change(cast("PatchAction", context.info_name), found, dry_run, merge)
+    changed = outcome.plan.changed()
+    lines = [f"{'would change' if dry_run else 'changed'} {one['path']}" for one in changed]
+    document = {"targets": _targets_json(outcome.targets), "changed": changed, "dry_run": dry_run}
+    return CommandOutput(document, [*(lines or ["nothing to change"]), *_text(outcome.targets)])
+
+
+@app.command("verify", help="Succeed only when every patch is applied to every file.")
+@app.command(
+    "status", help="Show the state of each package and patch, determined from the content of the files."
+)
+def status(
+    context: typer.Context,
+    packages: Packages = None,
+    stack: StackOption = None,
+    target: TargetOption = None,
+    version: VersionOption = None,
+) -> CommandOutput:
+    found = _classify(packages, stack, target, version)
+    ok = context.info_name == "status" or all(one.state == "applied" for one in found)
+    return CommandOutput({"targets": _targets_json(found)}, _text(found), 0 if ok else 1)
 
 
 @app.command()
@@ -120,17 +99,14 @@ def diff(
     stack: StackOption = None,
     target: TargetOption = None,
     version: VersionOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> CommandOutput:
     """Print how the packages differ from their releases: patches, and any edits of the same files."""
     from vimectl.patches.edits import diff_from_release
 
     found = _classify(packages, stack, target, version)
     text = "".join(diff_from_release(one) for one in found)
-    if as_json:
-        emit_json("patch.diff", True, targets=_targets_json(found), diff=text)
-    else:
-        out.print(text, end="", markup=False)
+    lines = [text.removesuffix("\n")] if text else []
+    return CommandOutput({"targets": _targets_json(found), "diff": text}, lines)
 
 
 def _classify(
@@ -141,29 +117,6 @@ def _classify(
     for message in messages:
         err.print(message, markup=False)
     return found
-
-
-def _change(
-    action: PatchAction, found: list[TargetStatus], merge: bool, dry_run: bool, as_json: bool
-) -> None:
-    outcome = command.change(action, found, dry_run, merge)
-    changed = outcome.plan.changed()
-    if as_json:
-        targets = _targets_json(outcome.targets)
-        emit_json(f"patch.{action}", True, targets=targets, changed=changed, dry_run=dry_run)
-        return
-    for one in changed:
-        out.print(f"{'would change' if dry_run else 'changed'} {one['path']}", markup=False)
-    if not changed:
-        out.print("nothing to change")
-    _print(outcome.targets)
-
-
-def _show(command: str, found: list[TargetStatus], ok: bool, as_json: bool) -> None:
-    if as_json:
-        emit_json(f"patch.{command}", ok, targets=_targets_json(found))
-    else:
-        _print(found)
 
 
 def _targets_json(found: list[TargetStatus]) -> list[dict[str, Any]]:
@@ -177,16 +130,15 @@ def _diff_of_edits(one: TargetStatus) -> str:
     return diff_of_edits(one)
 
 
-def _print(found: list[TargetStatus]) -> None:
+def _text(found: list[TargetStatus]) -> Iterator[str | TextTable]:
     rows = []
     for one in found:
         rows.append([one.target.package, one.target.version, one.state, str(one.target.location)])
         rows += [[f"  {patch.id}", "", patch.state, _unusual_files(patch.files)] for patch in one.patches]
-    table("", ["package", "version", "state", "where"], rows)
+    yield TextTable(["package", "version", "state", "where"], rows)
     for one in found:
         if one.drifted:
-            text = f"\n{one.target.package} was edited:\n{_diff_of_edits(one)}"
-            out.print(text, end="", markup=False)
+            yield f"\n{one.target.package} was edited:\n{_diff_of_edits(one)}".removesuffix("\n")
 
 
 def _unusual_files(files: tuple[tuple[str, str], ...]) -> str:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vimectl.cli.output import CommandOutput, TextTable
 from vimectl.patches import series as series_files
-from vimectl.util.console import JsonOption, emit_json, err, out, table
+from vimectl.util.console import err
 from vimectl.util.phase_progress import PhaseProgress, show_phases
 
 if TYPE_CHECKING:
@@ -37,8 +38,7 @@ def lint(
         ),
     ] = None,
     rules: Annotated[bool, typer.Option("--rules", help="List the rules and what they mean.")] = False,
-    as_json: JsonOption = False,
-) -> None:
+) -> CommandOutput:
     """Find the problems of patch files, with line numbers.
 
     A patch in the folder of a series is compared with its series.toml, and
@@ -46,8 +46,7 @@ def lint(
     code 1; warnings do not.
     """
     if rules:
-        _list_rules(as_json)
-        return
+        return _list_rules()
     if not files:
         raise typer.BadParameter("name at least one patch file")
     from vimectl.patches.lint import linter
@@ -56,59 +55,32 @@ def lint(
     with _download_progress() as progress:
         release = linter.open_release(against, progress) if against else None
         reports = [linter.lint(path, release) for path in paths]
+    text = (line for one in reports for line in _report_lines(one))
     ok = all(one.ok for one in reports)
-    if as_json:
-        emit_json("patch.lint", ok, files=[one.as_json() for one in reports])
-    else:
-        for one in reports:
-            _print_report(one)
-    if not ok:
-        raise typer.Exit(1)
+    return CommandOutput({"files": [one.as_json() for one in reports]}, text, 0 if ok else 1)
 
 
-def _print_report(report: LintReport) -> None:
+def _report_lines(report: LintReport) -> Iterator[str]:
     for finding in report.findings:
-        where = f"{report.path}:{finding.line}"
-        out.print(f"{where}: {finding.severity}: {finding.rule}: {finding.message}", markup=False)
+        yield f"{report.path}:{finding.line}: {finding.severity}: {finding.rule}: {finding.message}"
     fits = Counter(hunk.result for hunk in report.hunks)
     counts = ", ".join(f"{number} {result}" for result, number in fits.most_common())
     verdict = "ok" if report.ok else "not ok"
-    out.print(f"{report.path}: {verdict}{f' ({counts})' if counts else ''}", markup=False)
+    yield f"{report.path}: {verdict}{f' ({counts})' if counts else ''}"
 
 
-def _list_rules(as_json: bool) -> None:
+def _list_rules() -> CommandOutput:
     from vimectl.patches.patchfile.rules import lint_rules
 
     rules = lint_rules()
-    if as_json:
-        emit_json("patch.lint", True, rules={name: asdict(rule) for name, rule in rules.items()})
-    else:
-        rows = [[name, rule.severity, rule.meaning] for name, rule in rules.items()]
-        table("", ["rule", "severity", "what is wrong"], rows)
-
-
-def _complete_package(incomplete: str) -> list[str]:
-    return [name for name in series_files.known() if name.startswith(incomplete)]
-
-
-def _complete_version(context: typer.Context, incomplete: str) -> list[str]:
-    # Arguments before an option without its value are not parsed yet.
-    package = context.params.get("package") or next(iter(context.args), "")
-    versions = series_files.known().get(package, [])
-    return [version for version in versions if version.startswith(incomplete)]
+    rows = [[name, rule.severity, rule.meaning] for name, rule in rules.items()]
+    table = TextTable(["rule", "severity", "what is wrong"], rows)
+    return CommandOutput({"rules": {name: asdict(rule) for name, rule in rules.items()}}, [table])
 
 
 def port(
-    package: Annotated[str, typer.Argument(help="The package.", autocompletion=_complete_package)],
-    old: Annotated[
-        str,
-        typer.Option(
-            "--from",
-            metavar="V1",
-            help="The version of the existing series.",
-            autocompletion=_complete_version,
-        ),
-    ],
+    package: Annotated[str, typer.Argument(help="The package.")],
+    old: Annotated[str, typer.Option("--from", metavar="V1", help="The version of the existing series.")],
     new: Annotated[str, typer.Option("--to", metavar="V2", help="The version to port to, or newest.")],
     source: Annotated[
         list[Path] | None,
@@ -129,8 +101,7 @@ def port(
     series: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The series to port, if vimectl does not ship it.")
     ] = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> CommandOutput:
     """Port a series to another release with three-way merges, without the changes that upstream has.
 
     Only the files that the series touches are downloaded, if the index allows it.
@@ -141,22 +112,28 @@ def port(
 
     with _download_progress() as progress:
         outcome = port_series(package, old, new, source or (), directory, resolved, series, progress)
-    ok = outcome.conflicts is None
-    if as_json:
-        emit_json(
-            "patch.port",
-            ok,
-            package=package,
-            **{"from": old, "to": outcome.new},
-            patches=[patch.as_json() for patch in outcome.patches],
-            written=outcome.written,
-            conflicts=outcome.conflicts,
-        )
-    else:
-        table("", ["patch", "result", "why"], list(_port_rows(outcome)))
-        _print_next_steps(outcome)
-    if not ok:
-        raise typer.Exit(1)
+    document = {
+        "package": package,
+        "from": old,
+        "to": outcome.new,
+        "patches": [patch.as_json() for patch in outcome.patches],
+        "written": outcome.written,
+        "conflicts": outcome.conflicts,
+    }
+    return CommandOutput(document, _port_text(outcome), 0 if outcome.conflicts is None else 1)
+
+
+def _port_text(outcome: PortOutcome) -> Iterator[str | TextTable]:
+    """Yield what became of the patches; what is left to do is printed on stderr."""
+    yield TextTable(["patch", "result", "why"], list(_port_rows(outcome)))
+    if outcome.written:
+        yield f"{outcome.package} {outcome.new}: written to {outcome.written}"
+        for patch in outcome.patches:
+            if patch.is_partly_left_out:
+                err.print(f"check if the header of {patch.id} mentions what was left out", markup=False)
+        return
+    err.print(f"conflicts: edit the files in {outcome.conflicts}, see its README.txt, then", markup=False)
+    err.print(f"  {outcome.command}", markup=False)
 
 
 def _port_rows(outcome: PortOutcome) -> Iterator[list[str]]:
@@ -166,17 +143,6 @@ def _port_rows(outcome: PortOutcome) -> Iterator[list[str]]:
             moved = {hunk.moved for hunk in file.hunks if hunk.result == "offset" and hunk.moved}
             lines = f"moved by {', '.join(f'{n:+}' for n in sorted(moved))} lines" if moved else ""
             yield [f"  {file.path}", file.result, "; ".join(word for word in (file.note, lines) if word)]
-
-
-def _print_next_steps(outcome: PortOutcome) -> None:
-    if outcome.written:
-        out.print(f"{outcome.package} {outcome.new}: written to {outcome.written}", markup=False)
-        for patch in outcome.patches:
-            if patch.is_partly_left_out:
-                err.print(f"check if the header of {patch.id} mentions what was left out", markup=False)
-        return
-    err.print(f"conflicts: edit the files in {outcome.conflicts}, see its README.txt, then", markup=False)
-    err.print(f"  {outcome.command}", markup=False)
 
 
 class ExportFormat(str, Enum):
@@ -196,20 +162,18 @@ def export(
     series: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The series, if vimectl does not ship it.")
     ] = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> CommandOutput:
     """Write a series as a quilt series, or as a mailbox for `git am --keep-cr`."""
     from vimectl.patches.interchange.exporters import export_series
 
     chosen = series_files.find(package, version, series)
     written = export_series(chosen, form.value, target)
-    if as_json:
-        patches = [patch.id for patch in chosen.patch]
-        emit_json("patch.export", True, package=package, version=version, patches=patches, written=written)
-        return
-    out.print(f"{package} {version}: {len(chosen.patch)} patches written to {target}", markup=False)
+    ids = [patch.id for patch in chosen.patch]
     how = "git am --keep-cr" if form is ExportFormat.mbox else "QUILT_PATCHES=DIR quilt push -a"
-    out.print(f"to apply them: {how}", markup=False)
+    return CommandOutput(
+        {"package": package, "version": version, "patches": ids, "written": written},
+        [f"{package} {version}: {len(ids)} patches written to {target}", f"to apply them: {how}"],
+    )
 
 
 def import_(
@@ -226,8 +190,7 @@ def import_(
     module: Annotated[
         str | None, typer.Option(help="The folder of the package that its patches change.")
     ] = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> CommandOutput:
     """Import `git format-patch` output, a mailbox, a plain diff or a quilt series as a series.
 
     Each patch is applied to the release, so that blob ids and line numbers are those of the release.
@@ -238,13 +201,12 @@ def import_(
     with _download_progress() as progress:
         release = open_release(against or f"{package}=={version}", progress)
         imported = import_series(path, package, version, release, target, module)
-    if as_json:
-        emit_json("patch.import", True, patches=[one.as_json() for one in imported], written=target)
-        return
+    text = []
     for one in imported:
         moved = f" ({one.offsets} hunks at another line)" if one.offsets else ""
-        out.print(f"{one.id}: {', '.join(one.changes)}{moved}", markup=False)
-    out.print(f"{package} {version}: written to {target}", markup=False)
+        text.append(f"{one.id}: {', '.join(one.changes)}{moved}")
+    text.append(f"{package} {version}: written to {target}")
+    return CommandOutput({"patches": [one.as_json() for one in imported], "written": target}, text)
 
 
 @contextmanager

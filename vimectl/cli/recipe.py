@@ -8,71 +8,54 @@ from typing import Annotated
 import typer
 from vime_runtime.spec.errors import UsageError
 
+from vimectl.cli.output import CommandOutput, TextTable
 from vimectl.recipes.catalog import find_recipe, shipped_recipes
-from vimectl.util.console import JsonOption, emit_json, out, table
 
 app = typer.Typer(no_args_is_help=True, help="List, show, copy and validate recipes.")
 
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe's name or path.")]
+
 
 @app.command("list")
-def list_recipes(as_json: JsonOption = False) -> None:
+def list_recipes() -> CommandOutput:
     """List the recipes that ship with vimectl."""
     from vimectl.recipes.resolve import load_recipe
 
     recipes = {name: load_recipe(path) for name, path in shipped_recipes().items()}
-    if as_json:
-        emit_json(
-            "recipe.list",
-            True,
-            recipes=[{**r.recipe.model_dump(), "device": r.cluster.device} for r in recipes.values()],
-        )
-        return
-    table(
-        "",
-        ["recipe", "stack", "devices", "description"],
-        [
-            [name, r.recipe.stack, f"{r.cluster.devices} {r.cluster.device}", r.recipe.description]
-            for name, r in recipes.items()
-        ],
-    )
+    documents = [{**r.recipe.model_dump(), "device": r.cluster.device} for r in recipes.values()]
+    rows = [
+        [name, r.recipe.stack, f"{r.cluster.devices} {r.cluster.device}", r.recipe.description]
+        for name, r in recipes.items()
+    ]
+    table = TextTable(["recipe", "stack", "devices", "description"], rows)
+    return CommandOutput({"recipes": documents}, [table])
 
 
 @app.command()
-def show(
-    name: Annotated[str, typer.Argument(help="A recipe's name or path.")], as_json: JsonOption = False
-) -> None:
+def show(name: RecipeArgument) -> CommandOutput:
     """Print a recipe."""
     from vimectl.recipes.resolve import load_recipe
 
     path = find_recipe(name)
-    recipe = load_recipe(path)
-    if as_json:
-        emit_json("recipe.show", True, path=path, recipe=recipe.model_dump(mode="json"))
-        return
-    out.print(path.read_text(encoding="utf-8"), markup=False, end="")
+    document = {"path": path, "recipe": load_recipe(path).model_dump(mode="json")}
+    return CommandOutput(document, [path.read_text(encoding="utf-8").removesuffix("\n")])
 
 
 @app.command()
-def validate(
-    path: Annotated[str, typer.Argument(help="A recipe's path or name.")], as_json: JsonOption = False
-) -> None:
+def validate(path: RecipeArgument) -> CommandOutput:
     """Check every key of a recipe against the schema."""
     from vimectl.recipes.resolve import load_recipe
 
     found = find_recipe(path)
-    recipe = load_recipe(found)
-    if as_json:
-        emit_json("recipe.validate", True, path=found, name=recipe.recipe.name)
-        return
-    out.print(f"{found}: a valid recipe, {recipe.recipe.name}")
+    name = load_recipe(found).recipe.name
+    return CommandOutput({"path": found, "name": name}, [f"{found}: a valid recipe, {name}"])
 
 
 @app.command()
 def copy(
-    name: Annotated[str, typer.Argument(help="A recipe's name or path.")],
+    name: RecipeArgument,
     directory: Annotated[Path, typer.Argument(help="The directory for the copy.")],
-    as_json: JsonOption = False,
-) -> None:
+) -> CommandOutput:
     """Copy a recipe into a directory to edit it."""
     source = find_recipe(name)
     target = directory / source.name
@@ -80,7 +63,4 @@ def copy(
         raise UsageError(f"{target} exists already", "remove it, or copy into another directory")
     directory.mkdir(parents=True, exist_ok=True)
     target.write_bytes(source.read_bytes())
-    if as_json:
-        emit_json("recipe.copy", True, path=target)
-        return
-    out.print(f"{target}\nedit it, then: vimectl run recipe {target}")
+    return CommandOutput({"path": target}, [f"{target}\nedit it, then: vimectl run recipe {target}"])

@@ -11,7 +11,7 @@ from vime_runtime.spec import metrics
 from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.process_roles import process_name
 
-from vimectl.util.console import JsonOption, emit_json, out, table
+from vimectl.cli.output import CommandOutput, TextTable
 from vimectl.util.units import duration
 
 if TYPE_CHECKING:
@@ -25,17 +25,11 @@ RUNS = Path("runs")
 
 
 @app.command("list")
-def list_(folder: FolderOption = RUNS, as_json: JsonOption = False) -> None:
+def list_(folder: FolderOption = RUNS) -> CommandOutput:
     """List the runs of a folder, oldest first."""
     from vimectl.runs.run_directory import RunDirectory, list_runs
 
     found = [RunDirectory(path.absolute()).as_json() for path in list_runs(folder).values()]
-    if as_json:
-        emit_json("runs.list", True, runs=found)
-        return
-    if not found:
-        out.print(f"no runs in {folder.absolute()}", markup=False)
-        return
     rows = [
         [
             run["name"],
@@ -47,34 +41,31 @@ def list_(folder: FolderOption = RUNS, as_json: JsonOption = False) -> None:
         ]
         for run in found
     ]
-    table("", ["run", "recipe", "state", "step", "reward", "started"], rows)
+    table = TextTable(["run", "recipe", "state", "step", "reward", "started"], rows)
+    return CommandOutput({"runs": found}, [table if rows else f"no runs in {folder.absolute()}"])
 
 
 @app.command()
-def show(run: RunArgument, folder: FolderOption = RUNS, as_json: JsonOption = False) -> None:
+def show(run: RunArgument, folder: FolderOption = RUNS) -> CommandOutput:
     """Show the progress or the result of a run."""
     from vimectl.runs.run_directory import find_run
 
     found = find_run(run, folder)
     row, log, processes = found.as_json(), found.log, found.processes()
-    if as_json:
-        emit_json(
-            "runs.show",
-            True,
-            **row,
-            phase=log.phase,
-            detail=log.detail,
-            restarts=log.restarts,
-            last_checkpoint=found.last_checkpoint,
-            summary=found.summary,
-            metrics=log.last_row,
-            processes=processes,
-        )
-        return
-    table("", ["run", row["name"]], _rows(found))
+    document = row | {
+        "phase": log.phase,
+        "detail": log.detail,
+        "restarts": log.restarts,
+        "last_checkpoint": found.last_checkpoint,
+        "summary": found.summary,
+        "metrics": log.last_row,
+        "processes": processes,
+    }
+    text = [TextTable(["run", row["name"]], _rows(found))]
     running = [[process_name(entry), entry["state"]] for entry in processes if entry["state"]]
     if running:
-        table("", ["process", "state"], running)
+        text.append(TextTable(["process", "state"], running))
+    return CommandOutput(document, text)
 
 
 def _rows(run: RunDirectory) -> list[list[str]]:
@@ -97,19 +88,15 @@ def _rows(run: RunDirectory) -> list[list[str]]:
 
 
 @app.command()
-def stop(run: RunArgument, folder: FolderOption = RUNS, as_json: JsonOption = False) -> None:
+def stop(run: RunArgument, folder: FolderOption = RUNS) -> CommandOutput:
     """Stop a running run, also of another shell, and wait until it has ended."""
     from vimectl.runs.run_directory import find_run, stop_run
 
     found = find_run(run, folder)
-    before = found.state
+    stopped = found.state == "running"
     ended = stop_run(found)
-    if as_json:
-        emit_json("runs.stop", True, **ended.as_json(), stopped=before == "running")
-    elif before == "running":
-        out.print(f"{ended.path.name}: {ended.state}", markup=False)
-    else:
-        out.print(f"{ended.path.name} has ended already: {ended.state}", markup=False)
+    line = f"{ended.path.name}{'' if stopped else ' has ended already'}: {ended.state}"
+    return CommandOutput(ended.as_json() | {"stopped": stopped}, [line])
 
 
 @app.command()
@@ -118,8 +105,7 @@ def report(
     out_file: Annotated[
         Path | None, typer.Option("--out", help="Where to write the page; by default report.html of the run.")
     ] = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> CommandOutput:
     """Write a run's curves, responses and settings as one HTML page that needs no network."""
     from vimectl.runs import report as report_page
     from vimectl.runs.run_directory import find_run
@@ -128,7 +114,4 @@ def report(
         page = report_page.write(find_run(run).path, out_file)
     except OSError as e:
         raise UsageError(f"the page cannot be written: {e}", "name another path with --out FILE") from e
-    if as_json:
-        emit_json("runs.report", True, path=page.absolute())
-    else:
-        out.print(str(page), markup=False)
+    return CommandOutput({"path": page.absolute()}, [str(page)])

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vimectl.cli.output import CommandOutput, Markup, TextTable
 from vimectl.stacks.catalog import load_stack, lock_path, stack_names
-from vimectl.util.console import JsonOption, emit_json, out, table
 from vimectl.util.host import Host
 
 if TYPE_CHECKING:
@@ -19,66 +19,57 @@ app = typer.Typer(no_args_is_help=True, help="List the supported version sets, a
 
 
 @app.command("list")
-def list_(as_json: JsonOption = False) -> None:
+def list_() -> CommandOutput:
     """List the stacks: tested (patches tested on the released sources) or untested (versions only)."""
     known = [load_stack(name) for name in stack_names()]
-    if as_json:
-        rows = [
-            {
-                **s.stack.model_dump(),
-                "installable": lock_path(s.name) is not None,
-                "proven": s.tested,
-                "packages": s.packages,
-                "cann": s.cann,
-            }
-            for s in known
-        ]
-        emit_json("stack.list", True, stacks=rows)
-        return
-    table(
-        "stacks",
-        ["name", "state", "device", "python", "description"],
-        [
-            [s.name, _state(s), s.stack.device, s.stack.python, s.stack.description]
-            for s in sorted(known, key=lambda s: (s.stack.device, not s.tested))
-        ],
-    )
+    documents = [
+        {
+            **s.stack.model_dump(),
+            "installable": lock_path(s.name) is not None,
+            "proven": s.tested,
+            "packages": s.packages,
+            "cann": s.cann,
+        }
+        for s in known
+    ]
+    rows = [
+        [s.name, _state(s), s.stack.device, s.stack.python, s.stack.description]
+        for s in sorted(known, key=lambda s: (s.stack.device, not s.tested))
+    ]
+    columns = ["name", "state", "device", "python", "description"]
+    return CommandOutput({"stacks": documents}, [TextTable(columns, rows, "stacks")])
 
 
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="A stack's name, or the path of a stack file.")],
-    as_json: JsonOption = False,
-) -> None:
+) -> CommandOutput:
     """Show a stack: versions, pinned sources, images, patch series, and the source of each fact."""
     chosen = load_stack(name)
-    if as_json:
-        emit_json("stack.show", True, stack=chosen.model_dump(), proven=chosen.tested)
-        return
-    out.print(f"[bold]{chosen.name}[/]  {chosen.stack.description}  ({_state(chosen)})")
-    table("", ["part", "version", "source or reason"], [list(row) for row in _facts(chosen)])
+    heading = Markup(f"[bold]{chosen.name}[/]  {chosen.stack.description}  ({_state(chosen)})")
+    facts = TextTable(["part", "version", "source or reason"], list(map(list, _facts(chosen))))
+    return CommandOutput({"stack": chosen.model_dump(), "proven": chosen.tested}, [heading, facts])
 
 
 @app.command()
-def detect(as_json: JsonOption = False) -> None:
+def detect() -> CommandOutput:
     """Print the stack installed for this interpreter, or the nearest one with the differences."""
     from vimectl.stacks.detection import detect_stack
 
     found = detect_stack(Host())
-    if as_json:
-        emit_json(
-            "stack.detect", found.exact, stack=found.stack, differences=[asdict(d) for d in found.differences]
-        )
-    elif found.stack is None:
-        out.print("no package of any known stack is installed for this interpreter")
+    rows = [[d.package, d.found or "absent", d.expected, d.relation] for d in found.differences]
+    text: list[str | TextTable] = []
+    if found.stack is None:
+        text = ["no package of any known stack is installed for this interpreter"]
     elif found.exact:
-        out.print(f"{found.stack}: all packages have the stack's versions")
+        text = [f"{found.stack}: all packages have the stack's versions"]
     else:
-        rows = [[d.package, d.found or "absent", d.expected, d.relation] for d in found.differences]
-        out.print(f"nearest: {found.stack}, with {len(rows)} difference{'s' if len(rows) > 1 else ''}")
-        table("", ["package", "found", "expected", "relation"], rows)
-    if not found.exact:
-        raise typer.Exit(1)
+        text = [
+            f"nearest: {found.stack}, with {len(rows)} difference{'s' if len(rows) > 1 else ''}",
+            TextTable(["package", "found", "expected", "relation"], rows),
+        ]
+    document = {"stack": found.stack, "differences": [asdict(d) for d in found.differences]}
+    return CommandOutput(document, text, 0 if found.exact else 1)
 
 
 def _state(chosen: Stack) -> str:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from vime_runtime.spec.errors import MissingRequirement
 
+from vimectl.cli.output import CommandOutput, Markup, TextTable
 from vimectl.stacks.catalog import load_stack
-from vimectl.util.console import JsonOption, emit_json, out, table
+from vimectl.util.console import escape_markup
 from vimectl.util.host import Host
 
 if TYPE_CHECKING:
@@ -33,8 +34,7 @@ def verify(
         typer.Option(help="The stack to verify for; by default the recipe's, else the installed one."),
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="A recipe's name or path, to use its stack.")] = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> CommandOutput:
     """Verify the libraries; exit 1 unless all that a job would load are known-good for the stack."""
     from vimectl.env.memory_saver.verify import all_good, required_backend, verify_installed, verify_path
 
@@ -51,51 +51,37 @@ def verify(
                 "see `vimectl tms list` for the known builds",
             )
     ok = all_good(builds, chosen)
-    if as_json:
-        emit_json(
-            "tms.verify",
-            ok,
-            stack=chosen.name if chosen else None,
-            builds=[asdict(build) for build in builds],
-        )
-    elif not builds:
-        out.print("torch_memory_saver is not installed, and the stack does not need it")
-    else:
-        for build in builds:
-            _show(build)
-        if all(build.loads is False for build in builds):
-            out.print("none of these would be loaded" + ("" if ok else ", and the stack needs one"))
-    raise typer.Exit(0 if ok else 1)
+    text: list[str] = list(map(_facts, builds))
+    if not builds:
+        text = ["torch_memory_saver is not installed, and the stack does not need it"]
+    elif all(build.loads is False for build in builds):
+        text.append("none of these would be loaded" + ("" if ok else ", and the stack needs one"))
+    document = {"stack": chosen.name if chosen else None, "builds": [asdict(build) for build in builds]}
+    return CommandOutput(document, text, 0 if ok else 1)
 
 
 @app.command()
 def record(
     path: Annotated[Path, typer.Argument(help="A .so, a wheel, or the package's directory.")],
     note: Annotated[str, typer.Option(help="Why it is good: its source, the tests it passed.")],
-    as_json: JsonOption = False,
-) -> None:
+) -> CommandOutput:
     """Record a build as known-good, for your user on this machine."""
     from vimectl.env.memory_saver.known_builds import user_builds_file
     from vimectl.env.memory_saver.record_build import record_build
 
     added = record_build(path, note)
     file = user_builds_file()
-    if as_json:
-        emit_json("tms.record", True, file=file, builds=[build.model_dump() for build in added])
-        return
-    for build in added:
-        out.print(f"{build.name}: recorded as known-good by {build.by} at {build.at}", markup=False)
-    out.print(f"recorded in {file}" if added else "recorded already", markup=False)
+    text = [f"{build.name}: recorded as known-good by {build.by} at {build.at}" for build in added]
+    text.append(f"recorded in {file}" if added else "recorded already")
+    return CommandOutput({"file": file, "builds": [build.model_dump() for build in added]}, text)
 
 
 @app.command("list")
-def list_(as_json: JsonOption = False) -> None:
+def list_() -> CommandOutput:
     """List the known builds."""
     from vimectl.env.memory_saver.known_builds import known_builds
 
-    if as_json:
-        emit_json("tms.list", True, builds=[build.model_dump() for build in known_builds()])
-        return
+    builds = known_builds()
     rows = [
         [
             build.name,
@@ -104,9 +90,11 @@ def list_(as_json: JsonOption = False) -> None:
             build.sha256 or build.md5 or f"md5 {build.md5_prefix}…",
             f"{build.note} ({build.by}, {build.at})" if build.by else build.note,
         ]
-        for build in known_builds()
+        for build in builds
     ]
-    table("known builds of torch_memory_saver", ["name", "verdict", "backend", "digest", "note"], rows)
+    columns = ["name", "verdict", "backend", "digest", "note"]
+    table = TextTable(columns, rows, "known builds of torch_memory_saver")
+    return CommandOutput({"builds": [build.model_dump() for build in builds]}, [table])
 
 
 def _stack(name: str | None, recipe: str | None, host: Host) -> Stack | None:
@@ -120,7 +108,7 @@ def _stack(name: str | None, recipe: str | None, host: Host) -> Stack | None:
     return load_stack(chosen) if chosen else None
 
 
-def _show(build: SaverBuild) -> None:
+def _facts(build: SaverBuild) -> Markup:
     lines = [build.path]
     if build.loads is not None:
         lines.append(f"{'loaded' if build.loads else 'not loaded'}: {build.why}")
@@ -138,5 +126,4 @@ def _show(build: SaverBuild) -> None:
         lines.append(f"md5 {build.md5}  sha256 {build.sha256}")
     # Text from the file is printed without markup and control characters.
     printable = ["".join(c if c.isprintable() else "?" for c in line) for line in lines]
-    out.print(f"[bold]{build.verdict}[/]  ", end="")
-    out.print("\n    ".join(printable), markup=False)
+    return Markup(f"[bold]{build.verdict}[/]  " + escape_markup("\n    ".join(printable)))

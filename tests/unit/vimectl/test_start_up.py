@@ -29,7 +29,7 @@ def test_no_module_of_the_tool_loads_a_heavy_package() -> None:
 
 
 def test_the_command_line_starts_without_its_features() -> None:
-    assert not loaded_after("import vimectl.cli; vimectl.cli._register()") & {"git", "pydantic"}
+    assert not loaded_after("import vimectl.cli; vimectl.cli.command_tree()") & {"git", "pydantic"}
 
 
 def test_the_version_is_printed() -> None:

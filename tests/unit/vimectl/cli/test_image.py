@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,10 @@ import pytest
 from vimectl.cli import run_cli
 
 
-def call(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, dict[str, Any]]:
-    code = run_cli(["image", *argv, "--json"])
-    return code, json.loads(capsys.readouterr().out)
-
-
-def test_plan_has_every_pin_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
-    code, document = call(capsys, "plan", "--stack", "ascend-0.22", "--chip", "a3", "--machine", "aarch64")
+def test_plan_has_every_pin_with_its_reason(run_json: Callable[..., Any]) -> None:
+    code, document = run_json(
+        "image", "plan", "--stack", "ascend-0.22", "--chip", "a3", "--machine", "aarch64"
+    )
     assert code == 0
     assert (document["schema"], document["ok"], document["chip"], document["machine"]) == (
         *("vimectl.image.plan/1", True, "a3", "aarch64"),
@@ -40,30 +37,11 @@ def test_plan_as_text_has_the_pins(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("stack", ["ascend-0.22", "cpu-0.32"])
 def test_dry_run_of_vendor_changes_nothing(
-    stack: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    stack: str, tmp_path: Path, run_json: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # no git and no builder
     folder = tmp_path / "offline"
-    code, document = call(capsys, "vendor", "--stack", stack, "--offline", str(folder), "--dry-run")
+    code, document = run_json("image", "vendor", "--stack", stack, "--offline", str(folder), "--dry-run")
     assert code == 0
     assert len(document["lacking"]) == len(document["sources"])
     assert not folder.exists()
-
-
-@pytest.mark.parametrize(
-    ("argv", "code", "kind"),
-    [
-        (("plan", "--stack", "ascend-9"), 2, "bad-input"),
-        (("plan", "--stack", "cpu-0.32", "--chip", "a2"), 2, "bad-input"),
-        (("run-args", "--stack", "none.toml"), 2, "bad-input"),
-    ],
-)
-def test_bad_input_is_reported_under_the_commands_schema(
-    argv: tuple[str, ...], code: int, kind: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found, document = call(capsys, *argv)
-    assert (found, document["error"]["kind"], document["schema"]) == (
-        code,
-        kind,
-        f"vimectl.image.{argv[0]}/1",
-    )

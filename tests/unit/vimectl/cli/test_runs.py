@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,29 +43,25 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "runs"
 
 
-def documents(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, dict[str, Any]]:
-    code = run_cli([*argv, "--json"])
-    return code, json.loads(capsys.readouterr().out)
-
-
-def test_list_has_state_step_and_reward(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, document = documents(capsys, "runs", "list")
+def test_list_has_state_step_and_reward(
+    runs: Path, run_json: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, document = run_json("runs", "list")
     assert (code, document["schema"]) == (0, "vimectl.runs.list/1")
     found = {run["name"]: run for run in document["runs"]}
     assert {name: run["state"] for name, run in found.items()} == {"failed": "failed", "lost": "lost"}
-    assert (found["failed"]["step"], found["failed"]["steps_wanted"], found["failed"]["reward"]) == (
-        2,
-        4,
-        0.5,
-    )
+    assert [found["failed"][key] for key in ("step", "steps_wanted", "reward")] == [2, 4, 0.5]
     assert found["lost"]["reward"] is None
     assert run_cli(["runs", "list", "--dir", str(runs)]) == 0
     assert "failed\ttiny\tfailed\t2/4\t0.500\t" in capsys.readouterr().out
     assert run_cli(["runs", "list", "--dir", str(runs / "none")]) == 0
 
 
-def test_show_has_summary_metrics_processes_and_phase(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, document = documents(capsys, "runs", "show", "failed")
+@pytest.mark.usefixtures("runs")
+def test_show_has_summary_metrics_processes_and_phase(
+    run_json: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, document = run_json("runs", "show", "failed")
     assert (code, document["schema"]) == (0, "vimectl.runs.show/1")
     assert (document["state"], document["phase"]) == ("failed", "train")
     assert document["summary"]["reason"] == SUMMARY["reason"]
@@ -74,49 +71,38 @@ def test_show_has_summary_metrics_processes_and_phase(runs: Path, capsys: pytest
     assert "result\traylet (pid 7) was killed by SIGKILL" in capsys.readouterr().out
 
 
-def test_stop_does_nothing_for_an_ended_run_and_fails_for_a_lost_one(
-    runs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, document = documents(capsys, "runs", "stop", "failed")
+@pytest.mark.usefixtures("runs")
+def test_stop_does_nothing_for_an_ended_run_and_fails_for_a_lost_one(run_json: Callable[..., Any]) -> None:
+    code, document = run_json("runs", "stop", "failed")
     assert (code, document["state"], document["stopped"]) == (0, "failed", False)
-    code, document = documents(capsys, "runs", "stop", "lost")
+    code, document = run_json("runs", "stop", "lost")
     assert (code, document["error"]["kind"]) == (1, "check-failed")
     assert "leftovers" in document["error"]["hint"]
 
 
-def test_unknown_run_is_an_error(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, document = documents(capsys, "runs", "show", "faild")
-    assert (code, document["schema"]) == (2, "vimectl.runs.show/1")
-    assert "Did you mean failed?" in document["error"]["message"]
-
-
-@pytest.fixture
-def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    found = tmp_path / "runs" / "tiny-20270101T000000Z"
-    found.mkdir(parents=True)
-    (found / "resolved.json").write_text("{}")
-    return found
-
-
-def test_page_is_in_the_run_directory(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_cli(["runs", "report", "last", "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert document == {"schema": "vimectl.runs.report/1", "ok": True, "path": f"{run_dir}/report.html"}
-    assert (run_dir / "report.html").read_text().startswith("<!DOCTYPE html>")
-
-
-def test_page_is_at_the_given_path(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_cli(["runs", "report", run_dir.name, "--out", "page.html"]) == 0
-    assert capsys.readouterr().out == "page.html\n"
-    assert Path("page.html").is_file()
-    assert not (run_dir / "report.html").exists()
-
-
-def test_unwritable_path_and_unknown_run_are_errors(
-    run_dir: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("options", "page"), [([], "runs/lost/report.html"), (["--out", "p.html"], "p.html")]
+)
+def test_page_is_in_the_run_directory_or_at_the_given_path(
+    runs: Path, run_json: Callable[..., Any], options: list[str], page: str
 ) -> None:
-    assert run_cli(["runs", "report", "last", "--out", "no/such/folder/page.html"]) == 2
-    assert "the page cannot be written" in capsys.readouterr().err
-    assert run_cli(["runs", "report", "tiny-20270101"]) == 2
-    assert run_dir.name in capsys.readouterr().err
+    path = runs.parent / page
+    _, document = run_json("runs", "report", "lost", *options)
+    assert document == {"schema": "vimectl.runs.report/1", "ok": True, "path": str(path)}
+    assert path.read_text().startswith("<!DOCTYPE html>")
+    assert [*runs.parent.rglob("*.html")] == [path]
+
+
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["lost", "--out", "no/such/folder/page.html"], "the page cannot be written"),
+        (["lst"], "failed, lost"),
+    ],
+)
+def test_unwritable_path_and_unknown_run_are_errors(
+    capsys: pytest.CaptureFixture[str], argv: list[str], message: str
+) -> None:
+    assert run_cli(["runs", "report", *argv]) == 2
+    assert message in capsys.readouterr().err

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,39 +32,36 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, dict[str, Any]]:
-    code = run_cli(["tms", *argv, "--json"])
-    return code, json.loads(capsys.readouterr().out)
-
-
-def test_unknown_library_fails_until_it_is_recorded(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_library_fails_until_it_is_recorded(site: Path, run_json: Callable[..., Any]) -> None:
     ascend = ("verify", "--recipe", "qwen3-4b-tp2")
-    code, document = run(capsys, *ascend)
+    code, document = run_json("tms", *ascend)
     (build,) = document["builds"]
     assert (code, document["ok"], document["stack"]) == (1, False, "ascend-0.22")
     assert (build["path"], build["verdict"], build["loads"]) == (str(site / TORCH), "unknown", True)
     assert build["why"].startswith(f"Python imports {site / 'torch_memory_saver'}, which in hook mode torch")
-    code, document = run(capsys, "record", str(site / TORCH), "--note", "passed 20 steps")
+    code, document = run_json("tms", "record", str(site / TORCH), "--note", "passed 20 steps")
     assert (code, document["schema"], document["file"]) == (
         *(0, "vimectl.tms.record/1"),
         str(site / "config/vimectl/builds.toml"),
     )
-    assert run(capsys, *ascend)[0] == 0
-    code, document = run(capsys, "list")
+    assert run_json("tms", *ascend)[0] == 0
+    code, document = run_json("tms", "list")
     assert document["builds"][-1]["note"] == "passed 20 steps"
     assert document["builds"][-1]["by"]
 
 
-def test_cuda_build_on_an_ascend_stack_fails(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cuda_build_on_an_ascend_stack_fails(site: Path, run_json: Callable[..., Any]) -> None:
     (site / TORCH).write_bytes(ElfFile(platform.machine(), ["libcuda.so.1"]).content())
-    code, document = run(capsys, "verify", "--stack", "ascend-0.22")
+    code, document = run_json("tms", "verify", "--stack", "ascend-0.22")
     assert (code, document["builds"][0]["verdict"]) == (1, "wrong-backend")
     assert document["builds"][0]["needed"] == ["libcuda.so.1"]
 
 
 @pytest.mark.usefixtures("site")
-def test_cpu_stack_loads_no_library_and_passes(capsys: pytest.CaptureFixture[str]) -> None:
-    code, document = run(capsys, "verify", "--stack", "cpu-0.32")
+def test_cpu_stack_loads_no_library_and_passes(
+    run_json: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, document = run_json("tms", "verify", "--stack", "cpu-0.32")
     assert (code, [build["loads"] for build in document["builds"]]) == (0, [False])
     assert run_cli(["tms", "verify", "--stack", "cpu-0.32"]) == 0
     assert "none of these would be loaded" in capsys.readouterr().out
@@ -81,17 +78,10 @@ def test_control_characters_of_a_file_are_not_printed(
     assert "libcuda.so.1?[31m [bold]" in shown
 
 
-@pytest.mark.parametrize(
-    ("argv", "kind", "code"),
-    [
-        (("record", "/absent.so", "--note", "x"), "bad-input", 2),
-        (("record", "{site}", "--note", " "), "bad-input", 2),
-        (("verify", "/absent.so"), "bad-input", 2),
-        (("verify", "--recipe", "no-such-recipe"), "bad-input", 2),
-    ],
-)
-def test_bad_input(
-    argv: tuple[str, ...], kind: str, code: int, site: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found, document = run(capsys, *(word.format(site=site) for word in argv))
-    assert (found, document["error"]["kind"]) == (code, kind)
+def test_file_that_is_not_a_library_fails(tmp_path: Path, run_json: Callable[..., Any]) -> None:
+    (tmp_path / TORCH).write_text("not a library")
+    code, document = run_json("tms", "verify", str(tmp_path), "--stack", "ascend-0.22")
+    assert (code, document["schema"], document["ok"]) == (1, "vimectl.tms.verify/1", False)
+    (build,) = document["builds"]
+    assert build.keys() >= {"path", "md5", "sha256", "size", "hook_mode", "match"}
+    assert (build["verdict"], build["backend"], build["machine"]) == ("not-elf", "unknown", None)

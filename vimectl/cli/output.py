@@ -1,0 +1,54 @@
+"""What a command returns, and how it is printed: one JSON document, or text and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from vimectl.util.console import emit_json, out, table
+
+
+class Markup(str):
+    """A line in rich's markup; what it quotes has to be escaped."""
+
+    @property
+    def plain(self) -> str:
+        """The line without markup."""
+        from rich.text import Text
+
+        return Text.from_markup(self).plain
+
+
+class TextTable(NamedTuple):
+    """A table for people; lines of values separated by tabs when piped."""
+
+    columns: list[str]
+    rows: list[list[str]]
+    title: str = ""
+
+
+class CommandOutput(NamedTuple):
+    """The output of a command.
+
+    Attributes:
+        document: what the JSON document has in addition to ``schema`` and ``ok``.
+        text: lines and tables, printed without --json. A generator makes them only then.
+        exit_code: ``ok`` is true if it is 0.
+    """
+
+    document: dict[str, Any]
+    text: Iterable[str | TextTable]
+    exit_code: int = 0
+
+    def print(self, command: str, as_json: bool) -> None:
+        """Print the output of a command, named as in the JSON schema: ``patch.status``."""
+        if as_json:
+            emit_json(command, self.exit_code == 0, **self.document)
+            return
+        for part in self.text:
+            if isinstance(part, TextTable):
+                table(part.title, part.columns, part.rows)
+            elif isinstance(part, Markup):
+                out.print(part)
+            else:
+                print(part)
