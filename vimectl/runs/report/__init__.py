@@ -1,7 +1,7 @@
 """Write ``report.html``: curves, events, responses and settings of a run on a page that needs no network.
 
 The page is made from the files of the run directory alone, so it can be made at any time: at the end of a run
-however it ended, while it runs, and later.
+however it ended, while it runs, and later. A file that is missing or damaged counts as empty.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import traceback
 from pathlib import Path
 
 from vime_runtime.spec.atomic_io import write_text_atomically
-from vime_runtime.spec.run_paths import RunPaths
+
+from vimectl.runs.run_directory import RunDirectory
 
 
 def write(run_dir: Path, out: Path | None = None) -> Path:
@@ -23,10 +24,10 @@ def write(run_dir: Path, out: Path | None = None) -> Path:
     """
     # Jinja takes as long to import as the rest of the tool: import it only to make a page.
     from vimectl.runs.report.page import render
-    from vimectl.runs.report.report_data import gather
 
-    target = out or RunPaths(run_dir).report
-    write_text_atomically(target, render(gather(run_dir)))
+    run = RunDirectory(run_dir)
+    target = out or run.files.report
+    write_text_atomically(target, render(run))
     return target
 
 
@@ -36,6 +37,7 @@ def write_at_end(run_dir: Path) -> None:
         write(run_dir)
     except Exception:  # an error of the page must not change how the run ended
         try:
-            (RunPaths(run_dir).logs / "report.log").write_text(traceback.format_exc(), encoding="utf-8")
+            log = RunDirectory(run_dir).files.logs / "report.log"
+            log.write_text(traceback.format_exc(), encoding="utf-8")
         except OSError:
             return  # a full disk: `vimectl runs report` makes the page later

@@ -1,4 +1,4 @@
-"""Axes with round ticks: linear, in bytes, logarithmic, and of step numbers."""
+"""Axes with round ticks, and short texts for the numbers on them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ class Axis:
 
     def share(self, value: float) -> float:
         """Return the position of a value: 0 at the low end, 1 at the high end; outside it is clipped."""
+        low, high = self.low, self.high
         if self.log:
-            low, high, value = math.log(self.low), math.log(self.high), math.log(max(value, self.low))
-        else:
-            low, high = self.low, self.high
+            low, high, value = math.log10(low), math.log10(high), math.log10(max(value, low))
         return min(max((value - low) / (high - low), 0.0), 1.0)
 
 
@@ -53,20 +52,17 @@ def bytes_axis(values: Sequence[float]) -> Axis:
 
 def logarithmic(values: Sequence[float]) -> Axis:
     """Return an axis of whole decades around the positive values; linear if there are none."""
-    positive = [value for value in values if value > 0]
-    if not positive:
+    exponents = [math.log10(min(max(value, 1e-300), 1e300)) for value in values if value > 0]
+    if not exponents:
         return linear(values, from_zero=True)
-    low, high = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))
-    low, high = max(low, -300), min(high, 300)
-    if high <= low:
-        high = low + 1
-    every = -(-(high - low) // TICKS)
-    return Axis(10.0**low, 10.0**high, tuple(10.0**e for e in range(low, high + 1, every)), log=True)
+    decades = whole_axis([math.floor(min(exponents)), math.ceil(max(exponents))])
+    low, high, *ticks = (10.0**exponent for exponent in (decades.low, decades.high, *decades.ticks))
+    return Axis(low, high, tuple(ticks), log=True)
 
 
-def step_axis(steps: Sequence[float]) -> Axis:
-    """Return an axis from exactly the first to the last step, with ticks at whole steps."""
-    low, high = (min(steps), max(steps)) if steps else (0.0, 1.0)
+def whole_axis(values: Sequence[float]) -> Axis:
+    """Return an axis from exactly the lowest to the highest value, with ticks at whole numbers."""
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
     if high == low:
         return Axis(low - 1, high + 1, (low,))
     every = math.ceil(max(1.0, _round_step((high - low) / TICKS)))

@@ -34,7 +34,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over the same steps. ``key`` identifies the chart in the page."""
+    """Lines over the same steps. ``key`` identifies the chart in the page.
+
+    The lines of a ``stacked`` chart are on top of each other: the band of each is its area.
+    """
 
     key: str
     title: str
@@ -44,7 +47,6 @@ class Chart:
     unit: Literal["number", "seconds", "bytes"] = "number"
     log: bool = False
     stacked: bool = False
-    from_zero: bool = False
 
     @property
     def gaps(self) -> int:
@@ -61,14 +63,17 @@ def charts(log: RunLog) -> list[Chart]:
 def _all_charts(log: RunLog) -> Iterator[Chart]:
     rows = log.rows
     steps = tuple(int(row[metrics.STEP]) for row in rows)
+
+    def line(name: str, metric: str, color: int, dashed: bool = False) -> Line:
+        return Line(name, _column(rows, metric), color, dashed=dashed)
+
     yield Chart("reward", "Reward", "mean of the step, band: one standard deviation", steps, (_reward(rows),))
-    if log.scores:
-        score = Line("score", tuple(score for _, score in sorted(log.scores.items())), 5)
-        note = "held-out problems, greedy decoding"
-        yield Chart("evaluation", "Evaluation score", note, tuple(sorted(log.scores)), (score,))
+    score = Line("score", tuple(score for _, score in sorted(log.scores.items())), 5)
+    note = "held-out problems, greedy decoding"
+    yield Chart("evaluation", "Evaluation score", note, tuple(sorted(log.scores)), (score,))
     difference = (
-        Line("mean", _column(rows, metrics.LOGPROB_ABS_DIFF_MEAN), 1),
-        Line("max", _column(rows, metrics.LOGPROB_ABS_DIFF_MAX), 4, dashed=True),
+        line("mean", metrics.LOGPROB_ABS_DIFF_MEAN, 1),
+        line("max", metrics.LOGPROB_ABS_DIFF_MAX, 4, dashed=True),
     )
     note = "engine against trainer, same tokens; log scale"
     yield Chart("logprob", "Log-prob difference", note, steps, difference, log=True)
@@ -78,20 +83,19 @@ def _all_charts(log: RunLog) -> Iterator[Chart]:
         ("entropy", "Entropy", "of the policy, nats per token", metrics.TRAIN_ENTROPY, 2),
         ("length", "Response length", "tokens, mean of the step", metrics.RESPONSE_LENGTH, 3),
     ):
-        yield Chart(key, title, note, steps, (Line(title.lower(), _column(rows, metric), color),))
+        yield Chart(key, title, note, steps, (line(title.lower(), metric, color),))
     note = "seconds per step, stacked"
-    yield Chart("time", "Time by phase", note, steps, _phases(rows), "seconds", stacked=True, from_zero=True)
+    yield Chart("time", "Time by phase", note, steps, _phases(rows), "seconds", stacked=True)
     memory = (
-        Line("trainer resident", _column(rows, metrics.TRAIN_ACTIVE_BYTES), 1),
-        Line("trainer offloaded", _column(rows, metrics.TRAIN_PAUSED_BYTES), 1, dashed=True),
-        Line("engine resident", _column(rows, metrics.ROLLOUT_ACTIVE_BYTES), 2),
-        Line("engine offloaded", _column(rows, metrics.ROLLOUT_PAUSED_BYTES), 2, dashed=True),
+        line("trainer resident", metrics.TRAIN_ACTIVE_BYTES, 1),
+        line("trainer offloaded", metrics.TRAIN_PAUSED_BYTES, 1, dashed=True),
+        line("engine resident", metrics.ROLLOUT_ACTIVE_BYTES, 2),
+        line("engine offloaded", metrics.ROLLOUT_PAUSED_BYTES, 2, dashed=True),
     )
     note = "trainer and engine, while resident and while offloaded"
-    yield Chart("memory", "Memory", note, steps, memory, "bytes", from_zero=True)
-    peak = Line("peak", _column(rows, metrics.PEAK_BYTES), 5)
-    note = "all processes together, so far"
-    yield Chart("peak", "Peak memory", note, steps, (peak,), "bytes", from_zero=True)
+    yield Chart("memory", "Memory", note, steps, memory, "bytes")
+    peak = line("peak", metrics.PEAK_BYTES, 5)
+    yield Chart("peak", "Peak memory", "all processes together, so far", steps, (peak,), "bytes")
 
 
 def _reward(rows: Rows) -> Line:
@@ -103,18 +107,27 @@ def _reward(rows: Rows) -> Line:
 
 
 def _phases(rows: Rows) -> tuple[Line, ...]:
-    """Return the seconds of every phase, known phases first, and the rest of the step."""
+    """Return the seconds of every phase, known phases first, and the rest of the step.
+
+    Each line is on top of those before it. A gap has no height.
+    """
     suffix = metrics.seconds("")
     found = {key.removesuffix(suffix) for row in rows for key in row if key.endswith(suffix)}
     names = [*PHASES, *sorted(found - {*PHASES, metrics.WHOLE_STEP})]
     columns = {name: _column(rows, metrics.seconds(name)) for name in names if name in found}
-    lines = [Line(name, values, i % COLORS + 1) for i, (name, values) in enumerate(columns.items())]
     whole = _column(rows, metrics.seconds(metrics.WHOLE_STEP))
-    other = tuple(
+    columns["other"] = tuple(
         None if total is None else max(0.0, total - sum(v or 0.0 for v in parts))
         for total, *parts in zip(whole, *columns.values(), strict=True)
     )
-    return (*lines, Line("other", other, 0))
+    lines = []
+    floor: Values = (0.0,) * len(rows)
+    for i, (name, values) in enumerate(columns.items()):
+        top = tuple((f or 0.0) + (v or 0.0) for f, v in zip(floor, values, strict=True))
+        color = 0 if name == "other" else i % COLORS + 1
+        lines.append(Line(name, values, color, band=(floor, top)))
+        floor = top
+    return tuple(lines)
 
 
 def _column(rows: Rows, key: str) -> Values:
@@ -140,14 +153,12 @@ def downsample(chart: Chart, max_points: int = MAX_POINTS) -> Chart:
         return tuple(finite_number(how(bucket)) if bucket else None for bucket in known)
 
     def reduce_line(line: Line) -> Line:
-        band = None if chart.stacked else (reduce(line.values, min), reduce(line.values, max))
-        if line.band:
-            band = (reduce(line.band[0], _mean), reduce(line.band[1], _mean))
+        low, high = line.band or (line.values, line.values)
+        band = reduce(low, _mean if line.band else min), reduce(high, _mean if line.band else max)
         return replace(line, values=reduce(line.values, _mean), band=band)
 
     return replace(
         chart,
-        note=f"{chart.note}; each point: {count / max_points:.0f} steps",
         steps=tuple(chart.steps[bucket[-1]] for bucket in buckets),
         lines=tuple(map(reduce_line, chart.lines)),
     )

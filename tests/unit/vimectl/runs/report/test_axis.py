@@ -32,7 +32,7 @@ def test_logarithmic_axis_includes_every_positive_value(values: list[float]) -> 
 
 @given(st.lists(st.integers(0, 10**6), max_size=20))
 def test_ticks_of_steps_are_whole_steps(values: list[int]) -> None:
-    found = axis.step_axis(values)
+    found = axis.whole_axis(values)
     assert found.ticks
     assert all(tick == round(tick) and found.low <= tick <= found.high for tick in found.ticks)
 
@@ -41,7 +41,7 @@ def test_ticks_are_round() -> None:
     assert axis.linear([0.33, 0.93]).ticks == pytest.approx((0.2, 0.4, 0.6, 0.8, 1.0), rel=1e-12)
     assert axis.bytes_axis([3.1 * 2**30]).ticks == tuple(n * 2**30 for n in range(5))
     assert axis.logarithmic([2e-4, 0.3]).ticks == pytest.approx((1e-4, 1e-3, 1e-2, 1e-1, 1), rel=1e-12)
-    assert axis.step_axis(range(1, 31)).ticks == (1, 10, 20, 30)
+    assert axis.whole_axis(range(1, 31)).ticks == (1, 10, 20, 30)
 
 
 @pytest.mark.parametrize(

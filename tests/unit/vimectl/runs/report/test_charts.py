@@ -23,6 +23,9 @@ def test_unknown_phase_is_shown_and_phases_sum_to_the_step(tmp_path: Path) -> No
     time = charts_of(tmp_path, row)["time"]
     assert [line.name for line in time.lines][-2:] == ["checkpoint", "other"]
     assert sum(line.values[0] or 0.0 for line in time.lines) == pytest.approx(row["step/seconds"], rel=1e-12)
+    tops = [line.band[1][0] for line in time.lines if line.band]
+    assert tops == sorted(tops)
+    assert tops[-1] == pytest.approx(row["step/seconds"], rel=1e-12)
 
 
 def test_chart_without_any_value_is_left_out(tmp_path: Path) -> None:
