@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from vimectl.runs.process_watch import is_running
+from vimectl.runs.process_watch import process_state
 from vimectl.util import shared_memory
 from vimectl.util.host import Host
 
@@ -32,13 +32,13 @@ def adopt_orphans() -> None:
 
 def running() -> list[psutil.Process]:
     """Return all descendants that run, without zombies."""
-    return [process for process in psutil.Process().children(recursive=True) if is_running(process.pid)]
+    return [process for process in psutil.Process().children(recursive=True) if process_state(process.pid)]
 
 
 def reap(except_pid: int) -> None:
     """Collect the exit status of adopted orphans. ``except_pid`` is a child that is waited for elsewhere."""
     for child in psutil.Process().children():
-        if child.pid != except_pid and not is_running(child.pid):
+        if child.pid != except_pid and not process_state(child.pid):
             with contextlib.suppress(ChildProcessError):  # it was collected since it was listed
                 os.waitpid(child.pid, os.WNOHANG)
 
@@ -67,11 +67,12 @@ def kill_all(except_pid: int, timeout: float) -> list[int]:
 
 
 def resident_bytes() -> int:
-    """Return the memory of this process and all descendants in bytes, counting a shared page once.
-
-    Source: the ``Pss`` line of /proc/<pid>/smaps_rollup (proc_pid_smaps(5)).
-    """
-    return sum(_pss(pid) for pid in [os.getpid(), *(process.pid for process in running())])
+    """Return the memory of this process and all descendants in bytes, counting a shared page once."""
+    total = 0
+    for process in [psutil.Process(), *running()]:
+        with contextlib.suppress(psutil.Error):  # it has exited since it was listed
+            total += process.memory_full_info().pss
+    return total
 
 
 class SharedMemoryWatch:
@@ -104,11 +105,3 @@ class SharedMemoryWatch:
         unused = shared_memory.unused_files(self._host) if self._used else {}
         for inode in self._used & unused.keys():
             Path(unused[inode].path).unlink(missing_ok=True)
-
-
-def _pss(pid: int) -> int:
-    try:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-    except OSError:
-        return 0  # it has exited since it was listed
-    return next((int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:")), 0)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vime_runtime.spec.errors import INTERRUPTED, TERMINATED
 from vime_runtime.spec.process_roles import DRIVER, process_name
 
-from vimectl.runs.failures import FailureMonitor
-from vimectl.runs.process_watch import signal_name
+from vimectl.runs.process_watch import exit_text
 from vimectl.runs.run_log import RunLog
 from vimectl.runs.supervised_command import CommandOutcome
 
@@ -27,7 +26,8 @@ class ExitStatus:
     """How a run ended.
 
     ``hint`` is from the runtime's error, or empty. ``process`` is the {role, rank, pid} to blame.
-    ``restartable``: the same run may succeed when it is started again.
+    ``restartable``: the same run may succeed when it is started again. ``killed``: the process got SIGKILL,
+    for example from the kernel when memory is short.
     """
 
     exit_code: int
@@ -35,22 +35,25 @@ class ExitStatus:
     hint: str = ""
     process: dict[str, Any] | None = None
     restartable: bool = False
+    killed: bool = False
 
 
 def classify(
-    outcome: CommandOutcome, run_log: RunLog, monitor: FailureMonitor, oom_kills: int, folders: Iterable[Path]
+    outcome: CommandOutcome,
+    run_log: RunLog,
+    cause: ExitStatus | None,
+    oom_kills: int,
+    folders: Iterable[Path],
 ) -> ExitStatus:
     """Classify the end of one start of the runtime.
 
     Args:
+        cause: the failure that the runtime cannot report itself.
         oom_kills: how many processes of the machine the kernel killed for lack of memory during the run.
         folders: where the run writes. If a write failed for lack of space, the reason names the full ones.
     """
-    cause = monitor.cause
     if outcome.signal is not None:
         return ExitStatus(INTERRUPTED, "interrupted")
-    if monitor.abandoned and cause:
-        return ExitStatus(1, cause.reason, process=cause.process)
     if outcome.code == 0 or run_log.done:
         return ExitStatus(0, "finished")
     error = run_log.error or {}
@@ -58,24 +61,34 @@ def classify(
     if "OutOfMemoryError" in str(error.get("kind", "")):  # Ray killed a worker and says which one and why
         return ExitStatus(1, message, process=cause.process if cause else None, restartable=True)
     # When the kernel kills Ray's daemons along with the driver, they may exit before the driver does.
-    driver_killed = outcome.by_itself and outcome.code == -signal.SIGKILL
-    if cause and not driver_killed:
-        reason = cause.reason + _out_of_memory(cause.killed, oom_kills)
-        return ExitStatus(1, reason, process=cause.process, restartable=True)
-    if error:
-        code = outcome.code if outcome.code in (1, 2, 3) else 1
-        return ExitStatus(code, message + _disk_full(message, folders), str(error.get("hint", "")))
+    if not cause or (outcome.by_itself and outcome.code == -signal.SIGKILL):
+        if error:
+            code = outcome.code if outcome.code in (1, 2, 3) else 1
+            return ExitStatus(code, message + _disk_full(message, folders), str(error.get("hint", "")))
+        cause = _exit_of_driver(outcome)
+    if not cause:
+        reason = f"the runtime ended with exit code {outcome.code} without an error message"
+        return ExitStatus(1, reason + _disk_full(NO_SPACE, folders))
+    if cause.killed and oom_kills:
+        out_of_memory = "out of memory: the kernel killed a process of this machine for it during the run"
+        return replace(cause, reason=f"{cause.reason}; probably {out_of_memory}")
+    return cause
+
+
+def _exit_of_driver(outcome: CommandOutcome) -> ExitStatus | None:
+    """Blame the driver, unless it ended by itself with an exit code."""
+    if outcome.code is None:
+        how = "cannot be killed"
+    elif outcome.code < 0:
+        how = exit_text(outcome.code)
+    elif outcome.code == TERMINATED:
+        how = "was ended by SIGTERM"
+    else:
+        return None
     driver = {"role": DRIVER, "rank": 0, "pid": outcome.pid}
-    if outcome.code is None or outcome.code < 0:
-        number = -(outcome.code or 0)
-        how = f"was killed by {signal_name(number)}" if number else "cannot be killed"
-        reason = f"{process_name(driver)} {how}" + _out_of_memory(number == signal.SIGKILL, oom_kills)
-        return ExitStatus(1, reason, process=driver, restartable=True)
-    if outcome.code == TERMINATED:
-        reason = f"{process_name(driver)} was ended by SIGTERM"
-        return ExitStatus(1, reason, process=driver, restartable=True)
-    reason = f"the runtime ended with exit code {outcome.code} without an error message"
-    return ExitStatus(1, reason + _disk_full(NO_SPACE, folders))
+    reason = f"{process_name(driver)} {how}"
+    killed = outcome.code == -signal.SIGKILL
+    return ExitStatus(1, reason, process=driver, restartable=True, killed=killed)
 
 
 def kernel_oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int:
@@ -88,12 +101,6 @@ def kernel_oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
-
-
-def _out_of_memory(killed: bool, oom_kills: int) -> str:
-    if not killed or not oom_kills:
-        return ""
-    return "; probably out of memory: the kernel killed a process of this machine for it during the run"
 
 
 def _disk_full(message: str, folders: Iterable[Path]) -> str:

@@ -14,7 +14,6 @@ import select
 import signal
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,10 @@ from vime_runtime.spec import events
 from vime_runtime.spec.process_roles import DRIVER, ENGINE, ENGINE_WORKER, GCS, RAYLET, TRAINER, process_name
 
 from vimectl.runs import descendants, stack_dump
-from vimectl.runs.process_watch import WatchedProcess, WatchedProcesses, is_stopped
+from vimectl.runs.exit_status import ExitStatus
+from vimectl.runs.process_watch import WatchedProcess, process_state
 from vimectl.runs.run_log import RunLog
-from vimectl.runs.supervised_command import StopMode
 
-STDIN = 0
 # Seconds that the runtime gets to end by itself after it lost a process.
 LOST_PROCESS_TIMEOUT = 3.0
 # Seconds that it gets to shut down: Ray waits long for daemons that have exited.
@@ -43,48 +41,21 @@ ACTOR_ROLES = (TRAINER, ENGINE)
 LOSS_ERRORS = ("Died", "Unavailable", "Crashed", "RaySystemError", "EngineDead", "WorkerError", "RpcError")
 
 
-@dataclass(frozen=True)
-class CauseOfFailure:
-    """Why a run has to end, and the process {role, rank, pid} to blame if there is one.
-
-    ``killed``: the process got SIGKILL, for example from the kernel when memory is short.
-    """
-
-    reason: str
-    process: dict[str, Any] | None = None
-    killed: bool = False
-
-    @classmethod
-    def exit_of(cls, process: WatchedProcess) -> CauseOfFailure:
-        """Blame a process that has exited."""
-        killed = process.exit_signal == signal.SIGKILL
-        return cls(process.describe_exit(), _identify(process.entry), killed)
-
-
 class FailureMonitor:
-    """Watch one start of the runtime.
+    """Watch one start of the runtime. ``cause`` is the first failure, None while there is none."""
 
-    ``cause`` is the first failure, None while there is none. ``abandoned``: the launcher has exited.
-    ``processes`` are those of the event log that are on this machine.
-    """
-
-    def __init__(
-        self, run_log: RunLog, hang_timeout: float, stack_log: Path, launcher: dict[str, Any] | None = None
-    ) -> None:
+    def __init__(self, run_log: RunLog, hang_timeout: float, stack_log: Path) -> None:
         """Start to watch.
 
         Args:
             hang_timeout: seconds without a new event or metric after which the run counts as hung.
             stack_log: file for the stacks of a run that hangs.
-            launcher: {role, rank, pid} of the process at the other end of this one's stdin; None: it is
-                not watched.
         """
-        self.cause: CauseOfFailure | None = None
-        self.abandoned = False
-        self.processes = WatchedProcesses(wake_up_on=STDIN if launcher else None)
+        self.cause: ExitStatus | None = None
+        self._processes: list[WatchedProcess] = []  # those of the event log that are on this machine
+        self._running: list[WatchedProcess] = []
         self._run_log = run_log
         self._stack_log = stack_log
-        self._launcher = launcher
         self._known_processes = 0
         self._hang_timeout = hang_timeout
         self._progress_at = time.monotonic()
@@ -94,30 +65,37 @@ class FailureMonitor:
         self._teardown_began_at: float | None = None
         self._runtime_named_cause = False
 
-    def check(self) -> StopMode | None:
-        """Examine what happened since the last call; return how to end the runtime, None to continue."""
+    def wait(self, seconds: float) -> None:
+        """Wait for that time, or until a process exits."""
+        select.select(self._running, [], [], seconds)
+
+    def close(self) -> None:
+        """Stop watching."""
+        for process in self._processes:
+            process.close()
+
+    def check(self) -> bool:
+        """Examine what happened since the last call; return True if the runtime must be killed."""
         now = time.monotonic()
         # Exits first: the run writes that it closes a process before that process exits.
-        exited = self.processes.newly_exited()
+        exited = [process for process in self._running if process.has_exited]
+        self._running = [process for process in self._running if process not in exited]
         if self._run_log.read():
             self._progress_at = now
         unseen = self._watch_new_processes()
         if self.cause is None:
             self.cause = unseen or self._lost_process(exited) or self._gcs_stopped_serving(now)
             self._failed_at = now
-        if self._abandoned_by_launcher():
-            return StopMode.TERMINATE
         self._blame_raylet_for_its_actors()
         if self._run_log.ending:
             return self._check_shutdown(now)
         if self.cause is not None:
-            return StopMode.KILL if now > self._failed_at + LOST_PROCESS_TIMEOUT else None
+            return now > self._failed_at + LOST_PROCESS_TIMEOUT
         if now > self._progress_at + self._hang_timeout:
             self.cause = self._hang()
-            return StopMode.KILL
-        return None
+        return self.cause is not None
 
-    def _watch_new_processes(self) -> CauseOfFailure | None:
+    def _watch_new_processes(self) -> ExitStatus | None:
         """Watch the new processes of the event log that are on this machine; blame one that has exited."""
         new = self._run_log.processes[self._known_processes :]
         self._known_processes = len(self._run_log.processes)
@@ -126,19 +104,22 @@ class FailureMonitor:
             if entry["node"] != os.uname().nodename:
                 continue
             try:
-                self.processes.add(entry)
+                process = WatchedProcess(entry)
             except ProcessLookupError:
                 if entry["role"] != DRIVER and not self._run_log.ending:
-                    cause = cause or CauseOfFailure(f"{process_name(entry)} died", _identify(entry))
+                    cause = cause or _failure(f"{process_name(entry)} died", entry)
+                continue
+            self._processes.append(process)
+            self._running.append(process)
         return cause
 
-    def _lost_process(self, exited: list[WatchedProcess]) -> CauseOfFailure | None:
+    def _lost_process(self, exited: list[WatchedProcess]) -> ExitStatus | None:
         """Blame a process that exited although the run did not close it; of several, one that was killed."""
         # The driver is a child of this process: its exit is known without a watch.
         closed = (DRIVER, *ENGINE_ROLES) if self._run_log.phase in PHASES_WITHOUT_ENGINES else (DRIVER,)
         lost = [process for process in exited if process.role not in closed]
         lost.sort(key=lambda process: process.exit_signal is None)
-        return CauseOfFailure.exit_of(lost[0]) if lost and self._is_cause(lost[0]) else None
+        return _exit_of(lost[0]) if lost and self._is_cause(lost[0]) else None
 
     def _is_cause(self, process: WatchedProcess) -> bool:
         """Return False if the process exited because the run shuts down."""
@@ -150,7 +131,7 @@ class FailureMonitor:
             return False
         return process.exit_signal is not None or any(word in error["kind"] for word in LOSS_ERRORS)
 
-    def _gcs_stopped_serving(self, now: float) -> CauseOfFailure | None:
+    def _gcs_stopped_serving(self, now: float) -> ExitStatus | None:
         """Blame a GCS that has closed its port.
 
         After SIGTERM the GCS closes its port and never exits. The rest of Ray notices only after a minute.
@@ -158,14 +139,11 @@ class FailureMonitor:
         if self._run_log.ending or now <= self._gcs_probed_at + GCS_INTERVAL:
             return None
         self._gcs_probed_at = now
-        for process in self.processes.running:
-            if process.role != GCS:
-                continue
+        for process in (process for process in self._running if process.role == GCS):
             if _listens(process.pid):
                 self._serving_gcs.add(process.pid)
             elif process.pid in self._serving_gcs and not process.has_exited:
-                entry = process.entry
-                return CauseOfFailure(f"{process_name(entry)} stopped serving", _identify(entry))
+                return _failure(f"{process_name(process.entry)} stopped serving", process.entry)
         return None
 
     def _blame_raylet_for_its_actors(self) -> None:
@@ -173,7 +151,7 @@ class FailureMonitor:
 
         A raylet that gets SIGTERM ends all its actors, and these exit before it.
         """
-        exited = [process for process in self.processes.all if process.has_exited]
+        exited = [process for process in self._processes if process.has_exited]
         actors = {process.pid: process.exit_signal for process in exited if process.role in ACTOR_ROLES}
         raylet = next((process for process in exited if process.role == RAYLET), None)
         if not raylet or not self.cause or not self.cause.process or self.cause.process["pid"] not in actors:
@@ -181,26 +159,17 @@ class FailureMonitor:
         # Before the run shuts down, nothing else ends a raylet; while it does, Ray ends it in any case.
         killed = [pid for pid, signum in actors.items() if signum == signal.SIGKILL]
         if not self._run_log.ending or (len(killed) > 1 and self.cause.process["pid"] in killed):
-            self.cause = CauseOfFailure.exit_of(raylet)
+            self.cause = _exit_of(raylet)
 
-    def _abandoned_by_launcher(self) -> bool:
-        """Blame the launcher if it has exited: this process's stdin, a pipe from it, is then at its end."""
-        if self._launcher and select.select([STDIN], [], [], 0)[0] and not os.read(STDIN, 1):
-            self.abandoned = True
-            self.cause = CauseOfFailure(f"{process_name(self._launcher)} was killed", self._launcher)
-        return self.abandoned
-
-    def _check_shutdown(self, now: float) -> StopMode | None:
+    def _check_shutdown(self, now: float) -> bool:
         """Give the runtime a few seconds to shut down, and look for the cause of its error."""
         self._blame_process_of_error()
         if self._teardown_began_at is None:
             self._teardown_began_at = now
             # Ray reports a daemon that does not respond as dead, but it may only be stopped.
             if self.cause is None and self._run_log.error and (stopped := self._stopped_processes()):
-                self.cause = CauseOfFailure(
-                    f"{_names(stopped)} did not respond: stopped", _identify(stopped[0])
-                )
-        return StopMode.KILL if now > self._teardown_began_at + TEARDOWN_TIMEOUT else None
+                self.cause = _failure(f"{_names(stopped)} did not respond: stopped", stopped[0])
+        return now > self._teardown_began_at + TEARDOWN_TIMEOUT
 
     def _blame_process_of_error(self) -> None:
         """Blame the process that the runtime's error names.
@@ -211,17 +180,17 @@ class FailureMonitor:
         if error is None or (self.cause is not None and not self._runtime_named_cause):
             return
         pid = error.get("pid")
-        for process in self.processes.all:
+        for process in self._processes:
             # An error without an actor's process id is about a raylet: on SIGTERM it informs its peers and
             # then exits.
             is_raylet = (
                 pid is None and "Died" in error["kind"] and process.role == RAYLET and process.has_exited
             )
             if process.pid == pid or is_raylet:
-                self.cause, self._runtime_named_cause = CauseOfFailure.exit_of(process), True
+                self.cause, self._runtime_named_cause = _exit_of(process), True
                 return
 
-    def _hang(self) -> CauseOfFailure:
+    def _hang(self) -> ExitStatus:
         """Write the stacks of all processes to the log and blame one that is stopped."""
         reason = f"no progress for {self._hang_timeout:g} s in phase {self._run_log.phase}"
         stopped = self._stopped_processes()
@@ -229,12 +198,12 @@ class FailureMonitor:
             reason += f"; stopped: {_names(stopped)}"
         names = {entry["pid"]: f"{entry['role']} {entry['rank']}" for entry in self._run_log.processes}
         stack_dump.write(self._stack_log, reason, names)
-        return CauseOfFailure(reason, _identify(stopped[0]) if stopped else None)
+        return _failure(reason, stopped[0] if stopped else None)
 
     def _stopped_processes(self) -> list[dict[str, Any]]:
         """Return the stopped descendants as {role, rank, pid}, processes of the event log first."""
         named = {entry["pid"]: entry for entry in self._run_log.processes}
-        pids = [process.pid for process in descendants.running() if is_stopped(process.pid)]
+        pids = [process.pid for process in descendants.running() if process_state(process.pid) == "stopped"]
         stopped = [named.get(pid, {"role": "process", "rank": 0, "pid": pid}) for pid in pids]
         return sorted(stopped, key=lambda entry: entry["pid"] not in named)
 
@@ -251,5 +220,11 @@ def _names(entries: Iterable[dict[str, Any]]) -> str:
     return ", ".join(map(process_name, entries))
 
 
-def _identify(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: entry[key] for key in ("role", "rank", "pid")}
+def _exit_of(process: WatchedProcess) -> ExitStatus:
+    """Blame a process that has exited."""
+    return _failure(process.describe_exit(), process.entry, process.exit_signal == signal.SIGKILL)
+
+
+def _failure(reason: str, entry: dict[str, Any] | None, killed: bool = False) -> ExitStatus:
+    process = {key: entry[key] for key in ("role", "rank", "pid")} if entry else None
+    return ExitStatus(1, reason, process=process, restartable=True, killed=killed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -31,7 +32,7 @@ from vimectl.runs.descendants import SharedMemoryWatch
 from vimectl.runs.exit_status import ExitStatus
 from vimectl.runs.plan import RunPlan, write_run_directory
 from vimectl.runs.prepare import prepare
-from vimectl.runs.process_watch import ProcessIdentity, is_stopped, signal_name
+from vimectl.runs.process_watch import ProcessIdentity, exit_text, process_state
 from vimectl.runs.progress import ProgressView
 from vimectl.runs.run_log import RunLog
 from vimectl.runs.supervised_command import (
@@ -137,13 +138,11 @@ def _follow(plan: RunPlan, view: ProgressView) -> RunResult:
         unkillable = descendants.kill_all(except_pid=process.pid, timeout=KILL_TIMEOUT)
         shm.remove_unused()
         status = supervisor.exit_status()
-        hint = ""
         if status.exit_code != INTERRUPTED:
             log_files.keep_ray_logs(plan.scratch_dir, plan.run_dir)
-            hint = log_files.tail(plan.run_dir, status.reason)
         shutil.rmtree(plan.scratch_dir, ignore_errors=True)
         seconds = time.monotonic() - began
-        summary = summaries.summarize(plan.run_config(), log, status, seconds, 0, unkillable, hint)
+        summary = summaries.summarize(plan.run_config(), log, status, seconds, 0, unkillable)
         summaries.write_with_report(plan.run_dir, summary)
         return RunResult(summary, log.last_row)
 
@@ -158,8 +157,8 @@ class SupervisorProcess:
         self._stop_signals = stop_signals
         self._cluster = cluster
         self._forwarded = 0
-        self._stop_requested_at: float | None = None
-        self._stopped_at: float | None = None
+        self._deadline = math.inf  # after a stop request
+        self._not_stopped_at = time.monotonic()
         self._killed_because = ""
 
     def check(self) -> None:
@@ -167,30 +166,25 @@ class SupervisorProcess:
         now = time.monotonic()
         for signum in self._stop_signals[self._forwarded :]:
             self._process.send_signal(signum)
-            self._stop_requested_at = self._stop_requested_at or now
+            self._deadline = min(self._deadline, now + self._cluster.shutdown_timeout + SHUTDOWN_MARGIN)
         self._forwarded = len(self._stop_signals)
-        if not is_stopped(self._process.pid):
-            self._stopped_at = None
-        elif self._stopped_at is None:
-            self._stopped_at = now
-        if self._stopped_at is not None:
+        if process_state(self._process.pid) == "stopped":
+            stopped_for = now - self._not_stopped_at
             # The run may continue without supervision: wait as long as for a run that hangs.
-            if self._stop_requested_at or now > self._stopped_at + self._cluster.hang_timeout:
-                self._kill(f"was stopped for {now - self._stopped_at:.0f} s")
-        elif (
-            self._stop_requested_at
-            and now > self._stop_requested_at + self._cluster.shutdown_timeout + SHUTDOWN_MARGIN
-        ):
-            self._kill("did not end the run after a stop request")
+            if self._stop_signals or stopped_for > self._cluster.hang_timeout:
+                self._kill(f"was stopped for {stopped_for:.0f} s")
+        else:
+            self._not_stopped_at = now
+            if now > self._deadline:
+                self._kill("did not end the run after a stop request")
 
     def exit_status(self) -> ExitStatus:
         """Return the status of a run whose supervisor exited without a summary."""
         if self._stop_signals:
             return ExitStatus(INTERRUPTED, "interrupted")
-        code = self._process.returncode
-        how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
         process = {"role": SUPERVISOR, "rank": 0, "pid": self._process.pid}
-        return ExitStatus(1, f"{process_name(process)} {self._killed_because or how}", process=process)
+        how = self._killed_because or exit_text(self._process.returncode)
+        return ExitStatus(1, f"{process_name(process)} {how}", process=process)
 
     def _kill(self, because: str) -> None:
         self._killed_because = because

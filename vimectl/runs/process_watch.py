@@ -26,6 +26,11 @@ _INFO_SIZE = 64
 _PIDFD_GET_INFO = (3 << 30) | (_INFO_SIZE << 16) | (0xFF << 8) | 11
 _PIDFD_INFO_EXIT = 1 << 3
 
+# In the fields of proc_pid_stat(5) after the name: the start time, and the letters of the state, the first
+# field; a zombie has exited. The last field is the wait status of a zombie.
+_STARTED = 19
+_STATES = {"T": "stopped", "t": "stopped", "D": "waiting", "Z": None, "X": None}
+
 
 @dataclass(frozen=True)
 class ProcessIdentity:
@@ -39,10 +44,10 @@ class ProcessIdentity:
     @classmethod
     def of(cls, pid: int) -> ProcessIdentity:
         """Return the identity of a process of this machine. Raises ProcessLookupError if there is none."""
-        stat = process_stat(pid)
-        if stat is None:
+        fields = _stat_fields(pid)
+        if not fields:
             raise ProcessLookupError(pid)
-        return cls(pid, stat[1], boot_id(), os.uname().nodename)
+        return cls(pid, int(fields[_STARTED]), boot_id(), os.uname().nodename)
 
     @property
     def is_local(self) -> bool:
@@ -52,9 +57,9 @@ class ProcessIdentity:
     @property
     def is_alive(self) -> bool:
         """True while this process runs on this machine; a zombie does not."""
-        stat = process_stat(self.pid)
-        same = stat is not None and stat[1] == self.started and self.boot == boot_id()
-        return same and is_running(self.pid)
+        fields = _stat_fields(self.pid)
+        same = bool(fields) and int(fields[_STARTED]) == self.started and self.boot == boot_id()
+        return same and process_state(self.pid) is not None
 
     def send_signal(self, signum: int) -> None:
         """Send a signal to this process. Raises ProcessLookupError if it has exited."""
@@ -67,22 +72,10 @@ class ProcessIdentity:
             os.close(fd)
 
 
-def process_stat(pid: int) -> tuple[str, int] | None:
-    """Return the state letter and the start time in ticks, proc_pid_stat(5); None without such a process."""
+def process_state(pid: int) -> str | None:
+    """Return "running", "stopped" or "waiting" (it sleeps in the kernel); None if the process has exited."""
     fields = _stat_fields(pid)
-    return (fields[0], int(fields[19])) if fields else None
-
-
-def is_running(pid: int) -> bool:
-    """Return True for a process that has not exited; a zombie has."""
-    stat = process_stat(pid)
-    return stat is not None and stat[0] not in "ZX"
-
-
-def is_stopped(pid: int) -> bool:
-    """Return True if SIGSTOP, a terminal or a debugger has stopped the process."""
-    stat = process_stat(pid)
-    return stat is not None and stat[0] in "Tt"
+    return _STATES.get(fields[0], "running") if fields else None
 
 
 class WatchedProcess:
@@ -92,96 +85,55 @@ class WatchedProcess:
         """Raises ProcessLookupError if the process has exited and was collected."""
         self.entry = entry
         self.pid: int = entry["pid"]
+        self.role = str(entry["role"])  # see ``vime_runtime.spec.process_roles``
         self._fd = os.pidfd_open(self.pid)
 
-    @property
-    def role(self) -> str:
-        """The role of the process, see ``vime_runtime.spec.process_roles``."""
-        return str(self.entry["role"])
-
     def fileno(self) -> int:
-        """Return the pidfd, for ``select.poll``."""
+        """Return the pidfd, for ``select.select``."""
         return self._fd
 
     @property
     def has_exited(self) -> bool:
         """True once the process has exited."""
-        poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(select.select([self], [], [], 0)[0])
 
     @property
     def exit_signal(self) -> int | None:
         """The signal that killed the process; None if none did or the exit status is unknown."""
-        status = self._wait_status()
-        return os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
+        code = self._exit_code()
+        return -code if code is not None and code < 0 else None
 
     def describe_exit(self) -> str:
         """Return the name of the process and how it exited."""
-        name, status = process_name(self.entry), self._wait_status()
-        if status is None:
-            return f"{name} died"
-        if os.WIFSIGNALED(status):
-            return f"{name} was killed by {signal_name(os.WTERMSIG(status))}"
-        return f"{name} ended with exit code {os.WEXITSTATUS(status)} in the middle of the run"
+        code = self._exit_code()
+        how = "died" if code is None else exit_text(code)
+        middle = " in the middle of the run" if code is not None and code >= 0 else ""
+        return f"{process_name(self.entry)} {how}{middle}"
 
     def close(self) -> None:
         """Stop watching."""
         os.close(self._fd)
 
-    def _wait_status(self) -> int | None:
+    def _exit_code(self) -> int | None:
+        """Return the exit code, negative for a signal; None if it is unknown."""
         info = bytearray(_INFO_SIZE)
         struct.pack_into("Q", info, 0, _PIDFD_INFO_EXIT)
         with contextlib.suppress(OSError):
             fcntl.ioctl(self._fd, _PIDFD_GET_INFO, info)
             if struct.unpack_from("Q", info)[0] & _PIDFD_INFO_EXIT:
-                return int(struct.unpack_from("i", info, _INFO_SIZE - 4)[0])
+                return os.waitstatus_to_exitcode(struct.unpack_from("i", info, _INFO_SIZE - 4)[0])
         fields = _stat_fields(self.pid)
-        return int(fields[-1]) if fields and fields[0] == "Z" else None  # exit_code, proc_pid_stat(5)
+        return os.waitstatus_to_exitcode(int(fields[-1])) if fields and fields[0] == "Z" else None
 
 
-class WatchedProcesses:
-    """The processes of a run that are on this machine: ``all``, and those that are still ``running``."""
-
-    def __init__(self, wake_up_on: int | None = None) -> None:
-        """``wake_up_on`` is a descriptor that ends a ``wait`` when it becomes readable."""
-        self.all: list[WatchedProcess] = []
-        self.running: list[WatchedProcess] = []
-        self._poll = select.poll()
-        if wake_up_on is not None:
-            self._poll.register(wake_up_on, select.POLLIN)
-
-    def add(self, entry: dict[str, Any]) -> None:
-        """Watch one more process. Raises ProcessLookupError if it has exited already."""
-        process = WatchedProcess(entry)
-        self.all.append(process)
-        self.running.append(process)
-        self._poll.register(process, select.POLLIN)
-
-    def newly_exited(self) -> list[WatchedProcess]:
-        """Return the processes that have exited since the last call."""
-        exited = [process for process in self.running if process.has_exited]
-        for process in exited:
-            self.running.remove(process)
-            self._poll.unregister(process)
-        return exited
-
-    def wait(self, seconds: float) -> None:
-        """Wait for that time, or until a process exits."""
-        self._poll.poll(seconds * 1000)
-
-    def close(self) -> None:
-        """Stop watching."""
-        for process in self.all:
-            process.close()
-
-
-def signal_name(number: int) -> str:
-    """Return the name of a signal: ``SIGKILL`` for 9."""
+def exit_text(code: int) -> str:
+    """Return how a process ended: ``was killed by SIGKILL`` for -9, ``ended with exit code 1``."""
+    if code >= 0:
+        return f"ended with exit code {code}"
     try:
-        return signal.Signals(number).name
+        return f"was killed by {signal.Signals(-code).name}"
     except ValueError:  # a realtime signal has no name
-        return f"signal {number}"
+        return f"was killed by signal {-code}"
 
 
 def _stat_fields(pid: int) -> list[str]:

@@ -18,13 +18,11 @@ from vime_runtime.spec.errors import INTERRUPTED, CheckFailed, UsageError, unkno
 from vime_runtime.spec.process_roles import LAUNCHER, SUPERVISOR, process_name
 from vime_runtime.spec.run_paths import RUN_FILE, RunPaths
 
-from vimectl.runs.process_watch import ProcessIdentity, process_stat
+from vimectl.runs.process_watch import ProcessIdentity, process_state
 from vimectl.runs.run_log import RunLog
 from vimectl.runs.supervised_command import SHUTDOWN_MARGIN
 
 RunState = Literal["running", "finished", "failed", "interrupted", "lost"]
-# State letters in proc_pid_stat(5); a zombie has exited.
-PROCESS_STATES = {"T": "stopped", "t": "stopped", "D": "waiting", "Z": None, "X": None}
 
 
 def list_runs(folder: Path) -> dict[str, Path]:
@@ -66,8 +64,7 @@ class RunDirectory:
     @cached_property
     def document(self) -> dict[str, Any]:
         """The content of ``resolved.json``, unchecked: another version of vimectl may have written it."""
-        found: dict[str, Any] = json.loads(self.files.run_file.read_text(encoding="utf-8"))
-        return found
+        return read_object(self.files.run_file)
 
     @cached_property
     def summary(self) -> dict[str, Any] | None:
@@ -144,7 +141,7 @@ class RunDirectory:
         here = os.uname().nodename
         return [
             {key: entry[key] for key in ("role", "rank", "pid", "node")}
-            | {"state": _state_of_process(entry["pid"]) if entry["node"] == here else None}
+            | {"state": process_state(entry["pid"]) if entry["node"] == here else None}
             for entry in owners + self.log.processes
         ]
 
@@ -191,8 +188,3 @@ def read_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _state_of_process(pid: int) -> str | None:
-    stat = process_stat(pid)
-    return PROCESS_STATES.get(stat[0], "running") if stat else None

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from vime_runtime.spec import metrics
+from vime_runtime.spec.errors import INTERRUPTED
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.spec.run_paths import RunPaths
 
-from vimectl.runs import report
+from vimectl.runs import log_files, report
 from vimectl.runs.exit_status import ExitStatus
 from vimectl.runs.run_directory import RunDirectory
 from vimectl.runs.run_log import RunLog
@@ -32,15 +33,16 @@ def summarize(
     seconds: float,
     peak_bytes: int,
     unkillable: list[int],
-    hint: str,
 ) -> dict[str, Any]:
     """Return the content of ``summary.json``.
 
     Args:
         peak_bytes: the highest memory use that the supervisor measured.
-        hint: what to do, or the end of the log.
     """
-    found = run_statistics(log)
+    found, run_dir = run_statistics(log), Path(config.run_dir)
+    hint = status.hint
+    if not hint and status.exit_code not in (0, INTERRUPTED):
+        hint = log_files.tail(run_dir, status.reason)
     return {
         "ok": status.exit_code == 0,
         "steps": len(log.rows),
@@ -48,7 +50,7 @@ def summarize(
         "exit_code": status.exit_code,
         "phase": log.phase,
         "cause": status.process,
-        "last_checkpoint": RunDirectory(Path(config.run_dir)).last_checkpoint,
+        "last_checkpoint": RunDirectory(run_dir).last_checkpoint,
         "restarts": log.restarts,
         "recipe": config.recipe.recipe.name,
         "mode": config.mode,

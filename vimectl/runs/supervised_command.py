@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from types import FrameType
 
@@ -30,13 +29,6 @@ CHECK_INTERVAL = 0.25
 SHUTDOWN_CHECK_INTERVAL = 0.05
 # Seconds between two measurements; reading the page tables of all processes takes tens of milliseconds.
 MEMORY_INTERVAL = 2.0
-
-
-class StopMode(Enum):
-    """How to end a command: TERMINATE lets it shut down first, KILL does not."""
-
-    TERMINATE = "terminate"
-    KILL = "kill"
 
 
 @dataclass(frozen=True)
@@ -61,16 +53,16 @@ def run_supervised(
     environment: Mapping[str, str],
     stdout: Path,
     stderr: Path,
-    check: Callable[[], StopMode | None],
+    check: Callable[[], bool | None],
     stop_signals: list[int],
     shutdown_timeout: float = SHUTDOWN_TIMEOUT,
     wait: Callable[[float], object] = time.sleep,
 ) -> CommandOutcome:
-    """Run ``command`` until it exits, ``check`` returns a StopMode, or there is a signal in ``stop_signals``.
+    """Run ``command`` until it exits, ``check`` returns True, or there is a signal in ``stop_signals``.
 
     Args:
         stdout, stderr: files to append its output to; they may be the same.
-        check: called several times a second while the command runs.
+        check: called several times a second while the command runs. True: kill it, without SIGTERM before.
         stop_signals: the list that ``collect_stop_signals`` fills.
         shutdown_timeout: seconds between SIGTERM and SIGKILL.
         wait: waits for that many seconds, or less if there is something to check.
@@ -79,18 +71,18 @@ def run_supervised(
     shm = SharedMemoryWatch()
     peak = 0
     next_measurement = time.monotonic()
-    stop_mode = None
+    kill: bool | None = False
     with stdout.open("ab") as out, stderr.open("ab") as err:
         child = subprocess.Popen(
             command,
-            env=dict(environment),
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
             start_new_session=True,
         )
         try:
-            while child.poll() is None and not stop_signals and (stop_mode := check()) is None:
+            while child.poll() is None and not stop_signals and not (kill := check()):
                 shm.update()
                 if time.monotonic() >= next_measurement:
                     descendants.reap(except_pid=child.pid)
@@ -98,13 +90,13 @@ def run_supervised(
                     peak = max(peak, descendants.resident_bytes())
                     next_measurement = time.monotonic() + MEMORY_INTERVAL
                 wait(CHECK_INTERVAL)
-            if stop_mode is None and (child.poll() or 0) > 0:
+            if not kill and (child.poll() or 0) > 0:
                 # Ray ends the driver without a message when its raylet has exited: look for that exit.
                 time.sleep(CHECK_INTERVAL)
                 check()
         finally:
             by_itself = child.poll() is not None
-            if stop_mode is not StopMode.KILL:
+            if not kill:
                 _terminate(child, shm, stop_signals, shutdown_timeout)
             shm.update(all_files=True)
             unkillable = descendants.kill_all(except_pid=child.pid, timeout=KILL_TIMEOUT)

@@ -11,18 +11,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from vime_runtime.spec import events
 from vime_runtime.spec.errors import INTERRUPTED
-from vime_runtime.spec.process_roles import LAUNCHER
+from vime_runtime.spec.process_roles import LAUNCHER, process_name
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.spec.run_paths import RunPaths
 
@@ -34,6 +34,8 @@ from vimectl.runs.plan import runtime_command
 from vimectl.runs.process_watch import ProcessIdentity
 from vimectl.runs.run_log import RunLog, append_event
 from vimectl.runs.supervised_command import CommandOutcome, collect_stop_signals, run_supervised
+
+STDIN = 0
 
 
 def main(argv: list[str]) -> int:
@@ -58,6 +60,7 @@ class SupervisedRun:
         self._run_log = RunLog(run_dir)
         launcher = json.loads(self._paths.launcher.read_text(encoding="utf-8"))
         self._launcher = {"role": LAUNCHER, "rank": 0, "pid": launcher["pid"]}
+        self._abandoned: ExitStatus | None = None  # the launcher has exited
         self._peak_bytes: int = launcher["prepare_peak_bytes"]
         summaries.reserve(run_dir)
         identity = asdict(ProcessIdentity.of(os.getpid()))
@@ -76,9 +79,6 @@ class SupervisedRun:
                 break
             restarts += 1
             self._write_restart_event(restarts, status.reason)
-        hint = status.hint
-        if not hint and status.exit_code not in (0, INTERRUPTED):
-            hint = log_files.tail(self._paths.run_dir, status.reason)
         return summaries.summarize(
             self._config,
             self._run_log,
@@ -86,36 +86,44 @@ class SupervisedRun:
             seconds=time.monotonic() - began,
             peak_bytes=self._peak_bytes,
             unkillable=outcome.unkillable,
-            hint=hint,
         )
 
     def _run_once(self) -> tuple[ExitStatus, CommandOutcome]:
         """Start the runtime and wait until it has ended."""
         paths, cluster = self._paths, self._config.recipe.cluster
-        monitor = FailureMonitor(
-            self._run_log, cluster.hang_timeout, paths.logs / "stacks.log", self._launcher
-        )
+        monitor = FailureMonitor(self._run_log, cluster.hang_timeout, paths.logs / "stacks.log")
         oom_kills = kernel_oom_kills()
-        with _temporary_folder(self._scratch_dir):
+        self._scratch_dir.mkdir(mode=0o700)
+        try:
             outcome = run_supervised(
                 runtime_command(paths.run_dir),
                 os.environ | self._config.environment["driver"],
                 stdout=paths.driver_log,
                 stderr=paths.driver_log,
-                check=monitor.check,
+                check=lambda: not self._launcher_has_exited() and monitor.check(),
                 stop_signals=self._stop_signals,
                 shutdown_timeout=cluster.shutdown_timeout,
-                wait=monitor.processes.wait,
+                wait=monitor.wait,
             )
-            monitor.processes.close()
+            monitor.close()
             self._run_log.read()
             self._peak_bytes = max(self._peak_bytes, outcome.peak_bytes)
             oom_kills = kernel_oom_kills() - oom_kills
             folders = [paths.run_dir, self._scratch_dir, Path("/dev/shm")]
-            status = classify(outcome, self._run_log, monitor, oom_kills, folders)
+            status = self._abandoned or classify(outcome, self._run_log, monitor.cause, oom_kills, folders)
             if status.exit_code not in (0, INTERRUPTED):
                 log_files.keep_ray_logs(self._scratch_dir, paths.run_dir)
             return status, outcome
+        finally:
+            shutil.rmtree(self._scratch_dir, ignore_errors=True)
+
+    def _launcher_has_exited(self) -> bool:
+        """Return True if stdin, a pipe from the launcher, is at its end. That is then a stop request."""
+        if not select.select([STDIN], [], [], 0)[0] or os.read(STDIN, 1):
+            return False
+        self._abandoned = ExitStatus(1, f"{process_name(self._launcher)} was killed", process=self._launcher)
+        self._stop_signals.append(signal.SIGHUP)
+        return True
 
     def _write_restart_event(self, attempt: int, reason: str) -> None:
         """Record in the event log that the runtime is started again."""
@@ -125,15 +133,6 @@ class SupervisedRun:
         except OSError as e:
             print(f"{e}; not written: restart {attempt}: {reason}", file=sys.stderr)
         self._run_log.read()
-
-
-@contextmanager
-def _temporary_folder(path: Path) -> Iterator[None]:
-    path.mkdir(mode=0o700)
-    try:
-        yield
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 if __name__ == "__main__":

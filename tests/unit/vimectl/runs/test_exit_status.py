@@ -7,17 +7,18 @@ import pytest
 
 from vimectl.runs import exit_status
 from vimectl.runs.exit_status import ExitStatus, kernel_oom_kills
-from vimectl.runs.failures import CauseOfFailure
 from vimectl.runs.supervised_command import CommandOutcome
 
 RANK = {"role": "trainer rank", "rank": 1, "pid": 7}
-KILLED_RANK = CauseOfFailure("trainer rank 1 (pid 7) was killed by SIGKILL", RANK, killed=True)
+KILLED_RANK = ExitStatus(
+    1, "trainer rank 1 (pid 7) was killed by SIGKILL", process=RANK, restartable=True, killed=True
+)
 
 
 def classify(
     code: int | None = 1,
     signum: int | None = None,
-    cause: CauseOfFailure | None = None,
+    cause: ExitStatus | None = None,
     error: tuple[str, str] | None = None,
     oom_kills: int = 0,
     folder: Path = Path("/proc"),
@@ -26,15 +27,12 @@ def classify(
     run_log = SimpleNamespace(
         done=False, error=error and {"kind": error[0], "message": error[1], "hint": "what to do"}
     )
-    monitor = SimpleNamespace(cause=cause, abandoned=False)
     outcome = CommandOutcome(5, code, by_itself, signum, 0, [])
-    return exit_status.classify(outcome, run_log, monitor, oom_kills, [folder])  # type: ignore[arg-type]
+    return exit_status.classify(outcome, run_log, cause, oom_kills, [folder])  # type: ignore[arg-type]
 
 
 def test_lost_process_comes_before_the_error_of_the_runtime() -> None:
-    assert classify(cause=KILLED_RANK, error=("RuntimeError", "closed by peer")) == ExitStatus(
-        1, KILLED_RANK.reason, process=RANK, restartable=True
-    )
+    assert classify(cause=KILLED_RANK, error=("RuntimeError", "closed by peer")) == KILLED_RANK
 
 
 def test_sigkill_is_explained_by_kills_of_the_kernel() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,17 +16,11 @@ from typing import Any
 import psutil
 import pytest
 
+from harness.runs.wait import wait_until
 from vimectl.runs.failures import FailureMonitor
 from vimectl.runs.run_log import RunLog
 
 LONG = "FAKE_STEP_SECONDS=60"
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def has_exited(pid: int) -> bool:
@@ -57,19 +52,31 @@ def test_lost_process_is_named(launch: Callable[..., Any], signum: signal.Signal
     assert_nothing_left(run)
 
 
+LOST = r"trainer rank 0 \(pid \d+\) was killed by SIGKILL"
+
+
 @pytest.mark.parametrize(
-    ("fault", "reason"),
+    ("fault", "code", "reason", "shown"),
     [
-        ("lost process, then error", "was killed by SIGKILL"),
-        ("lost process ends driver", "was killed by SIGKILL"),
-        ("loss reported before the exit", "ended with exit code 1 in the middle of the run"),
-        ("error with slow shutdown", "a shape is odd"),
+        ("usage error", 2, "the label is odd", "fix the label"),
+        ("crash", 1, "the runtime ended with exit code 1 without an error message", "something broke"),
+        ("driver killed", 1, r"runtime driver \(pid \d+\) was killed by SIGKILL", "the whole log: "),
+        ("lost process, then error", 1, LOST, ""),
+        ("lost process ends driver", 1, LOST, ""),
+        ("loss reported before the exit", 1, r".* ended with exit code 1 in the middle of the run", ""),
+        ("error with slow shutdown", 1, "a shape is odd", ""),
     ],
 )
-def test_cause_is_not_confused_with_consequences(launch: Callable[..., Any], fault: str, reason: str) -> None:
-    run = launch(f"FAKE_FAULT={fault}")
-    assert run.wait()[0] == 1
-    assert run.summary["reason"].endswith(reason)
+def test_cause_is_named_and_not_confused_with_consequences(
+    launch: Callable[..., Any], fault: str, code: int, reason: str, shown: str
+) -> None:
+    run = launch(f"FAKE_FAULT={fault}", f"cluster.restarts={3 if fault == 'usage error' else 0}")
+    found, out, _ = run.wait()
+    assert found == code
+    assert run.summary["ok"] is False
+    assert re.fullmatch(reason, run.summary["reason"])
+    assert run.summary["restarts"] == 0
+    assert shown in out
 
 
 def test_gcs_that_closes_its_port_is_a_failure(launch: Callable[..., Any]) -> None:
@@ -92,12 +99,6 @@ def test_restart_after_a_lost_process(launch: Callable[..., Any]) -> None:
     assert restart["reason"].endswith("was killed by SIGKILL")
     assert f"restart 1: {restart['reason']}" in err
     assert_nothing_left(run)
-
-
-def test_no_restart_after_a_usage_error(launch: Callable[..., Any]) -> None:
-    run = launch("FAKE_FAULT=usage error", "cluster.restarts=3")
-    assert run.wait()[0] == 2
-    assert run.summary["restarts"] == 0
 
 
 def test_hang_ends_after_its_timeout_with_a_stack_dump(launch: Callable[..., Any]) -> None:
@@ -155,22 +156,23 @@ def test_launcher_ends_the_run_of_a_killed_supervisor(launch: Callable[..., Any]
     assert_nothing_left(run)
 
 
-def test_stopped_supervisor_counts_as_a_hang(launch: Callable[..., Any]) -> None:
-    run = launch(LONG, "cluster.hang_timeout=2")
+@pytest.mark.parametrize(
+    ("interrupt", "hang_timeout", "code", "reason"),
+    [
+        (False, 2, 1, r"supervisor \(pid \d+\) was stopped for 2 s"),
+        (True, 900, 130, "interrupted"),  # Ctrl-C does not wait for it
+    ],
+)
+def test_stopped_supervisor_counts_as_a_hang(
+    launch: Callable[..., Any], interrupt: bool, hang_timeout: int, code: int, reason: str
+) -> None:
+    run = launch(LONG, "cluster.shutdown_timeout=900", f"cluster.hang_timeout={hang_timeout}")
     run.pid("trainer rank")
     os.kill(run.supervisor, signal.SIGSTOP)
-    assert run.wait()[0] == 1
-    assert f"supervisor (pid {run.supervisor}) was stopped for 2 s" in run.summary["reason"]
-    assert_nothing_left(run)
-
-
-def test_ctrl_c_does_not_wait_for_a_stopped_supervisor(launch: Callable[..., Any]) -> None:
-    run = launch(LONG, "cluster.shutdown_timeout=900", "cluster.hang_timeout=900")
-    run.pid("trainer rank")
-    os.kill(run.supervisor, signal.SIGSTOP)
-    run.process.send_signal(signal.SIGINT)
-    assert run.wait()[0] == 130
-    assert run.summary["reason"] == "interrupted"
+    if interrupt:
+        run.process.send_signal(signal.SIGINT)
+    assert run.wait()[0] == code
+    assert re.fullmatch(reason, run.summary["reason"])
     assert_nothing_left(run)
 
 
@@ -220,7 +222,7 @@ def phase_event(phase: str) -> dict[str, Any]:
 def monitor(tmp_path: Path) -> Iterator[FailureMonitor]:
     found = FailureMonitor(RunLog(tmp_path), 600, tmp_path / "stacks.log")
     yield found
-    found.processes.close()
+    found.close()
 
 
 @pytest.mark.parametrize(("phase", "is_lost"), [("sync", True), ("stop", False), ("save", False)])
@@ -230,10 +232,10 @@ def test_engine_exit_is_a_failure_unless_the_run_closed_it(
     """The exit and the phase in which engines are closed may both come between two checks."""
     engine = children[0]
     write_events(tmp_path, process_event("engine", engine), phase_event("rollout"))
-    assert monitor.check() is None
+    assert not monitor.check()
     write_events(tmp_path, phase_event(phase))
     end(engine)
-    assert monitor.check() is None
+    assert not monitor.check()
     assert (monitor.cause is not None) is is_lost
 
 
@@ -243,7 +245,7 @@ def test_raylet_is_blamed_for_its_actors_unless_the_run_shuts_down(
 ) -> None:
     rank, raylet = children
     write_events(tmp_path, process_event("trainer rank", rank), process_event("raylet", raylet))
-    assert monitor.check() is None
+    assert not monitor.check()
     end(rank)
     monitor.check()
     assert monitor.cause

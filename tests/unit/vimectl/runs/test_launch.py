@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import time
@@ -15,17 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-
-def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def shared_memory(run: Any) -> list[Path]:
-    """Return the two files and the semaphore in /dev/shm that processes of the run use."""
-    return [Path(line) for line in (run.scratch_dir / "shared_memory").read_text().splitlines()]
+from harness.runs.wait import wait_until
 
 
 def test_run_directory_and_summary_of_a_finished_run(launch: Callable[..., Any]) -> None:
@@ -55,27 +44,15 @@ def test_run_directory_and_summary_of_a_finished_run(launch: Callable[..., Any])
 
 
 @pytest.mark.parametrize(
-    ("fault", "code", "reason", "shown"),
-    [
-        ("usage error", 2, "the label is odd", "fix the label"),
-        ("crash", 1, "the runtime ended with exit code 1 without an error message", "something broke"),
-        ("driver killed", 1, r"runtime driver \(pid \d+\) was killed by SIGKILL", "the whole log: "),
-    ],
+    ("signals", "step_seconds", "code"),
+    [([signal.SIGINT], 60, 130), ([signal.SIGTERM, signal.SIGTERM], 60, 130), ([], 0.3, 0)],
 )
-def test_failure_is_explained(
-    launch: Callable[..., Any], fault: str, code: int, reason: str, shown: str
-) -> None:
-    run = launch(f"FAKE_FAULT={fault}")
-    found, out, _ = run.wait()
-    assert found == code
-    assert run.summary["ok"] is False
-    assert re.fullmatch(reason, run.summary["reason"])
-    assert shown in out
-
-
-@pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGTERM, signal.SIGTERM]])
-def test_interrupted_run_leaves_no_process_and_no_file(
-    launch: Callable[..., Any], signals: list[signal.Signals], request: pytest.FixtureRequest
+def test_run_leaves_no_process_and_no_file(
+    launch: Callable[..., Any],
+    signals: list[signal.Signals],
+    step_seconds: float,
+    code: int,
+    request: pytest.FixtureRequest,
 ) -> None:
     foreign_file = Path("/dev/shm") / f"foreign-{os.getpid()}"
     foreign_file.touch()
@@ -83,12 +60,13 @@ def test_interrupted_run_leaves_no_process_and_no_file(
     foreign = subprocess.Popen(["sleep", "60"])
     request.addfinalizer(foreign.kill)
 
-    run = launch("FAKE_FAULT=hostile descendants", "FAKE_STEP_SECONDS=60")
+    run = launch("FAKE_FAULT=hostile descendants", f"FAKE_STEP_SECONDS={step_seconds}")
     wait_until(lambda: run.run_dir.with_suffix(".scratch").exists())
     wait_until(lambda: len(list(run.scratch_dir.glob("*.pid"))) == 3)
     pids = [int(path.stem) for path in run.scratch_dir.glob("*.pid")]
     assert all(psutil.pid_exists(pid) for pid in pids)
-    files = shared_memory(run)
+    # Two files and a semaphore.
+    files = [Path(line) for line in (run.scratch_dir / "shared_memory").read_text().splitlines()]
     assert len(files) == 3
     assert all(file.exists() for file in files)
     time.sleep(0.6)  # the supervisor has looked at /dev/shm
@@ -96,22 +74,10 @@ def test_interrupted_run_leaves_no_process_and_no_file(
     for signum in signals:
         run.process.send_signal(signum)
         time.sleep(0.5)
-    code, _, _ = run.wait()
-    assert code == 130
-    assert run.summary["reason"] == "interrupted"
+    assert run.wait()[0] == code
+    assert run.summary["reason"] == ("interrupted" if signals else "finished")
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
     assert not any(file.exists() for file in files)
     assert not run.scratch_dir.exists()
     assert foreign.poll() is None
     assert foreign_file.exists()
-
-
-def test_finished_run_leaves_no_process_and_no_file(launch: Callable[..., Any]) -> None:
-    run = launch("FAKE_FAULT=hostile descendants")
-    wait_until(lambda: run.run_dir.with_suffix(".scratch").exists())
-    wait_until(lambda: len(list(run.scratch_dir.glob("*.pid"))) == 3)
-    pids = [int(path.stem) for path in run.scratch_dir.glob("*.pid")]
-    files = shared_memory(run)
-    assert run.wait()[0] == 0
-    assert not [pid for pid in pids if psutil.pid_exists(pid)]
-    assert not any(file.exists() for file in files)

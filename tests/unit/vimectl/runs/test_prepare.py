@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.console import Console
 from vime_runtime.spec.errors import MissingRequirement, UsageError
 from vime_runtime.spec.recipe import PrepareTable
 
+from harness.runs.wait import wait_until
 from vimectl.recipes.resolve import prepared_dir, required_preparation, resolve
 from vimectl.runs import prepare as preparing
 from vimectl.runs.prepare import MIB, fetch_wheel_member, prepare
@@ -24,10 +24,7 @@ VIEW = PlainView(Console(quiet=True))
 
 def test_an_interrupted_preparation_leaves_nothing(launch: Callable[..., Any]) -> None:
     run = launch("FAKE_PREPARE_FAULT=slow")
-    deadline = time.monotonic() + 20
-    while not list(run.cache.glob("vimectl/prepared/.*/half")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: list(run.cache.glob("vimectl/prepared/.*/half")))
     run.process.send_signal(signal.SIGINT)
     code, _, _ = run.wait()
     assert code == 130

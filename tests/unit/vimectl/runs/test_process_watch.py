@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from vimectl.runs.process_watch import ProcessIdentity, WatchedProcess, WatchedProcesses, is_stopped
+from vimectl.runs.process_watch import ProcessIdentity, WatchedProcess, process_state
 
 
 def start(code: str) -> subprocess.Popen[bytes]:
@@ -56,23 +56,6 @@ def test_exit_code_is_reported() -> None:
         watch(process)
 
 
-def test_watcher_reports_each_exit_once() -> None:
-    processes = [sleeper(), sleeper()]
-    watcher = WatchedProcesses()
-    for process in processes:
-        watcher.add({"role": "engine", "rank": 0, "pid": process.pid})
-    assert watcher.newly_exited() == []
-    processes[0].kill()
-    watcher.wait(5)
-    assert [watched.pid for watched in watcher.newly_exited()] == [processes[0].pid]
-    assert watcher.newly_exited() == []
-    assert [watched.pid for watched in watcher.running] == [processes[1].pid]
-    watcher.close()
-    for process in processes:
-        process.kill()
-        process.wait()
-
-
 def test_identity_is_of_one_process() -> None:
     process = sleeper()
     identity = ProcessIdentity.of(process.pid)
@@ -82,7 +65,7 @@ def test_identity_is_of_one_process() -> None:
     assert not ProcessIdentity(identity.pid, identity.started, "another boot", identity.host).is_alive
     process.send_signal(signal.SIGSTOP)
     os.waitpid(process.pid, os.WUNTRACED)
-    assert is_stopped(process.pid)
+    assert process_state(process.pid) == "stopped"
     assert identity.is_alive
     identity.send_signal(signal.SIGKILL)
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
