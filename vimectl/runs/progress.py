@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isfinite
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
@@ -30,24 +30,6 @@ LABEL_WIDTH = 9
 WIDE = 120
 STDIN = 0
 LFLAG = 3  # termios.tcgetattr: [iflag, oflag, cflag, lflag, ...]
-
-
-class ProgressView(Protocol):
-    """Shows the progress of a run."""
-
-    def update(self, log: RunLog) -> None:
-        """Show the state of the run log."""
-
-
-@contextmanager
-def progress_view(console: Console, title: str) -> Iterator[ProgressView]:
-    """Yield the view that suits the console; it is shown until the block ends."""
-    if not console.is_terminal:
-        yield PlainView(console)
-        return
-    view = LiveView(title)
-    with no_echo(), Live(view, console=console, refresh_per_second=2):
-        yield view
 
 
 class PlainView:
@@ -137,6 +119,20 @@ class LiveView:
         line.add_column(justify="right", no_wrap=True)
         line.add_row(text, Text(clock, style="dim"))
         return line
+
+
+ProgressView = PlainView | LiveView
+
+
+@contextmanager
+def progress_view(console: Console, title: str) -> Iterator[ProgressView]:
+    """Yield the view that suits the console; it is shown until the block ends."""
+    if not console.is_terminal:
+        yield PlainView(console)
+        return
+    view = LiveView(title)
+    with no_echo(), Live(view, console=console, refresh_per_second=2):
+        yield view
 
 
 def _figures(log: RunLog, width: int) -> Table:

@@ -21,17 +21,14 @@ from vimectl.runs.run_directory import RunDirectory
 from vimectl.util.toml import validate
 
 # Keys and tables that do not change the results of a run. The number of steps is checked separately.
-FREE_KEYS = (
-    "checkpoint",
-    "cluster.hang_timeout",
-    "cluster.restarts",
-    "cluster.shutdown_timeout",
-    "memory",
-    "modes",
-    "recipe.default_mode",
-    "recipe.description",
-    "watch",
-)
+FREE_KEYS: dict[str, Any] = {
+    "checkpoint": True,
+    "cluster": {"hang_timeout", "restarts", "shutdown_timeout"},
+    "memory": True,
+    "modes": True,
+    "recipe": {"default_mode", "description"},
+    "watch": True,
+}
 
 OTHER_DIRECTORY = "use the values of the run, or start a new run with the new settings in another directory"
 DAMAGED = "the run directory is damaged: start a new run"
@@ -39,12 +36,7 @@ DAMAGED = "the run directory is damaged: start a new run"
 
 def settings(recipe: Recipe) -> dict[str, Any]:
     """Return every dotted key of a recipe that the results of a run depend on, with its value."""
-    flat = dict(_flatten(recipe.model_dump(mode="json"), ""))
-    return {
-        key: value
-        for key, value in flat.items()
-        if not any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
-    }
+    return dict(_flatten(recipe.model_dump(mode="json", exclude=FREE_KEYS), ""))
 
 
 def settings_digest(recipe: Recipe) -> str:
