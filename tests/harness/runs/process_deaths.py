@@ -1,10 +1,10 @@
 """Signal one process of a real run in one phase and check how the run ends: one row of docs/deaths.md.
 
-    python -m harness.runs.process_deaths [--kind K]... [--signal S]... [--phase P]... [--jobs 2] [--out FILE]
     python -m harness.runs.process_deaths --table FILE
 
-Each case is a run of the default recipe. Results are appended to a file of JSON lines, cases that are in it
-are skipped, and the table of all of them is printed at the end. The event log is read every few milliseconds.
+prints the table of the results in a file of JSON lines. Each case is a run of the default recipe; the tests in
+e2e/test_deaths.py append its result and skip cases that are in the file. The event log is read every few
+milliseconds.
 When the phase begins, the driver is stopped by SIGSTOP until the signal is sent, so that even a phase of a
 few milliseconds has not ended by then.
 """
@@ -22,7 +22,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ import psutil
 
 from harness import REPOSITORY
 from harness.runs import shared_memory
+from vimectl.runs.run_directory import RunDirectory
 from vimectl.runs.run_log import JsonLineFollower
 
 RESULTS = REPOSITORY / "deaths.jsonl"
@@ -128,7 +128,8 @@ def run_case(case: SignalCase, folder: Path) -> SignalResult:
         driver = stop_driver_in_phase(launcher, run_dir, case)
         tree = [psutil.Process(launcher.pid), *psutil.Process(launcher.pid).children(recursive=True)]
         shm = shared_memory.used_by(process.pid for process in tree)
-        victim = find(case.kind, launcher, run_dir)
+        processes = RunDirectory(run_dir).processes()
+        victim = [entry["pid"] for entry in processes if entry["role"] == KINDS[case.kind]][-1]
         os.kill(victim, getattr(signal, case.signal))
         sent = time.monotonic()
         if case.kind != "driver" or case.signal != "SIGSTOP":
@@ -198,16 +199,6 @@ def stop_driver_in_phase(launcher: subprocess.Popen[bytes], run_dir: Path, case:
                 return driver
         time.sleep(0.003)
     raise RuntimeError(f"{case.phase} did not begin within {START_LIMIT:.0f} s")
-
-
-def find(kind: str, launcher: subprocess.Popen[bytes], run_dir: Path) -> int:
-    """Return the id of the process of this kind; of several the last one."""
-    if kind == "launcher":
-        return launcher.pid
-    if kind == "supervisor":
-        return json.loads((run_dir / "supervisor.json").read_text())["pid"]
-    events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
-    return [event["pid"] for event in events if event.get("role") == KINDS[kind]][-1]
 
 
 def wait_for_exit(
@@ -283,36 +274,7 @@ def run_case_once(case: SignalCase, out: Path) -> SignalResult:
     return result
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kind", action="append", choices=KINDS)
-    parser.add_argument("--signal", action="append", choices=SIGNALS)
-    parser.add_argument("--phase", action="append", choices=PHASES)
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--table", type=Path, help="print the table of these results and do nothing else")
-    options = parser.parse_args()
-    if options.table:
-        print(table(load(options.table)))
-        return 0
-    wanted = cases(
-        options.kind or list(KINDS), options.signal or list(SIGNALS), options.phase or list(PHASES)
-    )
-
-    def run(case: SignalCase) -> None:
-        try:
-            result = run_case_once(case, options.out)
-        except Exception as e:  # a case that cannot be run does not end the others
-            print(f"{case.kind} {case.signal} {case.phase}: {e}", file=sys.stderr, flush=True)
-            return
-        print(f"{'ok   ' if result.ok else 'WRONG'} {result}", file=sys.stderr, flush=True)
-
-    with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(run, wanted))
-    results = load(options.out)
-    print(table(results))
-    return 0 if all(result.ok for result in results) else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--table", type=Path, default=RESULTS, help="the file of results")
+    print(table(load(parser.parse_args().table)))
