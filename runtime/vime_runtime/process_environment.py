@@ -2,7 +2,7 @@
 
 Inherited variables, an image, or a start-up file of Python can change them. Without a check, a wrong
 allocator setting would be noticed hours later, or never. The workers of an engine inherit the variables of
-its actor. They check them when vLLM loads its plugins, which is before they use a device.
+its actor. They check them when vLLM loads its plugins, which is before they use a device, and get their logs.
 """
 
 from __future__ import annotations
@@ -11,16 +11,20 @@ import json
 import multiprocessing
 import os
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from vime_runtime.logging.process_log import WORKER_NAME
+from vime_runtime.logging.process_log import redirect_output
 from vime_runtime.spec.errors import WrongEnvironment
 from vime_runtime.spec.run_config import RequiredVariable
+from vime_runtime.spec.run_paths import RunPaths
 from vime_runtime.spec.strict import Strict
 
 # Passes the specification on to the workers of an engine.
 VARIABLE = "VIME_ENGINE_ENVIRONMENT"
+# How vLLM names the processes of an engine's tensor-parallel ranks.
+WORKER_NAME = re.compile(r"VllmWorker-(\d+)")
 
 
 class EnvSpec(Strict):
@@ -49,22 +53,23 @@ class EnvSpec(Strict):
                     "Python, or a library that it imports",
                 )
 
-    def pass_to_workers(self, folder: Path, engine: str) -> None:
-        """Pass the specification to the processes that this one starts, with a file for their error."""
-        error_file = folder / f"{engine.replace(' ', '-')}.refusal"
+    def pass_to_workers(self, run_dir: str, engine: str) -> None:
+        """Pass the specification to the workers that this process starts, with a file for their error."""
+        error_file = Path(tempfile.gettempdir(), f"{engine.replace(' ', '-')}.refusal")
         error_file.unlink(missing_ok=True)  # of an earlier attempt
-        worker = _WorkerSpec(engine=engine, error_file=str(error_file), spec=self)
+        worker = _WorkerSpec(engine=engine, run_dir=run_dir, error_file=str(error_file), spec=self)
         os.environ[VARIABLE] = worker.model_dump_json()
 
 
 class _WorkerSpec(Strict):
     engine: str
+    run_dir: str
     error_file: str
     spec: EnvSpec
 
 
-def require_in_worker() -> None:
-    """Check the environment of this process if it is a worker of an engine.
+def prepare_worker() -> None:
+    """Give this process its own log and check its environment, if it is a worker of an engine.
 
     Raises:
         WrongEnvironment: as ``EnvSpec.require``. vLLM does not pass the error on to the process that starts
@@ -75,6 +80,7 @@ def require_in_worker() -> None:
     if not (text and worker):
         return
     passed = _WorkerSpec.model_validate_json(text)
+    redirect_output(RunPaths(Path(passed.run_dir)), f"{passed.engine} worker {worker[1]}")
     try:
         passed.spec.require(f"worker {worker[1]} of {passed.engine}")
     except WrongEnvironment as e:
@@ -84,9 +90,8 @@ def require_in_worker() -> None:
 
 def worker_error() -> WrongEnvironment | None:
     """Return why a worker that this process started refused to start, if one did."""
-    text = os.environ.get(VARIABLE)
-    error_file = Path(_WorkerSpec.model_validate_json(text).error_file) if text else None
-    if error_file is None or not error_file.exists():
+    error_file = Path(_WorkerSpec.model_validate_json(os.environ[VARIABLE]).error_file)
+    if not error_file.exists():
         return None
     return WrongEnvironment(*json.loads(error_file.read_text(encoding="utf-8")))
 

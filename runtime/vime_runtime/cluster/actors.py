@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -142,7 +140,7 @@ class EngineActor(_RunActor):
             WrongEnvironment: this process, or a worker, does not have the environment that it needs.
         """
         self._env_spec.require(self._name)
-        self._env_spec.pass_to_workers(Path(tempfile.gettempdir()), self._name)
+        self._env_spec.pass_to_workers(self._config.run_dir, self._name)
         from vime_runtime.rollout.engine import Engine
 
         try:

@@ -8,21 +8,13 @@ from __future__ import annotations
 
 import faulthandler
 import logging
-import multiprocessing
 import os
-import re
 import sys
 import time
-from pathlib import Path
 
 from vime_runtime.logging.event_log import Callback
 from vime_runtime.spec.process_roles import log_name
 from vime_runtime.spec.run_paths import RunPaths
-
-# The environment variable with the path of the engine's log, for its worker processes.
-VARIABLE = "VIME_ENGINE_LOG"
-# How vLLM names the processes of an engine's tensor-parallel ranks.
-WORKER_NAME = re.compile(r"VllmWorker-(\d+)")
 
 # The name of this process. The output of the driver is redirected by the process that starts it.
 _name = "driver"
@@ -30,20 +22,17 @@ _name = "driver"
 
 def redirect_output(paths: RunPaths, name: str) -> None:
     """Redirect the output of this process to the log of ``name`` ("trainer 1"). A resumed run appends."""
-    path = paths.logs / log_name(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.environ[VARIABLE] = str(path)
-    _redirect(path, name)
-
-
-def redirect_worker_output() -> None:
-    """Redirect the output of an engine's worker to a file next to the engine's; elsewhere do nothing."""
-    engine_log = os.environ.get(VARIABLE)
-    worker = WORKER_NAME.fullmatch(multiprocessing.current_process().name)
-    if engine_log and worker:
-        engine = Path(engine_log)
-        name = f"{engine.stem.replace('-', ' ')} worker {worker[1]}"
-        _redirect(engine.with_name(log_name(name)), name)
+    global _name
+    _name = name
+    paths.logs.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    file = os.open(paths.logs / log_name(name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.close(file)
+    faulthandler.enable(file=2)
+    logging.basicConfig(format=f"%(asctime)s {name} %(levelname)s %(name)s: %(message)s", force=True)
 
 
 def mark_phase(phase: str, step: int, detail: str = "") -> None:
@@ -59,16 +48,3 @@ class PhaseMarker(Callback):
     def on_phase(self, phase: str, step: int, detail: str) -> None:
         """Mark the phase."""
         mark_phase(phase, step, detail)
-
-
-def _redirect(path: Path, name: str) -> None:
-    global _name
-    _name = name
-    sys.stdout.flush()
-    sys.stderr.flush()
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for stream in (1, 2):
-        os.dup2(file, stream)
-    os.close(file)
-    faulthandler.enable(file=2)
-    logging.basicConfig(format=f"%(asctime)s {name} %(levelname)s %(name)s: %(message)s", force=True)

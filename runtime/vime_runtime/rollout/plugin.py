@@ -6,7 +6,6 @@ from functools import cache, partial
 from typing import Any
 
 from vime_runtime import gc_pause, process_environment
-from vime_runtime.logging import process_log
 
 # The name of CpuSleep among vLLM's sleep mode backends.
 SLEEP_BACKEND = "vime-cpu"
@@ -21,8 +20,7 @@ def register() -> None:
     Give a worker its own log and check its environment. On a CPU, register the sleep mode and the norms.
     """
     gc_pause.resume_gc()  # vLLM's own imports are done by now
-    process_log.redirect_worker_output()
-    process_environment.require_in_worker()
+    process_environment.prepare_worker()
     from vllm.distributed.device_communicators import shm_broadcast
     from vllm.platforms import current_platform
 

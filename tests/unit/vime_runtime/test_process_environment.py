@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from vime_runtime import process_environment
+from vime_runtime.logging import process_log
 from vime_runtime.process_environment import EnvSpec
 from vime_runtime.spec.errors import WrongEnvironment
 from vime_runtime.spec.run_config import RequiredVariable
@@ -55,7 +58,8 @@ def as_worker(queue: Any, overwritten: str | None) -> None:
     if overwritten is not None:
         os.environ[ALLOCATOR] = overwritten
     try:
-        process_environment.require_in_worker()
+        process_environment.prepare_worker()
+        process_log.mark_phase("sync", 2)
         queue.put("started")
     except WrongEnvironment as e:
         queue.put(e.message)
@@ -67,7 +71,8 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in SPEC.values.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv(process_environment.VARIABLE, "")
-    SPEC.pass_to_workers(tmp_path, "engine 1")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    SPEC.pass_to_workers(str(tmp_path), "engine 1")
 
 
 def start_worker(overwritten: str | None = None, name: str = "VllmWorker-3") -> str:
@@ -80,24 +85,25 @@ def start_worker(overwritten: str | None = None, name: str = "VllmWorker-3") -> 
     return outcome
 
 
-def test_workers_inherit_the_environment_of_the_engine(engine: None) -> None:
+def test_workers_inherit_the_environment_of_the_engine_and_have_a_log(engine: None, tmp_path: Path) -> None:
     assert start_worker() == "started"
     assert process_environment.worker_error() is None
+    log = (tmp_path / "logs" / "engine-1-worker-3.log").read_text()
+    assert re.fullmatch(r"--- \S+ engine 1 worker 3: step 2 sync\n", log)
 
 
-def test_the_engine_gets_the_error_of_a_worker(engine: None) -> None:
+def test_the_engine_gets_the_error_of_a_worker_until_its_next_attempt(engine: None, tmp_path: Path) -> None:
     outcome = start_worker("expandable_segments:True")
     assert outcome.startswith(f"worker 3 of engine 1 has {ALLOCATOR} 'expandable_segments:True', expected")
     error = process_environment.worker_error()
     assert error is not None
     assert error.message == outcome
-
-
-def test_an_error_of_an_earlier_attempt_is_removed(engine: None, tmp_path: Path) -> None:
-    start_worker("expandable_segments:True")
-    SPEC.pass_to_workers(tmp_path, "engine 1")
+    SPEC.pass_to_workers(str(tmp_path), "engine 1")
     assert process_environment.worker_error() is None
 
 
-def test_other_processes_of_an_engine_are_not_checked(engine: None) -> None:
+def test_other_processes_of_an_engine_write_to_its_log_and_are_not_checked(
+    engine: None, tmp_path: Path
+) -> None:
     assert start_worker("expandable_segments:True", name="Process-1") == "started"
+    assert not (tmp_path / "logs").exists()
