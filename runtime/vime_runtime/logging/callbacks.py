@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from vime_runtime.logging.event_log import Callback, ScoredResponse
+from vime_runtime.logging.event_log import Callback, ScoredResponse, rewind
 from vime_runtime.logging.process_log import PhaseMarker
 from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.run_config import RunConfig
@@ -47,7 +47,8 @@ class RolloutWriter(Callback):
         """Add a response. The first one removes the lines of an earlier attempt from its step on."""
         if not self._started:
             self._started = True
-            _truncate_from(self._path, scored.step)
+            self._path.touch()
+            rewind(self._path, scored.step - 1)
         row = {
             "step": scored.step,
             "group": scored.group,
@@ -63,27 +64,11 @@ class RolloutWriter(Callback):
 
     def on_phase(self, phase: str, step: int, detail: str) -> None:
         """Write the responses of the rollout that has just ended."""
-        self._write()
+        self.close()
 
     def close(self) -> None:
         """Write the rest."""
-        self._write()
-
-    def _write(self) -> None:
         if self._lines:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write("".join(self._lines))
             self._lines = []
-
-
-def _truncate_from(path: Path, step: int) -> None:
-    """Remove the lines of this step and later ones: they are sampled again."""
-    if not path.exists():
-        return
-    kept = 0
-    with path.open("rb+") as file:
-        for line in file:
-            if not line.endswith(b"\n") or json.loads(line)["step"] >= step:
-                break
-            kept += len(line)
-        file.truncate(kept)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vime_runtime.batch import Response
-from vime_runtime.spec import atomic_io, events
+from vime_runtime.spec import events
 from vime_runtime.spec.json_files import JsonLines
 from vime_runtime.spec.metrics import STEP, seconds
 from vime_runtime.spec.process_roles import ProcessEntry
@@ -145,13 +145,10 @@ class EventLog:
             callback.on_metrics(row)
 
     def rewind(self, step: int) -> None:
-        """Remove the metrics after ``step`` and incomplete lines of a killed run, atomically."""
-        path = self._metrics.path
+        """Remove the metrics after ``step`` and the incomplete line of a killed run."""
         self._metrics.close()
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-        kept = "".join(line for line in lines if 0 < _step_of(line) <= step)
-        atomic_io.write_text_atomically(path, kept)
-        self._metrics = JsonLines(path)
+        rewind(self._metrics.path, step)
+        self._metrics = JsonLines(self._metrics.path)
 
     def sync(self) -> None:
         """Wait until the metrics are on the disk."""
@@ -174,9 +171,20 @@ def timed(row: dict[str, float], phase: str) -> Iterator[None]:
     row[key] = row.get(key, 0.0) + time.perf_counter() - start
 
 
-def _step_of(line: str) -> int:
-    """Return the step of a row of metrics; 0 for an incomplete or damaged line."""
+def rewind(path: Path, step: int) -> None:
+    """Truncate a file of JSON lines, one or more for each step, before the first that is later or damaged."""
+    kept = 0
+    with path.open("rb+") as file:
+        for line in file:
+            if not 0 < _step_of(line) <= step:
+                break
+            kept += len(line)
+        file.truncate(kept)
+
+
+def _step_of(line: bytes) -> int:
+    """Return the step of a line; 0 for an incomplete or damaged one."""
     try:
-        return int(json.loads(line)[STEP]) if line.endswith("\n") else 0
+        return int(json.loads(line)[STEP]) if line.endswith(b"\n") else 0
     except (ValueError, KeyError, TypeError):
         return 0

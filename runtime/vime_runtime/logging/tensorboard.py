@@ -24,25 +24,19 @@ class TensorBoardWriter(Callback):
     def on_metrics(self, row: dict[str, float]) -> None:
         """Write the metrics of one step; they are on disk when this returns."""
         step = int(row[STEP])
-        writer = self._writer = self._writer or self._open(step)
+        if self._writer is None:
+            self._writer = EventFileWriter(str(self._folder))
+            # Readers then drop what an earlier attempt wrote of this step and later ones.
+            self._writer.add_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
         values = [
             Summary.Value(tag=key, simple_value=value)
             for key, value in row.items()
             if key != STEP and math.isfinite(value)
         ]
-        writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
-        writer.flush()
+        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        self._writer.flush()
 
     def close(self) -> None:
         """Close the file."""
         if self._writer:
             self._writer.close()
-
-    def _open(self, step: int) -> EventFileWriter:
-        resumed = self._folder.exists()
-        writer = EventFileWriter(str(self._folder))
-        if resumed:
-            # Readers then drop what an earlier attempt wrote of this step and later ones.
-            start = SessionLog(status=SessionLog.START)
-            writer.add_event(Event(wall_time=time.time(), step=step, session_log=start))
-        return writer
