@@ -114,10 +114,8 @@ def create_temporary_folder(path: str) -> subprocess.Popen[bytes] | None:
 def interface_of(address: str) -> str | None:
     """Return the name of the network interface with this IP address."""
     interfaces: dict[str, list[Any]] = psutil.net_if_addrs()
-    for name, addresses in interfaces.items():
-        if any(entry.address == address for entry in addresses):
-            return name
-    return None
+    named = (name for name, entries in interfaces.items() if address in (entry.address for entry in entries))
+    return next(named, None)
 
 
 @dataclass
@@ -182,27 +180,15 @@ def reserve(config: RunConfig, report: Callable[[str], None]) -> Iterator[Placem
         [{RESOURCES[cluster.device]: cluster.devices_per_node}] * cluster.nodes,
         strategy="STRICT_SPREAD" if cluster.nodes > 1 else "PACK",
     )
-    actors: list[ActorHandle] = []
     try:
         _wait_until_free(group, config, report)
-        actors += [_start_node_actor(config, group, bundle) for bundle in range(cluster.nodes)]
-        placement = _describe_nodes(config, group, actors)
-        try:
-            yield placement
-        finally:
-            actors += placement.actors
+        node_actors = [_start_node_actor(config, group, bundle) for bundle in range(cluster.nodes)]
+        yield _describe_nodes(config, group, node_actors)
     finally:
         # A cluster that the run started is stopped as a whole, even when it no longer responds.
         if config.address is not None:
-            _release(group, actors)
-
-
-def _release(group: PlacementGroup, actors: list[ActorHandle]) -> None:
-    """Remove actors and devices of the run from an existing cluster at once; Ray itself would do it later."""
-    with suppress(Exception):  # a cluster that has exited must not hide why the run ended
-        for actor in actors:
-            ray.kill(actor)
-        remove_placement_group(group)
+            with suppress(Exception):  # a cluster that has exited must not hide why the run ended
+                remove_placement_group(group)  # and kill all actors in it; Ray itself would do it later
 
 
 def _start_node_actor(config: RunConfig, group: PlacementGroup, bundle: int) -> ActorHandle:
@@ -245,15 +231,14 @@ def _wait_until_free(group: PlacementGroup, config: RunConfig, report: Callable[
     deadline = time.monotonic() + FREE_SECONDS
     reported = ""
     while not group.wait(1):
-        found = f"waiting until it has {_needs(config, ' free')}; found: {_found(config)}"
+        needs, found = _needs(config, " free"), _found(config)
         if time.monotonic() > deadline:
             raise MissingRequirement(
-                f"the run needs {_needs(config, ' free')}, and waited {FREE_SECONDS} s for them; "
-                f"found: {_found(config)}",
+                f"the run needs {needs}, and waited {FREE_SECONDS} s for them; found: {found}",
                 "wait for what runs there, or use fewer: cluster.nodes, cluster.devices_per_node",
             )
         if found != reported:
-            report(found)
+            report(f"waiting until it has {needs}; found: {found}")
             reported = found
 
 

@@ -20,9 +20,7 @@ from vime_runtime.spec.errors import WrongEnvironment
 from vime_runtime.spec.run_config import RunConfig
 
 VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"
-ALLOCATOR = {
-    "PYTORCH_NPU_ALLOC_CONF": {"accepts": "expandable_segments:False", "reason": "the memory saver needs it"}
-}
+ALLOCATOR = "PYTORCH_NPU_ALLOC_CONF"
 NOSET = {"RAY_EXPERIMENTAL_NOSET_ASCEND_RT_VISIBLE_DEVICES": "1"}
 
 
@@ -46,68 +44,55 @@ class Process:
 @pytest.fixture(scope="module")
 def placement(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Placement]:
     """Start Ray on a "node" with four NPUs, in a shell whose variables all have other values."""
-    with pytest.MonkeyPatch.context() as shell:
-        for name, value in NOSET.items():
-            shell.setenv(name, value)
-        shell.setenv(VISIBLE, "12,9,10,11")
-        shell.setenv("PYTORCH_NPU_ALLOC_CONF", "expandable_segments:True")
-        shell.delenv("RAY_ADDRESS", raising=False)
-        scratch = Path("/tmp") / f"vime-test-{os.getpid()}"
-        own = {"PYTORCH_NPU_ALLOC_CONF": "expandable_segments:False"}
-        yield from _placed(
-            {
-                "recipe": {
-                    "cluster": {"device": "npu", "nodes": 1, "devices_per_node": 4},
-                    "rollout": {"tensor_parallel": 2},
-                    "model": {"path": str(tmp_path_factory.mktemp("model"))},
-                    "memory": {"offload_dir": None},
-                    "env": {},
-                },
-                "run_dir": str(tmp_path_factory.mktemp("run")),
-                "scratch_dir": str(scratch),
-                "address": None,
-                "environment": {
-                    "train": {**NOSET, **own, "PYTHONPATH": f"/cann/python/site-packages:{_path()}"},
-                    "rollout": {**NOSET, **own},
-                },
-                "required": {"train": ALLOCATOR, "rollout": ALLOCATOR},
-            }
-        )
-
-
-def _path() -> str:
-    return os.environ.get("PYTHONPATH", "")
-
-
-def _placed(document: dict[str, Any]) -> Iterator[Placement]:
     from harness.run_config import make_run_config  # Ray workers import this module without the harness
 
-    with ray_cluster(make_run_config(document), report=print) as placement:
-        yield placement
-    shutil.rmtree(document["scratch_dir"])
+    scratch = Path("/tmp") / f"vime-test-{os.getpid()}"
+    own = {**NOSET, ALLOCATOR: "expandable_segments:False"}
+    cann = f"/cann/python/site-packages:{os.environ.get('PYTHONPATH', '')}"
+    required = {ALLOCATOR: {"accepts": "expandable_segments:False", "reason": "the memory saver needs it"}}
+    config = make_run_config({
+        "recipe": {
+            "cluster": {"device": "npu", "nodes": 1, "devices_per_node": 4},
+            "rollout": {"tensor_parallel": 2},
+            "model": {"path": str(tmp_path_factory.mktemp("model"))},
+        },
+        "run_dir": str(tmp_path_factory.mktemp("run")),
+        "scratch_dir": str(scratch),
+        "environment": {"train": {**own, "PYTHONPATH": cann}, "rollout": own},
+        "required": {"train": required, "rollout": required},
+    })  # fmt: skip
+    shell = {**NOSET, VISIBLE: "12,9,10,11", ALLOCATOR: "expandable_segments:True"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in shell.items():
+            patch.setenv(name, value)
+        patch.delenv("RAY_ADDRESS", raising=False)
+        with ray_cluster(config, report=print) as placement:
+            yield placement
+    shutil.rmtree(scratch)
     assert not [child for child in psutil.Process().children() if child.name() in DAEMONS]
 
 
-def found(placement: Placement, role: str, assignments: list[Any], name: str) -> list[str | None]:
-    actors = [placement.start(Process, role, assignment) for assignment in assignments]
-    return ray.get([actor.found.remote(name) for actor in actors])
-
-
-def test_each_rank_and_engine_sees_its_npus_in_ascending_order(placement: Placement) -> None:
-    config = placement.config
-    assert found(placement, "train", trainer_devices(config.recipe), VISIBLE) == ["9", "10", "11", "12"]
-    assert found(placement, "rollout", engine_devices(config.recipe), VISIBLE) == ["9,10", "11,12"]
-
-
-@pytest.mark.parametrize("role", ["train", "rollout"])
-def test_the_allocator_setting_overrides_that_of_the_shell(placement: Placement, role: str) -> None:
-    assignments = trainer_devices(placement.config.recipe)[:1]
-    assert found(placement, role, assignments, "PYTORCH_NPU_ALLOC_CONF") == ["expandable_segments:False"]
+@pytest.mark.parametrize(
+    ("role", "name", "values"),
+    [
+        ("train", VISIBLE, ["9", "10", "11", "12"]),
+        ("rollout", VISIBLE, ["9,10", "11,12"]),
+        ("train", ALLOCATOR, ["expandable_segments:False"]),
+        ("rollout", ALLOCATOR, ["expandable_segments:False"]),
+    ],
+    ids=["NPUs of ranks", "NPUs of engines", "allocator of a rank", "allocator of an engine"],
+)
+def test_ascending_npus_and_the_allocator_setting_override_the_shell(
+    placement: Placement, role: Any, name: str, values: list[str]
+) -> None:
+    devices = {"train": trainer_devices, "rollout": engine_devices}[role](placement.config.recipe)
+    actors = [placement.start(Process, role, device) for device in devices[: len(values)]]
+    assert ray.get([actor.found.remote(name) for actor in actors]) == values
 
 
 def test_actors_have_the_python_path_of_cann(placement: Placement) -> None:
-    (path,) = found(placement, "train", trainer_devices(placement.config.recipe)[:1], "PYTHONPATH")
-    assert path is not None
+    actor = placement.start(Process, "train", trainer_devices(placement.config.recipe)[0])
+    path = ray.get(actor.found.remote("PYTHONPATH"))
     assert "/cann/python/site-packages" in path.split(os.pathsep)
 
 
@@ -115,8 +100,8 @@ def test_actors_have_the_python_path_of_cann(placement: Placement) -> None:
     ("change", "message"),
     [
         (
-            {"PYTORCH_NPU_ALLOC_CONF": "expandable_segments:True"},
-            "trainer rank 0 has PYTORCH_NPU_ALLOC_CONF 'expandable_segments:True', expected "
+            {ALLOCATOR: "expandable_segments:True"},
+            f"trainer rank 0 has {ALLOCATOR} 'expandable_segments:True', expected "
             "'expandable_segments:False': the memory saver needs it",
         ),
         (

@@ -34,23 +34,28 @@ def listening(answer: bytes | None) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def _on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(external_cluster, "ANSWER_SECONDS", 0.5)
-    monkeypatch.setattr(external_cluster, "_own_address", lambda: "127.0.0.1")
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "127.0.0.1")
     monkeypatch.delenv("RAY_USE_TLS", raising=False)
 
 
+def test_a_gcs_is_accepted() -> None:
+    with listening(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])) as address:
+        external_cluster.require_cluster(address)
+
+
 @pytest.mark.parametrize(
-    ("answer", "found"),
+    ("answer", "problem"),
     [
-        (bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]), ""),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "something else answers there"),
         (b"", "something else answers there"),
         (None, "no answer within 0.5 s"),
     ],
-    ids=["gRPC", "a web server", "closed", "silent"],
+    ids=["a web server", "closed", "silent"],
 )
-def test_the_kind_of_server_is_detected(answer: bytes | None, found: str) -> None:
-    with listening(answer) as address:
-        assert external_cluster.connection_problem(address) == found
+def test_another_server_is_an_error(answer: bytes | None, problem: str) -> None:
+    with listening(answer) as address, pytest.raises(MissingRequirement) as caught:
+        external_cluster.require_cluster(address)
+    assert caught.value.message == f"no Ray cluster at {address}: {problem}"
 
 
 def test_a_closed_port_is_an_error() -> None:
