@@ -110,12 +110,14 @@ class CheckpointManager:
 
     @contextmanager
     def _disk_errors(self, step: int) -> Iterator[None]:
-        """Raise a disk error as CheckpointFailed, after removing the partial checkpoint."""
+        """Remove the partial checkpoint after an error; raise a disk error as CheckpointFailed."""
         try:
             yield
-        except OSError as e:
+        except BaseException as e:
             self._store.drop(step)
             shutil.rmtree(self._candidate, ignore_errors=True)
+            if not isinstance(e, OSError):
+                raise
             last = self._name(self._published) if self._published else "none"
             raise CheckpointFailed(
                 f"the training state of step {step} could not be written: {e.strerror}: {e.filename}; "

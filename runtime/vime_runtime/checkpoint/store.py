@@ -72,7 +72,11 @@ class CheckpointStore:
         Raises:
             UsageError: the state was trained with other settings.
         """
-        self._remove_partial()
+        for path in self.folder.glob(f"*{PARTIAL_SUFFIX}"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
         for step in reversed(state_steps(self.folder)):
             state = TrainingState(step, self.path(step))
             damage = self._damage(state)
@@ -96,22 +100,18 @@ class CheckpointStore:
             its size in bytes.
 
         Raises:
-            OSError: the state could not be written; nothing of it is left.
+            OSError: the state could not be written; ``drop`` removes what was.
         """
+        self.drop(step)
         partial = self._partial(step)
-        try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            written = parts(partial)
-            files = {name: record for part in written for name, record in part.files.items()}
-            random = {"driver": driver, "ranks": [part.random for part in written]}
-            files[RANDOM_FILE] = atomic_io.write_text(partial / RANDOM_FILE, json.dumps(random))
-            manifest = CheckpointManifest(step=step, settings=self._settings, files=files)
-            atomic_io.write_text(partial / MANIFEST_FILE, manifest.dump())
-            atomic_io.sync(partial)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+        partial.mkdir(parents=True)
+        written = parts(partial)
+        files = {name: record for part in written for name, record in part.files.items()}
+        random = {"driver": driver, "ranks": [part.random for part in written]}
+        files[RANDOM_FILE] = atomic_io.write_text(partial / RANDOM_FILE, json.dumps(random))
+        manifest = CheckpointManifest(step=step, settings=self._settings, files=files)
+        atomic_io.write_text(partial / MANIFEST_FILE, manifest.dump())
+        atomic_io.sync(partial)
         return sum(record.bytes for record in files.values())
 
     def publish(self, step: int) -> None:
@@ -137,13 +137,6 @@ class CheckpointStore:
 
     def _partial(self, step: int) -> Path:
         return self.path(step).with_name(self.path(step).name + PARTIAL_SUFFIX)
-
-    def _remove_partial(self) -> None:
-        for path in self.folder.glob(f"*{PARTIAL_SUFFIX}"):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
 
     def _damage(self, state: TrainingState) -> str:
         """Return what is wrong with a state, or ""."""

@@ -55,12 +55,6 @@ def test_an_unpublished_state_is_ignored_and_removed(store: CheckpointStore) -> 
     assert [path.name for path in store.folder.iterdir()] == ["step-000005"]
 
 
-def test_drop_removes_the_partial_state(store: CheckpointStore) -> None:
-    store.write(10, parts("x"), {})
-    store.drop(10)
-    assert list(store.folder.iterdir()) == []
-
-
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
@@ -127,19 +121,6 @@ def test_prune_keeps_the_last_states_and_the_best(
     save(store, 1, 2, 3, 4, 5, 8)  # 8 was damaged, and the run resumed from 5
     store.prune(5, keep_last, best)
     assert state_steps(store.folder) == left
-
-
-def test_a_failed_write_leaves_nothing(store: CheckpointStore) -> None:
-    save(store, 5)
-
-    def fail(folder: Path) -> list[StatePart]:
-        (folder / "rank-0").write_text("half")
-        raise OSError(28, "No space left on device", str(folder / "rank-0"))
-
-    with pytest.raises(OSError, match="No space left"):
-        store.write(10, fail, {})
-    assert [path.name for path in store.folder.iterdir()] == ["step-000005"]
-    assert newest(store) == (5, [])
 
 
 def test_the_manifest_lists_every_file_with_its_size(store: CheckpointStore) -> None:
