@@ -6,24 +6,21 @@ a stop request.
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import sys
-import threading
-import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vime_runtime.checkpoint import random_state
 from vime_runtime.checkpoint.manager import CheckpointManager
-from vime_runtime.checkpoint.store import TrainingState
 from vime_runtime.cluster import external_cluster
 from vime_runtime.gc_pause import gc_paused
-from vime_runtime.graceful_stop import StopRequest
+from vime_runtime.graceful_stop import StopRequest, signal_when_parent_exits
 from vime_runtime.logging.callbacks import configured_callbacks
 from vime_runtime.logging.event_log import EventLog
 from vime_runtime.process_environment import EnvSpec
@@ -51,7 +48,7 @@ def main(argv: list[str]) -> int:
     log = EventLog(Path(config.run_dir), config.steps)
     stop = StopRequest()
     stop.listen()
-    _stop_with_parent()
+    signal_when_parent_exits(signal.SIGTERM)  # normally the supervisor stops this process
     try:
         with report_end(log):
             run(config, log, stop)
@@ -93,10 +90,6 @@ def run(config: RunConfig, log: EventLog, stop: StopRequest, sync: Sync = sync_w
         stop.listen()  # Ray has replaced the signal handler
         context = _load(config, placement, checkpoints, log, stop, sync)
         _build(context)
-        if checkpoints.state:
-            _resume(context, checkpoints.state)
-        else:
-            _evaluate_initial_policy(context)
         try:
             train_loop(context, first=checkpoints.done + 1)
             _save_model(context)
@@ -134,9 +127,7 @@ def _load(
     tokenizer = problems.load_tokenizer(recipe.model.path)
     train, held_out = problems.read_problems(recipe, tokenizer)
 
-    def decode(token_ids: list[int]) -> str:
-        return str(tokenizer.decode(token_ids, skip_special_tokens=True))
-
+    decode = partial(tokenizer.decode, skip_special_tokens=True)
     scorer = Scorer(decode, rewards.get(recipe.data), log)
     log.callbacks.append(PhaseForwarder(trainer, engine))
     return RuntimeContext(
@@ -155,11 +146,15 @@ def _load(
 
 
 def _build(context: RuntimeContext) -> None:
-    """Build the trainer, restore its state, and build the engine. Leave the devices to the engine."""
+    """Build trainer and engine with the weights of the newest state, and leave the devices to the engine.
+
+    Without a state, evaluate the policy before the first step, if the recipe has an evaluation.
+    """
     trainer, engine, log = context.trainer, context.engine, context.log
+    state = context.checkpoints.state
     log.starting("building the trainer")
     trainer.start()
-    if state := context.checkpoints.state:
+    if state:
         log.starting(f"restoring step {state.step}")
         trainer.read_state(state.folder, state.step, state.random["ranks"])
     # The engine measures free memory when it starts, so the trainer must be offloaded.
@@ -168,23 +163,15 @@ def _build(context: RuntimeContext) -> None:
     engine.start()
     log.processes(engine.workers())
     trainer.set_readers(engine.weight_locations())
-
-
-def _resume(context: RuntimeContext, state: TrainingState) -> None:
-    """Copy the restored weights to the engine, which has loaded those of the model directory."""
-    context.engine.sleep()
-    context.trainer.resume()
-    update_engine(context, state.step, row={})
-    random_state.restore(state.random["driver"])
-
-
-def _evaluate_initial_policy(context: RuntimeContext) -> None:
-    """Evaluate the policy before the first step, if the recipe has an evaluation, and log its score."""
     row: dict[str, float] = {}
-    context.evaluation.run(context.engine, 0, row)
-    if row:
-        score = row[metrics.EVALUATION_SCORE]
-        context.log.event(events.EVALUATION, step=0, score=score, best=False)
+    if state:  # the engine has loaded the weights of the model directory
+        engine.sleep()
+        trainer.resume()
+        update_engine(context, state.step, row)
+        random_state.restore(state.random["driver"])
+    elif context.evaluation.due(0):
+        context.evaluation.run(engine, 0, row)
+        log.event(events.EVALUATION, step=0, score=row[metrics.EVALUATION_SCORE], best=False)
 
 
 def _save_model(context: RuntimeContext) -> None:
@@ -219,21 +206,6 @@ def report_end(log: EventLog) -> Iterator[None]:
         raise
     finally:
         log.ending(done)
-
-
-def _stop_with_parent() -> None:
-    """Stop this process when its parent has exited.
-
-    Normally the supervisor stops it. This is for a supervisor that was killed.
-    """
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
 def _last_line(error: Exception) -> str:

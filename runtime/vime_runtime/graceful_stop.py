@@ -7,10 +7,18 @@ swallows all others.
 
 from __future__ import annotations
 
+import ctypes
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def signal_when_parent_exits(signum: int) -> None:
+    """Let the kernel send this process a signal when its parent has exited, even by SIGKILL."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signum, 0, 0, 0)
 
 
 class StopRequest:

@@ -59,7 +59,7 @@ def train_loop(context: RuntimeContext, first: int = 1) -> None:
             batch = sample_batch(context, step)
 
         with context.stop.deferred():
-            context.memory.measure_rollout(row)
+            context.memory.measure(row, metrics.TRAIN_PAUSED_BYTES, metrics.ROLLOUT_ACTIVE_BYTES)
             # 2. The engine sleeps, and the trainer's memory becomes resident.
             with timed(row, metrics.SLEEP):
                 engine.sleep()
@@ -68,7 +68,7 @@ def train_loop(context: RuntimeContext, first: int = 1) -> None:
             # 3. Log-probabilities, GRPO loss, backward pass, optimizer step.
             with log.phase(metrics.TRAIN, step, row):
                 row |= trainer.step(batch)
-            context.memory.measure_training(row)
+            context.memory.measure(row, metrics.TRAIN_ACTIVE_BYTES, metrics.ROLLOUT_PAUSED_BYTES)
             context.checkpoints.write(trainer, step, row, evaluated=context.evaluation.due(step))
             # 4.-6. The trainer exports its weights, the engine loads them and gets the devices.
             update_engine(context, step, row)
@@ -126,18 +126,9 @@ class MemoryMeter:
         self._resident_bytes = resident_bytes
         self._peak = 0
 
-    def measure_rollout(self, row: dict[str, float]) -> None:
-        """Measure after the rollout: the engine is active and the trainer offloaded."""
-        row[metrics.TRAIN_PAUSED_BYTES], row[metrics.ROLLOUT_ACTIVE_BYTES] = self._measure()
-
-    def measure_training(self, row: dict[str, float]) -> None:
-        """Measure after the training: the trainer is resident and the engine asleep."""
-        row[metrics.TRAIN_ACTIVE_BYTES], row[metrics.ROLLOUT_PAUSED_BYTES] = self._measure()
-        row[metrics.PEAK_BYTES] = self._peak
-
-    def _measure(self) -> tuple[int, int]:
-        """Return the resident bytes of trainer and engine. The peak excludes memory that was released."""
+    def measure(self, row: dict[str, float], trainer_key: str, engine_key: str) -> None:
+        """Put the resident bytes of trainer and engine into the row. The peak excludes released memory."""
         trainer, engine = self._trainer.memory_usage(), self._engine.memory_usage()
         reclaimable = trainer.reclaimable + engine.reclaimable
         self._peak = max(self._peak, self._resident_bytes() - reclaimable)
-        return trainer.resident, engine.resident
+        row |= {trainer_key: trainer.resident, engine_key: engine.resident, metrics.PEAK_BYTES: self._peak}

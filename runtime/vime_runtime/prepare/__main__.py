@@ -6,7 +6,6 @@ Progress and errors are JSON objects on stdout, one per line. Exit codes: 0 made
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import importlib
 import json
@@ -16,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from vime_runtime.graceful_stop import signal_when_parent_exits
 from vime_runtime.spec import events
 from vime_runtime.spec.errors import MissingRequirement, UsageError, VimeError, unknown
 
@@ -25,8 +25,6 @@ KINDS = {
     "gguf": ("vime_runtime.prepare.gguf_file", "GgufSettings"),
     "reversed-digits": ("vime_runtime.prepare.reversed_digits", "ReversedDigitsSettings"),
 }
-
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main(argv: list[str]) -> int:
@@ -84,6 +82,5 @@ def _emit(kind: str, **fields: Any) -> None:
 
 
 if __name__ == "__main__":
-    # The kernel kills this process when its parent exits: nothing else would use the result.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    signal_when_parent_exits(signal.SIGKILL)  # nothing else would use the result
     sys.exit(main(sys.argv))

@@ -51,19 +51,11 @@ class Recorder:
         self._record(f"publish {step}")
 
     def memory_usage(self) -> MemoryUsage:
-        return MemoryUsage(20, 10, reclaimable=3)
+        return MemoryUsage(10, reclaimable=3)
 
-    def resume(self) -> None:
-        self._record("resume")
-
-    def pause(self) -> None:
-        self._record("pause")
-
-    def sleep(self) -> None:
-        self._record("sleep")
-
-    def wake(self, tag: str) -> None:
-        self._record(f"wake {tag}")
+    def __getattr__(self, method: str) -> Callable[..., None]:
+        """Return any other method: resume, pause, sleep and wake."""
+        return lambda *tags: self._record(" ".join((method, *tags)))
 
     def sync(self, trainer: Any, engine: Any) -> int:
         self._record("sync")
