@@ -1,4 +1,4 @@
-"""What a command returns, and how it is printed: one JSON document, or text and tables."""
+"""The output of a command: one JSON document, or text and tables."""
 
 from __future__ import annotations
 

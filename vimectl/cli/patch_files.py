@@ -78,9 +78,28 @@ def _list_rules() -> CommandOutput:
     return CommandOutput({"rules": {name: asdict(rule) for name, rule in rules.items()}}, [table])
 
 
+def _complete_package(incomplete: str) -> list[str]:
+    return [name for name in series_files.known() if name.startswith(incomplete)]
+
+
+def _complete_version(context: typer.Context, incomplete: str) -> list[str]:
+    # Arguments before an option without its value are not parsed yet.
+    package = context.params.get("package") or next(iter(context.args), "")
+    versions = series_files.known().get(package, [])
+    return [version for version in versions if version.startswith(incomplete)]
+
+
 def port(
-    package: Annotated[str, typer.Argument(help="The package.")],
-    old: Annotated[str, typer.Option("--from", metavar="V1", help="The version of the existing series.")],
+    package: Annotated[str, typer.Argument(help="The package.", autocompletion=_complete_package)],
+    old: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="V1",
+            help="The version of the existing series.",
+            autocompletion=_complete_version,
+        ),
+    ],
     new: Annotated[str, typer.Option("--to", metavar="V2", help="The version to port to, or newest.")],
     source: Annotated[
         list[Path] | None,
