@@ -10,7 +10,7 @@ from typing import Any
 from vime_runtime.spec.errors import unknown
 from vime_runtime.spec.recipe import Recipe
 
-from vimectl.doctor.check import Check, CheckResult, skip
+from vimectl.doctor.check import Check, CheckResult
 from vimectl.doctor.checks import (
     cann,
     cluster,
@@ -24,8 +24,8 @@ from vimectl.doctor.checks import (
 )
 from vimectl.doctor.facts import Facts
 from vimectl.stacks.schema import Stack
-from vimectl.util import npu_devices
 from vimectl.util.host import Host
+from vimectl.util.npu_devices import device_nodes
 
 # The order in which to fix things: a failure is often the cause of later ones.
 GROUPS = (
@@ -100,22 +100,24 @@ def run_checks(
     """
     checks = [check for module in _MODULES for check in module.CHECKS.of(stack)]
     checks.sort(key=lambda check: GROUPS.index(check.group))
-    excluded = _select(checks, without) if without else []
+    excluded = _select(checks, without)
     if only:
         checks = _select(checks, only)
     elif not with_imports:
         checks = [check for check in checks if not check.imports]
     checks = [check for check in checks if check not in excluded]
     facts = Facts(host, stack, recipe)
-    no_npu = stack.stack.device == "npu" and facts.running and not facts.read(npu_devices.device_nodes)
     # Without devices, no other failure is worth fixing. A check that is named in ``only`` runs all the same.
-    if no_npu and not only:
-        not_run = skip("not checked: this machine has no NPU (device.count)")
-        results = (
-            check.run(facts) if check.id == "device.count" else check.named(not_run) for check in checks
-        )
+    if stack.stack.device == "npu" and facts.running and not facts.read(device_nodes) and not only:
+        reason = "not checked: this machine has no NPU (device.count)"
+        results = [
+            check.run(facts)
+            if check.id == "device.count"
+            else CheckResult("skip", reason, id=check.id, rationale=check.rationale)
+            for check in checks
+        ]
     else:
-        results = (check.run(facts) for check in checks)
+        results = [check.run(facts) for check in checks]
     return DoctorReport(stack.name, tuple(results))
 
 

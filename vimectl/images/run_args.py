@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from vime_runtime.spec.errors import MissingRequirement
 
 from vimectl.doctor.facts import Unavailable
-from vimectl.doctor.facts.driver import read_access
+from vimectl.doctor.facts.driver import read_device_nodes
 from vimectl.doctor.facts.limits import read_meminfo
 from vimectl.stacks.schema import Stack
 from vimectl.util import npu_devices
@@ -40,8 +41,8 @@ def run_options(stack: Stack, host: Host) -> list[RunOption]:
         MissingRequirement: the stack is for NPUs, and the host has none, or its driver is incomplete.
     """
     found = [*_npus(host)] if stack.stack.device == "npu" else []
-    if memory := read_meminfo(host).get("MemTotal"):
-        size = f"{int(memory * _SHM_SHARE) // _MIB}m"
+    with suppress(Unavailable):
+        size = f"{int(read_meminfo(host, 'MemTotal') * _SHM_SHARE) // _MIB}m"
         found.append(RunOption("shm-size", size, "for weights and Ray's objects; half the memory"))
     found.append(RunOption("pids-limit", "-1", "Ray and PyTorch start thousands of threads on many cores"))
     return found
@@ -71,9 +72,9 @@ def _npus(host: Host) -> Iterator[RunOption]:
             "this machine has no NPU: no device nodes /dev/davinci*",
             "run this on the host with the NPUs; a CPU stack (cpu-0.32) needs none",
         )
-    mounts = [mount for mount in npu_devices.host_files().mounts if host.path(mount.path).exists()]
-    missing = [path for path in npu_devices.manager_nodes() if not host.path(path).exists()]
-    missing += [m.path for m in npu_devices.host_files().mounts if m.needed and m not in mounts]
+    mounts = [mount for mount in npu_devices.MOUNTS if host.path(mount.path).exists()]
+    missing = [path for path in npu_devices.MANAGER_NODES if not host.path(path).exists()]
+    missing += [m.path for m in npu_devices.MOUNTS if m.needed and m not in mounts]
     if missing:
         raise MissingRequirement(
             f"the driver of this machine is incomplete: {', '.join(missing)} not found",
@@ -81,7 +82,7 @@ def _npus(host: Host) -> Iterator[RunOption]:
         )
     for path in nodes:
         yield RunOption("device", path, "an NPU")
-    for path in npu_devices.manager_nodes():
+    for path in npu_devices.MANAGER_NODES:
         yield RunOption("device", path, "a manager node of the driver, needed to open an NPU")
     for mount in mounts:
         yield RunOption("volume", f"{mount.path}:{mount.path}", mount.why)
@@ -95,7 +96,7 @@ def _npus(host: Host) -> Iterator[RunOption]:
 def _group(host: Host) -> int | None:
     """Return the group of the device nodes; None if unknown, root's, or not needed to use them."""
     try:
-        node = read_access(host).nodes[0]
+        node = read_device_nodes(host)[0]
     except Unavailable:
         return None
     return None if node.mode & 0o6 == 0o6 or node.group == 0 else node.group

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from vimectl.util.host import Host
 
 
@@ -19,6 +17,5 @@ def parse_cpu_list(text: str) -> list[int]:
 
 def allowed_cpus(host: Host) -> list[int] | None:
     """Return the CPUs that this process may run on (``Cpus_allowed_list``, proc(5)); None if unreadable."""
-    status = host.read("/proc/self/status") or ""
-    found = re.search(r"^Cpus_allowed_list:\s*([\d,-]+)$", status, re.MULTILINE)
+    found = host.search("/proc/self/status", r"^Cpus_allowed_list:\s*([\d,-]+)$")
     return parse_cpu_list(found[1]) if found else None

@@ -7,6 +7,7 @@ function that answers commands.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -87,6 +88,10 @@ class Host:
             return self.path(absolute).read_text(encoding="utf-8", errors="replace")
         except OSError:
             return None
+
+    def search(self, absolute: str, pattern: str) -> re.Match[str] | None:
+        """Search a file, ``^`` and ``$`` match at each line; None also when it is absent or unreadable."""
+        return re.search(pattern, self.read(absolute) or "", re.MULTILINE)
 
     def with_command_cache(self) -> Host:
         """Return the same machine with a cache of command results: each command is run once."""

@@ -1,20 +1,20 @@
-"""The NPU device nodes of a host, and the driver files that a container needs from it."""
+"""The NPU device nodes of a host, and the driver files that a container needs from it.
+
+Source: `docker run` in vllm-ascend's installation guide (0.22.1rc1), and its multi-node guides for hccn.conf.
+"""
 
 from __future__ import annotations
 
-import re
-from functools import cache
-from pathlib import Path
+from dataclasses import dataclass
 
-from vime_runtime.spec.strict import Strict
-
-from vimectl.util import toml
 from vimectl.util.host import Host
 
-_NODE = re.compile(r"davinci(\d+)$")
+# Device nodes of the driver itself. No NPU can be opened without them.
+MANAGER_NODES = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
 
 
-class DriverMount(Strict):
+@dataclass(frozen=True)
+class DriverMount:
     """A file or directory of the driver. No process can use an NPU when a ``needed`` one is missing."""
 
     path: str
@@ -22,25 +22,21 @@ class DriverMount(Strict):
     needed: bool = False
 
 
-class NpuHostFiles(Strict):
-    """The schema of ``npu_devices.toml``. ``managers`` are names in /dev."""
-
-    managers: list[str]
-    mounts: list[DriverMount]
-
-
-@cache
-def host_files() -> NpuHostFiles:
-    """Return the driver files of a host with NPUs."""
-    return toml.load(NpuHostFiles, Path(__file__).with_suffix(".toml"))
+# They are mounted writable, as in these guides.
+MOUNTS = (
+    DriverMount(
+        "/usr/local/Ascend/driver/lib64", "the driver's libraries, which every process on an NPU loads", True
+    ),
+    DriverMount("/usr/local/Ascend/driver/version.info", "the driver's version", True),
+    DriverMount("/usr/local/dcmi", "the library that npu-smi uses", True),
+    DriverMount("/etc/ascend_install.info", "the driver's installation directory", True),
+    DriverMount("/usr/local/bin/npu-smi", "the driver's command line tool, which the doctor runs"),
+    DriverMount("/usr/local/Ascend/driver/tools/hccn_tool", "shows the network of the NPUs"),
+    DriverMount("/etc/hccn.conf", "the network addresses of the NPUs, for multi-node runs"),
+)
 
 
 def device_nodes(host: Host) -> list[str]:
     """Return the paths of the NPU device nodes, in numeric order."""
-    found = [path.name for path in host.path("/dev").glob("davinci*") if _NODE.match(path.name)]
-    return [f"/dev/{name}" for name in sorted(found, key=lambda name: int(name.removeprefix("davinci")))]
-
-
-def manager_nodes() -> list[str]:
-    """Return the paths of the driver's own device nodes."""
-    return [f"/dev/{name}" for name in host_files().managers]
+    names = [path.name.removeprefix("davinci") for path in host.path("/dev").glob("davinci*")]
+    return [f"/dev/davinci{number}" for number in sorted(int(name) for name in names if name.isdecimal())]

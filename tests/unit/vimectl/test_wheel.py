@@ -53,7 +53,6 @@ def test_both_packages_and_the_data_folders_are_in_it(wheel: Path) -> None:
         "vimectl/_data/docker/README.md",
         "vimectl/stacks/locks/cpu-0.32.txt",
         "vimectl/images/locks/ascend-0.22.txt",
-        "vimectl/util/npu_devices.toml",
         "vimectl/runs/report/page.html.j2",
         "vimectl/runs/report/page.css",
         "vimectl/runs/report/page.js",

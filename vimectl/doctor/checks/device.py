@@ -7,29 +7,28 @@ from collections.abc import Iterable
 
 from vime_runtime.spec.device_layout import VISIBLE_DEVICES
 
-from vimectl.doctor.check import CheckList, CheckResult, listed, result, skip
+from vimectl.doctor.check import CheckList, CheckResult, listed, result, warn_unless
 from vimectl.doctor.facts import Facts, Unavailable, npu_smi
 from vimectl.doctor.facts.cann import read_toolkit
 from vimectl.doctor.facts.driver import (
     DRIVER_INFO,
     FIRMWARE_INFO,
-    accepts_branch,
-    leading_numbers,
+    accepts,
     parse_branch,
-    parse_ranges,
-    read_access,
+    parse_release,
     read_container,
-    read_driver,
+    read_device_nodes,
+    read_driver_version,
+    read_fields,
+    read_identity,
 )
 from vimectl.doctor.facts.npu_smi import Chip, ChipListing
-from vimectl.doctor.facts.system import missing_paths
 from vimectl.util import npu_devices
 
 CHECKS = CheckList(device="npu", running=True)
 
 # Idle chips of 64 GiB use less, in MiB, in published listings of all three driver generations.
 _IDLE_MIB = 4096
-_REINSTALL = "install driver and firmware of one release together, on the host, and reboot it"
 
 
 def needed_devices(facts: Facts) -> int:
@@ -58,12 +57,11 @@ def count(facts: Facts) -> CheckResult:
 @CHECKS.add("device.management")
 def management(facts: Facts) -> CheckResult:
     """Without the manager nodes of the driver no NPU can be opened."""
-    needed = npu_devices.manager_nodes()
-    absent = facts.read(missing_paths, tuple(needed))
+    absent = facts.missing(npu_devices.MANAGER_NODES)
     return result(
         not absent,
         f"absent: {', '.join(absent)}" if absent else "all there",
-        ", ".join(needed),
+        ", ".join(npu_devices.MANAGER_NODES),
         "install the Ascend driver (in a container: mount these devices into it)",
     )
 
@@ -71,15 +69,15 @@ def management(facts: Facts) -> CheckResult:
 @CHECKS.add("device.permissions")
 def permissions(facts: Facts) -> CheckResult:
     """A process opens the devices for reading and writing; the driver gives them to one group."""
-    access = facts.read(read_access)
-    closed = [node for node in access.nodes if not node.allows(access.user, access.groups)]
+    nodes, (user, groups) = facts.read(read_device_nodes), facts.read(read_identity)
+    closed = [node for node in nodes if not node.allows(user, groups)]
     names = listed([f"{node.path} (mode {node.mode:o}, group {node.group_name})" for node in closed], 3)
-    groups = ",".join(sorted({node.group_name for node in closed}))
+    needed = ",".join(sorted({node.group_name for node in closed}))
     return result(
         not closed,
-        f"user {access.user} may not use {names}" if closed else f"user {access.user} may use all",
+        f"user {user} may not use {names}" if closed else f"user {user} may use all",
         "read and write for this user",
-        f"sudo usermod --append --groups {groups} $USER, then log in again  "
+        f"sudo usermod --append --groups {needed} $USER, then log in again  "
         "(a container: start it with --group-add of that group's number)",
     )
 
@@ -88,11 +86,10 @@ def permissions(facts: Facts) -> CheckResult:
 def npu_smi_answers(facts: Facts) -> CheckResult:
     """The driver's own tool must reach the devices."""
     answer = facts.read(npu_smi.read_npu_smi)
-    failed = answer.exit_status != 0
+    lines = (answer.stdout or answer.stderr).strip().splitlines()
     return result(
-        not failed,
-        f"exit status {answer.exit_status}"
-        + (f": {answer.first_line}" if failed and answer.first_line else ""),
+        answer.code == 0,
+        f"exit status {answer.code}" + (f": {lines[0]}" if answer.code and lines else ""),
         "npu-smi info answers",
         "install the Ascend driver (in a container: mount npu-smi and /usr/local/Ascend/driver into it)",
     )
@@ -102,13 +99,12 @@ def npu_smi_answers(facts: Facts) -> CheckResult:
 def listing(facts: Facts) -> CheckResult:
     """Health, memory and processes of the chips are read from `npu-smi info`."""
     found = facts.read(npu_smi.read_listing)
-    return result(
+    return warn_unless(
         not found.unreadable,
         f"npu-smi {found.version or 'of unknown version'}, {len(found.chips)} chips"
         + (f"; not understood: {listed(found.unreadable, 3)}" if found.unreadable else ""),
         "health and memory of each chip",
         "look at the output of npu-smi info, and report it: this vimectl cannot read it",
-        "warn",
     )
 
 
@@ -218,7 +214,7 @@ def memory(facts: Facts) -> CheckResult:
 
     known = [chip for chip in _used_chips(facts) if chip.used is not None and chip.total]
     if not known:
-        return skip("npu-smi info has no memory (device.listing)")
+        raise Unavailable("npu-smi info has no memory (device.listing)")
     full = [f"{chip.label} {chip.used} of {chip.total} MiB used" for chip in known if is_full(chip)]
     most = max(known, key=lambda chip: chip.used or 0)
     return result(
@@ -233,7 +229,7 @@ def memory(facts: Facts) -> CheckResult:
 @CHECKS.add("driver.version")
 def driver_version(facts: Facts) -> CheckResult:
     """Every process on an NPU loads libraries of the driver."""
-    version = facts.read(read_driver).version
+    version = facts.read(read_driver_version)
     return result(
         bool(version),
         f"{DRIVER_INFO}: {version}" if version else f"no version in {DRIVER_INFO}",
@@ -245,53 +241,48 @@ def driver_version(facts: Facts) -> CheckResult:
 @CHECKS.add("driver.loaded")
 def driver_loaded(facts: Facts) -> CheckResult:
     """After an upgrade without a reboot, the libraries talk to a driver of another release."""
-    installed, loaded = facts.read(read_driver).version, facts.read(npu_smi.read_listing).version
+    installed, loaded = facts.read(read_driver_version), facts.read(npu_smi.read_listing).version
     if not installed or loaded is None:
-        return skip("npu-smi info or the driver's version.info has no version")
-    return result(
+        raise Unavailable("npu-smi info or the driver's version.info has no version")
+    return warn_unless(
         loaded.casefold() == installed.casefold(),
         f"npu-smi {loaded}, installed {installed}",
         "the same release",
         "reboot the host (in a container: mount npu-smi and the driver of the same host)",
-        "warn",
     )
 
 
 @CHECKS.add("driver.firmware")
 def firmware(facts: Facts) -> CheckResult:
     """Driver and firmware each list which releases of the other they support (compatible_version_*)."""
-    driver = facts.read(read_driver)
-    if not driver.firmware:
-        return skip(f"no {FIRMWARE_INFO} here; the host has it")
-    if not driver.firmware_releases:
-        return skip(f"{DRIVER_INFO} does not list the firmware that it supports")
-    number = leading_numbers(driver.firmware)[:3]
-    ranges = parse_ranges(driver.firmware_releases)
+    version = facts.read(read_fields, FIRMWARE_INFO)["Version"]
+    if not version:
+        raise Unavailable(f"no {FIRMWARE_INFO} here; the host has it")
+    supported = facts.read(read_fields, DRIVER_INFO)["compatible_version_fw"]
+    if not supported:
+        raise Unavailable(f"{DRIVER_INFO} does not list the firmware that it supports")
     return result(
-        any(leading_numbers(first) <= number <= leading_numbers(last) for first, last in ranges),
-        f"firmware {driver.firmware}",
-        f"one of {driver.firmware_releases}",
-        _REINSTALL,
+        accepts(supported, parse_release(version)[:3], parse_release),
+        f"firmware {version}",
+        f"one of {supported}",
+        "install driver and firmware of one release together, on the host, and reboot it",
     )
 
 
 @CHECKS.add("driver.cann")
 def driver_cann(facts: Facts) -> CheckResult:
     """Toolkit and driver each list which branches of the other they support (compatible_version)."""
-    driver, toolkit = facts.read(read_driver), facts.read(read_toolkit)
-    if toolkit is None or not (
-        parse_branch(driver.branch)
-        and parse_branch(toolkit.branch)
-        and driver.cann_branches
-        and toolkit.driver_branches
-    ):
-        return skip("driver or toolkit does not say which branch it is and which branches it supports")
+    driver, toolkit = facts.read(read_fields, DRIVER_INFO), facts.read(read_toolkit)
+    branch, supported = driver["Innerversion"], driver["compatible_version"]
+    own, other = parse_branch(branch), parse_branch(toolkit.branch) if toolkit else ()
+    if toolkit is None or not (own and other and supported and toolkit.driver_branches):
+        raise Unavailable("driver or toolkit does not say which branch it is and which branches it supports")
     return result(
-        parse_branch(driver.branch) == parse_branch(toolkit.branch)
-        or accepts_branch(driver.cann_branches, toolkit.branch)
-        or accepts_branch(toolkit.driver_branches, driver.branch),
-        f"driver {driver.version} ({driver.branch}), CANN {toolkit.version} ({toolkit.branch})",
-        f"a driver of {toolkit.driver_branches}, or CANN of {driver.cann_branches}",
+        own == other
+        or accepts(supported, other, parse_branch)
+        or accepts(toolkit.driver_branches, own, parse_branch),
+        f"driver {facts.read(read_driver_version)} ({branch}), CANN {toolkit.version} ({toolkit.branch})",
+        f"a driver of {toolkit.driver_branches}, or CANN of {supported}",
         f"upgrade the driver on the host to the release that CANN {toolkit.version} asks for",
     )
 
@@ -301,9 +292,9 @@ def mounts(facts: Facts) -> CheckResult:
     """A container has no driver: what it needs of the host's driver is mounted into it."""
     engine = facts.read(read_container)
     if engine is None:
-        return skip("this is not a container")
-    needed = tuple(mount.path for mount in npu_devices.host_files().mounts if mount.needed)
-    absent = facts.read(missing_paths, needed)
+        raise Unavailable("this is not a container")
+    needed = [mount.path for mount in npu_devices.MOUNTS if mount.needed]
+    absent = facts.missing(needed)
     return result(
         not absent,
         f"{engine} container without {', '.join(absent)}" if absent else f"{engine} container, all mounted",

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from functools import partial
 
 from vime_runtime.spec.device_layout import VISIBLE_DEVICES
 from vime_runtime.spec.process_roles import ROLES, Role
 
-from vimectl.doctor.check import Check, CheckList, CheckResult, Status, result, skip
+from vimectl.doctor.check import CheckList, CheckResult, Status, result, warn_unless
 from vimectl.doctor.checks.device import needed_devices, visible_devices
-from vimectl.doctor.facts import Facts, limits
-from vimectl.doctor.facts.environment import (
-    read_shadowing_directories,
-    read_variable,
-    show_value,
-)
+from vimectl.doctor.facts import Facts, Unavailable, limits
+from vimectl.doctor.facts.environment import read_shadowing_directories, read_variable, show_value
 from vimectl.doctor.facts.processes import format_ports, parse_ports, read_ephemeral_ports, read_ports
-from vimectl.doctor.facts.system import missing_paths
 from vimectl.recipes.environment import CANN_HOME, Variable, allowed_cores, variables
 from vimectl.stacks.schema import Stack
 from vimectl.util import npu_devices
@@ -30,7 +24,8 @@ _PROXIES = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
 _LOOPBACK = ("localhost", "127.0.0.1")
 _COLOCATE = "VIME_COLOCATE"
 _THREADS, _CORES = "OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND"
-_HOST_PORTS, _NPU_PORTS = "HCCL_HOST_SOCKET_PORT_RANGE", "HCCL_NPU_SOCKET_PORT_RANGE"
+_HOST_PORTS = "HCCL_HOST_SOCKET_PORT_RANGE"
+_PORTS = {"host-ports": _HOST_PORTS, "npu-ports": "HCCL_NPU_SOCKET_PORT_RANGE"}
 # Trainer and engine are two processes on each NPU.
 _PROCESSES_PER_DEVICE = 2
 
@@ -47,12 +42,11 @@ def proxies(facts: Facts) -> CheckResult:
     if found:
         text += f"; no_proxy lacks {', '.join(absent)}" if absent else "; loopback is exempt"
     # The launcher sets no_proxy for its processes, so this affects only what is started by hand.
-    return result(
+    return warn_unless(
         not (found and absent),
         text,
         "no proxy for loopback",
         f"export no_proxy={','.join([*filter(None, exempt), *absent])}",
-        "warn",
     )
 
 
@@ -80,56 +74,52 @@ def colocate(facts: Facts) -> CheckResult:
     found = "not set here" if here is None else f"{_COLOCATE}={here} here"
     if facts.optional_recipe is None:
         # Every engine that is started from this shell would get it.
-        return result(here is None, found, "set by the launcher only", f"unset {_COLOCATE}", "warn")
+        return warn_unless(here is None, found, "set by the launcher only", f"unset {_COLOCATE}")
     values = facts.read(read_variable, facts.recipe, _COLOCATE)
     value = values.processes["rollout"]
-    return result(
+    return warn_unless(
         value == "1",
         f"{found}; the launcher gives the engine {_COLOCATE}={show_value(value)}",
         "1 for the engine",
         values.fix,
-        "warn",
     )
 
 
-@CHECKS.add_for_stack
-def fixed_variables(stack: Stack) -> list[Check]:
-    """Return a check for each variable that has a check in ``environment.toml``."""
-    by_check: dict[str, list[Variable]] = {}
+def _fixed() -> dict[str, list[Variable]]:
+    """Return the entries of ``environment.toml`` that have a check, by its name."""
+    found: dict[str, list[Variable]] = {}
     for variable in variables():
         if variable.check:
-            by_check.setdefault(variable.check, []).append(variable)
-    return [
-        Check(
-            f"environment.{name}",
-            f"{entries[0].name}: {entries[0].reason}",
-            partial(_fixed, entries),
-            running=True,
-        )
-        for name, entries in by_check.items()
-    ]
+            found.setdefault(variable.check, []).append(variable)
+    return found
 
 
-def _fixed(entries: list[Variable], facts: Facts) -> CheckResult:
-    recipe, name = facts.optional_recipe, entries[0].name
+def _fixed_reasons(stack: Stack) -> dict[str, str]:
+    return {name: f"{entries[0].name}: {entries[0].reason}" for name, entries in _fixed().items()}
+
+
+@CHECKS.add_each("environment.{}", _fixed_reasons)
+def fixed_variable(check: str, facts: Facts) -> CheckResult:
+    """Check the value of a variable in each process."""
+    recipe, entries = facts.optional_recipe, _fixed()[check]
+    name = entries[0].name
     if recipe is None:
         here = show_value(facts.environment.get(name))
-        return skip(f"no recipe, so the processes are not known; here {name} is {here}")
+        raise Unavailable(f"no recipe, so the processes are not known; here {name} is {here}")
     wanted = {role: v for role in ROLES for v in entries if v.applies(recipe, role, private_cluster=True)}
     if not wanted:
-        return skip(f"no process of this recipe gets {name}")
+        raise Unavailable(f"no process of this recipe gets {name}")
     found = facts.read(read_variable, recipe, name)
     value = next(iter(wanted.values())).value
     expected = f"{value} in {', '.join(wanted)}"
     if not all(variable.accepted(found.processes[role]) for role, variable in wanted.items()):
         return CheckResult("fail", str(found), expected, found.fix)
     # The launcher sets it for its processes, so the value here affects only what is started by hand.
-    return result(
+    return warn_unless(
         found.here is None or any(variable.accepted(found.here) for variable in wanted.values()),
         str(found),
         expected,
         f"export {name}={value}  (for what you start by hand: the launcher sets it itself)",
-        "warn",
     )
 
 
@@ -138,18 +128,14 @@ def preload(facts: Facts) -> CheckResult:
     """LD_PRELOAD reaches every process. The memory saver of an NPU must not be preloaded, since only the
     trainer uses it, and for a missing file the loader prints an error in each process.
     """
-    if facts.optional_recipe is None:
-        texts = [facts.environment.get("LD_PRELOAD")]
-        found, fix = f"here: {texts[0] or 'not set'}", "unset LD_PRELOAD"
-    else:
-        values = facts.read(read_variable, facts.recipe, "LD_PRELOAD")
-        texts, found, fix = list(values.processes.values()), str(values), values.fix
+    values = facts.read(read_variable, facts.optional_recipe, "LD_PRELOAD")
+    texts = values.processes.values() or [values.here]
     entries = dict.fromkeys(entry for text in texts for entry in re.split(r"[ :]+", text or "") if entry)
     if facts.stack.stack.device == "npu" and any("torch_memory_saver" in entry for entry in entries):
-        return CheckResult("fail", found, "no torch_memory_saver in it", fix)
-    absent = facts.read(missing_paths, tuple(entry for entry in entries if "/" in entry))
-    found += f"; not there: {', '.join(absent)}" if absent else ""
-    return result(not absent, found, "files that exist, none of the memory saver", fix, "warn")
+        return CheckResult("fail", str(values), "no torch_memory_saver in it", values.fix)
+    absent = facts.missing(entry for entry in entries if "/" in entry)
+    found = str(values) + (f"; not there: {', '.join(absent)}" if absent else "")
+    return warn_unless(not absent, found, "files that exist, none of the memory saver", values.fix)
 
 
 @CHECKS.add("environment.cann-path", device="npu")
@@ -159,13 +145,13 @@ def cann_path(facts: Facts) -> CheckResult:
     """
     values = facts.read(read_variable, facts.recipe, "PYTHONPATH")
     home = facts.environment.get("ASCEND_TOOLKIT_HOME", CANN_HOME)
-    if facts.read(missing_paths, (home,)):
-        return skip(f"no CANN at {home}")
+    if facts.missing([home]):
+        raise Unavailable(f"no CANN at {home}")
     wanted = (f"{home}/python/site-packages", f"{home}/opp/built-in/op_impl/ai_core/tbe")
     paths = [set((values.processes[role] or "").split(os.pathsep)) for role in ROLES]
     if not all(set(wanted) <= own for own in paths):
         return CheckResult("fail", str(values), f"{', '.join(wanted)} on it", values.fix)
-    absent = facts.read(missing_paths, wanted)
+    absent = facts.missing(wanted)
     return result(
         not absent,
         f"absent: {', '.join(absent)}" if absent else str(values),
@@ -225,23 +211,18 @@ def _wrong_list(value: str, available: int, needed: int) -> str:
     return f"{len(numbers)} devices" if len(numbers) < needed else ""
 
 
-@CHECKS.add_for_stack
-def hccl_ports(stack: Stack) -> list[Check]:
-    """Return the checks of the two port ranges of HCCL."""
-    return [
-        Check(
-            f"environment.{name}",
-            f"{variable}: ports or ranges from 1024 to 65535 that do not overlap, or auto; CANN needs one "
-            "for each process on an NPU, and a colocated job has two, trainer and engine",
-            partial(_hccl_ports, variable),
-            device="npu",
-            running=True,
-        )
-        for name, variable in (("host-ports", _HOST_PORTS), ("npu-ports", _NPU_PORTS))
-    ]
+def _port_rules(stack: Stack) -> dict[str, str]:
+    rule = (
+        "ports or ranges from 1024 to 65535 that do not overlap, or auto; CANN needs one "
+        "for each process on an NPU, and a colocated job has two, trainer and engine"
+    )
+    return {check: f"{variable}: {rule}" for check, variable in _PORTS.items()}
 
 
-def _hccl_ports(name: str, facts: Facts) -> CheckResult:
+@CHECKS.add_each("environment.{}", _port_rules, device="npu")
+def hccl_ports(check: str, facts: Facts) -> CheckResult:
+    """Check one of the two port ranges of HCCL."""
+    name = _PORTS[check]
     together = _PROCESSES_PER_DEVICE * facts.recipe.cluster.devices_per_node
     values = facts.read(read_variable, facts.recipe, name)
     expected = (
@@ -258,7 +239,7 @@ def _hccl_ports(name: str, facts: Facts) -> CheckResult:
     if ports is None or len(ports) != len(set(ports)) or ports[0] < 1024:
         return CheckResult("fail", str(values), "ports or ranges from 1024, none twice", fix)
     # The NPU ports belong to the NPU's own network interface: the tables of the host do not have them.
-    taken = sorted(facts.read(read_ports).listening & set(ports)) if name == _HOST_PORTS else []
+    taken = sorted(facts.read(read_ports, True) & set(ports)) if name == _HOST_PORTS else []
     free = len(ports) - len(taken)
     found = f"{values}; {free} of {len(ports)} " + ("free" if name == _HOST_PORTS else "ports")
     if taken:
@@ -274,19 +255,18 @@ def reserved_ports(facts: Facts) -> CheckResult:
     exclude HCCL's ports from it with net.ipv4.ip_local_reserved_ports.
     """
     values, kernel = facts.read(read_variable, facts.recipe, _HOST_PORTS), facts.read(read_ephemeral_ports)
+    reserved = facts.search("/proc/sys/net/ipv4/ip_local_reserved_ports", r"(\S+)")
     ports = parse_ports(values.processes["train"] or "")
     if not ports:
-        return skip(f"{_HOST_PORTS} names no ports")
-    unreserved = set(ports) & set(range(kernel.first, kernel.last + 1))
-    unreserved -= set(parse_ports(kernel.reserved) or ())
+        raise Unavailable(f"{_HOST_PORTS} names no ports")
+    unreserved = set(ports) & set(kernel) - set(parse_ports(reserved) or ())
     text = format_ports(unreserved)
-    return result(
+    return warn_unless(
         not unreserved,
-        f"the kernel assigns {kernel.first} to {kernel.last}, reserved: {kernel.reserved or 'none'}"
+        f"the kernel assigns {kernel[0]} to {kernel[-1]}, reserved: {reserved or 'none'}"
         + (f"; open to any program: {text}" if text else ""),
         f"{format_ports(ports)} reserved, or outside of that range",
-        f"sysctl -w net.ipv4.ip_local_reserved_ports={','.join(filter(None, [kernel.reserved, text]))}",
-        "warn",
+        f"sysctl -w net.ipv4.ip_local_reserved_ports={','.join(filter(None, [reserved, text]))}",
     )
 
 
@@ -304,7 +284,7 @@ def threads(facts: Facts) -> CheckResult:
     most = max(map(int, counts))
     # With fewer cores than ranks, which host.cores reports, one thread each is the best possible.
     good = most == 1 or most * devices <= cores
-    return result(good, found, f"{devices} ranks on {cores:g} cores at most", values.fix, "warn")
+    return warn_unless(good, found, f"{devices} ranks on {cores:g} cores at most", values.fix)
 
 
 @CHECKS.add("environment.cores", device="cpu")

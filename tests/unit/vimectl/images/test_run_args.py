@@ -14,7 +14,7 @@ from vimectl.stacks.catalog import load_stack
 from vimectl.util import npu_devices
 from vimectl.util.host import Host
 
-DRIVER = [mount.path for mount in npu_devices.host_files().mounts]
+DRIVER = [mount.path for mount in npu_devices.MOUNTS]
 
 
 @pytest.fixture
