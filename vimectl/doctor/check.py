@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from vime_runtime.spec.errors import VimeError
@@ -51,18 +52,18 @@ def result(good: bool, found: str, expected: str, fix: str, bad: Status = "fail"
     return CheckResult("pass", found, expected) if good else CheckResult(bad, found, expected, fix)
 
 
+def warn_unless(good: bool, found: str, expected: str, fix: str) -> CheckResult:
+    """Return a pass, or a warning with the fix."""
+    return result(good, found, expected, fix, "warn")
+
+
 def listed(items: Sequence[str], limit: int = 4, separator: str = ", ") -> str:
     """Return the first items as text, and how many more there are."""
     more = f" and {len(items) - limit} more" if len(items) > limit else ""
     return separator.join(items[:limit]) + more
 
 
-def skip(reason: str) -> CheckResult:
-    """Return the result of a check that does not apply or lacks a fact."""
-    return CheckResult("skip", reason)
-
-
-# A text is a pass, and what was found. A VimeError is a failure.
+# A text is a pass, and what was found. Unavailable is a skip with its reason, a VimeError a failure.
 CheckFunction = Callable[[Facts], CheckResult | str]
 
 
@@ -89,61 +90,69 @@ class Check:
 
     def run(self, facts: Facts) -> CheckResult:
         """Return the result: skip if the check does not apply or a fact is unavailable."""
-        return self.named(self._run(facts))
-
-    def named(self, found: CheckResult) -> CheckResult:
-        """Return a result with the id and rationale of this check."""
-        return replace(found, id=self.id, rationale=self.rationale)
-
-    def _run(self, facts: Facts) -> CheckResult:
         device = facts.stack.stack.device
-        if self.device not in (None, device):
-            return skip(f"the stack is for {device}")
-        if self.running and not facts.running:
-            return skip("this file system has no /proc: it is not a running machine")
         try:
+            if self.device not in (None, device):
+                raise Unavailable(f"the stack is for {device}")
+            if self.running and not facts.running:
+                raise Unavailable("this file system has no /proc: it is not a running machine")
             found = self.function(facts)
         except Unavailable as e:
-            return skip(str(e))
+            found = CheckResult("skip", str(e))
         except VimeError as e:
-            return CheckResult("fail", facts.without_root(e.message), self.expected, e.hint)
-        return CheckResult("pass", found, self.expected) if isinstance(found, str) else found
+            found = CheckResult("fail", facts.without_root(e.message), self.expected, e.hint)
+        if isinstance(found, str):
+            found = CheckResult("pass", found, self.expected)
+        return replace(found, id=self.id, rationale=self.rationale)
 
 
 class CheckList:
-    """The checks of one module, in order of declaration. ``device`` and ``running`` hold for all of them.
+    """The checks of one module, in order of declaration. All of them have the fields ``common`` of Check."""
 
-    The docstring of a check is its rationale, which the report shows: the rule that the check enforces.
-    """
-
-    def __init__(self, device: str | None = None, running: bool = False) -> None:
-        self._device, self._running = device, running
+    def __init__(self, **common: Any) -> None:
+        self._common = common
         self._makers: list[Callable[[Stack], list[Check]]] = []
 
     def add(
-        self,
-        id: str,
-        *,
-        device: str | None = None,
-        running: bool = False,
-        imports: bool = False,
-        expected: str = "",
+        self, id: str, why: Callable[[Stack], str] | None = None, **fields: Any
     ) -> Callable[[CheckFunction], CheckFunction]:
-        """Declare the decorated function as a check."""
+        """Declare the decorated function as a check with these fields of Check.
+
+        Its docstring is its rationale, which the report shows: the rule that the check enforces. With ``why``
+        the rationale depends on the stack, and a stack for which it is empty does not have the check.
+        """
 
         def register(function: CheckFunction) -> CheckFunction:
-            rationale = " ".join((function.__doc__ or "").split())
-            applies = device or self._device, running or self._running
-            check = Check(id, rationale, function, *applies, imports, expected)
-            self._makers.append(lambda stack: [check])
+            text = " ".join((function.__doc__ or "").split())
+
+            def make(stack: Stack) -> list[Check]:
+                rationale = why(stack) if why else text
+                return [Check(id, rationale, function, **self._common, **fields)] if rationale else []
+
+            self._makers.append(make)
             return function
 
         return register
 
-    def add_for_stack(self, make: Callable[[Stack], list[Check]]) -> Callable[[Stack], list[Check]]:
-        """Declare the decorated function as the maker of checks that depend on the stack."""
-        self._makers.append(make)
-        return make
+    def add_each(
+        self, id: str, names: Callable[[Stack], dict[str, str]], **fields: Any
+    ) -> Callable[[Callable[[str, Facts], CheckResult]], object]:
+        """Declare the decorated function as one check for each name, which replaces ``{}`` in the id.
+
+        ``names`` returns the names for a stack with their rationales. The function gets the name.
+        """
+
+        def register(function: Callable[[str, Facts], CheckResult]) -> object:
+            def make(stack: Stack) -> list[Check]:
+                return [
+                    Check(id.format(name), why, partial(function, name), **self._common, **fields)
+                    for name, why in names(stack).items()
+                ]
+
+            self._makers.append(make)
+            return function
+
+        return register
 
     def of(self, stack: Stack) -> list[Check]:
         """Return the checks for a stack."""

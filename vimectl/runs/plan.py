@@ -89,7 +89,7 @@ def make_plan(
     if resume:
         resuming.check_resumable(run_dir, resolved.recipe, resolved.steps)
     if address is not None:
-        address = ray_address.resolve(address, host)
+        address = ray_address.resolve(host, address)
     elif resolved.recipe.cluster.nodes > 1:
         raise UsageError(
             f"'cluster.nodes': {resolved.recipe.cluster.nodes}, but a private Ray cluster has one node",

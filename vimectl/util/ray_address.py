@@ -15,7 +15,7 @@ CURRENT_CLUSTER = "ray/ray_current_cluster"
 HINT = "give host:port of its head node, as `ray start --head` prints it, or auto"
 
 
-def resolve(given: str, host: Host) -> str:
+def resolve(host: Host, given: str = AUTO) -> str:
     """Return the "host:port" of the head node that an address names.
 
     ``auto`` is ``RAY_ADDRESS`` if that is set, else the cluster that `ray start` started last here.

@@ -24,6 +24,7 @@ from vime_runtime.spec.strict import Strict
 from harness import TESTS
 from harness.doctor import sparse_model
 from harness.memory_saver.elf_file import ElfFile
+from vimectl.doctor.check import CheckResult
 from vimectl.doctor.facts.imports import PROGRAM
 from vimectl.doctor.runner import DoctorReport, run_checks
 from vimectl.patches import series
@@ -31,7 +32,7 @@ from vimectl.recipes.resolve import resolve
 from vimectl.stacks.catalog import load_stack, lock_path
 from vimectl.stacks.lock import read_lock
 from vimectl.util import toml
-from vimectl.util.host import CommandResult, Host
+from vimectl.util.host import CommandResult, Host, refuse_command
 
 # Machines, patches and outputs of commands are there.
 GALLERY = TESTS / "unit" / "vimectl" / "doctor" / "gallery"
@@ -138,7 +139,7 @@ class Machine:
     @property
     def host(self) -> Host:
         image = self.last("image")
-        return Host(self.root, {} if image else self.environment, self._not_run if image else self._run)
+        return Host(self.root, {} if image else self.environment, refuse_command if image else self._run)
 
     def differences(self, report: DoctorReport) -> list[str]:
         """Return the differences between a report and the expected one."""
@@ -162,19 +163,25 @@ class Machine:
         """Return a field of the most derived description that has it."""
         return next((value for one in reversed(self.lineage) if (value := getattr(one, field))), None)
 
-    def recipe(self) -> Recipe | None:
+    def recipe(self, assignments: Sequence[str] = ()) -> Recipe | None:
         name = None if self.last("without_recipe") else self.last("recipe")
-        return (
-            resolve(name, assignments=[s for one in self.lineage for s in one.set]).recipe if name else None
-        )
+        own = [assignment for one in self.lineage for assignment in one.set]
+        return resolve(name, assignments=[*own, *assignments]).recipe if name else None
 
-    def examine(self, only: Sequence[str] = ()) -> DoctorReport:
+    def examine(
+        self, only: Sequence[str] = (), assignments: Sequence[str] = (), without: Sequence[str] = ()
+    ) -> DoctorReport:
         """Return the doctor's report, with the checks that import packages."""
-        recipe = self.recipe()
+        recipe = self.recipe(assignments)
         name = self.last("stack") or (recipe.recipe.stack if recipe else None)
         own = {"XDG_CONFIG_HOME": str(self.path(CONFIG))}
         with patch.object(series, "data_dir", GALLERY.joinpath), patch.dict(os.environ, own):
-            return run_checks(self.host, load_stack(name), recipe, only, with_imports=True)
+            return run_checks(self.host, load_stack(name), recipe, only, with_imports=True, without=without)
+
+    def check(self, id: str, *assignments: str) -> CheckResult:
+        """Return the result of one check, with the recipe changed by ``assignments``."""
+        (result,) = self.examine([id], assignments).results
+        return result
 
     def path(self, path: str) -> Path:
         return self.root / path.lstrip("/")
@@ -294,21 +301,17 @@ class Machine:
                 return answer
         return CommandResult(127, "", f"{argv[0]}: not found")
 
-    def _not_run(self, argv: Sequence[str], timeout: float) -> CommandResult:
-        return CommandResult(126, "", "nothing is run in another root")
-
     def _import(self, modules: Sequence[str], timeout: float) -> CommandResult:
         """Answer like the child process that imports these modules."""
         said = ""
         for name in modules:
-            said += f"vimectl-import {json.dumps({'starts': name})}\n"
             trouble = self.imports.get(name)
             if trouble == "SIGSEGV":
                 return CommandResult(-11, said)
             if trouble == "hangs":
                 return CommandResult(124, said, f"python3: no answer within {timeout:g} s")
-            outcome = {"error": trouble} if trouble else {"file": f"/site/{name}", "seconds": 1.0}
-            said += f"vimectl-import {json.dumps({'name': name, **outcome})}\n"
+            outcome = [name, trouble is not None, trouble or f"/site/{name} in 1.0 s"]
+            said += f"vimectl-import {json.dumps(outcome)}\n"
         return CommandResult(0, said)
 
     def _stat(self, paths: Sequence[str]) -> CommandResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from vimectl.doctor.check import CheckList, CheckResult, result, skip
+from vimectl.doctor.check import CheckList, CheckResult, result
 from vimectl.doctor.facts import Facts, Unavailable
 from vimectl.doctor.facts.cann import (
     KERNEL_DIRECTORIES,
@@ -66,12 +66,10 @@ def _or_image(facts: Facts) -> str:
 def toolkit_version(facts: Facts) -> CheckResult:
     """torch-npu and vllm-ascend of a stack are built with one release of CANN."""
     wanted, found = _cann_version(facts), facts.read(read_toolkit)
-    if found is None:
-        text = "no toolkit"
-    else:
-        text = (
-            f"{found.home}{f': {found.version}' if found.version else ' without ascend_toolkit_install.info'}"
-        )
+    text = "no toolkit"
+    if found:
+        version = f": {found.version}" if found.version else " without ascend_toolkit_install.info"
+        text = found.home + version
     return result(
         found is not None and bool(found.version) and matches(found.version, wanted),
         text,
@@ -100,10 +98,10 @@ def nnal(facts: Facts) -> CheckResult:
     """vllm-ascend loads libatb.so of NNAL, of the same release as CANN."""
     cann = _cann_version(facts)
     wanted = facts.stack.nnal or cann
-    found = facts.read(read_atb)
+    directory, version = facts.read(read_atb)
     return result(
-        bool(found.version) and matches(found.version, wanted),
-        f"{found.directory}: {found.version}" if found.version else f"no ATB in {found.directory}",
+        bool(version) and matches(version, wanted),
+        f"{directory}: {version}" if version else f"no ATB in {directory}",
         wanted,
         f"install Ascend-cann-nnal {wanted}, and source /usr/local/Ascend/nnal/atb/set_env.sh",
     )
@@ -114,7 +112,7 @@ def cann_environment(facts: Facts) -> CheckResult:
     """torch_npu finds CANN through the variables that its set_env.sh exports."""
     home = _toolkit(facts).home
     if not facts.running:
-        return skip("a file system that is not running has no environment")
+        raise Unavailable("a file system that is not running has no environment")
     absent = [name for name in _EXPORTED if not facts.environment.get(name)]
     libraries = facts.environment.get("LD_LIBRARY_PATH", "").split(os.pathsep)
     if not any(path.rstrip("/") == f"{home}/lib64" or _LIBRARIES.search(path) for path in libraries):
@@ -151,21 +149,15 @@ def torch_npu(facts: Facts) -> CheckResult:
     """A torch_npu is built for one release of CANN."""
     cann = _toolkit(facts).version
     if not cann:
-        return skip("the toolkit has no version (cann.toolkit)")
+        raise Unavailable("the toolkit has no version (cann.toolkit)")
     have = facts.find("torch-npu")
     if have is None:
-        return skip("torch_npu is not installed (packages.torch-npu)")
-    built = sorted(
-        {
-            stack.cann
-            for stack in map(load_stack, stack_names())
-            if stack.cann
-            and "torch-npu" in stack.packages
-            and matches(have.version, stack.packages["torch-npu"])
-        }
-    )
+        raise Unavailable("torch_npu is not installed (packages.torch-npu)")
+    stacks = [load_stack(name) for name in stack_names()]
+    fitting = [stack for stack in stacks if matches(have.version, stack.packages.get("torch-npu", ""))]
+    built = sorted({stack.cann for stack in fitting if stack.cann})
     if not built:
-        return skip(f"no known stack has torch_npu {have.version}")
+        raise Unavailable(f"no known stack has torch_npu {have.version}")
     return result(
         any(matches(cann, version) for version in built),
         f"torch_npu {have.version} on CANN {cann}",
@@ -178,14 +170,14 @@ def torch_npu(facts: Facts) -> CheckResult:
 def vllm_ascend_build(facts: Facts) -> CheckResult:
     """vllm-ascend asserts at start that the chip is of the kind it was built for (_build_info.py)."""
     _cann_version(facts)
-    build, kind = facts.read(read_vllm_ascend_build), _machine_kind(facts)
-    if not build.kind:
-        return skip(f"{build.file} does not say for which chip")
+    (file, built), kind = facts.read(read_vllm_ascend_build), _machine_kind(facts)
+    if not built:
+        raise Unavailable(f"{file} does not say for which chip")
     if kind is None:
-        return skip("the kind of the chips is not known (device.chip)")
+        raise Unavailable("the kind of the chips is not known (device.chip)")
     return result(
-        build.kind == kind,
-        f"vllm-ascend built for {build.kind}, the chips are {kind}",
+        built == kind,
+        f"vllm-ascend built for {built}, the chips are {kind}",
         kind,
         f"build vllm-ascend for {kind}{_or_image(facts)}",
     )

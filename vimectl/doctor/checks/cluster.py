@@ -6,15 +6,10 @@ import re
 
 from vime_runtime.spec.errors import VimeError
 
-from vimectl.doctor.check import CheckList, CheckResult, result, skip
-from vimectl.doctor.facts import Facts, system
-from vimectl.doctor.facts.processes import (
-    read_ephemeral_ports,
-    read_ports,
-    read_processes,
-    read_ray_address,
-    read_user_name,
-)
+from vimectl.doctor.check import CheckList, CheckResult, result, warn_unless
+from vimectl.doctor.facts import Facts, Unavailable
+from vimectl.doctor.facts.processes import read_ephemeral_ports, read_ports, read_processes
+from vimectl.util import ray_address
 
 CHECKS = CheckList()
 
@@ -30,25 +25,21 @@ def ray_clusters(facts: Facts) -> CheckResult:
     # A daemon with a scratch directory in its arguments or environment belongs to a run.
     """A run starts its own Ray cluster; another one may have actors that hold devices and memory."""
     daemons = [p for p in facts.read(read_processes) if p.program in _DAEMONS and not p.scratch]
-    users = {
-        one.pid: "an unknown user" if one.user is None else facts.read(read_user_name, one.user)
-        for one in daemons
-    }
-    sessions = {
-        one.pid: next(
-            (match[1] for word in one.argv if (match := _SESSION.match(word))), "an unknown directory"
-        )
-        for one in daemons
-    }
-    return result(
+    users, found = set(), []
+    for one in daemons:
+        user = "an unknown user"
+        if one.user is not None:
+            name = facts.search("/etc/passwd", rf"^([^:\n]+):[^:]*:{one.user}:")
+            user = name or f"user {one.user}"
+        matches = filter(None, map(_SESSION.match, one.argv))
+        session = next((match[1] for match in matches), "an unknown directory")
+        users.add(user)
+        found.append(f"{one.program} {one.pid} of {user} in {session}")
+    return warn_unless(
         not daemons,
-        "; ".join(
-            f"{one.program} {one.pid} of {users[one.pid]} in {sessions[one.pid]}" for one in daemons[:4]
-        )
-        or "only those of runs",
+        "; ".join(found[:4]) or "only those of runs",
         "none, or one that the run is to join with --address",
-        f"ask {', '.join(sorted(set(users.values())))} if it is in use: ray status; `ray stop` ends your own",
-        "warn",
+        f"ask {', '.join(sorted(users))} if it is in use: ray status; `ray stop` ends your own",
     )
 
 
@@ -63,7 +54,7 @@ def address(facts: Facts) -> CheckResult:
             "pass", "RAY_ADDRESS is not set; a run starts its own Ray cluster", "no address, or a valid one"
         )
     try:
-        found = facts.read(read_ray_address)
+        found = facts.read(ray_address.resolve)
     except VimeError as e:
         return CheckResult("warn", e.message, f"a cluster of {nodes} nodes to give as --address", e.hint)
     used = "" if nodes > 1 else ", used by a run with --address auto only"
@@ -74,38 +65,36 @@ def address(facts: Facts) -> CheckResult:
 def free_ports(facts: Facts) -> CheckResult:
     """Ray, gloo and the engines listen on ports that the kernel assigns from ip_local_port_range."""
     kernel = facts.read(read_ephemeral_ports)
-    used = sum(kernel.first <= port <= kernel.last for port in facts.read(read_ports).in_use)
-    free = kernel.last - kernel.first + 1 - used
-    return result(
+    used = sum(port in kernel for port in facts.read(read_ports))
+    free = len(kernel) - used
+    return warn_unless(
         free >= _PORTS,
-        f"{kernel.first} to {kernel.last}, {used} in use: {free} free",
+        f"{kernel[0]} to {kernel[-1]}, {used} in use: {free} free",
         f"{_PORTS} free",
         'sysctl -w net.ipv4.ip_local_port_range="32768 60999", or end what uses them (ss -tan)',
-        "warn",
     )
 
 
 @CHECKS.add("cluster.loopback")
 def loopback(facts: Facts) -> CheckResult:
     """The processes of one machine communicate over the interface lo."""
-    flags = facts.read(system.read_text, "/sys/class/net/lo/flags")
+    flags = facts.text("/sys/class/net/lo/flags")
     try:
         up = bool(int(flags, 16) & _IFF_UP)
-    except ValueError:
-        return skip(f"/sys/class/net/lo/flags has no number: {flags}")
+    except ValueError as e:
+        raise Unavailable(f"/sys/class/net/lo/flags has no number: {flags}") from e
     return result(up, f"lo is {'up' if up else 'down'} (flags {flags})", "lo is up", "ip link set lo up")
 
 
 @CHECKS.add("cluster.localhost")
 def localhost(facts: Facts) -> CheckResult:
     """Libraries resolve the name localhost, and not all of them know it themselves."""
-    text = facts.read(system.read_text, "/etc/hosts")
+    text = facts.text("/etc/hosts")
     lines = [line.partition("#")[0].split() for line in text.splitlines()]
     addresses = [words[0] for words in lines if "localhost" in words[1:]]
-    return result(
+    return warn_unless(
         any(address.startswith("127.") or address == "::1" for address in addresses),
         f"/etc/hosts has localhost as {', '.join(addresses)}" if addresses else "/etc/hosts has no localhost",
         "127.0.0.1 localhost",
         "add the line `127.0.0.1 localhost` to /etc/hosts",
-        "warn",
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from datetime import datetime, timezone
 
-from vimectl.doctor.check import CheckList, CheckResult, Status, result, skip
-from vimectl.doctor.facts import Facts, limits, system
+from vimectl.doctor.check import CheckList, CheckResult, Status, result, warn_unless
+from vimectl.doctor.facts import Facts, Unavailable, limits, system
 from vimectl.doctor.facts.driver import read_container
 from vimectl.doctor.facts.inputs import read_model_shape
 from vimectl.doctor.facts.packages import read_metadata
@@ -38,11 +38,11 @@ _ENGINES = (
 @CHECKS.add("host.system")
 def operating_system(facts: Facts) -> CheckResult:
     """The stack's packages are built for these systems."""
-    kernel, _, machine = facts.read(system.read_uname, "-sm").partition(" ")
+    kernel, _, machine = facts.output("uname", "-sm").partition(" ")
     engine = facts.read(read_container)
     texts = [
         f"{kernel} {machine}",
-        facts.read(system.read_distribution_name),
+        facts.search("/etc/os-release", r'^PRETTY_NAME="?([^"\n]*)'),
         f"in a {engine} container" if engine else "in no container",
     ]
     wanted = facts.stack.stack.machines
@@ -57,10 +57,10 @@ def operating_system(facts: Facts) -> CheckResult:
 @CHECKS.add("host.kernel")
 def kernel(facts: Facts) -> CheckResult:
     """A run's supervisor watches its processes with pidfd_open(2), in Linux since 5.3."""
-    release = facts.read(system.read_uname, "-r")
+    release = facts.output("uname", "-r")
     found = re.match(r"(\d+)\.(\d+)", release)
     if found is None:
-        return skip(f"uname gives no kernel version: {release}")
+        raise Unavailable(f"uname gives no kernel version: {release}")
     return result(
         (int(found[1]), int(found[2])) >= _KERNEL,
         release,
@@ -78,7 +78,7 @@ def glibc(facts: Facts) -> CheckResult:
         (one.glibc, name) for name, one in metadata.items() if one.glibc and name in facts.stack.packages
     ]
     if not needed:
-        return skip("no package of the stack is installed from a wheel with a manylinux tag")
+        raise Unavailable("no package of the stack is installed from a wheel with a manylinux tag")
     version, package = max(needed)
     return result(
         found is not None and found >= version,
@@ -93,7 +93,7 @@ def libraries(facts: Facts) -> CheckResult:
     """Compiled parts of packages load system libraries that no package contains, some only in a run."""
     needed = facts.stack.libraries
     if not needed:
-        return skip(f"{facts.stack.name} names none")
+        raise Unavailable(f"{facts.stack.name} names none")
     errors = facts.read(system.read_library_errors, tuple(needed))
     return result(
         not errors,
@@ -106,7 +106,7 @@ def libraries(facts: Facts) -> CheckResult:
 @CHECKS.add("host.clock")
 def clock(facts: Facts) -> CheckResult:
     """If the clock is behind, certificates are not valid and runs are sorted wrongly."""
-    now = facts.read(system.read_clock)
+    now = int(facts.output("date", "-u", "+%s"))
     newest = max((one.installed_at for one in facts.read(read_metadata, facts.stack).values()), default=0)
     return result(
         now >= newest - _CLOCK_SECONDS,
@@ -123,70 +123,64 @@ def _format_time(seconds: float) -> str:
 @CHECKS.add("host.memory")
 def memory(facts: Facts) -> CheckResult:
     """Trainer, engine and offloaded memory must fit ([memory] host_bytes)."""
-    found = facts.read(limits.read_memory)
-    text = f"{size(found.available)} available, bounded by {found.bound}"
-    if facts.optional_recipe is None:
-        return skip(f"{text}; no recipe to compare with")
-    needed = facts.recipe.memory.host_bytes
+    available, bound = facts.read(limits.read_memory)
+    text = f"{size(available)} available, bounded by {bound}"
+    needed = facts.recipe_for(text).memory.host_bytes
     return result(
-        found.available >= needed, text, size(needed), "end what uses the memory, or use a larger machine"
+        available >= needed, text, size(needed), "end what uses the memory, or use a larger machine"
     )
 
 
 @CHECKS.add("host.swap")
 def swap(facts: Facts) -> CheckResult:
     """An offloaded trainer that was swapped out is read back at the speed of the disk."""
-    found = facts.read(limits.read_meminfo, "SwapTotal", "SwapFree")
-    used = found["SwapTotal"] - found["SwapFree"]
-    return result(
+    total = facts.read(limits.read_meminfo, "SwapTotal")
+    used = total - facts.read(limits.read_meminfo, "SwapFree")
+    return warn_unless(
         used <= _SWAPPED,
-        f"{size(used)} of {size(found['SwapTotal'])} in use" if found["SwapTotal"] else "no swap",
+        f"{size(used)} of {size(total)} in use" if total else "no swap",
         f"at most {size(_SWAPPED)} in use",
         "end what fills the memory, then swapoff -a && swapon -a, as root",
-        "warn",
     )
 
 
 @CHECKS.add("host.hugepages")
 def huge_pages(facts: Facts) -> CheckResult:
     """Memory reserved as huge pages cannot be used for anything else."""
-    found = facts.read(limits.read_meminfo, "HugePages_Free", "Hugepagesize", "MemTotal")
-    reserved = found["HugePages_Free"] * found["Hugepagesize"]
-    return result(
-        reserved <= _RESERVED_SHARE * found["MemTotal"],
-        f"{size(reserved)} reserved and unused, of {size(found['MemTotal'])}",
+    reserved = facts.read(limits.read_meminfo, "HugePages_Free")
+    reserved *= facts.read(limits.read_meminfo, "Hugepagesize")
+    total = facts.read(limits.read_meminfo, "MemTotal")
+    return warn_unless(
+        reserved <= _RESERVED_SHARE * total,
+        f"{size(reserved)} reserved and unused, of {size(total)}",
         f"at most {_RESERVED_SHARE:.0%}",
         "sysctl vm.nr_hugepages=0, as root",
-        "warn",
     )
 
 
 @CHECKS.add("host.overcommit")
 def overcommit(facts: Facts) -> CheckResult:
     """With vm.overcommit_memory = 2, address space that is only reserved counts as used, proc(5)."""
-    mode = facts.read(system.read_text, "/proc/sys/vm/overcommit_memory")
-    return result(
+    mode = facts.text("/proc/sys/vm/overcommit_memory")
+    return warn_unless(
         mode != "2",
         f"vm.overcommit_memory = {mode}",
         "0 or 1",
         "sysctl vm.overcommit_memory=0, as root",
-        "warn",
     )
 
 
 @CHECKS.add("host.shm")
 def shared_memory(facts: Facts) -> CheckResult:
     """Weights and Ray's objects pass through /dev/shm ([memory] shm_bytes)."""
-    found = facts.read(limits.read_disk_space, "/dev/shm")
-    text = f"{size(found.free)} free of {size(found.size)}"
-    if facts.optional_recipe is None:
-        return skip(f"{text}; no recipe to compare with")
-    needed = facts.recipe.memory.shm_bytes
+    total, free = facts.read(limits.read_disk_space, "/dev/shm")
+    text = f"{size(free)} free of {size(total)}"
+    needed = facts.recipe_for(text).memory.shm_bytes
     fix = "remove what fills /dev/shm"
-    if found.size < needed:
-        mib = -(-(found.size - found.free + needed) // 1024**2)  # rounded up
+    if total < needed:
+        mib = -(-(total - free + needed) // 1024**2)  # rounded up
         fix = f"mount -o remount,size={mib}m /dev/shm  (a container: start it with --shm-size={mib}m)"
-    return result(found.free >= needed, text, f"{size(needed)} free", fix)
+    return result(free >= needed, text, f"{size(needed)} free", fix)
 
 
 @CHECKS.add("host.disk")
@@ -194,30 +188,30 @@ def disk(facts: Facts) -> CheckResult:
     """On the CPU the offloaded trainer's memory is a file ([memory] offload_dir)."""
     recipe = facts.recipe
     if recipe.cluster.device != "cpu":
-        return skip(f"on {recipe.cluster.device} an offloaded trainer is in memory, not on disk")
-    found = facts.read(limits.read_disk_space, recipe.memory.offload_dir or ".")
+        raise Unavailable(f"on {recipe.cluster.device} an offloaded trainer is in memory, not on disk")
+    path = recipe.memory.offload_dir or "."
+    _, free = facts.read(limits.read_disk_space, path)
     # The file has part of the recipe's memory, so this is always enough.
-    return result(
-        found.free >= recipe.memory.host_bytes,
-        f"{size(found.free)} free at {found.path}",
+    return warn_unless(
+        free >= recipe.memory.host_bytes,
+        f"{size(free)} free at {path}",
         f"{size(recipe.memory.host_bytes)} free",
         "free space there, or set memory.offload_dir to a larger disk",
-        "warn",
     )
 
 
 @CHECKS.add("host.disk-tmp")
 def temporary_disk(facts: Facts) -> CheckResult:
     """Ray places no more objects when its disk is 95% full."""
-    found = facts.read(limits.read_disk_space, facts.environment.get("TMPDIR") or "/tmp")
-    if not found.size:
-        return skip(f"df reports the size of {found.path} as 0")
-    return result(
-        found.free >= (1 - _DISK_FULL) * found.size,
-        f"{size(found.free)} free of {size(found.size)} at {found.path}",
+    path = facts.environment.get("TMPDIR") or "/tmp"
+    total, free = facts.read(limits.read_disk_space, path)
+    if not total:
+        raise Unavailable(f"df reports the size of {path} as 0")
+    return warn_unless(
+        free >= (1 - _DISK_FULL) * total,
+        f"{size(free)} free of {size(total)} at {path}",
         f"{1 - _DISK_FULL:.0%} free",
-        f"free space in {found.path}, or set TMPDIR to a larger disk",
-        "warn",
+        f"free space in {path}, or set TMPDIR to a larger disk",
     )
 
 
@@ -226,15 +220,14 @@ def run_disk(facts: Facts) -> CheckResult:
     """A checkpoint has 14 bytes a parameter (12 in fp32); there is one more than [checkpoint] keep."""
     recipe = facts.recipe
     state = estimate(recipe, facts.read(read_model_shape, recipe)).state
-    found = facts.read(limits.read_disk_space, ".")
+    _, free = facts.read(limits.read_disk_space, ".")
     # While a checkpoint is written, those that are kept and that of the best step exist too.
     states = recipe.checkpoint.keep + 1 + (1 if recipe.evaluation.every else 0)
-    return result(
-        found.free >= states * state,
-        f"{size(found.free)} free at .",
+    return warn_unless(
+        free >= states * state,
+        f"{size(free)} free at .",
         f"{size(states * state)} free: {states} checkpoints of {size(state)}",
         "free space there, or put the run elsewhere with --run-dir",
-        "warn",
     )
 
 
@@ -242,15 +235,12 @@ def run_disk(facts: Facts) -> CheckResult:
 def cores(facts: Facts) -> CheckResult:
     """A rank that shares a core delays its peers at every step."""
     found = facts.read(limits.read_cores)
-    if facts.optional_recipe is None:
-        return skip(f"{found:g} cores; no recipe to compare with")
-    needed = facts.recipe.cluster.devices_per_node
-    return result(
+    needed = facts.recipe_for(f"{found:g} cores").cluster.devices_per_node
+    return warn_unless(
         found >= needed,
         f"{found:g} cores",
         f"{needed}, one for each rank",
         "use more cores, or expect a slow run",
-        "warn",
     )
 
 
@@ -258,12 +248,11 @@ def cores(facts: Facts) -> CheckResult:
 def open_files(facts: Facts) -> CheckResult:
     """Ray recommends 8192 open files."""
     found = facts.read(limits.read_hard_limit, "Max open files")
-    return result(
+    return warn_unless(
         found is None or found >= _OPEN_FILES,
         f"hard limit {'unlimited' if found is None else found}",
         f"{_OPEN_FILES}",
         f"ulimit -Hn {_OPEN_FILES}, as root",
-        "warn",
     )
 
 
@@ -271,12 +260,11 @@ def open_files(facts: Facts) -> CheckResult:
 def locked_memory(facts: Facts) -> CheckResult:
     """Memory that a device or RDMA reads must be locked, setrlimit(2)."""
     found = facts.read(limits.read_hard_limit, "Max locked memory")
-    return result(
+    return warn_unless(
         found is None,
         "unlimited" if found is None else f"hard limit {size(found)}",
         "unlimited",
         "ulimit -l unlimited, as root  (a container: start it with --ulimit memlock=-1)",
-        "warn",
     )
 
 
@@ -284,12 +272,11 @@ def locked_memory(facts: Facts) -> CheckResult:
 def tasks(facts: Facts) -> CheckResult:
     """Ray and PyTorch start thousands of threads on many cores (4096)."""
     found = facts.read(limits.read_tasks)
-    return result(
-        found.available is None or found.available >= _TASKS,
-        "not limited" if found.available is None else f"{found.available} more, bounded by {found.bound}",
+    return warn_unless(
+        found is None or found[0] >= _TASKS,
+        f"{found[0]} more, bounded by {found[1]}" if found else "not limited",
         f"{_TASKS}",
         "ulimit -u unlimited, as root  (a container: start it with --pids-limit=-1)",
-        "warn",
     )
 
 
@@ -299,16 +286,16 @@ def engine(facts: Facts) -> CheckResult:
     expected = "docker, podman or buildah"
     answers: dict[str, str] = {}
     for command in _ENGINES:
-        program = facts.read(system.read_program, command)
-        if program.works:
-            version = re.search(r"\d+(\.\d+)+\S*", program.line)
-            return CheckResult("pass", f"{command[0]} {version[0] if version else program.line}", expected)
-        answers[command[0]] = program.line
+        works, line = facts.read(system.read_program, command)
+        if works:
+            version = re.search(r"\d+(\.\d+)+\S*", line)
+            return CheckResult("pass", f"{command[0]} {version[0] if version else line}", expected)
+        answers[command[0]] = line
     found = "; ".join(
         dict.fromkeys(line if name in line else f"{name}: {line}" for name, line in answers.items())
     )
     if facts.optional_recipe is not None:
-        return skip(f"a run needs none: {found}")
+        raise Unavailable(f"a run needs none: {found}")
     return CheckResult("warn", found, expected, "apt-get install buildah, or start docker's daemon")
 
 
@@ -329,6 +316,6 @@ def compiler(facts: Facts) -> CheckResult:
 def _program(facts: Facts, names: list[str], fix: str, bad: Status) -> CheckResult:
     """Return a pass if one of the programs works."""
     programs = [facts.read(system.read_program, (name, "--version")) for name in names]
-    working = next((program.line for program in programs if program.works), None)
-    found = "; ".join(program.line for program in programs) if working is None else working
-    return result(working is not None, found, " or ".join(names), fix, bad)
+    working = [line for works, line in programs if works]
+    found = working[0] if working else "; ".join(line for _, line in programs)
+    return result(bool(working), found, " or ".join(names), fix, bad)

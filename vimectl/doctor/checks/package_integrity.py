@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from packaging.utils import canonicalize_name
 from vime_runtime.spec.errors import VimeError
 
-from vimectl.doctor.check import Check, CheckList, CheckResult, listed, result, skip
+from vimectl.doctor.check import CheckList, CheckResult, listed, result, warn_unless
 from vimectl.doctor.facts import Facts, Unavailable
 from vimectl.doctor.facts.inputs import read_patch_state
 from vimectl.doctor.facts.packages import (
     TORCH_COMPANIONS,
+    distribution_names,
     read_checkout,
     read_editable_installs,
     read_metadata,
@@ -32,8 +31,7 @@ _CUDA = frozenset({"flash-attn", "flashinfer-python", "transformer-engine", "ape
 @CHECKS.add("packages.editable")
 def editable(facts: Facts) -> CheckResult:
     """A checkout can be at another commit than the release of its version."""
-    stack = facts.stack
-    names = {canonicalize_name(name) for p in stack.packages for name in stack.distributions(p)}
+    names = distribution_names(facts.stack)
     found, moved = [], []
     for one in facts.read(read_editable_installs):
         if one.name not in names:
@@ -42,17 +40,18 @@ def editable(facts: Facts) -> CheckResult:
         if state is None:
             found.append(f"{one.name} in {one.directory}, not a git checkout")
             continue
-        changed = f", {state.changed} files changed" if state.changed else ""
-        found.append(f"{one.name} in {one.directory} at {state.described}{changed}")
+        described, changed = state
+        changes = f", {changed} files changed" if changed else ""
+        found.append(f"{one.name} in {one.directory} at {described}{changes}")
         # git describe prints the tag alone if the commit has one; a version may have a local part.
-        if state.described.removeprefix("v") != one.version.partition("+")[0]:
-            moved.append(one)
-    return result(
+        tag = "v" + one.version.partition("+")[0]
+        if described.removeprefix("v") != tag.removeprefix("v"):
+            moved.append(f"git -C {one.directory} checkout {tag}")
+    return warn_unless(
         not moved,
         "; ".join(found) or "none of the stack",
         "each at the tag of its version",
-        "; ".join(f"git -C {one.directory} checkout v{one.version.partition('+')[0]}" for one in moved),
-        "warn",
+        "; ".join(moved),
     )
 
 
@@ -65,12 +64,11 @@ def cuda(facts: Facts) -> CheckResult:
         triton_ascend = facts.read(read_metadata, facts.stack).get("triton-ascend")
         needed = triton_ascend is not None and triton_ascend.requirement("triton") is not None
         found += [] if needed else ["triton"]
-    return result(
+    return warn_unless(
         not found,
         listed(found) or "none",
         "no package for CUDA",
         f"python -m pip uninstall --yes {' '.join(found)}",
-        "warn",
     )
 
 
@@ -79,7 +77,7 @@ def torch_companions(facts: Facts) -> CheckResult:
     """torchvision and torchaudio are compiled against one version of torch and need it."""
     torch = facts.installed.get("torch")
     if not torch:
-        return skip("torch is not installed")
+        raise Unavailable("torch is not installed")
     metadata = facts.read(read_metadata, facts.stack)
     companions = {name: metadata[name] for name in TORCH_COMPANIONS if name in metadata}
     wrong = {
@@ -110,17 +108,16 @@ def intact(facts: Facts) -> CheckResult:
     }
     read = sum(map(len, modules.values()))
     if not read:
-        return skip("no package of the stack has a RECORD of its files")
-    texts = {"absent": "is missing", "overwritten": "is of another package"}
+        raise Unavailable("no package of the stack has a RECORD of its files")
     wrong = {
-        name: next(f"{module.path} {texts[module.state]}" for module in own if module.state != "intact")
+        name: f"{name}: {path} {problem}"
         for name, own in modules.items()
-        if any(module.state != "intact" for module in own)
+        for path, problem in reversed(own.items())
+        if problem
     }
     return result(
         not wrong,
-        "; ".join(f"{package}: {text}" for package, text in wrong.items())
-        or f"{read} modules as their packages installed them",
+        "; ".join(wrong.values()) or f"{read} modules as their packages installed them",
         "the files that each package installed",
         "python -m pip install --force-reinstall --no-deps "
         + " ".join(f"{package}=={packages[package]}" for package in wrong),
@@ -141,30 +138,20 @@ def requirements(facts: Facts) -> CheckResult:
         if canonicalize_name(requirement.name) not in {*facts.installed, *omitted}
     ]
     shown = listed([f"{name} (for {package})" for name, package in absent])
-    return result(
+    return warn_unless(
         not absent,
         f"absent: {shown}" if absent else "all there",
         "everything that the packages of the stack require",
         "python -m pip install --no-deps " + " ".join(dict.fromkeys(name for name, _ in absent)),
-        "warn",
     )
 
 
-@CHECKS.add_for_stack
-def ranges_and_lock(stack: Stack) -> list[Check]:
-    """Return the checks of the tables that only some stacks have."""
-    found = []
-    if stack.ranges:
-        sources = "; ".join(f"{name}: {stack.source(name)}" for name in stack.ranges)
-        found.append(Check("packages.ranges", sources, _ranges))
-    if stack.unwanted:
-        found.append(Check("packages.unwanted", "; ".join(stack.unwanted.values()), _unwanted))
-    if lock_path(stack.name):
-        found.append(Check("packages.lock", "the stack is tested with its whole lock", _lock))
-    return found
-
-
-def _ranges(facts: Facts) -> CheckResult:
+@CHECKS.add(
+    "packages.ranges",
+    why=lambda stack: "; ".join(f"{name}: {stack.source(name)}" for name in stack.ranges),
+)
+def ranges(facts: Facts) -> CheckResult:
+    """Compare the packages for which the stack accepts a range of versions."""
     stack = facts.stack
     have = {name: facts.find(name) for name in stack.ranges}
     outside = [
@@ -180,7 +167,9 @@ def _ranges(facts: Facts) -> CheckResult:
     )
 
 
-def _unwanted(facts: Facts) -> CheckResult:
+@CHECKS.add("packages.unwanted", why=lambda stack: "; ".join(stack.unwanted.values()))
+def unwanted_packages(facts: Facts) -> CheckResult:
+    """Find the packages that the stack must not have."""
     unwanted = facts.stack.unwanted
     found = [name for name in unwanted if canonicalize_name(name) in facts.installed]
     return result(
@@ -191,7 +180,12 @@ def _unwanted(facts: Facts) -> CheckResult:
     )
 
 
-def _lock(facts: Facts) -> CheckResult:
+@CHECKS.add(
+    "packages.lock",
+    why=lambda stack: "the stack is tested with its whole lock" if lock_path(stack.name) else "",
+)
+def locked_packages(facts: Facts) -> CheckResult:
+    """Compare all packages of the lock."""
     lock = lock_path(facts.stack.name)
     assert lock is not None
     pins = read_lock(lock)
@@ -201,34 +195,28 @@ def _lock(facts: Facts) -> CheckResult:
         for pin in pins.values()
         if not matches(versions.get(pin.name, ""), pin.version)
     ]
-    return result(
+    return warn_unless(
         not other,
         f"{len(pins) - len(other)} of {len(pins)} as locked" + (f"; {listed(other, 5)}" if other else ""),
         f"all {len(pins)}",
         f"vimectl env create DIR --stack {facts.stack.name}",
-        "warn",
     )
 
 
-@CHECKS.add_for_stack
-def patches(stack: Stack) -> list[Check]:
-    """Return a check for each patch series of the stack."""
-    return [
-        Check(
-            f"patches.{package}",
-            f"without the series {package} {version} the colocated job does not run",
-            partial(_patches, package),
-            expected="applied",
-        )
+def _series(stack: Stack) -> dict[str, str]:
+    return {
+        package: f"without the series {package} {version} the colocated job does not run"
         for package, version in stack.patches.items()
-    ]
+    }
 
 
-def _patches(package: str, facts: Facts) -> CheckResult:
+@CHECKS.add_each("patches.{}", _series, expected="applied")
+def patches(package: str, facts: Facts) -> CheckResult:
+    """Compare the state of a patch series."""
     name = facts.stack.name
     targets, directory = facts.read(read_patch_state, facts.stack, package)
     if not targets:
-        return skip(f"{package} is not installed (packages.{package})")
+        raise Unavailable(f"{package} is not installed (packages.{package})")
     states = [target.state for target in targets]
     target = f" --target {directory}" if directory else ""
     fix = f"vimectl patch apply --stack {name}{target}"
@@ -268,15 +256,14 @@ def memory_saver_identity(facts: Facts) -> CheckResult:
     _required_backend(facts)
     try:
         builds = facts.read(verify_installed, facts.stack)
-    except VimeError:
-        return skip("the known builds cannot be read (tms.library)")
+    except VimeError as e:
+        raise Unavailable("the known builds cannot be read (tms.library)") from e
     known = [build for build in builds if build.loads and build.verdict == "known-good"]
     if not known:
-        return skip("no library that would be loaded is known (tms.library)")
-    return result(
+        raise Unavailable("no library that would be loaded is known (tms.library)")
+    return warn_unless(
         all(build.match != "md5-prefix" for build in known),
         facts.without_root("; ".join(f"{build.path}: known by {build.match}" for build in known)),
         "known by its whole digest",
         "get the file from its builder, and record its digest: vimectl tms record FILE --note TEXT",
-        "warn",
     )

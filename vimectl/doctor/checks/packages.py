@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-from packaging.utils import canonicalize_name
-
-from vimectl.doctor.check import Check, CheckList, CheckResult, result, skip
-from vimectl.doctor.facts import Facts
+from vimectl.doctor.check import CheckList, CheckResult, result, warn_unless
+from vimectl.doctor.facts import Facts, Unavailable
 from vimectl.doctor.facts.imports import read_imports
-from vimectl.doctor.facts.packages import read_interpreter, read_marker
+from vimectl.doctor.facts.packages import distribution_names, read_interpreter, read_marker
 from vimectl.stacks.catalog import lock_path
 from vimectl.stacks.schema import Stack
 from vimectl.stacks.versions import matches
@@ -27,33 +23,24 @@ _CANN_MODULES = ("acl", "tbe")
 @CHECKS.add("python.version")
 def python_version(facts: Facts) -> CheckResult:
     """The stack's packages exist for these versions of Python."""
-    stack, found = facts.stack, facts.read(read_interpreter, facts.stack)
+    stack, (version, source) = facts.stack, facts.read(read_interpreter, facts.stack)
     return result(
-        stack.supports_python(found.version),
-        f"{found.version} ({found.source})",
+        stack.supports_python(version),
+        f"{version} ({source})",
         stack.stack.python,
         _new_environment(stack) or f"run vimectl with a Python {stack.stack.python}",
     )
 
 
-@CHECKS.add_for_stack
-def versions(stack: Stack) -> list[Check]:
-    """Return a check of the version of each package, and of its build if the version does not identify it."""
-    found = [
-        Check(
-            f"packages.{name}",
-            stack.source(name) or "the stack is tested with this version only",
-            partial(_version, name),
-        )
-        for name in stack.packages
-    ]
-    return found + [
-        Check(f"packages.{name}-build", origin.note, partial(_build, name))
-        for name, origin in stack.origin.items()
-    ]
+def _sources(stack: Stack) -> dict[str, str]:
+    return {
+        name: stack.source(name) or "the stack is tested with this version only" for name in stack.packages
+    }
 
 
-def _version(name: str, facts: Facts) -> CheckResult:
+@CHECKS.add_each("packages.{}", _sources)
+def version(name: str, facts: Facts) -> CheckResult:
+    """Compare the version of a package."""
     wanted, have = facts.stack.packages[name], facts.find(name)
     return result(
         have is not None and matches(have.version, wanted),
@@ -63,7 +50,9 @@ def _version(name: str, facts: Facts) -> CheckResult:
     )
 
 
-def _build(name: str, facts: Facts) -> CheckResult:
+@CHECKS.add_each("packages.{}-build", lambda stack: {name: one.note for name, one in stack.origin.items()})
+def build(name: str, facts: Facts) -> CheckResult:
+    """Find the marker of a package whose version does not identify its build."""
     marker = facts.stack.origin[name].marker
     path, good = facts.read(read_marker, marker)
     return result(
@@ -89,7 +78,7 @@ def _install(stack: Stack, name: str) -> str:
 @CHECKS.add("packages.duplicates")
 def duplicates(facts: Facts) -> CheckResult:
     """Python imports the first of two copies and hides the other."""
-    names = {canonicalize_name(d) for p in facts.stack.packages for d in facts.stack.distributions(p)}
+    names = distribution_names(facts.stack)
     twice = {
         name: items
         for name, items in facts.installed.items()
@@ -100,19 +89,7 @@ def duplicates(facts: Facts) -> CheckResult:
         for name, items in twice.items()
     )
     fix = f"uninstall the later copies: {', '.join(twice)}"
-    return result(not twice, found or "none", "each package of the stack once", fix, "warn")
-
-
-@CHECKS.add_for_stack
-def imports(stack: Stack) -> list[Check]:
-    """Return a check for each module of the stack's packages."""
-    rationale = (
-        "a missing library, or one built for something else, is only found when the module is imported"
-    )
-    return [
-        Check(f"imports.{module}", rationale, partial(_import, module), imports=True)
-        for module in _modules(stack)
-    ]
+    return warn_unless(not twice, found or "none", "each package of the stack once", fix)
 
 
 def _modules(stack: Stack) -> dict[str, str]:
@@ -122,14 +99,21 @@ def _modules(stack: Stack) -> dict[str, str]:
     return modules | (dict.fromkeys(_CANN_MODULES, "") if stack.cann else {})
 
 
-def _import(module: str, facts: Facts) -> CheckResult:
+def _import_reasons(stack: Stack) -> dict[str, str]:
+    reason = "a missing library, or one built for something else, is only found when the module is imported"
+    return dict.fromkeys(_modules(stack), reason)
+
+
+@CHECKS.add_each("imports.{}", _import_reasons, imports=True)
+def import_module(module: str, facts: Facts) -> CheckResult:
+    """Import a module of the stack's packages."""
     packages = _modules(facts.stack)
     there = tuple(name for name, package in packages.items() if not package or facts.find(package))
     if module not in there:
-        return skip(f"{packages[module]} is not installed (packages.{packages[module]})")
+        raise Unavailable(f"{packages[module]} is not installed (packages.{packages[module]})")
     # The arguments are the same for every module, so the modules are imported once.
     found = facts.read(read_imports, there, tuple(sorted(facts.stack.omitted))).get(module)
     if found is None:
-        return skip("an import before this one did not finish")
+        raise Unavailable("an import before this one did not finish")
     fix = f"{facts.python} -c 'import {module}'  shows the whole error"
     return result(not found.failed, found.found, f"import {module} works", fix)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vime_runtime.spec.model_shape import check_context
 
-from vimectl.doctor.check import CheckList, CheckResult, result, skip
+from vimectl.doctor.check import CheckList, CheckResult, result, warn_unless
 from vimectl.doctor.facts import Facts, Unavailable, inputs, limits
 from vimectl.doctor.facts.npu_smi import read_listing
 from vimectl.doctor.memory_estimate import MemoryEstimate, estimate
@@ -137,7 +137,7 @@ def engine_memory(facts: Facts) -> CheckResult:
     total, needed = _device_bytes(facts), known.engine + known.sequence
     text = f"weights {size(known.engine)}, a longest sequence {size(known.sequence)} a rank"
     if total is None:
-        return skip(f"{text}; the memory of the devices is not known")
+        raise Unavailable(f"{text}; the memory of the devices is not known")
     share = int(rollout.gpu_memory_utilization * total)
     sequences = max(share - known.engine, 0) // known.sequence
     return result(
@@ -167,13 +167,13 @@ def _fits(facts: Facts, needed: int, text: str, fix: str) -> CheckResult:
     if facts.recipe.cluster.device != "cpu":
         total = _device_bytes(facts)
         if total is None:
-            return skip(f"{text}; the memory of the devices is not known")
+            raise Unavailable(f"{text}; the memory of the devices is not known")
         return result(needed <= total, f"{text}, of {size(total)}", f"at most {size(total)}", fix)
-    found = facts.read(limits.read_memory)
+    available, _ = facts.read(limits.read_memory)
     ranks = facts.recipe.cluster.devices_per_node
     return result(
-        needed * ranks <= found.available,
-        f"{text}, {size(needed * ranks)} for {ranks} ranks, of {size(found.available)} available",
+        needed * ranks <= available,
+        f"{text}, {size(needed * ranks)} for {ranks} ranks, of {size(available)} available",
         f"{size(needed * ranks)} available",
         "end what uses the memory, or use a larger machine",
     )
@@ -192,10 +192,9 @@ def host_memory(facts: Facts) -> CheckResult:
     """Offloaded trainers of devices are in the host's memory ([memory] host_bytes)."""
     ranks, declared = facts.recipe.cluster.devices_per_node, facts.recipe.memory.host_bytes
     needed = _estimate(facts).trainer * ranks
-    return result(
+    return warn_unless(
         needed <= declared,
         f"{ranks} offloaded ranks: {size(needed)}; host_bytes is {size(declared)}",
         f"host_bytes of {size(needed)} or more, which host.memory then checks",
         f"--set memory.host_bytes={needed}",
-        "warn",
     )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vimectl.doctor.check import CheckList, CheckResult, result
-from vimectl.doctor.facts import Facts
+from vimectl.doctor.check import CheckList, CheckResult, warn_unless
+from vimectl.doctor.facts import Facts, Unavailable
 from vimectl.doctor.facts.processes import ProcessFacts, read_processes, read_scratch_directories
-from vimectl.doctor.facts.system import missing_paths
 from vimectl.util import shared_memory
 from vimectl.util.units import size
 
@@ -42,12 +41,11 @@ def processes(facts: Facts) -> CheckResult:
         pids = " ".join(map(str, orphans))
         text = f"processes of a run whose supervisor has exited: {pids}"
         return CheckResult("fail", text, "none", f"kill {pids}")
-    return result(
+    return warn_unless(
         not live,
         f"a run is active here, in {', '.join(sorted(live))}" if live else "none",
         "no other run",
         "wait for it, or `vimectl runs stop` it",
-        "warn",
     )
 
 
@@ -56,22 +54,21 @@ def scratch_directories(facts: Facts) -> CheckResult:
     """The scratch directory of a run that was killed has Ray's logs and sockets."""
     used = {directory for process in facts.read(read_processes) for directory in process.scratch}
     unused = [path for path in facts.read(read_scratch_directories) if path not in used]
-    return result(not unused, ", ".join(unused) or "none", "none", f"rm -r {' '.join(unused)}", "warn")
+    return warn_unless(not unused, ", ".join(unused) or "none", "none", f"rm -r {' '.join(unused)}")
 
 
 @CHECKS.add("leftovers.shm")
 def shared_memory_files(facts: Facts) -> CheckResult:
     """Shared memory files that no process uses keep their memory until they are deleted."""
-    if facts.read(missing_paths, (shared_memory.SHM,)):
-        return CheckResult("skip", f"there is no {shared_memory.SHM}")
+    if facts.missing([shared_memory.SHM]):
+        raise Unavailable(f"there is no {shared_memory.SHM}")
     own, unused = facts.read(shared_memory.own_files), facts.read(shared_memory.unused_files).values()
     total = size(sum(file.size for file in unused))
-    return result(
+    return warn_unless(
         not unused,
         f"{len(unused)} files that no process uses, {total}"
         if unused
         else f"{len(own)} files of this user, all in use",
         "none unused",
         "rm " + " ".join(file.path for file in unused),
-        "warn",
     )

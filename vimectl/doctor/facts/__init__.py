@@ -1,12 +1,12 @@
 """Read the machine into typed facts. Everything that touches the machine is in this package.
 
 A reader is a function that takes a ``Host`` first and returns a fact. The checks in ``vimectl.doctor.checks``
-get facts from ``Facts.read`` and touch nothing themselves.
+get facts from ``Facts`` and touch nothing themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -36,12 +36,34 @@ class Facts:
 
     def read(self, reader: Callable[Concatenate[Host, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return the fact that ``reader`` reads with these arguments. Raises what the reader raises."""
-        arguments = (*args, *sorted(kwargs.items()))
         # Stacks and recipes cannot be hashed. Their identity is stable, since the entry keeps them alive.
-        key = (reader, *(arg if isinstance(arg, (str, int, float, tuple)) else id(arg) for arg in arguments))
+        key = (reader, *(arg if isinstance(arg, (str, int, tuple)) else id(arg) for arg in args))
         if key not in self._known:
-            self._known[key] = (arguments, reader(self._host, *args, **kwargs))
+            self._known[key] = (args, reader(self._host, *args, **kwargs))
         return cast("T", self._known[key][1])
+
+    def missing(self, paths: Iterable[str]) -> list[str]:
+        """Return those of the paths that do not exist."""
+        return [path for path in paths if not self._host.path(path).exists()]
+
+    def text(self, path: str) -> str:
+        """Return the text of a file, stripped. Raises Unavailable if it cannot be read."""
+        text = self._host.read(path)
+        if text is None:
+            raise Unavailable(f"{path} cannot be read")
+        return text.strip()
+
+    def search(self, path: str, pattern: str) -> str:
+        """Return the first group of a pattern in a file; empty if it is not there (see ``Host.search``)."""
+        found = self._host.search(path, pattern)
+        return found[1] if found else ""
+
+    def output(self, *command: str) -> str:
+        """Return the output of a command, stripped. Raises Unavailable if it fails."""
+        answer = self._host.run(command, 5)
+        if answer.code != 0:
+            raise Unavailable(f"{command[0]} does not answer: {answer.stderr.strip() or answer.code}")
+        return answer.stdout.strip()
 
     @property
     def recipe(self) -> Recipe:
@@ -50,10 +72,11 @@ class Facts:
             raise Unavailable("no recipe is given (--recipe)")
         return self.optional_recipe
 
-    @property
-    def is_here(self) -> bool:
-        """True for the machine on which this process runs."""
-        return self._host.is_here
+    def recipe_for(self, found: str) -> Recipe:
+        """Return the recipe that ``found`` is compared with. Raises Unavailable with it if none was given."""
+        if self.optional_recipe is None:
+            raise Unavailable(f"{found}; no recipe to compare with")
+        return self.optional_recipe
 
     @property
     def running(self) -> bool:
@@ -81,4 +104,4 @@ class Facts:
 
     def without_root(self, text: str) -> str:
         """Return a text with paths as the machine itself names them, without the root."""
-        return text if self.is_here else text.replace(str(self._host.root), "")
+        return text if self._host.is_here else text.replace(str(self._host.root), "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -40,22 +41,6 @@ class Toolkit:
     python_packages: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Atb:
-    """The ATB library of NNAL: its directory, and its version (empty: it is absent or does not say)."""
-
-    directory: str
-    version: str
-
-
-@dataclass(frozen=True)
-class VllmAscendBuild:
-    """The ``_build_info.py`` of vllm-ascend, and the generation of Atlas it names (empty: none)."""
-
-    file: str
-    kind: str
-
-
 def read_toolkit(host: Host) -> Toolkit | None:
     """Read the toolkit that the environment names, otherwise that in a usual place; None if there is none."""
     given = host.environment.get("ASCEND_TOOLKIT_HOME") or host.environment.get("ASCEND_HOME_PATH")
@@ -67,41 +52,44 @@ def read_toolkit(host: Host) -> Toolkit | None:
     site = host.path(f"{home}/python/site-packages")
     return Toolkit(
         home=home,
-        version=info.get("version", ""),
-        branch=info.get("innerversion", ""),
-        driver_branches=info.get("compatible_version", ""),
+        version=info["version"],
+        branch=info["innerversion"],
+        driver_branches=info["compatible_version"],
         kernels=tuple(
             name for name in KERNEL_DIRECTORIES.values() if host.path(f"{home}/{_KERNELS}/{name}").is_dir()
         ),
-        kernels_version=_install_info(host, home, "ops").get("version", ""),
+        kernels_version=_install_info(host, home, "ops")["version"],
         python_packages=tuple(name for name in PYTHON_PACKAGES if list(site.glob(f"{name}*"))),
     )
 
 
-def read_atb(host: Host) -> Atb:
-    """Read the version of NNAL's ATB library."""
+def read_atb(host: Host) -> tuple[str, str]:
+    """Return the directory of NNAL's ATB library, and its version (empty: it is absent or does not say)."""
     home = host.environment.get("ATB_HOME_PATH")
     # ATB_HOME_PATH is .../atb/latest/atb/cxx_abi_1, two levels below the version file.
     directory = str(PurePosixPath(home).parent.parent) if home else f"{_ATB}/latest"
-    text = host.read(f"{directory}/version.info") or ""
-    found = re.search(r"^\s*Ascend-cann-atb\s*:\s*(\S+)", text, re.MULTILINE)
-    return Atb(directory, found[1] if found else "")
+    found = host.search(f"{directory}/version.info", r"^\s*Ascend-cann-atb\s*:\s*(\S+)")
+    return directory, found[1] if found else ""
 
 
-def read_vllm_ascend_build(host: Host) -> VllmAscendBuild:
-    """Read for which generation of Atlas vllm-ascend was built. Raises Unavailable if it is not installed."""
-    directories = [one.location for one in read_editable_installs(host)] + site_directories(host)
+def read_vllm_ascend_build(host: Host) -> tuple[str, str]:
+    """Return vllm-ascend's ``_build_info.py``, and the generation of Atlas that it names (empty: none).
+
+    Raises:
+        Unavailable: it is not installed.
+    """
+    directories = [host.path(one.directory) for one in read_editable_installs(host)] + site_directories(host)
     files = [directory / "vllm_ascend" / "_build_info.py" for directory in directories]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
         raise Unavailable("no vllm_ascend/_build_info.py is installed")
     found = re.search(r"__device_type__\s*=\s*['\"](\w+)['\"]", file.read_text(errors="replace"))
-    return VllmAscendBuild(str(file), found[1] if found else "")
+    return str(file), found[1] if found else ""
 
 
-def _install_info(host: Host, home: str, package: str) -> dict[str, str]:
+def _install_info(host: Host, home: str, package: str) -> defaultdict[str, str]:
     """Return ``ascend_<package>_install.info`` of a toolkit; it is in the directory of an architecture."""
     for folder in sorted(host.path(home).glob("*-linux")):
         if found := read_fields(host, f"{home}/{folder.name}/ascend_{package}_install.info"):
             return found
-    return {}
+    return defaultdict(str)

@@ -36,9 +36,11 @@ class VariableValues:
         return f"remove {self.name} from the recipe's [env]" if self.in_recipe else f"unset {self.name}"
 
 
-def read_variable(host: Host, recipe: Recipe, name: str) -> VariableValues:
-    """Return the values of a variable for a recipe."""
+def read_variable(host: Host, recipe: Recipe | None, name: str) -> VariableValues:
+    """Return the values of a variable here, and in the processes of a recipe if there is one."""
     here = host.environment.get(name)
+    if recipe is None:
+        return VariableValues(name, here, {}, False)
     found: dict[Role, str | None] = {}
     for role in ROLES:
         setting = environment(recipe, role, host, Path("/tmp")).get(name)

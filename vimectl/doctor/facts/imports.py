@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from vimectl.util.host import CommandResult, Host
 # For all modules together. vLLM takes 9 s on two idle cores, and much longer on busy ones.
 _SECONDS = 120
 _MARK = "vimectl-import "
-# The child announces each module before it imports it, so that a crash can be attributed. The mark separates
-# these lines from the output of the modules.
+_LINE = re.compile(rf"^{_MARK}(\[.*\])$", re.MULTILINE)
+# The mark separates the child's own lines from the output of the modules. A line is the name of a module that
+# was imported, whether that failed, and the file and time or the error.
 #
 # The first argument names, separated by commas, the modules that the stack omits although a package imports
 # them. Each is replaced by a module that can be imported but not used, as in the runtime.
@@ -23,22 +25,21 @@ import importlib, importlib.util, json, sys, time, types
 class Missing(types.ModuleType):
     def __getattr__(self, name):
         raise (AttributeError if name.startswith("__") else ModuleNotFoundError)(name)
-def say(**what):
+def say(*what):
     sys.__stdout__.write("\\n{_MARK}" + json.dumps(what) + "\\n")
     sys.__stdout__.flush()
 for name in filter(None, sys.argv[1].split(",")):
     if importlib.util.find_spec(name) is None:
         sys.modules[name] = Missing(name)
 for name in sys.argv[2:]:
-    say(starts=name)
     begin = time.monotonic()
     try:
         module = importlib.import_module(name)
     except BaseException as error:
-        say(name=name, error=(type(error).__name__ + ": " + str(error))[:500])
+        say(name, True, (type(error).__name__ + ": " + str(error))[:500])
     else:
         took = round(time.monotonic() - begin, 1)
-        say(name=name, file=str(getattr(module, "__file__", None)), seconds=took)
+        say(name, False, f"{{getattr(module, '__file__', None)}} in {{took}} s")
 """
 
 
@@ -63,49 +64,20 @@ def read_imports(
         Unavailable: the interpreter cannot be started.
     """
     found: dict[str, ImportOutcome] = {}
-    left = list(modules)
-    while left:
+    while left := [name for name in modules if name not in found]:
         answer = host.run([host.python, "-c", PROGRAM, ",".join(omitted), *left], seconds)
         if answer.code in (126, 127) and not answer.stdout:
             raise Unavailable(f"{host.python} cannot be started here")
-        outcomes, crashed = _parse(answer, left)
-        found |= outcomes
-        if crashed is None:
-            break
-        found[crashed] = ImportOutcome(_exit_reason(answer, seconds), True)
+        for line in _LINE.findall(answer.stdout):
+            name, failed, text = json.loads(line)
+            found[name] = ImportOutcome(text, failed)
+        # The first module without an outcome has ended the process.
+        crashed = next((name for name in left if name not in found), None)
+        if crashed:
+            found[crashed] = ImportOutcome(_exit_reason(answer, seconds), True)
         if answer.code == 124:
             break
-        left = left[left.index(crashed) + 1 :]
     return found
-
-
-def _parse(answer: CommandResult, modules: Sequence[str]) -> tuple[dict[str, ImportOutcome], str | None]:
-    """Return the outcomes that the child reported, and the module at which the process ended."""
-    found: dict[str, ImportOutcome] = {}
-    current: str | None = None
-    for line in answer.stdout.splitlines():
-        entry = _entry(line)
-        if entry.get("starts") in modules:
-            current = entry["starts"]
-        elif entry.get("name") in modules:
-            current = None
-            error = entry.get("error")
-            found[entry["name"]] = ImportOutcome(
-                error or f"{entry.get('file')} in {entry.get('seconds')} s", error is not None
-            )
-    if current is None and len(found) < len(modules) and answer.code != 0:
-        current = next(name for name in modules if name not in found)
-    return found, current
-
-
-def _entry(line: str) -> dict[str, str]:
-    if not line.startswith(_MARK):
-        return {}
-    try:
-        entry = json.loads(line.removeprefix(_MARK))
-    except ValueError:
-        return {}  # a module printed the mark
-    return entry if isinstance(entry, dict) else {}
 
 
 def _exit_reason(answer: CommandResult, seconds: float) -> str:

@@ -6,7 +6,7 @@ calls the same code and raises its VimeError.
 
 from __future__ import annotations
 
-import ast
+import symtable
 from pathlib import Path
 
 from vime_runtime.spec.errors import UsageError, VimeError
@@ -96,9 +96,8 @@ def read_reward_function(host: Host, module: str, function: str) -> str:
     if host.is_here:
         directories = [*directories, Path()]  # the working directory, where the runtime is started
     path = module.replace(".", "/")
-    candidates = [
-        directory / name for directory in directories for name in (f"{path}.py", f"{path}/__init__.py")
-    ]
+    places = (f"{path}.py", f"{path}/__init__.py")
+    candidates = (directory / place for directory in directories for place in places)
     file = next((file for file in candidates if file.is_file()), None)
     if file is None:
         raise UsageError(
@@ -107,12 +106,10 @@ def read_reward_function(host: Host, module: str, function: str) -> str:
         )
     hint = f"correct data.reward, or define {function} in {file}"
     try:
-        body = ast.parse(file.read_bytes()).body
+        symbols = symtable.symtable(file.read_text(encoding="utf-8"), str(file), "exec").get_symbols()
     except (OSError, SyntaxError, ValueError) as e:
         raise UsageError(f"{file}: {e}", hint) from e
-    names = {node.name for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
-    names |= {t.id for n in body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
-    names |= {alias.asname or alias.name for n in body if isinstance(n, ast.ImportFrom) for alias in n.names}
+    names = {symbol.get_name() for symbol in symbols if symbol.is_assigned() or symbol.is_imported()}
     if function not in names:
         raise UsageError(f"{file} has no {function}", hint)
     return f"{file} has {function}"

@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from vimectl.doctor.facts import Unavailable
-from vimectl.util.host import Host
+from vimectl.util.host import CommandResult, Host
 
-_SECONDS = 10
 # "| npu-smi 24.1.rc3.7               Version: 24.1.rc3.7  |"
 _VERSION = re.compile(r"\bnpu-smi\s+v?(\d\S*)")
 # "0     910B2" and "0     Ascend910"
@@ -80,30 +79,17 @@ class ChipListing:
     unreadable: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class NpuSmiAnswer:
-    """The answer of ``npu-smi info``: its exit status and first line. The listing is empty if it failed."""
-
-    exit_status: int
-    first_line: str
-    listing: ChipListing
-
-
-def read_npu_smi(host: Host) -> NpuSmiAnswer:
+def read_npu_smi(host: Host) -> CommandResult:
     """Run ``npu-smi info``."""
-    answer = host.run(["npu-smi", "info"], _SECONDS)
-    lines = (answer.stdout or answer.stderr).strip().splitlines()
-    return NpuSmiAnswer(
-        answer.code, lines[0] if lines else "", parse(answer.stdout if answer.code == 0 else "")
-    )
+    return host.run(["npu-smi", "info"], 10)
 
 
 def read_listing(host: Host) -> ChipListing:
     """Return the listing of ``npu-smi info``. Raises Unavailable if it does not answer."""
     answer = read_npu_smi(host)
-    if answer.exit_status != 0:
+    if answer.code != 0:
         raise Unavailable("npu-smi info does not answer (device.npu-smi)")
-    return answer.listing
+    return parse(answer.stdout)
 
 
 def parse(text: str) -> ChipListing:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -27,50 +26,27 @@ TORCH_COMPANIONS = ("torchvision", "torchaudio")
 
 
 @dataclass(frozen=True)
-class Interpreter:
-    """The version of the Python that would run the job, and where that is known from."""
-
-    version: str
-    source: str
-
-
-@dataclass(frozen=True)
 class EditableInstall:
-    """An editable install. ``directory`` is its path on the machine, ``location`` where it is read from."""
+    """An editable install. ``directory`` is its path on the machine."""
 
     name: str
     version: str
     directory: str
-    location: Path
-
-
-@dataclass(frozen=True)
-class Checkout:
-    """A checkout: the output of `git describe`, and the number of files that differ from the commit."""
-
-    described: str
-    changed: int
-
-
-@dataclass(frozen=True)
-class TopModule:
-    """The ``__init__.py`` of a distribution, compared with the digest in its RECORD."""
-
-    path: str
-    state: Literal["intact", "absent", "overwritten"]
 
 
 @dataclass(frozen=True)
 class DistributionMetadata:
     """The metadata of an installed distribution.
 
-    ``requires`` are the requirements that apply here, without extras. ``glibc`` is the version that its wheel
-    needs (manylinux tag); None if it is not known. ``installed_at`` is in seconds since the epoch.
+    ``requires`` are the requirements that apply here, without extras. ``modules`` maps the path of each
+    top-level ``__init__.py`` to what is wrong with it, compared with the digest in RECORD (empty: nothing).
+    ``glibc`` is the version that its wheel needs (manylinux tag); None if it is not known. ``installed_at``
+    is in seconds since the epoch.
     """
 
     distribution: InstalledDistribution
     requires: tuple[Requirement, ...]
-    modules: tuple[TopModule, ...]
+    modules: dict[str, str]
     glibc: tuple[int, int] | None
     installed_at: float
 
@@ -79,21 +55,29 @@ class DistributionMetadata:
         return next((one for one in self.requires if canonicalize_name(one.name) == name), None)
 
 
-def read_interpreter(host: Host, stack: Stack) -> Interpreter:
-    """Return the interpreter. In another root, it is that of the directory with most packages of the stack.
+def distribution_names(stack: Stack, *packages: str) -> set[str]:
+    """Return the canonical names of all distributions that provide packages of a stack, by default all."""
+    wanted = packages or stack.packages
+    return {canonicalize_name(name) for package in wanted for name in stack.distributions(package)}
+
+
+def read_interpreter(host: Host, stack: Stack) -> tuple[str, str]:
+    """Return the version of the Python that would run the job, and where that is known from.
+
+    In another root, it is that of the directory with most packages of the stack.
 
     Raises:
         Unavailable: no package of the stack is installed in that root.
     """
     if host.is_here:
-        return Interpreter(platform.python_version(), sys.executable)
+        return platform.python_version(), sys.executable
     installed = distributions(host)
     have = [found for name in stack.packages if (found := find(stack, name, installed))]
     places = Counter(one.location for one in have).most_common(1)
     named = re.search(r"/python(3\.\d+)/", f"{places[0][0]}/") if places else None
     if named is None:
         raise Unavailable("no package of the stack is installed, so the interpreter is not known")
-    return Interpreter(named[1], f"/{places[0][0].relative_to(host.root)}")
+    return named[1], f"/{places[0][0].relative_to(host.root)}"
 
 
 def read_metadata(host: Host, stack: Stack) -> dict[str, DistributionMetadata]:
@@ -110,7 +94,7 @@ def _metadata(item: InstalledDistribution) -> DistributionMetadata:
     return DistributionMetadata(
         item,
         tuple(one for text in _read_all(item, "METADATA") for one in _requirements(text)),
-        tuple(one for text in _read_all(item, "RECORD") for one in _modules(item, text)),
+        {path: problem for text in _read_all(item, "RECORD") for path, problem in _modules(item, text)},
         max(tags, default=None),
         item.location.stat().st_mtime,
     )
@@ -133,18 +117,18 @@ def _requirements(metadata: str) -> Iterator[Requirement]:
                     yield one
 
 
-def _modules(item: InstalledDistribution, record: str) -> Iterator[TopModule]:
+def _modules(item: InstalledDistribution, record: str) -> Iterator[tuple[str, str]]:
     for line in record.splitlines():
         path, _, rest = line.partition(",")
         if path.endswith("/__init__.py") and path.count("/") == 1:
-            method, _, digest = rest.partition(",")[0].partition("=")
+            digest = rest.partition(",")[0]
             try:
                 content = (item.location / path).read_bytes()
             except OSError:
-                yield TopModule(path, "absent")
+                yield path, "is missing"
                 continue
-            good = method != "sha256" or not digest or f"sha256={digest}" == record_hash(content)
-            yield TopModule(path, "intact" if good else "overwritten")
+            good = not digest.startswith("sha256=") or digest == record_hash(content)
+            yield path, "" if good else "is of another package"
 
 
 def read_marker(host: Host, marker: Marker) -> tuple[str, bool]:
@@ -164,19 +148,22 @@ def read_editable_installs(host: Host) -> list[EditableInstall]:
         for record in sorted(directory.glob("*.dist-info/direct_url.json")):
             if path := editable_source(record):
                 name, _, version = record.parent.name.removesuffix(".dist-info").partition("-")
-                found.append(EditableInstall(canonicalize_name(name), version, path, host.path(path)))
+                found.append(EditableInstall(canonicalize_name(name), version, path))
     return found
 
 
-def read_checkout(host: Host, directory: str) -> Checkout | None:
-    """Return what git reports of a directory, or None if it is no checkout or git does not answer."""
+def read_checkout(host: Host, directory: str) -> tuple[str, int] | None:
+    """Return the output of `git describe`, and the number of files that differ from the commit.
+
+    None if the directory is no checkout or git does not answer.
+    """
     # A checkout in a container often belongs to another user, which git refuses by default.
     git = ["git", "-c", f"safe.directory={directory}", "-C", directory]
     described = host.run([*git, "describe", "--tags", "--always"], 10)
     changed = host.run([*git, "status", "--porcelain", "--untracked-files=no"], 20)
     if described.code != 0 or changed.code != 0:
         return None
-    return Checkout(described.stdout.strip(), len(changed.stdout.splitlines()))
+    return described.stdout.strip(), len(changed.stdout.splitlines())
 
 
 def find_package(host: Host, stack: Stack, package: str, module: str) -> tuple[Path | None, str | None]:
@@ -184,9 +171,9 @@ def find_package(host: Host, stack: Stack, package: str, module: str) -> tuple[P
 
     The version is returned only for an editable install, whose metadata is elsewhere.
     """
-    names = {canonicalize_name(name) for name in stack.distributions(package)}
+    names = distribution_names(stack, package)
     places: list[tuple[Path, str | None]] = [
-        (one.location, one.version) for one in read_editable_installs(host) if one.name in names
+        (host.path(one.directory), one.version) for one in read_editable_installs(host) if one.name in names
     ]
     places += [(place, None) for place in site_directories(host)]
     return next((one for one in places if (one[0] / module / "__init__.py").is_file()), (None, None))

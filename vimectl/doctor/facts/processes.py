@@ -10,7 +10,6 @@ from pathlib import PurePosixPath
 from vime_runtime.spec.run_paths import SCRATCH_PREFIX
 
 from vimectl.doctor.facts import Unavailable
-from vimectl.util import ray_address
 from vimectl.util.host import Host
 
 # The scratch directory of a run. The environment of all its processes has it.
@@ -18,7 +17,6 @@ _SCRATCH = re.compile(rf"[^\0=:,\"\s]*/{SCRATCH_PREFIX}[0-9a-f]{{8}}(?=[/\0\"\s]
 # proc(5), /proc/net/tcp: number, local address and port, remote address and port, state.
 _SOCKET = re.compile(r"^\s*\d+: [0-9A-F]+:([0-9A-F]{4}) [0-9A-F]+:[0-9A-F]{4} ([0-9A-F]{2}) ", re.MULTILINE)
 _LISTEN = "0A"
-_SYSCTL = "/proc/sys/net/ipv4"
 
 
 @dataclass(frozen=True)
@@ -40,44 +38,25 @@ class ProcessFacts:
         return PurePosixPath(self.argv[0]).name
 
 
-@dataclass(frozen=True)
-class PortUsage:
-    """Local TCP ports, IPv4 and IPv6: those with a listener, and those of all sockets."""
-
-    listening: frozenset[int]
-    in_use: frozenset[int]
-
-
-@dataclass(frozen=True)
-class EphemeralPorts:
-    """The first and last port that the kernel assigns itself, and the reserved list as it is written."""
-
-    first: int
-    last: int
-    reserved: str
-
-
 def read_processes(host: Host) -> list[ProcessFacts]:
     """Return the processes in the order of their ids."""
-    pids = sorted(int(folder.name) for folder in host.path("/proc").glob("[0-9]*"))
     found = []
-    for pid in pids:
+    for pid in sorted(int(folder.name) for folder in host.path("/proc").glob("[0-9]*")):
         argv, environ = host.read(f"/proc/{pid}/cmdline") or "", host.read(f"/proc/{pid}/environ") or ""
-        status = host.read(f"/proc/{pid}/status") or ""
         found.append(
             ProcessFacts(
                 pid,
                 tuple(argv.rstrip("\0").split("\0")),
                 frozenset(_SCRATCH.findall(f"{argv}\0{environ}")),
-                _status_number(status, "PPid"),
-                _status_number(status, "Uid"),
+                _status_number(host, pid, "PPid"),
+                _status_number(host, pid, "Uid"),
             )
         )
     return found
 
 
-def _status_number(status: str, name: str) -> int | None:
-    found = re.search(rf"^{name}:\s+(\d+)", status, re.MULTILINE)
+def _status_number(host: Host, pid: int, name: str) -> int | None:
+    found = host.search(f"/proc/{pid}/status", rf"^{name}:\s+(\d+)")
     return int(found[1]) if found else None
 
 
@@ -89,35 +68,20 @@ def read_scratch_directories(host: Host) -> list[str]:
     return [path for path in paths if _SCRATCH.fullmatch(path)]
 
 
-def read_user_name(host: Host, user: int) -> str:
-    """Return the name of a user, or ``user 1000`` if /etc/passwd does not have it."""
-    found = re.search(rf"^([^:\n]+):[^:]*:{user}:", host.read("/etc/passwd") or "", re.MULTILINE)
-    return found[1] if found else f"user {user}"
-
-
-def read_ray_address(host: Host) -> str:
-    """Return the address that ``--address auto`` means. Raises UsageError if there is no cluster."""
-    return ray_address.resolve(ray_address.AUTO, host)
-
-
-def read_ports(host: Host) -> PortUsage:
-    """Return the local TCP ports in use."""
+def read_ports(host: Host, listening: bool = False) -> frozenset[int]:
+    """Return the local TCP ports in use, IPv4 and IPv6: of all sockets, or only those with a listener."""
     tables = (host.read(f"/proc/net/{name}") or "" for name in ("tcp", "tcp6"))
-    sockets = [(int(port, 16), state) for table in tables for port, state in _SOCKET.findall(table)]
-    return PortUsage(
-        frozenset(port for port, state in sockets if state == _LISTEN),
-        frozenset(port for port, _ in sockets),
-    )
+    sockets = [socket for table in tables for socket in _SOCKET.findall(table)]
+    return frozenset(int(port, 16) for port, state in sockets if state == _LISTEN or not listening)
 
 
-def read_ephemeral_ports(host: Host) -> EphemeralPorts:
+def read_ephemeral_ports(host: Host) -> range:
     """Return the ports that the kernel assigns by itself. Raises Unavailable."""
-    path = f"{_SYSCTL}/ip_local_port_range"
-    found = re.fullmatch(r"(\d+)\s+(\d+)", (host.read(path) or "").strip())
+    path = "/proc/sys/net/ipv4/ip_local_port_range"
+    found = host.search(path, r"^(\d+)\s+(\d+)$")
     if found is None:
         raise Unavailable(f"{path} cannot be read")
-    reserved = (host.read(f"{_SYSCTL}/ip_local_reserved_ports") or "").strip()
-    return EphemeralPorts(int(found[1]), int(found[2]), reserved)
+    return range(int(found[1]), int(found[2]) + 1)
 
 
 def parse_ports(text: str) -> list[int] | None:

@@ -10,15 +10,10 @@ import pytest
 from vime_runtime.spec.model_families import family_of
 from vime_runtime.spec.model_shape import ModelShape
 
+from harness.doctor.sparse_model import QWEN3_4B
 from vimectl.doctor.memory_estimate import estimate
 from vimectl.recipes.resolve import resolve
 
-# Its config.json as published.
-QWEN3_4B = {
-    "model_type": "qwen3", "num_hidden_layers": 36, "hidden_size": 2560, "num_attention_heads": 32,
-    "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 9728, "vocab_size": 151_936,
-    "tie_word_embeddings": True, "max_position_embeddings": 40_960, "rms_norm_eps": 1e-6,
-}  # fmt: skip
 QWEN3_30B_A3B = QWEN3_4B | {
     "model_type": "qwen3_moe", "num_hidden_layers": 48, "hidden_size": 2048, "num_key_value_heads": 4,
     "intermediate_size": 6144, "tie_word_embeddings": False, "num_experts": 128, "num_experts_per_tok": 8,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -8,43 +9,52 @@ from vime_runtime.spec.errors import UsageError
 
 from harness.doctor.described_machine import Machine
 from vimectl.doctor import checks
-from vimectl.doctor.runner import run_checks
-from vimectl.recipes.resolve import resolve
-from vimectl.stacks.catalog import load_stack
+from vimectl.doctor.runner import DoctorReport, run_checks
+from vimectl.stacks.catalog import load_stack, stack_names
 from vimectl.util.host import Host, refuse_command
 
 # Names with which code would read the machine itself.
 TOUCHING = {"Host", "Path", "open", "subprocess", "os.environ", "os.path", "facts._host"}
 
-TINY = resolve("qwen3-tiny-tp2").recipe
+# Check ids are stable: scripts use them. Add new ones, and remove none.
+STABLE = Path(__file__).with_name("ids.txt").read_text().split()
 
 
-def test_only_selects_checks_and_groups(cpu: Machine) -> None:
-    report = run_checks(cpu.host, load_stack("cpu-0.32"), TINY, ["host.memory", "leftovers"])
-    assert [result.id for result in report.results] == [
+def report_of_nothing(stack: str) -> DoctorReport:
+    """Examine an empty file system."""
+    return run_checks(Host(Path("/nowhere"), {}, refuse_command), load_stack(stack), with_imports=True)
+
+
+def test_ids_are_kept_and_unique() -> None:
+    known: set[str] = set()
+    for stack in stack_names():
+        found = [result.id for result in report_of_nothing(stack).results]
+        assert len(found) == len(set(found)) >= 45
+        known |= set(found)
+    assert set(STABLE) <= known
+    assert all(re.fullmatch(r"[a-z]+\.[\w.-]+", name) for name in known)
+
+
+def test_checks_of_an_empty_file_system_have_results() -> None:
+    for result in report_of_nothing("ascend-0.22").results:
+        assert result.found
+        assert result.rationale
+        assert result.status not in ("warn", "fail") or (result.expected and result.fix)
+        assert result.status == "skip" or result.group != "host"
+
+
+def test_only_and_without_select_checks_and_groups(cpu: Machine) -> None:
+    only = ["host.memory", "leftovers"]
+    assert [result.id for result in cpu.examine(only).results] == [
         "host.memory",
         "leftovers.processes",
         "leftovers.folders",
         "leftovers.shm",
     ]
-    with pytest.raises(UsageError, match=r"host\.memory"):
-        run_checks(cpu.host, load_stack("cpu-0.32"), TINY, ["host.memry"])
-
-
-def test_without_excludes_checks_and_groups(cpu: Machine) -> None:
-    report = run_checks(
-        cpu.host,
-        load_stack("cpu-0.32"),
-        TINY,
-        ["leftovers", "host.memory"],
-        without=["leftovers.shm", "host"],
-    )
+    report = cpu.examine(only, without=["leftovers.shm", "host"])
     assert [result.id for result in report.results] == ["leftovers.processes", "leftovers.folders"]
-
-
-def test_unreadable_facts_are_skipped(tmp_path: Path) -> None:
-    report = run_checks(Host(tmp_path, {}, refuse_command), load_stack("cpu-0.32"), TINY, ["host"])
-    assert {result.status for result in report.results} == {"skip"}
+    with pytest.raises(UsageError, match=r"host\.memory"):
+        cpu.examine(["host.memry"])
 
 
 def test_without_npu_only_the_device_count_fails(npu: Machine) -> None:
@@ -53,7 +63,7 @@ def test_without_npu_only_the_device_count_fails(npu: Machine) -> None:
     report = npu.examine()
     assert [result.id for result in report.failures] == ["device.count"]
     assert {result.status for result in report.results if result.id != "device.count"} == {"skip"}
-    assert [result.status for result in npu.examine(["cluster.localhost"]).results] == ["pass"]
+    assert npu.check("cluster.localhost").status == "pass"
 
 
 def test_checks_get_every_fact_from_readers() -> None:

@@ -50,7 +50,7 @@ def test_device_permissions(tmp_path: Path, uid: int, groups: str, mode: str, st
     machine.mode = mode
     ids = f"{uid}\t" * 4
     machine.path("/proc/self/status").write_text(f"Uid:\t{ids}\nGid:\t{ids}\nGroups:\t{groups} \n")
-    (result,) = machine.examine(["device.permissions"]).results
+    result = machine.check("device.permissions")
     assert (result.status, result.group) == (status, "device")
 
 
@@ -71,5 +71,4 @@ def test_firmware_is_compared_with_the_list_of_the_driver(
     lines = f"Version=25.5.1\ncompatible_version_fw={accepted}\n"
     machine.path("/usr/local/Ascend/driver/version.info").write_text(lines)
     machine.path("/usr/local/Ascend/firmware/version.info").write_text(f"Version={firmware}\n")
-    (result,) = machine.examine(["driver.firmware"]).results
-    assert result.status == status
+    assert machine.check("driver.firmware").status == status

@@ -3,9 +3,6 @@ from __future__ import annotations
 import pytest
 
 from harness.doctor.described_machine import Machine
-from vimectl.doctor.runner import run_checks
-from vimectl.recipes.resolve import resolve
-from vimectl.stacks.catalog import load_stack
 from vimectl.util.host import CommandResult
 
 
@@ -15,7 +12,6 @@ from vimectl.util.host import CommandResult
 def test_fix_for_shared_memory_depends_on_its_size(cpu: Machine, size: int, fix: str) -> None:
     header = "Filesystem 1024-blocks Used Available Capacity Mounted on"
     cpu.commands["df -Pk /dev/shm"] = CommandResult(0, f"{header}\nnone {size} {size} 0 100% /dev/shm\n")
-    recipe = resolve("qwen3-tiny-tp2").recipe
-    (result,) = run_checks(cpu.host, load_stack("cpu-0.32"), recipe, ["host.shm"]).results
+    result = cpu.check("host.shm")
     assert (result.status, result.found.split(" free")[0]) == ("fail", "0 B")
     assert result.fix.startswith(fix)

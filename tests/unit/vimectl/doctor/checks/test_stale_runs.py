@@ -3,9 +3,6 @@ from __future__ import annotations
 import pytest
 
 from harness.doctor.described_machine import Machine
-from vimectl.doctor.check import CheckResult
-from vimectl.doctor.runner import run_checks
-from vimectl.stacks.catalog import load_stack
 
 SCRATCH = "TMPDIR=/tmp/vime-0123abcd\0"
 
@@ -15,11 +12,6 @@ def start(machine: Machine, pid: int, argv: list[str], environment: str, parent:
     machine.write(f"/proc/{pid}/environ", environment)
     if parent is not None:
         machine.write(f"/proc/{pid}/status", f"Name:\t{argv[0]}\nPPid:\t{parent}\n")
-
-
-def check(machine: Machine, name: str) -> CheckResult:
-    (result,) = run_checks(machine.host, load_stack("cpu-0.32"), None, [f"leftovers.{name}"]).results
-    return result
 
 
 @pytest.mark.parametrize(
@@ -34,11 +26,11 @@ def test_run_is_active_until_init_adopts_it(cpu: Machine, argv: list[str]) -> No
     start(cpu, 41, argv, SCRATCH, parent=40)
     start(cpu, 42, ["ray::TrainerActor"], SCRATCH)
     cpu.write("/tmp/vime-0123abcd/ray/session.log")
-    assert check(cpu, "processes").status == "warn"
+    assert cpu.check("leftovers.processes").status == "warn"
     start(cpu, 41, argv, SCRATCH, parent=1)
-    result = check(cpu, "processes")
+    result = cpu.check("leftovers.processes")
     assert (result.status, result.fix) == ("fail", "kill 41 42")
-    assert check(cpu, "folders").status == "pass"
+    assert cpu.check("leftovers.folders").status == "pass"
 
 
 @pytest.mark.parametrize(("raylet_environment", "status"), [("", "warn"), (SCRATCH, "fail")])
@@ -48,12 +40,12 @@ def test_processes_of_another_cluster_are_active(cpu: Machine, raylet_environmen
     start(cpu, 40, argv, raylet_environment)
     start(cpu, 41, ["ray::TrainerActor"], SCRATCH, parent=40)
     start(cpu, 42, ["VLLM::Worker"], SCRATCH, parent=41)
-    assert check(cpu, "processes").status == status
+    assert cpu.check("leftovers.processes").status == status
 
 
 def test_shared_memory_in_use_is_no_leftover(cpu: Machine) -> None:
     cpu.write("/dev/shm/sem.lock", "x")
-    assert check(cpu, "shm").status == "warn"
+    assert cpu.check("leftovers.shm").status == "warn"
     inode = (cpu.root / "dev/shm/sem.lock").stat().st_ino
     cpu.write("/proc/7/maps", f"7f00-7f01 rw-s 00000000 00:1a {inode}      /dev/shm/sem.Xy12 (deleted)\n")
-    assert check(cpu, "shm").status == "pass"
+    assert cpu.check("leftovers.shm").status == "pass"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vimectl.doctor.facts.driver import accepts_branch, leading_numbers, read_container
+from vimectl.doctor.facts.driver import accepts, parse_branch, parse_release, read_container
 from vimectl.util.host import Host
 
 
@@ -40,10 +40,9 @@ def test_container_is_recognized_by_traces_of_its_engine(
     ],
 )
 def test_branches_are_listed_singly_or_as_ranges(listed: str, version: str, accepted: bool) -> None:
-    assert accepts_branch(listed, version) is accepted
+    assert accepts(listed, parse_branch(version), parse_branch) is accepted
 
 
 def test_leading_numbers_of_a_version() -> None:
-    assert leading_numbers("7.8.0.6.201")[:3] == (7, 8, 0)
-    assert leading_numbers("25.0.rc1.1") == (25, 0)
-    assert leading_numbers("none") == ()
+    assert parse_release("25.0.rc1.1") == (25, 0)
+    assert parse_release("none") == ()
