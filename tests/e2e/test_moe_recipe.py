@@ -1,4 +1,4 @@
-"""The recipe with a mixture of experts: its metrics at every step, and after a resume."""
+"""The recipe with a mixture of experts as it is shipped; test_own_model.py runs it with another model."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from harness.tolerances import LOGPROB_BF16_MEAN, LOGPROB_FP32
 
 STEPS = 4
 
+pytestmark = pytest.mark.exhaustive
+
 
 def run_moe(directory: Path, *arguments: str) -> RecipeRun:
     run = run_recipe(directory, "--mode=smoke", *arguments, recipe="qwen3-moe-tiny-tp2")
@@ -18,7 +20,6 @@ def run_moe(directory: Path, *arguments: str) -> RecipeRun:
     return run
 
 
-@pytest.mark.slow
 def test_trainer_and_engine_agree_on_logprobs_in_bf16(tmp_path: Path) -> None:
     run = run_moe(tmp_path / "run")
     assert [row["step"] for row in run.metrics] == list(range(1, STEPS + 1))
@@ -31,7 +32,6 @@ def test_trainer_and_engine_agree_on_logprobs_in_bf16(tmp_path: Path) -> None:
     assert run.left_in_shm == set()
 
 
-@pytest.mark.exhaustive
 def test_logprobs_in_fp32_differ_by_rounding_only_also_after_a_resume(tmp_path: Path) -> None:
     exact = ("--set=model.dtype=float32", "--set=checkpoint.every=2")
     run_moe(tmp_path / "run", *exact, "--set=modes.smoke.steps=2")

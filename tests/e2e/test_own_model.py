@@ -1,4 +1,4 @@
-"""A model of the user: of another family, with an odd vocabulary, shards and a chat template."""
+"""A model and data of the user: of another family, with an odd vocabulary, shards and a chat template."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from transformers import AutoModelForCausalLM
 from harness.runs.recipe_run import run_recipe
 from harness.tolerances import LOGPROB_FP32
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.parametrize(
+    ("family", "recipe"),
+    [
+        pytest.param("qwen3_moe", "qwen3-moe-tiny-tp2", marks=pytest.mark.slow),
+        pytest.param("llama", "qwen3-tiny-tp2", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_model_of_another_family_is_trained_and_exported_in_its_format(
-    make_checkpoint: Callable[..., Path], tmp_path: Path
+    family: str, recipe: str, make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    model = make_checkpoint(seed=0, family="llama", vocab_size=65, shard="2MB")
+    model = make_checkpoint(seed=0, family=family, vocab_size=65, shard="2MB")
     assert len(list(model.glob("*.safetensors"))) > 1
     data = tmp_path / "data.jsonl"
     lines = [{"prompt": f"t{a} t{b}", "label": "7"} for a in range(3, 9) for b in range(3, 9)]
@@ -38,6 +43,7 @@ def test_model_of_another_family_is_trained_and_exported_in_its_format(
         "--mode",
         "smoke",
         *(part for key, value in settings.items() for part in ("--set", f"{key}={value}")),
+        recipe=recipe,
     )
     assert run.code == 0, run.output
     assert max(row["logprob/abs_diff_mean"] for row in run.metrics) <= LOGPROB_FP32
