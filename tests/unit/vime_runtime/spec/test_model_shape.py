@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.model_shape import (
+    LLAMA3_ROPE,
     ModelShape,
     RotaryEmbedding,
     check_context,
@@ -15,13 +16,7 @@ from vime_runtime.spec.model_shape import (
 
 from harness.run_config import make_recipe
 
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 8192,
-}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, **LLAMA3_ROPE}
 
 
 def shape(**changes: Any) -> ModelShape:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from vime_runtime.spec.process_roles import ROLES, Role
 
-from vimectl.recipes.environment import Setting, core_groups, environment
+from vimectl.recipes.environment import Setting, environment
 from vimectl.recipes.resolve import resolve
 from vimectl.util.host import Host
 
@@ -116,12 +116,17 @@ def test_on_cpu_nothing_of_an_accelerator_is_set() -> None:
     assert not [name for name in names if name.startswith(("HCCL", "CUDA", "PYTORCH_NPU", "TMS"))]
 
 
-def test_on_cpu_the_engines_ranks_share_the_allowed_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2, 3, 4, 5, 9})
+@pytest.mark.parametrize(
+    ("allowed", "engine", "threads"),
+    [({2, 3, 4, 5, 9}, "2,3|4,5,9", "2"), ({4, 5, 6}, "4|5,6", "1"), ({7}, "7|7", "1")],
+)
+def test_on_cpu_the_ranks_share_the_allowed_cores(
+    monkeypatch: pytest.MonkeyPatch, allowed: set[int], engine: str, threads: str
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: allowed)
     rollout = values("qwen3-tiny-tp2", "rollout")
-    assert rollout["VLLM_CPU_OMP_THREADS_BIND"] == "2,3|4,5,9"
-    assert rollout["OMP_NUM_THREADS"] == "2"
-    assert values("qwen3-tiny-tp2", "train")["OMP_NUM_THREADS"] == "2"
+    assert (rollout["VLLM_CPU_OMP_THREADS_BIND"], rollout["OMP_NUM_THREADS"]) == (engine, threads)
+    assert values("qwen3-tiny-tp2", "train")["OMP_NUM_THREADS"] == threads
 
 
 def test_on_cpu_alone_activations_lie_in_huge_pages_that_stay() -> None:
@@ -149,12 +154,6 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
         for environment in (tunables, {"GLIBC_TUNABLES": ""})
     )
     assert returned < 100 << 10 < kept
-
-
-def test_cores_are_shared_out_evenly_in_order() -> None:
-    assert core_groups([0, 1, 2, 3], 2) == [[0, 1], [2, 3]]
-    assert core_groups([4, 5, 6], 2) == [[4], [5, 6]]
-    assert core_groups([7], 2) == [[7], [7]]
 
 
 def test_the_recipe_has_the_last_word() -> None:

@@ -56,24 +56,13 @@ def test_unknown_stack_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("name", LOCKED)
-def test_lock_has_every_package_of_the_stack_at_its_version(name: str) -> None:
-    loaded = load_stack(name)
-    lock = read_lock(lock_path(name))
+def test_lock_has_the_packages_and_files_of_its_stack(name: str) -> None:
+    loaded, lock = load_stack(name), read_lock(lock_path(name))
     for package, version in loaded.packages.items():
         assert lock[loaded.distributions(package)[0]].version == version
-
-
-@pytest.mark.parametrize("name", LOCKED)
-def test_lock_has_exactly_the_files_of_an_origin(name: str) -> None:
-    lock = read_lock(lock_path(name))
-    for package, origin in load_stack(name).origin.items():
+    for package, origin in loaded.origin.items():
         assert lock[package].hashes == {file.sha256 for file in origin.files}
-
-
-@pytest.mark.parametrize("name", LOCKED)
-def test_lock_has_no_unwanted_or_omitted_package(name: str) -> None:
-    loaded = load_stack(name)
-    assert not (loaded.unwanted | loaded.omitted).keys() & read_lock(lock_path(name)).keys()
+    assert not (loaded.unwanted | loaded.omitted).keys() & lock.keys()
 
 
 @pytest.mark.parametrize("name", LOCKED)
