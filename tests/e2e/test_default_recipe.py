@@ -19,32 +19,25 @@ METRICS = {
     "memory/rollout_paused_bytes", "memory/peak_bytes",
 }  # fmt: skip
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_every_step_has_every_metric(default_run: RecipeRun) -> None:
     assert [row["step"] for row in default_run.metrics] == list(range(1, 31))
     for row in default_run.metrics:
         assert row.keys() >= METRICS
 
 
-@pytest.mark.slow
 def test_trainer_and_engine_agree_on_logprobs_in_bf16(default_run: RecipeRun) -> None:
     assert max(row["logprob/abs_diff_mean"] for row in default_run.metrics) <= LOGPROB_BF16_MEAN
 
 
-@pytest.mark.slow
-def test_trainer_is_offloaded_while_the_engine_generates(default_run: RecipeRun) -> None:
+def test_trainer_and_engine_are_offloaded_while_the_other_works(default_run: RecipeRun) -> None:
     for row in default_run.metrics:
         assert row["memory/train_paused_bytes"] <= 0.1 * row["memory/train_active_bytes"]
-
-
-@pytest.mark.slow
-def test_engine_is_offloaded_while_the_trainer_trains(default_run: RecipeRun) -> None:
-    for row in default_run.metrics:
         assert row["memory/rollout_paused_bytes"] <= 0.2 * row["memory/rollout_active_bytes"]
 
 
-@pytest.mark.slow
 def test_best_step_is_recorded_and_kept(default_run: RecipeRun) -> None:
     scores = {
         row["step"]: row["evaluation/score"] for row in default_run.metrics if "evaluation/score" in row
@@ -56,7 +49,6 @@ def test_best_step_is_recorded_and_kept(default_run: RecipeRun) -> None:
     assert (default_run.directory / "checkpoints" / "best" / "model.safetensors").is_file()
 
 
-@pytest.mark.slow
 def test_reward_rises(default_run: RecipeRun) -> None:
     assert gain(default_run) >= 0.25
 
@@ -76,7 +68,6 @@ def gain(run: RecipeRun) -> float:
     return fmean(rewards[-5:]) - fmean(rewards[:5])
 
 
-@pytest.mark.slow
 def test_nothing_is_left_behind(default_run: RecipeRun) -> None:
     assert default_run.summary["ok"]
     assert processes_of(default_run.directory) == []

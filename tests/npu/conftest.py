@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness.npu.simulated_machine import SimulatedMachine
-from harness.npu.simulated_processes import Process
+from harness.runtime.rank_processes import Process
 
 CHIP = 64 << 20  # bytes
 
@@ -21,7 +21,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> SimulatedMachine:
 def pair(machine: SimulatedMachine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Process]]:
     """A process on chip 1, its only one and so its device 0, and one on chip 0 that sees both."""
     folder = tmp_path_factory.mktemp("pair")
-    processes = [Process(machine, folder, "1"), Process(machine, folder, "0,1")]
+    processes = [machine.start(folder, "1"), machine.start(folder, "0,1")]
     yield processes
     for process in processes:
         process.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from harness.npu.simulated_machine import SimulatedMachine
-from harness.npu.simulated_processes import Process
 from harness.runtime import region_conformance
 
 
@@ -16,7 +15,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> SimulatedMachine:
 
 @pytest.fixture(scope="module")
 def failures(machine: SimulatedMachine, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    process = Process(machine, tmp_path_factory.mktemp("process"), "0")
+    process = machine.start(tmp_path_factory.mktemp("process"), "0")
     try:
         return process.run(region_conformance.torch_memory_saver_failures, "npu", "torch")
     finally:

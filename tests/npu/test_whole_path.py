@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,15 +23,12 @@ import pytest
 from harness import script
 from harness.npu.simulated_machine import SimulatedMachine
 from harness.upstream import released
-from vimectl.patches import command
-from vimectl.stacks.catalog import load_stack
 
 if importlib.util.find_spec("vllm") is None:
     pytest.skip("needs what vllm imports", allow_module_level=True)
 
 pytestmark = [pytest.mark.needs("network"), pytest.mark.slow]
 
-STACK = "ascend-0.22"
 STEPS = 3
 CHIP = 256 << 20
 SETTINGS = {
@@ -81,18 +77,6 @@ class Whole:
 
 
 @pytest.fixture(scope="module")
-def patched_stack(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The released Python sources of the stack's vLLM packages, with our patches."""
-    trees = []
-    for package, version in load_stack(STACK).patches.items():
-        tree = tmp_path_factory.mktemp("patched") / package
-        shutil.copytree(released.python_sources(package, version), tree)
-        command.change("apply", command.status(STACK, tree, [package], version))
-        trees.append(tree)
-    return trees
-
-
-@pytest.fixture(scope="module")
 def launch(
     make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Whole]:
@@ -129,8 +113,9 @@ def launch(
 
 
 @pytest.fixture(scope="module")
-def whole(launch: Callable[..., Whole], patched_stack: list[Path]) -> Whole:
-    run = launch(*patched_stack)
+def whole(launch: Callable[..., Whole], tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """A run with the released Python sources of the stack's vLLM packages, and our patches."""
+    run = launch(released.patched_sources("ascend-0.22", tmp_path_factory.mktemp("patched")))
     assert run.code == 0, run.output
     return run
 
@@ -177,6 +162,7 @@ def test_log_begins_with_the_untested_steps(whole: Whole) -> None:
     assert (whole.directory / "logs" / "driver.log").read_text().startswith("Not tested on an NPU yet:")
 
 
+@pytest.mark.exhaustive
 def test_wrong_allocator_configuration_fails_the_run_before_it_starts(
     launch: Callable[..., Whole], tmp_path: Path
 ) -> None:

@@ -1,31 +1,27 @@
 """The series of the Ascend stacks, on the real sources of each release, released and patched.
 
-One process for each stack imports the released vLLM and vllm-ascend, with stand-ins for the hardware alone
-(fake_npu.py), and runs the functions under test in every situation (ascend_probe.py).
+One process for each stack imports the released vLLM and vllm-ascend on a simulated machine, and runs the
+functions under test in every situation (ascend_probe.py).
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import RUNTIME, TESTS, script
-from vimectl.patches import command as patching
-from vimectl.patches import series
+from harness import RUNTIME, script
+from harness.npu.simulated_machine import SimulatedMachine
+from harness.upstream import released
 from vimectl.stacks.catalog import load_stack
 
 if importlib.util.find_spec("vllm") is None:
     pytest.skip("needs what vllm imports", allow_module_level=True)
 
-PROBE = script("upstream.ascend_probe")
 GIB = 1 << 30
 TOTAL, UTILIZATION, WEIGHTS, PEAK, HCCL, GRAPHS = 64 * GIB, 0.6, 8 * GIB, 3 * GIB, GIB, 2 * GIB
 # The everyday suite looks at one; `make test` at all.
@@ -37,30 +33,20 @@ pytestmark = pytest.mark.needs("network")
 
 
 @pytest.fixture(scope="module", params=STACKS)
-def probed(
-    request: pytest.FixtureRequest,
-    python_sources: Callable[[str, str], Path],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> dict[str, Any]:
+def probed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The observations of the probe on a stack; "stack" is its name."""
-    patches = load_stack(request.param).patches
-    released = [python_sources(package, version) for package, version in patches.items()]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(map(str, [*released, RUNTIME, TESTS])),
-        "VLLM_ASCEND_ENABLE_NZ": "0",  # as for every engine of a run
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "OMP_NUM_THREADS": "1",
-    }
-    tree = tmp_path_factory.mktemp("patched")
-    for (package, version), source in zip(patches.items(), released, strict=True):
-        one = series.load(package, version)
-        for path in (*one.chains, f"{one.module}/__init__.py"):
-            (tree / path).parent.mkdir(parents=True, exist_ok=True)
-            (tree / path).write_bytes((source / path).read_bytes())
-        found = patching.status(request.param, tree, [package], version)
-        patching.change("apply", found)
-    done = subprocess.run([sys.executable, PROBE, tree], env=environment, capture_output=True, text=True)
+    sources = [released.python_sources(*release) for release in load_stack(request.param).patches.items()]
+    machine = SimulatedMachine(tmp_path_factory.mktemp("machine") / "npus", chips=1)
+    environment = machine.environment(
+        *sources,
+        RUNTIME,
+        VLLM_ASCEND_ENABLE_NZ="0",  # as for every engine of a run
+        VLLM_LOGGING_LEVEL="ERROR",
+        OMP_NUM_THREADS="1",
+    )
+    tree = released.patched_sources(request.param, tmp_path_factory.mktemp("patched"))
+    command = [sys.executable, script("upstream.ascend_probe"), tree]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return {"stack": request.param, **json.loads(done.stdout.splitlines()[-1])}
 

@@ -7,34 +7,29 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness import script
-from vimectl.patches import command
+from harness.upstream import released
 
 if importlib.util.find_spec("torch") is None:
     pytest.skip("needs torch", allow_module_level=True)
 
-PROBE = script("upstream.megatron_probe")
-
 
 @pytest.fixture(scope="module")
-def probed(
-    wheels: dict[str, Path], unpack: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
-    """The observations of the probe on the whole package, released and patched."""
+def probed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The observations of the probe on the package, released and patched."""
+    trees = {
+        "released": released.python_sources("megatron-core", "0.16.1"),
+        "patched": released.patched_sources("cpu-0.32", tmp_path_factory.mktemp("patched")),
+    }
     found = {}
-    for name in ("released", "patched"):
-        tree = tmp_path_factory.mktemp(name)
-        unpack(wheels["megatron-core"], tree, lambda name: name.endswith((".py", "METADATA", "RECORD")))
-        if name == "patched":
-            command.change("apply", command.status(directory=tree))
+    for name, tree in trees.items():
+        command = [sys.executable, script("upstream.megatron_probe")]
         environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run([sys.executable, str(PROBE)], env=environment, capture_output=True, text=True)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         found[name] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -73,6 +68,5 @@ def test_rotary_embedding_is_made_and_used_on_the_cpu(on_cpu: dict[str, Any]) ->
 
 
 def test_with_cuda_every_call_is_the_release_s(probed: dict[str, Any]) -> None:
-    released, patched = probed["released"]["cuda"], probed["patched"]["cuda"]
-    assert "manual_seed 7" in released["calls"]
-    assert patched == released
+    assert "manual_seed 7" in probed["released"]["cuda"]["calls"]
+    assert probed["patched"]["cuda"] == probed["released"]["cuda"]

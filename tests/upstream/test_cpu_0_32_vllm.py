@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,8 +17,7 @@ from typing import Any
 
 import pytest
 
-from vimectl.patches import command
-from vimectl.patches.series import Series
+from harness.upstream import released
 
 if importlib.util.find_spec("vllm") is None:
     pytest.skip("needs vllm 0.32.0 installed", allow_module_level=True)
@@ -34,24 +32,12 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def sources(
-    wheels: dict[str, Path],
-    shipped: dict[str, Series],
-    unpack: Callable[..., None],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> dict[str, Path]:
-    """The files of the series as released, and patched."""
-    released, patched = tmp_path_factory.mktemp("released"), tmp_path_factory.mktemp("patched")
-    wanted = {*shipped["vllm"].chains, "vllm/__init__.py"}
-    unpack(wheels["vllm"], released, lambda name: name in wanted or ".dist-info/" in name)
-    shutil.copytree(released, patched, dirs_exist_ok=True)
-    command.change("apply", command.status(directory=patched))
-    return {"released": released, "patched": patched}
-
-
-@pytest.fixture(scope="module")
-def load(sources: dict[str, Path]) -> Callable[[str, str], ModuleType]:
+def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], ModuleType]:
     """Loads one of FILES, "released" or "patched"."""
+    sources = {
+        "released": released.python_sources("vllm", "0.32.0"),
+        "patched": released.patched_sources("cpu-0.32", tmp_path_factory.mktemp("patched")),
+    }
     loaded: dict[str, ModuleType] = {}
 
     def module(which: str, name: str) -> ModuleType:

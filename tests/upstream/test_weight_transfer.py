@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from harness import RUNTIME, TESTS, script
-from harness.npu.simulated_machine import SimulatedMachine
-from harness.npu.simulated_processes import COLOCATED
+from harness.npu.simulated_machine import COLOCATED, SimulatedMachine
+from harness.upstream import released
 from vimectl.stacks.catalog import load_stack
 
 if importlib.util.find_spec("vllm") is None:
@@ -50,16 +50,14 @@ pytestmark = pytest.mark.needs("network")
 def seen(
     request: pytest.FixtureRequest,
     make_model: Callable[..., Path],
-    python_sources: Callable[[str, str], Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Any]:
     """The observations of the probe on a stack; "stack" is its name."""
     stack = load_stack(request.param)
     if stack.stack.device == "npu":
         machine = SimulatedMachine(tmp_path_factory.mktemp("machine") / "npus", chips=1, total=256 << 20)
-        released = [python_sources(package, version) for package, version in stack.patches.items()]
         environment = machine.environment(
-            *released,
+            *(released.python_sources(*release) for release in stack.patches.items()),
             RUNTIME,
             ASCEND_RT_VISIBLE_DEVICES="0",
             VLLM_ASCEND_ENABLE_NZ="0",

@@ -15,10 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from harness import TESTS
+from harness.runtime.rank_processes import Process
 
 SITE = TESTS / "npu" / "site"
 # Tells child processes where the machine is described. Only the packages in ``site/`` read it.
 VARIABLE = "SIMULATED_NPU"
+# Environment of every process of a colocated run.
+COLOCATED = {
+    "PYTORCH_NPU_ALLOC_CONF": "expandable_segments:False",
+    "CUDA_DEVICE_MAX_CONNECTIONS": "1",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "OMP_NUM_THREADS": "1",
+}
 
 
 class SimulatedMachine:
@@ -27,7 +35,6 @@ class SimulatedMachine:
     def __init__(self, directory: Path, chips: int = 2, total: int = 1 << 30) -> None:
         self.directory = directory
         (directory / "calls").mkdir(parents=True)
-        (directory / "faults").mkdir()
         for chip in range(chips):
             (directory / "chips" / str(chip)).mkdir(parents=True)
         (directory / "machine.json").write_text(json.dumps({"chips": chips, "total": total}))
@@ -41,6 +48,10 @@ class SimulatedMachine:
         paths = [str(SITE), str(TESTS), *map(str, before), *_paths(os.environ)]
         return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), VARIABLE: str(self.directory)} | changes
 
+    def start(self, directory: Path, chips: str, **changes: str) -> Process:
+        """Start a process that sees ``chips`` and has its socket in ``directory``."""
+        return Process(directory, self.environment(ASCEND_RT_VISIBLE_DEVICES=chips, **COLOCATED | changes))
+
     def calls(self, *names: str) -> list[dict[str, Any]]:
         """Return the calls of all processes in order of time: ``at`` (ns), ``pid``, ``name`` and arguments.
 
@@ -52,16 +63,6 @@ class SimulatedMachine:
         ]
         found = [json.loads(line) for line in lines if line.endswith("}")]
         return sorted((c for c in found if not names or c["name"] in names), key=lambda call: call["at"])
-
-    def fail(self, name: str, message: str, skip: int = 0, times: int = 1, chip: int | None = None) -> None:
-        """Make calls of a name fail with a message: ``times`` of them after ``skip``, on one chip or on all.
-
-        ``allocate`` (out of memory), ``ipc_open`` (the handle's owner is dead), ``hccl`` (a collective
-        times out), ``synchronize`` (a kernel failed).
-        """
-        fault = {"name": name, "message": message, "skip": skip, "times": times, "chip": chip}
-        number = len(list((self.directory / "faults").iterdir()))
-        (self.directory / "faults" / f"{number}.json").write_text(json.dumps(fault))
 
     def used(self, chip: int) -> int:
         """Return the bytes of a chip that living processes hold."""

@@ -1,4 +1,4 @@
-"""Run by test_ascend.py with a released vLLM and vllm-ascend on PYTHONPATH; prints what it observed as JSON.
+"""Run by test_ascend.py on a simulated machine with a released vLLM and vllm-ascend; prints JSON.
 
 The argument is a directory with the patched files. Each file under test is loaded as released and as patched,
 under separate names; everything that they import is as released.
@@ -18,12 +18,47 @@ from tempfile import TemporaryDirectory
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from harness.upstream import fake_npu, scheduler_probe
+import torch
+
+from harness.upstream import scheduler_probe
 from harness.upstream.partial_config import Settings
 
 GIB = 1 << 30
-DEVICE = fake_npu.Device(64 * GIB)
 PATCHED = Path(sys.argv[1])
+
+
+class Device:
+    """The memory of an NPU, in bytes, as the worker under test sees it.
+
+    ``allocated`` is what the allocator of this process holds of it and ``peak`` the most it held; ``other`` is
+    other memory of this process (contexts, HCCL), and ``neighbor`` the memory of other processes.
+    """
+
+    total = 64 * GIB
+    allocated = peak = other = neighbor = 0
+
+    def allocate(self, size: int) -> None:
+        self.allocated += size
+        self.peak = max(self.peak, self.allocated)
+
+    def reset_peak(self, device: Any = None) -> None:
+        self.peak = self.allocated
+
+    def info(self, device: Any = None) -> tuple[int, int]:
+        return self.total - self.allocated - self.other - self.neighbor, self.total
+
+    def stats(self, device: Any = None) -> dict[str, int]:
+        return {"allocated_bytes.all.peak": self.peak, "allocated_bytes.all.current": self.allocated}
+
+    def install(self) -> None:
+        """Replace the memory of the simulated NPU."""
+        torch.npu.mem_get_info = self.info
+        torch.npu.memory_reserved = torch.npu.memory_allocated = lambda device=None: self.allocated
+        torch.npu.memory_stats = self.stats
+        torch.npu.reset_peak_memory_stats = self.reset_peak
+
+
+DEVICE = Device()
 
 
 def load(which: str, path: str) -> ModuleType:
@@ -59,7 +94,7 @@ def start_up(module: ModuleType, colocate: str | None, held: int, moved: int, ut
     os.environ.pop("VIME_COLOCATE", None)
     if colocate is not None:
         os.environ["VIME_COLOCATE"] = colocate
-    DEVICE.torch = DEVICE.peak = DEVICE.other = 0
+    DEVICE.allocated = DEVICE.peak = DEVICE.other = 0
     DEVICE.neighbor = held
     worker = _worker(module, moved, utilization)
     try:
@@ -76,7 +111,7 @@ def _worker(module: ModuleType, moved: int, utilization: float) -> Any:
 
     def profile_run() -> None:
         DEVICE.allocate(PEAK)
-        DEVICE.torch -= PEAK
+        DEVICE.allocated -= PEAK
         DEVICE.neighbor += moved
 
     # What prepares the device, and what 0.30 does with the number afterwards.
@@ -196,7 +231,7 @@ def observe_scheduler(which: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    fake_npu.install(DEVICE)
+    DEVICE.install()
     importlib.import_module("vllm_ascend.worker.worker")
     gc.freeze()  # the worker collects garbage again and again: not among the modules
     observers = {"worker": observe_worker, "rotary": observe_rotary, "scheduler": observe_scheduler}

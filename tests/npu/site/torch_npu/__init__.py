@@ -25,8 +25,7 @@ def _install() -> None:
     _device.register(npu)
     _reductions.register()
     _hccl.register()
-    _unknown.find("torch_npu", *simulated_ascend.MISSING)
-    simulated_ascend.install()
+    _unknown.find(("torch_npu", *simulated_ascend.MISSING), simulated_ascend.INSTEAD)
     torch.npu = npu
 
 

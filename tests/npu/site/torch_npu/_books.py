@@ -1,4 +1,4 @@
-"""Exchange files with the test: this process records calls and memory, the test orders faults."""
+"""Record the calls and the device memory of this process in files that the test reads."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,26 +36,10 @@ def record(name: str, **arguments: Any) -> None:
     os.write(_call_file(os.getpid()), (json.dumps(call) + "\n").encode())
 
 
-def fault(name: str, chip: int) -> str | None:
-    """Return the message with which this call must fail, or None."""
-    for path in _fault_files(os.stat(ROOT / "faults").st_mtime_ns):
-        with _locked(ROOT / "faults" / path) as file:
-            told = json.loads(file.read())
-            if told["name"] != name or told["chip"] not in (None, chip) or not told["times"]:
-                continue
-            left = "skip" if told["skip"] else "times"
-            told[left] -= 1
-            file.seek(0)
-            file.truncate()
-            file.write(json.dumps(told))
-            if left == "times":
-                return told["message"]
-    return None
-
-
 def take(chip: int, nbytes: int) -> bool:
     """Count ``nbytes`` (negative to release) of a chip for this process; False if it has not so many."""
-    with _lock, _locked(ROOT / "chips" / str(chip) / "lock"):
+    with _lock, (ROOT / "chips" / str(chip) / "lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         if nbytes > free(chip):
             return False
         book = _book(chip, os.getpid())
@@ -78,12 +60,6 @@ def free(chip: int) -> int:
 
 
 @cache
-def _fault_files(changed: int) -> list[str]:
-    """Return the ordered faults; read again when there are new ones."""
-    return sorted(os.listdir(ROOT / "faults"))
-
-
-@cache
 def _call_file(pid: int) -> int:
     return os.open(
         ROOT / "calls" / f"{pid}.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
@@ -96,11 +72,3 @@ def _book(chip: int, pid: int) -> mmap.mmap:
     path.write_bytes(bytes(8))
     with path.open("r+b") as file:
         return mmap.mmap(file.fileno(), 8)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[Any]:
-    with path.open("a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        yield file

@@ -72,12 +72,10 @@ class Memory:
         exact = self.pool or self.region is not None
         granule = PAGE if exact else GRANULE
         size = -(-max(nbytes, 1) // granule) * granule
-        told = _books.fault("allocate", chip)
-        if told or not (_books.take(chip, size) if exact else self._take_cached(chip, size)):
+        if not (_books.take(chip, size) if exact else self._take_cached(chip, size)):
             raise OutOfMemory(
                 f"NPU out of memory. Tried to allocate {size} bytes (NPU {chip}; {_books.TOTAL} bytes total "
                 f"capacity; {self.allocated} bytes already allocated; {_books.free(chip)} bytes free)"
-                + (f"; {told}" if told else "")
             )
         with self._lock:
             block = Block(self._place(size, granule), size, chip, self.region, self.pool)

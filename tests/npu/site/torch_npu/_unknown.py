@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -45,6 +46,8 @@ class Module(ModuleType):
     """A module that has every name."""
 
     __path__: Sequence[str] = ()
+    __device_type__ = "A2"  # of vllm_ascend._build_info
+    __version__ = "1.15.0"  # of scipy; numba asks
 
     def __getattr__(self, name: str) -> Any:
         return attribute(self.__name__, name)
@@ -58,19 +61,23 @@ def attribute(module: str, name: str) -> Any:
 
 
 class _Finder(MetaPathFinder, Loader):
-    def __init__(self, packages: Sequence[str]) -> None:
-        self._packages = packages
+    """Find modules, and every module below them: the one that replaces it, or one that has every name."""
+
+    def __init__(self, modules: Mapping[str, str | None]) -> None:
+        self._modules = modules
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        known = any(name == package or name.startswith(f"{package}.") for package in self._packages)
+        known = any(name == module or name.startswith(f"{module}.") for module in self._modules)
         return ModuleSpec(name, self, is_package=True) if known else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return Module(spec.name)
+        replacement = self._modules.get(spec.name)
+        return importlib.import_module(replacement) if replacement else Module(spec.name)
 
     def exec_module(self, module: ModuleType) -> None: ...
 
 
-def find(*packages: str) -> None:
-    """Make packages that do not exist importable, with every module below them."""
-    sys.meta_path.append(_Finder(packages))
+def find(missing: Sequence[str], instead: Mapping[str, str | None]) -> None:
+    """Provide modules where there are none, and instead of those that exist."""
+    sys.meta_path.insert(0, _Finder(instead))
+    sys.meta_path.append(_Finder(dict.fromkeys(missing)))
