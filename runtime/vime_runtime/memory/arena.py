@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import ctypes
 import mmap
 import os
@@ -11,27 +12,19 @@ import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vime_runtime.memory.pages import resident_page_bytes
-from vime_runtime.memory.region import MemoryUsage
+from vime_runtime.memory.pages import libc, resident_page_bytes
 
 # torch aligns CPU storages to 64 bytes; kernels rely on it.
 ALIGNMENT = 64
 # Addresses become accessible in steps of this size, which keeps mprotect calls and mappings few.
 GROWTH_BYTES = 16 * 1024**2
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
-_libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-_libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-
 MAP_NORESERVE = 0x4000  # asm-generic/mman-common.h; not in the mmap module before Python 3.13
-_MAP_FAILED = ctypes.c_void_p(-1).value
 
 _aten = torch.ops.aten
 
@@ -45,22 +38,22 @@ class Arena:
 
     def __init__(self) -> None:
         self._size = 2 * os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
-        self._base = _reserve(self._size)
-        weakref.finalize(self, _libc.munmap, self._base, self._size).atexit = False
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+        self._map = mmap.mmap(-1, self._size, flags, prot=0)  # PROT_NONE: addresses only
+        # The address of offset 0.
+        self.base: int = numpy.frombuffer(self._map, numpy.uint8).ctypes.data
+        # With pages of 4 KiB the first access takes several times longer, at every ``resume``. A kernel
+        # without transparent huge pages refuses the advice; then it is only slower.
+        with contextlib.suppress(OSError):
+            self._map.madvise(mmap.MADV_HUGEPAGE)
         self._accessible = 0  # bytes from the base that may be read and written
         self._top = 0  # offset of the end of the highest block so far
         self._free: list[tuple[int, int]] = []  # (offset, size) below the top, sorted
-        self._live: dict[int, int] = {}  # offset -> size
         # Finalizers run wherever a reference is dropped, even in the middle of an allocation.
         self._lock = threading.RLock()
 
-    @property
-    def base(self) -> int:
-        """The address of offset 0."""
-        return self._base
-
     def __contains__(self, address: int) -> bool:
-        return self._base <= address < self._base + self._size
+        return self.base <= address < self.base + self._size
 
     def allocate(self, nbytes: int) -> ctypes.Array[ctypes.c_char]:
         """Allocate a block of ``nbytes`` > 0.
@@ -71,24 +64,19 @@ class Arena:
         size = -(-nbytes // ALIGNMENT) * ALIGNMENT
         with self._lock:
             offset = self._find(size)
-            self._live[offset] = size
-        block = (ctypes.c_char * nbytes).from_address(self._base + offset)
-        weakref.finalize(block, self._release, offset).atexit = False
+        block = (ctypes.c_char * nbytes).from_address(self.base + offset)
+        weakref.finalize(block, self._release, offset, size).atexit = False
         return block
 
     def live_ranges(self) -> Iterator[tuple[int, int]]:
         """Yield offset and size of every run of adjacent live blocks, in order of address."""
         with self._lock:
-            blocks = sorted(self._live.items())
-        first = last = 0
-        for offset, size in blocks:
-            if offset != last:
-                if last > first:
-                    yield first, last - first
-                first = offset
-            last = offset + size
-        if last > first:
-            yield first, last - first
+            free = [*self._free, (self._top, 0)]
+        start = 0
+        for offset, size in free:
+            if offset > start:
+                yield start, offset - start
+            start = offset + size
 
     def free_pages(self) -> None:
         """Let the kernel reclaim every page under memory pressure (MADV_FREE).
@@ -98,23 +86,20 @@ class Arena:
         requested from the host, which takes up to seconds per gigabyte. On a kernel, or an emulation of one,
         without MADV_FREE, all pages are dropped at once (MADV_DONTNEED).
         """
-        if not self._accessible or _libc.madvise(self._base, self._accessible, mmap.MADV_FREE) == 0:
-            return
-        if _libc.madvise(self._base, self._accessible, mmap.MADV_DONTNEED) != 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        try:
+            self._map.madvise(mmap.MADV_FREE, 0, self._accessible)
+        except OSError:
+            self._map.madvise(mmap.MADV_DONTNEED, 0, self._accessible)
 
-    def memory_usage(self) -> MemoryUsage:
-        """Measure the accessible part of the range; pages that were freed but not reclaimed are resident."""
-        return MemoryUsage(self._accessible, resident_page_bytes(self._base, self._accessible))
+    def resident_bytes(self) -> int:
+        """Return the bytes of resident pages, including those that were freed but not reclaimed."""
+        return resident_page_bytes(self.base, self._accessible)
 
     def _find(self, size: int) -> int:
         """Return the offset of ``size`` free bytes, in the first free block that fits or at the top."""
         for index, (offset, room) in enumerate(self._free):
             if room >= size:
-                if room == size:
-                    del self._free[index]
-                else:
-                    self._free[index] = (offset + size, room - size)
+                self._free[index : index + 1] = [(offset + size, room - size)] if room > size else []
                 return offset
         offset = self._top
         self._make_accessible(offset + size)
@@ -127,14 +112,14 @@ class Arena:
         if end > self._size:
             raise MemoryError(f"the arena's {self._size} bytes of addresses are used up")
         goal = min(-(-end // GROWTH_BYTES) * GROWTH_BYTES, self._size)
-        if _libc.mprotect(self._base, goal, mmap.PROT_READ | mmap.PROT_WRITE) != 0:
-            error = os.strerror(ctypes.get_errno())
-            raise MemoryError(f"the kernel refused {goal - self._accessible} more bytes: {error}")
+        try:
+            libc.mprotect(self.base, goal, mmap.PROT_READ | mmap.PROT_WRITE)
+        except OSError as e:
+            raise MemoryError(f"the kernel refused {goal - self._accessible} more bytes: {e.strerror}") from e
         self._accessible = goal
 
-    def _release(self, offset: int) -> None:
+    def _release(self, offset: int, size: int) -> None:
         with self._lock:
-            size = self._live.pop(offset)
             at = bisect.bisect(self._free, (offset, 0))
             if at < len(self._free) and self._free[at][0] == offset + size:
                 size += self._free.pop(at)[1]
@@ -143,18 +128,6 @@ class Arena:
                 offset, before = self._free.pop(at)
                 size += before
             self._free.insert(at, (offset, size))
-
-
-def _reserve(size: int) -> int:
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
-    base: int = _libc.mmap(None, size, 0, flags, -1, 0)  # 0 is PROT_NONE: addresses only
-    if base == _MAP_FAILED:
-        error = os.strerror(ctypes.get_errno())
-        raise MemoryError(f"cannot reserve {size} bytes of addresses: {error}")
-    # With pages of 4 KiB the first access takes several times longer, at every ``resume``. A kernel without
-    # transparent huge pages refuses the advice; then it is only slower.
-    _libc.madvise(base, size, mmap.MADV_HUGEPAGE)
-    return base
 
 
 class AllocateInArena(TorchDispatchMode):
@@ -179,10 +152,10 @@ class AllocateInArena(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func is _aten.empty.memory_format and (placed := self._empty(args, kwargs)) is not None:
-            return placed
-        if func is _aten.zeros.default and (placed := self._empty(args, kwargs)) is not None:
-            return placed.zero_()
+        if func in (_aten.empty.memory_format, _aten.zeros.default):
+            placed = self._empty(args, kwargs)
+            if placed is not None:
+                return placed.zero_() if func is _aten.zeros.default else placed
         result = func(*args, **kwargs)
         known = {_address(tensor) for tensor in _tensors((args, kwargs))}
         moved: dict[int, torch.UntypedStorage] = {}

@@ -48,7 +48,7 @@ class CpuRegion(OffloadableRegion):
         """
         self._require(offloaded=False)
         self._arena.free_pages()
-        self._offloaded = True
+        self.offloaded = True
 
     def memory_usage(self) -> MemoryUsage:
         """Measure with mincore(2); pages of the offload file in the page cache count as resident.
@@ -56,11 +56,11 @@ class CpuRegion(OffloadableRegion):
         The resident pages of an offloaded region are reclaimable, because no code accesses them. smaps has
         that number too (LazyFree), but reading it takes some 20 ms.
         """
-        arena = self._arena.memory_usage()
+        pages = self._arena.resident_bytes()
         cached = page_cache_bytes(self._file.fileno())
-        if self._offloaded:
-            return MemoryUsage(arena.mapped, cached, reclaimable=arena.resident)
-        return MemoryUsage(arena.mapped, arena.resident + cached)
+        if self.offloaded:
+            return MemoryUsage(cached, reclaimable=pages)
+        return MemoryUsage(pages + cached)
 
     def _allocate(self) -> AbstractContextManager[Any]:
         return AllocateInArena(self._arena)

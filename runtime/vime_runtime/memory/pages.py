@@ -7,12 +7,23 @@ import ctypes
 import fcntl
 import mmap
 import os
+from typing import Any
 
 import torch
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
-_libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+
+def _raise_os_error(result: Any, function: Any, arguments: Any) -> Any:
+    if result != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+for _function in (libc.mincore, libc.mprotect, libc.sync_file_range):
+    _function.errcheck = _raise_os_error
 
 # SYNC_FILE_RANGE_WAIT_BEFORE | WRITE | WAIT_AFTER (uapi/linux/fs.h): wait for earlier write-back, start
 # write-back of dirty pages, wait for it.
@@ -29,8 +40,7 @@ def resident_page_bytes(start: int, size: int) -> int:
     of it.
     """
     pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
-    if size and _libc.mincore(start, size, pages) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    libc.mincore(start, size, pages)
     return bytes(pages).count(1) * mmap.PAGESIZE
 
 
@@ -59,8 +69,7 @@ def drop_page_cache(file: int) -> None:
     This uses sync_file_range(2) instead of fdatasync(2). The file is not read after a crash, so there is no
     reason to wait until the file system's journal, with changes of other processes, is on the disk.
     """
-    if _libc.sync_file_range(file, 0, 0, WRITE_AND_WAIT) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    libc.sync_file_range(file, 0, 0, WRITE_AND_WAIT)
     os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
 
 

@@ -13,13 +13,11 @@ class MemoryUsage:
     """Memory of a region as the kernel or the device driver counts it.
 
     Attributes:
-        mapped: bytes of address space.
         resident: bytes of memory, including pages of the offload file in the page cache. In a resident
             region these are all pages, also those not accessed since the last ``resume``.
         reclaimable: bytes that were freed and that the kernel reclaims under memory pressure.
     """
 
-    mapped: int
     resident: int
     reclaimable: int = 0
 
@@ -28,7 +26,6 @@ class MemoryUsage:
         """Return the sum over several regions."""
         parts = list(parts)
         return cls(
-            sum(part.mapped for part in parts),
             sum(part.resident for part in parts),
             sum(part.reclaimable for part in parts),
         )
@@ -38,19 +35,17 @@ class OffloadableRegion(ABC):
     """Memory of tensors that is either resident or offloaded.
 
     ``pause`` and ``resume`` are named as in torch_memory_saver.
+
+    Attributes:
+        offloaded: True from ``pause`` to ``resume``.
     """
 
     def __init__(self) -> None:
-        self._offloaded = False
-
-    @property
-    def offloaded(self) -> bool:
-        """True from ``pause`` to ``resume``."""
-        return self._offloaded
+        self.offloaded = False
 
     @contextmanager
     def allocating(self) -> Iterator[None]:
-        """Allocate tensors of the region's device in the region while the context is active. May be nested.
+        """Allocate tensors of the region's device in the region while the context is active.
 
         Raises:
             RuntimeError: the region is offloaded.
@@ -70,7 +65,7 @@ class OffloadableRegion(ABC):
         """
         self._require(offloaded=False)
         self._offload()
-        self._offloaded = True
+        self.offloaded = True
 
     def resume(self) -> None:
         """Allocate the memory again at the same addresses and restore the contents.
@@ -81,7 +76,7 @@ class OffloadableRegion(ABC):
         """
         self._require(offloaded=True)
         self._restore()
-        self._offloaded = False
+        self.offloaded = False
 
     @abstractmethod
     def memory_usage(self) -> MemoryUsage:
@@ -97,5 +92,5 @@ class OffloadableRegion(ABC):
     def _restore(self) -> None: ...
 
     def _require(self, offloaded: bool) -> None:
-        if self._offloaded is not offloaded:
+        if self.offloaded is not offloaded:
             raise RuntimeError(f"the region is {'not ' if offloaded else ''}offloaded")

@@ -32,8 +32,6 @@ class TorchMemorySaverRegion(OffloadableRegion):
         # Imported here because the library loads the device's runtime, which a CPU machine does not have.
         self._saver = importlib.import_module("torch_memory_saver").torch_memory_saver
         self._saver.hook_mode = hook_mode
-        self._nested = False
-        self._mapped = 0
         self._resident = 0
 
     def memory_usage(self) -> MemoryUsage:
@@ -42,21 +40,12 @@ class TorchMemorySaverRegion(OffloadableRegion):
         This is exact if no other process allocates or frees device memory during these calls. That is the
         case because trainer and engine alternate.
         """
-        return MemoryUsage(self._mapped, self._resident)
+        return MemoryUsage(self._resident)
 
     @contextmanager
     def _allocate(self) -> Iterator[None]:
-        if self._nested:  # the memory pool is active already and cannot be entered twice
+        with self._measured(), self._saver.region(tag=TAG, enable_cpu_backup=True):
             yield
-            return
-        self._nested = True
-        before = self._resident
-        try:
-            with self._measured(), self._saver.region(tag=TAG, enable_cpu_backup=True):
-                yield
-        finally:
-            self._nested = False
-            self._mapped += self._resident - before
 
     def _offload(self) -> None:
         with self._measured():

@@ -1,12 +1,7 @@
 """The methods that the engine adds to vLLM's workers and calls by ``collective_rpc``.
 
-New weights come this way and not through vLLM's weight-transfer API (``start_weight_update``,
-``update_weights``, ``finish_weight_update``), although every release after 0.20 has it. For weights that are
-written in place the API keeps a flag and resets the state of LoRA adapters, which no engine here has. Beyond
-that it does a layerwise reload, for which a colocated NPU has no memory. The API also changes: its engine
-class got another constructor in 0.22 and in 0.25, and vllm-ascend follows some releases later. An extension
-class and ``collective_rpc`` are the same in all of them. docs/weight-sync.md has the details by release, and
-when to reconsider this decision.
+New weights come this way and not through vLLM's weight-transfer API. Its layerwise reload needs memory that a
+colocated NPU does not have, and it changes from release to release: docs/weight-sync.md.
 """
 
 from __future__ import annotations
@@ -72,12 +67,11 @@ class WorkerExtension:
 
 
 def _npu_memory_usage(asleep: list[str]) -> MemoryUsage:
-    """Return the bytes that vllm-ascend's sleep mode has allocated in this process.
+    """Return the bytes of vllm-ascend's sleep mode that are allocated in this process at the moment.
 
     Its allocator keeps for every allocation a tag and a handle whose second entry is the size in bytes.
     """
     from vllm_ascend.device_allocator.camem import CaMemAllocator
 
     allocations: list[Any] = list(CaMemAllocator.get_instance().pointer_to_data.values())
-    mapped = sum(data.handle[1] for data in allocations)
-    return MemoryUsage(mapped, sum(data.handle[1] for data in allocations if data.tag not in asleep))
+    return MemoryUsage(sum(data.handle[1] for data in allocations if data.tag not in asleep))

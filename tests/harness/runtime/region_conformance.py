@@ -82,18 +82,6 @@ def tensors_outside_the_region_are_not_affected(region: OffloadableRegion, devic
 
 
 @case
-def allocating_may_be_nested(region: OffloadableRegion, device: torch.device) -> None:
-    with region.allocating():
-        with region.allocating():
-            inner = torch.ones(4 * MIB, device=device)
-        outer = torch.ones(4 * MIB, device=device)
-    assert region.memory_usage().resident >= inner.nbytes + outer.nbytes
-    region.pause()
-    region.resume()
-    assert inner.sum().item() == outer.sum().item() == 4 * MIB
-
-
-@case
 def offloading_does_not_change_training(region: OffloadableRegion, device: torch.device) -> None:
     def build() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(0)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import mmap
 import os
 import re
 from pathlib import Path
@@ -10,17 +9,10 @@ import torch
 from vime_runtime.memory.arena import ALIGNMENT, AllocateInArena, Arena
 
 from harness.tolerances import of_sum
-from tests.unit.vime_runtime.memory.conftest import lazily_free_bytes, reclaim_pages
 
 
 def live(arena: Arena) -> list[tuple[int, int]]:
     return list(arena.live_ranges())
-
-
-def filled_block(arena: Arena) -> memoryview:
-    block = arena.allocate(16 * 1024**2)
-    block[:] = b"x" * len(block)
-    return memoryview(block)
 
 
 def test_blocks_are_aligned_and_freed_with_their_last_reference() -> None:
@@ -48,30 +40,6 @@ def test_free_neighbors_merge_and_are_reused() -> None:
     assert live(arena) == []
 
 
-def test_freed_pages_stay_until_the_kernel_reclaims_them() -> None:
-    arena = Arena()
-    block = filled_block(arena)
-    resident = arena.memory_usage().resident
-    assert resident >= len(block)
-    assert lazily_free_bytes(arena.base, len(block)) == 0
-    arena.free_pages()
-    few = 0.05 * resident  # pages that are still in the CPU's batch and cannot be reclaimed
-    assert lazily_free_bytes(arena.base, len(block)) >= resident - few
-    assert arena.memory_usage().resident == resident
-    reclaim_pages(arena.base, len(block))
-    assert arena.memory_usage().resident <= few
-    assert bytes(block).count(0) >= len(block) - few
-
-
-def test_without_madv_free_pages_are_dropped_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mmap, "MADV_FREE", 1000)  # the kernel answers EINVAL
-    arena = Arena()
-    block = filled_block(arena)
-    arena.free_pages()
-    assert arena.memory_usage().resident == 0
-    assert bytes(block) == bytes(len(block))
-
-
 def test_an_allocation_beyond_the_reserved_addresses_fails() -> None:
     arena = Arena()
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -82,7 +50,7 @@ def test_an_allocation_beyond_the_reserved_addresses_fails() -> None:
 
 def test_large_blocks_use_huge_pages_if_the_kernel_has_them() -> None:
     arena = Arena()
-    _block = filled_block(arena)
+    _block = arena.allocate(16 * 1024**2)
     setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     if setting.exists() and "[never]" not in setting.read_text():
         # The flag of the mapping, proc_pid_smaps(5). It does not depend on whether huge pages were available.
@@ -145,4 +113,4 @@ def test_temporaries_reuse_addresses() -> None:
         for _ in range(50):
             torch.randn(1_000_000).exp().sum()
     assert live(arena) == []
-    assert arena.memory_usage().mapped < 50_000_000
+    assert arena.resident_bytes() < 50_000_000

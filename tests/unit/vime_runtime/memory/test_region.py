@@ -43,4 +43,4 @@ def test_gpu_region(case: str, gpu_failures: dict[str, str]) -> None:
 
 
 def test_memory_usage_adds_up() -> None:
-    assert MemoryUsage.total(MemoryUsage(mapped=2, resident=1) for _ in range(3)) == MemoryUsage(6, 3)
+    assert MemoryUsage.total(MemoryUsage(2, reclaimable=1) for _ in range(3)) == MemoryUsage(6, 3)
