@@ -22,7 +22,8 @@ def apply(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
         UsageError: an assignment without "=", or an unknown key.
     """
     data = copy.deepcopy(data)
-    keys = known_keys()
+    # Every dotted key of a recipe with its type. A table of free keys is listed as ``table.*``.
+    keys = dict(_walk(Recipe, ""))
     for assignment in assignments:
         key, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals:
@@ -33,11 +34,6 @@ def apply(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
             table = table.setdefault(name, {})
         table[last] = _parse(text, is_text=str in _members(keys.get(key)) or key.startswith("env."))
     return data
-
-
-def known_keys() -> dict[str, Any]:
-    """Return every dotted key of a recipe with its type. A table of free keys is listed as ``table.*``."""
-    return dict(_walk(Recipe, ""))
 
 
 def _path_of(key: str, keys: dict[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from vimectl.cli import run_cli
+from vimectl.stacks.catalog import stack_file
 
 
 def test_list_and_show(run_json: Callable[..., Any]) -> None:
@@ -17,7 +18,8 @@ def test_list_and_show(run_json: Callable[..., Any]) -> None:
     assert (code, document["stack"]["packages"]["vllm"]) == (0, "0.32.0")
 
 
-def test_system_libraries_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_prints_the_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["stack", "show", "cpu-0.32"]) == 0
-    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("libnuma.so.1"))
-    assert "apt-get install libnuma1" in line
+    text = capsys.readouterr().out
+    assert text == stack_file("cpu-0.32").read_text()
+    assert "apt-get install libnuma1" in text
