@@ -12,7 +12,6 @@ from vimectl.doctor.facts.inputs import read_patch_state
 from vimectl.doctor.runner import DoctorReport
 from vimectl.patches import command
 from vimectl.stacks.catalog import load_stack
-from vimectl.stacks.schema import Stack
 from vimectl.util.host import Host
 
 
@@ -33,26 +32,27 @@ def plan_fixes(report: DoctorReport, host: Host) -> list[Fix]:
     A fix never ends a process or deletes a file (not safe), installs a package (not reversible), or changes
     the environment of the shell (not possible).
     """
-    stack = load_stack(report.stack)
-    failed = [result.id for result in report.failures if result.group == "patches"]
-    found = [_apply_patches(id.partition(".")[2], id, host, stack) for id in failed]
-    return [fix for fix in found if fix]
-
-
-def _apply_patches(package: str, check: str, host: Host, stack: Stack) -> Fix | None:
-    """Plan to apply a package's patches: one transaction, which refuses files that were edited."""
-    try:
-        targets, directory = read_patch_state(host, stack, package)
-        if not targets or not all(target.state in ("pristine", "partial") for target in targets):
-            return None
-        plan = command.change("apply", targets, dry_run=True).plan
-    except VimeError:
-        return None  # not installed, or edited: the check reports it and its fix
-    where = f"{package} --stack {stack.name}" + (f" --target {directory}" if directory else "")
-    return Fix(
-        check,
-        f"vimectl patch apply {where}",
-        f"vimectl patch revert {where}",
-        tuple(change["path"] for change in plan.changed()),
-        partial(command.change, "apply", targets),
-    )
+    stack, found = load_stack(report.stack), []
+    for failed in report.failures:
+        group, _, package = failed.id.partition(".")
+        if group != "patches":
+            continue
+        try:
+            targets, directory = read_patch_state(host, stack, package)
+            if not targets or not all(target.state in ("pristine", "partial") for target in targets):
+                continue
+            # One transaction, which refuses files that were edited.
+            plan = command.change("apply", targets, dry_run=True).plan
+        except VimeError:
+            continue  # not installed, or edited: the check reports it and its fix
+        where = f"{package} --stack {stack.name}" + (f" --target {directory}" if directory else "")
+        found.append(
+            Fix(
+                failed.id,
+                f"vimectl patch apply {where}",
+                f"vimectl patch revert {where}",
+                tuple(change["path"] for change in plan.changed()),
+                partial(command.change, "apply", targets),
+            )
+        )
+    return found

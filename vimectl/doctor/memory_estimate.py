@@ -43,31 +43,23 @@ def estimate(recipe: Recipe, shape: ModelShape) -> MemoryEstimate:
     element, dtype = _DTYPE_BYTES[recipe.model.dtype], recipe.model.dtype
     train, rollout = recipe.train.tensor_parallel, recipe.rollout.tensor_parallel
     reference = element if recipe.algorithm.kl_coefficient > 0 else 0
-    length = recipe.rollout.max_prompt_tokens + recipe.rollout.max_response_tokens
+    response = recipe.rollout.max_response_tokens
+    length = recipe.rollout.max_prompt_tokens + response
     # With fewer KV heads than TP ranks, each rank has one.
     heads = max(shape.num_key_value_heads // rollout, 1)
     # With expert parallelism each expert is whole on one rank; otherwise it is sharded like the rest.
     expert_ranks = recipe.train.expert_parallel if recipe.train.expert_parallel > 1 else train
     per_rank = (count - experts) / train + experts / expert_ranks
+    # The inputs of all layers, which recomputation keeps too, and the fp32 softmax. A response is never split
+    # over micro-batches, so one of the longest is the least that must fit.
+    layers = shape.num_hidden_layers * shape.hidden_size * element
+    softmax = shape.vocab_size * 4 // train
     return MemoryEstimate(
         parameters=count,
         experts=experts,
         trainer=int(per_rank * (_TRAINED[dtype] + reference)),
-        activations=_activations(recipe, shape, element),
+        activations=length * layers + response * softmax,
         engine=count * element // rollout,
         sequence=2 * shape.num_hidden_layers * heads * shape.head_dim * element * length,
         state=_SAVED[dtype] * count,
-    )
-
-
-def _activations(recipe: Recipe, shape: ModelShape, element: int) -> int:
-    """Return the bytes of the inputs of all layers, which recomputation keeps too, and of the fp32 softmax.
-
-    A response is never split over micro-batches, so one of the longest is the least that must fit.
-    """
-    rollout = recipe.rollout
-    layers = shape.num_hidden_layers * shape.hidden_size * element
-    softmax = shape.vocab_size * 4 // recipe.train.tensor_parallel
-    return (rollout.max_prompt_tokens + rollout.max_response_tokens) * layers + (
-        rollout.max_response_tokens * softmax
     )

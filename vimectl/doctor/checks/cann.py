@@ -11,7 +11,6 @@ from vimectl.doctor.facts.cann import (
     KERNEL_DIRECTORIES,
     PYTHON_PACKAGES,
     Toolkit,
-    read_atb,
     read_toolkit,
     read_vllm_ascend_build,
 )
@@ -98,7 +97,10 @@ def nnal(facts: Facts) -> CheckResult:
     """vllm-ascend loads libatb.so of NNAL, of the same release as CANN."""
     cann = _cann_version(facts)
     wanted = facts.stack.nnal or cann
-    directory, version = facts.read(read_atb)
+    # ATB_HOME_PATH is .../atb/latest/atb/cxx_abi_1, two levels below the version file.
+    home = facts.environment.get("ATB_HOME_PATH") or "/usr/local/Ascend/nnal/atb/latest/atb/cxx_abi_1"
+    directory = home.rsplit("/", 2)[0]
+    version = facts.search(f"{directory}/version.info", r"^\s*Ascend-cann-atb\s*:\s*(\S+)")
     return result(
         bool(version) and matches(version, wanted),
         f"{directory}: {version}" if version else f"no ATB in {directory}",

@@ -11,7 +11,7 @@ from vime_runtime.spec.process_roles import ROLES, Role
 from vimectl.doctor.check import CheckList, CheckResult, Status, result, warn_unless
 from vimectl.doctor.checks.device import needed_devices, visible_devices
 from vimectl.doctor.facts import Facts, Unavailable, limits
-from vimectl.doctor.facts.environment import read_shadowing_directories, read_variable, show_value
+from vimectl.doctor.facts.environment import read_variable, show_value
 from vimectl.doctor.facts.processes import format_ports, parse_ports, read_ephemeral_ports, read_ports
 from vimectl.recipes.environment import CANN_HOME, Variable, allowed_cores, variables
 from vimectl.stacks.schema import Stack
@@ -54,8 +54,10 @@ def proxies(facts: Facts) -> CheckResult:
 def pythonpath(facts: Facts) -> CheckResult:
     """A module on PYTHONPATH hides the package of the stack."""
     modules = {name.replace("-", "_") for name in facts.stack.packages} | {"megatron", "vime_runtime"}
-    hiding = facts.read(read_shadowing_directories, tuple(sorted(modules)))
     entries = list(filter(None, facts.environment.get("PYTHONPATH", "").split(os.pathsep)))
+    candidates = [f"{entry}/{module}" for entry in entries for module in sorted(modules)]
+    absent = facts.missing(candidates)
+    hiding = [path for path in candidates if path not in absent]
     good = f"{len(entries)} entries, none with a package of the stack" if entries else "not set"
     return result(
         not hiding,

@@ -134,10 +134,9 @@ def engine_memory(facts: Facts) -> CheckResult:
             f"{size(known.sequence)} or more",
             f"--set rollout.kv_cache_bytes={known.sequence}, or more for several at once",
         )
-    total, needed = _device_bytes(facts), known.engine + known.sequence
+    needed = known.engine + known.sequence
     text = f"weights {size(known.engine)}, a longest sequence {size(known.sequence)} a rank"
-    if total is None:
-        raise Unavailable(f"{text}; the memory of the devices is not known")
+    total = _device_bytes(facts, text)
     share = int(rollout.gpu_memory_utilization * total)
     sequences = max(share - known.engine, 0) // known.sequence
     return result(
@@ -165,9 +164,7 @@ def sync_memory(facts: Facts) -> CheckResult:
 def _fits(facts: Facts, needed: int, text: str, fix: str) -> CheckResult:
     """Compare what each device needs with its memory. Ranks on a CPU share the memory of the machine."""
     if facts.recipe.cluster.device != "cpu":
-        total = _device_bytes(facts)
-        if total is None:
-            raise Unavailable(f"{text}; the memory of the devices is not known")
+        total = _device_bytes(facts, text)
         return result(needed <= total, f"{text}, of {size(total)}", f"at most {size(total)}", fix)
     available, _ = facts.read(limits.read_memory)
     ranks = facts.recipe.cluster.devices_per_node
@@ -179,12 +176,13 @@ def _fits(facts: Facts, needed: int, text: str, fix: str) -> CheckResult:
     )
 
 
-def _device_bytes(facts: Facts) -> int | None:
-    """Return the memory of the smallest device, from npu-smi."""
-    if facts.stack.stack.device != "npu":
-        return None
-    totals = [chip.total for chip in facts.read(read_listing).chips if chip.total]
-    return min(totals) * 1024**2 if totals else None
+def _device_bytes(facts: Facts, text: str) -> int:
+    """Return the memory of the smallest device, from npu-smi. Raises Unavailable with ``text``."""
+    chips = facts.read(read_listing).chips if facts.stack.stack.device == "npu" else ()
+    totals = [chip.total for chip in chips if chip.total]
+    if not totals:
+        raise Unavailable(f"{text}; the memory of the devices is not known")
+    return min(totals) * 1024**2
 
 
 @CHECKS.add("recipe.host-memory", device="npu")

@@ -1,11 +1,10 @@
-"""Read the CANN toolkit, its kernels and Python packages, NNAL, and for which chip vllm-ascend was built."""
+"""Read the CANN toolkit, its kernels and Python packages, and for which chip vllm-ascend was built."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from vimectl.doctor.facts import Unavailable
 from vimectl.doctor.facts.driver import read_fields
@@ -15,7 +14,6 @@ from vimectl.util.host import Host
 
 # From CANN 8.5 on the directory is called cann; images keep the older name as a link to it.
 _TOOLKITS = ("/usr/local/Ascend/ascend-toolkit/latest", "/usr/local/Ascend/cann")
-_ATB = "/usr/local/Ascend/nnal/atb"
 _KERNELS = "opp/built-in/op_impl/ai_core/tbe/kernel"
 # The directory of the kernels for each generation of Atlas.
 KERNEL_DIRECTORIES = {"A2": "ascend910b", "A3": "ascend910_93"}
@@ -61,15 +59,6 @@ def read_toolkit(host: Host) -> Toolkit | None:
         kernels_version=_install_info(host, home, "ops")["version"],
         python_packages=tuple(name for name in PYTHON_PACKAGES if list(site.glob(f"{name}*"))),
     )
-
-
-def read_atb(host: Host) -> tuple[str, str]:
-    """Return the directory of NNAL's ATB library, and its version (empty: it is absent or does not say)."""
-    home = host.environment.get("ATB_HOME_PATH")
-    # ATB_HOME_PATH is .../atb/latest/atb/cxx_abi_1, two levels below the version file.
-    directory = str(PurePosixPath(home).parent.parent) if home else f"{_ATB}/latest"
-    found = host.search(f"{directory}/version.info", r"^\s*Ascend-cann-atb\s*:\s*(\S+)")
-    return directory, found[1] if found else ""
 
 
 def read_vllm_ascend_build(host: Host) -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,13 +45,6 @@ def read_variable(host: Host, recipe: Recipe | None, name: str) -> VariableValue
         setting = environment(recipe, role, host, Path("/tmp")).get(name)
         found[role] = setting.value if setting else here
     return VariableValues(name, here, found, name in recipe.env)
-
-
-def read_shadowing_directories(host: Host, modules: tuple[str, ...]) -> list[str]:
-    """Return the directories on PYTHONPATH that would be imported as one of the modules."""
-    entries = [path for path in host.environment.get("PYTHONPATH", "").split(os.pathsep) if path]
-    candidates = (f"{entry}/{module}" for entry in entries for module in modules)
-    return [path for path in candidates if host.path(path).is_dir()]
 
 
 def show_value(value: str | None) -> str:
