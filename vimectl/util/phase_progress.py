@@ -31,15 +31,9 @@ ReportPhase = Callable[[PhaseProgress], None]
 @contextmanager
 def show_phases() -> Iterator[ReportPhase]:
     """Yield the function that shows the progress on stderr."""
-    if err.is_terminal:
-        with _bar() as report:
-            yield report
-    else:
+    if not err.is_terminal:
         yield _lines()
-
-
-@contextmanager
-def _bar() -> Iterator[ReportPhase]:
+        return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     # Without markup, because a step of BuildKit begins with "[built 3/9]".
@@ -51,13 +45,9 @@ def _bar() -> Iterator[ReportPhase]:
     ]
     with Progress(*columns, console=err.console, transient=True) as bar:
         task = bar.add_task("starting", total=None, count="")
-
-        def report(now: PhaseProgress) -> None:
-            bar.update(
-                task, description=now.phase, completed=now.done, total=now.total or None, count=_count(now)
-            )
-
-        yield report
+        yield lambda now: bar.update(
+            task, description=now.phase, completed=now.done, total=now.total or None, count=_count(now)
+        )
 
 
 def _lines() -> ReportPhase:
