@@ -130,7 +130,6 @@ class Machine:
         self.environment: dict[str, str] = {}
         self.commands: dict[str, CommandResult] = {}
         self.imports: dict[str, str] = {}
-        self.nodes: list[str] = []
         self.mode: str = self.last("mode")
         for one in self.lineage:
             self._add(one)
@@ -213,7 +212,6 @@ class Machine:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         for name in one.unset:
             self.environment.pop(name, None)
-        self.nodes = [*self.nodes, *one.nodes]
         for node in one.nodes:
             self.write(f"/dev/{node}", "")
         if one.lock:

@@ -4,26 +4,13 @@ import pytest
 
 from vimectl.util.secrets import is_secret
 
+SECRET = ["HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "password", "OPENAI_API_KEY", "apiKey", "env.DB_PASS"]
+OTHER = [
+    "PATH", "VLLM_PLUGINS", "max_prompt_tokens", "rollout.max_prompt_tokens", "tokens_per_micro_batch",
+    "env.TOKENIZERS_PARALLELISM", "PASSENGERS", "BYPASS",
+]  # fmt: skip
 
-@pytest.mark.parametrize(
-    "name", ["HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "password", "OPENAI_API_KEY", "apiKey", "env.DB_PASS"]
-)
-def test_names_of_secrets(name: str) -> None:
-    assert is_secret(name)
 
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "PATH",
-        "VLLM_PLUGINS",
-        "max_prompt_tokens",
-        "rollout.max_prompt_tokens",
-        "tokens_per_micro_batch",
-        "env.TOKENIZERS_PARALLELISM",
-        "PASSENGERS",
-        "BYPASS",
-    ],
-)
-def test_other_names(name: str) -> None:
-    assert not is_secret(name)
+@pytest.mark.parametrize("name", SECRET + OTHER)
+def test_secrets_are_recognized_by_their_name(name: str) -> None:
+    assert is_secret(name) == (name in SECRET)

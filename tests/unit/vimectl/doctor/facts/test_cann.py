@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vimectl.doctor.facts.cann import read_atb, read_toolkit
+from vimectl.doctor.facts.cann import read_toolkit
 from vimectl.util.host import Host
 
 
@@ -20,12 +20,3 @@ def test_toolkit_of_the_environment_goes_before_the_usual_places(tmp_path: Path)
     found = read_toolkit(host)
     assert found is not None
     assert (found.home, found.version, found.kernels) == ("/opt/cann", "8.3.RC2", ())
-
-
-def test_atb_version_is_two_levels_above_its_home(tmp_path: Path) -> None:
-    file = tmp_path / "opt/nnal/atb/8.2.RC1/version.info"
-    file.parent.mkdir(parents=True)
-    file.write_text("    Ascend-cann-atb : 8.2.RC1\n    Ascend-cann-atb Version : 8.2.RC1.B150\n")
-    host = Host(tmp_path, {"ATB_HOME_PATH": "/opt/nnal/atb/8.2.RC1/atb/cxx_abi_0"})
-    assert read_atb(host) == ("/opt/nnal/atb/8.2.RC1", "8.2.RC1")
-    assert read_atb(Host(tmp_path, {})) == ("/usr/local/Ascend/nnal/atb/latest", "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,21 +14,26 @@ from vimectl.patches import series
 MODEL = ["--set", "model.path=/models/Qwen3-4B", "--set", "data.path=/data/train.jsonl"]
 
 
-def shown(
-    name: str, root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *more: str
-) -> tuple[int, list[str]]:
-    machine = Machine(name, root)
-    monkeypatch.setattr("vimectl.cli.doctor._host", lambda root: machine.host)
-    monkeypatch.setattr(series, "data_dir", GALLERY.joinpath)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(machine.path(CONFIG)))
-    code = run_cli(["doctor", "--recipe", "qwen3-4b-tp2", *MODEL, *more])
-    return code, capsys.readouterr().out.splitlines()
+Shown = Callable[..., tuple[int, list[str]]]
 
 
-def test_group_without_problems_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code, lines = shown("a2-host", tmp_path, capsys, monkeypatch)
+@pytest.fixture
+def shown(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shown:
+    """Run the doctor on a machine by name, with more options; return exit code and lines."""
+
+    def run(name: str, *more: str) -> tuple[int, list[str]]:
+        machine = Machine(name, tmp_path / name)
+        monkeypatch.setattr("vimectl.cli.doctor._host", lambda root: machine.host)
+        monkeypatch.setattr(series, "data_dir", GALLERY.joinpath)
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(machine.path(CONFIG)))
+        code = run_cli(["doctor", "--recipe", "qwen3-4b-tp2", *MODEL, *more])
+        return code, capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def test_group_without_problems_is_one_line(shown: Shown) -> None:
+    code, lines = shown("a2-host")
     assert code == 0
     assert [line.split(":")[0] for line in lines] == [
         "pass  device", "pass  driver", "pass  host", "pass  cann", "pass  python", "pass  packages",
@@ -38,25 +43,11 @@ def test_group_without_problems_is_one_line(
     assert lines[-1] == "ascend-0.22: no problems found"
 
 
-def test_last_line_names_what_to_fix_first(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_last_line_names_what_to_fix_first(shown: Shown) -> None:
     only = ["--only", "environment", "--only", "device"]
-    code, lines = shown("visible-twice", tmp_path, capsys, monkeypatch, *only)
+    code, lines = shown("visible-twice", *only)
     assert code == 1
     assert lines[-1] == "fix first: environment.visible-devices: unset ASCEND_RT_VISIBLE_DEVICES"
-    code, lines = shown("expandable-segments", tmp_path / "b", capsys, monkeypatch, *only)
+    code, lines = shown("expandable-segments", *only)
     assert code == 0
     assert lines[-1].startswith("ascend-0.22: nothing prevents a run; first warning: environment.allocator")
-
-
-def test_bundle_of_a_described_machine(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "b.zip"
-    _, lines = shown("held", tmp_path / "m", capsys, monkeypatch, "--json", "--bundle", str(file))
-    document = json.loads("\n".join(lines))
-    assert document["bundle"]["path"] == str(file)
-    assert {"memory_saver.json", "recipe.json", "commands/npu-smi-info.txt"} <= set(
-        document["bundle"]["files"]
-    )
