@@ -105,7 +105,9 @@ def run_cli(argv: list[str]) -> int:
     except Exception as e:
         if "--debug" in argv:
             raise
-        error = e if isinstance(e, VimeError) else _unexpected(e)
+        what = f"{type(e).__name__}: {e}".removesuffix(": ")
+        unexpected = VimeError(what, "`vimectl --debug ...` shows the traceback")
+        error = e if isinstance(e, VimeError) else unexpected
         report_error(error, _command(root, argv), as_json)
         return error.exit_code
 
@@ -118,9 +120,3 @@ def _command(root: Any, argv: list[str]) -> str:
             names.append(word)
             root = root.commands[word]
     return ".".join(names) or "vimectl"
-
-
-def _unexpected(error: Exception) -> VimeError:
-    """Return the error for an exception that has no message for the user."""
-    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return VimeError(what, "`vimectl --debug ...` shows the traceback")

@@ -207,7 +207,7 @@ def run_args(
     found = options.run_options(image_plan.stack, Host())
     text = [option.text for option in found]
     if compose:
-        text = [options.compose(found, tag or default_tag(image_plan)).removesuffix("\n")]
+        text = [options.compose(found, tag or default_tag(image_plan))]
     return CommandOutput({"stack": image_plan.stack.name, "options": list(map(asdict, found))}, text)
 
 

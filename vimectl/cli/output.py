@@ -32,7 +32,7 @@ class CommandOutput(NamedTuple):
 
     Attributes:
         document: what the JSON document has in addition to ``schema`` and ``ok``.
-        text: lines and tables, printed without --json. A generator makes them only then.
+        text: lines, files and tables, printed without --json. A generator makes them only then.
         exit_code: ``ok`` is true if it is 0.
     """
 
@@ -51,4 +51,4 @@ class CommandOutput(NamedTuple):
             elif isinstance(part, Markup):
                 out.print(part)
             else:
-                print(part)
+                print(part, end="" if part.endswith("\n") else "\n")

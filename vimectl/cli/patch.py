@@ -73,8 +73,11 @@ def change(
     outcome = command.change(cast("PatchAction", context.info_name), found, dry_run, merge)
     changed = outcome.plan.changed()
     lines = [f"{'would change' if dry_run else 'changed'} {one['path']}" for one in changed]
-    document = {"targets": _targets_json(outcome.targets), "changed": changed, "dry_run": dry_run}
-    return CommandOutput(document, [*(lines or ["nothing to change"]), *_text(outcome.targets)])
+    targets = _targets_json(outcome.targets)
+    return CommandOutput(
+        {"targets": targets, "changed": changed, "dry_run": dry_run},
+        [*(lines or ["nothing to change"]), *_text(outcome.targets, targets)],
+    )
 
 
 @app.command("verify", help="Succeed only when every patch is applied to every file.")
@@ -90,7 +93,8 @@ def status(
 ) -> CommandOutput:
     found = _classify(packages, stack, target, version)
     ok = context.info_name == "status" or all(one.state == "applied" for one in found)
-    return CommandOutput({"targets": _targets_json(found)}, _text(found), 0 if ok else 1)
+    targets = _targets_json(found)
+    return CommandOutput({"targets": targets}, _text(found, targets), 0 if ok else 1)
 
 
 @app.command()
@@ -105,8 +109,7 @@ def diff(
 
     found = _classify(packages, stack, target, version)
     text = "".join(diff_from_release(one) for one in found)
-    lines = [text.removesuffix("\n")] if text else []
-    return CommandOutput({"targets": _targets_json(found), "diff": text}, lines)
+    return CommandOutput({"targets": _targets_json(found), "diff": text}, [text] if text else [])
 
 
 def _classify(
@@ -121,24 +124,25 @@ def _classify(
 
 def _targets_json(found: list[TargetStatus]) -> list[dict[str, Any]]:
     """Return the targets as JSON, with the diff of the files that drifted."""
-    return [one.as_json() | ({"diff": _diff_of_edits(one)} if one.drifted else {}) for one in found]
+    documents = []
+    for one in found:
+        documents.append(one.as_json())
+        if one.drifted:
+            from vimectl.patches.edits import diff_of_edits  # loads the patch reader, rarely needed
+
+            documents[-1]["diff"] = diff_of_edits(one)
+    return documents
 
 
-def _diff_of_edits(one: TargetStatus) -> str:
-    from vimectl.patches.edits import diff_of_edits  # loads the patch reader, rarely needed
-
-    return diff_of_edits(one)
-
-
-def _text(found: list[TargetStatus]) -> Iterator[str | TextTable]:
+def _text(found: list[TargetStatus], documents: list[dict[str, Any]]) -> Iterator[str | TextTable]:
     rows = []
     for one in found:
         rows.append([one.target.package, one.target.version, one.state, str(one.target.location)])
         rows += [[f"  {patch.id}", "", patch.state, _unusual_files(patch.files)] for patch in one.patches]
     yield TextTable(["package", "version", "state", "where"], rows)
-    for one in found:
-        if one.drifted:
-            yield f"\n{one.target.package} was edited:\n{_diff_of_edits(one)}".removesuffix("\n")
+    for document in documents:
+        if "diff" in document:
+            yield f"\n{document['package']} was edited:\n{document['diff']}"
 
 
 def _unusual_files(files: tuple[tuple[str, str], ...]) -> str:

@@ -38,7 +38,7 @@ def show(name: RecipeArgument) -> CommandOutput:
 
     path = find_recipe(name)
     document = {"path": path, "recipe": load_recipe(path).model_dump(mode="json")}
-    return CommandOutput(document, [path.read_text(encoding="utf-8").removesuffix("\n")])
+    return CommandOutput(document, [path.read_text(encoding="utf-8")])
 
 
 @app.command()

@@ -42,7 +42,7 @@ def show(
 ) -> CommandOutput:
     """Print a stack: versions, pinned sources, images, patch series, and the source of each fact."""
     chosen = load_stack(name)
-    text = stack_file(name).read_text(encoding="utf-8").removesuffix("\n")
+    text = stack_file(name).read_text(encoding="utf-8")
     return CommandOutput({"stack": chosen.model_dump(), "proven": chosen.tested}, [text])
 
 
