@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperOption
 from vime_runtime.spec.errors import INTERRUPTED, UsageError, VimeError
 
 from vimectl import __version__
@@ -37,6 +36,7 @@ def _root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Set up and run GRPO training on Ascend NPUs: pinned versions, source patches you can revert, a doctor,
     and a launcher.
@@ -48,7 +48,7 @@ def command_tree(argv: Sequence[str] = ()) -> Any:
     app = typer.Typer(name="vimectl", no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback()(_root)
     # The command is the first word that is not an option. Only these options can come before it.
-    words = [word for word in argv if word not in ("--debug", "--version")]
+    words = [word for word in argv if word not in ("--debug", "--json", "--version")]
     called = [name for name in _COMMANDS if words[:1] == [name]]
     for name in () if argv[:1] == ["--version"] else called or _COMMANDS:
         module = importlib.import_module(f"vimectl.cli.{name}")
@@ -56,21 +56,20 @@ def command_tree(argv: Sequence[str] = ()) -> Any:
             app.command(name)(module.doctor)
         else:
             app.add_typer(module.app, name=name)
-    tree = typer.main.get_command(app)
-    _add_json_option(tree)
+    tree: Any = typer.main.get_command(app)
+    option = next(option for option in tree.params if option.name == "json")
+    option.expose_value = False  # ``run_cli`` reads it
+    _add_option(tree, option)
     return tree
 
 
-def _add_json_option(command: Any) -> None:
-    """Add --json to every command below a group."""
-    commands = getattr(command, "commands", None)
-    if commands is None:
-        text = "Print one JSON document on stdout."
-        option = TyperOption(param_decls=["--json"], is_flag=True, expose_value=False, help=text)
-        command.params.append(option)
-    else:
-        for child in commands.values():
-            _add_json_option(child)
+def _add_option(group: Any, option: Any) -> None:
+    """Add an option to every command below a group."""
+    for command in group.commands.values():
+        if hasattr(command, "commands"):
+            _add_option(command, option)
+        else:
+            command.params.append(option)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from vimectl.recipes.catalog import shipped_recipes
 
 
 def test_list_names_every_shipped_recipe(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_cli(["recipe", "list", "--json"]) == 0
+    assert run_cli(["--json", "recipe", "list"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "vimectl.recipe.list/1"
     assert [recipe["name"] for recipe in document["recipes"]] == sorted(shipped_recipes())
