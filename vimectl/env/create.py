@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -16,7 +14,7 @@ from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, UsageError
 
 from vimectl.env import site_packages, vimectl_wheel
-from vimectl.env.download_wheels import download_with
+from vimectl.env.download_wheels import download_wheels
 from vimectl.env.installer import EXACT, Pip
 from vimectl.env.interpreter import find_interpreter, make_venv
 from vimectl.stacks.catalog import load_stack, lock_path, stack_names
@@ -31,7 +29,6 @@ from vimectl.util.subprocess import run_logged
 STATE_FILE = ".vimectl-env.json"
 # The folder of the downloads, until the environment is complete.
 WORK_DIR = ".vimectl-env"
-_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -159,14 +156,14 @@ class _EnvironmentBuild:
         self.report(PhaseProgress("checking the installed packages"))
         missing = self._to_install(thorough=True)
         wheels = self.work / "wheels"
-        download_with(self.pip, missing, wheels, self.stack.origin, self.report)
+        download_wheels(self.pip, missing, wheels, self.stack.origin, self.report)
         site = self._site()
         if missing:
             site_packages.remove_partial_installs(missing, site)
             arguments = ["install", *EXACT, "--no-index", "--find-links", str(wheels)]
             arguments += ["--no-compile", "--force-reinstall", "-r", self.pip.requirements(missing)]
-            with self._count_installed(missing):
-                self._run_pip(arguments)
+            self.report(PhaseProgress("installing", total=len(missing)))
+            self._run_pip(arguments)
         stale = (set(previous) - set(self.pins)) | set(self.stack.unwanted)
         stale &= set(site_packages.metadata_folders(site))
         if stale:
@@ -186,37 +183,10 @@ class _EnvironmentBuild:
         pip would use one core. Otherwise each process of the first run would compile them, and of every run
         where PYTHONDONTWRITEBYTECODE is set.
         """
-        site = self._site()
-        total = sum(1 for _ in site.rglob("*.py"))
-        done = 0
-
-        def on_line(line: str) -> None:
-            nonlocal done
-            if line.startswith("Compiling "):
-                done += 1
-                self.report(PhaseProgress("compiling", done, total, unit="modules"))
-
+        self.report(PhaseProgress("compiling"))
         # The exit status is ignored: some packages contain templates that are not valid Python.
-        argv = [str(self.pip.python), "-m", "compileall", "-j", "0", str(site)]
-        run_logged(argv, self.work / "compile.log", on_line, lock_fd=self.pip.lock_fd)
-
-    @contextmanager
-    def _count_installed(self, pins: list[Pin]) -> Iterator[None]:
-        """Report how many of ``pins`` are installed while the body runs; pip prints no progress for that."""
-        finished = threading.Event()
-
-        def watch() -> None:
-            while not finished.wait(_POLL_SECONDS):
-                done = len(pins) - len(site_packages.to_install(pins, self._site(), thorough=False))
-                self.report(PhaseProgress("installing", done, len(pins)))
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            finished.set()
-            thread.join()
+        argv: list[str | Path] = [self.pip.python, "-m", "compileall", "-q", "-j", "0", self._site()]
+        run_logged(argv, self.work / "compile.log", lambda line: None, lock_fd=self.pip.lock_fd)
 
     def _to_install(self, thorough: bool) -> list[Pin]:
         return site_packages.to_install(self.pins.values(), self._site(), thorough)

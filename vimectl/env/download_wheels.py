@@ -6,15 +6,15 @@ import glob
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
 from vime_runtime.spec.atomic_io import sha256_file
 
-from vimectl.env.installer import EXACT, DownloadCount, Pip, download_error, origin_error
+from vimectl.env.installer import EXACT, DownloadCount, Pip, download_error
 from vimectl.stacks.lock import Pin
 from vimectl.stacks.schema import Origin
 from vimectl.util.directory_lock import lock_directory
@@ -46,22 +46,6 @@ class WheelTarget:
 
 
 def download_wheels(
-    pins: Sequence[Pin], folder: Path, target: WheelTarget, origins: Mapping[str, Origin], report: ReportPhase
-) -> None:
-    """Download the wheels of ``pins`` that ``folder`` lacks with the pip of this interpreter.
-
-    The user's pip configuration applies (indexes, find-links, certificates, proxies). A second caller waits
-    for the first. After an interruption the same call resumes.
-
-    Raises:
-        CheckFailed: a file has another digest, or pip failed.
-        MissingRequirement: no source has a package or can be reached, there is no pip, or the disk is full.
-    """
-    with _locked_pip(folder) as pip:
-        download_with(pip, pins, folder, origins, report, target)
-
-
-def download_with(
     pip: Pip,
     pins: Sequence[Pin],
     folder: Path,
@@ -69,8 +53,15 @@ def download_with(
     report: ReportPhase,
     target: WheelTarget | None = None,
 ) -> None:
-    """Download the wheels of ``pins`` that ``folder`` lacks with this ``pip``; see ``download_wheels``."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Download the wheels of ``pins`` that ``folder`` lacks. After an interruption the same call resumes.
+
+    The user's pip configuration applies (indexes, find-links, certificates, proxies). The caller holds the
+    lock of ``pip``.
+
+    Raises:
+        CheckFailed: a file has another digest, or pip failed.
+        MissingRequirement: no source has a package or can be reached, there is no pip, or the disk is full.
+    """
 
     def on_progress(count: DownloadCount, done: int) -> None:
         report(PhaseProgress("downloading", done, len(pins), bytes=count.bytes, detail=count.name))
@@ -97,11 +88,13 @@ def download_wheel(
         if count.current_total:
             report(count.bytes, count.current_total)
 
-    with _locked_pip(folder) as pip:
+    work = folder.with_name(f".{folder.name}")
+    with lock_directory(folder, lambda: None) as lock_fd:
         try:
-            _download(pip, [pin], folder, {}, on_progress)
+            _download(Pip(Path(sys.executable), lock_fd, work), [pin], folder, {}, on_progress)
         finally:
             remove_other_wheels([pin], folder)
+            shutil.rmtree(work, ignore_errors=True)
         return next(iter(folder.glob("*.whl")))
 
 
@@ -113,17 +106,6 @@ def remove_other_wheels(pins: Iterable[Pin], folder: Path) -> None:
             path.unlink()
 
 
-@contextmanager
-def _locked_pip(folder: Path) -> Iterator[Pip]:
-    """Lock ``folder`` and yield the pip of this interpreter, with a work directory next to ``folder``."""
-    work = folder.with_name(f".{folder.name}")
-    with lock_directory(folder, lambda: None) as lock_fd:
-        try:
-            yield Pip(Path(sys.executable), lock_fd, work)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-
-
 def _download(
     pip: Pip,
     pins: Sequence[Pin],
@@ -133,6 +115,7 @@ def _download(
     target: WheelTarget | None = None,
 ) -> None:
     """Download the missing wheels; ``on_progress`` gets the count and the number of pins that are done."""
+    folder.mkdir(parents=True, exist_ok=True)
     missing = _missing(pins, folder)
     count, present = DownloadCount(), len(pins) - len(missing)
 
@@ -143,28 +126,32 @@ def _download(
 
     arguments = ["download", *EXACT, "--progress-bar=raw", "--dest", str(folder)]
     arguments += target.arguments if target else []
-    for pin in missing:
-        if pin.name in origins:
-            _download_from_origin(pip, pin, origins[pin.name], arguments, on_line)
-    ordinary = [pin for pin in missing if pin.name not in origins]
-    if ordinary:
-        status, output = pip.run([*arguments, "-r", pip.requirements(ordinary)], on_line)
-        if status != 0:
-            raise download_error(ordinary, folder, output)
+    groups = [([pin], origins[pin.name]) for pin in missing if pin.name in origins]
+    for group, origin in [*groups, ([pin for pin in missing if pin.name not in origins], None)]:
+        if group:
+            _download_group(pip, group, origin, folder, arguments, on_line)
 
 
-def _download_from_origin(
-    pip: Pip, pin: Pin, origin: Origin, arguments: Sequence[str], on_line: OnLine
+def _download_group(
+    pip: Pip,
+    pins: Sequence[Pin],
+    origin: Origin | None,
+    folder: Path,
+    arguments: Sequence[str],
+    on_line: OnLine,
 ) -> None:
-    """Download a package from the user's own sources or else from its origin's index."""
-    outputs = []
-    # The index is named for this package only, so that an unreachable one delays no other download.
-    for source in ([], ["--index-url", origin.index, "--retries", "2"]):
-        status, output = pip.run([*arguments, "-r", pip.requirements([pin]), *source], on_line)
+    """Download packages from the user's own sources, or else a package from its origin's index."""
+    sources: list[list[str]] = [[]]
+    if origin:
+        # The index is named for this package only, so that an unreachable one delays no other download.
+        sources.append(["--index-url", origin.index, "--retries", "2"])
+    outputs = ""
+    for source in sources:
+        status, output = pip.run([*arguments, "-r", pip.requirements(pins), *source], on_line)
         if status == 0:
             return
-        outputs.append(output)
-    raise origin_error(pin, origin, outputs)
+        outputs += output
+    raise download_error(pins, folder, outputs, origin)
 
 
 def _missing(pins: Iterable[Pin], folder: Path) -> list[Pin]:

@@ -29,10 +29,7 @@ _NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded")
 # Printed for each attempt to reach an index. An index that does not answer has no versions either.
 _BROKEN = re.compile(r"after connection broken by '(.*)': ")
 _VERSIONS = re.compile(r"\(from versions: (.*?)\)")
-_HINT = (
-    "give pip a source that has it: network access, or `pip config set global.find-links DIR` with the "
-    "file in DIR"
-)
+_FIND_LINKS = "`pip config set global.find-links DIR` with the file in DIR"
 
 
 @dataclass(frozen=True)
@@ -62,14 +59,8 @@ class Pip:
         """
         shutil.rmtree(self.temporary, ignore_errors=True)  # left by a pip that was killed
         self.temporary.mkdir(parents=True)
-        command: list[str | Path] = [
-            self.python,
-            "-m",
-            "pip",
-            "--disable-pip-version-check",
-            "--no-input",
-            *arguments,
-        ]
+        options = ["--disable-pip-version-check", "--no-input"]
+        command: list[str | Path] = [self.python, "-m", "pip", *options, *arguments]
         return run_logged(command, self.log, on_line, {"TMPDIR": str(self.temporary)}, self.lock_fd)
 
     def requirements(self, pins: Iterable[Pin]) -> str:
@@ -110,9 +101,14 @@ class DownloadCount:
         return False
 
 
-def download_error(pins: Sequence[Pin], folder: Path, output: str) -> VimeError:
-    """Return the error that explains why pip did not download ``pins`` into ``folder``."""
+def download_error(pins: Sequence[Pin], folder: Path, output: str, origin: Origin | None = None) -> VimeError:
+    """Return the error that explains why pip did not download ``pins`` into ``folder``.
+
+    With an ``origin`` there is one pin, and ``output`` is that of pip for all sources that were tried.
+    """
     what = f"{pins[0].name} {pins[0].version}" if len(pins) == 1 else f"{len(pins)} packages"
+    network = f"access to {origin.index}" if origin else "network access"
+    hint = f"give pip a source that has it: {network}, or {_FIND_LINKS}"
     # Not checked beforehand: setuptools changes the process that looks for pip.
     if "No module named pip" in output:
         names = pins[0].name if len(pins) == 1 else what
@@ -120,15 +116,21 @@ def download_error(pins: Sequence[Pin], folder: Path, output: str) -> VimeError:
     if wrong := _wrong_file(output):
         file, digest = wrong
         pin = _pin_called(pins, file.rpartition("/")[2].partition("-")[0])
-        return CheckFailed(
-            f"found {file or f'a file of {what}'} sha256 {digest}, expected {_accepted_digests(pin)}", _HINT
-        )
+        found = f"found {file or f'a file of {what}'} sha256 {digest}"
+        return CheckFailed(f"{found}, expected {_accepted_files(pin, origin)}", hint)
     if _NO_SPACE.search(output):
         return MissingRequirement(
             f"downloading {what}: no space left in {folder}",
             "free some space, or use a directory on another disk (for the cache: set XDG_CACHE_HOME=DIR)",
         )
     absent, broken = _NOT_FOUND.search(output), _BROKEN.findall(output)
+    if origin:
+        versions = _VERSIONS.search(output)
+        newest = versions[1].split(", ")[-1] if versions else "none"
+        found = f"the newest of {pins[0].name} that pip's sources offer is {newest}"
+        if newest == "none":
+            found = f"pip's sources offer no {pins[0].name}"
+        return MissingRequirement(f"{what}: {found}; expected {_accepted_files(pins[0], origin)}", hint)
     if broken and (absent is None or "(from versions: none)" in output):
         return MissingRequirement(
             f"downloading {what}: pip's index cannot be reached: {broken[-1]}",
@@ -136,37 +138,10 @@ def download_error(pins: Sequence[Pin], folder: Path, output: str) -> VimeError:
         )
     if absent:
         pin = _pin_called(pins, absent[1])
-        return MissingRequirement(
-            f"pip's sources offer no wheel of {pin.name} {pin.version} (sha256 {_accepted_digests(pin)})",
-            _HINT,
-        )
+        found = f"pip's sources offer no wheel of {pin.name} {pin.version}"
+        return MissingRequirement(f"{found} (sha256 {_accepted_files(pin, None)})", hint)
     last = next((line for line in reversed(output.splitlines()) if line.strip()), "no output")
-    return CheckFailed(f"downloading {what} failed: {last.strip()}", _HINT)
-
-
-def origin_error(pin: Pin, origin: Origin, outputs: list[str]) -> CheckFailed | MissingRequirement:
-    """Return the error that explains why pip did not download a package that has an ``[origin]``.
-
-    ``outputs`` are those of pip for each source that was tried.
-    """
-    expected = "; ".join(f"{file.name} sha256 {file.sha256}" for file in origin.files)
-    hint = (
-        f"give pip a source that has it: `pip config set global.find-links DIR` with the file in DIR, "
-        f"or access to {origin.index}"
-    )
-    for output in outputs:
-        if wrong := _wrong_file(output):
-            file, digest = wrong
-            name = file or f"a file of {pin.name} {pin.version}"
-            return CheckFailed(f"found {name} sha256 {digest}, expected {expected}", hint)
-    offered = [match[1] for output in outputs if (match := _VERSIONS.search(output))]
-    newest = offered[0].split(", ")[-1] if offered and offered[0] != "none" else ""
-    found = (
-        f"the newest of {pin.name} that pip's sources offer is {newest}"
-        if newest
-        else f"pip's sources offer no {pin.name}"
-    )
-    return MissingRequirement(f"{pin.name} {pin.version}: {found}; expected {expected}", hint)
+    return CheckFailed(f"downloading {what} failed: {last.strip()}", hint)
 
 
 def _wrong_file(output: str) -> tuple[str, str] | None:
@@ -182,5 +157,7 @@ def _pin_called(pins: Sequence[Pin], name: str) -> Pin:
     return next((pin for pin in pins if pin.name == canonicalize_name(name)), pins[0])
 
 
-def _accepted_digests(pin: Pin) -> str:
+def _accepted_files(pin: Pin, origin: Origin | None) -> str:
+    if origin:
+        return "; ".join(f"{file.name} sha256 {file.sha256}" for file in origin.files)
     return " or ".join(sorted(pin.hashes))

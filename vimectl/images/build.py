@@ -8,7 +8,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -16,42 +15,13 @@ from vime_runtime.spec.atomic_io import sha256_file
 
 from vimectl import __version__
 from vimectl.images import manifest, provenance, sbom
-from vimectl.images.builder.base import Builder, BuildJob, ImageConfiguration
+from vimectl.images.builder.base import Builder, BuildJob
 from vimectl.images.manifest import SourceManifest
 from vimectl.images.plan import ImagePlan
-from vimectl.images.provenance import BuildDetails
-from vimectl.stacks.installed import InstalledDistribution
+from vimectl.images.provenance import LOG, SBOM, BuiltImage
 from vimectl.util import source_date_epoch
 from vimectl.util.resources import data_dir
 from vimectl.util.subprocess import OnLine
-
-
-@dataclass(frozen=True)
-class BuildRequest:
-    """A requested build: the plan, the folder with its sources, and the tag.
-
-    ``records`` is the directory for the log, the SBOM and the provenance. With ``stand_in`` the base image
-    has no Ascend compiler: the kernels are left out, and the image is labeled as a stand-in. ``epoch`` is
-    SOURCE_DATE_EPOCH in seconds, None for the current time.
-    """
-
-    plan: ImagePlan
-    folder: Path
-    tag: str
-    records: Path
-    stand_in: bool = False
-    epoch: int | None = None
-
-
-@dataclass(frozen=True)
-class BuiltImage:
-    """An image that was built, the details of its build, and the files with its records."""
-
-    image: ImageConfiguration
-    details: BuildDetails
-    log: Path
-    sbom: Path
-    provenance: Path
 
 
 def default_tag(plan: ImagePlan) -> str:
@@ -65,8 +35,22 @@ def default_records(plan: ImagePlan) -> Path:
     return Path("images") / f"{plan.stack.name}-{now}"
 
 
-def build_image(request: BuildRequest, builder: Builder, on_line: OnLine) -> BuiltImage:
-    """Build the image. The log is in ``request.records`` in any case.
+def build_image(
+    plan: ImagePlan,
+    folder: Path,
+    tag: str,
+    records: Path,
+    builder: Builder,
+    on_line: OnLine,
+    stand_in: bool = False,
+    epoch: int | None = None,
+) -> BuiltImage:
+    """Build an image from the folder with its sources. The log is in ``records`` in any case.
+
+    Args:
+        records: the directory for the log, the SBOM and the provenance.
+        stand_in: the base image has no Ascend compiler: leave the kernels out, and label the image.
+        epoch: SOURCE_DATE_EPOCH in seconds, None for the current time.
 
     Raises:
         UsageError, CheckFailed: the source folder is incomplete, or for another plan.
@@ -74,63 +58,57 @@ def build_image(request: BuildRequest, builder: Builder, on_line: OnLine) -> Bui
         KeyboardInterrupt: interrupted. No tag, container, mount or temporary file remains.
     """
     began = datetime.now(timezone.utc)
-    found = manifest.check_folder(request.folder)
-    manifest.check_matches_plan(found, request.plan, request.folder)
-    request.records.mkdir(parents=True, exist_ok=True)
-    log = request.records / "build.log"
+    found = manifest.check_folder(folder)
+    manifest.check_matches_plan(found, plan, folder)
+    records.mkdir(parents=True, exist_ok=True)
     with _work_directory() as work:
         job = BuildJob(
-            dockerfile=data_dir("docker") / f"Dockerfile.{request.plan.stack.stack.device}",
-            context=request.folder.absolute(),
-            base=request.plan.base,
-            arguments=_arguments(request, found),
-            epoch=request.epoch,
+            dockerfile=data_dir("docker") / f"Dockerfile.{plan.stack.stack.device}",
+            context=folder.absolute(),
+            base=plan.base,
+            arguments=_arguments(plan, folder, found, stand_in),
+            epoch=epoch,
             work=work,
-            log=log,
+            log=records / LOG,
         )
         base_digest = builder.base_digest(job, on_line)
         image = builder.build(job, on_line)
         try:
-            configuration = builder.configuration(image)
-            details = BuildDetails(
-                name=request.tag,
-                digest=f"sha256:{configuration.digest}",
+            built = BuiltImage(
+                tag=tag,
+                configuration=builder.configuration(image),
                 base_digest=base_digest,
                 builder=builder.name,
                 builder_version=builder.version(),
                 arguments=job.arguments,
-                epoch=request.epoch,
+                epoch=epoch,
                 began=began,
                 ended=datetime.now(timezone.utc),
+                records=records,
             )
             record = json.loads(builder.read(image, f"{manifest.IMAGE_DIR}/{manifest.IMAGE_RECORD}"))
-            installed = [
-                InstalledDistribution(one["name"], one["version"], Path(one["location"]))
-                for one in record["installed"]
-            ]
-            bill, statement = request.records / "sbom.json", request.records / "provenance.json"
-            now = source_date_epoch.now()
-            sbom.write(bill, details.name, details.digest, found, installed, now)
-            provenance.write(statement, request.plan, found, details, byproducts=[log, bill])
-            builder.tag(image, request.tag)
+            installed = [(one["name"], one["version"]) for one in record["installed"]]
+            digest = f"sha256:{built.configuration.digest}"
+            sbom.write(records / SBOM, tag, digest, found, installed, source_date_epoch.now())
+            provenance.write(plan, found, built)
+            builder.tag(image, tag)
         except BaseException:
             builder.remove(image)
             raise
-    return BuiltImage(configuration, details, log, bill, statement)
+    return built
 
 
-def _arguments(request: BuildRequest, found: SourceManifest) -> dict[str, str]:
-    plan = request.plan
+def _arguments(plan: ImagePlan, folder: Path, found: SourceManifest, stand_in: bool) -> dict[str, str]:
     (wheel,) = (entry for entry in found.sources if entry.kind == "own-wheel")
     series = [f"{entry.name}={entry.series}" for entry in found.sources if entry.kind == "patches"]
     given = plan.arguments | {
         "SERIES": ",".join(series),
         "REVISION": wheel.commit or f"sha256:{wheel.sha256}",
         "VERSION": __version__,
-        "MANIFEST": sha256_file(request.folder / manifest.FILE),
+        "MANIFEST": sha256_file(folder / manifest.FILE),
     }
     if plan.chip:
-        given["STAND_IN"] = "yes" if request.stand_in else "no"
+        given["STAND_IN"] = "yes" if stand_in else "no"
     return given
 
 

@@ -1,15 +1,7 @@
-"""Run one step of the build of an image. The Dockerfiles run `python -m vimectl.images.build_steps STEP`.
-
-unpack    check the source folder against its manifest, and unpack what is built from source
-compile   compile all installed packages to byte code, on all cores
-data      print the path of a data directory of this vimectl
-record    verify the memory saver that was built, and record what was built with its digests
-gate      run the doctor on the installed packages, and keep its report
-"""
+"""Run one step of the build of an image. The Dockerfiles run `python -m vimectl.images.build_steps STEP`."""
 
 from __future__ import annotations
 
-import argparse
 import compileall
 import json
 import site
@@ -17,7 +9,9 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, VimeError
 
@@ -43,41 +37,31 @@ _ALLOCATOR = "PYTORCH_NPU_ALLOC_CONF"
 _SAVER = "torch_memory_saver"
 
 
+app = typer.Typer(add_completion=False)
+
+
 def main(argv: Sequence[str]) -> int:
     """Run one step; return its exit code."""
-    parser = argparse.ArgumentParser(prog="vimectl.images.build_steps")
-    steps = parser.add_subparsers(dest="step", required=True)
-    step = steps.add_parser("unpack")
-    step.add_argument("folder", type=Path)
-    step.add_argument("--packages", type=Path, required=True)
-    step.add_argument("--memory-saver", type=Path, required=True)
-    steps.add_parser("compile")
-    step = steps.add_parser("data")
-    step.add_argument("name")
-    step = steps.add_parser("record")
-    step.add_argument("wheels", type=Path, nargs="?")
-    step.add_argument("--stand-in", choices=("yes", "no"), default="no")
-    steps.add_parser("gate")
-    given = parser.parse_args(argv)
     try:
-        match given.step:
-            case "unpack":
-                unpack(given.folder, given.packages, given.memory_saver)
-            case "compile":
-                compile_all()
-            case "data":
-                print(data_dir(given.name))
-            case "record":
-                record(given.wheels, given.stand_in == "yes")
-            case "gate":
-                gate(Host())
+        app(argv)
     except VimeError as e:
         report_error(e, "image.build", as_json=False)
         return e.exit_code
     return 0
 
 
-def unpack(folder: Path, packages: Path, saver_source: Path) -> None:
+@app.command()
+def data(name: str) -> None:
+    """Print the path of a data directory of this vimectl."""
+    print(data_dir(name))
+
+
+@app.command()
+def unpack(
+    folder: Path,
+    packages: Annotated[Path, typer.Option()],
+    memory_saver: Annotated[Path, typer.Option()],
+) -> None:
     """Unpack the sources: each package into a directory in ``packages``, the memory saver into its own.
 
     Raises:
@@ -91,7 +75,7 @@ def unpack(folder: Path, packages: Path, saver_source: Path) -> None:
         if entry.kind != "git":
             continue
         is_saver = stack.memory_saver is not None and entry.commit == stack.memory_saver.commit
-        target = saver_source if is_saver else packages / entry.name
+        target = memory_saver if is_saver else packages / entry.name
         target.mkdir(parents=True)
         # The archive has one top-level directory.
         subprocess.run(
@@ -115,6 +99,7 @@ def _check_base(stack: Stack) -> None:
         )
 
 
+@app.command("compile")
 def compile_all() -> None:
     """Compile the packages of this interpreter, because the image's user cannot write there.
 
@@ -124,7 +109,11 @@ def compile_all() -> None:
         compileall.compile_dir(directory, quiet=2, workers=0)
 
 
-def record(wheels: Path | None, stand_in: bool) -> None:
+@app.command()
+def record(
+    wheels: Annotated[Path | None, typer.Argument()] = None,
+    stand_in: Annotated[str, typer.Option(help="yes or no")] = "no",
+) -> None:
     """Verify the memory saver in the directory of built wheels, and write the record of the image.
 
     The digest of a build from the pinned source is not known in advance. If the build is for the right
@@ -140,11 +129,11 @@ def record(wheels: Path | None, stand_in: bool) -> None:
     host = Host()
     for wheel in built:
         if wheel.name.startswith(_SAVER):
-            _record_saver(wheel, stack, host, stand_in)
+            _record_saver(wheel, stack, host, stand_in == "yes")
     written = {
         "schema": "vimectl.image/1",
         "stack": stack.name,
-        "stand_in": stand_in,
+        "stand_in": stand_in == "yes",
         "built": [{"file": wheel.name, "sha256": sha256_file(wheel)} for wheel in built],
         "installed": [
             {"name": one.name, "version": one.version, "location": str(one.location)}
@@ -174,12 +163,14 @@ def _record_saver(wheel: Path, stack: Stack, host: Host, stand_in: bool) -> None
     file.with_suffix(".lock").unlink(missing_ok=True)
 
 
-def gate(host: Host) -> None:
+@app.command()
+def gate() -> None:
     """Run the doctor on the installed packages, and write its report into the image.
 
     Raises:
         CheckFailed: a check failed; the message has what was found and the fix.
     """
+    host = Host()
     written = json.loads((manifest.IMAGE_DIR / manifest.IMAGE_RECORD).read_text(encoding="utf-8"))
     stack = load_stack(str(manifest.IMAGE_DIR / manifest.STACK_FILE))
     report = run_checks(host, stack, only=_GATES if stack.stack.device == "npu" else _GATES[1:])

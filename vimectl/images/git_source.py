@@ -30,29 +30,64 @@ _NOT_BY_ID = ("unadvertised object", "not our ref", "couldn't find remote ref", 
 _ATTRIBUTES = "* -export-ignore -export-subst -text -ident -filter -working-tree-encoding\n"
 
 
+def archive(source: ImageSource, target: Path, work: Path, lock_fd: int, on_line: OnLine) -> None:
+    """Write the commit of a source, and those of its submodules, as ``target`` (.tar.gz).
+
+    Everything is in one directory, ``NAME-COMMIT``. The bytes only depend on the commit. ``work`` is for the
+    repository and is removed; ``target`` is created atomically.
+
+    Raises:
+        CheckFailed: there is no such commit, or its submodules are not those of the source.
+        MissingRequirement: a repository cannot be reached, or git is missing.
+    """
+    shutil.rmtree(work, ignore_errors=True)  # of a call that was killed
+    work.mkdir(parents=True)
+    part = work / target.name
+    repository = _BareRepository(work / "repository", work / "git.log", lock_fd, on_line)
+    try:
+        repository.fetch(source.url, source.commit)
+        for submodule in source.submodules:
+            repository.fetch(submodule.url, submodule.commit)
+        _check_submodules(source, repository.submodules(source.commit))
+        with (
+            part.open("wb") as raw,
+            gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
+        ):
+            root = f"{source.name}-{source.commit}/"
+            mtime = repository.append_to(tar, source.commit, root)
+            for submodule in source.submodules:
+                repository.append_to(tar, submodule.commit, f"{root}{submodule.path}/", mtime)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(part, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
 @dataclass(frozen=True)
-class BareRepository:
-    """A bare repository to fetch commits into. ``lock_fd`` and ``log`` are as in ``run_logged``."""
+class _BareRepository:
+    """A bare repository for the commits. ``log``, ``lock_fd`` and ``on_line`` are as in ``run_logged``."""
 
     path: Path
-    lock_fd: int
     log: Path
+    lock_fd: int
+    on_line: OnLine
 
-    def fetch(self, url: str, commit: str, on_line: OnLine) -> None:
+    def fetch(self, url: str, commit: str) -> None:
         """Fetch one commit without its history.
 
         Raises:
             CheckFailed: the repository has no such commit.
             MissingRequirement: it cannot be reached, or git is missing.
         """
-        status, output = self._git(["init", "--quiet", "--bare", str(self.path)], on_line)
+        status, output = self._git("init", "--quiet", "--bare")
         if status == 0:
             (self.path / "info" / "attributes").write_text(_ATTRIBUTES, encoding="ascii")
-            status, output = self._git(["fetch", "--progress", "--depth=1", "--", url, commit], on_line)
+            status, output = self._git("fetch", "--progress", "--depth=1", "--", url, commit)
         if status != 0 and any(sign in output for sign in _NOT_BY_ID):
-            everything = ["fetch", "--progress", "--no-tags", "--", url, "+refs/*:refs/fetched/*"]
-            status, output = self._git(everything, on_line)
-            if status == 0 and self._git(["cat-file", "-e", f"{commit}^{{commit}}"], on_line)[0] != 0:
+            everything = "+refs/*:refs/fetched/*"
+            status, output = self._git("fetch", "--progress", "--no-tags", "--", url, everything)
+            if status == 0 and self._git("cat-file", "-e", f"{commit}^{{commit}}")[0] != 0:
                 raise CheckFailed(
                     f"{url} has no commit {commit}", "correct the commit or the URL in the stack"
                 )
@@ -66,7 +101,7 @@ class BareRepository:
         entries = [line.partition("\t") for line in os.fsdecode(listing).split("\0")[:-1]]
         return {path: entry.split()[2] for entry, _, path in entries if entry.split()[1] == "commit"}
 
-    def append_to(self, tar: tarfile.TarFile, commit: str, prefix: str, mtime: int | None) -> int:
+    def append_to(self, tar: tarfile.TarFile, commit: str, prefix: str, mtime: int | None = None) -> int:
         """Append the files of a commit to an archive; return their time, ``mtime`` or that of the commit."""
         command = ["git", f"--git-dir={self.path}", "-c", "tar.umask=022", "archive", "--format=tar"]
         with (
@@ -83,50 +118,12 @@ class BareRepository:
             raise CheckFailed(f"git archive {commit} failed: exit status {git.returncode}", f"see {self.log}")
         return mtime
 
-    def _git(self, arguments: list[str], on_line: OnLine) -> tuple[int, str]:
-        command = ["git", *([] if arguments[0] == "init" else [f"--git-dir={self.path}"]), *arguments]
+    def _git(self, *arguments: str) -> tuple[int, str]:
+        command = ["git", f"--git-dir={self.path}", *arguments]
         try:
-            return run_logged(command, self.log, on_line, _ENVIRONMENT, self.lock_fd)
+            return run_logged(command, self.log, self.on_line, _ENVIRONMENT, self.lock_fd)
         except FileNotFoundError as e:
             raise MissingRequirement("git is not installed", "apt-get install git") from e
-
-
-def archive(source: ImageSource, target: Path, work: Path, lock_fd: int, on_line: OnLine) -> None:
-    """Write the commit of a source, and those of its submodules, as ``target`` (.tar.gz).
-
-    Everything is in one directory, ``NAME-COMMIT``. The bytes only depend on the commit. ``work`` is for the
-    repositories and is removed; ``target`` is created atomically.
-
-    Raises:
-        CheckFailed: there is no such commit, or its submodules are not those of the source.
-        MissingRequirement: a repository cannot be reached, or git is missing.
-    """
-    shutil.rmtree(work, ignore_errors=True)  # of a call that was killed
-    work.mkdir(parents=True)
-    part = work / target.name
-    try:
-        checkouts = [("", source.url, source.commit)]
-        checkouts += [(f"{one.path}/", one.url, one.commit) for one in source.submodules]
-        repositories = [
-            BareRepository(work / f"{number}.git", lock_fd, work / "git.log")
-            for number in range(len(checkouts))
-        ]
-        for repository, (_, url, commit) in zip(repositories, checkouts, strict=True):
-            repository.fetch(url, commit, on_line)
-        _check_submodules(source, repositories[0].submodules(source.commit))
-        with (
-            part.open("wb") as raw,
-            gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
-            tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
-        ):
-            mtime = None
-            for repository, (path, _, commit) in zip(repositories, checkouts, strict=True):
-                prefix = f"{source.name}-{source.commit}/{path}"
-                mtime = repository.append_to(tar, commit, prefix, mtime)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(part, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _check_submodules(source: ImageSource, found: Mapping[str, str]) -> None:

@@ -129,7 +129,7 @@ def check_matches_plan(found: SourceManifest, plan: ImagePlan, folder: Path) -> 
         entry = entries.pop((source.kind, source.name), None)
         if entry is None:
             differ.append(f"{source.name} {source.version or source.commit} is not in it")
-        elif not _matches(source, entry, plan):
+        elif not _matches(source, entry):
             differ.append(f"{source.name} {_pin(entry)}, to be built: {_pin(source)}")
     differ += [f"{entry.name} {_pin(entry)} is not to be built" for entry in entries.values()]
     if differ:
@@ -143,16 +143,12 @@ def _command(stack: str, machine: str, folder: Path) -> str:
     return f"vimectl image vendor --stack {stack} --machine {machine} --offline {folder}"
 
 
-def _matches(source: ImageSource, entry: ManifestEntry, plan: ImagePlan) -> bool:
-    if source.kind in ("stack", "lock"):
-        return entry.sha256 == sha256_file(plan.stack_file if source.kind == "stack" else plan.lock)
-    if source.kind == "wheel":
-        return entry.sha256 in source.sha256
-    if source.kind == "patches":
-        return (entry.series,) == source.sha256
+def _matches(source: ImageSource, entry: ManifestEntry) -> bool:
+    if source.kind == "git":
+        return (entry.url, entry.commit) == (source.url, source.commit)
     if source.kind == "own-wheel":  # another vimectl of the same version may build from the folder
         return entry.version == source.version
-    return (entry.url, entry.commit) == (source.url, source.commit)
+    return (entry.series or entry.sha256) in source.sha256
 
 
 def _pin(of: ImageSource | ManifestEntry) -> str:

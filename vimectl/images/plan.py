@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from packaging.utils import canonicalize_name
+from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import UsageError, unknown
 
 from vimectl import __version__
@@ -29,9 +30,9 @@ class ImageSource:
     """One source of an image.
 
     ``version`` is that of a wheel or a patch series. ``url`` and ``commit`` are those of a git source; the
-    wheel of vimectl has the commit that it is built from, or "". ``sha256`` are the accepted digests of a
-    wheel's files, or the digest of a series. The archive of a repository contains ``submodules``, and not
-    those at the paths in ``left_out``. ``pin`` is the entry of a wheel in the lock.
+    wheel of vimectl has the commit that it is built from, or "". ``sha256`` are the accepted digests of the
+    file of a stack, lock or wheel, or the digest of a series. The archive of a repository contains
+    ``submodules``, and not those at the paths in ``left_out``. ``pin`` is the entry of a wheel in the lock.
     """
 
     name: str
@@ -114,7 +115,7 @@ def make_plan(
         image=image,
         base=base,
         base_reason=base_reason,
-        sources=tuple(_sources(loaded, lock)),
+        sources=tuple(_sources(loaded, stack_file(stack), lock)),
     )
 
 
@@ -185,9 +186,11 @@ def _machine(stack: Stack, machine: str | None) -> str:
     return machine
 
 
-def _sources(stack: Stack, lock: Path) -> Iterator[ImageSource]:
-    yield ImageSource(stack.name, "stack", "has the versions that belong together")
-    yield ImageSource("wheels", "lock", "has the wheels to install, each with its digests")
+def _sources(stack: Stack, file: Path, lock: Path) -> Iterator[ImageSource]:
+    why = "has the versions that belong together"
+    yield ImageSource(stack.name, "stack", why, sha256=(sha256_file(file),))
+    why = "has the wheels to install, each with its digests"
+    yield ImageSource("wheels", "lock", why, sha256=(sha256_file(lock),))
     why = "applies the patches, verifies the result, launches the runtime"
     yield ImageSource("vimectl", "own-wheel", why, __version__, commit=vimectl_wheel.revision())
     for package, version in stack.patches.items():

@@ -7,7 +7,7 @@ not signed; the publisher of an image signs it, for example with cosign.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,20 +16,24 @@ from typing import Any
 from vime_runtime.spec.atomic_io import sha256_file
 
 from vimectl import __version__
+from vimectl.images.builder.base import ImageConfiguration
 from vimectl.images.manifest import SourceManifest
 from vimectl.images.plan import ImagePlan
 
+# The files in the directory of the records.
+LOG, SBOM, PROVENANCE = "build.log", "sbom.json", "provenance.json"
 _STATEMENT = "https://in-toto.io/Statement/v1"
 _PREDICATE = "https://slsa.dev/provenance/v1"
 _BUILD_TYPE = "urn:vimectl:image-build:1"
 
 
 @dataclass(frozen=True)
-class BuildDetails:
-    """The details of a build. Digests are ``sha256:...``; ``epoch`` is SOURCE_DATE_EPOCH in seconds."""
+class BuiltImage:
+    """An image and how it was built. ``base_digest`` is ``sha256:...``; ``epoch`` is SOURCE_DATE_EPOCH in
+    seconds; ``records`` is the directory of the log, the SBOM and the provenance."""
 
-    name: str
-    digest: str
+    tag: str
+    configuration: ImageConfiguration
     base_digest: str
     builder: str
     builder_version: str
@@ -37,15 +41,15 @@ class BuildDetails:
     epoch: int | None
     began: datetime
     ended: datetime
+    records: Path
 
 
-def write(
-    path: Path, plan: ImagePlan, found: SourceManifest, details: BuildDetails, byproducts: Sequence[Path] = ()
-) -> None:
-    """Write the statement to ``path``. ``byproducts`` are the other files about the build."""
+def write(plan: ImagePlan, found: SourceManifest, built: BuiltImage) -> None:
+    """Write the statement of an image, which has the digests of its log and SBOM too."""
+    byproducts = [built.records / LOG, built.records / SBOM]
     statement = {
         "_type": _STATEMENT,
-        "subject": [{"name": details.name, "digest": _digest(details.digest)}],
+        "subject": [{"name": built.tag, "digest": {"sha256": built.configuration.digest}}],
         "predicateType": _PREDICATE,
         "predicate": {
             "buildDefinition": {
@@ -57,27 +61,28 @@ def write(
                     "base": plan.base,
                 },
                 "internalParameters": {
-                    "arguments": dict(details.arguments),
-                    "SOURCE_DATE_EPOCH": details.epoch,
+                    "arguments": dict(built.arguments),
+                    "SOURCE_DATE_EPOCH": built.epoch,
                 },
                 "resolvedDependencies": [
-                    {"name": "base", "uri": f"oci:{plan.base}", "digest": _digest(details.base_digest)},
+                    {"name": "base", "uri": f"oci:{plan.base}", "digest": _digest(built.base_digest)},
                     *_dependencies(found),
                 ],
             },
             "runDetails": {
                 "builder": {
                     "id": "urn:vimectl:image-builder",
-                    "version": {"vimectl": __version__, details.builder: details.builder_version},
+                    "version": {"vimectl": __version__, built.builder: built.builder_version},
                 },
-                "metadata": {"startedOn": _time(details.began), "finishedOn": _time(details.ended)},
+                "metadata": {"startedOn": _time(built.began), "finishedOn": _time(built.ended)},
                 "byproducts": [
                     {"name": file.name, "digest": {"sha256": sha256_file(file)}} for file in byproducts
                 ],
             },
         },
     }
-    path.write_text(json.dumps(statement, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(statement, indent=2) + "\n"
+    (built.records / PROVENANCE).write_text(text, encoding="utf-8")
 
 
 def _dependencies(found: SourceManifest) -> Iterator[dict[str, Any]]:

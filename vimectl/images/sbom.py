@@ -17,7 +17,6 @@ from packageurl import PackageURL
 
 from vimectl import __version__
 from vimectl.images.manifest import SourceManifest
-from vimectl.stacks.installed import InstalledDistribution
 
 # The newest version that common scanners read.
 _SCHEMA = SchemaVersion.V1_6
@@ -30,7 +29,7 @@ def write(
     name: str,
     digest: str,
     found: SourceManifest,
-    installed: Iterable[InstalledDistribution],
+    installed: Iterable[tuple[str, str]],
     made: datetime,
 ) -> None:
     """Write the SBOM of an image to ``path``.
@@ -39,7 +38,7 @@ def write(
         name: the image's name with its tag.
         digest: its digest, ``sha256:...``.
         found: the manifest of its sources.
-        installed: the Python distributions in it.
+        installed: name and version of the Python distributions in it.
         made: when it was built.
     """
     bom = Bom(serial_number=uuid.uuid5(_NAMESPACE, digest))
@@ -60,10 +59,10 @@ def write(
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def _distributions(found: SourceManifest, installed: Iterable[InstalledDistribution]) -> Iterator[Component]:
+def _distributions(found: SourceManifest, installed: Iterable[tuple[str, str]]) -> Iterator[Component]:
     """Yield the installed distributions; those from a collected wheel have its digest."""
     wheels = {entry.name: entry for entry in found.sources if entry.kind in ("wheel", "own-wheel")}
-    for name, version in sorted({(one.name, one.version) for one in installed}):
+    for name, version in sorted(set(installed)):
         ours = wheels.get(name)
         purl = PackageURL("pypi", None, name, version)
         yield Component(

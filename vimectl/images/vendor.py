@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from vime_runtime.spec.errors import UsageError, VimeError
 
 from vimectl.env import vimectl_wheel
 from vimectl.env.download_wheels import WheelTarget, download_wheels, remove_other_wheels
+from vimectl.env.installer import Pip
 from vimectl.images import git_source, manifest
 from vimectl.images.manifest import ManifestEntry, SourceManifest
 from vimectl.images.plan import ImagePlan, ImageSource
@@ -27,7 +29,7 @@ from vimectl.util.phase_progress import PhaseProgress, ReportPhase
 # Unfinished downloads, and in it the digests of the archives that are finished.
 _WORK = ".work"
 _ARCHIVE_DIGESTS = "known.json"
-_OWN_ENTRIES = {manifest.FILE, *manifest.FOLDERS, manifest.STACK_FILE, "wheels.txt", _WORK, ".wheels"}
+_OWN_ENTRIES = {manifest.FILE, *manifest.FOLDERS, manifest.STACK_FILE, "wheels.txt", _WORK}
 
 
 def default_folder(plan: ImagePlan) -> Path:
@@ -39,7 +41,7 @@ def missing_sources(plan: ImagePlan, folder: Path) -> list[ImageSource]:
     """Return the sources that ``collect`` would download or make. Reads nothing but the folder."""
     archives = _archive_digests(folder)
     wheels = {sha256_file(path) for path in (folder / "wheels").glob("*.whl")}
-    return [source for source in plan.sources if not _is_present(source, plan, folder, archives, wheels)]
+    return [source for source in plan.sources if not _is_present(source, folder, archives, wheels)]
 
 
 def collect(plan: ImagePlan, folder: Path, report: ReportPhase) -> SourceManifest:
@@ -73,7 +75,8 @@ def collect(plan: ImagePlan, folder: Path, report: ReportPhase) -> SourceManifes
             os.replace(work / "copy", folder / path)
         pins = [source.pin for source in plan.sources if source.pin]
         target = WheelTarget(plan.image.python, plan.machine, plan.image.glibc)
-        download_wheels(pins, folder / "wheels", target, plan.stack.origin, report)
+        pip = Pip(Path(sys.executable), lock_fd, work / "pip")
+        download_wheels(pip, pins, folder / "wheels", plan.stack.origin, report, target)
         remove_other_wheels(pins, folder / "wheels")
         _archive_repositories(plan, folder, archives, lock_fd, report)
         collected = _manifest(plan, folder, folder / "vimectl" / wheel.name)
@@ -92,7 +95,7 @@ def _archive_repositories(
     work = folder / _WORK
     for done, source in enumerate(sources):
         path = folder / source.path
-        if path.is_file() and archives.get(source.path) == sha256_file(path):
+        if _is_present(source, folder, archives, set()):
             continue
 
         def on_line(line: str, done: int = done, name: str = source.name) -> None:
@@ -148,18 +151,13 @@ def _manifest(plan: ImagePlan, folder: Path, wheel: Path) -> SourceManifest:
     )
 
 
-def _is_present(
-    source: ImageSource, plan: ImagePlan, folder: Path, archives: dict[str, str], wheels: set[str]
-) -> bool:
-    path = folder / source.path
+def _is_present(source: ImageSource, folder: Path, archives: dict[str, str], wheels: set[str]) -> bool:
     if source.kind == "wheel":
         return not wheels.isdisjoint(source.sha256)
-    if source.kind == "git":
-        return path.is_file() and archives.get(source.path) == sha256_file(path)
-    if source.kind in ("stack", "lock"):
-        origin = plan.stack_file if source.kind == "stack" else plan.lock
-        return path.is_file() and sha256_file(path) == sha256_file(origin)
-    return False  # the wheel of vimectl, with the patches in it, is made every time
+    # The wheel of vimectl, with the patches in it, is made every time.
+    path = folder / source.path
+    digests = [archives.get(source.path)] if source.kind == "git" else source.sha256
+    return path.is_file() and sha256_file(path) in digests
 
 
 def _remove_others(folder: Path, collected: SourceManifest) -> None:

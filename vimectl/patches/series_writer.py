@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vimectl.patches import series
+from vimectl.patches.blobs import LINK
 from vimectl.patches.git_commands import FileChanges, diff_writer
 
 
@@ -54,7 +55,9 @@ def write_series(
             lines += ["", "[[patch.files]]", f'path = "{path}"']
             for key, file in (("before", before), ("after", after)):
                 lines += [f'{key} = "{file.blob}"'] if file else []
-            default_mode = before.mode if before else "100644"
-            lines += [f'mode = "{after.mode}"'] if after and after.mode != default_mode else []
+            if LINK in {file.mode for file in (before, after) if file}:
+                lines.append(f'mode = "{LINK}"')
+            elif after and after.mode != (before.mode if before else "100644"):
+                lines.append(f'mode = "{after.mode}"')
     (directory / "series.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
     series.read(directory)

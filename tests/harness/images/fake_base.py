@@ -100,19 +100,20 @@ def _fill(folder: Path) -> None:
     def buildah(*arguments: str) -> str:
         return _run(["buildah", *arguments], variables)
 
-    _commit(
-        buildah,
-        tree,
-        DEBIAN_IMAGE,
-        f"PATH={PYTHON}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    )
+    path = f"PATH={PYTHON}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+    def commit(name: str) -> None:
+        container = buildah("from", "scratch")
+        try:
+            buildah("add", "--quiet", container, str(tree), "/")
+            buildah("config", "--env", path, container)
+            buildah("commit", "--quiet", container, name)
+        finally:
+            buildah("rm", container)
+
+    commit(DEBIAN_IMAGE)
     _ascend(tree)
-    _commit(
-        buildah,
-        tree,
-        IMAGE,
-        f"PATH={PYTHON}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    )
+    commit(IMAGE)
     shutil.rmtree(tree)
     shutil.rmtree(folder / "run", ignore_errors=True)
 
@@ -145,16 +146,9 @@ def _ascend(tree: Path) -> None:
         stated = {"url": f"file://{place}", "dir_info": {"editable": True}}
         _write(tree, f"{folder}/direct_url.json", json.dumps(stated))
         _write(tree, f"{SITE}/__editable__.{module}.pth", f"{place}\n")
-    tools = [
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-compile",
-        f"--target={tree / SITE.lstrip('/')}",
-    ]
-    _run(["python3", *tools, "--upgrade", *TOOLS])
+    options = ["--quiet", "--no-deps", "--no-compile", "--upgrade"]
+    target = f"--target={tree / SITE.lstrip('/')}"
+    _run(["python3", "-m", "pip", "install", *options, target, *TOOLS])
 
 
 def _metadata(tree: Path, name: str, version: str) -> str:
@@ -164,33 +158,14 @@ def _metadata(tree: Path, name: str, version: str) -> str:
     return folder
 
 
-def _commit(buildah: object, tree: Path, name: str, path: str) -> None:
-    assert callable(buildah)
-    container = buildah("from", "scratch")
-    try:
-        buildah("add", "--quiet", container, str(tree), "/")
-        buildah("config", "--env", path, container)
-        buildah("commit", "--quiet", container, name)
-    finally:
-        buildah("rm", container)
-
-
 def _mirror() -> tuple[str, str]:
     """Return the suite and the address from which this machine's apt gets Debian."""
     release = dict(
         line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
     )
     suite = release["VERSION_CODENAME"].strip('"')
-    listed = subprocess.check_output(
-        [
-            "apt-get",
-            "indextargets",
-            "--format",
-            "$(SITE) $(REPO_URI) $(CODENAME) $(COMPONENT)",
-            "Created-By: Packages",
-        ],
-        text=True,
-    )
+    form = "$(SITE) $(REPO_URI) $(CODENAME) $(COMPONENT)"
+    listed = _run(["apt-get", "indextargets", "--format", form, "Created-By: Packages"])
     for line in listed.splitlines():
         _, address, codename, component = line.split()
         if (codename, component) == (suite, "main") and "security" not in address:

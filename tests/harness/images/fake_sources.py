@@ -7,11 +7,8 @@ with CANN's runtime, and does nothing.
 
 from __future__ import annotations
 
-import os
 import platform
 import re
-import subprocess
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +16,10 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from harness import REPOSITORY
+from harness.git import commit, git
 from harness.images import fake_base
 from harness.memory_saver.elf_file import ASCEND_PRELOAD, TORCH_MODE, ElfFile
+from harness.wheels import write_wheel
 from vimectl.stacks.catalog import load_stack
 from vimectl.stacks.catalog import stack_file as stack_path
 
@@ -71,9 +70,9 @@ def stack_file(folder: Path, needed: Sequence[str] = ("libascendcl.so", "libc.so
     """
     text = stack_path(fake_base.STACK).read_text(encoding="utf-8")
     stack = load_stack(fake_base.STACK)
-    for name, commit in stack.commits.items():
+    for name, pin in stack.commits.items():
         made = _package(folder / name, *PACKAGES[name])
-        text = text.replace(commit.url, made.url).replace(commit.commit, made.commit)
+        text = text.replace(pin.url, made.url).replace(pin.commit, made.commit)
     saver = stack.memory_saver
     assert saver is not None
     (submodule,) = saver.submodules
@@ -96,36 +95,26 @@ def _package(folder: Path, name: str, package: str) -> Repository:
     return _repository(folder, {"pyproject.toml": pyproject, f"{package}/__init__.py": init})
 
 
-def _saver(folder: Path, submodule: str, commit: str, needed: Sequence[str]) -> Repository:
-    folder.mkdir(parents=True)
-    wheel = folder / "prebuilt" / f"torch_memory_saver-0.0.8-cp39-abi3-linux_{MACHINE}.whl"
-    wheel.parent.mkdir()
-    saver_wheel(wheel, needed)
+def _saver(folder: Path, submodule: str, pinned: str, needed: Sequence[str]) -> Repository:
+    saver_wheel(folder / "prebuilt", needed)
     (folder / ".gitmodules").write_text(f'[submodule "isa"]\n\tpath = {submodule}\n\turl = ../pto-isa\n')
     (folder / "build.sh").write_text(_BUILD_SH)
-    _git(folder, "init", "--quiet")
-    _git(folder, "add", "--all")
-    _git(folder, "update-index", "--add", "--cacheinfo", f"160000,{commit},{submodule}")
+    git(folder, "init", "-q")
+    (folder / submodule).mkdir(parents=True)
+    git(folder, "update-index", "--add", "--cacheinfo", f"160000,{pinned},{submodule}")
     return _committed(folder)
 
 
-def saver_wheel(wheel: Path, needed: Sequence[str]) -> None:
+def saver_wheel(folder: Path, needed: Sequence[str]) -> None:
     """Write a wheel of the memory saver whose libraries are linked with ``needed``."""
-    info = "torch_memory_saver-0.0.8.dist-info"
-    library = {"machine": MACHINE, "needed": needed}
+    stem = "torch_memory_saver_hook_mode"
     files = {
         "torch_memory_saver/__init__.py": b"",
         "torch_memory_saver/utils.py": b"",
-        "torch_memory_saver_hook_mode_torch.abi3.so": ElfFile(**library, exported=TORCH_MODE).content(),
-        "torch_memory_saver_hook_mode_preload.abi3.so": ElfFile(**library, exported=ASCEND_PRELOAD).content(),
-        f"{info}/METADATA": b"Metadata-Version: 2.1\nName: torch_memory_saver\nVersion: 0.0.8\n",
-        f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: cp39-abi3-linux_%s\n"
-        % MACHINE.encode(),
+        f"{stem}_torch.abi3.so": ElfFile(MACHINE, needed, TORCH_MODE).content(),
+        f"{stem}_preload.abi3.so": ElfFile(MACHINE, needed, ASCEND_PRELOAD).content(),
     }
-    files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"]).encode()
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name), content)
+    write_wheel(folder, "torch_memory_saver", "0.0.8", files, f"cp39-abi3-linux_{MACHINE}")
 
 
 def _repository(folder: Path, files: dict[str, bytes]) -> Repository:
@@ -133,30 +122,14 @@ def _repository(folder: Path, files: dict[str, bytes]) -> Repository:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    _git(folder, "init", "--quiet")
-    _git(folder, "add", "--all")
     return _committed(folder)
 
 
 def _committed(folder: Path) -> Repository:
-    _git(folder, "commit", "--quiet", "--message=stand-in")
+    made = commit(folder)
     # Fetched by commit id, like the real ones.
-    _git(folder, "config", "uploadpack.allowAnySHA1InWant", "true")
-    return Repository(folder.absolute().as_uri(), _git(folder, "rev-parse", "HEAD"))
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    who = {
-        "GIT_AUTHOR_NAME": "test",
-        "GIT_AUTHOR_EMAIL": "test@localhost",
-        "GIT_AUTHOR_DATE": "2026-01-01T00:00:00Z",
-    }
-    who |= {name.replace("AUTHOR", "COMMITTER"): value for name, value in who.items()}
-    done = subprocess.run(
-        ["git", *arguments], cwd=folder, env=os.environ | who, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    git(folder, "config", "uploadpack.allowAnySHA1InWant", "true")
+    return Repository(folder.absolute().as_uri(), made)
 
 
 def _lock() -> str:

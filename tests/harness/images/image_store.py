@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -110,18 +109,6 @@ class ImageStore:
         ]
         found += [f"file {path}" for path in (self.folder / "tmp").iterdir()]
         return found + [f"process {line}" for line in _processes(self.folder)]
-
-
-def copied(folder: Path, target: Path) -> Path:
-    """Return a copy of a folder of sources, for a test to damage."""
-    shutil.copytree(folder, target, copy_function=os.link)
-    return target
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Replace a file of such a copy, which is a hard link to the original."""
-    path.unlink()
-    path.write_bytes(content)
 
 
 def interrupted(process: subprocess.Popen[str], log: Path, sign: str, seconds: float = 120) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,18 +44,3 @@ class UserStack:
     repository: Path
     commit: str
     links: Path
-
-
-def git(folder: Path, *arguments: str) -> str:
-    """Run git in a folder and return its output."""
-    options = ["-c", "user.name=t", "-c", "user.email=t@localhost", "-c", "init.defaultBranch=main"]
-    return subprocess.run(
-        ["git", *options, *arguments], cwd=folder, check=True, capture_output=True, text=True
-    ).stdout.strip()
-
-
-def commit(folder: Path, message: str) -> str:
-    """Commit everything in a folder and return the commit's id."""
-    git(folder, "add", "--all")
-    git(folder, "commit", "-q", "-m", message)
-    return git(folder, "rev-parse", "HEAD")

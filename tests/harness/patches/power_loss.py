@@ -158,13 +158,12 @@ def read(path: Path) -> File:
     return File(content, content, path.lstat().st_mode, path.is_symlink())
 
 
-def write(found: dict[str, File | None], root: Path, where: Path) -> None:
-    """Write a disk of the model, recorded below ``root``, as real files below ``where``."""
-    shutil.rmtree(where, ignore_errors=True)
-    where.mkdir()
+def write(found: dict[str, File | None], root: Path) -> None:
+    """Write a disk of the model, recorded below ``root``, as real files."""
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir()
     for path in sorted(found):
-        place = where / Path(path).relative_to(root)
-        file = found[path]
+        place, file = Path(path), found[path]
         if file is None:
             place.mkdir(exist_ok=True)
         elif file.link:

@@ -1,14 +1,17 @@
-"""Make small packages and their series with git."""
+"""Make small packages and their series."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from vimectl.patches import series
+from vimectl.patches.blobs import git_mode
 from vimectl.patches.distribution import update_record
+from vimectl.patches.patchfile.apply import GitFile
 from vimectl.patches.series import Series
+from vimectl.patches.series_writer import NewPatch, write_series
 
 # "both.py" is touched by both patches and "crlf.py" has foreign line ends and no newline at its end.
 STAGES = [
@@ -16,12 +19,10 @@ STAGES = [
     {"toy/both.py": b"a\nB\nc\nd\n", "toy/new.py": b"made by a patch\n"},
     {"toy/both.py": b"a\nB\nc\nD\n", "toy/crlf.py": b"one\r\nTWO\xff\r\nthree"},
 ]
-IDS = ["0001-first", "0002-second"]
-
-
 # A tree: (mode, content) by path. The two packages have every change that a patch can make.
 Tree = dict[str, tuple[int, bytes]]
 LINK = 0o120777  # its content is its target
+HEADER = b"Description: toy\nLast-Update: 2020-01-01\n"
 
 
 def rich(package: str) -> list[Tree]:
@@ -61,10 +62,6 @@ def rich(package: str) -> list[Tree]:
     return [release, first, second]
 
 
-def git(directory: Path, *arguments: str) -> bytes:
-    return subprocess.run(["git", "-C", directory, *arguments], check=True, capture_output=True).stdout
-
-
 def lay(directory: Path, files: Tree) -> None:
     """Write a tree."""
     for path, (mode, content) in files.items():
@@ -76,36 +73,21 @@ def lay(directory: Path, files: Tree) -> None:
         (directory / path).chmod(mode)
 
 
-def build_series(package: str, stages: list[Tree], history: Path, directory: Path) -> Series:
-    """Make a series like those in patches/: a series.toml and `git diff` patches."""
-    git(history, "init", "-q")
-    toml = f'package = "{package}"\nversion = "1.0"\nmodule = "{package}"\n'
-    for number, files in enumerate(stages):
-        for path in history.iterdir():
-            if path.name != ".git":
-                shutil.rmtree(path)
-        lay(history, files)
-        git(history, "add", "-A")
-        git(history, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", "x")
-        if number == 0:
-            continue
-        diff = git(history, "diff", "--full-index", "--no-renames", "--text", "HEAD~", "HEAD")
-        (directory / f"{IDS[number - 1]}.patch").write_bytes(b"Description: toy\n---\n" + diff)
-        toml += f'[[patch]]\nid = "{IDS[number - 1]}"\n'
-        raw = git(history, "diff", "--raw", "--no-abbrev", "--no-renames", "HEAD~", "HEAD").decode()
-        for line in raw.splitlines():
-            meta, path = line.split("\t")
-            old_mode, mode, before, after, _ = meta.removeprefix(":").split()
-            toml += f'[[patch.files]]\npath = "{path}"\n'
-            toml += "".join(
-                f'{key} = "{blob}"\n'
-                for key, blob in (("before", before), ("after", after))
-                if blob.strip("0")
-            )
-            link = "120000" in (old_mode, mode)
-            if link or (mode not in (old_mode, "000000") and (mode, old_mode) != ("100644", "000000")):
-                toml += f'mode = "{"120000" if link else mode}"\n'
-    (directory / "series.toml").write_text(toml)
+def build_series(
+    package: str, stages: list[Tree], directory: Path, slugs: Sequence[str] = ("first", "second")
+) -> Series:
+    """Write a series for version 1.0 with a patch from each of these trees to the next."""
+    files = [
+        {path: GitFile(content, git_mode(mode)) for path, (mode, content) in stage.items()}
+        for stage in stages
+    ]
+    patches = []
+    for number, (slug, (old, new)) in enumerate(zip(slugs, pairwise(files), strict=False), 1):
+        paths = sorted(path for path in old.keys() | new.keys() if old.get(path) != new.get(path))
+        changes = {path: (old.get(path), new.get(path)) for path in paths}
+        patches.append(NewPatch(f"{number:04}-{slug}", HEADER, changes))
+    directory.mkdir(exist_ok=True)
+    write_series(directory, "toy", package, "1.0", package, patches)
     return series.read(directory)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.patches.toy_releases import Files, applied, lines, write_sdist, write_series, write_wheel
+from harness.patches.toy_packages import build_series
+from harness.patches.toy_releases import Files, applied, lines, write_sdist
+from harness.wheels import write_wheel
 from vimectl.patches import series
 from vimectl.patches.blobs import blob_id
 from vimectl.patches.lint.linter import lint
@@ -22,13 +24,21 @@ def change(content: bytes, *pairs: tuple[str, str]) -> bytes:
     return content
 
 
+def existing(files: Files) -> dict[str, bytes]:
+    return {path: content for path, content in files.items() if content is not None}
+
+
 class Toy:
     """A series for toy 1.0 and both releases; ``port`` ports it to 2.0, a source archive."""
 
     def __init__(self, folder: Path, old: Files, new: Files, *patches: Files) -> None:
         self.new, self.out, self.folder = new, folder / "out", folder
-        self.series = write_series(folder, old, *patches)
-        self.sources = [write_wheel(folder, "1.0", old), write_sdist(folder, "2.0", new)]
+        stages = [existing(old)]
+        for patch in patches:
+            stages.append(existing(stages[-1] | patch))
+        trees = [{path: (0o644, content) for path, content in stage.items()} for stage in stages]
+        self.series = build_series("toy", trees, folder / "toy-1.0", ["p"] * len(patches))
+        self.sources = [write_wheel(folder, "toy", files=stages[0]), write_sdist(folder, "2.0", new)]
         self.conflicts = folder / "out.conflicts"
 
     def port(self, resolved: Path | None = None) -> PortOutcome:

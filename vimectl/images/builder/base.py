@@ -14,12 +14,12 @@ from typing import Any
 from vime_runtime.spec.errors import CheckFailed, UsageError
 
 from vimectl.images.builder.failure import explain
-from vimectl.util.host import CommandResult, Host
+from vimectl.util.host import Host
 from vimectl.util.subprocess import OnLine, run_logged, run_shielded
 
 # How long a builder gets to remove its containers and mounts when a build is interrupted.
 _CLEANUP_SECONDS = 20
-_TIMEOUT = 20
+PROBE_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,21 @@ class Builder(ABC):
 
     name: str
     inspect_command: tuple[str, ...] = ("image", "inspect")
+    # Commands that succeed where the builder works, and the line of their output with the reason if not.
+    probes: tuple[tuple[str, ...], ...] = (("info",),)
+    reason_line = -1
 
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    @abstractmethod
     def unusable(self) -> str | None:
         """Return why the builder does not work on this machine, None when it does."""
+        for command in self.probes:
+            answer = self._host.run([self.name, *command], PROBE_SECONDS)
+            if answer.code != 0:
+                lines = [line.strip() for line in answer.stderr.splitlines() if line.strip()]
+                return lines[self.reason_line] if lines else f"exit status {answer.code}"
+        return None
 
     @abstractmethod
     def build(self, job: BuildJob, on_line: OnLine) -> str:
@@ -87,12 +95,13 @@ class Builder(ABC):
     def mounted(self, image: str, work: Path) -> AbstractContextManager[Path]:
         """Provide the image's file tree at a path during a block; ``work`` is an empty directory."""
 
-    @abstractmethod
     def version(self) -> str:
         """Return the version of the builder."""
+        return self._command("--version").rpartition("version ")[2]
 
-    @abstractmethod
-    def _configuration(self, inspected: dict[str, Any]) -> ImageConfiguration: ...
+    def _configuration(self, inspected: dict[str, Any]) -> ImageConfiguration:
+        config, machine = inspected.get("Config") or {}, inspected.get("Architecture", "")
+        return ImageConfiguration.of(inspected["Id"], config, machine)
 
     @abstractmethod
     def _manifest_digest(self, inspected: dict[str, Any]) -> str: ...
@@ -144,9 +153,6 @@ class Builder(ABC):
         status, output = run_logged(command, job.log, on_line, variables, cleanup_seconds=_CLEANUP_SECONDS)
         if status != 0:
             raise explain(status, output, job.log)
-
-    def _probe(self, *command: str) -> CommandResult:
-        return self._host.run(command, _TIMEOUT)
 
     def _build_arguments(self, job: BuildJob, base: str) -> list[str]:
         given = dict(job.arguments) | {"BASE_IMAGE": base}

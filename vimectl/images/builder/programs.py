@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import platformdirs
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, unknown
 
-from vimectl.images.builder.base import Builder, BuildJob, ImageConfiguration
+from vimectl.images.builder.base import PROBE_SECONDS, Builder, BuildJob, ImageConfiguration
 from vimectl.util.directory_lock import lock_directory
 from vimectl.util.host import Host
 from vimectl.util.subprocess import OnLine, run_shielded
@@ -31,15 +30,9 @@ _CONTAINERS = "vimectl-build-working-container"
 
 class Docker(Builder):
     name = "docker"
-
-    def unusable(self) -> str | None:
-        # The client also answers without the daemon, which builds; the old builder has no RUN --mount.
-        for command in (["version", "--format", "{{.Server.Version}}"], ["buildx", "version"]):
-            answer = self._probe(self.name, *command)
-            if answer.code != 0:
-                lines = [line for line in answer.stderr.splitlines() if line.strip()]
-                return lines[0].strip() if lines else f"exit status {answer.code}"
-        return None
+    # The client also answers without the daemon, which builds; the old builder has no RUN --mount.
+    probes = (("version", "--format", "{{.Server.Version}}"), ("buildx", "version"))
+    reason_line = 0
 
     def build(self, job: BuildJob, on_line: OnLine) -> str:
         id_file = job.work / "image-id"
@@ -70,11 +63,6 @@ class Docker(Builder):
         finally:
             run_shielded([self.name, "rm", "--force", container])
 
-    def _configuration(self, inspected: dict[str, Any]) -> ImageConfiguration:
-        return ImageConfiguration.of(
-            inspected["Id"], inspected.get("Config") or {}, inspected.get("Architecture", "")
-        )
-
     def _manifest_digest(self, inspected: dict[str, Any]) -> str:
         digests = inspected.get("RepoDigests") or []
         return str(digests[0].rpartition("@")[2] if digests else inspected["Id"])
@@ -88,13 +76,6 @@ class _StorageBuilder(Builder):
     remove_container: tuple[str, ...]
     remove_alias: str
     never_pull: str
-
-    def unusable(self) -> str | None:
-        answer = self._probe(self.name, "info")
-        if answer.code == 0:
-            return None
-        lines = [line for line in answer.stderr.splitlines() if line.strip()]
-        return lines[-1].strip() if lines else f"exit status {answer.code}"
 
     def build(self, job: BuildJob, on_line: OnLine) -> str:
         with _build_lock(on_line):
@@ -118,9 +99,6 @@ class _StorageBuilder(Builder):
             finally:
                 self._remove_leftovers()
 
-    def version(self) -> str:
-        return self._command("--version").rpartition("version ")[2]
-
     def _prefix(self) -> list[str]:
         return []
 
@@ -129,14 +107,12 @@ class _StorageBuilder(Builder):
         listed = run_shielded([self.name, *self.list_command])
         with suppress(ValueError):
             for container in json.loads(listed.stdout or "[]") or []:
-                for name in self._container_names(container):
+                # Podman's key, and Buildah's.
+                for name in container.get("Names") or [container.get("containername", "")]:
                     if name.startswith(_CONTAINERS):
                         run_shielded([self.name, *self.remove_container, name])
         if self._inspect(_ALIAS) is not None:
             run_shielded([self.name, self.remove_alias, _ALIAS])
-
-    @abstractmethod
-    def _container_names(self, container: dict[str, Any]) -> list[str]: ...
 
     def _require_root(self) -> None:
         if os.geteuid() != 0:
@@ -176,7 +152,7 @@ class Buildah(_StorageBuilder):
     def _prefix(self) -> list[str]:
         # With chroot isolation a step has buildah's network: none, where a network namespace can be created.
         unshare = ["unshare", "--net", "--"]
-        return unshare if self._probe(*unshare, "true").code == 0 else []
+        return unshare if self._host.run([*unshare, "true"], PROBE_SECONDS).code == 0 else []
 
     def _build_arguments(self, job: BuildJob, base: str) -> list[str]:
         # Chroot isolation needs no container runtime and works wherever buildah does.
@@ -191,9 +167,6 @@ class Buildah(_StorageBuilder):
 
     def _manifest_digest(self, inspected: dict[str, Any]) -> str:
         return str(inspected["FromImageDigest"])
-
-    def _container_names(self, container: dict[str, Any]) -> list[str]:
-        return [container["containername"]]
 
 
 class Podman(_StorageBuilder):
@@ -212,16 +185,8 @@ class Podman(_StorageBuilder):
         finally:
             run_shielded([self.name, "image", "umount", image])
 
-    def _configuration(self, inspected: dict[str, Any]) -> ImageConfiguration:
-        return ImageConfiguration.of(
-            inspected["Id"], inspected.get("Config", {}), inspected.get("Architecture", "")
-        )
-
     def _manifest_digest(self, inspected: dict[str, Any]) -> str:
         return str(inspected["Digest"])
-
-    def _container_names(self, container: dict[str, Any]) -> list[str]:
-        return list(container.get("Names") or [])
 
 
 @contextmanager

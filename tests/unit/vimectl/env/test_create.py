@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
@@ -17,8 +16,9 @@ from packaging.version import Version
 from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 
+from harness.wheels import write_wheel
 from vimectl.env.create import STATE_FILE, WORK_DIR, create_environment, read_state, write_state
-from vimectl.env.download_wheels import download_with
+from vimectl.env.download_wheels import download_wheels
 from vimectl.env.installer import Pip
 from vimectl.env.site_packages import check_marker, site_packages, to_install
 from vimectl.env.vimectl_wheel import repack
@@ -39,19 +39,8 @@ pytestmark = [
 
 def tiny_wheel(folder: Path, name: str, release: str, content: str = "") -> Path:
     """Make a minimal wheel with one module."""
-    info = f"{name}-{release}.dist-info"
-    files = {
-        f"{name}.py": content or f"version = {release!r}\n",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {release}\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    rows = [f"{path},,{len(text)}\n" for path, text in files.items()]
-    files[f"{info}/RECORD"] = "".join([*rows, f"{info}/RECORD,,\n"])
-    wheel = folder / f"{name}-{release}-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for path, text in files.items():
-            archive.writestr(path, text)
-    return wheel
+    text = content or f"version = {release!r}\n"
+    return write_wheel(folder, name, release, {f"{name}.py": text.encode()})
 
 
 def lock_of(path: Path, wheels: list[Path]) -> Path:
@@ -232,7 +221,7 @@ def download(environment: Path, work: Path, pins: Path, source: Origin) -> None:
     held = os.open(work, os.O_RDONLY)
     try:
         pip = Pip(environment / "bin" / "python", held, work)
-        download_with(pip, [read_lock(pins)["gamma"]], work / "wheels", {"gamma": source}, lambda now: None)
+        download_wheels(pip, [read_lock(pins)["gamma"]], work / "wheels", {"gamma": source}, lambda now: None)
     finally:
         os.close(held)
 

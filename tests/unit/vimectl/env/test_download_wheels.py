@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
 import sys
 import threading
-import zipfile
 from pathlib import Path
 
 import pytest
 from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 
+from harness.wheels import write_wheel
 from vimectl.env.download_wheels import (
     WheelTarget,
     download_wheel,
@@ -21,21 +22,11 @@ from vimectl.env.download_wheels import (
     link_downloads,
     remove_other_wheels,
 )
+from vimectl.env.installer import Pip
 from vimectl.stacks.lock import Pin, read_lock
-from vimectl.util.phase_progress import PhaseProgress
+from vimectl.util.phase_progress import PhaseProgress, ReportPhase
 
 ARM = WheelTarget("3.12", "aarch64", "2.35")
-
-
-def wheel(folder: Path, name: str, tag: str, version: str = "1.0") -> Path:
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{name}-{version}-{tag}.whl"
-    info = f"{name}-{version}.dist-info"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        archive.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nTag: {tag}\n")
-        archive.writestr(f"{info}/RECORD", "")
-    return path
 
 
 @pytest.fixture
@@ -48,9 +39,9 @@ def links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "cp311-cp311-manylinux_2_28_aarch64",
         "cp312-cp312-manylinux_2_39_aarch64",  # needs a newer glibc
     ):
-        wheel(folder, "kernels", tag)
-    wheel(folder, "limited", "cp39-abi3-manylinux2014_aarch64")
-    wheel(folder, "pure", "py3-none-any")
+        write_wheel(folder, "kernels", tag=tag)
+    write_wheel(folder, "limited", tag="cp39-abi3-manylinux2014_aarch64")
+    write_wheel(folder, "pure")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
@@ -72,26 +63,34 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def download(pins: list[Pin], folder: Path, target: WheelTarget = ARM, report: ReportPhase = print) -> None:
+    lock_fd = os.open(folder.parent, os.O_RDONLY)
+    try:
+        pip = Pip(Path(sys.executable), lock_fd, folder.parent / "work")
+        download_wheels(pip, pins, folder, {}, report, target)
+    finally:
+        os.close(lock_fd)
+
+
 def test_wheels_of_the_target_are_downloaded(links: Path, tmp_path: Path) -> None:
     reports: list[PhaseProgress] = []
-    download_wheels(lock(links), tmp_path / "wheels", ARM, {}, reports.append)
+    download(lock(links), tmp_path / "wheels", report=reports.append)
     assert names(tmp_path / "wheels") == [
         "kernels-1.0-cp312-cp312-manylinux_2_28_aarch64.whl",
         "limited-1.0-cp39-abi3-manylinux2014_aarch64.whl",
         "pure-1.0-py3-none-any.whl",
     ]
     assert (reports[-1].done, reports[-1].total) == (3, 3)
-    assert names(tmp_path) == ["links", "lock.txt", "wheels"]  # the work directory is removed
 
 
 def test_present_wheels_are_kept_and_others_removed(links: Path, tmp_path: Path) -> None:
     folder, pins = tmp_path / "wheels", lock(links)
-    download_wheels(pins, folder, ARM, {}, lambda now: None)
+    download(pins, folder)
     expected = names(folder)
     (folder / expected[0]).write_bytes(b"partial")
-    wheel(folder, "older", "py3-none-any", "0.9")
+    write_wheel(folder, "older", "0.9")
     (links / "pure-1.0-py3-none-any.whl").unlink()
-    download_wheels(pins, folder, ARM, {}, lambda now: None)
+    download(pins, folder)
     remove_other_wheels(pins, folder)
     assert names(folder) == expected
 
@@ -99,7 +98,7 @@ def test_present_wheels_are_kept_and_others_removed(links: Path, tmp_path: Path)
 def test_package_without_a_wheel_for_the_target_is_named(links: Path, tmp_path: Path) -> None:
     x86 = WheelTarget("3.12", "x86_64", "2.35")
     with pytest.raises(MissingRequirement, match=r"no wheel of limited 1\.0 \(sha256 [0-9a-f]{64}\)"):
-        download_wheels(lock(links), tmp_path / "wheels", x86, {}, print)
+        download(lock(links), tmp_path / "wheels", x86)
 
 
 def test_wrong_digest_is_named_with_the_expected_one(links: Path, tmp_path: Path) -> None:
@@ -108,7 +107,7 @@ def test_wrong_digest_is_named_with_the_expected_one(links: Path, tmp_path: Path
     meant = sha256_file(file)
     file.write_bytes(file.read_bytes() + b"x")
     with pytest.raises(CheckFailed, match=f"found .*pure-1.0.* sha256 {sha256_file(file)}, expected {meant}"):
-        download_wheels(pins, tmp_path / "wheels", ARM, {}, print)
+        download(pins, tmp_path / "wheels")
 
 
 def test_unreachable_index_is_not_reported_as_a_missing_package(
@@ -124,7 +123,7 @@ def test_unreachable_index_is_not_reported_as_a_missing_package(
     with pytest.raises(
         MissingRequirement, match=r"3 packages: pip's index cannot be reached: .*refused"
     ) as error:
-        download_wheels(pins, tmp_path / "wheels", ARM, {}, print)
+        download(pins, tmp_path / "wheels")
     assert "resumes where it stopped" in error.value.hint
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import zipfile
 from pathlib import Path
 
 import platformdirs
@@ -11,10 +10,12 @@ import pytest
 from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import MissingRequirement
 
+from harness.git import commit
 from harness.images import fake_sources
 from harness.images.image_store import ImageStore
-from harness.images.user_stack import STACK, UserStack, commit, git
+from harness.images.user_stack import STACK, UserStack
 from harness.needs import require, unavailable
+from harness.wheels import write_wheel
 from vimectl.env import vimectl_wheel
 from vimectl.images import vendor
 from vimectl.images.plan import make_plan
@@ -33,7 +34,6 @@ def own(tmp_path: Path, tool: Path, monkeypatch: pytest.MonkeyPatch) -> UserStac
     monkeypatch.setattr(vimectl_wheel, "make_wheel", lambda folder: Path(shutil.copy(tool, folder)))
     repository = tmp_path / "trainer"
     (repository / "package").mkdir(parents=True)
-    git(repository, "init", "-q")
     (repository / "package" / "__init__.py").write_text("version = 1\n")
     (repository / "build.sh").write_text("#!/bin/sh\n")
     (repository / "build.sh").chmod(0o755)
@@ -41,19 +41,12 @@ def own(tmp_path: Path, tool: Path, monkeypatch: pytest.MonkeyPatch) -> UserStac
     # Attributes with which git archive would leave out or change files.
     (repository / ".gitattributes").write_text("build.sh export-ignore\nstamp export-subst\n")
     (repository / "stamp").write_text("$Format:%H$\n")
-    first = commit(repository, "first")
+    first = commit(repository)
     (repository / "package" / "__init__.py").write_text("version = 2\n")
-    commit(repository, "second")
+    commit(repository)
 
     links = tmp_path / "links"
-    links.mkdir()
-    wheel = links / "weights-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr(
-            "weights-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: weights\nVersion: 1.0\n"
-        )
-        archive.writestr("weights-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        archive.writestr("weights-1.0.dist-info/RECORD", "")
+    wheel = write_wheel(links, "weights")
     (tmp_path / "own.txt").write_text(f"weights==1.0 --hash=sha256:{sha256_file(wheel)}\n")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_NO_INDEX", "1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from vime_runtime.spec.atomic_io import sha256_file
@@ -19,14 +20,14 @@ from vimectl.stacks.catalog import load_stack
 pytestmark = [pytest.mark.slow, pytest.mark.needs("network")]
 
 
-@pytest.fixture
-def labels(images: ImageStore, stand_in_image: str) -> dict[str, str]:
-    return images.verify(stand_in_image, "--stand-in")["labels"]
+@pytest.fixture(scope="module")
+def found(images: ImageStore, stand_in_image: str) -> dict[str, Any]:
+    """The JSON of the image's verification."""
+    return images.verify(stand_in_image, "--stand-in")
 
 
-def test_labels_describe_the_image(
-    labels: dict[str, str], images: ImageStore, stand_in_image: str, stand_in_folder: Path
-) -> None:
+def test_labels_describe_the_image(found: dict[str, Any], stand_in_folder: Path) -> None:
+    labels = found["labels"]
     stack = load_stack(fake_base.STACK)
     digests = [f"{name}={series.load(name, version).digest}" for name, version in stack.patches.items()]
     assert labels["vimectl.stack"] == fake_base.STACK
@@ -38,8 +39,7 @@ def test_labels_describe_the_image(
     assert len(labels["org.opencontainers.image.revision"]) >= 40
 
 
-def test_verification_accepts_an_expected_stand_in(images: ImageStore, stand_in_image: str) -> None:
-    found = images.verify(stand_in_image, "--stand-in")
+def test_verification_accepts_an_expected_stand_in(found: dict[str, Any]) -> None:
     assert found["ok"]
     assert found["problems"] == []
     assert found["stand_in"] is True
@@ -50,14 +50,13 @@ def test_verification_accepts_an_expected_stand_in(images: ImageStore, stand_in_
         assert location.endswith(f"{fake_base.WORKSPACE}/{package}")
 
 
-def test_memory_saver_of_a_stand_in_is_not_known(images: ImageStore, stand_in_image: str) -> None:
-    found = images.verify(stand_in_image, "--stand-in")
+def test_memory_saver_of_a_stand_in_is_not_known(found: dict[str, Any]) -> None:
     (loaded,) = (build for build in found["tms"] if build["loads"])
     assert (loaded["verdict"], loaded["backend"]) == ("unknown", "ascend")
 
 
-def test_doctor_report_of_the_build_is_kept(images: ImageStore, stand_in_image: str) -> None:
-    report = images.verify(stand_in_image, "--stand-in")["report"]
+def test_doctor_report_of_the_build_is_kept(found: dict[str, Any]) -> None:
+    report = found["report"]
     failed = {check["id"] for check in report["checks"] if check["status"] == "fail"}
     assert report["schema"] == "vimectl.doctor/1"
     assert failed == {"tms.library"}
@@ -95,12 +94,11 @@ def test_built_wheels_are_recorded(images: ImageStore, stand_in_image: str) -> N
 
 
 def test_sbom_and_provenance_are_written(
-    images: ImageStore, stand_in_image: str, stand_in_folder: Path
+    found: dict[str, Any], images: ImageStore, stand_in_image: str, stand_in_folder: Path
 ) -> None:
     folder = images.folder / f"records-{stand_in_image}"
-    digest = images.verify(stand_in_image, "--stand-in")["image"]
     stated = json.loads((folder / "provenance.json").read_text())
-    assert stated["subject"] == [{"name": stand_in_image, "digest": {"sha256": digest}}]
+    assert stated["subject"] == [{"name": stand_in_image, "digest": {"sha256": found["image"]}}]
     definition = stated["predicate"]["buildDefinition"]
     went_in = {one["name"]: one["digest"] for one in definition["resolvedDependencies"]}
     assert {entry.name for entry in check_folder(stand_in_folder).sources} <= went_in.keys()

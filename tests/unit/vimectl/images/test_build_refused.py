@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from vime_runtime.spec.atomic_io import sha256_file
 
-from harness.images.image_store import copied, replace
 from harness.images.user_stack import UserStack
 from vimectl.cli import run_cli
 from vimectl.images import manifest, vendor
@@ -67,17 +66,14 @@ def test_missing_file_stops_the_build(build: Build, folder: Path, called: Path) 
     assert not called.exists()
 
 
-def test_wheel_outside_the_lock_stops_the_build(
-    build: Build, folder: Path, called: Path, tmp_path: Path
-) -> None:
-    other = copied(folder, tmp_path / "other")
-    (wheel,) = (other / "wheels").iterdir()
-    replace(wheel, wheel.read_bytes()[:-1] + b"x")
-    listed = json.loads((other / manifest.FILE).read_text())
+def test_wheel_outside_the_lock_stops_the_build(build: Build, folder: Path, called: Path) -> None:
+    (wheel,) = (folder / "wheels").iterdir()
+    wheel.write_bytes(wheel.read_bytes()[:-1] + b"x")
+    listed = json.loads((folder / manifest.FILE).read_text())
     (entry,) = (one for one in listed["sources"] if one["kind"] == "wheel")
     entry["sha256"] = sha256_file(wheel)
-    replace(other / manifest.FILE, json.dumps(listed).encode())
-    code, output = build(other)
+    (folder / manifest.FILE).write_text(json.dumps(listed))
+    code, output = build(folder)
     assert code == 1
     assert "was collected for something else: weights" in output
     assert not called.exists()

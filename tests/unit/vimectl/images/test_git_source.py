@@ -11,7 +11,8 @@ import pytest
 from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 
-from harness.images.user_stack import UserStack, commit, git
+from harness.git import commit, git
+from harness.images.user_stack import UserStack
 from vimectl.images import git_source
 from vimectl.images.plan import ImageSource
 from vimectl.stacks.schema import Submodule
@@ -27,15 +28,9 @@ def make(source: ImageSource, target: Path) -> Path:
     return target
 
 
-def source(own: UserStack, **changes: object) -> ImageSource:
-    fields = {
-        "name": "trainer",
-        "kind": "git",
-        "reason": "",
-        "url": str(own.repository),
-        "commit": own.commit,
-    }
-    return ImageSource(**{**fields, "commit": own.commit, **changes})
+def source(own: UserStack, **changes: str) -> ImageSource:
+    fields = {"name": "trainer", "url": str(own.repository), "commit": own.commit} | changes
+    return ImageSource(kind="git", reason="", **fields)
 
 
 def test_archive_has_exactly_the_files_of_the_commit(own: UserStack, tmp_path: Path) -> None:
@@ -88,7 +83,7 @@ def test_submodule_is_archived(own: UserStack, tmp_path: Path) -> None:
         outer, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(own.repository), "third/part"
     )
     git(outer / "third" / "part", "checkout", "-q", own.commit)
-    pinned = source(own, name="outer", url=str(outer), commit=commit(outer, "with a submodule"))
+    pinned = source(own, name="outer", url=str(outer), commit=commit(outer))
     inner = Submodule(path="third/part", url=str(own.repository), commit=own.commit)
     with_it = replace(pinned, submodules=(inner,))
     with tarfile.open(make(with_it, tmp_path / "a.tar.gz")) as tar:
@@ -136,7 +131,7 @@ def test_missing_git(own: UserStack, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_leftovers_of_a_killed_call_are_removed(own: UserStack, tmp_path: Path) -> None:
     for left in ("config.lock", "objects/pack/a.pack"):  # partly created, partly removed
-        path = tmp_path / "work" / "0.git" / left
+        path = tmp_path / "work" / "repository" / left
         path.parent.mkdir(parents=True)
         path.touch()
         assert make(source(own), tmp_path / "a.tar.gz").exists()

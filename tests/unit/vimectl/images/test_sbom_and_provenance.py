@@ -12,21 +12,17 @@ from vime_runtime.spec.atomic_io import sha256_file
 
 from harness.images.user_stack import UserStack
 from vimectl.images import provenance, sbom, vendor
+from vimectl.images.builder.base import ImageConfiguration
 from vimectl.images.manifest import SourceManifest
 from vimectl.images.plan import make_plan
-from vimectl.images.provenance import BuildDetails
+from vimectl.images.provenance import BuiltImage
 from vimectl.images.sbom import package_url
-from vimectl.stacks.installed import InstalledDistribution
 
 BEGAN = datetime(2026, 6, 1, 12, tzinfo=timezone.utc)
 IMAGE = "sha256:" + "a" * 64
 BASE = "sha256:" + "b" * 64
-INSTALLED = [
-    InstalledDistribution("weights", "1.0", Path("/usr/lib")),
-    InstalledDistribution("torch", "2.10.0+cpu", Path("/usr/lib")),
-    InstalledDistribution("torch", "2.10.0+cpu", Path("/usr/local/lib")),
-    InstalledDistribution("torch", "2.9.0", Path("/opt/lib")),
-]
+# One of them twice: in two directories.
+INSTALLED = [("weights", "1.0"), ("torch", "2.10.0+cpu"), ("torch", "2.10.0+cpu"), ("torch", "2.9.0")]
 
 
 @pytest.fixture
@@ -84,9 +80,10 @@ def test_github_repository_has_its_own_package_url_type() -> None:
 
 def test_provenance_has_inputs_and_outputs(own: UserStack, found: SourceManifest, tmp_path: Path) -> None:
     (tmp_path / "build.log").write_text("STEP 1\n")
-    made = BuildDetails(
-        name="vimectl:own",
-        digest=IMAGE,
+    (tmp_path / "sbom.json").write_text("{}\n")
+    built = BuiltImage(
+        tag="vimectl:own",
+        configuration=ImageConfiguration("a" * 64),
         base_digest=BASE,
         builder="buildah",
         builder_version="1.28.2",
@@ -94,10 +91,10 @@ def test_provenance_has_inputs_and_outputs(own: UserStack, found: SourceManifest
         epoch=1780315200,
         began=BEGAN,
         ended=BEGAN + timedelta(seconds=90),
+        records=tmp_path,
     )
-    path = tmp_path / "provenance.json"
-    provenance.write(path, make_plan(str(own.file)), found, made, [tmp_path / "build.log"])
-    statement = json.loads(path.read_text())
+    provenance.write(make_plan(str(own.file)), found, built)
+    statement = json.loads((tmp_path / "provenance.json").read_text())
     assert statement["subject"] == [{"name": "vimectl:own", "digest": {"sha256": "a" * 64}}]
     definition = statement["predicate"]["buildDefinition"]
     inputs = {one["name"]: one for one in definition["resolvedDependencies"]}
@@ -111,5 +108,6 @@ def test_provenance_has_inputs_and_outputs(own: UserStack, found: SourceManifest
     assert run["builder"]["version"]["buildah"] == "1.28.2"
     assert run["metadata"] == {"startedOn": "2026-06-01T12:00:00Z", "finishedOn": "2026-06-01T12:01:30Z"}
     assert run["byproducts"] == [
-        {"name": "build.log", "digest": {"sha256": sha256_file(tmp_path / "build.log")}}
+        {"name": name, "digest": {"sha256": sha256_file(tmp_path / name)}}
+        for name in ("build.log", "sbom.json")
     ]

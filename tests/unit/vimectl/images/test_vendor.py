@@ -16,12 +16,15 @@ import pytest
 from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 
-from harness.images.user_stack import UserStack, commit
+from harness.git import commit
+from harness.images.user_stack import UserStack
 from harness.needs import mounted_disk
 from vimectl.env import vimectl_wheel
 from vimectl.images import vendor
 from vimectl.images.manifest import FILE, SourceManifest, check_folder, check_matches_plan
 from vimectl.images.plan import make_plan
+
+VENDOR = [sys.executable, "-m", "vimectl", "image", "vendor", "--stack"]
 
 
 def collect(own: UserStack, folder: Path) -> SourceManifest:
@@ -99,7 +102,7 @@ def test_folder_for_another_pin_is_detected_and_updated(own: UserStack, tmp_path
     folder = tmp_path / "offline"
     collected = collect(own, folder)
     (own.repository / "more").touch()
-    newer = commit(own.repository, "more")
+    newer = commit(own.repository)
     own.file.write_text(own.file.read_text().replace(own.commit, newer))
     again = tmp_path / "again.toml"  # stacks are cached in a process
     again.write_text(own.file.read_text())
@@ -123,17 +126,7 @@ def test_foreign_folder_is_unchanged(own: UserStack, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_call_resumes_after_being_killed(own: UserStack, tmp_path: Path) -> None:
     folder = tmp_path / "offline"
-    command = [
-        sys.executable,
-        "-m",
-        "vimectl",
-        "image",
-        "vendor",
-        "--stack",
-        str(own.file),
-        "--offline",
-        str(folder),
-    ]
+    command = [*VENDOR, str(own.file), "--offline", str(folder)]
     for fresh in ("vimectl", "stack.toml", "sources"):
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while child.poll() is None and not (folder / fresh).exists():
@@ -160,8 +153,7 @@ def test_ctrl_c_stops_a_download_from_a_silent_server(own: UserStack, tmp_path: 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/trainer"
         own.file.write_text(own.file.read_text().replace(str(own.repository), url))
-        command = [sys.executable, "-m", "vimectl", "image", "vendor", "--stack", str(own.file)]
-        command += ["--offline", str(tmp_path / "offline")]
+        command = [*VENDOR, str(own.file), "--offline", str(tmp_path / "offline")]
         child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         connection, _ = silent.accept()  # git has connected
         with connection:
@@ -194,7 +186,7 @@ def test_full_disk_is_reported_and_the_call_resumes(
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(own.links))
     (own.repository / "weights").write_bytes(os.urandom(1024 * 1024))
-    own.file.write_text(own.file.read_text().replace(own.commit, commit(own.repository, "large")))
+    own.file.write_text(own.file.read_text().replace(own.commit, commit(own.repository)))
     made, folder = make_plan(str(own.file)), small_disk / "offline"
     wheel = tool.stat().st_size // 1024
     # Too small for the own wheel, for the fetched repository, and for its archive.

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.patches.toy_packages import STAGES, Tree, build_series, git, install, lay, rich
+from harness.git import git
+from harness.patches.toy_packages import STAGES, Tree, build_series, install, lay, rich
 from vimectl.patches.blobs import content_at
 from vimectl.patches.series import Series
 from vimectl.patches.state import TargetStatus, classify
@@ -24,18 +25,13 @@ def toy_series(tmp_path_factory: pytest.TempPathFactory) -> Series:
         stages.append(
             (stages[-1] if stages else {}) | {path: (0o644, content) for path, content in files.items()}
         )
-    return build_series("toy", stages, tmp_path_factory.mktemp("history"), tmp_path_factory.mktemp("series"))
+    return build_series("toy", stages, tmp_path_factory.mktemp("series"))
 
 
 @pytest.fixture(scope="session")
 def rich_series(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Series]:
     """Return by package two series with every kind of change."""
-    return {
-        name: build_series(
-            name, rich(name), tmp_path_factory.mktemp("history"), tmp_path_factory.mktemp(name)
-        )
-        for name in ("one", "two")
-    }
+    return {name: build_series(name, rich(name), tmp_path_factory.mktemp(name)) for name in ("one", "two")}
 
 
 def _unpack(location: Path) -> Path:

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from pathlib import Path
 
 import pytest
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 
-from vimectl.images.builder.base import BuildJob
+from harness.images.fake_builder import FakeBuilder
 from vimectl.images.builder.programs import Docker, choose_builder
 from vimectl.util.host import Host
 
-_PROGRAM = """\
-#!{python}
-import io, json, sys, tarfile
-from pathlib import Path
-here, arguments = Path({here!r}), sys.argv[1:]
-with (here / "called").open("a") as file:
-    file.write(json.dumps(arguments) + "\\n")
+BEHAVIOR = """\
 if (here / "down").exists() and arguments[0] == "version":
     sys.exit("Cannot connect to the Docker daemon at unix:///var/run/docker.sock.")
 if (here / "old").exists() and arguments[0] == "buildx":
@@ -28,11 +19,11 @@ if (here / "old").exists() and arguments[0] == "buildx":
 if arguments[:2] == ["image", "inspect"]:
     if not (here / "there").exists():
         sys.exit("Error: No such image")
-    print(json.dumps([{{
+    print(json.dumps([{
         "Id": "sha256:" + "a" * 64, "RepoDigests": ["quay.io/x@sha256:" + "b" * 64], "Architecture": "arm64",
-        "Config": {{"Env": ["PATH=/bin", "A=b=c"], "Labels": {{"vimectl.stack": "own"}}, "User": "1001:1000",
-                   "Entrypoint": ["/e"], "Cmd": ["c"]}},
-    }}]))
+        "Config": {"Env": ["PATH=/bin", "A=b=c"], "Labels": {"vimectl.stack": "own"}, "User": "1001:1000",
+                   "Entrypoint": ["/e"], "Cmd": ["c"]},
+    }]))
 elif arguments[0] == "pull":
     print("a2f: Pull complete")
     (here / "there").touch()
@@ -54,83 +45,65 @@ elif arguments[0] == "export":
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory of the script's state."""
-    program = tmp_path / "bin" / "docker"
-    program.parent.mkdir()
-    program.write_text(_PROGRAM.format(python=sys.executable, here=str(tmp_path)))
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
-    return tmp_path
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeBuilder:
+    return FakeBuilder(tmp_path, "docker", BEHAVIOR, monkeypatch)
 
 
-def job(here: Path, epoch: int | None = 1) -> BuildJob:
-    (here / "work").mkdir()
-    arguments = {"STACK": "own"}
-    return BuildJob(
-        here / "Dockerfile", here / "context", "quay.io/x", arguments, epoch, here / "work", here / "log"
-    )
-
-
-def calls(here: Path) -> list[list[str]]:
-    return [json.loads(line) for line in (here / "called").read_text().splitlines()]
-
-
-def test_docker_is_preferred_when_it_works(here: Path) -> None:
+def test_docker_is_preferred_when_it_works(docker: FakeBuilder) -> None:
     assert choose_builder("auto", Host()).name == "docker"
 
 
 @pytest.mark.parametrize(
     ("state", "message"), [("down", "Cannot connect"), ("old", "'buildx' is not a docker")]
 )
-def test_client_without_daemon_or_buildx_is_unusable(state: str, message: str, here: Path) -> None:
-    (here / state).touch()
+def test_client_without_daemon_or_buildx_is_unusable(state: str, message: str, docker: FakeBuilder) -> None:
+    (docker.here / state).touch()
     assert message in str(Docker(Host()).unusable())
     with pytest.raises(MissingRequirement, match=message):
         choose_builder("docker", Host())
 
 
-def test_missing_base_image_is_pulled(here: Path) -> None:
+def test_missing_base_image_is_pulled(docker: FakeBuilder) -> None:
     lines: list[str] = []
-    assert Docker(Host()).base_digest(job(here), lines.append) == f"sha256:{'b' * 64}"
+    assert Docker(Host()).base_digest(docker.job(), lines.append) == f"sha256:{'b' * 64}"
     assert lines == ["pulling quay.io/x", "a2f: Pull complete"]
-    assert [call[0] for call in calls(here)] == ["image", "pull", "image"]
+    assert [call[0] for call in docker.calls()] == ["image", "pull", "image"]
 
 
-def test_build_has_no_network_and_no_tag(here: Path) -> None:
-    assert Docker(Host()).build(job(here), lambda line: None) == f"sha256:{'a' * 64}"
-    (called,) = calls(here)
+def test_build_has_no_network_and_no_tag(docker: FakeBuilder) -> None:
+    assert Docker(Host()).build(docker.job(), lambda line: None) == f"sha256:{'a' * 64}"
+    (called,) = docker.calls()
     assert called[:2] == ["buildx", "build"]
     assert {"--network=none", "--build-arg=BASE_IMAGE=quay.io/x", "--build-arg=STACK=own"} <= set(called)
     assert "--build-arg=SOURCE_DATE_EPOCH=1" in called
-    assert called[-1] == str(here / "context")
+    assert called[-1] == str(docker.here / "context")
     assert not any(text.startswith(("--tag", "-t")) for text in called)
-    assert "#7 0.1 working" in (here / "log").read_text()
+    assert "#7 0.1 working" in (docker.here / "log").read_text()
 
 
-def test_no_epoch_argument_without_an_epoch(here: Path) -> None:
-    Docker(Host()).build(job(here, epoch=None), lambda line: None)
-    assert not any("SOURCE_DATE_EPOCH" in text for text in calls(here)[0])
+def test_no_epoch_argument_without_an_epoch(docker: FakeBuilder) -> None:
+    Docker(Host()).build(docker.job(epoch=None), lambda line: None)
+    assert not any("SOURCE_DATE_EPOCH" in text for text in docker.calls()[0])
 
 
-def test_failed_step_is_named(here: Path) -> None:
-    (here / "fails").touch()
+def test_failed_step_is_named(docker: FakeBuilder) -> None:
+    (docker.here / "fails").touch()
     with pytest.raises(CheckFailed, match=r"step: #7 \[built 3/9\] RUN something"):
-        Docker(Host()).build(job(here), lambda line: None)
+        Docker(Host()).build(docker.job(), lambda line: None)
 
 
-def test_configuration_is_parsed(here: Path) -> None:
+def test_configuration_is_parsed(docker: FakeBuilder) -> None:
     with pytest.raises(UsageError, match="no image own"):
         Docker(Host()).configuration("own")
-    (here / "there").touch()
+    (docker.here / "there").touch()
     found = Docker(Host()).configuration("own")
     assert found.digest == "a" * 64
     assert found.environment == {"PATH": "/bin", "A": "b=c"}
     assert (found.labels, found.user, found.machine) == ({"vimectl.stack": "own"}, "1001:1000", "arm64")
 
 
-def test_mounted_tree_is_exported_and_the_container_removed(here: Path) -> None:
-    (here / "work").mkdir()
-    with Docker(Host()).mounted("own", here / "work") as root:
+def test_mounted_tree_is_exported_and_the_container_removed(docker: FakeBuilder) -> None:
+    (docker.here / "work").mkdir()
+    with Docker(Host()).mounted("own", docker.here / "work") as root:
         assert (root / "opt/file").read_text() == "content"
-    assert calls(here)[-1] == ["rm", "--force", "c0ffee"]
+    assert docker.calls()[-1] == ["rm", "--force", "c0ffee"]

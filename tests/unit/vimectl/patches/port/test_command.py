@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 
-from harness.patches.toy_releases import write_wheel
 from harness.patches.toy_series import MORE, A, Make, change, results
+from harness.wheels import write_wheel
 from vimectl.cli import run_cli
 from vimectl.patches import series
 from vimectl.patches.blobs import blob_id
@@ -23,7 +23,7 @@ from vimectl.patches.release_files import open_path
 
 def test_wrong_old_release_is_refused(toy: Make) -> None:
     one = toy({"toy/a.py": A}, {"toy/a.py": MORE}, {"toy/a.py": change(A, ("m", "M"))})
-    one.sources[0] = write_wheel(one.folder, "1.0", {"toy/a.py": MORE})
+    one.sources[0] = write_wheel(one.folder, "toy", files={"toy/a.py": MORE})
     with pytest.raises(
         CheckFailed, match=r"toy/a\.py is [0-9a-f]{40}, toy/1\.0 is for [0-9a-f]{40}"
     ) as error:
