@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import struct
 import sysconfig
 import zipfile
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from vime_runtime.spec.errors import UsageError
 
 from harness.cpu_limit import cpu_limit
-from harness.memory_saver.elf_file import ElfFile
+from harness.memory_saver.elf_file import ASCEND_PRELOAD, ElfFile
 from vimectl.env.memory_saver.elf import read_elf
 from vimectl.env.memory_saver.library_files import LibraryFile, library_files
 from vimectl.env.memory_saver.verify import SaverBuild, classify
@@ -50,31 +51,46 @@ def test_generated_library_is_read() -> None:
     assert library.build_id == bytes(range(20)).hex()
 
 
-@pytest.mark.parametrize("content", [REAL, WRITTEN], ids=["real", "written"])
-@settings(max_examples=150, deadline=None)
-@given(data=st.data())
-def test_damaged_library_never_crashes_the_reader(content: bytes, data: st.DataObject) -> None:
-    damaged = bytearray(content[: data.draw(st.integers(0, len(content)))])
-    places = st.integers(0, min(4096, len(content)))
-    for position, value in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), max_size=8)):
-        if position < len(damaged):
-            damaged[position] = value
-    classified(bytes(damaged))
+EDGES = [0, 1, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 63, (1 << 64) - 1]
 
 
-@pytest.mark.parametrize("content", [REAL, WRITTEN], ids=["real", "written"])
-@settings(max_examples=150, deadline=None)
-@given(data=st.data())
-def test_any_field_value_never_crashes_the_reader(content: bytes, data: st.DataObject) -> None:
-    damaged = bytearray(content)
-    values = st.sampled_from([0, 1, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 40, (1 << 64) - 1, len(content)])
-    for _ in range(data.draw(st.integers(1, 6))):
-        # The fields of headers, tags, symbols and hash tables are two to eight bytes, aligned.
-        kind = data.draw(st.sampled_from(["<H", "<I", "<Q"]))
-        size = struct.calcsize(kind)
-        at = data.draw(st.integers(0, min(8192, len(content)) // size - 1)) * size
-        struct.pack_into(kind, damaged, at, data.draw(values) & ((1 << 8 * size) - 1))
-    classified(bytes(damaged))
+def changed(content: bytes, chance: random.Random) -> bytes:
+    """Return a library with a few other bytes or fields, or with a part removed or repeated."""
+    data = bytearray(content)
+    for _ in range(chance.randint(1, 10)):
+        # Most of what the reader looks at is near the beginning.
+        end = min(chance.choice([64, 512, 1024, 8192, len(data)]), len(data))
+        if end < 16:
+            break
+        at = chance.randrange(end - 8)
+        number = chance.choice([*EDGES, len(data), chance.randrange(len(data)), 1 << chance.randrange(64)])
+        kind = chance.random()
+        if kind < 0.4:
+            data[at] = chance.randrange(256)
+        elif kind < 0.7:
+            struct.pack_into("<Q", data, at & ~7, number)
+        elif kind < 0.85:
+            struct.pack_into("<I", data, at & ~3, number & 0xFFFFFFFF)
+        elif kind < 0.9:
+            del data[at:]
+        elif kind < 0.95:
+            del data[at : at + chance.randrange(64)]
+        else:
+            data[at:at] = data[at : at + chance.randrange(4096)]
+    return bytes(data)
+
+
+LONG = [pytest.param(200_000, seed, marks=pytest.mark.exhaustive) for seed in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(("count", "seed"), [(2_000, 0), *LONG])
+def test_fuzz_elf_reads_or_refuses_damaged_libraries(count: int, seed: int) -> None:
+    chance = random.Random(seed)
+    contents = [path.read_bytes() for path in sorted(_LIBRARIES.glob("*.so"))[::10]]
+    contents += [REAL, WRITTEN, ElfFile(exported=ASCEND_PRELOAD).content()]
+    damaged = (changed(chance.choice(contents), chance) for _ in range(count))
+    readable = sum(classified(content).verdict != "not-elf" for content in damaged)
+    assert 0 < readable < count
 
 
 @given(st.binary(max_size=256))
