@@ -49,19 +49,11 @@ class AppliedFile:
 
 
 @dataclass(frozen=True)
-class AppliedRecord:
-    """The RECORD of the package's distribution: blob ids before and after the apply."""
-
-    path: str
-    before: str
-    after: str
-
-
-@dataclass(frozen=True)
 class AppliedSeries:
     """One package: the series, when it was applied (UTC), the version of vimectl, and the files.
 
-    ``folders`` were made for created files, and are removed with them.
+    ``folders`` were made for created files, and are removed with them. ``record`` is the RECORD of the
+    package's distribution.
     """
 
     series: str
@@ -69,7 +61,7 @@ class AppliedSeries:
     vimectl: str
     files: tuple[AppliedFile, ...]
     folders: tuple[str, ...] = ()
-    record: AppliedRecord | None = None
+    record: AppliedFile | None = None
 
     def file(self, path: str) -> AppliedFile | None:
         return next((file for file in self.files if file.path == path), None)
@@ -109,7 +101,7 @@ def dump(packages: dict[str, AppliedSeries]) -> bytes | None:
     """Return the text of ``ledger.json``, or None when there are no packages."""
     if not packages:
         return None
-    data = {name: _without_defaults(asdict(packages[name])) for name in sorted(packages)}
+    data = {name: _without_defaults(packages[name]) for name in sorted(packages)}
     return (json.dumps({"schema": SCHEMA, "packages": data}, indent=2) + "\n").encode()
 
 
@@ -122,20 +114,21 @@ def original(location: Path, blob: str) -> bytes | None:
 
 def _parse(data: dict[str, Any]) -> AppliedSeries:
     files = tuple(AppliedFile(**file) for file in data["files"])
-    record = AppliedRecord(**data["record"]) if data.get("record") else None
+    record = AppliedFile(**data["record"]) if data.get("record") else None
     folders = tuple(data.get("folders", ()))
-    paths = [*(file.path for file in files), *folders, *([record.path] if record else [])]
-    blobs = [blob for file in files for blob in (file.before, file.after, file.merged, file.released) if blob]
+    every = [*files, *([record] if record else [])]
+    blobs = [blob for file in every for blob in (file.before, file.after, file.merged, file.released) if blob]
+    paths = [*(file.path for file in every), *folders]
     if not all(map(_INSIDE.fullmatch, paths)) or not all(map(_BLOB.fullmatch, blobs)):
         raise ValueError("a path or a blob id")
     return AppliedSeries(**{**data, "files": files, "folders": folders, "record": record})
 
 
-def _without_defaults(entry: dict[str, Any]) -> dict[str, Any]:
+def _without_defaults(one: AppliedSeries) -> dict[str, Any]:
     """Leave out empty values, so that an earlier vimectl can read the record of a plain apply."""
-    always = ("path", "before", "after")
-    entry["files"] = [
-        {key: value for key, value in file.items() if key in always or value is not None}
-        for file in entry["files"]
-    ]
-    return {key: value for key, value in entry.items() if value not in ((), None)}
+    entry = asdict(one)
+    for file in (*entry["files"], entry["record"] or {}):
+        for key in ("mode", "merged", "released"):
+            if file.get(key, "") is None:
+                del file[key]
+    return {key: value for key, value in entry.items() if key == "files" or value not in ((), None)}

@@ -12,10 +12,15 @@ LINK = "120000"
 
 
 class FileId(NamedTuple):
-    """The blob id and mode (``100644``, ``100755``, ``120000``) of a file; both None: no such file."""
+    """The blob id and ``st_mode`` of a file; both None: no such file."""
 
     blob: str | None
-    mode: str | None
+    st_mode: int | None
+
+    @property
+    def mode(self) -> str | None:
+        """Return git's mode: ``100644``, ``100755``, ``120000``; None: no such file."""
+        return None if self.st_mode is None else git_mode(self.st_mode)
 
 
 NO_FILE = FileId(None, None)
@@ -61,9 +66,9 @@ def content_at(path: Path) -> bytes | None:
 
 
 def file_id_at(path: Path) -> FileId:
-    """Return blob id and mode of a path. Raises OSError for anything but a file or link.
+    """Return the id of a path. Raises OSError for anything but a file or link.
 
     The content of a symbolic link is its target, so that its id differs from that of the file it points to.
     """
     content = content_at(path)
-    return NO_FILE if content is None else FileId(blob_id(content), git_mode(path.lstat().st_mode))
+    return NO_FILE if content is None else FileId(blob_id(content), path.lstat().st_mode)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vimectl import __version__
 from vimectl.patches import applied_state, content
-from vimectl.patches.applied_state import AppliedFile, AppliedRecord, AppliedSeries
+from vimectl.patches.applied_state import AppliedFile, AppliedSeries
 from vimectl.patches.blobs import blob_id, content_at, id_of
 from vimectl.patches.distribution import update_record
 from vimectl.patches.series import Series
@@ -18,21 +18,15 @@ from vimectl.util import source_date_epoch
 
 
 @dataclass(frozen=True)
-class EditedFile:
-    """A file with a user's edits: its content without the patches, and the blob id of the patched content
-    that the edits are merged with."""
-
-    unpatched: bytes | None
-    patched: str | None
-
-
-@dataclass(frozen=True)
 class PackageChange:
-    """The change of one package: a step for each file, and the edited files among them by path."""
+    """The change of one package: a step for each file.
+
+    ``edited`` has by path the contents of the edited files among them without the patches.
+    """
 
     status: TargetStatus
     steps: list[FileStep]
-    edited: dict[str, EditedFile]
+    edited: dict[str, bytes | None]
 
     @property
     def name(self) -> str:
@@ -89,7 +83,7 @@ def _record_step(action: str, change: PackageChange) -> FileStep | None:
         return None
     current = base = target.record.read_bytes()
     if applied and applied.record and applied.record.after == blob_id(current):
-        base = applied_state.original(target.location, applied.record.before) or current
+        base = applied_state.original(target.location, applied.record.before or "") or current
     if action == "apply" or base is current:
         base = update_record(base, {step.path: step.after for step in change.steps})
     location = target.record.parent.parent
@@ -108,7 +102,7 @@ def _applied_series(change: PackageChange, record_step: FileStep | None) -> Appl
     return AppliedSeries(name, now, __version__, files, folders, record)
 
 
-def _applied_record(step: FileStep | None, old: AppliedRecord | None) -> AppliedRecord | None:
+def _applied_record(step: FileStep | None, old: AppliedFile | None) -> AppliedFile | None:
     if step is None:
         return None
     before, after = id_of(step.before), id_of(step.after)
@@ -116,21 +110,21 @@ def _applied_record(step: FileStep | None, old: AppliedRecord | None) -> Applied
         return old if old and old.after == after else None
     if old and old.after == before:
         before = old.before
-    return AppliedRecord(step.path, str(before), str(after))
+    return AppliedFile(step.path, before, after)
 
 
 def _applied_file(change: PackageChange, step: FileStep) -> AppliedFile:
     status, series = change.status, change.series
     chain = series.chains[step.path]
-    if edited := change.edited.get(step.path):
-        before, after = id_of(edited.unpatched), id_of(step.after)
-        return AppliedFile(step.path, before, after, merged=edited.patched, released=chain[0])
+    if step.path in change.edited:
+        before, after = id_of(change.edited[step.path]), id_of(step.after)
+        return AppliedFile(step.path, before, after, merged=chain[-1], released=chain[0])
     recorded = status.applied_file(step.path)
     mode = recorded.mode if recorded else None
     if series.position(step.path, status.found[step.path]) == 0:
         # The original mode is lost once the file is removed or gets another mode.
         lost = step.before is not None and (step.after is None or step.mode is not None)
-        mode = (step.location / step.path).lstat().st_mode if lost else None
+        mode = status.found[step.path].st_mode if lost else None
     return AppliedFile(step.path, chain[0], chain[-1], mode)
 
 
@@ -141,7 +135,7 @@ def _originals(change: PackageChange, record_step: FileStep | None) -> dict[str,
         for step in change.steps
         if step.path in change.series.chains
     ]
-    found += [edited.unpatched for edited in change.edited.values()]
+    found += change.edited.values()
     found.append(record_step.before if record_step else None)
     return {blob_id(one): one for one in found if one is not None}
 
@@ -150,8 +144,8 @@ def _original_steps(
     location: Path, applied: dict[str, AppliedSeries], contents: dict[str, bytes]
 ) -> list[FileStep]:
     """Save the originals that the applied state then needs, and remove the others."""
-    needed = {blob for one in applied.values() for file in one.files for blob in (file.before, file.released)}
-    needed |= {one.record.before for one in applied.values() if one.record}
+    files = [file for one in applied.values() for file in (*one.files, one.record) if file]
+    needed = {blob for file in files for blob in (file.before, file.released)}
     folder = applied_state.original_folder(location)
     present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     removed = [_step(location, folder / blob, None) for blob in sorted(present - needed)]

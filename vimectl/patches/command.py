@@ -23,14 +23,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class FoundPackage:
-    """A package that was found, and the version of it that the stack requires (None: any)."""
-
-    target: PatchTarget
-    required: str | None
-
-
-@dataclass(frozen=True)
 class PatchOutcome:
     """The plan of an apply or revert, and the states afterwards (for a dry run: before)."""
 
@@ -44,12 +36,46 @@ def status(
     packages: Sequence[str] = (),
     version: str | None = None,
 ) -> list[TargetStatus]:
-    """Classify the packages that a stack patches, without changing anything.
+    """Find packages and classify them, without changing anything.
 
-    Arguments and errors are those of ``find_packages``.
+    With a stack: all that it patches, only in the stack's versions. Without one: those in ``directory`` (or
+    in the wheel that it is) that have a series for any version. Without either: those of the stack that is
+    installed for this interpreter. ``packages`` selects some of them; ``version`` is the version of the
+    single package selected.
+
+    Raises:
+        UsageError: an unknown stack or package, no such directory, a selected package is not in it, no
+            stack; or the bookkeeping of a package is damaged.
+        MissingRequirement: a package of the stack is not installed for this interpreter.
     """
-    found = find_packages(stack, directory, packages, version)
-    return [classify(one.target, series_of(one)) for one in found]
+    required = _required_versions(stack, directory)
+    for package in packages:
+        if package not in required:
+            raise unknown("package", package, required)
+    if directory and not directory.is_dir() and not target.is_wheel(directory):
+        what = "neither a directory nor a wheel" if directory.exists() else "no such directory"
+        raise UsageError(f"{directory}: {what}", "give the directory that holds the package's folder")
+    if version and len(packages) != 1:
+        raise UsageError("--version states the version of one package", "name the package")
+    found: list[PatchTarget] = []
+    absent: list[str] = []
+    for package in packages or required:
+        if one := _find_package(package, directory, version):
+            found.append(one)
+        elif directory:
+            absent.append(package)
+        else:
+            message = f"{package} is not installed here"
+            raise MissingRequirement(message, "vimectl env create DIR --stack NAME")
+    names = ", ".join(absent)
+    if required and not found:
+        hint = "give the directory that holds the package's folder"
+        raise UsageError(f"{directory}: no {names} here", hint)
+    # Otherwise the command would report "applied" for fewer packages than the user selected.
+    if absent and (packages or stack):
+        here = " ".join(one.package for one in found)
+        raise UsageError(f"{directory}: no {names} here, only {here}", f"name what is meant: {here}")
+    return [classify(one, _series_of(one, required[one.package])) for one in found]
 
 
 def recover_and_classify(
@@ -62,14 +88,13 @@ def recover_and_classify(
 
     Waits for a change in progress. Errors are also those of ``transaction.recover``.
     """
-    found = find_packages(stack, directory, packages, version)
-    locations = sorted({one.target.location for one in found})
     messages: list[str] = []
     while True:
+        statuses = status(stack, directory, packages, version)
+        locations = sorted({one.target.location for one in statuses})
+        pending = any(map(transaction_journal.is_pending, locations))
         messages += _recover(locations)
-        statuses = [classify(one.target, series_of(one)) for one in found]
-        # A change that started since may have been read half done.
-        if not any(map(transaction_journal.is_pending, locations)):
+        if not pending:  # otherwise the files may have been read half changed
             return statuses, messages
 
 
@@ -78,14 +103,20 @@ def change(
 ) -> PatchOutcome:
     """Apply or revert the series of all targets, all or none.
 
-    Errors are those of ``plan.make_plan``, ``transaction.recover`` and ``transaction.execute``.
+    Raises UsageError when a target is a wheel; other errors are those of ``plan.make_plan``,
+    ``transaction.recover`` and ``transaction.execute``.
     """
     # Imported here: `patch status` does not need what changes files.
     from vimectl.patches import transaction
-    from vimectl.patches.plan import make_plan, refuse_wheels
+    from vimectl.patches.plan import make_plan
     from vimectl.patches.target_lock import locked
 
-    refuse_wheels(action, targets)
+    for one in targets:
+        if one.target.kind == "wheel":
+            raise UsageError(
+                f"{one.target.location}: a wheel is read-only; only verify, status, diff and lint read it",
+                f"unpack it, and {action} with --target DIR",
+            )
     if dry_run:
         return PatchOutcome(make_plan(action, targets, merge), list(targets))
     locations = sorted({one.target.location for one in targets})
@@ -108,64 +139,14 @@ def _recover(locations: Sequence[Path]) -> list[str]:
     return [message for message in messages if message]
 
 
-def find_packages(
-    stack: str | None = None,
-    directory: Path | None = None,
-    packages: Sequence[str] = (),
-    version: str | None = None,
-) -> list[FoundPackage]:
-    """Find the packages to work on.
-
-    With a stack: all that it patches, only in the stack's versions. Without one: those in ``directory`` (or
-    in the wheel that it is) that have a series for any version. Without either: those of the stack that is
-    installed for this interpreter. ``packages`` selects some of them; ``version`` is the version of the
-    single package selected.
-
-    Raises:
-        UsageError: an unknown stack or package, no such directory, a selected package is not in it, no
-            stack.
-        MissingRequirement: a package of the stack is not installed for this interpreter.
-    """
-    required = _required_versions(stack, directory)
-    for package in packages:
-        if package not in required:
-            raise unknown("package", package, required)
-    if directory and not directory.is_dir() and not target.is_wheel(directory):
-        what = "neither a directory nor a wheel" if directory.exists() else "no such directory"
-        raise UsageError(f"{directory}: {what}", "give the directory that holds the package's folder")
-    if version and len(packages) != 1:
-        raise UsageError("--version states the version of one package", "name the package")
-    found: list[FoundPackage] = []
-    absent: list[str] = []
-    for package in packages or required:
-        one = _find_package(package, directory, version)
-        if one:
-            found.append(FoundPackage(one, required[package]))
-        elif directory:
-            absent.append(package)
-        else:
-            message = f"{package} is not installed here"
-            raise MissingRequirement(message, "vimectl env create DIR --stack NAME")
-    names = ", ".join(absent)
-    if required and not found:
-        hint = "give the directory that holds the package's folder"
-        raise UsageError(f"{directory}: no {names} here", hint)
-    # Otherwise the command would report "applied" for fewer packages than the user selected.
-    if absent and (packages or stack):
-        here = " ".join(one.target.package for one in found)
-        raise UsageError(f"{directory}: no {names} here, only {here}", f"name what is meant: {here}")
-    return found
-
-
-def series_of(found: FoundPackage) -> Series | None:
+def _series_of(one: PatchTarget, required: str | None) -> Series | None:
     """Return the series for a package, or None when there is none.
 
-    A version with a local part (``0.22.1rc1.dev263+g967c5c3bc``) was made up by a build and names no
-    release. If no series is for that version, the result is the one that has the content of most of its
-    files, and of at least half of them.
+    ``required`` is the version that the stack requires; None: any. A version with a local part
+    (``0.22.1rc1.dev263+g967c5c3bc``) was made up by a build and names no release. If no series is for that
+    version, the result is the one that has the content of most of its files, and of at least half of them.
     """
-    one = found.target
-    versions = [each for each in series.known()[one.package] if found.required in (None, each)]
+    versions = [each for each in series.known()[one.package] if required in (None, each)]
     for version in versions:
         if matches(one.version, version):
             return series.load(one.package, version)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
 from io import BytesIO
 
 from vime_runtime.spec.errors import CheckFailed
@@ -13,14 +12,6 @@ from vimectl.patches.blobs import id_of
 from vimectl.patches.git_commands import merge_file
 from vimectl.patches.state import TargetStatus
 from vimectl.patches.target import read_file
-
-
-@dataclass(frozen=True)
-class MergedEdits:
-    """An edited file: the edits on the released file (``unpatched``), and on the fully patched one."""
-
-    unpatched: bytes | None
-    patched: bytes | None
 
 
 def diff_from_release(status: TargetStatus) -> str:
@@ -33,8 +24,8 @@ def diff_of_edits(status: TargetStatus) -> str:
     return "".join(_diff(status, path, to_nearest=True) for path in status.drifted)
 
 
-def merge_edits(status: TargetStatus, path: str) -> MergedEdits:
-    """Merge the edits of a drifted file with the released and with the patched file.
+def merge_edits(status: TargetStatus, path: str) -> tuple[bytes | None, bytes | None]:
+    """Merge the edits of a drifted file with the released and with the patched file; return both results.
 
     The base is the state of the series that the file is nearest to, or the release if it is the result of
     an earlier merge. A revert after an apply restores the file from before byte for byte: the bookkeeping
@@ -57,8 +48,7 @@ def merge_edits(status: TargetStatus, path: str) -> MergedEdits:
     recorded = status.applied_file(path)
     if recorded and recorded.merged and recorded.after == id_of(current):
         current, base = applied_state.original(location, recorded.before or ""), released
-    unpatched, patched = (_merge(path, base, current, wanted) for wanted in (stages[0], stages[-1]))
-    return MergedEdits(unpatched, patched)
+    return _merge(path, base, current, stages[0]), _merge(path, base, current, stages[-1])
 
 
 def _merge(path: str, base: bytes | None, current: bytes | None, wanted: bytes | None) -> bytes | None:

@@ -15,9 +15,9 @@ from vime_runtime.spec.atomic_io import sync
 from vime_runtime.spec.errors import CheckFailed
 
 from vimectl.patches.applied_state import bookkeeping_folder
-from vimectl.patches.blobs import content_at, id_of
+from vimectl.patches.blobs import FileId, file_id_at
 from vimectl.patches.target import write_blocker
-from vimectl.patches.transaction_journal import FileVersion, TransactionJournal, stage_folder
+from vimectl.patches.transaction_journal import TransactionJournal, stage_folder
 
 # A folder may stay when it is not empty, in use, absent, or something else is in its place.
 _FOLDER_STAYS = (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.ENOENT, errno.ENOTDIR)
@@ -36,7 +36,7 @@ def replace_files(journal: TransactionJournal, roots: set[Path]) -> None:
         file = root / move.path
         files.append(file)
         wanted, other = move.version(journal.forward), move.version(not journal.forward)
-        found = version_at(file)
+        found = file_id_at(file)
         if _is_version(found, wanted, other):
             continue
         stage = stage_folder(root)
@@ -48,9 +48,9 @@ def replace_files(journal: TransactionJournal, roots: set[Path]) -> None:
         if blocker := write_blocker(root, move.path):
             message = f"{file} cannot be changed: {blocker}"
             raise CheckFailed(message, "put back what was there, and try again")
-        if wanted[0] is None:
+        if wanted.blob is None:
             file.unlink()
-        elif version_at(staged)[0] != wanted[0]:
+        elif file_id_at(staged).blob != wanted.blob:
             hint = f"put the right content of {file} there, and try again"
             raise CheckFailed(f"{staged} is damaged", hint)
         else:
@@ -69,12 +69,6 @@ def replace_files(journal: TransactionJournal, roots: set[Path]) -> None:
     for folder in sorted(to_sync):
         if folder.is_dir():
             sync(folder)
-
-
-def version_at(path: Path) -> FileVersion:
-    """Return the blob id and ``st_mode`` of a path."""
-    content = content_at(path)
-    return id_of(content), None if content is None else path.lstat().st_mode
 
 
 def write_file(path: Path, content: bytes, like: os.stat_result, mode: int | None) -> None:
@@ -147,13 +141,13 @@ def _remove_if_empty(folder: Path) -> None:
                 raise
 
 
-def _is_version(found: FileVersion, wanted: FileVersion, other: FileVersion) -> bool:
+def _is_version(found: FileId, wanted: FileId, other: FileId) -> bool:
     """Compare a file with a version. Permissions count only if nothing else distinguishes the two versions:
     the user may change them at any time."""
-    if found[0] != wanted[0]:
+    if found.blob != wanted.blob:
         return False
-    if wanted[1] is None or found[1] is None:
+    if wanted.st_mode is None or found.st_mode is None:
         return True
-    if wanted[0] == other[0]:
-        return found[1] == wanted[1]
-    return stat.S_IFMT(found[1]) == stat.S_IFMT(wanted[1])
+    if wanted.blob == other.blob:
+        return found.st_mode == wanted.st_mode
+    return stat.S_IFMT(found.st_mode) == stat.S_IFMT(wanted.st_mode)

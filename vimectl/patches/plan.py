@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vime_runtime.spec.errors import CheckFailed, UsageError
+from vime_runtime.spec.errors import CheckFailed
 
 from vimectl.patches import content
 from vimectl.patches.blobs import id_of, new_file_mode, with_git_mode
-from vimectl.patches.bookkeeping import EditedFile, PackageChange, bookkeeping_steps
+from vimectl.patches.bookkeeping import PackageChange, bookkeeping_steps
 from vimectl.patches.edits import diff_of_edits, merge_edits
 from vimectl.patches.state import TargetStatus
 from vimectl.patches.target import read_file
@@ -51,11 +51,9 @@ def make_plan(action: PatchAction, statuses: Sequence[TargetStatus], merge: bool
 
     Raises:
         CheckFailed: a target has no series, or an edited file; the message shows the difference.
-        UsageError: a target is a wheel, which is read-only; or the result of a patch does not have the blob
-            id in its series.
+        UsageError: the result of a patch does not have the blob id in its series.
         MissingRequirement: merging needs git, which is not installed.
     """
-    refuse_wheels(action, statuses)
     _refuse_unsupported(action, statuses, merge)
     sources: list[FileStep] = []
     bookkeeping: list[FileStep] = []
@@ -69,16 +67,6 @@ def make_plan(action: PatchAction, statuses: Sequence[TargetStatus], merge: bool
             folders |= change.folders()
         bookkeeping += [step for step in bookkeeping_steps(action, location, changes) if step.changes]
     return PatchPlan(action, tuple(sources), tuple(bookkeeping), tuple(sorted(folders)))
-
-
-def refuse_wheels(action: PatchAction, statuses: Sequence[TargetStatus]) -> None:
-    """Raise UsageError when one of the targets is a wheel."""
-    for status in statuses:
-        if status.target.kind == "wheel":
-            raise UsageError(
-                f"{status.target.location}: a wheel is read-only; only verify, status, diff and lint read it",
-                f"unpack it, and {action} with --target DIR",
-            )
 
 
 def _refuse_unsupported(action: PatchAction, statuses: Sequence[TargetStatus], merge: bool) -> None:
@@ -101,21 +89,19 @@ def _package_change(action: PatchAction, status: TargetStatus) -> PackageChange:
     assert status.series is not None
     series, location = status.series, status.target.location
     steps: list[FileStep] = []
-    edited: dict[str, EditedFile] = {}
+    edited: dict[str, bytes | None] = {}
     drifted, merged = status.drifted, status.files_in("merged")
     upstream = set(status.files_in("upstream")) - set(drifted)
-    for path, chain in series.chains.items():
+    for path in series.chains:
         if path in upstream:
             continue  # the package itself has the changes
         recorded = status.applied_file(path)
         if path in drifted:
-            both = merge_edits(status, path)
-            wanted = both.patched if action == "apply" else both.unpatched
-            edited[path] = EditedFile(both.unpatched, chain[-1])
-        elif recorded and recorded.merged and path in merged:
-            before = content.kept_copy(status.target, path, recorded.before)
-            wanted = read_file(location, path) if action == "apply" else before
-            edited[path] = EditedFile(before, recorded.merged)
+            edited[path], patched = merge_edits(status, path)
+            wanted = patched if action == "apply" else edited[path]
+        elif recorded and path in merged:
+            edited[path] = content.kept_copy(status.target, path, recorded.before)
+            wanted = read_file(location, path) if action == "apply" else edited[path]
         else:
             released = content.released(status.target, series, path)
             wanted = content.stages(series, path, released)[-1] if action == "apply" else released
@@ -130,13 +116,12 @@ def _package_change(action: PatchAction, status: TargetStatus) -> PackageChange:
 
 def _mode(action: PatchAction, status: TargetStatus, path: str, wanted: str | None) -> int | None:
     """Return the ``st_mode`` to set for the git mode ``wanted``; None: no change, or that of a new file."""
-    current = status.found[path].mode
-    if current and wanted in (None, current):
+    found = status.found[path]
+    if found.mode and wanted in (None, found.mode):
         return None
     recorded = status.applied_file(path)
     if action == "revert" and recorded and recorded.mode:
         return recorded.mode
     if wanted is None:
         return None
-    st_mode = (status.target.location / path).lstat().st_mode if current else new_file_mode()
-    return with_git_mode(st_mode, wanted)
+    return with_git_mode(found.st_mode or new_file_mode(), wanted)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches import distribution
-from vimectl.patches.blobs import NO_FILE, FileId, blob_id, content_at, file_id_at, git_mode
+from vimectl.patches.blobs import NO_FILE, FileId, blob_id, content_at, file_id_at
 
 if TYPE_CHECKING:
     from vimectl.patches.release_files import Wheel
@@ -116,11 +116,11 @@ def read_file(location: Path, path: str) -> bytes | None:
 
 
 def file_id(location: Path, path: str) -> FileId:
-    """Return blob id and git mode of a file of a target."""
+    """Return the id of a file of a target."""
     if not is_wheel(location):
         return file_id_at(location / path)
     data = open_wheel(location).read(path)
-    return NO_FILE if data is None else FileId(blob_id(data), git_mode(open_wheel(location).mode(path)))
+    return NO_FILE if data is None else FileId(blob_id(data), open_wheel(location).mode(path))
 
 
 def write_blocker(location: Path, path: str) -> str | None:

@@ -26,8 +26,8 @@ from vime_runtime.spec.errors import CheckFailed, MissingRequirement, VimeError
 
 from vimectl.patches import transaction_journal
 from vimectl.patches.applied_state import bookkeeping_folder
-from vimectl.patches.blobs import id_of
-from vimectl.patches.file_replacement import replace_files, version_at, write_file
+from vimectl.patches.blobs import file_id_at, id_of
+from vimectl.patches.file_replacement import replace_files, write_file
 from vimectl.patches.target import write_blocker
 from vimectl.patches.target_lock import locked
 from vimectl.patches.transaction_journal import (
@@ -162,7 +162,7 @@ def _stage(index: int, root: int, step: FileStep) -> FileMove:
     file = step.location / step.path
     if blocker := write_blocker(step.location, step.path):
         raise CheckFailed(f"{file} cannot be changed: {blocker}", "put a file in its place, and try again")
-    blob, mode = version_at(file)
+    blob, mode = file_id_at(file)
     if blob != id_of(step.before):
         message = f"{file} has just been changed by another process"
         raise CheckFailed(message, "nothing was changed; try again")

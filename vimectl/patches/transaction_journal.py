@@ -18,10 +18,9 @@ from vime_runtime.spec.atomic_io import sync
 from vime_runtime.spec.errors import CheckFailed
 
 from vimectl.patches.applied_state import bookkeeping_folder, original_folder
+from vimectl.patches.blobs import FileId
 
 FORWARD, BACK, POINTER = "forward.json", "back.json", "pointer.json"
-# Blob id and st_mode of a path; both None: no file.
-FileVersion = tuple[str | None, int | None]
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class FileMove:
     before_mode: int | None
     after_mode: int | None
 
-    def version(self, forward: bool) -> FileVersion:
-        return (self.after, self.after_mode) if forward else (self.before, self.before_mode)
+    def version(self, forward: bool) -> FileId:
+        return FileId(self.after, self.after_mode) if forward else FileId(self.before, self.before_mode)
 
 
 @dataclass(frozen=True)
