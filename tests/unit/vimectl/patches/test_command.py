@@ -98,7 +98,7 @@ def test_content_decides_the_series_of_a_local_build(
     blobs = {path: chain[0] for path, chain in series.load("megatron-core", "0.16.1").chains.items()}
 
     def found(location: Path, path: str) -> FileId:
-        return FileId(blobs[path], "100644") if known and path in blobs else look(location, path)
+        return FileId(blobs[path], 0o100644) if known and path in blobs else look(location, path)
 
     for module in ("target", "state"):
         monkeypatch.setattr(f"vimectl.patches.{module}.file_id", found)

@@ -13,6 +13,7 @@ import pytest
 from vime_runtime.spec.errors import UsageError
 
 from harness.patches import toy_packages
+from harness.wheels import write_wheel
 from vimectl.patches import command, distribution, edits
 from vimectl.patches.series import Series
 from vimectl.patches.state import TargetStatus, classify
@@ -24,18 +25,8 @@ Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
 
 def build_wheel(directory: Path, package: str, name: str, version: str = "1.0") -> Path:
     """Build a wheel of one of the rich packages, with any distribution name."""
-    info = f"{name}-{version}.dist-info"
     files = {path: content for path, (_, content) in toy_packages.rich(package)[0].items()}
-    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode()
-    files[f"{info}/WHEEL"] = (
-        b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    )
-    files[f"{info}/RECORD"] = distribution.update_record(b"", files) + f"{info}/RECORD,,\n".encode()
-    path = directory / f"{name}-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        for path_in_wheel, content in files.items():
-            archive.writestr(path_in_wheel, content)
-    return path
+    return write_wheel(directory, name, version, files)
 
 
 @pytest.fixture

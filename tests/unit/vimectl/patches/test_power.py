@@ -51,8 +51,7 @@ def test_power_loss_at_any_moment_is_recovered(
     assert before != after
     outcomes = set()
     for number, one in enumerate(found):
-        # Written to the same path: the journal names its directories.
-        power_loss.write(one, root, root)
+        power_loss.write(one, root)
         for place in rich_stack:
             transaction.recover(place)
         now = contents(root)
