@@ -6,14 +6,7 @@ import os
 import re
 
 from vimectl.doctor.check import CheckList, CheckResult, result
-from vimectl.doctor.facts import Facts, Unavailable
-from vimectl.doctor.facts.cann import (
-    KERNEL_DIRECTORIES,
-    PYTHON_PACKAGES,
-    Toolkit,
-    read_toolkit,
-    read_vllm_ascend_build,
-)
+from vimectl.doctor.facts import Facts, Unavailable, cann
 from vimectl.doctor.facts.npu_smi import read_listing
 from vimectl.stacks.catalog import load_stack, stack_names
 from vimectl.stacks.versions import matches
@@ -33,10 +26,10 @@ def _cann_version(facts: Facts) -> str:
     return facts.stack.cann
 
 
-def _toolkit(facts: Facts) -> Toolkit:
+def _toolkit(facts: Facts) -> cann.Toolkit:
     """Return the installed toolkit of a stack that needs one."""
     _cann_version(facts)
-    found = facts.read(read_toolkit)
+    found = facts.read(cann.read_toolkit)
     if found is None:
         raise Unavailable("there is no CANN toolkit (cann.toolkit)")
     return found
@@ -64,7 +57,7 @@ def _or_image(facts: Facts) -> str:
 @CHECKS.add("cann.toolkit")
 def toolkit_version(facts: Facts) -> CheckResult:
     """torch-npu and vllm-ascend of a stack are built with one release of CANN."""
-    wanted, found = _cann_version(facts), facts.read(read_toolkit)
+    wanted, found = _cann_version(facts), facts.read(cann.read_toolkit)
     text = "no toolkit"
     if found:
         version = f": {found.version}" if found.version else " without ascend_toolkit_install.info"
@@ -81,7 +74,7 @@ def toolkit_version(facts: Facts) -> CheckResult:
 def kernels(facts: Facts) -> CheckResult:
     """The operators are a separate package for each kind of chip."""
     found, kind = _toolkit(facts), _machine_kind(facts)
-    wanted = KERNEL_DIRECTORIES[kind] if kind else " or ".join(KERNEL_DIRECTORIES.values())
+    wanted = cann.KERNEL_DIRECTORIES[kind] if kind else " or ".join(cann.KERNEL_DIRECTORIES.values())
     version = found.kernels_version
     return result(
         (bool(found.kernels) if kind is None else wanted in found.kernels) and version in ("", found.version),
@@ -95,8 +88,7 @@ def kernels(facts: Facts) -> CheckResult:
 def nnal(facts: Facts) -> CheckResult:
     # They are released together: a stack that does not name NNAL uses that of its CANN.
     """vllm-ascend loads libatb.so of NNAL, of the same release as CANN."""
-    cann = _cann_version(facts)
-    wanted = facts.stack.nnal or cann
+    wanted = facts.stack.nnal or _cann_version(facts)
     # ATB_HOME_PATH is .../atb/latest/atb/cxx_abi_1, two levels below the version file.
     home = facts.environment.get("ATB_HOME_PATH") or "/usr/local/Ascend/nnal/atb/latest/atb/cxx_abi_1"
     directory = home.rsplit("/", 2)[0]
@@ -135,13 +127,13 @@ def python_packages(facts: Facts) -> CheckResult:
     """Operators are compiled by CANN's own Python packages (PYTHONPATH)."""
     found = _toolkit(facts)
     directory = f"{found.home}/python/site-packages"
-    absent = [name for name in PYTHON_PACKAGES if name not in found.python_packages]
+    absent = [name for name in cann.PYTHON_PACKAGES if name not in found.python_packages]
     return result(
         not absent,
         f"{directory} without {', '.join(absent)}"
         if absent
-        else f"{', '.join(PYTHON_PACKAGES)} in {directory}",
-        ", ".join(PYTHON_PACKAGES),
+        else f"{', '.join(cann.PYTHON_PACKAGES)} in {directory}",
+        ", ".join(cann.PYTHON_PACKAGES),
         f"install the whole Ascend-cann-toolkit {facts.stack.cann} again",
     )
 
@@ -149,8 +141,8 @@ def python_packages(facts: Facts) -> CheckResult:
 @CHECKS.add("cann.torch-npu")
 def torch_npu(facts: Facts) -> CheckResult:
     """A torch_npu is built for one release of CANN."""
-    cann = _toolkit(facts).version
-    if not cann:
+    installed = _toolkit(facts).version
+    if not installed:
         raise Unavailable("the toolkit has no version (cann.toolkit)")
     have = facts.find("torch-npu")
     if have is None:
@@ -161,10 +153,10 @@ def torch_npu(facts: Facts) -> CheckResult:
     if not built:
         raise Unavailable(f"no known stack has torch_npu {have.version}")
     return result(
-        any(matches(cann, version) for version in built),
-        f"torch_npu {have.version} on CANN {cann}",
+        any(matches(installed, version) for version in built),
+        f"torch_npu {have.version} on CANN {installed}",
         f"CANN {' or '.join(built)}",
-        f"install CANN {built[-1]}, or the torch_npu of the stack whose CANN is {cann}",
+        f"install CANN {built[-1]}, or the torch_npu of the stack whose CANN is {installed}",
     )
 
 
@@ -172,7 +164,7 @@ def torch_npu(facts: Facts) -> CheckResult:
 def vllm_ascend_build(facts: Facts) -> CheckResult:
     """vllm-ascend asserts at start that the chip is of the kind it was built for (_build_info.py)."""
     _cann_version(facts)
-    (file, built), kind = facts.read(read_vllm_ascend_build), _machine_kind(facts)
+    (file, built), kind = facts.read(cann.read_vllm_ascend_build), _machine_kind(facts)
     if not built:
         raise Unavailable(f"{file} does not say for which chip")
     if kind is None:

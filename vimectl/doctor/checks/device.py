@@ -8,20 +8,8 @@ from collections.abc import Iterable
 from vime_runtime.spec.device_layout import VISIBLE_DEVICES
 
 from vimectl.doctor.check import CheckList, CheckResult, listed, result, warn_unless
-from vimectl.doctor.facts import Facts, Unavailable, npu_smi
+from vimectl.doctor.facts import Facts, Unavailable, driver, npu_smi
 from vimectl.doctor.facts.cann import read_toolkit
-from vimectl.doctor.facts.driver import (
-    DRIVER_INFO,
-    FIRMWARE_INFO,
-    accepts,
-    parse_branch,
-    parse_release,
-    read_container,
-    read_device_nodes,
-    read_driver_version,
-    read_fields,
-    read_identity,
-)
 from vimectl.doctor.facts.npu_smi import Chip, ChipListing
 from vimectl.util import npu_devices
 
@@ -69,7 +57,7 @@ def management(facts: Facts) -> CheckResult:
 @CHECKS.add("device.permissions")
 def permissions(facts: Facts) -> CheckResult:
     """A process opens the devices for reading and writing; the driver gives them to one group."""
-    nodes, (user, groups) = facts.read(read_device_nodes), facts.read(read_identity)
+    nodes, (user, groups) = facts.read(driver.read_device_nodes), facts.read(driver.read_identity)
     closed = [node for node in nodes if not node.allows(user, groups)]
     names = listed([f"{node.path} (mode {node.mode:o}, group {node.group_name})" for node in closed], 3)
     needed = ",".join(sorted({node.group_name for node in closed}))
@@ -229,10 +217,10 @@ def memory(facts: Facts) -> CheckResult:
 @CHECKS.add("driver.version")
 def driver_version(facts: Facts) -> CheckResult:
     """Every process on an NPU loads libraries of the driver."""
-    version = facts.read(read_driver_version)
+    version = facts.read(driver.read_version)
     return result(
         bool(version),
-        f"{DRIVER_INFO}: {version}" if version else f"no version in {DRIVER_INFO}",
+        f"{driver.INFO}: {version}" if version else f"no version in {driver.INFO}",
         "a release of the Ascend driver",
         "install the Ascend driver (in a container: mount its version.info and lib64 into it)",
     )
@@ -241,7 +229,7 @@ def driver_version(facts: Facts) -> CheckResult:
 @CHECKS.add("driver.loaded")
 def driver_loaded(facts: Facts) -> CheckResult:
     """After an upgrade without a reboot, the libraries talk to a driver of another release."""
-    installed, loaded = facts.read(read_driver_version), facts.read(npu_smi.read_listing).version
+    installed, loaded = facts.read(driver.read_version), facts.read(npu_smi.read_listing).version
     if not installed or loaded is None:
         raise Unavailable("npu-smi info or the driver's version.info has no version")
     return warn_unless(
@@ -255,14 +243,14 @@ def driver_loaded(facts: Facts) -> CheckResult:
 @CHECKS.add("driver.firmware")
 def firmware(facts: Facts) -> CheckResult:
     """Driver and firmware each list which releases of the other they support (compatible_version_*)."""
-    version = facts.read(read_fields, FIRMWARE_INFO)["Version"]
+    version = facts.read(driver.read_fields, driver.FIRMWARE_INFO)["Version"]
     if not version:
-        raise Unavailable(f"no {FIRMWARE_INFO} here; the host has it")
-    supported = facts.read(read_fields, DRIVER_INFO)["compatible_version_fw"]
+        raise Unavailable(f"no {driver.FIRMWARE_INFO} here; the host has it")
+    supported = facts.read(driver.read_fields, driver.INFO)["compatible_version_fw"]
     if not supported:
-        raise Unavailable(f"{DRIVER_INFO} does not list the firmware that it supports")
+        raise Unavailable(f"{driver.INFO} does not list the firmware that it supports")
     return result(
-        accepts(supported, parse_release(version)[:3], parse_release),
+        driver.accepts(supported, driver.parse_release(version)[:3], driver.parse_release),
         f"firmware {version}",
         f"one of {supported}",
         "install driver and firmware of one release together, on the host, and reboot it",
@@ -272,16 +260,16 @@ def firmware(facts: Facts) -> CheckResult:
 @CHECKS.add("driver.cann")
 def driver_cann(facts: Facts) -> CheckResult:
     """Toolkit and driver each list which branches of the other they support (compatible_version)."""
-    driver, toolkit = facts.read(read_fields, DRIVER_INFO), facts.read(read_toolkit)
-    branch, supported = driver["Innerversion"], driver["compatible_version"]
-    own, other = parse_branch(branch), parse_branch(toolkit.branch) if toolkit else ()
+    info, toolkit = facts.read(driver.read_fields, driver.INFO), facts.read(read_toolkit)
+    branch, supported = info["Innerversion"], info["compatible_version"]
+    own, other = driver.parse_branch(branch), driver.parse_branch(toolkit.branch) if toolkit else ()
     if toolkit is None or not (own and other and supported and toolkit.driver_branches):
         raise Unavailable("driver or toolkit does not say which branch it is and which branches it supports")
     return result(
         own == other
-        or accepts(supported, other, parse_branch)
-        or accepts(toolkit.driver_branches, own, parse_branch),
-        f"driver {facts.read(read_driver_version)} ({branch}), CANN {toolkit.version} ({toolkit.branch})",
+        or driver.accepts(supported, other, driver.parse_branch)
+        or driver.accepts(toolkit.driver_branches, own, driver.parse_branch),
+        f"driver {facts.read(driver.read_version)} ({branch}), CANN {toolkit.version} ({toolkit.branch})",
         f"a driver of {toolkit.driver_branches}, or CANN of {supported}",
         f"upgrade the driver on the host to the release that CANN {toolkit.version} asks for",
     )
@@ -290,7 +278,7 @@ def driver_cann(facts: Facts) -> CheckResult:
 @CHECKS.add("driver.mounts")
 def mounts(facts: Facts) -> CheckResult:
     """A container has no driver: what it needs of the host's driver is mounted into it."""
-    engine = facts.read(read_container)
+    engine = facts.read(driver.read_container)
     if engine is None:
         raise Unavailable("this is not a container")
     needed = [mount.path for mount in npu_devices.MOUNTS if mount.needed]

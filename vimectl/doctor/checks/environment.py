@@ -13,7 +13,7 @@ from vimectl.doctor.checks.device import needed_devices, visible_devices
 from vimectl.doctor.facts import Facts, Unavailable, limits
 from vimectl.doctor.facts.environment import read_variable, show_value
 from vimectl.doctor.facts.processes import format_ports, parse_ports, read_ephemeral_ports, read_ports
-from vimectl.recipes.environment import CANN_HOME, Variable, allowed_cores, variables
+from vimectl.recipes.environment import CANN_HOME, allowed_cores, variables
 from vimectl.stacks.schema import Stack
 from vimectl.util import npu_devices
 from vimectl.util.cpu_list import parse_cpu_list
@@ -72,12 +72,11 @@ def colocate(facts: Facts) -> CheckResult:
     """VIME_COLOCATE=1 tells a patched engine that it shares the device with a trainer: it starts on memory
     that is not free, and sizes its KV cache by its own use only.
     """
-    here = facts.environment.get(_COLOCATE)
-    found = "not set here" if here is None else f"{_COLOCATE}={here} here"
-    if facts.optional_recipe is None:
+    values = facts.read(read_variable, facts.optional_recipe, _COLOCATE)
+    found = "not set here" if values.here is None else f"{_COLOCATE}={values.here} here"
+    if not values.processes:
         # Every engine that is started from this shell would get it.
-        return warn_unless(here is None, found, "set by the launcher only", f"unset {_COLOCATE}")
-    values = facts.read(read_variable, facts.recipe, _COLOCATE)
+        return warn_unless(values.here is None, found, "set by the launcher only", values.fix)
     value = values.processes["rollout"]
     return warn_unless(
         value == "1",
@@ -87,23 +86,19 @@ def colocate(facts: Facts) -> CheckResult:
     )
 
 
-def _fixed() -> dict[str, list[Variable]]:
-    """Return the entries of ``environment.toml`` that have a check, by its name."""
-    found: dict[str, list[Variable]] = {}
+def _fixed_reasons(stack: Stack) -> dict[str, str]:
+    """Return the checks that ``environment.toml`` names. The first variable of a check says why."""
+    found: dict[str, str] = {}
     for variable in variables():
         if variable.check:
-            found.setdefault(variable.check, []).append(variable)
+            found.setdefault(variable.check, f"{variable.name}: {variable.reason}")
     return found
-
-
-def _fixed_reasons(stack: Stack) -> dict[str, str]:
-    return {name: f"{entries[0].name}: {entries[0].reason}" for name, entries in _fixed().items()}
 
 
 @CHECKS.add_each("environment.{}", _fixed_reasons)
 def fixed_variable(check: str, facts: Facts) -> CheckResult:
     """Check the value of a variable in each process."""
-    recipe, entries = facts.optional_recipe, _fixed()[check]
+    recipe, entries = facts.optional_recipe, [one for one in variables() if one.check == check]
     name = entries[0].name
     if recipe is None:
         here = show_value(facts.environment.get(name))

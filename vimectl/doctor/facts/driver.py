@@ -11,7 +11,7 @@ from vimectl.doctor.facts import Unavailable
 from vimectl.util import npu_devices
 from vimectl.util.host import Host
 
-DRIVER_INFO = "/usr/local/Ascend/driver/version.info"
+INFO = "/usr/local/Ascend/driver/version.info"
 FIRMWARE_INFO = "/usr/local/Ascend/firmware/version.info"
 
 Version = tuple[int, ...]
@@ -46,9 +46,9 @@ def read_fields(host: Host, path: str) -> defaultdict[str, str]:
     return defaultdict(str, {name.strip(): value.strip().strip('"') for name, _, value in pairs})
 
 
-def read_driver_version(host: Host) -> str:
+def read_version(host: Host) -> str:
     """Return the release of the installed driver; empty if its version file is absent or has none."""
-    found = read_fields(host, DRIVER_INFO)
+    found = read_fields(host, INFO)
     return found["package_version"] or found["Version"]
 
 

@@ -21,7 +21,6 @@ _VERSION = re.compile(r"\bnpu-smi\s+v?(\d\S*)")
 _NAMED = re.compile(r"(\d+)\s+([A-Za-z0-9][\w.-]*)")
 # "0" and "1     15"
 _NUMBERED = re.compile(r"(\d+)(?:\s+(\d+))?")
-_BUS = re.compile(r"[0-9A-Fa-f]{4}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-9A-Fa-f]")
 # "0    / 0          3397 / 65536": the last pair is the HBM if there is any
 _PAIR = re.compile(r"(\d+)\s*/\s*(\d+)")
 _TITLE = re.compile(r"(NPU|Chip)\b|No running process")
@@ -38,7 +37,6 @@ class Chip:
     health: str
     chip: int | None = None
     physical: int | None = None
-    bus: str | None = None
     used: int | None = None
     total: int | None = None
 
@@ -113,8 +111,8 @@ def parse(text: str) -> ChipListing:
             half = chip
         elif half and (whole := _second_row(half, cells)):
             chips.append(whole)
-            fields = {"health": whole.health or None, "bus": whole.bus, "memory": whole.total or None}
-            unreadable += [f"{name} of {whole.label}" for name, value in fields.items() if value is None]
+            fields = {"health": whole.health, "memory": whole.total}
+            unreadable += [f"{name} of {whole.label}" for name, value in fields.items() if not value]
             half = None
         elif process := _process(cells):
             processes.append(process)
@@ -141,7 +139,6 @@ def _second_row(first: Chip, cells: list[str]) -> Chip | None:
         first,
         chip=_number(numbered[1]),
         physical=_number(numbered[2]) if numbered[2] else None,
-        bus=cells[1] if _BUS.fullmatch(cells[1]) else None,
         used=used,
         total=total,
     )

@@ -89,22 +89,22 @@ def read_metadata(host: Host, stack: Stack) -> dict[str, DistributionMetadata]:
 
 
 def _metadata(item: InstalledDistribution) -> DistributionMetadata:
-    wheel = "".join(_read_all(item, "WHEEL"))
-    tags = [(int(major), int(minor)) for major, minor in re.findall(r"manylinux_(\d+)_(\d+)", wheel)]
+    tags = re.findall(r"manylinux_(\d+)_(\d+)", _read_file(item, "WHEEL"))
     return DistributionMetadata(
         item,
-        tuple(one for text in _read_all(item, "METADATA") for one in _requirements(text)),
-        {path: problem for text in _read_all(item, "RECORD") for path, problem in _modules(item, text)},
-        max(tags, default=None),
+        tuple(_requirements(_read_file(item, "METADATA"))),
+        dict(_modules(item, _read_file(item, "RECORD"))),
+        max(((int(major), int(minor)) for major, minor in tags), default=None),
         item.location.stat().st_mtime,
     )
 
 
-def _read_all(item: InstalledDistribution, name: str) -> Iterator[str]:
-    """Yield a metadata file. The name of the folder may be spelled in several ways."""
+def _read_file(item: InstalledDistribution, name: str) -> str:
+    """Return a metadata file, or nothing. The name of the folder may be spelled in several ways."""
     for file in item.location.glob(f"*-{item.version}.dist-info/{name}"):
         if canonicalize_name(file.parent.name.partition("-")[0]) == item.name:
-            yield file.read_text(encoding="utf-8", errors="replace")
+            return file.read_text(encoding="utf-8", errors="replace")
+    return ""
 
 
 def _requirements(metadata: str) -> Iterator[Requirement]:
