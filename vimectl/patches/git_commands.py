@@ -29,7 +29,7 @@ _DIFF = [
 FileChanges = Mapping[str, "tuple[GitFile | None, GitFile | None]"]
 
 
-def _git(directory: Path) -> Git:
+def open_git(directory: Path) -> Git:
     """Return the installed git, working in ``directory`` without any user or system configuration.
 
     Raises MissingRequirement when git is not installed.
@@ -48,7 +48,7 @@ class DiffWriter:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._git = _git(directory)
+        self._git = open_git(directory)
         self._git.execute(["git", "init", "-q"])
 
     def diff(self, changes: FileChanges) -> bytes:
@@ -56,23 +56,23 @@ class DiffWriter:
         trees = []
         for version in (0, 1):
             for path, states in changes.items():
-                self._write(path, states[version])
+                (self._directory / path).unlink(missing_ok=True)
+                if (file := states[version]) is not None:
+                    write_file(self._directory / path, file)
             self._git.execute(["git", "-c", "core.autocrlf=false", "add", "--all", "--force"])
             trees.append(str(self._git.execute(["git", "write-tree"])))
         text = self._git.execute([*_DIFF, *trees], stdout_as_string=False, strip_newline_in_stdout=False)
         return bytes(text)
 
-    def _write(self, path: str, file: GitFile | None) -> None:
-        target = self._directory / path
-        target.unlink(missing_ok=True)
-        if file is None:
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if file.mode == LINK:
-            target.symlink_to(file.content.decode("utf-8", "surrogateescape"))
-        else:
-            target.write_bytes(file.content)
-            target.chmod(int(file.mode[-3:], 8))
+
+def write_file(path: Path, file: GitFile) -> None:
+    """Write a file or symbolic link to a new path, with its folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if file.mode == LINK:
+        path.symlink_to(file.content.decode("utf-8", "surrogateescape"))
+    else:
+        path.write_bytes(file.content)
+        path.chmod(int(file.mode[-3:], 8))
 
 
 @contextmanager
@@ -110,7 +110,7 @@ def merge_file(base: bytes, ours: bytes, theirs: bytes, labels: tuple[str, str, 
         for name, data in (("base", base), ("ours", ours), ("theirs", theirs)):
             Path(scratch, name).write_bytes(data)
         names = [word for label in (labels[1], labels[0], labels[2]) for word in ("-L", label)]
-        status, merged, error = _git(Path(scratch)).execute(
+        status, merged, error = open_git(Path(scratch)).execute(
             ["git", "merge-file", "-p", "--diff3", *names, "ours", "base", "theirs"],
             with_extended_output=True,
             with_exceptions=False,

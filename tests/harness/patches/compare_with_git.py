@@ -1,4 +1,4 @@
-"""Apply the same patches with git and with vimectl and compare acceptance and every file afterwards."""
+"""Compare what vimectl reads in patches, and where their hunks fit, with what `git apply` does."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from unittest import mock
 from vime_runtime.spec.errors import UsageError
 
 from harness.patches.random_patches import Tree, pair
-from vimectl.patches.patchfile import apply
-from vimectl.patches.patchfile.apply import GitFile
+from vimectl.patches.lint.release_check import PatchedLines, PatchedRelease, check_release
+from vimectl.patches.patchfile.apply import GitFile, apply_patch
 from vimectl.patches.patchfile.reader import parse
 
 # No user settings, and no repository above the trees.
@@ -24,7 +24,6 @@ ENVIRONMENT = {
     "GIT_CEILING_DIRECTORIES": tempfile.gettempdir(),
     "LC_ALL": "C",
 }
-JOINED = "accepted by git, which joins two lines"
 
 
 def by_git(patch: bytes, met: Tree, directory: Path) -> Tree | None:
@@ -59,17 +58,56 @@ def stored(directory: Path) -> Tree:
     return found
 
 
+class Release:
+    """The files of a tree as those of a release."""
+
+    name = "tree"
+
+    def __init__(self, met: Tree) -> None:
+        self._met = met
+
+    def read(self, path: str) -> bytes | None:
+        return self._met[path].content if path in self._met else None
+
+    def paths(self) -> list[str]:
+        return sorted(self._met)
+
+
 def by_us(patch: bytes, met: Tree) -> Tree | str:
-    """Return the tree after vimectl applied the patch, or the reason why it refuses."""
+    """Return the tree after vimectl applied the patch to the files that it reads in it, or why it refuses."""
     read = parse(patch)
     fatal = [defect for defect in read.defects if defect.fatal]
     if fatal:
         return f"{fatal[0].rule}: {fatal[0].message}"
     try:
-        changed = apply.apply_patch(read.diffs, met.get)
+        changed = apply_patch(read, met.get)
     except UsageError as e:
         return e.message
     return {path: file for path, file in {**met, **changed}.items() if file is not None}
+
+
+def misfit(patch: bytes, met: Tree, after: Tree) -> str:
+    """Return how lint contradicts git about a patch that git applies; "" if it does not."""
+    found = check_release(parse(patch), PatchedRelease(Release(met)))
+    for fit in found.fits:
+        if fit.result not in ("exact", "offset", "applied"):
+            return f"line {fit.line}: {fit.result}"
+    if any(fit.result == "applied" for fit in found.fits):
+        return ""
+    for path, file in found.changed.items():
+        if (file and file.content) != (after[path].content if path in after else None):
+            return f"{path} differs"
+    return ""
+
+
+def fits_as_git_has_it(image: PatchedLines, sought: list[bytes], at: int) -> bool:
+    """Git's rule, which ours does not share: lines are alike but for blanks, and the text of all is the same,
+    where a line without a newline is the beginning of one that has it."""
+    there = image.lines[at : at + len(sought)]
+    if len(there) < len(sought) or any(image.patched[at : at + len(sought)]):
+        return False
+    alike = all(one.split() == other.split() for one, other in zip(there, sought, strict=True))
+    return alike and b"".join(there).startswith(b"".join(sought))
 
 
 def compare(seed: int) -> tuple[str, str]:
@@ -82,25 +120,15 @@ def compare(seed: int) -> tuple[str, str]:
         shutil.rmtree(directory)
     ours = by_us(patch, met)
     if isinstance(ours, str):
-        if theirs is None:
-            return "agree", "refused"
-        with mock.patch.object(apply, "_fits", fits_as_git_has_it):
-            if by_us(patch, met) == theirs:
-                return "agree", JOINED
-        return "disagree", f"seed {seed}: git accepts, ours says {ours}"
+        return ("agree", "refused") if theirs is None else ("disagree", f"seed {seed}: ours says {ours}")
     if theirs is None:
         return "disagree", f"seed {seed}: git refuses, ours accepts"
     if ours != theirs:
         differ = [path for path in {**ours, **theirs} if ours.get(path) != theirs.get(path)]
         return "disagree", f"seed {seed}: {differ} differ"
+    wrong = misfit(patch, met, theirs)
+    with mock.patch.object(PatchedLines, "fits", fits_as_git_has_it):
+        joined = wrong and not misfit(patch, met, theirs)
+    if wrong and not joined:
+        return "disagree", f"seed {seed}: git applies it, lint says {wrong}"
     return "agree", "applied" if ours != met else "applied, changing nothing"
-
-
-def fits_as_git_has_it(image: apply.PatchedLines, sought: list[bytes], at: int) -> bool:
-    """Git's rule, which ours does not share: lines are alike but for blanks, and the text of all is the same,
-    where a line without a newline is the beginning of one that has it."""
-    there = image.lines[at : at + len(sought)]
-    if len(there) < len(sought) or any(image.patched[at : at + len(sought)]):
-        return False
-    alike = all(one.split() == other.split() for one, other in zip(there, sought, strict=True))
-    return alike and b"".join(there).startswith(b"".join(sought))

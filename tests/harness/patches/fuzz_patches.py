@@ -3,41 +3,39 @@
     python -m harness.patches.fuzz_patches [SECONDS] [libFuzzer's options]
 
 What it must not find: an exception that is not the tool's own, more than a second for a few kilobytes, more
-memory than libFuzzer allows (2 GiB), or a patch that is read and then breaks what applies it.
+memory than libFuzzer allows (2 GiB), or a patch that is read and then breaks its comparison with a release.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 import atheris  # not in the locks: .venv/bin/pip install atheris
 
 with atheris.instrument_imports(include=["vimectl.patches"]):
-    from vime_runtime.spec.errors import UsageError
-
     from vimectl.patches.lint.file_checks import check_diff, check_mail_damage
-    from vimectl.patches.patchfile.apply import GitFile, apply_patch
+    from vimectl.patches.lint.release_check import PatchedRelease, check_release
+    from vimectl.patches.patchfile.apply import GitFile
     from vimectl.patches.patchfile.reader import parse
     from vimectl.patches.patchfile.rules import all_defects
 
+from harness.patches.compare_with_git import Release
 from harness.patches.hostile_patches import cases
 from harness.patches.random_patches import pair
 
-TREE = {"x": GitFile(b"a\nb\nc\n"), "toy/both.py": GitFile(b"a\nb\nc\nd\n")}
+TREE = PatchedRelease(Release({"x": GitFile(b"a\nb\nc\n"), "toy/both.py": GitFile(b"a\nb\nc\nd\n")}))
 
 
 def one(data: bytes) -> None:
-    """Read, lint and apply one text."""
+    """Read and lint one text."""
     patch = parse(data)
     all_defects(patch)
     list(check_mail_damage(data, patch))
     for diff in patch.diffs:
         list(check_diff(diff))
-    with suppress(UsageError):
-        apply_patch(patch.diffs, TREE.get)
+    check_release(patch, TREE)
 
 
 def main() -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-_FIELD = re.compile(r"([A-Za-z][A-Za-z-]*):[ \t]?(.*)")
+_FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z-]*")
+_FIELD = re.compile(rf"({_FIELD_NAME.pattern}):[ \t]?(.*)")
 # The fields of DEP-3, and user-defined ones.
 _KNOWN = re.compile(
     r"(Origin|Author|Forwarded|Bug(-\w+)?|Reviewed-by|Acked-by|Last-Update|Applied-Upstream|X-.+)$"
@@ -29,23 +30,29 @@ class PatchDescription:
 
 def from_dep3(header: str) -> PatchDescription | None:
     """Parse a DEP-3 header; None when the text is not one."""
-    fields: dict[str, list[str]] = {}
-    name = ""
-    for line in header.splitlines():
-        found = _FIELD.match(line)
-        if found:
-            name = found[1]
-            fields.setdefault(name, []).append(found[2])
-        elif line.startswith(" ") and name:
-            fields[name].append(line)
-        elif line.strip():
-            return None
+    fields = _fields(header) or {}
     for name in ("Description", "Subject"):
         if name in fields:
-            subject, *rest = fields.pop(name)
+            subject, *rest = fields.pop(name).split("\n")
             body = "\n".join("" if line == " ." else line[1:] for line in rest)
-            return PatchDescription(subject, body, {name: "\n".join(lines) for name, lines in fields.items()})
+            return PatchDescription(subject, body, fields)
     return None
+
+
+def _fields(text: str, names: re.Pattern[str] = _FIELD_NAME) -> dict[str, str] | None:
+    """Parse fields with their continuation lines; None when the text has another line."""
+    fields: dict[str, str] = {}
+    name = ""
+    for line in text.splitlines():
+        found = _FIELD.match(line)
+        if found and names.match(found[1]):
+            name = found[1]
+            fields[name] = f"{fields[name]}\n {found[2]}" if name in fields else found[2]
+        elif line.startswith(" ") and name:
+            fields[name] += f"\n{line}"
+        elif line.strip():
+            return None
+    return fields
 
 
 def as_dep3(description: PatchDescription) -> str:
@@ -73,17 +80,9 @@ def from_mail(subject: str, text: str) -> PatchDescription:
     body = re.split(r"^---$", text, maxsplit=1, flags=re.MULTILINE)[0].strip("\n")
     body = re.sub(rf"^ (?= *(?:{_ENDS_MESSAGE.pattern}))", "", body, flags=re.MULTILINE)
     above, _, last = body.rpartition("\n\n")
-    fields: dict[str, str] = {}
-    name = ""
-    for line in last.splitlines():
-        found = _FIELD.match(line)
-        if found and _KNOWN.match(found[1]):
-            name = found[1]
-            fields[name] = found[2]
-        elif line.startswith(" ") and name:
-            fields[name] += f"\n{line}"
-        else:
-            return PatchDescription(subject.strip(), body, {})
+    fields = _fields(last, _KNOWN)
+    if fields is None:
+        return PatchDescription(subject.strip(), body, {})
     return PatchDescription(subject.strip(), above.strip("\n"), fields)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import quopri
 import re
 import shutil
 import tempfile
@@ -33,7 +31,7 @@ from vimectl.patches.series_writer import NewPatch, write_series
 # The email header with the id of an exported patch.
 ID_HEADER = "X-Vimectl-Id"
 NO_AUTHOR = "vimectl <vimectl@localhost>"
-_FROM_LINE = re.compile(rb"^From .*\d\d:\d\d.*\d{4}[ \t]*\r?\n", re.MULTILINE)
+_MAIL_START = re.compile(rb"^(?=From .*\d\d:\d\d.*\d{4}[ \t]*\r?\n)", re.MULTILINE)
 _IS_MAIL = re.compile(rb"(?:From |[A-Za-z-]+:[ \t])")
 _SUFFIXES = (".patch", ".diff", ".eml", ".mbox")
 
@@ -88,7 +86,7 @@ def import_series(
     patches: list[NewPatch] = []
     for number, one in enumerate(read_patches(path), 1):
         changes, offsets = _changes(one, release)
-        release = release.with_patch(one.patch)
+        release = release.with_changes({path: after for path, (_, after) in changes.items()})
         patch_id = f"{number:04}-{one.slug}"
         imported.append(ImportedPatch(patch_id, one.origin, changes, offsets))
         patches.append(NewPatch(patch_id, as_dep3(one.description).encode(), changes))
@@ -111,19 +109,20 @@ def _module(package: str) -> str:
 
 def _changes(one: ImportablePatch, release: PatchedRelease) -> tuple[FileChanges, int]:
     """Return the changed files, and the number of hunks found at another line. Raises UsageError."""
+    found = check_release(one.patch, release)
     try:
-        results = apply_patch(one.patch.diffs, release.file)
+        results = apply_patch(one.patch, release.file)
     except UsageError as e:
+        misfits = (f"line {fit.line}: the hunk does not fit {fit.path}" for fit in found.fits if not fit.fits)
         raise UsageError(
-            f"{one.origin}: does not apply to {release.name}: {e.message}",
+            f"{one.origin}: does not apply to {release.name}: {next(misfits, e.message)}",
             "vimectl patch lint FILE --against ... shows how each hunk fits",
         ) from e
     changes = {path: (release.file(path), after) for path, after in sorted(results.items())}
     changes = {path: states for path, states in changes.items() if states[0] != states[1]}
     if not changes:
         raise UsageError(f"{one.origin}: changes nothing in {release.name}", "leave it out")
-    hunks, _ = check_release(one.patch, release)
-    return changes, sum(hunk.result == "offset" for hunk in hunks)
+    return changes, sum(fit.result == "offset" for fit in found.fits)
 
 
 def read_patches(path: Path) -> list[ImportablePatch]:
@@ -169,14 +168,12 @@ def _folder(directory: Path) -> list[Path]:
 
 def _in_file(path: Path) -> Iterator[ImportablePatch]:
     data = load(path)
-    starts = [found.start() for found in _FROM_LINE.finditer(data)]
-    if not starts or starts[0]:
+    before, *mails = _MAIL_START.split(data)
+    if before or len(mails) < 2:
         yield _parse(path.stem, str(path), data)
-        return
-    for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(data)], strict=True), 1):
-        origin = f"{path}, message {number}" if len(starts) > 1 else str(path)
-        name = path.stem if len(starts) == 1 else ""
-        yield _parse(name, origin, data[start:end])
+    else:
+        for number, mail in enumerate(mails, 1):
+            yield _parse("", f"{path}, message {number}", mail)
 
 
 def _parse(name: str, origin: str, data: bytes) -> ImportablePatch:
@@ -193,23 +190,15 @@ def _parse(name: str, origin: str, data: bytes) -> ImportablePatch:
 
 
 def _decode_mail(data: bytes) -> tuple[Mail | None, bytes]:
-    """Return the headers of an email and its decoded text; for anything else, None and all of it."""
-    head, blank, body = data.partition(b"\n\n")
+    """Return an email and its decoded text; for anything else, None and all of it."""
+    head, blank, _ = data.partition(b"\n\n")
     if not (_IS_MAIL.match(data) and re.search(rb"^Subject:", head, re.MULTILINE) and blank):
         return None, data
     if re.search(rb"^Description:", head, re.MULTILINE):  # DEP-3 has a Subject, too
         return None, data
-    mail = BytesParser(policy=DEFAULT).parsebytes(
-        re.sub(rb"^From .*\n", b"", head) + b"\n\n", headersonly=True
-    )
-    encoding = str(mail["Content-Transfer-Encoding"] or "").strip().lower()
-    if mail.get_content_maintype() == "multipart":
-        whole = BytesParser(policy=DEFAULT).parsebytes(data)
-        parts = [part for part in whole.walk() if part.get_content_maintype() == "text"]
-        return mail, b"\n".join(part.get_payload(decode=True) or b"" for part in parts)  # type: ignore[misc]
-    if encoding == "quoted-printable":
-        return mail, quopri.decodestring(body)
-    return mail, base64.b64decode(body) if encoding == "base64" else body
+    mail = BytesParser(policy=DEFAULT).parsebytes(re.sub(rb"^From .*\n", b"", data))
+    parts = [part for part in mail.walk() if part.get_content_maintype() == "text"] or [mail]
+    return mail, b"\n".join(part.get_payload(decode=True) or b"" for part in parts)  # type: ignore[misc]
 
 
 def _with_author(description: PatchDescription, mail: Mail) -> PatchDescription:

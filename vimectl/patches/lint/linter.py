@@ -108,11 +108,11 @@ def lint(path: Path, files: ReleaseFiles | None = None) -> LintReport:
         return LintReport(path, _findings([*defects, Defect(1, "series", e.message)]))
     if release is None:
         return LintReport(path, _findings(defects))
-    hunks, wrong = check_release(patch, release)
+    found = check_release(patch, release)
     # A hunk that fits the release confirms that the file ends there.
-    fitting = {hunk.line for hunk in hunks if hunk.result in ("exact", "offset")}
+    fitting = {fit.line for fit in found.fits if fit.fits}
     kept = [defect for defect in defects if defect.rule != "end-of-file" or defect.line not in fitting]
-    return LintReport(path, _findings([*kept, *wrong]), tuple(hunks))
+    return LintReport(path, _findings([*kept, *found.defects]), tuple(found.fits))
 
 
 def _with_ends(diffs: Sequence[FileDiff]) -> Iterator[tuple[FileDiff, float]]:
@@ -164,9 +164,13 @@ def _with_previous_patches(path: Path, series: Series, release: PatchedRelease) 
     for one in series.patch:
         if one.id == path.stem:
             break
+        name = f"{one.id}.patch, which comes before, does not apply"
         try:
-            release = release.with_patch(read_valid(series.directory / f"{one.id}.patch"))
+            found = check_release(read_valid(series.directory / f"{one.id}.patch"), release)
         except UsageError as e:
-            message = f"{one.id}.patch, which comes before, does not apply: {e.message}"
-            raise UsageError(message, e.hint) from e
+            raise UsageError(f"{name}: {e.message}", e.hint) from e
+        for fit in found.fits:
+            if not fit.fits:
+                raise UsageError(f"{name}: line {fit.line}: the hunk does not fit {fit.path}")
+        release = release.with_changes(found.changed)
     return release

@@ -1,29 +1,41 @@
-"""Compare a patch with a release: check the blob ids of its files, and find where each hunk fits."""
+"""Compare a patch with a release: check the blob ids of its files, and find where each hunk fits.
+
+A hunk is tried at the line it states, then one line further down, one up, two down, and so on. One that
+starts at line 1 must fit there, and one without trailing context must fit at the end of the file. No line
+is patched twice. These are git's rules; git does not report where a hunk fits, nor that its change is there
+already.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Literal
 
-from vime_runtime.spec.errors import UsageError
-
 from vimectl.patches.blobs import blob_id
-from vimectl.patches.patchfile.apply import GitFile, PatchedLines, apply_patch, find_hunk
+from vimectl.patches.patchfile import body
+from vimectl.patches.patchfile.apply import GitFile
 from vimectl.patches.patchfile.file_diff import Defect, FileDiff, Hunk, PatchFile
 from vimectl.patches.release_files import ReleaseFiles
 
 HunkResult = Literal["exact", "offset", "fuzz", "applied", "does-not-apply"]
 # The default of `patch`.
 MAX_FUZZ = 2
+_DEFECTS = {
+    "offset": ("hunk-at-offset", "the hunk fits {path} {offset:+} lines from the stated position"),
+    "fuzz": ("hunk-needs-fuzz", "the hunk fits {path} only without {fuzz} lines of context at each end"),
+    "applied": ("hunk-applied-already", "{path} has this change already"),
+    "does-not-apply": ("hunk-does-not-apply", "the hunk does not fit anywhere in {path}"),
+}
 
 
 @dataclass(frozen=True)
 class HunkFit:
     """The fit of a hunk, at ``line`` of the patch file, to the release. A binary file counts as one hunk.
 
-    ``offset`` is the distance in lines from the stated position, ``fuzz`` the number of context lines
-    ignored at each end.
+    ``offset`` is the distance in lines from the stated position, positive for further down. ``fuzz`` is the
+    number of context lines that were ignored at each end.
     """
 
     path: str
@@ -31,6 +43,11 @@ class HunkFit:
     result: HunkResult
     offset: int = 0
     fuzz: int = 0
+
+    @property
+    def fits(self) -> bool:
+        """Return True if git applies the hunk."""
+        return self.result in ("exact", "offset")
 
 
 class PatchedRelease:
@@ -48,113 +65,157 @@ class PatchedRelease:
         content = self._files.read(path)
         return None if content is None else GitFile(content)
 
-    def with_patch(self, patch: PatchFile) -> PatchedRelease:
-        """Return the release with one more patch. Raises PatchRefused when it does not apply."""
-        return PatchedRelease(self._files, {**self._changed, **apply_patch(patch.diffs, self.file)})
+    def with_changes(self, changed: Mapping[str, GitFile | None]) -> PatchedRelease:
+        """Return the release with one more patch."""
+        return PatchedRelease(self._files, {**self._changed, **changed})
 
 
-def check_release(patch: PatchFile, release: PatchedRelease) -> tuple[list[HunkFit], list[Defect]]:
-    """Return how each hunk fits, and the defects of hunks and files."""
-    fits: list[HunkFit] = []
-    defects: list[Defect] = []
+@dataclass
+class ReleaseCheck:
+    """How each hunk fits, the defects of hunks and files, and the files as far as the patch applies."""
+
+    fits: list[HunkFit] = field(default_factory=list)
+    defects: list[Defect] = field(default_factory=list)
+    changed: dict[str, GitFile | None] = field(default_factory=dict)
+
+
+def check_release(patch: PatchFile, release: PatchedRelease) -> ReleaseCheck:
+    """Compare every diff of a patch with a release."""
+    found = ReleaseCheck()
     for diff in patch.diffs:
-        found, wrong = _FileCheck(diff, release).check()
-        fits += found
-        defects += wrong
-        defects += (defect for fit in found if (defect := _as_defect(fit)))
-    return fits, defects
+        old = None if diff.old_path is None else release.file(diff.old_path)
+        new = None
+        if diff.new_path not in (None, diff.old_path, *found.changed):  # an earlier diff may have deleted it
+            new = release.file(diff.new_path or "")
+        fits, content = _check_diff(diff, old, new, release.name, found.defects)
+        found.fits += fits
+        for fit in fits:
+            if fit.result != "exact":
+                rule, message = _DEFECTS[fit.result]
+                message = message.format(path=fit.path, offset=fit.offset, fuzz=fit.fuzz)
+                found.defects.append(Defect(fit.line, rule, message))
+        if diff.old_path and diff.action != "copy":
+            found.changed[diff.old_path] = None
+        if diff.new_path:
+            found.changed[diff.new_path] = GitFile(content, diff.new_mode or (old.mode if old else "100644"))
+    return found
 
 
-class _FileCheck:
-    def __init__(self, diff: FileDiff, release: PatchedRelease) -> None:
-        self._diff = diff
-        self._release = release
-        self._old = None if diff.old_path is None else release.file(diff.old_path)
-        self._new = None if diff.new_path in (None, diff.old_path) else release.file(diff.new_path or "")
-
-    def check(self) -> tuple[list[HunkFit], list[Defect]]:
-        diff, name = self._diff, self._release.name
-        if self._is_applied():
-            return self._same_for_all("applied"), []
-        if diff.old_path is not None and self._old is None and not diff.may_create:
-            return self._same_for_all("does-not-apply"), [self._wrong(f"{name} has no {diff.old_path}")]
-        if diff.action in ("create", "rename", "copy") and self._new is not None:
-            return self._same_for_all("does-not-apply"), [self._wrong(f"{name} has {diff.new_path} already")]
-        content = self._old.content if self._old else b""
-        defects = list(self._check_id("old", content, diff.old_blob)) if self._old else []
-        if diff.binary is not None:
-            return self._binary(), defects
-        file = PatchedLines(content)
-        fits = [self._fit_hunk(file, hunk) for hunk in diff.hunks]
-        if all(fit.result == "exact" for fit in fits) and not defects and diff.new_path:
-            defects += self._check_id("new", file.content(), diff.new_blob)
-        return fits, defects
-
-    def _is_applied(self) -> bool:
-        """Return True if the release has the file as the diff leaves it."""
-        diff = self._diff
-        if diff.action == "delete":
-            return self._old is None
-        file = self._new if diff.old_path != diff.new_path else self._old
-        if file is None or not (diff.hunks or diff.binary or diff.action == "create"):
-            return False
-        if diff.new_blob and len(diff.new_blob) >= 7:
-            return file.blob.startswith(diff.new_blob) and diff.old_blob != diff.new_blob
-        return diff.action == "create" and file.content == b"".join(
-            line for hunk in diff.hunks for line in hunk.new_lines()
-        )
-
-    def _fit_hunk(self, file: PatchedLines, hunk: Hunk) -> HunkFit:
-        match = find_hunk(file, hunk)
-        if match is not None:
-            file.replace(match)
-            return self._fit(hunk.line, "offset" if match.offset else "exact", match.offset)
-        if find_hunk(file, hunk.reversed()) is not None:
-            return self._fit(hunk.line, "applied")
-        match = find_hunk(file, hunk, MAX_FUZZ)
-        if match is not None:
-            file.replace(match)
-            return self._fit(hunk.line, "fuzz", match.offset, match.fuzz)
-        return self._fit(hunk.line, "does-not-apply")
-
-    def _binary(self) -> list[HunkFit]:
-        try:
-            apply_patch([self._diff], self._release.file)
-        except UsageError:
-            return self._same_for_all("does-not-apply")
-        return self._same_for_all("exact")
-
-    def _same_for_all(self, result: HunkResult) -> list[HunkFit]:
-        lines = [hunk.line for hunk in self._diff.hunks] or [self._diff.line]
-        return [self._fit(line, result) for line in lines]
-
-    def _fit(self, line: int, result: HunkResult, offset: int = 0, fuzz: int = 0) -> HunkFit:
-        return HunkFit(self._diff.path, line, result, offset, fuzz)
-
-    def _check_id(self, version: str, content: bytes, stated: str | None) -> Iterator[Defect]:
-        found = blob_id(content)
-        if stated and not found.startswith(stated):
-            where = f"in {self._release.name}" if version == "old" else "after this patch"
-            message = f"{self._diff.path} is {found} {where}, the index line states {stated}"
-            yield Defect(self._diff.line, "blob-id", message)
-
-    def _wrong(self, message: str) -> Defect:
-        return Defect(self._diff.line, "not-in-release", message)
+def _check_diff(
+    diff: FileDiff, old: GitFile | None, new: GitFile | None, release: str, defects: list[Defect]
+) -> tuple[list[HunkFit], bytes]:
+    """Return how the hunks of a diff fit, and the file with those that do. Append the file's defects."""
+    content = old.content if old else b""
+    lines = [hunk.line for hunk in diff.hunks] or [diff.line]
+    wrong = [HunkFit(diff.path, line, "does-not-apply") for line in lines]
+    if _is_applied(diff, old, new):
+        return [HunkFit(diff.path, line, "applied") for line in lines], (new or old or GitFile(b"")).content
+    if diff.old_path is not None and old is None and not diff.may_create:
+        defects.append(Defect(diff.line, "not-in-release", f"{release} has no {diff.old_path}"))
+        return wrong, content
+    if diff.action in ("create", "rename", "copy") and new is not None:
+        defects.append(Defect(diff.line, "not-in-release", f"{release} has {diff.new_path} already"))
+        return wrong, content
+    mismatches = list(_check_id(diff, content, diff.old_blob, f"in {release}")) if old else []
+    defects += mismatches
+    if diff.binary is not None:
+        result = _apply_binary(diff, content)
+        return (wrong, content) if result is None else ([HunkFit(diff.path, diff.line, "exact")], result)
+    file = PatchedLines(content)
+    fits = [_fit_hunk(diff.path, file, hunk) for hunk in diff.hunks]
+    content = b"".join(file.lines)
+    if all(fit.result == "exact" for fit in fits) and not mismatches and diff.new_path:
+        defects += _check_id(diff, content, diff.new_blob, "after this patch")
+    return fits, content
 
 
-def _as_defect(fit: HunkFit) -> Defect | None:
-    if fit.result == "exact":
+def _apply_binary(diff: FileDiff, content: bytes) -> bytes | None:
+    """Return the new content of a binary file; None if the diff is for other content or has no data."""
+    if not diff.binary or (diff.old_path and blob_id(content) != diff.old_blob):
         return None
-    rule, message = {
-        "offset": (
-            "hunk-at-offset",
-            f"the hunk fits {fit.path} {fit.offset:+} lines from the stated position",
-        ),
-        "fuzz": (
-            "hunk-needs-fuzz",
-            f"the hunk fits {fit.path} only without {fit.fuzz} lines of context at each end",
-        ),
-        "applied": ("hunk-applied-already", f"{fit.path} has this change already"),
-        "does-not-apply": ("hunk-does-not-apply", f"the hunk does not fit anywhere in {fit.path}"),
-    }[fit.result]
-    return Defect(fit.line, rule, message)
+    try:
+        result = body.apply_binary(content, diff.binary[0])
+    except body.CorruptBinary:
+        return None
+    return result if diff.new_path is None or blob_id(result) == diff.new_blob else None
+
+
+def _is_applied(diff: FileDiff, old: GitFile | None, new: GitFile | None) -> bool:
+    """Return True if the release has the file as the diff leaves it."""
+    if diff.action == "delete":
+        return old is None
+    file = new if diff.old_path != diff.new_path else old
+    if file is None or not (diff.hunks or diff.binary or diff.action == "create"):
+        return False
+    if diff.new_blob and len(diff.new_blob) >= 7:
+        return file.blob.startswith(diff.new_blob) and diff.old_blob != diff.new_blob
+    return diff.action == "create" and file.content == b"".join(
+        line for hunk in diff.hunks for line in hunk.new_lines()
+    )
+
+
+def _check_id(diff: FileDiff, content: bytes, stated: str | None, where: str) -> Iterator[Defect]:
+    found = blob_id(content)
+    if stated and not found.startswith(stated):
+        message = f"{diff.path} is {found} {where}, the index line states {stated}"
+        yield Defect(diff.line, "blob-id", message)
+
+
+class PatchedLines:
+    """The lines of a file while hunks are applied; ``patched`` marks those that a hunk produced."""
+
+    def __init__(self, content: bytes) -> None:
+        self.lines = BytesIO(content).readlines()
+        self.patched = bytearray(len(self.lines))
+
+    def replace(self, position: int, count: int, lines: list[bytes]) -> None:
+        self.lines[position : position + count] = lines
+        self.patched[position : position + count] = b"\1" * len(lines)
+
+    def find(self, hunk: Hunk, head: int = 0, tail: int = 0) -> int | None:
+        """Return where a hunk fits without ``head`` and ``tail`` lines of its context, or None.
+
+        It is the position nearest to the stated one; of two, the one further down.
+        """
+        wanted = hunk.old_lines()[head : hunk.old_count - tail]
+        last = len(self.lines) - len(wanted)
+        whole = not (head or tail)
+        at_start, at_end = whole and hunk.old_start <= 1, whole and not hunk.context()[1]
+        if at_start or at_end:
+            position = 0 if at_start else last
+            possible = last >= 0 and not (at_start and at_end and last)
+            return position if possible and self.fits(wanted, position) else None
+        stated = min(_stated(hunk) + head, len(self.lines))
+        if not wanted or self.fits(wanted, stated):
+            return stated
+        starts = (n for n, line in enumerate(self.lines) if line == wanted[0] and n <= last)
+        nearest = sorted(starts, key=lambda n: (abs(n - stated), n < stated))
+        return next((n for n in nearest if self.fits(wanted, n)), None)
+
+    def fits(self, wanted: list[bytes], position: int) -> bool:
+        """Return True if the lines are there, and no hunk produced any of them.
+
+        git also takes the line ``d`` for the beginning of ``d\\n``, and joins the next line to it.
+        """
+        end = position + len(wanted)
+        return self.lines[position:end] == wanted and not any(self.patched[position:end])
+
+
+def _stated(hunk: Hunk) -> int:
+    return max(0, hunk.new_start - 1)
+
+
+def _fit_hunk(path: str, file: PatchedLines, hunk: Hunk) -> HunkFit:
+    """Return how a hunk fits, and apply it if it does."""
+    leading, trailing = hunk.context()
+    new = hunk.new_lines()
+    for fuzz in range(min(MAX_FUZZ, max(leading, trailing)) + 1):
+        head, tail = min(fuzz, leading), min(fuzz, trailing)
+        position = file.find(hunk, head, tail)
+        if position is not None:
+            file.replace(position, hunk.old_count - head - tail, new[head : len(new) - tail])
+            offset = position - head - _stated(hunk)
+            return HunkFit(path, hunk.line, "fuzz" if fuzz else "offset" if offset else "exact", offset, fuzz)
+        if not fuzz and file.find(hunk.reversed()) is not None:
+            return HunkFit(path, hunk.line, "applied")
+    return HunkFit(path, hunk.line, "does-not-apply")

@@ -109,37 +109,28 @@ def apply_binary(content: bytes, half: BinaryData) -> bytes:
     """
     if half.method == "literal":
         return half.data
-    data = half.data
-    expected, at = _read_size(data, 0)
-    promised, at = _read_size(data, at)
-    if expected != len(content) or promised > LARGEST_BINARY:
-        raise CorruptBinary("the delta is for other content")
+    # Imported here because deltas are rare. GitPython, which brings it, has no type stubs for it.
+    from gitdb.fun import apply_delta_data, msb_size  # type: ignore[import-untyped]
+
     result = bytearray()
-    while at < len(data):
-        command = data[at]
-        at += 1
-        if command & 0x80:
-            offset, size = 0, 0
-            for bit in range(7):
-                if command >> bit & 1:
-                    if at >= len(data):
-                        raise CorruptBinary("the delta ends early")
-                    if bit < 4:
-                        offset |= data[at] << 8 * bit
-                    else:
-                        size |= data[at] << 8 * (bit - 4)
-                    at += 1
-            size = size or 0x10000
-            if offset + size > len(content):
-                raise CorruptBinary("the delta copies from behind the end")
-            result += content[offset : offset + size]
-        elif command and at + command <= len(data):
-            result += data[at : at + command]
-            at += command
-        else:
-            raise CorruptBinary("the delta has an unknown command")
+
+    def write(data: bytes) -> None:
+        result.extend(data)
         if len(result) > promised:
             raise CorruptBinary("the delta produces more than its stated size")
+
+    try:
+        # A size of more than ten bytes is none; msb_size would compute it.
+        at, expected = msb_size(half.data[:10])
+        size, promised = msb_size(half.data[at : at + 10])
+        if expected != len(content) or promised > LARGEST_BINARY:
+            raise CorruptBinary("the delta is for other content")
+        commands = half.data[at + size :]
+        apply_delta_data(content, len(content), commands, len(commands), write)
+    except CorruptBinary:
+        raise
+    except (AssertionError, IndexError, ValueError) as e:
+        raise CorruptBinary("the delta is damaged") from e
     if len(result) != promised:
         raise CorruptBinary("the delta produces less than its stated size")
     return bytes(result)
@@ -173,15 +164,3 @@ def _decode_line(line: bytes) -> bytes:
         return base64.b85decode(line[1:])[:count]
     except ValueError as e:
         raise CorruptBinary("a line of the data is not base 85") from e
-
-
-def _read_size(data: bytes, at: int) -> tuple[int, int]:
-    """Read a size of a delta, seven bits per byte; return it and the next position."""
-    size = shift = 0
-    while at < len(data) and shift < 64:
-        size |= (data[at] & 0x7F) << shift
-        at += 1
-        if not data[at - 1] & 0x80:
-            return size, at
-        shift += 7
-    raise CorruptBinary("the delta has no sizes")

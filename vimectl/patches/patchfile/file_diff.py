@@ -111,8 +111,9 @@ class FileDiff:
 
 @dataclass(frozen=True, slots=True)
 class PatchFile:
-    """A patch file. ``header`` is the text before the first diff (at most 64 KiB of it)."""
+    """A patch file: all of its text, and in ``header`` that before the first diff (at most 64 KiB of it)."""
 
+    text: bytes
     header: bytes
     diffs: tuple[FileDiff, ...]
     defects: tuple[Defect, ...]

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from vimectl.patches.patchfile import names
 from vimectl.patches.patchfile.cursor import LineCursor, MalformedDiff
@@ -17,6 +15,11 @@ from vimectl.patches.patchfile.file_diff import DiffAction
 
 _MODE = re.compile(rb"\s*([0-7]{1,10})(?=\s|$)")
 _INDEX = re.compile(rb"([^. ]{0,40})\.\.([^ ]{0,40})(?: (.*))?$")
+_PREFIXES = (
+    *(b"--- ", b"+++ ", b"old mode ", b"new mode ", b"deleted file mode ", b"new file mode "),
+    *(b"copy from ", b"copy to ", b"rename old ", b"rename new ", b"rename from ", b"rename to "),
+    *(b"similarity index ", b"dissimilarity index ", b"index "),
+)
 
 
 @dataclass
@@ -53,14 +56,11 @@ class DiffHeader:
         return bool(self.created or self.deleted or self.renamed or self.copied or modes)
 
 
-_RecordLine = Callable[[DiffHeader, bytes], None]
-
-
-def read_git_header(cursor: LineCursor, stale: DiffHeader | None) -> DiffHeader | None:
+def read_git_header(cursor: LineCursor, stale: DiffHeader | None) -> DiffHeader:
     """Read the header that starts at a ``diff --git`` line, up to its end.
 
-    Returns None when no header line follows: git skips it. But git keeps the names of a skipped line
-    (``stale``), so the next header must agree with them.
+    git skips a ``diff --git`` line that no header line follows, but keeps its names (``stale``), so the next
+    header must agree with them.
 
     Raises:
         MalformedDiff: git refuses the file; the cursor is at the line.
@@ -71,7 +71,6 @@ def read_git_header(cursor: LineCursor, stale: DiffHeader | None) -> DiffHeader 
     if stale:
         header.old_name, header.new_name = stale.old_name, stale.new_name
     cursor.advance()
-    first = cursor.start
     while cursor.more and cursor.whole and _read_line(header, cursor.line):
         if bool(header.created) + bool(header.deleted) + header.renamed + header.copied > 1:
             raise MalformedDiff("inconsistent-header", "the header has contradictory lines")
@@ -84,7 +83,7 @@ def read_git_header(cursor: LineCursor, stale: DiffHeader | None) -> DiffHeader 
         header.old_name = header.new_name = header.default_name
     if (header.new_name is None and not header.deleted) or (header.old_name is None and not header.created):
         raise MalformedDiff("no-name", "the header has only one of the two names of the file")
-    return None if cursor.start == first else header
+    return header
 
 
 def read_plain_header(cursor: LineCursor, stale: DiffHeader | None) -> DiffHeader:
@@ -98,18 +97,10 @@ def read_plain_header(cursor: LineCursor, stale: DiffHeader | None) -> DiffHeade
     cursor.advance()
     new = cursor.line.removeprefix(b"+++ ")
     cursor.advance()
-    if names.is_null(old):
-        name = _only_name(new)
-        header.created, header.deleted = True, False
-    elif names.is_null(new):
-        name = _only_name(old)
-        header.created, header.deleted = False, True
-    else:
-        name = names.plain_diff_name(old, new)
-        if names.is_epoch(old):
-            header.created, header.deleted = True, False
-        elif names.is_epoch(new):
-            header.created, header.deleted = False, True
+    name = names.plain_diff_name(old, new)
+    created = names.is_null(old) or (names.is_epoch(old) and not names.is_null(new))
+    if created or names.is_null(new) or names.is_epoch(new):
+        header.created, header.deleted = created, not created
     if name is None:
         raise MalformedDiff("no-name", "the --- and +++ lines name no file below a/ and b/")
     if stale and header.created:
@@ -119,27 +110,36 @@ def read_plain_header(cursor: LineCursor, stale: DiffHeader | None) -> DiffHeade
     return header
 
 
-def _only_name(line: bytes) -> bytes | None:
-    name = names.raw_name(line, plain_diff=True)
-    return names.strip_prefix(name) if name else None
-
-
 def _read_line(header: DiffHeader, line: bytes) -> bool:
     """Record one line; return False if it does not belong to a header."""
-    for prefix, record in _LINES:
-        if line.startswith(prefix):
-            if record:
-                record(header, line[len(prefix) :])
-            return True
-    return False
-
-
-def _old_name(header: DiffHeader, rest: bytes) -> None:
-    header.old_name = _agreeing(header.old_name, bool(header.created), rest)
-
-
-def _new_name(header: DiffHeader, rest: bytes) -> None:
-    header.new_name = _agreeing(header.new_name, bool(header.deleted), rest)
+    prefix = next((prefix for prefix in _PREFIXES if line.startswith(prefix)), None)
+    rest = line.removeprefix(prefix or b"")
+    match prefix:
+        case b"--- ":
+            header.old_name = _agreeing(header.old_name, bool(header.created), rest)
+        case b"+++ ":
+            header.new_name = _agreeing(header.new_name, bool(header.deleted), rest)
+        case b"old mode ":
+            header.old_mode = _mode(rest)
+        case b"new mode ":
+            header.new_mode = _mode(rest)
+        case b"deleted file mode ":
+            header.deleted, header.old_name, header.old_mode = True, header.default_name, _mode(rest)
+        case b"new file mode ":
+            header.created, header.new_name, header.new_mode = True, header.default_name, _mode(rest)
+        case b"copy from ":
+            header.copied, header.old_name = True, _moved(rest)
+        case b"copy to ":
+            header.copied, header.new_name = True, _moved(rest)
+        case b"rename old " | b"rename from ":
+            header.renamed, header.old_name = True, _moved(rest)
+        case b"rename new " | b"rename to ":
+            header.renamed, header.new_name = True, _moved(rest)
+        case b"index " if found := _INDEX.match(rest):  # git ignores a malformed one; lint reports it
+            header.old_blob, header.new_blob = os.fsdecode(found[1]), os.fsdecode(found[2])
+            if found[3] is not None:
+                header.old_mode = _mode(found[3])
+    return prefix is not None
 
 
 def _agreeing(known: bytes | None, absent: bool, rest: bytes) -> bytes | None:
@@ -162,56 +162,6 @@ def _mode(rest: bytes) -> str:
     return f"{int(found[1], 8):06o}"
 
 
-def _old_mode(header: DiffHeader, rest: bytes) -> None:
-    header.old_mode = _mode(rest)
-
-
-def _new_mode(header: DiffHeader, rest: bytes) -> None:
-    header.new_mode = _mode(rest)
-
-
-def _deleted(header: DiffHeader, rest: bytes) -> None:
-    header.deleted, header.old_name, header.old_mode = True, header.default_name, _mode(rest)
-
-
-def _created(header: DiffHeader, rest: bytes) -> None:
-    header.created, header.new_name, header.new_mode = True, header.default_name, _mode(rest)
-
-
-def _moved(flag: Literal["renamed", "copied"], field: Literal["old_name", "new_name"]) -> _RecordLine:
-    """Return a function that records one of the two lines of a rename or copy."""
-
-    def record(header: DiffHeader, rest: bytes) -> None:
-        name = names.raw_name(rest, rename=True)
-        setattr(header, flag, True)
-        setattr(header, field, re.sub(rb"/{2,}", b"/", name) if name else None)
-
-    return record
-
-
-def _index(header: DiffHeader, rest: bytes) -> None:
-    found = _INDEX.match(rest)
-    if not found:
-        return  # git ignores it, and so does apply; lint reports it
-    header.old_blob, header.new_blob = os.fsdecode(found[1]), os.fsdecode(found[2])
-    if found[3] is not None:
-        _old_mode(header, found[3])
-
-
-_LINES: tuple[tuple[bytes, _RecordLine | None], ...] = (
-    (b"--- ", _old_name),
-    (b"+++ ", _new_name),
-    (b"old mode ", _old_mode),
-    (b"new mode ", _new_mode),
-    (b"deleted file mode ", _deleted),
-    (b"new file mode ", _created),
-    (b"copy from ", _moved("copied", "old_name")),
-    (b"copy to ", _moved("copied", "new_name")),
-    (b"rename old ", _moved("renamed", "old_name")),
-    (b"rename new ", _moved("renamed", "new_name")),
-    (b"rename from ", _moved("renamed", "old_name")),
-    (b"rename to ", _moved("renamed", "new_name")),
-    (b"similarity index ", None),
-    (b"dissimilarity index ", None),
-    (b"index ", _index),
-)
+def _moved(rest: bytes) -> bytes | None:
+    name = names.raw_name(rest, rename=True)
+    return re.sub(rb"/{2,}", b"/", name) if name else None

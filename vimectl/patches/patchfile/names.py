@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 # PATH_MAX: no file system accepts a longer path.
@@ -47,6 +48,13 @@ def path_problem(path: str) -> PathProblem | None:
     return PathProblem("outside-path", "has a control character in it") if _CONTROL.search(path) else None
 
 
+def parent_folders(path: str) -> Iterator[str]:
+    """Yield the folders of a path, the innermost first."""
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
+
+
 def printable(message: str) -> str:
     """Escape characters that a terminal would interpret or that cannot be written to it."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
@@ -82,8 +90,10 @@ def plain_diff_name(old: bytes, new: bytes) -> bytes | None:
 
     That is the shorter name when the other only adds a suffix to it (``x.orig``, ``x~``), else the new one.
     """
-    first, second = (raw_name(line, plain_diff=True) for line in (old, new))
-    one, two = (strip_prefix(name) if name else None for name in (first, second))
+    # If one is /dev/null, the other one has the name.
+    lines = (new if is_null(old) else old, old if is_null(new) else new)
+    written = (raw_name(line, plain_diff=True) for line in lines)
+    one, two = (strip_prefix(name) if name else None for name in written)
     if two is None or (one is not None and len(one) < len(two) and two.startswith(one)):
         return one
     return two
@@ -105,11 +115,13 @@ def from_git_line(line: bytes) -> bytes | None:
     Without quotes nothing marks the end of the first name, so the name must occur twice.
     """
     if line.startswith(b'"'):
-        return _from_quoted(line)
+        first, rest = _unquote(line) or (b"", b"")
+        second = rest.lstrip()
+        return _agreed(first, (_unquote(second) or (b"",))[0] if second.startswith(b'"') else second)
     if b'"' in line:
         before, quote, after = line.partition(b'"')
-        second = _unquote(quote + after)
-        return _agreed(before[:-1], second[0]) if second and before.endswith((b" ", b"\t")) else None
+        second = (_unquote(quote + after) or (b"",))[0]
+        return _agreed(before[:-1], second) if before.endswith((b" ", b"\t")) else None
     if len(line) > 2 * LONGEST:
         return None
     start = line.find(b"/") + 1
@@ -131,18 +143,6 @@ def _unquote(line: bytes) -> tuple[bytes, bytes] | None:
         return None
     name = _ESCAPE.sub(lambda m: bytes([_ESCAPES[m[1]] if m[1] else int(m[2], 8)]), found[1])
     return name, line[found.end() :]
-
-
-def _from_quoted(line: bytes) -> bytes | None:
-    found = _unquote(line)
-    if not found:
-        return None
-    first, rest = found
-    second = rest.lstrip()
-    if second.startswith(b'"'):
-        other = _unquote(second)
-        return _agreed(first, other[0]) if other else None
-    return _agreed(first, second) if second else None
 
 
 def _agreed(first: bytes, second: bytes) -> bytes | None:

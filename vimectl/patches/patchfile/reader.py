@@ -56,7 +56,8 @@ def parse(data: bytes) -> PatchFile:
     with suppress(_StopReading):
         reader.run()
     defects = sorted(reader.defects, key=lambda defect: defect.line)
-    return PatchFile(data[: min(reader.header_end, LONGEST_HEADER)], tuple(reader.diffs), tuple(defects))
+    header = data[: min(reader.header_end, LONGEST_HEADER)]
+    return PatchFile(data, header, tuple(reader.diffs), tuple(defects))
 
 
 class _Reader:
@@ -87,11 +88,8 @@ class _Reader:
                 if cursor.line.startswith(b"diff --git "):
                     self.report(cursor.number, "empty-diff", "the file ends where a diff begins")
                 cursor.advance()
-            elif cursor.line.startswith(b"diff --git "):
-                stale = self._read_git_diff(stale)
-            elif self._is_plain_diff():
-                self._read_plain_diff(stale)
-                stale = None
+            elif cursor.line.startswith(b"diff --git ") or self._is_plain_diff():
+                stale = self._read_diff(stale)
             else:
                 cursor.advance()
         if not self.diffs and not any(defect.fatal for defect in self.defects):
@@ -107,33 +105,21 @@ class _Reader:
         first, second = self.cursor.following()
         return first.startswith(b"+++ ") and second.startswith(b"@@ -") and self.cursor.left >= len(first) + 4
 
-    def _read_git_diff(self, stale: DiffHeader | None) -> DiffHeader | None:
-        """Read one diff with git's headers; return its header when git would skip it."""
+    def _read_diff(self, stale: DiffHeader | None) -> DiffHeader | None:
+        """Read one diff; return its header when git skips it because it has no other lines."""
         cursor = self.cursor
-        start, line, first_line = cursor.start, cursor.number, cursor.line
+        start, line, git = cursor.start, cursor.number, cursor.line.startswith(b"diff --git ")
         try:
-            found = read_git_header(cursor, stale)
+            found = read_git_header(cursor, stale) if git else read_plain_header(cursor, stale)
         except MalformedDiff as e:
-            self.report(e.line or cursor.number, e.rule, str(e), fatal=True)
+            self.report(cursor.number if git else line, e.rule, str(e), fatal=True)
             return None
-        if found is None:
+        if git and cursor.number == line + 1:
             self.report(line, "empty-diff", "nothing follows this line: the diff is missing or cut off")
-            name = names.from_git_line(first_line.removeprefix(b"diff --git "))
-            return DiffHeader(line, name, name)
+            return DiffHeader(line, found.default_name, found.default_name)
         self._check_names(start)
-        self._finish(found, git=True)
+        self._finish(found, git)
         return None
-
-    def _read_plain_diff(self, stale: DiffHeader | None) -> None:
-        """Read one diff that has only ``---`` and ``+++`` lines."""
-        start, line = self.cursor.start, self.cursor.number
-        try:
-            found = read_plain_header(self.cursor, stale)
-        except MalformedDiff as e:
-            self.report(line, e.rule, str(e), fatal=True)
-            return
-        self._check_names(start)
-        self._finish(found, git=False)
 
     def _check_names(self, start: int) -> None:
         """Record where the first diff starts, and report unusual names before the prefix is stripped."""

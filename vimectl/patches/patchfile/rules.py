@@ -17,9 +17,8 @@ from typing import Literal
 
 from vime_runtime.spec.errors import UsageError
 
-from vimectl.patches.patchfile.apply import parent_folders
 from vimectl.patches.patchfile.file_diff import SYMLINK, Defect, FileDiff, Hunk, PatchFile
-from vimectl.patches.patchfile.names import path_problem, printable
+from vimectl.patches.patchfile.names import parent_folders, path_problem, printable
 from vimectl.patches.patchfile.reader import load, parse
 from vimectl.util.toml import read_toml
 
