@@ -18,7 +18,7 @@ from vimectl.patches import target
 from vimectl.patches.blobs import id_of
 from vimectl.patches.git_commands import FileChanges
 from vimectl.patches.patchfile.apply import GitFile
-from vimectl.patches.port.conflict_folder import Resolutions, write_conflicts
+from vimectl.patches.port.conflict_folder import README, Resolutions, write_conflicts
 from vimectl.patches.port.rebase import PatchPort, rebase
 from vimectl.patches.release_files import ReleaseFiles, open_path
 from vimectl.patches.releases import finder
@@ -85,9 +85,13 @@ def port_series(
             if path == conflicts:
                 hint = f"continue with --resolved {shlex.quote(str(path))}, or remove it to start over"
             raise UsageError(f"{path}: exists already", hint)
-    resolutions = Resolutions(resolved)
+    if resolved and not (resolved / README).is_file():
+        raise UsageError(
+            f"{resolved}: not a folder that vimectl patch port made for conflicts",
+            "without --resolved the conflicts are written again",
+        )
     before, after = _open_releases(series, new, sources, progress)
-    patches = rebase(series, new, before, after, resolutions)
+    patches = rebase(series, new, before, after, Resolutions(conflicts))
     try:
         if any(patch.result == "conflict" for patch in patches):
             found = [(p.id, file) for p in patches for file in p.files if file.result == "conflict"]

@@ -7,10 +7,10 @@ README.txt                  instructions
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from vime_runtime.spec.atomic_io import write_bytes_atomically
 from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches.port.auto_resolve import first_marker
@@ -21,27 +21,22 @@ DROP = "DROP"
 
 
 class Resolutions:
-    """The user's resolutions in such a folder; none without one. Raises UsageError for any other folder."""
+    """The user's resolutions in such a folder; none if it does not exist."""
 
-    def __init__(self, directory: Path | None) -> None:
-        if directory and not (directory / README).is_file():
-            raise UsageError(
-                f"{directory}: not a folder that vimectl patch port made for conflicts",
-                "without --resolved the conflicts are written again",
-            )
+    def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def drop_reason(self, patch: str) -> str:
         """Return why a patch is to be left out; "" if it is not."""
-        path = self._directory / patch / DROP if self._directory else None
-        if path is None or not path.is_file():
+        path = self._directory / patch / DROP
+        if not path.is_file():
             return ""
         return path.read_text(encoding="utf-8", errors="replace").strip() or "left out by hand"
 
     def file(self, patch: str, path: str) -> bytes | None:
         """Return the resolved file, or None. Raises UsageError while it has conflict markers."""
-        full_path = self._directory / patch / path if self._directory else None
-        if full_path is None or not full_path.is_file():
+        full_path = self._directory / patch / path
+        if not full_path.is_file():
             return None
         content = full_path.read_bytes()
         if line := first_marker(content):
@@ -52,9 +47,7 @@ class Resolutions:
 
     def other_paths(self, patch: str, known: set[str]) -> list[str]:
         """Return the paths of a patch's files except ``known``."""
-        root = self._directory / patch if self._directory else None
-        if root is None or not root.is_dir():
-            return []
+        root = self._directory / patch
         found = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
         return sorted(set(found) - known - {DROP})
 
@@ -71,21 +64,11 @@ def write_conflicts(
         full_path = directory / patch / file.path
         lines.append(f"{patch}/{file.path}\n    {file.note}\n")
         if file.after is not None and not full_path.exists():
-            _write(full_path, file.after)
-        else:
-            (directory / patch).mkdir(parents=True, exist_ok=True)
+            full_path.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes_atomically(full_path, file.after)
+        (directory / patch).mkdir(parents=True, exist_ok=True)
     text = _README.format(title=title, files="".join(lines), command=command)
-    _write(directory / README, text.encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        new.write_bytes(content)
-        os.replace(new, path)
-    finally:
-        new.unlink(missing_ok=True)
+    write_bytes_atomically(directory / README, text.encode())
 
 
 _README = """\

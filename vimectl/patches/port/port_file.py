@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from vimectl.patches.git_commands import FileMerge, merge_file
 from vimectl.patches.port import auto_resolve
@@ -49,13 +49,12 @@ class FilePort:
     modes: tuple[str, str] = (DEFAULT_MODE, DEFAULT_MODE)
 
 
-@dataclass(frozen=True)
-class MergeLabels:
-    """The names of the three versions in conflict markers."""
+class MergeLabels(NamedTuple):
+    """The names of the three versions in conflict markers, in the order of `merge_file`."""
 
     old: str
-    patch: str
     new: str
+    patch: str
 
 
 def port_file(
@@ -160,8 +159,7 @@ def _port_missing(
 
 
 def _merge(base: bytes, patched: bytes, release: bytes, labels: MergeLabels) -> FileMerge:
-    merge = merge_file(base, release, patched, (labels.old, labels.new, labels.patch))
-    return auto_resolve.join_imports(merge)
+    return auto_resolve.join_imports(merge_file(base, release, patched, labels))
 
 
 def _left_out(ports: tuple[HunkPort, ...], labels: MergeLabels) -> str:

@@ -144,7 +144,7 @@ class _Rebase:
         def find_lines(lines: list[bytes]) -> str | None:
             return rename_detection.find_lines(lines, path, self._old_files, self._new_files)
 
-        labels = MergeLabels(f"{self._series.package} {self._series.version}", patch.id, self._label)
+        labels = MergeLabels(f"{self._series.package} {self._series.version}", self._label, patch.id)
         port = port_file(path, base, patched, release, hunks, labels, find_lines)
         if not renamed or port.result == "upstream":
             return port
@@ -159,8 +159,9 @@ class _Rebase:
         likely = rename_detection.find_renamed(path, base, self._old_files, self._new_files)
         if likely is None:
             return path, f"{missing}, nor another new file that is similar"
-        note = f"{likely.path} is {likely.similarity:.0%} similar, and the patch was merged there"
-        return likely.path, f"{missing}; {note}: check that it belongs there"
+        new_path, similarity = likely
+        note = f"{new_path} is {similarity:.0%} similar, and the patch was merged there"
+        return new_path, f"{missing}; {note}: check that it belongs there"
 
     def _read(self, path: str) -> bytes | None:
         if path not in self._current:

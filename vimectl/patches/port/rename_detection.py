@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import PurePosixPath
 
@@ -16,29 +15,17 @@ _MAX_CANDIDATES = 12
 _MIN_SIMILARITY = 0.5
 
 
-@dataclass(frozen=True)
-class RenameCandidate:
-    """A file of the new release, and the share of both files' lines that is the same, from 0 to 1."""
+def find_renamed(path: str, content: bytes, old: ReleaseFiles, new: ReleaseFiles) -> tuple[str, float] | None:
+    """Return the file of ``new`` that ``path`` of ``old`` most likely became, and its similarity, 0 to 1.
 
-    path: str
-    similarity: float
-
-
-def find_renamed(path: str, content: bytes, old: ReleaseFiles, new: ReleaseFiles) -> RenameCandidate | None:
-    """Return the file of ``new`` that ``path`` of ``old`` most likely became; None when none is similar.
-
-    Only files that the old release did not have are considered.
+    Returns None when none is similar. Only files that the old release did not have are considered.
     """
     known = set(old.paths())
     added = (other for other in _same_suffix(path, new) if other not in known)
     nearest = sorted(added, key=lambda other: (-_path_similarity(path, other), other))[:_MAX_CANDIDATES]
-    candidates = [
-        RenameCandidate(other, similarity(content, data))
-        for other in nearest
-        if (data := new.read(other)) is not None
-    ]
-    best = max(candidates, key=lambda candidate: candidate.similarity, default=None)
-    return best if best and best.similarity >= _MIN_SIMILARITY else None
+    candidates = [(other, _similarity(content, new.read(other) or b"")) for other in nearest]
+    best = max(candidates, key=lambda candidate: candidate[1], default=None)
+    return best if best and best[1] >= _MIN_SIMILARITY else None
 
 
 def find_lines(lines: list[bytes], path: str, old: ReleaseFiles, new: ReleaseFiles) -> str | None:
@@ -64,7 +51,7 @@ def _same_suffix(path: str, files: ReleaseFiles) -> list[str]:
     return [p for p in files.paths() if PurePosixPath(p).suffix == suffix and path_problem(p) is None]
 
 
-def similarity(one: bytes, other: bytes) -> float:
+def _similarity(one: bytes, other: bytes) -> float:
     """Return the share of lines that two files have in common, in any order, without blank lines."""
     ours, theirs = (Counter(line for line in BytesIO(data) if line.strip()) for data in (one, other))
     total = ours.total() + theirs.total()
