@@ -60,11 +60,8 @@ def test_both_packages_and_the_data_folders_are_in_it(wheel: Path) -> None:
         assert expected in names
 
 
-def test_recipes_are_found(bare: Path, tmp_path: Path) -> None:
+def test_recipes_and_patches_are_found(bare: Path, tmp_path: Path) -> None:
     assert "qwen3-tiny-tp2" in run(str(bare), "recipe", "list", cwd=tmp_path)
-
-
-def test_patches_are_found(bare: Path, tmp_path: Path) -> None:
     listed = run(str(bare), "patch", "list", "--stack", "cpu-0.32", cwd=tmp_path)
     assert "0002-cpu-sleep-mode-backend" in listed
     assert "0001-current-device" in listed

@@ -82,14 +82,6 @@ PUBLISHED = {
         use_sliding_window=False,
         tie_word_embeddings=True,
     ),
-    "Qwen2.5-7B": published(
-        "qwen2",
-        "3584 18944 28 152064 131072",
-        num_key_value_heads=4,
-        rope_theta=1000000.0,
-        use_sliding_window=False,
-        tie_word_embeddings=False,
-    ),
     "Qwen3-0.6B": published(
         "qwen3",
         "1024 3072 16 151936 40960",

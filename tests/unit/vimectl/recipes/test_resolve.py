@@ -112,29 +112,29 @@ def test_the_settings_of_a_task_go_with_it(tmp_path: Path) -> None:
     assert (file.data.settings, file.data.reward) == ({}, "exact-match")
 
 
-def test_a_cpu_recipe_gives_its_kv_cache_in_bytes(tmp_path: Path) -> None:
-    text = shipped_recipes()["qwen3-tiny-tp2"].read_text()
-    path = tmp_path / "r.toml"
-    path.write_text("\n".join(line for line in text.splitlines() if "kv_cache_bytes" not in line))
-    with pytest.raises(UsageError, match=r"'rollout.kv_cache_bytes': needed on a CPU"):
-        load_recipe(path)
+def edited(folder: Path, old: str, new: str) -> Path:
+    """Write the default recipe with another text in place of ``old``."""
+    path = folder / "r.toml"
+    path.write_text(shipped_recipes()["qwen3-tiny-tp2"].read_text().replace(old, new))
+    return path
 
 
-def test_an_unknown_key_is_named_with_its_file(tmp_path: Path) -> None:
-    path = tmp_path / "r.toml"
-    path.write_text(shipped_recipes()["qwen3-tiny-tp2"].read_text().replace("temperature", "temprature"))
-    with pytest.raises(
-        UsageError, match=r"r.toml: unknown key 'rollout.temprature'. Did you mean temperature"
-    ):
-        load_recipe(path)
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("kv_cache_bytes", "# kv_cache_bytes", r"'rollout.kv_cache_bytes': needed on a CPU"),
+        ("temperature", "temprature", r"unknown key 'rollout.temprature'. Did you mean temperature"),
+    ],
+)
+def test_an_error_of_a_file_names_it(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(UsageError, match=f"r.toml: {message}"):
+        load_recipe(edited(tmp_path, old, new))
 
 
 @pytest.mark.parametrize("key", REPLACED_KEYS)
 def test_a_replaced_key_is_refused_with_what_to_write(tmp_path: Path, key: str) -> None:
     table, _, name = key.partition(".")
-    text = shipped_recipes()["qwen3-tiny-tp2"].read_text()
-    path = tmp_path / "r.toml"
-    path.write_text(text.replace(f"[{table}]\n", f"[{table}]\n{name} = 1\n"))
+    path = edited(tmp_path, f"[{table}]\n", f"[{table}]\n{name} = 1\n")
     with pytest.raises(UsageError, match=f"r.toml: the key '{key}' does not exist any more") as error:
         load_recipe(path)
     assert error.value.hint == REPLACED_KEYS[key]
