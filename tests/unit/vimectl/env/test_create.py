@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import subprocess
@@ -14,16 +13,14 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 from vime_runtime.spec.atomic_io import sha256_file
-from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
+from vime_runtime.spec.errors import UsageError
 
 from harness.wheels import write_wheel
 from vimectl.env.create import STATE_FILE, WORK_DIR, create_environment, read_state, write_state
-from vimectl.env.download_wheels import download_wheels
-from vimectl.env.installer import Pip
-from vimectl.env.site_packages import check_marker, site_packages, to_install
+from vimectl.env.site_packages import site_packages, to_install
 from vimectl.env.vimectl_wheel import repack
 from vimectl.stacks.lock import read_lock
-from vimectl.stacks.schema import Origin, Stack
+from vimectl.stacks.schema import Stack
 from vimectl.util.toml import validate
 
 # The requirements of an editable install of this checkout in the new environment.
@@ -202,62 +199,3 @@ def test_directory_of_the_user_is_refused_and_unchanged(tmp_path: Path, lock: Pa
     with pytest.raises(UsageError, match="was not made by vimectl"):
         create_environment(tmp_path, tiny_stack(), lock, lambda now: None)
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
-
-
-def origin_of(folder: Path, wheel: Path, digest: str) -> Origin:
-    return validate(
-        Origin,
-        {
-            "index": folder.as_uri(),
-            "note": "test",
-            "files": [{"name": wheel.name, "sha256": digest, "note": "the expected file"}],
-            "marker": {"path": "gamma.py", "pattern": "^cuda = None$", "meaning": "a build without CUDA"},
-        },
-        "test",
-    )
-
-
-def download(environment: Path, work: Path, pins: Path, source: Origin) -> None:
-    held = os.open(work, os.O_RDONLY)
-    try:
-        pip = Pip(environment / "bin" / "python", held, work)
-        download_wheels(pip, [read_lock(pins)["gamma"]], work / "wheels", {"gamma": source}, lambda now: None)
-    finally:
-        os.close(held)
-
-
-def test_another_file_of_the_same_version_is_refused(
-    environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "meant").mkdir()
-    (tmp_path / "offered").mkdir()
-    meant = tiny_wheel(tmp_path / "meant", "gamma", "1.0")
-    offered = tiny_wheel(tmp_path / "offered", "gamma", "1.0", content="repacked = True\n")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(offered.parent))
-    source = origin_of(tmp_path, meant, sha256_file(meant))
-    with pytest.raises(CheckFailed) as refused:
-        download(environment, tmp_path, lock_of(tmp_path / "lock", [meant]), source)
-    assert str(offered) in refused.value.message
-    assert sha256_file(offered) in refused.value.message
-    assert sha256_file(meant) in refused.value.message
-
-
-def test_public_version_does_not_replace_a_local_one(
-    environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "meant").mkdir()
-    meant = tiny_wheel(tmp_path / "meant", "gamma", "1.0+cpu")
-    tiny_wheel(tmp_path, "gamma", "1.0")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    source = origin_of(tmp_path, meant, sha256_file(meant))
-    with pytest.raises(MissingRequirement, match=r"offer is 1\.0; expected gamma-1\.0\+cpu"):
-        download(environment, tmp_path, lock_of(tmp_path / "lock", [meant]), source)
-
-
-def test_marker_detects_another_build(tmp_path: Path) -> None:
-    source = origin_of(tmp_path, Path("gamma-1.0-py3-none-any.whl"), hashlib.sha256().hexdigest())
-    (tmp_path / "gamma.py").write_text("cuda = '13.0'\n")
-    with pytest.raises(CheckFailed, match="does not say a build without CUDA"):
-        check_marker("gamma", source, tmp_path)
-    (tmp_path / "gamma.py").write_text("cuda = None\n")
-    check_marker("gamma", source, tmp_path)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from vime_runtime.spec.atomic_io import sha256_file
-from vime_runtime.spec.errors import CheckFailed, MissingRequirement
+from vime_runtime.spec.errors import CheckFailed, MissingRequirement, VimeError
 
 from harness.wheels import write_wheel
 from vimectl.env.download_wheels import (
@@ -24,6 +27,7 @@ from vimectl.env.download_wheels import (
 )
 from vimectl.env.installer import Pip
 from vimectl.stacks.lock import Pin, read_lock
+from vimectl.stacks.schema import Origin
 from vimectl.util.phase_progress import PhaseProgress, ReportPhase
 
 ARM = WheelTarget("3.12", "aarch64", "2.35")
@@ -63,11 +67,17 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def download(pins: list[Pin], folder: Path, target: WheelTarget = ARM, report: ReportPhase = print) -> None:
+def download(
+    pins: list[Pin],
+    folder: Path,
+    target: WheelTarget | None = ARM,
+    origins: Mapping[str, Origin] = MappingProxyType({}),
+    report: ReportPhase = print,
+) -> None:
     lock_fd = os.open(folder.parent, os.O_RDONLY)
     try:
         pip = Pip(Path(sys.executable), lock_fd, folder.parent / "work")
-        download_wheels(pip, pins, folder, {}, report, target)
+        download_wheels(pip, pins, folder, origins, report, target)
     finally:
         os.close(lock_fd)
 
@@ -97,17 +107,10 @@ def test_present_wheels_are_kept_and_others_removed(links: Path, tmp_path: Path)
 
 def test_package_without_a_wheel_for_the_target_is_named(links: Path, tmp_path: Path) -> None:
     x86 = WheelTarget("3.12", "x86_64", "2.35")
-    with pytest.raises(MissingRequirement, match=r"no wheel of limited 1\.0 \(sha256 [0-9a-f]{64}\)"):
+    message = r"pip's sources offer no wheel of limited 1\.0 \(sha256 [0-9a-f]{64}\)"
+    with pytest.raises(MissingRequirement, match=message) as error:
         download(lock(links), tmp_path / "wheels", x86)
-
-
-def test_wrong_digest_is_named_with_the_expected_one(links: Path, tmp_path: Path) -> None:
-    pins = lock(links)
-    file = links / "pure-1.0-py3-none-any.whl"
-    meant = sha256_file(file)
-    file.write_bytes(file.read_bytes() + b"x")
-    with pytest.raises(CheckFailed, match=f"found .*pure-1.0.* sha256 {sha256_file(file)}, expected {meant}"):
-        download(pins, tmp_path / "wheels")
+    assert "find-links" in error.value.hint
 
 
 def test_unreachable_index_is_not_reported_as_a_missing_package(
@@ -127,9 +130,9 @@ def test_unreachable_index_is_not_reported_as_a_missing_package(
     assert "resumes where it stopped" in error.value.hint
 
 
-def download_pure(links: Path, folder: Path, version: str = "1.0", digest: str = "") -> Path:
+def download_pure(links: Path, folder: Path, digest: str = "") -> Path:
     digest = digest or sha256_file(links / "pure-1.0-py3-none-any.whl")
-    return download_wheel("pure", version, digest, folder, lambda done, total: None)
+    return download_wheel("pure", "1.0", digest, folder, lambda done, total: None)
 
 
 def test_single_wheel_is_downloaded_once(links: Path, tmp_path: Path) -> None:
@@ -151,15 +154,11 @@ def test_damaged_single_wheel_is_downloaded_again(links: Path, tmp_path: Path) -
 
 
 def test_single_wheel_with_another_digest_is_refused_and_removed(links: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckFailed, match=f"expected {'0' * 64}"):
+    file = links / "pure-1.0-py3-none-any.whl"
+    message = f"found .*{file.name} sha256 {sha256_file(file)}, expected {'0' * 64}"
+    with pytest.raises(CheckFailed, match=message):
         download_pure(links, tmp_path / "cache", digest="0" * 64)
     assert list((tmp_path / "cache").iterdir()) == []
-
-
-def test_single_wheel_that_no_source_has(links: Path, tmp_path: Path) -> None:
-    with pytest.raises(MissingRequirement, match=r"pip's sources offer no wheel of pure 2\.0") as error:
-        download_pure(links, tmp_path / "cache", version="2.0")
-    assert "find-links" in error.value.hint
 
 
 def test_cache_directory_that_cannot_be_created(links: Path, tmp_path: Path) -> None:
@@ -173,6 +172,35 @@ def test_interpreter_without_pip(links: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(sys, "executable", str(tmp_path / "venv" / "bin" / "python"))
     with pytest.raises(MissingRequirement, match="has no pip to download pure"):
         download_pure(links, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("version", "error", "message"),
+    [
+        ("1.0", CheckFailed, "found {offered} sha256 {digest}, expected {meant}"),
+        # A public version does not replace a local one.
+        ("1.0+cpu", MissingRequirement, r"gamma 1.0\+cpu: the newest .* offer is 1.0; expected {meant}"),
+    ],
+)
+def test_other_build_of_a_package_with_an_origin_is_refused(
+    version: str, error: type[VimeError], message: str, links: Path, tmp_path: Path
+) -> None:
+    meant = write_wheel(tmp_path / "meant", "gamma", version)
+    offered = write_wheel(links, "gamma", files={"gamma.py": b"repacked = True\n"})
+    expected = f"{meant.name} sha256 {sha256_file(meant)}"
+    values = {"offered": offered, "digest": sha256_file(offered), "meant": re.escape(expected)}
+    text = f"gamma=={version} --hash=sha256:{sha256_file(meant)}"
+    origin = Origin.model_validate(
+        {
+            "index": tmp_path.as_uri(),
+            "note": "test",
+            "files": [{"name": meant.name, "sha256": sha256_file(meant), "note": "the expected file"}],
+            "marker": {"path": "gamma.py", "pattern": "x", "meaning": "test"},
+        }
+    )
+    pin = Pin("gamma", version, frozenset({sha256_file(meant)}), text)
+    with pytest.raises(error, match=message.format(**values)):
+        download([pin], tmp_path / "wheels", None, {"gamma": origin})
 
 
 def test_linking_tolerates_directories_that_pip_deletes(tmp_path: Path) -> None:

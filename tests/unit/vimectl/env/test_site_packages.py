@@ -1,8 +1,10 @@
 from pathlib import Path
 
 import pytest
+from vime_runtime.spec.errors import CheckFailed
 
-from vimectl.env.site_packages import is_complete
+from vimectl.env.site_packages import check_marker, is_complete
+from vimectl.stacks.catalog import load_stack
 
 
 @pytest.fixture
@@ -31,3 +33,14 @@ def test_missing_or_empty_record_means_incomplete(folder: Path) -> None:
     assert not is_complete(folder)
     (folder / "RECORD").touch()
     assert not is_complete(folder)
+
+
+def test_marker_detects_another_build(tmp_path: Path) -> None:
+    (package, origin), *_ = load_stack("cpu-0.32").origin.items()
+    module = tmp_path / origin.marker.path
+    module.parent.mkdir(parents=True)
+    module.write_text("cuda = '13.0'\n")
+    with pytest.raises(CheckFailed, match=f"does not say {origin.marker.meaning}"):
+        check_marker(package, origin, tmp_path)
+    module.write_text("cuda = None\n")
+    check_marker(package, origin, tmp_path)
