@@ -153,37 +153,29 @@ class SourceArchive:
         self.name = name
 
     def read(self, path: str) -> bytes | None:
-        member = self._members.get(path)
+        archive, members = self._opened
+        member = members.get(path)
         if member is None:
             return None
         if member.issym():
             return member.linkname.encode("utf-8", "surrogateescape")
         if member.size > LARGEST:
             raise _too_large(self.name, path, member.size)
-        file = self._archive.extractfile(member)
+        file = archive.extractfile(member)
         return file.read() if file else None
 
     def paths(self) -> list[str]:
-        return sorted(self._members)
+        return sorted(self._opened[1])
 
     @cached_property
-    def _members(self) -> dict[str, tarfile.TarInfo]:
+    def _opened(self) -> tuple[tarfile.TarFile, dict[str, tarfile.TarInfo]]:
+        """The archive, and its files by their path in the package."""
         try:
-            members = self._archive.getmembers()
-        except (tarfile.TarError, EOFError, OSError) as e:
-            raise self._damaged(e) from e
-        return {
-            member.name.removeprefix("./").partition("/")[2]: member
-            for member in members
-            if member.isfile() or member.issym()
-        }
-
-    @cached_property
-    def _archive(self) -> tarfile.TarFile:
-        try:
-            return tarfile.open(fileobj=self._decompressed(), mode="r:")
+            archive = tarfile.open(fileobj=self._decompressed(), mode="r:")  # noqa: SIM115 (stays open)
+            members = [member for member in archive.getmembers() if member.isfile() or member.issym()]
         except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as e:
-            raise self._damaged(e) from e
+            raise UsageError(f"{self.name}: not a whole archive: {e}", "download the file again") from e
+        return archive, {one.name.removeprefix("./").partition("/")[2]: one for one in members}
 
     def _decompressed(self) -> IO[bytes]:
         file = tempfile.TemporaryFile()  # noqa: SIM115 (kept open as long as the archive)
@@ -196,9 +188,6 @@ class SourceArchive:
                     )
         file.seek(0)
         return file
-
-    def _damaged(self, error: Exception) -> UsageError:
-        return UsageError(f"{self.name}: not a whole archive: {error}", "download the file again")
 
 
 def _too_large(archive: str, path: str, size: int) -> UsageError:

@@ -38,10 +38,18 @@ def _one(location: Path, wait: float) -> Iterator[None]:
     deadline = time.monotonic() + wait
     while (held := _try_acquire(path)) is None:
         if time.monotonic() > deadline:
-            message = f"{location}: another vimectl is changing it: {_holder(path)}"
+            holder = "it has just finished"
+            with suppress(OSError):
+                text = path.read_text(encoding="utf-8", errors="replace")
+                holder = text.strip() or "an unknown process"
+            message = f"{location}: another vimectl is changing it: {holder}"
             raise CheckFailed(message, "try again when it is done")
         time.sleep(0.05)
-    _write_holder(held)
+    # For the messages of those that wait.
+    holder = f"process {os.getpid()} on {os.uname().nodename} since {time.strftime('%H:%M:%S')}"
+    with suppress(OSError):  # the lock is held even if the disk is full
+        os.truncate(held, 0)
+        os.pwrite(held, f"{holder}: {' '.join(sys.argv[1:])}\n".encode("utf-8", "surrogateescape"), 0)
     try:
         yield
     finally:
@@ -51,22 +59,6 @@ def _one(location: Path, wait: float) -> Iterator[None]:
             path.unlink(missing_ok=True)
             path.parent.rmdir()
         os.close(held)
-
-
-def _write_holder(held: int) -> None:
-    """Write into the lock which process holds it, for the messages of those that wait."""
-    since = time.strftime("%H:%M:%S")
-    text = f"process {os.getpid()} on {os.uname().nodename} since {since}: {' '.join(sys.argv[1:])}\n"
-    with suppress(OSError):  # the lock is held even if the disk is full
-        os.truncate(held, 0)
-        os.pwrite(held, text.encode("utf-8", "surrogateescape"), 0)
-
-
-def _holder(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip() or "an unknown process"
-    except OSError:
-        return "it has just finished"
 
 
 def _try_acquire(path: Path) -> int | None:
