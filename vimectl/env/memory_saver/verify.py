@@ -109,43 +109,41 @@ def classify(
         return SaverBuild(file.path, size=file.size, note=file.problem)
     md5 = hashlib.md5(file.content, usedforsecurity=False).hexdigest()
     sha256 = hashlib.sha256(file.content).hexdigest()
+    found = SaverBuild(file.path, md5, sha256, file.size)
     library = read_elf(file.content)
-    linked = _backend(library) if library else "unknown"
+    if library is None:
+        return replace(found, verdict="not-elf", note="not a readable ELF shared library")
+    linked = _backend(library)
     known, match = identify(md5, sha256, extra) or (None, None)
     if known and match == "md5-prefix" and linked not in (known.backend, "unknown"):
         known = match = None  # another file with the same prefix
     built_for = known.backend if known and linked == "unknown" else linked
     verdict, note = _verdict(library, known, built_for, backend, machine)
-    return SaverBuild(
-        path=file.path,
-        md5=md5,
-        sha256=sha256,
-        size=file.size,
-        hook_mode=_hook_mode(file.path, library) if library else None,
+    return replace(
+        found,
+        hook_mode=_hook_mode(file.path, library),
         backend=built_for,
-        machine=library.machine if library else None,
+        machine=library.machine,
         verdict=verdict,
         match=match,
         name=known.name if known else None,
         note=note,
-        needed=library.needed if library else (),
-        exported=tuple(sorted(_functions(library))[:_MAX_FUNCTIONS]) if library else (),
-        knows_init_enable=_INIT_ENABLE in file.content if library else None,
-        build_id=library.build_id if library else None,
+        needed=library.needed,
+        exported=tuple(sorted(_functions(library))[:_MAX_FUNCTIONS]),
+        knows_init_enable=_INIT_ENABLE in file.content,
+        build_id=library.build_id,
         warning=_WARNING if match == "md5-prefix" else "",
     )
 
 
 def _verdict(
-    library: ElfLibrary | None,
+    library: ElfLibrary,
     known: KnownBuild | None,
     built_for: Backend,
     backend: str | None,
     machine: str | None,
 ) -> tuple[SaverVerdict, str]:
     """Return the verdict and the reason for it."""
-    if library is None:
-        return "not-elf", "not a readable ELF shared library"
     other_machine = machine is not None and library.machine != machine
     here = f"built for {library.machine}, this machine is {machine}"
     if backend is not None and built_for not in (backend, "unknown"):
