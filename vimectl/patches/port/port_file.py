@@ -16,6 +16,8 @@ FindLines = Callable[[list[bytes]], "str | None"]
 PortResult = Literal["upstream", "clean", "offset", "conflict"]
 RESULTS: tuple[PortResult, ...] = ("upstream", "clean", "offset", "conflict")
 HunkPortResult = Literal["upstream", "gone", "clean", "offset", "conflict"]
+# The results of hunks that are not in the new patch.
+LEFT_OUT = ("upstream", "gone")
 DEFAULT_MODE = "100644"
 
 
@@ -79,38 +81,30 @@ def port_file(
     if base is None or patched is None or release is None:
         return _port_missing(path, base, patched, release, labels)
     merge = _merge(base, patched, release, labels)
-    if merge.clean:
-        ports = tuple(
-            replace(port, result="offset") if port.result == "conflict" else port
-            for port in (_port_hunk(hunk, base, release, labels) for hunk in hunks)
-        )
-        if merge.content == release:
-            return FilePort(path, "upstream", release, release, f"{labels.new} has it", ports)
-        return _clean_port(path, release, merge, ports, labels)
     if merge.conflicts is None:
         return FilePort(path, "conflict", release, release, "it is not text: git cannot merge it")
-    ports = tuple(_port_conflicting_hunk(hunk, base, release, labels, find_lines) for hunk in hunks)
-    left = [hunk for hunk, port in zip(hunks, ports, strict=True) if port.result not in ("upstream", "gone")]
-    if not left:
-        return FilePort(path, "upstream", release, release, _left_out(ports, labels), ports)
-    merge = _merge(base, apply_changes(base, left), release, labels)
+    ports = [_port_hunk(hunk, base, release, labels) for hunk in hunks]
     if merge.clean:
-        return _clean_port(path, release, merge, ports, labels)
+        ports = [replace(port, result="offset") if port.result == "conflict" else port for port in ports]
+    else:
+        pairs = list(zip(hunks, ports, strict=True))
+        ports = [_explain_conflict(port, hunk, base, release, labels, find_lines) for hunk, port in pairs]
+        kept = [hunk for hunk, port in zip(hunks, ports, strict=True) if port.result not in LEFT_OUT]
+        merge = _merge(base, apply_changes(base, kept), release, labels)
+    if merge.clean:
+        upstream = merge.content == release
+        in_place = all(port.result == "clean" for port in ports)
+        result: PortResult = "upstream" if upstream else "clean" if in_place else "offset"
+        note = _left_out(ports, labels, upstream)
+        return FilePort(path, result, release, merge.content, note, tuple(ports))
     places = "1 place" if merge.conflicts == 1 else f"{merge.conflicts} places"
     line = auto_resolve.first_marker(merge.content)
     note = f"{places} where both changed the same lines, marked from line {line} on"
     note = "; ".join([note, *(port.note for port in ports if port.note)])
     if not any(port.result == "conflict" for port in ports):
         # Hunks that merge alone conflict with each other.
-        ports = tuple(replace(port, result="conflict") for port in ports)
-    return FilePort(path, "conflict", release, merge.content, note, ports)
-
-
-def _clean_port(
-    path: str, release: bytes, merge: FileMerge, ports: tuple[HunkPort, ...], labels: MergeLabels
-) -> FilePort:
-    result: PortResult = "clean" if all(port.result == "clean" for port in ports) else "offset"
-    return FilePort(path, result, release, merge.content, _left_out(ports, labels), ports)
+        ports = [replace(port, result="conflict") for port in ports]
+    return FilePort(path, "conflict", release, merge.content, note, tuple(ports))
 
 
 def _port_hunk(hunk: Change, base: bytes, release: bytes, labels: MergeLabels) -> HunkPort:
@@ -126,11 +120,10 @@ def _port_hunk(hunk: Change, base: bytes, release: bytes, labels: MergeLabels) -
     return HunkPort(hunk.line, "clean" if in_place else "offset", moved)
 
 
-def _port_conflicting_hunk(
-    hunk: Change, base: bytes, release: bytes, labels: MergeLabels, find_lines: FindLines
+def _explain_conflict(
+    port: HunkPort, hunk: Change, base: bytes, release: bytes, labels: MergeLabels, find_lines: FindLines
 ) -> HunkPort:
-    """Port a hunk of a patch with conflicts; the hunk itself may be upstream or obsolete."""
-    port = _port_hunk(hunk, base, release, labels)
+    """Return the port of a hunk with a conflict as upstream or obsolete if it is that, otherwise as it is."""
     if port.result != "conflict":
         return port
     if is_in_release(hunk, base, release):
@@ -162,9 +155,9 @@ def _merge(base: bytes, patched: bytes, release: bytes, labels: MergeLabels) -> 
     return auto_resolve.join_imports(merge_file(base, release, patched, labels))
 
 
-def _left_out(ports: tuple[HunkPort, ...], labels: MergeLabels) -> str:
+def _left_out(ports: list[HunkPort], labels: MergeLabels, upstream: bool) -> str:
     """Return which hunks are left out, and why."""
-    if ports and all(port.result == "upstream" for port in ports):
+    if upstream and not any(port.result == "gone" for port in ports):
         return f"{labels.new} has it"
     notes = []
     for result, what in (("upstream", "has"), ("gone", "no longer has")):

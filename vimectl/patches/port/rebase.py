@@ -15,6 +15,7 @@ from vimectl.patches.port.changes import Change
 from vimectl.patches.port.conflict_folder import Resolutions
 from vimectl.patches.port.port_file import (
     DEFAULT_MODE,
+    LEFT_OUT,
     RESULTS,
     FilePort,
     MergeLabels,
@@ -42,7 +43,7 @@ class PatchPort:
     def is_partly_left_out(self) -> bool:
         """Return True if the patch is in the new series without some of its hunks."""
         results = {hunk.result for file in self.files for hunk in file.hunks}
-        return not self.left_out and bool(results & {"upstream", "gone"})
+        return not self.left_out and not results.isdisjoint(LEFT_OUT)
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `patch port --json` prints for the patch."""

@@ -20,10 +20,7 @@ def find_renamed(path: str, content: bytes, old: ReleaseFiles, new: ReleaseFiles
 
     Returns None when none is similar. Only files that the old release did not have are considered.
     """
-    known = set(old.paths())
-    added = (other for other in _same_suffix(path, new) if other not in known)
-    nearest = sorted(added, key=lambda other: (-_path_similarity(path, other), other))[:_MAX_CANDIDATES]
-    candidates = [(other, _similarity(content, new.read(other) or b"")) for other in nearest]
+    candidates = [(other, _similarity(content, new.read(other) or b"")) for other in _added(path, old, new)]
     best = max(candidates, key=lambda candidate: candidate[1], default=None)
     return best if best and best[1] >= _MIN_SIMILARITY else None
 
@@ -33,16 +30,22 @@ def find_lines(lines: list[bytes], path: str, old: ReleaseFiles, new: ReleaseFil
 
     Files in the folder of ``path`` and added files are searched.
     """
-    known = set(old.paths())
+    folder = PurePosixPath(path).parent
     others = [other for other in _same_suffix(path, new) if other != path]
-    siblings = [other for other in others if PurePosixPath(other).parent == PurePosixPath(path).parent]
-    added = sorted((o for o in others if o not in known), key=lambda other: -_path_similarity(path, other))
+    siblings = [other for other in others if PurePosixPath(other).parent == folder]
     wanted = set(lines)
-    for other in dict.fromkeys(siblings + added[:_MAX_CANDIDATES]):
+    for other in dict.fromkeys(siblings + _added(path, old, new)):
         found = wanted.intersection(BytesIO(new.read(other) or b""))
         if found - set(BytesIO(old.read(other) or b"")):
             return other
     return None
+
+
+def _added(path: str, old: ReleaseFiles, new: ReleaseFiles) -> list[str]:
+    """Return the files that only the new release has, those with the most similar paths first."""
+    known = {path, *old.paths()}
+    added = [other for other in _same_suffix(path, new) if other not in known]
+    return sorted(added, key=lambda other: (-_path_similarity(path, other), other))[:_MAX_CANDIDATES]
 
 
 def _same_suffix(path: str, files: ReleaseFiles) -> list[str]:
