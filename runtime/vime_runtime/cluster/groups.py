@@ -233,7 +233,7 @@ class PhaseForwarder(Callback):
     def __init__(self, *groups: TrainerGroup | EngineGroup) -> None:
         self._groups = groups
 
-    def on_phase(self, phase: str, step: int, detail: str) -> None:
+    def on_phase(self, phase: str, step: int) -> None:
         """Pass a phase on without waiting: calls to an actor are executed in order."""
         if ray.is_initialized():
             for group in self._groups:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vime_runtime.batch import Response
+from vime_runtime.logging.process_log import mark_phase
 from vime_runtime.spec import events
 from vime_runtime.spec.json_files import JsonLines
 from vime_runtime.spec.metrics import STEP, seconds
@@ -44,7 +45,7 @@ class ScoredResponse:
 class Callback:
     """A receiver of what the event log records. The base class ignores all of it."""
 
-    def on_phase(self, phase: str, step: int, detail: str) -> None:
+    def on_phase(self, phase: str, step: int) -> None:
         """Handle the start of a phase."""
 
     def on_response(self, scored: ScoredResponse) -> None:
@@ -112,10 +113,11 @@ class EventLog:
         self.enter(events.START_UP, detail=detail)
 
     def enter(self, phase: str, step: int = 0, detail: str = "") -> None:
-        """Record which phase the run is in from now on."""
+        """Record which phase the run is in from now on, and mark it in the log of this process."""
         self.event(events.PHASE, phase=phase, step=step, steps=self._steps, detail=detail)
+        mark_phase(phase, step, detail)
         for callback in self.callbacks:
-            callback.on_phase(phase, step, detail)
+            callback.on_phase(phase, step)
 
     @contextmanager
     def phase(self, name: str, step: int, row: dict[str, float]) -> Iterator[None]:

@@ -12,7 +12,6 @@ import os
 import sys
 import time
 
-from vime_runtime.logging.event_log import Callback
 from vime_runtime.spec.process_roles import log_name
 from vime_runtime.spec.run_paths import RunPaths
 
@@ -40,11 +39,3 @@ def mark_phase(phase: str, step: int, detail: str = "") -> None:
     where = (f"step {step} " if step else "") + phase + (f", {detail}" if detail else "")
     sys.stdout.flush()
     os.write(2, f"--- {time.strftime('%H:%M:%S')} {_name}: {where}\n".encode())
-
-
-class PhaseMarker(Callback):
-    """Mark the phases in the log of this process."""
-
-    def on_phase(self, phase: str, step: int, detail: str) -> None:
-        """Mark the phase."""
-        mark_phase(phase, step, detail)

@@ -20,8 +20,8 @@ def names(run_dir: Path, **watch: Any) -> list[str]:
 
 
 def test_the_recipe_turns_callbacks_on(tmp_path: Path) -> None:
-    assert names(tmp_path) == ["PhaseMarker"]
-    assert names(tmp_path, rollouts=True) == ["PhaseMarker", "RolloutWriter"]
+    assert names(tmp_path) == []
+    assert names(tmp_path, rollouts=True) == ["RolloutWriter"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -46,11 +46,10 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_responses_are_written_when_the_next_phase_starts(tmp_path: Path) -> None:
+def test_responses_are_written_at_once(tmp_path: Path) -> None:
     path = tmp_path / "rollouts.jsonl"
     writer = RolloutWriter(path)
     respond(writer, 1, "é\n\x00")
-    writer.on_phase("train", 1, "")
     assert read(path) == [
         {
             "step": 1,
