@@ -9,11 +9,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock, call
 
 import pytest
 
@@ -134,29 +135,8 @@ def test_colocated_budget_above_total_memory_is_refused(
         worker.determine_available_memory()
 
 
-class Recorder:
-    """A sleep-mode backend as a plugin would bring one."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[Any, ...]] = []
-
-    def suspend(self, level: int = 1) -> None:
-        self.calls.append(("suspend", level))
-
-    def resume(self, tags: list[str] | None = None) -> None:
-        self.calls.append(("resume", tags))
-
-    def discard(self, tags: tuple[str, ...]) -> None:
-        self.calls.append(("discard", tags))
-
-    @contextmanager
-    def memory_pool(self, tag: str) -> Iterator[None]:
-        self.calls.append(("enter", tag))
-        yield
-        self.calls.append(("leave", tag))
-
-
-def sleeping_worker(module: ModuleType, enabled: bool) -> tuple[Any, Recorder]:
+def sleeping_worker(module: ModuleType, enabled: bool) -> Any:
+    """A worker whose sleep-mode backend, as a plugin would bring one, records its calls."""
     import torch
 
     worker = object.__new__(module.CPUWorker)
@@ -164,35 +144,34 @@ def sleeping_worker(module: ModuleType, enabled: bool) -> tuple[Any, Recorder]:
         enable_sleep_mode=enabled, sleep_preserve_parameter_names=[], enable_nccl_comm_suspend=False
     )
     worker.vllm_config = SimpleNamespace(model_config=worker.model_config)
-    worker._sleep_mode_backend = Recorder()
+    worker._sleep_mode_backend = MagicMock()
     worker._sleep_saved_buffers, worker._sleep_saved_draft_buffers = {}, {}
     worker._sleep_saved_parameters = {}
     model = torch.nn.Linear(2, 2)
     model.register_buffer("table", torch.arange(3.0))
     worker.model_runner = SimpleNamespace(model=model)
     worker.get_draft_model = lambda: None
-    return worker, worker._sleep_mode_backend
+    return worker
 
 
 def test_sleep_and_wake_reach_the_backend(load: Callable[..., ModuleType]) -> None:
-    worker, backend = sleeping_worker(load("patched", "worker"), enabled=True)
+    worker = sleeping_worker(load("patched", "worker"), enabled=True)
     worker.sleep(1)
     worker.wake_up(["weights"])
     worker.discard(("kv_cache",))
-    with worker._maybe_get_memory_pool_context("weights"):
-        backend.calls.append(("allocate",))
-    assert backend.calls == [
-        ("suspend", 1),
-        ("resume", ["weights"]),
-        ("discard", ("kv_cache",)),
-        ("enter", "weights"),
-        ("allocate",),
-        ("leave", "weights"),
+    pool = worker._maybe_get_memory_pool_context("weights")
+    backend = worker._sleep_mode_backend
+    assert pool is backend.memory_pool.return_value
+    assert backend.method_calls == [
+        call.suspend(1),
+        call.resume(["weights"]),
+        call.discard(("kv_cache",)),
+        call.memory_pool("weights"),
     ]
 
 
 def test_buffers_are_restored_with_the_weights_after_level_2(load: Callable[..., ModuleType]) -> None:
-    worker, _ = sleeping_worker(load("patched", "worker"), enabled=True)
+    worker = sleeping_worker(load("patched", "worker"), enabled=True)
     worker.sleep(2)
     worker.model_runner.model.table.zero_()
     worker.wake_up(["kv_cache"])
@@ -204,25 +183,24 @@ def test_buffers_are_restored_with_the_weights_after_level_2(load: Callable[...,
 def test_unsupported_preserved_parameters_are_refused_before_sleeping(
     load: Callable[..., ModuleType],
 ) -> None:
-    worker, backend = sleeping_worker(load("patched", "worker"), enabled=True)
+    worker = sleeping_worker(load("patched", "worker"), enabled=True)
     worker.model_config.sleep_preserve_parameter_names = ["*.table"]
     with pytest.raises(ValueError, match="cannot preserve parameters"):
         worker.sleep(2)
-    assert backend.calls == []
+    assert worker._sleep_mode_backend.method_calls == []
 
 
 @pytest.mark.parametrize(("which", "enabled"), [("released", True), ("released", False), ("patched", False)])
 def test_sleep_is_ignored_without_the_patch_or_sleep_mode(
     load: Callable[..., ModuleType], which: str, enabled: bool
 ) -> None:
-    worker, backend = sleeping_worker(load(which, "worker"), enabled)
+    worker = sleeping_worker(load(which, "worker"), enabled)
     worker.sleep(1)
     worker.wake_up()
     with pytest.raises(RuntimeError, match="Selective discard"):
         worker.discard(("kv_cache",))
-    context: AbstractContextManager[None] = worker._maybe_get_memory_pool_context("weights")
-    assert isinstance(context, nullcontext)
-    assert backend.calls == []
+    assert isinstance(worker._maybe_get_memory_pool_context("weights"), nullcontext)
+    assert worker._sleep_mode_backend.method_calls == []
 
 
 def test_the_default_backend_refuses_the_cpu(load: Callable[..., ModuleType]) -> None:
@@ -245,11 +223,9 @@ def test_backend_without_memory_pool_gets_a_null_context(load: Callable[..., Mod
 def test_the_backend_is_chosen_by_an_engine_argument(load: Callable[..., ModuleType]) -> None:
     with pytest.raises(TypeError, match="sleep_mode_backend"):
         load("released", "arguments").EngineArgs(model="m", sleep_mode_backend="mine")
-    assert load("patched", "arguments").EngineArgs(model="m").sleep_mode_backend == "cumem"
-    assert (
-        load("patched", "arguments").EngineArgs(model="m", sleep_mode_backend="mine").sleep_mode_backend
-        == "mine"
-    )
+    arguments = load("patched", "arguments").EngineArgs
+    assert arguments(model="m").sleep_mode_backend == "cumem"
+    assert arguments(model="m", sleep_mode_backend="mine").sleep_mode_backend == "mine"
 
 
 def test_the_platform_offers_sleep_mode(load: Callable[..., ModuleType]) -> None:

@@ -27,32 +27,23 @@ def test_a_request_interrupts_by_default(stop: StopRequest) -> None:
     assert stop.requested
 
 
-def test_a_deferred_block_is_finished_first(stop: StopRequest) -> None:
-    done = []
+@pytest.mark.parametrize(("requests", "done"), [(1, ["half", "whole"]), (2, ["half"])])
+def test_a_deferred_block_is_finished_unless_there_is_a_second_request(
+    stop: StopRequest, requests: int, done: list[str]
+) -> None:
+    found = []
 
     def step() -> None:
         with stop.deferred():
             request_stop()
-            done.append("the step")
+            found.append("half")
+            if requests == 2:
+                request_stop()
+            found.append("whole")
 
     with pytest.raises(KeyboardInterrupt):
         step()
-    assert done == ["the step"]
-
-
-def test_a_second_request_interrupts_a_deferred_block(stop: StopRequest) -> None:
-    done = []
-
-    def step() -> None:
-        with stop.deferred():
-            request_stop()
-            done.append("half")
-            request_stop()
-            done.append("whole")
-
-    with pytest.raises(KeyboardInterrupt):
-        step()
-    assert done == ["half"]
+    assert found == done
 
 
 def test_a_request_does_not_hide_an_error(stop: StopRequest) -> None:

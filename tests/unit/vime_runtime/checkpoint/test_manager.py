@@ -60,6 +60,9 @@ class CheckpointedRun:
         self.manager.publish(step, row)
         return row
 
+    def steps(self, first: int, last: int) -> list[dict[str, float]]:
+        return [self.step(step) for step in range(first, last + 1)]
+
     @property
     def files(self) -> list[str]:
         return sorted(path.name for path in self.folder.iterdir())
@@ -71,7 +74,7 @@ class CheckpointedRun:
 
 def test_the_last_states_and_that_of_the_last_step_are_kept(tmp_path: Path) -> None:
     run = CheckpointedRun(tmp_path, every=2)
-    rows = [run.step(step) for step in range(1, 10)]
+    rows = run.steps(1, 9)
     assert run.files == ["step-000008", "step-000009"]
     assert ["checkpoint/seconds" in row for row in rows] == [False, True] * 4 + [True]
     assert [event["step"] for event in run.events("checkpoint")] == [2, 4, 6, 8, 9]
@@ -81,15 +84,13 @@ def test_the_last_states_and_that_of_the_last_step_are_kept(tmp_path: Path) -> N
 
 def test_by_default_nothing_is_written(tmp_path: Path) -> None:
     run = CheckpointedRun(tmp_path)
-    for step in range(1, 10):
-        run.step(step)
+    run.steps(1, 9)
     assert run.files == []
 
 
 def test_the_best_step_is_kept_with_its_weights(tmp_path: Path) -> None:
     run = CheckpointedRun(tmp_path, every=3, keep=1, scores={2: 0.5, 4: 0.9, 6: 0.9, 8: 0.7})
-    for step in range(1, 9):
-        run.step(step)
+    run.steps(1, 8)
     assert run.files == ["best", "best.json", "step-000004", "step-000006"]
     best = json.loads((run.folder / "best.json").read_text())
     assert best == {"step": 4, "score": 0.9, "path": "checkpoints/step-000004"}
@@ -100,8 +101,7 @@ def test_the_best_step_is_kept_with_its_weights(tmp_path: Path) -> None:
 
 def test_a_resumed_run_knows_the_best_step(tmp_path: Path) -> None:
     run = CheckpointedRun(tmp_path, every=1, scores={2: 0.5})
-    for step in range(1, 5):
-        run.step(step)
+    run.steps(1, 4)
     resumed = CheckpointedRun(tmp_path, every=1, scores={5: 0.4})
     assert resumed.done == 4
     resumed.step(5)
@@ -111,8 +111,7 @@ def test_a_resumed_run_knows_the_best_step(tmp_path: Path) -> None:
 
 def test_resuming_from_before_the_best_step_forgets_it(tmp_path: Path) -> None:
     run = CheckpointedRun(tmp_path, every=1, keep=9, scores={2: 0.5})
-    for step in (1, 2):
-        run.step(step)
+    run.steps(1, 2)
     (run.folder / "step-000002").rename(tmp_path / "lost")
     resumed = CheckpointedRun(tmp_path, every=1, keep=9, scores={2: 0.4})
     assert resumed.done == 1
