@@ -1,8 +1,7 @@
 """How the NPU path is tested without an NPU: the data of ``proof.toml``, their page, and a check of them.
 
-    python tests/npu/proof/proof.py page [--check]       # write docs/npu-path.md, or check that it is up to
-    date python tests/npu/proof/proof.py removals [RULE...]   # break each rule and check that one of its
-    tests fails
+    python tests/npu/proof/proof.py page [--check]       # write docs/npu-path.md, or check that it is current
+    python tests/npu/proof/proof.py removals [RULE...]   # break each rule; one of its tests has to fail
 
 Removals are done in the checkout and undone in any case: child processes of some tests import the packages
 from where they are installed, so a copy would not do. A removal counts as noticed if a test fails, not if
@@ -45,10 +44,10 @@ A run on NPUs prints the last column until one has completed, and writes it to i
 
 
 class Removal(Strict):
-    """A piece of source text without which a test has to fail; ``replacement`` replaces it."""
+    """Pieces of source text without each of which a test has to fail; ``replacement`` replaces it."""
 
     file: str
-    text: str
+    texts: list[str]
     replacement: str = ""
 
 
@@ -126,13 +125,13 @@ def _links(tests: list[str]) -> str:
     return "<br>".join(f"[{name.removeprefix('test_')}](../{file})" for file, name in pairs)
 
 
-def try_removal(rule: Rule, removal: Removal) -> str:
-    """Remove the text, run the tests of the rule, and return "noticed by ..." or what happened instead."""
+def try_removal(rule: Rule, removal: Removal, piece: str) -> str:
+    """Remove a text, run the tests of the rule, and return "noticed by ..." or what happened instead."""
     file = ROOT / removal.file
     text = file.read_text(encoding="utf-8")
-    if text.count(removal.text) != 1:
-        return f"not tried: the text is there {text.count(removal.text)} times"
-    file.write_text(text.replace(removal.text, removal.replacement), encoding="utf-8")
+    if text.count(piece) != 1:
+        return f"not tried: the text is there {text.count(piece)} times"
+    file.write_text(text.replace(piece, removal.replacement), encoding="utf-8")
     options = ["-q", "-x", "-p", "no:cacheprovider", "--no-header"]
     try:
         done = subprocess.run(
@@ -160,9 +159,10 @@ def main(command: str, *arguments: str) -> int:
         if rule.pinned:
             print(f"{rule.id}: nothing to remove: {rule.pinned}")
         for removal in rule.removal:
-            result = try_removal(rule, removal)
-            unnoticed += not result.startswith("noticed")
-            print(f"{rule.id}: {removal.file}: {removal.text.strip()!r}: {result}", flush=True)
+            for piece in removal.texts:
+                result = try_removal(rule, removal, piece)
+                unnoticed += not result.startswith("noticed")
+                print(f"{rule.id}: {removal.file}: {piece.strip()!r}: {result}", flush=True)
     return int(unnoticed > 0)
 
 
