@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from vime_runtime.spec.errors import MissingRequirement
 
 from vimectl.patches import series
 from vimectl.patches.blobs import LINK
@@ -21,8 +26,22 @@ class NewPatch:
     changes: FileChanges
 
 
+@contextmanager
+def _new_directory(out: Path) -> Iterator[Path]:
+    """Yield a directory that becomes ``out``, which is new or empty. An error leaves nothing."""
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.rename(out)
+    except OSError as e:
+        raise MissingRequirement(f"{out} cannot be written: {e.strerror}", "name another --out DIR") from e
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_series(
-    directory: Path,
+    out: Path,
     comment: str,
     package: str,
     version: str,
@@ -30,18 +49,14 @@ def write_series(
     patches: Sequence[NewPatch],
     unneeded: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a series into an existing empty directory.
+    """Write a series into a new or empty directory, completely or not at all.
 
     ``unneeded`` gives, by the slug of a patch of another release, the reason why this release needs none.
 
     Raises:
         UsageError: a series cannot express these patches.
-        MissingRequirement: git is not installed.
+        MissingRequirement: git is not installed, or the directory cannot be written.
     """
-    with diff_writer() as git:
-        for patch in patches:
-            text = patch.header + b"---\n" + git.diff(patch.changes)
-            (directory / f"{patch.id}.patch").write_bytes(text)
     lines = [f"# {line}" for line in comment.splitlines()]
     lines += [f'package = "{package}"', f'version = "{version}"', f'module = "{module}"']
     if not patches:
@@ -59,5 +74,9 @@ def write_series(
                 lines.append(f'mode = "{LINK}"')
             elif after and after.mode != (before.mode if before else "100644"):
                 lines.append(f'mode = "{after.mode}"')
-    (directory / "series.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    series.read(directory)
+    with _new_directory(out) as directory, diff_writer() as git:
+        for patch in patches:
+            text = patch.header + b"---\n" + git.diff(patch.changes)
+            (directory / f"{patch.id}.patch").write_bytes(text)
+        (directory / "series.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        series.read(directory)

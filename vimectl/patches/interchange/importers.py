@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
-from vime_runtime.spec.errors import MissingRequirement, UsageError
+from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches import series as series_files
 from vimectl.patches.git_commands import FileChanges
@@ -91,14 +89,7 @@ def import_series(
         imported.append(ImportedPatch(patch_id, one.origin, changes, offsets))
         patches.append(NewPatch(patch_id, as_dep3(one.description).encode(), changes))
     comment = f"Patches for the released {package} {version}, in the order in which they apply."
-    with tempfile.TemporaryDirectory(prefix="vimectl-") as scratch:
-        folder = Path(scratch, "series")
-        folder.mkdir()
-        write_series(folder, comment, package, version, module or _module(package), patches)
-        try:
-            shutil.copytree(folder, out)
-        except OSError as e:
-            raise MissingRequirement(f"{out} cannot be written: {e}", "name another --out") from e
+    write_series(out, comment, package, version, module or _module(package), patches)
     return imported
 
 

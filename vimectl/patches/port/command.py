@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -92,20 +91,20 @@ def port_series(
         )
     before, after = _open_releases(series, new, sources, progress)
     patches = rebase(series, new, before, after, Resolutions(conflicts))
-    try:
-        if any(patch.result == "conflict" for patch in patches):
-            found = [(p.id, file) for p in patches for file in p.files if file.result == "conflict"]
-            words = ["vimectl", "patch", "port", package, "--from", old, "--to", new]
-            words += [word for path in sources for word in ("--source", str(path))]
-            words += ["--series", str(directory)] if directory else []
-            command = shlex.join([*words, "--out", str(out), "--resolved", str(conflicts)])
-            write_conflicts(conflicts, found, f"{package} {old} to {new}", command)
-            return PortOutcome(package, old, new, patches, conflicts=conflicts, command=command)
+    found = [(p.id, file) for p in patches for file in p.files if file.result == "conflict"]
+    if not found:
         _write(out, series, new, patches)
+        return PortOutcome(package, old, new, patches, written=out)
+    words = ["vimectl", "patch", "port", package, "--from", old, "--to", new]
+    words += [word for path in sources for word in ("--source", str(path))]
+    words += ["--series", str(directory)] if directory else []
+    command = shlex.join([*words, "--out", str(out), "--resolved", str(conflicts)])
+    try:
+        write_conflicts(conflicts, found, f"{package} {old} to {new}", command)
     except OSError as e:
         hint = "name another place with --out DIR"
-        raise MissingRequirement(f"{out} cannot be written: {e.strerror}", hint) from e
-    return PortOutcome(package, old, new, patches, written=out)
+        raise MissingRequirement(f"{conflicts} cannot be written: {e.strerror}", hint) from e
+    return PortOutcome(package, old, new, patches, conflicts=conflicts, command=command)
 
 
 def _open_releases(
@@ -149,7 +148,7 @@ def _stated_version(path: Path, series: Series) -> str | None:
 
 
 def _write(out: Path, series: Series, version: str, ports: Sequence[PatchPort]) -> None:
-    """Write the new series to a temporary folder, and rename that when it is complete."""
+    """Write the new series."""
     today = datetime.now(timezone.utc).date().isoformat()
     patches = [
         NewPatch(port.id, _header(series, port.id, today), _changes(port))
@@ -163,13 +162,7 @@ def _write(out: Path, series: Series, version: str, ports: Sequence[PatchPort]) 
         f"Patches for the released {series.package} {version}, in the order in which they apply;\n"
         f"ported from those for {series.version}."
     )
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        temporary.mkdir(parents=True)
-        write_series(temporary, comment, series.package, version, series.module, patches, unneeded)
-        temporary.rename(out)  # out may be an empty directory
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    write_series(out, comment, series.package, version, series.module, patches, unneeded)
 
 
 def _changes(port: PatchPort) -> FileChanges:

@@ -95,13 +95,11 @@ def test_underlined_heading_is_no_conflict_marker(toy: Make) -> None:
 def test_interrupted_port_leaves_nothing(toy: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     one = toy({"toy/a.py": A}, {"toy/a.py": A}, {"toy/a.py": change(A, ("m", "M"))})
     before = sorted(one.folder.iterdir())
-    real = command.write_series
 
-    def interrupted(*arguments: Any) -> None:
-        real(*arguments)
+    def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "write_series", interrupted)
+    monkeypatch.setattr("vimectl.patches.series.read", interrupted)  # the last step
     with pytest.raises(KeyboardInterrupt):
         one.port()
     assert sorted(one.folder.iterdir()) == before
