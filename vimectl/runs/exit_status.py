@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,13 @@ class ExitStatus:
     process: dict[str, Any] | None = None
     restartable: bool = False
     killed: bool = False
+
+
+def blame(process: Mapping[str, Any], how: str, restartable: bool = True, killed: bool = False) -> ExitStatus:
+    """Return the status of a run that fails because of a process, with ``how`` that process ended."""
+    entry = {key: process[key] for key in ("role", "rank", "pid")}
+    reason = f"{process_name(entry)} {how}"
+    return ExitStatus(1, reason, process=entry, restartable=restartable, killed=killed)
 
 
 def classify(
@@ -86,9 +93,7 @@ def _exit_of_driver(outcome: CommandOutcome) -> ExitStatus | None:
     else:
         return None
     driver = {"role": DRIVER, "rank": 0, "pid": outcome.pid}
-    reason = f"{process_name(driver)} {how}"
-    killed = outcome.code == -signal.SIGKILL
-    return ExitStatus(1, reason, process=driver, restartable=True, killed=killed)
+    return blame(driver, how, killed=outcome.code == -signal.SIGKILL)
 
 
 def kernel_oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int:

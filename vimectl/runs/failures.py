@@ -13,7 +13,6 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ from vime_runtime.spec import events
 from vime_runtime.spec.process_roles import DRIVER, ENGINE, ENGINE_WORKER, GCS, RAYLET, TRAINER, process_name
 
 from vimectl.runs import descendants, stack_dump
-from vimectl.runs.exit_status import ExitStatus
-from vimectl.runs.process_watch import WatchedProcess, process_state
+from vimectl.runs.exit_status import ExitStatus, blame
+from vimectl.runs.process_watch import WatchedProcess, exit_text, process_state
 from vimectl.runs.run_log import RunLog
 
 # Seconds that the runtime gets to end by itself after it lost a process.
@@ -107,7 +106,7 @@ class FailureMonitor:
                 process = WatchedProcess(entry)
             except ProcessLookupError:
                 if entry["role"] != DRIVER and not self._run_log.ending:
-                    cause = cause or _failure(f"{process_name(entry)} died", entry)
+                    cause = cause or blame(entry, "died")
                 continue
             self._processes.append(process)
             self._running.append(process)
@@ -118,7 +117,7 @@ class FailureMonitor:
         # The driver is a child of this process: its exit is known without a watch.
         closed = (DRIVER, *ENGINE_ROLES) if self._run_log.phase in PHASES_WITHOUT_ENGINES else (DRIVER,)
         lost = [process for process in exited if process.role not in closed]
-        lost.sort(key=lambda process: process.exit_signal is None)
+        lost.sort(key=lambda process: not process.was_killed)
         return _exit_of(lost[0]) if lost and self._is_cause(lost[0]) else None
 
     def _is_cause(self, process: WatchedProcess) -> bool:
@@ -129,7 +128,7 @@ class FailureMonitor:
         error = self._run_log.error
         if error is None or error.get("pid") is not None or self._teardown_began_at is not None:
             return False
-        return process.exit_signal is not None or any(word in error["kind"] for word in LOSS_ERRORS)
+        return process.was_killed or any(word in error["kind"] for word in LOSS_ERRORS)
 
     def _gcs_stopped_serving(self, now: float) -> ExitStatus | None:
         """Blame a GCS that has closed its port.
@@ -143,7 +142,7 @@ class FailureMonitor:
             if _listens(process.pid):
                 self._serving_gcs.add(process.pid)
             elif process.pid in self._serving_gcs and not process.has_exited:
-                return _failure(f"{process_name(process.entry)} stopped serving", process.entry)
+                return blame(process.entry, "stopped serving")
         return None
 
     def _blame_raylet_for_its_actors(self) -> None:
@@ -152,12 +151,12 @@ class FailureMonitor:
         A raylet that gets SIGTERM ends all its actors, and these exit before it.
         """
         exited = [process for process in self._processes if process.has_exited]
-        actors = {process.pid: process.exit_signal for process in exited if process.role in ACTOR_ROLES}
+        actors = {process.pid: process.exit_code for process in exited if process.role in ACTOR_ROLES}
         raylet = next((process for process in exited if process.role == RAYLET), None)
         if not raylet or not self.cause or not self.cause.process or self.cause.process["pid"] not in actors:
             return
         # Before the run shuts down, nothing else ends a raylet; while it does, Ray ends it in any case.
-        killed = [pid for pid, signum in actors.items() if signum == signal.SIGKILL]
+        killed = [pid for pid, code in actors.items() if code == -signal.SIGKILL]
         if not self._run_log.ending or (len(killed) > 1 and self.cause.process["pid"] in killed):
             self.cause = _exit_of(raylet)
 
@@ -167,8 +166,11 @@ class FailureMonitor:
         if self._teardown_began_at is None:
             self._teardown_began_at = now
             # Ray reports a daemon that does not respond as dead, but it may only be stopped.
-            if self.cause is None and self._run_log.error and (stopped := self._stopped_processes()):
-                self.cause = _failure(f"{_names(stopped)} did not respond: stopped", stopped[0])
+            if self.cause is None and self._run_log.error:
+                names, first = self._stopped_processes()
+                if first:
+                    reason = f"{names} did not respond: stopped"
+                    self.cause = ExitStatus(1, reason, process=first, restartable=True)
         return now > self._teardown_began_at + TEARDOWN_TIMEOUT
 
     def _blame_process_of_error(self) -> None:
@@ -193,19 +195,24 @@ class FailureMonitor:
     def _hang(self) -> ExitStatus:
         """Write the stacks of all processes to the log and blame one that is stopped."""
         reason = f"no progress for {self._hang_timeout:g} s in phase {self._run_log.phase}"
-        stopped = self._stopped_processes()
-        if stopped:
-            reason += f"; stopped: {_names(stopped)}"
+        stopped, first = self._stopped_processes()
+        if first:
+            reason += f"; stopped: {stopped}"
         names = {entry["pid"]: f"{entry['role']} {entry['rank']}" for entry in self._run_log.processes}
         stack_dump.write(self._stack_log, reason, names)
-        return _failure(reason, stopped[0] if stopped else None)
+        return ExitStatus(1, reason, process=first, restartable=True)
 
-    def _stopped_processes(self) -> list[dict[str, Any]]:
-        """Return the stopped descendants as {role, rank, pid}, processes of the event log first."""
-        named = {entry["pid"]: entry for entry in self._run_log.processes}
+    def _stopped_processes(self) -> tuple[str, dict[str, Any] | None]:
+        """Return the names of the stopped descendants and the first of them as {role, rank, pid}.
+
+        Processes of the event log come first.
+        """
+        keys = ("role", "rank", "pid")
+        named = {entry["pid"]: {key: entry[key] for key in keys} for entry in self._run_log.processes}
         pids = [process.pid for process in descendants.running() if process_state(process.pid) == "stopped"]
+        pids.sort(key=lambda pid: pid not in named)
         stopped = [named.get(pid, {"role": "process", "rank": 0, "pid": pid}) for pid in pids]
-        return sorted(stopped, key=lambda entry: entry["pid"] not in named)
+        return ", ".join(map(process_name, stopped)), stopped[0] if stopped else None
 
 
 def _listens(pid: int) -> bool:
@@ -216,15 +223,9 @@ def _listens(pid: int) -> bool:
     return any(connection.status == psutil.CONN_LISTEN for connection in connections)
 
 
-def _names(entries: Iterable[dict[str, Any]]) -> str:
-    return ", ".join(map(process_name, entries))
-
-
 def _exit_of(process: WatchedProcess) -> ExitStatus:
     """Blame a process that has exited."""
-    return _failure(process.describe_exit(), process.entry, process.exit_signal == signal.SIGKILL)
-
-
-def _failure(reason: str, entry: dict[str, Any] | None, killed: bool = False) -> ExitStatus:
-    process = {key: entry[key] for key in ("role", "rank", "pid")} if entry else None
-    return ExitStatus(1, reason, process=process, restartable=True, killed=killed)
+    code = process.exit_code
+    how = "died" if code is None else exit_text(code)
+    middle = " in the middle of the run" if code is not None and code >= 0 else ""
+    return blame(process.entry, how + middle, killed=code == -signal.SIGKILL)

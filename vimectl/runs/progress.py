@@ -18,8 +18,7 @@ from rich.table import Table
 from rich.text import Text
 from vime_runtime.spec import events, metrics
 
-from vimectl.runs.run_log import RunLog
-from vimectl.runs.run_statistics import tokens_per_second
+from vimectl.runs.run_log import RunLog, tokens_per_second
 from vimectl.util.units import duration, size
 
 BARS = "▁▂▃▄▅▆▇█"

@@ -17,8 +17,7 @@ from vime_runtime.spec.run_paths import RunPaths
 from vimectl.runs import log_files, report
 from vimectl.runs.exit_status import ExitStatus
 from vimectl.runs.run_directory import RunDirectory
-from vimectl.runs.run_log import RunLog
-from vimectl.runs.run_statistics import REWARD_WINDOW, run_statistics
+from vimectl.runs.run_log import REWARD_WINDOW, RunLog, run_statistics
 from vimectl.util.units import duration, size
 
 # The summary is written to this file and then renamed. The space is reserved while there is some.

@@ -22,13 +22,13 @@ from typing import Any
 
 from vime_runtime.spec import events
 from vime_runtime.spec.errors import INTERRUPTED
-from vime_runtime.spec.process_roles import LAUNCHER, process_name
+from vime_runtime.spec.process_roles import LAUNCHER
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.spec.run_paths import RunPaths
 
 from vimectl.runs import log_files
 from vimectl.runs import summary as summaries
-from vimectl.runs.exit_status import ExitStatus, classify, kernel_oom_kills
+from vimectl.runs.exit_status import ExitStatus, blame, classify, kernel_oom_kills
 from vimectl.runs.failures import FailureMonitor
 from vimectl.runs.plan import runtime_command
 from vimectl.runs.process_watch import ProcessIdentity
@@ -121,7 +121,7 @@ class SupervisedRun:
         """Return True if stdin, a pipe from the launcher, is at its end. That is then a stop request."""
         if not select.select([STDIN], [], [], 0)[0] or os.read(STDIN, 1):
             return False
-        self._abandoned = ExitStatus(1, f"{process_name(self._launcher)} was killed", process=self._launcher)
+        self._abandoned = blame(self._launcher, "was killed", restartable=False)
         self._stop_signals.append(signal.SIGHUP)
         return True
 
