@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 
@@ -34,3 +36,9 @@ def sample(step: int, group: int = 0, **change: Any) -> dict[str, Any]:
     """One ``sample`` event."""
     asked = {"prompt": f"reverse 12{group} =", "response": f"{group}21", "label": f"{group}21", "reward": 1.0}
     return {"time": 1.8e9, "kind": "sample", "step": step, **asked, **change}
+
+
+def add_lines(path: Path, *lines: dict[str, Any]) -> None:
+    """Append objects to a file of JSON lines."""
+    with path.open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)

@@ -2,8 +2,8 @@
 
     python -m harness.runs.process_deaths --table FILE
 
-prints the table of the results in a file of JSON lines. Each case is a run of the default recipe; the tests in
-e2e/test_deaths.py append its result and skip cases that are in the file. The event log is read every few
+prints the table of the results in a file of JSON lines. Each case is a run of the default recipe; the tests
+in e2e/test_deaths.py append its result and skip cases that are in the file. The event log is read every few
 milliseconds.
 When the phase begins, the driver is stopped by SIGSTOP until the signal is sent, so that even a phase of a
 few milliseconds has not ended by then.

@@ -7,13 +7,15 @@ import math
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from vime_runtime.spec.model_families import FAMILIES
+
+from harness import REPOSITORY, TESTS
+from harness.runs.wait import wait_until
 
 FAKE_RUNTIME = Path(__file__).parent / "runs" / "fake_runtime"
 
@@ -78,7 +80,7 @@ class LaunchedRun:
         self.cache = tmp_path / "cache"
         self.state = tmp_path / "state"
         environment = os.environ | {
-            "PYTHONPATH": f"{FAKE_RUNTIME}{os.pathsep}{FAKE_RUNTIME.parents[4]}",
+            "PYTHONPATH": os.pathsep.join(map(str, (FAKE_RUNTIME, REPOSITORY, TESTS))),
             "XDG_CACHE_HOME": str(self.cache),
             "XDG_STATE_HOME": str(self.state),
             "FAKE_MODEL": str(model),
@@ -108,10 +110,7 @@ class LaunchedRun:
 
     def pid(self, role: str) -> int:
         """Wait for a process of this role and return its id; of several starts of the runtime the last."""
-        deadline = time.monotonic() + 60  # a busy machine
-        while not (found := [event["pid"] for event in self.events if event.get("role") == role]):
-            assert time.monotonic() < deadline, f"no {role}"
-            time.sleep(0.02)
+        found = wait_until(lambda: [event["pid"] for event in self.events if event.get("role") == role])
         return found[-1]
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -16,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from harness.runs.metric_rows import add_lines
 from harness.runs.wait import wait_until
 from vimectl.runs.failures import FailureMonitor
 from vimectl.runs.run_log import RunLog
@@ -205,11 +205,6 @@ def end(child: Child) -> None:
     child.wait()
 
 
-def write_events(run_dir: Path, *events: dict[str, Any]) -> None:
-    with (run_dir / "events.jsonl").open("a") as file:
-        file.writelines(json.dumps(event) + "\n" for event in events)
-
-
 def process_event(role: str, child: Child) -> dict[str, Any]:
     return {"kind": "process", "role": role, "rank": 0, "pid": child.pid, "node": os.uname().nodename}
 
@@ -231,9 +226,9 @@ def test_engine_exit_is_a_failure_unless_the_run_closed_it(
 ) -> None:
     """The exit and the phase in which engines are closed may both come between two checks."""
     engine = children[0]
-    write_events(tmp_path, process_event("engine", engine), phase_event("rollout"))
+    add_lines(tmp_path / "events.jsonl", process_event("engine", engine), phase_event("rollout"))
     assert not monitor.check()
-    write_events(tmp_path, phase_event(phase))
+    add_lines(tmp_path / "events.jsonl", phase_event(phase))
     end(engine)
     assert not monitor.check()
     assert (monitor.cause is not None) is is_lost
@@ -244,14 +239,14 @@ def test_raylet_is_blamed_for_its_actors_unless_the_run_shuts_down(
     tmp_path: Path, monitor: FailureMonitor, children: list[Child], shuts_down: bool
 ) -> None:
     rank, raylet = children
-    write_events(tmp_path, process_event("trainer rank", rank), process_event("raylet", raylet))
+    add_lines(tmp_path / "events.jsonl", process_event("trainer rank", rank), process_event("raylet", raylet))
     assert not monitor.check()
     end(rank)
     monitor.check()
     assert monitor.cause
     assert monitor.cause.process["pid"] == rank.pid
     if shuts_down:
-        write_events(tmp_path, {"kind": "ending", "done": False})
+        add_lines(tmp_path / "events.jsonl", {"kind": "ending", "done": False})
     end(raylet)
     monitor.check()
     assert monitor.cause.process["pid"] == (rank if shuts_down else raylet).pid

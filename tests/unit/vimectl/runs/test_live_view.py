@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -11,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from harness import REPOSITORY, TESTS
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("tmux")]
 
@@ -71,7 +72,7 @@ def command(tmp_path: Path, write_model: Callable[..., Path]) -> str:
     """A shell script that launches the fake runtime with many short steps."""
     script = tmp_path / "go"
     script.write_text(
-        f"PYTHONPATH={FAKE_RUNTIME}{os.pathsep}{FAKE_RUNTIME.parents[4]} XDG_CACHE_HOME={tmp_path / 'cache'} "
+        f"PYTHONPATH={FAKE_RUNTIME}:{REPOSITORY}:{TESTS} XDG_CACHE_HOME={tmp_path / 'cache'} "
         f"FAKE_MODEL={write_model()} "
         f"exec {sys.executable} {FAKE_RUNTIME / 'launch_recipe.py'} {tmp_path / 'run'} "
         "'env.FAKE_FAULT=restart event' env.FAKE_STEP_SECONDS=0.04 modes.smoke.steps=400\n"

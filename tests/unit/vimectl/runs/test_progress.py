@@ -1,30 +1,28 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from harness.runs.metric_rows import add_lines, metrics
 from vimectl.runs.progress import LiveView, PlainView, sparkline
 from vimectl.runs.run_log import RunLog
 
 
 def row(step: int) -> dict[str, float]:
-    figures = {"reward/mean": step / 10, "rollout/tokens": 384, "step/seconds": 90.0}
-    figures |= {f"{name}/seconds": 1234.5678 for name in ("rollout", "train", "sync")}
-    figures |= {f"logprob/abs_diff_{name}": 1.23e-3 for name in ("mean", "max")}
+    figures = {f"{name}/seconds": 1234.5678 for name in ("rollout", "train", "sync")}
     for name in ("train", "rollout"):
         figures |= {f"memory/{name}_active_bytes": 61 * 1024**3, f"memory/{name}_paused_bytes": 2**21}
-    return {"step": step} | figures
+    return metrics(step) | figures | {"reward/mean": step / 10, "rollout/tokens": 384, "step/seconds": 90.0}
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> RunLog:
     phase = {"kind": "phase", "phase": "rollout", "step": 6, "steps": 500, "detail": ""}
-    (tmp_path / "events.jsonl").write_text(json.dumps(phase) + "\n")
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row(n)) + "\n" for n in range(1, 6)))
+    add_lines(tmp_path / "events.jsonl", phase)
+    add_lines(tmp_path / "metrics.jsonl", *map(row, range(1, 6)))
     found = RunLog(tmp_path)
     found.read()
     return found

@@ -1,21 +1,16 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from vimectl.runs.run_log import JsonLineFollower, RunLog, append_event
+from harness.runs.metric_rows import add_lines
+from vimectl.runs.run_log import JsonLineFollower, RunLog, append_event, run_statistics
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> RunLog:
     return RunLog(tmp_path)
-
-
-def write(path: Path, *lines: dict[str, Any]) -> None:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def test_incomplete_line_waits_for_its_end(tmp_path: Path) -> None:
@@ -32,7 +27,7 @@ def test_incomplete_line_waits_for_its_end(tmp_path: Path) -> None:
 
 def test_log_has_phase_error_and_rows(tmp_path: Path, log: RunLog) -> None:
     assert not log.read()
-    write(
+    add_lines(
         tmp_path / "events.jsonl",
         {"kind": "phase", "phase": "train", "step": 2, "steps": 9, "detail": "x"},
         {"kind": "sample", "step": 2},
@@ -40,7 +35,7 @@ def test_log_has_phase_error_and_rows(tmp_path: Path, log: RunLog) -> None:
         {"kind": "evaluation", "step": 1, "score": "high"},
         {"kind": "error", "error": {"message": "m"}},
     )
-    write(tmp_path / "metrics.jsonl", {"step": 1}, {"no": "step"})
+    add_lines(tmp_path / "metrics.jsonl", {"step": 1}, {"no": "step"})
     assert log.read()
     assert (log.phase, log.step, log.steps, log.detail) == ("train", 2, 9, "x")
     assert log.error == {"message": "m"}
@@ -58,9 +53,9 @@ def test_restart_drops_what_belongs_to_the_earlier_start(tmp_path: Path, log: Ru
 
 
 def test_replaced_metrics_are_read_from_the_start(tmp_path: Path, log: RunLog) -> None:
-    write(tmp_path / "metrics.jsonl", {"step": 1}, {"step": 2})
+    add_lines(tmp_path / "metrics.jsonl", {"step": 1}, {"step": 2})
     log.read()
-    write(tmp_path / "new", {"step": 1})
+    add_lines(tmp_path / "new", {"step": 1})
     (tmp_path / "new").rename(tmp_path / "metrics.jsonl")
     append_event(tmp_path, "evaluation", step=0, score=0.5, best=False)
     assert log.read()
@@ -70,12 +65,36 @@ def test_replaced_metrics_are_read_from_the_start(tmp_path: Path, log: RunLog) -
 
 def test_repeated_steps_replace_earlier_rows_and_scores(tmp_path: Path, log: RunLog) -> None:
     path = tmp_path / "metrics.jsonl"
-    write(path, *({"step": n, "reward/mean": 0, "evaluation/score": n} for n in range(1, 6)))
+    add_lines(path, *({"step": n, "reward/mean": 0, "evaluation/score": n} for n in range(1, 6)))
     log.read()
     assert log.scores == {n: n for n in range(1, 6)}
     # The run resumes after step 2: the file is truncated and grows again.
     append_event(tmp_path, "phase", phase="rollout", step=3, steps=5, detail="")
-    write(path, *({"step": n, "reward/mean": int(n == 3), "evaluation/score": n} for n in range(1, 4)))
+    path.write_text("")
+    add_lines(path, *({"step": n, "reward/mean": int(n == 3), "evaluation/score": n} for n in range(1, 4)))
     log.read()
     assert [(row["step"], row["reward/mean"]) for row in log.rows] == [(1, 0), (2, 0), (3, 1)]
     assert log.scores == {1: 1, 2: 2, 3: 3}
+
+
+def test_statistics_ignore_missing_values(tmp_path: Path, log: RunLog) -> None:
+    rows = [
+        {"reward/mean": 0.25, "rollout/tokens": 30, "rollout/seconds": 2.0, "memory/peak_bytes": 7},
+        {"reward/mean": 0.75, "rollout/tokens": None, "rollout/seconds": 2.0, "evaluation/score": 0.5},
+        {"reward/mean": "high", "rollout/tokens": 10, "rollout/seconds": 0.0, "evaluation/score": 0.5},
+    ]
+    rows = [{"step": step, **row} for step, row in enumerate(rows, start=1)]
+    add_lines(tmp_path / "metrics.jsonl", *rows)
+    log.read()
+    assert run_statistics(log) == {
+        "reward_first": 0.5,
+        "reward_last": 0.5,
+        "evaluation_first": 0.5,
+        "evaluation_best": 0.5,
+        "best_step": 2,
+        "step_seconds_mean": None,
+        "sync_seconds_mean": None,
+        "tokens_per_second_mean": 15.0,
+        "logprob_abs_diff_mean_worst": None,
+        "peak_memory_bytes": 7,
+    }

@@ -1,13 +1,9 @@
-"""Run directories, and a headless browser that is driven through its DevTools pipe."""
+"""Run directories, and a headless browser that is driven through its DevTools."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import select
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +11,11 @@ from typing import Any
 import pytest
 
 from harness.runs.metric_rows import sample
+from harness.runs.wait import wait_until
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--remote-debugging-pipe",
+    "--disable-component-update", "--disable-sync", "--remote-debugging-port=0", "--window-size=1280,900",
 )  # fmt: skip
 
 
@@ -49,26 +46,11 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
 
 
 class Browser:
-    """One page in Chromium, controlled by JSON messages over two pipes."""
+    """One page in Chromium, controlled by the JSON messages of its DevTools."""
 
-    def __init__(self, program: str, profile: Path, width: int = 1280) -> None:
-        # The browser expects its pipes at descriptors 3 and 4; the shell moves them there.
-        commands, answers = os.pipe(), os.pipe()
-        theirs = [fcntl.fcntl(fd, fcntl.F_DUPFD, 20) for fd in (commands[0], answers[1])]
-        script = f'exec "$@" 3<&{theirs[0]} 4>&{theirs[1]}'
-        self._process = subprocess.Popen(
-            [
-                *("bash", "-c", script, "bash", program, *FLAGS),
-                *(f"--user-data-dir={profile}", f"--window-size={width},900", "about:blank"),
-            ],
-            pass_fds=theirs,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for fd in (commands[0], answers[1], *theirs):
-            os.close(fd)
-        self._commands, self._answers = commands[1], answers[0]
-        self._buffer, self._sent = b"", 0
+    def __init__(self, devtools: Any) -> None:
+        self._devtools = devtools
+        self._sent = 0
         self._session: dict[str, str] = {}
         self.events: list[dict[str, Any]] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -77,11 +59,12 @@ class Browser:
         for domain in ("Network", "Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
 
-    def open(self, page: Path) -> None:
+    def open(self, page: Path) -> Browser:
         """Load a file and wait until it is loaded."""
         self.call("Page.navigate", url=page.as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self._read()
+        return self
 
     def requested(self) -> list[str]:
         """Return every address that the page requested."""
@@ -102,50 +85,31 @@ class Browser:
         """Send one command and return its result; events that arrive before it are kept."""
         self._sent += 1
         message = {"id": self._sent, "method": method, "params": params, **self._session}
-        os.write(self._commands, json.dumps(message).encode() + b"\0")
+        self._devtools.send(json.dumps(message))
         while True:
             answer = self._read()
             if answer.get("id") == self._sent:
                 assert "error" not in answer, answer
                 return answer["result"]
 
-    def close(self) -> None:
-        """End the browser."""
-        self._session = {}
-        try:
-            self.call("Browser.close")
-            self._process.wait(10)
-        finally:
-            self._process.kill()
-            self._process.wait()
-            os.close(self._commands)
-            os.close(self._answers)
-
-    def _read(self, seconds: float = 60) -> dict[str, Any]:
-        deadline = time.monotonic() + seconds
-        while b"\0" not in self._buffer:
-            ready, _, _ = select.select([self._answers], [], [], max(0, deadline - time.monotonic()))
-            assert ready, "the browser does not answer"
-            chunk = os.read(self._answers, 1 << 16)
-            assert chunk, "the browser has exited"
-            self._buffer += chunk
-        message, _, self._buffer = self._buffer.partition(b"\0")
-        answer = json.loads(message)
+    def _read(self) -> dict[str, Any]:
+        answer = json.loads(self._devtools.recv(timeout=60))
         if "method" in answer:
             self.events.append(answer)
         return answer
 
 
 @pytest.fixture
-def browse(tmp_path: Path) -> Iterator[Callable[..., Browser]]:
-    browsers = []
+def browse(tmp_path: Path) -> Iterator[Callable[[Path], Browser]]:
+    from websockets.sync.client import connect
 
-    def start(page: Path, width: int = 1280) -> Browser:
-        browser = Browser("chromium", tmp_path / f"profile-{len(browsers)}", width)
-        browsers.append(browser)
-        browser.open(page)
-        return browser
-
-    yield start
-    for browser in browsers:
-        browser.close()
+    profile = tmp_path / "profile"
+    process = subprocess.Popen(["chromium", *FLAGS, f"--user-data-dir={profile}", "about:blank"])
+    try:
+        listening = profile / "DevToolsActivePort"
+        port, path = wait_until(lambda: listening.exists() and listening.read_text().split())
+        with connect(f"ws://127.0.0.1:{port}{path}", max_size=None, proxy=None) as devtools:
+            yield Browser(devtools).open
+    finally:
+        process.kill()
+        process.wait()

@@ -1,18 +1,17 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.runs.metric_rows import metrics
+from harness.runs.metric_rows import add_lines, metrics
 from vimectl.runs.report.charts import Chart, Line, charts, downsample
 from vimectl.runs.run_log import RunLog
 
 
 def charts_of(run_dir: Path, row: dict[str, Any]) -> dict[str, Chart]:
-    (run_dir / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    add_lines(run_dir / "metrics.jsonl", row)
     log = RunLog(run_dir)
     log.read()
     return {chart.key: chart for chart in charts(log)}

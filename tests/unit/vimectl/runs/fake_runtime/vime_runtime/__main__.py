@@ -1,7 +1,6 @@
 """``python -m vime_runtime FILE`` as the tool runs it; ``FAKE_FAULT`` in the environment says what fails."""
 
 import json
-import math
 import os
 import signal
 import subprocess
@@ -9,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from harness.runs.metric_rows import add_lines, metrics
 from vime_runtime import hostile_descendants
 
 FAULT = os.environ.get("FAKE_FAULT", "")
@@ -27,8 +27,7 @@ def main(path: str) -> int:
     run_dir, steps = Path(config["run_dir"]), config["steps"]
 
     def event(kind: str, **fields: object) -> None:
-        with (run_dir / "events.jsonl").open("a") as file:
-            file.write(json.dumps({"time": time.time(), "kind": kind, **fields}) + "\n")
+        add_lines(run_dir / "events.jsonl", {"time": time.time(), "kind": kind, **fields})
 
     def phase(name: str, step: int = 0, detail: str = "") -> None:
         event("phase", phase=name, step=step, steps=steps, detail=detail)
@@ -102,9 +101,8 @@ def main(path: str) -> int:
         for name in ("rollout", "train", "sync"):
             phase(name, step)
             time.sleep(SECONDS)
-        with (run_dir / "metrics.jsonl").open("a") as file:
-            score = {"evaluation/score": 0.5} if step % 10 == 0 else {}
-            file.write(json.dumps(row(step) | score) + "\n")
+        score = {"evaluation/score": 0.5} if step % 10 == 0 else {}
+        add_lines(run_dir / "metrics.jsonl", metrics(step) | score)
     phase("save", steps)
     event("ending", done=True)
     rank.kill()
@@ -112,26 +110,6 @@ def main(path: str) -> int:
         time.sleep(60)
     phase("done", steps)
     return 0
-
-
-def row(step: int) -> dict[str, float]:
-    return {
-        "step": step,
-        "reward/mean": 0.3 + 0.4 * (1 - math.exp(-step / 10)),
-        "response/length": 3.0,
-        "rollout/tokens": 384,
-        "rollout/seconds": SECONDS,
-        "train/seconds": SECONDS,
-        "sync/seconds": SECONDS,
-        "step/seconds": 3 * SECONDS,
-        "logprob/abs_diff_mean": 1e-3,
-        "logprob/abs_diff_max": 1e-2,
-        "memory/train_active_bytes": 120 * 1024**2,
-        "memory/train_paused_bytes": 2 * 1024**2,
-        "memory/rollout_active_bytes": 300 * 1024**2,
-        "memory/rollout_paused_bytes": 10 * 1024**2,
-        "memory/peak_bytes": 4 * 1024**3,
-    }
 
 
 if __name__ == "__main__":
