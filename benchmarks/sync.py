@@ -141,15 +141,13 @@ def trainer_rank(connection: Connection, folder: str, index: int, master: str) -
     from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
     from vime_runtime.weight_sync.buckets import BucketExporter
     from vime_runtime.weight_sync.export import WeightBridge
-    from vime_runtime.weight_sync.ipc import SharedCpuBuffer
 
     source = HFCheckpoint(Path(folder))
     ranks = parallel.start("gloo", index, RANKS, master, RANKS)
-    bridge = WeightBridge(source.family, source.shape, ranks.tensor, ranks.expert)
-    shard = model.build(source.family, source.shape, torch.bfloat16, torch.device("cpu"), RANKS)
-    bridge.load(shard, source)
-    shared = partial(SharedCpuBuffer, ranks.tensor)
-    exporter = BucketExporter(lambda: bridge.local_shards(shard), BUCKET_BYTES, shared=shared)
+    bridge = WeightBridge(source, ranks)
+    shard = model.build(source, torch.bfloat16, torch.device("cpu"), ranks)
+    bridge.load(shard)
+    exporter = BucketExporter(partial(bridge.local_shards, shard), BUCKET_BYTES, group=ranks.tensor)
     connection.send(
         sum(2 * torch.Size(shape).numel() for shape in source.family.tensors(source.shape).values())
     )

@@ -44,7 +44,7 @@ class PackedAttention(nn.Module):
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        attention_mask: Tensor | None,
+        attention_mask: None,
         packed_seq_params: PackedSequences,
         **unused: Any,
     ) -> Tensor:
@@ -59,14 +59,17 @@ class PackedAttention(nn.Module):
         Returns:
             [tokens, local heads, head_dim], in the dtype of ``query``.
         """
+        return self._attend(query, key, value, packed_seq_params)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, packed: PackedSequences) -> Tensor:
         outputs = []
         start = 0
-        for count, length in packed_seq_params.prompt_runs:
+        for count, length in packed.prompt_runs:
             stop = start + count * length
             q, k, v = (_batched(tensor[start:stop], count) for tensor in (query, key, value))
             outputs.append(_flattened(scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)))
             start = stop
-        for run in packed_seq_params.response_runs:
+        for run in packed.response_runs:
             stop = start + len(run.key_rows) * run.length
             q = _batched(query[start:stop], len(run.key_rows))
             outputs.append(_flattened(_attend_to_prompts(q, key, value, run)))
@@ -97,76 +100,39 @@ def _flattened(batch: Tensor) -> Tensor:
     return batch.transpose(1, 2).flatten(0, 1)
 
 
-class FusionAttention(nn.Module):
-    """The ``core_attention`` of a self-attention layer, with ``torch_npu.npu_fusion_attention``.
+class FusionAttention(PackedAttention):
+    """The same with ``torch_npu.npu_fusion_attention``.
 
     The operator derives the group of a query head from the numbers of heads.
     """
 
-    def __init__(self, config: Any, softmax_scale: float | None = None, **layer: Any) -> None:
-        super().__init__()
-        if config.attention_dropout:
-            raise ValueError(f"attention_dropout is {config.attention_dropout}; no supported model has any")
-        self._scale = softmax_scale or config.kv_channels**-0.5
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, packed: PackedSequences) -> Tensor:
+        import torch_npu
 
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Tensor | None,
-        packed_seq_params: PackedSequences | None = None,
-        **unused: Any,
-    ) -> Tensor:
-        """Attend as ``PackedAttention`` does.
-
-        Without ``packed_seq_params`` the input is [length, batch, heads, head_dim], the output
-        [length, batch, heads x head_dim].
-        """
-        heads = query.shape[-2]
-        if packed_seq_params is None:  # layout SBH: sequences of equal length
-            return self._fused(query.flatten(2), key.flatten(2), value.flatten(2), heads, "SBH")
-        q_lengths, k_lengths, key_rows = _sequence_lengths(packed_seq_params, query.device)
+        q_lengths, k_lengths, key_rows = _sequence_lengths(packed, query.device)
         outputs = []
         q = k = 0
         for first in range(0, len(q_lengths), MAX_SEQUENCES):
-            # Layout TND: sequences end to end, with the end of each.
             part = slice(first, first + MAX_SEQUENCES)
             q_ends, k_ends = list(accumulate(q_lengths[part])), list(accumulate(k_lengths[part]))
             rows = key_rows[k : k + k_ends[-1]]
-            outputs.append(
-                self._fused(
-                    query[q : q + q_ends[-1]],
-                    key.index_select(0, rows),
-                    value.index_select(0, rows),
-                    heads,
-                    "TND",
-                    actual_seq_qlen=q_ends,
-                    actual_seq_kvlen=k_ends,
-                )
+            output, *_ = torch_npu.npu_fusion_attention(
+                query[q : q + q_ends[-1]],
+                key.index_select(0, rows),
+                value.index_select(0, rows),
+                query.shape[1],
+                "TND",  # sequences end to end, with the end of each
+                atten_mask=_compressed_mask(query.device),
+                scale=query.shape[2] ** -0.5,
+                keep_prob=1.0,
+                sparse_mode=RIGHT_DOWN_CAUSAL,
+                actual_seq_qlen=q_ends,
+                actual_seq_kvlen=k_ends,
             )
+            outputs.append(output)
             q += q_ends[-1]
             k += k_ends[-1]
         return torch.cat(outputs)
-
-    def _fused(
-        self, query: Tensor, key: Tensor, value: Tensor, heads: int, layout: str, **lengths: list[int]
-    ) -> Tensor:
-        import torch_npu
-
-        output: Tensor = torch_npu.npu_fusion_attention(
-            query,
-            key,
-            value,
-            heads,
-            layout,
-            atten_mask=_compressed_mask(query.device),
-            scale=self._scale,
-            keep_prob=1.0,
-            sparse_mode=RIGHT_DOWN_CAUSAL,
-            **lengths,
-        )[0]
-        return output
 
 
 @lru_cache(maxsize=1)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator
-from itertools import islice
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,7 +24,7 @@ SHARD_BYTES = 4 * 1024**3
 
 
 class HFCheckpoint:
-    """A directory opened for reading, with ``family`` and ``shape`` of its model.
+    """A directory opened for reading, with ``family``, ``shape`` and ``tensors`` of its model.
 
     Raises:
         UsageError: as ``read_model_directory``.
@@ -32,6 +34,7 @@ class HFCheckpoint:
         self.directory = directory
         model = read_model_directory(directory)
         self.family, self.shape, self._stored = model.family, model.shape, model.tensors
+        self.tensors = self.family.tensors(self.shape)  # name to shape
         self._open_files: dict[Path, Any] = {}
 
     def read(self, name: str, dim: int, start: int, stop: int) -> Tensor:
@@ -45,19 +48,14 @@ class HFCheckpoint:
 
 
 def write(
-    directory: Path,
-    source: Path,
-    dtype: torch.dtype,
-    sizes: dict[str, int],
-    weights: Iterator[tuple[str, Tensor]],
+    directory: Path, source: HFCheckpoint, dtype: torch.dtype, weights: Iterator[tuple[str, Tensor]]
 ) -> None:
     """Write a Hugging Face directory and rename it to ``directory`` when it is complete.
 
     Args:
         directory: the target; an existing one is replaced.
-        source: directory of the original model, from which the tokenizer and other small files are copied.
+        source: the original model, from which the tokenizer and other small files are copied.
         dtype: dtype of the weights, written to config.json.
-        sizes: bytes of every tensor, in the order in which ``weights`` yields them.
         weights: names and full tensors.
 
     Raises:
@@ -66,19 +64,24 @@ def write(
     partial = directory.with_name(directory.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    _copy_small_files(source, partial, dtype)
-    shards = _split_into_shards(sizes)
-    weight_map: dict[str, str] = {}
-    for number, names in enumerate(shards, start=1):
-        file = WEIGHTS_FILE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
-        tensors = {name: tensor.cpu().clone() for name, tensor in islice(weights, len(names))}
-        try:
-            save_file(tensors, partial / file, metadata={"format": "pt"})
-        except SafetensorError as e:
-            raise OSError(0, str(e), str(partial / file)) from e
-        weight_map |= dict.fromkeys(tensors, file)
-    if len(shards) > 1:
-        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+    _copy_small_files(source.directory, partial, dtype)
+    shards = split_state_dict_into_shards_factory(
+        source.tensors,
+        get_storage_size=lambda shape: prod(shape) * dtype.itemsize,
+        filename_pattern=WEIGHTS_FILE.replace(".", "{suffix}."),
+        max_shard_size=SHARD_BYTES,
+    )
+    pending: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in weights:
+        file = shards.tensor_to_filename[name]
+        pending[file][name] = tensor.cpu().clone()
+        if len(pending[file]) == len(shards.filename_to_tensors[file]):
+            try:
+                save_file(pending.pop(file), partial / file, metadata={"format": "pt"})
+            except SafetensorError as e:
+                raise OSError(0, str(e), str(partial / file)) from e
+    if shards.is_sharded:
+        index = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
         (partial / INDEX_FILE).write_text(json.dumps(index, indent=2), encoding="utf-8")
     shutil.rmtree(directory, ignore_errors=True)
     partial.rename(directory)
@@ -94,16 +97,3 @@ def _copy_small_files(source: Path, target: Path, dtype: torch.dtype) -> None:
     config.pop("torch_dtype", None)  # the key's name before transformers 5
     config["dtype"] = str(dtype).removeprefix("torch.")
     (target / CONFIG_FILE).write_text(json.dumps(config, indent=2), encoding="utf-8")
-
-
-def _split_into_shards(sizes: dict[str, int]) -> list[list[str]]:
-    """Split the tensors, in order, into files of at most SHARD_BYTES; a larger tensor has its own file."""
-    shards: list[list[str]] = [[]]
-    filled = 0
-    for name, size in sizes.items():
-        if shards[-1] and filled + size > SHARD_BYTES:
-            shards.append([])
-            filled = 0
-        shards[-1].append(name)
-        filled += size
-    return shards

@@ -9,6 +9,7 @@ several replicas, these replicas exchange their tokens first.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from megatron.core.transformer.moe.moe_layer import MoELayer
 from megatron.core.transformer.moe.router import TopKRouter
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
+
+Collective = Callable[[Tensor, dist.ProcessGroup], Tensor]
 
 
 class SwiGLU(nn.Module):
@@ -92,9 +95,9 @@ class ExpertLayer(MoELayer):  # type: ignore[misc]
         """
         probs, routing = self.route(hidden_states)  # both [tokens, experts]
         # [tokens, hidden] and [tokens, experts]
-        rows = [_Copy.apply(tensor, self.tp_group) for tensor in (hidden_states.flatten(0, 1), probs)]  # type: ignore[no-untyped-call]
+        rows = [_apply(part, self.tp_group, _copy, _sum) for part in (hidden_states.flatten(0, 1), probs)]
         if self._replicas is not None:
-            rows = [_Gather.apply(tensor, self._replicas) for tensor in rows]  # type: ignore[no-untyped-call]
+            rows = [_apply(part, self._replicas, _gather, _reduce_scatter) for part in rows]
             routing = _gather(routing.to(torch.uint8), self._replicas).bool()  # gloo does not send bools
         self.token_dispatcher.routing_map = routing
         dispatched, counts, probs = self.token_dispatcher.dispatch_postprocess(*rows)
@@ -102,52 +105,42 @@ class ExpertLayer(MoELayer):  # type: ignore[misc]
         # The outputs of a token's experts are added in fp32.
         output = self.token_dispatcher.combine_preprocess(output.float()).to(hidden_states.dtype)
         if self._replicas is not None:
-            output = _ReduceScatter.apply(output, self._replicas)  # type: ignore[no-untyped-call]
+            output = _apply(output, self._replicas, _reduce_scatter, _gather)
         return reduce_from_tensor_model_parallel_region(output).view_as(hidden_states), None
 
 
-class _Copy(torch.autograd.Function):
-    """Pass on rows that are equal on all ranks; the backward pass adds the gradients of the ranks.
+class _Collective(torch.autograd.Function):
+    """Apply a collective to rows, and another one to their gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, group: dist.ProcessGroup, forward: Collective, backward: Collective
+    ) -> Tensor:
+        ctx.group, ctx.collective = group, backward
+        return forward(rows, group)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.collective(grad, ctx.group), None, None, None
+
+
+def _apply(rows: Tensor, group: dist.ProcessGroup, forward: Collective, backward: Collective) -> Tensor:
+    result: Tensor = _Collective.apply(rows, group, forward, backward)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _copy(rows: Tensor, group: dist.ProcessGroup) -> Tensor:
+    return rows.view_as(rows)
+
+
+def _sum(rows: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """Add the rows of all ranks.
 
     Megatron's own adds into a copy if a gradient is not contiguous, and that of the probabilities is not.
     """
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, group: dist.ProcessGroup) -> Tensor:
-        ctx.group = group
-        return rows.view_as(rows)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        total = grad.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total, group=ctx.group)
-        return total, None
-
-
-class _Gather(torch.autograd.Function):
-    """Gather the rows of all ranks; the backward pass adds the gradients of the ranks."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, group: dist.ProcessGroup) -> Tensor:
-        ctx.group = group
-        return _gather(rows, group)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _reduce_scatter(grad, ctx.group), None
-
-
-class _ReduceScatter(torch.autograd.Function):
-    """Return each rank's rows of the sum over the ranks."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, group: dist.ProcessGroup) -> Tensor:
-        ctx.group = group
-        return _reduce_scatter(rows, group)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _gather(grad, ctx.group), None
+    total = rows.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total, group=group)
+    return total
 
 
 def _gather(rows: Tensor, group: dist.ProcessGroup) -> Tensor:
@@ -157,6 +150,7 @@ def _gather(rows: Tensor, group: dist.ProcessGroup) -> Tensor:
 
 
 def _reduce_scatter(rows: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """Return this rank's rows of the sum over the ranks."""
     own = rows.new_empty(len(rows) // group.size(), *rows.shape[1:])
     dist.reduce_scatter_tensor(own, rows.contiguous(), group=group)
     return own

@@ -15,34 +15,31 @@ from torch.nn.functional import silu
 from vime_runtime.spec.model_families import ModelFamily
 from vime_runtime.spec.model_shape import ModelShape
 from vime_runtime.trainer.attention import core_attention
+from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
 from vime_runtime.trainer.mlp import ExpertLayer, LocalRouter, SwiGLU
 from vime_runtime.trainer.packing import MicroBatch
+from vime_runtime.trainer.parallel import ParallelGroups
 
 RECOMPUTE = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
 
 
 def build(
-    family: ModelFamily,
-    shape: ModelShape,
+    source: HFCheckpoint,
     dtype: torch.dtype,
     device: torch.device,
-    tensor_parallel: int,
+    groups: ParallelGroups,
     recompute: bool = False,
-    expert_parallel: int = 1,
-    replicas: dist.ProcessGroup | None = None,
 ) -> GPTModel:
-    """Build this rank's shard. Its parameters are allocated, not initialized: a checkpoint follows.
+    """Build this rank's shard. Its parameters are allocated, not initialized: ``WeightBridge.load`` follows.
 
     Args:
-        family, shape: of the model.
-        dtype: of the parameters.
-        device: device of the parameters.
-        tensor_parallel: number of tensor-parallel ranks; the vocabulary is padded to a multiple of it.
+        source: has the family and the shape of the model.
+        dtype, device: of the parameters.
+        groups: the vocabulary is padded to a multiple of the tensor-parallel size.
         recompute: recompute each layer's activations in the backward pass instead of keeping them.
-        expert_parallel: number of ranks over which whole experts are distributed; with 1 every expert is
-            split over the tensor-parallel ranks.
-        replicas: as in ``ExpertLayer``.
     """
+    family, shape = source.family, source.shape
+    tensor_parallel, expert_parallel = groups.tensor.size(), groups.expert.size()
     config = TransformerConfig(
         num_layers=shape.num_hidden_layers,
         hidden_size=shape.hidden_size,
@@ -83,7 +80,7 @@ def build(
     with torch.device(device):
         model = GPTModel(
             config,
-            _layer_spec(family, shape, replicas),
+            _layer_spec(family, shape, groups.replicas),
             vocab_size=-(-shape.vocab_size // tensor_parallel) * tensor_parallel,
             max_sequence_length=shape.max_position_embeddings,
             share_embeddings_and_output_weights=shape.tie_word_embeddings,
@@ -93,7 +90,6 @@ def build(
             rope_scaling_factor=shape.rope.factor or 1.0,
         )
     model.to(dtype)  # the norms are created in torch's default dtype
-    _mark_shards(model, family, shape, shape.local_experts(0, expert_parallel))
     return model
 
 
@@ -129,18 +125,6 @@ def _expert_settings(shape: ModelShape, tensor_parallel: int, expert_parallel: i
         "expert_model_parallel_size": expert_parallel,
         "expert_tensor_parallel_size": tensor_parallel if expert_parallel == 1 else 1,
     }
-
-
-def _mark_shards(model: GPTModel, family: ModelFamily, shape: ModelShape, local_experts: range) -> None:
-    """Mark the parameters that are split over ranks; Megatron does so only when it initializes them.
-
-    The norm of the gradient depends on the mark: parameters that all ranks have count once.
-    """
-    parameters = dict(model.named_parameters())
-    for mapping in family.parameters(shape):
-        name = mapping.parameter(local_experts)
-        if name is not None:
-            parameters[name].tensor_model_parallel = mapping.layout != "whole"
 
 
 def _layer_spec(family: ModelFamily, shape: ModelShape, replicas: dist.ProcessGroup | None) -> ModuleSpec:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import torch
@@ -133,6 +134,8 @@ def pack(
         device: device of the tensors.
         min_length: length to which a shorter row is padded, at its start.
     """
+    integers = partial(torch.tensor, dtype=torch.int64, device=device)
+    floats = partial(torch.tensor, dtype=torch.float32, device=device)
     padding = max(min_length - row_length(batch, groups), 0)
     tokens: list[int] = [0] * padding
     positions: list[int] = list(range(padding))
@@ -158,7 +161,7 @@ def pack(
             logit_rows += [prompt_rows[i][-1], *own_rows]
             key_rows.append([*prompt_rows[i], *own_rows])
         if length > 1:
-            response_runs.append(ResponseRun(length - 1, _integers(key_rows, device)))
+            response_runs.append(ResponseRun(length - 1, integers(key_rows)))
 
     runs = groupby(len(batch.prompts[group[0]]) for group in groups)
     prompt_runs = [(1, padding)] * (padding > 0) + [(len(list(run)), length) for length, run in runs]
@@ -173,13 +176,13 @@ def pack(
         response_runs=tuple(response_runs),
     )
     return MicroBatch(
-        tokens=_integers([tokens], device),
-        positions=_integers([positions], device),
+        tokens=integers([tokens]),
+        positions=integers([positions]),
         sequences=sequences,
-        logit_rows=_integers(logit_rows or [0], device),
-        targets=_integers([token for i in order for token in batch.responses[i]] or [0], device),
-        advantages=_floats([advantages[i] for i in order for _ in batch.responses[i]] or [0.0], device),
-        rollout_logprobs=_floats([logprob for i in order for logprob in batch.logprobs[i]] or [0.0], device),
+        logit_rows=integers(logit_rows or [0]),
+        targets=integers([token for i in order for token in batch.responses[i]] or [0]),
+        advantages=floats([advantages[i] for i in order for _ in batch.responses[i]] or [0.0]),
+        rollout_logprobs=floats([logprob for i in order for logprob in batch.logprobs[i]] or [0.0]),
         is_padding=not groups,
     )
 
@@ -197,11 +200,3 @@ def _split(batch: RolloutBatch, group: Group, budget: int) -> list[Group]:
 def _tokens(batch: RolloutBatch, group: Group) -> int:
     """Return the number of tokens that a group has in a row."""
     return len(batch.prompts[group[0]]) + sum(len(batch.responses[i]) - 1 for i in group)
-
-
-def _floats(values: list[float], device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32, device=device)
-
-
-def _integers(values: Sequence[object], device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=torch.int64, device=device)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from itertools import zip_longest
-from math import prod
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -34,8 +33,7 @@ from vime_runtime.trainer.packing import Group, MicroBatch
 from vime_runtime.weight_sync.buckets import BucketExporter
 from vime_runtime.weight_sync.device_identity import location_of
 from vime_runtime.weight_sync.export import WeightBridge
-from vime_runtime.weight_sync.ipc import SharedCpuBuffer
-from vime_runtime.weight_sync.transport import WeightLocation
+from vime_runtime.weight_sync.transport import BufferPlan, WeightLocation
 
 
 class Trainer:
@@ -62,9 +60,7 @@ class Trainer:
             recipe.train.tensor_parallel,
             recipe.train.expert_parallel,
         )
-        self._bridge = WeightBridge(
-            self._source.family, self._source.shape, self._groups.tensor, self._groups.expert
-        )
+        self._bridge = WeightBridge(self._source, self._groups)
         self._region = self._device.training_region(config)
         with self._region.allocating():
             self._model = self._load(recompute=recipe.train.recompute)
@@ -108,6 +104,7 @@ class Trainer:
 
         Every rank must exhaust the iterator. A tensor is valid until the next one is yielded.
         """
+        self._device.synchronize()  # other streams may still compute them
         return self._bridge.export(self._model)
 
     def exporter(self) -> BucketExporter:
@@ -120,13 +117,16 @@ class Trainer:
         size = self._config.recipe.sync.bucket_bytes
         per_node = self._config.recipe.cluster.devices_per_node
         local_rank = dist.get_rank() % per_node
-        on_cpu = self._device.torch_device().type == "cpu"
+        device = self._device.torch_device()
+        on_cpu = device.type == "cpu"
         writers = self._groups.model.size()
         if on_cpu and per_node % writers == 0:
-            shared = partial(SharedCpuBuffer, self._groups.model) if local_rank < writers else None
             first = local_rank < self._groups.tensor.size()
-            return BucketExporter(lambda: self._bridge.local_shards(self._model, first), size, shared=shared)
-        return BucketExporter(self.weights, size, fill_cpu=local_rank == 0)
+            plan = BufferPlan(device=False, cpu=local_rank < writers)
+            weights = partial(self._bridge.local_shards, self._model, first)
+            return BucketExporter(weights, size, plan, group=self._groups.model)
+        plan = BufferPlan(device=not on_cpu, cpu=on_cpu and local_rank == 0)
+        return BucketExporter(self.weights, size, plan, device)
 
     def weight_location(self) -> WeightLocation:
         """Return the machine and device of this rank's weights."""
@@ -139,9 +139,7 @@ class Trainer:
             OSError: it could not be written; the other ranks then wait until they are killed.
         """
         if dist.get_rank() == 0:
-            shapes = self._source.family.tensors(self._source.shape)
-            sizes = {name: prod(shape) * self._dtype.itemsize for name, shape in shapes.items()}
-            hf_checkpoint.write(Path(directory), self._source.directory, self._dtype, sizes, self.weights())
+            hf_checkpoint.write(Path(directory), self._source, self._dtype, self.weights())
         else:
             for _ in self.weights():
                 pass
@@ -195,17 +193,9 @@ class Trainer:
         return f"rank-{self._groups.model.rank()}-of-{self._groups.model.size()}.pt"
 
     def _load(self, recompute: bool) -> GPTModel:
-        loaded = model.build(
-            self._source.family,
-            self._source.shape,
-            self._dtype,
-            self._device.torch_device(),
-            self._groups.tensor.size(),
-            recompute,
-            self._groups.expert.size(),
-            self._groups.replicas,
-        )
-        self._bridge.load(loaded, self._source)
+        device = self._device.torch_device()
+        loaded = model.build(self._source, self._dtype, device, self._groups, recompute)
+        self._bridge.load(loaded)
         return loaded
 
     def _micro_batches(self, batch: RolloutBatch) -> list[tuple[list[MicroBatch], int]]:

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from math import prod
 
 import torch
+import torch.distributed as dist
 
-from vime_runtime.weight_sync.ipc import BUFFERS, CpuBuffer, DeviceBuffer, SharedCpuBuffer
+from vime_runtime.weight_sync.ipc import BUFFERS, CpuBuffer, CpuHandle, DeviceBuffer, DeviceHandle
+from vime_runtime.weight_sync.tensor_slice import Shape, TensorSlice
 from vime_runtime.weight_sync.transport import BucketMessage, BufferPlan, TensorEntry
 
 # Every tensor begins at a multiple of this, so that it can be viewed in its dtype and loads are aligned.
 ALIGNMENT = 64
+# For weights in CPU memory that no other rank has.
+OWN_CPU_COPY = BufferPlan(device=False, cpu=True)
 
 
 @dataclass(frozen=True)
@@ -21,31 +25,16 @@ class LocalShard:
 
     Attributes:
         shape, dtype: of the full tensor.
-        parts: (dim, start, rows): ``rows`` belong at ``start`` along ``dim``.
     """
 
-    shape: tuple[int, ...]
+    shape: Shape
     dtype: torch.dtype
-    parts: tuple[tuple[int, int, torch.Tensor], ...]
+    parts: tuple[TensorSlice, ...]
 
     @property
     def nbytes(self) -> int:
         """The bytes of the full tensor."""
         return prod(self.shape) * self.dtype.itemsize
-
-    def write(self, target: torch.Tensor, first: int = 0) -> None:
-        """Copy the parts to their places in ``target``, the full tensor's rows from ``first`` on."""
-        for dim, start, rows in self.parts:
-            if dim == 0:
-                begin, end = max(start, first), min(start + len(rows), first + len(target))
-                if begin < end:
-                    target[begin - first : end - first].copy_(rows[begin - start : end - start])
-            else:
-                target.narrow(dim, start, rows.shape[dim]).copy_(rows[first : first + len(target)])
-
-
-Weight = torch.Tensor | LocalShard
-Buffer = CpuBuffer | DeviceBuffer | SharedCpuBuffer
 
 
 class BucketExporter:
@@ -59,32 +48,31 @@ class BucketExporter:
     Args:
         weights: starts a pass over all weights; each pass yields the same names in the same order.
         bucket_bytes: the bytes of tensors in a bucket, including alignment.
-        fill_cpu: True to copy weights in CPU memory into a buffer. One copy per machine is enough: the other
-            ranks there only take part in the pass, and their messages have no handle.
-        shared: creates a buffer that the ranks of a machine fill together, each with its LocalShards. Without
-            it, a rank whose weights are LocalShards only takes part in the pass.
+        plan: the copies that this rank makes of a bucket; without any it only takes part in the pass, and its
+            messages have no handle.
+        device: of the weights, for a copy in its memory.
+        group: the ranks of a machine that fill one copy in CPU memory together, each with its LocalShards.
     """
 
     def __init__(
         self,
-        weights: Callable[[], Iterator[tuple[str, Weight]]],
+        weights: Callable[[], Iterator[tuple[str, torch.Tensor | LocalShard]]],
         bucket_bytes: int,
-        fill_cpu: bool = True,
-        shared: Callable[[], SharedCpuBuffer] | None = None,
+        plan: BufferPlan = OWN_CPU_COPY,
+        device: torch.device | None = None,
+        group: dist.ProcessGroup | None = None,
     ) -> None:
         self._weights = weights
         self._bucket_bytes = bucket_bytes
-        self._fill_cpu = fill_cpu
-        self._shared = shared
-        self._plan = BufferPlan(device=True, cpu=False)
-        self._double_buffer: list[list[Buffer]] = []
+        self._device = device
+        self._group = group
         self._current = 0
         self._pass: Iterator[BucketMessage] | None = None
+        self.set_plan(plan)
 
     def set_plan(self, plan: BufferPlan) -> None:
-        """Choose the memory for weights on a device, from the next pass on."""
-        self._plan = plan
-        self._double_buffer = []
+        """Choose the memory for copies of the weights, from the next pass on."""
+        self._double_buffer = [self._buffers(plan) for _ in range(BUFFERS)]
 
     def next(self) -> BucketMessage | None:
         """Fill the next bucket and return it; None at the end of a pass, after which a new pass begins."""
@@ -98,67 +86,47 @@ class BucketExporter:
     def _fill(self) -> Iterator[BucketMessage]:
         entries: list[TensorEntry] = []
         end = 0
-        first = True
         for name, weight in self._weights():
-            if first:
-                self._prepare_buffers(weight)
-                first = False
-            for start, stop in self._parts(weight):
-                entry = _entry(name, weight, start, stop, end)
-                if entries and end + entry.nbytes > self._bucket_bytes:
+            shard = weight if isinstance(weight, LocalShard) else _whole(name, weight)
+            dtype = str(shard.dtype).removeprefix("torch.")
+            rows, *columns = shard.shape
+            row_bytes = shard.nbytes // rows
+            fitting = max(1, self._bucket_bytes // row_bytes)
+            for start in range(0, rows, fitting):
+                shape = min(fitting, rows - start), *columns
+                nbytes = shape[0] * row_bytes
+                if entries and end + nbytes > self._bucket_bytes:
                     yield self._message(entries)
-                    entry = _entry(name, weight, start, stop, 0)
                     entries, end = [], 0
-                self._copy(weight, entry)
+                entry = TensorEntry(name, dtype, shape, end, nbytes, shard.shape, start)
+                self._copy(shard, entry)
                 entries.append(entry)
-                end += -(-entry.nbytes // ALIGNMENT) * ALIGNMENT
+                end += -(-nbytes // ALIGNMENT) * ALIGNMENT
         if entries:
             yield self._message(entries)
 
-    def _prepare_buffers(self, weight: Weight) -> None:
-        """Create the buffers once the first weight shows which memory the weights are in."""
-        if not self._double_buffer:
-            self._double_buffer = [self._buffers(weight) for _ in range(BUFFERS)]
-        for buffer in self._double_buffer[0]:
-            if isinstance(buffer, DeviceBuffer):
-                buffer.wait_for_producers()
+    def _buffers(self, plan: BufferPlan) -> list[CpuBuffer | DeviceBuffer]:
+        buffers: list[CpuBuffer | DeviceBuffer] = []
+        if plan.device:
+            assert self._device is not None  # only weights on a device are copied there
+            buffers.append(DeviceBuffer(self._device))
+        if plan.cpu:
+            buffers.append(CpuBuffer(self._group))
+        return buffers
 
-    def _buffers(self, weight: Weight) -> list[Buffer]:
-        if self._shared is not None:
-            return [self._shared()]
-        if isinstance(weight, LocalShard):
-            return []
-        if weight.is_cpu:
-            return [CpuBuffer()] if self._fill_cpu else []
-        on_device: list[Buffer] = [DeviceBuffer(weight.device)] if self._plan.device else []
-        return [*on_device, *([CpuBuffer()] if self._plan.cpu else [])]
-
-    def _parts(self, weight: Weight) -> Iterator[tuple[int, int]]:
-        """Yield the rows of each part of a weight, [start, stop)."""
-        rows = weight.shape[0] if weight.shape else 1
-        each = rows
-        if weight.nbytes > self._bucket_bytes:
-            each = max(1, self._bucket_bytes // (weight.nbytes // rows))
-        for start in range(0, rows, each or 1):
-            yield start, min(start + each, rows)
-        if not rows:
-            yield 0, 0
-
-    def _copy(self, weight: Weight, entry: TensorEntry) -> None:
+    def _copy(self, shard: LocalShard, entry: TensorEntry) -> None:
         for buffer in self._double_buffer[self._current]:
             buffer.reserve(max(entry.nbytes, self._bucket_bytes))
             target = view_entry(buffer.data, entry)
-            if isinstance(weight, LocalShard):
-                weight.write(target, entry.start)
-            else:
-                full = weight.detach()
-                part = entry.shape != entry.full_shape
-                target.copy_(full[entry.start : entry.start + entry.shape[0]] if part else full)
+            for part in shard.parts:
+                part.write(target, entry.start)
 
     def _message(self, entries: list[TensorEntry]) -> BucketMessage:
-        handles = [buffer.handles() for buffer in self._double_buffer[self._current]]
+        handles: dict[str, CpuHandle | DeviceHandle] = {}
+        for buffer in self._double_buffer[self._current]:
+            handles |= buffer.handles()
         self._current = (self._current + 1) % BUFFERS
-        return BucketMessage({key: one for each in handles for key, one in each.items()}, tuple(entries))
+        return BucketMessage(handles, tuple(entries))
 
 
 def view_entry(buffer: torch.Tensor, entry: TensorEntry) -> torch.Tensor:
@@ -167,9 +135,6 @@ def view_entry(buffer: torch.Tensor, entry: TensorEntry) -> torch.Tensor:
     return part.view(getattr(torch, entry.dtype)).view(entry.shape)
 
 
-def _entry(name: str, weight: Weight, start: int, stop: int, offset: int) -> TensorEntry:
-    full = tuple(weight.shape)
-    shape = (stop - start, *full[1:]) if full else ()
-    dtype = str(weight.dtype).removeprefix("torch.")
-    nbytes = weight.nbytes // full[0] * (stop - start) if full and full[0] else weight.nbytes
-    return TensorEntry(name, dtype, shape, offset, nbytes, full, start)
+def _whole(name: str, tensor: torch.Tensor) -> LocalShard:
+    shape = tuple(tensor.shape)
+    return LocalShard(shape, tensor.dtype, (TensorSlice(name, shape, 0, 0, tensor.detach()),))

@@ -6,17 +6,17 @@ loader writes each tensor to its place as soon as it is received. Everything tha
 
 from __future__ import annotations
 
-from collections import defaultdict
-from itertools import pairwise
+from collections import Counter, defaultdict
 
 import torch
 
 from vime_runtime.weight_sync.param_slices import (
-    ParamSlice,
+    PADDING,
     find_slices,
     remote_expert_shapes,
     restore_expert_parameters,
 )
+from vime_runtime.weight_sync.tensor_slice import TensorSlice
 
 
 class DirectLoader:
@@ -26,23 +26,30 @@ class DirectLoader:
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
-        """Find the slices of every parameter.
+        """Find the slices of every parameter, and zero the padding of the vocabulary.
 
         Raises:
-            ValueError: the slices do not cover the model's parameters exactly once, or the shape of a
+            ValueError: the slices do not have as many elements as the model's parameters, or the shape of a
                 parameter does not follow from its module's sizes.
         """
         self._model = model
-        self._padding: list[ParamSlice] = []
-        self._slices: dict[str, list[ParamSlice]] = defaultdict(list)
+        # The slices that each tensor fills, with the name of their parameter.
+        self._slices: dict[str, list[tuple[str, TensorSlice]]] = defaultdict(list)
         self._shapes = remote_expert_shapes(model)
-        for part in find_slices(model):
-            if part.tensor is None:
-                self._padding.append(part)
+        covered: Counter[str] = Counter()
+        for parameter, part in find_slices(model):
+            covered[parameter] += part.view.numel()
+            if part.name == PADDING:
+                part.view.zero_()
             else:
-                self._slices[part.tensor].append(part)
-                self._shapes[part.tensor] = part.shape
-        _check_coverage(model, [*self._padding, *(part for parts in self._slices.values() for part in parts)])
+                self._slices[part.name].append((parameter, part))
+                self._shapes[part.name] = part.shape
+        for name, weight in model.named_parameters():
+            if covered[name] != weight.numel():
+                raise ValueError(
+                    f"parameter {name}, {list(weight.shape)}: the weight update would write "
+                    f"{covered[name]} of {weight.numel()} elements"
+                )
         # Number of rows received of each tensor that is not complete.
         self._missing = dict.fromkeys(self._shapes, 0)
 
@@ -65,7 +72,7 @@ class DirectLoader:
             raise ValueError(f"the weight update has a tensor {name}, which the model does not have")
         shape = tuple(tensor.shape) if full_shape is None else tuple(full_shape)
         if shape != expected:
-            filled = ", ".join(part.parameter for part in self._slices[name]) or "an expert of another rank"
+            filled = ", ".join(name for name, _ in self._slices[name]) or "an expert of another rank"
             raise ValueError(
                 f"tensor {name} of the weight update has the shape {list(shape)}; "
                 f"{filled} is filled from {list(expected)}"
@@ -79,15 +86,15 @@ class DirectLoader:
                 f"rows {start} to {stop} of tensor {name}, {list(tensor.shape)}, do not follow row "
                 f"{received} of {list(expected)} in the weight update"
             )
-        for part in self._slices[name]:
-            part.write(tensor, start)
+        for _, part in self._slices[name]:
+            part.read(tensor, start)
         if stop < expected[0]:
             self._missing[name] = stop
         else:
             del self._missing[name]
 
     def finish(self) -> None:
-        """Zero the padding of the vocabulary, and restore the layout of experts.
+        """Restore the layout of experts.
 
         Raises:
             ValueError: tensors are missing; the update stays open for them.
@@ -97,47 +104,4 @@ class DirectLoader:
                 f"the weight update lacks {len(self._missing)} of {len(self._shapes)} tensors: "
                 f"{', '.join(self._missing)}"
             )
-        for part in self._padding:
-            part.write(None)
         restore_expert_parameters(self._model)
-
-
-def _check_coverage(model: torch.nn.Module, slices: list[ParamSlice]) -> None:
-    """Check that every element of every parameter is in exactly one slice, else raise ValueError.
-
-    Elements are identified by address, however a parameter is sliced.
-    """
-    by_parameter: dict[str, list[ParamSlice]] = defaultdict(list)
-    for part in slices:
-        by_parameter[part.parameter].append(part)
-    for name, parameter in model.named_parameters():
-        covered = sum(part.target.numel() for part in by_parameter[name])
-        if covered != parameter.numel() or _overlap(parameter, by_parameter[name]):
-            raise ValueError(
-                f"parameter {name}, {list(parameter.shape)}: the weight update would write {covered} of "
-                f"{parameter.numel()} elements, or some of them twice"
-            )
-
-
-def _overlap(parameter: torch.Tensor, slices: list[ParamSlice]) -> bool:
-    """Return True if two slices have an element in common.
-
-    The slices of a parameter are boxes, which are disjoint if their ranges along some dimension are. Boxes
-    here have at most one row of experts in common, so overlapping boxes are adjacent when sorted.
-    """
-    boxes = sorted(_box(parameter, part.target) for part in slices if part.target.numel())
-    return any(
-        all(a < d and c < b for (a, b), (c, d) in zip(one, other, strict=True))
-        for one, other in pairwise(boxes)
-    )
-
-
-def _box(parameter: torch.Tensor, target: torch.Tensor) -> tuple[tuple[int, int], ...]:
-    """Return the ranges of a view along the dimensions of its parameter, the outermost first."""
-    offset = int(target.storage_offset()) - int(parameter.storage_offset())
-    shape = (1,) * (parameter.dim() - target.dim()) + tuple(target.shape)
-    ranges = []
-    for stride, extent in sorted(zip(parameter.stride(), shape, strict=True), reverse=True):
-        start, offset = divmod(offset, stride)
-        ranges.append((start, start + extent))
-    return tuple(ranges)

@@ -6,7 +6,7 @@ along dimension 0, ``export`` puts the same slices back: one description for bot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,24 +14,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vime_runtime.spec.model_families import ModelFamily, ParamMapping
+from vime_runtime.spec.model_families import ParamMapping
 from vime_runtime.spec.model_shape import ModelShape
 from vime_runtime.weight_sync.buckets import LocalShard
+from vime_runtime.weight_sync.tensor_slice import Shape, TensorSlice
 
 if TYPE_CHECKING:
     from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
-
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class TensorSlice:
-    """``start:stop`` along ``dim`` of the full tensor ``name``, and all of its other dimension."""
-
-    name: str
-    dim: int
-    start: int
-    stop: int
+    from vime_runtime.trainer.parallel import ParallelGroups
 
 
 @dataclass(frozen=True)
@@ -50,79 +40,60 @@ class Rank:
 # The rank for a parameter that is not sharded.
 UNSHARDED = Rank(0, 1)
 
-Layout = Callable[[dict[str, Shape], ModelShape, Rank], list[TensorSlice]]
 
+def split(
+    mapping: ParamMapping, tensors: dict[str, Shape], shape: ModelShape, rank: Rank
+) -> Iterator[tuple[str, int, int, int]]:
+    """Yield (tensor, dim, start, stop) of each slice of a rank's shard, in the order of the shard's rows.
 
-def _whole(tensors: dict[str, Shape], shape: ModelShape, rank: Rank) -> list[TensorSlice]:
-    """Place the whole tensor on every rank."""
-    return [TensorSlice(name, 0, 0, full[0]) for name, full in tensors.items()]
-
-
-def _rows(tensors: dict[str, Shape], shape: ModelShape, rank: Rank) -> list[TensorSlice]:
-    """Split the rows of each tensor over the ranks; a rank has its rows of the first one first."""
-    return [TensorSlice(name, 0, *rank.share(full[0])) for name, full in tensors.items()]
-
-
-def _columns(tensors: dict[str, Shape], shape: ModelShape, rank: Rank) -> list[TensorSlice]:
-    """Split the columns over the ranks."""
-    return [TensorSlice(name, 1, *rank.share(full[1])) for name, full in tensors.items()]
-
-
-def _qkv(tensors: dict[str, Shape], shape: ModelShape, rank: Rank) -> list[TensorSlice]:
-    """Split the query groups over the ranks; in a group the query heads come first, then key and value.
-
-    The order is that of ``SelfAttention.get_query_key_value_tensors`` in Megatron-core.
+    In the layout ``whole`` every rank has the whole tensor. In ``rows`` a rank has its rows of the first
+    tensor first. In ``qkv`` the query groups are split over the ranks; in a group the query heads come first,
+    then key and value, as in ``SelfAttention.get_query_key_value_tensors`` of Megatron-core.
     """
-    query, key, value = tensors
-    group_rows = shape.query_size // shape.num_key_value_heads
-    head_rows = shape.head_dim
-    slices = []
-    for group in range(*rank.share(shape.num_key_value_heads)):
-        slices.append(TensorSlice(query, 0, group * group_rows, (group + 1) * group_rows))
-        slices += [TensorSlice(kv, 0, group * head_rows, (group + 1) * head_rows) for kv in (key, value)]
-    return slices
-
-
-LAYOUTS: dict[str, Layout] = {"whole": _whole, "rows": _rows, "columns": _columns, "qkv": _qkv}
+    if mapping.layout == "qkv":
+        query, *key_and_value = mapping.hf
+        group_rows = shape.query_size // shape.num_key_value_heads
+        for group in range(*rank.share(shape.num_key_value_heads)):
+            yield query, 0, group * group_rows, (group + 1) * group_rows
+            for name in key_and_value:
+                yield name, 0, group * shape.head_dim, (group + 1) * shape.head_dim
+        return
+    dim = 1 if mapping.layout == "columns" else 0
+    for name in mapping.hf:
+        extent = tensors[name][dim]
+        yield name, dim, *((0, extent) if mapping.layout == "whole" else rank.share(extent))
 
 
 class WeightBridge:
     """Convert the weights of one model between Megatron's shards and Hugging Face tensors."""
 
-    def __init__(
-        self,
-        family: ModelFamily,
-        shape: ModelShape,
-        tensor_group: dist.ProcessGroup,
-        expert_group: dist.ProcessGroup,
-    ) -> None:
-        """Describe the shards of this rank.
-
-        Args:
-            tensor_group: the tensor-parallel group.
-            expert_group: the expert-parallel group. If it has several ranks, each expert is whole on one.
-        """
-        self._family = family
-        self._shape = shape
-        self._rank = Rank(tensor_group.rank(), tensor_group.size())
-        self._group = tensor_group
-        self._expert_rank = Rank(expert_group.rank(), expert_group.size())
-        self._expert_group = expert_group
-        self._tensors = family.tensors(shape)
+    def __init__(self, checkpoint: HFCheckpoint, groups: ParallelGroups) -> None:
+        """Describe the shards of this rank of ``groups``, of a model with the shape of ``checkpoint``."""
+        self._checkpoint = checkpoint
+        self._shape = checkpoint.shape
+        self._tensors = checkpoint.tensors
+        self._group = groups.tensor
+        self._rank = Rank(groups.tensor.rank(), groups.tensor.size())
+        self._expert_group = groups.expert
+        self._expert_rank = Rank(groups.expert.rank(), groups.expert.size())
 
     @torch.no_grad()
-    def load(self, model: torch.nn.Module, checkpoint: HFCheckpoint) -> None:
-        """Fill this rank's parameters, reading only its own slices from disk.
+    def load(self, model: torch.nn.Module) -> None:
+        """Fill this rank's parameters from the checkpoint, reading only its own slices from disk.
 
-        Rows beyond the true vocabulary are zero.
+        Rows beyond the true vocabulary are zero. Parameters that are split over ranks are marked. Megatron
+        does so only when it initializes them. The norm of the gradient depends on the mark: parameters that
+        all ranks have count once.
 
         Raises:
             RuntimeError: the parameters of the model are not those that the family names.
         """
         for mapping, shard in self._shards(model):
             if shard is not None:
-                for part, rows in self._split(mapping, self._rank_of(mapping), shard.zero_()):
-                    rows.copy_(checkpoint.read(part.name, part.dim, part.start, part.stop))
+                shard.tensor_model_parallel = mapping.layout != "whole"  # type: ignore[attr-defined]
+                for part in self._split(mapping, self._rank_of(mapping), shard.zero_()):
+                    stop = part.start + part.view.shape[part.dim]
+                    part.view.copy_(self._checkpoint.read(part.name, part.dim, part.start, stop))
 
     @torch.no_grad()
     def export(self, model: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -133,14 +104,24 @@ class WeightBridge:
         """
         like = next(model.parameters())
         for mapping, shard in self._shards(model):
-            if mapping.expert is not None and self._expert_rank.size > 1:
-                yield from self._broadcast_expert(mapping, mapping.expert, shard, like).items()
-                continue
-            assert shard is not None  # only experts are on other ranks
             if mapping.layout == "whole":
-                yield from ((name, shard) for name in mapping.hf)
-            else:
-                yield from self._gather_full(mapping, shard).items()
+                assert shard is not None  # only experts are on other ranks
+                yield from ((name, shard.detach()) for name in mapping.hf)
+                continue
+            full = {name: like.new_empty(self._tensors[name]) for name in mapping.hf}
+            shards = [] if shard is None else [shard]
+            own = self._rank_of(mapping)
+            if own.size > 1:
+                assert shard is not None
+                shards = [torch.empty_like(shard) for _ in range(own.size)]
+                dist.all_gather(shards, shard, group=self._group)
+            for index, one in enumerate(shards):
+                for part in self._split(mapping, Rank(index, own.size), one):
+                    part.write(full[part.name])
+            if (owner := self._owner(mapping)) is not None:
+                for tensor in full.values():
+                    dist.broadcast(tensor, group=self._expert_group, group_src=owner)
+            yield from full.items()
 
     @torch.no_grad()
     def local_shards(
@@ -153,65 +134,44 @@ class WeightBridge:
         """
         dtype = next(model.parameters()).dtype
         for mapping, shard in self._shards(model):
-            parts: dict[str, list[tuple[int, int, Tensor]]] = {name: [] for name in mapping.hf}
-            distributed = mapping.expert is not None and self._expert_rank.size > 1
+            parts: list[TensorSlice] = []
             replicated = mapping.layout == "whole" and self._rank.index > 0
+            distributed = self._owner(mapping) is not None
             if shard is not None and (distributed or (first_replica and not replicated)):
-                for part, rows in self._split(mapping, self._rank_of(mapping), shard):
-                    parts[part.name].append((part.dim, part.start, rows))
-            for name, own in parts.items():
-                yield name, LocalShard(self._tensors[name], dtype, tuple(own))
+                parts += self._split(mapping, self._rank_of(mapping), shard)
+            for name in mapping.hf:
+                own = tuple(part for part in parts if part.name == name)
+                yield name, LocalShard(self._tensors[name], dtype, own)
 
-    def _gather_full(self, mapping: ParamMapping, shard: Tensor) -> dict[str, Tensor]:
-        """Return the full tensors of a sharded parameter. A collective over the tensor-parallel group."""
-        full = {name: shard.new_empty(self._tensors[name]) for name in mapping.hf}
-        shards = [shard]
-        if self._rank.size > 1:
-            shards = [torch.empty_like(shard) for _ in range(self._rank.size)]
-            dist.all_gather(shards, shard, group=self._group)
-        for index, one in enumerate(shards):
-            for part, rows in self._split(mapping, Rank(index, self._rank.size), one):
-                full[part.name].narrow(part.dim, part.start, part.stop - part.start).copy_(rows)
-        return full
-
-    def _broadcast_expert(
-        self, mapping: ParamMapping, expert: int, shard: Tensor | None, like: Tensor
-    ) -> dict[str, Tensor]:
-        """Return an expert's tensors, sent by the rank that has them."""
-        owner = expert // (self._shape.num_experts // self._expert_rank.size)
-        full = {name: like.new_empty(self._tensors[name]) for name in mapping.hf}
-        if shard is not None:
-            for part, rows in self._split(mapping, UNSHARDED, shard):
-                full[part.name].copy_(rows)
-        for tensor in full.values():
-            dist.broadcast(tensor, group=self._expert_group, group_src=owner)
-        return full
+    def _owner(self, mapping: ParamMapping) -> int | None:
+        """Return the expert-parallel rank that has a whole expert; None if it is sharded like the rest."""
+        if mapping.expert is None or self._expert_rank.size == 1:
+            return None
+        return mapping.expert // (self._shape.num_experts // self._expert_rank.size)
 
     def _rank_of(self, mapping: ParamMapping) -> Rank:
         """Return the rank by which this rank's shard of a parameter is split."""
-        return UNSHARDED if mapping.expert is not None and self._expert_rank.size > 1 else self._rank
+        return self._rank if self._owner(mapping) is None else UNSHARDED
 
-    def _split(
-        self, mapping: ParamMapping, rank: Rank, shard: Tensor
-    ) -> Iterator[tuple[TensorSlice, Tensor]]:
-        """Yield each slice of ``rank``'s shard with the view of the shard that holds it."""
+    def _split(self, mapping: ParamMapping, rank: Rank, shard: Tensor) -> Iterator[TensorSlice]:
+        """Yield each slice of ``rank``'s shard."""
         offset = 0
-        tensors = {name: self._tensors[name] for name in mapping.hf}
-        for part in LAYOUTS[mapping.layout](tensors, self._shape, rank):
-            extent = part.stop - part.start
-            if part.dim == 0:
-                yield part, shard.narrow(0, offset, extent)  # [extent, ...]
-                offset += extent
-            else:
-                yield part, shard  # [rows, extent]
+        for name, dim, start, stop in split(mapping, self._tensors, self._shape, rank):
+            view = shard  # [rows, stop - start]
+            if dim == 0:
+                view = shard.narrow(0, offset, stop - start)  # [stop - start, ...]
+                offset += stop - start
+            yield TensorSlice(name, self._tensors[name], dim, start, view)
 
     def _shards(self, model: torch.nn.Module) -> Iterator[tuple[ParamMapping, Tensor | None]]:
         """Yield every parameter of the whole model with this rank's shard; None for other ranks' experts."""
         here = self._shape.local_experts(self._expert_rank.index, self._expert_rank.size)
         parameters = dict(model.named_parameters())
-        named = [(mapping, mapping.parameter(here)) for mapping in self._family.parameters(self._shape)]
+        named = [
+            (mapping, mapping.parameter(here)) for mapping in self._checkpoint.family.parameters(self._shape)
+        ]
         expected = {name for _, name in named if name is not None}
         if parameters.keys() != expected:
             raise RuntimeError(f"parameters without a mapping: {sorted(parameters.keys() ^ expected)}")
         for mapping, name in named:
-            yield mapping, None if name is None else parameters[name].detach()
+            yield mapping, None if name is None else parameters[name]

@@ -25,8 +25,6 @@ BUFFERS = 2
 # The position of the device's index among the arguments that reduce_tensor returns for a device tensor.
 DEVICE_ARGUMENT = 6
 
-DeviceHandle = tuple[Callable[..., torch.Tensor], tuple[Any, ...]]
-
 
 @dataclass(frozen=True)
 class CpuHandle:
@@ -37,51 +35,79 @@ class CpuHandle:
     inode: int
     nbytes: int
 
+    def map(self, device: torch.device) -> torch.Tensor:
+        """Map the buffer, uint8 [bytes].
+
+        Raises:
+            RuntimeError: the owner of the buffer has exited, or the handle leads to another file.
+        """
+        path = f"/proc/{self.pid}/fd/{self.file}"
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as e:
+            raise RuntimeError(f"cannot open the weight buffer {path} of the trainer: {e.strerror}") from e
+        try:
+            found = os.fstat(file)
+            if found.st_ino != self.inode or found.st_size < self.nbytes:
+                raise RuntimeError(
+                    f"{path} is not the weight buffer: its process id or file number was reused"
+                )
+            return torch.frombuffer(mmap.mmap(file, self.nbytes), dtype=torch.uint8)
+        finally:
+            os.close(file)
+
+
+@dataclass(frozen=True)
+class DeviceHandle:
+    """What ``reduce_tensor`` returns for a device buffer."""
+
+    rebuild: Callable[..., torch.Tensor]
+    arguments: tuple[Any, ...]
+
+    def map(self, device: torch.device) -> torch.Tensor:
+        """Map the buffer on ``device``, uint8 [bytes]; it may have another index in the owner's process."""
+        index = device.index
+        if index is None:
+            index = torch.get_device_module(device).current_device()
+        before, after = self.arguments[:DEVICE_ARGUMENT], self.arguments[DEVICE_ARGUMENT + 1 :]
+        return self.rebuild(*before, index, *after)
+
 
 class CpuBuffer:
-    """A buffer in CPU memory, in the process that owns it."""
+    """A buffer in CPU memory, in the process that owns it.
 
-    def __init__(self) -> None:
-        self._file = os.memfd_create("vime-bucket", os.MFD_CLOEXEC)
-        self.data = torch.empty(0, dtype=torch.uint8)
-
-    def reserve(self, nbytes: int) -> None:
-        """Make ``data``, uint8 [bytes], at least ``nbytes`` long. Its contents are lost when it grows."""
-        if nbytes > self.data.numel():
-            os.ftruncate(self._file, nbytes)
-            self.data = torch.frombuffer(mmap.mmap(self._file, nbytes), dtype=torch.uint8)
-
-    def handles(self) -> dict[str, CpuHandle]:
-        """Return what a reader needs to map the buffer as it is now."""
-        inode = os.fstat(self._file).st_ino
-        return {machine_id(): CpuHandle(os.getpid(), self._file, inode, self.data.numel())}
-
-
-class SharedCpuBuffer:
-    """A CPU buffer that all ranks of a group on one machine fill together; the first of them owns it.
-
+    With ``group`` all of its ranks, on one machine, fill the buffer together and the first of them owns it.
     Readers must get its handle only after every rank has written.
     """
 
-    def __init__(self, group: dist.ProcessGroup) -> None:
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
         self._group = group
-        self._own = CpuBuffer() if dist.get_rank(group) == 0 else None
-        self._reader = CpuBufferReader()
+        owner = group is None or group.rank() == 0
+        self._file = os.memfd_create("vime-bucket", os.MFD_CLOEXEC) if owner else None
         self.data = torch.empty(0, dtype=torch.uint8)
 
     def reserve(self, nbytes: int) -> None:
-        """Make ``data``, uint8 [bytes], at least ``nbytes`` long. A collective, with the same ``nbytes``."""
+        """Make ``data``, uint8 [bytes], at least ``nbytes`` long. Its contents are lost when it grows.
+
+        A collective over the group, with the same ``nbytes``.
+        """
         if nbytes <= self.data.numel():
             return
-        if self._own is not None:
-            self._own.reserve(nbytes)
-        shared = [self.handles()]
-        dist.broadcast_object_list(shared, group=self._group, group_src=0)
-        self.data = self._reader.open(shared[0]) if self._own is None else self._own.data
+        if self._file is not None:
+            os.ftruncate(self._file, nbytes)
+            self.data = torch.frombuffer(mmap.mmap(self._file, nbytes), dtype=torch.uint8)
+        if self._group is not None:
+            shared = [self.handles()]
+            dist.broadcast_object_list(shared, group=self._group, group_src=0)
+            if self._file is None:
+                self.data = shared[0][machine_id()].map(self.data.device)
 
     def handles(self) -> dict[str, CpuHandle]:
         """Return what a reader needs to map the buffer as it is now; only the owner has a handle."""
-        return {} if self._own is None else self._own.handles()
+        if self._file is None:
+            return {}
+        inode = os.fstat(self._file).st_ino
+        return {machine_id(): CpuHandle(os.getpid(), self._file, inode, self.data.numel())}
 
 
 class DeviceBuffer:
@@ -89,7 +115,6 @@ class DeviceBuffer:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._module = torch.get_device_module(device)
         self.data = torch.empty(0, dtype=torch.uint8, device=device)
         self._handles: dict[str, DeviceHandle] = {}
 
@@ -97,88 +122,30 @@ class DeviceBuffer:
         """Make ``data``, uint8 [bytes], at least ``nbytes`` long. Its contents are lost when it grows."""
         if nbytes > self.data.numel():
             self.data = torch.empty(nbytes, dtype=torch.uint8, device=self._device)
-            self._handles = {device_uuid(self._device): reduce_tensor(self.data)}
-
-    def wait_for_producers(self) -> None:
-        """Wait for the weights: other streams may still compute them."""
-        self._module.synchronize()
+            self._handles = {device_uuid(self._device): DeviceHandle(*reduce_tensor(self.data))}
 
     def handles(self) -> dict[str, DeviceHandle]:
         """Return what a reader on this device needs, after everything written before is in the buffer.
 
         The reader is another process, whose streams can only be ordered after this one's by waiting here.
         """
-        self._module.current_stream().synchronize()
+        torch.get_device_module(self._device).current_stream().synchronize()
         return self._handles
 
 
-class CpuBufferReader:
-    """Map CPU buffers of another process, each once; keep the last two mapped."""
-
-    def __init__(self) -> None:
-        self._mapped: dict[CpuHandle, torch.Tensor] = {}
-
-    def open(self, handles: dict[str, CpuHandle]) -> torch.Tensor:
-        """Map the owner's buffer, uint8 [bytes], for reading; ranks of a SharedCpuBuffer also write it.
-
-        Raises:
-            RuntimeError: no rank of the trainer is on this machine, the owner of the buffer has exited, or
-                the handle leads to another file.
-        """
-        own = machine_id()
-        if own not in handles:
-            raise RuntimeError(
-                f"no rank of the trainer on this machine ({own}), from which an engine here could take its "
-                f"weights; there are some on {', '.join(handles)}"
-            )
-        handle = handles[own]
-        if handle not in self._mapped:
-            while len(self._mapped) >= BUFFERS:
-                del self._mapped[next(iter(self._mapped))]
-            self._mapped[handle] = torch.frombuffer(_map_file(handle), dtype=torch.uint8)
-        return self._mapped[handle]
-
-
-class DeviceBufferReader:
-    """Map device buffers of another process, each once; keep the last two mapped."""
+class BufferReader:
+    """Map buffers of another process for a reader on ``device``, each once; keep the last two mapped."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._mapped: list[tuple[tuple[Any, ...], torch.Tensor]] = []
+        self._mapped: list[tuple[CpuHandle | DeviceHandle, torch.Tensor]] = []
 
-    def open(self, handles: dict[str, DeviceHandle]) -> torch.Tensor:
-        """Map the buffer on this process's device, uint8 [bytes], for reading.
-
-        Raises:
-            RuntimeError: no rank of the trainer has the bucket on this device.
-        """
-        own = device_uuid(self._device)
-        if own not in handles:
-            raise RuntimeError(f"no weight buffer on device {own}; there are some on {', '.join(handles)}")
-        rebuild, arguments = handles[own]
+    def open(self, handle: CpuHandle | DeviceHandle) -> torch.Tensor:
+        """Return the buffer, uint8 [bytes]. Raises RuntimeError as ``CpuHandle.map``."""
         for known, data in self._mapped:
-            if known == arguments:
+            if known == handle:
                 return data
-        # The device may have another index in the trainer's process.
-        local = self._device.index
-        if local is None:
-            local = torch.get_device_module(self._device).current_device()
-        data = rebuild(*arguments[:DEVICE_ARGUMENT], local, *arguments[DEVICE_ARGUMENT + 1 :])
-        self._mapped = [*self._mapped, (arguments, data)][-BUFFERS:]
+        self._mapped = self._mapped[1 - BUFFERS :]
+        data = handle.map(self._device)
+        self._mapped.append((handle, data))
         return data
-
-
-def _map_file(handle: CpuHandle) -> mmap.mmap:
-    """Map the file of a handle. Raises RuntimeError if it cannot be opened or is another file."""
-    path = f"/proc/{handle.pid}/fd/{handle.file}"
-    try:
-        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError as e:
-        raise RuntimeError(f"cannot open the weight buffer {path} of the trainer: {e.strerror}") from e
-    try:
-        found = os.fstat(file)
-        if found.st_ino != handle.inode or found.st_size < handle.nbytes:
-            raise RuntimeError(f"{path} is not the weight buffer: its process id or file number was reused")
-        return mmap.mmap(file, handle.nbytes)
-    finally:
-        os.close(file)

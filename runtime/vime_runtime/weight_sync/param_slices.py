@@ -6,20 +6,18 @@ the index of this rank. The attributes are the same in vLLM 0.20 to 0.32 and in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from vllm.model_executor.layers.linear import (
     ColumnParallelLinear,
-    MergedColumnParallelLinear,
     QKVParallelLinear,
     RowParallelLinear,
 )
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 
-Shape = tuple[int, ...]
+from vime_runtime.weight_sync.tensor_slice import Shape, TensorSlice
 
 # A packed module and the Hugging Face modules whose rows it holds, in this order.
 PACKED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
@@ -27,54 +25,15 @@ PACKED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_pro
 EXPERT_WEIGHTS = ("w13_weight", "w2_weight")
 # The segment that vLLM 0.30 puts between the experts and their weights.
 EXPERTS_SEGMENT = ".routed_experts"
-BIAS = ".bias"  # a bias is [rows], a weight [rows, columns]
+# Rows of a parameter that no tensor fills have this instead of a tensor's name. They are zero.
+PADDING = ""
 
 
-@dataclass(frozen=True)
-class ParamSlice:
-    """A slice of one parameter, and the part of one Hugging Face tensor that fills it.
+def find_slices(model: torch.nn.Module) -> Iterator[tuple[str, TensorSlice]]:
+    """Yield the name of every parameter of ``model`` with each of its slices.
 
-    Attributes:
-        parameter: its name in the model, for errors.
-        target: a view of the parameter: [rows, ...], or [..., rows] where it is ``transposed``.
-        tensor: the Hugging Face name; None for padding, which is zero.
-        shape: of the full tensor.
-        dim, start: the part of the full tensor: along ``dim`` from ``start``, as long as ``target``.
-        transposed: the last two dimensions of the parameter are swapped.
-    """
-
-    parameter: str
-    target: torch.Tensor
-    tensor: str | None
-    shape: Shape = ()
-    dim: int = 0
-    start: int = 0
-    transposed: bool = False
-
-    @torch.no_grad()
-    def write(self, tensor: torch.Tensor | None, first: int = 0) -> None:
-        """Copy the part of ``tensor`` that belongs here; zeros if it is None.
-
-        Args:
-            tensor: some rows of the full tensor, from ``first`` on.
-        """
-        if tensor is None:
-            self.target.zero_()
-            return
-        target = self.target.transpose(-1, -2) if self.transposed else self.target
-        if self.dim == 0:
-            begin, end = max(self.start, first), min(self.start + len(target), first + len(tensor))
-            if begin < end:
-                target[begin - self.start : end - self.start].copy_(tensor[begin - first : end - first])
-        else:
-            rows = target[first : first + len(tensor)]
-            rows.copy_(tensor.narrow(self.dim, self.start, target.shape[self.dim]))
-
-
-def find_slices(model: torch.nn.Module) -> Iterator[ParamSlice]:
-    """Yield every slice of every parameter of ``model``; experts of other ranks have none here.
-
-    A parameter that two modules share, as tied embeddings and head do, belongs to the first one.
+    Experts of other ranks have none here. A parameter that two modules share, as tied embeddings and head do,
+    belongs to the first one.
 
     Raises:
         ValueError: the shape of a parameter does not follow from its module's sizes, for example because it
@@ -86,7 +45,8 @@ def find_slices(model: torch.nn.Module) -> Iterator[ParamSlice]:
             if id(parameter) not in seen:
                 seen.add(id(parameter))
                 name = f"{path}.{key}" if path else key
-                yield from _slicer(module)(path, key, name, parameter, module)
+                for part in _slices(name, parameter.detach(), module):
+                    yield name, part
 
 
 def remote_expert_shapes(model: torch.nn.Module) -> dict[str, Shape]:
@@ -121,25 +81,6 @@ def restore_expert_parameters(model: torch.nn.Module) -> None:
                 weight.weight_loader = module.weight_loader
 
 
-Slicer = Callable[[str, str, str, torch.Tensor, Any], Iterator[ParamSlice]]
-
-
-def _slicer(module: torch.nn.Module) -> Slicer:
-    if _has_experts(module):
-        return _experts
-    # Subclasses come before their base classes.
-    for kind, slicer in (
-        (QKVParallelLinear, _qkv),
-        (MergedColumnParallelLinear, _merged),
-        (ColumnParallelLinear, _column),
-        (RowParallelLinear, _row),
-        (VocabParallelEmbedding, _vocabulary),
-    ):
-        if isinstance(module, kind):
-            return slicer
-    return _whole
-
-
 def _own_parameters(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from module.named_parameters(recurse=False)
     # vllm-ascend keeps a copy of a router's weight in fp32, on some releases not as a parameter.
@@ -148,95 +89,74 @@ def _own_parameters(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor
         yield "weight_fp32", copy
 
 
-def _whole(path: str, key: str, name: str, parameter: torch.Tensor, module: Any) -> Iterator[ParamSlice]:
-    """Fill the parameter with the whole tensor on every rank."""
-    yield ParamSlice(name, parameter, name.removesuffix("_fp32"), tuple(parameter.shape))
-
-
-def _column(path: str, key: str, name: str, parameter: torch.Tensor, module: Any) -> Iterator[ParamSlice]:
-    """Split the rows over the ranks."""
-    yield from _rows(name, parameter, module, [(name, module.output_size, module.tp_rank, module.tp_size)])
-
-
-def _merged(path: str, key: str, name: str, parameter: torch.Tensor, module: Any) -> Iterator[ParamSlice]:
-    """Split the rows of each packed tensor over the ranks."""
-    parts = [(size, module.tp_rank, module.tp_size) for size in module.output_sizes]
-    yield from _packed(path, key, name, parameter, module, parts)
-
-
-def _qkv(path: str, key: str, name: str, parameter: torch.Tensor, module: Any) -> Iterator[ParamSlice]:
-    """Split the query heads over the ranks, then the key and the value heads.
-
-    With fewer KV heads than ranks, adjacent ranks share a replicated head.
-    """
-    replicas = module.num_kv_head_replicas
-    kv_rank = module.tp_rank // replicas, module.tp_size // replicas
-    parts = [
-        (module.total_num_heads * module.head_size, module.tp_rank, module.tp_size),
-        (module.total_num_kv_heads * module.head_size, *kv_rank),
-        (module.total_num_kv_heads * module.v_head_size, *kv_rank),
-    ]
-    yield from _packed(path, key, name, parameter, module, parts)
-
-
-def _packed(
-    path: str, key: str, name: str, parameter: torch.Tensor, module: Any, parts: list[tuple[int, int, int]]
-) -> Iterator[ParamSlice]:
-    parent, _, own = path.rpartition(".")
-    if len(PACKED.get(own, ())) != len(parts):
-        raise ValueError(f"{path} is packed of {len(parts)} tensors; known are {', '.join(PACKED)}")
-    named = [
-        (f"{parent}.{hf}.{key}" if parent else f"{hf}.{key}", *part)
-        for hf, part in zip(PACKED[own], parts, strict=True)
-    ]
-    yield from _rows(name, parameter, module, named)
-
-
-def _rows(
-    name: str, parameter: torch.Tensor, module: Any, parts: list[tuple[str, int, int, int]]
-) -> Iterator[ParamSlice]:
-    """Yield slices of a weight [rows, columns] or a bias [rows].
-
-    Args:
-        parts: (tensor, rows of the full tensor, rank, ranks) in the order of the parameter's rows.
-    """
-    rest = () if name.endswith(BIAS) else (module.input_size,)
-    extents = [rows // ranks for _, rows, _, ranks in parts]
-    _check_shape(name, parameter, (sum(extents), *rest))
+def _slices(name: str, parameter: torch.Tensor, module: Any) -> Iterator[TensorSlice]:
+    if _has_experts(module):
+        yield from _experts(name, parameter, module)
+        return
+    if isinstance(module, VocabParallelEmbedding):
+        yield from _vocabulary(name, parameter, module)
+        return
+    dim, parts = _parts(name, parameter, module)
+    extents = [shape[dim] // ranks for _, shape, _, ranks in parts]
+    first = parts[0][1]
+    _check_shape(name, parameter, (*first[:dim], sum(extents), *first[dim + 1 :]))
     offset = 0
-    for (tensor, rows, rank, _), extent in zip(parts, extents, strict=True):
-        target = parameter.narrow(0, offset, extent)  # [extent, columns] or [extent]
-        yield ParamSlice(name, target, tensor, (rows, *rest), 0, rank * extent)
+    for (tensor, shape, rank, _), extent in zip(parts, extents, strict=True):
+        yield TensorSlice(tensor, shape, dim, rank * extent, parameter.narrow(dim, offset, extent))
         offset += extent
 
 
-def _row(path: str, key: str, name: str, parameter: torch.Tensor, module: Any) -> Iterator[ParamSlice]:
-    """Split the columns over the ranks; every rank has the whole bias."""
-    if name.endswith(BIAS):
-        _check_shape(name, parameter, (module.output_size,))
-        yield from _whole(path, key, name, parameter, module)
-        return
-    columns = module.input_size // module.tp_size
-    _check_shape(name, parameter, (module.output_size, columns))
-    full = (module.output_size, module.input_size)
-    yield ParamSlice(name, parameter, name, full, 1, module.tp_rank * columns)
+def _parts(name: str, parameter: torch.Tensor, module: Any) -> tuple[int, list[tuple[str, Shape, int, int]]]:
+    """Describe a weight [rows, columns] or a bias [rows].
+
+    Returns:
+        the dimension along which the tensors are packed and split over ranks, and (tensor, full shape, rank,
+        ranks) of each, in the order of the parameter.
+    """
+    path, _, key = name.rpartition(".")
+    parent, _, own = path.rpartition(".")
+    if isinstance(module, RowParallelLinear):
+        full = module.output_size, module.input_size
+        if key == "bias":  # every rank has all of it
+            return 0, [(name, full[:1], 0, 1)]
+        return 1, [(name, full, module.tp_rank, module.tp_size)]
+    if not isinstance(module, ColumnParallelLinear):  # every rank has the whole tensor
+        return 0, [(name.removesuffix("_fp32"), tuple(parameter.shape), 0, 1)]
+    if isinstance(module, QKVParallelLinear):
+        heads, kv_heads = module.total_num_heads, module.total_num_kv_heads
+        sizes = [heads * module.head_size, kv_heads * module.head_size, kv_heads * module.v_head_size]
+        # With fewer KV heads than ranks, adjacent ranks share a replicated head.
+        replicas = [1, module.num_kv_head_replicas, module.num_kv_head_replicas]
+    else:
+        # Those of a MergedColumnParallelLinear.
+        sizes = getattr(module, "output_sizes", [module.output_size])
+        replicas = [1] * len(sizes)
+    packed = PACKED.get(own, (own,))
+    if len(packed) != len(sizes):
+        raise ValueError(f"{path} is packed of {len(sizes)} tensors; known are {', '.join(PACKED)}")
+    columns = () if key == "bias" else (module.input_size,)
+    prefix = f"{parent}." if parent else ""
+    return 0, [
+        (f"{prefix}{hf}.{key}", (rows, *columns), module.tp_rank // copies, module.tp_size // copies)
+        for hf, rows, copies in zip(packed, sizes, replicas, strict=True)
+    ]
 
 
-def _vocabulary(path: str, key: str, name: str, parameter: torch.Tensor, module: Any) -> Iterator[ParamSlice]:
+def _vocabulary(name: str, parameter: torch.Tensor, module: Any) -> Iterator[TensorSlice]:
     """Split the rows of the padded vocabulary over the ranks; the padding comes last."""
     own = module.shard_indices
     rows = own.org_vocab_end_index - own.org_vocab_start_index
     if own.added_vocab_end_index > own.added_vocab_start_index:
         raise ValueError(f"{name} has rows for added tokens, which no tensor of a checkpoint fills")
-    rest = () if name.endswith(BIAS) else (module.embedding_dim,)
-    _check_shape(name, parameter, (module.num_embeddings_per_partition, *rest))
-    full = (module.org_vocab_size, *rest)
-    yield ParamSlice(name, parameter.narrow(0, 0, rows), name, full, 0, own.org_vocab_start_index)
-    yield ParamSlice(name, parameter.narrow(0, rows, len(parameter) - rows), None)
+    columns = () if name.endswith(".bias") else (module.embedding_dim,)
+    _check_shape(name, parameter, (module.num_embeddings_per_partition, *columns))
+    yield TensorSlice(name, (module.org_vocab_size, *columns), 0, own.org_vocab_start_index, parameter[:rows])
+    yield TensorSlice(PADDING, (), 0, 0, parameter[rows:])
 
 
-def _experts(path: str, key: str, name: str, parameter: torch.Tensor, module: Any) -> Iterator[ParamSlice]:
+def _experts(name: str, parameter: torch.Tensor, module: Any) -> Iterator[TensorSlice]:
     """Place whole experts on each rank, or its rows of every expert: gate and up in w13, down in w2."""
+    path, _, key = name.rpartition(".")
     if key not in EXPERT_WEIGHTS:
         raise ValueError(f"{name} is not known among the parameters of experts: {', '.join(EXPERT_WEIGHTS)}")
     transposed = _transposed(path, module)
@@ -244,10 +164,10 @@ def _experts(path: str, key: str, name: str, parameter: torch.Tensor, module: An
     for expert, local in _local_experts(module).items():
         for tensor, (packed, index), shape in _projections(path, module, expert):
             if packed == key:
-                dim = 1 if key == "w2_weight" else 0  # of the full tensor; in memory the other if transposed
+                dim = 1 if key == "w2_weight" else 0
+                own = parameter[local].t() if transposed else parameter[local]
                 # w13: [2 * rows, hidden], w2: [hidden, rows]
-                target = parameter[local].narrow(1 - dim if transposed else dim, index * rows, rows)
-                yield ParamSlice(name, target, tensor, shape, dim, rank * rows, transposed)
+                yield TensorSlice(tensor, shape, dim, rank * rows, own.narrow(dim, index * rows, rows))
 
 
 def _has_experts(module: torch.nn.Module) -> bool:

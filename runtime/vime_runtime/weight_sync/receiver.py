@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from vime_runtime.weight_sync.buckets import view_entry
-from vime_runtime.weight_sync.device_identity import device_uuid, location_of, machine_id
+from vime_runtime.weight_sync.device_identity import location_of
 from vime_runtime.weight_sync.direct_loader import DirectLoader
-from vime_runtime.weight_sync.ipc import CpuBufferReader, DeviceBufferReader
+from vime_runtime.weight_sync.ipc import BufferReader
 from vime_runtime.weight_sync.transport import BucketMessage, WeightLocation
 
 
@@ -17,8 +17,7 @@ class Receiver:
     def __init__(self, model: torch.nn.Module) -> None:
         self._model = model
         self._device = next(model.parameters()).device
-        self._cpu_reader = CpuBufferReader()
-        self._device_reader = None if self._device.type == "cpu" else DeviceBufferReader(self._device)
+        self._reader = BufferReader(self._device)
         self._loader: DirectLoader | None = None
 
     def location(self) -> WeightLocation:
@@ -40,7 +39,7 @@ class Receiver:
         buffer = self._open(bucket)
         for entry in bucket.tensors:
             loader.load(entry.name, view_entry(buffer, entry), entry.full_shape, entry.start)
-        if self._device_reader is not None:
+        if self._device.type != "cpu":
             torch.get_device_module(self._device).current_stream().synchronize()
 
     def finish(self) -> None:
@@ -60,14 +59,11 @@ class Receiver:
 
     def _open(self, bucket: BucketMessage) -> torch.Tensor:
         """Map the copy on this worker's own device, or else the one in CPU memory of this machine."""
-        if self._device_reader is None:
-            return self._cpu_reader.open(bucket.handles)
-        uuid, machine = device_uuid(self._device), machine_id()
-        if uuid in bucket.handles:
-            return self._device_reader.open(bucket.handles)
-        if machine not in bucket.handles:
-            raise RuntimeError(
-                f"the trainer has no weights on this engine's device ({uuid}) nor in the memory of its "
-                f"machine ({machine}); it has some on {', '.join(bucket.handles)}"
-            )
-        return self._cpu_reader.open(bucket.handles)
+        here = self.location()
+        for key in filter(None, (here.device, here.machine)):
+            if key in bucket.handles:
+                return self._reader.open(bucket.handles[key])
+        raise RuntimeError(
+            f"the trainer has no weights on this engine's device ({here.device or 'cpu'}) nor in the memory "
+            f"of its machine ({here.machine}); it has some on {', '.join(bucket.handles)}"
+        )

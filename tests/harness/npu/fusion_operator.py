@@ -49,25 +49,13 @@ def npu_fusion_attention(
     else:
         assert sparse_mode in (LEFT_UP_CAUSAL, RIGHT_DOWN_CAUSAL)
         assert torch.equal(atten_mask.cpu(), COMPRESSED), "modes 2 and 3 take the compressed mask alone"
-    match input_layout:
-        case "SBH":
-            assert actual_seq_qlen is None
-            assert actual_seq_kvlen is None
-            dim = query.shape[2] // head_num
-            # [S, B, N * D] as [B, N, S, D]
-            parts = [tensor.unflatten(2, (-1, dim)).permute(1, 2, 0, 3) for tensor in (query, key, value)]
-            output = _attend(*parts, scale, sparse_mode).permute(2, 0, 1, 3).flatten(2)
-        case "TND":
-            assert query.shape[1] == head_num
-            output = torch.cat([
-                _attend(*(tensor.transpose(0, 1) for tensor in parts), scale, sparse_mode).transpose(0, 1)
-                for parts in zip(
-                    _cut(query, actual_seq_qlen), _cut(key, actual_seq_kvlen), _cut(value, actual_seq_kvlen),
-                    strict=True,
-                )
-            ])  # fmt: skip
-        case _:
-            raise AssertionError(f"no stand-in for layout {input_layout}")
+    assert input_layout == "TND", "the only layout that is used"
+    assert query.shape[1] == head_num
+    cut = _cut(query, actual_seq_qlen), _cut(key, actual_seq_kvlen), _cut(value, actual_seq_kvlen)
+    output = torch.cat([
+        _attend(*(tensor.transpose(0, 1) for tensor in parts), scale, sparse_mode).transpose(0, 1)
+        for parts in zip(*cut, strict=True)
+    ])  # fmt: skip
     nothing = torch.empty(0)
     return output, nothing, nothing, nothing, 0, 0, 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import cloudpickle
@@ -25,7 +25,6 @@ HEAD_DIM = 16
 # Sums over at most 30 keys. The gradient of a key is a sum over as many queries of 8 heads.
 FORWARD = of_sum(torch.float32, HEAD_DIM + 30)
 BACKWARD = of_sum(torch.float32, 2 * (HEAD_DIM + 30) + 8 * 30)
-CONFIG = SimpleNamespace(kv_channels=HEAD_DIM, attention_dropout=0.0)
 
 
 @pytest.fixture
@@ -43,25 +42,22 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[tuple[Any, ...
     return recorded
 
 
-def inputs(*shape: int, heads: int, groups: int) -> list[torch.Tensor]:
-    """Return query, key and value [..., heads, head_dim]."""
-    generator = torch.Generator().manual_seed(sum(shape) + heads)
+def inputs(tokens: int, *, heads: int, groups: int) -> list[torch.Tensor]:
+    """Return query, key and value [tokens, heads, head_dim]."""
+    generator = torch.Generator().manual_seed(tokens + heads)
     return [
-        torch.randn(*shape, count, HEAD_DIM, generator=generator, requires_grad=True)
+        torch.randn(tokens, count, HEAD_DIM, generator=generator, requires_grad=True)
         for count in (heads, groups, groups)
     ]
 
 
-def gradients(output: torch.Tensor, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    weights = torch.linspace(-1, 1, output.numel()).view(output.shape)
-    return list(torch.autograd.grad((output * weights).sum(), tensors))
-
-
-def with_gradients(
+def pairs(
     output: torch.Tensor, expected: torch.Tensor, tensors: list[torch.Tensor]
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Pair two outputs and their gradients."""
-    return [(output, expected), *zip(gradients(output, tensors), gradients(expected, tensors), strict=True)]
+    weights = torch.linspace(-1, 1, output.numel()).view(output.shape)
+    gradients = [torch.autograd.grad((one * weights).sum(), tensors) for one in (output, expected)]
+    return [(output.detach(), expected.detach()), *zip(*gradients, strict=True)]
 
 
 def packed(shapes: list[tuple[int, list[int]]]) -> packing.PackedSequences:
@@ -87,10 +83,10 @@ HEADS = [(4, 4), (4, 2), (8, 1)]
 def test_fusion_attention_equals_packed_attention(calls, name, heads, groups):
     sequences = packed(SHAPES[name])
     tensors = inputs(int(sequences.cu_seqlens_q[-1]), heads=heads, groups=groups)
-    output = FusionAttention(CONFIG)(*tensors, None, packed_seq_params=sequences)
-    expected = PackedAttention(CONFIG)(*tensors, None, packed_seq_params=sequences)
+    output = FusionAttention(None)(*tensors, None, packed_seq_params=sequences)
+    expected = PackedAttention(None)(*tensors, None, packed_seq_params=sequences)
     torch.testing.assert_close(output, expected, **FORWARD)
-    for own, other in zip(gradients(output, tensors), gradients(expected, tensors), strict=True):
+    for own, other in pairs(output, expected, tensors):
         torch.testing.assert_close(own, other, **BACKWARD)
     (args, named), = calls  # fmt: skip
     assert args[4] == "TND"
@@ -100,9 +96,9 @@ def test_fusion_attention_equals_packed_attention(calls, name, heads, groups):
 def against_megatron(
     rank: int, world_size: int, master: str, heads: int, groups: int
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Return output and gradients of FusionAttention, each with that of Megatron's attention.
+    """Return output and gradients of FusionAttention for a packed row, each with that of Megatron's own.
 
-    The input is a causal batch, then a packed row, of which Megatron's gets every sequence by itself.
+    Megatron's gets every sequence by itself.
     """
     from megatron.core.transformer.dot_product_attention import DotProductAttention
     from megatron.core.transformer.enums import AttnMaskType
@@ -118,7 +114,6 @@ def against_megatron(
             num_layers=1, hidden_size=heads * HEAD_DIM, num_attention_heads=heads, num_query_groups=groups,
             kv_channels=HEAD_DIM, attention_dropout=0.0, masked_softmax_fusion=False,
         )  # fmt: skip
-        own = FusionAttention(config, layer_number=1)
         megatrons_attention = DotProductAttention(config, 1, AttnMaskType.causal, "self")
 
         def reference(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -126,13 +121,9 @@ def against_megatron(
             mask = torch.ones(length, width, dtype=torch.bool).triu(1 + width - length)
             return megatrons_attention(query, key, value, mask[None, None])
 
-        tensors = inputs(11, 3, heads=heads, groups=groups)
-        output, expected = own(*tensors, None), reference(*tensors)
-        pairs = with_gradients(output, expected, tensors)
-
         sequences = packed(SHAPES["several"])
         tensors = inputs(int(sequences.cu_seqlens_q[-1]), heads=heads, groups=groups)
-        output = own(*tensors, None, packed_seq_params=sequences)
+        output = FusionAttention(config, layer_number=1)(*tensors, None, packed_seq_params=sequences)
         query, key, value = tensors
         parts, start = [], 0
         for count, length in sequences.prompt_runs:
@@ -145,9 +136,7 @@ def against_megatron(
                 rows = slice(start, start + run.length)
                 parts.append(reference(query[rows, None], key[key_rows, None], value[key_rows, None]))
                 start += run.length
-        expected = torch.cat(parts).view(output.shape)
-        pairs += with_gradients(output, expected, tensors)
-        return [(one.detach(), other.detach()) for one, other in pairs]
+        return pairs(output, torch.cat(parts).view(output.shape), tensors)
     finally:
         parallel.stop()
         del sys.modules["torch_npu"]
@@ -155,21 +144,14 @@ def against_megatron(
 
 @pytest.mark.parametrize(("heads", "groups"), HEADS)
 def test_fusion_attention_equals_megatrons_attention(ranks, heads, groups):
-    pairs = ranks.run(against_megatron, 1, heads, groups)[0]
-    assert len(pairs) == 8
-    for output, expected in pairs:
+    for output, expected in ranks.run(against_megatron, 1, heads, groups)[0]:
         torch.testing.assert_close(output, expected, **BACKWARD)
 
 
 def test_rows_with_too_many_sequences_for_the_operator_are_split(calls):
     sequences = packed([(1, [2] * 3) for _ in range(600)])
     tensors = inputs(int(sequences.cu_seqlens_q[-1]), heads=2, groups=1)
-    output = FusionAttention(CONFIG)(*tensors, None, packed_seq_params=sequences)
+    output = FusionAttention(None)(*tensors, None, packed_seq_params=sequences)
     assert [len(named["actual_seq_qlen"]) for _, named in calls] == [1024, 1024, 352]
     # A prompt of one token attends only to itself.
     assert torch.equal(output[:600], tensors[2][:600].expand(-1, 2, -1))
-
-
-def test_fusion_attention_refuses_dropout():
-    with pytest.raises(ValueError, match=r"attention_dropout is 0\.1"):
-        FusionAttention(SimpleNamespace(kv_channels=HEAD_DIM, attention_dropout=0.1))

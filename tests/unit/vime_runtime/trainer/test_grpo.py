@@ -6,7 +6,7 @@ import pytest
 import torch
 from vime_runtime.trainer import grpo
 
-from harness.tolerances import of_sum, relative
+from harness.tolerances import relative
 
 
 def test_advantages_are_normalized_within_each_group():
@@ -36,14 +36,3 @@ def test_loss_clips_asymmetrically(ratio, advantage, loss, gradient):
     assert found.item() == pytest.approx(loss, **relative(torch.float32, 8))
     # d ratio / d logprob = ratio
     assert logprob.grad.item() == pytest.approx(gradient, **relative(torch.float32, 8))
-
-
-def test_k3_estimates_the_kl_divergence():
-    torch.manual_seed(0)
-    policy, reference = torch.randn(2, 50).log_softmax(-1)
-    exact = (policy.exp() * (policy - reference)).sum()
-    estimates = grpo.kl_k3(policy, reference)
-    assert (estimates >= 0).all()
-    # Its mean under the policy is the KL divergence. Sums of 50 terms with log-probabilities of about 5.
-    tolerance = of_sum(torch.float32, 50, magnitude=5.0)
-    torch.testing.assert_close((policy.exp() * estimates).sum(), exact, **tolerance)

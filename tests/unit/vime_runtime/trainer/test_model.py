@@ -25,13 +25,11 @@ def describe_model(rank: int, world_size: int, master: str, path: str) -> dict[s
         def __init__(self, config, **layer):
             super().__init__()
 
-    parallel.start("gloo", rank, world_size, master, 1)
+    groups = parallel.start("gloo", rank, world_size, master, 1)
     attention.set_core_attention(OwnAttention)
     try:
         source = HFCheckpoint(Path(path))
-        built = model.build(
-            source.family, source.shape, torch.bfloat16, torch.device("cpu"), 1, recompute=True
-        )
+        built = model.build(source, torch.bfloat16, torch.device("cpu"), groups, recompute=True)
         layers = built.decoder.layers
         return {
             "inv_freq": built.rotary_pos_emb.inv_freq,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -16,16 +17,13 @@ def train_on(
     """Train on the first two batches, write the state, train on the others."""
     from vime_runtime.trainer.trainer import Trainer
 
-    trainer = Trainer(config, rank, world_size, master)
-    try:
+    with closing(Trainer(config, rank, world_size, master)) as trainer:
         for batch in batches[:2]:
             trainer.train_step(batch)
         part = trainer.write_state(config.paths.run_dir)
         drawn = torch.rand(1).item()
         metrics = [trainer.train_step(batch) for batch in batches[2:]]
         return {"part": part, "metrics": metrics, "state": copy_of(trainer), "drawn": drawn}
-    finally:
-        trainer.close()
 
 
 def resume(
@@ -39,8 +37,7 @@ def resume(
     """Restore the state into a trainer that has trained on another batch; train on the last batches."""
     from vime_runtime.trainer.trainer import Trainer
 
-    trainer = Trainer(config, rank, world_size, master)
-    try:
+    with closing(Trainer(config, rank, world_size, master)) as trainer:
         trainer.train_step(batches[-1])
         torch.rand(5)
         before = addresses(trainer)
@@ -51,20 +48,6 @@ def resume(
         metrics = [trainer.train_step(batch) for batch in batches[2:]]
         moved = before != addresses(trainer)
         return {"metrics": metrics, "state": copy_of(trainer), "drawn": drawn, "moved": moved}
-    finally:
-        trainer.close()
-
-
-def read_state(
-    rank: int, world_size: int, master: str, config: RunConfig, random: list[dict[str, Any]]
-) -> None:
-    from vime_runtime.trainer.trainer import Trainer
-
-    trainer = Trainer(config, rank, world_size, master)
-    try:
-        trainer.read_state(config.paths.run_dir, 2, random[rank])
-    finally:
-        trainer.close()
 
 
 def copy_of(trainer: Any) -> dict[str, torch.Tensor]:
@@ -109,8 +92,8 @@ def test_training_resumes_bitwise_at_the_same_addresses(
 
 def test_a_state_of_another_model_is_refused(ranks, make_model, make_batch, run_file):
     config = run_file(make_model(), train__tensor_parallel=2)
-    straight = ranks.run(train_on, 2, config, [make_batch()] * 2)
-    random = [result["part"].random for result in straight]
+    batches = [make_batch()] * 2
+    random = [result["part"].random for result in ranks.run(train_on, 2, config, batches)]
     config = run_file(make_model(intermediate_size=128), train__tensor_parallel=2)
     with pytest.raises(AssertionError, match=r"mlp.linear_fc1.weight is torch.float32 .* expected"):
-        ranks.run(read_state, 2, config, random)
+        ranks.run(resume, 2, config, batches, random)

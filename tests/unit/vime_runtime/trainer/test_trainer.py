@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -33,8 +34,7 @@ def train(
     """Train on the batches, offloaded before the last; return metrics, final weights and memory."""
     from vime_runtime.trainer.trainer import Trainer
 
-    trainer = Trainer(config, rank, world_size, master)
-    try:
+    with closing(Trainer(config, rank, world_size, master)) as trainer:
         metrics = [trainer.train_step(batch) for batch in batches[:-1]]
         active = trainer.memory_usage().resident
         trainer.pause()
@@ -44,8 +44,6 @@ def train(
         trainer.save_pretrained(config.paths.run_dir / "saved")
         weights = {name: tensor.clone() for name, tensor in trainer.weights()}
         return {"metrics": metrics, "weights": weights, "active": active, "offloaded": offloaded}
-    finally:
-        trainer.close()
 
 
 def reference_logprobs(
@@ -57,15 +55,10 @@ def reference_logprobs(
     return logprobs.gather(-1, torch.tensor(response)[:, None])[:, 0], entropy
 
 
-def reference_rate(settings: dict[str, Any], step: int, steps: int) -> float:
-    if step <= settings["warmup_steps"]:
-        return settings["lr"] * step / settings["warmup_steps"]
-    left = (steps - step) / (steps - settings["warmup_steps"])
-    return settings["min_lr"] + (settings["lr"] - settings["min_lr"]) * left
-
-
 def train_reference(config: RunConfig, batches: list[RolloutBatch]) -> dict[str, Any]:
     """Do the same training in a plain way."""
+    from vime_runtime.trainer.optimizer import learning_rate
+
     recipe = config.recipe.model_dump()
     algorithm, settings = recipe["algorithm"], recipe["optimizer"]
     temperature = recipe["rollout"]["temperature"]
@@ -87,7 +80,7 @@ def train_reference(config: RunConfig, batches: list[RolloutBatch]) -> dict[str,
             old = [reference_logprobs(model, *pair, temperature)[0] for pair in pairs]
             fixed = [reference_logprobs(frozen, *pair, temperature)[0] for pair in pairs]
         for group in adam.param_groups:
-            group["lr"] = reference_rate(settings, step, config.steps)
+            group["lr"] = learning_rate(config.recipe.optimizer, step, config.steps)
         losses, entropies, norms, kls = [], [], [], []
         updates = algorithm["updates_per_step"]
         for update in range(updates):
@@ -157,64 +150,34 @@ def assert_same_training(found: dict[str, Any], expected: dict[str, Any], config
         torch.testing.assert_close(tensor, expected["weights"][name], **tolerance)
 
 
-@pytest.mark.parametrize(
-    ("world_size", "changes", "model"),
-    [
-        (1, {}, {}),
-        (2, {"train__tensor_parallel": 2}, {}),
-        (1, {}, {"family": "llama", "num_key_value_heads": 1}),
-        (2, {"train__tensor_parallel": 2}, {"family": "llama", "rope_parameters": LLAMA3}),
-        (1, {"train__recompute": True}, {"family": "qwen2", "tie_word_embeddings": False}),
-        (2, {"train__tensor_parallel": 2}, {"family": "qwen2", "head_dim": 32, "vocab_size": 65}),
-        (2, {"train__tensor_parallel": 1}, {"tie_word_embeddings": False, "vocab_size": 65}),
-        (
-            2,
-            {"train__tensor_parallel": 2, "train__tokens_per_micro_batch": 10_000, "train__recompute": True},
-            {"tie_word_embeddings": False, "vocab_size": 65},
-        ),
-        (
-            2,
-            {
-                "train__tensor_parallel": 2,
-                "algorithm__updates_per_step": 2,
-                "algorithm__kl_coefficient": 3.0,
-                "optimizer__lr": 1e-2,
-                "algorithm__clip_low": 0.002,
-                "algorithm__clip_high": 0.003,
-            },
-            {},
-        ),
-        (1, {"train__recompute": True}, {"family": "qwen3_moe", "norm_topk_prob": False}),
-        (2, {"train__tensor_parallel": 2}, {"family": "qwen3_moe", "tie_word_embeddings": False}),
-        (
-            2,
-            {"train__tensor_parallel": 2, "train__expert_parallel": 2, "train__recompute": True},
-            {"family": "qwen3_moe"},
-        ),
-        (2, {"train__tensor_parallel": 1}, {"family": "qwen3_moe"}),
-        (
-            2,
-            {"train__expert_parallel": 2, "algorithm__kl_coefficient": 3.0, "algorithm__updates_per_step": 2},
-            {"family": "qwen3_moe"},
-        ),
-    ],
-    ids=[
-        "one-rank",
-        "tp2",
-        "llama",
-        "llama-tp2-llama3-rope",
-        "qwen2-untied-recompute",
-        "qwen2-tp2-padded-vocabulary",
-        "dp2-untied",
-        "tp2-untied-recompute-one-pack",
-        "tp2-kl-two-updates",
-        "experts-no-norm-topk-prob-recompute",
-        "experts-tp2",
-        "experts-tp2-ep2-recompute",
-        "experts-dp2",
-        "experts-dp2-ep2-kl-two-updates",
-    ],
-)
+TP2 = {"train__tensor_parallel": 2}
+KL = {"algorithm__kl_coefficient": 3.0, "algorithm__updates_per_step": 2}
+CLIP = {"algorithm__clip_low": 0.002, "algorithm__clip_high": 0.003, "optimizer__lr": 1e-2}
+RECOMPUTE = {"train__recompute": True}
+ONE_PACK = {"train__tokens_per_micro_batch": 10_000}
+EP2 = {"train__expert_parallel": 2}
+UNTIED = {"tie_word_embeddings": False}
+MOE = {"family": "qwen3_moe"}
+# World size, changes of the recipe, changes of the model.
+CASES: dict[str, tuple[int, dict[str, Any], dict[str, Any]]] = {
+    "one-rank": (1, {}, {}),
+    "tp2": (2, TP2, {}),
+    "llama": (1, {}, {"family": "llama", "num_key_value_heads": 1}),
+    "llama-tp2-llama3-rope": (2, TP2, {"family": "llama", "rope_parameters": LLAMA3}),
+    "qwen2-untied-recompute": (1, RECOMPUTE, {"family": "qwen2"} | UNTIED),
+    "qwen2-tp2-padded-vocabulary": (2, TP2, {"family": "qwen2", "head_dim": 32, "vocab_size": 65}),
+    "dp2-untied": (2, {}, UNTIED | {"vocab_size": 65}),
+    "tp2-untied-recompute-one-pack": (2, TP2 | ONE_PACK | RECOMPUTE, UNTIED | {"vocab_size": 65}),
+    "tp2-kl-two-updates": (2, TP2 | KL | CLIP, {}),
+    "experts-no-norm-topk-prob-recompute": (1, RECOMPUTE, MOE | {"norm_topk_prob": False}),
+    "experts-tp2": (2, TP2, MOE | UNTIED),
+    "experts-tp2-ep2-recompute": (2, TP2 | EP2 | RECOMPUTE, MOE),
+    "experts-dp2": (2, {}, MOE),
+    "experts-dp2-ep2-kl-two-updates": (2, EP2 | KL, MOE),
+}
+
+
+@pytest.mark.parametrize(("world_size", "changes", "model"), CASES.values(), ids=CASES)
 def test_training_equals_the_reference(ranks, make_model, make_batch, run_file, world_size, changes, model):
     config = run_file(make_model(**model), **changes)
     batches = [make_batch(seed) for seed in range(3)]

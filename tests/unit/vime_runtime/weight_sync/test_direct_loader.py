@@ -80,9 +80,8 @@ def with_model(
                 with set_default_torch_dtype(torch.float32):
                     model = initialize_model(config)
                 for parameter in model.parameters():
-                    parameter.data.fill_(
-                        float("nan")
-                    )  # an element that is not written is not equal to itself
+                    # An element that is not written is not equal to itself.
+                    parameter.data.fill_(float("nan"))
                 return model
 
             return look(build, load_file(Path(path) / "model.safetensors"))
@@ -90,8 +89,8 @@ def with_model(
             parallel_state.cleanup_dist_env_and_memory()
 
 
-def load_in_parts(model: torch.nn.Module, tensors: dict[str, torch.Tensor], rows: int = 5) -> None:
-    """Load every tensor in parts, as one that is larger than a bucket."""
+def load(model: torch.nn.Module, tensors: dict[str, torch.Tensor], rows: int = 5) -> None:
+    """Load every tensor in parts of so many rows, as one that is larger than a bucket."""
     from vime_runtime.weight_sync.direct_loader import DirectLoader
 
     loader = DirectLoader(model)
@@ -103,15 +102,10 @@ def load_in_parts(model: torch.nn.Module, tensors: dict[str, torch.Tensor], rows
 
 def compare(build: Callable[[], torch.nn.Module], tensors: dict[str, torch.Tensor]) -> dict[str, bool]:
     """Return for each parameter whether it is as vLLM's own loader makes it."""
-    from vime_runtime.weight_sync.direct_loader import DirectLoader
-
     own, direct, parted = build(), build(), build()
     own.load_weights(iter(tensors.items()))
-    loader = DirectLoader(direct)
-    for name, tensor in tensors.items():
-        loader.load(name, tensor)
-    loader.finish()
-    load_in_parts(parted, tensors)
+    load(direct, tensors, rows=1000)
+    load(parted, tensors)
     expected = dict(own.named_parameters())
     found, in_parts = dict(direct.named_parameters()), dict(parted.named_parameters())
     assert found.keys() == in_parts.keys() == expected.keys()
@@ -135,7 +129,7 @@ def compare_transposed(
                     setattr(module, name, torch.nn.Parameter(transposed, requires_grad=False))
     # And a copy of the router's weight in fp32.
     direct.model.layers[0].mlp.gate.weight_fp32 = torch.full_like(direct.model.layers[0].mlp.gate.weight, 7)
-    load_in_parts(direct, tensors)
+    load(direct, tensors)
     gate = direct.model.layers[0].mlp.gate
     found, expected = dict(direct.named_parameters()), dict(own.named_parameters())
     return {name: torch.equal(found[name], expected[name]) for name in expected} | {

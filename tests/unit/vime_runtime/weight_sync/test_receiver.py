@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 from vime_runtime.weight_sync.buckets import BucketExporter
-from vime_runtime.weight_sync.transport import BucketMessage
+from vime_runtime.weight_sync.device_identity import machine_id
+from vime_runtime.weight_sync.transport import BucketMessage, WeightLocation
 
 
 class Model(torch.nn.Module):
@@ -53,17 +54,17 @@ def bucket(value: float) -> BucketMessage:
 
 @pytest.fixture
 def on_device(receiver: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A receiver that takes its model to be on a device, and maps plain memory there."""
+    """A receiver that takes its model to be on a device; 24 bytes there are fp32 3.0."""
     made = receiver.Receiver(Model())
-    opened: list[str] = []
-    mapped = torch.full((64,), 0, dtype=torch.uint8)
-    mapped[:24].view(torch.float32).fill_(3.0)
-    made._device_reader = SimpleNamespace(open=lambda handles: opened.append("device") or mapped)
-    monkeypatch.setattr(receiver, "device_uuid", lambda device: "device-7")
-    waits = SimpleNamespace(synchronize=lambda: opened.append("waited"))
-    module = SimpleNamespace(current_stream=lambda: waits)
-    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
-    made.opened = opened
+    made._device = torch.device("meta")
+    made.opened = []
+    mapped = torch.full((6,), 3.0).view(torch.uint8)
+    there = SimpleNamespace(map=lambda device: made.opened.append("device") or mapped)
+    made.handles = {"device-6": ..., "device-7": there}
+    here = WeightLocation(machine_id(), "device-7")
+    monkeypatch.setattr(receiver, "location_of", lambda device: here)
+    waits = SimpleNamespace(synchronize=lambda: made.opened.append("waited"))
+    monkeypatch.setattr(torch, "get_device_module", lambda _: SimpleNamespace(current_stream=lambda: waits))
     return made
 
 
@@ -76,21 +77,19 @@ def test_a_worker_on_a_cpu_reads_the_copy_in_cpu_memory(receiver: Any) -> None:
     assert model.norm.weight.tolist() == [2.0] * 6
 
 
-def test_a_worker_on_a_device_reads_the_copy_there(on_device: Any) -> None:
+@pytest.mark.parametrize(
+    ("copies", "value", "opened"),
+    [(["device-6", "device-7"], 3.0, ["device", "waited"]), (["device-6"], 2.0, ["waited"])],
+)
+def test_a_worker_on_a_device_reads_the_copy_there_or_else_in_cpu_memory(
+    on_device: Any, copies: list[str], value: float, opened: list[str]
+) -> None:
     message = bucket(2.0)
-    handles = {"device-6": ..., "device-7": ..., **message.handles}
+    handles = {copy: on_device.handles[copy] for copy in copies} | message.handles
     on_device.begin()
     on_device.receive(BucketMessage(handles, message.tensors))
-    assert on_device._model.norm.weight.tolist() == [3.0] * 6
-    assert on_device.opened == ["device", "waited"]  # it returns when the buffer may be overwritten
-
-
-def test_a_worker_on_another_device_reads_the_copy_in_cpu_memory(on_device: Any) -> None:
-    message = bucket(2.0)
-    on_device.begin()
-    on_device.receive(BucketMessage({"device-6": ..., **message.handles}, message.tensors))
-    assert on_device._model.norm.weight.tolist() == [2.0] * 6
-    assert on_device.opened == ["waited"]
+    assert on_device._model.norm.weight.tolist() == [value] * 6
+    assert on_device.opened == opened  # it returns when the buffer may be overwritten
 
 
 def test_an_unreachable_bucket_is_an_error_that_names_its_locations(on_device: Any) -> None:
