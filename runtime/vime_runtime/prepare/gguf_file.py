@@ -11,7 +11,7 @@ from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-from vime_runtime.prepare.sft_warmup import ReportProgress
+from vime_runtime.prepare import ReportProgress
 from vime_runtime.spec.errors import UsageError
 
 

@@ -2,6 +2,10 @@
 
 The task is "reverse 375 = " -> "573". A small model learns it from scratch in seconds, and every answer can
 be verified by comparing text.
+
+Reinforcement learning has no signal where all answers to a prompt are right, or all are wrong. So the policy
+first learns the task from right labels. Then it is trained on noisy labels until its accuracy has fallen into
+a given range, from which reinforcement learning can raise it again.
 """
 
 from __future__ import annotations
@@ -11,12 +15,13 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -26,7 +31,7 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-from vime_runtime.prepare.sft_warmup import Example, ReportProgress, SftStage, warm_up
+from vime_runtime.prepare import ReportProgress
 from vime_runtime.spec.errors import UsageError
 
 DIGITS = "0123456789"
@@ -39,6 +44,14 @@ HELD_OUT = 256
 RIGHT_LR = 2e-3
 # Lower, so that the falling accuracy does not skip the range in which it should end.
 NOISY_LR = 2e-4
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt and an answer, which may be wrong in a noisy example."""
+
+    prompt: str
+    label: str
 
 
 @dataclass(frozen=True)
@@ -82,16 +95,7 @@ def make(out_dir: Path, settings: ReversedDigitsSettings, report: ReportProgress
     problems, seen = pool[: settings.problems], pool[settings.problems :]
     tokenizer = build_tokenizer(WORDS)
     model = _build_model(tokenizer, settings.experts)
-
-    right = draw_examples(seen, 1.0, rng)
-    noisy = draw_examples(seen, settings.right_labels, rng)
-    low, high = settings.accuracy_low, settings.accuracy_high
-    stages = [
-        SftStage("right labels", right, RIGHT_LR, settings.known_accuracy, 1.0, check_every=5),
-        SftStage("noisy labels", noisy, NOISY_LR, low, high, check_every=1),
-    ]
-    warm_up(model, tokenizer, stages, problems[:HELD_OUT], BATCH, settings.max_steps, report)
-
+    _warm_up(model, tokenizer, seen, problems[:HELD_OUT], settings, rng, report)
     model.bfloat16().save_pretrained(out_dir / "model")
     tokenizer.save_pretrained(out_dir / "model")
     lines = [json.dumps({"prompt": problem.prompt, "label": problem.label}) for problem in problems]
@@ -136,6 +140,74 @@ def build_tokenizer(words: list[str]) -> PreTrainedTokenizerFast:
         unk_token=UNKNOWN,
         clean_up_tokenization_spaces=False,
     )
+
+
+def _warm_up(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    seen: list[Example],
+    held_out: list[Example],
+    settings: ReversedDigitsSettings,
+    rng: random.Random,
+    report: ReportProgress,
+) -> None:
+    """Train ``model`` in place on draws from ``seen``, first with right and then with noisy labels.
+
+    Raises:
+        UsageError: the accuracy on ``held_out`` was not in range after ``max_steps`` steps of both stages.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.0)
+    step = 0
+    accuracy = expected_accuracy(model, tokenizer, held_out)
+    for name, right, lr, low, high, check_every in (
+        ("right labels", 1.0, RIGHT_LR, settings.known_accuracy, 1.0, 5),
+        ("noisy labels", settings.right_labels, NOISY_LR, settings.accuracy_low, settings.accuracy_high, 1),
+    ):
+        source = draw_examples(seen, right, rng)
+        target = f"{low:.2f} to {high:.2f}"
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        while not low <= accuracy <= high:
+            if step == settings.max_steps:
+                raise UsageError(
+                    f"the accuracy is {accuracy:.2f} after {step} steps of warm-up, in stage {name!r}; "
+                    f"expected {target}",
+                    "set another seed, or more max_steps, in [prepare.settings]",
+                )
+            step += 1
+            optimizer.zero_grad()
+            batch = list(islice(source, BATCH))
+            torch.autograd.backward(-_answer_logprobs(model, tokenizer, batch).mean())
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            if step % check_every == 0:
+                accuracy = expected_accuracy(model, tokenizer, held_out)
+                report(step, f"{name}: accuracy {accuracy:.2f}, target {target}")
+
+
+@torch.no_grad()
+def expected_accuracy(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, examples: list[Example]
+) -> float:
+    """Return the expected exact-match accuracy of answers sampled at temperature 1.
+
+    This is the mean probability of the whole right answer including its end, so nothing is sampled.
+    """
+    return float(_answer_logprobs(model, tokenizer, examples).sum(dim=1).exp().mean())
+
+
+def _answer_logprobs(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, examples: list[Example]
+) -> Tensor:
+    """Return log-probabilities of the tokens of each answer and its end, float32 [examples, answer tokens].
+
+    All examples of a task have the same number of tokens, so there is no padding.
+    """
+    texts = [example.prompt + example.label + tokenizer.eos_token for example in examples]
+    ids = torch.tensor(tokenizer(texts).input_ids)  # [examples, tokens]
+    count = len(tokenizer(examples[0].label).input_ids) + 1
+    logits: Tensor = model(ids[:, :-1], logits_to_keep=count).logits.float()
+    return logits.log_softmax(dim=-1).gather(-1, ids[:, -count:, None]).squeeze(-1)
 
 
 def _build_model(tokenizer: PreTrainedTokenizerFast, experts: int) -> PreTrainedModel:

@@ -71,25 +71,13 @@ def write_gguf(path: Path, model: LlamaForCausalLM, pre: str = "smollm", missing
     writer.add_pad_token_id(2)
     writer.add_unk_token_id(0)
     writer.add_chat_template(TEMPLATE)
-    names = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight"}
-    for layer in range(LAYERS):
-        hf_name, gguf_name = f"model.layers.{layer}", f"blk.{layer}"
-        names |= {
-            f"{hf_name}.self_attn.{key}_proj.weight": f"{gguf_name}.attn_{name}.weight"
-            for key, name in (("q", "q"), ("k", "k"), ("v", "v"), ("o", "output"))
-        }
-        names |= {
-            f"{hf_name}.mlp.{key}_proj.weight": f"{gguf_name}.ffn_{key}.weight"
-            for key in ("gate", "up", "down")
-        }
-        names[f"{hf_name}.input_layernorm.weight"] = f"{gguf_name}.attn_norm.weight"
-        names[f"{hf_name}.post_attention_layernorm.weight"] = f"{gguf_name}.ffn_norm.weight"
-    for hf_name, gguf_name in names.items():
-        weight = weights[hf_name]
-        if ".q_proj." in hf_name or ".k_proj." in hf_name:
-            weight = interleaved(weight, HEADS if ".q_proj." in hf_name else KV_HEADS)
-        if gguf_name != missing:
-            writer.add_tensor(gguf_name, weight.numpy())
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, LAYERS)
+    for name, weight in weights.items():
+        if name == missing or name == "lm_head.weight":  # tied to the embedding
+            continue
+        if ".q_proj." in name or ".k_proj." in name:
+            weight = interleaved(weight, HEADS if ".q_proj." in name else KV_HEADS)
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), weight.numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -142,7 +130,7 @@ def test_unsupported_files_raise(tmp_path: Path, file: str, message: str) -> Non
     if file == "pre.gguf":
         write_gguf(tmp_path / file, small_llama(), pre="other")
     if file == "missing.gguf":
-        write_gguf(tmp_path / file, small_llama(), missing="blk.1.ffn_up.weight")
+        write_gguf(tmp_path / file, small_llama(), missing="model.layers.1.mlp.up_proj.weight")
     with pytest.raises(UsageError, match=message):
         prepare("gguf", tmp_path / "out", {"file": str(tmp_path / file)})
     assert not (tmp_path / "out" / "model").exists()

@@ -18,17 +18,15 @@ from vime_runtime.spec.errors import UsageError
 SHORT = {"known_accuracy": 0.0001, "accuracy_low": 0.0, "accuracy_high": 1.0}
 
 
-def _run(out_dir: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Prepare in a separate process, offline; return its lines."""
+def _run(kind: str, out_dir: Path, settings: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:
+    """Prepare in a separate process, offline; return its exit code and its lines."""
     done = subprocess.run(
-        [sys.executable, "-m", "vime_runtime.prepare", "reversed-digits", str(out_dir), json.dumps(settings)],
+        [sys.executable, "-m", "vime_runtime.prepare", kind, str(out_dir), json.dumps(settings)],
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
 
 # Two digits take half the time of the default recipe's three.
@@ -39,7 +37,9 @@ QUICK = {"digits": 2, "problems": 40}
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     """Return a prepared folder and the lines that were printed while it was made."""
     out_dir = tmp_path_factory.mktemp("prepared")
-    return out_dir, _run(out_dir, QUICK)
+    code, lines = _run("reversed-digits", out_dir, QUICK)
+    assert code == 0
+    return out_dir, lines
 
 
 def test_progress_is_reported_as_phase_events(made: tuple[Path, list[dict[str, Any]]]) -> None:
@@ -112,14 +112,8 @@ def test_bad_settings_raise_and_leave_no_model(
 
 
 def test_bad_input_prints_an_error_and_exits_with_2(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "vime_runtime.prepare", "reversed-words", str(tmp_path), "{}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    error = json.loads(done.stdout)
+    code, (error,) = _run("reversed-words", tmp_path, {})
+    assert code == 2
     assert error["kind"] == "error"
     assert error["error"]["hint"] == "known: gguf, reversed-digits"
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
-from vime_runtime.prepare.reversed_digits import all_examples, build_tokenizer, draw_examples
-from vime_runtime.prepare.sft_warmup import Example
+from vime_runtime.prepare.reversed_digits import Example, all_examples, build_tokenizer, draw_examples
 
 
 def test_every_prompt_once_with_the_right_answer() -> None:
