@@ -39,21 +39,6 @@ def test_text_prompts_are_tokenized_in_file_order(tmp_path: Path, tokenizer: Pre
     assert [tokenizer.decode(problem.prompt_ids) for problem in problems] == ["ab", "fed"]
 
 
-def test_chat_template_wraps_text_and_renders_messages(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    tokenizer.chat_template = CHAT
-    turns = [
-        {"role": role, "content": text} for role, text in (("user", "a"), ("assistant", "b"), ("user", "c"))
-    ]
-    lines = {"prompt": "ab", "label": ""}, {"prompt": turns, "label": ""}
-    data = _data(tmp_path / "d.jsonl", *lines, apply_chat_template=True)
-    assert [problem.prompt for problem in read(data, tokenizer, 99)] == [
-        "user: ab assistant: ",
-        "user: a assistant: b user: c assistant: ",
-    ]
-
-
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
@@ -73,15 +58,19 @@ def test_an_error_names_file_and_line(
     assert error.value.hint
 
 
-def test_the_system_prompt_comes_before_text_and_not_before_messages(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+@pytest.mark.parametrize(("system", "before"), [(None, ""), ("f", "system: f ")])
+def test_chat_template_wraps_text_with_the_system_prompt_and_renders_messages(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, system: str | None, before: str
 ) -> None:
     tokenizer.chat_template = CHAT
-    lines = {"prompt": "ab", "label": ""}, {"prompt": [{"role": "user", "content": "c"}], "label": ""}
-    data = _data(tmp_path / "d.jsonl", *lines, apply_chat_template=True, system_prompt="f")
+    turns = [
+        {"role": role, "content": text} for role, text in (("user", "a"), ("assistant", "b"), ("user", "c"))
+    ]
+    lines = {"prompt": "ab", "label": ""}, {"prompt": turns, "label": ""}
+    data = _data(tmp_path / "d.jsonl", *lines, apply_chat_template=True, system_prompt=system)
     assert [problem.prompt for problem in read(data, tokenizer, 99)] == [
-        "system: f user: ab assistant: ",
-        "user: c assistant: ",
+        f"{before}user: ab assistant: ",
+        "user: a assistant: b user: c assistant: ",
     ]
 
 
