@@ -11,16 +11,21 @@ from multiprocessing.connection import Client
 import cloudpickle
 import torch
 
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
-with Client(sys.argv[1]) as connection:
-    while True:
-        try:
-            function, args = cloudpickle.loads(connection.recv_bytes())
-        except EOFError:
-            break
-        try:
-            answer = True, function(*args)
-        except Exception:
-            answer = False, traceback.format_exc()
-        connection.send_bytes(cloudpickle.dumps(answer))
+def main() -> None:
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    with Client(sys.argv[1]) as connection:
+        while True:
+            try:
+                function, args = cloudpickle.loads(connection.recv_bytes())
+            except EOFError:
+                return
+            try:
+                answer = True, function(*args)
+            except Exception:
+                answer = False, traceback.format_exc()
+            connection.send_bytes(cloudpickle.dumps(answer))
+
+
+if __name__ == "__main__":  # an engine's workers import this module
+    main()
