@@ -124,12 +124,9 @@ class CheckList:
 
         def register(function: CheckFunction) -> CheckFunction:
             text = " ".join((function.__doc__ or "").split())
-
-            def make(stack: Stack) -> list[Check]:
-                rationale = why(stack) if why else text
-                return [Check(id, rationale, function, **self._common, **fields)] if rationale else []
-
-            self._makers.append(make)
+            self._makers.append(
+                lambda stack: [Check(id, why(stack) if why else text, function, **self._common, **fields)]
+            )
             return function
 
         return register
@@ -143,17 +140,16 @@ class CheckList:
         """
 
         def register(function: Callable[[str, Facts], CheckResult]) -> object:
-            def make(stack: Stack) -> list[Check]:
-                return [
+            self._makers.append(
+                lambda stack: [
                     Check(id.format(name), why, partial(function, name), **self._common, **fields)
                     for name, why in names(stack).items()
                 ]
-
-            self._makers.append(make)
+            )
             return function
 
         return register
 
     def of(self, stack: Stack) -> list[Check]:
         """Return the checks for a stack."""
-        return [check for make in self._makers for check in make(stack)]
+        return [check for make in self._makers for check in make(stack) if check.rationale]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 
 from vimectl.doctor.check import CheckList, CheckResult, result
 from vimectl.doctor.facts import Facts, Unavailable, cann
@@ -13,6 +14,11 @@ from vimectl.stacks.versions import matches
 
 CHECKS = CheckList()
 
+_KERNELS = "opp/built-in/op_impl/ai_core/tbe/kernel"
+# The directory of the kernels for each generation of Atlas.
+_KERNEL_DIRECTORIES = {"A2": "ascend910b", "A3": "ascend910_93"}
+# Compiling an operator imports tbe; the bindings of the CANN runtime are acl.
+_PYTHON_PACKAGES = ("acl", "tbe")
 # Exported by set_env.sh of the toolkit and of NNAL, and read by torch_npu and vllm-ascend.
 _EXPORTED = ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME", "ASCEND_OPP_PATH", "ATB_HOME_PATH")
 # The path may have the toolkit under the name of its version, and the environment under that of a link to it.
@@ -26,13 +32,13 @@ def _cann_version(facts: Facts) -> str:
     return facts.stack.cann
 
 
-def _toolkit(facts: Facts) -> cann.Toolkit:
-    """Return the installed toolkit of a stack that needs one."""
+def _toolkit(facts: Facts) -> tuple[str, Mapping[str, str]]:
+    """Return the directory of the toolkit of a stack that needs one, and its version file."""
     _cann_version(facts)
-    found = facts.read(cann.read_toolkit)
-    if found is None:
+    home = facts.read(cann.read_home)
+    if not home:
         raise Unavailable("there is no CANN toolkit (cann.toolkit)")
-    return found
+    return home, facts.read(cann.read_install_info, home)
 
 
 def _machine_kind(facts: Facts) -> str | None:
@@ -57,14 +63,12 @@ def _or_image(facts: Facts) -> str:
 @CHECKS.add("cann.toolkit")
 def toolkit_version(facts: Facts) -> CheckResult:
     """torch-npu and vllm-ascend of a stack are built with one release of CANN."""
-    wanted, found = _cann_version(facts), facts.read(cann.read_toolkit)
-    text = "no toolkit"
-    if found:
-        version = f": {found.version}" if found.version else " without ascend_toolkit_install.info"
-        text = found.home + version
+    wanted, home = _cann_version(facts), facts.read(cann.read_home)
+    version = facts.read(cann.read_install_info, home)["version"] if home else ""
+    found = f"{home}: {version}" if version else f"{home} without ascend_toolkit_install.info"
     return result(
-        found is not None and bool(found.version) and matches(found.version, wanted),
-        text,
+        bool(version) and matches(version, wanted),
+        found if home else "no toolkit",
         wanted,
         f"install Ascend-cann-toolkit {wanted}{_or_image(facts)}",
     )
@@ -73,13 +77,14 @@ def toolkit_version(facts: Facts) -> CheckResult:
 @CHECKS.add("cann.kernels")
 def kernels(facts: Facts) -> CheckResult:
     """The operators are a separate package for each kind of chip."""
-    found, kind = _toolkit(facts), _machine_kind(facts)
-    wanted = cann.KERNEL_DIRECTORIES[kind] if kind else " or ".join(cann.KERNEL_DIRECTORIES.values())
-    version = found.kernels_version
+    (home, info), kind = _toolkit(facts), _machine_kind(facts)
+    installed, version = info["version"], facts.read(cann.read_install_info, home, "ops")["version"]
+    have = [name for name in facts.names(f"{home}/{_KERNELS}") if name in _KERNEL_DIRECTORIES.values()]
+    wanted = _KERNEL_DIRECTORIES[kind] if kind else " or ".join(_KERNEL_DIRECTORIES.values())
     return result(
-        (bool(found.kernels) if kind is None else wanted in found.kernels) and version in ("", found.version),
-        f"kernels for {', '.join(found.kernels) or 'no chip'}" + (f", {version}" if version else ""),
-        f"kernels for {wanted}" + (f", {found.version}" if found.version else ""),
+        (bool(have) if kind is None else wanted in have) and version in ("", installed),
+        f"kernels for {', '.join(have) or 'no chip'}" + (f", {version}" if version else ""),
+        f"kernels for {wanted}" + (f", {installed}" if installed else ""),
         f"install the operators of CANN {facts.stack.cann} for this chip (Ascend-cann-<chip>-ops)",
     )
 
@@ -104,7 +109,7 @@ def nnal(facts: Facts) -> CheckResult:
 @CHECKS.add("cann.environment")
 def cann_environment(facts: Facts) -> CheckResult:
     """torch_npu finds CANN through the variables that its set_env.sh exports."""
-    home = _toolkit(facts).home
+    home, _ = _toolkit(facts)
     if not facts.running:
         raise Unavailable("a file system that is not running has no environment")
     absent = [name for name in _EXPORTED if not facts.environment.get(name)]
@@ -125,15 +130,15 @@ def cann_environment(facts: Facts) -> CheckResult:
 @CHECKS.add("cann.python")
 def python_packages(facts: Facts) -> CheckResult:
     """Operators are compiled by CANN's own Python packages (PYTHONPATH)."""
-    found = _toolkit(facts)
-    directory = f"{found.home}/python/site-packages"
-    absent = [name for name in cann.PYTHON_PACKAGES if name not in found.python_packages]
+    directory = f"{_toolkit(facts)[0]}/python/site-packages"
+    have = facts.names(directory)
+    absent = [name for name in _PYTHON_PACKAGES if not any(found.startswith(name) for found in have)]
     return result(
         not absent,
         f"{directory} without {', '.join(absent)}"
         if absent
-        else f"{', '.join(cann.PYTHON_PACKAGES)} in {directory}",
-        ", ".join(cann.PYTHON_PACKAGES),
+        else f"{', '.join(_PYTHON_PACKAGES)} in {directory}",
+        ", ".join(_PYTHON_PACKAGES),
         f"install the whole Ascend-cann-toolkit {facts.stack.cann} again",
     )
 
@@ -141,7 +146,7 @@ def python_packages(facts: Facts) -> CheckResult:
 @CHECKS.add("cann.torch-npu")
 def torch_npu(facts: Facts) -> CheckResult:
     """A torch_npu is built for one release of CANN."""
-    installed = _toolkit(facts).version
+    installed = _toolkit(facts)[1]["version"]
     if not installed:
         raise Unavailable("the toolkit has no version (cann.toolkit)")
     have = facts.find("torch-npu")

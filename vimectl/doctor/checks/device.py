@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from vime_runtime.spec.device_layout import VISIBLE_DEVICES
 
 from vimectl.doctor.check import CheckList, CheckResult, listed, result, warn_unless
-from vimectl.doctor.facts import Facts, Unavailable, driver, npu_smi
-from vimectl.doctor.facts.cann import read_toolkit
+from vimectl.doctor.facts import Facts, Unavailable, cann, driver, npu_smi
 from vimectl.doctor.facts.npu_smi import Chip, ChipListing
 from vimectl.util import npu_devices
 
@@ -260,18 +259,21 @@ def firmware(facts: Facts) -> CheckResult:
 @CHECKS.add("driver.cann")
 def driver_cann(facts: Facts) -> CheckResult:
     """Toolkit and driver each list which branches of the other they support (compatible_version)."""
-    info, toolkit = facts.read(driver.read_fields, driver.INFO), facts.read(read_toolkit)
-    branch, supported = info["Innerversion"], info["compatible_version"]
-    own, other = driver.parse_branch(branch), driver.parse_branch(toolkit.branch) if toolkit else ()
-    if toolkit is None or not (own and other and supported and toolkit.driver_branches):
+    driver_info = facts.read(driver.read_fields, driver.INFO)
+    cann_info = facts.read(cann.read_install_info, facts.read(cann.read_home))
+    branch, cann_branch = driver_info["Innerversion"], cann_info["innerversion"]
+    cann_supported, driver_supported = driver_info["compatible_version"], cann_info["compatible_version"]
+    own, other = driver.parse_branch(branch), driver.parse_branch(cann_branch)
+    if not (own and other and cann_supported and driver_supported):
         raise Unavailable("driver or toolkit does not say which branch it is and which branches it supports")
+    version = cann_info["version"]
     return result(
         own == other
-        or driver.accepts(supported, other, driver.parse_branch)
-        or driver.accepts(toolkit.driver_branches, own, driver.parse_branch),
-        f"driver {facts.read(driver.read_version)} ({branch}), CANN {toolkit.version} ({toolkit.branch})",
-        f"a driver of {toolkit.driver_branches}, or CANN of {supported}",
-        f"upgrade the driver on the host to the release that CANN {toolkit.version} asks for",
+        or driver.accepts(cann_supported, other, driver.parse_branch)
+        or driver.accepts(driver_supported, own, driver.parse_branch),
+        f"driver {facts.read(driver.read_version)} ({branch}), CANN {version} ({cann_branch})",
+        f"a driver of {driver_supported}, or CANN of {cann_supported}",
+        f"upgrade the driver on the host to the release that CANN {version} asks for",
     )
 
 

@@ -295,7 +295,8 @@ def core_binding(facts: Facts) -> CheckResult:
     if value == "nobind":
         return CheckResult("pass", str(values), expected)
     if value == "auto":
-        nodes = facts.read(limits.read_numa_nodes)
+        names = facts.names("/sys/devices/system/node")
+        nodes = sum(re.fullmatch(r"node\d+", name) is not None for name in names)
         return result(max(nodes, 1) >= ranks, f"{values}; NUMA nodes: {nodes}", expected, values.fix)
     try:
         named = [set(parse_cpu_list(group)) for group in value.split("|")]

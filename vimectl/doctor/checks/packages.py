@@ -115,5 +115,6 @@ def import_module(module: str, facts: Facts) -> CheckResult:
     found = facts.read(read_imports, there, tuple(sorted(facts.stack.omitted))).get(module)
     if found is None:
         raise Unavailable("an import before this one did not finish")
+    failed, text = found
     fix = f"{facts.python} -c 'import {module}'  shows the whole error"
-    return result(not found.failed, found.found, f"import {module} works", fix)
+    return result(not failed, text, f"import {module} works", fix)

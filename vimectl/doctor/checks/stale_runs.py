@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from vimectl.doctor.check import CheckList, CheckResult, warn_unless
 from vimectl.doctor.facts import Facts, Unavailable
-from vimectl.doctor.facts.processes import ProcessFacts, read_processes, read_scratch_directories
+from vimectl.doctor.facts.processes import SCRATCH, ProcessFacts, read_processes
 from vimectl.util import shared_memory
 from vimectl.util.units import size
 
@@ -53,7 +53,9 @@ def processes(facts: Facts) -> CheckResult:
 def scratch_directories(facts: Facts) -> CheckResult:
     """The scratch directory of a run that was killed has Ray's logs and sockets."""
     used = {directory for process in facts.read(read_processes) for directory in process.scratch}
-    unused = [path for path in facts.read(read_scratch_directories) if path not in used]
+    places = dict.fromkeys(("/tmp", facts.environment.get("TMPDIR", "/tmp").rstrip("/")))
+    paths = [f"{place}/{name}" for place in places for name in facts.names(place)]
+    unused = [path for path in paths if SCRATCH.fullmatch(path) and path not in used]
     return warn_unless(not unused, ", ".join(unused) or "none", "none", f"rm -r {' '.join(unused)}")
 
 

@@ -46,6 +46,10 @@ class Facts:
         """Return those of the paths that do not exist."""
         return [path for path in paths if not self._host.path(path).exists()]
 
+    def names(self, directory: str) -> list[str]:
+        """Return the names in a directory, sorted; empty if it does not exist."""
+        return sorted(path.name for path in self._host.path(directory).glob("*"))
+
     def text(self, path: str) -> str:
         """Return the text of a file, stripped. Raises Unavailable if it cannot be read."""
         text = self._host.read(path)

@@ -6,7 +6,6 @@ import json
 import re
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from vimectl.doctor.facts import Unavailable
 from vimectl.util.host import CommandResult, Host
@@ -43,19 +42,12 @@ for name in sys.argv[2:]:
 """
 
 
-@dataclass(frozen=True)
-class ImportOutcome:
-    """The import of one module. ``found`` is the file and time, or the error if ``failed``."""
-
-    found: str
-    failed: bool
-
-
 def read_imports(
     host: Host, modules: Sequence[str], omitted: Sequence[str] = (), seconds: float = _SECONDS
-) -> dict[str, ImportOutcome]:
+) -> dict[str, tuple[bool, str]]:
     """Import modules one after another in a child process.
 
+    Return whether each import failed, and the file and time or the error.
     If a module ends the process, another process imports the modules after it. ``seconds`` limits each
     process; the module that reaches the limit has failed, and the modules after it are not in the answer.
     ``omitted`` are modules that may be imported by these and need not be installed.
@@ -63,18 +55,18 @@ def read_imports(
     Raises:
         Unavailable: the interpreter cannot be started.
     """
-    found: dict[str, ImportOutcome] = {}
+    found: dict[str, tuple[bool, str]] = {}
     while left := [name for name in modules if name not in found]:
         answer = host.run([host.python, "-c", PROGRAM, ",".join(omitted), *left], seconds)
         if answer.code in (126, 127) and not answer.stdout:
             raise Unavailable(f"{host.python} cannot be started here")
         for line in _LINE.findall(answer.stdout):
             name, failed, text = json.loads(line)
-            found[name] = ImportOutcome(text, failed)
+            found[name] = (failed, text)
         # The first module without an outcome has ended the process.
         crashed = next((name for name in left if name not in found), None)
         if crashed:
-            found[crashed] = ImportOutcome(_exit_reason(answer, seconds), True)
+            found[crashed] = (True, _exit_reason(answer, seconds))
         if answer.code == 124:
             break
     return found

@@ -97,11 +97,6 @@ def read_disk_space(host: Host, path: str) -> tuple[int, int]:
     return numbers[0], numbers[2]
 
 
-def read_numa_nodes(host: Host) -> int:
-    """Return the number of NUMA nodes."""
-    return len(list(host.path("/sys/devices/system/node").glob("node[0-9]*")))
-
-
 def _groups(host: Host, controller: str = "") -> list[str]:
     """Return the directories of this process's control group and of all groups above it.
 

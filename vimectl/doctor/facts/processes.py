@@ -12,8 +12,8 @@ from vime_runtime.spec.run_paths import SCRATCH_PREFIX
 from vimectl.doctor.facts import Unavailable
 from vimectl.util.host import Host
 
-# The scratch directory of a run. The environment of all its processes has it.
-_SCRATCH = re.compile(rf"[^\0=:,\"\s]*/{SCRATCH_PREFIX}[0-9a-f]{{8}}(?=[/\0\"\s]|$)")
+# The path of the scratch directory of a run. The environment of all its processes has it.
+SCRATCH = re.compile(rf"[^\0=:,\"\s]*/{SCRATCH_PREFIX}[0-9a-f]{{8}}(?=[/\0\"\s]|$)")
 # proc(5), /proc/net/tcp: number, local address and port, remote address and port, state.
 _SOCKET = re.compile(r"^\s*\d+: [0-9A-F]+:([0-9A-F]{4}) [0-9A-F]+:[0-9A-F]{4} ([0-9A-F]{2}) ", re.MULTILINE)
 _LISTEN = "0A"
@@ -47,7 +47,7 @@ def read_processes(host: Host) -> list[ProcessFacts]:
             ProcessFacts(
                 pid,
                 tuple(argv.rstrip("\0").split("\0")),
-                frozenset(_SCRATCH.findall(f"{argv}\0{environ}")),
+                frozenset(SCRATCH.findall(f"{argv}\0{environ}")),
                 _status_number(host, pid, "PPid"),
                 _status_number(host, pid, "Uid"),
             )
@@ -58,14 +58,6 @@ def read_processes(host: Host) -> list[ProcessFacts]:
 def _status_number(host: Host, pid: int, name: str) -> int | None:
     found = host.search(f"/proc/{pid}/status", rf"^{name}:\s+(\d+)")
     return int(found[1]) if found else None
-
-
-def read_scratch_directories(host: Host) -> list[str]:
-    """Return the scratch directories of runs that exist in /tmp and TMPDIR."""
-    places = dict.fromkeys(("/tmp", host.environment.get("TMPDIR", "/tmp").rstrip("/")))
-    pattern = f"{SCRATCH_PREFIX}*"
-    paths = [f"{place}/{path.name}" for place in places for path in sorted(host.path(place).glob(pattern))]
-    return [path for path in paths if _SCRATCH.fullmatch(path)]
 
 
 def read_ports(host: Host, listening: bool = False) -> frozenset[int]:
