@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 from vime_runtime.spec.atomic_io import sha256_file
-from vime_runtime.spec.errors import CheckFailed, MissingRequirement
+from vime_runtime.spec.errors import CheckFailed, MissingRequirement, VimeError
 
 from harness.git import commit, git
 from harness.images.user_stack import UserStack
 from vimectl.images import git_source
 from vimectl.images.plan import ImageSource
 from vimectl.stacks.schema import Submodule
+
+NOWHERE = "http://127.0.0.1:9/x"
 
 
 def make(source: ImageSource, target: Path) -> Path:
@@ -33,29 +35,17 @@ def source(own: UserStack, **changes: str) -> ImageSource:
     return ImageSource(kind="git", reason="", **fields)
 
 
-def test_archive_has_exactly_the_files_of_the_commit(own: UserStack, tmp_path: Path) -> None:
+def test_archive_has_exactly_the_tree_of_the_commit(own: UserStack, tmp_path: Path) -> None:
     with tarfile.open(make(source(own), tmp_path / "a.tar.gz")) as tar:
-        members = {member.name.partition("/")[2]: member for member in tar}
-        assert {member.name.partition("/")[0] for member in members.values()} == {f"trainer-{own.commit}"}
-        assert set(members) == {".gitattributes", "build.sh", "link", "package/__init__.py", "stamp"}
-        read = {path: tar.extractfile(member).read() for path, member in members.items() if member.isfile()}
-    assert read["package/__init__.py"] == b"version = 1\n"
-    assert read["stamp"] == b"$Format:%H$\n"
-    assert (members["build.sh"].mode, members["stamp"].mode) == (0o755, 0o644)
-    assert members["link"].linkname == "package/__init__.py"
-    assert {(m.uid, m.gid, m.uname) for m in members.values()} == {(0, 0, "")}
-    assert {m.mtime for m in members.values()} == {
-        int(git(own.repository, "log", "-1", "--format=%ct", own.commit))
-    }
-
-
-def test_unpacked_archive_has_the_tree_of_the_commit(own: UserStack, tmp_path: Path) -> None:
-    with tarfile.open(make(source(own), tmp_path / "a.tar.gz")) as tar:
-        tar.extractall(tmp_path / "unpacked")
-    unpacked = tmp_path / "unpacked" / f"trainer-{own.commit}"
-    git(unpacked, "init", "-q")
-    git(unpacked, "add", "--all", "--force")
-    assert git(unpacked, "write-tree") == git(own.repository, "rev-parse", f"{own.commit}^{{tree}}")
+        members = tar.getmembers()
+        tar.extractall(tmp_path)
+    unpacked = tmp_path / f"trainer-{own.commit}"
+    assert (unpacked / "stamp").read_bytes() == b"$Format:%H$\n"
+    commit(unpacked)
+    tree = git(own.repository, "rev-parse", f"{own.commit}^{{tree}}")
+    assert git(unpacked, "rev-parse", "HEAD^{tree}") == tree
+    assert {(m.uid, m.gid, m.uname, m.mode & 0o022) for m in members if not m.issym()} == {(0, 0, "", 0)}
+    assert {m.mtime for m in members} == {int(git(own.repository, "log", "-1", "--format=%ct", own.commit))}
 
 
 def test_archive_bytes_depend_on_the_commit_only(own: UserStack, tmp_path: Path) -> None:
@@ -101,17 +91,19 @@ def test_submodule_is_archived(own: UserStack, tmp_path: Path) -> None:
     assert not (tmp_path / "b.tar.gz").exists()
 
 
-def test_unknown_commit(own: UserStack, tmp_path: Path) -> None:
-    with pytest.raises(CheckFailed, match=f"has no commit {'0' * 40}"):
-        make(source(own, commit="0" * 40), tmp_path / "a.tar.gz")
-
-
-def test_unreachable_repository(own: UserStack, tmp_path: Path) -> None:
-    with pytest.raises(
-        MissingRequirement, match=r"http://127\.0\.0\.1:9/x cannot be fetched: fatal: "
-    ) as error:
-        make(source(own, url="http://127.0.0.1:9/x"), tmp_path / "a.tar.gz")
-    assert "insteadOf http://127.0.0.1:9/" in error.value.hint
+@pytest.mark.parametrize(
+    ("changes", "error", "message", "hint"),
+    [
+        ({"commit": "0" * 40}, CheckFailed, f"has no commit {'0' * 40}", "correct the commit or the URL"),
+        ({"url": NOWHERE}, MissingRequirement, f"{NOWHERE} cannot be fetched: fatal: ", "insteadOf http://"),
+    ],
+)
+def test_commit_that_cannot_be_fetched_is_named(
+    own: UserStack, tmp_path: Path, changes: dict[str, str], error: type[VimeError], message: str, hint: str
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        make(source(own, **changes), tmp_path / "a.tar.gz")
+    assert hint in caught.value.hint
 
 
 def test_mirror_in_the_git_configuration_is_used(

@@ -17,14 +17,19 @@ from vimectl.util.host import Host
 DRIVER = [mount.path for mount in npu_devices.MOUNTS]
 
 
-@pytest.fixture
-def host(tmp_path: Path) -> Host:
-    """A host with eight NPUs and a complete driver."""
-    machine = Machine("a2-host", tmp_path)
+def with_driver(name: str, folder: Path) -> Host:
+    """Return a described host with a complete driver."""
+    machine = Machine(name, folder)
     for path in DRIVER:
         if not machine.path(path).exists():
             machine.path(path).mkdir(parents=True)
     return machine.host
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    """A host with eight NPUs."""
+    return with_driver("a2-host", tmp_path)
 
 
 def texts(host: Host) -> list[str]:
@@ -47,11 +52,9 @@ def test_options_have_devices_driver_group_and_limits(host: Host) -> None:
 
 
 def test_sixteen_npus_are_in_numeric_order(tmp_path: Path) -> None:
-    machine = Machine("a3-host", tmp_path)
-    for path in DRIVER:
-        if not machine.path(path).exists():
-            machine.path(path).mkdir(parents=True)
-    assert texts(machine.host)[:16] == [f"--device=/dev/davinci{number}" for number in range(16)]
+    assert texts(with_driver("a3-host", tmp_path))[:16] == [
+        f"--device=/dev/davinci{number}" for number in range(16)
+    ]
 
 
 def test_missing_optional_file_is_not_mounted(host: Host) -> None:

@@ -17,7 +17,6 @@ Unpack = Callable[[Path], Path]
 
 def test_distribution_with_another_name_is_found_by_record(location: Path) -> None:
     found = target.find_at(location, "toy", "toy")
-    assert found
     assert (found.version, found.kind, found.location) == ("1.0", "site-packages", location)
     assert found.record == location / "toy_cpu-1.0.dist-info" / "RECORD"
 
@@ -25,7 +24,6 @@ def test_distribution_with_another_name_is_found_by_record(location: Path) -> No
 def test_unpacked_wheel_is_a_tree(location: Path) -> None:
     (location / "toy_cpu-1.0.dist-info" / "INSTALLER").unlink()
     found = target.find_at(location, "toy", "toy")
-    assert found
     assert (found.kind, found.record is None) == ("tree", False)
 
 
@@ -33,7 +31,6 @@ def test_version_of_an_unpacked_source_archive(location: Path) -> None:
     shutil.rmtree(location / "toy_cpu-1.0.dist-info")
     (location / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 3.0\n")
     found = target.find_at(location, "toy", "toy")
-    assert found
     assert (found.version, found.kind, found.record) == ("3.0", "tree", None)
 
 
@@ -43,7 +40,6 @@ def test_checkout_without_metadata_needs_the_version(location: Path) -> None:
     with pytest.raises(UsageError, match="version of toy is not stated"):
         target.find_at(location, "toy", "toy")
     found = target.find_at(location, "toy", "toy", version="2.0")
-    assert found
     assert (found.version, found.kind) == ("2.0", "git")
 
 
@@ -57,7 +53,6 @@ def test_installed_package_is_found_without_importing_it(
 ) -> None:
     monkeypatch.syspath_prepend(location)
     found = target.find_installed("toy", "toy")
-    assert found
     assert found.location == location
     assert "toy" not in sys.modules
 
@@ -73,5 +68,4 @@ def test_editable_install_is_found(tmp_path: Path, unpack: Unpack, monkeypatch: 
     monkeypatch.syspath_prepend(site)
     monkeypatch.syspath_prepend(source)
     found = target.find_installed("toy", "toy")
-    assert found
     assert (found.version, found.kind, found.location) == ("1.1", "editable", source)

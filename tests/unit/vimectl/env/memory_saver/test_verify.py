@@ -116,24 +116,21 @@ def test_published_prefixes_identify_with_a_warning() -> None:
         assert "do not authenticate" in build.note
 
 
+def file_of(library: ElfFile, name: str = "x.so") -> LibraryFile:
+    return LibraryFile(name, library.content(), len(library.content()))
+
+
 @pytest.fixture
 def prefixed(monkeypatch: pytest.MonkeyPatch) -> Callable[[ElfFile], LibraryFile]:
     """Return a function that makes a generated library known for Ascend by eight digits."""
 
     def make(library: ElfFile) -> LibraryFile:
-        content = library.content()
-        digits = hashlib.md5(content, usedforsecurity=False).hexdigest()[:8]
+        digits = hashlib.md5(library.content(), usedforsecurity=False).hexdigest()[:8]
         known = KnownBuild(name="x", verdict="known-good", backend="ascend", md5_prefix=digits, note="eight")
         monkeypatch.setattr(known_builds, "known_builds", lambda: (known,))
-        return LibraryFile("x.so", content, len(content))
+        return file_of(library)
 
     return make
-
-
-def test_prefix_match_has_a_warning(prefixed: Callable[[ElfFile], LibraryFile]) -> None:
-    found = classify(prefixed(ElfFile()), "ascend", "aarch64")
-    assert (found.verdict, found.match, found.backend) == ("known-good", "md5-prefix", "ascend")
-    assert "do not authenticate" in found.warning
 
 
 def test_prefix_match_does_not_override_the_backend(
@@ -149,8 +146,8 @@ def test_prefix_match_does_not_override_the_backend(
 
 
 def test_note_names_wrong_backend_and_machine() -> None:
-    content = ElfFile(machine="x86_64", needed=["libamdhip64.so.6"]).content()
-    found = classify(LibraryFile("x.so", content, len(content)), "ascend", "aarch64")
+    library = ElfFile(machine="x86_64", needed=["libamdhip64.so.6"])
+    found = classify(file_of(library), "ascend", "aarch64")
     assert (found.verdict, found.backend, found.machine) == ("wrong-backend", "rocm", "x86_64")
     assert found.note == ("built for rocm, the stack needs ascend; built for x86_64, this machine is aarch64")
 
@@ -159,8 +156,7 @@ def test_note_names_wrong_backend_and_machine() -> None:
     ("text", "knows"), [(b"TMS_INIT_ENABLE\0", True), (b"TMS_INIT_ENABLE_CPU_BACKUP\0", False), (b"", False)]
 )
 def test_init_enable_is_detected(text: bytes, knows: bool) -> None:
-    content = ElfFile(text=text).content()
-    assert classify(LibraryFile("x.so", content, len(content)), None, None).knows_init_enable is knows
+    assert classify(file_of(ElfFile(text=text)), None, None).knows_init_enable is knows
 
 
 @pytest.mark.parametrize(
@@ -173,8 +169,7 @@ def test_init_enable_is_detected(text: bytes, knows: bool) -> None:
     ],
 )
 def test_hook_mode_from_exports_then_file_name(name: str, exported: Sequence[str], mode: str | None) -> None:
-    content = ElfFile(exported=exported).content()
-    assert classify(LibraryFile(name, content, len(content)), None, None).hook_mode == mode
+    assert classify(file_of(ElfFile(exported=exported), name), None, None).hook_mode == mode
 
 
 def test_only_the_strongest_digest_is_compared() -> None:
