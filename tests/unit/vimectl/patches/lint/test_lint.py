@@ -155,8 +155,9 @@ def test_lint_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert good == {"path": str(tmp_path / "good.patch"), "ok": True, "findings": [], "hunks": []}
     assert bad["findings"][0].keys() == {"line", "rule", "severity", "message"}
     assert run_cli(["patch", "lint", str(tmp_path / "none.patch")]) == 2
-    with pytest.raises(UsageError, match="no such file"):
-        linter.open_release(str(tmp_path / "none.whl"))
+    with pytest.raises(UsageError, match="toy: no such file") as error:
+        linter.open_release("toy")
+    assert "PACKAGE==VERSION" in error.value.hint
 
 
 def test_lint_lists_every_rule(capsys: pytest.CaptureFixture[str]) -> None:

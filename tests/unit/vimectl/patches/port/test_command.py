@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 
+from harness.patches.toy_packages import LINK, Tree, build_series
 from harness.patches.toy_series import MORE, A, Make, change, results
 from harness.wheels import write_wheel
 from vimectl.cli import run_cli
@@ -177,32 +178,24 @@ def test_single_source_is_recognized_by_content(toy: Make, monkeypatch: pytest.M
 
 def test_modes_and_links_are_ported(toy: Make, tmp_path: Path) -> None:
     old = {"toy/a.sh": A, "toy/b.sh": A}
-    one = toy(old, {**old, "toy/a.sh": MORE + A}, {"toy/a.sh": change(A, ("m", "M"))})
-    text = (one.series.directory / "0001-p.patch").read_text()
-    created = (
-        "diff --git a/toy/{0} b/toy/{0}\nnew file mode {1}\nindex {2}..{3}\n--- /dev/null\n+++ b/toy/{0}\n"
-    )
-    ids = ["0" * 40, blob_id(b"run\n"), blob_id(b"a.sh")]
-    text += created.format("run.sh", "100755", ids[0], ids[1]) + "@@ -0,0 +1 @@\n+run\n"
-    text += "diff --git a/toy/b.sh b/toy/b.sh\nold mode 100644\nnew mode 100755\n"
-    text += (
-        created.format("l", "120000", ids[0], ids[2]) + "@@ -0,0 +1 @@\n+a.sh\n\\ No newline at end of file\n"
-    )
-    (one.series.directory / "0001-p.patch").write_text(text)
-    toml = (one.series.directory / "series.toml").read_text()
-    same = blob_id(A)
-    entries = [("run.sh", "", ids[1], "100755"), ("b.sh", same, same, "100755"), ("l", "", ids[2], "120000")]
-    for name, before, after, git_mode in entries:
-        toml += f'[[patch.files]]\npath = "toy/{name}"\nafter = "{after}"\nmode = "{git_mode}"\n'
-        toml += f'before = "{before}"\n' if before else ""
-    (one.series.directory / "series.toml").write_text(toml)
+    one = toy(old, {**old, "toy/a.sh": MORE + A})
+    trees: list[Tree] = [
+        {"toy/a.sh": (0o644, A), "toy/b.sh": (0o644, A)},
+        {
+            "toy/a.sh": (0o644, change(A, ("m", "M"))),
+            "toy/b.sh": (0o755, A),
+            "toy/run.sh": (0o755, b"run\n"),
+            "toy/l": (LINK, b"a.sh"),
+        },
+    ]
+    one.series = build_series("toy", trees, tmp_path / "modes", ["p"])
     assert results(one.port()) == [("0001-p", "offset")]
     found = {file.path: (file.after, file.mode) for file in series.read(one.out).patch[0].files}
     assert found == {
         "toy/a.sh": (blob_id(change(MORE + A, ("m", "M"))), None),
-        "toy/run.sh": (ids[1], "100755"),
+        "toy/run.sh": (blob_id(b"run\n"), "100755"),
         "toy/b.sh": (blob_id(A), "100755"),
-        "toy/l": (ids[2], "120000"),
+        "toy/l": (blob_id(b"a.sh"), "120000"),
     }
     one.files()
     assert (tmp_path / "applied" / "toy" / "b.sh").stat().st_mode & 0o111

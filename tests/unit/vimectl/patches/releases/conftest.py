@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,12 +19,18 @@ def other_index() -> Iterator[Index]:
 
 
 @pytest.fixture
-def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Index]:
+def configure(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that sets what pip is configured to use."""
+    return lambda **fields: monkeypatch.setattr(pip_config, "read", lambda: PipConfig(timeout=5.0, **fields))
+
+
+@pytest.fixture
+def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, configure: Callable[..., None]) -> Iterator[Index]:
     """Yield the index that pip is configured to use; the user's cache is empty."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("NETRC", "/dev/null")
     monkeypatch.setattr("vimectl.patches.releases.web._PAUSE_SECONDS", 0.0)
     with serving() as made:
-        monkeypatch.setattr(pip_config, "read", lambda: PipConfig(indexes=(made.url,), timeout=5.0))
+        configure(indexes=(made.url,))
         yield made

@@ -46,7 +46,10 @@ def test_pip_files_and_variables_are_read(pip_conf: Path, monkeypatch: pytest.Mo
     )
 
 
-def test_no_index_and_no_cache(pip_conf: Path) -> None:
+def test_defaults_and_disabled_sources(pip_conf: Path) -> None:
+    pip_conf.write_text("")
+    (index,) = pip_config.read().indexes
+    assert index.startswith("https://")
     pip_conf.write_text("[global]\nno-index = true\nno-cache-dir = false\n")
     found = pip_config.read()
     assert (found.indexes, found.cache) == ((), None)
@@ -76,10 +79,3 @@ def test_pip_is_not_searched_in_this_process(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(sys, "meta_path", [Onlooker(), *sys.meta_path])
     pip_config.read()
     assert "pip" not in looked_for
-
-
-def test_default_index_of_pip_is_used(pip_conf: Path) -> None:
-    pip_conf.write_text("")
-    (index,) = pip_config.read().indexes
-    assert index.startswith("https://")
-    assert index.endswith("/simple")
