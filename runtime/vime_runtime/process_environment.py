@@ -54,17 +54,14 @@ class EnvSpec(Strict):
                 )
 
     def pass_to_workers(self, run_dir: str, engine: str) -> None:
-        """Pass the specification to the workers that this process starts, with a file for their error."""
-        error_file = Path(tempfile.gettempdir(), f"{engine.replace(' ', '-')}.refusal")
-        error_file.unlink(missing_ok=True)  # of an earlier attempt
-        worker = _WorkerSpec(engine=engine, run_dir=run_dir, error_file=str(error_file), spec=self)
-        os.environ[VARIABLE] = worker.model_dump_json()
+        """Pass the specification to the workers that this process starts."""
+        _error_file(engine).unlink(missing_ok=True)  # of an earlier attempt
+        os.environ[VARIABLE] = _WorkerSpec(engine=engine, run_dir=run_dir, spec=self).model_dump_json()
 
 
 class _WorkerSpec(Strict):
     engine: str
     run_dir: str
-    error_file: str
     spec: EnvSpec
 
 
@@ -84,16 +81,18 @@ def prepare_worker() -> None:
     try:
         passed.spec.require(f"worker {worker[1]} of {passed.engine}")
     except WrongEnvironment as e:
-        Path(passed.error_file).write_text(json.dumps([e.message, e.hint]), encoding="utf-8")
+        _error_file(passed.engine).write_text(json.dumps([e.message, e.hint]), encoding="utf-8")
         raise
 
 
-def worker_error() -> WrongEnvironment | None:
-    """Return why a worker that this process started refused to start, if one did."""
-    error_file = Path(_WorkerSpec.model_validate_json(os.environ[VARIABLE]).error_file)
-    if not error_file.exists():
-        return None
-    return WrongEnvironment(*json.loads(error_file.read_text(encoding="utf-8")))
+def worker_error(engine: str) -> WrongEnvironment | None:
+    """Return why a worker of this engine refused to start, if one did."""
+    file = _error_file(engine)
+    return WrongEnvironment(*json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+
+
+def _error_file(engine: str) -> Path:
+    return Path(tempfile.gettempdir(), f"{engine.replace(' ', '-')}.refusal")
 
 
 def _shown(value: str | None) -> str:

@@ -146,7 +146,7 @@ class EngineActor(_RunActor):
         try:
             self._worker = Engine(self._config)
         except Exception as e:
-            raise (worker_error() or e) from e
+            raise (worker_error(self._name) or e) from e
         return machine_id(), own_pids()
 
     def workers(self) -> list[ProcessEntry]:

@@ -71,7 +71,8 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in SPEC.values.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv(process_environment.VARIABLE, "")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     SPEC.pass_to_workers(str(tmp_path), "engine 1")
 
 
@@ -87,7 +88,7 @@ def start_worker(overwritten: str | None = None, name: str = "VllmWorker-3") -> 
 
 def test_workers_inherit_the_environment_of_the_engine_and_have_a_log(engine: None, tmp_path: Path) -> None:
     assert start_worker() == "started"
-    assert process_environment.worker_error() is None
+    assert process_environment.worker_error("engine 1") is None
     log = (tmp_path / "logs" / "engine-1-worker-3.log").read_text()
     assert re.fullmatch(r"--- \S+ engine 1 worker 3: step 2 sync\n", log)
 
@@ -95,11 +96,11 @@ def test_workers_inherit_the_environment_of_the_engine_and_have_a_log(engine: No
 def test_the_engine_gets_the_error_of_a_worker_until_its_next_attempt(engine: None, tmp_path: Path) -> None:
     outcome = start_worker("expandable_segments:True")
     assert outcome.startswith(f"worker 3 of engine 1 has {ALLOCATOR} 'expandable_segments:True', expected")
-    error = process_environment.worker_error()
+    error = process_environment.worker_error("engine 1")
     assert error is not None
     assert error.message == outcome
     SPEC.pass_to_workers(str(tmp_path), "engine 1")
-    assert process_environment.worker_error() is None
+    assert process_environment.worker_error("engine 1") is None
 
 
 def test_other_processes_of_an_engine_write_to_its_log_and_are_not_checked(
