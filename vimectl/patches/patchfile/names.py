@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 # PATH_MAX: no file system accepts a longer path.
 LONGEST = 4096
-_ESCAPES = {b"a": 7, b"b": 8, b"t": 9, b"n": 10, b"v": 11, b"f": 12, b"r": 13, b'"': 34, b"\\": 92}
-_ESCAPE = re.compile(rb'\\(?:([abtnvfr"\\])|([0-3][0-7]{2}))')
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\[abtnvfr"\\]|\\[0-3][0-7]{2})*)"')
 # Time stamps of GNU diff and POSIX, separated by blanks instead of a tab.
 _STAMP = re.compile(rb" +(?:\d\d)?\d\d-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?(?: [-+]\d\d:?\d\d)?$")
@@ -141,8 +139,7 @@ def _unquote(line: bytes) -> tuple[bytes, bytes] | None:
     found = _QUOTED.match(line)
     if not found:
         return None
-    name = _ESCAPE.sub(lambda m: bytes([_ESCAPES[m[1]] if m[1] else int(m[2], 8)]), found[1])
-    return name, line[found.end() :]
+    return found[1].decode("unicode_escape").encode("latin-1"), line[found.end() :]
 
 
 def _agreed(first: bytes, second: bytes) -> bytes | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
-from vime_runtime.spec.errors import CheckFailed, UsageError
+from vime_runtime.spec.errors import CheckFailed
 
 from vimectl.patches.blobs import id_of
-from vimectl.patches.content import apply_diff, file_diff
+from vimectl.patches.content import file_diff, stages
 from vimectl.patches.patchfile.file_diff import FileDiff
 from vimectl.patches.port import changes, rename_detection
 from vimectl.patches.port.changes import Change
@@ -74,9 +75,10 @@ def rebase(
 
 
 class _Rebase:
-    """``_old`` and ``_current`` hold the files of either release with the patches so far.
+    """``_stages`` yields by path a file of the old release before and after each patch of it.
 
-    ``_new_paths`` are the new paths of renamed files. ``_blocked`` names by file the patch whose conflict
+    ``_current`` holds the files of the new release with the patches so far, ``_new_paths`` the new paths of
+    renamed files. ``_blocked`` names by file the patch whose conflict
     must be resolved before later patches of the same file.
     """
 
@@ -86,7 +88,8 @@ class _Rebase:
         self._series, self._resolutions = series, resolutions
         self._old_files, self._new_files = old, new
         self._label = f"{series.package} {version}"
-        self._old = {path: _read_released(series, old, path) for path in series.chains}
+        released = {path: _read_released(series, old, path) for path in series.chains}
+        self._stages = {path: pairwise(stages(series, path, file)) for path, file in released.items()}
         self._current: dict[str, bytes | None] = {}
         self._new_paths: dict[str, str] = {}
         self._blocked: dict[str, str] = {}
@@ -96,20 +99,15 @@ class _Rebase:
         reason = self._resolutions.drop_reason(patch.id)
         ports = []
         for file in patch.files:
-            diff = file_diff(self._series, patch.id, file.path)
-            base = self._old[file.path]
-            patched = apply_diff(base, diff)
-            if id_of(patched) != file.after:
-                message = f"{patch.id}: {file.path} does not become {file.after}"
-                raise UsageError(message, "the series is damaged")
+            base, patched = next(self._stages[file.path])
             if not reason:
+                diff = file_diff(self._series, patch.id, file.path)
                 port = self._port_file(patch, file, base, patched, changes.split(diff))
                 ports.append(_with_modes(port, diff, base == patched))
                 if port.result == "conflict":
                     self._blocked.setdefault(file.path, patch.id)
                 else:
                     self._current[port.path] = port.after
-            self._old[file.path] = patched
         if reason:
             return PatchPort(patch.id, (), reason)
         found = PatchPort(patch.id, tuple(ports))
