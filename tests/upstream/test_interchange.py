@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from vime_runtime.spec.errors import MissingRequirement
 
-from harness.needs import unavailable
-from harness.patches.git_and_quilt import committed, run
+from harness.patches.git_and_quilt import committed, quilt_push, run
 from vimectl.patches import series
 from vimectl.patches.blobs import file_id_at
 from vimectl.patches.interchange.exporters import export_series
 from vimectl.patches.interchange.importers import import_series
-from vimectl.patches.lint.linter import lint
+from vimectl.patches.lint.linter import lint, open_release
 from vimectl.patches.release_files import SourceTree
 from vimectl.patches.releases import finder
 from vimectl.patches.series import Series
 
 ALL = [(package, version) for package, versions in series.known().items() for version in versions]
 
+pytestmark = pytest.mark.needs("network")
+
 
 def released(one: Series, directory: Path) -> Path:
     """Commit the released files that the series touches to a repository."""
-    try:
-        sources = finder.find(one.package, one.version)
-        contents = {path: sources.read(path) for path in one.chains}
-    except MissingRequirement as e:
-        unavailable(e.message)
+    sources = finder.find(one.package, one.version)
+    contents = {path: sources.read(path) for path in one.chains}
     for path, content in contents.items():
         if content is not None:
             (directory / path).parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +33,6 @@ def released(one: Series, directory: Path) -> Path:
     return committed(directory)
 
 
-@pytest.mark.needs("network")
 @pytest.mark.parametrize(("package", "version"), ALL)
 def test_shipped_series_is_exported_and_imported(package: str, version: str, tmp_path: Path) -> None:
     one = series.load(package, version)
@@ -57,9 +53,20 @@ def test_shipped_series_is_exported_and_imported(package: str, version: str, tmp
     run(tree, "git", "am", "-q", "--keep-cr", str(tmp_path / "series.mbox"))
     assert {path: file_id_at(tree / path).blob for path in wanted} == wanted
     run(tree, "git", "reset", "-q", "--hard", f"HEAD~{len(one.patch)}")
-    if shutil.which("quilt"):
-        run(tree, "quilt", "push", "-a", QUILT_PATCHES=str(tmp_path / "patches"))
-    else:
-        for patch in one.patch:
-            run(tree, "patch", "-p1", "-i", str(tmp_path / "patches" / f"{patch.id}.patch"))
+    quilt_push(tree, tmp_path / "patches")
     assert {path: file_id_at(tree / path).blob for path in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("release", "ok", "results"),
+    [
+        ("vllm-ascend==0.23.0", True, {"exact": 5}),
+        ("vllm-ascend==0.30.0rc2", False, {"offset": 3, "fuzz": 1, "does-not-apply": 1}),
+    ],
+)
+def test_lint_compares_the_shipped_patch_with_a_release(
+    release: str, ok: bool, results: dict[str, int]
+) -> None:
+    one = series.load("vllm-ascend", "0.23.0")
+    report = lint(one.patch_path(one.patch[0].id), open_release(release))
+    assert (report.ok, Counter(hunk.result for hunk in report.hunks)) == (ok, results)

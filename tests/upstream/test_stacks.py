@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from email.parser import HeaderParser
 
 import pytest
@@ -11,9 +10,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-from vime_runtime.spec.errors import MissingRequirement
 
-from harness.needs import unavailable
 from vimectl.patches import content, series
 from vimectl.patches.blobs import blob_id
 from vimectl.patches.releases import finder
@@ -36,33 +33,22 @@ TRANSFORMERS = (
 )
 
 
-@contextmanager
-def needs_index() -> Iterator[None]:
-    try:
-        yield
-    except MissingRequirement as e:
-        unavailable(e.message)
-
-
 @pytest.mark.parametrize("name", TESTED)
 def test_series_of_a_tested_stack_start_from_the_released_sources(name: str) -> None:
     for package, version in load_stack(name).patches.items():
         one = series.load(package, version)
-        with needs_index():
-            release = finder.find(package, version)
-            released = {path: release.read(path) for path in one.chains}
+        release = finder.find(package, version)
         for path, chain in one.chains.items():
-            found = content.stages(one, path, released[path])
+            found = content.stages(one, path, release.read(path))
             assert [None if c is None else blob_id(c) for c in found] == chain, f"{name}: {path}"
 
 
 @pytest.mark.parametrize("name", ASCEND)
 def test_versions_match_the_release_metadata(name: str) -> None:
     loaded = load_stack(name)
-    with needs_index():
-        release = finder.find("vllm-ascend", loaded.packages["vllm-ascend"])
-        (path,) = [p for p in release.paths() if p == "PKG-INFO" or p.endswith(".dist-info/METADATA")]
-        metadata = HeaderParser().parsestr(release.read(path).decode())
+    release = finder.find("vllm-ascend", loaded.packages["vllm-ascend"])
+    (path,) = [p for p in release.paths() if p == "PKG-INFO" or p.endswith(".dist-info/METADATA")]
+    metadata = HeaderParser().parsestr(release.read(path).decode())
     required = {
         canonicalize_name(requirement.name): requirement.specifier
         for requirement in map(Requirement, metadata.get_all("Requires-Dist"))
@@ -82,8 +68,7 @@ def test_versions_match_the_release_metadata(name: str) -> None:
 def test_release_has_wheels_for_the_machines_of_the_stack(name: str) -> None:
     loaded = load_stack(name)
     wanted = Version(loaded.packages["vllm-ascend"])
-    with needs_index():
-        finder.versions("vllm-ascend")
+    finder.versions("vllm-ascend")
     files = [file.name for file in last_listing("vllm-ascend") if file.name.endswith(".whl")]
     ours = [file for file in files if Version(file.split("-")[1]) == wanted]
     machines = {machine for file in ours for machine in ("aarch64", "x86_64") if machine in file}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -21,3 +22,12 @@ def committed(directory: Path) -> Path:
     """Make a directory a git repository, with everything in it committed."""
     git.commit(directory)
     return directory
+
+
+def quilt_push(directory: Path, patches: Path) -> None:
+    """Apply a quilt series, with `patch` where quilt is not installed."""
+    if shutil.which("quilt"):
+        run(directory, "quilt", "push", "-a", QUILT_PATCHES=str(patches))
+        return
+    for name in (patches / "series").read_text().split():
+        run(directory, "patch", "-p1", "--binary", "-i", str(patches / name))

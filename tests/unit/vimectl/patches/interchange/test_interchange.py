@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from vime_runtime.spec.errors import UsageError
 
-from harness.patches.git_and_quilt import committed, run
+from harness.patches.git_and_quilt import committed, quilt_push, run
 from vimectl.cli import run_cli
 from vimectl.patches import series as series_files
 from vimectl.patches.blobs import file_id_at
@@ -32,21 +32,15 @@ def found(directory: Path, series: Series) -> dict[str, str | None]:
     return {path: file_id_at(directory / path).blob for path in series.chains}
 
 
-def test_quilt_applies_an_exported_series(toy_series: Series, unpack: Unpack, tmp_path: Path) -> None:
+def test_quilt_and_git_am_apply_exports(toy_series: Series, unpack: Unpack, tmp_path: Path) -> None:
+    release = committed(unpack(tmp_path / "release"))
     export_series(toy_series, "quilt", tmp_path / "patches")
     assert (tmp_path / "patches" / "series").read_text() == "0001-first.patch\n0002-second.patch\n"
-    release = unpack(tmp_path / "release")
-    if shutil.which("quilt"):
-        run(release, "quilt", "push", "-a", QUILT_PATCHES=str(tmp_path / "patches"))
-    else:
-        for patch in toy_series.patch:
-            run(release, "patch", "-p1", "--binary", "-i", str(tmp_path / "patches" / f"{patch.id}.patch"))
+    quilt_push(release, tmp_path / "patches")
     assert found(release, toy_series) == last(toy_series)
-
-
-def test_git_am_applies_an_exported_mailbox(toy_series: Series, unpack: Unpack, tmp_path: Path) -> None:
+    run(release, "git", "reset", "-q", "--hard")
+    run(release, "git", "clean", "-qfd")
     export_series(toy_series, "mbox", tmp_path / "toy.mbox")
-    release = committed(unpack(tmp_path / "release"))
     run(release, "git", "am", "-q", "--keep-cr", str(tmp_path / "toy.mbox"))
     assert found(release, toy_series) == last(toy_series)
     assert run(release, "git", "log", "--format=%s %an", "-2") == "toy vimectl\ntoy vimectl\n"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from vime_runtime.spec.errors import UsageError
 
-from harness.patches.toy_releases import lines
-from harness.patches.toy_series import MORE, A, Make, change, results
+from harness.patches.toy_series import MORE, A, Make, change, lines, results
 from vimectl.patches import series
 from vimectl.patches.port.command import port_series
 
@@ -101,6 +100,9 @@ def guarded(before: bytes = A, after: bytes = A, lines: tuple[str, str] = GUARD)
     return old, new
 
 
+OTHER_WAY = guarded(lines=("    old_condition(one, two)", "    new_way(one, two)"))
+
+
 @pytest.mark.parametrize("elsewhere", [None, "toy/sibling.py", "toy/deep/new.py"])
 def test_condition_on_removed_code(toy: Make, elsewhere: str | None) -> None:
     old, patched = guarded()
@@ -118,10 +120,20 @@ def test_condition_on_removed_code(toy: Make, elsewhere: str | None) -> None:
         assert {hunk.result for hunk in file.hunks if hunk.line == 27} == {"gone"}
 
 
-def test_replacement_of_removed_code_is_a_conflict(toy: Make) -> None:
-    old, patched = guarded(lines=("    old_condition(one, two)", "    new_way(one, two)"))
-    one = toy({"toy/a.py": old}, {"toy/a.py": change(A, ("y", "")) + A}, {"toy/a.py": patched})
+@pytest.mark.parametrize(
+    ("old", "new", "patched"),
+    [
+        (OTHER_WAY[0], change(A, ("y", "")) + A, OTHER_WAY[1]),  # it replaces code that was removed
+        # "l" and "n" are adjacent in another place; the line to be deleted was rewritten.
+        (A, change(A, ("m", "em")) + lines("l", "n"), change(A, ("m", ""))),
+        (b"a\n===========\nx\n", b"c\n===========\nz\n", b"b\n===========\ny\n"),  # a heading is no marker
+    ],
+)
+def test_ambiguous_hunk_is_a_conflict(toy: Make, old: bytes, new: bytes, patched: bytes) -> None:
+    one = toy({"toy/a.py": old}, {"toy/a.py": new}, {"toy/a.py": patched})
     assert results(one.port()) == [("0001-p", "conflict")]
+    marked = (one.conflicts / "0001-p" / "toy" / "a.py").read_bytes()
+    assert marked.count(b"<<<<<<<") == (2 if b"=====" in old else 1)
 
 
 def test_imports_in_one_place_are_joined(toy: Make) -> None:
@@ -130,20 +142,6 @@ def test_imports_in_one_place_are_joined(toy: Make) -> None:
     one = toy({"toy/a.py": old}, {"toy/a.py": new}, {"toy/a.py": old.replace(b"ast\n", b"ast\nimport os\n")})
     assert results(one.port()) == [("0001-p", "offset")]
     assert one.files() == {"toy/a.py": new.replace(b"import zlib", b"import os\nimport zlib")}
-
-
-def test_deletion_needs_its_whole_context_to_be_recognized(toy: Make) -> None:
-    # "l" and "n" are adjacent in another place; the line to be deleted was rewritten.
-    new = change(A, ("m", "em")) + lines("l", "n")
-    one = toy({"toy/a.py": A}, {"toy/a.py": new}, {"toy/a.py": change(A, ("m", ""))})
-    assert results(one.port()) == [("0001-p", "conflict")]
-
-
-def test_series_without_remaining_patches(toy: Make) -> None:
-    one = toy({"toy/a.py": A}, {"toy/a.py": change(A, ("m", "M"))}, {"toy/a.py": change(A, ("m", "M"))})
-    one.port()
-    found = series.read(one.out)
-    assert (found.patch, found.unneeded) == ([], {"p": "toy 2.0 has it"})
 
 
 def test_conflict_is_marked_resolved_and_continued(toy: Make) -> None:
