@@ -47,12 +47,7 @@ class LintReport:
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `patch lint --json` prints for the file."""
-        return {
-            "path": str(self.path),
-            "ok": self.ok,
-            "findings": [asdict(finding) for finding in self.findings],
-            "hunks": [asdict(hunk) for hunk in self.hunks],
-        }
+        return {**asdict(self), "path": str(self.path), "ok": self.ok}
 
 
 def open_release(text: str, progress: DownloadProgress = no_progress) -> ReleaseFiles:

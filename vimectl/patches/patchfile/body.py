@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import re
+import string
 import zlib
 
 from vimectl.patches.patchfile.cursor import LineCursor, MalformedDiff
@@ -22,8 +23,8 @@ _NEXT = (b"@@", b"diff ", b"index ", b"Index: ", b"From ", b"\\")
 # Upper bound for unpacked data: a patch of source files never needs more, and a zip bomb does.
 LARGEST_BINARY = 64 * 1024 * 1024
 _METHOD = re.compile(rb"(literal|delta) (\d{1,10})$")
-_LENGTHS = {character: count for count, character in enumerate(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", 1)}
-_LENGTHS |= {character: count for count, character in enumerate(b"abcdefghijklmnopqrstuvwxyz", 27)}
+# The first letter of a line of data is its length in bytes: A is 1, a is 27.
+_LENGTHS = string.ascii_letters.swapcase().encode()
 
 
 class CorruptBinary(ValueError):
@@ -156,7 +157,7 @@ def _read_half(cursor: LineCursor, size: int) -> bytes:
 
 
 def _decode_line(line: bytes) -> bytes:
-    count = _LENGTHS.get(line[0], 0)
+    count = _LENGTHS.find(line[:1]) + 1
     room = (len(line) - 1) // 5 * 4
     if (len(line) - 1) % 5 or not room - 4 < count <= room:
         raise CorruptBinary("a line of the data has the wrong length")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -16,7 +15,9 @@ from vimectl.patches import series as series_files
 from vimectl.patches import target
 from vimectl.patches.blobs import id_of
 from vimectl.patches.git_commands import FileChanges
+from vimectl.patches.interchange.description import as_dep3, from_text
 from vimectl.patches.patchfile.apply import GitFile
+from vimectl.patches.patchfile.rules import read_valid
 from vimectl.patches.port.conflict_folder import README, Resolutions, write_conflicts
 from vimectl.patches.port.rebase import PatchPort, rebase
 from vimectl.patches.release_files import ReleaseFiles, open_path
@@ -28,7 +29,6 @@ from vimectl.patches.series_writer import NewPatch, write_series
 from vimectl.stacks.versions import matches
 
 NEWEST = "newest"
-_ORIGIN_FIELD = "X-Vimectl-Ported-From"
 
 
 @dataclass(frozen=True)
@@ -179,12 +179,8 @@ def _changes(port: PatchPort) -> FileChanges:
 
 def _header(series: Series, patch_id: str, today: str) -> bytes:
     """Return the header of the original patch, with today's date and a field for its origin."""
-    text = series.patch_path(patch_id).read_bytes()
-    header = re.split(rb"^(?:---\n|diff --git |--- )", text, maxsplit=1, flags=re.MULTILINE)[0]
-    origin = f"{_ORIGIN_FIELD}:".encode()
-    lines = [line for line in header.splitlines(keepends=True) if not line.startswith(origin)]
-    fields = f"Last-Update: {today}\n{_ORIGIN_FIELD}: {series.package} {series.version}\n".encode()
-    for number, line in enumerate(lines):
-        if line.startswith(b"Last-Update:"):
-            return b"".join([*lines[:number], fields, *lines[number + 1 :]])
-    return b"".join([*lines, fields])
+    header = read_valid(series.patch_path(patch_id)).header.decode("utf-8", "surrogateescape")
+    description = from_text(header, patch_id)
+    origin = f"{series.package} {series.version}"
+    fields = {**description.fields, "Last-Update": today, "X-Vimectl-Ported-From": origin}
+    return as_dep3(replace(description, fields=fields)).encode("utf-8", "surrogateescape")
