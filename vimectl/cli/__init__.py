@@ -10,13 +10,16 @@ import gc
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from vime_runtime.spec.errors import INTERRUPTED, UsageError, VimeError
 
 from vimectl import __version__
 from vimectl.util.console import report_error
+
+if TYPE_CHECKING:
+    from vimectl.cli.output import CommandOutput
 
 # Newer releases of Typer contain a copy of click, older ones use the installed click. The base class of a
 # public exception is the right one in both.
@@ -45,7 +48,16 @@ def _root(
 
 def command_tree(argv: Sequence[str] = ()) -> Any:
     """Return the command that ``argv`` calls below its groups, or all commands for help and completion."""
-    app = typer.Typer(name="vimectl", no_args_is_help=True, pretty_exceptions_enable=False)
+
+    def print_output(output: CommandOutput, **options: Any) -> int:
+        # Called by Typer, which exits quietly when the reader has closed the pipe.
+        output.print(_command(tree, argv), "--json" in argv)
+        sys.stdout.flush()
+        return output.exit_code
+
+    app = typer.Typer(
+        name="vimectl", no_args_is_help=True, pretty_exceptions_enable=False, result_callback=print_output
+    )
     app.callback()(_root)
     # The command is the first word that is not an option. Only these options can come before it.
     words = [word for word in argv if word not in ("--debug", "--json", "--version")]
@@ -58,7 +70,7 @@ def command_tree(argv: Sequence[str] = ()) -> Any:
             app.add_typer(module.app, name=name)
     tree: Any = typer.main.get_command(app)
     option = next(option for option in tree.params if option.name == "json")
-    option.expose_value = False  # ``run_cli`` reads it
+    option.expose_value = False
     _add_option(tree, option)
     return tree
 
@@ -88,11 +100,7 @@ def run_cli(argv: list[str]) -> int:
     root = command_tree(argv)
     as_json = "--json" in argv
     try:
-        output = root.main(args=argv, prog_name="vimectl", standalone_mode=False)
-        if isinstance(output, int):  # the exit code of --help and --version
-            return output
-        output.print(_command(root, argv), as_json)
-        return int(output.exit_code)
+        return int(root.main(args=argv, prog_name="vimectl", standalone_mode=False))
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except USAGE_ERROR as e:
@@ -111,7 +119,7 @@ def run_cli(argv: list[str]) -> int:
         return error.exit_code
 
 
-def _command(root: Any, argv: list[str]) -> str:
+def _command(root: Any, argv: Sequence[str]) -> str:
     """Return the command of a command line as in the JSON schema's name: ``patch.status``."""
     names = []
     for word in argv:

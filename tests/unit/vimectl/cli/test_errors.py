@@ -73,3 +73,10 @@ def test_error_as_document_leaves_stderr_empty() -> None:
 
 def test_debug_shows_a_traceback() -> None:
     assert "Traceback" in vimectl("--debug", "recipe", "show", "none").stderr
+
+
+def test_closed_pipe_ends_the_command_quietly() -> None:
+    argv = [sys.executable, "-m", "vimectl", "recipe", "list"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert (process.wait(), process.stderr.read()) == (1, b"")

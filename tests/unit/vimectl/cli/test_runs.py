@@ -7,15 +7,9 @@ from typing import Any
 
 import pytest
 
+from harness.runs.metric_rows import add_lines, metrics
 from vimectl.cli import run_cli
 
-ROW = {
-    "reward/mean": 0.5, "step/seconds": 1.0, "sync/seconds": 0.1, "rollout/tokens": 10,
-    "rollout/seconds": 0.5, "train/seconds": 0.3,
-    "memory/train_active_bytes": 1, "memory/train_paused_bytes": 1,
-    "memory/rollout_active_bytes": 1, "memory/rollout_paused_bytes": 1, "memory/peak_bytes": 1,
-    "logprob/abs_diff_mean": 0.1, "logprob/abs_diff_max": 0.1,
-}  # fmt: skip
 SUMMARY = {
     "ok": False, "exit_code": 1, "reason": "raylet (pid 7) was killed by SIGKILL", "steps": 2,
     "steps_wanted": 4, "best_step": None, "seconds": 9.0, "reward_first": 0.5, "reward_last": 0.5,
@@ -36,10 +30,10 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (run / "resolved.json").write_text(json.dumps(document))
     failed = tmp_path / "runs" / "failed"
     (failed / "summary.json").write_text(json.dumps(SUMMARY))
-    (failed / "metrics.jsonl").write_text("".join(json.dumps({"step": n} | ROW) + "\n" for n in (1, 2)))
+    add_lines(failed / "metrics.jsonl", metrics(1), metrics(2) | {"reward/mean": 0.5})
     phase = {"kind": "phase", "phase": "train", "step": 3, "steps": 4, "detail": ""}
     process = {"kind": "process", "role": "raylet", "rank": 0, "pid": 2**22 + 1, "node": "elsewhere"}
-    (failed / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in (phase, process)))
+    add_lines(failed / "events.jsonl", phase, process)
     return tmp_path / "runs"
 
 
