@@ -12,6 +12,7 @@ from unittest import mock
 from vime_runtime.spec.errors import UsageError
 
 from harness.patches.random_patches import Tree, pair
+from vimectl.patches.git_commands import write_file
 from vimectl.patches.lint.release_check import PatchedLines, PatchedRelease, check_release
 from vimectl.patches.patchfile.apply import GitFile, apply_patch
 from vimectl.patches.patchfile.reader import parse
@@ -29,13 +30,7 @@ ENVIRONMENT = {
 def by_git(patch: bytes, met: Tree, directory: Path) -> Tree | None:
     """Return the tree after `git apply`, or None if git refuses."""
     for path, file in met.items():
-        there = directory / path
-        there.parent.mkdir(parents=True, exist_ok=True)
-        if file.mode == "120000":
-            there.symlink_to(os.fsdecode(file.content))
-        else:
-            there.write_bytes(file.content)
-            there.chmod(int(file.mode[3:], 8))
+        write_file(directory / path, file)
     done = subprocess.run(
         ["git", "apply", "--whitespace=nowarn", "-"],
         input=patch,

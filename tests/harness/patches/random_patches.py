@@ -5,14 +5,14 @@ Everything follows from a seed. A tree is a mapping of paths to files as git sto
 
 from __future__ import annotations
 
-import base64
-import difflib
 import random
 import re
-import zlib
-from collections.abc import Callable
+import tempfile
+from pathlib import Path
 
-from vimectl.patches.blobs import blob_id
+from harness.git import git
+from vimectl.patches.blobs import LINK
+from vimectl.patches.git_commands import write_file
 from vimectl.patches.patchfile.apply import GitFile
 
 Tree = dict[str, GitFile]
@@ -42,6 +42,11 @@ _HEADLESS = re.compile(
     re.MULTILINE,
 )
 _DELETES = re.compile(rb"^(?:\+\+\+ /dev/null|deleted file mode )", re.MULTILINE)
+# The diff of one regular file whose mode does not change.
+_PLAIN = re.compile(
+    rb"diff --git .*\n(?:(?:new|deleted) file mode 100644\n)?index .*\n"
+    rb"--- (?P<old>\S+)\n\+\+\+ (?P<new>\S+)\n(?P<hunks>@@ (?s:.*))"
+)
 ACCIDENTS = [
     "count",
     "start",
@@ -78,7 +83,7 @@ def tree(random: random.Random) -> Tree:
     paths = random.sample(PATHS, random.randint(1, 4))
     found = {path: GitFile(content(random), random.choice(["100644"] * 4 + ["100755"])) for path in paths}
     if random.random() < 0.1:
-        found["link"] = GitFile(random.choice([b"a.txt", b"dir/b.py"]), "120000")
+        found["link"] = GitFile(random.choice([b"a.txt", b"dir/b.py"]), LINK)
     return found
 
 
@@ -91,126 +96,63 @@ def edited(random: random.Random, old: bytes, changes: int = 3) -> bytes:
     return b"".join(lines)
 
 
-def changed(random: random.Random, old: Tree) -> tuple[Tree, list[bytes]]:
-    """Change a tree, and return it with a diff for each changed file."""
-    new, diffs = dict(old), []
+def changed(random: random.Random, old: Tree) -> Tree:
+    """Return a tree with some files edited, moved, copied, created or removed."""
+    new = dict(old)
     free = [path for path in PATHS if path not in old]
     random.shuffle(free)
     for path in random.sample(sorted(old), random.randint(0, min(3, len(old)))):
         file = old[path]
         kind = random.choice(["edit"] * 6 + ["delete", "rename", "copy", "mode", "type"])
-        if file.mode == "120000":
+        if file.mode == LINK:
             kind = random.choice(["link", "delete"])
         target = free.pop() if free and kind in ("rename", "copy") else path
-        if kind in ("delete", "rename", "type"):
+        if kind in ("delete", "rename"):
             del new[path]
-        mode = file.mode
+        if kind == "delete":
+            continue
+        after, mode = file.content, file.mode
         if kind == "mode" or (kind in ("edit", "rename") and random.random() < 0.1):
             mode = REGULAR[mode == "100644"]
-        if kind == "type":
-            diffs.append(diff(random, path, None, file, None))
-            new[path] = GitFile(b"a.txt", "120000")
-            diffs.append(diff(random, None, path, None, new[path]))
-        elif kind == "delete":
-            diffs.append(diff(random, path, None, file, None))
-        else:
-            after = b"elsewhere" if kind == "link" else file.content
-            if kind == "edit" or (kind in ("rename", "copy") and random.random() < 0.6):
-                after = edited(random, file.content)
-            new[target] = GitFile(after, mode)
-            if target != path or new[target] != file:
-                copied = kind == "copy" and target != path
-                diffs.append(diff(random, path, target, file, new[target], copied))
-    if free and (not diffs or random.random() < 0.3):
+        if kind == "edit" or (kind in ("rename", "copy") and random.random() < 0.6):
+            after = edited(random, file.content)
+        new[target] = GitFile(b"elsewhere", LINK) if kind in ("type", "link") else GitFile(after, mode)
+    if free and (new == old or random.random() < 0.3):
         new[free[-1]] = GitFile(content(random, 8), random.choice(REGULAR))
-        diffs.append(diff(random, None, free[-1], None, new[free[-1]]))
-    return new, [text for text in diffs if text]
+    return new
 
 
-def diff(
-    random: random.Random,
-    old_path: str | None,
-    new_path: str | None,
-    old: GitFile | None,
-    new: GitFile | None,
-    copied: bool = False,
-) -> bytes:
-    """Return the diff of one file as git, or sometimes GNU diff, writes it."""
-    path = new_path or old_path
-    assert path is not None
-    names = [quoted("a/" + (old_path or path)), quoted("b/" + (new_path or path))]
-    contents = [file.content if file else b"" for file in (old, new)]
-    binary = b"\0" in contents[0] + contents[1] and contents[0] != contents[1]
-    hunks = literals(*contents) if binary else unified(random, *contents)
-    same_path = old_path in (None, path) and new_path in (None, path)
-    modes = {file.mode for file in (old, new) if file}
-    if hunks and not binary and same_path and modes == {"100644"} and random.random() < 0.15:
-        return traditional(random, names, old, new, hunks)
-    head = [f"diff --git {names[0]} {names[1]}".encode()]
-    if old is None:
-        head.append(b"new file mode " + new.mode.encode())  # type: ignore[union-attr]
-    elif new is None:
-        head.append(b"deleted file mode " + old.mode.encode())
-    elif old.mode != new.mode:
-        head += [b"old mode " + old.mode.encode(), b"new mode " + new.mode.encode()]
-    if old and new and old_path != new_path:
-        word = "copy" if copied else "rename"
-        head.append(b"similarity index 80%")
-        head += [f"{word} from {quoted(old_path)}".encode(), f"{word} to {quoted(new_path)}".encode()]
-    if (random.random() < 0.8 or binary) and (hunks or old is None or new is None):
-        ids = [blob_id(file.content) if file else "0" * 40 for file in (old, new)]
-        length = 40 if binary and random.random() < 0.9 else random.choice([7, 40])
-        mode = f" {new.mode}" if old and new and old.mode == new.mode else ""
-        head.append(f"index {ids[0][:length]}..{ids[1][:length]}{mode}".encode())
-    if hunks and not binary:
-        old_name, new_name = (
-            "/dev/null" if file is None else name for file, name in zip((old, new), names, strict=True)
-        )
-        head += [f"--- {old_name}".encode(), f"+++ {new_name}".encode()]
-    return b"\n".join(head) + b"\n" + hunks
+def diff(random: random.Random, old: Tree, new: Tree) -> bytes:
+    """Return the diff of two trees as git, or for some files GNU diff, writes it."""
+    moves = random.choice([["--no-renames"], ["-M"], ["-M", "-C", "--find-copies-harder"]])
+    options = [f"-U{random.choice([3] * 6 + [0, 1, 2, 5])}", random.choice(["--full-index", "--abbrev=7"])]
+    with tempfile.TemporaryDirectory(prefix="pairs-") as scratch:
+        repository, trees = Path(scratch, "repository"), []
+        repository.mkdir()
+        git(repository, "init", "-q", "--bare", "--template=")
+        for name, files in (("old", old), ("new", new)):
+            Path(scratch, name).mkdir()
+            for path, file in files.items():
+                write_file(Path(scratch, name, path), file)
+            git(repository, f"--work-tree=../{name}", "add", "--all")
+            trees.append(git(repository, "write-tree").decode().strip())
+        text = git(repository, "diff", "--binary", *moves, *options, *trees)
+    files = re.split(rb"^(?=diff --git )", text, flags=re.MULTILINE)[1:]
+    return b"".join(traditional(random, one) if random.random() < 0.15 else one for one in files)
 
 
-def traditional(
-    random: random.Random, names: list[str], old: GitFile | None, new: GitFile | None, hunks: bytes
-) -> bytes:
-    stamps = ["\t2026-11-25 00:00:00.000000000 +0000"] * 2 if random.random() < 0.5 else ["", ""]
-    sides = list(names)
-    for side, file in enumerate((old, new)):
-        if file is None and stamps[side]:
-            stamps[side] = "\t1970-01-01 01:00:00.000000000 +0100"
-        elif file is None:
-            sides[side] = "/dev/null"
-    return f"--- {sides[0]}{stamps[0]}\n+++ {sides[1]}{stamps[1]}\n".encode() + hunks
-
-
-def literals(old: bytes, new: bytes) -> bytes:
-    """Return both contents as git writes binary data."""
-    text = b"GIT binary patch\n"
-    for data in (new, old):
-        packed = zlib.compress(data)
-        text += b"literal %d\n" % len(data)
-        for start in range(0, len(packed), 52):
-            part = packed[start : start + 52]
-            length = bytes([64 + len(part) if len(part) <= 26 else 70 + len(part)])
-            text += length + base64.b85encode(part + bytes(-len(part) % 4)) + b"\n"
-        text += b"\n"
-    return text
-
-
-def unified(random: random.Random, old: bytes, new: bytes) -> bytes:
-    context = random.choice([3] * 6 + [0, 1, 2, 5])
-    split: Callable[[bytes], list[str]] = lambda data: re.findall(r"[^\n]*\n|[^\n]+", data.decode("latin-1"))  # noqa: E731
-    lines = list(difflib.unified_diff(split(old), split(new), n=context))[2:]
-    marked = (line if line.endswith("\n") else line + "\n\\ No newline at end of file\n" for line in lines)
-    return "".join(marked).encode("latin-1")
-
-
-def quoted(path: str | None) -> str:
-    """Return a name as git writes it, with non-ASCII bytes quoted."""
-    raw = (path or "").encode()
-    if all(32 <= byte < 127 and byte not in b'"\\' for byte in raw):
-        return path or ""
-    return '"' + "".join(chr(b) if 32 <= b < 127 and b not in b'"\\' else f"\\{b:03o}" for b in raw) + '"'
+def traditional(random: random.Random, diff: bytes) -> bytes:
+    """Return the diff of a regular file as GNU diff writes it, others unchanged."""
+    found = _PLAIN.fullmatch(diff)
+    if not found:
+        return diff
+    sides, hunks = [found["old"], found["new"]], found["hunks"]
+    if random.random() < 0.5:
+        name = sides[0][2:] if sides[1] == b"/dev/null" else sides[1][2:]
+        for side, prefix in enumerate((b"a/", b"b/")):
+            made = b"1970-01-01 01:00" if sides[side] == b"/dev/null" else b"2026-11-25 00:00"
+            sides[side] = prefix + name + b"\t" + made + b":00.000000000 +0100"
+    return b"--- %s\n+++ %s\n" % (sides[0], sides[1]) + hunks
 
 
 def moved_on(random: random.Random, old: Tree, new: Tree) -> Tree:
@@ -225,7 +167,7 @@ def moved_on(random: random.Random, old: Tree, new: Tree) -> Tree:
     met = dict(old)
     for path in random.sample(sorted(met), random.randint(1, len(met))):
         file = met[path]
-        if file.mode == "120000":
+        if file.mode == LINK:
             continue
         lines = re.findall(rb"[^\n]*\n|[^\n]+", file.content)
         place = random.choice([0, len(lines), random.randint(0, len(lines))])
@@ -248,7 +190,7 @@ def moved_on(random: random.Random, old: Tree, new: Tree) -> Tree:
         if what == "mode":
             met[path] = GitFile(file.content, REGULAR[file.mode == "100644"])
         elif what == "link":
-            met[path] = GitFile(b"a.txt", "120000")
+            met[path] = GitFile(b"a.txt", LINK)
         elif what == "gone":
             del met[path]
         elif what == "extra":
@@ -320,10 +262,10 @@ def pair(seed: int) -> tuple[bytes, Tree]:
     """Return a patch and the tree to apply it to."""
     choose = random.Random(seed)
     old = tree(choose)
-    new, diffs = changed(choose, old)
-    if not diffs:
+    new = changed(choose, old)
+    patch = diff(choose, old, new)
+    if not patch:
         return pair(seed + 10_000_019)
-    patch = b"".join(diffs)
     if choose.random() < 0.4:
         patch = broken(choose, patch)
     if _VARIES.search(patch) or (_HEADLESS.search(patch) and _DELETES.search(patch)):

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.patches.toy_packages import build_series
-from harness.patches.toy_releases import Files, applied, lines, write_sdist
+from harness.git import git
+from harness.patches.toy_packages import Tree, build_series, lay
 from harness.wheels import write_wheel
 from vimectl.patches import series
-from vimectl.patches.blobs import blob_id
+from vimectl.patches.blobs import blob_id, content_at
 from vimectl.patches.lint.linter import lint
 from vimectl.patches.port.command import PortOutcome, port_series
 from vimectl.patches.release_files import open_path
+from vimectl.patches.series import Series
+
+Files = dict[str, "bytes | None"]
+
+
+def lines(*names: str) -> bytes:
+    return "".join(f"{name}\n" for name in names).encode()
+
 
 A = lines(*"abcdefghijklmnopqrstuvwxyz")
 MORE = lines("0", "1", "2")
@@ -28,17 +38,41 @@ def existing(files: Files) -> dict[str, bytes]:
     return {path: content for path, content in files.items() if content is not None}
 
 
+def tree_of(files: Files) -> Tree:
+    return {path: (0o644, content) for path, content in existing(files).items()}
+
+
+def write_sdist(folder: Path, version: str, files: Files) -> Path:
+    path = folder / f"toy-{version}.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in existing(files).items():
+            member = tarfile.TarInfo(f"toy-{version}/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def applied(one: Series, release: Files, folder: Path) -> Files:
+    """Apply a series to a release with git only, and return the files that it changes."""
+    folder.mkdir()
+    lay(folder, tree_of(release))
+    git(folder, "init", "-q")
+    for patch in one.patch:
+        git(folder, "apply", "--whitespace=nowarn", str((one.directory / f"{patch.id}.patch").absolute()))
+    return {name: content_at(folder / name) for name in one.chains}
+
+
 class Toy:
     """A series for toy 1.0 and both releases; ``port`` ports it to 2.0, a source archive."""
 
     def __init__(self, folder: Path, old: Files, new: Files, *patches: Files) -> None:
         self.new, self.out, self.folder = new, folder / "out", folder
-        stages = [existing(old)]
+        stages = [old]
         for patch in patches:
-            stages.append(existing(stages[-1] | patch))
-        trees = [{path: (0o644, content) for path, content in stage.items()} for stage in stages]
+            stages.append(stages[-1] | patch)
+        trees = [tree_of(stage) for stage in stages]
         self.series = build_series("toy", trees, folder / "toy-1.0", ["p"] * len(patches))
-        self.sources = [write_wheel(folder, "toy", files=stages[0]), write_sdist(folder, "2.0", new)]
+        self.sources = [write_wheel(folder, "toy", files=existing(old)), write_sdist(folder, "2.0", new)]
         self.conflicts = folder / "out.conflicts"
 
     def port(self, resolved: Path | None = None) -> PortOutcome:
