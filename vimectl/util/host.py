@@ -80,7 +80,21 @@ class Host:
         """
         if self.is_here:
             return self.root / absolute.lstrip("/")
-        return self._resolve(absolute)
+        path = self.root
+        todo = list(reversed(PurePosixPath(absolute.lstrip("/")).parts))
+        links = 0
+        while todo:
+            part = todo.pop()
+            if part == "..":
+                path = path if path == self.root else path.parent
+                continue
+            path = path / part
+            if links < _MAX_SYMLINKS and path.is_symlink():
+                links += 1
+                target = PurePosixPath(os.readlink(path))
+                path = self.root if target.is_absolute() else path.parent
+                todo += reversed(target.relative_to("/").parts if target.is_absolute() else target.parts)
+        return path
 
     def read(self, absolute: str) -> str | None:
         """Return the text of a file, or None when it is absent or unreadable."""
@@ -104,20 +118,3 @@ class Host:
             return answers[key]
 
         return replace(self, run=run)
-
-    def _resolve(self, absolute: str) -> Path:
-        path = self.root
-        todo = list(reversed(PurePosixPath(absolute.lstrip("/")).parts))
-        links = 0
-        while todo:
-            part = todo.pop()
-            if part == "..":
-                path = path if path == self.root else path.parent
-                continue
-            path = path / part
-            if links < _MAX_SYMLINKS and path.is_symlink():
-                links += 1
-                target = PurePosixPath(os.readlink(path))
-                path = self.root if target.is_absolute() else path.parent
-                todo += reversed(target.relative_to("/").parts if target.is_absolute() else target.parts)
-        return path
