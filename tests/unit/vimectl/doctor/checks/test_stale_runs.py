@@ -41,3 +41,11 @@ def test_processes_of_another_cluster_are_active(cpu: Machine, raylet_environmen
     start(cpu, 41, ["ray::TrainerActor"], SCRATCH, parent=40)
     start(cpu, 42, ["VLLM::Worker"], SCRATCH, parent=41)
     assert cpu.check("leftovers.processes").status == status
+
+
+def test_shared_memory_in_use_is_no_leftover(cpu: Machine) -> None:
+    cpu.write("/dev/shm/sem.lock", "x")
+    assert cpu.check("leftovers.shm").status == "warn"
+    inode = (cpu.root / "dev/shm/sem.lock").stat().st_ino
+    cpu.write("/proc/7/maps", f"7f00-7f01 rw-s 00000000 00:1a {inode}      /dev/shm/sem.Xy12 (deleted)\n")
+    assert cpu.check("leftovers.shm").status == "pass"
