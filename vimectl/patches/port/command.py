@@ -112,20 +112,16 @@ def _open_releases(
 ) -> tuple[ReleaseFiles, ReleaseFiles]:
     if len(given) > 2:
         raise UsageError(f"{len(given)} times --source", "at most two: the old release, then the new one")
-    old: ReleaseFiles | None = None
-    after: ReleaseFiles | None = None
-    if len(given) == 2:
-        old, after = _open(given[0], series, series.version), _open(given[1], series, new)
-    elif given:
+    paths: list[Path | None] = [*given, None, None][:2]
+    if len(given) == 1:
         files = open_path(given[0])
-        if all(id_of(files.read(path)) == chain[0] for path, chain in series.chains.items()):
-            old = _open(given[0], series, series.version)
-        else:
-            after = _open(given[0], series, new)
-    return (
-        old or finder.find(series.package, series.version, progress),
-        after or finder.find(series.package, new, progress),
+        if any(id_of(files.read(path)) != chain[0] for path, chain in series.chains.items()):
+            paths.reverse()
+    before, after = (
+        _open(path, series, version) if path else finder.find(series.package, version, progress)
+        for path, version in zip(paths, (series.version, new), strict=True)
     )
+    return before, after
 
 
 def _open(path: Path, series: Series, version: str) -> ReleaseFiles:

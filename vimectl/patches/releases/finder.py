@@ -44,10 +44,10 @@ def versions(package: str) -> list[str]:
     """
     config = pip_config.read()
     files, errors = _list_files(package, config, Web(config))
-    found = index.by_version(file for file in files if not file.yanked)
+    found = {Version(file.version) for file in files if not file.yanked}
     if not found:
         raise errors[0] if errors else UsageError(f"pip's sources have no release of {package}", _HINT)
-    return [str(version) for version in found]
+    return [str(version) for version in sorted(found)]
 
 
 def find(package: str, version: str, progress: DownloadProgress = no_progress) -> ReleaseFiles:
@@ -143,7 +143,7 @@ def _same_version(one: str, other: str) -> bool:
 
 
 def _no_such_release(package: str, version: str, files: Sequence[ReleaseFile]) -> UsageError:
-    known = list(index.by_version(files))
+    known = sorted({Version(file.version) for file in files})
     if not known:
         return UsageError(f"pip's sources have no release of {package}", _HINT)
     near = known[-3:]

@@ -6,7 +6,7 @@ The last list of each package is kept in the user's cache, for use without netwo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from html.parser import HTMLParser
@@ -23,7 +23,6 @@ from packaging.utils import (
     parse_sdist_filename,
     parse_wheel_filename,
 )
-from packaging.version import Version
 from vime_runtime.spec.atomic_io import write_bytes_atomically
 from vime_runtime.spec.errors import CheckFailed, VimeError
 
@@ -96,14 +95,6 @@ def parse_file_name(name: str, url: str = "", package: str = "", **stated: Any) 
     if package and found != canonicalize_name(package):
         return None
     return ReleaseFile(name, url, str(version), "wheel" if name.endswith(".whl") else "sdist", **stated)
-
-
-def by_version(found: Iterable[ReleaseFile]) -> dict[Version, list[ReleaseFile]]:
-    """Group files by version, oldest version first."""
-    groups: dict[Version, list[ReleaseFile]] = {}
-    for file in found:
-        groups.setdefault(Version(file.version), []).append(file)
-    return dict(sorted(groups.items()))
 
 
 def _page(address: str, package: str, is_index: bool, web: Web) -> Iterator[ReleaseFile]:
