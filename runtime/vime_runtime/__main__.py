@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vime_runtime.checkpoint import random_state
 from vime_runtime.checkpoint.manager import CheckpointManager
@@ -127,7 +127,7 @@ def _load(
     tokenizer = problems.load_tokenizer(recipe.model.path)
     train, held_out = problems.read_problems(recipe, tokenizer)
 
-    decode = partial(tokenizer.decode, skip_special_tokens=True)
+    decode: Any = partial(tokenizer.decode, skip_special_tokens=True)
     scorer = Scorer(decode, rewards.get(recipe.data), log)
     log.callbacks.append(PhaseForwarder(trainer, engine))
     return RuntimeContext(

@@ -46,6 +46,10 @@ class _ActorGroup:
         """Mark a phase in the logs of all processes; returns at once."""
         self._send("mark_phase", phase, step)
 
+    def memory_usage(self) -> MemoryUsage:
+        """Return the usage of all training regions, or of the weights and KV caches of all engines."""
+        return MemoryUsage.total(self._call("memory_usage"))
+
     def load(self) -> None:
         """Start the imports of all actors; returns at once. ``start`` raises their errors."""
         self._send("load")
@@ -139,10 +143,6 @@ class TrainerGroup(_ActorGroup):
         with _os_errors():
             self._call("save_pretrained", directory)
 
-    def memory_usage(self) -> MemoryUsage:
-        """Return the usage of the training regions of all ranks."""
-        return MemoryUsage.total(self._call("memory_usage"))
-
 
 class EngineGroup(_ActorGroup):
     """All engines. Each has its own tensor-parallel workers."""
@@ -208,10 +208,6 @@ class EngineGroup(_ActorGroup):
     def end_update(self) -> None:
         """Finish the update. Raises an error that names the tensors that are missing."""
         self._call("end_update")
-
-    def memory_usage(self) -> MemoryUsage:
-        """Return the usage of weights and KV caches of all engines."""
-        return MemoryUsage.total(self._call("memory_usage"))
 
     def close(self) -> None:
         """Stop the engines and their workers."""
