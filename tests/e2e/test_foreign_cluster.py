@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +10,10 @@ from typing import Any
 
 import pytest
 
-from harness import TESTS, script
+from harness import TESTS, run_script
 from harness.runs.foreign_cluster import NODES, ForeignCluster
 from harness.runs.recipe_run import run_recipe
 from harness.tolerances import LOGPROB_FP32
-
-PLACE = script("runs.place_actors")
 
 # The state without actors and placement groups of runs.
 NOTHING = {"actors": [], "groups": 0, "free": {"CPU": 2 * NODES, "NPU": 2 * NODES}}
@@ -51,15 +47,8 @@ def place(
         "rollout": {"tensor_parallel": engine},
         **tables,
     }
-    done = subprocess.run(
-        [sys.executable, str(PLACE), foreign.address, json.dumps(recipe)],
-        env=foreign.environment | {"PYTHONPATH": str(TESTS)},
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0
-    return json.loads(done.stdout.splitlines()[-1])
+    environment = foreign.environment | {"PYTHONPATH": str(TESTS)}
+    return run_script("runs.place_actors", foreign.address, json.dumps(recipe), environment=environment)
 
 
 def test_ranks_and_engines_are_placed_node_by_node(foreign: ForeignCluster) -> None:

@@ -7,14 +7,11 @@ functions under test in every situation (ascend_probe.py).
 from __future__ import annotations
 
 import importlib.util
-import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
-from harness import RUNTIME, script
+from harness import RUNTIME, run_script
 from harness.npu.simulated_machine import SimulatedMachine
 from harness.upstream import released
 from vimectl.stacks.catalog import load_stack
@@ -45,10 +42,7 @@ def probed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         OMP_NUM_THREADS="1",
     )
     tree = released.patched_sources(request.param, tmp_path_factory.mktemp("patched"))
-    command = [sys.executable, script("upstream.ascend_probe"), tree]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return {"stack": request.param, **json.loads(done.stdout.splitlines()[-1])}
+    return {"stack": request.param, **run_script("upstream.ascend_probe", tree, environment=environment)}
 
 
 def alone(stack_name: str, moved: int = 0) -> int:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
-from harness import script
+from harness import run_script
 from harness.upstream import released
 
 if importlib.util.find_spec("torch") is None:
@@ -25,14 +22,13 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "released": released.python_sources("megatron-core", "0.16.1"),
         "patched": released.patched_sources("cpu-0.32", tmp_path_factory.mktemp("patched")),
     }
-    found = {}
-    for name, tree in trees.items():
-        command = [sys.executable, script("upstream.megatron_probe")]
-        environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        found[name] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return {
+        name: run_script(
+            "upstream.megatron_probe",
+            environment={**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"},
+        )
+        for name, tree in trees.items()
+    }
 
 
 @pytest.fixture

@@ -7,17 +7,14 @@ packages. The model's first layer has a dense MLP, the second has experts.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import RUNTIME, TESTS, script
+from harness import RUNTIME, TESTS, run_script
 from harness.npu.simulated_machine import COLOCATED, SimulatedMachine
 from harness.upstream import released
 from vimectl.stacks.catalog import load_stack
@@ -68,14 +65,10 @@ def seen(
         path = os.pathsep.join(map(str, (RUNTIME, TESTS)))
         environment = {**os.environ, "PYTHONPATH": path, "VLLM_PLUGINS": "vime_runtime"}
     model = make_model("qwen3_moe", tie_word_embeddings=False, mlp_only_layers=[0])
-    done = subprocess.run(
-        [sys.executable, script("upstream.worker_probe"), stack.stack.device, model],
-        env=environment | ENVIRONMENT,
-        capture_output=True,
-        text=True,
+    seen = run_script(
+        "upstream.worker_probe", stack.stack.device, model, environment=environment | ENVIRONMENT
     )
-    assert done.returncode == 0, done.stderr
-    return {"stack": request.param, **json.loads(done.stdout.splitlines()[-1])}
+    return {"stack": request.param, **seen}
 
 
 def test_the_extension_is_mixed_into_the_released_worker(seen: dict[str, Any]) -> None:
