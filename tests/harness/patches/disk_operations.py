@@ -10,7 +10,6 @@ import errno
 import os
 import pathlib
 import signal
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -127,7 +126,3 @@ def absolute(path: Any, directory: int | None = None) -> str:
         return os.readlink(f"/proc/self/fd/{path}")
     name = os.fsdecode(path)
     return os.path.join(os.readlink(f"/proc/self/fd/{directory}"), name) if directory is not None else name
-
-
-def is_folder(descriptor: int) -> bool:
-    return stat.S_ISDIR(os.fstat(descriptor).st_mode)
