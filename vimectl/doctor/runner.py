@@ -14,9 +14,9 @@ from vimectl.doctor.check import Check, CheckResult
 from vimectl.doctor.checks import (
     cann,
     cluster,
-    device,
     environment,
     host,
+    npu,
     package_integrity,
     packages,
     recipe,
@@ -44,7 +44,7 @@ GROUPS = (
     "builder",
     "leftovers",
 )
-_MODULES = (device, host, cann, packages, package_integrity, environment, cluster, recipe, stale_runs)
+_MODULES = (npu, host, cann, packages, package_integrity, environment, cluster, recipe, stale_runs)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from vime_runtime.spec.device_layout import VISIBLE_DEVICES
 from vime_runtime.spec.process_roles import ROLES, Role
 
 from vimectl.doctor.check import CheckList, CheckResult, Status, result, warn_unless
-from vimectl.doctor.checks.device import needed_devices, visible_devices
+from vimectl.doctor.checks.npu import needed_devices, visible_devices
 from vimectl.doctor.facts import Facts, Unavailable, limits
 from vimectl.doctor.facts.environment import read_variable, show_value
 from vimectl.doctor.facts.processes import format_ports, parse_ports, read_ephemeral_ports, read_ports
