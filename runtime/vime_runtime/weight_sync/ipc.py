@@ -59,7 +59,7 @@ class CpuHandle:
 
 @dataclass(frozen=True)
 class DeviceHandle:
-    """What ``reduce_tensor`` returns for a device buffer."""
+    """The result of ``reduce_tensor`` for a device buffer."""
 
     rebuild: Callable[..., torch.Tensor]
     arguments: tuple[Any, ...]
