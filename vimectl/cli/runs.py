@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
-from vime_runtime.spec import metrics
 from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.process_roles import process_name
 
 from vimectl.cli.output import CommandOutput, TextTable
 from vimectl.util.units import duration
-
-if TYPE_CHECKING:
-    from vimectl.runs.run_directory import RunDirectory
 
 app = typer.Typer(no_args_is_help=True, help="Runs that are running or have ended.")
 
@@ -51,40 +48,39 @@ def show(run: RunArgument, folder: FolderOption = RUNS) -> CommandOutput:
     from vimectl.runs.run_directory import find_run
 
     found = find_run(run, folder)
-    row, log, processes = found.as_json(), found.log, found.processes()
-    document = row | {
-        "phase": log.phase,
-        "detail": log.detail,
-        "restarts": log.restarts,
+    document = found.as_json() | {
+        "phase": found.log.phase,
+        "detail": found.log.detail,
+        "restarts": found.log.restarts,
         "last_checkpoint": found.last_checkpoint,
         "summary": found.summary,
-        "metrics": log.last_row,
-        "processes": processes,
+        "metrics": found.log.last_row,
+        "processes": found.processes(),
     }
-    text = [TextTable(["run", row["name"]], _rows(found))]
-    running = [[process_name(entry), entry["state"]] for entry in processes if entry["state"]]
-    if running:
-        text.append(TextTable(["process", "state"], running))
-    return CommandOutput(document, text)
+    return CommandOutput(document, _text(found.path, document))
 
 
-def _rows(run: RunDirectory) -> list[list[str]]:
+def _text(path: Path, run: dict[str, Any]) -> Iterator[TextTable]:
     from vimectl.runs.summary import table_rows
 
-    log, row = run.log, run.as_json()
-    if run.summary is not None:
-        return [["state", row["state"]], *table_rows(run.summary, run.path, log.last_row)]
-    rows = [
-        ["state", row["state"]],
-        ["phase", f"{log.phase} {log.detail}".strip()],
-        ["steps", f"{row['step']} of {row['steps_wanted']}"],
-        ["started", f"{duration(time.time() - row['started'])} ago"],
-    ]
-    if log.last_row is not None:
-        rows.append(["reward", f"{log.last_row[metrics.REWARD_MEAN]:.3f}"])
-    if checkpoint := run.last_checkpoint:
-        rows.append(["last checkpoint", checkpoint])
-    return [*rows, ["run directory", str(run.path)]]
+    rows = [["state", run["state"]]]
+    if run["summary"] is not None:
+        rows += table_rows(run["summary"], path, run["metrics"])
+    else:
+        rows += [
+            ["phase", f"{run['phase']} {run['detail']}".strip()],
+            ["steps", f"{run['step']} of {run['steps_wanted']}"],
+            ["started", f"{duration(time.time() - run['started'])} ago"],
+        ]
+        if run["reward"] is not None:
+            rows.append(["reward", f"{run['reward']:.3f}"])
+        if run["last_checkpoint"]:
+            rows.append(["last checkpoint", run["last_checkpoint"]])
+        rows.append(["run directory", run["path"]])
+    yield TextTable(["run", run["name"]], rows)
+    running = [[process_name(entry), entry["state"]] for entry in run["processes"] if entry["state"]]
+    if running:
+        yield TextTable(["process", "state"], running)
 
 
 @app.command()
