@@ -6,6 +6,7 @@ however it ended, while it runs, and later. A file that is missing or damaged co
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 from pathlib import Path
 
@@ -36,8 +37,6 @@ def write_at_end(run_dir: Path) -> None:
     try:
         write(run_dir)
     except Exception:  # an error of the page must not change how the run ended
-        try:
-            log = RunDirectory(run_dir).files.logs / "report.log"
+        log = RunDirectory(run_dir).files.logs / "report.log"
+        with contextlib.suppress(OSError):  # a full disk: `vimectl runs report` makes the page later
             log.write_text(traceback.format_exc(), encoding="utf-8")
-        except OSError:
-            return  # a full disk: `vimectl runs report` makes the page later

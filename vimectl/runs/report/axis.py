@@ -10,6 +10,8 @@ from vimectl.util.units import size
 
 # About this many ticks fit on an axis.
 TICKS = 5
+# Smaller values count as zero: their fractions may not be representable.
+TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ def linear(values: Sequence[float], unit: float = 1.0, from_zero: bool = False) 
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     if from_zero:
         low, high = min(low, 0.0), max(high, 0.0)
-    if high - low <= abs(high) * 1e-9:  # one value, or values that differ by rounding only
-        margin = abs(high) / 2 or unit
+    if high - low <= max(abs(high) * 1e-9, TINY):  # one value, or values that differ by rounding only
+        margin = abs(high) / 2 if abs(high) > TINY else unit
         low, high = (0.0, high + margin) if from_zero else (low - margin, high + margin)
     step = _round_step((high / TICKS - low / TICKS) / unit) * unit  # high - low may overflow
     low, high = math.floor(low / step) * step, math.ceil(high / step) * step
@@ -52,7 +54,7 @@ def bytes_axis(values: Sequence[float]) -> Axis:
 
 def logarithmic(values: Sequence[float]) -> Axis:
     """Return an axis of whole decades around the positive values; linear if there are none."""
-    exponents = [math.log10(min(max(value, 1e-300), 1e300)) for value in values if value > 0]
+    exponents = [math.log10(min(max(value, TINY), 1e300)) for value in values if value > 0]
     if not exponents:
         return linear(values, from_zero=True)
     decades = whole_axis([math.floor(min(exponents)), math.ceil(max(exponents))])

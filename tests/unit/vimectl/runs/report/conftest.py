@@ -33,7 +33,12 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
             (run_dir / f"{name}.jsonl").write_text(text)
         recipe = {"recipe": {"name": "tiny", "stack": "cpu-0.32"}, "env": {"WANDB_API_KEY": "sesame"}}
         documents = {
-            "resolved": {"recipe": recipe, "mode": "test", "steps": len(rows), "overrides": []},
+            "resolved": {
+                "recipe": recipe,
+                "mode": "test",
+                "steps": len(rows),
+                "overrides": ["env.API_KEY=sesame"],
+            },
             "summary": {"ok": True, "reason": "finished", "seconds": 75, "exit_code": 0},
             **documents,
         }
