@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.patches import disk_operations
+from harness.patches.disk_operations import absolute, watched
 
 
 @dataclass
@@ -61,22 +61,22 @@ class Recorder:
             act(*arguments[:-1], **keywords)
 
     def _open(self, path: Any, flags: int, mode: int = 0o777, dir_fd: int | None = None) -> None:
-        place = disk_operations.absolute(path, dir_fd)
+        place = absolute(path, dir_fd)
         if place not in self.now:
             self._change(Change(None, place, File(b"", None)))
 
     def _write(self, descriptor: int, data: bytes) -> None:
-        file = self.now.get(disk_operations.absolute(descriptor))
+        file = self.now.get(absolute(descriptor))
         assert file is not None
         file.content += bytes(data)
 
     def _fchmod(self, descriptor: int, mode: int) -> None:
-        file = self.now.get(disk_operations.absolute(descriptor))
+        file = self.now.get(absolute(descriptor))
         assert file is not None
         file.mode = mode
 
     def _fsync(self, descriptor: int) -> None:
-        place = disk_operations.absolute(descriptor)
+        place = absolute(descriptor)
         file = self.now.get(place)
         if file is not None:
             file.synced = file.content
@@ -86,30 +86,25 @@ class Recorder:
                 change.synced = True
 
     def _mkdir(self, path: Any, mode: int = 0o777, dir_fd: int | None = None) -> None:
-        self._change(Change(None, disk_operations.absolute(path, dir_fd)))
+        self._change(Change(None, absolute(path, dir_fd)))
 
     def _rmdir(self, path: Any, dir_fd: int | None = None) -> None:
-        self._change(Change(disk_operations.absolute(path, dir_fd), None))
+        self._change(Change(absolute(path, dir_fd), None))
 
     def _unlink(self, path: Any, dir_fd: int | None = None) -> None:
-        self._change(Change(disk_operations.absolute(path, dir_fd), None))
+        self._change(Change(absolute(path, dir_fd), None))
 
     _remove = _unlink
 
     def _replace(self, source: Any, target: Any) -> None:
-        old = disk_operations.absolute(source)
-        self._change(Change(old, disk_operations.absolute(target), self.now[old]))
+        old = absolute(source)
+        self._change(Change(old, absolute(target), self.now[old]))
 
     _rename = _replace
 
     def _symlink(self, target: Any, path: Any) -> None:
-        self._change(
-            Change(
-                None,
-                disk_operations.absolute(path),
-                File(os.fsencode(target), os.fsencode(target), link=True),
-            )
-        )
+        content = os.fsencode(target)
+        self._change(Change(None, absolute(path), File(content, content, link=True)))
 
     def _change(self, change: Change) -> None:
         self.changes.append(change)
@@ -196,6 +191,6 @@ def possible(
                 seen.add(which)
                 kept.append(found)
 
-    with disk_operations.watched(lambda *_: None, after):
+    with watched(lambda *_: None, after):
         work()
     yield from kept

@@ -146,13 +146,6 @@ def test_single_wheel_is_downloaded_once(links: Path, tmp_path: Path) -> None:
     assert names(tmp_path / "cache") == ["pure"]
 
 
-def test_damaged_single_wheel_is_downloaded_again(links: Path, tmp_path: Path) -> None:
-    found = download_pure(links, tmp_path / "cache")
-    content = found.read_bytes()
-    found.write_bytes(content[:-1])
-    assert download_pure(links, tmp_path / "cache").read_bytes() == content
-
-
 def test_single_wheel_with_another_digest_is_refused_and_removed(links: Path, tmp_path: Path) -> None:
     file = links / "pure-1.0-py3-none-any.whl"
     message = f"found .*{file.name} sha256 {sha256_file(file)}, expected {'0' * 64}"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,20 +110,20 @@ def test_content_decides_the_series_of_a_local_build(
 def test_status_waits_for_a_change_in_progress(tmp_path: Path) -> None:
     fake_release(tmp_path)
     stage = tmp_path / ".vimectl" / "stage"
+    started, ended = threading.Event(), []
 
     def change() -> None:
-        stage.rmdir()
-        release.release()
-        lock.__exit__(None, None, None)
+        with locked([tmp_path]):
+            stage.mkdir()
+            started.set()
+            time.sleep(0.3)
+            stage.rmdir()
+            ended.append(True)
 
-    lock = locked([tmp_path])
-    lock.__enter__()
-    release = threading.Lock()
-    release.acquire()
-    stage.mkdir()
-    timer = threading.Timer(0.3, change)
-    timer.start()
+    thread = threading.Thread(target=change)
+    thread.start()
+    started.wait()
     found, messages = command.recover_and_classify(directory=tmp_path)
-    timer.join()
-    assert release.acquire(blocking=False)  # status did not return before
+    assert ended  # status did not return before
+    thread.join()
     assert (messages, len(found)) == ([], 1)
