@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -62,11 +62,25 @@ def download_wheels(
         CheckFailed: a file has another digest, or pip failed.
         MissingRequirement: no source has a package or can be reached, there is no pip, or the disk is full.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    present = {sha256_file(path) for path in folder.glob("*.whl")}
+    missing = [pin for pin in pins if not pin.hashes & present]
+    count = DownloadCount()
 
-    def on_progress(count: DownloadCount, done: int) -> None:
-        report(PhaseProgress("downloading", done, len(pins), bytes=count.bytes, detail=count.name))
+    def on_line(line: str) -> None:
+        if count.update(line):
+            link_downloads(pip.temporary, folder)
+            done = min(len(pins) - len(missing) + count.packages, len(pins))
+            now = PhaseProgress("downloading", done, len(pins), detail=count.name)
+            report(replace(now, bytes=count.bytes, file_bytes=count.current_total))
 
-    _download(pip, pins, folder, origins, on_progress, target)
+    arguments = ["download", *EXACT, "--progress-bar=raw", "--dest", str(folder)]
+    arguments += target.arguments if target else []
+    for pin in missing:
+        if pin.name in origins:
+            _download(pip, [pin], origins[pin.name], folder, arguments, on_line)
+    if ordinary := [pin for pin in missing if pin.name not in origins]:
+        _download(pip, ordinary, None, folder, arguments, on_line)
 
 
 def download_wheel(
@@ -84,14 +98,14 @@ def download_wheel(
     text = f"{name}=={version} --hash=sha256:{digest}"
     pin = Pin(canonicalize_name(name), version, frozenset({digest}), text)
 
-    def on_progress(count: DownloadCount, done: int) -> None:
-        if count.current_total:
-            report(count.bytes, count.current_total)
+    def on_progress(now: PhaseProgress) -> None:
+        if now.file_bytes:
+            report(now.bytes, now.file_bytes)
 
     work = folder.with_name(f".{folder.name}")
     with lock_directory(folder, lambda: None) as lock_fd:
         try:
-            _download(Pip(Path(sys.executable), lock_fd, work), [pin], folder, {}, on_progress)
+            download_wheels(Pip(Path(sys.executable), lock_fd, work), [pin], folder, {}, on_progress)
         finally:
             remove_other_wheels([pin], folder)
             shutil.rmtree(work, ignore_errors=True)
@@ -107,32 +121,6 @@ def remove_other_wheels(pins: Iterable[Pin], folder: Path) -> None:
 
 
 def _download(
-    pip: Pip,
-    pins: Sequence[Pin],
-    folder: Path,
-    origins: Mapping[str, Origin],
-    on_progress: Callable[[DownloadCount, int], None],
-    target: WheelTarget | None = None,
-) -> None:
-    """Download the missing wheels; ``on_progress`` gets the count and the number of pins that are done."""
-    folder.mkdir(parents=True, exist_ok=True)
-    missing = _missing(pins, folder)
-    count, present = DownloadCount(), len(pins) - len(missing)
-
-    def on_line(line: str) -> None:
-        if count.update(line):
-            link_downloads(pip.temporary, folder)
-            on_progress(count, min(present + count.packages, len(pins)))
-
-    arguments = ["download", *EXACT, "--progress-bar=raw", "--dest", str(folder)]
-    arguments += target.arguments if target else []
-    groups = [([pin], origins[pin.name]) for pin in missing if pin.name in origins]
-    for group, origin in [*groups, ([pin for pin in missing if pin.name not in origins], None)]:
-        if group:
-            _download_group(pip, group, origin, folder, arguments, on_line)
-
-
-def _download_group(
     pip: Pip,
     pins: Sequence[Pin],
     origin: Origin | None,
@@ -152,12 +140,6 @@ def _download_group(
             return
         outputs += output
     raise download_error(pins, folder, outputs, origin)
-
-
-def _missing(pins: Iterable[Pin], folder: Path) -> list[Pin]:
-    """Return the pins of which ``folder`` has no file."""
-    present = {sha256_file(path) for path in folder.glob("*.whl")}
-    return [pin for pin in pins if not pin.hashes & present]
 
 
 def link_downloads(temporary: Path, folder: Path) -> None:

@@ -15,13 +15,17 @@ _QUIET_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class PhaseProgress:
-    """The progress of one phase: ``done`` of ``total`` units, and the bytes downloaded so far."""
+    """The progress of one phase: ``done`` of ``total`` units, and the bytes downloaded so far.
+
+    ``file_bytes`` is the size of the file being downloaded, 0 when it is unknown.
+    """
 
     phase: str
     done: int = 0
     total: int = 0
     unit: str = "packages"
     bytes: int = 0
+    file_bytes: int = 0
     detail: str = ""
 
 
