@@ -5,12 +5,16 @@ import fcntl
 import mmap
 from pathlib import Path
 
+from vime_runtime.memory.arena import Arena
 from vime_runtime.memory.pages import (
+    PageMarkers,
     bypass_page_cache,
     drop_page_cache,
     page_cache_bytes,
     resident_page_bytes,
 )
+
+from tests.unit.vime_runtime.memory.conftest import lazily_free_bytes, reclaim_pages
 
 
 def test_counts_touched_pages_as_resident() -> None:
@@ -38,3 +42,15 @@ def test_without_direct_access_the_flags_of_a_file_stay() -> None:
         flags = fcntl.fcntl(file, fcntl.F_GETFL)
         bypass_page_cache(file.fileno())
         assert fcntl.fcntl(file, fcntl.F_GETFL) == flags
+
+
+def test_pages_are_kept_before_their_marks_are_compared() -> None:
+    arena = Arena()
+    block = arena.allocate(16 * 1024**2)
+    block[:] = b"x" * len(block)
+    markers = PageMarkers(arena.base, len(block))
+    arena.free_pages()
+    reclaim_pages(arena.base + len(block) // 2, mmap.PAGESIZE)
+    assert not markers.intact()
+    assert lazily_free_bytes(arena.base, len(block)) == 0
+    assert not markers.intact()

@@ -221,32 +221,22 @@ def test_unknown_or_repeated_tensor_is_named(engine: Any, checkpoints: tuple[Pat
     update(engine, checkpoints[0])
 
 
+EXHAUSTIVE = pytest.mark.exhaustive
+LLAMA_3 = {"tied": True, "num_key_value_heads": 4, "head_dim": 32, "rope_parameters": LLAMA3_ROPE}
+ONE_HEAD = {"tied": False, "num_key_value_heads": 1, "vocab_size": 65}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "tensor_parallel"),
+    ("family", "model", "tensor_parallel"),
     [
-        pytest.param({"family": "qwen3", "tied": True}, 1, marks=pytest.mark.exhaustive),
-        ({"family": "qwen3", "tied": False}, 2),
-        (
-            {
-                "family": "llama",
-                "tied": True,
-                "num_key_value_heads": 4,
-                "head_dim": 32,
-                "rope_parameters": LLAMA3_ROPE,
-            },
-            1,
-        ),
-        pytest.param(
-            {"family": "llama", "tied": False, "vocab_size": 65, "num_key_value_heads": 1},
-            2,
-            marks=pytest.mark.exhaustive,
-        ),
-        pytest.param({"family": "qwen2", "tied": True, "vocab_size": 65}, 2, marks=pytest.mark.exhaustive),
-        pytest.param(
-            {"family": "qwen3_moe", "tied": True, "norm_topk_prob": False}, 1, marks=pytest.mark.exhaustive
-        ),
-        ({"family": "qwen3_moe", "tied": False}, 2),
+        pytest.param("qwen3", {"tied": True}, 1, marks=EXHAUSTIVE),
+        ("qwen3", {"tied": False}, 2),
+        ("llama", LLAMA_3, 1),
+        pytest.param("llama", ONE_HEAD, 2, marks=EXHAUSTIVE),
+        pytest.param("qwen2", {"tied": True, "vocab_size": 65}, 2, marks=EXHAUSTIVE),
+        pytest.param("qwen3_moe", {"tied": True, "norm_topk_prob": False}, 1, marks=EXHAUSTIVE),
+        ("qwen3_moe", {"tied": False}, 2),
     ],
     ids=["qwen3", "qwen3-tp2", "llama", "llama-tp2", "qwen2-tp2", "moe", "moe-tp2"],
 )
@@ -255,10 +245,11 @@ def test_every_model_family_sleeps_and_updates(
     make_checkpoint: Callable[..., Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    family: str,
     model: dict[str, Any],
     tensor_parallel: int,
 ) -> None:
-    first, second = make_checkpoint(seed=2, **model), make_checkpoint(seed=3, **model)
+    first, second = (make_checkpoint(seed, family, **model) for seed in (2, 3))
     monkeypatch.setattr(hf_checkpoint, "SHARD_BYTES", 4 * 1024**2)
     engine = start_engine(export_directory(first, tmp_path / "exported"), tensor_parallel)
     check(engine.generate(PROMPTS, 4, seed=1), first)
