@@ -19,16 +19,6 @@ from pathlib import Path
 
 from vime_runtime.spec.atomic_io import sha256_file
 
-_TYPES = {
-    stat.S_IFDIR: "d",
-    stat.S_IFREG: "-",
-    stat.S_IFLNK: "l",
-    stat.S_IFCHR: "c",
-    stat.S_IFBLK: "b",
-    stat.S_IFIFO: "p",
-    stat.S_IFSOCK: "s",
-}
-
 
 def tree_digest(root: Path) -> str:
     """Return the digest of everything below ``root``."""
@@ -60,7 +50,7 @@ def _line(root: Path, path: bytes) -> str:
         content = _escape(os.readlink(path))
     elif stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
         content = f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
-    kind, mode = _TYPES[stat.S_IFMT(found.st_mode)], stat.S_IMODE(found.st_mode)
+    kind, mode = stat.filemode(found.st_mode)[0], stat.S_IMODE(found.st_mode)
     name = _escape(os.path.relpath(path, os.fsencode(root)))
     return f"{kind} {mode:04o} {found.st_uid}:{found.st_gid} {content} {name}"
 
