@@ -54,16 +54,14 @@ def kill_all(except_pid: int, timeout: float) -> list[int]:
         the ids of the processes that are left: they sleep in the kernel and cannot be killed.
     """
     deadline = time.monotonic() + timeout
-    while processes := running():
+    while (processes := running()) and time.monotonic() < deadline:
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGKILL)
         reap(except_pid)
-        if time.monotonic() > deadline:
-            return [process.pid for process in running()]
         time.sleep(0.02)
     reap(except_pid)
-    return []
+    return [process.pid for process in processes]
 
 
 def resident_bytes() -> int:

@@ -59,9 +59,9 @@ def keep_ray_logs(scratch_dir: Path, run_dir: Path) -> None:
 
 def _named_logs(folder: Path, reason: str) -> list[Path]:
     if worker := WORKER.search(reason):
-        matches = {path: WORKER_LOG.fullmatch(path.name) for path in folder.iterdir()}
-        ranks = {path: (int(match[1]), int(match[2])) for path, match in matches.items() if match}
-        return sorted(ranks, key=ranks.__getitem__)[int(worker[1]) :][:1]
+        matches = [match for path in folder.iterdir() if (match := WORKER_LOG.fullmatch(path.name))]
+        matches.sort(key=lambda match: (int(match[1]), int(match[2])))
+        return [folder / match[0] for match in matches][int(worker[1]) :][:1]
     found = ((pattern.search(reason), name) for pattern, name in LOG_PATTERNS)
     return [folder / name.format(*match.groups()) for match, name in found if match]
 
