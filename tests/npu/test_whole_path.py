@@ -93,7 +93,7 @@ def launch(
         done = subprocess.run(
             [
                 sys.executable,
-                script("npu.launch_recipe"),
+                script("runs.launch_recipe"),
                 folder / "run",
                 "qwen3-4b-tp2",
                 *(f"{key}={json.dumps(value)}" for key, value in settings.items()),

@@ -128,8 +128,8 @@ def run_case(case: SignalCase, folder: Path) -> SignalResult:
         driver = stop_driver_in_phase(launcher, run_dir, case)
         tree = [psutil.Process(launcher.pid), *psutil.Process(launcher.pid).children(recursive=True)]
         shm = shared_memory.used_by(process.pid for process in tree)
-        processes = RunDirectory(run_dir).processes()
-        victim = [entry["pid"] for entry in processes if entry["role"] == KINDS[case.kind]][-1]
+        run = RunDirectory(run_dir)
+        victim = [entry["pid"] for entry in run.processes() if entry["role"] == KINDS[case.kind]][-1]
         os.kill(victim, getattr(signal, case.signal))
         sent = time.monotonic()
         if case.kind != "driver" or case.signal != "SIGSTOP":
@@ -145,12 +145,12 @@ def run_case(case: SignalCase, folder: Path) -> SignalResult:
     seconds = time.monotonic() - sent
     left = [f"pid {p.pid}" for p in tree if is_running(p)]
     left += [str(path) for path in Path("/dev/shm").iterdir() if path.stat().st_ino in shm]
-    scratch = json.loads((run_dir / "resolved.json").read_text())["scratch_dir"]
+    scratch = run.document["scratch_dir"]
     left += [scratch] if Path(scratch).exists() else []
     for process in tree:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    summary = read_summary(run_dir)
+    summary = run.summary or {}
     return SignalResult(
         **asdict(case),
         seconds=round(seconds, 1),
@@ -189,7 +189,7 @@ def stop_driver_in_phase(launcher: subprocess.Popen[bytes], run_dir: Path, case:
     while time.monotonic() < deadline:
         if launcher.poll() is not None:
             output = (run_dir.parent / "output").read_text()[-2000:]
-            raise RuntimeError(f"ended before: {read_summary(run_dir).get('reason')}\n{output}")
+            raise RuntimeError(f"ended before: {RunDirectory(run_dir).summary}\n{output}")
         for _, event in events.read():
             if event["kind"] == "process" and event["role"] == KINDS["driver"]:
                 driver = event["pid"]
@@ -234,11 +234,6 @@ def is_running(process: psutil.Process) -> bool:
 def send(pid: int, signum: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signum)
-
-
-def read_summary(run_dir: Path) -> dict[str, Any]:
-    path = run_dir / "summary.json"
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def table(results: list[SignalResult]) -> str:

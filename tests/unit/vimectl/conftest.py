@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from vime_runtime.spec.model_families import FAMILIES
 
-from harness import REPOSITORY, TESTS
+from harness import REPOSITORY, TESTS, script
 from harness.runs.wait import wait_until
 
 FAKE_RUNTIME = Path(__file__).parent / "runs" / "fake_runtime"
@@ -87,7 +87,7 @@ class LaunchedRun:
         }
         assignments = tuple(a if "." in a.partition("=")[0] else f"env.{a}" for a in assignments)
         self.process = subprocess.Popen(
-            [sys.executable, str(FAKE_RUNTIME / "launch_recipe.py"), str(self.run_dir), *assignments],
+            [sys.executable, script("runs.launch_recipe"), self.run_dir, "qwen3-tiny-tp2", *assignments],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import REPOSITORY, TESTS
+from harness import REPOSITORY, TESTS, script
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("tmux")]
 
@@ -70,14 +70,14 @@ def terminal(tmp_path: Path) -> Iterator[Callable[[int], Terminal]]:
 @pytest.fixture
 def command(tmp_path: Path, write_model: Callable[..., Path]) -> str:
     """A shell script that launches the fake runtime with many short steps."""
-    script = tmp_path / "go"
-    script.write_text(
+    go = tmp_path / "go"
+    go.write_text(
         f"PYTHONPATH={FAKE_RUNTIME}:{REPOSITORY}:{TESTS} XDG_CACHE_HOME={tmp_path / 'cache'} "
         f"FAKE_MODEL={write_model()} "
-        f"exec {sys.executable} {FAKE_RUNTIME / 'launch_recipe.py'} {tmp_path / 'run'} "
+        f"exec {sys.executable} {script('runs.launch_recipe')} {tmp_path / 'run'} qwen3-tiny-tp2 "
         "'env.FAKE_FAULT=restart event' env.FAKE_STEP_SECONDS=0.04 modes.smoke.steps=400\n"
     )
-    return f"clear; bash {script}"
+    return f"clear; bash {go}"
 
 
 @pytest.mark.parametrize("columns", [80, 200])

@@ -105,7 +105,7 @@ def test_show_and_stop_a_run_of_another_shell(launch: Callable[..., Any]) -> Non
     found = {entry["role"]: entry for entry in run.processes()}
     assert found["launcher"]["pid"] == launched.process.pid
     assert found["supervisor"]["pid"] == launched.supervisor
-    assert found["trainer rank"]["state"] == "running"
+    assert found["trainer rank"]["state"] in ("running", "waiting")  # it may read from the disk
     assert (found["trainer rank"]["pid"], found["trainer rank"]["node"]) == (rank, os.uname().nodename)
 
     ended = stop_run(run)

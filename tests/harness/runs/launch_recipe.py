@@ -1,6 +1,7 @@
-"""Launch the default recipe like the command line, without the preflight of this machine.
+"""Launch a recipe without the preflight: ``launch_recipe.py RUN_DIR RECIPE [KEY=VALUE]...``.
 
-It is a separate process, because the launcher kills all of its descendants and pytest has others.
+It is a separate process, because the launcher kills all of its descendants and pytest has others. The path of
+the scratch directory is written to a file next to the run directory.
 """
 
 import sys
@@ -9,15 +10,16 @@ from pathlib import Path
 from vime_runtime.spec.errors import VimeError
 
 from vimectl.recipes.resolve import resolve
-from vimectl.runs.launch import launch
+from vimectl.runs.launch import check_run_inputs, launch
 from vimectl.runs.plan import make_plan
 from vimectl.runs.progress import progress_view
 from vimectl.util.console import err
 from vimectl.util.host import Host
 
 
-def main(run_dir: str, *assignments: str) -> int:
-    resolved = resolve("qwen3-tiny-tp2", "smoke", list(assignments))
+def main(run_dir: str, recipe: str, *assignments: str) -> int:
+    resolved = resolve(recipe, "smoke", list(assignments))
+    check_run_inputs(resolved.recipe)
     plan = make_plan(resolved, Host(), Path(run_dir))
     Path(run_dir).with_suffix(".scratch").write_text(str(plan.scratch_dir))
     try:
@@ -28,7 +30,7 @@ def main(run_dir: str, *assignments: str) -> int:
     except VimeError as e:
         print(e.message, e.hint, sep="\n")
         return e.exit_code
-    print(result.summary["hint"])
+    print(result.summary["reason"], result.summary["hint"])
     return result.exit_code
 
 
