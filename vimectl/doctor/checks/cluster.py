@@ -43,22 +43,19 @@ def ray_clusters(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add("cluster.address", running=True)
-def address(facts: Facts) -> CheckResult:
+@CHECKS.add("cluster.address", running=True, expected="no address, or a valid one")
+def address(facts: Facts) -> CheckResult | str:
     """A run on several nodes uses an existing cluster, given by --address; auto means RAY_ADDRESS, or the
     cluster that `ray start` started last on this machine.
     """
     nodes = facts.optional_recipe.cluster.nodes if facts.optional_recipe else 1
     if not facts.environment.get("RAY_ADDRESS") and nodes == 1:
-        return CheckResult(
-            "pass", "RAY_ADDRESS is not set; a run starts its own Ray cluster", "no address, or a valid one"
-        )
+        return "RAY_ADDRESS is not set; a run starts its own Ray cluster"
     try:
         found = facts.read(ray_address.resolve)
     except VimeError as e:
         return CheckResult("warn", e.message, f"a cluster of {nodes} nodes to give as --address", e.hint)
-    used = "" if nodes > 1 else ", used by a run with --address auto only"
-    return CheckResult("pass", f"{found}{used}", "no address, or a valid one")
+    return found if nodes > 1 else f"{found}, used by a run with --address auto only"
 
 
 @CHECKS.add("cluster.ports")
