@@ -13,4 +13,4 @@ INSTEAD = {
 }
 # Imported by vllm-ascend, or a model that it patches, at module level, and never called here. A build of
 # vllm-ascend writes _build_info.
-MISSING = ("torchvision", "torchair", "fla_npu", "scipy", "vllm_ascend._build_info")
+MISSING = ("acl", "torchvision", "torchair", "fla_npu", "scipy", "vllm_ascend._build_info")

@@ -51,13 +51,8 @@ class NPUModelRunner:
         """Return the bytes of activations that a forward would need."""
         torch.empty(1 << 20, dtype=torch.uint8, device=self.device)
 
-    def profile_cudagraph_memory(self) -> int:
-        return 0
-
     def capture_model(self) -> int:
         return 0
-
-    def _dummy_run(self, *args: Any, **kwargs: Any) -> None: ...
 
     def get_supported_tasks(self) -> tuple[str, ...]:
         return ("generate",)
@@ -121,9 +116,6 @@ class NPUModelRunner:
         )
 
     def reset_encoder_cache(self) -> None: ...
-
-    def take_draft_token_ids(self) -> None:
-        return None
 
     def _weights(self) -> dict[str, torch.Tensor]:
         """Return the weights as transformers names them, on the host in fp32, without padding."""

@@ -34,7 +34,6 @@ def register(module: ModuleType) -> None:
         own.impl("empty.memory_format", _empty, "PrivateUse1")
         own.impl("empty_strided", _empty_strided, "PrivateUse1")
         own.impl("_copy_from", _copy_from, "PrivateUse1")
-        own.impl("_copy_from_and_resize", _copy_from_and_resize, "PrivateUse1")
         own.impl("set_.source_Storage_storage_offset", _set_storage, "PrivateUse1")
         own.impl("resize_", _resize, "PrivateUse1")
     _registrations.extend((everything, own))
@@ -126,31 +125,17 @@ def _fresh(like: torch.Tensor) -> torch.Tensor:
     return over(MEMORY.allocate(like.untyped_storage().nbytes()), like)
 
 
-def _empty(
-    size: Any,
-    dtype: Any = None,
-    layout: Any = None,
-    device: Any = None,
-    pin_memory: Any = None,
-    memory_format: Any = None,
-) -> torch.Tensor:
-    return _fresh(torch.empty(size, dtype=dtype, device="meta", memory_format=memory_format))
+def _empty(size: Any, **options: Any) -> torch.Tensor:
+    return _fresh(torch.empty(size, **options | {"device": "meta", "pin_memory": None}))
 
 
-def _empty_strided(
-    size: Any, stride: Any, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: Any = None
-) -> torch.Tensor:
-    return _fresh(torch.empty_strided(size, stride, dtype=dtype, device="meta"))
+def _empty_strided(size: Any, stride: Any, **options: Any) -> torch.Tensor:
+    return _fresh(torch.empty_strided(size, stride, **options | {"device": "meta", "pin_memory": None}))
 
 
 def _copy_from(source: torch.Tensor, target: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
     _host(target).copy_(_host(source))
     return target
-
-
-def _copy_from_and_resize(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    target.resize_(source.size())
-    return _copy_from(source, target)
 
 
 def _set_storage(

@@ -67,9 +67,6 @@ class Hccl(dist.ProcessGroup):
         # It has the name of the group and the device that the group is for.
         self._register_backend(torch.device("npu"), dist.ProcessGroup.BackendType.CUSTOM, gloo)
 
-    def getBackendName(self) -> str:
-        return "hccl"
-
     def barrier(self, *options: Any, **named: Any) -> Any:
         return self.gloo.barrier()
 

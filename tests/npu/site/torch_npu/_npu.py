@@ -62,14 +62,6 @@ def get_soc_version() -> int:
     return 220
 
 
-def get_device_capability(device: Any = None) -> None:
-    return None
-
-
-def is_bf16_supported() -> bool:
-    return True
-
-
 def mem_get_info(device: Any = None) -> tuple[int, int]:
     return _books.free(chip()), _books.TOTAL
 
@@ -80,10 +72,6 @@ def memory_allocated(device: Any = None) -> int:
 
 def memory_reserved(device: Any = None) -> int:
     return _books.held(chip())
-
-
-def max_memory_allocated(device: Any = None) -> int:
-    return _memory().peak
 
 
 def memory_stats(device: Any = None) -> dict[str, int]:
@@ -117,16 +105,8 @@ def manual_seed(seed: int) -> None:
 manual_seed_all = manual_seed
 
 
-def initial_seed() -> int:
-    return _generator.initial_seed()
-
-
 def get_rng_state(device: Any = None) -> torch.Tensor:
     return _generator.get_state()
-
-
-def set_rng_state(state: torch.Tensor, device: Any = None) -> None:
-    _generator.set_state(state)
 
 
 class _Pools:
@@ -153,46 +133,15 @@ memory = _Pools
 
 
 class Stream:
-    """Every call is synchronous."""
+    """The only stream; every call is synchronous."""
 
-    def __init__(self, device: Any = None, **settings: Any) -> None:
-        self.device = torch.device("npu", 0)
-        self.npu_stream = 0
+    npu_stream = 0
 
     def synchronize(self) -> None:
         synchronize()
 
-    def wait_stream(self, other: Stream) -> None:
-        _books.record("wait_stream", chip=chip())
 
-    def wait_event(self, event: Event) -> None:
-        _books.record("wait_event", chip=chip())
-
-    def record_event(self, event: Event | None = None) -> Event:
-        return event or Event()
-
-    def query(self) -> bool:
-        return True
-
-
-class Event:
-    def __init__(self, **settings: Any) -> None: ...
-
-    def record(self, stream: Stream | None = None) -> None: ...
-
-    def wait(self, stream: Stream | None = None) -> None: ...
-
-    def synchronize(self) -> None: ...
-
-    def query(self) -> bool:
-        return True
-
-    def elapsed_time(self, other: Event) -> float:
-        return 0.0
-
-
-_stream = Stream.__new__(Stream)
-_stream.npu_stream = 0
+_stream = Stream()
 
 
 def current_stream(device: Any = None) -> Stream:
@@ -200,20 +149,6 @@ def current_stream(device: Any = None) -> Stream:
 
 
 default_stream = current_stream
-
-
-def set_stream(stream: Stream) -> None: ...
-
-
-@contextmanager
-def stream(stream: Stream | None) -> Iterator[None]:
-    yield
-
-
-@contextmanager
-def device(device: Any) -> Iterator[None]:
-    _index(device)
-    yield
 
 
 def _index(device: Any) -> int:
