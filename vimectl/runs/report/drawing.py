@@ -6,7 +6,6 @@ Colors are classes of the page's style sheet, which has a light and a dark set.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -24,26 +23,13 @@ DOTS_UP_TO = 40
 Point = tuple[float, float]
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A chart in the units of its view box.
+def draw(chart: Chart, timeline: Sequence[TimelineEvent] = ()) -> dict[str, Any]:
+    """Place a chart with its axes and the events of its steps, in the units of its view box.
 
     ``rows`` and ``columns`` are ticks, each a position and a text; ``shapes`` are paths with their classes;
-    ``markers`` are events with their positions. ``xs`` are the positions of the points from left to right,
+    ``markers`` are events with their positions. ``xs`` are the positions of the ``steps`` from left to right,
     and ``texts`` has the values of all lines for each of them, for the user who points there.
     """
-
-    rows: list[tuple[float, str]]
-    columns: list[tuple[float, str]]
-    shapes: list[tuple[str, str]]
-    markers: list[tuple[float, TimelineEvent]]
-    xs: list[float]
-    steps: tuple[int, ...]
-    texts: list[list[str]]
-
-
-def draw(chart: Chart, timeline: Sequence[TimelineEvent] = ()) -> Drawing:
-    """Place a chart with its axes and the events of its steps."""
     across, up = axis.whole_axis(chart.steps), _vertical_axis(chart)
 
     def x(step: float) -> float:
@@ -74,15 +60,15 @@ def draw(chart: Chart, timeline: Sequence[TimelineEvent] = ()) -> Drawing:
             if len(points) == 1 or len(line.values) <= DOTS_UP_TO:
                 yield "dot", "".join(f"M{left} {top}h0" for left, top in points)
 
-    return Drawing(
-        rows=[(y(tick), FORMATS[chart.unit](tick)) for tick in up.ticks],
-        columns=[(x(tick), f"{tick:.0f}") for tick in across.ticks],
-        shapes=[(f"{kind} c{line.color}", path) for line in chart.lines for kind, path in shapes(line)],
-        markers=[(x(event.step), event) for event in timeline if across.low <= event.step <= across.high],
-        xs=[x(step) for step in chart.steps],
-        steps=chart.steps,
-        texts=[[_value_text(chart, line, i) for line in chart.lines] for i in range(len(chart.steps))],
-    )
+    return {
+        "rows": [(y(tick), FORMATS[chart.unit](tick)) for tick in up.ticks],
+        "columns": [(x(tick), f"{tick:.0f}") for tick in across.ticks],
+        "shapes": [(f"{kind} c{line.color}", path) for line in chart.lines for kind, path in shapes(line)],
+        "markers": [(x(event.step), event) for event in timeline if across.low <= event.step <= across.high],
+        "xs": [x(step) for step in chart.steps],
+        "steps": chart.steps,
+        "texts": [[_value_text(chart, line, i) for line in chart.lines] for i in range(len(chart.steps))],
+    }
 
 
 def _vertical_axis(chart: Chart) -> Axis:
