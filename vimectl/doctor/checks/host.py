@@ -6,10 +6,11 @@ import re
 from datetime import datetime, timezone
 
 from vimectl.doctor.check import CheckList, CheckResult, Status, result, warn_unless
-from vimectl.doctor.facts import Facts, Unavailable, limits, system
+from vimectl.doctor.facts import Facts, Unavailable, limits
 from vimectl.doctor.facts.driver import read_container
+from vimectl.doctor.facts.imports import read_library_errors
 from vimectl.doctor.facts.inputs import read_model_shape
-from vimectl.doctor.facts.packages import read_metadata
+from vimectl.doctor.facts.packages import read_glibc, read_metadata
 from vimectl.doctor.memory_estimate import estimate
 from vimectl.util.units import size
 
@@ -72,7 +73,7 @@ def kernel(facts: Facts) -> CheckResult:
 @CHECKS.add("host.glibc")
 def glibc(facts: Facts) -> CheckResult:
     """The stack's wheels are built against this glibc (their manylinux tags)."""
-    found = facts.read(system.read_glibc)
+    found = facts.read(read_glibc)
     metadata = facts.read(read_metadata, facts.stack)
     needed = [
         (one.glibc, name) for name, one in metadata.items() if one.glibc and name in facts.stack.packages
@@ -94,7 +95,7 @@ def libraries(facts: Facts) -> CheckResult:
     needed = facts.stack.libraries
     if not needed:
         raise Unavailable(f"{facts.stack.name} names none")
-    errors = facts.read(system.read_library_errors, tuple(needed))
+    errors = facts.read(read_library_errors, tuple(needed))
     return result(
         not errors,
         "; ".join(errors.values()) or "all there",
@@ -286,7 +287,7 @@ def engine(facts: Facts) -> CheckResult:
     expected = "docker, podman or buildah"
     answers: dict[str, str] = {}
     for command in _ENGINES:
-        works, line = facts.read(system.read_program, command)
+        works, line = facts.program(*command)
         if works:
             version = re.search(r"\d+(\.\d+)+\S*", line)
             return CheckResult("pass", f"{command[0]} {version[0] if version else line}", expected)
@@ -315,7 +316,7 @@ def compiler(facts: Facts) -> CheckResult:
 
 def _program(facts: Facts, names: list[str], fix: str, bad: Status) -> CheckResult:
     """Return a pass if one of the programs works."""
-    programs = [facts.read(system.read_program, (name, "--version")) for name in names]
+    programs = [facts.program(name, "--version") for name in names]
     working = [line for works, line in programs if works]
     found = working[0] if working else "; ".join(line for _, line in programs)
     return result(bool(working), found, " or ".join(names), fix, bad)

@@ -69,6 +69,14 @@ class Facts:
             raise Unavailable(f"{command[0]} does not answer: {answer.stderr.strip() or answer.code}")
         return answer.stdout.strip()
 
+    def program(self, *command: str) -> tuple[bool, str]:
+        """Run a command that prints the version of a program. Return True if it works, and its first line."""
+        answer = self._host.run(command, 5)
+        works = answer.code == 0
+        lines = (answer.stdout if works else answer.stderr).strip().splitlines()
+        failure = "" if works else f"{command[0]}: exit status {answer.code}"
+        return works, lines[0].strip() if lines else failure
+
     @property
     def recipe(self) -> Recipe:
         """The recipe. Raises Unavailable if none was given."""

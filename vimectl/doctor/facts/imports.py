@@ -1,4 +1,4 @@
-"""Import packages in a child process, which may crash or hang."""
+"""Import packages and load shared libraries in child processes, which may crash or hang."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from vimectl.doctor.facts import Unavailable
 from vimectl.util.host import CommandResult, Host
 
+_LOAD = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
 # For all modules together. vLLM takes 9 s on two idle cores, and much longer on busy ones.
 _SECONDS = 120
 _MARK = "vimectl-import "
@@ -70,6 +71,19 @@ def read_imports(
         if answer.code == 124:
             break
     return found
+
+
+def read_library_errors(host: Host, names: tuple[str, ...]) -> dict[str, str]:
+    """Load shared libraries; return the error of each that cannot be loaded.
+
+    Raises:
+        Unavailable: the interpreter that loads them cannot be started.
+    """
+    answers = {name: host.run([host.python, "-c", _LOAD, name], 20) for name in names}
+    if any(answer.code in (126, 127) for answer in answers.values()):
+        raise Unavailable(f"{host.python} cannot be started here")
+    failed = {name: answer.stderr.strip() for name, answer in answers.items() if answer.code != 0}
+    return {name: (text.splitlines() or [name])[-1] for name, text in failed.items()}
 
 
 def _exit_reason(answer: CommandResult, seconds: float) -> str:

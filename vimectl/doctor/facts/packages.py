@@ -1,4 +1,4 @@
-"""Read the installed packages: metadata, files, editable installs, and the interpreter. Imports nothing."""
+"""Read the installed packages (metadata, files, editable installs), Python and glibc. Imports nothing."""
 
 from __future__ import annotations
 
@@ -129,6 +129,19 @@ def _modules(item: InstalledDistribution, record: str) -> Iterator[tuple[str, st
                 continue
             good = not digest.startswith("sha256=") or digest == record_hash(content)
             yield path, "" if good else "is of another package"
+
+
+def read_glibc(host: Host) -> tuple[int, int] | None:
+    """Return the version of glibc, or None if the C library is another one.
+
+    Raises:
+        Unavailable: no command can be run.
+    """
+    answer = host.run(["getconf", "GNU_LIBC_VERSION"], 5)
+    if answer.code == 126:
+        raise Unavailable(answer.stderr)
+    found = re.match(r"glibc (\d+)\.(\d+)", answer.stdout)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def read_marker(host: Host, marker: Marker) -> tuple[str, bool]:
