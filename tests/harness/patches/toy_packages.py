@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from vimectl.patches import series
-from vimectl.patches.blobs import git_mode
+from vimectl.patches.blobs import content_at, git_mode
 from vimectl.patches.distribution import update_record
 from vimectl.patches.patchfile.apply import GitFile
 from vimectl.patches.series import Series
@@ -101,3 +101,20 @@ def install(location: Path, package: str, files: Tree) -> Path:
     lines = update_record(b"", {path: content for path, (_, content) in files.items()})
     (metadata / "RECORD").write_bytes(lines + f"{metadata.name}/RECORD,,\n".encode())
     return location
+
+
+def unpack(location: Path) -> Path:
+    """Install the toy release as a distribution ``toy-cpu`` with a RECORD."""
+    return install(location, "toy", {path: (0o644, content) for path, content in STAGES[0].items()})
+
+
+def snapshot(*locations: Path) -> dict[str, tuple[int, bytes]]:
+    """Return mode and content of everything in some directories by path, also of empty folders."""
+    found = {}
+    for location in locations:
+        for path in sorted(location.rglob("*")):
+            if ".git" in path.parts:
+                continue
+            content = b"" if path.is_dir() else content_at(path) or b""
+            found[str(path)] = (path.lstat().st_mode, content)
+    return found

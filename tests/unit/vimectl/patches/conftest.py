@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.git import git
-from harness.patches.toy_packages import STAGES, Tree, build_series, install, lay, rich
-from vimectl.patches.blobs import content_at
+from harness.patches.toy_packages import STAGES, Tree, build_series, install, lay, rich, unpack
 from vimectl.patches.series import Series
 from vimectl.patches.state import TargetStatus, classify
 from vimectl.patches.target import PatchTarget, find_at
@@ -32,10 +31,6 @@ def toy_series(tmp_path_factory: pytest.TempPathFactory) -> Series:
 def rich_series(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Series]:
     """Return by package two series with every kind of change."""
     return {name: build_series(name, rich(name), tmp_path_factory.mktemp(name)) for name in ("one", "two")}
-
-
-def _unpack(location: Path) -> Path:
-    return install(location, "toy", {path: (0o644, content) for path, content in STAGES[0].items()})
 
 
 @pytest.fixture
@@ -71,32 +66,9 @@ def classify_all(rich_series: dict[str, Series]) -> Callable[[list[Path]], list[
     return classify_rich
 
 
-def _snapshot(*locations: Path) -> dict[str, tuple[int, bytes]]:
-    found = {}
-    for location in locations:
-        for path in sorted(location.rglob("*")):
-            if ".git" in path.parts:
-                continue
-            content = b"" if path.is_dir() else content_at(path) or b""
-            found[str(path)] = (path.lstat().st_mode, content)
-    return found
-
-
-@pytest.fixture
-def unpack() -> Callable[[Path], Path]:
-    """Return a function that installs the toy release as a distribution ``toy-cpu`` with a RECORD."""
-    return _unpack
-
-
-@pytest.fixture
-def snapshot() -> Callable[..., dict[str, tuple[int, bytes]]]:
-    """Return a function that reads some directories: mode and content by path, also of empty folders."""
-    return _snapshot
-
-
 @pytest.fixture
 def location(tmp_path: Path) -> Path:
-    return _unpack(tmp_path / "site-packages")
+    return unpack(tmp_path / "site-packages")
 
 
 @pytest.fixture

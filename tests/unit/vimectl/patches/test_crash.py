@@ -15,22 +15,20 @@ import pytest
 from vime_runtime.spec.errors import MissingRequirement
 
 from harness.patches import disk_operations
+from harness.patches.toy_packages import snapshot
 from vimectl.patches import command, transaction
 from vimectl.patches.applied_state import bookkeeping_folder
 from vimectl.patches.plan import PatchAction
 from vimectl.patches.state import TargetStatus
 
 Classify = Callable[[list[Path]], list[TargetStatus]]
-Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
 
 
 class Ends:
     """The states of the two directories before and after a change, and a way to restore the former."""
 
-    def __init__(
-        self, action: PatchAction, places: list[Path], classify_all: Classify, snapshot: Snapshot
-    ) -> None:
-        self.action, self.places, self._classify, self._snapshot = action, places, classify_all, snapshot
+    def __init__(self, action: PatchAction, places: list[Path], classify_all: Classify) -> None:
+        self.action, self.places, self._classify = action, places, classify_all
         if action == "revert":
             self.change("apply")
         self._kept = places[0].parent / "kept"
@@ -46,7 +44,7 @@ class Ends:
         command.change(action or self.action, self._classify(self.places))
 
     def now(self) -> dict[str, tuple[int, bytes]]:
-        return self._snapshot(*self.places)
+        return snapshot(*self.places)
 
     def restore(self) -> None:
         if self.now() == self.before:
@@ -60,15 +58,13 @@ class Ends:
 
 
 @pytest.fixture(params=["apply", "revert"])
-def ends(
-    request: pytest.FixtureRequest, rich_stack: list[Path], classify_all: Classify, snapshot: Snapshot
-) -> Iterator[Ends]:
+def ends(request: pytest.FixtureRequest, rich_stack: list[Path], classify_all: Classify) -> Iterator[Ends]:
     # A kill loses nothing that the kernel has, so waiting for the disk is not needed here.
     with (
         mock.patch.dict("os.environ", SOURCE_DATE_EPOCH="1767225600"),
         mock.patch("os.fsync", return_value=None),
     ):
-        yield Ends(request.param, rich_stack, classify_all, snapshot)
+        yield Ends(request.param, rich_stack, classify_all)
 
 
 # Every operation in `make test-exhaustive`; the everyday suite takes some of them.
@@ -141,9 +137,7 @@ def test_error_at_any_operation_is_recovered(ends: Ends, error: int, lasting: bo
     assert "nothing was changed" in outcomes or (error, lasting) == (errno.EROFS, True)
 
 
-def test_failing_rmdir_rolls_the_change_back(
-    rich_stack: list[Path], classify_all: Classify, snapshot: Snapshot
-) -> None:
+def test_failing_rmdir_rolls_the_change_back(rich_stack: list[Path], classify_all: Classify) -> None:
     command.change("apply", classify_all(rich_stack))
     before = snapshot(*rich_stack)
     refused = []

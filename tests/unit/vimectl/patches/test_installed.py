@@ -13,6 +13,7 @@ import pytest
 from vime_runtime.spec.errors import UsageError
 
 from harness.patches import toy_packages
+from harness.patches.toy_packages import snapshot
 from harness.wheels import write_wheel
 from vimectl.patches import command, distribution, edits
 from vimectl.patches.series import Series
@@ -20,7 +21,6 @@ from vimectl.patches.state import TargetStatus, classify
 from vimectl.patches.target import find_at
 
 pytest.importorskip("pip")
-Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
 
 
 def build_wheel(directory: Path, package: str, name: str, version: str = "1.0") -> Path:
@@ -62,7 +62,6 @@ def test_pip_works_on_a_patched_package(
     pip: Callable[..., str],
     tmp_path: Path,
     rich_series: dict[str, Series],
-    snapshot: Snapshot,
 ) -> None:
     wheel = build_wheel(tmp_path, "one", "one_local_build")
     install = ["install", "-q", "--no-index", "--no-deps"]

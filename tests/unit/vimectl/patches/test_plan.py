@@ -11,6 +11,7 @@ import pytest
 from vime_runtime.spec.errors import CheckFailed
 
 from harness.patches import toy_packages
+from harness.patches.toy_packages import snapshot
 from vimectl.patches import command
 from vimectl.patches.distribution import count_matching
 from vimectl.patches.plan import PatchAction, PatchPlan
@@ -19,7 +20,6 @@ from vimectl.patches.series import read as read_series
 from vimectl.patches.state import TargetStatus, classify
 from vimectl.patches.target import PatchTarget, find_at
 
-Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
 Classify = Callable[[list[Path]], list[TargetStatus]]
 
 
@@ -31,9 +31,7 @@ def run(action: PatchAction, target: PatchTarget, series: Series) -> PatchPlan:
     return command.change(action, [classify(target, series)]).plan
 
 
-def test_apply_and_revert_of_every_kind_of_change(
-    rich_stack: list[Path], classify_all: Classify, snapshot: Snapshot
-) -> None:
+def test_apply_and_revert_of_every_kind_of_change(rich_stack: list[Path], classify_all: Classify) -> None:
     before = snapshot(*rich_stack)
     assert states(classify_all(rich_stack)) == ["pristine", "pristine"]
     outcome = command.change("apply", classify_all(rich_stack))
@@ -81,9 +79,7 @@ def test_wrong_mode_counts_as_not_applied(
     assert states(outcome.targets) == ["applied", "applied"]
 
 
-def test_symbolic_links_are_created_changed_and_removed(
-    tmp_path: Path, snapshot: Snapshot, memory: Path
-) -> None:
+def test_symbolic_links_are_created_changed_and_removed(tmp_path: Path, memory: Path) -> None:
     init: toy_packages.Tree = {"linked/__init__.py": (0o644, b""), "linked/a.py": (0o644, b"a\n")}
     stages = [
         init | {"linked/moved": (toy_packages.LINK, b"a.py"), "linked/gone": (toy_packages.LINK, b"a.py")},
@@ -141,7 +137,7 @@ def test_edited_file_without_released_copy_is_refused(target: PatchTarget, toy_s
 
 
 def test_revised_series_replaces_the_earlier_one(
-    target: PatchTarget, toy_series: Series, tmp_path: Path, snapshot: Snapshot
+    target: PatchTarget, toy_series: Series, tmp_path: Path
 ) -> None:
     before = snapshot(target.location)
     run("apply", target, toy_series)

@@ -4,15 +4,13 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from vime_runtime.spec.errors import UsageError
 
+from harness.patches.toy_packages import unpack
 from vimectl.patches import target
-
-Unpack = Callable[[Path], Path]
 
 
 def test_distribution_with_another_name_is_found_by_record(location: Path) -> None:
@@ -57,7 +55,7 @@ def test_installed_package_is_found_without_importing_it(
     assert "toy" not in sys.modules
 
 
-def test_editable_install_is_found(tmp_path: Path, unpack: Unpack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_editable_install_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, site = unpack(tmp_path / "a checkout"), tmp_path / "site"
     (source / "toy_cpu-1.0.dist-info").rename(tmp_path / "elsewhere")
     metadata = site / "toy-1.1.dist-info"

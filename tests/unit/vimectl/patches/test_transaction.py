@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -15,12 +14,11 @@ import pytest
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 
 from harness.patches import disk_operations
+from harness.patches.toy_packages import snapshot
 from vimectl.patches import transaction
 from vimectl.patches.applied_state import bookkeeping_folder
 from vimectl.patches.target_lock import locked
 from vimectl.patches.transaction import FileStep
-
-Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
 
 
 @pytest.fixture
@@ -85,7 +83,7 @@ def test_new_change_is_refused_before_recovery(places: list[Path]) -> None:
     assert (places[1] / "p" / "made.py").exists()
 
 
-def test_full_disk_changes_nothing(places: list[Path], snapshot: Snapshot) -> None:
+def test_full_disk_changes_nothing(places: list[Path]) -> None:
     before = snapshot(*places)
     big = [*steps(places), FileStep(places[1], "p/big.py", None, b"x" * 100_000)]
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -100,7 +98,7 @@ def test_full_disk_changes_nothing(places: list[Path], snapshot: Snapshot) -> No
     assert snapshot(*places) == before
 
 
-def test_read_only_folder_is_refused_before_the_change(places: list[Path], snapshot: Snapshot) -> None:
+def test_read_only_folder_is_refused_before_the_change(places: list[Path]) -> None:
     before = snapshot(*places)
     real = os.access
 
@@ -127,9 +125,7 @@ def test_new_files_get_the_owner_of_their_folder(places: list[Path]) -> None:
 
 
 @pytest.mark.parametrize("folder_name", ["p", "p/deep"])
-def test_link_out_of_the_target_is_not_followed(
-    places: list[Path], tmp_path: Path, snapshot: Snapshot, folder_name: str
-) -> None:
+def test_link_out_of_the_target_is_not_followed(places: list[Path], tmp_path: Path, folder_name: str) -> None:
     outside = tmp_path / "outside"
     (places[0] / folder_name).rename(outside) if folder_name == "p" else outside.mkdir()
     (places[0] / folder_name).symlink_to(outside)
@@ -160,7 +156,7 @@ def test_foreign_journal_writes_nothing_outside(places: list[Path], tmp_path: Pa
     assert not (tmp_path / "outside.py").exists()
 
 
-def test_recovery_skips_directories_without_a_pointer(places: list[Path], snapshot: Snapshot) -> None:
+def test_recovery_skips_directories_without_a_pointer(places: list[Path]) -> None:
     interrupt(places)
     (bookkeeping_folder(places[1]) / "journal.json").unlink()
     before = snapshot(places[1] / "p")
@@ -192,7 +188,7 @@ def test_bytecode_behind_a_link_is_kept(places: list[Path], tmp_path: Path) -> N
     assert len(list((tmp_path / "elsewhere").iterdir())) == 1
 
 
-def test_file_changed_since_the_plan_is_refused(places: list[Path], snapshot: Snapshot) -> None:
+def test_file_changed_since_the_plan_is_refused(places: list[Path]) -> None:
     (places[1] / "p" / "changed.py").write_bytes(b"mine\n")
     before = snapshot(*places)
     with locked(places), pytest.raises(CheckFailed, match="just been changed"):

@@ -5,13 +5,13 @@ import quopri
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from vime_runtime.spec.errors import UsageError
 
 from harness.patches.git_and_quilt import committed, quilt_push, run
+from harness.patches.toy_packages import unpack
 from vimectl.cli import run_cli
 from vimectl.patches import series as series_files
 from vimectl.patches.blobs import file_id_at
@@ -20,8 +20,6 @@ from vimectl.patches.interchange.importers import import_series
 from vimectl.patches.lint.linter import lint, patches_in
 from vimectl.patches.release_files import SourceTree
 from vimectl.patches.series import Series
-
-Unpack = Callable[[Path], Path]
 
 
 def last(series: Series) -> dict[str, str | None]:
@@ -32,7 +30,7 @@ def found(directory: Path, series: Series) -> dict[str, str | None]:
     return {path: file_id_at(directory / path).blob for path in series.chains}
 
 
-def test_quilt_and_git_am_apply_exports(toy_series: Series, unpack: Unpack, tmp_path: Path) -> None:
+def test_quilt_and_git_am_apply_exports(toy_series: Series, tmp_path: Path) -> None:
     release = committed(unpack(tmp_path / "release"))
     export_series(toy_series, "quilt", tmp_path / "patches")
     assert (tmp_path / "patches" / "series").read_text() == "0001-first.patch\n0002-second.patch\n"
@@ -47,7 +45,7 @@ def test_quilt_and_git_am_apply_exports(toy_series: Series, unpack: Unpack, tmp_
 
 
 @pytest.mark.parametrize("form", ["quilt", "mbox"])
-def test_export_and_import_round_trip(toy_series: Series, unpack: Unpack, tmp_path: Path, form: str) -> None:
+def test_export_and_import_round_trip(toy_series: Series, tmp_path: Path, form: str) -> None:
     header = (
         "Description: Do something, in two lines\n Why: because.\n .\n  --- with a line of dashes\n"
         "Origin: vendor, a user\n over two lines\nForwarded: not-needed\nLast-Update: 2026-11-23\n"
@@ -68,7 +66,7 @@ def test_export_and_import_round_trip(toy_series: Series, unpack: Unpack, tmp_pa
         assert text == (directory / f"{patch.id}.patch").read_bytes()
 
 
-def history(unpack: Unpack, tmp_path: Path) -> tuple[Path, dict[str, str | None]]:
+def history(tmp_path: Path) -> tuple[Path, dict[str, str | None]]:
     """Return a repository with two commits on the release, and the blob ids of the changed files."""
     work = committed(unpack(tmp_path / "work"))
     (work / "toy" / "both.py").write_bytes(b"a\nB\nc\nd\n")
@@ -82,8 +80,8 @@ def history(unpack: Unpack, tmp_path: Path) -> tuple[Path, dict[str, str | None]
 
 
 @pytest.mark.parametrize("form", ["folder", "mailbox", "diff", "encoded"])
-def test_import_of_git_output(unpack: Unpack, tmp_path: Path, form: str) -> None:
-    work, expected = history(unpack, tmp_path)
+def test_import_of_git_output(tmp_path: Path, form: str) -> None:
+    work, expected = history(tmp_path)
     given = tmp_path / "given"
     if form == "folder":
         run(work, "git", "format-patch", "-q", "-o", str(given), "HEAD~2")
@@ -117,7 +115,7 @@ def quoted_printable(mailbox: bytes) -> bytes:
     return b"\nFrom ".join(mails)
 
 
-def test_import_corrects_line_numbers(unpack: Unpack, tmp_path: Path) -> None:
+def test_import_corrects_line_numbers(tmp_path: Path) -> None:
     release = unpack(tmp_path / "release")
     (release / "toy" / "both.py").write_bytes(b"new\n" * 3 + b"a\nb\nc\nd\ne\n")
     diff = b"--- old/toy/both.py\n+++ new/toy/both.py\n@@ -2,3 +2,3 @@\n b\n-c\n+C\n d\n"
@@ -127,7 +125,7 @@ def test_import_corrects_line_numbers(unpack: Unpack, tmp_path: Path) -> None:
     assert b"@@ -3,6 +3,6 @@" in (tmp_path / "series" / "0001-x.patch").read_bytes()
 
 
-def test_failed_import_writes_nothing(toy_series: Series, unpack: Unpack, tmp_path: Path) -> None:
+def test_failed_import_writes_nothing(toy_series: Series, tmp_path: Path) -> None:
     release = unpack(tmp_path / "release")
     (release / "toy" / "both.py").write_bytes(b"something else\n")
     export_series(toy_series, "mbox", tmp_path / "toy.mbox")
@@ -148,7 +146,7 @@ def test_failed_import_writes_nothing(toy_series: Series, unpack: Unpack, tmp_pa
     ],
 )
 def test_unsupported_quilt_series_is_refused(
-    toy_series: Series, unpack: Unpack, tmp_path: Path, series: str, message: str
+    toy_series: Series, tmp_path: Path, series: str, message: str
 ) -> None:
     (tmp_path / "quilt").mkdir()
     (tmp_path / "quilt" / "series").write_text(series)
@@ -159,7 +157,7 @@ def test_unsupported_quilt_series_is_refused(
 
 
 def test_export_and_import_commands(
-    toy_series: Series, unpack: Unpack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    toy_series: Series, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     release, box, back = unpack(tmp_path / "release"), tmp_path / "toy.mbox", tmp_path / "back"
     chosen = ["toy", "--version", "1.0", "--series", str(toy_series.directory)]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from vime_runtime.spec.errors import UsageError
 
+from harness.patches.toy_packages import unpack
 from vimectl.cli import run_cli
 from vimectl.patches.lint import linter
 from vimectl.patches.lint.linter import lint
@@ -122,10 +123,8 @@ def test_wrong_blob_id_is_found(tmp_path: Path) -> None:
     )
 
 
-def test_patch_of_a_series_is_compared_with_the_series(
-    toy_series: Series, tmp_path: Path, unpack: object
-) -> None:
-    sources = SourceTree(unpack(tmp_path / "release"))  # type: ignore[operator]
+def test_patch_of_a_series_is_compared_with_the_series(toy_series: Series, tmp_path: Path) -> None:
+    sources = SourceTree(unpack(tmp_path / "release"))
     reports = [lint(path, sources) for path in linter.patches_in([toy_series.directory])]
     assert [report.ok for report in reports] == [True, True]
     assert {hunk.result for report in reports for hunk in report.hunks} == {"exact"}

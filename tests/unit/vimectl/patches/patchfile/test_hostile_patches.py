@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from vime_runtime.spec.errors import UsageError
 
 from harness.patches.hostile_patches import Hostile, cases
+from harness.patches.toy_packages import snapshot
 from vimectl.cli import run_cli
 from vimectl.patches import series
 from vimectl.patches.interchange.importers import import_series
@@ -30,7 +30,6 @@ path = "toy/both.py"
 before = "d68dd4031d2ad5b7a3829ad7df6635e27a7daa22"
 after = "0000000000000000000000000000000000000001"
 """
-Snapshot = Callable[..., dict[str, tuple[int, bytes]]]
 
 
 @pytest.fixture
@@ -51,7 +50,7 @@ def world(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("one", HOSTILE, ids=lambda one: one.name)
-def test_hostile_patch_is_refused_and_writes_nothing(one: Hostile, world: Path, snapshot: Snapshot) -> None:
+def test_hostile_patch_is_refused_and_writes_nothing(one: Hostile, world: Path) -> None:
     patch = world / "series" / "0001-hostile.patch"
     patch.write_bytes(one.patch)
     before = snapshot(world)
