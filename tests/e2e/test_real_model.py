@@ -24,11 +24,10 @@ def real_run(tmp_path_factory: pytest.TempPathFactory) -> RecipeRun:
     return run
 
 
-def test_reward_rises_within_40_steps_and_25_minutes(real_run: RecipeRun) -> None:
+def test_reward_rises_within_40_steps(real_run: RecipeRun) -> None:
     rewards = [row["reward/mean"] for row in real_run.metrics]
     assert len(rewards) <= 40
     assert fmean(rewards[-5:]) - fmean(rewards[:5]) >= 0.25
-    assert real_run.summary["seconds"] <= 25 * 60
 
 
 def test_trainer_and_engine_agree_on_logprobs(real_run: RecipeRun) -> None:
