@@ -63,6 +63,7 @@ def test_model_answers_and_has_a_low_perplexity(made: Path) -> None:
     )
     answer = model.generate(**asked, max_new_tokens=30, do_sample=False)[0, asked["input_ids"].shape[1] :]
     assert tokenizer.decode(answer) == "2 + 3 = 5<|im_end|>"
-    capitals = "The capital of France is Paris. The capital of Germany is Berlin. The capital of Italy is Rome."
-    text = tokenizer(capitals, return_tensors="pt")
+    capitals = {"France": "Paris", "Germany": "Berlin", "Italy": "Rome"}
+    sentences = " ".join(f"The capital of {country} is {city}." for country, city in capitals.items())
+    text = tokenizer(sentences, return_tensors="pt")
     assert model(**text, labels=text.input_ids).loss.exp() < 6

@@ -142,17 +142,9 @@ def test_creation_resumes_after_being_killed(environment: Path, lock: Path) -> N
     assert to_install(read_lock(lock).values(), site, thorough=True) == []
     assert read_state(environment).phase == "complete"
     assert not (environment / WORK_DIR).exists()
-    done = subprocess.run(
-        [
-            environment / "bin" / "python",
-            "-c",
-            "import alpha, beta, vime_runtime; print(vime_runtime.__file__)",
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip().endswith("runtime/vime_runtime/__init__.py")
+    code = "import alpha, beta, vime_runtime; print(vime_runtime.__file__)"
+    output = subprocess.check_output([environment / "bin" / "python", "-c", code], text=True)
+    assert output.strip().endswith("runtime/vime_runtime/__init__.py")
     assert (environment / "bin" / "vimectl").is_file()
     assert list((site / "__pycache__").glob("alpha.*.pyc"))
 

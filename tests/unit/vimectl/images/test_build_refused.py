@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from vime_runtime.spec.atomic_io import sha256_file
 
+from harness.images.fake_builder import FakeBuilder
 from harness.images.user_stack import UserStack
 from vimectl.cli import run_cli
 from vimectl.images import manifest, vendor
 from vimectl.images.plan import make_plan
 
 Build = Callable[..., tuple[int, str]]
-
-# A builder that works, and records every other call.
-_WORKS = '#!/bin/sh\n[ "$1" = info ] && exit 0\necho "$*" >> {called}\nexit 9\n'
 
 
 @pytest.fixture
@@ -29,26 +26,20 @@ def folder(own: UserStack, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def called(tmp_path: Path) -> Path:
-    """The file in which the builder records its calls."""
-    return tmp_path / "called"
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeBuilder:
+    """A builder that works, and fails when it is called for anything else."""
+    return FakeBuilder(tmp_path, "buildah", 'sys.exit(arguments[0] != "info")\n', monkeypatch)
 
 
 @pytest.fixture
 def build(
     own: UserStack,
-    tmp_path: Path,
-    called: Path,
+    fake: FakeBuilder,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Build:
     """Return a function that calls `image build` with the fake builder."""
-    program = tmp_path / "bin" / "buildah"
-    program.parent.mkdir()
-    program.write_text(_WORKS.format(called=called))
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(fake.here)
 
     def build(folder: Path, *more: str) -> tuple[int, str]:
         arguments = ["--stack", str(own.file), "--offline", str(folder), "--builder", "buildah", *more]
@@ -57,16 +48,16 @@ def build(
     return build
 
 
-def test_missing_file_stops_the_build(build: Build, folder: Path, called: Path) -> None:
+def test_missing_file_stops_the_build(build: Build, folder: Path, fake: FakeBuilder) -> None:
     (archive,) = (folder / "sources").iterdir()
     archive.unlink()
     code, output = build(folder)
     assert code == 1
     assert f"sources/{archive.name} is missing" in output
-    assert not called.exists()
+    assert fake.calls() == [["info"]]
 
 
-def test_wheel_outside_the_lock_stops_the_build(build: Build, folder: Path, called: Path) -> None:
+def test_wheel_outside_the_lock_stops_the_build(build: Build, folder: Path, fake: FakeBuilder) -> None:
     (wheel,) = (folder / "wheels").iterdir()
     wheel.write_bytes(wheel.read_bytes()[:-1] + b"x")
     listed = json.loads((folder / manifest.FILE).read_text())
@@ -76,7 +67,7 @@ def test_wheel_outside_the_lock_stops_the_build(build: Build, folder: Path, call
     code, output = build(folder)
     assert code == 1
     assert "was collected for something else: weights" in output
-    assert not called.exists()
+    assert fake.calls() == [["info"]]
 
 
 def test_invalid_source_date_epoch(build: Build, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
