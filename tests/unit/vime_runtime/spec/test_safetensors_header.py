@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.safetensors_header import StoredTensor, header_bytes, read_directory, read_file
 
 
-def write(path: Path, *names: str, extra: bytes = b"", length: int | None = None) -> None:
+def write(path: Path, *names: str, length: int | None = None) -> None:
     """Write a file of bf16 tensors [2, 3]."""
     header = {
         name: {"dtype": "BF16", "shape": [2, 3], "data_offsets": [12 * i, 12 * (i + 1)]}
@@ -16,7 +17,7 @@ def write(path: Path, *names: str, extra: bytes = b"", length: int | None = None
     }
     text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
     size = (len(text) if length is None else length).to_bytes(8, "little")
-    path.write_bytes(size + text + bytes(12 * len(names)) + extra)
+    path.write_bytes(size + text + bytes(12 * len(names)))
 
 
 def test_reads_one_file(tmp_path: Path) -> None:
@@ -62,7 +63,10 @@ def test_refuses_a_damaged_header(tmp_path: Path, length: int) -> None:
         read_file(tmp_path / "x.safetensors")
 
 
-def test_refuses_a_file_of_the_wrong_size(tmp_path: Path) -> None:
-    write(tmp_path / "x.safetensors", "a", extra=b"!")
+@pytest.mark.parametrize("change", [lambda content: content + b"!", lambda content: content[:-1]])
+def test_refuses_a_file_of_the_wrong_size(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "x.safetensors"
+    write(path, "a")
+    path.write_bytes(change(path.read_bytes()))
     with pytest.raises(UsageError, match=r"has \d+ bytes; its header calls for \d+"):
-        read_file(tmp_path / "x.safetensors")
+        read_file(path)
