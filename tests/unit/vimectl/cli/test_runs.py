@@ -78,13 +78,19 @@ def test_stop_does_nothing_for_an_ended_run_and_fails_for_a_lost_one(run_json: C
     ("options", "page"), [([], "runs/lost/report.html"), (["--out", "p.html"], "p.html")]
 )
 def test_page_is_in_the_run_directory_or_at_the_given_path(
-    runs: Path, run_json: Callable[..., Any], options: list[str], page: str
+    runs: Path,
+    run_json: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    page: str,
 ) -> None:
     path = runs.parent / page
     _, document = run_json("runs", "report", "lost", *options)
     assert document == {"schema": "vimectl.runs.report/1", "ok": True, "path": str(path)}
     assert path.read_text().startswith("<!DOCTYPE html>")
     assert [*runs.parent.rglob("*.html")] == [path]
+    assert run_cli(["runs", "report", "lost", *options]) == 0
+    assert Path(capsys.readouterr().out.strip()).absolute() == path
 
 
 @pytest.mark.usefixtures("runs")
