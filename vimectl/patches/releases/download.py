@@ -58,7 +58,7 @@ def download_file(file: ReleaseFile, folder: Path, web: Web, progress: DownloadP
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
             path = folder / file.name
-            if not (path.is_file() and _mismatch(path, file.hashes or _stored_digest(path)) is None):
+            if not is_intact(path, file.hashes or _stored_digest(path)):
                 path.unlink(missing_ok=True)
                 _download(file, path, web, progress)
             return path
@@ -142,10 +142,8 @@ def _digest_path(path: Path) -> Path:
 
 
 def _stored_digest(path: Path) -> dict[str, str]:
-    try:
-        return {"sha256": _digest_path(path).read_text(encoding="utf-8").strip()}
-    except OSError:
-        return {"sha256": "not stored"}
+    stored = _digest_path(path)
+    return {"sha256": stored.read_text(encoding="utf-8").strip()} if stored.is_file() else {}
 
 
 class NoRanges(Exception):
@@ -176,9 +174,6 @@ class HttpRangeFile(io.RawIOBase):
 
     def seekable(self) -> bool:
         return True
-
-    def tell(self) -> int:
-        return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
