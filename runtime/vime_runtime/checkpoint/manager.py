@@ -12,7 +12,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vime_runtime.checkpoint import random_state
@@ -47,6 +46,9 @@ class CheckpointManager:
         self.done = self.state.step if self.state else 0
         self._finished = self._published = self.done
         self._written: tuple[int, int, float] | None = None  # step, bytes, seconds
+        # The weights of a step that becomes the best if its score is high enough.
+        self._candidate = config.paths.checkpoints / f"best.candidate{PARTIAL_SUFFIX}"
+        self._best_file = config.paths.checkpoints / "best.json"
         self._best = self._read_best()
 
     def write(self, trainer: TrainerGroup, step: int, row: dict[str, float], evaluated: bool) -> None:
@@ -98,11 +100,6 @@ class CheckpointManager:
             self._write(trainer, self._finished)
             self._publish()
 
-    @property
-    def _candidate(self) -> Path:
-        """The weights of a step that becomes the best if its score is high enough."""
-        return self._store.folder / f"best.candidate{PARTIAL_SUFFIX}"
-
     def _due(self, step: int) -> bool:
         every = self._settings.every
         # The last step too, so that a longer run can resume from it.
@@ -148,7 +145,7 @@ class CheckpointManager:
             True if it is the best.
         """
         if best := self._best is None or score > self._best["score"]:
-            target = self._store.folder / "best"
+            target = self._candidate.with_name("best")
             atomic_io.sync_directory(self._candidate)
             shutil.rmtree(target, ignore_errors=True)
             self._candidate.rename(target)
@@ -162,10 +159,6 @@ class CheckpointManager:
     def _name(self, step: int) -> str:
         """Return the path of a state relative to the run directory."""
         return str(self._store.path(step).relative_to(self._store.folder.parent))
-
-    @property
-    def _best_file(self) -> Path:
-        return self._store.folder / "best.json"
 
     def _read_best(self) -> dict[str, Any] | None:
         """Return the best step so far; None when it is after the step that the run resumes from."""

@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,18 +87,14 @@ class NodeActor:
         """Return the description of this node; ``resource`` is Ray's name of the devices."""
         context = ray.get_runtime_context()
         address: str = ray.util.get_node_ip_address()
+        devices = map(str, context.get_accelerator_ids().get(resource, ()))
         return Node(
             id=context.get_node_id(),
             address=address,
             interface=interface_of(address),
-            devices=sort_devices(context.get_accelerator_ids().get(resource, ())),
+            devices=tuple(sorted(devices, key=int)),  # Ray's are in any order, CANN needs them ascending
             missing=self._missing,
         )
-
-
-def sort_devices(devices: Iterable[object]) -> tuple[str, ...]:
-    """Return device ids in ascending order: Ray's are in any order, and CANN needs them ascending."""
-    return tuple(sorted(map(str, devices), key=int))
 
 
 def create_temporary_folder(path: str) -> subprocess.Popen[bytes] | None:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import ray
 from vime_runtime.cluster.groups import TrainerGroup
-from vime_runtime.cluster.placement import Placement, sort_devices
+from vime_runtime.cluster.placement import Placement
 from vime_runtime.cluster.ray_cluster import DAEMONS, ray_cluster
 from vime_runtime.spec.device_layout import engine_devices, trainer_devices
 from vime_runtime.spec.errors import WrongEnvironment
@@ -133,8 +133,3 @@ def test_a_disk_error_of_a_rank_reaches_the_driver(placement: Placement, method:
     with pytest.raises(OSError, match="No space left on device") as caught:
         getattr(trainer, method)(Path("/full"))
     assert caught.value.filename == "/full/rank-0-of-1.pt"
-
-
-def test_devices_are_sorted_by_number() -> None:
-    assert sort_devices({"10", "9", "0"}) == ("0", "9", "10")
-    assert sort_devices([3, 1]) == ("1", "3")
