@@ -30,7 +30,7 @@ PATCHED = Path(sys.argv[1])
 class Device:
     """The memory of an NPU, in bytes, as the worker under test sees it.
 
-    ``allocated`` is what the allocator of this process holds of it and ``peak`` the most it held; ``other`` is
+    ``allocated`` is what the allocator of this process holds and ``peak`` the most it held; ``other`` is
     other memory of this process (contexts, HCCL), and ``neighbor`` the memory of other processes.
     """
 
