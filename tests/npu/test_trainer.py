@@ -119,6 +119,15 @@ def test_model_and_optimizer_are_in_the_region_of_the_memory_saver(
     assert order == ["tms_pause", "tms_resume"]
 
 
+def test_weights_are_read_after_all_streams_have_finished(
+    trained: dict[str, list[dict[str, Any]]], machine: SimulatedMachine
+) -> None:
+    assert trained
+    order = [call["name"] for call in machine.calls("tms_resume", "synchronize") if call["chip"] == 0]
+    # The first one belongs to the measurement of memory after resuming.
+    assert order[-3:] == ["tms_resume", "synchronize", "synchronize"]
+
+
 def test_the_cache_is_never_emptied_on_an_npu(
     trained: dict[str, list[dict[str, Any]]], machine: SimulatedMachine
 ) -> None:
