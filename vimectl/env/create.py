@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -29,6 +31,7 @@ from vimectl.util.subprocess import run_logged
 STATE_FILE = ".vimectl-env.json"
 # The folder of the downloads, until the environment is complete.
 WORK_DIR = ".vimectl-env"
+_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -162,8 +165,8 @@ class _EnvironmentBuild:
             site_packages.remove_partial_installs(missing, site)
             arguments = ["install", *EXACT, "--no-index", "--find-links", str(wheels)]
             arguments += ["--no-compile", "--force-reinstall", "-r", self.pip.requirements(missing)]
-            self.report(PhaseProgress("installing", total=len(missing)))
-            self._run_pip(arguments)
+            with self._count_installed(missing):
+                self._run_pip(arguments)
         stale = (set(previous) - set(self.pins)) | set(self.stack.unwanted)
         stale &= set(site_packages.metadata_folders(site))
         if stale:
@@ -187,6 +190,24 @@ class _EnvironmentBuild:
         # The exit status is ignored: some packages contain templates that are not valid Python.
         argv: list[str | Path] = [self.pip.python, "-m", "compileall", "-q", "-j", "0", self._site()]
         run_logged(argv, self.work / "compile.log", lambda line: None, lock_fd=self.pip.lock_fd)
+
+    @contextmanager
+    def _count_installed(self, pins: list[Pin]) -> Iterator[None]:
+        """Report how many of ``pins`` are installed while the body runs; pip prints no progress for that."""
+        finished = threading.Event()
+
+        def watch() -> None:
+            while not finished.wait(_POLL_SECONDS):
+                done = len(pins) - len(site_packages.to_install(pins, self._site(), thorough=False))
+                self.report(PhaseProgress("installing", done, len(pins)))
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            finished.set()
+            thread.join()
 
     def _to_install(self, thorough: bool) -> list[Pin]:
         return site_packages.to_install(self.pins.values(), self._site(), thorough)

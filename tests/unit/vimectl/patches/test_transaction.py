@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
 import signal
 import time
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -95,6 +97,23 @@ def test_full_disk_changes_nothing(places: list[Path]) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
+    assert snapshot(*places) == before
+
+
+def test_failing_replace_rolls_the_change_back(places: list[Path]) -> None:
+    before = snapshot(*places)
+
+    def refuse(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        if name == "replace" and str(arguments[1]).endswith("two/p/made.py"):
+            raise PermissionError(errno.EPERM, "not permitted")
+
+    with (
+        locked(places),
+        disk_operations.watched(refuse),
+        pytest.raises(MissingRequirement, match="cannot replace a file") as e,
+    ):
+        transaction.execute("apply", steps(places))
+    assert e.value.hint == "everything is as it was before"
     assert snapshot(*places) == before
 
 
