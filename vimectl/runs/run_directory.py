@@ -118,7 +118,10 @@ class RunDirectory:
         return str(state.relative_to(self.path)) if state else None
 
     def as_json(self) -> dict[str, Any]:
-        """Return the entry of `vimectl runs list --json`."""
+        """Return the entry of `vimectl runs list --json`. Raises UsageError if the run file is damaged."""
+        if not {"recipe", "mode", "steps"} <= self.document.keys():
+            hint = "remove the directory, or restore the file"
+            raise UsageError(f"{self.files.run_file} is not the file of a run", hint)
         row = self.log.last_row
         return {
             "name": self.path.name,

@@ -50,6 +50,11 @@ def test_unknown_run_is_an_error_with_the_nearest_name(folder: Path, tmp_path: P
     assert "there are no runs in" in caught.value.hint
 
 
+def test_run_with_a_damaged_file_is_named(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"tiny-1/resolved\.json is not the file of a run"):
+        find_run("tiny-1", folder).as_json()
+
+
 def write(run_dir: Path, **files: Any) -> RunDirectory:
     for name, content in files.items():
         (run_dir / f"{name}.json").write_text(content if isinstance(content, str) else json.dumps(content))
