@@ -16,7 +16,11 @@ NUMERIC := tests/npu/test_device.py tests/npu/test_trainer.py $(addprefix tests/
   device/test_cpu.py prepare/test_gguf_file.py rollout/test_cpu_norms.py \
   $(patsubst %,trainer/test_%.py,attention grpo mlp model optimizer trainer))
 
-.PHONY: run run-real test test-fast test-cpus test-exhaustive lint lock bench clean
+# The tool's tests that start runs or look for what runs: not beside the runs of the suite.
+WHOLE_MACHINE := tests/unit/vimectl/runs tests/unit/vimectl/cli/test_doctor.py tests/unit/vimectl/cli/test_run.py
+TOX := $(BIN)/python -m tox run-parallel --parallel all --parallel-no-spinner $(if $(PYENV),--discover $(PYENV))
+
+.PHONY: run run-real test suite beside-suite test-fast test-cpus test-exhaustive lint lock bench clean
 .DELETE_ON_ERROR:
 
 run: .venv/ready
@@ -28,9 +32,17 @@ run-real: run
 
 # Everything that a change must pass: lint, types, all tests but the exhaustive ones, recipes run for real
 # included, and the tool alone on the oldest and the newest Python.
-test: lint
+test: .venv/dev
+	$(MAKE) --no-print-directory -j 2 suite beside-suite
+	$(TOX) -- $(WHOLE_MACHINE)
+
+suite: .venv/dev
 	$(SIDE_BY_SIDE) -m "not exhaustive"
-	$(BIN)/python -m tox run-parallel --parallel all --parallel-no-spinner $(if $(PYENV),--discover $(PYENV))
+
+# It gets the time that the suite's workers, and Ray's with nice 15, do not use.
+beside-suite: .venv/dev
+	nice -n 19 $(MAKE) --no-print-directory lint
+	nice -n 19 $(TOX) -- tests/unit/vimectl $(addprefix --ignore=,$(WHOLE_MACHINE))
 
 # Minutes to hours, on demand: see tests/README.md. ONLY selects some of it by name, as pytest -k does:
 # make test-exhaustive ONLY="real_model or images"

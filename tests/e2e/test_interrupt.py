@@ -14,21 +14,19 @@ import pytest
 from harness.runs import shared_memory
 from harness.runs.recipe_run import START_LIMIT, VIMECTL, wait_for_phase
 
-EXHAUSTIVE_PHASES = [
+PHASES = [
     "starting Ray",
     "reading the data",
     "building the trainer",
     "building the engine",
     "rollout",
+    "train",
     "sync",
 ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "phase",
-    ["train", *(pytest.param(phase, marks=pytest.mark.exhaustive) for phase in EXHAUSTIVE_PHASES)],
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("phase", PHASES)
 def test_nothing_is_left_after_ctrl_c(phase: str, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     before = shared_memory.list_files()

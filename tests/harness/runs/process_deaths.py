@@ -18,7 +18,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,12 +29,11 @@ import psutil
 
 from harness import REPOSITORY
 from harness.runs import shared_memory
+from harness.runs.recipe_run import START_LIMIT, VIMECTL, resume_driver, stop_driver_in_phase
 from vimectl.runs.run_directory import RunDirectory
-from vimectl.runs.run_log import JsonLineFollower
 
 RESULTS = REPOSITORY / "deaths.jsonl"
 
-VIMECTL = [sys.executable, "-m", "vimectl"]
 KINDS = {
     "launcher": "launcher",
     "supervisor": "supervisor",
@@ -65,7 +63,6 @@ ONE_DEVICE = ["cluster.devices_per_node=1", "train.tensor_parallel=1", "rollout.
 HANG_TIMEOUT = float(os.environ.get("VIMECTL_DEATHS_HANG", "30"))
 NO_HANG = 600.0
 EXIT_LIMIT = 15.0
-START_LIMIT = 900.0  # the first run of a version prepares its model
 
 
 @dataclass(frozen=True)
@@ -125,7 +122,8 @@ def run_case(case: SignalCase, folder: Path) -> SignalResult:
         )
     tree: list[psutil.Process] = []
     try:
-        driver = stop_driver_in_phase(launcher, run_dir, case)
+        step = 1 if case.run_continues else STEP
+        driver = stop_driver_in_phase(launcher, run_dir, *PHASES[case.phase], step)
         tree = [psutil.Process(launcher.pid), *psutil.Process(launcher.pid).children(recursive=True)]
         shm = shared_memory.used_by(process.pid for process in tree)
         run = RunDirectory(run_dir)
@@ -133,7 +131,7 @@ def run_case(case: SignalCase, folder: Path) -> SignalResult:
         os.kill(victim, getattr(signal, case.signal))
         sent = time.monotonic()
         if case.kind != "driver" or case.signal != "SIGSTOP":
-            send(driver, signal.SIGCONT)
+            resume_driver(driver)
         exit_code = wait_for_exit(case, launcher, tree, sent)
     finally:
         for process in tree:
@@ -180,27 +178,6 @@ def is_correct(
     )
 
 
-def stop_driver_in_phase(launcher: subprocess.Popen[bytes], run_dir: Path, case: SignalCase) -> int:
-    """Wait for the phase and stop the driver in it. Return the driver's process id."""
-    deadline = time.monotonic() + START_LIMIT
-    events = JsonLineFollower(run_dir / "events.jsonl")
-    phase, detail = PHASES[case.phase]
-    driver = 0
-    while time.monotonic() < deadline:
-        if launcher.poll() is not None:
-            output = (run_dir.parent / "output").read_text()[-2000:]
-            raise RuntimeError(f"ended before: {RunDirectory(run_dir).summary}\n{output}")
-        for _, event in events.read():
-            if event["kind"] == "process" and event["role"] == KINDS["driver"]:
-                driver = event["pid"]
-            begins = event["kind"] == "phase" and event["phase"] == phase and detail in event["detail"]
-            if begins and (phase == "start-up" or event["step"] >= (1 if case.run_continues else STEP)):
-                send(driver, signal.SIGSTOP)
-                return driver
-        time.sleep(0.003)
-    raise RuntimeError(f"{case.phase} did not begin within {START_LIMIT:.0f} s")
-
-
 def wait_for_exit(
     case: SignalCase, launcher: subprocess.Popen[bytes], tree: list[psutil.Process], sent: float
 ) -> int | None:
@@ -229,11 +206,6 @@ def is_running(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def send(pid: int, signum: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signum)
 
 
 def table(results: list[SignalResult]) -> str:

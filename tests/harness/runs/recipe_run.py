@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from vime_runtime.spec.process_roles import DRIVER
 
 from harness.runs import shared_memory
+from vimectl.runs.run_directory import RunDirectory
+from vimectl.runs.run_log import JsonLineFollower
 
 VIMECTL = [sys.executable, "-m", "vimectl"]
 
-# Seconds; long enough for a cold start on two busy cores.
-START_LIMIT = 300
+# Seconds; long enough for the first run of a version, which prepares its model, on two busy cores.
+START_LIMIT = 900
 
 
 @dataclass
@@ -89,3 +94,34 @@ def wait_for_phase(phase: str, events: Path, run: subprocess.Popen[bytes], step:
                 return
         time.sleep(0.05)
     pytest.fail(f"the run did not reach {phase!r} within {START_LIMIT} s")
+
+
+def stop_driver_in_phase(
+    run: subprocess.Popen[bytes], run_dir: Path, phase: str, detail: str, step: int
+) -> int:
+    """Stop the driver (SIGSTOP) when a phase of a step, or of a later one, begins; return its process id.
+
+    The start-up is the same phase in every step. ``detail`` is a part of the event's detail.
+    """
+    deadline = time.monotonic() + START_LIMIT
+    events = JsonLineFollower(run_dir / "events.jsonl")
+    driver = 0
+    while time.monotonic() < deadline:
+        if run.poll() is not None:
+            pytest.fail(f"the run ended before {phase}: {RunDirectory(run_dir).summary}")
+        for _, event in events.read():
+            if event["kind"] == "process" and event["role"] == DRIVER:
+                driver = event["pid"]
+            begins = event["kind"] == "phase" and event["phase"] == phase and detail in event["detail"]
+            if begins and (phase == "start-up" or event["step"] >= step):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(driver, signal.SIGSTOP)
+                return driver
+        time.sleep(0.003)
+    pytest.fail(f"{phase} did not begin within {START_LIMIT} s")
+
+
+def resume_driver(driver: int) -> None:
+    """Let a stopped driver continue, if it still exists."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(driver, signal.SIGCONT)

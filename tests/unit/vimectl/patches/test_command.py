@@ -3,12 +3,12 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from vime_runtime.spec.errors import MissingRequirement, UsageError
 
+from harness.patches.toy_packages import snapshot
 from vimectl.patches import command, series, target
 from vimectl.patches.blobs import FileId
 from vimectl.patches.target_lock import locked
@@ -57,9 +57,7 @@ def test_package_that_is_not_installed_is_a_missing_requirement(
         command.status()
 
 
-def test_status_recovers_only_interrupted_changes(
-    tmp_path: Path, snapshot: Callable[..., dict[str, tuple[int, bytes]]]
-) -> None:
+def test_status_recovers_only_interrupted_changes(tmp_path: Path) -> None:
     fake_release(tmp_path)
     before = snapshot(tmp_path)
     assert command.recover_and_classify(directory=tmp_path)[1] == []
