@@ -13,14 +13,12 @@ PYENV := $(wildcard $(addsuffix /versions/3.1[0-3].*/bin/python,$(shell pyenv ro
 # ATen's vector instructions and oneDNN's; a processor that lacks AVX-512 cannot pretend to have it.
 CPUS := default:SSE41 avx2:AVX2 $(if $(shell grep -lw avx512f /proc/cpuinfo),avx512:AVX512_CORE)
 NUMERIC := tests/npu/test_device.py tests/npu/test_trainer.py $(addprefix tests/unit/vime_runtime/,\
-  device/test_cpu.py prepare/test_gguf_file.py rollout/test_cpu_norms.py \
+  test_device.py prepare/test_gguf_file.py rollout/test_cpu_norms.py \
   $(patsubst %,trainer/test_%.py,attention grpo mlp model optimizer trainer))
 
-# The tool's tests that start runs or look for what runs: not beside the runs of the suite.
-WHOLE_MACHINE := tests/unit/vimectl/runs tests/unit/vimectl/cli/test_doctor.py tests/unit/vimectl/cli/test_run.py
 TOX := $(BIN)/python -m tox run-parallel --parallel all --parallel-no-spinner $(if $(PYENV),--discover $(PYENV))
 
-.PHONY: run run-real test suite beside-suite test-fast test-cpus test-exhaustive lint lock bench clean
+.PHONY: run run-real test suite lint-and-pythons test-fast test-cpus test-exhaustive lint lock bench clean
 .DELETE_ON_ERROR:
 
 run: .venv/ready
@@ -33,16 +31,16 @@ run-real: run
 # Everything that a change must pass: lint, types, all tests but the exhaustive ones, recipes run for real
 # included, and the tool alone on the oldest and the newest Python.
 test: .venv/dev
-	$(MAKE) --no-print-directory -j 2 suite beside-suite
-	$(TOX) -- $(WHOLE_MACHINE)
+	$(MAKE) --no-print-directory -j 2 suite lint-and-pythons
+	$(TOX) -- "whole_machine and not slow"
 
 suite: .venv/dev
 	$(SIDE_BY_SIDE) -m "not exhaustive"
 
-# It gets the time that the suite's workers, and Ray's with nice 15, do not use.
-beside-suite: .venv/dev
+# The lowest priority: Ray's workers of the suite have nice 15.
+lint-and-pythons: .venv/dev
 	nice -n 19 $(MAKE) --no-print-directory lint
-	nice -n 19 $(TOX) -- tests/unit/vimectl $(addprefix --ignore=,$(WHOLE_MACHINE))
+	nice -n 19 $(TOX) -- "not whole_machine and not slow and not exhaustive"
 
 # Minutes to hours, on demand: see tests/README.md. ONLY selects some of it by name, as pytest -k does:
 # make test-exhaustive ONLY="real_model or images"

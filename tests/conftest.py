@@ -25,7 +25,7 @@ SAMPLING = {
 }
 
 # These start runs, or check what runs on this machine and what is in /dev/shm. A run refuses to start while
-# another one holds the devices, so with pytest-xdist one worker gets all of them.
+# another one holds the devices, so they have the marker `whole_machine`, and one worker of pytest-xdist.
 WHOLE_MACHINE = (
     "tests/e2e/",
     "tests/npu/test_whole_path.py",
@@ -53,9 +53,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "whole machine" if file.startswith(WHOLE_MACHINE) and file not in ANY_WORKER else file
+            return "whole machine" if _needs_whole_machine(file) else file
 
     return ByFile(config, log)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if _needs_whole_machine(item.nodeid):
+        item.add_marker("whole_machine")
+
+
+def _needs_whole_machine(nodeid: str) -> bool:
+    return nodeid.startswith(WHOLE_MACHINE) and not nodeid.startswith(ANY_WORKER)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

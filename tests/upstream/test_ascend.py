@@ -22,7 +22,11 @@ if importlib.util.find_spec("vllm") is None:
 GIB = 1 << 30
 TOTAL, UTILIZATION, WEIGHTS, PEAK, HCCL, GRAPHS = 64 * GIB, 0.6, 8 * GIB, 3 * GIB, GIB, 2 * GIB
 # The everyday suite looks at one; `make test` at all.
-STACKS = ["ascend-0.22", *(pytest.param(f"ascend-0.{n}", marks=pytest.mark.slow) for n in (20, 23, 30))]
+STACKS = [
+    "ascend-0.22",
+    *(pytest.param(f"ascend-0.{n}", marks=pytest.mark.slow) for n in (20, 30)),
+    pytest.param("ascend-0.23", marks=pytest.mark.exhaustive),
+]
 NOT_COLOCATED = ("None", "0", "true")
 NEIGHBORS = ("0 +0", "10 +0", "10 +5", "10 -10", "40 +0", "40 -30", "0 +20")
 

@@ -26,7 +26,8 @@ if importlib.util.find_spec("vllm") is None:
 STACKS = [
     "cpu-0.32",
     "ascend-0.22",
-    *(pytest.param(f"ascend-0.{n}", marks=pytest.mark.slow) for n in (20, 23, 30)),
+    *(pytest.param(f"ascend-0.{n}", marks=pytest.mark.slow) for n in (20, 30)),
+    pytest.param("ascend-0.23", marks=pytest.mark.exhaustive),
 ]
 ENVIRONMENT = {
     "GLOO_SOCKET_IFNAME": "lo",

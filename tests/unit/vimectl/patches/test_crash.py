@@ -68,6 +68,7 @@ def ends(request: pytest.FixtureRequest, rich_stack: list[Path], classify_all: C
 
 
 # Every operation in `make test-exhaustive`; the everyday suite takes some of them.
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.exhaustive), 13])
 def test_kill_at_any_operation_is_recovered(
     ends: Ends, every: int, capsys: pytest.CaptureFixture[str], record_property: Callable[[str, object], None]
@@ -102,6 +103,7 @@ def test_kill_at_any_operation_is_recovered(
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.exhaustive), 29])
 @pytest.mark.parametrize(
     ("error", "lasting"),

@@ -27,6 +27,7 @@ def contents(root: Path) -> dict[str, bytes | None]:
 
 
 # Every disk, and 20 random ones at each moment, in `make test-exhaustive`; the everyday suite takes some.
+@pytest.mark.slow
 @pytest.mark.parametrize(("more", "every"), [pytest.param(20, 1, marks=pytest.mark.exhaustive), (0, 7)])
 @pytest.mark.parametrize("action", ["apply", "revert"])
 def test_power_loss_at_any_moment_is_recovered(

@@ -83,6 +83,7 @@ def changed(content: bytes, chance: random.Random) -> bytes:
 LONG = [pytest.param(200_000, seed, marks=pytest.mark.exhaustive) for seed in (1, 2, 3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "seed"), [(2_000, 0), *LONG])
 def test_fuzz_elf_reads_or_refuses_damaged_libraries(count: int, seed: int) -> None:
     chance = random.Random(seed)

@@ -16,6 +16,7 @@ FIRST = [*range(0, 200, 50), *(pytest.param(n, marks=pytest.mark.exhaustive) for
 FUZZ_SECONDS = 600
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", FIRST)
 def test_random_patches_apply_as_with_git(first: int) -> None:
     verdicts = [compare(seed) for seed in range(first, first + 50)]
