@@ -155,13 +155,13 @@ def _many_functions() -> bytes:
     "make",
     [_many_sections, _many_segments, _endless_name, _long_chain, _huge_hash_table, _many_functions],
 )
-def test_hostile_library_is_classified_in_under_a_second(make: Callable[[], bytes]) -> None:
+def test_hostile_library_is_classified(make: Callable[[], bytes]) -> None:
     build = classified(make())
     assert build.verdict in ("not-elf", "unknown")
     assert len(repr(build)) < 100_000
 
 
-def test_largest_accepted_file_is_classified_in_under_a_second(tmp_path: Path) -> None:
+def test_largest_accepted_file_is_classified(tmp_path: Path) -> None:
     path = tmp_path / "x.so"
     path.write_bytes(WRITTEN + bytes(LARGEST - len(WRITTEN)))
     (file,) = library_files(path)
