@@ -113,11 +113,15 @@ class FailureMonitor:
         return cause
 
     def _lost_process(self, exited: list[WatchedProcess]) -> ExitStatus | None:
-        """Blame a process that exited although the run did not close it; of several, one that was killed."""
+        """Blame a process that exited although the run did not close it; of several, one that was killed.
+
+        The driver exits soon after its raylet, but not after its GCS, and the kernel kills Ray's daemons
+        when the driver exits (PR_SET_PDEATHSIG, ``ray._private.services``).
+        """
         # The driver is a child of this process: its exit is known without a watch.
         closed = (DRIVER, *ENGINE_ROLES) if self._run_log.phase in PHASES_WITHOUT_ENGINES else (DRIVER,)
         lost = [process for process in exited if process.role not in closed]
-        lost.sort(key=lambda process: not process.was_killed)
+        lost.sort(key=lambda process: (not process.was_killed, process.role == GCS))
         return _exit_of(lost[0]) if lost and self._is_cause(lost[0]) else None
 
     def _is_cause(self, process: WatchedProcess) -> bool:

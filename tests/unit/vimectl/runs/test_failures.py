@@ -250,3 +250,17 @@ def test_raylet_is_blamed_for_its_actors_unless_the_run_shuts_down(
     end(raylet)
     monitor.check()
     assert monitor.cause.process["pid"] == (rank if shuts_down else raylet).pid
+
+
+def test_raylet_is_blamed_rather_than_the_gcs_that_was_killed_after_it(
+    tmp_path: Path, monitor: FailureMonitor, children: list[Child]
+) -> None:
+    gcs, raylet = children
+    add_lines(tmp_path / "events.jsonl", process_event("GCS", gcs), process_event("raylet", raylet))
+    assert not monitor.check()
+    for process in children:
+        process.kill()
+        process.wait()
+    monitor.check()
+    assert monitor.cause
+    assert monitor.cause.process["pid"] == raylet.pid
