@@ -61,7 +61,7 @@ def run_recipe(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=900,
+        timeout=3600,  # ends a hang; the real model takes minutes, on a busy machine many
     )
     return RecipeRun(done.returncode, done.stdout, directory, shared_memory.left_files(before))
 
