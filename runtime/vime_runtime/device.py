@@ -10,6 +10,7 @@ replacements of Transformer Engine and apex, which no NPU has.
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -33,7 +34,7 @@ EXCLUDED_FEATURES = {
 }
 
 
-class Device:
+class Device(ABC):
     """One kind of device. Only this module and those that move memory name a device's torch module.
 
     There is no ``empty_cache``: under the memory saver's pluggable allocator it frees blocks of an NPU that
@@ -42,14 +43,15 @@ class Device:
 
     distributed_backend: str
 
+    @abstractmethod
     def torch_device(self) -> torch.device:
         """Return the device on which this process computes; each process of a run sees exactly one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def training_region(self, config: RunConfig) -> OffloadableRegion:
         """Return the region of memory for the model and the optimizer of this process."""
-        raise NotImplementedError
 
+    @abstractmethod
     def before_megatron(self) -> None:
         """Prepare the process for the import of Megatron-core."""
 
@@ -76,6 +78,9 @@ class Cpu(Device):
         from vime_runtime.memory.cpu_region import CpuRegion
 
         return CpuRegion(Path(config.recipe.memory.offload_dir or config.run_dir))
+
+    def before_megatron(self) -> None:
+        """Prepare nothing."""
 
     def computing(self, dtype: torch.dtype) -> AbstractContextManager[object]:
         """Compute bf16 products in fp32 on a CPU that has no instructions for bf16."""

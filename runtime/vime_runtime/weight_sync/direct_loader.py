@@ -29,16 +29,24 @@ class DirectLoader:
         """Find the slices of every parameter, and zero the padding of the vocabulary.
 
         Raises:
-            ValueError: the slices do not have as many elements as the model's parameters, or the shape of a
-                parameter does not follow from its module's sizes.
+            ValueError: the slices do not have as many elements as the model's parameters, two begin at the
+                same element, or the shape of a parameter does not follow from its module's sizes.
         """
         self._model = model
         # The slices that each tensor fills, with the name of their parameter.
         self._slices: dict[str, list[tuple[str, TensorSlice]]] = defaultdict(list)
         self._shapes = remote_expert_shapes(model)
         covered: Counter[str] = Counter()
+        starts = set()
         for parameter, part in find_slices(model):
             covered[parameter] += part.view.numel()
+            start = parameter, part.view.storage_offset()
+            if part.view.numel():
+                if start in starts:
+                    raise ValueError(
+                        f"parameter {parameter}: {part.name} would be written over another tensor"
+                    )
+                starts.add(start)
             if part.name == PADDING:
                 part.view.zero_()
             else:

@@ -232,3 +232,16 @@ def test_everything_that_does_not_fit_is_an_error(engines, make_model):
     assert found["missing"].startswith(
         "the weight update lacks 68 of 69 tensors: model.embed_tokens.weight, "
     )
+
+
+def test_slices_that_overlap_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vime_runtime.weight_sync import direct_loader
+    from vime_runtime.weight_sync.tensor_slice import TensorSlice
+
+    layer = torch.nn.Linear(2, 4, bias=False)
+    upper = layer.weight.detach()[:2]
+    slices = [("weight", TensorSlice(name, (2, 2), 0, 0, upper)) for name in ("k", "v")]
+    monkeypatch.setattr(direct_loader, "find_slices", lambda model: iter(slices))
+    monkeypatch.setattr(direct_loader, "remote_expert_shapes", lambda model: {})
+    with pytest.raises(ValueError, match="parameter weight: v would be written over another tensor"):
+        direct_loader.DirectLoader(layer)
