@@ -132,8 +132,9 @@ class Index:
         for name, value in {**(headers or {}), "Content-Length": str(len(data))}.items():
             request.send_header(name, value)
         request.end_headers()
-        request.wfile.write(data[:cut])
+        # Counted first: a client that has the whole body reads the count at once.
         self.sent += len(data[:cut])
+        request.wfile.write(data[:cut])
 
 
 @contextmanager
