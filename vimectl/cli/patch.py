@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from vimectl.cli.output import CommandOutput, TextTable
-from vimectl.cli.patch_files import export, import_, lint, port
+from vimectl.cli.patch_files import export, import_, lint
+from vimectl.cli.patch_port import port
 from vimectl.patches import command, series
 from vimectl.util.console import err
 

@@ -1,10 +1,9 @@
-"""`vimectl patch lint | port | import | export`: check patch files and convert series."""
+"""`vimectl patch lint | import | export`: check patch files and convert series."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
@@ -12,17 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vimectl.cli.download_progress import download_progress
 from vimectl.cli.output import CommandOutput, TextTable
 from vimectl.patches import series as series_files
-from vimectl.util.console import err
-from vimectl.util.phase_progress import PhaseProgress, show_phases
 
 if TYPE_CHECKING:
     from vimectl.patches.lint.linter import LintReport
-    from vimectl.patches.port.command import PortOutcome
-    from vimectl.patches.releases.download import DownloadProgress
-
-_MIB = 1024**2
 
 
 def lint(
@@ -52,7 +46,7 @@ def lint(
     from vimectl.patches.lint import linter
 
     paths = linter.patches_in(files)
-    with _download_progress() as progress:
+    with download_progress() as progress:
         release = linter.open_release(against, progress) if against else None
         reports = [linter.lint(path, release) for path in paths]
     text = (line for one in reports for line in _report_lines(one))
@@ -76,92 +70,6 @@ def _list_rules() -> CommandOutput:
     rows = [[name, rule.severity, rule.meaning] for name, rule in rules.items()]
     table = TextTable(["rule", "severity", "what is wrong"], rows)
     return CommandOutput({"rules": {name: asdict(rule) for name, rule in rules.items()}}, [table])
-
-
-def _complete_package(incomplete: str) -> list[str]:
-    return [name for name in series_files.known() if name.startswith(incomplete)]
-
-
-def _complete_version(context: typer.Context, incomplete: str) -> list[str]:
-    # Arguments before an option without its value are not parsed yet.
-    package = context.params.get("package") or next(iter(context.args), "")
-    versions = series_files.known().get(package, [])
-    return [version for version in versions if version.startswith(incomplete)]
-
-
-def port(
-    package: Annotated[str, typer.Argument(help="The package.", autocompletion=_complete_package)],
-    old: Annotated[
-        str,
-        typer.Option(
-            "--from",
-            metavar="V1",
-            help="The version of the existing series.",
-            autocompletion=_complete_version,
-        ),
-    ],
-    new: Annotated[str, typer.Option("--to", metavar="V2", help="The version to port to, or newest.")],
-    source: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="PATH",
-            help="A release as folder, wheel or source archive instead of pip's; if given twice, the old one "
-            "first.",
-        ),
-    ] = None,
-    directory: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="The folder of the new series; by default PACKAGE-V2."),
-    ] = None,
-    resolved: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Continue with the conflicts that you resolved in this folder."),
-    ] = None,
-    series: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The series to port, if vimectl does not ship it.")
-    ] = None,
-) -> CommandOutput:
-    """Port a series to another release with three-way merges, without the changes that upstream has.
-
-    Only the files that the series touches are downloaded, if the index allows it.
-
-    Conflicts are written to DIR.conflicts with conflict markers; its README.txt explains how to continue.
-    """
-    from vimectl.patches.port.command import port_series
-
-    with _download_progress() as progress:
-        outcome = port_series(package, old, new, source or (), directory, resolved, series, progress)
-    document = {
-        "package": package,
-        "from": old,
-        "to": outcome.new,
-        "patches": [patch.as_json() for patch in outcome.patches],
-        "written": outcome.written,
-        "conflicts": outcome.conflicts,
-    }
-    return CommandOutput(document, _port_text(outcome), 0 if outcome.conflicts is None else 1)
-
-
-def _port_text(outcome: PortOutcome) -> Iterator[str | TextTable]:
-    """Yield what became of the patches; what is left to do is printed on stderr."""
-    yield TextTable(["patch", "result", "why"], list(_port_rows(outcome)))
-    if outcome.written:
-        yield f"{outcome.package} {outcome.new}: written to {outcome.written}"
-        for patch in outcome.patches:
-            if patch.is_partly_left_out:
-                err.print(f"check if the header of {patch.id} mentions what was left out", markup=False)
-        return
-    err.print(f"conflicts: edit the files in {outcome.conflicts}, see its README.txt, then", markup=False)
-    err.print(f"  {outcome.command}", markup=False)
-
-
-def _port_rows(outcome: PortOutcome) -> Iterator[list[str]]:
-    for patch in outcome.patches:
-        yield [patch.id, patch.result, f"left out: {patch.left_out}" if patch.left_out else ""]
-        for file in patch.files:
-            moved = {hunk.moved for hunk in file.hunks if hunk.result == "offset" and hunk.moved}
-            lines = f"moved by {', '.join(f'{n:+}' for n in sorted(moved))} lines" if moved else ""
-            yield [f"  {file.path}", file.result, "; ".join(word for word in (file.note, lines) if word)]
 
 
 class ExportFormat(str, Enum):
@@ -217,7 +125,7 @@ def import_(
     from vimectl.patches.interchange.importers import import_series
     from vimectl.patches.lint.linter import open_release
 
-    with _download_progress() as progress:
+    with download_progress() as progress:
         release = open_release(against or f"{package}=={version}", progress)
         imported = import_series(path, package, version, release, target, module)
     text = []
@@ -226,18 +134,3 @@ def import_(
         text.append(f"{one.id}: {', '.join(one.changes)}{moved}")
     text.append(f"{package} {version}: written to {target}")
     return CommandOutput({"patches": [one.as_json() for one in imported], "written": target}, text)
-
-
-@contextmanager
-def _download_progress() -> Iterator[DownloadProgress]:
-    """Yield a callback that shows the progress of downloads on stderr."""
-    with show_phases() as report:
-
-        def show(name: str, done: int, total: int | None) -> None:
-            phase = f"downloading {name}"
-            if total is None:
-                report(PhaseProgress(phase, bytes=done))
-            else:
-                report(PhaseProgress(phase, done // _MIB, total // _MIB, "MiB"))
-
-        yield show

@@ -1,0 +1,103 @@
+"""`vimectl patch port`: port a series to another release."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vimectl.cli.download_progress import download_progress
+from vimectl.cli.output import CommandOutput, TextTable
+from vimectl.patches import series as series_files
+from vimectl.util.console import err
+
+if TYPE_CHECKING:
+    from vimectl.patches.port.command import PortOutcome
+
+
+def _complete_package(incomplete: str) -> list[str]:
+    return [name for name in series_files.known() if name.startswith(incomplete)]
+
+
+def _complete_version(context: typer.Context, incomplete: str) -> list[str]:
+    # Arguments before an option without its value are not parsed yet.
+    package = context.params.get("package") or next(iter(context.args), "")
+    versions = series_files.known().get(package, [])
+    return [version for version in versions if version.startswith(incomplete)]
+
+
+def port(
+    package: Annotated[str, typer.Argument(help="The package.", autocompletion=_complete_package)],
+    old: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="V1",
+            help="The version of the existing series.",
+            autocompletion=_complete_version,
+        ),
+    ],
+    new: Annotated[str, typer.Option("--to", metavar="V2", help="The version to port to, or newest.")],
+    source: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH",
+            help="A release as folder, wheel or source archive instead of pip's; if given twice, the old one "
+            "first.",
+        ),
+    ] = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="The folder of the new series; by default PACKAGE-V2."),
+    ] = None,
+    resolved: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Continue with the conflicts that you resolved in this folder."),
+    ] = None,
+    series: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The series to port, if vimectl does not ship it.")
+    ] = None,
+) -> CommandOutput:
+    """Port a series to another release with three-way merges, without the changes that upstream has.
+
+    Only the files that the series touches are downloaded, if the index allows it.
+
+    Conflicts are written to DIR.conflicts with conflict markers; its README.txt explains how to continue.
+    """
+    from vimectl.patches.port.command import port_series
+
+    with download_progress() as progress:
+        outcome = port_series(package, old, new, source or (), directory, resolved, series, progress)
+    document = {
+        "package": package,
+        "from": old,
+        "to": outcome.new,
+        "patches": [patch.as_json() for patch in outcome.patches],
+        "written": outcome.written,
+        "conflicts": outcome.conflicts,
+    }
+    return CommandOutput(document, _port_text(outcome), 0 if outcome.conflicts is None else 1)
+
+
+def _port_text(outcome: PortOutcome) -> Iterator[str | TextTable]:
+    """Yield what became of the patches; what is left to do is printed on stderr."""
+    yield TextTable(["patch", "result", "why"], list(_port_rows(outcome)))
+    if outcome.written:
+        yield f"{outcome.package} {outcome.new}: written to {outcome.written}"
+        for patch in outcome.patches:
+            if patch.is_partly_left_out:
+                err.print(f"check if the header of {patch.id} mentions what was left out", markup=False)
+        return
+    err.print(f"conflicts: edit the files in {outcome.conflicts}, see its README.txt, then", markup=False)
+    err.print(f"  {outcome.command}", markup=False)
+
+
+def _port_rows(outcome: PortOutcome) -> Iterator[list[str]]:
+    for patch in outcome.patches:
+        yield [patch.id, patch.result, f"left out: {patch.left_out}" if patch.left_out else ""]
+        for file in patch.files:
+            moved = {hunk.moved for hunk in file.hunks if hunk.result == "offset" and hunk.moved}
+            lines = f"moved by {', '.join(f'{n:+}' for n in sorted(moved))} lines" if moved else ""
+            yield [f"  {file.path}", file.result, "; ".join(word for word in (file.note, lines) if word)]
