@@ -66,7 +66,7 @@ def whole_stack(folder: Path) -> None:
         print("quilt is not installed: apt-get install quilt")
         return
     ours, theirs = folder / "ours", folder / "theirs"
-    wanted = load_stack(STACK).patches
+    wanted = dict(load_stack(STACK).series)
     for package, version in wanted.items():
         with zipfile.ZipFile(wheel(package, version)) as archive:
             archive.extractall(ours, [name for name in archive.namelist() if not name.endswith(".so")])

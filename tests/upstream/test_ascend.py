@@ -36,7 +36,7 @@ pytestmark = pytest.mark.needs("network")
 @pytest.fixture(scope="module", params=STACKS)
 def probed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The observations of the probe on a stack; "stack" is its name."""
-    sources = [released.python_sources(*release) for release in load_stack(request.param).patches.items()]
+    sources = [released.python_sources(*release) for release in load_stack(request.param).series]
     machine = SimulatedMachine(tmp_path_factory.mktemp("machine") / "npus", chips=1)
     environment = machine.environment(
         *sources,

@@ -38,7 +38,7 @@ def stack(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def shipped(stack: str) -> dict[str, Series]:
     """The series of the stack by package."""
-    return {package: series.load(package, version) for package, version in load_stack(stack).patches.items()}
+    return {package: series.load(package, version) for package, version in load_stack(stack).series}
 
 
 @pytest.fixture

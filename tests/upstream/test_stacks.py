@@ -35,7 +35,7 @@ TRANSFORMERS = (
 
 @pytest.mark.parametrize("name", TESTED)
 def test_series_of_a_tested_stack_start_from_the_released_sources(name: str) -> None:
-    for package, version in load_stack(name).patches.items():
+    for package, version in load_stack(name).series:
         one = series.load(package, version)
         release = finder.find(package, version)
         for path, chain in one.chains.items():

@@ -193,7 +193,7 @@ def _sources(stack: Stack, file: Path, lock: Path) -> Iterator[ImageSource]:
     yield ImageSource("wheels", "lock", why, sha256=(sha256_file(lock),))
     why = "applies the patches, verifies the result, launches the runtime"
     yield ImageSource("vimectl", "own-wheel", why, __version__, commit=vimectl_wheel.revision())
-    for package, version in stack.patches.items():
+    for package, version in stack.series:
         digest = series.find(package, version).digest
         yield ImageSource(package, "patches", stack.source("patches"), version, sha256=(digest,))
     for name, commit in stack.commits.items():

@@ -172,7 +172,7 @@ def _required_versions(stack: str | None, directory: Path | None) -> dict[str, s
     name = stack or detect_stack(Host()).stack
     if name is None:
         raise UsageError("no known stack is installed here", "name one with --stack, or give --target DIR")
-    return dict(load_summary(name).patches)
+    return {package: entries[0] for package, entries in load_summary(name).patches.items()}
 
 
 def _find_package(package: str, directory: Path | None, version: str | None) -> PatchTarget | None:

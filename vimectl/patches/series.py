@@ -1,68 +1,83 @@
-"""Find and read series: the patches for one release of a package, in order, with the blob ids of all files.
+"""Find and read series: ordered patches for one release or commit of a package.
 
-A series is the directory ``patches/<package>/<version>``: a ``series.toml`` (see ``series_schema``) and the
-patch files.
+A series is a directory with a quilt ``series`` file, which lists the patch files in order, and the patches: plain
+diffs with full ``index`` lines, whose blob ids identify each file before and after. ``series.toml``, which is
+optional, says what the series is for. vimectl's own are ``patches/<package>/<version>``.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from vime_runtime.spec.atomic_io import sha256_file
-from vime_runtime.spec.errors import UsageError, unknown
+from vime_runtime.spec.errors import UsageError, nearest, unknown
 
 from vimectl.patches.blobs import LINK, FileId
-from vimectl.stacks.catalog import load_stack
+from vimectl.patches.patchfile.file_diff import FileDiff
+from vimectl.patches.patchfile.reader import load as load_text
+from vimectl.patches.patchfile.rules import parse_valid
 from vimectl.util.resources import data_dir
-from vimectl.util.toml import read_toml, validate
+from vimectl.util.toml import read_toml
 
-
-@dataclass(frozen=True)
-class PatchedFile:
-    """One file of a patch: blob id before (None: created) and after (None: deleted), and the git mode after
-    it if the patch states one."""
-
-    path: str
-    before: str | None = None
-    after: str | None = None
-    mode: str | None = None
+ORDER, ABOUT = "series", "series.toml"
+_KEYS = {"package": str, "version": str, "commit": str, "module": str, "unneeded": dict}
+_ID_LENGTH = 40
+_IMPORT = "vimectl patch import DIR --package NAME --version V --out NEW writes a series with full ids"
 
 
 @dataclass(frozen=True)
 class Patch:
-    """One patch of a series; its text is the file ``<id>.patch``."""
+    """One patch of a series: the file ``<id>.patch``, and its diffs by path."""
 
     id: str
-    files: list[PatchedFile]
+    text: bytes = field(repr=False)
+    diffs: dict[str, FileDiff] = field(repr=False)
+    header: bytes = field(repr=False, default=b"")
+
+    @property
+    def files(self) -> list[str]:
+        """Return the paths that the patch touches, in its order."""
+        return list(self.diffs)
 
 
 @dataclass(frozen=True)
 class Series:
-    """The patches for one release.
+    """Patches for one release (``version``) or commit of a package, in the order in which they apply.
 
-    ``module`` is the folder that identifies the package in a target (``vllm``), ``directory`` that of the
-    patch files. ``unneeded`` gives, by the slug of a patch of another release, why this release needs none.
+    ``name`` is for messages. ``directories`` has one directory, or several when series are stacked, the bottom
+    one first. ``module`` is the folder that identifies the package in a target (``vllm``); empty when the series
+    does not say. ``unneeded`` gives, by the slug of a patch of another release, why this release needs none.
     """
 
-    directory: Path
+    name: str
     package: str
-    version: str
-    module: str
-    patch: list[Patch]
+    patches: tuple[Patch, ...]
+    version: str = ""
+    commit: str = ""
+    module: str = ""
+    directories: tuple[Path, ...] = ()
     unneeded: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._check()
+
+    @property
+    def directory(self) -> Path:
+        """Return the directory of the topmost series."""
+        return self.directories[-1]
 
     @cached_property
     def chains(self) -> dict[str, list[str | None]]:
-        """Return by path the blob ids of a file: as released, then after each patch that touches it."""
+        """Return by path the blob ids of a file (None: no such file): as released, then after each patch."""
         chains: dict[str, list[str | None]] = {}
-        for patch in self.patch:
-            for file in patch.files:
-                chains.setdefault(file.path, [file.before]).append(file.after)
+        for patch in self.patches:
+            for path, diff in patch.diffs.items():
+                before, after = _ids(diff)
+                chains.setdefault(path, [before]).append(after)
         return chains
 
     @cached_property
@@ -74,7 +89,7 @@ class Series:
         """
         modes: dict[str, list[str | None]] = {}
         for path in self.chains:
-            stated = [file.mode for patch in self.touching(path) for file in patch.files if file.path == path]
+            stated = [_stated_mode(patch.diffs[path]) for patch in self.touching(path)]
             first = next((mode for mode in stated if mode), None)
             current = first if first in (None, LINK) else "100644" if first == "100755" else "100755"
             modes[path] = [current]
@@ -84,8 +99,12 @@ class Series:
         return modes
 
     def position(self, path: str, found: FileId) -> int | None:
-        """Return how many of the patches that touch ``path`` are applied to a file; None: unknown content."""
-        for index, (blob, mode) in enumerate(zip(self.chains[path], self.modes[path], strict=True)):
+        """Return how many of the patches that touch ``path`` are applied to a file; None: unknown content.
+
+        The highest number counts if the file returns to an earlier content.
+        """
+        for index in reversed(range(len(self.chains[path]))):
+            blob, mode = self.chains[path][index], self.modes[path][index]
             link_fits = (mode == LINK) == (found.mode == LINK)
             if blob == found.blob and (blob is None or (link_fits and mode in (None, found.mode))):
                 return index
@@ -93,124 +112,166 @@ class Series:
 
     def touching(self, path: str) -> list[Patch]:
         """Return the patches that touch ``path``, in order: the n-th leads to ``chains[path][n + 1]``."""
-        return [patch for patch in self.patch if any(file.path == path for file in patch.files)]
+        return [patch for patch in self.patches if path in patch.diffs]
 
-    @property
-    def name(self) -> str:
-        return f"{self.package}/{self.version}"
-
-    def patch_path(self, patch_id: str) -> Path:
-        """Return the path of a patch file."""
-        return self.directory / f"{patch_id}.patch"
+    def find(self, patch_id: str) -> Patch:
+        """Return a patch by its id. Raises UsageError when there is none."""
+        for patch in self.patches:
+            if patch.id == patch_id:
+                return patch
+        raise unknown(f"patch of {self.name}", patch_id, [patch.id for patch in self.patches])
 
     @cached_property
     def digest(self) -> str:
-        """Return the SHA-256 over the names and digests of ``series.toml`` and the patch files."""
-        files = [self.directory / "series.toml", *(self.patch_path(patch.id) for patch in self.patch)]
-        lines = [f"{sha256_file(path)}  {path.name}\n" for path in files]
+        """Return the SHA-256 over the names and digests of the patches."""
+        lines = [f"{hashlib.sha256(patch.text).hexdigest()}  {patch.id}\n" for patch in self.patches]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def _check(self) -> None:
+        """Raise UsageError when a patch does not start where the one below it left a file."""
+        last: dict[str, tuple[str, str | None]] = {}
+        for patch in self.patches:
+            for path, diff in patch.diffs.items():
+                before, after = _ids(diff)
+                below, blob = last.get(path, ("", before))
+                if blob != before:
+                    raise UsageError(
+                        f"{self.name}: {patch.id} starts at {path} {before or 'without the file'},"
+                        f" {below} leaves {blob or 'no such file'}",
+                        "vimectl patch lint shows how the patches fit; vimectl patch import writes them anew",
+                    )
+                last[path] = patch.id, after
+
+
+def stack_up(parts: Sequence[Series]) -> Series:
+    """Return several series of one package as one, the bottom one first.
+
+    Raises UsageError when one does not start where those below it end.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    seen: set[str] = set()
+    patches = []
+    for patch in (patch for part in parts for patch in part.patches):
+        unique, number = patch.id, 2
+        while unique in seen:
+            unique, number = f"{patch.id}-{number}", number + 1
+        seen.add(unique)
+        patches.append(replace(patch, id=unique))
+    bottom = parts[0]
+    return Series(
+        name=" + ".join(part.name for part in parts),
+        package=bottom.package,
+        patches=tuple(patches),
+        version=next((part.version for part in parts if part.version), ""),
+        commit=next((part.commit for part in parts if part.commit), ""),
+        module=next((part.module for part in parts if part.module), ""),
+        directories=tuple(directory for part in parts for directory in part.directories),
+        unneeded={slug: reason for part in parts for slug, reason in part.unneeded.items()},
+    )
 
 
 def known() -> dict[str, list[str]]:
-    """Return the versions that have a series, by package, both sorted by name."""
+    """Return the versions for which vimectl has a series, by package, both sorted by name."""
     found: dict[str, list[str]] = {}
-    for path in sorted(data_dir("patches").glob("*/*/series.toml")):
+    for path in sorted(data_dir("patches").glob(f"*/*/{ORDER}")):
         found.setdefault(path.parent.parent.name, []).append(path.parent.name)
     return found
 
 
 def load(package: str, version: str) -> Series:
-    """Return one of the ``known`` series.
-
-    It is not validated: vimectl's tests do that, and importing the schema takes longer than the rest of
-    `patch status`.
-    """
-    directory = data_dir("patches") / package / version
-    try:
-        return _build(directory, read_toml(directory / "series.toml"))
-    except (KeyError, TypeError, AttributeError):
-        return read(directory)  # raises an error that names the wrong key
-
-
-def read(directory: Path) -> Series:
-    """Read the series in a directory. Raises UsageError when its ``series.toml`` is malformed."""
-    from vimectl.patches.series_schema import SeriesFile
-
-    path = directory / "series.toml"
-    data = read_toml(path)
-    validate(SeriesFile, data, str(path))
-    return _build(directory, data)
-
-
-def find(package: str, version: str, directory: Path | None = None) -> Series:
-    """Return the series of a release: one that vimectl ships, or the one in ``directory``.
-
-    Raises UsageError when there is none, or the one in the directory is for another release.
-    """
-    if directory:
-        one = read(directory)
-        if (one.package, one.version) != (package, version):
-            found = f"{one.package} {one.version}"
-            raise UsageError(
-                f"{directory}: the series is for {found}, not {package} {version}", "name another directory"
-            )
-        return one
+    """Return one of vimectl's own series. Raises UsageError when there is none."""
     versions = known()
     if package not in versions:
         raise unknown("package", package, versions)
     if version not in versions[package]:
         raise unknown(f"series of {package}", version, versions[package])
-    return load(package, version)
+    one = read(data_dir("patches") / package / version)
+    return replace(one, name=f"{package}/{version}")
 
 
-def list_series(packages: Sequence[str] = (), stack: str | None = None) -> list[dict[str, Any]]:
-    """Return a JSON description of every series, or only those of some packages or of a stack.
+@lru_cache(maxsize=32)
+def read(directory: Path) -> Series:
+    """Read a series directory.
 
-    Each has its patches, and the reasons for those of other releases that it does not need.
-    Raises UsageError for an unknown stack or package.
+    Raises UsageError when it is no series, or a patch has an error or no full ids.
     """
-    versions = known()
-    for package in packages:
-        if package not in versions:
-            raise unknown("package", package, versions)
-    wanted = load_stack(stack).patches.items() if stack else None
-    return [
-        _describe(load(package, version))
-        for package in packages or versions
-        for version in versions[package]
-        if wanted is None or (package, version) in wanted
-    ]
+    if not (directory / ORDER).is_file():
+        raise UsageError(f"{directory}: there is no file called {ORDER} here, which lists the patches", _IMPORT)
+    about = _about(directory / ABOUT)
+    names = list(patch_names(directory))
+    patches = (parse_patch(name.removesuffix(".patch"), load_text(directory / name)) for name in names)
+    return Series(
+        name=str(directory),
+        package=about.get("package", ""),
+        patches=tuple(patches),
+        version=about.get("version", ""),
+        commit=about.get("commit", ""),
+        module=about.get("module", ""),
+        directories=(directory,),
+        unneeded=about.get("unneeded", {}),
+    )
 
 
-def _describe(one: Series) -> dict[str, Any]:
-    patches = [
-        {
-            "id": patch.id,
-            "description": _synopsis(one.patch_path(patch.id)),
-            "files": [file.path for file in patch.files],
-        }
-        for patch in one.patch
-    ]
-    return {
-        "package": one.package,
-        "version": one.version,
-        "patches": patches,
-        "unneeded": [{"id": name, "reason": reason} for name, reason in one.unneeded.items()],
-    }
+def patch_names(directory: Path) -> Iterator[str]:
+    """Yield the file names that the quilt series of a directory lists. Raises UsageError for options."""
+    text = (directory / ORDER).read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(text.splitlines(), 1):
+        name, *options = line.partition(" #")[0].split() if not line.startswith("#") else ()
+        if not name:
+            continue
+        where = f"{directory / ORDER}:{number}"
+        if options not in ([], ["-p1"]):
+            raise UsageError(f"{where}: a series for use has no {' '.join(options)}", _IMPORT)
+        if not (directory / name).resolve().is_relative_to(directory.resolve()):
+            raise UsageError(f"{where}: {name} is outside of the directory", "move the patch into it")
+        yield name
 
 
-def _synopsis(path: Path) -> str:
-    """Return the first line of a patch's DEP-3 ``Description``."""
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("Description:"):
-                return line.partition(":")[2].strip()
+def parse_patch(patch_id: str, text: bytes) -> Patch:
+    """Return a patch of a series from its text. Raises UsageError when it has an error or no full ids."""
+    name = f"{patch_id}.patch"
+    parsed = parse_valid(text, name)
+    diffs: dict[str, FileDiff] = {}
+    for diff in parsed.diffs:
+        problem = _unusable(diff, diffs)
+        if problem:
+            raise UsageError(f"{name}:{diff.line}: {diff.path}: {problem}", _IMPORT)
+        diffs[diff.path] = diff
+    return Patch(patch_id, text, diffs, parsed.header)
+
+
+def _unusable(diff: FileDiff, others: Iterable[str]) -> str:
+    """Return why a series cannot have this diff, or ""."""
+    if diff.action in ("rename", "copy"):
+        return f"a series has no {diff.action}, but a deletion and a creation"
+    if diff.path in others:
+        return "a second diff of the same file, or a change of its type"
+    if any(len(blob or "") != _ID_LENGTH for blob in (diff.old_blob, diff.new_blob)):
+        return "the index line is missing or does not have full blob ids"
+    if diff.old_mode != diff.new_mode and LINK in (diff.old_mode, diff.new_mode) and diff.action == "modify":
+        return None in (diff.old_mode, diff.new_mode) and "" or "a file becomes a link, or the reverse"
     return ""
 
 
-def _build(directory: Path, data: dict[str, Any]) -> Series:
-    patches = [
-        Patch(patch["id"], [PatchedFile(**file) for file in patch["files"]]) for patch in data["patch"]
-    ]
-    unneeded = data.get("unneeded", {})
-    return Series(directory, data["package"], data["version"], data["module"], patches, unneeded)
+def _ids(diff: FileDiff) -> tuple[str | None, str | None]:
+    return diff.old_blob if diff.old_path else None, diff.new_blob if diff.new_path else None
+
+
+def _stated_mode(diff: FileDiff) -> str | None:
+    """Return the mode that a diff sets; None if it sets none, or that of any new file."""
+    if LINK in (diff.old_mode, diff.new_mode):
+        return LINK
+    if diff.new_path is None or diff.new_mode == diff.old_mode:
+        return None
+    return None if diff.action == "create" and diff.new_mode == "100644" else diff.new_mode
+
+
+def _about(path: Path) -> dict[str, Any]:
+    data = read_toml(path) if path.is_file() else {}
+    for key, value in data.items():
+        if key not in _KEYS:
+            raise UsageError(f"{path}: unknown key {key!r}.{nearest(key, _KEYS)}", "remove it")
+        if not isinstance(value, _KEYS[key]):
+            raise UsageError(f"{path}: {key!r} is not a {_KEYS[key].__name__}", "correct it")
+    return data

@@ -139,19 +139,23 @@ _NPU_FACTS = (
 
 
 class Stack(Strict):
-    """A stack file.
+    """A stack file, merged with what it extends.
 
+    ``extends`` is the stack that it extends, a name or the path of a file relative to it;
     ``packages`` has the exact version of each package, by its usual name;
     ``ranges`` the versions of other packages that they accept;
     ``provided_by`` the distributions that may provide a package instead of the one of its name;
     ``unwanted`` distributions that break the stack when present, with the reason;
     ``omitted`` distributions that a package requires and the lock leaves out, with the consequence;
     ``libraries`` the system libraries that are needed;
-    ``patches`` the patch series (package and version) of the stack;
+    ``patches`` the patch series on each package, the bottom one first: the version of a series that vimectl
+    ships, or a directory;
+    ``targets`` the directory that holds a package, where that is not the installed one;
     ``notes`` the source of each fact or table, and ``unrecorded`` the reason for each missing fact. A fact
     without a source or a missing fact without a reason is an error.
     """
 
+    extends: str | None = None
     stack: StackTable
     packages: dict[str, str]
     ranges: dict[str, Specifier] = Field(default_factory=dict)
@@ -159,7 +163,8 @@ class Stack(Strict):
     unwanted: dict[str, str] = Field(default_factory=dict)
     omitted: dict[str, str] = Field(default_factory=dict)
     libraries: dict[str, SystemLibrary] = Field(default_factory=dict)
-    patches: dict[str, str] = Field(default_factory=dict)
+    patches: dict[str, list[str]] = Field(default_factory=dict)
+    targets: dict[str, str] = Field(default_factory=dict)
     cann: str | None = None
     nnal: str | None = None
     commits: dict[str, PinnedCommit] = Field(default_factory=dict)
@@ -201,6 +206,11 @@ class Stack(Strict):
         The versions of a stack without patch series are from the documentation of its releases only.
         """
         return bool(self.patches)
+
+    @property
+    def series(self) -> list[tuple[str, str]]:
+        """Every series with its package, in the order of ``patches``."""
+        return [(package, entry) for package, entries in self.patches.items() for entry in entries]
 
     @property
     def name(self) -> str:

@@ -101,7 +101,7 @@ def python_sources(package: str, version: str) -> Path:
 
 def patched_sources(stack: str, directory: Path) -> Path:
     """Copy the Python sources of all packages that a stack patches into a directory, and patch them."""
-    for package, version in load_stack(stack).patches.items():
+    for package, version in load_stack(stack).series:
         shutil.copytree(python_sources(package, version), directory, dirs_exist_ok=True)
         command.change("apply", command.status(stack, directory, [package], version))
     return directory

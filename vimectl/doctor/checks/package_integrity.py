@@ -206,7 +206,7 @@ def locked_packages(facts: Facts) -> CheckResult:
 def _series(stack: Stack) -> dict[str, str]:
     return {
         package: f"without the series {package} {version} the colocated job does not run"
-        for package, version in stack.patches.items()
+        for package, version in stack.series
     }
 
 

@@ -29,7 +29,7 @@ def found(images: ImageStore, stand_in_image: str) -> dict[str, Any]:
 def test_labels_describe_the_image(found: dict[str, Any], stand_in_folder: Path) -> None:
     labels = found["labels"]
     stack = load_stack(fake_base.STACK)
-    digests = [f"{name}={series.load(name, version).digest}" for name, version in stack.patches.items()]
+    digests = [f"{name}={series.load(name, version).digest}" for name, version in stack.series]
     assert labels["vimectl.stack"] == fake_base.STACK
     assert labels["vimectl.chip"] == "a2"
     assert labels["vimectl.series"] == ",".join(digests)

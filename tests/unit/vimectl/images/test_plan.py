@@ -15,7 +15,7 @@ from vimectl.stacks.catalog import stack_file, stack_names
 def test_plan_pins_everything_of_the_stack(name: str) -> None:
     made = make_plan(name)
     found = {(source.kind, source.name): source for source in made.sources}
-    for package, version in made.stack.patches.items():
+    for package, version in made.stack.series:
         assert found["patches", package].version == version
     for package, pin in made.stack.commits.items():
         assert (found["git", package].url, found["git", package].commit) == (pin.url, pin.commit)

@@ -21,14 +21,15 @@ def test_stack_file_is_valid_and_has_its_own_name(name: str) -> None:
     for version in loaded.packages.values():
         Version(version)
     summary = load_summary(name)
-    for table in ("packages", "ranges", "provided_by", "patches"):
+    for table in ("packages", "ranges", "provided_by"):
         assert getattr(summary, table) == getattr(loaded, table)
+    assert {package: list(entries) for package, entries in summary.patches.items()} == loaded.patches
 
 
 @pytest.mark.parametrize("name", stack_names())
 def test_series_and_builds_of_a_stack_exist(name: str) -> None:
     loaded = load_stack(name)
-    for package, version in loaded.patches.items():
+    for package, version in loaded.series:
         assert series.load(package, version).package == package
     if saver := loaded.memory_saver:
         assert set(saver.builds) <= {build.name for build in known_builds()}
