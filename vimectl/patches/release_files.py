@@ -9,6 +9,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import stat
 import tarfile
 import tempfile
 import zipfile
@@ -49,6 +50,10 @@ class ReleaseFiles(Protocol):
         """Return the paths of all files, sorted."""
         ...
 
+    def mode(self, path: str) -> int:
+        """Return the ``st_mode`` of an existing file, 0 if the release states none."""
+        ...
+
 
 def open_path(path: Path, name: str = "") -> ReleaseFiles:
     """Open a directory, wheel or source archive. Raises UsageError for anything else.
@@ -82,6 +87,9 @@ class SourceTree:
         if not full_path.parent.resolve().is_relative_to(self._path):
             return None
         return None if full_path.is_dir() and not full_path.is_symlink() else content_at(full_path)
+
+    def mode(self, path: str) -> int:
+        return (self._path / path).lstat().st_mode
 
     def paths(self) -> list[str]:
         found = (path for path in self._path.rglob("*") if path.is_symlink() or path.is_file())
@@ -122,7 +130,6 @@ class Wheel:
         return sorted(self._entries)
 
     def mode(self, path: str) -> int:
-        """Return the Unix mode of an existing file, 0 if the archive states none."""
         return self._entries[path].external_attr >> 16
 
     @cached_property
@@ -163,6 +170,10 @@ class SourceArchive:
             raise _too_large(self.name, path, member.size)
         file = archive.extractfile(member)
         return file.read() if file else None
+
+    def mode(self, path: str) -> int:
+        member = self._opened[1][path]
+        return member.mode | (stat.S_IFLNK if member.issym() else stat.S_IFREG)
 
     def paths(self) -> list[str]:
         return sorted(self._opened[1])

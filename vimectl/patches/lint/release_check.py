@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Literal
 
-from vimectl.patches.blobs import blob_id
+from vimectl.patches.blobs import blob_id, git_mode
 from vimectl.patches.patchfile import body
 from vimectl.patches.patchfile.apply import GitFile
 from vimectl.patches.patchfile.file_diff import Defect, FileDiff, Hunk, PatchFile
@@ -59,11 +59,11 @@ class PatchedRelease:
         self._changed = changed or {}
 
     def file(self, path: str) -> GitFile | None:
-        """Return a file, or None when there is none. The mode is known only if a patch states it."""
+        """Return a file, or None when there is none."""
         if path in self._changed:
             return self._changed[path]
         content = self._files.read(path)
-        return None if content is None else GitFile(content)
+        return None if content is None else GitFile(content, git_mode(self._files.mode(path)))
 
     def with_changes(self, changed: Mapping[str, GitFile | None]) -> PatchedRelease:
         """Return the release with one more patch."""
