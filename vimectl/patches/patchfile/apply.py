@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +31,12 @@ class GitFile:
 FileLookup = Callable[[str], GitFile | None]
 
 
-def apply_patch(patch: PatchFile, lookup: FileLookup) -> dict[str, GitFile | None]:
+def apply_patch(
+    patch: PatchFile, lookup: FileLookup, exclude: Iterable[str] = ()
+) -> dict[str, GitFile | None]:
     """Return the new state of each path that a patch names (None: no such file).
+
+    ``exclude`` has the paths that the text of the patch names and its ``diffs`` lack.
 
     Raises:
         UsageError: git refuses the patch; the message is git's.
@@ -53,13 +58,17 @@ def apply_patch(patch: PatchFile, lookup: FileLookup) -> dict[str, GitFile | Non
         git = open_git(tree)
         git.update_environment(GIT_CEILING_DIRECTORIES=scratch)
         status, _, error = git.execute(
-            ["git", "apply", "--whitespace=nowarn", "../patch"],
+            ["git", "apply", "--whitespace=nowarn", *map(_exclude, exclude), "../patch"],
             with_extended_output=True,
             with_exceptions=False,
         )
         if status:
             raise UsageError(printable(error.replace("error: ", "").replace("\n", "; ")))
         return {path: _read(tree / path) for path in paths}
+
+
+def _exclude(path: str) -> str:
+    return "--exclude=" + re.sub(r"[][*?\\]", r"\\\g<0>", path)
 
 
 def _read(path: Path) -> GitFile | None:
