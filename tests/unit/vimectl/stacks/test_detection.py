@@ -49,7 +49,7 @@ def test_released_versions_are_detected_exactly(tmp_path: Path, name: str) -> No
         ),
         # A release between two stacks: the nearer one.
         (
-            {"vllm": "0.24.0", "vllm_ascend": "0.24.0rc1", "torch": "2.10.0", "torch_npu": "2.10.0.post4"},
+            {"vllm": "0.24.1", "vllm_ascend": "0.24.1", "torch": "2.10.0", "torch_npu": "2.10.0.post4"},
             "ascend-0.23",
             {"vllm": "newer", "vllm-ascend": "newer", "triton-ascend": "absent"},
         ),
