@@ -1,4 +1,4 @@
-"""`vimectl patch`: apply, revert and check the patches of a stack's packages."""
+"""`vimectl patch`: keep patches on packages: apply, revert, check, save and drop them."""
 
 from __future__ import annotations
 
@@ -9,30 +9,44 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from vimectl.cli.output import CommandOutput, TextTable
-from vimectl.cli.patch_files import export, import_, lint
+from vimectl.cli.patch_files import InOrder, export, import_, lint
 from vimectl.cli.patch_port import port
-from vimectl.patches import command, series
+from vimectl.patches import command
+from vimectl.patches.selection import Selection, describe
 from vimectl.util.console import err
 
 if TYPE_CHECKING:
     from vimectl.patches.plan import PatchAction
+    from vimectl.patches.series import Series
     from vimectl.patches.state import TargetStatus
 
-app = typer.Typer(no_args_is_help=True, help="Apply, revert and check the patches of a stack's packages.")
+app = typer.Typer(no_args_is_help=True, help="Keep patches on packages: apply, revert, check and save them.")
 app.command()(export)
-app.command("import")(import_)
+app.command("import", cls=InOrder)(import_)
 app.command()(lint)
 app.command()(port)
 
 Packages = Annotated[
     list[str] | None, typer.Argument(metavar="PACKAGE", help="Only these packages.", show_default=False)
 ]
-StackOption = Annotated[str | None, typer.Option("--stack", help="The stack; by default the one installed.")]
+StackOption = Annotated[
+    str | None,
+    typer.Option(
+        "--stack",
+        metavar="NAME|FILE",
+        help="A stack or a project file; by default the vimectl.toml here or above, or the stack installed.",
+    ),
+]
+SeriesOption = Annotated[
+    Path | None,
+    typer.Option("--series", metavar="DIR", help="A series to use instead of those of the stack."),
+]
 TargetOption = Annotated[
     Path | None,
     typer.Option(
         "--target",
         metavar="DIR",
+        envvar="VIMECTL_TARGET",
         help="Directory that holds the packages; a wheel for commands that only read.",
     ),
 ]
@@ -43,13 +57,13 @@ VersionOption = Annotated[
 MergeOption = Annotated[
     bool, typer.Option("--merge", help="Merge your edits of the patched files (three-way, with git).")
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the changes without making them.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", "-n", help="Print the changes without making them.")]
 
 
 @app.command("list")
 def list_(packages: Packages = None, stack: StackOption = None) -> CommandOutput:
     """List the available patches, by package and version."""
-    found = series.list_series(packages or (), stack)
+    found = [_series_json(one) for one in describe(packages or (), stack)]
     rows = []
     for one in found:
         name = [one["package"], one["version"]]
@@ -59,25 +73,70 @@ def list_(packages: Packages = None, stack: StackOption = None) -> CommandOutput
     return CommandOutput({"series": found}, [table])
 
 
-@app.command("revert", help="Restore every patched file as it was before the patches: released, or edited.")
-@app.command("apply", help="Apply the patches of the stack's packages, all or none.")
+def _series_json(one: Series) -> dict[str, Any]:
+    from vimectl.patches.interchange.description import from_text
+
+    patches = []
+    for patch in one.patches:
+        description = from_text(patch.header.decode("utf-8", "replace"), patch.id)
+        patches.append({"id": patch.id, "description": description.subject, "files": patch.files})
+    return {
+        "package": one.package,
+        "version": one.version or one.commit,
+        "patches": patches,
+        "unneeded": [{"id": name, "reason": reason} for name, reason in one.unneeded.items()],
+    }
+
+
+@app.command("revert", help="Restore the original files, byte for byte, all or none.")
+@app.command(
+    "apply", help="Bring the packages to the state that the stack or project file says, all or none."
+)
 def change(
     context: typer.Context,
     packages: Packages = None,
     stack: StackOption = None,
+    series: SeriesOption = None,
     target: TargetOption = None,
     version: VersionOption = None,
     merge: MergeOption = False,
     dry_run: DryRunOption = False,
 ) -> CommandOutput:
-    found = _classify(packages, stack, target, version)
+    found = _classify(packages, stack, series, target, version)
     outcome = command.change(cast("PatchAction", context.info_name), found, dry_run, merge)
+    return _outcome(outcome, dry_run)
+
+
+@app.command()
+def adopt(
+    packages: Packages = None,
+    stack: StackOption = None,
+    series: SeriesOption = None,
+    target: TargetOption = None,
+    version: VersionOption = None,
+) -> CommandOutput:
+    """Take over patches that something else applied, so that vimectl can change and revert them.
+
+    No source file changes. With --series it can be an older series, from
+    which `vimectl patch apply` then goes on to the present one.
+    """
+    return _outcome(command.adopt(_classify(packages, stack, series, target, version)))
+
+
+def _outcome(outcome: command.PatchOutcome, dry_run: bool = False) -> CommandOutput:
     changed = outcome.plan.changed()
-    lines = [f"{'would change' if dry_run else 'changed'} {one['path']}" for one in changed]
+    would = "would " if dry_run else ""
+    moves = outcome.plan.moves
+    lines = [f"{one.package}: {would}revert {name}" for one in moves for name in one.reverted]
+    lines += [f"{one.package}: {would}apply {name}" for one in moves for name in one.applied]
+    lines += [f"{'would change' if dry_run else 'changed'} {one['path']}" for one in changed]
+    if not outcome.plan.sources:
+        lines = ["nothing to change"]
     targets = _targets_json(outcome.targets)
+    steps = [{"package": m.package, "reverted": m.reverted, "applied": m.applied} for m in moves]
     return CommandOutput(
-        {"targets": targets, "changed": changed, "dry_run": dry_run},
-        [*(lines or ["nothing to change"]), *_text(outcome.targets, targets)],
+        {"targets": targets, "changed": changed, "moves": steps, "dry_run": dry_run},
+        [*lines, *_text(outcome.targets, targets)],
     )
 
 
@@ -89,10 +148,11 @@ def status(
     context: typer.Context,
     packages: Packages = None,
     stack: StackOption = None,
+    series: SeriesOption = None,
     target: TargetOption = None,
     version: VersionOption = None,
 ) -> CommandOutput:
-    found = _classify(packages, stack, target, version)
+    found = _classify(packages, stack, series, target, version)
     ok = context.info_name == "status" or all(one.state == "applied" for one in found)
     targets = _targets_json(found)
     return CommandOutput({"targets": targets}, _text(found, targets), 0 if ok else 1)
@@ -102,22 +162,30 @@ def status(
 def diff(
     packages: Packages = None,
     stack: StackOption = None,
+    series: SeriesOption = None,
     target: TargetOption = None,
     version: VersionOption = None,
 ) -> CommandOutput:
     """Print how the packages differ from their releases: patches, and any edits of the same files."""
     from vimectl.patches.edits import diff_from_release
 
-    found = _classify(packages, stack, target, version)
+    found = _classify(packages, stack, series, target, version)
     text = "".join(diff_from_release(one) for one in found)
     return CommandOutput({"targets": _targets_json(found), "diff": text}, [text] if text else [])
 
 
 def _classify(
-    packages: list[str] | None, stack: str | None, target: Path | None, version: str | None
+    packages: list[str] | None,
+    stack: str | None,
+    series: Path | None,
+    target: Path | None,
+    version: str | None,
 ) -> list[TargetStatus]:
     """Classify the targets, after finishing or undoing interrupted changes of them."""
-    found, messages = command.recover_and_classify(stack, target, packages or (), version)
+    if stack and series:
+        raise typer.BadParameter("give --stack or --series, not both")
+    selection = Selection(tuple(packages or ()), stack, series, target, version)
+    found, messages = command.recover_and_classify(selection)
     for message in messages:
         err.print(message, markup=False)
     return found
@@ -129,7 +197,7 @@ def _targets_json(found: list[TargetStatus]) -> list[dict[str, Any]]:
     for one in found:
         documents.append(one.as_json())
         if one.drifted:
-            from vimectl.patches.edits import diff_of_edits  # loads the patch reader, rarely needed
+            from vimectl.patches.edits import diff_of_edits  # merging needs git, which is rarely needed
 
             documents[-1]["diff"] = diff_of_edits(one)
     return documents
@@ -141,9 +209,15 @@ def _text(found: list[TargetStatus], documents: list[dict[str, Any]]) -> Iterato
         rows.append([one.target.package, one.target.version, one.state, str(one.target.location)])
         rows += [[f"  {patch.id}", "", patch.state, _unusual_files(patch.files)] for patch in one.patches]
     yield TextTable(["package", "version", "state", "where"], rows)
-    for document in documents:
+    for one, document in zip(found, documents, strict=True):
+        name = f"{one.target.package} {one.target.version}"
+        if one.note:
+            yield f"{name}: {one.note}{f'; {one.hint}' if one.hint else ''}"
+        if one.state == "applied" and one.patches and not one.applied:
+            adopt = f"vimectl patch adopt {one.target.package}"
+            yield f"{name} was patched by something else; to take it over: {adopt}"
         if "diff" in document:
-            yield f"\n{document['package']} was edited:\n{document['diff']}"
+            yield f"\n{one.target.package} was edited:\n{document['diff']}"
 
 
 def _unusual_files(files: tuple[tuple[str, str], ...]) -> str:

@@ -1,70 +1,89 @@
 """Record what was applied to a target, in its bookkeeping folder ``.vimectl/``.
 
-    ledger.json        by package: series, time, and the blob ids of each file before and after
-    original/<blob>    the content of each patched file before, named by its git blob id
+    ledger.json        by package: the patches, in order, and what their diffs do not say
+    objects/<blob>     contents by git blob id: the patches, the patched files as they were before, RECORD
     journal.json       a change in progress, and stage/ its prepared files (see transaction)
     lock               held during a change
     .gitignore         in a work tree: git ignores this folder
 
 The state of a target follows from the contents of its files, never from this record. The record
-distinguishes a former apply (an earlier revision of a series, or a merge) from an edit, and keeps the content
-that diffs start from and that a revert restores.
+distinguishes a former apply (other patches, or a merge) from an edit, and keeps the contents that diffs start
+from and that a revert restores.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vime_runtime.spec.errors import UsageError
 
-from vimectl.patches.blobs import blob_id
+from vimectl.patches.blobs import FileId, blob_id
+from vimectl.patches.patchfile.names import path_problem
+from vimectl.patches.series import Patch, Series, parse_patch
 
 FOLDER = ".vimectl"
-SCHEMA = "vimectl.ledger/1"
-
-# The record may come from an archive that another user packed: its paths must be inside of the target.
-_INSIDE = re.compile(r"([\w.-]*\w[\w.-]*/)*[\w.-]*\w[\w.-]*")
+SCHEMA = "vimectl.ledger/2"
 _BLOB = re.compile(r"[0-9a-f]{40}")
 
 
-@dataclass(frozen=True)
-class AppliedFile:
-    """One file that an apply changed: blob ids before (None: created) and after (None: deleted).
+class Change(NamedTuple):
+    """The blob ids of a file before and after (None: no such file)."""
 
-    ``mode`` is the ``st_mode`` before, kept if a patch deletes the file or changes its mode. If a user's
-    edits were merged, ``before`` is the release with the edits and ``after`` the patched file with them;
-    ``released`` and ``merged`` are the blob ids of these two without the edits.
-    """
-
-    path: str
-    before: str | None = None
-    after: str | None = None
-    mode: int | None = None
-    merged: str | None = None
-    released: str | None = None
+    before: str | None
+    after: str | None
 
 
 @dataclass(frozen=True)
 class AppliedSeries:
-    """One package: the series, when it was applied (UTC), the version of vimectl, and the files.
+    """What was applied to one package.
 
-    ``folders`` were made for created files, and are removed with them. ``record`` is the RECORD of the
-    package's distribution.
+    ``name`` is that of the series, ``patches`` has the id and blob id of each patch, ``time`` is in UTC.
+    ``modes`` has the ``st_mode`` before of files that a patch deletes or whose mode it changes. ``merged``
+    has the files in which a user's edits were merged, without and with the patches. ``folders`` were made for
+    created files, and are removed with them. ``record`` is the RECORD of the package, at ``record_path``.
     """
 
-    series: str
-    applied: str
+    location: Path
+    name: str
+    patches: tuple[tuple[str, str], ...]
+    time: str
     vimectl: str
-    files: tuple[AppliedFile, ...]
+    modes: dict[str, int] = field(default_factory=dict)
+    merged: dict[str, Change] = field(default_factory=dict)
     folders: tuple[str, ...] = ()
-    record: AppliedFile | None = None
+    record_path: str = ""
+    record: Change | None = None
 
-    def file(self, path: str) -> AppliedFile | None:
-        return next((file for file in self.files if file.path == path), None)
+    @cached_property
+    def series(self) -> Series:
+        """Return the patches. Raises UsageError when a copy is damaged."""
+        return Series(self.name, "", tuple(self._patch(*one) for one in self.patches))
+
+    def _patch(self, patch_id: str, blob: str) -> Patch:
+        text = read_object(self.location, blob)
+        if text is None:
+            raise UsageError(
+                f"{object_folder(self.location) / blob}: the copy of {patch_id} is missing or damaged",
+                "put the patch there again, or reinstall the package and remove the bookkeeping folder",
+            )
+        return parse_patch(patch_id, text)
+
+    def position(self, path: str, found: FileId) -> int | None:
+        """Return how many of the applied patches of a file its content has; None: it is no content of
+        them."""
+        return self.series.position(path, found) if path in self.series.chains else None
+
+    def objects(self, series: Series) -> set[str]:
+        """Return the ids of the contents that must be kept; ``series`` has the same patches as
+        ``patches``."""
+        before = {chain[0] for chain in series.chains.values()}
+        before |= {change.before for change in (*self.merged.values(), self.record) if change}
+        return {blob for blob in before if blob} | {blob for _, blob in self.patches}
 
 
 def bookkeeping_folder(location: Path) -> Path:
@@ -76,8 +95,8 @@ def state_path(location: Path) -> Path:
     return bookkeeping_folder(location) / "ledger.json"
 
 
-def original_folder(location: Path) -> Path:
-    return bookkeeping_folder(location) / "original"
+def object_folder(location: Path) -> Path:
+    return bookkeeping_folder(location) / "objects"
 
 
 def read(location: Path) -> dict[str, AppliedSeries]:
@@ -92,7 +111,7 @@ def read(location: Path) -> dict[str, AppliedSeries]:
         data = json.loads(path.read_bytes())
         if data["schema"] != SCHEMA:
             raise ValueError(data["schema"])
-        return {str(name): _parse(entry) for name, entry in data["packages"].items()}
+        return {str(name): _parse(location, entry) for name, entry in data["packages"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise UsageError(f"{path}: not written by this tool", "remove it to forget what was applied") from e
 
@@ -101,34 +120,42 @@ def dump(packages: dict[str, AppliedSeries]) -> bytes | None:
     """Return the text of ``ledger.json``, or None when there are no packages."""
     if not packages:
         return None
-    data = {name: _without_defaults(packages[name]) for name in sorted(packages)}
+    names = ("name", "patches", "time", "vimectl", "modes", "merged", "folders", "record_path", "record")
+    data = {
+        package: {name: value for name in names if (value := getattr(packages[package], name))}
+        for package in sorted(packages)
+    }
     return (json.dumps({"schema": SCHEMA, "packages": data}, indent=2) + "\n").encode()
 
 
-def original(location: Path, blob: str) -> bytes | None:
-    """Return content that a patch replaced, or None when it was not kept or the copy is damaged."""
-    path = original_folder(location) / blob
+def read_object(location: Path, blob: str) -> bytes | None:
+    """Return a kept content, or None when it was not kept or the copy is damaged."""
+    path = object_folder(location) / blob
     content = path.read_bytes() if path.is_file() else None
     return content if content is not None and blob_id(content) == blob else None
 
 
-def _parse(data: dict[str, Any]) -> AppliedSeries:
-    files = tuple(AppliedFile(**file) for file in data["files"])
-    record = AppliedFile(**data["record"]) if data.get("record") else None
-    folders = tuple(data.get("folders", ()))
-    every = [*files, *([record] if record else [])]
-    blobs = [blob for file in every for blob in (file.before, file.after, file.merged, file.released) if blob]
-    paths = [*(file.path for file in every), *folders]
-    if not all(map(_INSIDE.fullmatch, paths)) or not all(map(_BLOB.fullmatch, blobs)):
+def _parse(location: Path, data: dict[str, Any]) -> AppliedSeries:
+    """Check one entry. It may come from an archive that another user packed: paths must not lead out."""
+    modes, folders = dict(data.get("modes", {})), tuple(data.get("folders", ()))
+    merged = {path: Change(*change) for path, change in data.get("merged", {}).items()}
+    record = Change(*data["record"]) if data.get("record") else None
+    patches = tuple((str(patch_id), blob) for patch_id, blob in data.get("patches", ()))
+    record_path = data.get("record_path", "")
+    paths = [*modes, *merged, *folders, *([record_path] if record_path else [])]
+    blobs = [blob for change in (*merged.values(), record) if change for blob in change if blob]
+    blobs += [blob for _, blob in patches]
+    if any(map(path_problem, paths)) or not all(map(_BLOB.fullmatch, blobs)):
         raise ValueError("a path or a blob id")
-    return AppliedSeries(**{**data, "files": files, "folders": folders, "record": record})
-
-
-def _without_defaults(one: AppliedSeries) -> dict[str, Any]:
-    """Leave out empty values, so that an earlier vimectl can read the record of a plain apply."""
-    entry = asdict(one)
-    for file in (*entry["files"], entry["record"] or {}):
-        for key in ("mode", "merged", "released"):
-            if file.get(key, "") is None:
-                del file[key]
-    return {key: value for key, value in entry.items() if key == "files" or value not in ((), None)}
+    return AppliedSeries(
+        location,
+        data["name"],
+        patches,
+        data["time"],
+        data["vimectl"],
+        modes,
+        merged,
+        folders,
+        record_path,
+        record,
+    )

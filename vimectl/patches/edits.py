@@ -41,14 +41,24 @@ def merge_edits(status: TargetStatus, path: str) -> tuple[bytes | None, bytes | 
         raise CheckFailed(f"{path} cannot be merged: {status.blockers[path]}", "put a file in its place")
     location = status.target.location
     current = read_file(location, path)
-    released = content.released(status.target, status.series, path)
+    released = content.released(status.target, status.series, path, status.applied)
     stages = content.stages(status.series, path, released)
+    known = [*_applied_stages(status, path, released), *stages]
     # The state with the shortest diff; of several, the last one.
-    base = min(reversed(stages), key=lambda one: len(_unified("", one, current)))
-    recorded = status.applied_file(path)
-    if recorded and recorded.merged and recorded.after == id_of(current):
-        current, base = applied_state.original(location, recorded.before or ""), released
+    base = min(reversed(known), key=lambda one: len(_unified("", one, current)))
+    merged = status.applied.merged.get(path) if status.applied else None
+    if merged and merged.after == id_of(current):
+        current, base = applied_state.read_object(location, merged.before or ""), released
     return _merge(path, base, current, stages[0]), _merge(path, base, current, stages[-1])
+
+
+def _applied_stages(status: TargetStatus, path: str, released: bytes | None) -> list[bytes | None]:
+    """Return the contents of a file through the patches that were applied before, if they start as
+    released."""
+    chain = status.applied.series.chains.get(path) if status.applied else None
+    if not chain or not status.applied or chain[0] != id_of(released):
+        return []
+    return content.stages(status.applied.series, path, released)
 
 
 def _merge(path: str, base: bytes | None, current: bytes | None, wanted: bytes | None) -> bytes | None:
@@ -89,10 +99,12 @@ def _diff(status: TargetStatus, path: str, to_nearest: bool) -> str:
         return f"# {path}: {status.blockers[path]}\n"
     current = read_file(status.target.location, path)
     try:
-        released = content.released(status.target, status.series, path)
+        released = content.released(status.target, status.series, path, status.applied)
     except CheckFailed as e:
         return f"# {path}: its edits cannot be shown: {e.message}\n"
-    known = content.stages(status.series, path, released) if to_nearest else [released]
+    known = [released]
+    if to_nearest:
+        known = [*_applied_stages(status, path, released), *content.stages(status.series, path, released)]
     text = min((_unified(path, one, current) for one in known), key=len)
     mode, modes = status.found[path].mode, status.series.modes[path]
     if mode is not None and modes[0] is not None and mode not in modes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ _DIFF = [
     *("--full-index", "--no-renames", "--binary", "--no-ext-diff", "--no-textconv", "--no-color"),
     *("--diff-algorithm=myers", "--unified=3", "--src-prefix=a/", "--dst-prefix=b/"),
 ]
+_ONLY_MODE = re.compile(rb"^old mode \d+\nnew mode \d+\n(?!index )", re.MULTILINE)
 # By path: a file before and after (None: no such file).
 FileChanges = Mapping[str, "tuple[GitFile | None, GitFile | None]"]
 
@@ -62,7 +64,23 @@ class DiffWriter:
             self._git.execute(["git", "-c", "core.autocrlf=false", "add", "--all", "--force"])
             trees.append(str(self._git.execute(["git", "write-tree"])))
         text = self._git.execute([*_DIFF, *trees], stdout_as_string=False, strip_newline_in_stdout=False)
-        return bytes(text)
+        return _with_every_id(bytes(text), changes)
+
+
+def _with_every_id(diff: bytes, changes: FileChanges) -> bytes:
+    """Add the ``index`` line that git omits where only the mode changes."""
+    blobs = [
+        before.blob
+        for path, (before, after) in sorted(changes.items(), key=lambda change: os.fsencode(change[0]))
+        if before and after and before.content == after.content and before.mode != after.mode
+    ]
+    ids = iter(blobs)
+
+    def add(found: re.Match[bytes]) -> bytes:
+        blob = next(ids).encode()
+        return found[0] + b"index " + blob + b".." + blob + b"\n"
+
+    return _ONLY_MODE.sub(add, diff)
 
 
 def write_file(path: Path, file: GitFile) -> None:

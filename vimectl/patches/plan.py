@@ -1,13 +1,13 @@
 """Plan an apply or a revert as a value: `--dry-run` prints it, the transaction executes it.
 
-A plan has steps for the sources, and for what goes with them: RECORD, the applied state, and copies of the
-original contents.
+A plan has steps for the sources, and for what goes with them: RECORD, the applied state, and copies of
+contents.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +15,8 @@ from vime_runtime.spec.errors import CheckFailed
 
 from vimectl import __version__
 from vimectl.patches import applied_state, content
-from vimectl.patches.applied_state import AppliedFile, AppliedSeries
-from vimectl.patches.blobs import blob_id, content_at, id_of, new_file_mode, with_git_mode
+from vimectl.patches.applied_state import AppliedSeries, Change
+from vimectl.patches.blobs import FileId, blob_id, content_at, file_id_at, id_of, new_file_mode, with_git_mode
 from vimectl.patches.distribution import update_record
 from vimectl.patches.edits import diff_of_edits, merge_edits
 from vimectl.patches.series import Series
@@ -29,6 +29,15 @@ PatchAction = Literal["apply", "revert"]
 
 
 @dataclass(frozen=True)
+class PatchMoves:
+    """What a plan does with the patches of a package: reverts from the top, then applies from the bottom."""
+
+    package: str
+    reverted: tuple[str, ...]
+    applied: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class PatchPlan:
     """``sources`` change the packages; ``bookkeeping`` keeps RECORD files and the applied state up to date.
 
@@ -38,6 +47,7 @@ class PatchPlan:
     sources: tuple[FileStep, ...]
     bookkeeping: tuple[FileStep, ...]
     folders: tuple[Path, ...] = ()
+    moves: tuple[PatchMoves, ...] = ()
 
     @property
     def steps(self) -> tuple[FileStep, ...]:
@@ -55,21 +65,17 @@ class PatchPlan:
 class _PackageChange:
     """The change of one package: a step for each file.
 
-    ``edited`` has by path the contents of the edited files among them without the patches.
+    ``edited`` has by path the contents of the files without the patches in which edits are merged.
     """
 
     status: TargetStatus
+    series: Series
     steps: list[FileStep]
     edited: dict[str, bytes | None]
 
     @property
     def name(self) -> str:
         return self.status.target.package
-
-    @property
-    def series(self) -> Series:
-        assert self.status.series is not None
-        return self.status.series
 
     def folders(self) -> set[Path]:
         """Return the folders of the target that exist, or will, only for created files."""
@@ -92,10 +98,11 @@ class _PackageChange:
 def make_plan(action: PatchAction, statuses: Sequence[TargetStatus], merge: bool = False) -> PatchPlan:
     """Plan to bring every target to ``applied`` or back to ``pristine``; empty when all are there already.
 
+    Patches that were applied and are not in the series any more are reverted, whatever the series was then.
     ``merge``: merge the user's edits with the patches (see ``edits.merge_edits``) instead of refusing.
 
     Raises:
-        CheckFailed: a target has no series, or an edited file; the message shows the difference.
+        CheckFailed: no series fits a target, or a file was edited; the message shows the difference.
         UsageError: the result of a patch does not have the blob id in its series.
         MissingRequirement: merging needs git, which is not installed.
     """
@@ -111,7 +118,9 @@ def make_plan(action: PatchAction, statuses: Sequence[TargetStatus], merge: bool
             sources += [step for step in change.steps if step.changes]
             folders |= change.folders()
         bookkeeping += [step for step in _bookkeeping_steps(action, location, changes) if step.changes]
-    return PatchPlan(tuple(sources), tuple(bookkeeping), tuple(sorted(folders)))
+    moves = (_moves(action, status) for status in statuses)
+    kept = tuple(one for one in moves if one.reverted or one.applied)
+    return PatchPlan(tuple(sources), tuple(bookkeeping), tuple(sorted(folders)), kept)
 
 
 def _refuse_unsupported(action: PatchAction, statuses: Sequence[TargetStatus], merge: bool) -> None:
@@ -119,20 +128,33 @@ def _refuse_unsupported(action: PatchAction, statuses: Sequence[TargetStatus], m
         target = status.target
         name = f"{target.package} {target.version} in {target.location}"
         if status.series is None:
-            hint = "vimectl patch list shows the versions that have some"
-            raise CheckFailed(f"{name}: no patches for this version", hint)
+            raise CheckFailed(f"{name}: {status.note}", status.hint)
         if status.drifted and not merge:
             raise CheckFailed(
                 f"{name} was edited, nothing was changed:\n{diff_of_edits(status)}",
-                f"undo the edits, or reinstall {target.package}, then vimectl patch {action} again;"
-                f" or let git merge the edits: vimectl patch {action} --merge",
+                f"keep the edits as a patch: vimectl patch save NAME {target.package};"
+                f" or let git merge them: vimectl patch {action} --merge;"
+                f" or undo them, or reinstall {target.package}",
             )
+
+
+def _moves(action: PatchAction, status: TargetStatus) -> PatchMoves:
+    assert status.series is not None
+    before = status.applied_ids()
+    after = [(p.id, blob_id(p.text)) for p in status.series.patches] if action == "apply" else []
+    kept = 0
+    for one, other in zip(before, after, strict=False):
+        if one[1] != other[1]:
+            break
+        kept += 1
+    reverted = tuple(patch_id for patch_id, _ in reversed(before[kept:]))
+    return PatchMoves(status.target.package, reverted, tuple(patch_id for patch_id, _ in after[kept:]))
 
 
 def _package_change(action: PatchAction, status: TargetStatus) -> _PackageChange:
     """Return a step for each file of the series, also for those that need no change."""
     assert status.series is not None
-    series, location = status.series, status.target.location
+    series, applied, target = status.series, status.applied, status.target
     steps: list[FileStep] = []
     edited: dict[str, bytes | None] = {}
     drifted, merged = status.drifted, status.files_in("merged")
@@ -140,52 +162,69 @@ def _package_change(action: PatchAction, status: TargetStatus) -> _PackageChange
     for path in series.chains:
         if path in upstream:
             continue  # the package itself has the changes
-        recorded = status.applied_file(path)
         if path in drifted:
             edited[path], patched = merge_edits(status, path)
             wanted = patched if action == "apply" else edited[path]
-        elif recorded and path in merged:
-            edited[path] = content.kept_copy(status.target, path, recorded.before)
-            wanted = read_file(location, path) if action == "apply" else edited[path]
+        elif applied and path in merged:
+            edited[path] = content.kept_copy(target, path, applied.merged[path].before)
+            wanted = read_file(target.location, path) if action == "apply" else edited[path]
         else:
-            released = content.released(status.target, series, path)
+            released = content.released(target, series, path, applied)
             wanted = content.stages(series, path, released)[-1] if action == "apply" else released
         git_mode = series.modes[path][-1 if action == "apply" else 0]
         mode = None if wanted is None else _mode(action, status, path, git_mode)
-        steps.append(FileStep(location, path, read_file(location, path), wanted, mode))
-    for file in status.leftover:
-        released = content.kept_copy(status.target, file.path, file.before)
-        steps.append(FileStep(location, file.path, read_file(location, file.path), released, file.mode))
-    return _PackageChange(status, steps, edited)
+        steps.append(FileStep(target.location, path, read_file(target.location, path), wanted, mode))
+    for path in status.leftover:
+        assert applied is not None
+        found = file_id_at(target.location / path)
+        position = applied.position(path, found) or 0
+        current = read_file(target.location, path)
+        released = content.rewind(applied.series, path, current, position)
+        mode = _original_mode(applied, path, found, applied.series.modes[path][0])
+        steps.append(
+            FileStep(target.location, path, current, released, mode if released is not None else None)
+        )
+    return _PackageChange(status, series, steps, edited)
 
 
 def _mode(action: PatchAction, status: TargetStatus, path: str, wanted: str | None) -> int | None:
     """Return the ``st_mode`` to set for the git mode ``wanted``; None: no change, or that of a new file."""
-    found = status.found[path]
-    if found.mode and wanted in (None, found.mode):
-        return None
-    recorded = status.applied_file(path)
-    if action == "revert" and recorded and recorded.mode:
-        return recorded.mode
-    if wanted is None:
+    found, applied = status.found[path], status.applied
+    if wanted is None and applied and path in applied.series.chains:
+        # The patches before may have set a mode that the series does not.
+        return _original_mode(applied, path, found, applied.series.modes[path][0])
+    if action == "revert" and applied:
+        return _original_mode(applied, path, found, wanted)
+    if wanted is None or found.mode == wanted:
         return None
     return with_git_mode(found.st_mode or new_file_mode(), wanted)
+
+
+def _original_mode(applied: AppliedSeries, path: str, found: FileId, wanted: str | None) -> int | None:
+    """Return the ``st_mode`` to set for a file that is reverted to git's mode ``wanted``; None: no change."""
+    if found.mode and wanted in (None, found.mode):
+        return None
+    if path in applied.modes:
+        return applied.modes[path]
+    return None if wanted is None else with_git_mode(found.st_mode or new_file_mode(), wanted)
 
 
 def _bookkeeping_steps(action: str, location: Path, changes: Sequence[_PackageChange]) -> list[FileStep]:
     """Return the steps for RECORD and bookkeeping of a target directory, also those that change nothing."""
     names = {change.name for change in changes}
     applied = {name: entry for name, entry in applied_state.read(location).items() if name not in names}
-    originals: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     steps = []
     for change in changes:
         record = _record_step(action, change)
         steps += [record] if record else []
-        if action == "apply":
+        if action == "apply" and change.series.patches:
             applied[change.name] = _applied_series(change, record)
-            originals |= _originals(change, record)
+            contents |= _contents(change, record)
     steps.append(_step(location, applied_state.state_path(location), applied_state.dump(applied)))
-    steps += _original_steps(location, applied, originals)
+    written = {change.name: change.series for change in changes}
+    needed = {b for name, one in applied.items() for b in one.objects(written.get(name) or one.series)}
+    steps += _object_steps(location, needed, contents)
     work_tree = any(change.status.target.kind in ("git", "editable") for change in changes)
     ignore = applied_state.bookkeeping_folder(location) / ".gitignore"
     if work_tree or ignore.exists():
@@ -200,7 +239,7 @@ def _record_step(action: str, change: _PackageChange) -> FileStep | None:
         return None
     current = base = target.record.read_bytes()
     if applied and applied.record and applied.record.after == blob_id(current):
-        base = applied_state.original(target.location, applied.record.before or "") or current
+        base = applied_state.read_object(target.location, applied.record.before or "") or current
     if action == "apply" or base is current:
         base = update_record(base, {step.path: step.after for step in change.steps})
     location = target.record.parent.parent
@@ -208,62 +247,57 @@ def _record_step(action: str, change: _PackageChange) -> FileStep | None:
 
 
 def _applied_series(change: _PackageChange, record_step: FileStep | None) -> AppliedSeries:
-    old = change.status.applied
-    files = tuple(_applied_file(change, step) for step in change.steps if step.path in change.series.chains)
-    folders = tuple(sorted({*(old.folders if old else ()), *change.missing_folders()}))
-    record = _applied_record(record_step, old.record if old else None)
-    name = change.series.name
-    if old and (old.series, old.files, old.folders, old.record) == (name, files, folders, record):
-        return old
-    now = source_date_epoch.now().isoformat()
-    return AppliedSeries(name, now, __version__, files, folders, record)
+    old, series, location = change.status.applied, change.series, change.status.target.location
+    after = {step.path: id_of(step.after) for step in change.steps}
+    new = AppliedSeries(
+        location,
+        series.name,
+        tuple((patch.id, blob_id(patch.text)) for patch in series.patches),
+        old.time if old else "",
+        __version__,
+        {path: mode for path in series.chains if (mode := _lost_mode(change, path)) is not None},
+        {path: Change(id_of(before), after[path]) for path, before in change.edited.items()},
+        tuple(sorted({*(old.folders if old else ()), *change.missing_folders()})),
+        record_step.path if record_step else "",
+        _applied_record(record_step, old.record if old else None),
+    )
+    return new if new == old else replace(new, time=source_date_epoch.now().isoformat())
 
 
-def _applied_record(step: FileStep | None, old: AppliedFile | None) -> AppliedFile | None:
+def _lost_mode(change: _PackageChange, path: str) -> int | None:
+    """Return the original ``st_mode`` of a file that the patches remove or give another mode; else None."""
+    status = change.status
+    step = next((step for step in change.steps if step.path == path), None)
+    found = status.found[path]
+    if step and change.series.position(path, found) == 0:
+        lost = step.before is not None and (step.after is None or step.mode is not None)
+        return found.st_mode if lost else None
+    return status.applied.modes.get(path) if status.applied else None
+
+
+def _applied_record(step: FileStep | None, old: Change | None) -> Change | None:
     if step is None:
         return None
     before, after = id_of(step.before), id_of(step.after)
     if before == after:
         return old if old and old.after == after else None
-    if old and old.after == before:
-        before = old.before
-    return AppliedFile(step.path, before, after)
+    return Change(old.before if old and old.after == before else before, after)
 
 
-def _applied_file(change: _PackageChange, step: FileStep) -> AppliedFile:
+def _contents(change: _PackageChange, record_step: FileStep | None) -> dict[str, bytes]:
+    """Return by blob id every content that later commands need."""
     status, series = change.status, change.series
-    chain = series.chains[step.path]
-    if step.path in change.edited:
-        before, after = id_of(change.edited[step.path]), id_of(step.after)
-        return AppliedFile(step.path, before, after, merged=chain[-1], released=chain[0])
-    recorded = status.applied_file(step.path)
-    mode = recorded.mode if recorded else None
-    if series.position(step.path, status.found[step.path]) == 0:
-        # The original mode is lost once the file is removed or gets another mode.
-        lost = step.before is not None and (step.after is None or step.mode is not None)
-        mode = status.found[step.path].st_mode if lost else None
-    return AppliedFile(step.path, chain[0], chain[-1], mode)
-
-
-def _originals(change: _PackageChange, record_step: FileStep | None) -> dict[str, bytes]:
-    """Return by blob id every content that a later revert may have to restore."""
-    found = [
-        content.released(change.status.target, change.series, step.path)
-        for step in change.steps
-        if step.path in change.series.chains
-    ]
+    paths = {step.path for step in change.steps} & series.chains.keys()
+    found = [content.released(status.target, series, path, status.applied) for path in sorted(paths)]
     found += change.edited.values()
     found.append(record_step.before if record_step else None)
+    found += [patch.text for patch in series.patches]
     return {blob_id(one): one for one in found if one is not None}
 
 
-def _original_steps(
-    location: Path, applied: dict[str, AppliedSeries], contents: dict[str, bytes]
-) -> list[FileStep]:
-    """Save the originals that the applied state then needs, and remove the others."""
-    files = [file for one in applied.values() for file in (*one.files, one.record) if file]
-    needed = {blob for file in files for blob in (file.before, file.released)}
-    folder = applied_state.original_folder(location)
+def _object_steps(location: Path, needed: set[str], contents: dict[str, bytes]) -> list[FileStep]:
+    """Keep the contents that the applied state then needs, and remove the others."""
+    folder = applied_state.object_folder(location)
     present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     removed = [_step(location, folder / blob, None) for blob in sorted(present - needed)]
     new = sorted(blob for blob in needed - present if blob in contents)

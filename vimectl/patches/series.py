@@ -1,16 +1,17 @@
 """Find and read series: ordered patches for one release or commit of a package.
 
-A series is a directory with a quilt ``series`` file, which lists the patch files in order, and the patches: plain
-diffs with full ``index`` lines, whose blob ids identify each file before and after. ``series.toml``, which is
-optional, says what the series is for. vimectl's own are ``patches/<package>/<version>``.
+A series is a directory with a quilt ``series`` file, which lists the patch files in order, and the patches:
+plain diffs with full ``index`` lines, whose blob ids identify each file before and after. ``series.toml``,
+which is optional, says what the series is for. vimectl's own are ``patches/<package>/<version>``.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,10 @@ class Patch:
 class Series:
     """Patches for one release (``version``) or commit of a package, in the order in which they apply.
 
-    ``name`` is for messages. ``directories`` has one directory, or several when series are stacked, the bottom
-    one first. ``module`` is the folder that identifies the package in a target (``vllm``); empty when the series
-    does not say. ``unneeded`` gives, by the slug of a patch of another release, why this release needs none.
+    ``name`` is for messages. ``directories`` has one directory, or several when series are stacked, the
+    bottom one first. ``module`` is the folder that identifies the package in a target (``vllm``); empty when
+    the series does not say. ``unneeded`` gives, by the slug of a patch of another release, why this release
+    needs none.
     """
 
     name: str
@@ -179,6 +181,7 @@ def known() -> dict[str, list[str]]:
     return found
 
 
+@cache
 def load(package: str, version: str) -> Series:
     """Return one of vimectl's own series. Raises UsageError when there is none."""
     versions = known()
@@ -190,17 +193,25 @@ def load(package: str, version: str) -> Series:
     return replace(one, name=f"{package}/{version}")
 
 
-@lru_cache(maxsize=32)
+def find(package: str, version: str, directory: Path | None = None) -> Series:
+    """Return the series in a directory, or vimectl's own for this version. Errors are those of both."""
+    return read(directory) if directory else load(package, version)
+
+
 def read(directory: Path) -> Series:
     """Read a series directory.
 
     Raises UsageError when it is no series, or a patch has an error or no full ids.
     """
     if not (directory / ORDER).is_file():
-        raise UsageError(f"{directory}: there is no file called {ORDER} here, which lists the patches", _IMPORT)
+        raise UsageError(
+            f"{directory}: there is no file called {ORDER} here, which lists the patches", _IMPORT
+        )
     about = _about(directory / ABOUT)
-    names = list(patch_names(directory))
-    patches = (parse_patch(name.removesuffix(".patch"), load_text(directory / name)) for name in names)
+    patches = (
+        parse_patch(name.removesuffix(".patch"), load_text(directory / name), strip)
+        for name, strip in patch_names(directory)
+    )
     return Series(
         name=str(directory),
         package=about.get("package", ""),
@@ -213,29 +224,38 @@ def read(directory: Path) -> Series:
     )
 
 
-def patch_names(directory: Path) -> Iterator[str]:
-    """Yield the file names that the quilt series of a directory lists. Raises UsageError for options."""
+def patch_names(directory: Path) -> Iterator[tuple[str, int]]:
+    """Yield the files that the quilt series of a directory lists, each with its strip level.
+
+    Raises UsageError for other options, or a file outside of the directory.
+    """
     text = (directory / ORDER).read_text(encoding="utf-8", errors="replace")
     for number, line in enumerate(text.splitlines(), 1):
-        name, *options = line.partition(" #")[0].split() if not line.startswith("#") else ()
-        if not name:
+        words = line.partition("#")[0].split()
+        if not words:
             continue
+        name, options = words[0], words[1:] or ["-p1"]
+        strip = re.fullmatch(r"-p(\d|ab)", options[0])
         where = f"{directory / ORDER}:{number}"
-        if options not in ([], ["-p1"]):
-            raise UsageError(f"{where}: a series for use has no {' '.join(options)}", _IMPORT)
+        if not strip or len(options) > 1:
+            raise UsageError(f"{where}: {' '.join(options)}: only -pN is known", "refresh the patch")
         if not (directory / name).resolve().is_relative_to(directory.resolve()):
             raise UsageError(f"{where}: {name} is outside of the directory", "move the patch into it")
-        yield name
+        yield name, 1 if strip[1] == "ab" else int(strip[1])
 
 
-def parse_patch(patch_id: str, text: bytes) -> Patch:
+def file_name(patch_id: str) -> str:
+    """Return the name of the file of a patch."""
+    return patch_id if patch_id.endswith(".diff") else f"{patch_id}.patch"
+
+
+def parse_patch(patch_id: str, text: bytes, strip: int = 1) -> Patch:
     """Return a patch of a series from its text. Raises UsageError when it has an error or no full ids."""
-    name = f"{patch_id}.patch"
-    parsed = parse_valid(text, name)
+    name = file_name(patch_id)
+    parsed = parse_valid(text, name) if strip == 1 else parse_valid(text, name, strip)
     diffs: dict[str, FileDiff] = {}
     for diff in parsed.diffs:
-        problem = _unusable(diff, diffs)
-        if problem:
+        if problem := _unusable(diff, diffs):
             raise UsageError(f"{name}:{diff.line}: {diff.path}: {problem}", _IMPORT)
         diffs[diff.path] = diff
     return Patch(patch_id, text, diffs, parsed.header)
@@ -249,9 +269,8 @@ def _unusable(diff: FileDiff, others: Iterable[str]) -> str:
         return "a second diff of the same file, or a change of its type"
     if any(len(blob or "") != _ID_LENGTH for blob in (diff.old_blob, diff.new_blob)):
         return "the index line is missing or does not have full blob ids"
-    if diff.old_mode != diff.new_mode and LINK in (diff.old_mode, diff.new_mode) and diff.action == "modify":
-        return None in (diff.old_mode, diff.new_mode) and "" or "a file becomes a link, or the reverse"
-    return ""
+    modes = {diff.old_mode, diff.new_mode} - {None}
+    return "a file becomes a link, or the reverse" if len(modes) > 1 and LINK in modes else ""
 
 
 def _ids(diff: FileDiff) -> tuple[str | None, str | None]:

@@ -1,20 +1,18 @@
-"""Write a series directory: patches with blob ids, and the ``series.toml`` that ``series`` reads."""
+"""Write series directories: git writes the diffs, with full blob ids."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vime_runtime.spec.errors import MissingRequirement
 
-from vimectl.patches import series
-from vimectl.patches.blobs import LINK
 from vimectl.patches.git_commands import FileChanges, diff_writer
+from vimectl.patches.series import ABOUT, ORDER, Patch, file_name, parse_patch, read
 
 
 @dataclass(frozen=True)
@@ -26,18 +24,35 @@ class NewPatch:
     changes: FileChanges
 
 
-@contextmanager
-def _new_directory(out: Path) -> Iterator[Path]:
-    """Yield a directory that becomes ``out``, which is new or empty. An error leaves nothing."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        temporary.rename(out)
-    except OSError as e:
-        raise MissingRequirement(f"{out} cannot be written: {e.strerror}", "name another --out DIR") from e
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def render(patches: Sequence[NewPatch]) -> list[Patch]:
+    """Return the patches of a series with the diffs that git writes.
+
+    Raises UsageError when a series cannot express a change, MissingRequirement when git is not installed.
+    """
+    with diff_writer() as git:
+        return [parse_patch(one.id, one.header + b"---\n" + git.diff(one.changes)) for one in patches]
+
+
+def about(
+    package: str,
+    version: str = "",
+    commit: str = "",
+    module: str = "",
+    unneeded: Mapping[str, str] | None = None,
+) -> bytes:
+    """Return the text of a ``series.toml``; ``series.Series`` explains the values."""
+    values = {"package": package, "version": version, "commit": commit, "module": module}
+    # Every JSON string is a valid TOML string.
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if value]
+    if unneeded:
+        lines += ["", "[unneeded]", *(f"{slug} = {json.dumps(reason)}" for slug, reason in unneeded.items())]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def order(patch_ids: Sequence[str], comment: str = "") -> bytes:
+    """Return the text of a quilt ``series`` file."""
+    lines = [f"# {line}" for line in comment.splitlines()] + [file_name(one) for one in patch_ids]
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def write_series(
@@ -48,6 +63,7 @@ def write_series(
     module: str,
     patches: Sequence[NewPatch],
     unneeded: Mapping[str, str] | None = None,
+    commit: str = "",
 ) -> None:
     """Write a series into a new or empty directory, completely or not at all.
 
@@ -57,26 +73,18 @@ def write_series(
         UsageError: a series cannot express these patches.
         MissingRequirement: git is not installed, or the directory cannot be written.
     """
-    lines = [f"# {line}" for line in comment.splitlines()]
-    lines += [f'package = "{package}"', f'version = "{version}"', f'module = "{module}"']
-    if not patches:
-        lines.append("patch = []")
-    if unneeded:
-        # Every JSON string is a valid TOML string.
-        lines += ["", "[unneeded]", *(f"{slug} = {json.dumps(reason)}" for slug, reason in unneeded.items())]
-    for patch in patches:
-        lines += ["", "[[patch]]", f'id = "{patch.id}"']
-        for path, (before, after) in patch.changes.items():
-            lines += ["", "[[patch.files]]", f'path = "{path}"']
-            for key, file in (("before", before), ("after", after)):
-                lines += [f'{key} = "{file.blob}"'] if file else []
-            if LINK in {file.mode for file in (before, after) if file}:
-                lines.append(f'mode = "{LINK}"')
-            elif after and after.mode != (before.mode if before else "100644"):
-                lines.append(f'mode = "{after.mode}"')
-    with _new_directory(out) as directory, diff_writer() as git:
-        for patch in patches:
-            text = patch.header + b"---\n" + git.diff(patch.changes)
-            (directory / f"{patch.id}.patch").write_bytes(text)
-        (directory / "series.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        series.read(directory)
+    rendered = render(patches)
+    files = {file_name(one.id): one.text for one in rendered}
+    files[ORDER] = order([one.id for one in rendered], comment)
+    files[ABOUT] = about(package, version, commit, module, unneeded)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        temporary.mkdir(parents=True)
+        for name, text in files.items():
+            (temporary / name).write_bytes(text)
+        read(temporary)
+        temporary.rename(out)
+    except OSError as e:
+        raise MissingRequirement(f"{out} cannot be written: {e.strerror}", "name another --out DIR") from e
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

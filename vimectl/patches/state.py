@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from vimectl.patches import applied_state
-from vimectl.patches.applied_state import AppliedFile, AppliedSeries
-from vimectl.patches.blobs import LINK, NO_FILE, FileId
+from vimectl.patches.applied_state import AppliedSeries
+from vimectl.patches.blobs import LINK, NO_FILE, FileId, blob_id
 from vimectl.patches.series import Patch, Series
 from vimectl.patches.target import PatchTarget, file_id, read_file, write_blocker
 
@@ -23,7 +23,7 @@ class PatchStatus:
 
     ``merged``: exactly the result of `apply --merge` with a user's edits; counts as applied.
     ``upstream``: unknown content without a recorded apply that already has every hunk of the patch.
-    ``outdated``: as an earlier revision of the series left it.
+    ``outdated``: as the patches that were applied before left it.
     """
 
     id: str
@@ -33,21 +33,25 @@ class PatchStatus:
 
 @dataclass(frozen=True)
 class TargetStatus:
-    """A package in a target compared with its series; ``series`` is None when its version has none.
+    """A package in a target compared with its series; ``series`` is None when none fits its version.
 
+    ``note`` says why a series fits a version that it does not name, or why none fits, and then ``hint`` what
+    to do.
     ``found`` has the id of each file of the series, ``blockers`` why some of them cannot be written.
-    ``applied`` is what the bookkeeping records. ``leftover`` are files that an earlier revision of the
-    series patched and this one does not touch.
+    ``applied`` is what the bookkeeping records. ``leftover`` are files that patches changed which the series
+    does not have any more.
     """
 
     target: PatchTarget
     series: Series | None
     state: TargetState
+    note: str = ""
+    hint: str = ""
     patches: tuple[PatchStatus, ...] = ()
     found: dict[str, FileId] = field(default_factory=dict)
     blockers: dict[str, str] = field(default_factory=dict)
     applied: AppliedSeries | None = None
-    leftover: tuple[AppliedFile, ...] = ()
+    leftover: tuple[str, ...] = ()
 
     @property
     def drifted(self) -> list[str]:
@@ -60,9 +64,14 @@ class TargetStatus:
             {path for patch in self.patches for path, file_state in patch.files if file_state == state}
         )
 
-    def applied_file(self, path: str) -> AppliedFile | None:
-        """Return the bookkeeping entry of a file, or None."""
-        return self.applied.file(path) if self.applied else None
+    def applied_ids(self) -> list[tuple[str, str]]:
+        """Return id and blob id of the patches in the target, bottom first."""
+        if self.applied and self.state not in ("pristine", "applied"):
+            return list(self.applied.patches)
+        if self.series is None or self.state == "pristine":
+            return []
+        there = {patch.id for patch in self.patches if patch.state in ("applied", "upstream")}
+        return [(patch.id, blob_id(patch.text)) for patch in self.series.patches if patch.id in there]
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `patch status --json` prints for the target."""
@@ -73,6 +82,9 @@ class TargetStatus:
             "kind": self.target.kind,
             "series": self.series.name if self.series else None,
             "state": self.state,
+            "note": self.note,
+            "hint": self.hint,
+            "recorded": self.applied is not None,
             "patches": [
                 {"id": p.id, "state": p.state, "files": [{"path": f, "state": s} for f, s in p.files]}
                 for p in self.patches
@@ -80,15 +92,14 @@ class TargetStatus:
         }
 
 
-def classify(target: PatchTarget, series: Series | None) -> TargetStatus:
+def classify(target: PatchTarget, series: Series | None, note: str = "", hint: str = "") -> TargetStatus:
     """Compare the files of a target with a series. Reads no other files of the package.
 
     Raises UsageError when the bookkeeping, or the wheel that the target is, is damaged.
     """
     if series is None:
-        return TargetStatus(target, None, "unsupported")
-    location = target.location
-    applied = applied_state.read(location).get(target.package)
+        return TargetStatus(target, None, "unsupported", note, hint)
+    applied = applied_state.read(target.location).get(target.package)
     found, blockers = _find_files(target, series)
 
     def file_state(patch: Patch, path: str) -> FileState:
@@ -97,31 +108,36 @@ def classify(target: PatchTarget, series: Series | None) -> TargetStatus:
             return "drifted"
         if position is not None:
             return "applied" if position > series.touching(path).index(patch) else "not-applied"
-        recorded = applied.file(path) if applied else None
-        if recorded is None:
-            from vimectl.patches import content  # reading patches is needed only for unknown content
+        chain = series.chains[path]
+        if applied is None or path not in applied.series.chains:
+            from vimectl.patches import content  # applying patches is needed only for unknown content
 
-            has = content.has_changes_of(series, patch, path, read_file(location, path))
+            has = content.has_changes_of(patch, path, read_file(target.location, path))
             return "upstream" if has else "drifted"
-        if recorded.after != found[path].blob:
-            return "drifted"
-        if recorded.merged:
-            return "merged" if recorded.merged == series.chains[path][-1] else "drifted"
-        return "outdated"
+        recorded = applied.series.chains[path]
+        if path in applied.merged:
+            known = recorded[-1] == chain[-1] and applied.merged[path].after == found[path].blob
+            return "merged" if known else "drifted"
+        outdated = recorded[0] == chain[0] and applied.position(path, found[path])
+        return "outdated" if outdated else "drifted"
 
     patches = []
-    for patch in series.patch:
-        files = tuple((file.path, file_state(patch, file.path)) for file in patch.files)
+    for patch in series.patches:
+        files = tuple((path, file_state(patch, path)) for path in patch.files)
         patches.append(PatchStatus(patch.id, _patch_state({state for _, state in files}), files))
-    leftover = tuple(
-        file
-        for file in (applied.files if applied else ())
-        if file.path not in series.chains and file_id(location, file.path).blob == file.after
-    )
+    leftover = tuple(_leftover(target, series, applied)) if applied else ()
     state = _target_state({patch.state for patch in patches})
     if leftover and state != "drifted":
         state = "partial"
-    return TargetStatus(target, series, state, tuple(patches), found, blockers, applied, leftover)
+    return TargetStatus(target, series, state, note, hint, tuple(patches), found, blockers, applied, leftover)
+
+
+def _leftover(target: PatchTarget, series: Series, applied: AppliedSeries) -> Iterable[str]:
+    if list(applied.patches) == [(patch.id, blob_id(patch.text)) for patch in series.patches]:
+        return
+    for path in applied.series.chains:
+        if path not in series.chains and applied.position(path, file_id(target.location, path)):
+            yield path
 
 
 def _find_files(target: PatchTarget, series: Series) -> tuple[dict[str, FileId], dict[str, str]]:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import importlib.util
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from vime_runtime.spec.errors import UsageError
+from packaging.utils import canonicalize_name
 
 from vimectl.patches import distribution
 from vimectl.patches.blobs import NO_FILE, FileId, blob_id, content_at, file_id_at
+from vimectl.stacks.installed import site_directories
+from vimectl.util.dist_info import editable_source
+from vimectl.util.host import Host
 
 if TYPE_CHECKING:
     from vimectl.patches.release_files import Wheel
@@ -25,8 +29,10 @@ TargetKind = Literal["site-packages", "git", "editable", "tree", "wheel"]
 class PatchTarget:
     """A package in a directory, or in a wheel, which is read-only.
 
-    ``location`` holds the package (``location/vllm/__init__.py`` exists) or is the wheel. ``record`` is the
-    RECORD that lists its files, if it was unpacked from a wheel.
+    ``location`` is what the paths in patches are relative to: it holds the package
+    (``location/vllm/__init__.py`` exists), is a work tree, or is the wheel. ``version`` is the commit of a
+    work tree without metadata, and empty when nothing states it. ``record`` is the RECORD that lists the
+    package's files, if it was unpacked from a wheel.
     """
 
     package: str
@@ -36,30 +42,65 @@ class PatchTarget:
     record: Path | None = None
 
 
-def find_installed(package: str, module: str, version: str | None = None) -> PatchTarget | None:
+def find_installed(package: str, module: str = "", version: str | None = None) -> PatchTarget | None:
     """Find ``package`` as this interpreter would import it, without importing it; None when it is absent.
 
-    Raises UsageError when its version is unknown and none is given.
+    Without ``module`` it is the distribution of this name.
     """
+    if not module:
+        return _find_distribution(package, version)
     top, *rest = module.split("/")
     spec = importlib.util.find_spec(top)
     for folder in (spec.submodule_search_locations or []) if spec else []:
-        if Path(folder, *rest, "__init__.py").is_file():
+        if _is_module(Path(folder, *rest)):
             return _in_directory(Path(folder).resolve().parent, package, module, version, editable=True)
     return None
 
 
-def find_at(location: Path, package: str, module: str, version: str | None = None) -> PatchTarget | None:
-    """Find ``package`` in a wheel, a directory, or its ``src`` (as in some source archives), or return None.
+def find_at(
+    location: Path, package: str, module: str = "", version: str | None = None, paths: Iterable[str] = ()
+) -> PatchTarget | None:
+    """Find ``package`` in a wheel, a directory, or its ``src`` (as in source archives), or return None.
 
-    Raises UsageError when its version is unknown and none is given, or when a wheel is damaged.
+    Without ``module`` it is where the distribution of this name is, or most of ``paths``, which patches
+    touch. Raises UsageError when a wheel is damaged.
     """
     location = location.resolve()
     if is_wheel(location):
         return _in_wheel(location, package, module, version)
-    for holder in (location, location / "src"):
-        if (holder / module / "__init__.py").is_file():
-            return _in_directory(holder.resolve(), package, module, version, editable=False)
+    holders = [location, location / "src"]
+    if module:
+        found = [holder for holder in holders if _is_module(holder / module)]
+    else:
+        found = [holder for holder in holders if distribution.dist_info_of(holder, package, "")]
+    if not found:
+        there = {holder: sum(os.path.lexists(holder / path) for path in paths) for holder in holders}
+        found = [max(holders, key=lambda holder: there[holder])] if any(there.values()) else []
+    if not found and not module and (location / ".git").exists():
+        found = [location]
+    return _in_directory(found[0].resolve(), package, module, version, editable=False) if found else None
+
+
+def _is_module(path: Path) -> bool:
+    """Return True for a single module and the folder of a package, also one without ``__init__.py``."""
+    if (path / "__init__.py").is_file() or path.with_suffix(".py").is_file():
+        return True
+    # A checkout of a package often has the package's name and a setup.py.
+    project = any((path / name).exists() for name in ("setup.py", "pyproject.toml", ".git"))
+    return not project and any(path.glob("*.py"))
+
+
+def _find_distribution(package: str, version: str | None) -> PatchTarget | None:
+    for directory in site_directories(Host()):
+        folder = distribution.dist_info_of(directory, package, "")
+        if folder is None:
+            continue
+        source = editable_source(folder / "direct_url.json")
+        if source is None:
+            return _in_directory(directory.resolve(), package, "", version, editable=False)
+        version = version or distribution.version_at(folder / "METADATA")
+        found = find_at(Path(source), package, "", version)
+        return found or _in_directory(Path(source).resolve(), package, "", version, editable=True)
     return None
 
 
@@ -71,31 +112,28 @@ def _in_directory(
         version = version or distribution.version_at(dist_info / "METADATA")
         # Installers write this file; a wheel that was only unpacked does not have it.
         kind: TargetKind = "site-packages" if (dist_info / "INSTALLER").is_file() else "tree"
-        version = _required(version, package, location)
-        return PatchTarget(package, version, location, kind, dist_info / "RECORD")
+        return PatchTarget(package, version or "", location, kind, dist_info / "RECORD")
     installed = distribution.editable_metadata(location) if editable else None
     metadata = installed or distribution.source_metadata(location)
     version = version or (distribution.version_at(metadata) if metadata else None)
-    tracked = not installed and distribution.is_tracked(location, f"{module}/__init__.py")
+    tracked = not installed and distribution.is_tracked(location, module or ".")
     kind = "editable" if installed else "git" if tracked else "tree"
-    return PatchTarget(package, _required(version, package, location), location, kind)
+    if not version and tracked:
+        version = distribution.commit_of(location)
+    return PatchTarget(package, version or "", location, kind)
 
 
 def _in_wheel(location: Path, package: str, module: str, version: str | None) -> PatchTarget | None:
     wheel = open_wheel(location)
     names = wheel.paths()
-    if f"{module}/__init__.py" not in names:
+    folder = next((name for name in names if name.endswith(".dist-info/METADATA")), "")
+    if module and not any(name.startswith(f"{module}/") for name in names):
         return None
-    name = next((name for name in names if name.endswith(".dist-info/METADATA")), None)
-    if version is None and name:
-        version = distribution.parse_version(wheel.read(name) or b"")
-    return PatchTarget(package, _required(version, package, location), location, "wheel")
-
-
-def _required(version: str | None, package: str, location: Path) -> str:
-    if not version:
-        raise UsageError(f"{location}: the version of {package} is not stated", "state it with --version V")
-    return version
+    if not module and distribution.package_of(folder.partition("/")[0]) != canonicalize_name(package):
+        return None
+    if version is None and folder:
+        version = distribution.parse_version(wheel.read(folder) or b"")
+    return PatchTarget(package, version or "", location, "wheel")
 
 
 def is_wheel(location: Path) -> bool:

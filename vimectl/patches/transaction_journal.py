@@ -17,7 +17,7 @@ from typing import Any
 from vime_runtime.spec.atomic_io import sync
 from vime_runtime.spec.errors import CheckFailed
 
-from vimectl.patches.applied_state import bookkeeping_folder, original_folder
+from vimectl.patches.applied_state import bookkeeping_folder, object_folder
 from vimectl.patches.blobs import FileId
 
 FORWARD, BACK, POINTER = "forward.json", "back.json", "pointer.json"
@@ -138,8 +138,8 @@ def discard(roots: Sequence[Path]) -> None:
     for root in roots:
         if stage_folder(root).is_dir():
             shutil.rmtree(stage_folder(root))
-        if original_folder(root).is_dir() and not any(original_folder(root).iterdir()):
-            shutil.rmtree(original_folder(root))
+        if object_folder(root).is_dir() and not any(object_folder(root).iterdir()):
+            shutil.rmtree(object_folder(root))
     for root in reversed(roots):
         journal_path(root).unlink(missing_ok=True)
         sync(bookkeeping_folder(root))

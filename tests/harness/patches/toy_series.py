@@ -57,7 +57,7 @@ def applied(one: Series, release: Files, folder: Path) -> Files:
     folder.mkdir()
     lay(folder, tree_of(release))
     git(folder, "init", "-q")
-    for patch in one.patch:
+    for patch in one.patches:
         git(folder, "apply", "--whitespace=nowarn", str((one.directory / f"{patch.id}.patch").absolute()))
     return {name: content_at(folder / name) for name in one.chains}
 
@@ -84,7 +84,7 @@ class Toy:
         one = series.read(self.out)
         found = applied(one, self.new, self.folder / "applied")
         sources = open_path(self.sources[1])
-        reports = [lint(self.out / f"{patch.id}.patch", sources) for patch in one.patch]
+        reports = [lint(self.out / f"{patch.id}.patch", sources) for patch in one.patches]
         assert [report.findings for report in reports if not report.ok] == []
         assert {hunk.result for report in reports for hunk in report.hunks} <= {"exact"}
         assert {name: None if data is None else blob_id(data) for name, data in found.items()} == {

@@ -17,7 +17,6 @@ from vimectl.patches.blobs import id_of
 from vimectl.patches.git_commands import FileChanges
 from vimectl.patches.interchange.description import as_dep3, from_text
 from vimectl.patches.patchfile.apply import GitFile
-from vimectl.patches.patchfile.rules import read_valid
 from vimectl.patches.port.conflict_folder import README, Resolutions, write_conflicts
 from vimectl.patches.port.rebase import PatchPort, rebase
 from vimectl.patches.release_files import ReleaseFiles, open_path
@@ -175,7 +174,7 @@ def _changes(port: PatchPort) -> FileChanges:
 
 def _header(series: Series, patch_id: str, today: str) -> bytes:
     """Return the header of the original patch, with today's date and a field for its origin."""
-    header = read_valid(series.patch_path(patch_id)).header.decode("utf-8", "surrogateescape")
+    header = series.find(patch_id).header.decode("utf-8", "surrogateescape")
     description = from_text(header, patch_id)
     origin = f"{series.package} {series.version}"
     fields = {**description.fields, "Last-Update": today, "X-Vimectl-Ported-From": origin}

@@ -9,7 +9,7 @@ from typing import Any
 from vime_runtime.spec.errors import CheckFailed
 
 from vimectl.patches.blobs import id_of
-from vimectl.patches.content import file_diff, stages
+from vimectl.patches.content import stages
 from vimectl.patches.patchfile.file_diff import FileDiff
 from vimectl.patches.port import changes, rename_detection
 from vimectl.patches.port.changes import Change
@@ -24,7 +24,7 @@ from vimectl.patches.port.port_file import (
     port_file,
 )
 from vimectl.patches.release_files import ReleaseFiles
-from vimectl.patches.series import Patch, PatchedFile, Series
+from vimectl.patches.series import Patch, Series
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def rebase(
         MissingRequirement: git is not installed.
     """
     state = _Rebase(series, version, old, new, resolutions)
-    return [state.port(patch) for patch in series.patch]
+    return [state.port(patch) for patch in series.patches]
 
 
 class _Rebase:
@@ -98,14 +98,13 @@ class _Rebase:
         """Port the next patch."""
         reason = self._resolutions.drop_reason(patch.id)
         ports = []
-        for file in patch.files:
-            base, patched = next(self._stages[file.path])
+        for path, diff in patch.diffs.items():
+            base, patched = next(self._stages[path])
             if not reason:
-                diff = file_diff(self._series, patch.id, file.path)
-                port = self._port_file(patch, file, base, patched, changes.split(diff))
+                port = self._port_file(patch, path, base, patched, changes.split(diff))
                 ports.append(_with_modes(port, diff, base == patched))
                 if port.result == "conflict":
-                    self._blocked.setdefault(file.path, patch.id)
+                    self._blocked.setdefault(path, patch.id)
                 else:
                     self._current[port.path] = port.after
         if reason:
@@ -118,24 +117,24 @@ class _Rebase:
     def _port_file(
         self,
         patch: Patch,
-        file: PatchedFile,
+        old_path: str,
         base: bytes | None,
         patched: bytes | None,
         hunks: list[Change],
     ) -> FilePort:
-        path = self._new_paths.get(file.path, file.path)
+        path = self._new_paths.get(old_path, old_path)
         release = self._read(path)
-        if file.path in self._blocked:
-            blocking = self._blocked[file.path]
+        if old_path in self._blocked:
+            blocking = self._blocked[old_path]
             note = f"comes after {blocking}, whose conflict in this file is to be resolved first"
             return FilePort(path, "conflict", release, None, note)
         renamed = ""
         if release is None and base is not None and patched is not None:
-            path, renamed = self._find_renamed(patch, file.path, base)
+            path, renamed = self._find_renamed(patch, old_path, base)
             release = self._read(path)
         resolved = self._resolutions.file(patch.id, path)
         if resolved is not None:
-            self._new_paths[file.path] = path
+            self._new_paths[old_path] = path
             after = None if patched is None and not resolved else resolved
             result: PortResult = "upstream" if after == release else "offset"
             return FilePort(path, result, release, after, "as resolved by hand")
@@ -151,7 +150,7 @@ class _Rebase:
 
     def _find_renamed(self, patch: Patch, path: str, base: bytes) -> tuple[str, str]:
         """Return the likely new path of a file that the new release lacks, and a note for the user."""
-        chosen = self._resolutions.other_paths(patch.id, {file.path for file in patch.files})
+        chosen = self._resolutions.other_paths(patch.id, set(patch.files))
         if len(chosen) == 1:
             return chosen[0], "moved by hand"
         missing = f"{self._label} does not have {path}"

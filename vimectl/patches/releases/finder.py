@@ -50,11 +50,27 @@ def versions(package: str) -> list[str]:
     return [str(version) for version in sorted(found)]
 
 
-def find(package: str, version: str, progress: DownloadProgress = no_progress) -> ReleaseFiles:
+def files_of(package: str, version: str) -> list[ReleaseFile]:
+    """Return the files of a release in pip's sources; none if they do not have it."""
+    config = pip_config.read()
+    return [
+        file
+        for file in _list_files(package, config, Web(config)).files
+        if _same_version(file.version, version)
+    ]
+
+
+def find(
+    package: str,
+    version: str,
+    progress: DownloadProgress = no_progress,
+    kinds: Sequence[str] = ("wheel", "sdist"),
+) -> ReleaseFiles:
     """Open a release from pip's sources, and download as little of it as they allow.
 
     If a server sends parts of a wheel, only the files that are read are downloaded. ``progress`` is called
-    during the download of a whole file. Downloads are kept in the user's cache.
+    during the download of a whole file. Downloads are kept in the user's cache. ``kinds`` are those of the
+    files that may be used.
 
     Raises:
         UsageError: no source has this version; the message has the nearest ones.
@@ -70,7 +86,7 @@ def find(package: str, version: str, progress: DownloadProgress = no_progress) -
         found, failed = _list_files(name, config, web)
         every += found
         errors += failed
-        matching = [file for file in found if _same_version(file.version, version)]
+        matching = [file for file in found if file.kind in kinds and _same_version(file.version, version)]
         # A later build of a wheel replaces an earlier one, even one that is on this machine.
         build = max((file.build for file in matching), default=(0, ""))
         matching = [file for file in matching if file.kind == "sdist" or file.build == build]

@@ -9,7 +9,7 @@ from vimectl.patches import applied_state
 from vimectl.patches.blobs import blob_id
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": "other/1", "packages": {}}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": "vimectl.ledger/1", "packages": {}}'])
 def test_foreign_state_file_is_refused_with_a_hint(tmp_path: Path, text: str) -> None:
     applied_state.bookkeeping_folder(tmp_path).mkdir()
     applied_state.state_path(tmp_path).write_text(text)
@@ -18,11 +18,11 @@ def test_foreign_state_file_is_refused_with_a_hint(tmp_path: Path, text: str) ->
     assert "remove it" in caught.value.hint
 
 
-def test_damaged_original_is_ignored(tmp_path: Path) -> None:
+def test_damaged_object_is_ignored(tmp_path: Path) -> None:
     blob = blob_id(b"content")
-    path = applied_state.original_folder(tmp_path) / blob
+    path = applied_state.object_folder(tmp_path) / blob
     path.parent.mkdir(parents=True)
     path.write_bytes(b"content")
-    assert applied_state.original(tmp_path, blob) == b"content"
+    assert applied_state.read_object(tmp_path, blob) == b"content"
     path.write_bytes(b"other")
-    assert applied_state.original(tmp_path, blob) is None
+    assert applied_state.read_object(tmp_path, blob) is None

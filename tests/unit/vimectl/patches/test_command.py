@@ -11,6 +11,7 @@ from vime_runtime.spec.errors import MissingRequirement, UsageError
 from harness.patches.toy_packages import snapshot
 from vimectl.patches import command, series, target
 from vimectl.patches.blobs import FileId
+from vimectl.patches.selection import Selection
 from vimectl.patches.target_lock import locked
 
 
@@ -60,24 +61,14 @@ def test_package_that_is_not_installed_is_a_missing_requirement(
 def test_status_recovers_only_interrupted_changes(tmp_path: Path) -> None:
     fake_release(tmp_path)
     before = snapshot(tmp_path)
-    assert command.recover_and_classify(directory=tmp_path)[1] == []
+    assert command.recover_and_classify(Selection(directory=tmp_path))[1] == []
     assert snapshot(tmp_path) == before
     (tmp_path / ".vimectl" / "stage").mkdir(parents=True)
     assert [
-        message.partition(": ")[2] for message in command.recover_and_classify(directory=tmp_path)[1]
+        message.partition(": ")[2]
+        for message in command.recover_and_classify(Selection(directory=tmp_path))[1]
     ] == ["an interrupted change had not begun; its preparation was removed"]
     assert snapshot(tmp_path) == before
-
-
-def test_list_series_describes_every_patch() -> None:
-    everything = series.list_series()
-    assert {one["package"] for one in series.list_series(stack="cpu-0.32")} == {"megatron-core", "vllm"}
-    assert {one["package"] for one in series.list_series(["vllm"])} == {"vllm"}
-    assert all(patch["description"] for one in everything for patch in one["patches"])
-    (newest,) = series.list_series(["vllm"], "ascend-0.30")
-    assert [absent["id"] for absent in newest["unneeded"]] == ["stale-async-output"]
-    with pytest.raises(UsageError, match="Did you mean vllm"):
-        series.list_series(["vlm"])
 
 
 @pytest.mark.parametrize(
@@ -86,10 +77,12 @@ def test_list_series_describes_every_patch() -> None:
         ("0.16.1+local", True, "pristine"),
         ("0.16.2rc1.dev263+g967c5c3bc", True, "pristine"),  # a build between two tags
         ("0.16.2rc1.dev263+g967c5c3bc", False, "unsupported"),
-        ("0.16.2rc1.dev263", True, "unsupported"),  # a version without a local part names a release
+        ("0.16.1.post1", True, "pristine"),
+        ("0.17.0", True, "pristine"),
+        ("0.17.0", False, "unsupported"),
     ],
 )
-def test_content_decides_the_series_of_a_local_build(
+def test_content_decides_the_series_of_a_version_without_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, known: bool, state: str
 ) -> None:
     fake_release(tmp_path, version)
@@ -99,10 +92,15 @@ def test_content_decides_the_series_of_a_local_build(
     def found(location: Path, path: str) -> FileId:
         return FileId(blobs[path], 0o100644) if known and path in blobs else look(location, path)
 
-    for module in ("target", "state"):
+    for module in ("target", "state", "selection"):
         monkeypatch.setattr(f"vimectl.patches.{module}.file_id", found)
     (one,) = command.status(directory=tmp_path)
     assert one.state == state
+    if state == "unsupported":
+        assert "the nearest is for 0.16.1 (0 of its 7 files are the same)" in one.note
+        assert one.hint == f"vimectl patch port megatron-core --from 0.16.1 --to {version}"
+    elif "+local" not in version:
+        assert one.note == "the patched files are those of 0.16.1"
 
 
 def test_status_waits_for_a_change_in_progress(tmp_path: Path) -> None:
@@ -121,7 +119,7 @@ def test_status_waits_for_a_change_in_progress(tmp_path: Path) -> None:
     thread = threading.Thread(target=change)
     thread.start()
     started.wait()
-    found, messages = command.recover_and_classify(directory=tmp_path)
+    found, messages = command.recover_and_classify(Selection(directory=tmp_path))
     assert ended  # status did not return before
     thread.join()
     assert (messages, len(found)) == ([], 1)

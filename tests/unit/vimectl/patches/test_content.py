@@ -11,6 +11,7 @@ from vime_runtime.spec.errors import CheckFailed, UsageError
 
 from harness.git import commit
 from vimectl.patches import content, series
+from vimectl.patches.patchfile.rules import parse_valid
 from vimectl.patches.series import Series
 from vimectl.patches.target import PatchTarget, find_at
 
@@ -78,33 +79,15 @@ def test_git_diffs_apply_forward_and_reverse(
     assume(old != new)
     directory = tmp_path_factory.mktemp("diff")
     text = git_diff(directory, old, new)
-    (directory / "p.patch").write_bytes(text)
-    diffs = content.read_diffs(directory / "p.patch")
+    diffs = {diff.path: diff for diff in parse_valid(text, "p.patch").diffs}
     assert set(diffs) == {"file"}
     assert content.apply_diff(old, diffs["file"]) == new
     assert content.apply_diff(new, diffs["file"], reverse=True) == old
 
 
 def test_hunk_at_an_offset_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "p.patch").write_bytes(git_diff(tmp_path, b"1\n" * 9 + b"old\n", b"1\n" * 9 + b"new\n"))
-    diff = content.read_diffs(tmp_path / "p.patch")["file"]
+    text = git_diff(tmp_path, b"1\n" * 9 + b"old\n", b"1\n" * 9 + b"new\n")
+    (diff,) = parse_valid(text, "p.patch").diffs
     # The same lines one line further down: git would silently apply it at an offset.
     with pytest.raises(UsageError, match="line 7 does not fit"):
         content.apply_diff(b"1\n" * 10 + b"old\n", diff)
-
-
-@pytest.mark.parametrize(
-    ("patch", "message"),
-    [
-        ("diff --git a/x b/y\nrename from x\nrename to y\n", ":1: a series cannot contain a rename"),
-        (
-            "diff --git a/x b/x\ndeleted file mode 100644\ndiff --git a/x b/x\nnew file mode 120000\n"
-            "--- /dev/null\n+++ b/x\n@@ -0,0 +1 @@\n+y\n\\ No newline at end of file\n",
-            ":3: x changes its type",
-        ),
-    ],
-)
-def test_unsupported_patch_in_a_series_is_refused(tmp_path: Path, patch: str, message: str) -> None:
-    (tmp_path / "p.patch").write_text(patch)
-    with pytest.raises(UsageError, match=message):
-        content.read_diffs(tmp_path / "p.patch")

@@ -225,7 +225,7 @@ def test_diff_from_release_shows_only_patched_files(target: PatchTarget, toy_ser
 
 def test_missing_file_is_shown_as_removed(target: PatchTarget, toy_series: Series) -> None:
     blob = toy_series.chains["toy/both.py"][0]
-    kept = target.location / ".vimectl" / "original" / str(blob)
+    kept = target.location / ".vimectl" / "objects" / str(blob)
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"a\nb\nc\nd\n")
     (target.location / "toy/both.py").unlink()

@@ -144,8 +144,7 @@ def test_revised_series_replaces_the_earlier_one(
     # The revision does not have the second patch.
     revised = tmp_path / "revised"
     shutil.copytree(toy_series.directory, revised)
-    text = (revised / "series.toml").read_text()
-    (revised / "series.toml").write_text(text[: text.rindex("[[patch]]")])
+    (revised / "series").write_text("0001-first.patch\n")
     new = read_series(revised)
     status = classify(target, new)
     assert dict(status.patches[0].files)["toy/both.py"] == "outdated"

@@ -55,7 +55,7 @@ def test_link_to_the_patched_content_is_drift(applied: PatchTarget, toy_series: 
 
 
 def test_version_without_series_is_unsupported(target: PatchTarget) -> None:
-    status = classify(target, None)
+    status = classify(target, None, "no series fits", "port one")
     assert status.state == "unsupported"
-    with pytest.raises(CheckFailed, match="no patches for this version"):
+    with pytest.raises(CheckFailed, match="no series fits"):
         make_plan("apply", [status])

@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from vime_runtime.spec.errors import UsageError
 
+from harness.git import commit
 from harness.patches.toy_packages import unpack
 from vimectl.patches import target
 
@@ -32,11 +31,10 @@ def test_version_of_an_unpacked_source_archive(location: Path) -> None:
     assert (found.version, found.kind, found.record) == ("3.0", "tree", None)
 
 
-def test_checkout_without_metadata_needs_the_version(location: Path) -> None:
+def test_version_of_a_checkout_without_metadata_is_its_commit(location: Path) -> None:
     shutil.rmtree(location / "toy_cpu-1.0.dist-info")
-    subprocess.run(["git", "init", "-q", location], check=True)
-    with pytest.raises(UsageError, match="version of toy is not stated"):
-        target.find_at(location, "toy", "toy")
+    head = commit(location)
+    assert target.find_at(location, "toy", "toy").version == head
     found = target.find_at(location, "toy", "toy", version="2.0")
     assert (found.version, found.kind) == ("2.0", "git")
 

@@ -1,0 +1,128 @@
+"""Make the stack of a new vllm-ascend release: its facts, and the series of the nearest releases, ported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from packaging.version import Version
+from vime_runtime.spec.errors import UsageError
+
+from vimectl.patches import series as series_files
+from vimectl.patches.blobs import id_of
+from vimectl.patches.port.command import PortOutcome, port_series
+from vimectl.patches.releases import finder
+from vimectl.patches.releases.download import DownloadProgress, no_progress
+from vimectl.patches.series import Series
+from vimectl.stacks.catalog import load_summary, stack_names
+from vimectl.stacks.new import read_facts, stack_text
+from vimectl.stacks.versions import distance
+from vimectl.util.resources import data_dir
+
+_PACKAGES = ("vllm", "vllm-ascend")
+
+
+@dataclass(frozen=True)
+class SeriesForStack:
+    """The series of a package in a new stack.
+
+    ``same``: that of another release, ``source``, whose patched files are byte for byte the same. ``ported``
+    and ``conflict``: ported from ``source`` to the folder ``written``; with conflicts it is written after
+    they are resolved. ``entry`` is what the stack file has for it.
+    """
+
+    package: str
+    version: str
+    source: str
+    result: Literal["same", "ported", "conflict"]
+    entry: str
+    written: Path | None = None
+    outcome: PortOutcome | None = None
+    unneeded: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class NewStack:
+    """A stack file that was written. ``disagreements``: see ``stacks.new.ReleaseFacts``."""
+
+    path: Path
+    series: list[SeriesForStack]
+    disagreements: list[str]
+
+
+def make_stack(
+    name: str, version: str, data: Path, patches: Path, progress: DownloadProgress = no_progress
+) -> NewStack:
+    """Write the stack ``name`` of vllm-ascend ``version``, and the series that it needs.
+
+    The facts are from the release's source archive. A series is that of the nearest release that has one,
+    ported unless the files that it touches are the same.
+
+    Args:
+        data: the folder of the stack file.
+        patches: the folder of ported series, ``<package>/<version>``.
+
+    Raises:
+        UsageError: there is no such release, or a file to write exists.
+        CheckFailed: the documents of the release do not state what a stack has to have.
+        MissingRequirement: a release cannot be fetched, or git is not installed.
+    """
+    path = data / f"{name}.toml"
+    if path.exists():
+        raise UsageError(f"{path}: exists already", "remove it first, or choose another name")
+    archive = finder.find("vllm-ascend", version, progress, kinds=("sdist",))
+    file_names = [file.name for file in finder.files_of("vllm-ascend", version)]
+    facts = read_facts(version, archive.read, file_names)
+    series = [_series(package, facts.packages[package], data, patches, progress) for package in _PACKAGES]
+    note = "; ".join(_note(one) for one in series)
+    data.mkdir(parents=True, exist_ok=True)
+    text = stack_text(name, facts, {one.package: [one.entry] for one in series}, note)
+    path.write_text(text, encoding="utf-8")
+    return NewStack(path, series, facts.disagreements)
+
+
+def _series(
+    package: str, version: str, data: Path, patches: Path, progress: DownloadProgress
+) -> SeriesForStack:
+    candidates = _nearest(package, version)
+    release = finder.find(package, version, progress)
+    for one in candidates:
+        # A series with fewer patches may fit too. Whether the release needs no more is not for us to say.
+        if _slugs(one) == _slugs(candidates[0]) and all(
+            id_of(release.read(path)) == chain[0] for path, chain in one.chains.items()
+        ):
+            return SeriesForStack(package, version, one.version, "same", one.version, unneeded=one.unneeded)
+    source, out = candidates[0].version, patches / package / version
+    outcome = port_series(package, source, version, out=out, progress=progress)
+    shipped = patches.resolve() == data_dir("patches")
+    entry = version if shipped else Path(os.path.relpath(out, data)).as_posix()
+    result: Literal["ported", "conflict"] = "ported" if outcome.written else "conflict"
+    unneeded = series_files.read(out).unneeded if outcome.written else candidates[0].unneeded
+    return SeriesForStack(package, version, source, result, entry, out, outcome, unneeded)
+
+
+def _nearest(package: str, version: str) -> list[Series]:
+    """Return the series of a package that the shipped stacks for NPUs have, the nearest release first.
+
+    Of two that are equally near the older is first: a newer one may lack a patch that this release needs.
+    """
+    stacks = [load_summary(name) for name in stack_names()]
+    versions = {v for one in stacks if "vllm-ascend" in one.packages for v in one.patches.get(package, ())}
+    ordered = sorted(versions, key=lambda v: (distance(v, version), Version(v) > Version(version)))
+    return [series_files.load(package, each) for each in ordered]
+
+
+def _slugs(one: Series) -> list[str]:
+    """Return the names of the patches without their numbers."""
+    return [patch.id.partition("-")[2] for patch in one.patches]
+
+
+def _note(one: SeriesForStack) -> str:
+    if one.result == "same":
+        if one.source == one.version:
+            return f"series of {one.package} {one.version}"
+        return f"series of {one.package} {one.source}, whose patched files are those of {one.version}"
+    return f"series of {one.package} {one.version}, ported from {one.source}"

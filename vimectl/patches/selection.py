@@ -1,0 +1,214 @@
+"""Find the targets that a command is about, and the series that fits each.
+
+A series fits a target of the version or commit that it is for. It also fits another version (``.post1``, a
+local build, a commit) whose touched files have the same content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.version import InvalidVersion, Version
+from vime_runtime.spec.errors import MissingRequirement, UsageError, unknown
+
+from vimectl.patches import series, target
+from vimectl.patches.series import Series
+from vimectl.patches.state import TargetStatus, classify
+from vimectl.patches.target import PatchTarget, file_id
+from vimectl.stacks.catalog import default_stack, is_series_directory, load_summary
+from vimectl.stacks.detection import detect_stack
+from vimectl.stacks.versions import distance, matches
+from vimectl.util.host import Host
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The options of the patch commands.
+
+    ``stack`` is a stack's name or a file; ``series`` a directory to use instead of the stack's series;
+    ``directory`` holds the packages (or is a wheel); ``packages`` selects some of them; ``version`` is that
+    of the single package selected, if the package does not state it.
+    """
+
+    packages: tuple[str, ...] = ()
+    stack: str | None = None
+    series: Path | None = None
+    directory: Path | None = None
+    version: str | None = None
+
+    def statuses(self) -> list[TargetStatus]:
+        """Find the targets and classify them, without changing anything.
+
+        Without a stack or series they are those of VIMECTL_STACK or of the project file; without these those
+        in ``directory`` that have a series for any version, or those of the stack that is installed.
+
+        Raises:
+            UsageError: an unknown stack or package, no such directory, a selected package is not in it, no
+                stack; or a series or the bookkeeping of a package is damaged.
+            MissingRequirement: a package is not installed for this interpreter.
+        """
+        entries, targets = self._entries()
+        self._check(entries)
+        found: dict[str, PatchTarget] = {}
+        for package in self.packages or entries:
+            directory = self.directory or targets.get(package)
+            if directory is not None and self.directory is None and not directory.is_dir():
+                raise MissingRequirement(
+                    f"{directory}: no such directory, and {package} should be there",
+                    "correct [targets] in the project file, or make the directory available",
+                )
+            if one := _find(package, entries[package], directory, self.version):
+                found[package] = one
+            elif self.directory is None:
+                where = f"not in {directory}" if directory else "not installed here"
+                raise MissingRequirement(
+                    f"{package} is {where}",
+                    "install it, for example with: vimectl env create DIR --stack NAME",
+                )
+        self._check_absent(entries, found)
+        return [_fit(one, entries[package]) for package, one in found.items()]
+
+    def _entries(self) -> tuple[dict[str, tuple[str, ...] | None], dict[str, Path]]:
+        """Return by package the series on it (None: those for any version), and the directories of
+        targets."""
+        if self.series is not None:
+            package = series.read(self.series).package or "".join(self.packages[:1])
+            if not package:
+                raise UsageError(f"{self.series} does not say for which package it is", "name the package")
+            return {package: (str(self.series),)}, {}
+        name = self.stack or default_stack()
+        if name is None and self.directory is not None:
+            return dict.fromkeys(series.known()), {}
+        name = name or detect_stack(Host()).stack
+        if name is None:
+            raise UsageError(
+                "no known stack is installed here, and there is no vimectl.toml",
+                "write one with: vimectl init; or name a stack with --stack, or give --target DIR",
+            )
+        summary = load_summary(name)
+        return dict(summary.patches), summary.targets
+
+    def _check(self, entries: dict[str, tuple[str, ...] | None]) -> None:
+        for package in self.packages:
+            if package not in entries:
+                raise unknown("package", package, entries)
+        directory = self.directory
+        if directory and not directory.is_dir() and not target.is_wheel(directory):
+            what = "neither a directory nor a wheel" if directory.exists() else "no such directory"
+            raise UsageError(f"{directory}: {what}", "give the directory that holds the package's folder")
+        if self.version and len(self.packages or entries) != 1:
+            raise UsageError("--version states the version of one package", "name the package")
+
+    def _check_absent(
+        self, entries: dict[str, tuple[str, ...] | None], found: dict[str, PatchTarget]
+    ) -> None:
+        """Raise UsageError if a package is absent, so that no command reports on fewer than were selected."""
+        absent = [package for package in self.packages or entries if package not in found]
+        if not absent or not self.directory:
+            return
+        names = ", ".join(absent)
+        if not found:
+            hint = "give the directory that holds the package's folder"
+            raise UsageError(f"{self.directory}: no {names} here", hint)
+        if self.packages or self.stack:
+            here = " ".join(found)
+            message = f"{self.directory}: no {names} here, only {here}"
+            raise UsageError(message, f"name what is meant: {here}")
+
+
+def entry_series(package: str, entry: str) -> Series:
+    """Return the series that an entry of ``[patches]`` names. Raises UsageError when there is none."""
+    return series.read(Path(entry)) if is_series_directory(entry) else series.load(package, entry)
+
+
+def stacked(package: str, entries: Sequence[str]) -> Series:
+    """Return the series of a package as one. Raises UsageError when they do not fit on each other."""
+    return series.stack_up([entry_series(package, entry) for entry in entries])
+
+
+def _find(
+    package: str, entries: tuple[str, ...] | None, directory: Path | None, version: str | None
+) -> PatchTarget | None:
+    known = entries if entries is not None else series.known()[package][-1:]
+    one = stacked(package, known) if known else None
+    module = one.module if one else ""
+    if directory is None:
+        return target.find_installed(package, module, version)
+    return target.find_at(directory, package, module, version, one.chains if one else ())
+
+
+def _fit(one: PatchTarget, entries: tuple[str, ...] | None) -> TargetStatus:
+    """Classify a target with the series that fits it."""
+    if entries == ():
+        return classify(one, Series("no patches", one.package, ()))
+    versions = series.known().get(one.package, [])
+    candidates = [entries] if entries is not None else [(version,) for version in versions]
+    for candidate in candidates:
+        if entries is not None or matches(one.version, candidate[0]):
+            found = stacked(one.package, candidate)
+            if _is_for(found, one):
+                return classify(one, found)
+    found, share = _nearest(one, [stacked(one.package, candidate) for candidate in candidates])
+    is_same = share == 1 or (share >= 0.5 and _same_release(one.version, found.version))
+    if is_same:
+        how = "the patched files are" if share == 1 else "most of the patched files are"
+        return classify(one, found, f"{how} those of {found.version or found.commit}")
+    if not one.version:
+        raise UsageError(
+            f"{one.location}: the version of {one.package} is not stated", "state it with --version V"
+        )
+    if versions:
+        found, share = _nearest(one, [series.load(one.package, version) for version in versions])
+    files = len(found.chains)
+    note = f"no series fits; the nearest is for {found.version or found.commit}"
+    note += f" ({round(share * files)} of its {files} files are the same)"
+    hint = f"vimectl patch port {one.package} --from {found.version} --to {one.version}"
+    return classify(one, None, note, hint if found.version else f"check out {found.commit}")
+
+
+def _is_for(found: Series, one: PatchTarget) -> bool:
+    """Return True if a series names the version or commit of a target, or none."""
+    if found.commit:
+        return bool(one.version) and found.commit.startswith(one.version)
+    return not found.version or matches(one.version, found.version)
+
+
+def _nearest(one: PatchTarget, candidates: Sequence[Series]) -> tuple[Series, float]:
+    """Return the series of which most files have a known content, then that of the nearest version."""
+    shares = {index: _share_of_known_files(one, each) for index, each in enumerate(candidates)}
+    best = min(shares, key=lambda n: (-shares[n], distance(one.version, candidates[n].version)))
+    return candidates[best], shares[best]
+
+
+def _share_of_known_files(one: PatchTarget, candidate: Series) -> float:
+    """Return the share of a series's files that have a content of the series, from 0 to 1."""
+    known = [candidate.position(path, file_id(one.location, path)) is not None for path in candidate.chains]
+    return sum(known) / len(known) if known else 0.0
+
+
+def _same_release(one: str, other: str) -> bool:
+    """Return True if two versions are builds, candidates or post-releases of one release."""
+    try:
+        return Version(one).release == Version(other).release
+    except InvalidVersion:
+        return False
+
+
+def describe(packages: Sequence[str] = (), stack: str | None = None) -> Iterator[Series]:
+    """Yield every series that vimectl has, or those of a stack or project; only those of some packages.
+
+    Raises UsageError for an unknown stack or package.
+    """
+    name = stack or default_stack()
+    if name is None:
+        entries = {package: tuple(versions) for package, versions in series.known().items()}
+    else:
+        entries = load_summary(name).patches
+    for package in packages:
+        if package not in entries:
+            raise unknown("package", package, entries)
+    for package in packages or entries:
+        for entry in entries[package]:
+            yield entry_series(package, entry)
