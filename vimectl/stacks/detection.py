@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from packaging.utils import canonicalize_name
-
 from vimectl.stacks.catalog import StackSummary, load_summary, stack_names
 from vimectl.stacks.installed import InstalledDistribution, distributions
 from vimectl.stacks.versions import Relation, distance, matches, relation, within
+from vimectl.util.dist_info import canonical_name
 from vimectl.util.host import Host
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ def find(
 ) -> InstalledDistribution | None:
     """Return the installed distribution that provides ``package`` in this stack, or None."""
     for name in stack.distributions(package):
-        items = installed.get(canonicalize_name(name))
+        items = installed.get(canonical_name(name))
         if items:
             return items[0]
     return None

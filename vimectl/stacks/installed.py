@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from packaging.utils import canonicalize_name
-
+from vimectl.util.dist_info import canonical_name
 from vimectl.util.host import Host
 
 # Where the interpreters of the supported systems and images keep packages, relative to the root.
@@ -60,10 +59,10 @@ def _in_directory(directory: Path) -> Iterator[InstalledDistribution]:
         # The directory is called NAME-VERSION by specification, escaped so that a single dash separates them.
         # This is much faster than parsing every METADATA.
         name, _, version = path.name.removesuffix(".dist-info").partition("-")
-        yield InstalledDistribution(canonicalize_name(name), version, directory)
+        yield InstalledDistribution(canonical_name(name), version, directory)
     for path in sorted(directory.glob("*.egg-info")):
         from importlib.metadata import Distribution  # slow to import and rarely needed
 
         metadata = Distribution.at(path).metadata
         if "Name" in metadata and "Version" in metadata:
-            yield InstalledDistribution(canonicalize_name(metadata["Name"]), metadata["Version"], directory)
+            yield InstalledDistribution(canonical_name(metadata["Name"]), metadata["Version"], directory)

@@ -13,13 +13,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 # The limit of the kernel, path_resolution(7).
 _MAX_SYMLINKS = 40
 
 
-@dataclass(frozen=True)
-class CommandResult:
+class CommandResult(NamedTuple):
     """A command's result. ``code`` is 127 for an unknown program, 124 after a timeout, 126 if not run."""
 
     code: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from vimectl.util.console import err
 
@@ -13,8 +13,7 @@ from vimectl.util.console import err
 _QUIET_SECONDS = 10.0
 
 
-@dataclass(frozen=True)
-class PhaseProgress:
+class PhaseProgress(NamedTuple):
     """The progress of one phase: ``done`` of ``total`` units, and the bytes downloaded so far.
 
     ``file_bytes`` is the size of the file being downloaded, 0 when it is unknown.

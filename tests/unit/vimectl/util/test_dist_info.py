@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.utils import canonicalize_name
 
-from vimectl.util.dist_info import editable_source, record_hash
+from vimectl.util.dist_info import canonical_name, editable_source, record_hash
 
 
 def test_hash_of_an_empty_file() -> None:
@@ -28,3 +29,8 @@ def test_source_of_an_editable_install(tmp_path: Path, content: Any, source: str
     assert editable_source(file) is None
     file.write_text(json.dumps(content))
     assert editable_source(file) == source
+
+
+@pytest.mark.parametrize("name", ["vLLM", "vllm_ascend", "ruamel.yaml.clib", "a-_.b", "Megatron-Core"])
+def test_canonical_name_is_that_of_packaging(name: str) -> None:
+    assert canonical_name(name) == canonicalize_name(name)
