@@ -1,75 +1,23 @@
-"""`vimectl patch lint | import | export`: check patch files and convert series."""
+"""`vimectl patch import | export`: convert series."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Mapping
 from enum import Enum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+from vime_runtime.spec.errors import UsageError
 
-from vimectl.cli.download_progress import download_progress
-from vimectl.cli.output import CommandOutput, TextTable
+from vimectl.cli.output import CommandOutput
 from vimectl.patches import series as series_files
+from vimectl.patches.releases.progress import download_progress
 
 if TYPE_CHECKING:
-    from vimectl.patches.lint.linter import LintReport
-
-
-def lint(
-    files: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="FILE...", help="Patch files, or folders of them.", show_default=False),
-    ] = None,
-    against: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATH|WHEEL|PACKAGE==VERSION",
-            help="Show how each hunk fits this release: exact, offset, fuzz, applied, does-not-apply.",
-        ),
-    ] = None,
-    rules: Annotated[bool, typer.Option("--rules", help="List the rules and what they mean.")] = False,
-) -> CommandOutput:
-    """Find the problems of patch files, with line numbers.
-
-    A patch in the folder of a series is compared with its series.toml, and
-    with the release as the patches before it leave it. Errors make the exit
-    code 1; warnings do not.
-    """
-    if rules:
-        return _list_rules()
-    if not files:
-        raise typer.BadParameter("name at least one patch file")
-    from vimectl.patches.lint import linter
-
-    paths = linter.patches_in(files)
-    with download_progress() as progress:
-        release = linter.open_release(against, progress) if against else None
-        reports = [linter.lint(path, release) for path in paths]
-    text = (line for one in reports for line in _report_lines(one))
-    ok = all(one.ok for one in reports)
-    return CommandOutput({"files": [one.as_json() for one in reports]}, text, 0 if ok else 1)
-
-
-def _report_lines(report: LintReport) -> Iterator[str]:
-    for finding in report.findings:
-        yield f"{report.path}:{finding.line}: {finding.severity}: {finding.rule}: {finding.message}"
-    fits = Counter(hunk.result for hunk in report.hunks)
-    counts = ", ".join(f"{number} {result}" for result, number in fits.most_common())
-    verdict = "ok" if report.ok else "not ok"
-    yield f"{report.path}: {verdict}{f' ({counts})' if counts else ''}"
-
-
-def _list_rules() -> CommandOutput:
-    from vimectl.patches.patchfile.rules import lint_rules
-
-    rules = lint_rules()
-    rows = [[name, rule.severity, rule.meaning] for name, rule in rules.items()]
-    table = TextTable(["rule", "severity", "what is wrong"], rows)
-    return CommandOutput({"rules": {name: asdict(rule) for name, rule in rules.items()}}, [table])
+    from vimectl.patches.interchange.importers import Imported
 
 
 class ExportFormat(str, Enum):
@@ -80,57 +28,125 @@ class ExportFormat(str, Enum):
 
 
 def export(
-    package: Annotated[str, typer.Argument(help="The package.")],
-    version: Annotated[str, typer.Option(metavar="V", help="The version of the series.")],
     form: Annotated[
         ExportFormat, typer.Option("--format", help="A folder for quilt, or a mailbox for git am.")
     ],
     target: Annotated[Path, typer.Option("--out", metavar="DIR|FILE", help="The output; must not exist.")],
-    series: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The series, if vimectl does not ship it.")
-    ] = None,
+    package: Annotated[str, typer.Argument(help="The package of a series that vimectl ships.")] = "",
+    version: Annotated[str, typer.Option(metavar="V", help="The version of that series.")] = "",
+    series: Annotated[Path | None, typer.Option(metavar="DIR", help="Any other series.")] = None,
 ) -> CommandOutput:
     """Write a series as a quilt series, or as a mailbox for `git am --keep-cr`."""
     from vimectl.patches.interchange.exporters import export_series
 
-    chosen = series_files.find(package, version, series)
+    chosen = series_files.read(series) if series else series_files.load(package, version)
     written = export_series(chosen, form.value, target)
-    ids = [patch.id for patch in chosen.patch]
-    how = "git am --keep-cr" if form is ExportFormat.mbox else "QUILT_PATCHES=DIR quilt push -a"
+    ids = [patch.id for patch in chosen.patches]
+    mail, quilt = "git am --keep-cr --keep-non-patch", "QUILT_PATCHES=DIR quilt push -a"
+    release = chosen.version or chosen.commit
     return CommandOutput(
-        {"package": package, "version": version, "patches": ids, "written": written},
-        [f"{package} {version}: {len(ids)} patches written to {target}", f"to apply them: {how}"],
+        {"package": chosen.package, "version": release, "patches": ids, "written": written},
+        [
+            f"{chosen.name}: {len(ids)} patches written to {target}",
+            f"to apply them: {mail if form is ExportFormat.mbox else quilt}",
+        ],
     )
 
 
-def import_(
-    path: Annotated[Path, typer.Argument(help="A patch, a mailbox, a folder of patches, or a quilt series.")],
-    package: Annotated[str, typer.Option(help="The package that is patched.")],
-    version: Annotated[str, typer.Option(metavar="V", help="The release that the series is for.")],
-    target: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="The folder of the series; must not exist.")
-    ],
-    against: Annotated[
-        str | None,
-        typer.Option(metavar="PATH|WHEEL|PACKAGE==VERSION", help="The release, if pip does not find it."),
-    ] = None,
-    module: Annotated[
-        str | None, typer.Option(help="The folder of the package that its patches change.")
-    ] = None,
-) -> CommandOutput:
-    """Import `git format-patch` output, a mailbox, a plain diff or a quilt series as a series.
+class InOrder(TyperCommand):
+    """A command that is told the order of its options: click keeps it only among options of one name."""
 
-    Each patch is applied to the release, so that blob ids and line numbers are those of the release.
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _, _, order = self.make_parser(ctx).parse_args(list(args))
+        ctx.meta["order"] = [parameter.name for parameter in order]
+        return super().parse_args(ctx, args)
+
+
+def import_(
+    context: typer.Context,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH...",
+            help="Patches, mailboxes, folders or quilt series; or a series.conf, whose lines are "
+            "`work tree|patch in the image|patch in the source`.",
+        ),
+    ],
+    target: Annotated[
+        Path,
+        typer.Option("--out", metavar="DIR", help="The folder of the series or project; must not exist."),
+    ],
+    package: Annotated[str, typer.Option(help="The package that is patched.")] = "",
+    version: Annotated[str, typer.Option(metavar="V", help="The release that the series is for.")] = "",
+    commit: Annotated[
+        str,
+        typer.Option(metavar="REV", help="The commit that the series is for, of the work tree --against."),
+    ] = "",
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATH|WHEEL|PACKAGE==VERSION",
+            help="The release, if pip does not find it; a work tree for --commit, by default this one; "
+            "NAME=PATH for a series.conf.",
+        ),
+    ] = None,
+    module: Annotated[str, typer.Option(help="The folder of the package that its patches change.")] = "",
+    strip: Annotated[
+        int | None, typer.Option("-p", metavar="N", help="Remove N leading folders from names; by default 1.")
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Import only these files. The first rule that matches counts."),
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Leave these files out.")] = None,
+) -> CommandOutput:
+    """Import patches of any form as a series, or a series.conf as a project.
+
+    Each patch is applied to the release, so that blob ids and line numbers are those of the release. A
+    change that does not apply is an error; files that --include and --exclude leave out are listed.
     """
-    from vimectl.patches.interchange.importers import import_series
+    from vimectl.patches.git_tree import CommitFiles
+    from vimectl.patches.interchange import importers, series_conf
     from vimectl.patches.lint.linter import open_release
 
+    named = against or []
     with download_progress() as progress:
-        release = open_release(against or f"{package}=={version}", progress)
-        imported = import_series(path, package, version, release, target, module)
-    text = []
-    for one in imported:
-        moved = f" ({one.offsets} hunks at another line)" if one.offsets else ""
-        text.append(f"{one.id}: {', '.join(one.changes)}{moved}")
-    text.append(f"{package} {version}: written to {target}")
-    return CommandOutput({"patches": [one.as_json() for one in imported], "written": target}, text)
+        if any(series_conf.is_series_conf(path) for path in paths):
+            if len(paths) > 1 or package or version or commit or module or strip or include or exclude:
+                raise typer.BadParameter("a series.conf takes only --against and --out")
+            releases = dict(pair.split("=", 1) for pair in named if "=" in pair)
+            project = series_conf.import_conf(
+                paths[0], target, releases, partial(open_release, progress=progress)
+            )
+            return _imported(project.series, project.file)
+        if not package or bool(version) == bool(commit) or len(named) > 1:
+            raise typer.BadParameter("give --package, and --version or --commit, and one --against")
+        if target.exists():
+            raise UsageError(f"{target} exists already", "name another --out, or remove it")
+        rules = {"include": iter(include or ()), "exclude": iter(exclude or ())}
+        ordered = [
+            importers.PathRule(o == "include", next(rules[o])) for o in context.meta["order"] if o in rules
+        ]
+        if commit:
+            tree = CommitFiles(Path(*named), commit)
+            imported = importers.import_patches(paths, tree, strip, ordered)
+            imported.write(target, package, commit=tree.commit, module=module)
+        else:
+            release = open_release(named[0] if named else f"{package}=={version}", progress)
+            imported = importers.import_patches(paths, release, strip, ordered)
+            imported.write(target, package, version, module=module or importers.module_of(package))
+    return _imported({package: imported}, target)
+
+
+def _imported(series: Mapping[str, Imported], written: Path) -> CommandOutput:
+    patches, left_out, text = [], [], []
+    for package, imported in series.items():
+        for one in imported.patches:
+            patches.append({"package": package, **one.as_json()})
+            moved = f" ({one.offsets} hunks at another line)" if one.offsets else ""
+            text.append(f"{package}: {one.id}: {', '.join(one.changes)}{moved}")
+        for origin, path in imported.left_out:
+            left_out.append({"from": origin, "path": path})
+            text.append(f"{package}: left out: {path} of {origin}")
+    text.append(f"written to {written}")
+    return CommandOutput({"patches": patches, "left_out": left_out, "written": written}, text)

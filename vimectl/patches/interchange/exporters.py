@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from datetime import datetime, timezone
 from email.header import Header
-from email.utils import format_datetime
+from email.utils import format_datetime, formataddr
 from pathlib import Path
 from typing import Literal
 
 from vime_runtime.spec.errors import MissingRequirement, UsageError
 
-from vimectl.patches.interchange.description import PatchDescription, as_mail, from_text
-from vimectl.patches.interchange.importers import ID_HEADER, NO_AUTHOR
-from vimectl.patches.patchfile.reader import load
-from vimectl.patches.patchfile.rules import parse_valid
-from vimectl.patches.series import Series
+from vimectl.patches.interchange.description import NO_AUTHOR, as_mail, from_text
+from vimectl.patches.interchange.importers import ID_HEADER
+from vimectl.patches.series import ORDER, Patch, Series, file_name
 
+_ADDRESS = re.compile(r'"?(.*?)"?\s*<([^<>@\s]+@[^<>\s]+)>')
 # The line that git writes between emails; git am reads the date from the Date header.
 _FROM = b"From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001\n"
 
@@ -23,20 +24,16 @@ _FROM = b"From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001
 def export_series(series: Series, form: Literal["quilt", "mbox"], out: Path) -> list[Path]:
     """Write a series into a new folder (quilt) or a new file (mbox), and return the files.
 
-    Raises UsageError when ``out`` exists or a patch has an error, MissingRequirement when it cannot be
-    written.
+    Raises UsageError when ``out`` exists or the form cannot express a patch, MissingRequirement when it
+    cannot be written.
     """
     if out.exists() and not (form == "quilt" and out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"{out} exists already", "name another --out, or remove it")
-    ids = [patch.id for patch in series.patch]
-    texts = [load(series.patch_path(patch_id)) for patch_id in ids]
     if form == "quilt":
-        contents = {out / f"{patch_id}.patch": text for patch_id, text in zip(ids, texts, strict=True)}
-        contents[out / "series"] = "".join(f"{patch_id}.patch\n" for patch_id in ids).encode()
+        contents = _quilt(series, out)
     else:
-        numbered = enumerate(zip(ids, texts, strict=True), 1)
-        mails = (_mail(patch_id, text, number, len(ids)) for number, (patch_id, text) in numbered)
-        contents = {out: b"".join(mails)}
+        numbered = enumerate(series.patches, 1)
+        contents = {out: b"".join(_mail(one, number, len(series.patches)) for number, one in numbered)}
     try:
         for path, content in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,32 +45,47 @@ def export_series(series: Series, form: Literal["quilt", "mbox"], out: Path) -> 
     return list(contents)
 
 
-def _mail(patch_id: str, text: bytes, number: int, count: int) -> bytes:
-    patch = parse_valid(text, f"{patch_id}.patch")
-    header = patch.header.decode("utf-8").removesuffix("---\n")
-    description = from_text(header, patch_id)
+def _quilt(series: Series, out: Path) -> dict[Path, bytes]:
+    """Return the files of a series directory that quilt reads."""
+    for patch in series.patches:
+        for path, diff in patch.diffs.items():
+            if diff.binary is not None:
+                raise UsageError(
+                    f"{patch.id} changes {path}, a binary file, which quilt cannot", "--format mbox"
+                )
+    contents = {out / file_name(patch.id): patch.text for patch in series.patches}
+    return contents | {out / ORDER: (series.directory / ORDER).read_bytes()}
+
+
+def _mail(patch: Patch, number: int, count: int) -> bytes:
+    text = patch.header.decode("utf-8", "surrogateescape").removesuffix("---\n")
+    description = from_text(text, patch.id)
+    fields = dict(description.fields)
+    if author := _ADDRESS.fullmatch(fields.get("Author", NO_AUTHOR)):
+        fields.pop("Author", "")
     prefix = f"[PATCH {number}/{count}]" if count > 1 else "[PATCH]"
     headers = {
-        "From": description.fields.get("Author", NO_AUTHOR),
-        "Date": _date(description),
-        "Subject": f"{prefix} {description.subject}",
-        ID_HEADER: patch_id,
+        "From": formataddr((author[1], author[2])) if author else NO_AUTHOR,
+        "Date": fields.pop("Date", "") or _as_date(fields.get("Last-Update", "")),
+        "Subject": _encoded(f"{prefix} {description.subject}"),
+        "Message-ID": fields.pop("Message-ID", ""),
+        ID_HEADER: _encoded(patch.id),
         "MIME-Version": "1.0",
         "Content-Type": "text/plain; charset=UTF-8",
         "Content-Transfer-Encoding": "8bit",
     }
-    head = "".join(f"{name}: {_encoded(value)}\n" for name, value in headers.items())
-    diff = text[len(patch.header) :]
-    body = as_mail(description).encode()
+    head = "".join(f"{name}: {value}\n" for name, value in headers.items() if value)
+    diff = patch.text[len(patch.header) :]
+    body = as_mail(replace(description, fields=fields)).encode("utf-8", "surrogateescape")
     return _FROM + head.encode() + b"\n" + body + b"---\n\n" + diff + b"-- \nvimectl\n\n"
 
 
-def _date(description: PatchDescription) -> str:
+def _as_date(day: str) -> str:
+    """Return a date for the head of an email, "" for no date: `git am` then takes the present time."""
     try:
-        day = datetime.fromisoformat(description.fields.get("Last-Update", ""))
+        return format_datetime(datetime.fromisoformat(day).replace(tzinfo=timezone.utc, microsecond=0))
     except ValueError:
-        day = datetime.now(timezone.utc)
-    return format_datetime(day.replace(tzinfo=timezone.utc, microsecond=0))
+        return ""
 
 
 def _encoded(value: str) -> str:
