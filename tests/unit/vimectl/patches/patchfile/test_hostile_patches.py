@@ -10,7 +10,7 @@ from harness.patches.hostile_patches import Hostile, cases
 from harness.patches.toy_packages import snapshot
 from vimectl.cli import run_cli
 from vimectl.patches import series
-from vimectl.patches.interchange.importers import import_series
+from vimectl.patches.interchange.importers import import_patches
 from vimectl.patches.lint.linter import lint
 from vimectl.patches.plan import make_plan
 from vimectl.patches.release_files import SourceTree
@@ -64,7 +64,7 @@ def test_hostile_patch_is_refused_and_writes_nothing(one: Hostile, world: Path) 
     message = refused.value.message
     assert any(f": {rule}: " in message for rule in errors) or message.startswith(f"{patch}: larger than")
     with pytest.raises(UsageError):
-        import_series(patch, "toy", "1.0", SourceTree(target.location), world / "series-made-of-it")
+        import_patches([patch], SourceTree(target.location))
     assert snapshot(world) == before
 
 
