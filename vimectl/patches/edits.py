@@ -62,35 +62,13 @@ def _applied_stages(status: TargetStatus, path: str, released: bytes | None) -> 
 
 
 def _merge(path: str, base: bytes | None, current: bytes | None, wanted: bytes | None) -> bytes | None:
-    if base == wanted or current == wanted:
-        return current
-    if base == current:
-        return wanted
-    if base is None or current is None or wanted is None:
-        message = f"{path} cannot be merged: only one of the two versions has the file"
-        raise CheckFailed(message, "put the file back first")
-    labels = ("base", f"{path} as it is", f"{path} as wanted")
-    merge = merge_file(base, current, wanted, labels)
+    merge = merge_file(base, current, wanted, ("base", f"{path} as it is", f"{path} as wanted"))
     if not merge.clean:
-        shown = _only_conflicts(merge.content.decode("utf-8", "backslashreplace"))
         raise CheckFailed(
-            f"{path} cannot be merged, nothing was changed:\n{merge.error or shown}",
+            f"{path} cannot be merged, nothing was changed:\n{merge.shown}",
             "edit the file so that it no longer changes these lines, and try again",
         )
     return merge.content
-
-
-def _only_conflicts(text: str) -> str:
-    """Return the conflicts of a merge with their markers."""
-    shown: list[str] = []
-    inside = False
-    for line in text.split("\n"):
-        inside = inside or line.startswith("<<<<<<< ")
-        if inside:
-            shown.append(line)
-        if line.startswith(">>>>>>> "):
-            inside = False
-    return "\n".join(shown)
 
 
 def _diff(status: TargetStatus, path: str, to_nearest: bool) -> str:

@@ -27,6 +27,7 @@ _DIFF = [
     *("--diff-algorithm=myers", "--unified=3", "--src-prefix=a/", "--dst-prefix=b/"),
 ]
 _ONLY_MODE = re.compile(rb"^old mode \d+\nnew mode \d+\n(?!index )", re.MULTILINE)
+_MARKED = re.compile(r"^<{7} .*?^>{7} [^\n]*", re.MULTILINE | re.DOTALL)
 # By path: a file before and after (None: no such file).
 FileChanges = Mapping[str, "tuple[GitFile | None, GitFile | None]"]
 
@@ -102,10 +103,10 @@ def diff_writer() -> Iterator[DiffWriter]:
 
 @dataclass(frozen=True)
 class FileMerge:
-    """The result of a merge. ``conflicts`` counts the marked places; None: git cannot merge such files,
-    and ``error`` is its message."""
+    """The result of a merge (None: no such file). ``conflicts`` counts the marked places; None: git cannot
+    merge such files, and ``error`` says why."""
 
-    content: bytes
+    content: bytes | None
     conflicts: int | None
     error: str = ""
 
@@ -113,17 +114,28 @@ class FileMerge:
     def clean(self) -> bool:
         return self.conflicts == 0
 
+    @property
+    def shown(self) -> str:
+        """Return the conflicts with their markers, for messages."""
+        text = (self.content or b"").decode("utf-8", "backslashreplace")
+        return self.error or "\n".join(_MARKED.findall(text))
 
-def merge_file(base: bytes, ours: bytes, theirs: bytes, labels: tuple[str, str, str]) -> FileMerge:
+
+def merge_file(
+    base: bytes | None, ours: bytes | None, theirs: bytes | None, labels: tuple[str, str, str]
+) -> FileMerge:
     """Merge three versions of a file with `git merge-file`, with conflicts in diff3 style.
 
-    ``labels`` name base, ours and theirs in the conflict markers. Content that git cannot merge (binary)
-    is returned as ``ours`` has it. Raises MissingRequirement when git is not installed.
+    ``labels`` name base, ours and theirs in the conflict markers. What git cannot merge (binary content, a
+    file that one version lacks) is returned as ``ours`` has it. Raises MissingRequirement when git is not
+    installed.
     """
     if base == theirs or ours == theirs:
         return FileMerge(ours, 0)
     if base == ours:
         return FileMerge(theirs, 0)
+    if base is None or ours is None or theirs is None:
+        return FileMerge(ours, None, _missing(base, ours, labels))
     with tempfile.TemporaryDirectory(prefix="vimectl-") as scratch:
         for name, data in (("base", base), ("ours", ours), ("theirs", theirs)):
             Path(scratch, name).write_bytes(data)
@@ -139,3 +151,10 @@ def merge_file(base: bytes, ours: bytes, theirs: bytes, labels: tuple[str, str, 
     if 0 <= status < 128:
         return FileMerge(bytes(merged), int(status))
     return FileMerge(ours, None, str(error))
+
+
+def _missing(base: bytes | None, ours: bytes | None, labels: tuple[str, str, str]) -> str:
+    if base is None:
+        return f"{labels[1]} and {labels[2]} both have such a file, with different content"
+    deletes, changes = labels[1:] if ours is None else labels[:0:-1]
+    return f"{deletes} does not have the file, {changes} changes it"

@@ -52,7 +52,7 @@ def join_imports(merge: FileMerge) -> FileMerge:
 
     They are put in the order of import sorters: ``import`` before ``from``, each by name.
     """
-    if not merge.conflicts:
+    if not merge.conflicts or merge.content is None:
         return merge
     content, left = resolve_conflicts(merge.content, _joined)
     return FileMerge(content, left)
@@ -65,7 +65,7 @@ def is_obsolete(change: Change, merge: FileMerge, release: bytes) -> bool:
     obsolete, because the new lines may be anywhere. A hunk with lines that occur elsewhere in the file is not
     obsolete either.
     """
-    if merge.clean or merge.conflicts is None or not _only_adds(change):
+    if merge.content is None or not merge.conflicts or not _only_adds(change):
         return False
     if resolve_conflicts(merge.content, _if_removed)[1]:
         return False

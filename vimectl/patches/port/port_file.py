@@ -98,7 +98,7 @@ def port_file(
         note = _left_out(ports, labels, upstream)
         return FilePort(path, result, release, merge.content, note, tuple(ports))
     places = "1 place" if merge.conflicts == 1 else f"{merge.conflicts} places"
-    line = auto_resolve.first_marker(merge.content)
+    line = auto_resolve.first_marker(merge.content or b"")
     note = f"{places} where both changed the same lines, marked from line {line} on"
     note = "; ".join([note, *(port.note for port in ports if port.note)])
     if not any(port.result == "conflict" for port in ports):
@@ -111,7 +111,7 @@ def _port_hunk(hunk: Change, base: bytes, release: bytes, labels: MergeLabels) -
     """Port one hunk as if it were the whole patch, by merging alone."""
     patched = apply_changes(base, [hunk])
     merge = _merge(base, patched, release, labels)
-    if not merge.clean:
+    if not merge.clean or merge.content is None:
         return HunkPort(hunk.line, "conflict")
     if merge.content == release:
         return HunkPort(hunk.line, "upstream")

@@ -1,0 +1,126 @@
+"""Rebase the patches of a series in memory after one of them changed, all or none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from vime_runtime.spec.errors import CheckFailed
+
+from vimectl.patches.content import stages
+from vimectl.patches.git_commands import merge_file
+from vimectl.patches.patchfile.apply import GitFile
+from vimectl.patches.series import Patch, Series
+from vimectl.patches.series_writer import NewPatch, render
+
+# The states of files by path; None: no such file.
+FileStates = Mapping[str, "GitFile | None"]
+
+
+@dataclass(frozen=True)
+class Restacked:
+    """``series`` is the new series; its ``directories`` still have the old files.
+
+    ``emptied`` has the ids of patches that it no longer has, because nothing is left of them. ``states``
+    has every file as the new series leaves it.
+    """
+
+    series: Series
+    emptied: tuple[str, ...]
+    states: FileStates
+
+
+def restack(
+    series: Series,
+    released: FileStates,
+    patch_id: str,
+    after: FileStates | None,
+    header: bytes | None = None,
+) -> Restacked:
+    """Change or drop a patch of a series, and rebase the later ones with three-way merges.
+
+    Patches that stay the same keep their text byte for byte.
+
+    Args:
+        released: the files that the series touches, or ``after`` names, below the first patch.
+        patch_id: the patch that changes.
+        after: the files that it changes, as it leaves them; None drops it.
+        header: the new text above its diff; None keeps the one it has.
+
+    Raises:
+        CheckFailed: a later patch changes the same lines; the message shows both.
+        UsageError: there is no such patch, the contents are not those of the series, or a series cannot
+            express a change.
+        MissingRequirement: git is not installed.
+    """
+    series.find(patch_id)
+    steps = {path: pairwise(file_states(series, path, released[path])) for path in series.chains}
+    current = dict(released)
+    patches: list[Patch | NewPatch] = []
+    emptied = []
+    for patch in series.patches:
+        old = {path: next(steps[path]) for path in patch.diffs}
+        text = patch.header
+        if patch.id != patch_id:
+            new = {
+                path: (current[path], _merge(patch.id, path, before, current[path], wanted))
+                for path, (before, wanted) in old.items()
+            }
+        elif after is None:
+            continue
+        else:
+            new = {path: (current[path], file) for path, file in after.items()}
+            text = patch.header if header is None else header
+        current |= {path: file for path, (_, file) in new.items()}
+        if new == old and text == patch.header:
+            patches.append(patch)
+            continue
+        changes = {path: pair for path, pair in new.items() if pair[0] != pair[1]}
+        if changes:
+            patches.append(NewPatch(patch.id, _description(text), changes))
+        else:
+            emptied.append(patch.id)
+    rendered = iter(render([one for one in patches if isinstance(one, NewPatch)]))
+    kept = tuple(one if isinstance(one, Patch) else next(rendered) for one in patches)
+    return Restacked(replace(series, patches=kept), tuple(emptied), current)
+
+
+def file_states(series: Series, path: str, released: GitFile | None) -> list[GitFile | None]:
+    """Return a file as released and after each patch that touches it.
+
+    Raises UsageError when ``released`` is not the content that the series is for.
+    """
+    contents = stages(series, path, released.content if released else None)
+    default = released.mode if released else "100644"
+    return [
+        None if content is None else GitFile(content, mode or default)
+        for content, mode in zip(contents, series.modes[path], strict=True)
+    ]
+
+
+def _merge(
+    patch_id: str, path: str, base: GitFile | None, ours: GitFile | None, theirs: GitFile | None
+) -> GitFile | None:
+    """Return a file after a patch that led from ``base`` to ``theirs`` and now starts at ``ours``."""
+    contents = [file.content if file else None for file in (base, ours, theirs)]
+    merge = merge_file(contents[0], contents[1], contents[2], ("before", "the state below", patch_id))
+    lost_mode = merge.content is None and theirs is not None
+    if not merge.clean or lost_mode:
+        shown = merge.shown or f"the state below does not have the file, {patch_id} changes its mode"
+        raise CheckFailed(
+            f"{patch_id} does not fit {path} any more, nothing was changed:\n{shown}",
+            f"leave these lines as they are, or drop it first: vimectl patch drop {patch_id}",
+        )
+    if merge.content is None:
+        return None
+    stays = base and theirs and base.mode == theirs.mode
+    file = (ours if stays else theirs) or ours
+    assert file is not None
+    return GitFile(merge.content, file.mode)
+
+
+def _description(header: bytes) -> bytes:
+    """Return the text above a diff without the list of files, which may have changed."""
+    return re.split(rb"^---\n", header, maxsplit=1, flags=re.MULTILINE)[0]
