@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -72,7 +72,7 @@ def download_wheels(
             link_downloads(pip.temporary, folder)
             done = min(len(pins) - len(missing) + count.packages, len(pins))
             now = PhaseProgress("downloading", done, len(pins), detail=count.name)
-            report(replace(now, bytes=count.bytes, file_bytes=count.current_total))
+            report(now._replace(bytes=count.bytes, file_bytes=count.current_total))
 
     arguments = ["download", *EXACT, "--progress-bar=raw", "--dest", str(folder)]
     arguments += target.arguments if target else []
