@@ -11,7 +11,7 @@ import typer
 from vime_runtime.spec.errors import UsageError
 
 from vimectl.cli.output import CommandOutput, Markup
-from vimectl.stacks.catalog import load_stack
+from vimectl.stacks.catalog import default_stack, load_stack, stack_for_recipe
 from vimectl.util.console import err, escape_markup
 from vimectl.util.host import Host, refuse_command
 
@@ -26,7 +26,8 @@ _WORST_FIRST = ("fail", "warn", "pass", "skip")
 
 def doctor(
     stack: Annotated[
-        str | None, typer.Option(help="The stack; default: the recipe's, otherwise the installed one.")
+        str | None,
+        typer.Option(help="The stack; by default the project's, the recipe's or the installed one."),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="A recipe's name or file: also check what it needs.")
@@ -61,7 +62,8 @@ def doctor(
         raise UsageError("--set overrides a key of a recipe, but no recipe is given", "give it with --recipe")
     host = _host(root)
     wanted = resolve(recipe, assignments=assignments).recipe if recipe else None
-    name = stack or (wanted.recipe.stack if wanted else detect_stack(host).stack)
+    default = stack_for_recipe(wanted.recipe.stack) if wanted and not stack else default_stack()
+    name = stack or default or detect_stack(host).stack
     if name is None:
         raise UsageError("no package of a known stack is installed", "give the stack you want with --stack")
 
@@ -143,7 +145,7 @@ def _last_line(report: DoctorReport) -> str:
     """Return what to do next."""
     first = report.first
     if first is None:
-        return f"{report.stack}: no problems found"
+        return f"{report.stack.title}: no problems found"
     if report.ok:
-        return f"{report.stack}: nothing prevents a run; first warning: {first.id}: {first.fix}"
+        return f"{report.stack.title}: nothing prevents a run; first warning: {first.id}: {first.fix}"
     return f"fix first: {first.id}: {first.fix}"

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vimectl.cli.output import CommandOutput
+from vimectl.stacks.catalog import required_stack
 from vimectl.util.console import err
 from vimectl.util.phase_progress import show_phases
 
@@ -23,17 +24,17 @@ def _group() -> None:
 @app.command()
 def create(
     directory: Annotated[Path, typer.Argument(help="A directory that is empty or does not exist.")],
-    stack: Annotated[str, typer.Option(help="The name of the stack to install.")],
+    stack: Annotated[str | None, typer.Option(help="The stack to install; by default the project's.")] = None,
 ) -> CommandOutput:
     """Create a virtual environment with a stack. After an interruption the same command resumes."""
     from vimectl.env.create import create_environment, stack_with_lock
 
-    chosen, lock = stack_with_lock(stack)
+    chosen, lock = stack_with_lock(required_stack(stack))
     try:
         with show_phases() as report:
             made = create_environment(directory, chosen, lock, report)
     except KeyboardInterrupt:
-        err.print(f"interrupted; resume with: vimectl env create {directory} --stack {stack}")
+        err.print(f"interrupted; resume with: vimectl env create {directory} --stack {chosen.argument}")
         raise
     line = f"{directory}: {made.stack} is already complete, {made.packages} packages"
     if made.installed:

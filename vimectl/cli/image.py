@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vimectl.cli.output import CommandOutput, Markup, TextTable
+from vimectl.stacks.catalog import required_stack
 from vimectl.util import source_date_epoch
 from vimectl.util.console import err
 from vimectl.util.host import Host
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Plan, build and verify the container image of a stack.")
 
-StackOption = Annotated[str, typer.Option(help="A stack's name, or the path of a stack file.")]
+StackOption = Annotated[
+    str | None,
+    typer.Option(
+        help="A stack's name, or the path of a stack file; by default the project's.", show_default=False
+    ),
+]
 ChipOption = Annotated[
     str | None, typer.Option(help="The NPU generation, a2 (the default) or a3.", metavar="a2|a3")
 ]
@@ -39,21 +45,21 @@ _STEP_WIDTH = 70
 
 @app.command()
 def plan(
-    stack: StackOption, chip: ChipOption = None, base: BaseOption = None, machine: MachineOption = None
+    stack: StackOption = None, chip: ChipOption = None, base: BaseOption = None, machine: MachineOption = None
 ) -> CommandOutput:
     """Show every source of an image with its pin and the reason for it; download and build nothing."""
     from vimectl.images.plan import make_plan
 
-    image_plan = make_plan(stack, chip, base, machine)
+    image_plan = make_plan(required_stack(stack), chip, base, machine)
     return CommandOutput(_plan_json(image_plan), _plan_text(image_plan))
 
 
 @app.command()
 def vendor(
-    stack: StackOption,
     offline: Annotated[
         Path, typer.Option(metavar="DIR", help="The folder: new, empty, or one to resume or update.")
     ],
+    stack: StackOption = None,
     chip: ChipOption = None,
     base: BaseOption = None,
     machine: MachineOption = None,
@@ -63,7 +69,7 @@ def vendor(
     from vimectl.images.plan import make_plan
     from vimectl.images.vendor import collect, missing_sources
 
-    image_plan = make_plan(stack, chip, base, machine)
+    image_plan = make_plan(required_stack(stack), chip, base, machine)
     document = {"folder": offline, **_plan_json(image_plan)}
     if dry_run:
         missing = missing_sources(image_plan, offline)
@@ -74,7 +80,8 @@ def vendor(
         with show_phases() as report:
             collected = collect(image_plan, offline, report)
     except KeyboardInterrupt:
-        again = f"vimectl image vendor --stack {stack} --machine {image_plan.machine} --offline {offline}"
+        named = f"--stack {image_plan.stack_argument} --machine {image_plan.machine}"
+        again = f"vimectl image vendor {named} --offline {offline}"
         err.print(f"interrupted; resume with: {again}", markup=False)
         raise
     document["collected"] = [entry.model_dump() for entry in collected.sources]
@@ -85,7 +92,7 @@ def vendor(
 
 @app.command()
 def build(
-    stack: StackOption,
+    stack: StackOption = None,
     chip: ChipOption = None,
     base: BaseOption = None,
     offline: Annotated[
@@ -116,7 +123,7 @@ def build(
     from vimectl.images.plan import make_plan
     from vimectl.images.vendor import collect, default_folder
 
-    image_plan = make_plan(stack, chip, base)
+    image_plan = make_plan(required_stack(stack), chip, base)
     if dry_run:
         return CommandOutput(_plan_json(image_plan) | {"dry_run": True}, _plan_text(image_plan))
     chosen = choose_builder(builder, Host())
@@ -189,7 +196,7 @@ def verify(
 
 @app.command("run-args")
 def run_args(
-    stack: StackOption,
+    stack: StackOption = None,
     chip: ChipOption = None,
     compose: Annotated[
         bool, typer.Option("--compose", help="Print a compose file instead of options.")
@@ -203,7 +210,7 @@ def run_args(
     from vimectl.images.build import default_tag
     from vimectl.images.plan import make_plan
 
-    image_plan = make_plan(stack, chip)
+    image_plan = make_plan(required_stack(stack), chip)
     found = options.run_options(image_plan.stack, Host())
     text = [option.text for option in found]
     if compose:
@@ -225,7 +232,7 @@ def _plan_json(image_plan: ImagePlan) -> dict[str, Any]:
 
 def _source_json(source: ImageSource) -> dict[str, Any]:
     shown = asdict(source) | {"submodules": [one.model_dump() for one in source.submodules]}
-    del shown["pin"]
+    del shown["pin"], shown["content"]
     return shown
 
 

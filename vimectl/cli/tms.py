@@ -10,7 +10,7 @@ import typer
 from vime_runtime.spec.errors import MissingRequirement
 
 from vimectl.cli.output import CommandOutput, Markup, TextTable
-from vimectl.stacks.catalog import load_stack
+from vimectl.stacks.catalog import default_stack, load_stack, stack_for_recipe
 from vimectl.util.console import escape_markup
 from vimectl.util.host import Host
 
@@ -31,7 +31,7 @@ def verify(
     ] = None,
     stack: Annotated[
         str | None,
-        typer.Option(help="The stack to verify for; by default the recipe's, else the installed one."),
+        typer.Option(help="The stack; by default the project's, the recipe's or the installed one."),
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="A recipe's name or path, to use its stack.")] = None,
 ) -> CommandOutput:
@@ -103,8 +103,8 @@ def _stack(name: str | None, recipe: str | None, host: Host) -> Stack | None:
     if recipe and not name:
         from vimectl.recipes.resolve import resolve
 
-        name = resolve(recipe).recipe.recipe.stack
-    chosen = name or detect_stack(host).stack
+        name = stack_for_recipe(resolve(recipe).recipe.recipe.stack)
+    chosen = name or default_stack() or detect_stack(host).stack
     return load_stack(chosen) if chosen else None
 
 

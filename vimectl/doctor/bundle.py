@@ -19,7 +19,6 @@ from vimectl import __version__
 from vimectl.doctor.runner import DoctorReport
 from vimectl.env.memory_saver.verify import verify_installed
 from vimectl.recipes.environment import environment
-from vimectl.stacks.catalog import load_stack
 from vimectl.stacks.detection import detect_stack
 from vimectl.stacks.installed import distributions
 from vimectl.util.host import Host
@@ -116,7 +115,7 @@ def write_bundle(file: Path, report: DoctorReport, text: str, host: Host, recipe
         UsageError: the file exists already (see check_bundle_path), or cannot be written.
     """
     redact = Redactor(host)
-    stack = load_stack(report.stack)
+    stack = report.stack
     documents: dict[str, Any] = {
         "doctor.json": {"vimectl": __version__, **report.as_json()},
         "stack.json": {"stack": stack.model_dump(), "installed": asdict(detect_stack(host))},

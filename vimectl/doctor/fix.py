@@ -11,7 +11,6 @@ from vime_runtime.spec.errors import VimeError
 from vimectl.doctor.facts.inputs import read_patch_state
 from vimectl.doctor.runner import DoctorReport
 from vimectl.patches import command
-from vimectl.stacks.catalog import load_stack
 from vimectl.util.host import Host
 
 
@@ -32,7 +31,7 @@ def plan_fixes(report: DoctorReport, host: Host) -> list[Fix]:
     A fix never ends a process or deletes a file (not safe), installs a package (not reversible), or changes
     the environment of the shell (not possible).
     """
-    stack, found = load_stack(report.stack), []
+    stack, found = report.stack, []
     for failed in report.failures:
         group, _, package = failed.id.partition(".")
         if group != "patches":
@@ -45,7 +44,7 @@ def plan_fixes(report: DoctorReport, host: Host) -> list[Fix]:
             plan = command.change("apply", targets, dry_run=True).plan
         except VimeError:
             continue  # not installed, or edited: the check reports it and its fix
-        where = f"{package} --stack {stack.name}" + (f" --target {directory}" if directory else "")
+        where = f"{package} --stack {stack.argument}" + (f" --target {directory}" if directory else "")
         found.append(
             Fix(
                 failed.id,

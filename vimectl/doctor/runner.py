@@ -51,7 +51,7 @@ _MODULES = (npu, host, cann, packages, package_integrity, environment, cluster, 
 class DoctorReport:
     """All results, in the order in which to fix things."""
 
-    stack: str
+    stack: Stack
     results: tuple[CheckResult, ...]
 
     @property
@@ -77,7 +77,8 @@ class DoctorReport:
     def as_json(self) -> dict[str, Any]:
         """Return the report as ``doctor --json`` prints it and a run directory keeps it."""
         checks = [result.as_json() for result in self.results]
-        return {"stack": self.stack, "checks": checks, "summary": self.summary}
+        stack = {"stack": self.stack.name, "extends": self.stack.extends}
+        return {**stack, "checks": checks, "summary": self.summary}
 
 
 def run_checks(
@@ -118,7 +119,7 @@ def run_checks(
         ]
     else:
         results = [check.run(facts) for check in checks]
-    return DoctorReport(stack.name, tuple(results))
+    return DoctorReport(stack, tuple(results))
 
 
 def _select(checks: list[Check], names: Sequence[str]) -> list[Check]:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from packaging.utils import canonicalize_name
 from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, UsageError
 
@@ -22,6 +23,7 @@ from vimectl.env.interpreter import find_interpreter, make_venv
 from vimectl.stacks.catalog import load_stack, lock_path, stack_names
 from vimectl.stacks.lock import Pin, read_lock
 from vimectl.stacks.schema import Stack
+from vimectl.stacks.versions import matches
 from vimectl.util.directory_lock import lock_directory
 from vimectl.util.host import Host
 from vimectl.util.phase_progress import PhaseProgress, ReportPhase
@@ -87,11 +89,21 @@ def create_environment(directory: Path, stack: Stack, lock: Path, report: Report
 
 
 def stack_with_lock(name: str) -> tuple[Stack, Path]:
-    """Return a stack and its lock. Raises UsageError when the stack is unknown or has no lock."""
+    """Return a stack and its lock. Raises UsageError when there is no lock with its versions."""
     stack, lock = load_stack(name), lock_path(name)
     if lock is None:
         known = ", ".join(n for n in stack_names() if lock_path(n))
         raise UsageError(f"the stack {name} has no lock to install from", f"stacks with a lock: {known}")
+    pins = read_lock(lock)
+    for package, version in stack.packages.items():
+        pin = pins.get(canonicalize_name(stack.distributions(package)[0]))
+        if pin is None or not matches(pin.version, version):
+            has = f"{pin.name} {pin.version}" if pin else f"no {package}"
+            own = Path(stack.argument).with_suffix(".txt")
+            raise UsageError(
+                f"{name} wants {package} {version}, but its lock {lock} has {has}",
+                f"write a lock of your own: uv pip compile --generate-hashes -o {own} REQUIREMENTS",
+            )
     return stack, lock
 
 

@@ -100,7 +100,9 @@ def build_image(
 
 def _arguments(plan: ImagePlan, folder: Path, found: SourceManifest, stand_in: bool) -> dict[str, str]:
     (wheel,) = (entry for entry in found.sources if entry.kind == "own-wheel")
-    series = [f"{entry.name}={entry.series}" for entry in found.sources if entry.kind == "patches"]
+    series = [
+        f"{entry.name}={entry.series or entry.sha256}" for entry in found.sources if entry.kind == "patches"
+    ]
     given = plan.arguments | {
         "SERIES": ",".join(series),
         "REVISION": wheel.commit or f"sha256:{wheel.sha256}",

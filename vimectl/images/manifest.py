@@ -5,7 +5,8 @@ DIR/stack.toml          the stack
 DIR/wheels.txt          the lock: pip installs these files from DIR/wheels, each checked by its digest
 DIR/wheels/*.whl
 DIR/sources/NAME-COMMIT.tar.gz
-DIR/vimectl/*.whl       vimectl itself, with the patches in it
+DIR/vimectl/*.whl       vimectl itself, with its patches in it
+DIR/patches/*.tar       the series of a project
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ FILE = "manifest.json"
 STACK_FILE = "stack.toml"
 SCHEMA: Final = "vimectl.offline/1"
 # Only files of the manifest may be in these: pip and the build use every file that they find there.
-FOLDERS = ("wheels", "sources", "vimectl")
+FOLDERS = ("wheels", "sources", "vimectl", "patches")
 
 # The directory of vimectl in an image: the manifest, the stack, and these two files. The Dockerfiles have the
 # same path.
@@ -42,7 +43,7 @@ SourcePath = Annotated[str, Field(pattern=r"^(\w[\w.+-]*/)?\w[\w.+-]*$")]
 class ManifestEntry(Strict):
     """One source and the file that holds it. ``size`` is in bytes.
 
-    ``series`` is the digest of a patch series; its file is the wheel that contains it.
+    ``series`` is the digest of a patch series of vimectl; its file is the wheel that contains it.
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,8 +15,9 @@ from vime_runtime.spec.errors import UsageError, unknown
 
 from vimectl import __version__
 from vimectl.env import vimectl_wheel
+from vimectl.images.project import pack_series, stack_text
 from vimectl.patches import series
-from vimectl.stacks.catalog import is_stack_path, load_stack, lock_path, stack_file, stack_names
+from vimectl.stacks.catalog import is_series_directory, is_stack_path, load_stack, lock_path, stack_names
 from vimectl.stacks.lock import Pin, read_lock
 from vimectl.stacks.schema import ImageTable, Stack, Submodule
 
@@ -32,7 +34,8 @@ class ImageSource:
     ``version`` is that of a wheel or a patch series. ``url`` and ``commit`` are those of a git source; the
     wheel of vimectl has the commit that it is built from, or "". ``sha256`` are the accepted digests of the
     file of a stack, lock or wheel, or the digest of a series. The archive of a repository contains
-    ``submodules``, and not those at the paths in ``left_out``. ``pin`` is the entry of a wheel in the lock.
+    ``submodules``, and not those at the paths in ``left_out``. ``pin`` is the entry of a wheel in the lock,
+    ``content`` that of the stack file and of an archive of the project's patches, which are made here.
     """
 
     name: str
@@ -45,6 +48,7 @@ class ImageSource:
     submodules: tuple[Submodule, ...] = ()
     left_out: tuple[str, ...] = ()
     pin: Pin | None = field(default=None, compare=False)
+    content: bytes | None = field(default=None, compare=False, repr=False)
 
     @property
     def path(self) -> str:
@@ -58,7 +62,9 @@ class ImageSource:
                 return f"sources/{self.name}-{self.commit}.tar.gz"
             case "wheel":
                 return "wheels"
-            case _:  # the wheel of vimectl contains the patches
+            case "patches" if self.content is not None:
+                return f"patches/{self.name}.tar"
+            case _:  # the wheel of vimectl contains its patches
                 return "vimectl"
 
 
@@ -67,12 +73,11 @@ class ImagePlan:
     """A planned image: its stack, base image, chip, machine and sources.
 
     ``chip`` is the NPU generation, None on other devices. ``stack_argument`` is the stack as the user named
-    it; ``stack_file`` and ``lock`` are files on this machine.
+    it; ``lock`` is a file on this machine.
     """
 
     stack: Stack
     stack_argument: str
-    stack_file: Path
     lock: Path
     chip: ChipGeneration | None
     machine: str
@@ -108,14 +113,13 @@ def make_plan(
     return ImagePlan(
         stack=loaded,
         stack_argument=stack,
-        stack_file=stack_file(stack),
         lock=lock,
         chip=checked_chip,
         machine=_machine(loaded, machine),
         image=image,
         base=base,
         base_reason=base_reason,
-        sources=tuple(_sources(loaded, stack_file(stack), lock)),
+        sources=tuple(_sources(loaded, lock)),
     )
 
 
@@ -149,8 +153,7 @@ def _lock(name: str) -> Path:
 
 def _lock_path(name: str) -> Path | None:
     """Return the lock of an image: of the whole stack, or of the packages that the base image lacks."""
-    lock = stack_file(name).with_suffix(".txt") if is_stack_path(name) else _LOCKS / f"{name}.txt"
-    return lock if lock.is_file() else lock_path(name)
+    return lock_path(name, _LOCKS) or lock_path(name)
 
 
 def _chip(stack: Stack, chip: str | None) -> ChipGeneration | None:
@@ -186,16 +189,20 @@ def _machine(stack: Stack, machine: str | None) -> str:
     return machine
 
 
-def _sources(stack: Stack, file: Path, lock: Path) -> Iterator[ImageSource]:
+def _sources(stack: Stack, lock: Path) -> Iterator[ImageSource]:
     why = "has the versions that belong together"
-    yield ImageSource(stack.name, "stack", why, sha256=(sha256_file(file),))
+    yield _made_source(stack.name, "stack", why, stack_text(stack))
     why = "has the wheels to install, each with its digests"
     yield ImageSource("wheels", "lock", why, sha256=(sha256_file(lock),))
     why = "applies the patches, verifies the result, launches the runtime"
     yield ImageSource("vimectl", "own-wheel", why, __version__, commit=vimectl_wheel.revision())
-    for package, version in stack.series:
-        digest = series.find(package, version).digest
-        yield ImageSource(package, "patches", stack.source("patches"), version, sha256=(digest,))
+    for package, entry in stack.series:
+        if is_series_directory(entry):
+            name, content = pack_series(stack, package, entry)
+            yield _made_source(name, "patches", f"the series {entry} of {stack.name}", content)
+        else:
+            digest = series.load(package, entry).digest
+            yield ImageSource(package, "patches", stack.source("patches"), entry, sha256=(digest,))
     for name, commit in stack.commits.items():
         why = "; ".join([stack.source(name), *(f"without {p}: {r}" for p, r in commit.left_out.items())])
         left_out = tuple(commit.left_out)
@@ -214,6 +221,11 @@ def _sources(stack: Stack, file: Path, lock: Path) -> Iterator[ImageSource]:
     for pin in pins:
         why = _wheel_reason(stack, pin, lock_has_reasons)
         yield ImageSource(pin.name, "wheel", why, pin.version, sha256=tuple(sorted(pin.hashes)), pin=pin)
+
+
+def _made_source(name: str, kind: SourceKind, reason: str, content: bytes) -> ImageSource:
+    digest = hashlib.sha256(content).hexdigest()
+    return ImageSource(name, kind, reason, sha256=(digest,), content=content)
 
 
 def _wheel_reason(stack: Stack, pin: Pin, lock_has_reasons: bool) -> str:

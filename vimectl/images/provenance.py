@@ -93,7 +93,7 @@ def _dependencies(found: SourceManifest) -> Iterator[dict[str, Any]]:
             described["digest"] = {"gitCommit": entry.commit, "sha256": entry.sha256}
         elif entry.kind == "wheel":
             described["uri"] = f"pkg:pypi/{entry.name}@{entry.version}"
-        elif entry.kind == "patches":
+        elif entry.series:
             # Of the series; its file is the wheel of vimectl, which has a separate entry.
             described["digest"] = {"sha256": entry.series}
         version = {"version": entry.version} if entry.version else {}

@@ -70,8 +70,10 @@ def collect(plan: ImagePlan, folder: Path, report: ReportPhase) -> SourceManifes
         (folder / manifest.FILE).unlink(missing_ok=True)
         (folder / "vimectl").mkdir(exist_ok=True)
         os.replace(wheel, folder / "vimectl" / wheel.name)
-        for path, origin in ((manifest.STACK_FILE, plan.stack_file), ("wheels.txt", plan.lock)):
-            shutil.copyfile(origin, work / "copy")
+        (folder / "patches").mkdir(exist_ok=True)
+        made = {source.path: source.content for source in plan.sources if source.content is not None}
+        for path, content in {**made, "wheels.txt": plan.lock.read_bytes()}.items():
+            (work / "copy").write_bytes(content)
             os.replace(work / "copy", folder / path)
         pins = [source.pin for source in plan.sources if source.pin]
         target = WheelTarget(plan.image.python, plan.machine, plan.image.glibc)
@@ -124,10 +126,8 @@ def _manifest(plan: ImagePlan, folder: Path, wheel: Path) -> SourceManifest:
     for source in plan.sources:
         if source.kind == "wheel":
             path = next(wheels[digest] for digest in source.sha256 if digest in wheels)
-        elif source.kind in ("own-wheel", "patches"):
-            path = wheel
         else:
-            path = folder / source.path
+            path = wheel if source.path == "vimectl" else folder / source.path
         entries.append(
             ManifestEntry(
                 name=source.name,
@@ -136,7 +136,7 @@ def _manifest(plan: ImagePlan, folder: Path, wheel: Path) -> SourceManifest:
                 version=source.version,
                 url=source.url,
                 commit=source.commit,
-                series=source.sha256[0] if source.kind == "patches" else "",
+                series=source.sha256[0] if source.kind == "patches" and path == wheel else "",
                 path=path.relative_to(folder).as_posix(),
                 size=path.stat().st_size,
                 sha256=sha256_file(path),

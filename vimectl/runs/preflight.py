@@ -14,7 +14,8 @@ from vimectl.doctor.runner import DoctorReport, run_checks
 from vimectl.env.memory_saver.verify import SaverBuild, required_backend, verify_installed
 from vimectl.patches import command
 from vimectl.patches.state import TargetStatus
-from vimectl.stacks.catalog import load_stack
+from vimectl.stacks.catalog import load_stack, stack_for_recipe
+from vimectl.stacks.schema import Stack
 from vimectl.util.host import Host
 
 # Seconds after the end of a run in which all of its processes exit. One that runs longer is a leftover.
@@ -69,11 +70,14 @@ class Preflight:
 
 
 def examine(recipe: Recipe, host: Host) -> Preflight:
-    """Check the machine for a recipe. Changes nothing. Raises UsageError for an unknown stack."""
-    stack = load_stack(recipe.recipe.stack)
+    """Check the machine for a recipe, with the default stack if that extends the one of the recipe.
+
+    Changes nothing. Raises UsageError for an unknown stack.
+    """
+    stack = load_stack(stack_for_recipe(recipe.recipe.stack))
     report = run_checks(host, stack, recipe, without=INPUTS)
     builds = None if required_backend(stack) is None else verify_installed(host, stack)
-    return Preflight(recipe, report, _patches(recipe), builds)
+    return Preflight(recipe, report, _patches(stack), builds)
 
 
 def wait_for_leftovers(preflight: Preflight, host: Host) -> Preflight:
@@ -85,8 +89,8 @@ def wait_for_leftovers(preflight: Preflight, host: Host) -> Preflight:
     return preflight
 
 
-def _patches(recipe: Recipe) -> list[TargetStatus] | None:
+def _patches(stack: Stack) -> list[TargetStatus] | None:
     try:
-        return command.status(recipe.recipe.stack)
+        return command.status(stack.argument)
     except VimeError:
         return None  # the doctor's report says which package is missing

@@ -69,6 +69,22 @@ def default_stack() -> str | None:
     return next((str(file) for file in files if file.is_file()), None)
 
 
+def required_stack(named: str | None) -> str:
+    """Return the stack that an option names, or the default one. Raises UsageError when there is neither."""
+    if stack := named or default_stack():
+        return stack
+    raise UsageError(
+        f"no stack is named, and there is no {PROJECT_FILE} here or above",
+        "name one with --stack (`vimectl stack list` shows them), or write the file with: vimectl init",
+    )
+
+
+def stack_for_recipe(stack: str) -> str:
+    """Return the default stack if it extends the stack of a recipe, else the stack of the recipe."""
+    default = default_stack()
+    return default if default and _argument(stack_file(stack)) in lineage(default) else stack
+
+
 def load_stack(name: str) -> Stack:
     """Return the stack called ``name``, or that of a file, checked.
 
@@ -86,8 +102,14 @@ def load_summary(name: str) -> StackSummary:
 
 
 def lineage(name: str) -> list[str]:
-    """Return the stack, then the one that it extends, and so on; each a name or the path of a file."""
-    return [_argument(file) for file in _read_with_extended(name)]
+    """Return the stack, then the one that it extends, and so on; each a name or the path of a file.
+
+    A copy of a shipped stack under its own name extends it; an image has one.
+    """
+    files = _read_with_extended(name)
+    names = [_argument(file) for file in files]
+    own_name = list(files.values())[-1].get("stack", {}).get("name")
+    return names if own_name in names or own_name not in stack_names() else [*names, own_name]
 
 
 def stack_file(name: str) -> Path:
@@ -103,10 +125,17 @@ def stack_file(name: str) -> Path:
     return _HERE / "data" / f"{name}.toml"
 
 
-def lock_path(name: str) -> Path | None:
-    """Return the lock of a shipped stack (requirements format, every file hashed), or None."""
-    path = _HERE / "locks" / f"{name}.txt"
-    return path if path.is_file() else None
+def lock_path(name: str, directory: Path = _HERE / "locks") -> Path | None:
+    """Return the lock of a stack (requirements format, every file hashed), or None.
+
+    That of a file is next to it (``mine.txt`` for ``mine.toml``), by default that of the stack it extends.
+    ``directory`` has the locks of the shipped stacks.
+    """
+    for each in lineage(name):
+        path = Path(each).with_suffix(".txt") if is_stack_path(each) else directory / f"{each}.txt"
+        if path.is_file():
+            return path
+    return None
 
 
 def is_stack_path(name: str) -> bool:
@@ -123,12 +152,14 @@ def _load_stack(name: str) -> Stack:
     from vimectl.stacks.schema import Stack  # slow to import: see ``_TABLES``
 
     file, data = stack_file(name), read_merged(name)
-    if "stack" not in data:
+    if "stack" not in data and "extends" not in data:
         raise UsageError(
             f"{file} extends no stack, so the device, Python and machines are not known",
             'add a first line such as extends = "ascend-0.22" (`vimectl stack list` shows the names)',
         )
-    return toml.validate(Stack, data, str(file))
+    stack = toml.validate(Stack, data, str(file))
+    stack._argument = _argument(file)
+    return stack
 
 
 def _load_summary(name: str) -> StackSummary:
@@ -158,6 +189,10 @@ def read_merged(name: str) -> dict[str, Any]:
         for key, value in data.items():
             is_table = isinstance(value, dict) and isinstance(merged.get(key), dict)
             merged[key] = merged[key] | value if is_table else value
+        if "extends" in data:
+            facts = {fact for table in ("packages", "ranges", "commits") for fact in data.get(table, {})}
+            stated = dict.fromkeys(facts - data.get("notes", {}).keys(), "stated in the project file")
+            merged["notes"] = merged.get("notes", {}) | stated
     merged["patches"] = {
         package: entries for package, entries in merged.get("patches", {}).items() if entries
     }

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 from vime_runtime.spec.strict import Strict
 
 
@@ -152,7 +152,7 @@ class Stack(Strict):
     ships, or a directory;
     ``targets`` the directory that holds a package, where that is not the installed one;
     ``notes`` the source of each fact or table, and ``unrecorded`` the reason for each missing fact. A fact
-    without a source or a missing fact without a reason is an error.
+    without a source or a missing fact without a reason is an error where the file extends no other.
     """
 
     extends: str | None = None
@@ -174,9 +174,12 @@ class Stack(Strict):
     origin: dict[str, Origin] = Field(default_factory=dict)
     notes: dict[str, str]
     unrecorded: dict[str, str] = Field(default_factory=dict)
+    _argument: str = PrivateAttr(default="")
 
     @model_validator(mode="after")
     def _has_sources(self) -> Stack:
+        if self.extends:
+            return self  # what a project changes is the choice of its user
         without = [fact for fact in self._facts() if not self.source(fact)]
         if without:
             raise ValueError(f"no note says where these come from: {', '.join(without)}")
@@ -215,6 +218,16 @@ class Stack(Strict):
     @property
     def name(self) -> str:
         return self.stack.name
+
+    @property
+    def argument(self) -> str:
+        """The name or the path of a file that is the ``--stack`` of this stack."""
+        return self._argument or self.name
+
+    @property
+    def title(self) -> str:
+        """The name for people, with the stack that it extends."""
+        return f"{self.name} (extends {self.extends})" if self.extends else self.name
 
     def distributions(self, package: str) -> list[str]:
         """Return the distribution names that may provide ``package``, the preferred one first."""

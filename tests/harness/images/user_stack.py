@@ -25,7 +25,7 @@ url = "{trainer}"
 commit = "{commit}"
 
 [patches]
-megatron-core = "0.16.1"
+megatron-core = ["0.16.1"]
 
 [notes]
 python = "a test"

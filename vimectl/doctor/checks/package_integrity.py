@@ -182,13 +182,17 @@ def unwanted_packages(facts: Facts) -> CheckResult:
 
 @CHECKS.add(
     "packages.lock",
-    why=lambda stack: "the stack is tested with its whole lock" if lock_path(stack.name) else "",
+    why=lambda stack: "the stack is tested with its whole lock" if lock_path(stack.argument) else "",
 )
 def locked_packages(facts: Facts) -> CheckResult:
     """Compare all packages of the lock."""
-    lock = lock_path(facts.stack.name)
+    lock = lock_path(facts.stack.argument)
     assert lock is not None
-    pins = read_lock(lock)
+    # A project may want other versions than the lock; each has its own check.
+    own = facts.stack.packages
+    pins = {
+        name: pin for name, pin in read_lock(lock).items() if matches(pin.version, own.get(name, pin.version))
+    }
     versions = {name: items[0].version for name, items in facts.installed.items()}
     other = [
         f"{pin.name} {versions.get(pin.name, 'absent')} (not {pin.version})"
@@ -199,21 +203,21 @@ def locked_packages(facts: Facts) -> CheckResult:
         not other,
         f"{len(pins) - len(other)} of {len(pins)} as locked" + (f"; {listed(other, 5)}" if other else ""),
         f"all {len(pins)}",
-        f"vimectl env create DIR --stack {facts.stack.name}",
+        f"vimectl env create DIR --stack {facts.stack.argument}",
     )
 
 
 def _series(stack: Stack) -> dict[str, str]:
     return {
-        package: f"without the series {package} {version} the colocated job does not run"
-        for package, version in stack.series
+        package: f"without the series {package} {' and '.join(entries)} the colocated job does not run"
+        for package, entries in stack.patches.items()
     }
 
 
 @CHECKS.add_each("patches.{}", _series, expected="applied")
 def patches(package: str, facts: Facts) -> CheckResult:
     """Compare the state of a patch series."""
-    name = facts.stack.name
+    name = facts.stack.argument
     targets, directory = facts.read(read_patch_state, facts.stack, package)
     if not targets:
         raise Unavailable(f"{package} is not installed (packages.{package})")
@@ -246,7 +250,7 @@ def memory_saver_library(facts: Facts) -> CheckResult:
         all_good(builds, facts.stack),
         found if loaded else f"none would be loaded; {found}",
         expected,
-        f"vimectl tms verify --stack {facts.stack.name}, then replace what it names",
+        f"vimectl tms verify --stack {facts.stack.argument}, then replace what it names",
     )
 
 

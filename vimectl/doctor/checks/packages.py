@@ -65,8 +65,8 @@ def build(name: str, facts: Facts) -> CheckResult:
 
 def _new_environment(stack: Stack) -> str:
     """Return the fix that installs the whole stack, or nothing if it has no lock."""
-    has_lock = lock_path(stack.name) is not None
-    return f"vimectl env create DIR --stack {stack.name}, then use DIR/bin/vimectl" if has_lock else ""
+    has_lock = lock_path(stack.argument) is not None
+    return f"vimectl env create DIR --stack {stack.argument}, then use DIR/bin/vimectl" if has_lock else ""
 
 
 def _install(stack: Stack, name: str) -> str:

@@ -18,7 +18,8 @@ from vime_runtime.spec.safetensors_header import INCOMPLETE
 
 from vimectl.doctor.facts import Unavailable
 from vimectl.doctor.facts.packages import find_package
-from vimectl.patches import command, series
+from vimectl.patches import command
+from vimectl.patches.selection import stacked
 from vimectl.patches.state import TargetStatus
 from vimectl.recipes import check_inputs
 from vimectl.recipes.resolve import prepared_dir, required_preparation
@@ -125,8 +126,8 @@ def read_patch_state(host: Host, stack: Stack, package: str) -> tuple[list[Targe
     """
     directory, version = None, None
     if not host.is_here:
-        module = series.load(package, series.known()[package][0]).module
+        module = stacked(package, stack.patches[package]).module or package.replace("-", "_")
         directory, version = find_package(host, stack, package, module)
         if directory is None:
             return [], None
-    return command.status(stack.name, directory, [package], version), directory
+    return command.status(stack.argument, directory, [package], version), directory

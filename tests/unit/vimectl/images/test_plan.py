@@ -86,6 +86,6 @@ def test_stack_file_needs_a_lock_next_to_it(tmp_path: Path) -> None:
     assert str(tmp_path / "own.txt") in error.value.hint
     (tmp_path / "own.txt").write_text(f"math-verify==0.9.0 --hash=sha256:{'0' * 64}\n")
     made = make_plan(str(own))
-    assert (made.stack.name, made.stack_file) == ("own", own)
+    assert (made.stack.name, made.stack.argument) == ("own", str(own))
     assert [source.name for source in made.sources if source.kind == "wheel"] == ["math-verify"]
     assert "own" not in stack_names()

@@ -13,6 +13,7 @@ from vimectl.cli import run_cli
 from vimectl.doctor.runner import DoctorReport
 from vimectl.recipes.resolve import resolve
 from vimectl.runs import npu_notice
+from vimectl.stacks.catalog import load_stack
 
 RECIPE = resolve("qwen3-4b-tp2").recipe
 
@@ -30,7 +31,7 @@ def test_notice_is_printed_until_a_run_has_completed(
 ) -> None:
     from vimectl.runs import launch, preflight
 
-    passing = preflight.Preflight(RECIPE, DoctorReport("ascend-0.22", ()), None, None)
+    passing = preflight.Preflight(RECIPE, DoctorReport(load_stack("ascend-0.22"), ()), None, None)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(preflight, "examine", lambda recipe, host: passing)
     monkeypatch.setattr(launch, "check_run_inputs", lambda recipe: None)

@@ -12,6 +12,7 @@ from vimectl.doctor.runner import DoctorReport
 from vimectl.recipes.resolve import resolve
 from vimectl.runs import preflight as module
 from vimectl.runs.preflight import Preflight, examine, wait_for_leftovers
+from vimectl.stacks.catalog import load_stack
 from vimectl.util.host import Host
 
 RECIPE = resolve("qwen3-tiny-tp2").recipe
@@ -21,7 +22,7 @@ MEMORY = CheckResult("fail", "1 GiB", "8 GiB", "end what uses the memory", id="h
 
 
 def preflight(*results: CheckResult) -> Preflight:
-    return Preflight(RECIPE, DoctorReport("cpu-0.32", results), [], None)
+    return Preflight(RECIPE, DoctorReport(load_stack("cpu-0.32"), results), [], None)
 
 
 def test_machine_that_passes_is_accepted() -> None:
@@ -47,7 +48,7 @@ def test_patches_are_offered_only_if_nothing_else_fails() -> None:
 
 def test_machine_is_checked_for_the_stack_of_the_recipe() -> None:
     found = examine(resolve("qwen3-4b-tp2").recipe, Host())
-    assert found.doctor.stack == "ascend-0.22"
+    assert found.doctor.stack.name == "ascend-0.22"
     assert {"device.count", "tms.library"} <= {result.id for result in found.doctor.results}
     assert found.tms is not None
     assert examine(RECIPE, Host()).tms is None
