@@ -7,9 +7,9 @@ contents.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from vime_runtime.spec.errors import CheckFailed
 
@@ -28,8 +28,7 @@ from vimectl.util import source_date_epoch
 PatchAction = Literal["apply", "revert"]
 
 
-@dataclass(frozen=True)
-class PatchMoves:
+class PatchMoves(NamedTuple):
     """What a plan does with the patches of a package: reverts from the top, then applies from the bottom."""
 
     package: str
@@ -37,8 +36,7 @@ class PatchMoves:
     applied: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class PatchPlan:
+class PatchPlan(NamedTuple):
     """``sources`` change the packages; ``bookkeeping`` keeps RECORD files and the applied state up to date.
 
     ``folders`` exist only for created files, and are removed with the last of these.
@@ -61,8 +59,7 @@ class PatchPlan:
         ]
 
 
-@dataclass(frozen=True)
-class _PackageChange:
+class _PackageChange(NamedTuple):
     """The change of one package: a step for each file.
 
     ``edited`` has by path the contents of the files without the patches in which edits are merged.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple
 
 from vimectl.patches import applied_state
 from vimectl.patches.applied_state import AppliedSeries
@@ -17,8 +16,7 @@ PatchState = Literal["applied", "not-applied", "upstream", "partial", "drifted"]
 TargetState = Literal["pristine", "applied", "partial", "drifted", "unsupported"]
 
 
-@dataclass(frozen=True)
-class PatchStatus:
+class PatchStatus(NamedTuple):
     """One patch in a target, with the states of its files as (path, state).
 
     ``merged``: exactly the result of `apply --merge` with a user's edits; counts as applied.
@@ -31,8 +29,7 @@ class PatchStatus:
     files: tuple[tuple[str, FileState], ...]
 
 
-@dataclass(frozen=True)
-class TargetStatus:
+class TargetStatus(NamedTuple):
     """A package in a target compared with its series; ``series`` is None when none fits its version.
 
     ``note`` says why a series fits a version that it does not name, or why none fits, and then ``hint`` what
@@ -48,8 +45,8 @@ class TargetStatus:
     note: str = ""
     hint: str = ""
     patches: tuple[PatchStatus, ...] = ()
-    found: dict[str, FileId] = field(default_factory=dict)
-    blockers: dict[str, str] = field(default_factory=dict)
+    found: Mapping[str, FileId] = {}
+    blockers: Mapping[str, str] = {}
     applied: AppliedSeries | None = None
     leftover: tuple[str, ...] = ()
 

@@ -6,18 +6,13 @@ import importlib.util
 import os
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-from packaging.utils import canonicalize_name
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from vimectl.patches import distribution
 from vimectl.patches.blobs import NO_FILE, FileId, blob_id, content_at, file_id_at
-from vimectl.stacks.installed import site_directories
-from vimectl.util.dist_info import editable_source
-from vimectl.util.host import Host
+from vimectl.util.dist_info import canonical_name, editable_source
 
 if TYPE_CHECKING:
     from vimectl.patches.release_files import Wheel
@@ -25,8 +20,7 @@ if TYPE_CHECKING:
 TargetKind = Literal["site-packages", "git", "editable", "tree", "wheel"]
 
 
-@dataclass(frozen=True)
-class PatchTarget:
+class PatchTarget(NamedTuple):
     """A package in a directory, or in a wheel, which is read-only.
 
     ``location`` is what the paths in patches are relative to: it holds the package
@@ -91,6 +85,9 @@ def _is_module(path: Path) -> bool:
 
 
 def _find_distribution(package: str, version: str | None) -> PatchTarget | None:
+    from vimectl.stacks.installed import site_directories  # with --target nothing else needs it
+    from vimectl.util.host import Host
+
     for directory in site_directories(Host()):
         folder = distribution.dist_info_of(directory, package, "")
         if folder is None:
@@ -129,7 +126,7 @@ def _in_wheel(location: Path, package: str, module: str, version: str | None) ->
     folder = next((name for name in names if name.endswith(".dist-info/METADATA")), "")
     if module and not any(name.startswith(f"{module}/") for name in names):
         return None
-    if not module and distribution.package_of(folder.partition("/")[0]) != canonicalize_name(package):
+    if not module and distribution.package_of(folder.partition("/")[0]) != canonical_name(package):
         return None
     if version is None and folder:
         version = distribution.parse_version(wheel.read(folder) or b"")

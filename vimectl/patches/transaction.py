@@ -18,8 +18,9 @@ import stat
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from vime_runtime.spec.atomic_io import sync
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, VimeError
@@ -41,8 +42,7 @@ from vimectl.patches.transaction_journal import (
 )
 
 
-@dataclass(frozen=True)
-class FileStep:
+class FileStep(NamedTuple):
     """One file: ``path`` relative to ``location``, its content before and after (None: no such file).
 
     ``mode`` is the ``st_mode`` after; None: unchanged, or that of a new file. The content of a symbolic link
