@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from vimectl.cli.output import CommandOutput, TextTable
-from vimectl.cli.patch_files import InOrder, export, import_, lint
+from vimectl.cli.patch_files import InOrder, export, import_
+from vimectl.cli.patch_lint import lint
+from vimectl.cli.patch_options import (
+    DryRunOption,
+    Packages,
+    SeriesOption,
+    StackOption,
+    TargetOption,
+    VersionOption,
+)
 from vimectl.cli.patch_port import port
+from vimectl.cli.patch_save import drop, save
 from vimectl.patches import command
 from vimectl.patches.selection import Selection, describe
 from vimectl.util.console import err
@@ -25,39 +35,12 @@ app.command()(export)
 app.command("import", cls=InOrder)(import_)
 app.command()(lint)
 app.command()(port)
+app.command()(save)
+app.command()(drop)
 
-Packages = Annotated[
-    list[str] | None, typer.Argument(metavar="PACKAGE", help="Only these packages.", show_default=False)
-]
-StackOption = Annotated[
-    str | None,
-    typer.Option(
-        "--stack",
-        metavar="NAME|FILE",
-        help="A stack or a project file; by default the vimectl.toml here or above, or the stack installed.",
-    ),
-]
-SeriesOption = Annotated[
-    Path | None,
-    typer.Option("--series", metavar="DIR", help="A series to use instead of those of the stack."),
-]
-TargetOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--target",
-        metavar="DIR",
-        envvar="VIMECTL_TARGET",
-        help="Directory that holds the packages; a wheel for commands that only read.",
-    ),
-]
-VersionOption = Annotated[
-    str | None,
-    typer.Option("--version", metavar="V", help="The package's version, if the package does not state it."),
-]
 MergeOption = Annotated[
     bool, typer.Option("--merge", help="Merge your edits of the patched files (three-way, with git).")
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", "-n", help="Print the changes without making them.")]
 
 
 @app.command("list")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vime_runtime.spec.errors import CheckFailed, UsageError
 
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from vimectl.patches.plan import PatchAction, PatchPlan
 
 
-@dataclass(frozen=True)
-class PatchOutcome:
+class PatchOutcome(NamedTuple):
     """The plan of a change, and the states afterwards (for a dry run: before)."""
 
     plan: PatchPlan
@@ -45,7 +43,7 @@ def recover_and_classify(selection: Selection) -> tuple[list[TargetStatus], list
         statuses = selection.statuses()
         locations = sorted({one.target.location for one in statuses})
         pending = any(map(transaction_journal.is_pending, locations))
-        messages += _recover(locations)
+        messages += recover(locations)
         if not pending:  # otherwise the files may have been read half changed
             return statuses, messages
 
@@ -72,13 +70,13 @@ def change(
     if dry_run:
         return PatchOutcome(make_plan(action, targets, merge), list(targets))
     locations = sorted({one.target.location for one in targets})
-    _recover(locations)
+    recover(locations)
     with locked(locations):
         # Classified again: the files may have changed before the locks were held.
-        plan = make_plan(action, [_again(one) for one in targets], merge)
+        plan = make_plan(action, [classify_again(one) for one in targets], merge)
         if plan.steps:
             transaction.execute(action, plan.steps, plan.folders)
-    return PatchOutcome(plan, [_again(one) for one in targets])
+    return PatchOutcome(plan, [classify_again(one) for one in targets])
 
 
 def adopt(targets: Sequence[TargetStatus]) -> PatchOutcome:
@@ -96,11 +94,13 @@ def adopt(targets: Sequence[TargetStatus]) -> PatchOutcome:
     return change("apply", targets)
 
 
-def _again(one: TargetStatus) -> TargetStatus:
+def classify_again(one: TargetStatus) -> TargetStatus:
+    """Return the present state of a target."""
     return classify(one.target, one.series, one.note, one.hint)
 
 
-def _recover(locations: Sequence[Path]) -> list[str]:
+def recover(locations: Sequence[Path]) -> list[str]:
+    """Finish or undo interrupted changes in directories, and return messages about them."""
     messages = []
     for location in locations:
         if transaction_journal.needs_recovery(location):

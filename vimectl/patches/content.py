@@ -65,7 +65,7 @@ def kept_copy(target: PatchTarget, path: str, blob: str | None, version: str = "
     reason = ""
     if copy is None and version:
         try:
-            copy = _release(target.package, version).read(path)
+            copy = release(target.package, version).read(path)
         except VimeError as e:
             reason = f"; {e.message}"
     if copy is None or blob_id(copy) != blob:
@@ -76,7 +76,7 @@ def kept_copy(target: PatchTarget, path: str, blob: str | None, version: str = "
 
 
 @cache
-def _release(package: str, version: str) -> ReleaseFiles:
+def release(package: str, version: str) -> ReleaseFiles:
     """Open a release from pip's sources, once per process."""
     from vimectl.patches.releases import finder
     from vimectl.patches.releases.progress import download_progress

@@ -8,17 +8,12 @@ Python compiles later.
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
 from collections.abc import Mapping
 from io import BytesIO, StringIO
 from pathlib import Path
 
-from packaging.utils import canonicalize_name
-
-from vimectl.stacks.installed import site_directories
-from vimectl.util.dist_info import editable_source, record_hash
-from vimectl.util.host import Host
+from vimectl.patches.git_tree import git_output
+from vimectl.util.dist_info import canonical_name, editable_source, record_hash
 
 
 def version_at(path: Path) -> str | None:
@@ -39,7 +34,7 @@ def parse_version(metadata: bytes) -> str | None:
 
 def package_of(dist_info: str) -> str:
     """Return the canonical name of the package that a dist-info folder is for."""
-    return canonicalize_name(dist_info.removesuffix(".dist-info").partition("-")[0])
+    return canonical_name(dist_info.removesuffix(".dist-info").partition("-")[0])
 
 
 def dist_info_of(location: Path, package: str, module: str) -> Path | None:
@@ -49,7 +44,7 @@ def dist_info_of(location: Path, package: str, module: str) -> Path | None:
     module it is the folder of the distribution of the package's name.
     """
     if not module:
-        wanted = canonicalize_name(package)
+        wanted = canonical_name(package)
         named = (one for one in location.glob("*.dist-info") if package_of(one.name) == wanted)
         return next((folder for folder in named if (folder / "RECORD").is_file()), None)
     prefix = package.replace("-", "_").lower()
@@ -74,6 +69,9 @@ def dist_info_of(location: Path, package: str, module: str) -> Path | None:
 
 def editable_metadata(location: Path) -> Path | None:
     """Return the METADATA of the editable install (PEP 660, direct_url.json) of ``location``, or None."""
+    from vimectl.stacks.installed import site_directories  # with --target nothing else needs it
+    from vimectl.util.host import Host
+
     for directory in site_directories(Host()):
         for path in directory.glob("*.dist-info/direct_url.json"):
             source = editable_source(path)
@@ -101,23 +99,13 @@ def is_tracked(location: Path, path: str) -> bool:
         return True
     if not any((parent / ".git").exists() for parent in location.parents):
         return False
-    return _git(location, "ls-files", "--error-unmatch", path) is not None
+    return git_output(location, "ls-files", "--error-unmatch", path) is not None
 
 
 def commit_of(location: Path) -> str | None:
     """Return the commit that is checked out in a work tree, or None."""
-    return _git(location, "rev-parse", "HEAD")
-
-
-def _git(location: Path, *arguments: str) -> str | None:
-    """Return the output of git, or None when it fails or is not installed."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    command = ["git", "-C", str(location), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    except FileNotFoundError:
-        return None
-    return None if done.returncode else done.stdout.strip()
+    found = git_output(location, "rev-parse", "HEAD")
+    return found.decode().strip() if found else None
 
 
 def update_record(record: bytes, contents: Mapping[str, bytes | None]) -> bytes:
@@ -125,9 +113,15 @@ def update_record(record: bytes, contents: Mapping[str, bytes | None]) -> bytes:
 
     A line without a hash is kept: it is true of any content. A file without a line gets one at the end.
     """
-    lines = [(_parse_line(raw), raw) for raw in BytesIO(record).readlines()]
-    updated = b"".join(_update_line(row, raw, contents) for row, raw in lines)
-    listed = {row[0] for row, _ in lines if row}
+    # Most of thousands of lines are about other files: these are not parsed.
+    starts = (b'"', *(path.encode("utf-8", "surrogateescape") for path in contents))
+    lines: list[bytes] = []
+    listed: set[str] = set()
+    for raw in BytesIO(record).readlines():
+        row = _parse_line(raw) if raw.startswith(starts) else []
+        listed.update(row[:1])
+        lines.append(_update_line(row, raw, contents))
+    updated = b"".join(lines)
     added = [
         _new_line(path, content)
         for path, content in sorted(contents.items())
@@ -141,12 +135,18 @@ def update_record(record: bytes, contents: Mapping[str, bytes | None]) -> bytes:
 
 def count_matching(record: bytes, contents: Mapping[str, bytes]) -> int:
     """Return how many of these files have the hash that RECORD states."""
-    rows = {row[0]: row[1] for row in map(_parse_line, BytesIO(record).readlines()) if len(row) == 3}
+    rows = dict(record_rows(record))
     return sum(
         rows.get(path) == record_hash(content, rows[path].partition("=")[0])
         for path, content in contents.items()
         if rows.get(path)
     )
+
+
+def record_rows(record: bytes) -> list[tuple[str, str]]:
+    """Return path and hash (``sha256=...``; empty for bytecode) of every line of RECORD."""
+    rows = (_parse_line(raw) for raw in BytesIO(record).readlines())
+    return [(row[0], row[1]) for row in rows if len(row) == 3]
 
 
 def _parse_line(raw: bytes) -> list[str]:

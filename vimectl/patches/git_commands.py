@@ -7,9 +7,8 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vime_runtime.spec.errors import MissingRequirement
 
@@ -101,8 +100,7 @@ def diff_writer() -> Iterator[DiffWriter]:
         yield DiffWriter(Path(scratch))
 
 
-@dataclass(frozen=True)
-class FileMerge:
+class FileMerge(NamedTuple):
     """The result of a merge (None: no such file). ``conflicts`` counts the marked places; None: git cannot
     merge such files, and ``error`` says why."""
 

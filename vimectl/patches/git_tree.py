@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -45,12 +46,8 @@ class CommitFiles:
         return {path: (mode, blob) for path, (mode, kind, blob) in words if kind == "blob"}
 
     def _git(self, *arguments: str) -> bytes:
-        command = ["git", "-C", str(self._directory), *arguments]
-        # A git hook sets these for its own repository.
-        own = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
-        environment = {name: value for name, value in os.environ.items() if name not in own}
         try:
-            return subprocess.run(command, check=True, capture_output=True, env=environment).stdout
+            return _run(self._directory, arguments, check=True).stdout
         except FileNotFoundError as e:
             raise MissingRequirement("git is not installed", "install git") from e
         except subprocess.CalledProcessError as e:
@@ -58,3 +55,19 @@ class CommitFiles:
             raise UsageError(
                 f"{self._directory}: {said or 'git failed'}", "name a git work tree and a commit"
             ) from e
+
+
+def git_output(directory: Path, *arguments: str) -> bytes | None:
+    """Return the output of git in a directory, or None when it fails or is not installed."""
+    try:
+        done = _run(directory, arguments, check=False)
+    except FileNotFoundError:
+        return None
+    return None if done.returncode else done.stdout
+
+
+def _run(directory: Path, arguments: Sequence[str], check: bool) -> subprocess.CompletedProcess[bytes]:
+    # A git hook sets GIT_DIR and others for its own repository.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-C", str(directory), *arguments]
+    return subprocess.run(command, check=check, capture_output=True, env=environment)

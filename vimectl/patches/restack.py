@@ -65,7 +65,7 @@ def restack(
         text = patch.header
         if patch.id != patch_id:
             new = {
-                path: (current[path], _merge(patch.id, path, before, current[path], wanted))
+                path: (current[path], merge_states(patch.id, path, before, current[path], wanted))
                 for path, (before, wanted) in old.items()
             }
         elif after is None:
@@ -100,10 +100,13 @@ def file_states(series: Series, path: str, released: GitFile | None) -> list[Git
     ]
 
 
-def _merge(
+def merge_states(
     patch_id: str, path: str, base: GitFile | None, ours: GitFile | None, theirs: GitFile | None
 ) -> GitFile | None:
-    """Return a file after a patch that led from ``base`` to ``theirs`` and now starts at ``ours``."""
+    """Return a file after a patch that led from ``base`` to ``theirs`` and now starts at ``ours``.
+
+    Raises CheckFailed with the conflicts.
+    """
     contents = [file.content if file else None for file in (base, ours, theirs)]
     merge = merge_file(contents[0], contents[1], contents[2], ("before", "the state below", patch_id))
     lost_mode = merge.content is None and theirs is not None

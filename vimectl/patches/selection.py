@@ -7,10 +7,9 @@ local build, a commit) whose touched files have the same content.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from packaging.version import InvalidVersion, Version
 from vime_runtime.spec.errors import MissingRequirement, UsageError, unknown
 
 from vimectl.patches import series, target
@@ -18,13 +17,10 @@ from vimectl.patches.series import Series
 from vimectl.patches.state import TargetStatus, classify
 from vimectl.patches.target import PatchTarget, file_id
 from vimectl.stacks.catalog import default_stack, is_series_directory, load_summary
-from vimectl.stacks.detection import detect_stack
 from vimectl.stacks.versions import distance, matches
-from vimectl.util.host import Host
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(NamedTuple):
     """The options of the patch commands.
 
     ``stack`` is a stack's name or a file; ``series`` a directory to use instead of the stack's series;
@@ -52,6 +48,7 @@ class Selection:
         entries, targets = self._entries()
         self._check(entries)
         found: dict[str, PatchTarget] = {}
+        candidates: dict[str, list[Series]] = {}
         for package in self.packages or entries:
             directory = self.directory or targets.get(package)
             if directory is not None and self.directory is None and not directory.is_dir():
@@ -59,7 +56,8 @@ class Selection:
                     f"{directory}: no such directory, and {package} should be there",
                     "correct [targets] in the project file, or make the directory available",
                 )
-            if one := _find(package, entries[package], directory, self.version):
+            candidates[package] = _candidates(package, entries[package])
+            if one := find_target(package, candidates[package][-1], directory, self.version):
                 found[package] = one
             elif self.directory is None:
                 where = f"not in {directory}" if directory else "not installed here"
@@ -68,7 +66,7 @@ class Selection:
                     "install it, for example with: vimectl env create DIR --stack NAME",
                 )
         self._check_absent(entries, found)
-        return [_fit(one, entries[package]) for package, one in found.items()]
+        return [_fit(one, candidates[package]) for package, one in found.items()]
 
     def _entries(self) -> tuple[dict[str, tuple[str, ...] | None], dict[str, Path]]:
         """Return by package the series on it (None: those for any version), and the directories of
@@ -81,7 +79,11 @@ class Selection:
         name = self.stack or default_stack()
         if name is None and self.directory is not None:
             return dict.fromkeys(series.known()), {}
-        name = name or detect_stack(Host()).stack
+        if name is None:
+            from vimectl.stacks.detection import detect_stack  # lists every distribution: only when needed
+            from vimectl.util.host import Host
+
+            name = detect_stack(Host()).stack
         if name is None:
             raise UsageError(
                 "no known stack is installed here, and there is no vimectl.toml",
@@ -128,38 +130,40 @@ def stacked(package: str, entries: Sequence[str]) -> Series:
     return series.stack_up([entry_series(package, entry) for entry in entries])
 
 
-def _find(
-    package: str, entries: tuple[str, ...] | None, directory: Path | None, version: str | None
+def _candidates(package: str, entries: tuple[str, ...] | None) -> list[Series]:
+    """Return the series on a package as one, or (None) every one that vimectl has."""
+    if entries is None:
+        return [series.load(package, version) for version in series.known()[package]]
+    return [stacked(package, entries) if entries else Series("no patches", package, ())]
+
+
+def find_target(
+    package: str, one: Series, directory: Path | None = None, version: str | None = None
 ) -> PatchTarget | None:
-    known = entries if entries is not None else series.known()[package][-1:]
-    one = stacked(package, known) if known else None
-    module = one.module if one else ""
+    """Return the package that a series is for, in a directory or installed; None when it is not there."""
     if directory is None:
-        return target.find_installed(package, module, version)
-    return target.find_at(directory, package, module, version, one.chains if one else ())
+        return target.find_installed(package, one.module, version)
+    return target.find_at(directory, package, one.module, version, one.chains)
 
 
-def _fit(one: PatchTarget, entries: tuple[str, ...] | None) -> TargetStatus:
-    """Classify a target with the series that fits it."""
-    if entries == ():
-        return classify(one, Series("no patches", one.package, ()))
-    versions = series.known().get(one.package, [])
-    candidates = [entries] if entries is not None else [(version,) for version in versions]
-    for candidate in candidates:
-        if entries is not None or matches(one.version, candidate[0]):
-            found = stacked(one.package, candidate)
-            if _is_for(found, one):
-                return classify(one, found)
-    found, share = _nearest(one, [stacked(one.package, candidate) for candidate in candidates])
-    is_same = share == 1 or (share >= 0.5 and _same_release(one.version, found.version))
-    if is_same:
+def fit(one: PatchTarget, found: Series) -> TargetStatus:
+    """Classify a target with a series, if the series is for it or has the content of its files."""
+    return _fit(one, [found])
+
+
+def _fit(one: PatchTarget, candidates: Sequence[Series]) -> TargetStatus:
+    """Classify a target with the series that fits it. Raises UsageError when its version is not stated."""
+    for found in candidates:
+        if _is_for(found, one):
+            return classify(one, found)
+    found, share = _nearest(one, candidates)
+    if share == 1 or (share >= 0.5 and _same_release(one.version, found.version)):
         how = "the patched files are" if share == 1 else "most of the patched files are"
         return classify(one, found, f"{how} those of {found.version or found.commit}")
     if not one.version:
-        raise UsageError(
-            f"{one.location}: the version of {one.package} is not stated", "state it with --version V"
-        )
-    if versions:
+        message = f"{one.location}: the version of {one.package} is not stated"
+        raise UsageError(message, "state it with --version V")
+    if versions := series.known().get(one.package):
         found, share = _nearest(one, [series.load(one.package, version) for version in versions])
     files = len(found.chains)
     note = f"no series fits; the nearest is for {found.version or found.commit}"
@@ -190,6 +194,8 @@ def _share_of_known_files(one: PatchTarget, candidate: Series) -> float:
 
 def _same_release(one: str, other: str) -> bool:
     """Return True if two versions are builds, candidates or post-releases of one release."""
+    from packaging.version import InvalidVersion, Version  # slow to import, and rarely needed
+
     try:
         return Version(one).release == Version(other).release
     except InvalidVersion:

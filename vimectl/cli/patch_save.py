@@ -1,0 +1,101 @@
+"""`vimectl patch save | drop`: make patches from edits, and remove them."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vimectl.cli.output import CommandOutput
+from vimectl.cli.patch_options import DryRunOption, StackOption, TargetOption, VersionOption
+
+if TYPE_CHECKING:
+    from vimectl.patches.save import SaveOutcome
+
+Name = Annotated[str, typer.Argument(help="The patch: the name of its file without .patch.")]
+Package = Annotated[
+    str | None,
+    typer.Argument(help="The package; needed if the project patches several.", show_default=False),
+]
+
+
+def save(
+    name: Name,
+    package: Package = None,
+    description: Annotated[
+        str | None,
+        typer.Option("--description", "-m", metavar="TEXT", help="What the patch does and why."),
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Save only edits of these files.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Leave out edits of these files.")
+    ] = None,
+    from_commit: Annotated[
+        str, typer.Option(metavar="REV", help="Save this commit of a work tree instead of edits.")
+    ] = "",
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="PATH|WHEEL|PACKAGE==VERSION", help="The release, if pip does not find it."),
+    ] = None,
+    stack: StackOption = None,
+    target: TargetOption = None,
+    version: VersionOption = None,
+    dry_run: DryRunOption = False,
+) -> CommandOutput:
+    """Save the edits of an installed package or a work tree as a patch.
+
+    It becomes the topmost patch of your series in the project, or goes into
+    the patch of this name; those above are rebased, all or none.
+    """
+    from vimectl.patches import save as saving
+    from vimectl.patches.lint.linter import open_release
+    from vimectl.patches.releases.progress import download_progress
+
+    own = saving.find_own(saving.choose_package(name, package, stack), stack, target, version)
+    if description is None and not from_commit and name not in own.ids and sys.stdin.isatty():
+        description = typer.prompt("What does the patch do? One line", err=True)
+    with download_progress() as progress:
+        release = open_release(against, progress) if against else None
+    options = saving.SaveOptions(
+        description or "", tuple(include or ()), tuple(exclude or ()), from_commit, release
+    )
+    return _output(saving.save(own, name, options, dry_run), dry_run)
+
+
+def drop(
+    name: Name,
+    package: Package = None,
+    stack: StackOption = None,
+    target: TargetOption = None,
+    version: VersionOption = None,
+    dry_run: DryRunOption = False,
+) -> CommandOutput:
+    """Revert a patch of your series and remove it; those above are rebased, all or none."""
+    from vimectl.patches import save as saving
+
+    own = saving.find_own(saving.choose_package(name, package, stack), stack, target, version)
+    return _output(saving.drop(own, name, dry_run), dry_run)
+
+
+def _output(found: SaveOutcome, dry_run: bool) -> CommandOutput:
+    would = "would " if dry_run else ""
+    lines = [f"{found.patch}: {path}" for path in found.files]
+    lines += [f"{name}: {would or 'was '}{'be ' if dry_run else ''}rebased" for name in found.rebased]
+    lines += [f"{would}write {path}" if dry_run else f"wrote {path}" for path in found.written]
+    lines += [f"{would}remove {path}" if dry_run else f"removed {path}" for path in found.removed]
+    (status,) = found.outcome.targets
+    lines.append(f"{status.target.package} {status.target.version}: {status.state}")
+    document = {
+        "patch": found.patch,
+        "files": found.files,
+        "rebased": found.rebased,
+        "written": found.written,
+        "removed": found.removed,
+        "targets": [status.as_json()],
+        "changed": found.outcome.plan.changed(),
+        "dry_run": dry_run,
+    }
+    return CommandOutput(document, lines)

@@ -1,0 +1,410 @@
+"""Save edits of a target as a patch of the user's own series, and drop patches from it.
+
+The files of the series, the project file and the target change in one transaction, or nothing does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError, unknown
+
+from vimectl.patches import content, edited_files, series, series_writer, transaction
+from vimectl.patches.blobs import content_at
+from vimectl.patches.command import PatchOutcome, classify_again, recover
+from vimectl.patches.edited_files import Originals
+from vimectl.patches.git_tree import CommitFiles, git_output
+from vimectl.patches.interchange.description import PatchDescription, as_dep3, from_text
+from vimectl.patches.patchfile.apply import GitFile
+from vimectl.patches.plan import PatchPlan, make_plan
+from vimectl.patches.release_files import ReleaseFiles
+from vimectl.patches.restack import file_states, merge_states, restack
+from vimectl.patches.selection import entry_series, find_target, fit
+from vimectl.patches.series import ABOUT, ORDER, Series, file_name, stack_up
+from vimectl.patches.series_writer import NewPatch
+from vimectl.patches.state import TargetStatus, classify
+from vimectl.patches.target_lock import locked
+from vimectl.patches.transaction import FileStep
+from vimectl.stacks.catalog import (
+    PROJECT_FILE,
+    default_stack,
+    is_series_directory,
+    is_stack_path,
+    load_summary,
+)
+from vimectl.stacks.project import add_series
+from vimectl.util import source_date_epoch
+from vimectl.util.dist_info import canonical_name
+
+States = dict[str, "GitFile | None"]
+_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_EDITS = "what is saved"
+_NAMES = ("diff", "--name-only", "--relative", "--no-renames", "--ignore-submodules", "-z")
+
+
+@dataclass(frozen=True)
+class SaveOptions:
+    """Which edits to save, and where they come from.
+
+    ``description`` is that of the patch, its first line the summary. ``commit`` is a revision of a work tree
+    to save instead of the edits. ``against`` is the release, if pip does not find it.
+    """
+
+    description: str = ""
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    commit: str = ""
+    against: ReleaseFiles | None = None
+
+
+@dataclass(frozen=True)
+class SaveOutcome:
+    """``written`` and ``removed`` are files of the series and the project; ``rebased`` the patches above that
+    changed too; ``files`` those that the patch touches."""
+
+    patch: str
+    files: tuple[str, ...]
+    written: tuple[Path, ...]
+    removed: tuple[Path, ...]
+    rebased: tuple[str, ...]
+    outcome: PatchOutcome
+
+
+@dataclass(frozen=True)
+class OwnSeries:
+    """The user's own series of a package, and the target with all series of the project.
+
+    ``stack`` is what the project file is or is going to extend, ``directory`` that of the series, which need
+    not exist, and ``ids`` has its patches. They are the topmost of ``series``, where their ids may have a
+    suffix.
+    """
+
+    stack: str | None
+    project: Path
+    directory: Path
+    ids: tuple[str, ...]
+    series: Series
+    status: TargetStatus
+
+    @property
+    def package(self) -> str:
+        return self.status.target.package
+
+    @property
+    def below(self) -> int:
+        """Return the number of patches that other series have below."""
+        return len(self.series.patches) - len(self.ids)
+
+    def id_in_stack(self, name: str) -> str:
+        """Return the id of a patch among those of all series. Raises UsageError when there is none."""
+        if name not in self.ids:
+            raise unknown(f"patch in {self.directory}", name, self.ids)
+        return self.series.patches[self.below + self.ids.index(name)].id
+
+
+def choose_package(name: str, package: str | None = None, stack: str | None = None) -> str:
+    """Return the package whose patch ``name`` is, or is going to be: the only one that is possible.
+
+    Raises UsageError when there are several.
+    """
+    if package:
+        return canonical_name(package)
+    selected = stack or default_stack()
+    packages = list(load_summary(selected).patches) if selected else []
+    if len(packages) > 1:
+        packages = [one for one in packages if name in find_own(one, selected).ids]
+    if len(packages) == 1:
+        return packages[0]
+    raise UsageError(
+        f"which package the patch {name} is for is not clear", f"vimectl patch save {name} PACKAGE"
+    )
+
+
+def find_own(
+    package: str, stack: str | None = None, directory: Path | None = None, version: str | None = None
+) -> OwnSeries:
+    """Return the user's own series of a package.
+
+    It is the topmost directory that the project has for the package, otherwise ``patches/PACKAGE`` next to
+    the project file. ``directory`` holds the package, ``version`` is its version where the package states
+    none.
+
+    Raises:
+        UsageError: a series is malformed.
+        CheckFailed: no series fits the package's version.
+        MissingRequirement: the package is not there.
+    """
+    name = stack or default_stack()
+    project = (Path(name) if name and is_stack_path(name) else Path(PROJECT_FILE)).absolute()
+    summary = load_summary(name) if name else None
+    entries = summary.patches.get(package, ()) if summary else ()
+    below, own = entries, project.parent / "patches" / package
+    if entries and is_series_directory(entries[-1]):
+        below, own = entries[:-1], Path(entries[-1])
+    ids: tuple[str, ...] = ()
+    parts = [entry_series(package, entry) for entry in below]
+    if (own / ORDER).is_file():
+        parts.append(series.read(own))
+        ids = tuple(patch.id for patch in parts[-1].patches)
+    directory = directory or (summary.targets.get(package) if summary else None)
+    whole = stack_up(parts) if parts else Series("no patches", package, ())
+    found = find_target(package, whole, directory, version)
+    if found is None:
+        where = f"in {directory}" if directory else "installed here"
+        hint = "give the directory that holds it with --target DIR"
+        raise MissingRequirement(f"{package} is not {where}", hint)
+    status = fit(found, whole)
+    if status.series is None:
+        raise CheckFailed(f"{package} {found.version} in {found.location}: {status.note}", status.hint)
+    return OwnSeries(name, project, own, ids, whole, status)
+
+
+def save(own: OwnSeries, name: str, options: SaveOptions, dry_run: bool = False) -> SaveOutcome:
+    """Save the edits of a target as the patch ``name``: a new one on top, or into the one of this name.
+
+    Later patches are rebased. The target then has the state "applied".
+
+    Raises:
+        UsageError: the name is not one for a file, there is no description for a new patch, or no such
+        commit. CheckFailed: there are no edits, the patches are not applied, or a later patch changes the
+        same lines. MissingRequirement: git is not installed, or the release cannot be fetched.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{name!r} is no name for a patch file", "use letters, digits and '.+-_'")
+    if name not in own.ids and not options.description and not options.commit:
+        raise UsageError(f"the patch {name} needs a description", "give one with --description TEXT")
+    with _locked(own, dry_run):
+        own = replace(own, status=classify_again(own.status))
+        top, new = _edits(own, name, options)
+        released = _released(own, top)
+        header = _header(own, name, options)
+        if name in own.ids:
+            patch_id = own.id_in_stack(name)
+            touched = {*own.series.find(patch_id).files, *new}
+            after = _states_at(own, patch_id, touched, released)
+            after |= {
+                path: merge_states(_EDITS, path, top[path], after[path], file) for path, file in new.items()
+            }
+            result = restack(own.series, released, patch_id, after, header)
+            if patch_id in result.emptied:
+                raise CheckFailed(f"{name} would be empty", f"vimectl patch drop {name} {own.package}")
+            different = [path for path, file in new.items() if result.states[path] != file]
+            if different:
+                raise CheckFailed(
+                    f"{different[0]}: these edits depend on patches above {name}; nothing was changed",
+                    "save them as a new patch on top",
+                )
+            changed = result.series
+        else:
+            changes = {path: (top[path], file) for path, file in new.items()}
+            (patch,) = series_writer.render([NewPatch(name, header, changes)])
+            changed = replace(own.series, patches=(*own.series.patches, patch))
+        return _execute("save", own, name, changed, dry_run)
+
+
+def drop(own: OwnSeries, name: str, dry_run: bool = False) -> SaveOutcome:
+    """Revert a patch of the user's own series and remove it; later patches are rebased.
+
+    Raises:
+        UsageError: there is no such patch.
+        CheckFailed: a later patch changes the same lines, or a file was edited.
+        MissingRequirement: git is not installed, or the release cannot be fetched.
+    """
+    patch_id = own.id_in_stack(name)
+    with _locked(own, dry_run):
+        own = replace(own, status=classify_again(own.status))
+        if own.status.state == "applied" and own.status.applied is None:
+            raise CheckFailed(
+                f"{own.package} was patched by something else", f"vimectl patch adopt {own.package}"
+            )
+        result = restack(own.series, _released(own, {}), patch_id, None)
+        return _execute("drop", own, name, result.series, dry_run)
+
+
+def _edits(own: OwnSeries, name: str, options: SaveOptions) -> tuple[States, States]:
+    """Return the files to save as all patches leave them, and as they are to be. Raises CheckFailed."""
+    target, whole = own.status.target, own.series
+    positions = {path: whole.position(path, found) for path, found in own.status.found.items()}
+    below = [path for path, number in positions.items() if number not in (None, len(whole.touching(path)))]
+    if below and not options.commit:
+        raise CheckFailed(
+            f"{below[0]} does not have every patch of {whole.name}, so edits of it cannot be told apart",
+            f"vimectl patch apply {own.package}",
+        )
+    top: States = {}
+    new: States = {}
+    if options.commit:
+        before, after = (CommitFiles(target.location, revision) for revision in _range(options.commit))
+        changed = git_output(target.location, *_NAMES, *_range(options.commit)) or b""
+        names = map(os.fsdecode, changed.split(b"\0")[:-1])
+        for path in edited_files.select(names, options.include, options.exclude):
+            old = edited_files.read(before, path)
+            top[path] = _top(own, path) if path in whole.chains else old
+            new[path] = merge_states(_EDITS, path, old, top[path], edited_files.read(after, path))
+    else:
+        originals = Originals(target, options.against)
+        kept = (own.directory, own.project)
+        for path in edited_files.find(target, options.include, options.exclude):
+            file = target.location / path
+            if positions.get(path) is None and not any(file == one or one in file.parents for one in kept):
+                top[path] = _top(own, path) if path in whole.chains else originals.read(path)
+                new[path] = edited_files.current(target, path)
+        left = [path for path in own.status.drifted if path not in new]
+        if left:
+            message = f"{left[0]}, a file of {whole.name}, was edited too"
+            raise CheckFailed(message, "include it, or undo the edit")
+    new = {path: file for path, file in new.items() if file != top[path]}
+    if not new and not (name in own.ids and options.description):
+        raise CheckFailed(f"nothing of {own.package} was edited in {target.location}", "edit its files first")
+    return top, new
+
+
+def _range(revision: str) -> tuple[str, str]:
+    return f"{revision}^", revision
+
+
+def _top(own: OwnSeries, path: str) -> GitFile | None:
+    """Return a file of the series as the last patch leaves it."""
+    return file_states(own.series, path, _released_file(own, path))[-1]
+
+
+def _released_file(own: OwnSeries, path: str) -> GitFile | None:
+    status = own.status
+    data = content.released(status.target, own.series, path, status.applied)
+    mode = own.series.touching(path)[0].diffs[path].old_mode
+    return None if data is None else GitFile(data, mode or "100644")
+
+
+def _released(own: OwnSeries, top: States) -> States:
+    """Return the files of the series as released, and those that it does not touch yet."""
+    return {**top, **{path: _released_file(own, path) for path in own.series.chains}}
+
+
+def _states_at(own: OwnSeries, patch_id: str, paths: Iterable[str], released: States) -> States:
+    """Return files as the patch ``patch_id`` leaves them."""
+    ids = [patch.id for patch in own.series.patches]
+    states: States = {}
+    for path in paths:
+        touching = [ids.index(patch.id) for patch in own.series.touching(path)]
+        number = sum(index <= ids.index(patch_id) for index in touching)
+        states[path] = file_states(own.series, path, released[path])[number] if touching else released[path]
+    return states
+
+
+def _header(own: OwnSeries, name: str, options: SaveOptions) -> bytes:
+    """Return the DEP-3 header of the patch."""
+    place = own.status.target.location
+    if name in own.ids:
+        old = own.series.find(own.id_in_stack(name)).header.decode("utf-8", "surrogateescape")
+        description = from_text(old, name)
+    else:
+        revision = ("log", "-1", "--format=%an <%ae>", options.commit or "HEAD")
+        author = git_output(place, *revision) if options.commit else _git_user(own.project.parent)
+        fields = {"Author": author.decode("utf-8", "replace").strip()} if author else {"Origin": "vendor"}
+        description = PatchDescription(name, "", {**fields, "Forwarded": "no"})
+    text = options.description
+    if options.commit and not text:
+        message = git_output(place, "log", "-1", "--format=%B", options.commit) or b""
+        text = message.decode("utf-8", "replace")
+    if text:
+        subject, _, body = text.strip().partition("\n")
+        description = replace(description, subject=subject, body=body.strip("\n"))
+    today = source_date_epoch.now().date().isoformat()
+    description = replace(description, fields={**description.fields, "Last-Update": today})
+    return as_dep3(description).encode("utf-8", "surrogateescape")
+
+
+def _git_user(directory: Path) -> bytes | None:
+    """Return the name and address that git would give a commit, or None."""
+    found = git_output(directory, "var", "GIT_AUTHOR_IDENT")
+    return found.rpartition(b" ")[0].rpartition(b" ")[0] if found else None
+
+
+@contextmanager
+def _locked(own: OwnSeries, dry_run: bool) -> Iterator[None]:
+    if dry_run:
+        yield
+        return
+    roots = [own.status.target.location, own.project.parent, _root(own.directory)]
+    recover(roots)
+    with locked(roots):
+        yield
+
+
+def _root(directory: Path) -> Path:
+    """Return the directory, or the nearest one above that exists."""
+    return next(path for path in (directory, *directory.parents) if path.is_dir())
+
+
+def _execute(action: str, own: OwnSeries, name: str, changed: Series, dry_run: bool) -> SaveOutcome:
+    """Write the new series, and bring the target to it if it had the old one."""
+    target = own.status.target
+    texts = {patch.id: patch.text for patch in own.series.patches}
+    own_ids = dict(zip([patch.id for patch in own.series.patches[own.below :]], own.ids, strict=True))
+    patches = {own_ids.get(patch.id, patch.id): patch for patch in changed.patches[own.below :]}
+    files = {file_name(patch_id): patch.text for patch_id, patch in patches.items()}
+    removed = [file_name(patch_id) for patch_id in own.ids if patch_id not in patches]
+    steps = [_step(own.directory / file, None) for file in removed]
+    steps += [_step(own.directory / file, text) for file, text in files.items()]
+    steps.append(_step(own.directory / ORDER, _order(own, list(patches))))
+    if not (own.directory / ORDER).exists():
+        commit = target.version if _COMMIT.fullmatch(target.version) else ""
+        version = "" if commit else own.series.version or target.version
+        about = series_writer.about(own.package, version, commit, own.series.module)
+        steps.append(_step(own.directory / ABOUT, about))
+        steps.append(_step(own.project, _project(own)))
+    status = classify(target, changed)
+    plan = PatchPlan((), ())
+    if action == "save" or own.status.state != "pristine":
+        plan = make_plan("apply", [status])
+    written = [step for step in steps if step.changes]
+    if not dry_run:
+        transaction.execute(action, [*written, *plan.steps], plan.folders)
+        status = classify(target, changed)
+    rebased = [own_ids.get(p.id, p.id) for p in changed.patches if texts.get(p.id) not in (None, p.text)]
+    return SaveOutcome(
+        name,
+        tuple(patches[name].files) if name in patches else (),
+        tuple(step.location / step.path for step in written if step.after is not None),
+        tuple(own.directory / file for file in removed),
+        tuple(one for one in rebased if one != name),
+        PatchOutcome(plan, [status]),
+    )
+
+
+def _step(path: Path, after: bytes | None) -> FileStep:
+    root = _root(path.parent)
+    return FileStep(root, str(path.relative_to(root)), content_at(path), after)
+
+
+def _order(own: OwnSeries, ids: Sequence[str]) -> bytes:
+    """Return the text of the series file with these patches; its comments and options stay."""
+    path = own.directory / ORDER
+    if not path.exists():
+        return series_writer.order(ids, f"Patches on {own.package}, in the order in which they apply.")
+    names = [file_name(patch_id) for patch_id in ids]
+    old = [file_name(patch_id) for patch_id in own.ids]
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if _first_word(line) not in old or _first_word(line) in names]
+    text = b"".join(kept)
+    if text and not text.endswith(b"\n"):
+        text += b"\n"
+    return text + b"".join(f"{name}\n".encode() for name in names if name not in old)
+
+
+def _first_word(line: bytes) -> str:
+    return next(iter(line.decode("utf-8", "replace").partition("#")[0].split()), "")
+
+
+def _project(own: OwnSeries) -> bytes:
+    """Return the text of the project file with the series."""
+    extends = own.stack if own.stack and not is_stack_path(own.stack) else None
+    version = own.status.target.version
+    released = None if _COMMIT.fullmatch(version) else version
+    return add_series(own.project, own.package, released, own.directory, extends)

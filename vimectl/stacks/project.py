@@ -1,0 +1,54 @@
+"""Edit a project file, keeping its comments and order."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from vimectl.stacks.catalog import is_series_directory, is_stack_path, load_summary
+
+
+def add_series(
+    file: Path, package: str, version: str | None, directory: Path, extends: str | None = None
+) -> bytes:
+    """Return the text of a project file with a series on top of those that it has on a package.
+
+    A package that the file does not name keeps the series of what the file extends below. The file need not
+    exist: its text is then a minimal one, which extends ``extends``.
+
+    Args:
+        version: the version of the package, stated unless the file or what it extends has one.
+        directory: the directory of the series, written relative to the file.
+
+    Raises:
+        UsageError: the file is not valid.
+    """
+    import tomlkit  # slow to import, and no other command edits a file
+
+    document: Any = tomlkit.document()
+    known = None
+    if file.is_file():
+        known = load_summary(str(file))
+        document = tomlkit.parse(file.read_text(encoding="utf-8"))
+    else:
+        document.add(tomlkit.comment("The patches of this project, for `vimectl patch`."))
+        if extends:
+            known = load_summary(extends)
+            document["extends"] = relative(file, extends) if is_stack_path(extends) else extends
+    entries = known.patches.get(package, ()) if known else ()
+    if str(directory.absolute()) in entries:
+        return tomlkit.dumps(document).encode()
+    if version and (known is None or package not in known.packages):
+        document.setdefault("packages", tomlkit.table())[package] = version
+    patches = document.setdefault("patches", tomlkit.table())
+    if package not in patches:
+        patches[package] = [relative(file, one) if is_series_directory(one) else one for one in entries]
+    patches[package].append(relative(file, str(directory)))
+    return tomlkit.dumps(document).encode()
+
+
+def relative(file: Path, path: str) -> str:
+    """Return a path as a project file states it: relative to the file, and never like a version."""
+    found = Path(os.path.relpath(path, file.absolute().parent)).as_posix()
+    return found if is_series_directory(found) else f"./{found}"
