@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vime_runtime.spec.errors import UsageError, nearest, unknown
 
@@ -35,8 +34,7 @@ KEYS = {
 _VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc|\.post|\.dev)\d+)*(\+[a-z0-9.]+)?")
 
 
-@dataclass(frozen=True)
-class StackSummary:
+class StackSummary(NamedTuple):
     """The tables of a stack or a project that say which packages it has and where; see ``schema.Stack``.
 
     Reading them needs no schema. ``patches`` has by package the series on it, the bottom one first: the
@@ -190,6 +188,8 @@ def read_merged(name: str) -> dict[str, Any]:
             is_table = isinstance(value, dict) and isinstance(merged.get(key), dict)
             merged[key] = merged[key] | value if is_table else value
         if "extends" in data:
+            for package in data.get("packages", {}):
+                merged.get("ranges", {}).pop(package, None)  # the version replaces the range
             facts = {fact for table in ("packages", "ranges", "commits") for fact in data.get(table, {})}
             stated = dict.fromkeys(facts - data.get("notes", {}).keys(), "stated in the project file")
             merged["notes"] = merged.get("notes", {}) | stated
