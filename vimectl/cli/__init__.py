@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # public exception is the right one in both.
 USAGE_ERROR: Any = typer.BadParameter.__base__
 
-_COMMANDS = ("doctor", "stack", "env", "patch", "tms", "image", "recipe", "run", "runs")
+_COMMANDS = ("init", "doctor", "stack", "env", "patch", "tms", "image", "recipe", "run", "runs")
 
 
 def _print_version(wanted: bool) -> None:
@@ -69,8 +69,8 @@ def command_tree(argv: Sequence[str] = ()) -> Any:
     app.callback()(_root)
     for name in () if argv[:1] == ["--version"] else called or _COMMANDS:
         module = importlib.import_module(f"vimectl.cli.{name}")
-        if name == "doctor":
-            app.command(name)(module.doctor)
+        if name in ("doctor", "init"):  # commands, not groups
+            app.command(name)(getattr(module, name))
         else:
             app.add_typer(_called_commands(module.app, words[1:2]), name=name)
     tree: Any = typer.main.get_command(app)

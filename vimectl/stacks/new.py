@@ -69,7 +69,7 @@ class _Documents:
         # From 0.24 on mkdocs.yml has the variables of the guides, before that conf.py.
         pattern = r"""^\s+["']?(\w+)["']?: *["']?(.*?)["']?,?$"""
         variables = text("mkdocs.yml") or text("docs/source/conf.py")
-        self.variables = dict(re.findall(pattern, variables, re.MULTILINE))
+        self.variables: dict[str, str] = dict(re.findall(pattern, variables, re.MULTILINE))
 
     def row(self) -> dict[str, str]:
         """Return the row of the release in its release matrix by column; empty when it has none."""
@@ -108,7 +108,7 @@ class _Documents:
     def argument(self, name: str) -> str:
         """Return the default of an argument of the Dockerfile, or ""."""
         found = re.search(rf'^ARG {name}="?(.*?)"?$', self.dockerfile, re.MULTILINE)
-        return found[1] if found else ""
+        return str(found[1]) if found else ""
 
 
 def read_facts(version: str, read: Callable[[str], bytes | None], file_names: Sequence[str]) -> ReleaseFacts:
@@ -164,7 +164,7 @@ def _packages(facts: ReleaseFacts, documents: _Documents, file_names: Sequence[s
             facts.disagree("packages", f"the matrix has {name} {other}")
         build = documents.argument(f"{name.upper().replace('-', '_')}_VERSION")
         if build:
-            facts.disagree("packages", f"its Dockerfile installs a {name} of its own, {build}")
+            facts.disagree("packages", f"its Dockerfile installs another {name}, {build}")
 
 
 def _cann(facts: ReleaseFacts, documents: _Documents, file_names: Sequence[str]) -> None:

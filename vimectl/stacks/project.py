@@ -37,18 +37,34 @@ def add_series(
             known = load_summary(extends)
             document["extends"] = relative(file, extends) if is_stack_path(extends) else extends
     entries = known.patches.get(package, ()) if known else ()
-    if str(directory.absolute()) in entries:
+    if str(_real(directory)) in entries:
         return tomlkit.dumps(document).encode()
     if version and (known is None or package not in known.packages):
-        document.setdefault("packages", tomlkit.table())[package] = version
+        _add(document.setdefault("packages", tomlkit.table()), package, version)
     patches = document.setdefault("patches", tomlkit.table())
     if package not in patches:
-        patches[package] = [relative(file, one) if is_series_directory(one) else one for one in entries]
+        _add(patches, package, [relative(file, one) if is_series_directory(one) else one for one in entries])
     patches[package].append(relative(file, str(directory)))
     return tomlkit.dumps(document).encode()
 
 
+def _add(table: Any, key: str, value: object) -> None:
+    """Add a key below the others of a table, above the comments before the next table."""
+    body = table.value.body
+    last = next((index for index in reversed(range(len(body))) if body[index][0] is not None), -1)
+    after = body[last + 1 :]
+    del body[last + 1 :]
+    table.append(key, value)
+    body.extend(after)
+
+
 def relative(file: Path, path: str) -> str:
     """Return a path as a project file states it: relative to the file, and never like a version."""
-    found = Path(os.path.relpath(path, file.absolute().parent)).as_posix()
+    found = os.path.relpath(_real(Path(path)), _real(file).parent)
     return found if is_series_directory(found) else f"./{found}"
+
+
+def _real(path: Path) -> Path:
+    """Return a path without symbolic links above it."""
+    absolute = path.absolute()
+    return absolute.parent.resolve() / absolute.name
