@@ -22,8 +22,10 @@ _KNOWN = re.compile(
 )
 # What git adds above the text of a mail that somebody else sends.
 _IN_BODY = re.compile(r"(From|Date|Subject)$")
-# Lines that end the message for programs that read email.
-_ENDS_MESSAGE = re.compile(r"---|diff -|Index: |From ")
+# Lines of a text that are quoted. GNU patch applies an indented diff as well, and a line of the second kind
+# ends the message of an email.
+_DIFF = r"(?:> )*[ \t]*(?:@@ -\d|diff --git |\*{15})"
+_MESSAGE_END = rf"{_DIFF}|(?:> )*(?:---|diff -|Index: |From .*\d\d:\d\d)"
 _PREFIX = re.compile(r"\s*(?:re:|\[[^\]]*PATCH[^\]]*\])\s*", re.IGNORECASE)
 
 
@@ -49,7 +51,7 @@ def from_dep3(header: str) -> PatchDescription | None:
             if "From" in fields:
                 fields = {"Author": fields.pop("From"), **fields}
             body = "\n".join(["" if line == " ." else line[1:] for line in lines])
-            body = "\n\n".join(part for part in (body, rest.strip("\n")) if part)
+            body = "\n\n".join(part for part in (_unquoted(body, _DIFF), rest.strip("\n")) if part)
             return PatchDescription(_without_prefix(subject), body, fields)
     return None
 
@@ -73,7 +75,8 @@ def _fields(text: str, names: re.Pattern[str] | None = None) -> dict[str, str] |
 def as_dep3(description: PatchDescription) -> str:
     """Return the text of a DEP-3 header."""
     lines = [f"Description: {description.subject}"]
-    lines += (f" {line}" if line.strip() else " ." for line in description.body.splitlines())
+    body = _quoted(description.body, _DIFF).splitlines()
+    lines += (f" {line}" if line.strip() else " ." for line in body)
     lines += (f"{name}: {value}" for name, value in description.fields.items())
     return "\n".join(lines) + "\n"
 
@@ -82,7 +85,7 @@ def from_text(text: str, default: str) -> PatchDescription:
     """Parse the text before a diff: a DEP-3 header, or text whose first line is the summary."""
     text = re.split(r"^---$", text, maxsplit=1, flags=re.MULTILINE)[0]
     lines = [line.rstrip() for line in text.splitlines()]
-    kept = [line for line in lines if not re.match(r"Index: |=+$|diff |---|#!", line)]
+    kept = [line for line in lines if not re.match(r"Index: |={60,}$|diff -|#!", line)]
     text = "\n".join(kept).strip("\n")
     if found := from_dep3(text):
         return found
@@ -127,7 +130,7 @@ def _without_prefix(subject: str) -> str:
 def _from_message(subject: str, text: str) -> PatchDescription:
     """Parse the text of an email. Its last paragraph has fields if all of its lines are fields."""
     body = re.split(r"^---$", text, maxsplit=1, flags=re.MULTILINE)[0].strip("\n")
-    body = re.sub(rf"^ (?= *(?:{_ENDS_MESSAGE.pattern}))", "", body, flags=re.MULTILINE)
+    body = _unquoted(body, _MESSAGE_END)
     above, _, last = body.rpartition("\n\n")
     fields = _fields(last, _KNOWN)
     if fields is None:
@@ -139,4 +142,12 @@ def as_mail(description: PatchDescription) -> str:
     """Return the text of an email, without its head."""
     fields = "\n".join(f"{name}: {value}" for name, value in description.fields.items())
     text = "\n\n".join(part for part in (description.body, fields) if part)
-    return re.sub(rf"^(?= *(?:{_ENDS_MESSAGE.pattern}))", " ", text, flags=re.MULTILINE) + "\n"
+    return _quoted(text, _MESSAGE_END) + "\n"
+
+
+def _quoted(text: str, pattern: str) -> str:
+    return re.sub(rf"^(?={pattern})", "> ", text, flags=re.MULTILINE)
+
+
+def _unquoted(text: str, pattern: str) -> str:
+    return re.sub(rf"^> (?={pattern})", "", text, flags=re.MULTILINE)

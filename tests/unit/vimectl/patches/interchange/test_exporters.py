@@ -20,6 +20,8 @@ HEADERS = [
     "Origin: vendor, a user\n over two lines\nForwarded: not-needed\nLast-Update: 2026-11-23\n",
     "Description: [Fix] Ä thing\n From here.\nAuthor: Ä, B <b@x.org>\n"
     "Date: Tue, 2 Dec 2025 10:11:12 +0100\nMessage-ID: <1@x.org>\n",
+    "Description: Explain a diff\n Before:\n .\n >  diff --git a/x b/x\n   --- a/x\n   +++ b/x\n"
+    " >  @@ -1 +1 @@\n   -a\n   +b\n > > @@ -1 +1 @@\n --- a/x\n From me at 10:11\nAuthor: A <a@x.org>\n",
     "Description: Only a summary\nAuthor: no address\nBug-Debian: https://bugs.example/1\n",
 ]
 
@@ -74,7 +76,7 @@ def test_git_am_keeps_author_date_and_message(toy_series: Series, tmp_path: Path
     release = committed(unpack(tmp_path / "release"))
     run(release, "git", "am", "-q", "--keep-cr", "--keep-non-patch", str(tmp_path / "toy.mbox"))
     log = run(release, "git", "log", "--format=%an|%ae|%aD|%B", "-1", "HEAD~1")
-    assert log.strip() == "Ä, B|b@x.org|Tue, 2 Dec 2025 10:11:12 +0100|[Fix] Ä thing\n\n From here."
+    assert log.strip() == "Ä, B|b@x.org|Tue, 2 Dec 2025 10:11:12 +0100|[Fix] Ä thing\n\nFrom here."
 
 
 def test_quilt_refuses_binary_changes(work: Path, tmp_path: Path) -> None:

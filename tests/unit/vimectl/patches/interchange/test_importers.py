@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import quopri
+import shutil
 import subprocess
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from vime_runtime.spec.errors import UsageError
 
 from harness.git import ENVIRONMENT
-from harness.patches.git_and_quilt import run
+from harness.patches.git_and_quilt import quilt_push, run
 from vimectl.patches import series as series_files
 from vimectl.patches.git_tree import CommitFiles
 from vimectl.patches.interchange.exporters import export_series
@@ -146,6 +148,38 @@ def test_folder_of_mails_with_a_cover_letter(work: Path, tmp_path: Path) -> None
     found = import_patches([tmp_path / "mails"], SourceTree(work))
     assert [one.id for one in found.patches] == ["0001-change-one-thing", "0002-change-one-thing"]
     assert found.left_out == [(f"{tmp_path}/mails/0000-cover-letter.patch", "cover letter")]
+
+
+def test_a_diff_in_the_message_is_not_applied(work: Path, tmp_path: Path) -> None:
+    replace_line(work / "pkg" / "a.py")
+    other = diff(tmp_path, "tests/test_a.py").read_text()
+    wanted = commit(work, "Fix a\n\nThis was wrong:\n\n" + textwrap.indent(other, "  "))
+    patch = format_patch(work, tmp_path / "x.patch")
+    import_patches([patch], SourceTree(work)).write(tmp_path / "series", "pkg", "1")
+    quilt_push(work, tmp_path / "series")  # GNU patch applies indented diffs
+    shutil.rmtree(work / ".pc", ignore_errors=True)
+    run(work, "git", "add", "-A")
+    assert run(work, "git", "write-tree") == wanted
+
+
+@pytest.mark.parametrize("option", ["--attach", "--inline"])
+def test_patches_may_be_attached(work: Path, tmp_path: Path, option: str) -> None:
+    replace_line(work / "pkg" / "a.py")
+    commit(work, "Fix a\n\nWhy.")
+    (one,) = import_patches([format_patch(work, tmp_path / "x", option)], SourceTree(work)).patches
+    assert list(one.changes) == ["pkg/a.py"]
+    assert one.header.startswith(b"Description: Fix a\n Why.\nAuthor: test <test@localhost>\n")
+
+
+def test_a_file_that_one_commit_adds_and_the_next_renames(work: Path, tmp_path: Path) -> None:
+    (work / "pkg" / "new.py").write_text("content\n")
+    commit(work)
+    (work / "pkg" / "new.py").rename(work / "pkg" / "newer.py")
+    commit(work)
+    (tmp_path / "x.mbox").write_text(run(work, "git", "format-patch", "--stdout", "-2"))
+    run(work, "git", "reset", "-q", "--hard", "HEAD~2")
+    found = import_patches([tmp_path / "x.mbox"], SourceTree(work))
+    assert [list(one.changes) for one in found.patches] == [["pkg/new.py"], ["pkg/new.py", "pkg/newer.py"]]
 
 
 def diff(tmp_path: Path, *paths: str, hunk: str = HUNK) -> Path:
