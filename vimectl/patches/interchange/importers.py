@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,7 +17,8 @@ from vimectl.patches.interchange.description import as_dep3, from_mail, from_tex
 from vimectl.patches.lint.release_check import PatchedRelease, ReleaseCheck, check_release
 from vimectl.patches.patchfile.apply import apply_patch
 from vimectl.patches.patchfile.file_diff import PatchFile
-from vimectl.patches.patchfile.rules import parse_valid
+from vimectl.patches.patchfile.reader import parse
+from vimectl.patches.patchfile.rules import require_valid
 from vimectl.patches.patchfile.sources import PatchSource, read_sources
 from vimectl.patches.release_files import ReleaseFiles
 from vimectl.patches.series_writer import NewPatch, write_series
@@ -101,12 +102,12 @@ def import_patches(
         if source.mail and _COVER_LETTER.search(str(source.mail["Subject"])) and b"\n@@ -" not in source.data:
             found.left_out.append((source.origin, "cover letter"))
             continue
-        patch = parse_valid(source.data, source.origin, source.strip)
-        excluded = {diff.path for diff in patch.diffs if not _is_included(diff.path, rules)}
+        parsed = parse(source.data, source.strip)
+        excluded = {diff.path for diff in parsed.diffs if not _is_included(diff.path, rules)}
         found.left_out.extend((source.origin, path) for path in sorted(excluded))
-        if len(excluded) < len({diff.path for diff in patch.diffs}):
-            kept = tuple(diff for diff in patch.diffs if diff.path not in excluded)
-            one = _apply(source, replace(patch, diffs=kept), excluded, release, len(found.patches) + 1)
+        patch = require_valid(_without(parsed, excluded), source.origin)
+        if patch.diffs:
+            one = _apply(source, patch, excluded, release, len(found.patches) + 1)
             release = release.with_changes({path: after for path, (_, after) in one.changes.items()})
             found.patches.append(one)
     if not found.patches:
@@ -125,6 +126,19 @@ def _is_included(path: str, rules: Sequence[PathRule]) -> bool:
         if rule.matches(path):
             return rule.include
     return not any(rule.include for rule in rules)
+
+
+def _without(patch: PatchFile, excluded: Collection[str]) -> PatchFile:
+    """Return a patch without the diffs of some paths, and the errors that their binary data is missing."""
+    kept = tuple(diff for diff in patch.diffs if diff.path not in excluded)
+    lines = [(diff.line, diff.path) for diff in patch.diffs]
+    defects = tuple(
+        defect
+        for defect in patch.defects
+        if defect.rule != "binary-without-data"
+        or max((one for one in lines if one[0] <= defect.line), default=(0, ""))[1] not in excluded
+    )
+    return replace(patch, diffs=kept, defects=defects)
 
 
 def _apply(

@@ -225,6 +225,31 @@ def test_include_and_exclude_choose_as_git_apply_does(work: Path, tmp_path: Path
     assert sorted(path for _, path in found.left_out) == sorted({*paths} - {*wanted})
 
 
+def test_what_cannot_be_applied_is_an_error_unless_excluded(work: Path, tmp_path: Path) -> None:
+    patch = diff(tmp_path, "pkg/a.py")
+    ordinary = patch.read_text()
+    patch.write_text(
+        "diff --git a/docs/x.png b/docs/x.png\nindex 1234567..89abcde 100644\n"
+        "Binary files a/docs/x.png and b/docs/x.png differ\n" + ordinary
+    )
+    assert "binary-without-data" in message(work, patch)[0]
+    found = import_patches([patch], SourceTree(work), rules=[PathRule(False, "docs/*")])
+    assert found.left_out == [(str(patch), "docs/x.png")]
+    combined = (
+        "diff --cc pkg/run.sh\nindex 1,2..3\n--- a/pkg/run.sh\n+++ b/pkg/run.sh\n"
+        "@@@ -1,2 -1,2 +1,2 @@@\n- l1\n -l1\n++x\n  l2\n"
+    )
+    context = (
+        "*** a/pkg/run.sh\n--- b/pkg/run.sh\n***************\n*** 1,2 ****\n! l1\n  l2\n"
+        "--- 1,2 ----\n! x\n  l2\n"
+    )
+    for rule, text in (("combined-diff", combined), ("context-diff", context)):
+        for order in (text + ordinary, ordinary + text):
+            patch.write_text(order)
+            with pytest.raises(UsageError, match=rule):
+                import_patches([patch], SourceTree(work), rules=[PathRule(False, "pkg/run*")])
+
+
 def message(work: Path, patch: Path, strip: int | None = None) -> tuple[str, str]:
     with pytest.raises(UsageError) as refused:
         import_patches([patch], SourceTree(work), strip)
