@@ -11,6 +11,7 @@ from vime_runtime.spec.errors import CheckFailed, UsageError
 from vimectl.patches import transaction_journal
 from vimectl.patches.selection import Selection
 from vimectl.patches.state import TargetStatus, classify
+from vimectl.stacks.catalog import default_stack, is_series_directory, is_stack_path, load_summary
 
 if TYPE_CHECKING:
     from vimectl.patches.plan import PatchAction, PatchPlan
@@ -38,7 +39,7 @@ def recover_and_classify(selection: Selection) -> tuple[list[TargetStatus], list
 
     Waits for a change in progress. Errors are also those of ``transaction.recover``.
     """
-    messages: list[str] = []
+    messages = recover(_project_roots(selection))  # or a series may be read half changed
     while True:
         statuses = selection.statuses()
         locations = sorted({one.target.location for one in statuses})
@@ -46,6 +47,17 @@ def recover_and_classify(selection: Selection) -> tuple[list[TargetStatus], list
         messages += recover(locations)
         if not pending:  # otherwise the files may have been read half changed
             return statuses, messages
+
+
+def _project_roots(selection: Selection) -> list[Path]:
+    """Return the directories in which `patch save` changes a project."""
+    name = selection.stack or default_stack()
+    if selection.series or not name or not is_stack_path(name):
+        return []
+    root = Path(name).absolute().parent
+    entries = [entry for entries in load_summary(name).patches.values() for entry in entries]
+    directories = (Path(entry) for entry in entries if is_series_directory(entry))
+    return [root, *(one for one in directories if one.is_dir() and not one.is_relative_to(root))]
 
 
 def change(

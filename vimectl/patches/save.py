@@ -331,15 +331,17 @@ def _locked(own: OwnSeries, dry_run: bool) -> Iterator[None]:
     if dry_run:
         yield
         return
-    roots = [own.status.target.location, own.project.parent, _root(own.directory)]
+    roots = sorted({own.status.target.location, own.project.parent, _root(own)})
     recover(roots)
     with locked(roots):
         yield
 
 
-def _root(directory: Path) -> Path:
-    """Return the directory, or the nearest one above that exists."""
-    return next(path for path in (directory, *directory.parents) if path.is_dir())
+def _root(own: OwnSeries) -> Path:
+    """Return the directory whose bookkeeping covers a change of the series; commands recover it first."""
+    if own.directory.is_relative_to(own.project.parent):
+        return own.project.parent
+    return next(path for path in (own.directory, *own.directory.parents) if path.is_dir())
 
 
 def _execute(action: str, own: OwnSeries, name: str, changed: Series, dry_run: bool) -> SaveOutcome:
@@ -350,15 +352,16 @@ def _execute(action: str, own: OwnSeries, name: str, changed: Series, dry_run: b
     patches = {own_ids.get(patch.id, patch.id): patch for patch in changed.patches[own.below :]}
     files = {file_name(patch_id): patch.text for patch_id, patch in patches.items()}
     removed = [file_name(patch_id) for patch_id in own.ids if patch_id not in patches]
-    steps = [_step(own.directory / file, None) for file in removed]
-    steps += [_step(own.directory / file, text) for file, text in files.items()]
-    steps.append(_step(own.directory / ORDER, _order(own, list(patches))))
+    root = _root(own)
+    steps = [_step(root, own.directory / file, None) for file in removed]
+    steps += [_step(root, own.directory / file, text) for file, text in files.items()]
+    steps.append(_step(root, own.directory / ORDER, _order(own, list(patches))))
     if not (own.directory / ORDER).exists():
         commit = target.version if _COMMIT.fullmatch(target.version) else ""
         version = "" if commit else own.series.version or target.version
         about = series_writer.about(own.package, version, commit, own.series.module)
-        steps.append(_step(own.directory / ABOUT, about))
-        steps.append(_step(own.project, _project(own)))
+        steps.append(_step(root, own.directory / ABOUT, about))
+        steps.append(_step(own.project.parent, own.project, _project(own)))
     status = classify(target, changed)
     plan = PatchPlan((), ())
     if action == "save" or own.status.state != "pristine":
@@ -378,8 +381,7 @@ def _execute(action: str, own: OwnSeries, name: str, changed: Series, dry_run: b
     )
 
 
-def _step(path: Path, after: bytes | None) -> FileStep:
-    root = _root(path.parent)
+def _step(root: Path, path: Path, after: bytes | None) -> FileStep:
     return FileStep(root, str(path.relative_to(root)), content_at(path), after)
 
 
