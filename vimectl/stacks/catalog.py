@@ -237,7 +237,7 @@ def _read(file: Path) -> dict[str, Any]:
     schema.
     """
     data = toml.read_toml(file)
-    problems = [f"unknown key {key!r}.{nearest(key, KEYS)}" for key in data if key not in KEYS]
+    problems = [f"unknown key {key!r}.{nearest(key, sorted(KEYS))}" for key in data if key not in KEYS]
     if not isinstance(data.get("extends", ""), str):
         problems.append(f"'extends': expected a stack's name or file, found {data['extends']!r}")
     for table, kind in _TABLES.items():
