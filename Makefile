@@ -18,7 +18,7 @@ NUMERIC := tests/npu/test_device.py tests/npu/test_trainer.py $(addprefix tests/
 
 TOX := $(BIN)/python -m tox run-parallel --parallel all --parallel-no-spinner $(if $(PYENV),--discover $(PYENV))
 
-.PHONY: run run-real test suite lint-and-pythons test-fast test-cpus test-exhaustive lint lock bench clean
+.PHONY: run run-real test suite lint-and-pythons test-fast test-cpus test-exhaustive test-releases lint lock bench clean
 .DELETE_ON_ERROR:
 
 run: .venv/ready
@@ -46,6 +46,10 @@ lint-and-pythons: .venv/dev
 # make test-exhaustive ONLY="real_model or images"
 test-exhaustive: .venv/dev
 	$(SIDE_BY_SIDE) -m exhaustive $(if $(ONLY),-k "$(ONLY)")
+
+# The series of every stack on the released sources, as a table with times. Fails if a release has no stack.
+test-releases: .venv/dev
+	$(BIN)/python -m pytest -q -n 0 tests/upstream/test_releases.py tests/upstream/test_stacks.py
 
 # The numeric tests as other processors compute: vector instructions of torch and of oneDNN, one and two threads.
 test-cpus: .venv/dev

@@ -1,15 +1,22 @@
-"""`vimectl stack`: list and show the version sets, and detect the installed one."""
+"""`vimectl stack`: list, show and make version sets, and detect the installed one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vimectl.cli.output import CommandOutput, TextTable
 from vimectl.stacks.catalog import load_stack, lock_path, stack_file, stack_names
+from vimectl.util.console import err
 from vimectl.util.host import Host
+from vimectl.util.resources import checkout_root
+
+if TYPE_CHECKING:
+    from vimectl.patches.port.new_stack import NewStack
 
 app = typer.Typer(no_args_is_help=True, help="List the supported version sets, and detect the installed one.")
 
@@ -65,3 +72,66 @@ def detect() -> CommandOutput:
         ]
     document = {"stack": found.stack, "differences": [asdict(d) for d in found.differences]}
     return CommandOutput(document, text, 0 if found.exact else 1)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="The name of the stack, like ascend-0.31.")],
+    vllm_ascend: Annotated[str, typer.Option(metavar="V", help="The release of vllm-ascend.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write DIR/NAME.toml and DIR/patches; by default in the checkout, or the working directory.",
+        ),
+    ] = None,
+) -> CommandOutput:
+    """Make the stack of a vllm-ascend release from its own documents, and port the patch series to it.
+
+    Check what it says before you use it: docs/adding-a-release.md.
+    """
+    from vimectl.patches.port.new_stack import make_stack
+    from vimectl.patches.releases.progress import download_progress
+
+    root = checkout_root()
+    directory = out or Path()
+    if out is None and root:
+        data, patches = root / "vimectl" / "stacks" / "data", root / "patches"
+    else:
+        data, patches = directory, directory / "patches"
+    with download_progress() as progress:
+        made = make_stack(name, vllm_ascend, data, patches, progress)
+    document = {
+        "path": made.path,
+        "series": [
+            {
+                **{key: getattr(one, key) for key in ("package", "version", "source", "result", "written")},
+                "patches": [patch.as_json() for patch in one.outcome.patches] if one.outcome else [],
+                "conflicts": one.outcome.conflicts if one.outcome else None,
+            }
+            for one in made.series
+        ],
+        "disagreements": made.disagreements,
+    }
+    conflict = any(one.result == "conflict" for one in made.series)
+    return CommandOutput(document, _new_text(made), 1 if conflict else 0)
+
+
+def _new_text(made: NewStack) -> Iterator[str]:
+    """Yield what was written; what is left to do is printed on stderr."""
+    yield f"{made.path}: written"
+    for one in made.series:
+        if one.result == "same":
+            yield f"{one.package} {one.version}: the series of {one.source}, which patches the same files"
+        elif one.result == "ported":
+            yield f"{one.package} {one.version}: ported from {one.source} to {one.written}"
+    for text in made.disagreements:
+        err.print(f"the documents of the release disagree: {text}", markup=False)
+    for one in made.series:
+        for slug, reason in (one.unneeded or {}).items():
+            err.print(f"check that {one.package} {one.version} does without {slug}: {reason}", markup=False)
+        if one.outcome and one.outcome.conflicts:
+            folder, command = one.outcome.conflicts, one.outcome.command
+            err.print(
+                f"conflicts: edit the files in {folder}, see its README.txt, then\n  {command}", markup=False
+            )

@@ -8,16 +8,17 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import platformdirs
 from vime_runtime.spec.errors import MissingRequirement
 
 from harness.needs import unavailable
-from vimectl.patches import command
-from vimectl.patches.releases import download, index
+from vimectl.cli import run_cli
+from vimectl.patches.releases import download, finder, index
 from vimectl.patches.releases import pip_config as pip
 from vimectl.patches.releases.web import Web
 from vimectl.stacks.catalog import load_stack
@@ -26,7 +27,17 @@ from vimectl.stacks.catalog import load_stack
 TAGS = ["manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux_2_24_x86_64"]
 PLATFORM = ["--python-version=3.11", "--only-binary=:all:", *(f"--platform={tag}" for tag in TAGS)]
 
-SOURCE_ONLY = {("vllm-ascend", "0.30.0rc2")}  # of which there is no wheel
+
+def versions_of(stack: str) -> dict[str, str]:
+    """Return the released versions of the packages that a stack patches."""
+    loaded = load_stack(stack)
+    return {package: loaded.packages[package] for package in loaded.patches}
+
+
+@cache
+def is_source_only(package: str, version: str) -> bool:
+    """Return True when a release has no wheel."""
+    return all(file.kind == "sdist" for file in finder.files_of(package, version))
 
 
 def cached(kind: str, name: str, make: Callable[[Path], None]) -> Path:
@@ -76,7 +87,7 @@ def unpack_release(
     package: str, version: str, directory: Path, wanted: Callable[[str], bool] = lambda name: True
 ) -> None:
     """Unpack a release into a directory: all of it as it was released, or the files whose name is wanted."""
-    if (package, version) in SOURCE_ONLY:
+    if is_source_only(package, version):
         with tarfile.open(source_archive(package, version)) as archive:
             for member in archive.getmembers():
                 member.name = member.name.partition("/")[2]  # one folder is around everything
@@ -101,7 +112,24 @@ def python_sources(package: str, version: str) -> Path:
 
 def patched_sources(stack: str, directory: Path) -> Path:
     """Copy the Python sources of all packages that a stack patches into a directory, and patch them."""
-    for package, version in load_stack(stack).series:
+    for package, version in versions_of(stack).items():
         shutil.copytree(python_sources(package, version), directory, dirs_exist_ok=True)
-        command.change("apply", command.status(stack, directory, [package], version))
+    assert run_cli(["patch", "apply", "--stack", stack, "--target", str(directory)]) == 0
     return directory
+
+
+def fetch_touched(package: str, version: str, paths: Iterable[str], directory: Path) -> None:
+    """Write some files of a release and its metadata into a directory.
+
+    Only these are downloaded if the index allows it.
+    """
+    release = finder.find(package, version)
+    names = (".dist-info/METADATA", ".dist-info/RECORD", ".egg-info/PKG-INFO")
+    for path in (
+        *paths,
+        *(path for path in release.paths() if path.endswith(names) and path.count("/") == 1),
+    ):
+        content = release.read(path)
+        assert content is not None, f"{release.name} has no {path}"
+        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+        (directory / path).write_bytes(content)

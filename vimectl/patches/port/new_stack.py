@@ -90,7 +90,7 @@ def _series(
     candidates = _nearest(package, version)
     release = finder.find(package, version, progress)
     for one in candidates:
-        # A series with fewer patches may fit too. Whether the release needs no more is not for us to say.
+        # A series with fewer patches may fit too, but leaves out what this release may need.
         if _slugs(one) == _slugs(candidates[0]) and all(
             id_of(release.read(path)) == chain[0] for path, chain in one.chains.items()
         ):

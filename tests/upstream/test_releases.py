@@ -1,0 +1,143 @@
+"""Every release that a stack is for, with the files that its series touch, as released.
+
+`make test-releases` runs all, and prints a table of them with their times.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.version import Version
+
+from harness.upstream import released
+from vimectl.cli import run_cli
+from vimectl.patches import series
+from vimectl.patches.blobs import file_id_at
+from vimectl.patches.releases import finder
+from vimectl.patches.series import Series
+from vimectl.stacks.catalog import load_stack, stack_names
+
+FIRST = Version("0.18.0rc1")
+
+Patch = Callable[..., tuple[int, dict[str, Any]]]
+
+pytestmark = pytest.mark.needs("network")
+
+
+def _stacks() -> list[Any]:
+    """Return the tested stacks. The everyday suite has the oldest, 0.22, the newest and the one for CPUs."""
+    tested = [load_stack(name) for name in stack_names() if load_stack(name).tested]
+    ascend = sorted(
+        (stack for stack in tested if stack.stack.device == "npu"),
+        key=lambda stack: Version(stack.packages["vllm-ascend"]),
+    )
+    everyday = {ascend[0].name, "ascend-0.22", ascend[-1].name, "cpu-0.32"}
+    names = [stack.name for stack in (*ascend, *(one for one in tested if one not in ascend))]
+    return [name if name in everyday else pytest.param(name, marks=pytest.mark.exhaustive) for name in names]
+
+
+@pytest.fixture(params=_stacks())
+def stack(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def shipped(stack: str) -> dict[str, Series]:
+    """The series of the stack by package."""
+    return {
+        package: series.load(package, version)
+        for package, versions in load_stack(stack).patches.items()
+        for version in versions
+    }
+
+
+@pytest.fixture
+def unpacked(
+    stack: str,
+    shipped: dict[str, Series],
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> Path:
+    """A directory with the files to patch and the metadata of each package, as released."""
+    started = time.perf_counter()
+    for package, version in released.versions_of(stack).items():
+        one = shipped[package]
+        released.fetch_touched(package, version, [*one.chains, f"{one.module}/__init__.py"], tmp_path)
+    record_property("fetch", time.perf_counter() - started)
+    return tmp_path
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_apply_verify_revert(
+    stack: str,
+    shipped: dict[str, Series],
+    unpacked: Path,
+    capsys: pytest.CaptureFixture[str],
+    record_property: Callable[[str, object], None],
+) -> None:
+    def patch(command: str) -> tuple[int, dict[str, Any]]:
+        code = run_cli(["patch", command, "--stack", stack, "--target", str(unpacked), "--json"])
+        return code, json.loads(capsys.readouterr().out)
+
+    capsys.readouterr()
+    before = contents(unpacked)
+    started = time.perf_counter()
+    code, found = patch("verify")
+    assert (code, {one["state"] for one in found["targets"]}) == (1, {"pristine"})
+    code, done = patch("apply")
+    assert code == 0
+    assert {one["path"]: one["after"] for one in done["changed"]} == {
+        str(unpacked / path): chain[-1] for one in shipped.values() for path, chain in one.chains.items()
+    }
+    code, found = patch("verify")
+    assert (code, {one["state"] for one in found["targets"]}) == (0, {"applied"})
+    assert patch("revert")[0] == 0
+    assert contents(unpacked) == before
+    record_property("patch", time.perf_counter() - started)
+    versions = " ".join(f"{package} {version}" for package, version in released.versions_of(stack).items())
+    patches = [f"{one.package}/{patch.id}" for one in shipped.values() for patch in one.patches]
+    unneeded = [f"{one.package}/{slug} unneeded" for one in shipped.values() for slug in one.unneeded]
+    record_property("release", [stack, versions, ", ".join(patches + unneeded)])
+
+
+def test_git_applies_the_patches_with_the_same_result(shipped: dict[str, Series], unpacked: Path) -> None:
+    subprocess.run(["git", "init", "-q", unpacked], check=True)  # otherwise git would use a work tree above
+    for one in shipped.values():
+        for patch in one.patches:
+            file = one.directory / series.file_name(patch.id)
+            command = ["git", "apply", "--whitespace=error-all", file]
+            subprocess.run(command, cwd=unpacked, check=True)
+        assert {path: file_id_at(unpacked / path).blob for path in one.chains} == {
+            path: chain[-1] for path, chain in one.chains.items()
+        }
+
+
+@pytest.mark.slow
+def test_post_release_with_the_same_files_takes_the_series(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = series.load("vllm-ascend", "0.23.0")
+    released.fetch_touched("vllm-ascend", "0.23.0.post1", [*one.chains, "vllm_ascend/__init__.py"], tmp_path)
+    arguments = ["vllm-ascend", "--stack", "ascend-0.23", "--target", str(tmp_path), "--json"]
+    assert run_cli(["patch", "apply", *arguments]) == 0
+    (target,) = json.loads(capsys.readouterr().out)["targets"]
+    assert (target["version"], target["state"]) == ("0.23.0.post1", "applied")
+
+
+@pytest.mark.exhaustive
+def test_every_release_has_a_stack() -> None:
+    known = {load_stack(name).packages.get("vllm-ascend") for name in stack_names()}
+    missing = [v for v in finder.versions("vllm-ascend") if Version(v) >= FIRST and v not in known]
+    names = {version: f"ascend-{Version(version).major}.{Version(version).minor}" for version in missing}
+    assert not missing, "\n".join(
+        f"vimectl stack new {name} --vllm-ascend {version}" for version, name in names.items()
+    )
