@@ -15,7 +15,7 @@ from vime_runtime.spec.errors import UsageError, unknown
 
 from vimectl import __version__
 from vimectl.env import vimectl_wheel
-from vimectl.images.project import pack_series, stack_text
+from vimectl.images.project_sources import pack_series, stack_text
 from vimectl.patches import series
 from vimectl.stacks.catalog import is_series_directory, is_stack_path, load_stack, lock_path, stack_names
 from vimectl.stacks.lock import Pin, read_lock
