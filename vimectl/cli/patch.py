@@ -113,13 +113,11 @@ def _outcome(outcome: command.PatchOutcome, dry_run: bool = False) -> CommandOut
     lines = [f"{one.package}: {would}revert {name}" for one in moves for name in one.reverted]
     lines += [f"{one.package}: {would}apply {name}" for one in moves for name in one.applied]
     lines += [f"{'would change' if dry_run else 'changed'} {one['path']}" for one in changed]
-    if not outcome.plan.sources:
-        lines = ["nothing to change"]
     targets = _targets_json(outcome.targets)
     steps = [{"package": m.package, "reverted": m.reverted, "applied": m.applied} for m in moves]
     return CommandOutput(
         {"targets": targets, "changed": changed, "moves": steps, "dry_run": dry_run},
-        [*lines, *_text(outcome.targets, targets)],
+        [*(lines or ["nothing to change"]), *_text(outcome.targets, targets)],
     )
 
 

@@ -63,7 +63,7 @@ class TargetStatus(NamedTuple):
 
     def applied_ids(self) -> list[tuple[str, str]]:
         """Return id and blob id of the patches in the target, bottom first."""
-        if self.applied and self.state not in ("pristine", "applied"):
+        if self.applied and self.state != "pristine":
             return list(self.applied.patches)
         if self.series is None or self.state == "pristine":
             return []
