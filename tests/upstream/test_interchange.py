@@ -11,7 +11,7 @@ from harness.patches.git_and_quilt import committed, quilt_push, run
 from vimectl.patches import series
 from vimectl.patches.blobs import file_id_at
 from vimectl.patches.interchange.exporters import export_series
-from vimectl.patches.interchange.importers import import_series
+from vimectl.patches.interchange.importers import import_patches
 from vimectl.patches.lint.linter import lint, open_release
 from vimectl.patches.release_files import SourceTree
 from vimectl.patches.releases import finder
@@ -36,23 +36,23 @@ def released(one: Series, directory: Path) -> Path:
 @pytest.mark.parametrize(("package", "version"), ALL)
 def test_shipped_series_is_exported_and_imported(package: str, version: str, tmp_path: Path) -> None:
     one = series.load(package, version)
-    if not one.patch:
+    if not one.patches:
         pytest.skip("the series has no patches")
     tree = released(one, tmp_path / "tree")
-    for patch in one.patch:
-        report = lint(one.directory / f"{patch.id}.patch", SourceTree(tree))
+    for report in lint([one.directory], SourceTree(tree)):
         assert [finding for finding in report.findings if finding.severity == "error"] == []
         assert {hunk.result for hunk in report.hunks} == {"exact"}
     wanted = {path: chain[-1] for path, chain in one.chains.items()}
 
     export_series(one, "mbox", tmp_path / "series.mbox")
     export_series(one, "quilt", tmp_path / "patches")
-    import_series(tmp_path / "series.mbox", package, version, SourceTree(tree), tmp_path / "back")
+    imported = import_patches([tmp_path / "series.mbox"], SourceTree(tree))
+    imported.write(tmp_path / "back", package, version, module=one.module)
     assert series.read(tmp_path / "back").chains == one.chains
 
     run(tree, "git", "am", "-q", "--keep-cr", str(tmp_path / "series.mbox"))
     assert {path: file_id_at(tree / path).blob for path in wanted} == wanted
-    run(tree, "git", "reset", "-q", "--hard", f"HEAD~{len(one.patch)}")
+    run(tree, "git", "reset", "-q", "--hard", f"HEAD~{len(one.patches)}")
     quilt_push(tree, tmp_path / "patches")
     assert {path: file_id_at(tree / path).blob for path in wanted} == wanted
 
@@ -68,5 +68,5 @@ def test_lint_compares_the_shipped_patch_with_a_release(
     release: str, ok: bool, results: dict[str, int]
 ) -> None:
     one = series.load("vllm-ascend", "0.23.0")
-    report = lint(one.patch_path(one.patch[0].id), open_release(release))
+    (report,) = lint([one.directory / f"{one.patches[0].id}.patch"], open_release(release))
     assert (report.ok, Counter(hunk.result for hunk in report.hunks)) == (ok, results)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,7 @@ def _without(patch: PatchFile, excluded: Collection[str]) -> PatchFile:
         if defect.rule != "binary-without-data"
         or max((one for one in lines if one[0] <= defect.line), default=(0, ""))[1] not in excluded
     )
-    return replace(patch, diffs=kept, defects=defects)
+    return patch._replace(diffs=kept, defects=defects)
 
 
 def _apply(
