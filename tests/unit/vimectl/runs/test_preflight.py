@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from vime_runtime.spec.errors import MissingRequirement
@@ -52,6 +53,19 @@ def test_machine_is_checked_for_the_stack_of_the_recipe() -> None:
     assert {"device.count", "tms.library"} <= {result.id for result in found.doctor.results}
     assert found.tms is not None
     assert examine(RECIPE, Host()).tms is None
+
+
+def test_machine_is_checked_for_the_project_that_extends_the_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    project = tmp_path / "vimectl.toml"
+    project.write_text('extends = "ascend-0.22"\n[packages]\nvllm = "0.22.2"\n')
+    stacks = [
+        examine(resolve(name).recipe, Host()).doctor.stack for name in ("qwen3-4b-tp2", "qwen3-tiny-tp2")
+    ]
+    assert [stack.argument for stack in stacks] == [str(project), "cpu-0.32"]
+    assert stacks[0].packages["vllm"] == "0.22.2"
 
 
 @pytest.mark.parametrize(("seconds", "ends"), [(2, True), (60, False)])
