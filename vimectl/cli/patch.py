@@ -100,8 +100,8 @@ def adopt(
 ) -> CommandOutput:
     """Take over patches that something else applied, so that vimectl can change and revert them.
 
-    No source file changes. With --series it can be an older series, from
-    which `vimectl patch apply` then goes on to the present one.
+    No source file changes. With --series it can be an older series;
+    `vimectl patch apply` then continues to the present one.
     """
     return _outcome(command.adopt(_classify(packages, stack, series, target, version)))
 

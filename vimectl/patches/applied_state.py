@@ -40,7 +40,7 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class AppliedSeries:
-    """What was applied to one package.
+    """The patches that are applied to one package.
 
     ``name`` is that of the series, ``patches`` has the id and blob id of each patch, ``time`` is in UTC.
     ``modes`` has the ``st_mode`` before of files that a patch deletes or whose mode it changes. ``merged``

@@ -29,7 +29,7 @@ PatchAction = Literal["apply", "revert"]
 
 
 class PatchMoves(NamedTuple):
-    """What a plan does with the patches of a package: reverts from the top, then applies from the bottom."""
+    """The patches of a package that a plan reverts, from the top, and then applies, from the bottom."""
 
     package: str
     reverted: tuple[str, ...]
