@@ -14,7 +14,7 @@ from vime_runtime.spec.errors import UsageError
 
 from vimectl.cli.output import CommandOutput
 from vimectl.patches import series as series_files
-from vimectl.patches.releases.progress import download_progress
+from vimectl.patches.releases.download_progress import download_progress
 
 if TYPE_CHECKING:
     from vimectl.patches.interchange.importers import Imported
@@ -111,14 +111,13 @@ def import_(
 
     named = against or []
     with download_progress() as progress:
-        if any(series_conf.is_series_conf(path) for path in paths):
-            if len(paths) > 1 or package or version or commit or module or strip or include or exclude:
-                raise typer.BadParameter("a series.conf takes only --against and --out")
-            releases = dict(pair.split("=", 1) for pair in named if "=" in pair)
-            project = series_conf.import_conf(
-                paths[0], target, releases, partial(open_release, progress=progress)
-            )
-            return _imported(project.series, project.file)
+        if paths[0].suffix == ".conf":
+            options = (package, version, commit, module, strip is not None, include, exclude, paths[1:])
+            if any(options) or not all("=" in pair for pair in named):
+                raise typer.BadParameter("a series.conf takes only --out and --against NAME=PATH")
+            releases = dict(pair.split("=", 1) for pair in named)
+            opener = partial(open_release, progress=progress)
+            return _imported(series_conf.import_conf(paths[0], target, releases, opener), target)
         if not package or bool(version) == bool(commit) or len(named) > 1:
             raise typer.BadParameter("give --package, and --version or --commit, and one --against")
         if target.exists():
@@ -134,7 +133,7 @@ def import_(
         else:
             release = open_release(named[0] if named else f"{package}=={version}", progress)
             imported = importers.import_patches(paths, release, strip, ordered)
-            imported.write(target, package, version, module=module or importers.module_of(package))
+            imported.write(target, package, version, module=module)
     return _imported({package: imported}, target)
 
 

@@ -52,7 +52,7 @@ def save(
     """
     from vimectl.patches import save as saving
     from vimectl.patches.lint.linter import open_release
-    from vimectl.patches.releases.progress import download_progress
+    from vimectl.patches.releases.download_progress import download_progress
 
     own = saving.find_own(saving.choose_package(name, package, stack), stack, target, version)
     if description is None and not from_commit and name not in own.ids and sys.stdin.isatty():

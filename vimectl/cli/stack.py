@@ -91,7 +91,7 @@ def new(
     Check what it says before you use it: docs/adding-a-release.md.
     """
     from vimectl.patches.port.new_stack import make_stack
-    from vimectl.patches.releases.progress import download_progress
+    from vimectl.patches.releases.download_progress import download_progress
 
     root = checkout_root()
     directory = out or Path()

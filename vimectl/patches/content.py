@@ -79,7 +79,7 @@ def kept_copy(target: PatchTarget, path: str, blob: str | None, version: str = "
 def release(package: str, version: str) -> ReleaseFiles:
     """Open a release from pip's sources, once per process."""
     from vimectl.patches.releases import finder
-    from vimectl.patches.releases.progress import download_progress
+    from vimectl.patches.releases.download_progress import download_progress
 
     with download_progress() as progress:
         return finder.find(package, version, progress)
