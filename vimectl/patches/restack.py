@@ -15,6 +15,7 @@ from vimectl.patches.patchfile.apply import GitFile
 from vimectl.patches.series import Patch, Series
 from vimectl.patches.series_writer import NewPatch, render
 
+DEFAULT_MODE = "100644"
 # The states of files by path; None: no such file.
 FileStates = Mapping[str, "GitFile | None"]
 
@@ -93,7 +94,7 @@ def file_states(series: Series, path: str, released: GitFile | None) -> list[Git
     Raises UsageError when ``released`` is not the content that the series is for.
     """
     contents = stages(series, path, released.content if released else None)
-    default = released.mode if released else "100644"
+    default = released.mode if released else DEFAULT_MODE
     return [
         None if content is None else GitFile(content, mode or default)
         for content, mode in zip(contents, series.modes[path], strict=True)
@@ -116,12 +117,16 @@ def merge_states(
             f"{patch_id} does not fit {path} any more, nothing was changed:\n{shown}",
             f"leave these lines as they are, or drop it first: vimectl patch drop {patch_id}",
         )
-    if merge.content is None:
-        return None
-    stays = base and theirs and base.mode == theirs.mode
-    file = (ours if stays else theirs) or ours
-    assert file is not None
-    return GitFile(merge.content, file.mode)
+    return with_mode(merge.content, base, ours, theirs)
+
+
+def with_mode(
+    content: bytes | None, base: GitFile | None, ours: GitFile | None, theirs: GitFile | None
+) -> GitFile | None:
+    """Return merged content (None: no such file) with the mode that one of the two versions set."""
+    default = base.mode if base else DEFAULT_MODE
+    modes = [file.mode for file in (theirs, ours) if file and file.mode != default]
+    return None if content is None else GitFile(content, modes[0] if modes else default)
 
 
 def _description(header: bytes) -> bytes:

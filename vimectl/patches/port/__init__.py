@@ -7,4 +7,5 @@ changes           the changed places of a file
 auto_resolve      conflicts that are resolved without the user
 rename_detection  files that the new release has under another name
 conflict_folder   conflicts on disk, and the user's resolutions
+new_stack         the stack of a new release, with its series
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import groupby, takewhile
@@ -14,7 +15,7 @@ _CONTEXTS = ((3, 3), (2, 2), (1, 1), (1, 0), (0, 1))
 
 
 @dataclass(frozen=True)
-class Change:
+class LineChange:
     """One changed place: its lines in both versions, with up to three of context ``before`` and ``after``.
 
     ``begin`` is the position in the old file, from 0, of the first line of context.
@@ -41,11 +42,10 @@ class Change:
 
     def fits(self, content: bytes) -> bool:
         """Return True if ``content`` has the old lines exactly where the change states."""
-        lines = BytesIO(content).readlines()
-        return lines[self.begin : self.begin + len(self.old)] == self.old
+        return BytesIO(content).readlines()[self.begin : self.begin + len(self.old)] == self.old
 
 
-def split(diff: FileDiff) -> list[Change]:
+def split(diff: FileDiff) -> list[LineChange]:
     """Return the changes of a diff in order: each run of changed lines with its context."""
     found = []
     for hunk in diff.hunks:
@@ -54,15 +54,14 @@ def split(diff: FileDiff) -> list[Change]:
         runs = [list(run) for _, run in groupby(hunk.lines(), key=lambda line: line[0] == " ")]
         for run, previous, following in zip(runs, [[], *runs], [*runs[1:], []], strict=False):
             if run[0][0] != " ":
-                before = [text for _, text in previous[-3:]]
-                after = [text for _, text in following[:3]]
+                before, after = ([text for _, text in part] for part in (previous[-3:], following[:3]))
                 removed, added = ([text for sign, text in run if sign == wanted] for wanted in "-+")
-                found.append(Change(position - len(before), before, removed, added, after))
+                found.append(LineChange(position - len(before), before, removed, added, after))
             position += sum(sign != "+" for sign, _ in run)
     return found
 
 
-def apply_changes(content: bytes, changes: list[Change]) -> bytes:
+def apply_changes(content: bytes, changes: Sequence[LineChange]) -> bytes:
     """Apply some of the changes to the content that they were made for."""
     lines = BytesIO(content).readlines()
     for change in reversed(changes):
@@ -70,7 +69,7 @@ def apply_changes(content: bytes, changes: list[Change]) -> bytes:
     return b"".join(lines)
 
 
-def is_in_release(change: Change, base: bytes, release: bytes) -> bool:
+def is_in_release(change: LineChange, base: bytes, release: bytes) -> bool:
     """Return True if ``release`` has the new lines of a change of ``base``, and nowhere the old ones.
 
     A change that only removes lines is recognized only with all of its context.
@@ -87,18 +86,12 @@ def is_in_release(change: Change, base: bytes, release: bytes) -> bool:
     return False
 
 
-def line_offset(before: bytes, after: bytes, new_before: bytes, new_after: bytes) -> int:
-    """Return how many lines further down a change (``before`` to ``after``) is in the new file."""
-    return _first_difference(new_before, new_after) - _first_difference(before, after)
-
-
-def _first_difference(one: bytes, other: bytes) -> int:
+def same_lines(one: bytes, other: bytes) -> int:
+    """Return how many lines at the beginning of two files are the same."""
     pairs = zip(BytesIO(one), BytesIO(other), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _count(lines: list[bytes], wanted: list[bytes]) -> int:
-    if not wanted:
-        return 0
-    starts = (number for number, line in enumerate(lines) if line == wanted[0])
-    return sum(lines[start : start + len(wanted)] == wanted for start in starts)
+    size = len(wanted)
+    return sum(lines[at : at + size] == wanted for at, line in enumerate(lines) if wanted[:1] == [line])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,27 +14,29 @@ from vime_runtime.spec.errors import MissingRequirement, UsageError
 
 from vimectl.patches import series as series_files
 from vimectl.patches import target
-from vimectl.patches.blobs import id_of
-from vimectl.patches.git_commands import FileChanges
+from vimectl.patches.git_tree import CommitFiles
 from vimectl.patches.interchange.description import as_dep3, from_text
-from vimectl.patches.patchfile.apply import GitFile
+from vimectl.patches.lint.release_check import PatchedRelease
 from vimectl.patches.port.conflict_folder import README, Resolutions, write_conflicts
 from vimectl.patches.port.rebase import PatchPort, rebase
 from vimectl.patches.release_files import ReleaseFiles, open_path
 from vimectl.patches.releases import finder
 from vimectl.patches.releases.download import DownloadProgress, no_progress
 from vimectl.patches.releases.index import parse_file_name
+from vimectl.patches.restack import FileStates, file_states
 from vimectl.patches.series import Series
 from vimectl.patches.series_writer import NewPatch, write_series
 from vimectl.stacks.versions import matches
 
 NEWEST = "newest"
+_VERSION = re.compile(r"\d+(\.\w+)+([-+]\S+)?")
+_NUMBER = re.compile(r"^\d+-")
 
 
 @dataclass(frozen=True)
 class PortOutcome:
-    """``written`` is the new series, or None with conflicts. ``conflicts`` is their folder, and ``command``
-    the command that continues after they are resolved."""
+    """``old`` and ``new`` are versions or commits. ``written`` is the new series, or None with conflicts.
+    ``conflicts`` is their folder, and ``command`` the command that continues after they are resolved."""
 
     package: str
     old: str
@@ -54,11 +57,14 @@ def port_series(
     directory: Path | None = None,
     progress: DownloadProgress = no_progress,
 ) -> PortOutcome:
-    """Port the series of a package for version ``old`` to version ``new``, or to the newest release.
+    """Port the series of a package for ``old`` to ``new``, or to the newest release.
+
+    A series that starts where vimectl's own for ``old`` ends is ported onto vimectl's own for ``new``.
 
     Args:
-        sources: the old and the new release, as folder, wheel or source archive. A single one is whichever
-            release it contains. Missing ones come from pip's sources.
+        old, new: versions, or commits of a work tree. ``old`` may be empty if the series states it.
+        sources: the old and the new release, as folder, work tree, wheel or source archive. A single one is
+            whichever release it contains, or both. Missing ones come from pip's sources.
         out: the folder of the new series, by default ``<package>-<new>`` in the working directory;
             conflicts are written to a folder with the suffix ``.conflicts``.
         resolved: the conflict folder of an earlier call, with the user's edits.
@@ -71,12 +77,45 @@ def port_series(
         MissingRequirement: a release cannot be fetched, or git is not installed.
     """
     series = series_files.find(package, old, directory)
+    series, old = replace(series, package=series.package or package), _stated(series, old)
     if new == NEWEST:
         new = finder.versions(package)[-1]
-    out = out or Path(f"{package}-{new}")
+    out = out or Path(f"{package}-{new.replace('/', '-')}")
     if out.name in ("", ".."):  # a name is needed for the conflict folder
         out = Path(os.path.abspath(out))
     conflicts = resolved or out.with_name(f"{out.name}.conflicts")
+    _check_folders(out, conflicts, resolved)
+    before, after = _open_releases(series, old, new, sources, progress)
+    below = _below(series, (old, new), (before, after))
+    labels = f"{series.package} {old}", f"{series.package} {new}"
+    patches = rebase(series, labels, before, after, Resolutions(conflicts), below)
+    found = [(p.id, file) for p in patches for file in p.files if file.result == "conflict"]
+    if not found:
+        _write(out, series, labels, patches, after)
+        return PortOutcome(package, old, new, patches, written=out)
+    words = ["vimectl", "patch", "port", package, "--from", old, "--to", new]
+    words += [word for path in sources for word in ("--source", str(path))]
+    words += ["--series", str(directory)] if directory else []
+    command = shlex.join([*words, "--out", str(out), "--resolved", str(conflicts)])
+    try:
+        write_conflicts(conflicts, found, f"{labels[0]} to {new}", command)
+    except OSError as e:
+        hint = "name another place with --out DIR"
+        raise MissingRequirement(f"{conflicts} cannot be written: {e.strerror}", hint) from e
+    return PortOutcome(package, old, new, patches, conflicts=conflicts, command=command)
+
+
+def _stated(series: Series, old: str) -> str:
+    """Return what a series is for. Raises UsageError when nothing states it, or it is not ``old``."""
+    stated = series.version or series.commit
+    if not stated and not old:
+        raise UsageError(f"{series.name} does not state its release", "state it with --from")
+    if stated and old and not matches(stated, old) and not (series.commit and stated.startswith(old)):
+        raise UsageError(f"{series.name} is for {stated}, not {old}", "leave --from out")
+    return stated or old
+
+
+def _check_folders(out: Path, conflicts: Path, resolved: Path | None) -> None:
     for path in (out, *(() if resolved else (conflicts,))):
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             hint = "name another directory with --out DIR, or remove this one first"
@@ -88,94 +127,115 @@ def port_series(
             f"{resolved}: not a folder that vimectl patch port made for conflicts",
             "without --resolved the conflicts are written again",
         )
-    before, after = _open_releases(series, new, sources, progress)
-    patches = rebase(series, new, before, after, Resolutions(conflicts))
-    found = [(p.id, file) for p in patches for file in p.files if file.result == "conflict"]
-    if not found:
-        _write(out, series, new, patches)
-        return PortOutcome(package, old, new, patches, written=out)
-    words = ["vimectl", "patch", "port", package, "--from", old, "--to", new]
-    words += [word for path in sources for word in ("--source", str(path))]
-    words += ["--series", str(directory)] if directory else []
-    command = shlex.join([*words, "--out", str(out), "--resolved", str(conflicts)])
-    try:
-        write_conflicts(conflicts, found, f"{package} {old} to {new}", command)
-    except OSError as e:
-        hint = "name another place with --out DIR"
-        raise MissingRequirement(f"{conflicts} cannot be written: {e.strerror}", hint) from e
-    return PortOutcome(package, old, new, patches, conflicts=conflicts, command=command)
 
 
 def _open_releases(
-    series: Series, new: str, given: Sequence[Path], progress: DownloadProgress
+    series: Series, old: str, new: str, given: Sequence[Path], progress: DownloadProgress
 ) -> tuple[ReleaseFiles, ReleaseFiles]:
     if len(given) > 2:
         raise UsageError(f"{len(given)} times --source", "at most two: the old release, then the new one")
     paths: list[Path | None] = [*given, None, None][:2]
     if len(given) == 1:
-        files = open_path(given[0])
-        if any(id_of(files.read(path)) != chain[0] for path, chain in series.chains.items()):
+        commits = [_commit(given[0], revision) for revision in (old, new)]
+        if any(commits):
+            paths = [given[0] if commit else None for commit in commits]
+        elif not _fits(series, open_path(given[0])):
             paths.reverse()
     before, after = (
         _open(path, series, version) if path else finder.find(series.package, version, progress)
-        for path, version in zip(paths, (series.version, new), strict=True)
+        for path, version in zip(paths, (old, new), strict=True)
     )
     return before, after
 
 
 def _open(path: Path, series: Series, version: str) -> ReleaseFiles:
     """Open a release that the user named. Raises UsageError when it states another version."""
+    if commit := _commit(path, version):
+        return commit
     stated = _stated_version(path, series)
     if stated and not matches(stated, version):
         raise UsageError(f"{path}: is {series.package} {stated}, not {version}", "name the right release")
     return open_path(path)
 
 
+def _commit(path: Path, revision: str) -> CommitFiles | None:
+    """Return a commit of a work tree, or None when it has none of this name."""
+    try:
+        return CommitFiles(path, revision) if (path / ".git").exists() else None
+    except UsageError:
+        return None
+
+
 def _stated_version(path: Path, series: Series) -> str | None:
     if not path.is_dir():
         file = parse_file_name(path.name, "")
         return file.version if file else None
-    try:
-        found = target.find_at(path, series.package, series.module)
-    except UsageError:  # it states none
-        return None
+    found = target.find_at(path, series.package, series.module)
     return found.version if found else None
 
 
-def _write(out: Path, series: Series, version: str, ports: Sequence[PatchPort]) -> None:
+def _fits(series: Series, files: ReleaseFiles, below: FileStates | None = None) -> bool:
+    release = PatchedRelease(files, below)
+    found = {path: release.file(path) for path in series.chains}
+    return all(series.chains[path][0] == (file.blob if file else None) for path, file in found.items())
+
+
+def _below(
+    series: Series, names: tuple[str, str], releases: tuple[ReleaseFiles, ReleaseFiles]
+) -> tuple[FileStates, FileStates]:
+    """Return the files that vimectl's own series change in both releases, if ``series`` is stacked on them.
+
+    Raises UsageError when vimectl has no series for the new release.
+    """
+    if _fits(series, releases[0]) or names[0] not in series_files.known().get(series.package, ()):
+        return {}, {}
+    own = series_files.load(series.package, names[0])
+    if not _fits(own, releases[0]) or not _fits(series, releases[0], below := _patched(own, releases[0])):
+        return {}, {}
+    return below, _patched(series_files.load(series.package, names[1]), releases[1])
+
+
+def _patched(series: Series, files: ReleaseFiles) -> FileStates:
+    """Return the files that a series touches as it leaves them."""
+    release = PatchedRelease(files)
+    return {path: file_states(series, path, release.file(path))[-1] for path in series.chains}
+
+
+def _write(
+    out: Path, series: Series, labels: tuple[str, str], ports: Sequence[PatchPort], files: ReleaseFiles
+) -> None:
     """Write the new series."""
+    kept = [port for port in ports if not port.left_out]
+    left_out = {_slug(port.id): port.left_out for port in ports if port.left_out}
+    unneeded = series.unneeded | left_out
+    for port in kept:  # two patches may have the same slug
+        unneeded.pop(_slug(port.id), None)
     today = datetime.now(timezone.utc).date().isoformat()
     patches = [
-        NewPatch(port.id, _header(series, port.id, today), _changes(port))
-        for port in ports
-        if not port.left_out
-    ]
-    unneeded = series.unneeded | {port.id[5:]: port.left_out for port in ports if port.left_out}
-    for patch in patches:  # two patches may have the same slug
-        unneeded.pop(patch.id[5:], None)
-    comment = (
-        f"Patches for the released {series.package} {version}, in the order in which they apply;\n"
-        f"ported from those for {series.version}."
-    )
-    write_series(out, comment, series.package, version, series.module, patches, unneeded)
-
-
-def _changes(port: PatchPort) -> FileChanges:
-    """Return the files that the patch still changes, before and after."""
-    states = {
-        file.path: tuple(
-            None if content is None else GitFile(content, mode)
-            for content, mode in zip((file.before, file.after), file.modes, strict=True)
+        NewPatch(
+            port.id,
+            _header(series, port.id, {"Last-Update": today, "X-Vimectl-Ported-From": labels[0]}),
+            {file.path: (file.before, file.after) for file in port.files if file.before != file.after},
         )
-        for file in port.files
-    }
-    return {path: (before, after) for path, (before, after) in states.items() if before != after}
+        for port in kept
+    ]
+    version = labels[1].partition(" ")[2]
+    commit = files.commit if isinstance(files, CommitFiles) and not _VERSION.fullmatch(version) else ""
+    comment = (
+        f"Patches for {labels[1]}, in the order in which they apply;\nported from those for {labels[0]}."
+    )
+    write_series(
+        out, comment, series.package, "" if commit else version, series.module, patches, unneeded, commit
+    )
 
 
-def _header(series: Series, patch_id: str, today: str) -> bytes:
-    """Return the header of the original patch, with today's date and a field for its origin."""
-    header = series.find(patch_id).header.decode("utf-8", "surrogateescape")
-    description = from_text(header, patch_id)
-    origin = f"{series.package} {series.version}"
-    fields = {**description.fields, "Last-Update": today, "X-Vimectl-Ported-From": origin}
-    return as_dep3(replace(description, fields=fields)).encode("utf-8", "surrogateescape")
+def _slug(patch_id: str) -> str:
+    """Return the name of a patch without its number, which may differ between releases."""
+    return _NUMBER.sub("", patch_id)
+
+
+def _header(series: Series, patch_id: str, fields: dict[str, str]) -> bytes:
+    """Return the header of the original patch with some fields added or replaced."""
+    description = from_text(series.find(patch_id).header.decode("utf-8", "surrogateescape"), patch_id)
+    added = replace(description, fields=description.fields | fields)
+    return as_dep3(added).encode("utf-8", "surrogateescape")

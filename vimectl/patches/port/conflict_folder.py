@@ -8,6 +8,7 @@ README.txt                  instructions
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from vime_runtime.spec.atomic_io import write_bytes_atomically
@@ -18,38 +19,49 @@ from vimectl.patches.port.port_file import FilePort
 
 README = "README.txt"
 DROP = "DROP"
+_TEXT = """\
+{title}: conflicts that git could not merge.
+
+{files}
+The lines between <<<<<<< and ||||||| are those of the new release, between ||||||| and ======= those of the
+old one, and between ======= and >>>>>>> what the patch changed them into.
+
+1. Edit each of these files into the patched file for the new release, and remove the markers.
+   Empty a file that a patch deletes. Put a file that was moved at its new path.
+2. To leave a patch out, write the reason into a file called DROP in its folder.
+3. Then: {command}
+"""
 
 
+@dataclass(frozen=True)
 class Resolutions:
     """The user's resolutions in such a folder; none if it does not exist."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    directory: Path
 
     def drop_reason(self, patch: str) -> str:
         """Return why a patch is to be left out; "" if it is not."""
-        path = self._directory / patch / DROP
+        path = self.directory / patch / DROP
         if not path.is_file():
             return ""
         return path.read_text(encoding="utf-8", errors="replace").strip() or "left out by hand"
 
     def file(self, patch: str, path: str) -> bytes | None:
         """Return the resolved file, or None. Raises UsageError while it has conflict markers."""
-        full_path = self._directory / patch / path
+        full_path = self.directory / patch / path
         if not full_path.is_file():
             return None
         content = full_path.read_bytes()
         if line := first_marker(content):
-            raise UsageError(
-                f"{full_path}:{line}: still a conflict marker", f"see {self._directory}/{README}"
-            )
+            message = f"{full_path}:{line}: still a conflict marker"
+            raise UsageError(message, f"see {self.directory}/{README}")
         return content
 
-    def other_paths(self, patch: str, known: set[str]) -> list[str]:
+    def other_paths(self, patch: str, known: Iterable[str]) -> list[str]:
         """Return the paths of a patch's files except ``known``."""
-        root = self._directory / patch
-        found = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-        return sorted(set(found) - known - {DROP})
+        root = self.directory / patch
+        found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+        return sorted(found.difference(known, [DROP]))
 
 
 def write_conflicts(
@@ -63,23 +75,9 @@ def write_conflicts(
     for patch, file in conflicts:
         full_path = directory / patch / file.path
         lines.append(f"{patch}/{file.path}\n    {file.note}\n")
+        (directory / patch).mkdir(parents=True, exist_ok=True)
         if file.after is not None and not full_path.exists():
             full_path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes_atomically(full_path, file.after)
-        (directory / patch).mkdir(parents=True, exist_ok=True)
-    text = _README.format(title=title, files="".join(lines), command=command)
+            write_bytes_atomically(full_path, file.after.content)
+    text = _TEXT.format(title=title, files="".join(lines), command=command)
     write_bytes_atomically(directory / README, text.encode())
-
-
-_README = """\
-{title}: conflicts that git could not merge.
-
-{files}
-The lines between <<<<<<< and ||||||| are those of the new release, between ||||||| and ======= those of the
-old one, and between ======= and >>>>>>> what the patch changed them into.
-
-1. Edit each of these files into the patched file for the new release, and remove the markers.
-   Empty a file that a patch deletes. Put a file that was moved at its new path.
-2. To leave a patch out, write the reason into a file called DROP in its folder.
-3. Then: {command}
-"""

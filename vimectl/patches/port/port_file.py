@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from vimectl.patches.git_commands import FileMerge, merge_file
+from vimectl.patches.patchfile.apply import GitFile
 from vimectl.patches.port import auto_resolve
-from vimectl.patches.port.changes import Change, apply_changes, is_in_release, line_offset
+from vimectl.patches.port.changes import LineChange, apply_changes, is_in_release, same_lines
+from vimectl.patches.restack import with_mode
 
 # Returns the path of another file of the new release that has any of these lines, or None.
 FindLines = Callable[[list[bytes]], "str | None"]
@@ -18,7 +20,6 @@ RESULTS: tuple[PortResult, ...] = ("upstream", "clean", "offset", "conflict")
 HunkPortResult = Literal["upstream", "gone", "clean", "offset", "conflict"]
 # The results of hunks that are not in the new patch.
 LEFT_OUT = ("upstream", "gone")
-DEFAULT_MODE = "100644"
 
 
 @dataclass(frozen=True)
@@ -36,19 +37,17 @@ class HunkPort:
 
 @dataclass(frozen=True)
 class FilePort:
-    """One file of a patch: content before and after it in the new release (None: no such file).
+    """One file of a patch, before and after it in the new release (None: no such file).
 
     With ``conflict``, ``after`` is for the user to edit: the merge with git's markers, if there is one.
-    ``modes`` are git's, before and after.
     """
 
     path: str
     result: PortResult
-    before: bytes | None
-    after: bytes | None
+    before: GitFile | None
+    after: GitFile | None
     note: str = ""
     hunks: tuple[HunkPort, ...] = ()
-    modes: tuple[str, str] = (DEFAULT_MODE, DEFAULT_MODE)
 
 
 class MergeLabels(NamedTuple):
@@ -61,10 +60,10 @@ class MergeLabels(NamedTuple):
 
 def port_file(
     path: str,
-    base: bytes | None,
-    patched: bytes | None,
-    release: bytes | None,
-    hunks: list[Change],
+    base: GitFile | None,
+    patched: GitFile | None,
+    release: GitFile | None,
+    hunks: Sequence[LineChange],
     labels: MergeLabels,
     find_lines: FindLines,
 ) -> FilePort:
@@ -76,86 +75,74 @@ def port_file(
         hunks: the changes of the patch, for ``base``.
         find_lines: searches lines in other files of the new release.
     """
-    if patched == release:
-        return FilePort(path, "upstream", release, release, f"{labels.new} has it")
-    if base is None or patched is None or release is None:
-        return _port_missing(path, base, patched, release, labels)
-    merge = _merge(base, patched, release, labels)
+
+    def ported(merge: FileMerge, in_place: bool, note: str, ports: Sequence[HunkPort] = ()) -> FilePort:
+        after = with_mode(merge.content, base, release, patched)
+        changed: PortResult = "clean" if in_place else "offset"
+        result: PortResult = "conflict" if not merge.clean else "upstream" if after == release else changed
+        return FilePort(path, result, release, after, note, tuple(ports))
+
+    old, wanted, new = (file.content if file else None for file in (base, patched, release))
+    if wanted == new or (wanted == old and release):  # at most the mode changes
+        port = ported(FileMerge(new, 0), True, "")
+        return replace(port, note=f"{labels.new} has it") if port.result == "upstream" else port
+    if old is None or wanted is None or new is None:
+        if old == new:
+            return ported(FileMerge(wanted, 0), True, "")
+        if new is None:
+            return ported(FileMerge(None, None), False, f"{labels.new} does not have this file")
+        merge = _merge(old or b"", wanted or b"", new, labels)
+        created = f"{labels.new} has such a file too"
+        note = created if old is None else f"the patch deletes it, {labels.new} changed it"
+        return ported(merge._replace(conflicts=None), False, note)
+    merge = _merge(old, wanted, new, labels)
     if merge.conflicts is None:
-        return FilePort(path, "conflict", release, release, "it is not text: git cannot merge it")
-    ports = [_port_hunk(hunk, base, release, labels) for hunk in hunks]
-    if merge.clean:
-        ports = [replace(port, result="offset") if port.result == "conflict" else port for port in ports]
-    else:
-        pairs = list(zip(hunks, ports, strict=True))
-        ports = [_explain_conflict(port, hunk, base, release, labels, find_lines) for hunk, port in pairs]
+        return ported(merge, False, "it is not text: git cannot merge it")
+    ports = [_port_hunk(hunk, old, new, labels, None if merge.clean else find_lines) for hunk in hunks]
+    if not merge.clean:
         kept = [hunk for hunk, port in zip(hunks, ports, strict=True) if port.result not in LEFT_OUT]
-        merge = _merge(base, apply_changes(base, kept), release, labels)
+        merge = _merge(old, apply_changes(old, kept), new, labels)
     if merge.clean:
-        upstream = merge.content == release
         in_place = all(port.result == "clean" for port in ports)
-        result: PortResult = "upstream" if upstream else "clean" if in_place else "offset"
-        note = _left_out(ports, labels, upstream)
-        return FilePort(path, result, release, merge.content, note, tuple(ports))
-    places = "1 place" if merge.conflicts == 1 else f"{merge.conflicts} places"
-    line = auto_resolve.first_marker(merge.content or b"")
-    note = f"{places} where both changed the same lines, marked from line {line} on"
-    note = "; ".join([note, *(port.note for port in ports if port.note)])
+        return ported(merge, in_place, _left_out(ports, labels, merge.content == new), ports)
     if not any(port.result == "conflict" for port in ports):
         # Hunks that merge alone conflict with each other.
         ports = [replace(port, result="conflict") for port in ports]
-    return FilePort(path, "conflict", release, merge.content, note, tuple(ports))
+    places = "1 place" if merge.conflicts == 1 else f"{merge.conflicts} places"
+    line = auto_resolve.first_marker(merge.content or b"")
+    note = f"{places} where both changed the same lines, marked from line {line} on"
+    return ported(merge, False, "; ".join([note, *(port.note for port in ports if port.note)]), ports)
 
 
-def _port_hunk(hunk: Change, base: bytes, release: bytes, labels: MergeLabels) -> HunkPort:
-    """Port one hunk as if it were the whole patch, by merging alone."""
+def _port_hunk(
+    hunk: LineChange, base: bytes, release: bytes, labels: MergeLabels, find_lines: FindLines | None
+) -> HunkPort:
+    """Port one hunk as if it were the whole patch. Without ``find_lines`` the whole patch merges cleanly."""
     patched = apply_changes(base, [hunk])
     merge = _merge(base, patched, release, labels)
-    if not merge.clean or merge.content is None:
-        return HunkPort(hunk.line, "conflict")
-    if merge.content == release:
-        return HunkPort(hunk.line, "upstream")
-    in_place = apply_changes(release, [hunk]) == merge.content and hunk.fits(release)
-    moved = line_offset(base, patched, release, merge.content)
-    return HunkPort(hunk.line, "clean" if in_place else "offset", moved)
-
-
-def _explain_conflict(
-    port: HunkPort, hunk: Change, base: bytes, release: bytes, labels: MergeLabels, find_lines: FindLines
-) -> HunkPort:
-    """Return the port of a hunk with a conflict as upstream or obsolete if it is that, otherwise as it is."""
-    if port.result != "conflict":
-        return port
+    if merge.clean:
+        new = merge.content or b""
+        if new == release:
+            return HunkPort(hunk.line, "upstream")
+        in_place = hunk.fits(release) and apply_changes(release, [hunk]) == new
+        moved = same_lines(release, new) - same_lines(base, patched)
+        return HunkPort(hunk.line, "clean" if in_place else "offset", moved)
+    if find_lines is None:
+        return HunkPort(hunk.line, "offset")
     if is_in_release(hunk, base, release):
-        return replace(port, result="upstream")
-    merge = _merge(base, apply_changes(base, [hunk]), release, labels)
+        return HunkPort(hunk.line, "upstream")
     if not auto_resolve.is_obsolete(hunk, merge, release):
-        return port
+        return HunkPort(hunk.line, "conflict")
     other = find_lines(auto_resolve.telling_lines(hunk))
-    if other:
-        return replace(port, note=f"what was changed at line {hunk.line} is in {other} now")
-    return replace(port, result="gone")
-
-
-def _port_missing(
-    path: str, base: bytes | None, patched: bytes | None, release: bytes | None, labels: MergeLabels
-) -> FilePort:
-    """Port a patch that creates or deletes the file, or whose file the new release does not have."""
-    if base == release:
-        return FilePort(path, "clean", release, patched)
-    if release is None:
-        return FilePort(path, "conflict", None, None, f"{labels.new} does not have this file")
-    merge = _merge(base or b"", patched or b"", release, labels)
-    created = f"{labels.new} has such a file too"
-    note = created if base is None else f"the patch deletes it, {labels.new} changed it"
-    return FilePort(path, "conflict", release, merge.content, note)
+    note = f"what was changed at line {hunk.line} is in {other} now" if other else ""
+    return HunkPort(hunk.line, "conflict" if other else "gone", note=note)
 
 
 def _merge(base: bytes, patched: bytes, release: bytes, labels: MergeLabels) -> FileMerge:
     return auto_resolve.join_imports(merge_file(base, release, patched, labels))
 
 
-def _left_out(ports: list[HunkPort], labels: MergeLabels, upstream: bool) -> str:
+def _left_out(ports: Sequence[HunkPort], labels: MergeLabels, upstream: bool) -> str:
     """Return which hunks are left out, and why."""
     if upstream and not any(port.result == "gone" for port in ports):
         return f"{labels.new} has it"

@@ -26,7 +26,7 @@ def test_wrong_old_release_is_refused(toy: Make, tmp_path: Path) -> None:
     one = toy({"toy/a.py": A}, {"toy/a.py": MORE}, {"toy/a.py": change(A, ("m", "M"))})
     one.sources[0] = write_wheel(one.folder, "toy", files={"toy/a.py": MORE})
     with pytest.raises(
-        CheckFailed, match=r"toy/a\.py is [0-9a-f]{40}, toy/1\.0 is for [0-9a-f]{40}"
+        CheckFailed, match=r"toy/a\.py is [0-9a-f]{40}, /.*/toy-1\.0 is for [0-9a-f]{40}"
     ) as error:
         one.port()
     assert "unpatched" in error.value.hint
@@ -122,7 +122,7 @@ def test_port_command(toy: Make, capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "found"),
     [
         (["vllm-as"], ["vllm-ascend"]),
-        (["vllm-ascend", "--from", "0.2"], ["0.20.2rc1", "0.22.1rc1", "0.23.0"]),
+        (["vllm-ascend", "--from", "0.18"], ["0.18.0"]),
         (["nothing", "--from", ""], []),
     ],
 )
@@ -170,8 +170,8 @@ def test_modes_and_links_are_ported(toy: Make, tmp_path: Path) -> None:
     ]
     one.series = build_series("toy", trees, tmp_path / "modes", ["p"])
     assert results(one.port()) == [("0001-p", "offset")]
-    found = {file.path: (file.after, file.mode) for file in series.read(one.out).patch[0].files}
-    assert found == {
+    found = series.read(one.out).patches[0].diffs
+    assert {path: (diff.new_blob, diff.new_mode) for path, diff in found.items()} == {
         "toy/a.sh": (blob_id(change(MORE + A, ("m", "M"))), None),
         "toy/run.sh": (blob_id(b"run\n"), "100755"),
         "toy/b.sh": (blob_id(A), "100755"),

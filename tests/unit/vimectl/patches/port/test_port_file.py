@@ -7,27 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vimectl.patches.git_commands import merge_file
+from vimectl.patches.patchfile.apply import GitFile
 from vimectl.patches.patchfile.reader import parse
-from vimectl.patches.port import changes, port_file
+from vimectl.patches.port import changes
 from vimectl.patches.port.auto_resolve import first_marker
-from vimectl.patches.port.changes import Change
-from vimectl.patches.port.port_file import MergeLabels
+from vimectl.patches.port.changes import LineChange
+from vimectl.patches.port.port_file import FilePort, MergeLabels, port_file
 
 # Few different lines, so that changes have look-alikes; long ones, imports and conditions among them.
-LINE = st.sampled_from(
-    [
-        "a",
-        "b",
-        "",
-        "import os",
-        "from a import b",
-        "if condition(one):",
-        "if condition(one) and two:",
-        "\xff\r",
-    ]
-)
+CONDITIONS = ["if condition(one):", "if condition(one) and two:"]
+LINE = st.sampled_from(["a", "b", "", "import os", "from a import b", *CONDITIONS, "\xff\r"])
 EDIT = st.tuples(st.integers(0, 29), st.sampled_from(["insert", "delete", "replace"]), LINE)
-NAMES = MergeLabels("old", "patch", "new")
 
 
 def edited(lines: list[str], edits: list[tuple[int, str, str]]) -> list[str]:
@@ -42,10 +32,16 @@ def content(lines: list[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode("latin-1")
 
 
-def hunks(old: bytes, new: bytes) -> list[Change]:
+def hunks(old: bytes, new: bytes) -> list[LineChange]:
     both = [data.decode("latin-1").splitlines(keepends=True) for data in (old, new)]
     text = "".join(unified_diff(*both, "a/f", "b/f"))
     return [change for diff in parse(text.encode("latin-1")).diffs for change in changes.split(diff)]
+
+
+def port(old: bytes, patched: bytes, release: bytes) -> FilePort:
+    files = map(GitFile, (old, patched, release))
+    labels = MergeLabels("old", "new", "patch")
+    return port_file("f", *files, hunks(old, patched), labels, lambda lines: None)
 
 
 @settings(max_examples=60, deadline=None)
@@ -58,15 +54,15 @@ def test_clean_git_merges_are_ported(
     base: list[str], patch: list[tuple[int, str, str]], upstream: list[tuple[int, str, str]]
 ) -> None:
     old, patched, release = content(base), content(edited(base, patch)), content(edited(base, upstream))
-    parts = hunks(old, patched)
-    assert changes.apply_changes(old, parts) == patched
-    found = port_file.port_file("f", old, patched, release, parts, NAMES, lambda lines: None)
+    assert changes.apply_changes(old, hunks(old, patched)) == patched
+    found = port(old, patched, release)
     merged = merge_file(old, release, patched, ("old", "new", "patch"))
+    assert found.after
     if merged.clean:
-        assert (found.result != "conflict", found.after) == (True, merged.content)
-    assert (found.result == "conflict") == (first_marker(found.after or b"") is not None)
+        assert (found.result != "conflict", found.after.content) == (True, merged.content)
+    assert (found.result == "conflict") == (first_marker(found.after.content) is not None)
     if found.result == "upstream":
-        assert found.after == release
+        assert found.after == found.before
 
 
 @pytest.mark.parametrize(
@@ -80,8 +76,7 @@ def test_insertion_with_changed_neighbors_is_recognized(line: str, taken: bool) 
     (change,) = hunks(old, patched)
     assert not changes.is_in_release(change, old, old)
     assert changes.is_in_release(change, old, patched)
-    found = port_file.port_file("f", old, patched, release, [change], NAMES, lambda lines: None)
-    assert found.result == "conflict"  # its position is ambiguous when both neighbors changed
+    # Its position is ambiguous when both neighbors changed.
+    assert port(old, patched, release).result == "conflict"
     release = content([*around[:5], line, "line five", *around[6:]])
-    found = port_file.port_file("f", old, patched, release, [change], NAMES, lambda lines: None)
-    assert (found.result == "upstream") == taken
+    assert (port(old, patched, release).result == "upstream") == taken

@@ -77,7 +77,7 @@ def test_upstream_patch_is_left_out(toy: Make, new: bytes) -> None:
     outcome = one.port()
     assert results(outcome) == [("0001-p", "upstream"), ("0002-p", "clean")]
     assert outcome.patches[0].left_out == "toy 2.0 has it"
-    assert [path.name for path in sorted(one.out.iterdir())] == ["0002-p.patch", "series.toml"]
+    assert [path.name for path in sorted(one.out.iterdir())] == ["0002-p.patch", "series", "series.toml"]
     assert one.files() == other
 
 
