@@ -17,6 +17,17 @@ from vimectl.util.host import Host
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.needs("network")]
 
+NEW_FILE = """\
+Description: Add a module
+
+diff --git a/vllm/team.py b/vllm/team.py
+new file mode 100644
+index 0000000000000000000000000000000000000000..d00491fd7e5bb6fa28c517a0bb32b8b506539d4d
+--- /dev/null
++++ b/vllm/team.py
+@@ -0,0 +1 @@
++1
+"""
 WORKER = f"{fake_base.WORKSPACE}/vllm-ascend/vllm_ascend/worker/worker.py"
 
 
@@ -94,6 +105,27 @@ def test_base_without_vllm(images: ImageStore, stand_in_stack: Path, stand_in_fo
     output = refused(images, "bare", building)
     assert "not installed, needed vllm 0.22.1" in output
     assert "with --base" in output
+
+
+def test_image_of_a_project_has_its_patches(images: ImageStore, stand_in_stack: Path, tmp_path: Path) -> None:
+    series = tmp_path / "team/fixes"
+    series.mkdir(parents=True)
+    (series / "series").write_text("0001-team.patch\n")
+    (series / "0001-team.patch").write_text(NEW_FILE)
+    project = tmp_path / "team/vimectl.toml"
+    patches = '[patches]\nvllm = ["0.22.1", "fixes"]\n[targets]\nvllm = "/nowhere"\n'
+    project.write_text(f'extends = "{stand_in_stack}"\n{patches}')
+    folder = tmp_path / "offline"
+    vendor.collect(make_plan(str(project)), folder, lambda now: None)
+    done = images.build(project, folder, "team")
+    assert done.returncode == 0, done.stderr
+    found = images.verify("team", "--stand-in")
+    assert (found["stack"], found["problems"]) == ("team", [])
+    (vllm,) = [target for target in found["patches"] if target["package"] == "vllm"]
+    assert (vllm["state"], vllm["patches"][-1]["id"]) == ("applied", "0001-team")
+    assert "vllm-2=" in found["labels"]["vimectl.series"]
+    # The project is the default in the image.
+    assert "0001-team" in images.run("team", "/opt/vimectl/entrypoint.sh", "vimectl", "patch", "verify")
 
 
 def test_cpu_image_runs_its_recipe(images: ImageStore, tmp_path: Path) -> None:
