@@ -37,9 +37,11 @@ from vimectl.stacks.catalog import (
     is_stack_path,
     load_summary,
 )
+from vimectl.stacks.detection import detect_stack
 from vimectl.stacks.project import add_series
 from vimectl.util import source_date_epoch
 from vimectl.util.dist_info import canonical_name
+from vimectl.util.host import Host
 
 States = dict[str, "GitFile | None"]
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
@@ -140,7 +142,7 @@ def find_own(
         CheckFailed: no series fits the package's version.
         MissingRequirement: the package is not there.
     """
-    name = stack or default_stack()
+    name = stack or default_stack() or _installed_stack(package)
     project = (Path(name) if name and is_stack_path(name) else Path(PROJECT_FILE)).absolute()
     summary = load_summary(name) if name else None
     entries = summary.patches.get(package, ()) if summary else ()
@@ -163,6 +165,14 @@ def find_own(
     if status.series is None:
         raise CheckFailed(f"{package} {found.version} in {found.location}: {status.note}", status.hint)
     return OwnSeries(name, project, own, ids, whole, status)
+
+
+def _installed_stack(package: str) -> str | None:
+    """Return the stack that is installed, exactly, if it has patches on a package."""
+    found = detect_stack(Host())
+    if not found.exact or not found.stack:
+        return None
+    return found.stack if package in load_summary(found.stack).patches else None
 
 
 def save(own: OwnSeries, name: str, options: SaveOptions, dry_run: bool = False) -> SaveOutcome:
