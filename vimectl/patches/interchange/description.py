@@ -20,7 +20,7 @@ _FIELD = re.compile(r"([A-Za-z][A-Za-z-]*):[ \t]?(.*)")
 _KNOWN = re.compile(
     r"(Origin|Author|Forwarded|Bug(-\w+)?|Reviewed-by|Acked-by|Last-Update|Applied-Upstream|X-.+)$"
 )
-# What git adds above the text of a mail that somebody else sends.
+# What git writes above the text of a mail whose sender is not the author.
 _IN_BODY = re.compile(r"(From|Date|Subject)$")
 # Lines of a text that are quoted. GNU patch applies an indented diff as well, and a line of the second kind
 # ends the message of an email.

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vime_runtime.spec.errors import UsageError
 
@@ -36,16 +36,11 @@ _MISFITS = {
 _COVER_LETTER = re.compile(r"\[[^\]]*PATCH[^\]]*\b0+/\d+\]")
 
 
-@dataclass(frozen=True)
-class PathRule:
-    """An ``--include`` or ``--exclude``. As for `git apply`, ``*`` matches slashes too."""
+class PathRule(NamedTuple):
+    """An ``--include`` or ``--exclude`` of a pattern."""
 
     include: bool
     glob: str
-
-    def matches(self, path: str) -> bool:
-        """Return True if git's pattern matches. Python knows no backslashes and no ``^`` there."""
-        return fnmatchcase(path, re.sub(r"\\(.)", r"[\1]", self.glob).replace("[^", "[!"))
 
 
 @dataclass(frozen=True)
@@ -76,13 +71,15 @@ class Imported:
     left_out: list[tuple[str, str]]
 
     def write(self, out: Path, package: str, version: str = "", commit: str = "", module: str = "") -> None:
-        """Write the series into a new directory.
+        """Write the series into a new directory. ``module`` is by default that of its other series.
 
         Raises UsageError when a series cannot express a change, MissingRequirement when git is not installed
         or the directory cannot be written.
         """
-        release = version or commit or "release"
-        comment = f"Patches for {package} {release}, in the order in which they apply."
+        versions = series_files.known().get(package)
+        if versions and not module:
+            module = series_files.load(package, versions[0]).module
+        comment = f"Patches for {package} {version or commit}, in the order in which they apply."
         patches = [NewPatch(one.id, one.header, one.changes) for one in self.patches]
         write_series(out, comment, package, version, module, patches, commit=commit)
 
@@ -115,15 +112,11 @@ def import_patches(
     return found
 
 
-def module_of(package: str) -> str:
-    """Return the folder that identifies a package: that of its other series, otherwise its name."""
-    versions = series_files.known().get(package)
-    return series_files.load(package, versions[0]).module if versions else package.replace("-", "_")
-
-
 def _is_included(path: str, rules: Sequence[PathRule]) -> bool:
+    """Return True if git's rules include a path. There ``*`` matches slashes too."""
     for rule in rules:
-        if rule.matches(path):
+        # Python's patterns have no backslashes and no ^.
+        if fnmatchcase(path, re.sub(r"\\(.)", r"[\1]", rule.glob).replace("[^", "[!")):
             return rule.include
     return not any(rule.include for rule in rules)
 
@@ -160,13 +153,11 @@ def _apply(
                 f"leave it out with --exclude '{diff.path}'",
             )
     text = patch.header.decode("utf-8", "surrogateescape")
-    named = str(source.mail[ID_HEADER] or "") if source.mail else ""
-    description = from_mail(source.mail, text, source.name) if source.mail else from_text(text, source.name)
-    patch_id = f"{number:04}-{_slug(named or source.name or description.subject)}"
-    header = as_dep3(description).encode("utf-8", "surrogateescape")
-    return ImportedPatch(
-        patch_id, source.origin, header, changes, sum(fit.result == "offset" for fit in found.fits)
-    )
+    described = from_mail(source.mail, text, source.name) if source.mail else from_text(text, source.name)
+    slug = _slug(str((source.mail and source.mail[ID_HEADER]) or source.name or described.subject))
+    header = as_dep3(described).encode("utf-8", "surrogateescape")
+    offsets = sum(fit.result == "offset" for fit in found.fits)
+    return ImportedPatch(f"{number:04}-{slug}", source.origin, header, changes, offsets)
 
 
 def _misfit(found: ReleaseCheck) -> tuple[str, str] | None:
