@@ -18,7 +18,6 @@ import stat
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -209,7 +208,7 @@ def _roll_back(journal: TransactionJournal, error: Exception) -> None:
     roots = journal.roots
     try:
         transaction_journal.commit(roots[0], BACK)  # written before: a full disk cannot prevent it
-        replace_files(replace(journal, forward=False), set(roots))
+        replace_files(journal._replace(forward=False), set(roots))
     except (OSError, CheckFailed) as e:
         raise MissingRequirement(
             f"cannot replace a file: {error}; and then: {e}",

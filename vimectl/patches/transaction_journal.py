@@ -10,9 +10,8 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from vime_runtime.spec.atomic_io import sync
 from vime_runtime.spec.errors import CheckFailed
@@ -23,8 +22,7 @@ from vimectl.patches.blobs import FileId
 FORWARD, BACK, POINTER = "forward.json", "back.json", "pointer.json"
 
 
-@dataclass(frozen=True)
-class FileMove:
+class FileMove(NamedTuple):
     """One file of a change: blob ids and ``st_mode`` before and after (None: no such file). ``root`` is an
     index into the journal's roots."""
 
@@ -39,8 +37,7 @@ class FileMove:
         return FileId(self.after, self.after_mode) if forward else FileId(self.before, self.before_mode)
 
 
-@dataclass(frozen=True)
-class TransactionJournal:
+class TransactionJournal(NamedTuple):
     """A change of files in some directories (``roots``).
 
     ``forward`` is its direction: to the new state, or back to the old one. ``folders``, as (root, path),
@@ -55,7 +52,8 @@ class TransactionJournal:
     folders: tuple[tuple[int, str], ...] = ()
 
     def dump(self, forward: bool) -> bytes:
-        data = {**asdict(self), "forward": forward, "roots": [str(root) for root in self.roots]}
+        roots, moves = [str(root) for root in self.roots], [move._asdict() for move in self.moves]
+        data = {**self._asdict(), "forward": forward, "roots": roots, "moves": moves}
         return json.dumps(data, indent=2).encode()
 
     def pointer(self) -> bytes:
