@@ -150,7 +150,7 @@ def _load_stack(name: str) -> Stack:
     from vimectl.stacks.schema import Stack  # slow to import: see ``_TABLES``
 
     file, data = stack_file(name), read_merged(name)
-    if "stack" not in data and "extends" not in data:
+    if "stack" not in data:
         raise UsageError(
             f"{file} extends no stack, so the device, Python and machines are not known",
             'add a first line such as extends = "ascend-0.22" (`vimectl stack list` shows the names)',
