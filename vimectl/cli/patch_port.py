@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vimectl.cli.download_progress import download_progress
 from vimectl.cli.output import CommandOutput, TextTable
 from vimectl.patches import series as series_files
+from vimectl.patches.releases.download_progress import download_progress
 from vimectl.util.console import err
 
 if TYPE_CHECKING:
@@ -30,22 +31,27 @@ def _complete_version(context: typer.Context, incomplete: str) -> list[str]:
 
 def port(
     package: Annotated[str, typer.Argument(help="The package.", autocompletion=_complete_package)],
+    new: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="V2", help="The version to port to, newest, or a commit of a work tree."
+        ),
+    ],
     old: Annotated[
         str,
         typer.Option(
             "--from",
             metavar="V1",
-            help="The version of the existing series.",
+            help="The version or commit that the series is for, unless --series states it.",
             autocompletion=_complete_version,
         ),
-    ],
-    new: Annotated[str, typer.Option("--to", metavar="V2", help="The version to port to, or newest.")],
+    ] = "",
     source: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="PATH",
-            help="A release as folder, wheel or source archive instead of pip's; if given twice, the old one "
-            "first.",
+            help="A release as folder, git work tree, wheel or source archive instead of pip's; if given "
+            "twice, the old one first.",
         ),
     ] = None,
     directory: Annotated[
@@ -57,7 +63,8 @@ def port(
         typer.Option(metavar="DIR", help="Continue with the conflicts that you resolved in this folder."),
     ] = None,
     series: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The series to port, if vimectl does not ship it.")
+        Path | None,
+        typer.Option(metavar="DIR", help="The series to port, if it is not one of vimectl's own."),
     ] = None,
 ) -> CommandOutput:
     """Port a series to another release with three-way merges, without the changes that upstream has.
@@ -72,7 +79,7 @@ def port(
         outcome = port_series(package, old, new, source or (), directory, resolved, series, progress)
     document = {
         "package": package,
-        "from": old,
+        "from": outcome.old,
         "to": outcome.new,
         "patches": [patch.as_json() for patch in outcome.patches],
         "written": outcome.written,
@@ -86,6 +93,10 @@ def _port_text(outcome: PortOutcome) -> Iterator[str | TextTable]:
     yield TextTable(["patch", "result", "why"], list(_port_rows(outcome)))
     if outcome.written:
         yield f"{outcome.package} {outcome.new}: written to {outcome.written}"
+        written = outcome.written.as_posix()
+        err.print(f"apply it: vimectl patch apply --series {shlex.quote(written)}", markup=False)
+        entry = f'{outcome.package} = ["{written}"]'
+        err.print(f"or list it in vimectl.toml under [patches]: {entry}", markup=False)
         for patch in outcome.patches:
             if patch.is_partly_left_out:
                 err.print(f"check if the header of {patch.id} mentions what was left out", markup=False)

@@ -152,8 +152,10 @@ def _open(path: Path, series: Series, version: str) -> ReleaseFiles:
     """Open a release that the user named. Raises UsageError when it states another version."""
     if commit := _commit(path, version):
         return commit
-    stated = _stated_version(path, series)
-    if stated and not matches(stated, version):
+    found = target.find_at(path, series.package, series.module) if path.is_dir() else None
+    file = parse_file_name(path.name, "")
+    stated = found.version if found else file.version if file else ""
+    if _VERSION.fullmatch(stated) and not matches(stated, version):
         raise UsageError(f"{path}: is {series.package} {stated}, not {version}", "name the right release")
     return open_path(path)
 
@@ -164,14 +166,6 @@ def _commit(path: Path, revision: str) -> CommitFiles | None:
         return CommitFiles(path, revision) if (path / ".git").exists() else None
     except UsageError:
         return None
-
-
-def _stated_version(path: Path, series: Series) -> str | None:
-    if not path.is_dir():
-        file = parse_file_name(path.name, "")
-        return file.version if file else None
-    found = target.find_at(path, series.package, series.module)
-    return found.version if found else None
 
 
 def _fits(series: Series, files: ReleaseFiles, below: FileStates | None = None) -> bool:

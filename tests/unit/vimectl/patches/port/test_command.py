@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 
-from harness.patches.toy_packages import LINK, Tree, build_series
-from harness.patches.toy_series import MORE, A, Make, change, results
+from harness.git import commit
+from harness.patches.toy_packages import LINK, Tree, build_series, lay
+from harness.patches.toy_series import MORE, A, Files, Make, change, results, tree_of
 from harness.wheels import write_wheel
 from vimectl.cli import run_cli
 from vimectl.patches import series
 from vimectl.patches.blobs import blob_id
-from vimectl.patches.port import command
+from vimectl.patches.port.command import port_series
 from vimectl.patches.release_files import open_path
 
 
@@ -109,7 +110,10 @@ def test_port_command(toy: Make, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["patches"][0]["files"][0]["result"] == found["patches"][0]["result"] == "conflict"
     (one.conflicts / "0001-p" / "toy/a.py").write_bytes(A)
     assert run_cli([*argv, "--resolved", str(one.conflicts)]) == 0
-    assert f"written to {one.out}" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert f"written to {one.out}" in shown.out
+    assert f"vimectl patch apply --series {one.out}\n" in shown.err
+    assert f'toy = ["{one.out}"]' in shown.err
     for package, version, message in [
         ("toy", "1.0", "unknown package"),
         ("vllm", "0", "unknown series of vllm"),
@@ -151,7 +155,7 @@ def test_single_source_is_recognized_by_content(toy: Make, monkeypatch: pytest.M
     monkeypatch.setattr("vimectl.patches.releases.finder.find", find)
     for number, (given, fetched) in enumerate([("1.0", "2.0"), ("2.0", "1.0")]):
         out = one.folder / f"out-{number}"
-        command.port_series("toy", "1.0", "2.0", [found[given]], out, None, one.series.directory)
+        port_series("toy", "1.0", "2.0", [found[given]], out, None, one.series.directory)
         assert versions.pop() == fetched
         assert not versions
 
@@ -180,3 +184,38 @@ def test_modes_and_links_are_ported(toy: Make, tmp_path: Path) -> None:
     one.files()
     assert (tmp_path / "applied" / "toy" / "b.sh").stat().st_mode & 0o111
     assert (tmp_path / "applied" / "toy" / "l").is_symlink()
+
+
+def test_commits_of_a_work_tree(toy: Make, tmp_path: Path) -> None:
+    old: Files = {"toy/a.py": A, ".github/b.yml": A}
+    patched = {path: change(A, ("m", "M")) for path in old}
+    one = toy(old, dict.fromkeys(old, MORE + A), patched)
+    tree = tmp_path / "tree"
+    commits = []
+    for files in (old, one.new):
+        lay(tree, tree_of(files))
+        commits.append(commit(tree))
+    (one.series.directory / "series.toml").write_text(f'package = "toy"\ncommit = "{commits[0]}"\n')
+    lay(tree, tree_of(patched))  # the files of the commits count
+    found = port_series("toy", "", commits[1][:12], [tree], one.out, None, one.series.directory)
+    assert (found.old, results(found)) == (commits[0], [("0001-p", "offset")])
+    assert (series.read(one.out).commit, series.read(one.out).version) == (commits[1], "")
+    assert one.files() == {path: change(MORE + A, ("m", "M")) for path in old}
+    with pytest.raises(UsageError, match=f"is for {commits[0]}, not {commits[1]}"):
+        port_series("toy", commits[1], "2.0", [tree], tmp_path / "o", None, one.series.directory)
+
+
+def test_series_on_top_of_the_shipped_one(toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    below, above = change(A, ("c", "C")), change(A, ("c", "C"), ("m", "M"))
+    one = toy({"toy/a.py": A}, {"toy/a.py": MORE + A}, {"toy/a.py": below})
+    one.port()
+    shipped = {"1.0": one.series, "2.0": series.read(one.out)}
+    trees = [tree_of({"toy/a.py": content}) for content in (below, above)]
+    mine = build_series("toy", trees, tmp_path / "mine", ["mine"])
+    with pytest.raises(CheckFailed, match="mine is for"):
+        port_series("toy", "1.0", "2.0", one.sources, tmp_path / "new", None, mine.directory)
+    monkeypatch.setattr(series, "known", lambda: {"toy": list(shipped)})
+    monkeypatch.setattr(series, "load", lambda package, version: shipped[version])
+    port_series("toy", "1.0", "2.0", one.sources, tmp_path / "new", None, mine.directory)
+    stacked = series.stack_up([shipped["2.0"], series.read(tmp_path / "new")])
+    assert stacked.chains["toy/a.py"][-1] == blob_id(MORE + above)
