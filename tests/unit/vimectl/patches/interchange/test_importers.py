@@ -139,6 +139,17 @@ def test_mails_are_taken_as_git_am_takes_them(
     assert run(work, "git", "write-tree") == wanted
 
 
+def test_author_of_the_change_and_unencoded_names(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.patch").write_text(
+        "From: Sender <s@x.org>\nSubject: Re: [PATCH v2 1/2] [Bug] Ä\n line\nMessage-ID: <1@x.org>\n\n"
+        "From: Ö Author <a@x.org>\n\nWhy.\n---\n" + diff(tmp_path, "pkg/a.py").read_text()
+    )
+    (one,) = import_patches([tmp_path / "x.patch"], SourceTree(work)).patches
+    assert one.header.decode() == (
+        "Description: [Bug] Ä line\n Why.\nAuthor: Ö Author <a@x.org>\nMessage-ID: <1@x.org>\n"
+    )
+
+
 def test_folder_of_mails_with_a_cover_letter(work: Path, tmp_path: Path) -> None:
     for number in (6, 7):
         replace_line(work / "pkg" / "a.py", b"l%d\n" % number, b"changed\n")
