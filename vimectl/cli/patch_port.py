@@ -11,7 +11,6 @@ import typer
 
 from vimectl.cli.output import CommandOutput, TextTable
 from vimectl.patches import series as series_files
-from vimectl.patches.releases.download_progress import download_progress
 from vimectl.util.console import err
 
 if TYPE_CHECKING:
@@ -75,8 +74,7 @@ def port(
     """
     from vimectl.patches.port.command import port_series
 
-    with download_progress() as progress:
-        outcome = port_series(package, old, new, source or (), directory, resolved, series, progress)
+    outcome = port_series(package, old, new, source or (), directory, resolved, series)
     document = {
         "package": package,
         "from": outcome.old,

@@ -91,7 +91,6 @@ def new(
     Check what it says before you use it: docs/adding-a-release.md.
     """
     from vimectl.patches.port.new_stack import make_stack
-    from vimectl.patches.releases.download_progress import download_progress
 
     root = checkout_root()
     directory = out or Path()
@@ -99,8 +98,7 @@ def new(
         data, patches = root / "vimectl" / "stacks" / "data", root / "patches"
     else:
         data, patches = directory, directory / "patches"
-    with download_progress() as progress:
-        made = make_stack(name, vllm_ascend, data, patches, progress)
+    made = make_stack(name, vllm_ascend, data, patches)
     document = {
         "path": made.path,
         "series": [

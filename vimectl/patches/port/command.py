@@ -12,16 +12,15 @@ from pathlib import Path
 
 from vime_runtime.spec.errors import MissingRequirement, UsageError
 
+from vimectl.patches import content, target
 from vimectl.patches import series as series_files
-from vimectl.patches import target
 from vimectl.patches.git_tree import CommitFiles
 from vimectl.patches.interchange.description import as_dep3, from_text
 from vimectl.patches.lint.release_check import PatchedRelease
 from vimectl.patches.port.conflict_folder import README, Resolutions, write_conflicts
-from vimectl.patches.port.rebase import PatchPort, rebase
+from vimectl.patches.port.rebase import PatchPort, misfit, rebase
 from vimectl.patches.release_files import ReleaseFiles, open_path
 from vimectl.patches.releases import finder
-from vimectl.patches.releases.download import DownloadProgress, no_progress
 from vimectl.patches.releases.index import parse_file_name
 from vimectl.patches.restack import FileStates, file_states
 from vimectl.patches.series import Series
@@ -55,7 +54,6 @@ def port_series(
     out: Path | None = None,
     resolved: Path | None = None,
     directory: Path | None = None,
-    progress: DownloadProgress = no_progress,
 ) -> PortOutcome:
     """Port the series of a package for ``old`` to ``new``, or to the newest release.
 
@@ -69,7 +67,6 @@ def port_series(
             conflicts are written to a folder with the suffix ``.conflicts``.
         resolved: the conflict folder of an earlier call, with the user's edits.
         directory: the folder of the series, if vimectl does not ship it.
-        progress: called during the download of a whole file.
 
     Raises:
         UsageError: no such series or release, or an output folder exists.
@@ -85,8 +82,8 @@ def port_series(
         out = Path(os.path.abspath(out))
     conflicts = resolved or out.with_name(f"{out.name}.conflicts")
     _check_folders(out, conflicts, resolved)
-    before, after = _open_releases(series, old, new, sources, progress)
-    below = _below(series, (old, new), (before, after))
+    before, after = _open_releases(series, old, new, sources)
+    below = _below(series, (old, new), before, after)
     labels = f"{series.package} {old}", f"{series.package} {new}"
     patches = rebase(series, labels, before, after, Resolutions(conflicts), below)
     found = [(p.id, file) for p in patches for file in p.files if file.result == "conflict"]
@@ -116,11 +113,11 @@ def _stated(series: Series, old: str) -> str:
 
 
 def _check_folders(out: Path, conflicts: Path, resolved: Path | None) -> None:
-    for path in (out, *(() if resolved else (conflicts,))):
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            hint = "name another directory with --out DIR, or remove this one first"
-            if path == conflicts:
-                hint = f"continue with --resolved {shlex.quote(str(path))}, or remove it to start over"
+    for path, hint in (
+        (out, "name another directory with --out DIR, or remove this one first"),
+        (conflicts, f"continue with --resolved {shlex.quote(str(conflicts))}, or remove it to start over"),
+    ):
+        if path != resolved and path.exists() and not (path.is_dir() and not any(path.iterdir())):
             raise UsageError(f"{path}: exists already", hint)
     if resolved and not (resolved / README).is_file():
         raise UsageError(
@@ -130,7 +127,7 @@ def _check_folders(out: Path, conflicts: Path, resolved: Path | None) -> None:
 
 
 def _open_releases(
-    series: Series, old: str, new: str, given: Sequence[Path], progress: DownloadProgress
+    series: Series, old: str, new: str, given: Sequence[Path]
 ) -> tuple[ReleaseFiles, ReleaseFiles]:
     if len(given) > 2:
         raise UsageError(f"{len(given)} times --source", "at most two: the old release, then the new one")
@@ -139,10 +136,10 @@ def _open_releases(
         commits = [_commit(given[0], revision) for revision in (old, new)]
         if any(commits):
             paths = [given[0] if commit else None for commit in commits]
-        elif not _fits(series, open_path(given[0])):
+        elif misfit(series, PatchedRelease(open_path(given[0]))):
             paths.reverse()
     before, after = (
-        _open(path, series, version) if path else finder.find(series.package, version, progress)
+        _open(path, series, version) if path else content.release(series.package, version)
         for path, version in zip(paths, (old, new), strict=True)
     )
     return before, after
@@ -168,28 +165,25 @@ def _commit(path: Path, revision: str) -> CommitFiles | None:
         return None
 
 
-def _fits(series: Series, files: ReleaseFiles, below: FileStates | None = None) -> bool:
-    release = PatchedRelease(files, below)
-    found = {path: release.file(path) for path in series.chains}
-    return all(series.chains[path][0] == (file.blob if file else None) for path, file in found.items())
-
-
 def _below(
-    series: Series, names: tuple[str, str], releases: tuple[ReleaseFiles, ReleaseFiles]
+    series: Series, names: tuple[str, str], before: ReleaseFiles, after: ReleaseFiles
 ) -> tuple[FileStates, FileStates]:
     """Return the files that vimectl's own series change in both releases, if ``series`` is stacked on them.
 
     Raises UsageError when vimectl has no series for the new release.
     """
-    if _fits(series, releases[0]) or names[0] not in series_files.known().get(series.package, ()):
-        return {}, {}
-    own = series_files.load(series.package, names[0])
-    if not _fits(own, releases[0]) or not _fits(series, releases[0], below := _patched(own, releases[0])):
-        return {}, {}
-    return below, _patched(series_files.load(series.package, names[1]), releases[1])
+    old, new = names
+    release = PatchedRelease(before)
+    if misfit(series, release) and old in series_files.known().get(series.package, ()):
+        own = series_files.load(series.package, old)
+        if not misfit(own, release) and not misfit(
+            series, PatchedRelease(before, below := _top(own, before))
+        ):
+            return below, _top(series_files.load(series.package, new), after)
+    return {}, {}
 
 
-def _patched(series: Series, files: ReleaseFiles) -> FileStates:
+def _top(series: Series, files: ReleaseFiles) -> FileStates:
     """Return the files that a series touches as it leaves them."""
     release = PatchedRelease(files)
     return {path: file_states(series, path, release.file(path))[-1] for path in series.chains}

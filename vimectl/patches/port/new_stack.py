@@ -11,11 +11,12 @@ from typing import Literal
 from packaging.version import Version
 from vime_runtime.spec.errors import UsageError
 
+from vimectl.patches import content
 from vimectl.patches import series as series_files
 from vimectl.patches.blobs import id_of
 from vimectl.patches.port.command import PortOutcome, port_series
 from vimectl.patches.releases import finder
-from vimectl.patches.releases.download import DownloadProgress, no_progress
+from vimectl.patches.releases.download_progress import download_progress
 from vimectl.patches.series import Series
 from vimectl.stacks.catalog import load_summary, stack_names
 from vimectl.stacks.new import read_facts, stack_text
@@ -53,9 +54,7 @@ class NewStack:
     disagreements: list[str]
 
 
-def make_stack(
-    name: str, version: str, data: Path, patches: Path, progress: DownloadProgress = no_progress
-) -> NewStack:
+def make_stack(name: str, version: str, data: Path, patches: Path) -> NewStack:
     """Write the stack ``name`` of vllm-ascend ``version``, and the series that it needs.
 
     The facts are from the release's source archive. A series is that of the nearest release that has one,
@@ -73,10 +72,11 @@ def make_stack(
     path = data / f"{name}.toml"
     if path.exists():
         raise UsageError(f"{path}: exists already", "remove it first, or choose another name")
-    archive = finder.find("vllm-ascend", version, progress, kinds=("sdist",))
+    with download_progress() as progress:
+        archive = finder.find("vllm-ascend", version, progress, kinds=("sdist",))
     file_names = [file.name for file in finder.files_of("vllm-ascend", version)]
     facts = read_facts(version, archive.read, file_names)
-    series = [_series(package, facts.packages[package], data, patches, progress) for package in _PACKAGES]
+    series = [_series(package, facts.packages[package], data, patches) for package in _PACKAGES]
     note = "; ".join(_note(one) for one in series)
     data.mkdir(parents=True, exist_ok=True)
     text = stack_text(name, facts, {one.package: [one.entry] for one in series}, note)
@@ -84,11 +84,9 @@ def make_stack(
     return NewStack(path, series, facts.disagreements)
 
 
-def _series(
-    package: str, version: str, data: Path, patches: Path, progress: DownloadProgress
-) -> SeriesForStack:
+def _series(package: str, version: str, data: Path, patches: Path) -> SeriesForStack:
     candidates = _nearest(package, version)
-    release = finder.find(package, version, progress)
+    release = content.release(package, version)
     for one in candidates:
         # A series with fewer patches may fit too, but leaves out what this release may need.
         if _slugs(one) == _slugs(candidates[0]) and all(
@@ -96,7 +94,7 @@ def _series(
         ):
             return SeriesForStack(package, version, one.version, "same", one.version, unneeded=one.unneeded)
     source, out = candidates[0].version, patches / package / version
-    outcome = port_series(package, source, version, out=out, progress=progress)
+    outcome = port_series(package, source, version, out=out)
     shipped = patches.resolve() == data_dir("patches")
     entry = version if shipped else Path(os.path.relpath(out, data)).as_posix()
     result: Literal["ported", "conflict"] = "ported" if outcome.written else "conflict"

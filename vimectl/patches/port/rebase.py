@@ -52,6 +52,15 @@ class PatchPort:
         return {"id": self.id, "result": self.result, "reason": self.left_out, "files": files}
 
 
+def misfit(series: Series, release: PatchedRelease) -> str:
+    """Return how a release differs from the one that a series is for; "" if it does not."""
+    for path, (wanted, *_) in series.chains.items():
+        file = release.file(path)
+        if (found := file.blob if file else None) != wanted:
+            return f"{path} is {found or 'not there'}, {series.name} is for {wanted or 'none'}"
+    return ""
+
+
 def rebase(
     series: Series,
     labels: tuple[str, str],
@@ -71,14 +80,11 @@ def rebase(
         MissingRequirement: git is not installed.
     """
     released = PatchedRelease(old, below[0])
-    for path, chain in series.chains.items():
-        file = released.file(path)
-        found = file.blob if file else None
-        if found != chain[0]:
-            raise CheckFailed(
-                f"{old.name}: {path} is {found or 'not there'}, {series.name} is for {chain[0] or 'none'}",
-                f"name {labels[0]} as it was released, unpatched, as the first --source",
-            )
+    if difference := misfit(series, released):
+        raise CheckFailed(
+            f"{old.name}: {difference}",
+            f"name {labels[0]} as it was released, unpatched, as the first --source",
+        )
     steps = {path: pairwise(file_states(series, path, released.file(path))) for path in series.chains}
     state = _Rebase(labels, old, new, resolutions, PatchedRelease(new, below[1]))
     return [state.port(patch, {path: next(steps[path]) for path in patch.diffs}) for patch in series.patches]

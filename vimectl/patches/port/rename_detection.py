@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from difflib import get_close_matches
 from io import BytesIO
 from pathlib import PurePosixPath
 
@@ -31,12 +32,10 @@ def find_lines(lines: list[bytes], path: str, old: ReleaseFiles, new: ReleaseFil
     Files in the folder of ``path`` and added files are searched.
     """
     folder = PurePosixPath(path).parent
-    others = [other for other in _same_suffix(path, new) if other != path]
-    siblings = [other for other in others if PurePosixPath(other).parent == folder]
-    wanted = set(lines)
+    siblings = [other for other in _same_suffix(path, new) if PurePosixPath(other).parent == folder]
     for other in dict.fromkeys(siblings + _added(path, old, new)):
-        found = wanted.intersection(BytesIO(new.read(other) or b""))
-        if found - set(BytesIO(old.read(other) or b"")):
+        found = set(lines).intersection(BytesIO(new.read(other) or b""))
+        if other != path and found.difference(BytesIO(old.read(other) or b"")):
             return other
     return None
 
@@ -45,7 +44,7 @@ def _added(path: str, old: ReleaseFiles, new: ReleaseFiles) -> list[str]:
     """Return the files that only the new release has, those with the most similar paths first."""
     known = {path, *old.paths()}
     added = [other for other in _same_suffix(path, new) if other not in known]
-    return sorted(added, key=lambda other: (-_path_similarity(path, other), other))[:_MAX_CANDIDATES]
+    return get_close_matches(path, added, _MAX_CANDIDATES, cutoff=0)
 
 
 def _same_suffix(path: str, files: ReleaseFiles) -> list[str]:
@@ -59,12 +58,3 @@ def _similarity(one: bytes, other: bytes) -> float:
     ours, theirs = (Counter(line for line in BytesIO(data) if line.strip()) for data in (one, other))
     total = ours.total() + theirs.total()
     return 2 * (ours & theirs).total() / total if total else 1.0
-
-
-def _path_similarity(path: str, other: str) -> float:
-    """Return how similar two paths are: the name counts most, then the shared folders."""
-    one, two = PurePosixPath(path), PurePosixPath(other)
-    words, others = set(one.stem.split("_")), set(two.stem.split("_"))
-    same_name = 4.0 if one.name == two.name else 2.0 * len(words & others) / len(words | others)
-    shared = set(one.parts[:-1]) & set(two.parts[:-1])
-    return same_name + len(shared) / max(len(one.parts), len(two.parts))

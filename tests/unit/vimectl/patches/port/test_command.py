@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
@@ -17,10 +16,10 @@ from harness.patches.toy_packages import LINK, Tree, build_series, lay
 from harness.patches.toy_series import MORE, A, Files, Make, change, results, tree_of
 from harness.wheels import write_wheel
 from vimectl.cli import run_cli
-from vimectl.patches import series
+from vimectl.patches import content, series
 from vimectl.patches.blobs import blob_id
 from vimectl.patches.port.command import port_series
-from vimectl.patches.release_files import open_path
+from vimectl.patches.release_files import ReleaseFiles, open_path
 
 
 def test_wrong_old_release_is_refused(toy: Make, tmp_path: Path) -> None:
@@ -148,11 +147,11 @@ def test_single_source_is_recognized_by_content(toy: Make, monkeypatch: pytest.M
     found = dict(zip(("1.0", "2.0"), one.sources, strict=True))
     versions = []
 
-    def find(package: str, version: str, report: object) -> Any:
+    def release(package: str, version: str) -> ReleaseFiles:
         versions.append(version)
         return open_path(found[version])
 
-    monkeypatch.setattr("vimectl.patches.releases.finder.find", find)
+    monkeypatch.setattr(content, "release", release)
     for number, (given, fetched) in enumerate([("1.0", "2.0"), ("2.0", "1.0")]):
         out = one.folder / f"out-{number}"
         port_series("toy", "1.0", "2.0", [found[given]], out, None, one.series.directory)
