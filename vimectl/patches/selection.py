@@ -16,7 +16,7 @@ from vimectl.patches import series, target
 from vimectl.patches.series import Series
 from vimectl.patches.state import TargetStatus, classify
 from vimectl.patches.target import PatchTarget, file_id
-from vimectl.stacks.catalog import default_stack, is_series_directory, load_summary
+from vimectl.stacks.catalog import default_stack, is_series_directory, load_summary, stack_names
 from vimectl.stacks.versions import distance, matches
 
 
@@ -165,11 +165,19 @@ def _fit(one: PatchTarget, candidates: Sequence[Series]) -> TargetStatus:
         raise UsageError(message, "state it with --version V")
     if versions := series.known().get(one.package):
         found, share = _nearest(one, [series.load(one.package, version) for version in versions])
+    if share == 1:
+        note = f"the patches of the stack do not fit, those for {found.version} do"
+        stack = next(name for name in stack_names() if found.version in _entries_of(name, one.package))
+        return classify(one, None, note, f"vimectl patch apply {one.package} --stack {stack}")
     files = len(found.chains)
     note = f"no series fits; the nearest is for {found.version or found.commit}"
     note += f" ({round(share * files)} of its {files} files are the same)"
     hint = f"vimectl patch port {one.package} --from {found.version} --to {one.version}"
     return classify(one, None, note, hint if found.version else f"check out {found.commit}")
+
+
+def _entries_of(stack: str, package: str) -> tuple[str, ...]:
+    return load_summary(stack).patches.get(package, ())
 
 
 def _is_for(found: Series, one: PatchTarget) -> bool:
