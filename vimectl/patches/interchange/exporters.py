@@ -14,7 +14,7 @@ from vime_runtime.spec.errors import MissingRequirement, UsageError
 
 from vimectl.patches.interchange.description import NO_AUTHOR, as_mail, from_text
 from vimectl.patches.interchange.importers import ID_HEADER
-from vimectl.patches.series import ORDER, Patch, Series, file_name
+from vimectl.patches.series import ORDER, Patch, Series, file_name, patch_names
 
 _ADDRESS = re.compile(r'"?(.*?)"?\s*<([^<>@\s]+@[^<>\s]+)>')
 # The line that git writes between emails; git am reads the date from the Date header.
@@ -29,11 +29,7 @@ def export_series(series: Series, form: Literal["quilt", "mbox"], out: Path) -> 
     """
     if out.exists() and not (form == "quilt" and out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"{out} exists already", "name another --out, or remove it")
-    if form == "quilt":
-        contents = _quilt(series, out)
-    else:
-        numbered = enumerate(series.patches, 1)
-        contents = {out: b"".join(_mail(one, number, len(series.patches)) for number, one in numbered)}
+    contents = _quilt(series, out) if form == "quilt" else {out: _mailbox(series)}
     try:
         for path, content in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,6 +51,14 @@ def _quilt(series: Series, out: Path) -> dict[Path, bytes]:
                 )
     contents = {out / file_name(patch.id): patch.text for patch in series.patches}
     return contents | {out / ORDER: (series.directory / ORDER).read_bytes()}
+
+
+def _mailbox(series: Series) -> bytes:
+    for name, strip in patch_names(series.directory):
+        if strip != 1:
+            raise UsageError(f"{name} has -p{strip}, which git am cannot mix", "vimectl patch import first")
+    count = len(series.patches)
+    return b"".join(_mail(patch, number, count) for number, patch in enumerate(series.patches, 1))
 
 
 def _mail(patch: Patch, number: int, count: int) -> bytes:

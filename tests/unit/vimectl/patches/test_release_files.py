@@ -9,6 +9,7 @@ import pytest
 from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches import release_files
+from vimectl.patches.blobs import git_mode
 
 FILES = {"toy/__init__.py": b"", "toy/data.bin": b"\xff\r\n\0", "toy/deep/er.py": b"x = 1\n"}
 
@@ -53,6 +54,20 @@ def test_files_outside_a_tree_are_not_read(tmp_path: Path) -> None:
 def test_link_in_an_archive_reads_as_its_target(tmp_path: Path) -> None:
     (tree(tmp_path) / "toy" / "link.py").symlink_to("deep/er.py")
     assert release_files.open_path(archive(tmp_path)).read("toy/link.py") == b"deep/er.py"
+
+
+def test_modes_of_files_are_known(tmp_path: Path) -> None:
+    (tree(tmp_path) / "toy" / "run.sh").touch(0o755)
+    (tree(tmp_path) / "toy" / "link").symlink_to("run.sh")
+    for path in (tmp_path / "toy-1.0", archive(tmp_path)):
+        found = release_files.open_path(path)
+        modes = [git_mode(found.mode(f"toy/{name}")) for name in ("__init__.py", "run.sh", "link")]
+        assert modes == ["100644", "100755", "120000"]
+    with zipfile.ZipFile(tmp_path / "x-1-py3-none-any.whl", "w") as file:
+        entry = zipfile.ZipInfo("x/run.sh")
+        entry.external_attr = 0o100755 << 16
+        file.writestr(entry, b"")
+    assert release_files.open_path(tmp_path / "x-1-py3-none-any.whl").mode("x/run.sh") == 0o100755
 
 
 @pytest.mark.parametrize("make", [wheel, archive])
