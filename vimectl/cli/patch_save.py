@@ -50,11 +50,12 @@ def save(
     It becomes the topmost patch of your series in the project, or goes into
     the patch of this name; those above are rebased, all or none.
     """
+    from vimectl.patches import own_series
     from vimectl.patches import save as saving
     from vimectl.patches.lint.linter import open_release
     from vimectl.patches.releases.download_progress import download_progress
 
-    own = saving.find_own(saving.choose_package(name, package, stack), stack, target, version)
+    own = own_series.find_own(own_series.choose_package(name, package, stack), stack, target, version)
     if description is None and not from_commit and name not in own.ids and sys.stdin.isatty():
         description = typer.prompt("What does the patch do? One line", err=True)
     with download_progress() as progress:
@@ -74,9 +75,10 @@ def drop(
     dry_run: DryRunOption = False,
 ) -> CommandOutput:
     """Revert a patch of your series and remove it; those above are rebased, all or none."""
+    from vimectl.patches import own_series
     from vimectl.patches import save as saving
 
-    own = saving.find_own(saving.choose_package(name, package, stack), stack, target, version)
+    own = own_series.find_own(own_series.choose_package(name, package, stack), stack, target, version)
     return _output(saving.drop(own, name, dry_run), dry_run)
 
 

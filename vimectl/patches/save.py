@@ -7,45 +7,29 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError, unknown
+from vime_runtime.spec.errors import CheckFailed, UsageError
 
-from vimectl.patches import content, edited_files, series, series_writer, transaction
-from vimectl.patches.blobs import content_at
-from vimectl.patches.command import PatchOutcome, classify_again, recover
+from vimectl.patches import content, edited_files, series_writer, transaction
+from vimectl.patches.command import PatchOutcome, classify_again
 from vimectl.patches.edited_files import Originals
 from vimectl.patches.git_tree import CommitFiles, git_output
 from vimectl.patches.interchange.description import PatchDescription, as_dep3, from_text
+from vimectl.patches.own_series import OwnSeries, changing, written
 from vimectl.patches.patchfile.apply import GitFile
 from vimectl.patches.plan import PatchPlan, make_plan
 from vimectl.patches.release_files import ReleaseFiles
 from vimectl.patches.restack import file_states, merge_states, restack
-from vimectl.patches.selection import entry_series, find_target, fit
-from vimectl.patches.series import ABOUT, ORDER, Series, file_name, stack_up
+from vimectl.patches.series import Series
 from vimectl.patches.series_writer import NewPatch
-from vimectl.patches.state import TargetStatus, classify
-from vimectl.patches.target_lock import locked
-from vimectl.patches.transaction import FileStep
-from vimectl.stacks.catalog import (
-    PROJECT_FILE,
-    default_stack,
-    is_series_directory,
-    is_stack_path,
-    load_summary,
-)
-from vimectl.stacks.detection import detect_stack
-from vimectl.stacks.project import add_series
+from vimectl.patches.state import classify
 from vimectl.util import source_date_epoch
-from vimectl.util.dist_info import canonical_name
-from vimectl.util.host import Host
 
 States = dict[str, "GitFile | None"]
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _EDITS = "what is saved"
 _NAMES = ("diff", "--name-only", "--relative", "--no-renames", "--ignore-submodules", "-z")
 
@@ -78,103 +62,6 @@ class SaveOutcome:
     outcome: PatchOutcome
 
 
-@dataclass(frozen=True)
-class OwnSeries:
-    """The user's own series of a package, and the target with all series of the project.
-
-    ``stack`` is what the project file is or is going to extend, ``directory`` that of the series, which need
-    not exist, and ``ids`` has its patches. They are the topmost of ``series``, where their ids may have a
-    suffix.
-    """
-
-    stack: str | None
-    project: Path
-    directory: Path
-    ids: tuple[str, ...]
-    series: Series
-    status: TargetStatus
-
-    @property
-    def package(self) -> str:
-        return self.status.target.package
-
-    @property
-    def below(self) -> int:
-        """Return the number of patches that other series have below."""
-        return len(self.series.patches) - len(self.ids)
-
-    def id_in_stack(self, name: str) -> str:
-        """Return the id of a patch among those of all series. Raises UsageError when there is none."""
-        if name not in self.ids:
-            raise unknown(f"patch in {self.directory}", name, self.ids)
-        return self.series.patches[self.below + self.ids.index(name)].id
-
-
-def choose_package(name: str, package: str | None = None, stack: str | None = None) -> str:
-    """Return the package whose patch ``name`` is, or is going to be: the only one that is possible.
-
-    Raises UsageError when there are several.
-    """
-    if package:
-        return canonical_name(package)
-    selected = stack or default_stack()
-    packages = list(load_summary(selected).patches) if selected else []
-    if len(packages) > 1:
-        packages = [one for one in packages if name in find_own(one, selected).ids]
-    if len(packages) == 1:
-        return packages[0]
-    raise UsageError(
-        f"which package the patch {name} is for is not clear", f"vimectl patch save {name} PACKAGE"
-    )
-
-
-def find_own(
-    package: str, stack: str | None = None, directory: Path | None = None, version: str | None = None
-) -> OwnSeries:
-    """Return the user's own series of a package.
-
-    It is the topmost directory that the project has for the package, otherwise ``patches/PACKAGE`` next to
-    the project file. ``directory`` holds the package, ``version`` is its version where the package states
-    none.
-
-    Raises:
-        UsageError: a series is malformed.
-        CheckFailed: no series fits the package's version.
-        MissingRequirement: the package is not there.
-    """
-    name = stack or default_stack() or _installed_stack(package)
-    project = (Path(name) if name and is_stack_path(name) else Path(PROJECT_FILE)).absolute()
-    summary = load_summary(name) if name else None
-    entries = summary.patches.get(package, ()) if summary else ()
-    below, own = entries, project.parent / "patches" / package
-    if entries and is_series_directory(entries[-1]):
-        below, own = entries[:-1], Path(entries[-1])
-    ids: tuple[str, ...] = ()
-    parts = [entry_series(package, entry) for entry in below]
-    if (own / ORDER).is_file():
-        parts.append(series.read(own))
-        ids = tuple(patch.id for patch in parts[-1].patches)
-    directory = directory or (summary.targets.get(package) if summary else None)
-    whole = stack_up(parts) if parts else Series("no patches", package, ())
-    found = find_target(package, whole, directory, version)
-    if found is None:
-        where = f"in {directory}" if directory else "installed here"
-        hint = "give the directory that holds it with --target DIR"
-        raise MissingRequirement(f"{package} is not {where}", hint)
-    status = fit(found, whole)
-    if status.series is None:
-        raise CheckFailed(f"{package} {found.version} in {found.location}: {status.note}", status.hint)
-    return OwnSeries(name, project, own, ids, whole, status)
-
-
-def _installed_stack(package: str) -> str | None:
-    """Return the stack that is installed, exactly, if it has patches on a package."""
-    found = detect_stack(Host())
-    if not found.exact or not found.stack:
-        return None
-    return found.stack if package in load_summary(found.stack).patches else None
-
-
 def save(own: OwnSeries, name: str, options: SaveOptions, dry_run: bool = False) -> SaveOutcome:
     """Save the edits of a target as the patch ``name``: a new one on top, or into the one of this name.
 
@@ -189,7 +76,7 @@ def save(own: OwnSeries, name: str, options: SaveOptions, dry_run: bool = False)
         raise UsageError(f"{name!r} is no name for a patch file", "use letters, digits and '.+-_'")
     if name not in own.ids and not options.description and not options.commit:
         raise UsageError(f"the patch {name} needs a description", "give one with --description TEXT")
-    with _locked(own, dry_run):
+    with changing(own, dry_run):
         own = replace(own, status=classify_again(own.status))
         top, new = _edits(own, name, options)
         released = _released(own, top)
@@ -227,7 +114,7 @@ def drop(own: OwnSeries, name: str, dry_run: bool = False) -> SaveOutcome:
         MissingRequirement: git is not installed, or the release cannot be fetched.
     """
     patch_id = own.id_in_stack(name)
-    with _locked(own, dry_run):
+    with changing(own, dry_run):
         own = replace(own, status=classify_again(own.status))
         if own.status.state == "applied" and own.status.applied is None:
             raise CheckFailed(
@@ -336,87 +223,26 @@ def _git_user(directory: Path) -> bytes | None:
     return found.rpartition(b" ")[0].rpartition(b" ")[0] if found else None
 
 
-@contextmanager
-def _locked(own: OwnSeries, dry_run: bool) -> Iterator[None]:
-    if dry_run:
-        yield
-        return
-    roots = sorted({own.status.target.location, own.project.parent, _root(own)})
-    recover(roots)
-    with locked(roots):
-        yield
-
-
-def _root(own: OwnSeries) -> Path:
-    """Return the directory whose bookkeeping covers a change of the series; commands recover it first."""
-    if own.directory.is_relative_to(own.project.parent):
-        return own.project.parent
-    return next(path for path in (own.directory, *own.directory.parents) if path.is_dir())
-
-
 def _execute(action: str, own: OwnSeries, name: str, changed: Series, dry_run: bool) -> SaveOutcome:
     """Write the new series, and bring the target to it if it had the old one."""
     target = own.status.target
     texts = {patch.id: patch.text for patch in own.series.patches}
     own_ids = dict(zip([patch.id for patch in own.series.patches[own.below :]], own.ids, strict=True))
     patches = {own_ids.get(patch.id, patch.id): patch for patch in changed.patches[own.below :]}
-    files = {file_name(patch_id): patch.text for patch_id, patch in patches.items()}
-    removed = [file_name(patch_id) for patch_id in own.ids if patch_id not in patches]
-    root = _root(own)
-    steps = [_step(root, own.directory / file, None) for file in removed]
-    steps += [_step(root, own.directory / file, text) for file, text in files.items()]
-    steps.append(_step(root, own.directory / ORDER, _order(own, list(patches))))
-    if not (own.directory / ORDER).exists():
-        commit = target.version if _COMMIT.fullmatch(target.version) else ""
-        version = "" if commit else own.series.version or target.version
-        about = series_writer.about(own.package, version, commit, own.series.module)
-        steps.append(_step(root, own.directory / ABOUT, about))
-        steps.append(_step(own.project.parent, own.project, _project(own)))
+    steps = written(own, patches)
     status = classify(target, changed)
     plan = PatchPlan((), ())
     if action == "save" or own.status.state != "pristine":
         plan = make_plan("apply", [status])
-    written = [step for step in steps if step.changes]
     if not dry_run:
-        transaction.execute(action, [*written, *plan.steps], plan.folders)
+        transaction.execute(action, [*steps, *plan.steps], plan.folders)
         status = classify(target, changed)
     rebased = [own_ids.get(p.id, p.id) for p in changed.patches if texts.get(p.id) not in (None, p.text)]
     return SaveOutcome(
         name,
         tuple(patches[name].files) if name in patches else (),
-        tuple(step.location / step.path for step in written if step.after is not None),
-        tuple(own.directory / file for file in removed),
+        tuple(step.location / step.path for step in steps if step.after is not None),
+        tuple(step.location / step.path for step in steps if step.after is None),
         tuple(one for one in rebased if one != name),
         PatchOutcome(plan, [status]),
     )
-
-
-def _step(root: Path, path: Path, after: bytes | None) -> FileStep:
-    return FileStep(root, str(path.relative_to(root)), content_at(path), after)
-
-
-def _order(own: OwnSeries, ids: Sequence[str]) -> bytes:
-    """Return the text of the series file with these patches; its comments and options stay."""
-    path = own.directory / ORDER
-    if not path.exists():
-        return series_writer.order(ids, f"Patches on {own.package}, in the order in which they apply.")
-    names = [file_name(patch_id) for patch_id in ids]
-    old = [file_name(patch_id) for patch_id in own.ids]
-    lines = path.read_bytes().splitlines(keepends=True)
-    kept = [line for line in lines if _first_word(line) not in old or _first_word(line) in names]
-    text = b"".join(kept)
-    if text and not text.endswith(b"\n"):
-        text += b"\n"
-    return text + b"".join(f"{name}\n".encode() for name in names if name not in old)
-
-
-def _first_word(line: bytes) -> str:
-    return next(iter(line.decode("utf-8", "replace").partition("#")[0].split()), "")
-
-
-def _project(own: OwnSeries) -> bytes:
-    """Return the text of the project file with the series."""
-    extends = own.stack if own.stack and not is_stack_path(own.stack) else None
-    version = own.status.target.version
-    released = None if _COMMIT.fullmatch(version) else version
-    return add_series(own.project, own.package, released, own.directory, extends)

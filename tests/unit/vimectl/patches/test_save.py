@@ -17,7 +17,8 @@ from harness.wheels import write_wheel
 from vimectl.cli import run_cli
 from vimectl.patches import content, distribution, save
 from vimectl.patches.command import recover
-from vimectl.patches.save import SaveOptions, SaveOutcome, find_own
+from vimectl.patches.own_series import find_own
+from vimectl.patches.save import SaveOptions, SaveOutcome
 
 LINES = [b"line %d\n" % number for number in range(30)]
 FILES = {"toy/__init__.py": b"".join(LINES), "toy/data.txt": b"data\n", "toy/tool.py": b"".join(LINES)}
