@@ -14,6 +14,7 @@ import pytest
 from harness import RUNTIME, run_script
 from harness.npu.simulated_machine import SimulatedMachine
 from harness.upstream import released
+from vimectl.patches import series
 from vimectl.stacks.catalog import load_stack
 
 if importlib.util.find_spec("vllm") is None:
@@ -21,11 +22,15 @@ if importlib.util.find_spec("vllm") is None:
 
 GIB = 1 << 30
 TOTAL, UTILIZATION, WEIGHTS, PEAK, HCCL, GRAPHS = 64 * GIB, 0.6, 8 * GIB, 3 * GIB, GIB, 2 * GIB
-# The everyday suite looks at one; `make test` at all.
+# The everyday suite has one, `make test` also the oldest and the newest.
+_ALL = released.ascend_stacks()
 STACKS = [
     "ascend-0.22",
-    *(pytest.param(f"ascend-0.{n}", marks=pytest.mark.slow) for n in (20, 30)),
-    pytest.param("ascend-0.23", marks=pytest.mark.exhaustive),
+    *(
+        pytest.param(name, marks=pytest.mark.slow if name in (_ALL[0], _ALL[-1]) else pytest.mark.exhaustive)
+        for name in _ALL
+        if name != "ascend-0.22"
+    ),
 ]
 NOT_COLOCATED = ("None", "0", "true")
 NEIGHBORS = ("0 +0", "10 +0", "10 +5", "10 -10", "40 +0", "40 -30", "0 +20")
@@ -36,7 +41,7 @@ pytestmark = pytest.mark.needs("network")
 @pytest.fixture(scope="module", params=STACKS)
 def probed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The observations of the probe on a stack; "stack" is its name."""
-    sources = [released.python_sources(*release) for release in load_stack(request.param).series]
+    sources = [released.python_sources(*one) for one in released.versions_of(request.param).items()]
     machine = SimulatedMachine(tmp_path_factory.mktemp("machine") / "npus", chips=1)
     environment = machine.environment(
         *sources,
@@ -51,7 +56,7 @@ def probed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def alone(stack_name: str, moved: int = 0) -> int:
     """Return the budget of the release, which charges the worker for memory that other processes took."""
-    graphs = GRAPHS if stack_name == "ascend-0.22" else 0
+    graphs = GRAPHS if stack_name in ("ascend-0.21", "ascend-0.22") else 0
     return int(TOTAL * UTILIZATION) - WEIGHTS - PEAK - HCCL - graphs - moved * GIB
 
 
@@ -109,28 +114,32 @@ RIGHT = {
     "aborted_and_added_again": [[99, 100, 101], 0],
     "aborted_with_another": [[900, 901, 100, 101], 0],
 }
-# What goes wrong in the releases: the assertion, or tokens that are lost.
-WRONG: dict[str, dict[str, Any]] = {
-    "ascend-0.20": {
-        "restarted_with_none_in_flight": [[900, 101, 102], 1],
-        "restarted_with_two_in_flight": "AssertionError",
-        "restarted_twice": "AssertionError",
-        "restarted_with_rejected_drafts": "AssertionError",
-        "aborted_and_added_again": "AssertionError",
-    },
-    "ascend-0.22": {
-        "restarted_twice": "AssertionError",
-        "restarted_with_rejected_drafts": [[900, 102, 103, 104, 105], 0],
-        "aborted_and_added_again": "AssertionError",
-    },
-    # An id that is used twice, which vLLM itself prevents.
-    "ascend-0.30": {"aborted_and_added_again": "AssertionError"},
+# What goes wrong in the releases of vLLM: the assertion, or tokens that are lost.
+_TO_0_21 = {
+    "restarted_with_none_in_flight": [[900, 101, 102], 1],
+    "restarted_with_two_in_flight": "AssertionError",
+    "restarted_twice": "AssertionError",
+    "restarted_with_rejected_drafts": "AssertionError",
+    "aborted_and_added_again": "AssertionError",
 }
-WRONG["ascend-0.23"] = WRONG["ascend-0.22"]
+_TO_0_24 = {
+    "restarted_twice": "AssertionError",
+    "restarted_with_rejected_drafts": [[900, 102, 103, 104, 105], 0],
+    "aborted_and_added_again": "AssertionError",
+}
+# An id that is used twice, which vLLM itself prevents.
+_FROM_0_26 = {"aborted_and_added_again": "AssertionError"}
+WRONG: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("0.18.0", "0.19.1", "0.20.2", "0.21.0"), _TO_0_21),
+    **dict.fromkeys(("0.22.1", "0.23.0", "0.24.0"), _TO_0_24),
+    "0.25.1": _TO_0_24 | {"restarted_with_rejected_drafts": [[900, 102, 103, 104, 105], 9]},
+    **dict.fromkeys(("0.26.0", "0.27.1", "0.28.0", "0.29.0", "0.30.0"), _FROM_0_26),
+}
 
 
 def test_output_from_before_a_restart_is_discarded(probed: dict[str, Any]) -> None:
-    wrong = WRONG[probed["stack"]]
+    stack = load_stack(probed["stack"])
+    wrong = WRONG[stack.packages["vllm"]]
     assert probed["scheduler"]["released"] == RIGHT | wrong
-    unneeded = probed["stack"] == "ascend-0.30"  # the series says why
+    unneeded = "stale-async-output" in series.load("vllm", stack.patches["vllm"][0]).unneeded
     assert probed["scheduler"]["patched"] == (RIGHT | wrong if unneeded else RIGHT)

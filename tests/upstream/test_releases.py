@@ -24,25 +24,20 @@ from vimectl.patches.series import Series
 from vimectl.stacks.catalog import load_stack, stack_names
 
 FIRST = Version("0.18.0rc1")
+_ASCEND = released.ascend_stacks()
+# The everyday suite has the oldest, 0.22, the newest and the one for CPUs.
+_EVERYDAY = (_ASCEND[0], "ascend-0.22", _ASCEND[-1], "cpu-0.32")
+STACKS = [
+    pytest.param(name, marks=() if name in _EVERYDAY else pytest.mark.exhaustive)
+    for name in (*_ASCEND, "cpu-0.32")
+]
 
 Patch = Callable[..., tuple[int, dict[str, Any]]]
 
 pytestmark = pytest.mark.needs("network")
 
 
-def _stacks() -> list[Any]:
-    """Return the tested stacks. The everyday suite has the oldest, 0.22, the newest and the one for CPUs."""
-    tested = [load_stack(name) for name in stack_names() if load_stack(name).tested]
-    ascend = sorted(
-        (stack for stack in tested if stack.stack.device == "npu"),
-        key=lambda stack: Version(stack.packages["vllm-ascend"]),
-    )
-    everyday = {ascend[0].name, "ascend-0.22", ascend[-1].name, "cpu-0.32"}
-    names = [stack.name for stack in (*ascend, *(one for one in tested if one not in ascend))]
-    return [name if name in everyday else pytest.param(name, marks=pytest.mark.exhaustive) for name in names]
-
-
-@pytest.fixture(params=_stacks())
+@pytest.fixture(params=STACKS)
 def stack(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

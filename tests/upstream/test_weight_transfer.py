@@ -55,7 +55,7 @@ def seen(
     if stack.stack.device == "npu":
         machine = SimulatedMachine(tmp_path_factory.mktemp("machine") / "npus", chips=1, total=256 << 20)
         environment = machine.environment(
-            *(released.python_sources(*release) for release in stack.series),
+            *(released.python_sources(*one) for one in released.versions_of(request.param).items()),
             RUNTIME,
             ASCEND_RT_VISIBLE_DEVICES="0",
             VLLM_ASCEND_ENABLE_NZ="0",

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType, SimpleNamespace
@@ -114,15 +114,17 @@ def _worker(module: ModuleType, moved: int, utilization: float) -> Any:
         DEVICE.allocated -= PEAK
         DEVICE.neighbor += moved
 
-    # What prepares the device, and what 0.30 does with the number afterwards.
+    # What prepares the device, and what releases from 0.26 on do with the number afterwards.
     for name in (
         "set_random_seed",
         "init_device_properties_triton",
         "register_device_print",
         "maybe_apply_startup_plan",
         "get_layerwise_reuse_config",
+        "get_gva_layerwise_config",
     ):
         setattr(module, name, lambda *arguments: None)
+    module.get_ascend_config = Settings
     worker = object.__new__(module.NPUWorker)
     worker.local_rank = worker.rank = 0
     worker.device = "npu:0"
@@ -141,6 +143,7 @@ def _worker(module: ModuleType, moved: int, utilization: float) -> Any:
         "_scale_kv_cache_memory_for_multi_group",
         "_apply_kv_offload_decode_memory_constraints",
         "_apply_kvpp_memory_budget",
+        "update_available_memory_for_sparse_kv_offload",
     ):
         setattr(worker, name, int)
     return worker
@@ -227,10 +230,18 @@ def _route(layer: Any, files: dict[str, str]) -> str | None:
 
 
 def observe_scheduler(which: str) -> dict[str, Any]:
-    return scheduler_probe.observe(load(which, "vllm/v1/core/sched/async_scheduler.py"))
+    module = load(which, "vllm/v1/core/sched/async_scheduler.py")
+    with suppress(ImportError):  # vllm-ascend 0.26.0rc1 replaces a method of the class
+        from vllm_ascend.patch.platform import patch_async_scheduler as ascend
+
+        ascend.AsyncScheduler = module.AsyncScheduler
+        module.AsyncScheduler._update_request_with_output = ascend._update_request_with_output
+    return scheduler_probe.observe(module)
 
 
 if __name__ == "__main__":
+    # vLLM up to 0.19 imports it for structured output, and our lock does not have it.
+    sys.modules.setdefault("diskcache", SimpleNamespace(Cache=None))  # type: ignore[arg-type]
     DEVICE.install()
     importlib.import_module("vllm_ascend.worker.worker")
     gc.freeze()  # the worker collects garbage again and again: not among the modules

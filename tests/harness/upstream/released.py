@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import platformdirs
+from packaging.version import Version
 from vime_runtime.spec.errors import MissingRequirement
 
 from harness.needs import unavailable
@@ -21,11 +22,19 @@ from vimectl.cli import run_cli
 from vimectl.patches.releases import download, finder, index
 from vimectl.patches.releases import pip_config as pip
 from vimectl.patches.releases.web import Web
-from vimectl.stacks.catalog import load_stack
+from vimectl.stacks.catalog import load_stack, stack_names
 
 # The platform of the stack's lock. With it pip downloads the same files on every machine and interpreter.
 TAGS = ["manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux_2_24_x86_64"]
 PLATFORM = ["--python-version=3.11", "--only-binary=:all:", *(f"--platform={tag}" for tag in TAGS)]
+
+
+def ascend_stacks() -> list[str]:
+    """Return the tested stacks for NPUs by their release of vllm-ascend, the oldest first."""
+    stacks = [
+        stack for stack in map(load_stack, stack_names()) if stack.tested and stack.stack.device == "npu"
+    ]
+    return [stack.name for stack in sorted(stacks, key=lambda one: Version(one.packages["vllm-ascend"]))]
 
 
 def versions_of(stack: str) -> dict[str, str]:

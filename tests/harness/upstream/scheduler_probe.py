@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -117,6 +118,7 @@ def _scheduler(module: ModuleType, drafts: int) -> Any:
             uses_draft_model=no,
             uses_extract_hidden_states=no,
             use_dflash=no,
+            use_dspark=no,
             use_ngram_gpu=no,
         )
         if drafts
@@ -124,17 +126,17 @@ def _scheduler(module: ModuleType, drafts: int) -> Any:
     )
     with suppress(ImportError):  # from 0.30 on
         from vllm.config.ec_manager_config import EncoderCacheManagerConfig
-        from vllm_ascend.patch.platform import patch_balance_schedule
 
         config.ec_manager_config = EncoderCacheManagerConfig()
+    if balance := sys.modules.get("vllm_ascend.patch.platform.patch_balance_schedule"):
         off = Settings(short_request_first_config=Settings(enabled=False))
-        patch_balance_schedule.init_ascend_config = lambda config: Settings(scheduler_config=off)
+        balance.init_ascend_config = lambda config: Settings(scheduler_config=off)  # type: ignore[attr-defined]
     layer = FullAttentionSpec(block_size=16, num_kv_heads=1, head_size=1, dtype=torch.float32)
     return module.AsyncScheduler(
         vllm_config=config,
         kv_cache_config=KVCacheConfig(1000, [], [KVCacheGroupSpec(["layer"], layer)]),
         structured_output_manager=Settings(
-            should_advance=lambda request: False, accept_tokens=lambda *a: True
+            should_advance=lambda *arguments, **options: False, accept_tokens=lambda *arguments: True
         ),
         block_size=16,
         mm_registry=SimpleNamespace(supports_multimodal_inputs=lambda model: False),
