@@ -155,6 +155,10 @@ def written(own: OwnSeries, patches: Mapping[str, Patch]) -> list[FileStep]:
     removed = [file_name(patch_id) for patch_id in own.ids if patch_id not in patches]
     steps = [_step(root, own.directory / file, None) for file in removed]
     steps += [_step(root, own.directory / file_name(name), one.text) for name, one in patches.items()]
+    # The texts that were read: the transaction refuses a patch that has changed since.
+    old = own.series.patches[own.below :]
+    read = {own.directory / file_name(name): one.text for name, one in zip(own.ids, old, strict=True)}
+    steps = [step._replace(before=read.get(step.location / step.path, step.before)) for step in steps]
     steps.append(_step(root, own.directory / ORDER, _order(own, list(patches))))
     if not (own.directory / ORDER).exists():
         commit = target.version if _COMMIT.fullmatch(target.version) else ""

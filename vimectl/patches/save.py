@@ -68,9 +68,9 @@ def save(own: OwnSeries, name: str, options: SaveOptions, dry_run: bool = False)
     Later patches are rebased. The target then has the state "applied".
 
     Raises:
-        UsageError: the name is not one for a file, there is no description for a new patch, or no such
-        commit. CheckFailed: there are no edits, the patches are not applied, or a later patch changes the
-        same lines. MissingRequirement: git is not installed, or the release cannot be fetched.
+        UsageError: the name is not one for a file, a new patch has no description, or no such commit.
+        CheckFailed: there are no edits, a patch is not applied, or a later one changes the same lines.
+        MissingRequirement: git is not installed, or the release cannot be fetched.
     """
     if not _NAME.fullmatch(name):
         raise UsageError(f"{name!r} is no name for a patch file", "use letters, digits and '.+-_'")
