@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from vime_runtime.spec.errors import MissingRequirement, UsageError, unknown
 
-from vimectl.patches import series, target
+from vimectl.patches import applied_state, series, target
 from vimectl.patches.series import Series
 from vimectl.patches.state import TargetStatus, classify
 from vimectl.patches.target import PatchTarget, file_id
@@ -49,7 +49,7 @@ class Selection(NamedTuple):
         self._check(entries)
         found: dict[str, PatchTarget] = {}
         candidates: dict[str, list[Series]] = {}
-        for package in self.packages or entries:
+        for package in self.packages or tuple(entries):
             directory = self.directory or targets.get(package)
             if directory is not None and self.directory is None and not directory.is_dir():
                 raise MissingRequirement(
@@ -57,7 +57,10 @@ class Selection(NamedTuple):
                     "correct [targets] in the project file, or make the directory available",
                 )
             candidates[package] = _candidates(package, entries[package])
-            if one := find_target(package, candidates[package][-1], directory, self.version):
+            one = find_target(package, candidates[package][-1], directory, self.version)
+            if entries[package] == () and not (one and package in applied_state.read(one.location)):
+                del entries[package]  # the project has no patches on it, and it has none
+            elif one:
                 found[package] = one
             elif self.directory is None:
                 where = f"not in {directory}" if directory else "not installed here"
@@ -134,7 +137,11 @@ def _candidates(package: str, entries: tuple[str, ...] | None) -> list[Series]:
     """Return the series on a package as one, or (None) every one that vimectl has."""
     if entries is None:
         return [series.load(package, version) for version in series.known()[package]]
-    return [stacked(package, entries) if entries else Series("no patches", package, ())]
+    if not entries:
+        shipped = series.known().get(package, ())
+        module = series.load(package, shipped[-1]).module if shipped else ""
+        return [Series("no patches", package, (), module=module)]
+    return [stacked(package, entries)]
 
 
 def find_target(

@@ -150,6 +150,7 @@ def _load_stack(name: str) -> Stack:
     from vimectl.stacks.schema import Stack  # slow to import: see ``_TABLES``
 
     file, data = stack_file(name), read_merged(name)
+    data["patches"] = {package: entries for package, entries in data.get("patches", {}).items() if entries}
     if "stack" not in data:
         raise UsageError(
             f"{file} extends no stack, so the device, Python and machines are not known",
@@ -193,9 +194,6 @@ def read_merged(name: str) -> dict[str, Any]:
             facts = {fact for table in ("packages", "ranges", "commits") for fact in data.get(table, {})}
             stated = dict.fromkeys(facts - data.get("notes", {}).keys(), "stated in the project file")
             merged["notes"] = merged.get("notes", {}) | stated
-    merged["patches"] = {
-        package: entries for package, entries in merged.get("patches", {}).items() if entries
-    }
     file, own = next(iter(files.items()))
     if "extends" in own and "stack" in merged and "name" not in own.get("stack", {}):
         merged["stack"] = merged["stack"] | {"name": project_name(file)}

@@ -52,11 +52,20 @@ def test_apply_becomes_what_the_project_says(project: FiveTargets) -> None:
     project.write(FIRST)
     project.change("apply")
     assert project.now() == first
-    project.write({**SECOND, "mindspeed": []})
-    project.change("apply")
-    assert project.states() == ["applied"] * 5
     project.change("revert")
     assert project.now() == released
+
+
+def test_patches_that_the_project_no_longer_has_are_reverted(project: FiveTargets) -> None:
+    project.change("apply")
+    path = project.folder / "mindspeed/mindspeed/megatron_adaptor.py"
+    assert path.read_bytes() != b"".join(LINES)
+    file = project.folder / "vimectl.toml"
+    file.write_text(file.read_text().replace('["patches/mindspeed"]', "[]"))
+    plan = project.change("apply").plan
+    assert [(one.package, one.reverted) for one in plan.moves] == [("mindspeed", ("0001-adaptor",))]
+    assert path.read_bytes() == b"".join(LINES)
+    assert project.states() == ["applied"] * 4
 
 
 def test_edited_target_stops_all_of_them(project: FiveTargets) -> None:
