@@ -103,6 +103,20 @@ def test_stack_of_another_release_is_written_and_used(
         assert run_cli(["patch", command, "--stack", made["path"], "--target", str(target)]) == 0
 
 
+@pytest.mark.exhaustive
+def test_conflicts_of_a_new_stack_name_the_command_that_continues(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(["stack", "new", "mine", "--vllm-ascend", "0.13.0", "--out", str(tmp_path)]) == 1
+    folder = tmp_path / "patches" / "vllm" / "0.13.0"
+    message = "".join(capsys.readouterr().err.split())
+    command = (
+        f"vimectl patch port vllm --from 0.20.2 --to 0.13.0 --out {folder} --resolved {folder}.conflicts"
+    )
+    assert command.replace(" ", "") in message
+    assert load_stack(str(tmp_path / "mine.toml")).patches["vllm"] == [str(folder)]
+
+
 def _narrower(ours: str, theirs: SpecifierSet, edges: Sequence[str] = TRANSFORMERS) -> bool:
     """Return True when every version in ``edges`` that is in ``ours`` is also in ``theirs``."""
     mine = SpecifierSet(ours)

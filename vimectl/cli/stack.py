@@ -88,7 +88,7 @@ def new(
 ) -> CommandOutput:
     """Make the stack of a vllm-ascend release from its own documents, and port the patch series to it.
 
-    Check what it says before you use it: docs/adding-a-release.md.
+    Check what it prints, and read the ported patches: one that applies may still be wrong for the release.
     """
     from vimectl.patches.port.new_stack import make_stack
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from packaging.version import Version
-from vime_runtime.spec.errors import UsageError
+from vime_runtime.spec.errors import CheckFailed, UsageError
 
 from vimectl.patches import content
 from vimectl.patches import series as series_files
@@ -66,15 +66,21 @@ def make_stack(name: str, version: str, data: Path, patches: Path) -> NewStack:
 
     Raises:
         UsageError: there is no such release, or a file to write exists.
-        CheckFailed: the documents of the release do not state what a stack has to have.
+        CheckFailed: the release has no source archive, or its documents do not state what a stack needs.
         MissingRequirement: a release cannot be fetched, or git is not installed.
     """
     path = data / f"{name}.toml"
     if path.exists():
         raise UsageError(f"{path}: exists already", "remove it first, or choose another name")
     with download_progress() as progress:
-        archive = finder.find("vllm-ascend", version, progress, kinds=("sdist",))
-    file_names = [file.name for file in finder.files_of("vllm-ascend", version)]
+        files = finder.files_of("vllm-ascend", version)
+    if files and all(file.kind == "wheel" for file in files):
+        raise CheckFailed(
+            f"vllm-ascend {version} has no source archive, whose documents state the facts",
+            "write the stack file by hand, after one in vimectl/stacks/data",
+        )
+    archive = finder.find("vllm-ascend", version, progress, kinds=("sdist",))
+    file_names = [file.name for file in files]
     facts = read_facts(version, archive.read, file_names)
     series = [_series(package, facts.packages[package], data, patches) for package in _PACKAGES]
     note = "; ".join(_note(one) for one in series)
