@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from harness import REPOSITORY
-from vimectl import cli
+from vimectl.cli import tree
 
 # A pattern, and what to say instead. They are the floor, not a style guide.
 AVOIDED = {
@@ -111,7 +111,7 @@ def help_texts(command: click.Command, words: tuple[str, ...]) -> Iterator[tuple
 
 
 def test_no_avoided_words_in_the_help() -> None:
-    texts = dict(help_texts(cli.command_tree(), ("vimectl",)))
+    texts = dict(help_texts(tree.command_tree(), ("vimectl",)))
     assert {"vimectl", "vimectl patch apply", "vimectl run recipe", "vimectl runs stop"} <= texts.keys()
     assert {name: found for name, text in texts.items() if (found := avoided_in(text))} == {}
 

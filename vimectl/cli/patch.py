@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from vimectl.cli import patch_results
 from vimectl.cli.output import CommandOutput, TextTable
 from vimectl.cli.patch_files import InOrder, export, import_
 from vimectl.cli.patch_lint import lint
@@ -22,13 +21,11 @@ from vimectl.cli.patch_options import (
 from vimectl.cli.patch_port import port
 from vimectl.cli.patch_save import drop, save
 from vimectl.patches import command
-from vimectl.patches.selection import Selection, describe
-from vimectl.util.console import err
+from vimectl.patches.selection import describe
 
 if TYPE_CHECKING:
     from vimectl.patches.plan import PatchAction
     from vimectl.patches.series import Series
-    from vimectl.patches.state import TargetStatus
 
 app = typer.Typer(no_args_is_help=True, help="Keep patches on packages: apply, revert, check and save them.")
 app.command()(export)
@@ -85,9 +82,8 @@ def change(
     merge: MergeOption = False,
     dry_run: DryRunOption = False,
 ) -> CommandOutput:
-    found = _classify(packages, stack, series, target, version)
-    outcome = command.change(cast("PatchAction", context.info_name), found, dry_run, merge)
-    return _outcome(outcome, dry_run)
+    found = patch_results.classify(packages, stack, series, target, version)
+    return patch_results.change(cast("PatchAction", context.info_name), found, merge, dry_run)
 
 
 @app.command()
@@ -103,22 +99,8 @@ def adopt(
     No source file changes. With --series it can be an older series;
     `vimectl patch apply` then continues to the present one.
     """
-    return _outcome(command.adopt(_classify(packages, stack, series, target, version)))
-
-
-def _outcome(outcome: command.PatchOutcome, dry_run: bool = False) -> CommandOutput:
-    changed = outcome.plan.changed()
-    would = "would " if dry_run else ""
-    moves = outcome.plan.moves
-    lines = [f"{one.package}: {would}revert {name}" for one in moves for name in one.reverted]
-    lines += [f"{one.package}: {would}apply {name}" for one in moves for name in one.applied]
-    lines += [f"{'would change' if dry_run else 'changed'} {one['path']}" for one in changed]
-    targets = _targets_json(outcome.targets)
-    steps = [{"package": m.package, "reverted": m.reverted, "applied": m.applied} for m in moves]
-    return CommandOutput(
-        {"targets": targets, "changed": changed, "moves": steps, "dry_run": dry_run},
-        [*(lines or ["nothing to change"]), *_text(outcome.targets, targets)],
-    )
+    found = patch_results.classify(packages, stack, series, target, version)
+    return patch_results.outcome(command.adopt(found))
 
 
 @app.command("verify", help="Succeed only when every patch is applied to every file.")
@@ -133,10 +115,8 @@ def status(
     target: TargetOption = None,
     version: VersionOption = None,
 ) -> CommandOutput:
-    found = _classify(packages, stack, series, target, version)
-    ok = context.info_name == "status" or all(one.state == "applied" for one in found)
-    targets = _targets_json(found)
-    return CommandOutput({"targets": targets}, _text(found, targets), 0 if ok else 1)
+    found = patch_results.classify(packages, stack, series, target, version)
+    return patch_results.status(str(context.info_name), found)
 
 
 @app.command()
@@ -150,60 +130,6 @@ def diff(
     """Print how the packages differ from their releases: patches, and any edits of the same files."""
     from vimectl.patches.edits import diff_from_release
 
-    found = _classify(packages, stack, series, target, version)
+    found = patch_results.classify(packages, stack, series, target, version)
     text = "".join(diff_from_release(one) for one in found)
-    return CommandOutput({"targets": _targets_json(found), "diff": text}, [text] if text else [])
-
-
-def _classify(
-    packages: list[str] | None,
-    stack: str | None,
-    series: Path | None,
-    target: Path | None,
-    version: str | None,
-) -> list[TargetStatus]:
-    """Classify the targets, after finishing or undoing interrupted changes of them."""
-    if stack and series:
-        raise typer.BadParameter("give --stack or --series, not both")
-    selection = Selection(tuple(packages or ()), stack, series, target, version)
-    found, messages = command.recover_and_classify(selection)
-    for message in messages:
-        err.print(message, markup=False)
-    return found
-
-
-def _targets_json(found: list[TargetStatus]) -> list[dict[str, Any]]:
-    """Return the targets as JSON, with the diff of the files that drifted."""
-    documents = []
-    for one in found:
-        documents.append(one.as_json())
-        if one.drifted:
-            from vimectl.patches.edits import diff_of_edits  # merging needs git, which is rarely needed
-
-            documents[-1]["diff"] = diff_of_edits(one)
-    return documents
-
-
-def _text(found: list[TargetStatus], documents: list[dict[str, Any]]) -> Iterator[str | TextTable]:
-    rows = []
-    for one in found:
-        rows.append([one.target.package, one.target.version, one.state, str(one.target.location)])
-        rows += [[f"  {patch.id}", "", patch.state, _unusual_files(patch.files)] for patch in one.patches]
-    yield TextTable(["package", "version", "state", "where"], rows)
-    for one, document in zip(found, documents, strict=True):
-        name = f"{one.target.package} {one.target.version}"
-        if one.note:
-            yield f"{name}: {one.note}{f'; {one.hint}' if one.hint else ''}"
-        if one.state == "applied" and one.patches and not one.applied:
-            adopt = f"vimectl patch adopt {one.target.package}"
-            yield f"{name} was patched by something else; to take it over: {adopt}"
-        if "diff" in document:
-            yield f"\n{one.target.package} was edited:\n{document['diff']}"
-
-
-def _unusual_files(files: tuple[tuple[str, str], ...]) -> str:
-    """Return the files that are not applied, unless none of the patch's files is."""
-    states = {state for _, state in files}
-    if states in ({"applied"}, {"not-applied"}):
-        return ""
-    return ", ".join(f"{path} {state}" for path, state in files if state != "applied")
+    return CommandOutput({"targets": patch_results.targets_json(found), "diff": text}, [text] if text else [])

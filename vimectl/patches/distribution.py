@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from io import BytesIO, StringIO
 from pathlib import Path
 
-from vimectl.patches.git_tree import git_output
 from vimectl.util.dist_info import canonical_name, editable_source, record_hash
 
 
@@ -99,11 +98,15 @@ def is_tracked(location: Path, path: str) -> bool:
         return True
     if not any((parent / ".git").exists() for parent in location.parents):
         return False
+    from vimectl.patches.git_tree import git_output  # loads subprocess, for work trees alone
+
     return git_output(location, "ls-files", "--error-unmatch", path) is not None
 
 
 def commit_of(location: Path) -> str | None:
     """Return the commit that is checked out in a work tree, or None."""
+    from vimectl.patches.git_tree import git_output
+
     found = git_output(location, "rev-parse", "HEAD")
     return found.decode().strip() if found else None
 

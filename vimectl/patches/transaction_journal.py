@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -133,6 +132,8 @@ def read(location: Path) -> TransactionJournal | None:
 
 def discard(roots: Sequence[Path]) -> None:
     """Remove stages, then pointers, then the journal, so that the journal alone says what was committed."""
+    import shutil  # loads every compression; commands that only read do not need it
+
     for root in roots:
         if stage_folder(root).is_dir():
             shutil.rmtree(stage_folder(root))

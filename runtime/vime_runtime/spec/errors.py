@@ -7,7 +7,6 @@ the exit code of the tool and of the runtime. Both are stable for scripts.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 # The exit code of the tool after Ctrl-C or a stop request.
@@ -62,6 +61,8 @@ class CheckpointFailed(VimeError):
 
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> str:
     """Return " Did you mean a, b?" for the known names closest to ``name``, or ""."""
+    import difflib  # only errors need it
+
     found = difflib.get_close_matches(name, list(known), n=limit, cutoff=0.5)
     return f" Did you mean {', '.join(found)}?" if found else ""
 

@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import vimectl
+from vimectl.cli import plain_patch, tree
 
 TOOL = Path(vimectl.__file__).parent
 HEAVY = {"megatron", "numpy", "ray", "torch", "torch_memory_saver", "torch_npu", "transformers", "vllm"}
@@ -29,10 +32,45 @@ def test_no_module_of_the_tool_loads_a_heavy_package() -> None:
 
 
 def test_the_command_line_starts_without_its_features() -> None:
-    assert not loaded_after("import vimectl.cli; vimectl.cli.command_tree()") & {"git", "pydantic"}
+    assert not loaded_after("import vimectl.cli.tree; vimectl.cli.tree.command_tree()") & {"git", "pydantic"}
 
 
 def test_the_version_is_printed() -> None:
     argv = [sys.executable, "-m", "vimectl", "--version"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert done.stdout == f"vimectl {vimectl.__version__}\n"
+
+
+LINES = [
+    "verify",
+    "status vllm vllm-ascend --stack ascend-0.22 --json",
+    "apply --target=dir --version 1.0 vllm --merge --dry-run",
+    "revert --series own",
+]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_plain_command_line_is_read_as_typer_reads_it(line: str) -> None:
+    argv = ["patch", *line.split()]
+    parsed = plain_patch.parse(argv)
+    assert parsed is not None
+    packages, options = parsed
+    command = tree.command_tree(argv).commands["patch"].commands[argv[1]]
+    typed = {name: value for name, value in command.make_context(argv[1], argv[2:]).params.items() if value}
+    # Typer keeps --json to itself.
+    plain = {name.replace("-", "_"): value or True for name, value in options.items() if name != "json"}
+    assert (packages, plain) == (list(typed.pop("packages", ())), typed)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["apply --help", "verify --stak x", "verify --targ x", "apply -n", "status --stack", "verify --merge",
+     "verify --stack a --stack b", "verify --target=", "verify -- vllm", "list", "--json"],
+)  # fmt: skip
+def test_other_command_lines_are_left_to_typer(line: str) -> None:
+    assert plain_patch.parse(["patch", *line.split()]) is None
+
+
+def test_a_plain_command_does_not_load_typer() -> None:
+    loaded = loaded_after("import vimectl.cli, vimectl.cli.patch_results, vimectl.patches.plan")
+    assert not loaded & {"click", "git", "packaging", "pydantic", "rich", "subprocess", "typer"}

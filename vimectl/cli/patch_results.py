@@ -1,0 +1,100 @@
+"""The output of the commands that change or check targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vime_runtime.spec.errors import UsageError
+
+from vimectl.cli.output import CommandOutput, TextTable
+from vimectl.patches import command
+from vimectl.patches.selection import Selection
+from vimectl.util.console import err
+
+if TYPE_CHECKING:
+    from vimectl.patches.plan import PatchAction
+    from vimectl.patches.state import TargetStatus
+
+
+def change(action: PatchAction, found: list[TargetStatus], merge: bool, dry_run: bool) -> CommandOutput:
+    """Apply or revert the patches of all targets."""
+    return outcome(command.change(action, found, dry_run, merge), dry_run)
+
+
+def status(name: str, found: list[TargetStatus]) -> CommandOutput:
+    """Show the targets; the command called ``verify`` fails unless every patch is applied."""
+    ok = name == "status" or all(one.state == "applied" for one in found)
+    targets = targets_json(found)
+    return CommandOutput({"targets": targets}, _text(found, targets), 0 if ok else 1)
+
+
+def outcome(done: command.PatchOutcome, dry_run: bool = False) -> CommandOutput:
+    """Return the output of a change."""
+    changed = done.plan.changed()
+    would = "would " if dry_run else ""
+    moves = done.plan.moves
+    lines = [f"{one.package}: {would}revert {name}" for one in moves for name in one.reverted]
+    lines += [f"{one.package}: {would}apply {name}" for one in moves for name in one.applied]
+    lines += [f"{'would change' if dry_run else 'changed'} {one['path']}" for one in changed]
+    targets = targets_json(done.targets)
+    steps = [{"package": m.package, "reverted": m.reverted, "applied": m.applied} for m in moves]
+    return CommandOutput(
+        {"targets": targets, "changed": changed, "moves": steps, "dry_run": dry_run},
+        [*(lines or ["nothing to change"]), *_text(done.targets, targets)],
+    )
+
+
+def classify(
+    packages: Sequence[str] | None,
+    stack: str | None,
+    series: Path | None,
+    target: Path | None,
+    version: str | None,
+) -> list[TargetStatus]:
+    """Classify the targets, after finishing or undoing interrupted changes of them."""
+    if stack and series:
+        raise UsageError("--stack and --series were both given", "give one of them")
+    selection = Selection(tuple(packages or ()), stack, series, target, version)
+    found, messages = command.recover_and_classify(selection)
+    for message in messages:
+        err.print(message, markup=False)
+    return found
+
+
+def targets_json(found: list[TargetStatus]) -> list[dict[str, Any]]:
+    """Return the targets as JSON, with the diff of the files that drifted."""
+    documents = []
+    for one in found:
+        documents.append(one.as_json())
+        if one.drifted:
+            from vimectl.patches.edits import diff_of_edits  # merging needs git, which is rarely needed
+
+            documents[-1]["diff"] = diff_of_edits(one)
+    return documents
+
+
+def _text(found: list[TargetStatus], documents: list[dict[str, Any]]) -> Iterator[str | TextTable]:
+    rows = []
+    for one in found:
+        rows.append([one.target.package, one.target.version, one.state, str(one.target.location)])
+        rows += [[f"  {patch.id}", "", patch.state, _unusual_files(patch.files)] for patch in one.patches]
+    yield TextTable(["package", "version", "state", "where"], rows)
+    for one, document in zip(found, documents, strict=True):
+        name = f"{one.target.package} {one.target.version}"
+        if one.note:
+            yield f"{name}: {one.note}{f'; {one.hint}' if one.hint else ''}"
+        if one.state == "applied" and one.patches and not one.applied:
+            adopt = f"vimectl patch adopt {one.target.package}"
+            yield f"{name} was patched by something else; to take it over: {adopt}"
+        if "diff" in document:
+            yield f"\n{one.target.package} was edited:\n{document['diff']}"
+
+
+def _unusual_files(files: tuple[tuple[str, str], ...]) -> str:
+    """Return the files that are not applied, unless none of the patch's files is."""
+    states = {state for _, state in files}
+    if states in ({"applied"}, {"not-applied"}):
+        return ""
+    return ", ".join(f"{path} {state}" for path, state in files if state != "applied")
