@@ -94,11 +94,14 @@ def file_states(series: Series, path: str, released: GitFile | None) -> list[Git
     Raises UsageError when ``released`` is not the content that the series is for.
     """
     contents = stages(series, path, released.content if released else None)
-    default = released.mode if released else DEFAULT_MODE
-    return [
-        None if content is None else GitFile(content, mode or default)
-        for content, mode in zip(contents, series.modes[path], strict=True)
-    ]
+    mode = series.modes[path][0] or (released.mode if released else DEFAULT_MODE)
+    states = [None if contents[0] is None else GitFile(contents[0], mode)]
+    for patch, content in zip(series.touching(path), contents[1:], strict=True):
+        diff = patch.diffs[path]
+        if diff.new_mode and diff.new_mode != diff.old_mode:
+            mode = diff.new_mode
+        states.append(None if content is None else GitFile(content, mode))
+    return states
 
 
 def merge_states(

@@ -137,6 +137,11 @@ def test_modes_links_and_binary_files_are_kept(tmp_path: Path) -> None:
     assert found.states == states(script | later | {"run.sh": (0o644, A)})
 
 
+def test_file_created_again_has_the_mode_of_a_new_one(tmp_path: Path) -> None:
+    stack = Stack(tmp_path, {"run.sh": (0o755, A)}, plain(b=A), {"run.sh": None}, plain(**{"run.sh": b"new\n"}))
+    assert stack.restack(1, plain(c=A)).series.patches[1:] == stack.series.patches[1:]
+
+
 def test_patch_with_nothing_left_is_reported(tmp_path: Path) -> None:
     stack = Stack(tmp_path, plain(a=A), plain(a=change("C")), plain(a=change("C", "M")))
     found = stack.restack(1, plain(a=change("C", "M")))
