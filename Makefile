@@ -49,7 +49,7 @@ test-exhaustive: .venv/dev
 
 # The series of every stack on the released sources, as a table with times. Fails if a release has no stack.
 test-releases: .venv/dev
-	$(BIN)/python -m pytest -q -n 0 tests/upstream/test_releases.py tests/upstream/test_stacks.py
+	$(SIDE_BY_SIDE) tests/upstream/test_releases.py tests/upstream/test_stacks.py
 
 # The numeric tests as other processors compute: vector instructions of torch and of oneDNN, one and two threads.
 test-cpus: .venv/dev
