@@ -7,7 +7,6 @@ Python compiles later.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -154,8 +153,11 @@ def record_rows(record: bytes) -> list[tuple[str, str]]:
 
 def _parse_line(raw: bytes) -> list[str]:
     line = raw.decode("utf-8", "surrogateescape")
-    # Few of thousands of lines are quoted, and a csv reader for each line is slow.
-    return next(csv.reader(StringIO(line))) if '"' in line else line.rstrip("\r\n").split(",")
+    if '"' not in line:  # few of thousands of lines are quoted, and a csv reader for each line is slow
+        return line.rstrip("\r\n").split(",")
+    import csv
+
+    return next(csv.reader(StringIO(line)))
 
 
 def _update_line(row: list[str], raw: bytes, contents: Mapping[str, bytes | None]) -> bytes:
@@ -173,6 +175,8 @@ def _update_line(row: list[str], raw: bytes, contents: Mapping[str, bytes | None
 
 
 def _new_line(path: str, content: bytes) -> bytes:
+    import csv
+
     text = StringIO()
     csv.writer(text, lineterminator="").writerow([path])
     return text.getvalue().encode("utf-8", "surrogateescape") + b"," + _hash_and_size("sha256", content)

@@ -18,7 +18,6 @@ from vimectl.patches import applied_state, content
 from vimectl.patches.applied_state import AppliedSeries, Change
 from vimectl.patches.blobs import FileId, blob_id, content_at, file_id_at, id_of, new_file_mode, with_git_mode
 from vimectl.patches.distribution import update_record
-from vimectl.patches.edits import diff_of_edits, merge_edits
 from vimectl.patches.series import Series
 from vimectl.patches.state import TargetStatus
 from vimectl.patches.target import read_file
@@ -127,6 +126,8 @@ def _refuse_unsupported(action: PatchAction, statuses: Sequence[TargetStatus], m
         if status.series is None:
             raise CheckFailed(f"{name}: {status.note}", status.hint)
         if status.drifted and not merge:
+            from vimectl.patches.edits import diff_of_edits  # loads what merges: only for edited files
+
             raise CheckFailed(
                 f"{name} was edited, nothing was changed:\n{diff_of_edits(status)}",
                 f"keep the edits as a patch: vimectl patch save NAME {target.package};"
@@ -160,6 +161,8 @@ def _package_change(action: PatchAction, status: TargetStatus) -> _PackageChange
         if path in upstream:
             continue  # the package itself has the changes
         if path in drifted:
+            from vimectl.patches.edits import merge_edits
+
             edited[path], patched = merge_edits(status, path)
             wanted = patched if action == "apply" else edited[path]
         elif applied and path in merged:
