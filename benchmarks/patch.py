@@ -33,10 +33,10 @@ ROUNDS = 9
 
 def main() -> None:
     """Print seconds and ratios, measured alternately."""
-    start_up()
-    status()
     with tempfile.TemporaryDirectory(prefix="vime-b-") as folder:
         whole_stack(Path(folder))
+    start_up()
+    status()
 
 
 def start_up() -> None:
