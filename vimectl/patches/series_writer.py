@@ -45,7 +45,8 @@ def about(
     # Every JSON string is a valid TOML string.
     lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if value]
     if unneeded:
-        lines += ["", "[unneeded]", *(f"{slug} = {json.dumps(reason)}" for slug, reason in unneeded.items())]
+        reasons = (f"{json.dumps(slug)} = {json.dumps(reason)}" for slug, reason in unneeded.items())
+        lines += ["", "[unneeded]", *reasons]
     return ("\n".join(lines) + "\n").encode()
 
 

@@ -73,6 +73,8 @@ def port_series(
         CheckFailed: the old release is not the one that the series is for.
         MissingRequirement: a release cannot be fetched, or git is not installed.
     """
+    if not old and not directory:
+        raise UsageError(f"there are several series for {package}", "name the release of one with --from V")
     series = series_files.find(package, old, directory)
     series, old = replace(series, package=series.package or package), _stated(series, old)
     if new == NEWEST:
@@ -174,13 +176,12 @@ def _below(
     """
     old, new = names
     release = PatchedRelease(before)
-    if misfit(series, release) and old in series_files.known().get(series.package, ()):
-        own = series_files.load(series.package, old)
-        if not misfit(own, release) and not misfit(
-            series, PatchedRelease(before, below := _top(own, before))
-        ):
-            return below, _top(series_files.load(series.package, new), after)
-    return {}, {}
+    if not misfit(series, release) or old not in series_files.known().get(series.package, ()):
+        return {}, {}
+    own = series_files.load(series.package, old)
+    if misfit(own, release) or misfit(series, release.with_changes(below := _top(own, before))):
+        return {}, {}
+    return below, _top(series_files.load(series.package, new), after)
 
 
 def _top(series: Series, files: ReleaseFiles) -> FileStates:

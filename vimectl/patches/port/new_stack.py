@@ -16,7 +16,6 @@ from vimectl.patches import series as series_files
 from vimectl.patches.blobs import id_of
 from vimectl.patches.port.command import PortOutcome, port_series
 from vimectl.patches.releases import finder
-from vimectl.patches.releases.download_progress import download_progress
 from vimectl.patches.series import Series
 from vimectl.stacks.catalog import load_summary, stack_names
 from vimectl.stacks.new import read_facts, stack_text
@@ -72,7 +71,7 @@ def make_stack(name: str, version: str, data: Path, patches: Path) -> NewStack:
     path = data / f"{name}.toml"
     if path.exists():
         raise UsageError(f"{path}: exists already", "remove it first, or choose another name")
-    with download_progress() as progress:
+    with show_phases() as progress:
         files = finder.files_of("vllm-ascend", version)
     if files and all(file.kind == "wheel" for file in files):
         raise CheckFailed(

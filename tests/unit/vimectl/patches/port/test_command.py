@@ -116,6 +116,7 @@ def test_port_command(toy: Make, capsys: pytest.CaptureFixture[str]) -> None:
     for package, version, message in [
         ("toy", "1.0", "unknown package"),
         ("vllm", "0", "unknown series of vllm"),
+        ("vllm", "", "with --from V"),
     ]:
         assert run_cli(["patch", "port", package, "--from", version, "--to", "2.0"]) == 2
         assert message in capsys.readouterr().err
