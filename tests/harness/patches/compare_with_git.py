@@ -64,6 +64,9 @@ class Release:
     def read(self, path: str) -> bytes | None:
         return self._met[path].content if path in self._met else None
 
+    def mode(self, path: str) -> int:
+        return int(self._met[path].mode, 8)
+
     def paths(self) -> list[str]:
         return sorted(self._met)
 

@@ -152,11 +152,12 @@ def cases() -> list[Hostile]:
         ("count-absurd", "corrupt-header", edit(hunks=EDIT.replace(b"-1,4", b"-1,99999999999"))),
         ("nothing-changed", "empty-hunk", edit(hunks=b"@@ -1,2 +1,2 @@\n a\n b\n")),
         ("no-file", "orphan-hunk", EDIT + edit()),
-        ("cut-in-hunk", "truncated", edit()[:-6]),
-        ("cut-in-line", "truncated", edit()[:-1]),
+        ("cut-in-change", "truncated", edit()[:-8]),
+        ("cut-in-context", "lost-context", edit()[:-6]),
+        ("cut-in-line", "no-final-newline", edit()[:-1]),
         ("overlap", "hunk-overlap", edit(hunks=EDIT + b"@@ -3,2 +3,2 @@\n c\n-d\n+D\n")),
         ("order", "hunk-order", edit(hunks=b"@@ -3,2 +3,2 @@\n c\n-d\n+D\n@@ -1,2 +1,2 @@\n-a\n+A\n b\n")),
-        ("twice", "duplicate-file", edit() + edit(hunks=EDIT.replace(b"+B", b"+BB"))),
+        ("deleted-and-changed", "duplicate-file", git(BOTH, b"deleted file mode 100644") + edit()),
         ("created-twice", "duplicate-file", create(b"toy/new.py") + create(b"toy/new.py")),
         (
             "moved-twice",
@@ -189,8 +190,14 @@ def cases() -> list[Hostile]:
         ),
         ("half-a-rename", "no-name", git(BOTH, b"rename from " + BOTH, new=b"toy/z")),
         ("nameless", "no-name", b"diff --git a b\nold mode 100644\nnew mode 100755\n"),
-        ("nameless-traditional", "no-name", b"--- both.py\n+++ both.py\n" + EDIT),
+        ("nameless-traditional", "no-name", b"--- both.py\n+++ a/\n" + EDIT),
         ("header-only", "empty-diff", edit() + git(b"toy/next.py", b"index 1234567..2345678")),
+        (
+            "merge",
+            "combined-diff",
+            b"diff --cc toy/x.py\n--- a/toy/x.py\n+++ b/toy/x.py\n@@@ -1,1 -1,1 +1,1 @@@\n--a\n++b\n"
+            + edit(),
+        ),
         ("line-only", "empty-diff", edit() + git(b"toy/next.py")),
         # --- not a patch
         ("empty", "no-diff", b""),

@@ -14,11 +14,18 @@ from vimectl.patches.patchfile.file_diff import Defect, FileDiff, PatchFile
 _USUAL_CONTEXT = 3
 _ID = re.compile(r"[0-9a-f]{4,40}")
 
+# Header lines of a file that was converted to CRLF.
+CRLF_HEADER = re.compile(rb"^(?:diff --git .*|@@ -[\d,+ ]+@@.*|--- .*\r\n\+\+\+ .*)\r$", re.MULTILINE)
+
 # Lines of a hunk begin with a blank, + or -, so that most of these cannot match file content.
 _MAIL_DAMAGE = [
     (rule, re.compile(pattern, re.MULTILINE), message)
     for rule, pattern, message in (
-        ("crlf-patch", rb"^(?:diff --git .*|@@ -[\d,+ ]+@@)\r$", "a header line ends in CRLF"),
+        (
+            "crlf-patch",
+            CRLF_HEADER.pattern,
+            "a header line ends in CRLF: the file was converted; `vimectl patch lint --fix` converts it back",
+        ),
         (
             "quoted-printable",
             rb"(?i)^Content-Transfer-Encoding:\s*(?:quoted-printable|base64)",
@@ -59,8 +66,8 @@ def _check_context(diff: FileDiff) -> Iterator[Defect]:
     for number, (hunk, (leading, trailing)) in enumerate(zip(diff.hunks, contexts, strict=True)):
         last = number == len(diff.hunks) - 1
         first_line = hunk.old_start <= 1
-        if leading == trailing == 0 and not (first_line and last):
-            message = "a hunk without context: nothing confirms that its position is right"
+        if trailing == 0 and not last:
+            message = "no context after the change: git applies this hunk only at the end of the file"
             yield Defect(hunk.line, "zero-context", message)
         elif leading < usual and not first_line:
             message = f"{leading} lines of context before the change, elsewhere {usual}, not at the start"
@@ -86,18 +93,16 @@ def _check_positions(diff: FileDiff) -> Iterator[Defect]:
 
 
 def _check_line_endings(diff: FileDiff) -> Iterator[Defect]:
-    first: bytes | None = None
+    first = ""
     for hunk in diff.hunks:
-        lines = hunk.body.split(b"\n")
-        for number, line in enumerate(lines[:-1], 1):
-            # A line before a mark of a missing newline has no line ending.
-            if line.startswith(b"\\") or lines[number].startswith(b"\\"):
+        for number, (_, text) in enumerate(hunk.content):
+            if not text.endswith(b"\n"):
                 continue
-            ending = b"CRLF" if line.endswith(b"\r") else b"LF"
+            ending = "CRLF" if text.endswith(b"\r\n") else "LF"
             first = first or ending
             if ending != first:
-                message = f"{diff.path}: this line ends in {ending.decode()}, those above in {first.decode()}"
-                yield Defect(hunk.line + number, "mixed-line-endings", message)
+                message = f"{diff.path}: this line ends in {ending}, those above in {first}"
+                yield Defect(hunk.line_of(number), "mixed-line-endings", message)
                 return
 
 
@@ -122,7 +127,7 @@ def _check_blob_ids(diff: FileDiff) -> Iterator[Defect]:
 def _content(diff: FileDiff, version: str) -> bytes | None:
     """Return the old or new content of a file if the diff has all of it."""
     if diff.binary is not None:
-        half = diff.binary[0] if diff.binary and version == "new" else None
+        half = diff.binary[0] if diff.binary and version == "new" and diff.new_path else None
         return half.data if half and half.method == "literal" else None
     if version == "new" and diff.action == "create":
         return b"".join(line for hunk in diff.hunks for line in hunk.new_lines())
@@ -131,12 +136,13 @@ def _content(diff: FileDiff, version: str) -> bytes | None:
     return None
 
 
-def check_mail_damage(data: bytes, patch: PatchFile) -> Iterator[Defect]:
-    """Report the first trace of each kind of damage by mail programs, editors and web pages."""
+def check_mail_damage(data: bytes, patch: PatchFile, mailed: bool = False) -> Iterator[Defect]:
+    """Report the first trace of each kind of damage by mail programs, editors and web pages.
+
+    ``mailed``: the text was in a mail, which may end with a signature.
+    """
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        yield Defect(1, "byte-order-mark", "the file is UTF-16, as some shells write the output of a command")
-    elif data.startswith(codecs.BOM_UTF8):
-        yield Defect(1, "byte-order-mark", "a mark before the first line hides that line from every program")
+        yield Defect(1, "utf-16", "the file is UTF-16, as some shells write the output of a command")
     for rule, pattern, message in _MAIL_DAMAGE:
         if found := pattern.search(data):
             yield Defect(_line_at(data, found.start()), rule, message)
@@ -144,13 +150,13 @@ def check_mail_damage(data: bytes, patch: PatchFile) -> Iterator[Defect]:
         message = "=3D is how quoted-printable writes =, and there is no other ="
         yield Defect(_line_at(data, found.start()), "quoted-printable", message)
     end = data[-_SIGNATURE_BYTES:]
-    if found := _SIGNATURE.search(end):
+    if not mailed and (found := _SIGNATURE.search(end)):
         line = _line_at(data, len(data) - len(end) + found.start())
         yield Defect(line, "mail-signature", "a mail's signature")
     for diff in patch.diffs:
         for hunk in diff.hunks:
-            if hunk.body.endswith((b"\n-- \n", b"\n--\n")):
-                line = hunk.line + hunk.body.count(b"\n")
+            if hunk.content[-1] in (("-", b"- \n"), ("-", b"-\n")):
+                line = hunk.line_of(len(hunk.content) - 1)
                 message = "the hunk ends with '-- ', as a mail's signature begins: it may not belong to it"
                 yield Defect(line, "mail-signature", message)
 

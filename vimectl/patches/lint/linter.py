@@ -1,26 +1,29 @@
-"""Lint patch files: defects by line, and comparison with their series and with a release."""
+"""Lint patch files, each on top of those before it: defects by line, and comparison with a release."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches.lint.file_checks import check_diff, check_mail_damage
+from vimectl.patches.lint.fix import Fix, fix_file
 from vimectl.patches.lint.release_check import HunkFit, PatchedRelease, check_release
 from vimectl.patches.patchfile.file_diff import Defect, FileDiff, PatchFile
 from vimectl.patches.patchfile.names import printable
-from vimectl.patches.patchfile.reader import PatchTooLarge, load, parse
-from vimectl.patches.patchfile.rules import Severity, all_defects, lint_rules, read_valid
+from vimectl.patches.patchfile.reader import PatchTooLarge, parse
+from vimectl.patches.patchfile.rules import Severity, all_defects, lint_rules
+from vimectl.patches.patchfile.sources import PatchSource, patch_files, read_file
 from vimectl.patches.release_files import ReleaseFiles, open_path
 from vimectl.patches.releases import finder
-from vimectl.patches.releases.download import DownloadProgress, no_progress
-from vimectl.patches.series import Series
-from vimectl.patches.series import read as read_series
+from vimectl.util.phase_progress import ReportPhase
+
+# The release confirms these defects of a hunk, if it fits: the file does start or end there.
+_CONFIRMED = ("end-of-file", "missing-context", "zero-context")
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,15 @@ class LintFinding:
 
 @dataclass(frozen=True)
 class LintReport:
-    """The findings for one patch file, by line. ``hunks`` is empty when it was compared with no release."""
+    """The findings for one patch file, by line, and what ``--fix`` changed before.
+
+    ``hunks`` is empty when the file was compared with no release.
+    """
 
     path: Path
     findings: tuple[LintFinding, ...]
     hunks: tuple[HunkFit, ...] = ()
+    fixed: tuple[Fix, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -50,7 +57,7 @@ class LintReport:
         return {**asdict(self), "path": str(self.path), "ok": self.ok}
 
 
-def open_release(text: str, progress: DownloadProgress = no_progress) -> ReleaseFiles:
+def open_release(text: str, progress: ReportPhase = lambda now: None) -> ReleaseFiles:
     """Open the release that ``--against`` names: a path, or PACKAGE==VERSION from pip's sources.
 
     Raises UsageError when it does not exist, MissingRequirement when it cannot be fetched.
@@ -63,51 +70,99 @@ def open_release(text: str, progress: DownloadProgress = no_progress) -> Release
     return open_path(path)
 
 
-def patches_in(paths: Sequence[Path]) -> list[Path]:
-    """Return the patch files that the user named; a folder means those in it.
+def lint(
+    paths: Sequence[Path], files: ReleaseFiles | None = None, strip: int | None = None, fix: bool = False
+) -> list[LintReport]:
+    """Lint patches, mailboxes, folders and quilt series, and return a report for each file.
 
-    Raises UsageError for a folder without any.
+    The patches of each path are a series: each is compared with the release as those before it leave it. So
+    is a patch in the folder of a quilt series. ``fix`` repairs the files first.
+    Raises UsageError when a file is unreadable or a folder has no patches.
     """
-    found: list[Path] = []
-    for path in paths:
-        files = sorted(path.glob("*.patch")) if path.is_dir() else [path]
-        if not files:
-            raise UsageError(f"{path}: no *.patch in this folder", "name the files")
-        found += files
-    return found
+    return [report for path in paths for report in _Series(path, files, strip).lint(fix)]
 
 
-def lint(path: Path, files: ReleaseFiles | None = None) -> LintReport:
-    """Lint one patch file, and compare it with a release if one is given.
+@dataclass
+class _Series:
+    """Patches that apply one after another. ``ids`` has the blob ids that those so far state, by path."""
 
-    Raises UsageError when the file is unreadable.
-    """
-    try:
-        data = load(path)
-    except PatchTooLarge as e:
-        defect = Defect(1, "too-large", e.message.removeprefix(f"{path}: "))
-        return LintReport(path, _findings([defect]))
-    patch = parse(data)
-    defects = [*all_defects(patch), *check_mail_damage(data, patch)]
-    for diff, end in _with_ends(patch.diffs):
-        # The readable part of a broken diff says nothing about context and positions.
-        if not any(defect.fatal and diff.line <= defect.line < end for defect in patch.defects):
-            defects += check_diff(diff)
-    try:
-        series = _series_of(path)
-        release = PatchedRelease(files) if files else None
-        if series:
-            defects += _check_series(path, patch, series)
-            release = _with_previous_patches(path, series, release) if release else None
-    except UsageError as e:
-        return LintReport(path, _findings([*defects, Defect(1, "series", e.message)]))
-    if release is None:
-        return LintReport(path, _findings(defects))
-    found = check_release(patch, release)
-    # A hunk that fits the release confirms that the file ends there.
-    fitting = {fit.line for fit in found.fits if fit.fits}
-    kept = [defect for defect in defects if defect.rule != "end-of-file" or defect.line not in fitting]
-    return LintReport(path, _findings([*kept, *found.defects]), tuple(found.fits))
+    path: Path
+    files: ReleaseFiles | None
+    strip: int | None
+    ids: dict[str, str | None] = field(default_factory=dict)
+
+    def lint(self, fix: bool) -> Iterator[LintReport]:
+        in_series = self.path.is_dir() and (self.path / "series").is_file()
+        release = PatchedRelease(self.files) if self.files else None
+        before, files = self._files()
+        for file, strip in before + files:
+            report = LintReport(file, ())
+            try:
+                if fix and (file, strip) not in before:
+                    report = replace(report, fixed=fix_file(file, release, strip))
+                for source in read_file(file, strip):
+                    if not source.is_cover_letter:
+                        found, release = self._check(source, release, in_series or bool(before))
+                        report = replace(
+                            report,
+                            findings=report.findings + found.findings,
+                            hunks=report.hunks + found.hunks,
+                        )
+            except PatchTooLarge as e:
+                defect = Defect(1, "too-large", e.message.removeprefix(f"{file}: "))
+                report = replace(report, findings=_findings([defect]))
+            if (file, strip) not in before:
+                yield report
+
+    def _files(self) -> tuple[list[tuple[Path, int | None]], list[tuple[Path, int | None]]]:
+        """Return the files before those to lint, and those, with their strip levels."""
+        series = self.path.parent / "series"
+        if self.path.is_file() and self.path != series and series.is_file():
+            listed = patch_files(series, self.strip)
+            for number, (file, _) in enumerate(listed):
+                if file.samefile(self.path):
+                    return listed[:number], [(self.path, listed[number][1])]
+        return [], patch_files(self.path, self.strip)
+
+    def _check(
+        self, source: PatchSource, release: PatchedRelease | None, in_series: bool
+    ) -> tuple[LintReport, PatchedRelease | None]:
+        """Return the report of one patch, and the release with it."""
+        patch = parse(source.data, source.strip)
+        defects = [*all_defects(patch), *check_mail_damage(source.data, patch, source.mail is not None)]
+        for diff, end in _with_ends(patch.diffs):
+            # The readable part of a broken diff says nothing about context and positions.
+            if not any(defect.fatal and diff.line <= defect.line < end for defect in patch.defects):
+                defects += check_diff(diff)
+        defects += self._check_ids(patch, in_series)
+        fits: list[HunkFit] = []
+        if release:
+            found = check_release(patch, release)
+            fits = found.fits
+            fitting = {fit.line for fit in fits if fit.fits}
+            defects = [one for one in defects if one.rule not in _CONFIRMED or one.line not in fitting]
+            if len(fitting) == len(fits):  # the files of the release have these line endings
+                defects = [one for one in defects if one.rule != "crlf-patch"]
+            defects += found.defects
+            release = release.with_changes(found.changed)
+        lines = tuple(replace(fit, line=source.line(fit.line)) for fit in fits)
+        return LintReport(source.path, _findings(map(source.locate, defects)), lines), release
+
+    def _check_ids(self, patch: PatchFile, in_series: bool) -> Iterator[Defect]:
+        """Report ids that a series lacks, or that differ from those of the patches before."""
+        incomplete = False
+        for diff in patch.diffs:
+            ids = (diff.old_blob, diff.new_blob)
+            if diff.hunks or diff.binary:
+                incomplete = incomplete or any(len(id_ or "") != 40 for id_ in ids)
+            known = self.ids.get(diff.old_path or "")
+            if known and ids[0] and not (known.startswith(ids[0]) or ids[0].startswith(known)):
+                message = f"{diff.path} has the id {known} after the patches before, not {ids[0]}"
+                yield Defect(diff.line, "series-ids", message)
+            self.ids.update({path: ids[1] for path in (diff.new_path or diff.old_path,) if path})
+        if in_series and incomplete:
+            message = "an index line is missing or abbreviated; `vimectl patch import` writes full ids"
+            yield Defect(patch.diffs[0].line, "series-ids", message)
 
 
 def _with_ends(diffs: Sequence[FileDiff]) -> Iterator[tuple[FileDiff, float]]:
@@ -121,51 +176,3 @@ def _findings(defects: Iterable[Defect]) -> tuple[LintFinding, ...]:
     rules = lint_rules()
     found = {LintFinding(d.line, d.rule, rules[d.rule].severity, printable(d.message)) for d in defects}
     return tuple(sorted(found, key=lambda finding: (finding.line, finding.rule, finding.message)))
-
-
-def _series_of(path: Path) -> Series | None:
-    """Return the series whose folder has the patch, or None. Raises UsageError when it is malformed."""
-    directory = path.resolve().parent
-    return read_series(directory) if (directory / "series.toml").is_file() else None
-
-
-def _check_series(path: Path, patch: PatchFile, series: Series) -> Iterator[Defect]:
-    """Report where the patch and the series disagree."""
-    listed = next((one for one in series.patch if one.id == path.stem), None)
-    if listed is None:
-        yield Defect(1, "series", f"{series.name} does not list {path.stem}")
-        return
-    stated = {file.path: file for file in listed.files}
-    touched = {name for diff in patch.diffs for name in (diff.old_path, diff.new_path) if name}
-    for name in sorted(stated.keys() - touched):
-        yield Defect(1, "series", f"series.toml lists {name}, the patch does not touch it")
-    for diff in patch.diffs:
-        versions = (("before", diff.old_path, diff.old_blob), ("after", diff.new_path, diff.new_blob))
-        for when, file, id_ in versions:
-            if file is not None and file not in stated:
-                yield Defect(diff.line, "series", f"series.toml does not list {file}")
-                break
-            expected = (getattr(stated[file], when) if file else None) or "0" * 40
-            if file and id_ and not expected.startswith(id_):
-                message = f"{file} has the id {id_} {when} this patch, series.toml has {expected}"
-                yield Defect(diff.line, "series", message)
-
-
-def _with_previous_patches(path: Path, series: Series, release: PatchedRelease) -> PatchedRelease:
-    """Return the release with the patches that come before this one in its series.
-
-    Raises UsageError when one of them does not apply, and names it.
-    """
-    for one in series.patch:
-        if one.id == path.stem:
-            break
-        name = f"{one.id}.patch, which comes before, does not apply"
-        try:
-            found = check_release(read_valid(series.directory / f"{one.id}.patch"), release)
-        except UsageError as e:
-            raise UsageError(f"{name}: {e.message}", e.hint) from e
-        for fit in found.fits:
-            if not fit.fits:
-                raise UsageError(f"{name}: line {fit.line}: the hunk does not fit {fit.path}")
-        release = release.with_changes(found.changed)
-    return release

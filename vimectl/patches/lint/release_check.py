@@ -1,4 +1,4 @@
-"""Compare a patch with a release: check the blob ids of its files, and find where each hunk fits.
+"""Compare a patch with a release: find where each hunk fits, and check the blob ids of its files.
 
 A hunk is tried at the line it states, then one line further down, one up, two down, and so on. One that
 starts at line 1 must fit there, and one without trailing context must fit at the end of the file. No line
@@ -14,9 +14,11 @@ from io import BytesIO
 from typing import Literal
 
 from vimectl.patches.blobs import blob_id, git_mode
-from vimectl.patches.patchfile import body
+from vimectl.patches.patchfile import binary
 from vimectl.patches.patchfile.apply import GitFile
 from vimectl.patches.patchfile.file_diff import Defect, FileDiff, Hunk, PatchFile
+from vimectl.patches.patchfile.names import path_problem
+from vimectl.patches.patchfile.reader import parse
 from vimectl.patches.release_files import ReleaseFiles
 
 HunkResult = Literal["exact", "offset", "fuzz", "applied", "does-not-apply"]
@@ -28,6 +30,8 @@ _DEFECTS = {
     "applied": ("hunk-applied-already", "{path} has this change already"),
     "does-not-apply": ("hunk-does-not-apply", "the hunk does not fit anywhere in {path}"),
 }
+# The deepest layouts that packages have: a/python/src/package/file.py.
+_STRIP_LEVELS = range(5)
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,11 @@ class PatchedRelease:
         self._changed = changed or {}
 
     def file(self, path: str) -> GitFile | None:
-        """Return a file, or None when there is none."""
+        """Return a file, or None when there is none, as under a path that no patch may name."""
         if path in self._changed:
             return self._changed[path]
+        if path_problem(path):
+            return None
         content = self._files.read(path)
         return None if content is None else GitFile(content, git_mode(self._files.mode(path)))
 
@@ -80,25 +86,69 @@ class ReleaseCheck:
 
 
 def check_release(patch: PatchFile, release: PatchedRelease) -> ReleaseCheck:
-    """Compare every diff of a patch with a release."""
+    """Compare every diff of a patch with a release, each on top of those before it."""
     found = ReleaseCheck()
     for diff in patch.diffs:
-        old = None if diff.old_path is None else release.file(diff.old_path)
-        new = None
-        if diff.new_path not in (None, diff.old_path, *found.changed):  # an earlier diff may have deleted it
-            new = release.file(diff.new_path or "")
+        old, new = _files(diff, release, found.changed)
         fits, content = _check_diff(diff, old, new, release.name, found.defects)
         found.fits += fits
         for fit in fits:
             if fit.result != "exact":
                 rule, message = _DEFECTS[fit.result]
                 message = message.format(path=fit.path, offset=fit.offset, fuzz=fit.fuzz)
+                if fit.result == "does-not-apply":
+                    message += _line_endings(diff, fit.line, old)
                 found.defects.append(Defect(fit.line, rule, message))
         if diff.old_path and diff.action != "copy":
             found.changed[diff.old_path] = None
         if diff.new_path:
             found.changed[diff.new_path] = GitFile(content, diff.new_mode or (old.mode if old else "100644"))
+    if any(defect.rule == "not-in-release" for defect in found.defects):
+        found.defects += _check_strip_level(patch, release)
     return found
+
+
+def _files(
+    diff: FileDiff, release: PatchedRelease, changed: Mapping[str, GitFile | None]
+) -> tuple[GitFile | None, GitFile | None]:
+    """Return the file that a diff changes, and the one that is where a new file should be."""
+
+    # git takes the content of a renamed or copied file from before the patch.
+    path = diff.old_path
+    if path and path in changed and diff.action not in ("rename", "copy"):
+        old = changed[path]
+    else:
+        old = None if path is None else release.file(path)
+    # An earlier diff may have removed the file; one that it made is not in the way of git either.
+    free = diff.new_path in (None, diff.old_path) or diff.new_path in changed
+    return old, None if free else release.file(diff.new_path or "")
+
+
+def _check_strip_level(patch: PatchFile, release: PatchedRelease) -> Iterator[Defect]:
+    """Report that more of the files are in the release at another strip level."""
+    stated = parse(patch.text, patch.strip)
+    present = {level: _present(parse(patch.text, level), release) for level in _STRIP_LEVELS}
+    best = max(present, key=lambda level: (present[level], -level))
+    if present[best] > _present(stated, release):
+        diff = next(diff for diff in parse(patch.text, best).diffs if release.file(diff.path))
+        message = f"-p {best} finds {present[best]} of {len(stated.diffs)} files, as {diff.path}"
+        yield Defect(patch.diffs[0].line, "strip-level", message)
+
+
+def _present(patch: PatchFile, release: PatchedRelease) -> int:
+    """Return how many files of a patch are in a release."""
+    paths = {diff.old_path or diff.new_path or "" for diff in patch.diffs}
+    return sum(release.file(path) is not None for path in paths)
+
+
+def _line_endings(diff: FileDiff, line: int, old: GitFile | None) -> str:
+    """Return the end of a message, if the hunk at a line has other line endings than the file."""
+    lines = [text for hunk in diff.hunks if hunk.line == line for text in hunk.old_lines()]
+    ours = any(text.endswith(b"\r\n") for text in lines)
+    theirs = old is not None and b"\r\n" in old.content
+    if not lines or old is None or ours == theirs:
+        return ""
+    return f": its lines end in {'CRLF' if ours else 'LF'}, those of the file in {'CRLF' if theirs else 'LF'}"
 
 
 def _check_diff(
@@ -116,15 +166,14 @@ def _check_diff(
     if diff.action in ("create", "rename", "copy") and new is not None:
         defects.append(Defect(diff.line, "not-in-release", f"{release} has {diff.new_path} already"))
         return wrong, content
-    mismatches = list(_check_id(diff, content, diff.old_blob, f"in {release}")) if old else []
-    defects += mismatches
+    defects += _check_id(diff, content, diff.old_blob, f"in {release}") if old else ()
     if diff.binary is not None:
         result = _apply_binary(diff, content)
         return (wrong, content) if result is None else ([HunkFit(diff.path, diff.line, "exact")], result)
     file = PatchedLines(content)
     fits = [_fit_hunk(diff.path, file, hunk) for hunk in diff.hunks]
     content = b"".join(file.lines)
-    if all(fit.result == "exact" for fit in fits) and not mismatches and diff.new_path:
+    if all(fit.result == "exact" for fit in fits) and diff.new_path:
         defects += _check_id(diff, content, diff.new_blob, "after this patch")
     return fits, content
 
@@ -134,8 +183,8 @@ def _apply_binary(diff: FileDiff, content: bytes) -> bytes | None:
     if not diff.binary or (diff.old_path and blob_id(content) != diff.old_blob):
         return None
     try:
-        result = body.apply_binary(content, diff.binary[0])
-    except body.CorruptBinary:
+        result = binary.apply_binary(content, diff.binary[0])
+    except binary.CorruptBinary:
         return None
     return result if diff.new_path is None or blob_id(result) == diff.new_blob else None
 
@@ -147,11 +196,10 @@ def _is_applied(diff: FileDiff, old: GitFile | None, new: GitFile | None) -> boo
     file = new if diff.old_path != diff.new_path else old
     if file is None or not (diff.hunks or diff.binary or diff.action == "create"):
         return False
-    if diff.new_blob and len(diff.new_blob) >= 7:
-        return file.blob.startswith(diff.new_blob) and diff.old_blob != diff.new_blob
-    return diff.action == "create" and file.content == b"".join(
-        line for hunk in diff.hunks for line in hunk.new_lines()
-    )
+    if diff.action == "create" and not diff.binary:
+        return file.content == b"".join(line for hunk in diff.hunks for line in hunk.new_lines())
+    new_blob = diff.new_blob or ""
+    return len(new_blob) >= 7 and file.blob.startswith(new_blob) and diff.old_blob != new_blob
 
 
 def _check_id(diff: FileDiff, content: bytes, stated: str | None, where: str) -> Iterator[Defect]:

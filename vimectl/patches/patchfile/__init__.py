@@ -1,8 +1,9 @@
 """Read patch files, strictly and with the line of every defect, and apply them with git.
 
-cursor    the lines of the file
+sources   the patches in a mailbox, folder or quilt series
 header    the names, modes and blob ids of one diff
-body      its hunks or binary data
+hunks     its hunks, read by unidiff
+binary    its binary data
 names     file names: decoding, and which ones are allowed
 reader    the whole file, with its defects
 rules     checks of the content; reading a file for use

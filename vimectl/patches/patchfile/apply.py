@@ -57,8 +57,9 @@ def apply_patch(
         Path(scratch, "patch").write_bytes(patch.text)
         git = open_git(tree)
         git.update_environment(GIT_CEILING_DIRECTORIES=scratch)
+        strip = [] if patch.strip is None else [f"-p{patch.strip}"]
         status, _, error = git.execute(
-            ["git", "apply", "--whitespace=nowarn", *map(_exclude, exclude), "../patch"],
+            ["git", "apply", "--whitespace=nowarn", *strip, *map(_exclude, exclude), "../patch"],
             with_extended_output=True,
             with_exceptions=False,
         )

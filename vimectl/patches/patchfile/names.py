@@ -63,13 +63,13 @@ def is_null(line: bytes) -> bool:
     return line == b"/dev/null" or line.startswith((b"/dev/null ", b"/dev/null\t", b"/dev/null\r"))
 
 
-def strip_prefix(name: bytes) -> bytes | None:
-    """Return a name without its first folder (``a/``), or None when nothing is left or there is none."""
-    rest = name.partition(b"/")[2]
-    return re.sub(rb"/{2,}", b"/", rest) or None
+def strip_folders(name: bytes, strip: int) -> bytes | None:
+    """Return a name without its first folders (``a/``), or None when nothing is left or there are fewer."""
+    parts = name.split(b"/", strip)
+    return re.sub(rb"/{2,}", b"/", parts[strip]) or None if len(parts) > strip else None
 
 
-def raw_name(line: bytes, *, plain_diff: bool = False, rename: bool = False) -> bytes | None:
+def written_name(line: bytes, *, plain_diff: bool = False, rename: bool = False) -> bytes:
     """Return the name on the rest of a ``---`` or ``+++`` line, prefix included.
 
     ``plain_diff``: a diff without git's headers, where blanks may separate a time stamp. ``rename``: the
@@ -77,21 +77,24 @@ def raw_name(line: bytes, *, plain_diff: bool = False, rename: bool = False) -> 
     """
     if line.startswith(b'"') and (found := _unquote(line)):
         return found[0]
-    end = re.search(rb"[\r\v\f]" if rename else rb"[\t\r\v\f]", line)
     if plain_diff and (stamp := _STAMP.search(line)):
         return line[: stamp.start()]
-    return line[: end.start()] if end else line
+    return re.split(rb"[\r\v\f]" if rename else rb"[\t\r\v\f]", line, maxsplit=1)[0]
 
 
-def plain_diff_name(old: bytes, new: bytes) -> bytes | None:
+def has_folder(line: bytes) -> bool:
+    """Return True unless the rest of a ``+++`` line is a name without any folder, which git takes for -p0."""
+    return is_null(line) or b"/" in written_name(line, plain_diff=True)
+
+
+def plain_diff_name(old: bytes, new: bytes, strip: int) -> bytes | None:
     """Return the file that the ``---`` and ``+++`` lines of a diff without git's headers are about.
 
     That is the shorter name when the other only adds a suffix to it (``x.orig``, ``x~``), else the new one.
     """
     # If one is /dev/null, the other one has the name.
     lines = (new if is_null(old) else old, old if is_null(new) else new)
-    written = (raw_name(line, plain_diff=True) for line in lines)
-    one, two = (strip_prefix(name) if name else None for name in written)
+    one, two = (strip_folders(written_name(line, plain_diff=True), strip) for line in lines)
     if two is None or (one is not None and len(one) < len(two) and two.startswith(one)):
         return one
     return two
@@ -107,7 +110,7 @@ def is_epoch(line: bytes) -> bool:
     return int(hour) * 60 + int(minute) - zone == (24 * 60 if day.startswith(b"1969") else 0)
 
 
-def from_git_line(line: bytes) -> bytes | None:
+def from_git_line(line: bytes, strip: int) -> bytes | None:
     """Return the name that both halves of the rest of a ``diff --git`` line agree on, or None.
 
     Without quotes nothing marks the end of the first name, so the name must occur twice.
@@ -115,21 +118,15 @@ def from_git_line(line: bytes) -> bytes | None:
     if line.startswith(b'"'):
         first, rest = _unquote(line) or (b"", b"")
         second = rest.lstrip()
-        return _agreed(first, (_unquote(second) or (b"",))[0] if second.startswith(b'"') else second)
+        return _agreed(first, (_unquote(second) or (b"",))[0] if second.startswith(b'"') else second, strip)
     if b'"' in line:
         before, quote, after = line.partition(b'"')
         second = (_unquote(quote + after) or (b"",))[0]
-        return _agreed(before[:-1], second) if before.endswith((b" ", b"\t")) else None
+        return _agreed(before[:-1], second, strip) if before.endswith((b" ", b"\t")) else None
     if len(line) > 2 * LONGEST:
         return None
-    start = line.find(b"/") + 1
-    if start < 2:
-        return None
-    for blank in re.finditer(rb"[ \t]", line[start:]):
-        name, behind = line[start : start + blank.start()], start + blank.end()
-        slash = line.find(b"/", behind)
-        # A slash right after the blank would be an absolute path: the blank is part of a name.
-        if slash > behind and line[slash + 1 :] == name:
+    for blank in re.finditer(rb"[ \t]", line):
+        if name := _agreed(line[: blank.start()], line[blank.end() :], strip):
             return name
     return None
 
@@ -142,8 +139,8 @@ def _unquote(line: bytes) -> tuple[bytes, bytes] | None:
     return found[1].decode("unicode_escape").encode("latin-1"), line[found.end() :]
 
 
-def _agreed(first: bytes, second: bytes) -> bytes | None:
+def _agreed(first: bytes, second: bytes, strip: int) -> bytes | None:
     """Return the name below both prefixes if it is the same and neither is absolute."""
-    names = [name.partition(b"/") for name in (first, second)]
-    one, two = (rest if before and slash else None for before, slash, rest in names)
-    return one if one is not None and one == two else None
+    one, two = (name.split(b"/", strip)[strip:] for name in (first, second))
+    absolute = first.startswith(b"/") or second.startswith(b"/")
+    return one[0] if one and one == two and not absolute else None

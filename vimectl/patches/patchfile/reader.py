@@ -9,25 +9,33 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 
 from vime_runtime.spec.errors import UsageError
 
-from vimectl.patches.patchfile import body, names
-from vimectl.patches.patchfile.cursor import LineCursor, MalformedDiff
-from vimectl.patches.patchfile.file_diff import BinaryData, Defect, FileDiff, Hunk, PatchFile
-from vimectl.patches.patchfile.header import DiffHeader, read_git_header, read_plain_header
+from vimectl.patches.patchfile import binary, hunks, names
+from vimectl.patches.patchfile.file_diff import BinaryData, Defect, FileDiff, Hunk, MalformedDiff, PatchFile
+from vimectl.patches.patchfile.header import DiffHeader, is_field, read_git_header, read_plain_header
 
 # Patches of source files are kilobytes. These bound the memory and time that reading one can take.
 LARGEST = 8 * 1024 * 1024
+MOST_LINES = 300_000
 MOST_HUNKS = 20_000
 MOST_DEFECTS = 1_000
 LONGEST_HEADER = 64 * 1024
+BOM = b"\xef\xbb\xbf"
 
-_STARTS = re.compile(rb"^(?:diff --git |--- |@@ -)", re.MULTILINE)
-# Git ignores anything shorter.
+_DIFF = b"diff --git "
+_COMBINED = (b"diff --cc ", b"diff --combined ")
+_CONTEXT = b"***************"
+_STARTS = (_DIFF, b"--- ", b"@@ -", *_COMBINED, _CONTEXT, b"Binary files ", b"Files ")
+# Rules about diffs that git passes over silently.
+_FOREIGN = ("combined-diff", "context-diff", "binary-without-data")
+# Git ignores a diff with fewer bytes after its first line.
 _SHORTEST = 6
-_BARE_BINARY = re.compile(rb"(?:Binary files|Files) .* differ$")
+_BARE_BINARY = re.compile(rb"(?:Binary files|Files) .* differ\n")
+_CONTEXT_RANGE = re.compile(rb"\*\*\* \d+(?:,\d+)? \*\*\*\*")
 
 
 class PatchTooLarge(UsageError):
@@ -50,22 +58,36 @@ def load(path: Path) -> bytes:
     return data
 
 
-def parse(data: bytes) -> PatchFile:
-    """Parse the text of a patch file. Raises nothing; problems are in ``defects``."""
-    reader = _Reader(data)
+def parse(data: bytes, strip: int | None = None) -> PatchFile:
+    """Parse the text of a patch file. Raises nothing; problems are in ``defects``.
+
+    ``strip`` is the number of leading folders to strip from names. None: as git guesses, 1 unless a diff
+    without git's headers names a file in no folder.
+    """
+    text = data.removeprefix(BOM)
+    reader = _Reader(text, strip)
     with suppress(_StopReading):
+        if text is not data:
+            reader.report(
+                1, "byte-order-mark", "a mark before the first line, which other programs then miss"
+            )
         reader.run()
     defects = sorted(reader.defects, key=lambda defect: defect.line)
-    header = data[: min(reader.header_end, LONGEST_HEADER)]
-    return PatchFile(data, header, tuple(reader.diffs), tuple(defects))
+    header = b"".join(reader.lines[: reader.header_end])[:LONGEST_HEADER]
+    return PatchFile(text, header, tuple(reader.diffs), tuple(defects), strip)
 
 
 class _Reader:
-    def __init__(self, data: bytes) -> None:
-        self.cursor = LineCursor(data)
+    """``at`` is the index of the current line in ``lines``, which keep their line feeds."""
+
+    def __init__(self, text: bytes, strip: int | None) -> None:
+        self.too_long = text.count(b"\n") > MOST_LINES
+        self.lines = [] if self.too_long else BytesIO(text).readlines()  # a carriage return is content
+        self.at = 0
+        self.strip = strip
         self.diffs: list[FileDiff] = []
         self.defects: list[Defect] = []
-        self.header_end = len(data)
+        self.header_end = len(self.lines)
         self._hunks = 0
 
     def report(self, line: int, rule: str, message: str, fatal: bool = False) -> None:
@@ -77,159 +99,189 @@ class _Reader:
 
     def run(self) -> None:
         """Read diffs up to the end of the file."""
-        cursor, stale = self.cursor, None
-        while True:
-            cursor.seek(_STARTS)
-            if not cursor.more:
-                break
-            if cursor.line.startswith(b"@@ -"):
-                self._report_orphan()
-            elif cursor.left < _SHORTEST:
-                if cursor.line.startswith(b"diff --git "):
-                    self.report(cursor.number, "empty-diff", "the file ends where a diff begins")
-                cursor.advance()
-            elif cursor.line.startswith(b"diff --git ") or self._is_plain_diff():
+        if self.too_long:
+            self.report(1, "too-large", f"more than {MOST_LINES} lines", fatal=True)
+            return
+        stale = None
+        while self._seek():
+            line = self._line()
+            if line.startswith(b"@@ -"):
+                if hunks.ranges(line):
+                    self.report(self.at + 1, "orphan-hunk", "a hunk that belongs to no file", fatal=True)
+            elif line.startswith((*_COMBINED, _CONTEXT, b"Binary", b"Files")):
+                self._report_foreign(line)
+            elif self._left() < _SHORTEST:
+                if line.startswith(_DIFF):
+                    self.report(self.at + 1, "empty-diff", "the file ends where a diff begins")
+            elif line.startswith(_DIFF) or self._is_plain_diff():
                 stale = self._read_diff(stale)
-            else:
-                cursor.advance()
-        if not self.diffs and not any(defect.fatal for defect in self.defects):
+                continue
+            self.at += 1
+        if not self.diffs and not any(one.fatal or one.rule in _FOREIGN for one in self.defects):
             self.report(1, "no-diff", "there is no diff in this file", fatal=True)
 
-    def _report_orphan(self) -> None:
-        cursor = self.cursor
-        if body.is_hunk(cursor.line) and cursor.whole:
-            self.report(cursor.number, "orphan-hunk", "a hunk that belongs to no file", fatal=True)
-        cursor.advance()
+    def _line(self, after: int = 0) -> bytes:
+        """Return the current line or one after it; empty after the end."""
+        return self.lines[self.at + after] if self.at + after < len(self.lines) else b""
+
+    def _left(self) -> int:
+        """Return the number of bytes after the current line, counted up to a few lines."""
+        return sum(map(len, self.lines[self.at + 1 : self.at + 1 + _SHORTEST]))
+
+    def _seek(self) -> bool:
+        """Move to the first line from here that can start something. Return False at the end."""
+        while self.at < len(self.lines) and not self.lines[self.at].startswith(_STARTS):
+            self.at += 1
+        return self.at < len(self.lines)
 
     def _is_plain_diff(self) -> bool:
-        first, second = self.cursor.following()
-        return first.startswith(b"+++ ") and second.startswith(b"@@ -") and self.cursor.left >= len(first) + 4
+        """Return True at the ``---`` line of a diff. The first hunk may be cut off after ``@@ -``."""
+        return self._line(1).startswith(b"+++ ") and self._line(2).startswith(b"@@ -")
+
+    def _report_foreign(self, line: bytes) -> None:
+        """Report diffs that git passes over silently, at their first line."""
+        if line.startswith(_COMBINED):
+            message = (
+                "a combined diff of a merge cannot be applied; `git diff PARENT MERGE` makes one that can"
+            )
+            self.report(self.at + 1, "combined-diff", message)
+        elif _CONTEXT_RANGE.match(self._line(1)):
+            self.report(
+                self.at + 1, "context-diff", "a context diff; `diff -u` makes one that can be applied"
+            )
+        elif _BARE_BINARY.fullmatch(line):
+            message = "binary files differ, but the data is missing; `git diff --binary` includes it"
+            self.report(self.at + 1, "binary-without-data", message)
 
     def _read_diff(self, stale: DiffHeader | None) -> DiffHeader | None:
         """Read one diff; return its header when git skips it because it has no other lines."""
-        cursor = self.cursor
-        start, line, git = cursor.start, cursor.number, cursor.line.startswith(b"diff --git ")
+        start, git = self.at, self._line().startswith(_DIFF)
+        if self.strip is None and not git and not names.has_folder(self._line(1)[4:].rstrip(b"\n")):
+            self.strip = 0  # git applies the guess to all diffs that follow, too
+        strip = 1 if self.strip is None else self.strip
         try:
-            found = read_git_header(cursor, stale) if git else read_plain_header(cursor, stale)
+            if git:
+                found, self.at = read_git_header(self.lines, start, strip, stale)
+            else:
+                found, self.at = read_plain_header(self.lines, start, strip, stale), start + 2
         except MalformedDiff as e:
-            self.report(cursor.number if git else line, e.rule, str(e), fatal=True)
+            self.report(e.line, e.rule, str(e), fatal=True)
+            self.at = start + 1
+            while is_field(self._line()):
+                self.at += 1
+            while self._line().startswith(b"@@ -"):
+                self.at = hunks.body_end(self.lines, self.at + 1)
             return None
-        if git and cursor.number == line + 1:
-            self.report(line, "empty-diff", "nothing follows this line: the diff is missing or cut off")
-            return DiffHeader(line, found.default_name, found.default_name)
-        self._check_names(start)
+        if git and self.at == start + 1:
+            self.report(self.at, "empty-diff", "nothing follows this line: the diff is missing or cut off")
+            return DiffHeader(self.at, strip, found.default_name, found.default_name)
+        self._check_names(start, strip)
         self._finish(found, git)
         return None
 
-    def _check_names(self, start: int) -> None:
-        """Record where the first diff starts, and report unusual names before the prefix is stripped."""
+    def _check_names(self, start: int, strip: int) -> None:
+        """Record where the first diff starts, and report unusual names before their folders are stripped."""
         if not self.diffs:
             self.header_end = min(self.header_end, start)
-        lines = self.cursor.since(start).split(b"\n")
         first_folders = set()
-        for number, line in enumerate(lines, self.cursor.number - len(lines) + 1):
-            if not line.startswith((b"--- ", b"+++ ")) or names.is_null(line[4:]):
+        for number, line in enumerate(self.lines[start : self.at], start + 1):
+            if not line.startswith((b"--- ", b"+++ ")) or names.is_null(line[4:].rstrip(b"\n")):
                 continue
-            written = names.raw_name(line[4:]) or b""
+            written = names.written_name(line[4:].rstrip(b"\n"))
             first_folders.add(written.partition(b"/")[0])
             if written.startswith(b"/"):
                 self.report(number, "absolute-path", f"{os.fsdecode(written)!r} is an absolute path")
-            elif line.startswith(b"+++ ") and len(first_folders) == 1 and not first_folders & {b"a", b"b"}:
-                message = f"{os.fsdecode(written)!r}: the first folder is stripped, and both names have it"
+            elif (
+                strip
+                and line.startswith(b"+++ ")
+                and len(first_folders) == 1
+                and not first_folders & {b"a", b"b"}
+            ):
+                message = (
+                    f"{os.fsdecode(written)!r}: the first folder is stripped, and both names have it (-p0?)"
+                )
                 self.report(number, "no-prefix", message)
 
     def _finish(self, found: DiffHeader, git: bool) -> None:
         """Read the hunks or the binary data below a header."""
-        cursor = self.cursor
-        hunks, whole = self._read_hunks()
+        read, whole = self._read_hunks()
         halves: tuple[BinaryData, ...] | None = None
-        if not hunks and whole:
-            if cursor.line == b"GIT binary patch" and cursor.whole:
+        if not read and whole:
+            if self._line() == b"GIT binary patch\n":
                 halves = self._read_binary()
-            elif _BARE_BINARY.match(cursor.line) and cursor.whole:
-                message = "binary files differ, but the data is missing"
-                self.report(cursor.number, "binary-without-data", message)
+            elif _BARE_BINARY.fullmatch(self._line()):
+                self._report_foreign(self._line())
                 halves = ()
-                cursor.advance()
+                self.at += 1
             elif git and not found.changes_more_than_content:
                 self.report(found.line, "empty-diff", "a diff that changes nothing", fatal=True)
                 return
-        old = sum(hunk.old_count for hunk in hunks)
-        new = sum(hunk.new_count for hunk in hunks)
-        if found.created is None and (old or len(hunks) > 1):
+        old = sum(hunk.old_count for hunk in read)
+        new = sum(hunk.new_count for hunk in read)
+        if found.created is None and (old or len(read) > 1):
             found.created = False
         if found.created and old:
             self.report(found.line, "created-from-something", "a created file has old lines", fatal=True)
         if found.deleted and new:
             self.report(found.line, "deleted-leaves-something", "a deleted file has new lines", fatal=True)
-        self.diffs.append(_as_diff(found, hunks, halves))
+        self.diffs.append(_as_diff(found, read, halves))
 
     def _read_hunks(self) -> tuple[tuple[Hunk, ...], bool]:
         """Return the hunks, and True if none of them was broken."""
-        cursor, hunks, whole = self.cursor, [], True
-        while cursor.line.startswith(b"@@ -"):
-            if cursor.line == b"@@ -" and not cursor.whole:  # too short for git to be a hunk
-                self.report(cursor.number, "truncated", "the file ends where a hunk begins")
+        spans, whole = [], True
+        while self._line().startswith(b"@@ -"):
+            start = self.at
+            if self._line() == b"@@ -":  # too short for git to be a hunk
+                self.report(start + 1, "truncated", "the file ends where a hunk begins")
                 break
             self._hunks += 1
             if self._hunks > MOST_HUNKS:
-                self.report(cursor.number, "too-large", f"more than {MOST_HUNKS} hunks", fatal=True)
+                self.report(start + 1, "too-large", f"more than {MOST_HUNKS} hunks", fatal=True)
                 raise _StopReading
             try:
-                hunk = body.read_hunk(cursor)
+                self.at = hunks.find_end(self.lines, start)
             except MalformedDiff as e:
                 whole = False
-                self.report(e.line or cursor.number, e.rule, str(e), fatal=True)
+                self.report(e.line, e.rule, str(e), fatal=True)
                 self._skip_rest()
                 continue
-            hunks.append(hunk)
-            self._report_surplus(hunk)
-        return tuple(hunks), whole
+            spans.append((start, self.at))
+            self._report_surplus(start)
+        return hunks.read_hunks(self.lines, spans), whole
 
-    def _report_surplus(self, hunk: Hunk) -> None:
+    def _report_surplus(self, start: int) -> None:
         """Report lines after the hunk's end that look like part of it: git drops them silently."""
-        cursor = self.cursor
-        start, number = cursor.start, cursor.number
-        while cursor.line[:1] in (b" ", b"+", b"-") and cursor.more and not self._ends_hunks():
-            cursor.advance()
-        if cursor.line.startswith(b"\\"):
+        end = hunks.body_end(self.lines, self.at)
+        surplus = self.lines[self.at : end]
+        if surplus and surplus[0].startswith(b"\\"):
             message = "a mark of a missing newline that is malformed or follows no line"
-            self.report(cursor.number, "newline-mark", message)
-        if cursor.number > number:
-            old, new = body.count_lines(hunk.body + cursor.since(start))
-            stated = f"{hunk.old_count} old and {hunk.new_count} new lines"
-            message = f"the @@ line states {stated}, there are {old} and {new}"
-            self.report(hunk.line, "hunk-count", message, fatal=body.is_hunk(cursor.line))
+            self.report(self.at + 1, "newline-mark", message)
+        fatal = bool(surplus) and end < len(self.lines) and hunks.ranges(self.lines[end]) is not None
+        if fatal or any(line.startswith((b"+", b"-")) for line in surplus):
+            message = hunks.count_message(self.lines, start)
+            self.report(start + 1, "hunk-count", message, fatal)
+        elif any(line.strip() for line in surplus):
+            message = f"{hunks.count_message(self.lines, start)}: git drops the rest, which changes nothing"
+            self.report(start + 1, "surplus-context", message)
+        self.at = end
 
     def _skip_rest(self) -> None:
         """Move past a broken hunk, to the next line that can start a hunk or diff."""
-        cursor = self.cursor
-        if cursor.line.startswith(b"@@ -") and not body.is_hunk(cursor.line):
-            cursor.advance()
-        while cursor.more:
-            cursor.seek(_STARTS)
-            if not cursor.line.startswith(b"--- ") or self._is_plain_diff():
-                return
-            cursor.advance()
-
-    def _ends_hunks(self) -> bool:
-        """Return True if a line that looks like a hunk's starts the next file or an email signature."""
-        return self.cursor.line in (b"-- ", b"--") or (
-            self.cursor.line.startswith(b"--- ") and self.cursor.following()[0].startswith(b"+++ ")
-        )
+        self.at += 1
+        while self._seek() and self._line().startswith(b"--- ") and not self._is_plain_diff():
+            self.at += 1
 
     def _read_binary(self) -> tuple[BinaryData, ...]:
-        cursor = self.cursor
-        cursor.advance()
         try:
-            return body.read_binary(cursor)
-        except body.CorruptBinary as e:
+            halves, self.at = binary.read_binary(self.lines, self.at + 1)
+        except binary.CorruptBinary as e:
             # git silently stops reading here, and applies the diffs before.
-            self.report(cursor.number, "corrupt-binary", str(e), fatal=not self.diffs)
+            self.report(e.at + 1, "corrupt-binary", str(e), fatal=not self.diffs)
             raise _StopReading from e
+        return halves
 
 
-def _as_diff(found: DiffHeader, hunks: tuple[Hunk, ...], halves: tuple[BinaryData, ...] | None) -> FileDiff:
+def _as_diff(found: DiffHeader, read: tuple[Hunk, ...], halves: tuple[BinaryData, ...] | None) -> FileDiff:
     old, new = (None if name is None else os.fsdecode(name) for name in (found.old_name, found.new_name))
     return FileDiff(
         line=found.line,
@@ -240,7 +292,7 @@ def _as_diff(found: DiffHeader, hunks: tuple[Hunk, ...], halves: tuple[BinaryDat
         new_mode=found.new_mode,
         old_blob=found.old_blob,
         new_blob=found.new_blob,
-        hunks=hunks,
+        hunks=read,
         binary=halves,
         may_create=found.created is None,
     )

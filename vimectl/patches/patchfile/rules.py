@@ -1,19 +1,17 @@
 """Check patch files that git can read against the rules in ``rules.toml``, and refuse those with errors.
 
-Beyond git's own checks: writing outside of the target, unusual modes, and files changed twice, all of which
-git accepts silently.
+Beyond git's own checks: writing outside of the target, unusual modes, and changes that a later diff of the
+same patch undoes, all of which git accepts silently.
 """
 
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from vime_runtime.spec.errors import UsageError
 
@@ -24,11 +22,9 @@ from vimectl.util.toml import read_toml
 
 Severity = Literal["error", "warning"]
 _FILE_MODES = {"100644", "100755"}
-_NEWLINE_MARK = re.compile(rb"^([ +-]).*\n\\ .*\n([ +-])", re.MULTILINE)
 
 
-@dataclass(frozen=True)
-class LintRule:
+class LintRule(NamedTuple):
     severity: Severity
     meaning: str
 
@@ -36,21 +32,27 @@ class LintRule:
 @cache
 def lint_rules() -> dict[str, LintRule]:
     """Return all rules by name, in the order of the documentation."""
-    # Every apply reads patches. Validating with a schema would take longer than reading them.
     tables = read_toml(Path(__file__).with_name("rules.toml"))
     return {name: LintRule(**table) for name, table in tables.items()}
 
 
-def read_valid(path: Path) -> PatchFile:
-    """Read a patch file for use. Raises UsageError with the line and rule of the first error."""
-    return parse_valid(load(path), str(path))
+def read_valid(path: Path, strip: int | None = None) -> PatchFile:
+    """Read a patch file for use. Raises UsageError with the line and rule of the first error.
+
+    ``strip`` is that of ``reader.parse``.
+    """
+    return parse_valid(load(path), str(path), strip)
 
 
-def parse_valid(data: bytes, name: str) -> PatchFile:
+def parse_valid(data: bytes, name: str, strip: int | None = None) -> PatchFile:
     """Parse the text of a patch file for use; ``name`` is for messages. Raises like ``read_valid``."""
-    patch = parse(data)
-    rules = lint_rules()
-    errors = [defect for defect in all_defects(patch) if rules[defect.rule].severity == "error"]
+    return require_valid(parse(data, strip), name)
+
+
+def require_valid(patch: PatchFile, name: str) -> PatchFile:
+    """Return the patch file. Raises like ``read_valid``."""
+    # Every apply reads patches, which rarely have defects: the file of the rules is read only then.
+    errors = [defect for defect in all_defects(patch) if lint_rules()[defect.rule].severity == "error"]
     if errors:
         first = errors[0]
         more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
@@ -78,27 +80,34 @@ def _check(diffs: Sequence[FileDiff]) -> Iterator[Defect]:
         for before, after in pairwise(diff.hunks):
             yield from _check_order(before, after)
         yield from _check_newline_marks(diff)
+        if diff.binary and not all(len(id_ or "") == 40 for id_ in (diff.old_blob, diff.new_blob)):
+            message = (
+                f"{diff.path}: git applies binary data only with full ids; `git diff --binary` writes them"
+            )
+            yield Defect(diff.line, "binary-ids", message)
 
 
 def _check_duplicates(diffs: Sequence[FileDiff]) -> Iterator[Defect]:
-    """Report paths that occur twice, except where git writes a change of type as deletion and creation."""
-    seen: dict[str, FileDiff] = {}
+    """Report what is lost or refused when a patch has several diffs of one file.
+
+    git applies the diffs in turn, but a rename or copy takes the content from before the patch.
+    """
+    done: dict[str, tuple[str, int]] = {}
     for diff in diffs:
-        for path in {diff.old_path, diff.new_path} - {None}:
-            assert path is not None
-            first = seen.get(path)
-            source = diff.action == "copy" and path == diff.old_path
-            pair = first is not None and (first.action, diff.action) == ("delete", "create")
-            if first is not None and not pair and not source and not _is_exchange(first, diff, path):
-                yield Defect(diff.line, "duplicate-file", f"{path} is in line {first.line} already")
-            if not source:
-                seen[path] = diff
-
-
-def _is_exchange(first: FileDiff, second: FileDiff, path: str) -> bool:
-    """Return True if one diff moves away the file that the other one replaces: none is changed twice."""
-    away, into = (first, second) if first.old_path == path else (second, first)
-    return away.action in ("rename", "delete") and away.old_path == path and into.old_path != path
+        old, new = diff.old_path, diff.new_path
+        before, line = done.get(old or "", ("", 0))
+        if before == "removed" and diff.action in ("modify", "delete"):
+            yield Defect(diff.line, "duplicate-file", f"{old} is removed or renamed in line {line} already")
+        if before == "changed" and diff.action in ("rename", "copy"):
+            message = f"the {diff.action} of {old} takes its content from before line {line}, which is lost"
+            yield Defect(diff.line, "duplicate-file", message)
+        result, line = done.get(new or "", ("removed", 0))
+        if new != old and result != "removed":
+            yield Defect(diff.line, "duplicate-file", f"{new} is the result of line {line} already")
+        if old and diff.action in ("delete", "rename"):
+            done[old] = "removed", diff.line
+        if new:
+            done[new] = ("changed" if new == old else "made"), diff.line
 
 
 def _check_paths(diff: FileDiff) -> Iterator[Defect]:
@@ -152,8 +161,7 @@ def _check_order(before: Hunk, after: Hunk) -> Iterator[Defect]:
 def _check_newline_marks(diff: FileDiff) -> Iterator[Defect]:
     """Report lines after a line without a line feed: only added lines may follow removed ones there."""
     for hunk in diff.hunks:
-        for mark in _NEWLINE_MARK.finditer(hunk.body):
-            if (mark[1], mark[2]) != (b"-", b"+"):
-                line = hunk.line + hunk.body.count(b"\n", 0, mark.end()) + 1
+        for number, (one, two) in enumerate(pairwise(hunk.content)):
+            if not one[1].endswith(b"\n") and (one[0], two[0]) != ("-", "+"):
                 message = "the file continues after a line that is marked as its last"
-                yield Defect(line, "newline-mark", message)
+                yield Defect(hunk.line_of(number + 1), "newline-mark", message)

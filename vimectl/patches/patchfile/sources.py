@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from vime_runtime.spec.errors import UsageError
 
+from vimectl.patches.patchfile.file_diff import Defect
 from vimectl.patches.patchfile.reader import load
 
 if TYPE_CHECKING:
@@ -57,21 +58,40 @@ class PatchSource:
     strip: int | None = None
     encoded: bool = False
 
+    def line(self, line: int) -> int:
+        """Return the line of the file that has a line of ``data``, or the first one if it is encoded."""
+        return self.first_line if self.encoded else self.first_line + line - 1
+
+    def locate(self, defect: Defect) -> Defect:
+        """Return a defect of ``data`` with the line of the file."""
+        where = f"line {defect.line} of the decoded text: " if self.encoded else ""
+        return defect._replace(line=self.line(defect.line), message=where + defect.message)
+
+    @property
+    def is_cover_letter(self) -> bool:
+        """Return True for the message 0 of a mailed series, which has no patch."""
+        subject = str(self.mail["Subject"]) if self.mail else ""
+        return bool(re.match(r"\[[^]]*\b0+/\d+\]", subject)) and not _DIFF.search(self.data)
+
 
 def read_sources(path: Path, strip: int | None = None) -> list[PatchSource]:
     """Return the patches in ``path``. ``strip`` takes precedence over the options in a quilt series.
 
     Raises UsageError when there are none, or a file is unreadable or larger than a patch may be.
     """
+    return [source for file, level in patch_files(path, strip) for source in read_file(file, level)]
+
+
+def patch_files(path: Path, strip: int | None = None) -> list[tuple[Path, int | None]]:
+    """Return the files with patches in ``path``, each with its strip level. Raises UsageError for none."""
     if path.is_dir():
         series = path / "series"
         files = quilt_series(series) if series.is_file() else _folder(path)
     else:
         files = quilt_series(path) if path.name == "series" else [(path, None)]
-    found = [source for file, level in files for source in _in_file(file, level if strip is None else strip)]
-    if not found:
+    if not files:
         raise UsageError(f"{path}: there are no patches here", "give a patch, a mailbox or a quilt series")
-    return found
+    return [(file, level if strip is None else strip) for file, level in files]
 
 
 def quilt_series(series: Path) -> list[tuple[Path, int | None]]:
@@ -103,7 +123,8 @@ def _folder(directory: Path) -> list[tuple[Path, int | None]]:
     return [(path, None) for path in sorted(found)]
 
 
-def _in_file(path: Path, strip: int | None) -> Iterator[PatchSource]:
+def read_file(path: Path, strip: int | None = None) -> Iterator[PatchSource]:
+    """Yield the patch in a file, or the patches in a mailbox. Raises as ``reader.load`` does."""
     data = load(path)
     before, *mails = _ENVELOPE.split(data.removeprefix(BOM))
     if before or len(mails) < 2:

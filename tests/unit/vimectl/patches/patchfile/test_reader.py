@@ -3,7 +3,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -12,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vime_runtime.spec.errors import UsageError
 
-from vimectl.patches.patchfile import body
-from vimectl.patches.patchfile.file_diff import BinaryData, FileDiff
-from vimectl.patches.patchfile.reader import LARGEST, parse
+from vimectl.patches.patchfile.apply import GitFile, apply_patch
+from vimectl.patches.patchfile.file_diff import FileDiff
+from vimectl.patches.patchfile.reader import LARGEST, MOST_LINES, parse
 from vimectl.patches.patchfile.rules import all_defects, parse_valid
 
 # Pieces of patches, in any order and cut anywhere.
@@ -50,11 +49,8 @@ def test_any_text_is_parsed_without_an_error(data: bytes) -> None:
     assert all(1 <= defect.line <= lines for defect in all_defects(patch))
 
 
-@settings(max_examples=100, deadline=2000)
-@given(st.binary(max_size=60), st.binary(max_size=60))
-def test_any_delta_is_applied_or_refused(content: bytes, data: bytes) -> None:
-    with suppress(body.CorruptBinary):
-        body.apply_binary(content, BinaryData("delta", data))
+HEAD = b"diff --git a/x b/x\n--- a/x\n+++ b/x\n"
+FILE = b"--- a/%d\n+++ b/%d\n@@ -1 +1 @@\n-a\n+b\n"
 
 
 def one(patch: bytes) -> FileDiff:
@@ -83,6 +79,97 @@ def test_names_in_every_spelling(names: bytes, path: str) -> None:
     assert (diff.action, diff.old_path, diff.new_path) == ("modify", path, path)
 
 
+@pytest.mark.parametrize(
+    ("names", "strip", "path"),
+    [
+        (
+            b"--- setup.py.orig\t2026-01-01 00:00:00.0 +0000\n+++ setup.py\t2026-01-01 00:00:01.0 +0000\n",
+            None,
+            "setup.py",
+        ),
+        (b"--- pkg/x.py\t(revision 7)\n+++ x.py\t(working copy)\n", None, "x.py"),
+        (b"--- pkg/x.py\n+++ pkg/x.py\n", None, "x.py"),
+        (b"--- pkg/x.py\n+++ pkg/x.py\n", 0, "pkg/x.py"),
+        (b"--- a/src/pkg/x.py\n+++ b/src/pkg/x.py\n", 2, "pkg/x.py"),
+        (b"diff --git src/x.py src/x.py\n--- src/x.py\n+++ src/x.py\n", 0, "src/x.py"),
+        (
+            b'diff --git "a/s/\\303\\244" "b/s/\\303\\244"\n--- "a/s/\\303\\244"\n+++ "b/s/\\303\\244"\n',
+            2,
+            "ä",
+        ),
+    ],
+)
+def test_strip_level_is_stated_or_guessed_as_git_does(names: bytes, strip: int | None, path: str) -> None:
+    patch = parse(names + b"@@ -1 +1 @@\n-a\n+b\n", strip)
+    assert [diff.path for diff in patch.diffs] == [path]
+    assert apply_patch(patch, {path: GitFile(b"a\n")}.get) == {path: GitFile(b"b\n")}
+
+
+def test_guessed_level_is_that_of_the_following_diffs() -> None:
+    other = b"diff --git a/x b/x\nold mode 100644\nnew mode 100755\n"
+    first = b"--- x.py\n+++ x.py\n@@ -1 +1 @@\n-a\n+b\n"
+    assert [diff.new_path for diff in parse(other + other).diffs] == ["x", "x"]
+    assert [diff.new_path for diff in parse(first + other.replace(b"b/x", b"a/x")).diffs] == ["x.py", "a/x"]
+
+
+def test_too_few_folders_for_the_strip_level() -> None:
+    (defect,) = parse(FILE % (1, 1), 3).defects
+    assert defect.message == "the --- and +++ lines name no file below 3 folders: -p states how many to strip"
+
+
+def test_byte_order_mark_hides_nothing() -> None:
+    patch = parse(b"\xef\xbb\xbf" + b"diff --git a/x b/x\nold mode 100644\nnew mode 100755\n")
+    assert [diff.new_mode for diff in patch.diffs] == ["100755"]
+    assert [(one.line, one.rule) for one in patch.defects] == [(1, "byte-order-mark")]
+    assert patch.text.startswith(b"diff")
+
+
+CHANGE = b"@@ -1,3 +1,3 @@\n a\n-b\n+B\n"
+
+
+@pytest.mark.parametrize(
+    ("hunk", "defects"),
+    [
+        (CHANGE + b" c", [(8, "no-final-newline")]),
+        (CHANGE, [(7, "lost-context")]),
+        (CHANGE[:-2], [(7, "truncated")]),
+        (CHANGE.replace(b"1,3 @", b"1,5 @"), [(7, "truncated")]),
+        (CHANGE + b" c\n ", []),
+        (CHANGE + b" c\n\n", []),
+        (CHANGE + b" c\n d\n", [(4, "surplus-context")]),
+        (CHANGE + b" c\n+d\n", [(4, "hunk-count")]),
+        (CHANGE + b" c\n\n" + CHANGE + b" c\n", [(4, "hunk-count")]),
+    ],
+)
+def test_end_of_a_hunk_is_told_apart(hunk: bytes, defects: list[tuple[int, str]]) -> None:
+    assert [(one.line, one.rule) for one in parse(HEAD + hunk).defects] == defects
+
+
+def test_translated_mark_of_a_missing_newline_is_read() -> None:
+    hunk = b"@@ -1 +1 @@\n-a\n\\ Kein Zeilenumbruch am Dateiende.\n+b\n\\ Kein Zeilenumbruch am Dateiende.\n"
+    assert one(HEAD + hunk).hunks[0].content == (("-", b"a"), ("+", b"b"))
+
+
+CONTEXT_DIFF = b"*** a/x\n--- b/x\n***************\n*** 1,2 ****\n! a\n  b\n--- 1,2 ----\n! A\n  b\n"
+COMBINED = b"diff --cc x\nindex 1,2..3\n--- a/x\n+++ b/x\n@@@ -1,1 -1,1 +1,1 @@@\n- a\n -b\n++c\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "rule"),
+    [
+        (COMBINED, 1, "combined-diff"),
+        (COMBINED.replace(b"cc", b"combined"), 1, "combined-diff"),
+        (CONTEXT_DIFF, 3, "context-diff"),
+        (b"Binary files a/x and b/x differ\n", 1, "binary-without-data"),
+    ],
+)
+def test_diffs_that_git_passes_over_are_named(text: bytes, line: int, rule: str) -> None:
+    assert [(one.line, one.rule) for one in parse(text).defects] == [(line, rule)]
+    mixed = parse(text + FILE % (1, 1))
+    assert [(one.line, one.rule) for one in mixed.defects] == [(line, rule)]
+    assert [diff.path for diff in mixed.diffs] == ["1"]
+
+
 def test_gnu_diff_epoch_means_no_file() -> None:
     patch = b"--- a/x\t1970-01-01 01:00:00.000000000 +0100\n+++ b/x\t2026-01-01 00:00:00.0 +0000\n"
     assert one(patch + b"@@ -0,0 +1 @@\n+b\n").action == "create"
@@ -103,10 +190,6 @@ def test_header_fields_are_parsed() -> None:
     assert [hunk.line for hunk in diff.hunks] == [12]
 
 
-HEAD = b"diff --git a/x b/x\n--- a/x\n+++ b/x\n"
-FILE = b"--- a/%d\n+++ b/%d\n@@ -1 +1 @@\n-a\n+b\n"
-
-
 def test_partly_read_patch_is_refused() -> None:
     patch = b"".join(b"--- t/%d\n+++ t/%d\n@@ -1 +1 @@\n-a\n+b\n" % (n, n) for n in range(1100))
     *warnings, last = parse(patch).defects
@@ -116,16 +199,23 @@ def test_partly_read_patch_is_refused() -> None:
         parse_valid(patch, "p.patch")
 
 
+def test_file_with_too_many_lines_is_refused() -> None:
+    (defect,) = parse(HEAD + b"\n" * MOST_LINES).defects
+    assert (defect.rule, defect.message) == ("too-large", "more than 300000 lines")
+
+
 # Each of the maximum size, and as expensive to read as possible.
+LINES = MOST_LINES - 10
 EXPENSIVE: dict[str, Callable[[], bytes]] = {
     "random": lambda: Random(1).randbytes(LARGEST),
-    "line feeds": lambda: b"\n" * LARGEST,
+    "line feeds": lambda: b"\n" * LINES,
     "no line feed": lambda: b"diff --git a/" + b"x " * (LARGEST // 2 - 9),
-    "headers": lambda: b"diff --git a/x b/x\n" * (LARGEST // 19),
-    "orphans": lambda: b"@@ -1 +1 @@\n" * (LARGEST // 12),
-    "hunks": lambda: HEAD + b"@@ -1 +1 @@\n-a\n+b\n" * (LARGEST // 19),
-    "one hunk": lambda: HEAD + b"@@ -0,0 +1,4100000 @@\n" + b"+\n" * 4_100_000,
-    "files": lambda: b"".join(FILE % (number, number) for number in range(200_000))[:LARGEST],
+    "headers": lambda: b"diff --git a/x b/x\n" * LINES,
+    "long headers": lambda: (b"diff --git a/" + b"x " * 4000 + b"\n") * (LARGEST // 8020),
+    "orphans": lambda: b"@@ -1 +1 @@\n" * LINES,
+    "hunks": lambda: HEAD + b"@@ -1 +1 @@\n-a\n+b\n" * (LINES // 3),
+    "one hunk": lambda: HEAD + b"@@ -0,0 +1,%d @@\n" % (LINES - 4) + b"+\n" * (LINES - 4),
+    "files": lambda: b"".join(FILE % (number, number) for number in range(LINES // 5)),
 }
 # A reader that takes more than linear time would take hours: RLIMIT_CPU ends it.
 MEASURE = """
@@ -134,7 +224,7 @@ from pathlib import Path
 from vimectl.patches.lint.linter import lint
 resource.setrlimit(resource.RLIMIT_CPU, (600, 600))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-lint(Path(sys.argv[1]))
+lint([Path(sys.argv[1])])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 

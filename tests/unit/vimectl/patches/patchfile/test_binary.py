@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches import content
 from vimectl.patches.git_commands import diff_writer
+from vimectl.patches.patchfile import binary
 from vimectl.patches.patchfile.apply import GitFile, apply_patch
-from vimectl.patches.patchfile.file_diff import PatchFile
+from vimectl.patches.patchfile.file_diff import BinaryData, PatchFile
 from vimectl.patches.patchfile.reader import parse
 
 SOME = Random(1).randbytes(3000)
@@ -45,6 +49,13 @@ def test_cases_include_both_kinds_of_binary_data() -> None:
     assert part.binary
     assert other.binary
     assert {part.binary[0].method, other.binary[0].method} == {"delta", "literal"}
+
+
+@settings(max_examples=100, deadline=2000)
+@given(st.binary(max_size=60), st.binary(max_size=60))
+def test_any_delta_is_applied_or_refused(content: bytes, data: bytes) -> None:
+    with suppress(binary.CorruptBinary):
+        binary.apply_binary(content, BinaryData("delta", data))
 
 
 def test_delta_for_other_content_is_refused() -> None:

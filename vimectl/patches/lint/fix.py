@@ -1,0 +1,112 @@
+"""Repair what editors, mail programs and hands do to patch files, without changing what a patch does.
+
+A patch that git applies gives the same result afterwards. What git refuses is repaired only where its text
+leaves no doubt: counts, the last line feed, empty context lines at the end, line endings.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from vime_runtime.spec.atomic_io import write_bytes_atomically
+from vime_runtime.spec.errors import MissingRequirement
+
+from vimectl.patches.lint.file_checks import CRLF_HEADER
+from vimectl.patches.lint.release_check import PatchedRelease
+from vimectl.patches.patchfile import hunks
+from vimectl.patches.patchfile.reader import BOM, load, parse
+from vimectl.patches.patchfile.sources import read_file
+
+
+@dataclass(frozen=True)
+class Fix:
+    """A repair at a line of the patch file as it was."""
+
+    line: int
+    rule: str
+    message: str
+
+
+def fix_file(path: Path, release: PatchedRelease | None = None, strip: int | None = None) -> tuple[Fix, ...]:
+    """Repair a patch file in place, and return what was changed. An encoded mail is left as it is.
+
+    The files of ``release`` tell if CRLF is part of the content. Raises UsageError when the file is
+    unreadable, MissingRequirement when it cannot be written.
+    """
+    data = load(path)
+    sources = list(read_file(path, strip))
+    if any(source.encoded for source in sources):
+        return ()
+    mailed = any(source.mail for source in sources)
+    fixed, fixes = fix_text(data, release, strip, keep_crlf=mailed)
+    if fixes:
+        try:
+            write_bytes_atomically(path, fixed)
+        except OSError as e:
+            raise MissingRequirement(f"{path}: cannot be written: {e.strerror}") from e
+    return tuple(fixes)
+
+
+def fix_text(
+    data: bytes, release: PatchedRelease | None = None, strip: int | None = None, keep_crlf: bool = False
+) -> tuple[bytes, list[Fix]]:
+    """Return the repaired text of a patch file, and what was changed.
+
+    ``keep_crlf``: the text is a mail, whose line endings are those of the transport.
+    """
+    fixes: list[Fix] = []
+    text = data.removeprefix(BOM)
+    if text != data:
+        fixes.append(Fix(1, "byte-order-mark", "removed the mark"))
+    if not keep_crlf and (found := CRLF_HEADER.search(text)):
+        line = text.count(b"\n", 0, found.start()) + 1
+        text, what = _without_crlf(text, release, strip)
+        fixes.append(Fix(line, "crlf-patch", what))
+    for defect in parse(text, strip).defects:
+        if defect.rule in ("no-final-newline", "lost-context") and not text.endswith(b"\n"):
+            text += b"\n"
+            fixes.append(Fix(defect.line, "no-final-newline", "added the last line feed"))
+    lines = BytesIO(text).readlines()
+    for defect in parse(text, strip).defects:
+        if defect.rule == "lost-context":
+            missing = int(re.findall(r"\d+", defect.message)[0])
+            lines += [b" \n"] * missing
+            fixes.append(Fix(defect.line, defect.rule, f"added {missing} empty context lines"))
+        elif defect.rule == "hunk-count" and defect.fatal:
+            old = lines[defect.line - 1]
+            lines[defect.line - 1] = new = _recounted(lines, defect.line - 1)
+            if new != old:
+                what = f"{_ranges(old)} is {_ranges(new)}"
+                fixes.append(Fix(defect.line, defect.rule, what))
+    return b"".join(lines), fixes
+
+
+def _without_crlf(text: bytes, release: PatchedRelease | None, strip: int | None) -> tuple[bytes, str]:
+    """Return the text without carriage returns, except in hunks of files that have them."""
+    diffs = parse(text, strip).diffs
+    files = [release.file(diff.old_path) for diff in diffs if diff.old_path] if release else []
+    if not any(file and b"\r\n" in file.content for file in files):
+        return text.replace(b"\r\n", b"\n"), "converted all lines from CRLF to LF"
+    kept = {
+        hunk.line_of(number) for diff in diffs for hunk in diff.hunks for number in range(len(hunk.content))
+    }
+    lines = BytesIO(text).readlines()
+    converted = [
+        line if number in kept else line.replace(b"\r\n", b"\n") for number, line in enumerate(lines, 1)
+    ]
+    return b"".join(converted), "converted the header lines from CRLF to LF; the files have CRLF"
+
+
+def _recounted(lines: list[bytes], start: int) -> bytes:
+    """Return the ``@@`` line at ``start`` with the counts of the lines below it."""
+    found = hunks.ranges(lines[start])
+    assert found
+    old, new = hunks.count(lines[start + 1 : hunks.body_end(lines, start + 1)])
+    return b"@@ -%d,%d +%d,%d @@%s" % (found[0], old, found[2], new, lines[start].split(b"@@", 2)[2])
+
+
+def _ranges(line: bytes) -> str:
+    return line.split(b"@@")[1].decode().strip()

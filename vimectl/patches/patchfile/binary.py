@@ -1,0 +1,102 @@
+"""Read and apply the data below ``GIT binary patch``, which no library reads.
+
+Binary data is one or two halves of base 85 lines, each a zlib stream of new content or of a delta to it.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import string
+import zlib
+from collections.abc import Sequence
+
+from vimectl.patches.patchfile.file_diff import BinaryData
+
+# Upper bound for unpacked data: a patch of source files never needs more, and a zip bomb does.
+LARGEST_BINARY = 64 * 1024 * 1024
+_METHOD = re.compile(rb"(literal|delta) (\d{1,10})\n?$")
+# The first letter of a line of data is its length in bytes: A is 1, a is 27.
+_LENGTHS = string.ascii_letters.swapcase().encode()
+
+
+class CorruptBinary(ValueError):
+    """Binary data that git does not write; ``at`` is the index of the line."""
+
+    def __init__(self, message: str, at: int = 0) -> None:
+        super().__init__(message)
+        self.at = at
+
+
+def read_binary(lines: Sequence[bytes], at: int) -> tuple[tuple[BinaryData, ...], int]:
+    """Read one or two halves, and return them with the index after them. Raises CorruptBinary."""
+    halves: list[BinaryData] = []
+    while len(halves) < 2 and at < len(lines) and (found := _METHOD.match(lines[at])):
+        data, at = _read_half(lines, at + 1, int(found[2]))
+        halves.append(BinaryData("literal" if found[1] == b"literal" else "delta", data))
+    if not halves:
+        raise CorruptBinary("neither 'literal SIZE' nor 'delta SIZE' follows", at)
+    return tuple(halves), at
+
+
+def apply_binary(content: bytes, half: BinaryData) -> bytes:
+    """Return the content that a half produces from ``content``.
+
+    Raises CorruptBinary when a delta is for other content.
+    """
+    if half.method == "literal":
+        return half.data
+    # Imported here because deltas are rare. GitPython, which brings it, has no type stubs for it.
+    from gitdb.fun import apply_delta_data, msb_size  # type: ignore[import-untyped]
+
+    result = bytearray()
+
+    def write(data: bytes) -> None:
+        result.extend(data)
+        if len(result) > promised:
+            raise CorruptBinary("the delta produces more than its stated size")
+
+    try:
+        # A size of more than ten bytes is none; msb_size would compute it.
+        at, expected = msb_size(half.data[:10])
+        size, promised = msb_size(half.data[at : at + 10])
+        if expected != len(content) or promised > LARGEST_BINARY:
+            raise CorruptBinary("the delta is for other content")
+        commands = half.data[at + size :]
+        apply_delta_data(content, len(content), commands, len(commands), write)
+    except CorruptBinary:
+        raise
+    except (AssertionError, IndexError, ValueError) as e:
+        raise CorruptBinary("the delta is damaged") from e
+    if len(result) != promised:
+        raise CorruptBinary("the delta produces less than its stated size")
+    return bytes(result)
+
+
+def _read_half(lines: Sequence[bytes], at: int, size: int) -> tuple[bytes, int]:
+    if size > LARGEST_BINARY:
+        raise CorruptBinary(f"the stated size of {size} bytes is above {LARGEST_BINARY}", at)
+    inflate = zlib.decompressobj()
+    result = bytearray()
+    try:
+        while at < len(lines) and lines[at] != b"\n":
+            result += inflate.decompress(_decode_line(lines[at].rstrip(b"\n")), size + 1 - len(result))
+            if len(result) > size:
+                raise CorruptBinary(f"the data is larger than the stated {size} bytes")
+            at += 1
+    except (zlib.error, CorruptBinary) as e:
+        raise CorruptBinary(f"the data does not unpack: {e}", at) from e
+    if at == len(lines) or not inflate.eof or len(result) != size:
+        raise CorruptBinary(f"the data ends after {len(result)} of {size} bytes", min(at, len(lines) - 1))
+    return bytes(result), at + 1  # an empty line ends a half
+
+
+def _decode_line(line: bytes) -> bytes:
+    count = _LENGTHS.find(line[:1]) + 1
+    room = (len(line) - 1) // 5 * 4
+    if (len(line) - 1) % 5 or not room - 4 < count <= room:
+        raise CorruptBinary("a line has the wrong length")
+    try:
+        return base64.b85decode(line[1:])[:count]
+    except ValueError as e:
+        raise CorruptBinary("a line is not base 85") from e

@@ -1,0 +1,137 @@
+"""Read hunks: find where each ends by git's rules, and let unidiff read the lines of those that are complete.
+
+unidiff alone is not enough: it stops at the first wrong hunk without naming its line, takes a bare carriage
+return for an empty line, and knows the mark of a missing newline in English only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from unidiff.patch import PatchSet
+
+from vimectl.patches.patchfile.file_diff import Hunk, MalformedDiff
+
+_RANGES = re.compile(rb"@@ -(\d{1,10})(?:,(\d{1,10}))? \+(\d{1,10})(?:,(\d{1,10}))? @@")
+# "\ No newline at end of file" is at least this long in every translation of diff.
+_SHORTEST_MARK = 12
+_MARK = "\\ No newline at end of file\n"
+_BODY = (b" ", b"+", b"-", b"\\", b"\n")
+# If one of these follows an incomplete hunk, the hunk is too short; otherwise a line was wrapped.
+_NEXT = (b"@@", b"diff ", b"index ", b"Index: ", b"From ", b"\\")
+# The usual number of context lines, so the most empty ones that a tool can remove at the end of a file.
+_USUAL_CONTEXT = 3
+
+
+def ranges(line: bytes) -> tuple[int, int, int, int] | None:
+    """Return old start and count, new start and count of an ``@@`` line; None if it is malformed."""
+    found = _RANGES.match(line)
+    if not found or not line.endswith(b"\n"):
+        return None
+    old, old_count, new, new_count = (1 if number is None else int(number) for number in found.groups())
+    return old, old_count, new, new_count
+
+
+def read_hunks(lines: Sequence[bytes], spans: Iterable[tuple[int, int]]) -> tuple[Hunk, ...]:
+    """Read the complete hunks of one file. ``spans`` are their first and last index in ``lines``, plus 1."""
+    text = ["--- a\n", "+++ b\n"]
+    for start, end in spans:
+        text += (_MARK if line[:1] == b"\\" else line.decode("latin-1") for line in lines[start:end])
+    if len(text) == 2:
+        return ()
+    hunks = []
+    for hunk, (start, _) in zip(PatchSet(text)[0], spans, strict=True):
+        content: list[tuple[str, bytes]] = []
+        for line in hunk:
+            if line.line_type == "\\":
+                sign, last = content[-1]
+                content[-1] = sign, last.removesuffix(b"\n")
+            else:
+                content.append((line.line_type, line.value.encode("latin-1")))
+        numbers = hunk.source_start, hunk.source_length, hunk.target_start, hunk.target_length
+        hunks.append(Hunk(start + 1, *numbers, tuple(content)))
+    return tuple(hunks)
+
+
+def find_end(lines: Sequence[bytes], start: int) -> int:
+    """Return the index after the hunk at ``start``. Raises MalformedDiff when git refuses the hunk."""
+    found = ranges(lines[start])
+    if not found:
+        raise MalformedDiff("corrupt-header", "not a well-formed @@ line", start + 1)
+    old, new = found[1], found[3]
+    end, changed = start + 1, False
+    while old or new:
+        line = lines[end] if end < len(lines) else b""
+        sign = line[:1]
+        if not line.endswith(b"\n"):
+            raise _unfinished(line, old, new, start, end)
+        left = old - (sign in (b" ", b"\n", b"-")), new - (sign in (b" ", b"\n", b"+"))
+        if min(left) < 0 or left == (old, new):
+            raise _wrong_line(lines, start, end)
+        old, new = left
+        changed = changed or sign in (b"-", b"+")
+        end += 1
+        if end < len(lines) and lines[end].startswith(b"\\ ") and len(lines[end]) >= _SHORTEST_MARK:
+            end += 1
+    if not changed:
+        raise MalformedDiff("empty-hunk", f"the hunk of line {start + 1} changes nothing", start + 1)
+    return end
+
+
+def _unfinished(line: bytes, old: int, new: int, start: int, end: int) -> MalformedDiff:
+    """Return what is wrong with a hunk in which the file ends: with ``line``, or after the lines before."""
+    where = end + bool(line)
+    old, new = old - (line[:1] in (b" ", b"-")), new - (line[:1] in (b" ", b"+"))
+    fix = "`vimectl patch lint --fix` restores"
+    if old == new == 0:
+        return MalformedDiff(
+            "no-final-newline", f"only the line feed of the last line is missing: {fix} it", where
+        )
+    # A file may also be cut within a changed line, which nothing would notice.
+    if 0 < old == new <= _USUAL_CONTEXT and line[:1] in (b"", b" "):
+        message = (
+            f"the last {old} lines of context are missing. If they were empty, {fix} them; else it is cut"
+        )
+        return MalformedDiff("lost-context", message, where)
+    return MalformedDiff("truncated", f"the file ends in the hunk of line {start + 1}: it was cut off", where)
+
+
+def _wrong_line(lines: Sequence[bytes], start: int, end: int) -> MalformedDiff:
+    """Return what is wrong with a hunk that the line at ``end`` cannot continue."""
+    line = lines[end]
+    if line[:1] in _BODY or line.startswith(_NEXT):
+        return MalformedDiff("hunk-count", count_message(lines, start), start + 1)
+    what = f"{line[:40].decode('latin-1').rstrip()!r} is no line of the hunk of line {start + 1}"
+    return MalformedDiff("wrapped-line", what, end + 1)
+
+
+def count_message(lines: Sequence[bytes], start: int) -> str:
+    """Return how the counts of the hunk at ``start`` differ from its lines."""
+    _, old, _, new = ranges(lines[start]) or (0, 0, 0, 0)
+    counted = count(lines[start + 1 : body_end(lines, start + 1)])
+    if counted == (old, new):
+        return f"the order of the lines does not agree with {old} old and {new} new lines"
+    return f"the @@ line states {old} old and {new} new lines, there are {counted[0]} and {counted[1]}"
+
+
+def count(body: Sequence[bytes]) -> tuple[int, int]:
+    """Return the number of old and of new lines in the lines of a hunk."""
+    signs = [line[:1] for line in body]
+    lines = len(signs) - signs.count(b"\\")
+    return lines - signs.count(b"+"), lines - signs.count(b"-")
+
+
+def body_end(lines: Sequence[bytes], start: int) -> int:
+    """Return the index after the lines that look like those of one hunk, whatever its ``@@`` line states."""
+    end = start
+    while end < len(lines) and lines[end][:1] in _BODY:
+        following = lines[end + 1] if end + 1 < len(lines) else b""
+        signature = lines[end] in (b"-- \n", b"--\n") and following[:1] not in _BODY[:3]
+        if signature or (lines[end].startswith(b"--- ") and following.startswith(b"+++ ")):
+            break
+        end += 1
+    if end == len(lines) or not lines[end].startswith(b"@@"):
+        while end > start and lines[end - 1] == b"\n":  # separates the diff from what follows
+            end -= 1
+    return end
