@@ -80,7 +80,7 @@ def test_interrupted_port_leaves_nothing(toy: Make, monkeypatch: pytest.MonkeyPa
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vimectl.patches.series.read", interrupted)  # the last step
+    monkeypatch.setattr("vimectl.patches.series_writer.read", interrupted)  # the last step
     with pytest.raises(KeyboardInterrupt):
         one.port()
     assert sorted(one.folder.iterdir()) == before
@@ -203,6 +203,12 @@ def test_commits_of_a_work_tree(toy: Make, tmp_path: Path) -> None:
     assert one.files() == {path: change(MORE + A, ("m", "M")) for path in old}
     with pytest.raises(UsageError, match=f"is for {commits[0]}, not {commits[1]}"):
         port_series("toy", commits[1], "2.0", [tree], tmp_path / "o", None, one.series.directory)
+    # A plain quilt series states neither package nor commit.
+    (one.series.directory / "series.toml").unlink()
+    with pytest.raises(UsageError, match="does not state its release"):
+        port_series("toy", "", commits[1], [tree], tmp_path / "o", None, one.series.directory)
+    port_series("toy", commits[0][:9], commits[1], [tree], tmp_path / "o", None, one.series.directory)
+    assert series.read(tmp_path / "o").package == "toy"
 
 
 def test_series_on_top_of_the_shipped_one(toy: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
