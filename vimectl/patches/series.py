@@ -91,12 +91,14 @@ class Series:
         """
         modes: dict[str, list[str | None]] = {}
         for path in self.chains:
-            stated = [_stated_mode(patch.diffs[path]) for patch in self.touching(path)]
-            first = next((mode for mode in stated if mode), None)
+            diffs = [patch.diffs[path] for patch in self.touching(path)]
+            first = next((mode for diff in diffs if (mode := _stated_mode(diff))), None)
             current = first if first in (None, LINK) else "100644" if first == "100755" else "100755"
             modes[path] = [current]
-            for mode in stated:
-                current = mode or current
+            for diff in diffs:
+                # A file that is deleted and created again does not keep its mode.
+                kept = None if diff.action in ("create", "delete") else current
+                current = _stated_mode(diff) or kept
                 modes[path].append(current)
         return modes
 
