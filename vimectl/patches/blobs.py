@@ -61,7 +61,7 @@ def new_file_mode() -> int:
 def content_at(path: Path) -> bytes | None:
     """Return what git stores for ``path``: a file's bytes, a symbolic link's target, None for nothing."""
     if path.is_symlink():
-        return bytes(path.readlink())
+        return os.fsencode(os.readlink(path))  # pathlib would drop a slash at the end
     return path.read_bytes() if path.exists() else None
 
 

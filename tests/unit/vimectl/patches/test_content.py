@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from vime_runtime.spec.errors import CheckFailed, UsageError
 
 from harness.git import commit
 from vimectl.patches import content, series
+from vimectl.patches.blobs import content_at
 from vimectl.patches.patchfile.rules import parse_valid
 from vimectl.patches.series import Series
 from vimectl.patches.target import PatchTarget, find_at
@@ -91,3 +93,11 @@ def test_hunk_at_an_offset_is_refused(tmp_path: Path) -> None:
     # The same lines one line further down: git would silently apply it at an offset.
     with pytest.raises(UsageError, match="line 7 does not fit"):
         content.apply_diff(b"1\n" * 10 + b"old\n", diff)
+
+
+def test_content_of_a_link_is_its_target_to_the_last_slash(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("folder")
+    assert content_at(tmp_path / "link") == b"folder"
+    (tmp_path / "link").unlink()
+    os.symlink("folder/", tmp_path / "link")
+    assert content_at(tmp_path / "link") == b"folder/"
