@@ -11,8 +11,8 @@ from typing import Any
 from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches.lint.file_checks import check_diff, check_mail_damage
-from vimectl.patches.lint.fix import Fix, fix_file
 from vimectl.patches.lint.release_check import HunkFit, PatchedRelease, check_release
+from vimectl.patches.lint.repair import Repair, repair_file
 from vimectl.patches.patchfile.file_diff import Defect, FileDiff, PatchFile
 from vimectl.patches.patchfile.names import printable
 from vimectl.patches.patchfile.reader import PatchTooLarge, parse
@@ -46,7 +46,7 @@ class LintReport:
     path: Path
     findings: tuple[LintFinding, ...]
     hunks: tuple[HunkFit, ...] = ()
-    fixed: tuple[Fix, ...] = ()
+    fixed: tuple[Repair, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -99,7 +99,7 @@ class _Series:
             report = LintReport(file, ())
             try:
                 if fix and (file, strip) not in before:
-                    report = replace(report, fixed=fix_file(file, release, strip))
+                    report = replace(report, fixed=repair_file(file, release, strip))
                 for source in read_file(file, strip):
                     if not source.is_cover_letter:
                         found, release = self._check(source, release, in_series or bool(before))

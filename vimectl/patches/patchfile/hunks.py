@@ -17,6 +17,7 @@ _RANGES = re.compile(rb"@@ -(\d{1,10})(?:,(\d{1,10}))? \+(\d{1,10})(?:,(\d{1,10}
 # "\ No newline at end of file" is at least this long in every translation of diff.
 _SHORTEST_MARK = 12
 _MARK = "\\ No newline at end of file\n"
+_SIGNATURE = (b"-- \n", b"--\n")  # begins a mail's signature
 _BODY = (b" ", b"+", b"-", b"\\", b"\n")
 # If one of these follows an incomplete hunk, the hunk is too short; otherwise a line was wrapped.
 _NEXT = (b"@@", b"diff ", b"index ", b"Index: ", b"From ", b"\\")
@@ -65,7 +66,7 @@ def find_end(lines: Sequence[bytes], start: int) -> int:
         line = lines[end] if end < len(lines) else b""
         sign = line[:1]
         if not line.endswith(b"\n"):
-            raise _unfinished(line, old, new, start, end)
+            raise _unfinished(lines, old, new, start, end)
         left = old - (sign in (b" ", b"\n", b"-")), new - (sign in (b" ", b"\n", b"+"))
         if min(left) < 0 or left == (old, new):
             raise _wrong_line(lines, start, end)
@@ -79,8 +80,9 @@ def find_end(lines: Sequence[bytes], start: int) -> int:
     return end
 
 
-def _unfinished(line: bytes, old: int, new: int, start: int, end: int) -> MalformedDiff:
-    """Return what is wrong with a hunk in which the file ends: with ``line``, or after the lines before."""
+def _unfinished(lines: Sequence[bytes], old: int, new: int, start: int, end: int) -> MalformedDiff:
+    """Return what is wrong with a hunk in which the file ends, in the line at ``end`` or before it."""
+    line = lines[end] if end < len(lines) else b""
     where = end + bool(line)
     old, new = old - (line[:1] in (b" ", b"-")), new - (line[:1] in (b" ", b"+"))
     fix = "`vimectl patch lint --fix` restores"
@@ -94,13 +96,15 @@ def _unfinished(line: bytes, old: int, new: int, start: int, end: int) -> Malfor
             f"the last {old} lines of context are missing. If they were empty, {fix} them; else it is cut"
         )
         return MalformedDiff("lost-context", message, where)
+    if min(old, new) <= 0 and (line or lines[end - 1])[:1] == b" ":  # a cut takes trailing context with it
+        return MalformedDiff("hunk-count", count_message(lines, start), start + 1)
     return MalformedDiff("truncated", f"the file ends in the hunk of line {start + 1}: it was cut off", where)
 
 
 def _wrong_line(lines: Sequence[bytes], start: int, end: int) -> MalformedDiff:
     """Return what is wrong with a hunk that the line at ``end`` cannot continue."""
     line = lines[end]
-    if line[:1] in _BODY or line.startswith(_NEXT):
+    if line[:1] in _BODY or line.startswith(_NEXT) or lines[end - 1] in _SIGNATURE:
         return MalformedDiff("hunk-count", count_message(lines, start), start + 1)
     what = f"{line[:40].decode('latin-1').rstrip()!r} is no line of the hunk of line {start + 1}"
     return MalformedDiff("wrapped-line", what, end + 1)
@@ -127,7 +131,7 @@ def body_end(lines: Sequence[bytes], start: int) -> int:
     end = start
     while end < len(lines) and lines[end][:1] in _BODY:
         following = lines[end + 1] if end + 1 < len(lines) else b""
-        signature = lines[end] in (b"-- \n", b"--\n") and following[:1] not in _BODY[:3]
+        signature = lines[end] in _SIGNATURE and following[:1] not in _BODY[:3]
         if signature or (lines[end].startswith(b"--- ") and following.startswith(b"+++ ")):
             break
         end += 1

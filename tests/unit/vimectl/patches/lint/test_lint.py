@@ -1,18 +1,18 @@
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
 import pytest
 from vime_runtime.spec.errors import UsageError
 
-from harness.patches.toy_packages import unpack
+from harness.patches.git_and_quilt import committed, run
 from vimectl.cli import run_cli
 from vimectl.patches.lint import linter
 from vimectl.patches.lint.linter import lint
 from vimectl.patches.patchfile.rules import lint_rules
 from vimectl.patches.release_files import SourceTree
-from vimectl.patches.series import Series
 
 HEAD = b"diff --git a/toy/x.py b/toy/x.py\n--- a/toy/x.py\n+++ b/toy/x.py\n"
 FIRST = b"@@ -2,7 +2,7 @@\n 2\n 3\n 4\n-5\n+five\n 6\n 7\n 8\n"
@@ -23,7 +23,8 @@ NUMBERS = b"".join(b"%d\n" % number for number in range(1, 31))
 
 def found(tmp_path: Path, patch: bytes) -> list[tuple[int, str]]:
     (tmp_path / "p.patch").write_bytes(patch)
-    return [(finding.line, finding.rule) for finding in lint(tmp_path / "p.patch").findings]
+    (report,) = lint([tmp_path / "p.patch"])
+    return [(finding.line, finding.rule) for finding in report.findings]
 
 
 def test_good_patch_has_no_findings(tmp_path: Path) -> None:
@@ -40,19 +41,20 @@ def test_good_patch_has_no_findings(tmp_path: Path) -> None:
         (GOOD.replace(b"+12,8", b"+12,7"), 13, "hunk-count"),
         (GOOD.replace(b"-12,7", b"-12,6"), 13, "hunk-count"),
         (GOOD.replace(b"+2,7", b"+3,7"), 4, "hunk-position"),
-        (HEAD + b"@@ -2,3 +2,3 @@\n 2\n 3\n-4\n+four\n" + SECOND, 4, "missing-context"),
+        (HEAD + b"@@ -2,3 +2,3 @@\n 2\n 3\n-4\n+four\n" + SECOND, 4, "zero-context"),
         (HEAD + b"@@ -5,4 +5,4 @@\n-5\n+five\n 6\n 7\n 8\n" + SECOND, 4, "missing-context"),
         (HEAD + b"@@ -2,4 +2,4 @@\n 2\n 3\n 4\n-5\n+five\n", 4, "end-of-file"),
-        (HEAD + b"@@ -5 +5 @@\n-5\n+five\n", 4, "zero-context"),
+        (HEAD + b"@@ -5 +5 @@\n-5\n+five\n", 4, "end-of-file"),
+        (HEAD + b"@@ -5 +5 @@\n-5\n+five\n" + SECOND, 4, "zero-context"),
         (HEAD + SECOND + FIRST, 14, "hunk-order"),
         (HEAD + FIRST + SECOND.replace(b"-12,7 +12,8", b"-8,7 +8,8"), 13, "hunk-overlap"),
         (GOOD.replace(b"a/toy", b"toy").replace(b"b/toy", b"toy"), 3, "no-prefix"),
-        (GOOD + GOOD, 23, "duplicate-file"),
-        (GOOD[:-4], 21, "truncated"),
+        (GOOD + b"diff --git a/toy/x.py b/y\nrename from toy/x.py\nrename to y\n", 23, "duplicate-file"),
+        (GOOD[:-4], 21, "lost-context"),
         (GOOD.replace(b" 16\n", b" 16\r\n"), 20, "mixed-line-endings"),
         (GOOD.replace(b"\n", b"\r\n"), 1, "crlf-patch"),
         (b"\xef\xbb\xbf" + GOOD, 1, "byte-order-mark"),
-        (GOOD.decode().encode("utf-16"), 1, "byte-order-mark"),
+        (GOOD.decode().encode("utf-16"), 1, "utf-16"),
         (GOOD.replace(b"fifteen", b"fifteen =3D 15"), 18, "quoted-printable"),
         (b"Content-Transfer-Encoding: quoted-printable\n\n" + GOOD, 1, "quoted-printable"),
         (b"Content-Type: text/plain; charset=utf-8; format=flowed\n\n" + GOOD, 1, "format-flowed"),
@@ -78,7 +80,7 @@ def test_defect_is_reported_at_its_line(tmp_path: Path, patch: bytes, line: int,
 
 def test_all_defects_are_found_in_one_pass(tmp_path: Path) -> None:
     other = GOOD.replace(b"x.py", b"y.py").replace(b"-2,7", b"-2,9")
-    assert found(tmp_path, other + GOOD[:-4]) == [(4, "hunk-count"), (43, "truncated")]
+    assert found(tmp_path, other + GOOD[:-4]) == [(4, "hunk-count"), (43, "lost-context")]
 
 
 def fits(tmp_path: Path, patch: bytes, release: bytes | None) -> list[tuple[int, str, int, int]]:
@@ -86,8 +88,8 @@ def fits(tmp_path: Path, patch: bytes, release: bytes | None) -> list[tuple[int,
     (tmp_path / "release" / "toy").mkdir(parents=True, exist_ok=True)
     if release is not None:
         (tmp_path / "release" / "toy" / "x.py").write_bytes(release)
-    hunks = lint(tmp_path / "p.patch", SourceTree(tmp_path / "release")).hunks
-    return [(hunk.line, hunk.result, hunk.offset, hunk.fuzz) for hunk in hunks]
+    (report,) = lint([tmp_path / "p.patch"], SourceTree(tmp_path / "release"))
+    return [(hunk.line, hunk.result, hunk.offset, hunk.fuzz) for hunk in report.hunks]
 
 
 @pytest.mark.parametrize(
@@ -107,39 +109,126 @@ def test_hunks_are_compared_with_the_release(
     assert fits(tmp_path, GOOD, release) == [(4, *first), (13, *second)]
 
 
-def test_hunk_at_the_end_of_the_release_is_no_warning(tmp_path: Path) -> None:
-    patch = HEAD + b"@@ -27,4 +27,5 @@\n 27\n 28\n 29\n 30\n+31\n"
-    assert found(tmp_path, patch) == [(4, "end-of-file")]
-    assert fits(tmp_path, patch, NUMBERS) == [(4, "exact", 0, 0)]
-    assert lint(tmp_path / "p.patch", SourceTree(tmp_path / "release")).findings == ()
-
-
-def test_wrong_blob_id_is_found(tmp_path: Path) -> None:
-    patch = GOOD.replace(b"--- a/", b"index e8823e1..1234567 100644\n--- a/")
+def against(tmp_path: Path, patch: bytes, strip: int | None = None) -> list[tuple[str, str, str]]:
+    """Return severity, rule and message of what lint finds in a patch of the release."""
     fits(tmp_path, patch, NUMBERS)
-    (finding,) = lint(tmp_path / "p.patch", SourceTree(tmp_path / "release")).findings
-    assert finding.message == (
-        "toy/x.py is 146cd408e7430f2c0140be9d10d29718b38a5a37 after this patch, the index line states 1234567"
+    (report,) = lint([tmp_path / "p.patch"], SourceTree(tmp_path / "release"), strip)
+    return [(finding.severity, finding.rule, finding.message) for finding in report.findings]
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        HEAD + b"@@ -27,4 +27,5 @@\n 27\n 28\n 29\n 30\n+31\n",
+        HEAD + b"@@ -4,5 +4,5 @@\n 4\n-5\n+five\n 6\n 7\n 8\n",
+    ],
+)
+def test_release_confirms_that_context_is_missing_for_a_reason(tmp_path: Path, patch: bytes) -> None:
+    assert {rule for _, rule in found(tmp_path, patch)} & {"end-of-file", "missing-context"}
+    assert against(tmp_path, patch) == []
+
+
+def test_wrong_blob_ids_of_fitting_hunks_are_warnings(tmp_path: Path) -> None:
+    old, new = against(tmp_path, GOOD.replace(b"--- a/", b"index 7654321..1234567 100644\n--- a/"))[::-1]
+    assert (
+        old[2] == f"toy/x.py is e8823e1{old[2][19:52]} in {tmp_path}/release, the index line states 7654321"
     )
+    assert new[2].endswith("after this patch, the index line states 1234567")
+    assert {old[:2], new[:2]} == {("warning", "blob-id")}
 
 
-def test_patch_of_a_series_is_compared_with_the_series(toy_series: Series, tmp_path: Path) -> None:
-    sources = SourceTree(unpack(tmp_path / "release"))
-    reports = [lint(path, sources) for path in linter.patches_in([toy_series.directory])]
-    assert [report.ok for report in reports] == [True, True]
-    assert {hunk.result for report in reports for hunk in report.hunks} == {"exact"}
-    for name in ("series.toml", "0001-first.patch", "0002-second.patch"):
-        (tmp_path / name).write_bytes((toy_series.directory / name).read_bytes())
-    text = (tmp_path / "series.toml").read_text()
-    after = toy_series.patch[0].files[0].after
-    assert after
-    (tmp_path / "series.toml").write_text(text.replace(after, "1" * 40))
-    (finding,) = lint(tmp_path / "0001-first.patch").findings
-    assert finding.message.endswith(f"after this patch, series.toml has {'1' * 40}")
-    (tmp_path / "series.toml").write_text(text)
-    (tmp_path / "0001-first.patch").write_text("nothing")
-    broken = lint(tmp_path / "0002-second.patch", sources).findings[0]
-    assert broken.message.startswith("0001-first.patch, which comes before, does not apply: ")
+@pytest.mark.parametrize(
+    ("old", "new", "level", "path"),
+    [(b"/toy/", b"/src/toy/", 2, "src/toy/x.py"), (b"a/toy", b"toy", 0, "x.py")],
+)
+def test_names_that_fit_at_another_strip_level(
+    tmp_path: Path, old: bytes, new: bytes, level: int, path: str
+) -> None:
+    patch = GOOD.replace(old, new).replace(b"b/toy", b"toy" if level == 0 else b"b/toy")
+    errors = [message for severity, _, message in against(tmp_path, patch) if severity == "error"]
+    assert errors[:2] == [
+        f"{tmp_path}/release has no {path}",
+        f"-p {level} finds 1 of 1 files, as toy/x.py",
+    ]
+    assert against(tmp_path, patch, level) == []
+
+
+def test_line_endings_are_named_as_the_reason(tmp_path: Path) -> None:
+    messages = [message for _, _, message in against(tmp_path, GOOD.replace(b"\n", b"\r\n"))]
+    assert messages[1].endswith("toy/x.py: its lines end in CRLF, those of the file in LF")
+    (tmp_path / "release" / "toy" / "x.py").write_bytes(NUMBERS.replace(b"\n", b"\r\n"))
+    (report,) = lint([tmp_path / "p.patch"], SourceTree(tmp_path / "release"))
+    assert report.ok
+
+
+def test_two_diffs_of_one_file_apply_in_turn(tmp_path: Path) -> None:
+    second = HEAD + SECOND.replace(b"-15\n+fifteen\n+more\n", b"-15\n+XV\n").replace(b"12,8", b"12,7")
+    assert against(tmp_path, HEAD + FIRST + second) == []
+
+
+def test_deleted_binary_file_has_no_new_id(tmp_path: Path) -> None:
+    ids = b"index 0dd6d2a9b5f3a1bcfbb2c2f8c9f1a0d3e5b6c7d8..0000000000000000000000000000000000000000\n"
+    data = b"GIT binary patch\nliteral 0\nHcmV?d00001\n\nliteral 0\nHcmV?d00001\n\n"
+    patch = b"diff --git a/x b/x\ndeleted file mode 100644\n" + ids + data
+    assert found(tmp_path, patch) == []
+    assert found(tmp_path, patch.replace(b"0" * 33, b"")) == [(1, "binary-ids")]
+
+
+def commits(tmp_path: Path) -> Path:
+    """Return a folder with two patches of which the second changes what the first one made, as mails."""
+    release = tmp_path / "release"
+    (release / "toy").mkdir(parents=True)
+    (release / "toy" / "x.py").write_bytes(NUMBERS)
+    committed(release)
+    for text in ("six", "SIX"):
+        lines = NUMBERS.splitlines(keepends=True)
+        lines[5] = f"{text}\n".encode()
+        (release / "toy" / "x.py").write_bytes(b"".join(lines))
+        run(release, "git", "commit", "-qam", text)
+    run(release, "git", "format-patch", "-q", "--full-index", "-2", "-o", str(tmp_path / "folder"))
+    (tmp_path / "all.mbox").write_text(run(release, "git", "format-patch", "-2", "--stdout"))
+    run(release, "git", "reset", "-q", "--hard", "HEAD^^")
+    return release
+
+
+def test_patches_of_a_mailbox_or_folder_apply_on_each_other(tmp_path: Path) -> None:
+    release = SourceTree(commits(tmp_path))
+    (mailbox,) = lint([tmp_path / "all.mbox"], release)
+    first, second = lint([tmp_path / "folder"], release)
+    assert (mailbox.findings, first.findings, second.findings) == ((), (), ())
+    text = (tmp_path / "all.mbox").read_bytes().split(b"\n")
+    assert [text[hunk.line - 1][:2] for hunk in mailbox.hunks] == [b"@@", b"@@"]
+    (alone,) = lint([second.path], release)
+    assert not alone.ok
+    (tmp_path / "folder" / "series").write_text(f"{first.path.name}\n{second.path.name}\n")
+    (in_series,) = lint([second.path], release)
+    assert (in_series.path, in_series.findings) == (second.path, ())
+
+
+def test_patch_of_a_series_needs_full_ids_that_follow_each_other(tmp_path: Path) -> None:
+    commits(tmp_path)
+    first, second = sorted((tmp_path / "folder").iterdir())
+    (tmp_path / "folder" / "series").write_text(f"{first.name}\n{second.name}\n")
+    assert [report.findings for report in lint([tmp_path / "folder"])] == [(), ()]
+    text = second.read_bytes()
+    old = text.partition(b"index ")[2][:40]
+    second.write_bytes(text.replace(old, old[:7]))
+    (finding,) = lint([tmp_path / "folder"])[1].findings
+    assert (finding.rule, finding.severity) == ("series-ids", "warning")
+    assert (
+        finding.message == "an index line is missing or abbreviated; `vimectl patch import` writes full ids"
+    )
+    second.write_bytes(text.replace(old, b"1" * 40))
+    (finding,) = lint([tmp_path / "folder"])[1].findings
+    assert finding.message == f"toy/x.py has the id {old.decode()} after the patches before, not {'1' * 40}"
+
+
+def test_findings_in_an_encoded_mail_name_the_decoded_line(tmp_path: Path) -> None:
+    head = b"From: a@x\nSubject: x\nContent-Transfer-Encoding: base64\n\n"
+    (tmp_path / "x.eml").write_bytes(head + base64.encodebytes(b"\n" + GOOD.replace(b"-2,7", b"-2,8")))
+    (report,) = lint([tmp_path / "x.eml"])
+    assert report.findings[0].line == 1
+    assert report.findings[0].message.startswith("line 5 of the decoded text: the @@ line states 8 old")
 
 
 def test_lint_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,8 +240,14 @@ def test_lint_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == f"{tmp_path}/good.patch: ok (2 exact)\n"
     assert run_cli(["patch", "lint", str(tmp_path), "--json"]) == 1
     bad, good = json.loads(capsys.readouterr().out)["files"]
-    assert good == {"path": str(tmp_path / "good.patch"), "ok": True, "findings": [], "hunks": []}
+    nothing: dict[str, list[object]] = {"findings": [], "hunks": [], "fixed": []}
+    assert good == {"path": str(tmp_path / "good.patch"), "ok": True, **nothing}
     assert bad["findings"][0].keys() == {"line", "rule", "severity", "message"}
+    assert run_cli(["patch", "lint", str(tmp_path), "--format", "github"]) == 1
+    assert capsys.readouterr().out == (
+        f"::error file={tmp_path}/bad.patch,line=4,title=hunk-count::"
+        "the @@ line states 8 old and 7 new lines, there are 7 and 7\n"
+    )
     assert run_cli(["patch", "lint", str(tmp_path / "none.patch")]) == 2
     with pytest.raises(UsageError, match="toy: no such file") as error:
         linter.open_release("toy")

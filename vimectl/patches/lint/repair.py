@@ -22,7 +22,7 @@ from vimectl.patches.patchfile.sources import read_file
 
 
 @dataclass(frozen=True)
-class Fix:
+class Repair:
     """A repair at a line of the patch file as it was."""
 
     line: int
@@ -30,58 +30,57 @@ class Fix:
     message: str
 
 
-def fix_file(path: Path, release: PatchedRelease | None = None, strip: int | None = None) -> tuple[Fix, ...]:
-    """Repair a patch file in place, and return what was changed. An encoded mail is left as it is.
+def repair_file(
+    path: Path, release: PatchedRelease | None = None, strip: int | None = None
+) -> tuple[Repair, ...]:
+    """Repair a patch file in place, and return what was changed. A mail that is encoded or has
+    the line endings of its transport is left as it is.
 
     The files of ``release`` tell if CRLF is part of the content. Raises UsageError when the file is
     unreadable, MissingRequirement when it cannot be written.
     """
     data = load(path)
     sources = list(read_file(path, strip))
-    if any(source.encoded for source in sources):
+    if any(one.encoded or (one.mail and CRLF_HEADER.search(data)) for one in sources):
         return ()
-    mailed = any(source.mail for source in sources)
-    fixed, fixes = fix_text(data, release, strip, keep_crlf=mailed)
-    if fixes:
+    fixed, repairs = repair_text(data, release, strip)
+    if repairs:
         try:
-            write_bytes_atomically(path, fixed)
+            write_bytes_atomically(path.resolve(), fixed)
         except OSError as e:
             raise MissingRequirement(f"{path}: cannot be written: {e.strerror}") from e
-    return tuple(fixes)
+    return tuple(repairs)
 
 
-def fix_text(
-    data: bytes, release: PatchedRelease | None = None, strip: int | None = None, keep_crlf: bool = False
-) -> tuple[bytes, list[Fix]]:
-    """Return the repaired text of a patch file, and what was changed.
-
-    ``keep_crlf``: the text is a mail, whose line endings are those of the transport.
-    """
-    fixes: list[Fix] = []
+def repair_text(
+    data: bytes, release: PatchedRelease | None = None, strip: int | None = None
+) -> tuple[bytes, list[Repair]]:
+    """Return the repaired text of a patch file, and what was changed."""
+    repairs: list[Repair] = []
     text = data.removeprefix(BOM)
     if text != data:
-        fixes.append(Fix(1, "byte-order-mark", "removed the mark"))
-    if not keep_crlf and (found := CRLF_HEADER.search(text)):
+        repairs.append(Repair(1, "byte-order-mark", "removed the mark"))
+    if found := CRLF_HEADER.search(text):
         line = text.count(b"\n", 0, found.start()) + 1
         text, what = _without_crlf(text, release, strip)
-        fixes.append(Fix(line, "crlf-patch", what))
-    for defect in parse(text, strip).defects:
-        if defect.rule in ("no-final-newline", "lost-context") and not text.endswith(b"\n"):
-            text += b"\n"
-            fixes.append(Fix(defect.line, "no-final-newline", "added the last line feed"))
+        repairs.append(Repair(line, "crlf-patch", what))
+    rules = {defect.rule for defect in parse(text, strip).defects if defect.fatal}
+    if rules & {"no-final-newline", "lost-context", "hunk-count"} and not text.endswith(b"\n"):
+        text += b"\n"
+        repairs.append(Repair(text.count(b"\n"), "no-final-newline", "added the last line feed"))
     lines = BytesIO(text).readlines()
     for defect in parse(text, strip).defects:
         if defect.rule == "lost-context":
             missing = int(re.findall(r"\d+", defect.message)[0])
             lines += [b" \n"] * missing
-            fixes.append(Fix(defect.line, defect.rule, f"added {missing} empty context lines"))
+            repairs.append(Repair(defect.line, defect.rule, f"added {missing} empty context lines"))
         elif defect.rule == "hunk-count" and defect.fatal:
             old = lines[defect.line - 1]
             lines[defect.line - 1] = new = _recounted(lines, defect.line - 1)
             if new != old:
                 what = f"{_ranges(old)} is {_ranges(new)}"
-                fixes.append(Fix(defect.line, defect.rule, what))
-    return b"".join(lines), fixes
+                repairs.append(Repair(defect.line, defect.rule, what))
+    return b"".join(lines), repairs
 
 
 def _without_crlf(text: bytes, release: PatchedRelease | None, strip: int | None) -> tuple[bytes, str]:
