@@ -133,10 +133,10 @@ def wheel(package: str, version: str) -> Path:
         web = Web(config)
         files = [
             one
-            for one in index.list_files(name, config, web).files
+            for one in index.list_files(name, config, web)[0]
             if (one.version, one.kind) == (version, "wheel")
         ]
-        download.download_file(files[0], folder, web, download.no_progress)
+        download.download_file(files[0], folder, web, lambda now: None)
     return next(folder.glob("*.whl"))
 
 

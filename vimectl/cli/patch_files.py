@@ -14,7 +14,7 @@ from vime_runtime.spec.errors import UsageError
 
 from vimectl.cli.output import CommandOutput
 from vimectl.patches import series as series_files
-from vimectl.patches.releases.download_progress import download_progress
+from vimectl.util.phase_progress import show_phases
 
 if TYPE_CHECKING:
     from vimectl.patches.interchange.importers import Imported
@@ -110,7 +110,7 @@ def import_(
     from vimectl.patches.lint.linter import open_release
 
     named = against or []
-    with download_progress() as progress:
+    with show_phases() as progress:
         if paths[0].suffix == ".conf":
             options = (package, version, commit, module, strip is not None, include, exclude, paths[1:])
             if any(options) or not all("=" in pair for pair in named):

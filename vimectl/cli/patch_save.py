@@ -53,12 +53,12 @@ def save(
     from vimectl.patches import own_series
     from vimectl.patches import save as saving
     from vimectl.patches.lint.linter import open_release
-    from vimectl.patches.releases.download_progress import download_progress
+    from vimectl.util.phase_progress import show_phases
 
     own = own_series.find_own(own_series.choose_package(name, package, stack), stack, target, version)
     if description is None and not from_commit and name not in own.ids and sys.stdin.isatty():
         description = typer.prompt("What does the patch do? One line", err=True)
-    with download_progress() as progress:
+    with show_phases() as progress:
         release = open_release(against, progress) if against else None
     options = saving.SaveOptions(
         description or "", tuple(include or ()), tuple(exclude or ()), from_commit, release

@@ -79,9 +79,9 @@ def kept_copy(target: PatchTarget, path: str, blob: str | None, version: str = "
 def release(package: str, version: str) -> ReleaseFiles:
     """Open a release from pip's sources, once per process."""
     from vimectl.patches.releases import finder
-    from vimectl.patches.releases.download_progress import download_progress
+    from vimectl.util.phase_progress import show_phases
 
-    with download_progress() as progress:
+    with show_phases() as progress:
         return finder.find(package, version, progress)
 
 

@@ -6,34 +6,21 @@ archive puts around it. Nothing is installed or built.
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import lzma
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
 from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches.blobs import content_at
 
-_OPENERS: dict[str, Callable[[Path], Any]] = {
-    ".tar.gz": gzip.open,
-    ".tgz": gzip.open,
-    ".tar.bz2": bz2.open,
-    ".tar.xz": lzma.open,
-    ".tar": lambda path: path.open("rb"),
-}
-# Far above the size of any source file and any release.
-LARGEST = 64 * 1024 * 1024
-LARGEST_ARCHIVE = 4 * 1024 * 1024 * 1024
-_CHUNK = 1024 * 1024
+# What a truncated or damaged archive raises.
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
 
 
 class ReleaseFiles(Protocol):
@@ -69,9 +56,8 @@ def open_path(path: Path, name: str = "") -> ReleaseFiles:
         )
     if name.endswith((".whl", ".zip")):
         return Wheel(path, name)
-    for suffix, opened in _OPENERS.items():
-        if name.endswith(suffix):
-            return SourceArchive(name, path, opened)
+    if name.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar")):
+        return SourceArchive(path, name)
     raise UsageError(f"{path}: neither a directory nor a wheel nor a source archive", "give one of the three")
 
 
@@ -98,32 +84,16 @@ class SourceTree:
 
 
 class Wheel:
-    """A wheel, or a source archive that is a zip. Only requested files are read.
+    """A wheel, or a source archive that is a zip. Only requested files are read."""
 
-    ``prefetch`` is called with the offset and length of a member in the archive before it is read.
-    """
-
-    def __init__(
-        self,
-        file: Path | IO[bytes],
-        name: str = "",
-        prefetch: Callable[[int, int], Any] = lambda offset, length: None,
-    ) -> None:
+    def __init__(self, file: Path | IO[bytes], name: str = "") -> None:
         self.name = name or Path(file.name).name
         self._file = file
-        self._prefetch = prefetch
 
     def read(self, path: str) -> bytes | None:
-        entry = self._entries.get(path)
-        if entry is None:
-            return None
-        if entry.file_size > LARGEST:
-            raise _too_large(self.name, path, entry.file_size)
-        # A local header precedes the data. It repeats the name and may have more extra fields than the entry.
-        self._prefetch(entry.header_offset, 512 + len(entry.filename) + entry.compress_size)
         try:
-            return self._archive.read(entry)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
+            return self._archive.read(self._entries[path]) if path in self._entries else None
+        except (*_DAMAGED, NotImplementedError, RuntimeError) as e:
             raise UsageError(f"{self.name}: {path} cannot be read: {e}", "download the file again") from e
 
     def paths(self) -> list[str]:
@@ -150,56 +120,37 @@ class Wheel:
 class SourceArchive:
     """A tar archive with one top-level folder, like a source distribution.
 
-    A compressed tar can only be read from its beginning, and its checksum is at its end: it is decompressed
-    once, into an unnamed temporary file, and read from there.
+    It is read once and kept in memory: a compressed tar can only be read from its beginning, and its
+    checksum is at its end.
     """
 
-    def __init__(self, name: str, path: Path, opened: Callable[[Path], Any]) -> None:
+    def __init__(self, path: Path, name: str = "") -> None:
+        self.name = name or path.name
         self._path = path
-        self._open = opened
-        self.name = name
 
     def read(self, path: str) -> bytes | None:
-        archive, members = self._opened
-        member = members.get(path)
-        if member is None:
-            return None
-        if member.issym():
-            return member.linkname.encode("utf-8", "surrogateescape")
-        if member.size > LARGEST:
-            raise _too_large(self.name, path, member.size)
-        file = archive.extractfile(member)
-        return file.read() if file else None
-
-    def mode(self, path: str) -> int:
-        member = self._opened[1][path]
-        return member.mode | (stat.S_IFLNK if member.issym() else stat.S_IFREG)
+        return self._files[path][1] if path in self._files else None
 
     def paths(self) -> list[str]:
-        return sorted(self._opened[1])
+        return sorted(self._files)
+
+    def mode(self, path: str) -> int:
+        return self._files[path][0]
 
     @cached_property
-    def _opened(self) -> tuple[tarfile.TarFile, dict[str, tarfile.TarInfo]]:
-        """The archive, and its files by their path in the package."""
+    def _files(self) -> dict[str, tuple[int, bytes]]:
+        """Mode and content of each file by its path in the package."""
+        files = {}
         try:
-            archive = tarfile.open(fileobj=self._decompressed(), mode="r:")  # noqa: SIM115 (stays open)
-            members = [member for member in archive.getmembers() if member.isfile() or member.issym()]
-        except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as e:
+            with tarfile.open(self._path) as archive:
+                for member in archive:
+                    path = member.name.removeprefix("./").partition("/")[2]
+                    if member.issym():
+                        files[path] = stat.S_IFLNK, member.linkname.encode("utf-8", "surrogateescape")
+                    elif content := archive.extractfile(member):
+                        files[path] = member.mode | stat.S_IFREG, content.read()
+                while archive.fileobj and archive.fileobj.read(1024**2):
+                    pass  # compares the checksum
+        except (*_DAMAGED, OSError) as e:
             raise UsageError(f"{self.name}: not a whole archive: {e}", "download the file again") from e
-        return archive, {one.name.removeprefix("./").partition("/")[2]: one for one in members}
-
-    def _decompressed(self) -> IO[bytes]:
-        file = tempfile.TemporaryFile()  # noqa: SIM115 (kept open as long as the archive)
-        with self._open(self._path) as packed:
-            while data := packed.read(_CHUNK):
-                file.write(data)
-                if file.tell() > LARGEST_ARCHIVE:
-                    raise UsageError(
-                        f"{self.name}: has more than {LARGEST_ARCHIVE} bytes, which no release has"
-                    )
-        file.seek(0)
-        return file
-
-
-def _too_large(archive: str, path: str, size: int) -> UsageError:
-    return UsageError(f"{archive}: {path} has {size} bytes, which no source file has")
+        return files

@@ -83,9 +83,9 @@ def source_archive(package: str, version: str) -> Path:
         configured = pip.read()
         web = Web(configured)
         try:
-            files = index.list_files(package, configured, web).files
+            files, _ = index.list_files(package, configured, web)
             (one,) = (file for file in files if (file.version, file.kind) == (version, "sdist"))
-            download.download_file(one, folder, web, lambda name, done, total: None)
+            download.download_file(one, folder, web, lambda now: None)
         except (MissingRequirement, ValueError) as e:
             unavailable(f"cannot download the source archive of {package} {version}: {e}")
 

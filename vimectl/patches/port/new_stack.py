@@ -20,6 +20,7 @@ from vimectl.patches.series import Series
 from vimectl.stacks.catalog import load_summary, stack_names
 from vimectl.stacks.new import read_facts, stack_text
 from vimectl.stacks.versions import distance
+from vimectl.util.phase_progress import show_phases
 from vimectl.util.resources import data_dir
 
 _PACKAGES = ("vllm", "vllm-ascend")
@@ -73,12 +74,12 @@ def make_stack(name: str, version: str, data: Path, patches: Path) -> NewStack:
         raise UsageError(f"{path}: exists already", "remove it first, or choose another name")
     with show_phases() as progress:
         files = finder.files_of("vllm-ascend", version)
-    if files and all(file.kind == "wheel" for file in files):
-        raise CheckFailed(
-            f"vllm-ascend {version} has no source archive, whose documents state the facts",
-            "write the stack file by hand, after one in vimectl/stacks/data",
-        )
-    archive = finder.find("vllm-ascend", version, progress, kinds=("sdist",))
+        if files and all(file.kind == "wheel" for file in files):
+            raise CheckFailed(
+                f"vllm-ascend {version} has no source archive, whose documents state the facts",
+                "write the stack file by hand, after one in vimectl/stacks/data",
+            )
+        archive = finder.find("vllm-ascend", version, progress, kinds=("sdist",))
     file_names = [file.name for file in files]
     facts = read_facts(version, archive.read, file_names)
     series = [_series(package, facts.packages[package], data, patches) for package in _PACKAGES]

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, cast
 from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
-from vime_runtime.spec.errors import UsageError, VimeError
+from vime_runtime.spec.errors import CheckFailed, UsageError, VimeError
 
 from vimectl.patches.release_files import ReleaseFiles, Wheel, open_path
 from vimectl.patches.releases import download, index, pip_config
-from vimectl.patches.releases.download import DownloadProgress, HttpRangeFile, NoRanges, no_progress
-from vimectl.patches.releases.index import IndexListing, ReleaseFile
-from vimectl.patches.releases.pip_config import PipConfig
-from vimectl.patches.releases.web import Web
+from vimectl.patches.releases.index import ReleaseFile
+from vimectl.patches.releases.web import NoRanges, Web
+from vimectl.util.phase_progress import ReportPhase
 
 # Other distributions with the sources of a package under the same paths. They are read if they are on this
 # machine, or if a server does not send parts of the package's wheel and theirs is the smallest file.
@@ -43,27 +42,24 @@ def versions(package: str) -> list[str]:
     Raises UsageError when no source has the package, or the error of a source that failed.
     """
     config = pip_config.read()
-    files, errors = _list_files(package, config, Web(config))
+    files, errors = index.list_files(package, config, Web(config))
     found = {Version(file.version) for file in files if not file.yanked}
     if not found:
-        raise errors[0] if errors else UsageError(f"pip's sources have no release of {package}", _HINT)
+        raise errors[0] if errors else _no_such_release(package, Version("0"), [])
     return [str(version) for version in sorted(found)]
 
 
 def files_of(package: str, version: str) -> list[ReleaseFile]:
     """Return the files of a release in pip's sources; none if they do not have it."""
     config = pip_config.read()
-    return [
-        file
-        for file in _list_files(package, config, Web(config)).files
-        if _same_version(file.version, version)
-    ]
+    files, _ = index.list_files(package, config, Web(config))
+    return [file for file in files if Version(file.version) == Version(version)]
 
 
 def find(
     package: str,
     version: str,
-    progress: DownloadProgress = no_progress,
+    progress: ReportPhase = lambda now: None,
     kinds: Sequence[str] = ("wheel", "sdist"),
 ) -> ReleaseFiles:
     """Open a release from pip's sources, and download as little of it as they allow.
@@ -77,65 +73,57 @@ def find(
         CheckFailed: a file has another digest than its index states.
         MissingRequirement: no source can be reached, or the disk is full.
     """
+    try:
+        wanted = Version(version)
+    except InvalidVersion as e:
+        raise UsageError(f"{package} {version}: not the version of a release", _HINT) from e
     config = pip_config.read()
     web = Web(config)
     files: list[ReleaseFile] = []
-    every: list[ReleaseFile] = []
+    known: set[Version] = set()
     errors: list[VimeError] = []
     for name in (package, *_ALSO.get(canonicalize_name(package), ())):
-        found, failed = _list_files(name, config, web)
-        every += found
+        found, failed = index.list_files(name, config, web)
+        known |= {Version(file.version) for file in found}
         errors += failed
-        matching = [file for file in found if file.kind in kinds and _same_version(file.version, version)]
+        matching = [file for file in found if file.kind in kinds and Version(file.version) == wanted]
         # A later build of a wheel replaces an earlier one, even one that is on this machine.
-        build = max((file.build for file in matching), default=(0, ""))
+        build = max((file.build for file in matching), default=())
         matching = [file for file in matching if file.kind == "sdist" or file.build == build]
         # Local files first; the rest by name, so that all users read the same one.
         files += sorted(matching, key=lambda file: (file.local is None, file.name))
     if not files:
-        raise errors[0] if errors else _no_such_release(package, version, every)
+        raise errors[0] if errors else _no_such_release(package, wanted, sorted(known))
     for file in files:
-        if path := _on_disk(file, config.cache):
+        if path := _on_disk(file, config.cache_dir):
             return open_path(path, file.name)
-    return _open_remote([file for file in files if file.local is None], web, progress)
+    return _open_remote(files, web, progress)
 
 
-def _list_files(package: str, config: PipConfig, web: Web) -> IndexListing:
-    """Return the files of a package, also the last known ones if a source failed, and the errors."""
-    name = canonicalize_name(package)
-    files, errors = index.list_files(name, config, web)
-    if errors:
-        known = {file.name for file in files}
-        files += [file for file in index.last_listing(name) if file.name not in known]
-    else:
-        index.remember_listing(name, files)
-    return IndexListing(files, errors)
-
-
-def _on_disk(file: ReleaseFile, pip_cache: Path | None) -> Path | None:
+def _on_disk(file: ReleaseFile, pip_cache: str | None) -> Path | None:
     """Return the intact file on this machine: in a local source, vimectl's cache, or pip's; or None."""
     if file.local:
-        return download.verify_digest(file.local, file)
+        if found := download.mismatch(file.local, file):
+            hint = "remove the file, and check where it comes from: pip config list"
+            raise CheckFailed(f"{file.local}: found {found}", hint)
+        return file.local
     candidates = [download.cache_folder(file) / file.name]
-    if pip_cache:
-        candidates.append(_in_pip_cache(pip_cache, file.url))
-    return next((path for path in candidates if download.is_intact(path, file.hashes)), None)
+    if pip_cache and file.hashes:
+        candidates.append(_in_pip_cache(Path(pip_cache), file.url))
+    return next((path for path in candidates if path.is_file() and not download.mismatch(path, file)), None)
 
 
-def _open_remote(files: Sequence[ReleaseFile], web: Web, progress: DownloadProgress) -> ReleaseFiles:
-    """Open the first wheel of which the server sends parts, or download the smallest file."""
-    without_ranges: set[str] = set()
-    for file in files:
-        host = urlsplit(file.url).netloc
-        if file.kind == "wheel" and host not in without_ranges:
+def _open_remote(files: Sequence[ReleaseFile], web: Web, progress: ReportPhase) -> ReleaseFiles:
+    """Open the first wheel if the server sends parts of it, or download the smallest file."""
+    for file in [file for file in files if file.kind == "wheel"][:1]:
+        try:
             blocks = download.cache_folder(file) / "blocks"
-            try:
-                ranged = HttpRangeFile(web, file.url, file.size, blocks)
-                wheel = Wheel(cast("IO[bytes]", ranged), file.name, ranged.prefetch)
-                wheel.paths()  # reads the directory, which raises NoRanges if the server does not send parts
-                return wheel
-            except NoRanges:
-                without_ranges.add(host)
+            ranged = download.HttpRangeFile(web, file.url, file.size, blocks)
+            wheel = Wheel(io.BufferedReader(ranged, download.BLOCK), file.name)
+            wheel.paths()  # reads the directory, which raises NoRanges if the server does not send parts
+            return wheel
+        except NoRanges:
+            pass
     smallest = min(files, key=lambda file: file.size if file.size is not None else float("inf"))
     return open_path(download.download_file(smallest, download.cache_folder(smallest), web, progress))
 
@@ -151,24 +139,11 @@ def _in_pip_cache(cache: Path, url: str) -> Path:
     return cache.joinpath("http-v2", *name[:5], f"{name}.body")
 
 
-def _same_version(one: str, other: str) -> bool:
-    try:
-        return Version(one) == Version(other)
-    except InvalidVersion:
-        return one == other
-
-
-def _no_such_release(package: str, version: str, files: Sequence[ReleaseFile]) -> UsageError:
-    known = sorted({Version(file.version) for file in files})
+def _no_such_release(package: str, wanted: Version, known: list[Version]) -> UsageError:
     if not known:
         return UsageError(f"pip's sources have no release of {package}", _HINT)
-    near = known[-3:]
-    try:
-        position = bisect_left(known, Version(version))
-        near = known[max(0, position - 2) : position + 2]
-    except InvalidVersion:
-        pass
-    names = ", ".join(map(str, near))
+    position = bisect_left(known, wanted)
+    near = ", ".join(map(str, known[max(0, position - 2) : position + 2]))
     return UsageError(
-        f"{package} {version}: no such release; the nearest are {names}, the newest is {known[-1]}", _HINT
+        f"{package} {wanted}: no such release; the nearest are {near}, the newest is {known[-1]}", _HINT
     )

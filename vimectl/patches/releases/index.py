@@ -1,17 +1,17 @@
 """List the files of a package in pip's sources: simple indexes (PEP 503, 691), find-links, local folders.
 
-The last list of each package is kept in the user's cache, for use without network.
+The last answer of each server is kept in the user's cache, for use without network.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 from urllib.request import url2pathname
 
@@ -27,7 +27,7 @@ from vime_runtime.spec.atomic_io import write_bytes_atomically
 from vime_runtime.spec.errors import CheckFailed, VimeError
 
 from vimectl.patches.releases.pip_config import PipConfig
-from vimectl.patches.releases.web import NotFound, Web
+from vimectl.patches.releases.web import NotFound, Web, without_credentials
 
 _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 
@@ -42,11 +42,15 @@ class ReleaseFile:
     name: str
     url: str
     version: str
-    kind: Literal["wheel", "sdist"]
-    build: tuple[int, str] = (0, "")
+    build: tuple[()] | tuple[int, str] = ()
     hashes: dict[str, str] = field(default_factory=dict)
     size: int | None = None
     yanked: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Return ``wheel`` or ``sdist``."""
+        return "wheel" if self.name.endswith(".whl") else "sdist"
 
     @property
     def local(self) -> Path | None:
@@ -54,29 +58,21 @@ class ReleaseFile:
         return _local_path(self.url)
 
 
-class IndexListing(NamedTuple):
-    """The files found, in the order of pip's sources, and the errors of sources that failed."""
+def list_files(package: str, config: PipConfig, web: Web) -> tuple[list[ReleaseFile], list[VimeError]]:
+    """Return the files of a package in all sources, and the errors of those that failed.
 
-    files: list[ReleaseFile]
-    errors: list[VimeError]
-
-
-def list_files(package: str, config: PipConfig, web: Web) -> IndexListing:
-    """Return the files of a package in all sources; as with pip, a source that fails is skipped."""
+    Of a source that fails the files that it had the last time are returned.
+    """
     files: dict[str, ReleaseFile] = {}
     errors: list[VimeError] = []
     name = canonicalize_name(package)
     pages = [(source, False) for source in config.find_links]
     pages += [(f"{index.rstrip('/')}/{name}/", True) for index in config.indexes]
     for address, is_index in pages:
-        try:
-            for file in _page(address, name, is_index, web):
+        for entry in _entries(address, is_index, web, errors):
+            if file := parse_file_name(package=name, **entry):
                 files.setdefault(file.name, file)
-        except NotFound:
-            continue
-        except VimeError as e:
-            errors.append(e)
-    return IndexListing(list(files.values()), errors)
+    return list(files.values()), errors
 
 
 def parse_file_name(name: str, url: str = "", package: str = "", **stated: Any) -> ReleaseFile | None:
@@ -86,43 +82,50 @@ def parse_file_name(name: str, url: str = "", package: str = "", **stated: Any) 
     """
     try:
         if name.endswith(".whl"):
-            found, version, build, _ = parse_wheel_filename(name)
-            stated |= {"build": (build[0], build[1])} if build else {}
+            found, version, stated["build"], _ = parse_wheel_filename(name)
         else:
             found, version = parse_sdist_filename(name)
     except (InvalidWheelFilename, InvalidSdistFilename):
         return None
-    if package and found != canonicalize_name(package):
-        return None
-    return ReleaseFile(name, url, str(version), "wheel" if name.endswith(".whl") else "sdist", **stated)
+    return None if package and found != package else ReleaseFile(name, url, str(version), **stated)
 
 
-def _page(address: str, package: str, is_index: bool, web: Web) -> Iterator[ReleaseFile]:
-    path = _local_path(address)
-    if path is None:
-        with web.get(address, {"Accept": _ACCEPT}) as response:
-            body, kind, base = response.read(), response.headers.get_content_type(), response.geturl()
-        found = _from_json(body, base) if kind.endswith("json") else _from_html(body, base)
-    elif path.is_dir() and not is_index:
-        found = ({"name": one.name, "url": one.absolute().as_uri()} for one in sorted(path.iterdir()))
-    else:
+def _entries(address: str, is_index: bool, web: Web, errors: list[VimeError]) -> list[dict[str, Any]]:
+    """Return what a page, or else its last copy, states about files; add the error if it failed."""
+    if path := _local_path(address):
+        if path.is_dir() and not is_index:
+            return [{"name": one.name, "url": one.absolute().as_uri()} for one in sorted(path.iterdir())]
         page = path / "index.html" if path.is_dir() else path
-        found = _from_html(page.read_bytes(), page.absolute().as_uri()) if page.is_file() else iter(())
-    for stated in found:
-        if file := parse_file_name(package=package, **stated):
-            yield file
-
-
-def _from_json(body: bytes, base: str) -> Iterator[dict[str, Any]]:
+        return _from_html(page.read_bytes(), page.absolute().as_uri()) if page.is_file() else []
+    digest = hashlib.sha256(without_credentials(address).encode()).hexdigest()
+    copy = release_cache() / "pages" / f"{digest[:32]}.json"
     try:
-        for file in json.loads(body)["files"]:
-            yield {
+        response = web.read(address, {"Accept": _ACCEPT})
+        parse = _from_json if "json" in response.headers.get("Content-Type", "") else _from_html
+        entries = parse(response.content, response.url)
+        write_cache_file(copy, json.dumps(entries).encode())
+        return entries
+    except NotFound:
+        return []
+    except VimeError as e:
+        errors.append(e)
+        with suppress(OSError, ValueError):
+            return list(json.loads(copy.read_bytes()))
+        return []
+
+
+def _from_json(body: bytes, base: str) -> list[dict[str, Any]]:
+    try:
+        return [
+            {
                 "name": file["filename"],
                 "url": urljoin(base, file["url"]),
                 "hashes": file["hashes"],
                 "size": file.get("size"),
                 "yanked": bool(file.get("yanked")),
             }
+            for file in json.loads(body)["files"]
+        ]
     except (ValueError, KeyError, TypeError) as e:
         raise CheckFailed(
             f"{base}: not the response of a package index: {e!r}",
@@ -130,34 +133,32 @@ def _from_json(body: bytes, base: str) -> Iterator[dict[str, Any]]:
         ) from e
 
 
-def _from_html(body: bytes, base: str) -> Iterator[dict[str, Any]]:
-    page = _Anchors()
+def _from_html(body: bytes, base: str) -> list[dict[str, Any]]:
+    page = _Anchors(base)
     page.feed(body.decode("utf-8", "replace"))
-    for attributes in page.found:
-        url, fragment = urldefrag(urljoin(urljoin(base, page.base), attributes["href"] or ""))
-        algorithm, equals, digest = fragment.partition("=")
-        yield {
-            "name": unquote(urlsplit(url).path.rpartition("/")[2]),
-            "url": url,
-            "hashes": {algorithm: digest} if equals else {},
-            "yanked": "data-yanked" in attributes,
-        }
+    return page.entries
 
 
 class _Anchors(HTMLParser):
-    """Collect the attributes of every link, and the base of relative URLs."""
+    """Collect the files that links point to."""
 
-    def __init__(self) -> None:
+    def __init__(self, base: str) -> None:
         super().__init__()
-        self.found: list[dict[str, str | None]] = []
-        self.base = ""
+        self._base = base
+        self.entries: list[dict[str, Any]] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         attributes = dict(attrs)
-        if tag == "base" and attributes.get("href"):
-            self.base = attributes["href"] or ""
-        if tag == "a" and attributes.get("href"):
-            self.found.append(attributes)
+        url, fragment = urldefrag(urljoin(self._base, attributes.get("href") or ""))
+        if tag == "base":
+            self._base = url
+        elif tag == "a":
+            algorithm, equals, digest = fragment.partition("=")
+            name = unquote(urlsplit(url).path.rpartition("/")[2])
+            hashes = {algorithm: digest} if equals else {}
+            self.entries.append(
+                {"name": name, "url": url, "hashes": hashes, "yanked": "data-yanked" in attributes}
+            )
 
 
 def _local_path(address: str) -> Path | None:
@@ -178,21 +179,3 @@ def write_cache_file(path: Path, content: bytes) -> None:
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes_atomically(path, content)
-
-
-def remember_listing(package: str, files: Sequence[ReleaseFile]) -> None:
-    """Keep the complete list of a package's files."""
-    write_cache_file(_listing_path(package), json.dumps([asdict(file) for file in files]).encode())
-
-
-def last_listing(package: str) -> list[ReleaseFile]:
-    """Return the last complete list; empty when this version of the tool has not written one."""
-    try:
-        entries = json.loads(_listing_path(package).read_text(encoding="utf-8"))
-        return [ReleaseFile(**{**entry, "build": tuple(entry["build"])}) for entry in entries]
-    except (OSError, ValueError, TypeError, KeyError):
-        return []
-
-
-def _listing_path(package: str) -> Path:
-    return release_cache() / "listings" / f"{package}.json"

@@ -98,7 +98,7 @@ def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, configure: Callable[.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("NETRC", "/dev/null")
-    monkeypatch.setattr("vimectl.patches.releases.web._PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("vimectl.patches.releases.web._BACKOFF_SECONDS", 0.0)
     with serving() as made:
-        configure(indexes=(made.url,))
+        configure(index_url=made.url)
         yield made

@@ -81,12 +81,6 @@ def test_damaged_archive_is_detected(tmp_path: Path, make: Callable[[Path], Path
         release_files.open_path(path).read("toy/deep/er.py")
 
 
-def test_oversized_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(release_files, "LARGEST_ARCHIVE", 1000)
-    with pytest.raises(UsageError, match="more than 1000 bytes"):
-        release_files.open_path(archive(tmp_path)).read("toy/deep/er.py")
-
-
 @pytest.mark.parametrize("make", [wheel, archive])
 def test_truncated_or_unknown_file_is_refused(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     path = make(tmp_path)

@@ -10,6 +10,7 @@ from vime_runtime.spec.errors import MissingRequirement, UsageError
 from harness.patches.index_server import CONTENT, Index, make_sdist, make_wheel
 from vimectl.cli import run_cli
 from vimectl.patches.releases import finder, pip_config
+from vimectl.util.phase_progress import PhaseProgress
 
 Configure = Callable[..., None]
 READ = pip_config.read  # the index fixture replaces it
@@ -37,11 +38,9 @@ def test_only_parts_of_a_wheel_are_fetched(index: Index) -> None:
 
 def test_smallest_file_is_downloaded_without_ranges(index: Index) -> None:
     index.ranges = False
-    seen: list[tuple[str, int, int | None]] = []
-    release = finder.find("toy", "1.0", lambda *now: seen.append(now))
-    assert release.name == SDIST
-    size = len(index.files[SDIST])
-    assert seen[-1] == (SDIST, size, size)
+    seen: list[PhaseProgress] = []
+    assert finder.find("toy", "1.0", seen.append).name == SDIST
+    assert seen[-1].phase == f"downloading {SDIST}"
     before = len(index.requests)
     assert worker() == CONTENT["toy/worker.py"]
     assert index.requests[before:] == ["/simple/toy/"]
@@ -51,7 +50,7 @@ def test_local_file_and_newest_build_are_preferred(
     index: Index, tmp_path: Path, configure: Configure
 ) -> None:
     (tmp_path / WHEEL).write_bytes(make_wheel({"toy/worker.py": b"local"}))
-    configure(indexes=(index.url,), find_links=(str(tmp_path),))
+    configure(index_url=index.url, find_links=(str(tmp_path),))
     assert worker() == b"local"
     index.files["toy-1.0-2-py3-none-any.whl"] = make_wheel({"toy/worker.py": b"second build"})
     assert worker() == b"second build"
@@ -65,7 +64,7 @@ def test_release_with_only_a_source_archive(index: Index) -> None:
     ("package", "version", "message"),
     [
         ("toy", "1.0.1", "no such release; the nearest are 1.0, 1.1rc1, the newest is 1.1rc1"),
-        ("toy", "one", "no such release"),
+        ("toy", "one", "not the version of a release"),
         ("tool", "1.0", "pip's sources have no release of tool"),
     ],
 )
@@ -105,7 +104,7 @@ def test_pip_cache_is_used_when_the_digest_matches(
     cached = finder._in_pip_cache(tmp_path / "pip", f"http://127.0.0.1:{index.port}/files/{WHEEL}")
     cached.parent.mkdir(parents=True)
     cached.write_bytes(index.files[WHEEL])
-    configure(indexes=(index.url,), cache=tmp_path / "pip")
+    configure(index_url=index.url, cache_dir=str(tmp_path / "pip"))
     assert worker() == CONTENT["toy/worker.py"]
     assert index.requests == ["/simple/toy/"]
     cached.write_bytes(b"something else")

@@ -3,18 +3,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from vime_runtime.spec.errors import VimeError
 
 from harness.patches.index_server import Index
-from vimectl.patches.releases import index as simple
+from vimectl.patches.releases import index as index_pages
+from vimectl.patches.releases.index import ReleaseFile
 from vimectl.patches.releases.pip_config import PipConfig
 from vimectl.patches.releases.web import Web
 
 WHEEL, BUILD = "toy-1.0-py3-none-any.whl", "toy-1.0-2-py3-none-any.whl"
 
 
-def listing(*indexes: str, links: tuple[str, ...] = ()) -> simple.IndexListing:
-    config = PipConfig(indexes=indexes, find_links=links, timeout=5.0)
-    return simple.list_files("toy", config, Web(config))
+def listing(*indexes: str, links: tuple[str, ...] = ()) -> tuple[list[ReleaseFile], list[VimeError]]:
+    config = PipConfig(extra_index_urls=indexes, find_links=links, timeout=5.0)
+    return index_pages.list_files("toy", config, Web(config))
 
 
 @pytest.mark.parametrize("html", [False, True])
@@ -26,15 +28,13 @@ def test_json_and_html_pages_are_equivalent(index: Index, html: bool) -> None:
         BUILD: b"b",
         "toy-x.exe": b"",
     }
-    found = listing(index.url)
-    assert [(f.name, f.version, f.kind, f.build, f.hashes["sha256"]) for f in found.files] == [
-        (WHEEL, "1.0", "wheel", (0, ""), index.sha256(WHEEL)),
-        ("toy-1.1rc1.tar.gz", "1.1rc1", "sdist", (0, ""), index.sha256("toy-1.1rc1.tar.gz")),
+    files, _ = listing(index.url)
+    assert [(f.name, f.version, f.kind, f.build, f.hashes["sha256"]) for f in files] == [
+        (WHEEL, "1.0", "wheel", (), index.sha256(WHEEL)),
+        ("toy-1.1rc1.tar.gz", "1.1rc1", "sdist", (), index.sha256("toy-1.1rc1.tar.gz")),
         (BUILD, "1.0", "wheel", (2, ""), index.sha256(BUILD)),
     ]
-    assert {f.url for f in found.files} == {
-        f"http://127.0.0.1:{index.port}/files/{f.name}" for f in found.files
-    }
+    assert {f.url for f in files} == {f"http://127.0.0.1:{index.port}/files/{f.name}" for f in files}
 
 
 def test_local_folders_and_pages(tmp_path: Path) -> None:
@@ -48,24 +48,24 @@ def test_local_folders_and_pages(tmp_path: Path) -> None:
     text = f'<base href="http://files.example/all/"><a href="{BUILD}">toy</a>'
     (tmp_path / "based" / "toy" / "index.html").write_text(text)
     indexes = ((tmp_path / name).as_uri() for name in ("simple", "based"))
-    found = listing(*indexes, links=(str(tmp_path / "links"),))
-    assert [(f.url, f.hashes, f.yanked) for f in found.files] == [
+    files, errors = listing(*indexes, links=(str(tmp_path / "links"),))
+    assert [(f.url, f.hashes, f.yanked) for f in files] == [
         ((tmp_path / "links" / WHEEL).as_uri(), {}, False),
         ((page / "toy-2.0.tar.gz").as_uri(), {"md5": "12"}, True),
         (f"http://files.example/all/{BUILD}", {}, False),
     ]
-    assert found.errors == []
+    assert errors == []
 
 
 def test_failing_source_does_not_hide_the_others(index: Index, other_index: Index) -> None:
     other_index.failures = [500] * 9
     index.files = {WHEEL: b"w"}
-    found = listing(other_index.url, index.url, "http://127.0.0.1:1")
-    assert [file.name for file in found.files] == [WHEEL]
-    assert ["responded 500" in error.message for error in found.errors] == [True, False]
+    files, errors = listing(other_index.url, index.url, "http://127.0.0.1:1")
+    assert [file.name for file in files] == [WHEEL]
+    assert ["responded 500" in error.message for error in errors] == [True, False]
 
 
 def test_response_that_is_no_index(index: Index) -> None:
     index.page = b'{"message": "please log in"}'
-    found = listing(index.url)
-    assert "not the response of a package index" in found.errors[0].message
+    _, errors = listing(index.url)
+    assert "not the response of a package index" in errors[0].message

@@ -35,24 +35,26 @@ def test_pip_files_and_variables_are_read(pip_conf: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PIP_INDEX_URL", "https://four.example/simple")
     monkeypatch.setenv("PIP_CACHE_DIR", "/pip-cache")
     assert pip_config.read() == pip_config.PipConfig(
-        indexes=("https://four.example/simple", "https://two.example", "file:///three"),
-        find_links=("/wheels",),
+        index_url="https://four.example/simple",
+        extra_index_urls=["https://two.example", "file:///three"],
+        find_links=["/wheels"],
         proxy="http://proxy:1",
         cert="/ca.pem",
-        trusted_hosts=("one.example",),
-        keyring=True,
+        trusted_hosts=["one.example"],
+        keyring_provider="subprocess",
         timeout=7.0,
-        cache=Path("/pip-cache"),
+        cache_dir="/pip-cache",
     )
 
 
 def test_defaults_and_disabled_sources(pip_conf: Path) -> None:
     pip_conf.write_text("")
-    (index,) = pip_config.read().indexes
-    assert index.startswith("https://")
+    found = pip_config.read()
+    assert found.indexes == ["https://pypi.org/simple"]
+    assert found.cache_dir
     pip_conf.write_text("[global]\nno-index = true\nno-cache-dir = false\n")
     found = pip_config.read()
-    assert (found.indexes, found.cache) == ((), None)
+    assert (found.indexes, bool(found.cache_dir)) == ([], False)
 
 
 def test_malformed_pip_configuration_is_reported(pip_conf: Path) -> None:
