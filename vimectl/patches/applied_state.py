@@ -27,7 +27,7 @@ from vimectl.patches.patchfile.names import path_problem
 from vimectl.patches.series import Patch, Series, parse_patch
 
 FOLDER = ".vimectl"
-SCHEMA = "vimectl.ledger/2"
+SCHEMA, _FORMER = "vimectl.ledger/2", "vimectl.ledger/1"
 _BLOB = re.compile(r"[0-9a-f]{40}")
 
 
@@ -109,6 +109,8 @@ def read(location: Path) -> dict[str, AppliedSeries]:
         return {}
     try:
         data = json.loads(path.read_bytes())
+        if data["schema"] == _FORMER:  # the files say what is applied; the next apply writes a new record
+            return {}
         if data["schema"] != SCHEMA:
             raise ValueError(data["schema"])
         return {str(name): _parse(location, entry) for name, entry in data["packages"].items()}

@@ -9,13 +9,19 @@ from vimectl.patches import applied_state
 from vimectl.patches.blobs import blob_id
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": "vimectl.ledger/1", "packages": {}}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": "other/1", "packages": {}}'])
 def test_foreign_state_file_is_refused_with_a_hint(tmp_path: Path, text: str) -> None:
     applied_state.bookkeeping_folder(tmp_path).mkdir()
     applied_state.state_path(tmp_path).write_text(text)
     with pytest.raises(UsageError, match="not written by this tool") as caught:
         applied_state.read(tmp_path)
     assert "remove it" in caught.value.hint
+
+
+def test_record_of_an_earlier_version_is_ignored(tmp_path: Path) -> None:
+    applied_state.bookkeeping_folder(tmp_path).mkdir()
+    applied_state.state_path(tmp_path).write_text('{"schema": "vimectl.ledger/1", "packages": {"a": {}}}')
+    assert applied_state.read(tmp_path) == {}
 
 
 def test_damaged_object_is_ignored(tmp_path: Path) -> None:
