@@ -197,4 +197,6 @@ def _project(own: OwnSeries) -> bytes:
     extends = own.stack if own.stack and not is_stack_path(own.stack) else None
     version = own.status.target.version
     released = None if _COMMIT.fullmatch(version) else version
-    return add_series(own.project, own.package, released, own.directory, extends)
+    # Only the project file says where a work tree is.
+    place = own.status.target.location if own.status.target.kind == "git" else None
+    return add_series(own.project, own.package, released, own.directory, extends, place)

@@ -66,7 +66,8 @@ class Selection(NamedTuple):
                 where = f"not in {directory}" if directory else "not installed here"
                 raise MissingRequirement(
                     f"{package} is {where}",
-                    "install it, for example with: vimectl env create DIR --stack NAME",
+                    "install it (vimectl env create DIR --stack NAME installs a stack), or say where it is:"
+                    " --target DIR, or [targets] in the project file",
                 )
         self._check_absent(entries, found)
         return [_fit(one, candidates[package]) for package, one in found.items()]

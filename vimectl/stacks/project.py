@@ -10,7 +10,12 @@ from vimectl.stacks.catalog import is_series_directory, is_stack_path, load_summ
 
 
 def add_series(
-    file: Path, package: str, version: str | None, directory: Path, extends: str | None = None
+    file: Path,
+    package: str,
+    version: str | None,
+    directory: Path,
+    extends: str | None = None,
+    target: Path | None = None,
 ) -> bytes:
     """Return the text of a project file with a series on top of those that it has on a package.
 
@@ -20,6 +25,7 @@ def add_series(
     Args:
         version: the version of the package, stated unless the file or what it extends has one.
         directory: the directory of the series, written relative to the file.
+        target: the directory that holds the package, stated unless the file or what it extends has one.
 
     Raises:
         UsageError: the file is not valid.
@@ -45,6 +51,8 @@ def add_series(
     if package not in patches:
         _add(patches, package, [relative(file, one) if is_series_directory(one) else one for one in entries])
     patches[package].append(relative(file, str(directory)))
+    if target and (known is None or package not in known.targets):
+        _add(document.setdefault("targets", tomlkit.table()), package, relative(file, str(target)))
     return tomlkit.dumps(document).encode()
 
 

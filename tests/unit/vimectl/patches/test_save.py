@@ -19,6 +19,7 @@ from vimectl.patches import content, distribution, save
 from vimectl.patches.command import recover
 from vimectl.patches.own_series import find_own
 from vimectl.patches.save import SaveOptions, SaveOutcome
+from vimectl.patches.selection import Selection
 
 LINES = [b"line %d\n" % number for number in range(30)]
 FILES = {"toy/__init__.py": b"".join(LINES), "toy/data.txt": b"data\n", "toy/tool.py": b"".join(LINES)}
@@ -179,6 +180,7 @@ def test_work_tree_is_saved_with_any_path(checkout: Path, project: Path) -> None
     assert set(outcome.files) == {"toy/tool.py", ".github/work flow.yml", "docs/über=1.md"}
     head = git(checkout, "rev-parse", "HEAD").decode().strip()
     assert f'commit = "{head}"' in (project / "patches/toy-lm/series.toml").read_text()
+    assert [one.state for one in Selection().statuses()] == ["applied"]  # the project knows the work tree
     git(checkout, "checkout", "-q", "--", ".")
     git(checkout, "clean", "-fdq", "-e", ".vimectl")
     git(checkout, "apply", "--check", str(project / "patches/toy-lm/mine.patch"))
