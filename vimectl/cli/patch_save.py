@@ -13,10 +13,12 @@ from vimectl.cli.patch_options import DryRunOption, StackOption, TargetOption, V
 if TYPE_CHECKING:
     from vimectl.patches.save import SaveOutcome
 
-Name = Annotated[str, typer.Argument(help="The patch: the name of its file without .patch.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The patch: the name of its file without .patch.")]
 Package = Annotated[
     str | None,
-    typer.Argument(help="The package; needed if the project patches several.", show_default=False),
+    typer.Argument(
+        metavar="[PACKAGE]", help="The package; needed if the project patches several.", show_default=False
+    ),
 ]
 
 

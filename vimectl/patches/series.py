@@ -205,6 +205,8 @@ def read(directory: Path) -> Series:
 
     Raises UsageError when it is no series, or a patch has an error or no full ids.
     """
+    if not directory.is_dir():
+        raise UsageError(f"{directory}: no such directory", "name the directory of a series")
     if not (directory / ORDER).is_file():
         raise UsageError(
             f"{directory}: there is no file called {ORDER} here, which lists the patches", _IMPORT
