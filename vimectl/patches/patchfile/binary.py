@@ -5,10 +5,7 @@ Binary data is one or two halves of base 85 lines, each a zlib stream of new con
 
 from __future__ import annotations
 
-import base64
 import re
-import string
-import zlib
 from collections.abc import Sequence
 
 from vimectl.patches.patchfile.file_diff import BinaryData
@@ -17,7 +14,7 @@ from vimectl.patches.patchfile.file_diff import BinaryData
 LARGEST_BINARY = 64 * 1024 * 1024
 _METHOD = re.compile(rb"(literal|delta) (\d{1,10})\n?$")
 # The first letter of a line of data is its length in bytes: A is 1, a is 27.
-_LENGTHS = string.ascii_letters.swapcase().encode()
+_LENGTHS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 class CorruptBinary(ValueError):
@@ -76,6 +73,8 @@ def apply_binary(content: bytes, half: BinaryData) -> bytes:
 def _read_half(lines: Sequence[bytes], at: int, size: int) -> tuple[bytes, int]:
     if size > LARGEST_BINARY:
         raise CorruptBinary(f"the stated size of {size} bytes is above {LARGEST_BINARY}", at)
+    import zlib  # here and below, because applying a series rarely reads binary data
+
     inflate = zlib.decompressobj()
     result = bytearray()
     try:
@@ -92,11 +91,13 @@ def _read_half(lines: Sequence[bytes], at: int, size: int) -> tuple[bytes, int]:
 
 
 def _decode_line(line: bytes) -> bytes:
+    from base64 import b85decode
+
     count = _LENGTHS.find(line[:1]) + 1
     room = (len(line) - 1) // 5 * 4
     if (len(line) - 1) % 5 or not room - 4 < count <= room:
         raise CorruptBinary("a line has the wrong length")
     try:
-        return base64.b85decode(line[1:])[:count]
+        return b85decode(line[1:])[:count]
     except ValueError as e:
         raise CorruptBinary("a line is not base 85") from e
