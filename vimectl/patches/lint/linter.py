@@ -19,7 +19,6 @@ from vimectl.patches.patchfile.reader import PatchTooLarge, parse
 from vimectl.patches.patchfile.rules import Severity, all_defects, lint_rules
 from vimectl.patches.patchfile.sources import PatchSource, patch_files, read_file
 from vimectl.patches.release_files import ReleaseFiles, open_path
-from vimectl.patches.releases import finder
 from vimectl.util.phase_progress import ReportPhase
 
 # The release confirms these defects of a hunk, if it fits: the file does start or end there.
@@ -62,6 +61,8 @@ def open_release(text: str, progress: ReportPhase = lambda now: None) -> Release
 
     Raises UsageError when it does not exist, MissingRequirement when it cannot be fetched.
     """
+    from vimectl.patches.releases import finder
+
     path, named = Path(text), finder.parse(text)
     if named and not path.exists():
         return finder.find(*named, progress)

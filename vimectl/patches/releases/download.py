@@ -10,6 +10,7 @@ from pathlib import Path
 
 import requests
 from filelock import FileLock
+from urllib3.exceptions import HTTPError
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 
 from vimectl.patches.releases.index import ReleaseFile, release_cache, write_cache_file
@@ -80,15 +81,18 @@ def _receive(file: ReleaseFile, part: Path, web: Web, progress: ReportPhase) -> 
         have = max(0, part.stat().st_size - 1) if part.exists() else 0
         with web.get(file.url, {"Range": f"bytes={have}-"} if have else None) as response:
             have = have if response.status_code == 206 else 0
-            total = (have + int(response.headers.get("Content-Length", -have))) // _MIB
-            with part.open("ab") as out, suppress(requests.RequestException):
+            length = response.headers.get("Content-Length")
+            size = have + int(length) if length else 0
+            with part.open("ab") as out, suppress(HTTPError):
                 out.truncate(have)
-                for data in response.iter_content(_CHUNK):
+                # Not decoded: some servers send a .tar.gz with `Content-Encoding: gzip`.
+                for data in response.raw.stream(_CHUNK, decode_content=False):
                     out.write(data)
                     have += len(data)
-                    name = f"downloading {file.name}"
-                    progress(PhaseProgress(name, have // _MIB, total, "MiB", 0 if total else have))
-                return
+                    phase, total = f"downloading {file.name}", size // _MIB
+                    progress(PhaseProgress(phase, have // _MIB, total, "MiB", 0 if total else have))
+                if size in (0, have):
+                    return
     raise MissingRequirement(
         f"{file.name}: the connection breaks off", "the same command continues where it stopped"
     )
@@ -130,21 +134,27 @@ class HttpRangeFile(io.RawIOBase):
         return len(data)
 
     def _block(self, number: int) -> bytes:
-        """Return a block from memory, the cache, or the server."""
-        path = self._folder / f"{number:06d}"
-        with suppress(OSError):
-            data = path.read_bytes() if number not in self._blocks else b""
-            if hashlib.sha256(data[32:]).digest() == data[:32]:
-                self._blocks[number] = data[32:]
         if number not in self._blocks:
-            start, stop = number * BLOCK, min((number + 1) * BLOCK, self.size)
-            data = self._request(start, stop).content
-            if len(data) != stop - start:
-                raise NoRanges(f"{self._url}: the server sends another file than before", "try again")
-            self._blocks[number] = data
-            # If the cache is full, the copy in memory is enough for this process.
-            write_cache_file(path, hashlib.sha256(data).digest() + data)
+            path = self._folder / f"{number:06d}"
+            self._blocks[number] = _cached_block(path) or self._fetch(number * BLOCK, path)
         return self._blocks[number]
+
+    def _fetch(self, start: int, path: Path) -> bytes:
+        stop = min(start + BLOCK, self.size)
+        data = self._request(start, stop).content
+        if len(data) != stop - start:
+            raise NoRanges(f"{self._url}: the server sends another file than before", "try again")
+        # If the cache cannot be written, the copy in memory is enough for this process.
+        write_cache_file(path, hashlib.sha256(data).digest() + data)
+        return data
 
     def _request(self, start: int, stop: int) -> requests.Response:
         return self._web.read(self._url, {"Range": f"bytes={start}-{stop - 1}"}, part=True)
+
+
+def _cached_block(path: Path) -> bytes | None:
+    """Return a block of the cache; None if it is damaged or not there."""
+    with suppress(OSError):
+        data = path.read_bytes()
+        return data[32:] if hashlib.sha256(data[32:]).digest() == data[:32] else None
+    return None

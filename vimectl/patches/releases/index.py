@@ -16,13 +16,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 from urllib.request import url2pathname
 
 import platformdirs
-from packaging.utils import (
-    InvalidSdistFilename,
-    InvalidWheelFilename,
-    canonicalize_name,
-    parse_sdist_filename,
-    parse_wheel_filename,
-)
+from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
 from vime_runtime.spec.atomic_io import write_bytes_atomically
 from vime_runtime.spec.errors import CheckFailed, VimeError
 
@@ -85,7 +79,7 @@ def parse_file_name(name: str, url: str = "", package: str = "", **stated: Any) 
             found, version, stated["build"], _ = parse_wheel_filename(name)
         else:
             found, version = parse_sdist_filename(name)
-    except (InvalidWheelFilename, InvalidSdistFilename):
+    except ValueError:
         return None
     return None if package and found != package else ReleaseFile(name, url, str(version), **stated)
 

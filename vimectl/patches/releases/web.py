@@ -55,24 +55,25 @@ class Web:
         for host in config.trusted_hosts:
             for prefix in (f"https://{host}/", f"https://{host}:"):
                 self._session.mount(prefix, _Unverified(max_retries=retry))
-        self._credentials: dict[tuple[str, str], tuple[str, str]] = {}
+        # By scheme and host.
+        self._credentials: dict[tuple[str, ...], tuple[str, str]] = {}
         for url in (*config.indexes, *config.find_links):
             parts = urlsplit(url)
             if parts.username:
                 user, password = unquote(parts.username), unquote(parts.password or "")
                 if parts.password is None and config.keyring_provider in ("import", "subprocess"):
                     password = _from_keyring(without_credentials(url), user)
-                self._credentials[_origin(url)] = user, password
+                self._credentials[urlsplit(without_credentials(url))[:2]] = user, password
 
     def get(self, url: str, headers: dict[str, str] | None = None) -> requests.Response:
         """Return the response to a GET, with its body not yet read; redirects are followed.
 
         Raises:
             NotFound: 404 or 410.
-            NoRanges: a range was requested, and the server sends the whole file.
             MissingRequirement: no connection, or the server refuses; temporary failures are retried first.
         """
-        address, auth = without_credentials(url), self._credentials.get(_origin(url))
+        address = without_credentials(url)
+        auth = self._credentials.get(urlsplit(address)[:2])
         try:
             response = self._session.get(address, headers=headers, auth=auth, stream=True, **self._options)
         except OSError as e:  # RequestException is one; so is a certificate that cannot be read
@@ -99,7 +100,7 @@ class Web:
         for _ in range(3):
             with self.get(url, headers) as response:
                 if part and response.status_code != 206:
-                    raise NoRanges(f"{url}: the server does not send parts of the file", "try again")
+                    raise NoRanges(f"{without_credentials(url)}: parts of it are not sent", "try again")
                 with suppress(requests.RequestException):
                     response.content  # noqa: B018 (reads the body)
                     return response
@@ -128,11 +129,6 @@ def without_credentials(url: str) -> str:
     """Return a URL without the user name and password in it."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-def _origin(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.netloc.rpartition("@")[2]
 
 
 def _from_keyring(url: str, user: str) -> str:

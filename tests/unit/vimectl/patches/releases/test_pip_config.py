@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 import pytest
@@ -68,16 +67,3 @@ def test_interpreter_without_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(sys, "executable", str(tmp_path / "venv" / "bin" / "python"))
     with pytest.raises(MissingRequirement, match="has no pip"):
         pip_config.read()
-
-
-def test_pip_is_not_searched_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Searching for pip changes the process: setuptools then leaves `distutils` to the standard library."""
-    looked_for: list[str] = []
-
-    class Onlooker(MetaPathFinder):
-        def find_spec(self, fullname: str, path: object, target: object = None) -> None:
-            looked_for.append(fullname)
-
-    monkeypatch.setattr(sys, "meta_path", [Onlooker(), *sys.meta_path])
-    pip_config.read()
-    assert "pip" not in looked_for
