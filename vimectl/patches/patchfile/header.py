@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vimectl.patches.patchfile import names
-from vimectl.patches.patchfile.file_diff import DiffAction, MalformedDiff
+from vimectl.patches.patchfile.file_diff import BinaryData, DiffAction, FileDiff, Hunk, MalformedDiff
 
 _MODE = re.compile(rb"\s*([0-7]{1,10})(?=\s|$)")
 _INDEX = re.compile(rb"([^. ]{0,40})\.\.([^ ]{0,40})(?: (.*))?$")
@@ -44,13 +44,14 @@ class DiffHeader:
     old_blob: str | None = None
     new_blob: str | None = None
 
-    @property
-    def action(self) -> DiffAction:
-        if self.created:
-            return "create"
-        if self.deleted:
-            return "delete"
-        return "rename" if self.renamed else "copy" if self.copied else "modify"
+    def diff(self, hunks: tuple[Hunk, ...], binary: tuple[BinaryData, ...] | None) -> FileDiff:
+        """Return the diff of one file."""
+        moved: DiffAction = "rename" if self.renamed else "copy" if self.copied else "modify"
+        action: DiffAction = "create" if self.created else "delete" if self.deleted else moved
+        old = None if self.created or self.old_name is None else os.fsdecode(self.old_name)
+        new = None if self.deleted or self.new_name is None else os.fsdecode(self.new_name)
+        states = (self.old_mode, self.new_mode, self.old_blob, self.new_blob)
+        return FileDiff(self.line, action, old, new, *states, hunks, binary, self.created is None)
 
     @property
     def changes_more_than_content(self) -> bool:

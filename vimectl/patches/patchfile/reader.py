@@ -224,7 +224,7 @@ class _Reader:
             self.report(found.line, "created-from-something", "a created file has old lines", fatal=True)
         if found.deleted and new:
             self.report(found.line, "deleted-leaves-something", "a deleted file has new lines", fatal=True)
-        self.diffs.append(_as_diff(found, read, halves))
+        self.diffs.append(found.diff(read, halves))
 
     def _read_hunks(self) -> tuple[tuple[Hunk, ...], bool]:
         """Return the hunks, and True if none of them was broken."""
@@ -279,20 +279,3 @@ class _Reader:
             self.report(e.at + 1, "corrupt-binary", str(e), fatal=not self.diffs)
             raise _StopReading from e
         return halves
-
-
-def _as_diff(found: DiffHeader, read: tuple[Hunk, ...], halves: tuple[BinaryData, ...] | None) -> FileDiff:
-    old, new = (None if name is None else os.fsdecode(name) for name in (found.old_name, found.new_name))
-    return FileDiff(
-        line=found.line,
-        action=found.action,
-        old_path=None if found.created else old,
-        new_path=None if found.deleted else new,
-        old_mode=found.old_mode,
-        new_mode=found.new_mode,
-        old_blob=found.old_blob,
-        new_blob=found.new_blob,
-        hunks=read,
-        binary=halves,
-        may_create=found.created is None,
-    )
