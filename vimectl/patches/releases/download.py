@@ -46,19 +46,14 @@ def download_file(file: ReleaseFile, folder: Path, web: Web, progress: ReportPha
         path = folder / file.name
         part = folder / f"{file.name}.part"
         with FileLock(folder / ".lock"):
-            if path.is_file() and not mismatch(path, file):
-                return path
-            for resumed in (part.exists(), False):
+            if not path.is_file() or mismatch(path, file):
                 _receive(file, part, web, progress)
-                found = mismatch(part, file)
-                if not found:
-                    os.replace(part, path)
-                    return path
-                part.unlink()
-                if not resumed:  # otherwise the first half may be of another file
-                    break
-    hint = "the index and the file do not agree: check pip's configuration (pip config list)"
-    raise CheckFailed(f"{file.name}: found {found}", hint)
+                if found := mismatch(part, file):
+                    part.unlink()
+                    hint = "the index and the file do not agree: check pip's configuration (pip config list)"
+                    raise CheckFailed(f"{file.name}: found {found}", hint)
+                os.replace(part, path)
+    return path
 
 
 def mismatch(path: Path, file: ReleaseFile) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import io
 from bisect import bisect_left
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -116,14 +117,12 @@ def _on_disk(file: ReleaseFile, pip_cache: str | None) -> Path | None:
 def _open_remote(files: Sequence[ReleaseFile], web: Web, progress: ReportPhase) -> ReleaseFiles:
     """Open the first wheel if the server sends parts of it, or download the smallest file."""
     for file in [file for file in files if file.kind == "wheel"][:1]:
-        try:
+        with suppress(NoRanges):
             blocks = download.cache_folder(file) / "blocks"
             ranged = download.HttpRangeFile(web, file.url, file.size, blocks)
             wheel = Wheel(io.BufferedReader(ranged, download.BLOCK), file.name)
             wheel.paths()  # reads the directory, which raises NoRanges if the server does not send parts
             return wheel
-        except NoRanges:
-            pass
     smallest = min(files, key=lambda file: file.size if file.size is not None else float("inf"))
     return open_path(download.download_file(smallest, download.cache_folder(smallest), web, progress))
 

@@ -102,8 +102,8 @@ class Web:
                 if part and response.status_code != 206:
                     raise NoRanges(f"{without_credentials(url)}: parts of it are not sent", "try again")
                 with suppress(requests.RequestException):
-                    response.content  # noqa: B018 (reads the body)
-                    return response
+                    if len(response.content) >= int(response.headers.get("Content-Length", 0)):
+                        return response
         raise MissingRequirement(f"{without_credentials(url)}: the connection breaks off", "try again")
 
 

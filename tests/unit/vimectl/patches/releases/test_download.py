@@ -61,8 +61,10 @@ def test_next_command_resumes_the_download(index: Index, tmp_path: Path) -> None
     assert " bytes=9999" in index.requests[-1]
 
 
-def test_partial_file_of_another_release_is_dropped(index: Index, tmp_path: Path) -> None:
+def test_damaged_partial_file_is_refused_once(index: Index, tmp_path: Path) -> None:
     (tmp_path / f"{NAME}.part").write_bytes(b"x" * 1000)
+    with pytest.raises(CheckFailed, match="found sha256"):
+        fetch(index, tmp_path)
     assert fetch(index, tmp_path).read_bytes() == DATA
 
 
