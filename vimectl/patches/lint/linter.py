@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -93,9 +94,8 @@ class _Series:
     ids: dict[str, str | None] = field(default_factory=dict)
 
     def lint(self, fix: bool) -> Iterator[LintReport]:
-        in_series = self.path.is_dir() and (self.path / "series").is_file()
         release = PatchedRelease(self.files) if self.files else None
-        before, files = self._files()
+        before, files, in_series = self._files()
         for file, strip in before + files:
             report = LintReport(file, ())
             try:
@@ -103,7 +103,7 @@ class _Series:
                     report = replace(report, fixed=repair_file(file, release, strip))
                 for source in read_file(file, strip):
                     if not source.is_cover_letter:
-                        found, release = self._check(source, release, in_series or bool(before))
+                        found, release = self._check(source, release, in_series)
                         report = replace(
                             report,
                             findings=report.findings + found.findings,
@@ -115,15 +115,17 @@ class _Series:
             if (file, strip) not in before:
                 yield report
 
-    def _files(self) -> tuple[list[tuple[Path, int | None]], list[tuple[Path, int | None]]]:
-        """Return the files before those to lint, and those, with their strip levels."""
-        series = self.path.parent / "series"
-        if self.path.is_file() and self.path != series and series.is_file():
-            listed = patch_files(series, self.strip)
-            for number, (file, _) in enumerate(listed):
-                if file.samefile(self.path):
-                    return listed[:number], [(self.path, listed[number][1])]
-        return [], patch_files(self.path, self.strip)
+    def _files(self) -> tuple[list[tuple[Path, int | None]], list[tuple[Path, int | None]], bool]:
+        """Return the files before those to lint, and those, with their strip levels; True for a series."""
+        series = (self.path if self.path.is_dir() else self.path.parent) / "series"
+        whole = self.path.is_dir() or self.path == series
+        if not whole and series.is_file():
+            with suppress(UsageError):  # the series of another tool, which is not what is linted
+                listed = patch_files(series, self.strip)
+                for number, (file, level) in enumerate(listed):
+                    if file.resolve() == self.path.resolve():
+                        return listed[:number], [(self.path, level)], True
+        return [], patch_files(self.path, self.strip), whole and series.is_file()
 
     def _check(
         self, source: PatchSource, release: PatchedRelease | None, in_series: bool

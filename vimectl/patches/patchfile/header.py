@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from vimectl.patches.patchfile import names
 from vimectl.patches.patchfile.file_diff import BinaryData, DiffAction, FileDiff, Hunk, MalformedDiff
 
-_MODE = re.compile(rb"\s*([0-7]{1,10})(?=\s|$)")
+_MODE = re.compile(rb"\s*\+?([0-7]{1,10})(?=\s|$)")  # as strtoul reads it
 _INDEX = re.compile(rb"([^. ]{0,40})\.\.([^ ]{0,40})(?: (.*))?$")
 _FIELDS = re.compile(
     rb"(---|\+\+\+|old mode|new mode|deleted file mode|new file mode|(?:copy|rename) (?:from|to)"

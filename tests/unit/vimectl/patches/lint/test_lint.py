@@ -201,6 +201,7 @@ def test_patches_of_a_mailbox_or_folder_apply_on_each_other(tmp_path: Path) -> N
     (alone,) = lint([second.path], release)
     assert not alone.ok
     (tmp_path / "folder" / "series").write_text(f"{first.path.name}\n{second.path.name}\n")
+    assert "series-ids" not in {one.rule for one in lint([first.path])[0].findings}
     (in_series,) = lint([second.path], release)
     assert (in_series.path, in_series.findings) == (second.path, ())
 
