@@ -14,7 +14,7 @@ from vimectl.stacks.schema import Stack
 def stack_text(stack: Stack) -> bytes:
     """Return the text of the stack file in an image.
 
-    A file that extends another, or has a series of its own, is written out in full: each series is at
+    A file that extends another, or has series in directories, is written out in full: each series is at
     ``patches/NAME`` next to it, and there are no targets, as the packages are those of the image.
     """
     if not stack.extends and not any(is_series_directory(entry) for _, entry in stack.series):

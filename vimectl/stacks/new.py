@@ -30,7 +30,7 @@ _GUIDES = ("docs/source/installation.md", "docs/source/getting_started/installat
 
 @dataclass
 class ReleaseFacts:
-    """What a release says about itself: the tables of a stack file, without its patches.
+    """The facts that a release states about itself: the tables of a stack file, without its patches.
 
     ``disagreements`` has the facts for which two of its documents say different things.
     """

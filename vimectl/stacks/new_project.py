@@ -43,7 +43,7 @@ _TARGETS = """
 
 @dataclass
 class NewProject:
-    """What a project file states.
+    """The content of a new project file.
 
     ``notes`` has the comments of its lines, by table and package, ``others`` the lines for work trees that
     are only suggested.
