@@ -14,15 +14,16 @@ from vimectl.patches import command
 from vimectl.patches.plan import PatchAction
 from vimectl.patches.selection import Selection
 
+Paths = tuple[str, ...]
 LINES = [f"line {number}\n".encode() for number in range(40)]
 SOURCE = b"".join(LINES)
 # The layouts of Megatron-LM, Megatron-Bridge and MindSpeed, each with a file outside of its package.
-WORK_TREES: Mapping[str, tuple[str, ...]] = {
+WORK_TREES: Mapping[str, Paths] = {
     "megatron-lm": ("megatron/core/__init__.py", "megatron/training/training.py", "pretrain_gpt.py"),
     "megatron-bridge": ("src/megatron/bridge/__init__.py", "src/megatron/bridge/models.py", ".github/ci.yml"),
     "mindspeed": ("mindspeed/__init__.py", "mindspeed/megatron_adaptor.py", "docs/features=all.md"),
 }
-INSTALLED: Mapping[str, tuple[str, ...]] = {
+INSTALLED: Mapping[str, Paths] = {
     "serving": ("serving/__init__.py", "serving/worker.py"),
     "serving-ascend": ("serving_ascend/__init__.py", "serving_ascend/worker.py"),
 }
@@ -46,36 +47,54 @@ SECOND: Plan = {
 
 
 class FiveTargets:
-    """The project in ``folder``. ``installed`` replaces the two installed packages by others in ``site``."""
+    """The project in ``folder``.
 
-    def __init__(self, folder: Path, installed: bool = True) -> None:
+    ``released`` has by package the directories of two releases, with their files at the paths ``paths``,
+    which are patched instead of the two made packages.
+    """
+
+    def __init__(
+        self, folder: Path, released: Mapping[str, Path] | None = None, paths: Mapping[str, Paths] = INSTALLED
+    ) -> None:
         self.folder = folder
         self.site = folder / "site-packages"
         self.places = [self.site, *(folder / name for name in WORK_TREES)]
-        if installed:
-            for package, paths in INSTALLED.items():
-                install(self.site, package.replace("-", "_"), tree(paths))
-                info = self.site / f"{package.replace('-', '_')}_cpu-1.0.dist-info"
-                name = info.name.replace("_cpu", "")
-                record = info / "RECORD"
-                record.write_bytes(record.read_bytes().replace(info.name.encode(), name.encode()))
-                info.rename(info.with_name(name))
-        for name, paths in WORK_TREES.items():
-            lay(folder / name, tree(paths))
+        self.paths = dict(paths)
+        for package in () if released else paths:
+            install(self.site, package.replace("-", "_"), tree(paths[package]))
+            info = self.site / f"{package.replace('-', '_')}_cpu-1.0.dist-info"
+            name = info.name.replace("_cpu", "")
+            record = info / "RECORD"
+            record.write_bytes(record.read_bytes().replace(info.name.encode(), name.encode()))
+            info.rename(info.with_name(name))
+        for package, directory in (released or {}).items():
+            metadata = [str(path.relative_to(directory)) for path in directory.glob("*.dist-info/*")]
+            for path in (*paths[package], *metadata):
+                (self.site / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(directory / path, self.site / path)
+        for name, files in WORK_TREES.items():
+            lay(folder / name, tree(files))
             commit(folder / name)
+        self.released: dict[str, Tree] = {
+            name: {path: (0o644, (place / path).read_bytes()) for path in files}
+            for name, files in {**self.paths, **WORK_TREES}.items()
+            for place in [self.site if name in self.paths else folder / name]
+        }
         self.write(FIRST)
 
     def write(self, plan: Plan) -> None:
         """Write the project file and the series."""
+        plan = {**dict(zip(self.paths, (plan[name] for name in INSTALLED), strict=True)), **plan}
+        plan = {name: plan[name] for name in (*self.paths, *WORK_TREES)}
         lines = ["[patches]", *(f'{name} = ["patches/{name}"]' for name in plan), "", "[targets]"]
-        lines += [f'{name} = "site-packages"' for name in INSTALLED if name in plan]
+        lines += [f'{name} = "site-packages"' for name in self.paths]
         lines += [f'{name} = "{name}"' for name in WORK_TREES]
         (self.folder / "vimectl.toml").write_text("\n".join(lines) + "\n")
         for package, patches in plan.items():
             directory = self.folder / "patches" / package
             shutil.rmtree(directory, ignore_errors=True)
-            paths = (INSTALLED | WORK_TREES)[package]
-            stages = [tree(paths)]
+            paths = {**self.paths, **WORK_TREES}[package]
+            stages = [self.released[package]]
             for _, file, line, text in patches:
                 stages.append(dict(stages[-1]))
                 lines_of = stages[-1][paths[file]][1].splitlines(keepends=True)
@@ -125,5 +144,5 @@ class FiveTargets:
         return points
 
 
-def tree(paths: tuple[str, ...]) -> Tree:
+def tree(paths: Paths) -> Tree:
     return dict.fromkeys(paths, (0o644, SOURCE))
