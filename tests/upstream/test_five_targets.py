@@ -1,4 +1,4 @@
-"""A project of the released vLLM and vllm-ascend and three work trees, killed at any operation of any step."""
+"""Kill a change of the released vLLM and vllm-ascend and of three work trees at any operation of any step."""
 
 from __future__ import annotations
 
