@@ -7,8 +7,37 @@ from typing import Annotated
 
 import typer
 
+
+def complete_package(incomplete: str) -> list[str]:
+    """Complete the packages of the stack or project, for the shell."""
+    from vimectl.patches import series
+    from vimectl.stacks.catalog import default_stack, load_summary
+
+    stack = default_stack()
+    packages = load_summary(stack).patches if stack else series.known()
+    return [name for name in packages if name.startswith(incomplete)]
+
+
+def complete_patch(incomplete: str) -> list[str]:
+    """Complete the patches in the series directories of the project, for the shell."""
+    from vimectl.patches import series
+    from vimectl.stacks.catalog import default_stack, is_series_directory, load_summary
+
+    stack = default_stack()
+    entries = load_summary(stack).patches.values() if stack else ()
+    tops = (entry[-1] for entry in entries if entry and is_series_directory(entry[-1]))
+    names = (patch.id for top in tops for patch in series.read(Path(top)).patches)
+    return [name for name in names if name.startswith(incomplete)]
+
+
 Packages = Annotated[
-    list[str] | None, typer.Argument(metavar="PACKAGE", help="Only these packages.", show_default=False)
+    list[str] | None,
+    typer.Argument(
+        metavar="PACKAGE",
+        help="Only these packages.",
+        show_default=False,
+        autocompletion=complete_package,
+    ),
 ]
 StackOption = Annotated[
     str | None,

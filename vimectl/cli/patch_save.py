@@ -8,16 +8,33 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vimectl.cli.output import CommandOutput
-from vimectl.cli.patch_options import DryRunOption, StackOption, TargetOption, VersionOption
+from vimectl.cli.patch_options import (
+    DryRunOption,
+    StackOption,
+    TargetOption,
+    VersionOption,
+    complete_package,
+    complete_patch,
+)
 
 if TYPE_CHECKING:
     from vimectl.patches.save import SaveOutcome
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The patch: the name of its file without .patch.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="The patch: the name of its file without .patch.",
+        autocompletion=complete_patch,
+    ),
+]
 Package = Annotated[
     str | None,
     typer.Argument(
-        metavar="[PACKAGE]", help="The package; needed if the project patches several.", show_default=False
+        metavar="[PACKAGE]",
+        help="The package; needed if the project patches several.",
+        show_default=False,
+        autocompletion=complete_package,
     ),
 ]
 

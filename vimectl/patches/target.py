@@ -45,6 +45,8 @@ def find_installed(package: str, module: str = "", version: str | None = None) -
         return _find_distribution(package, version)
     top, *rest = module.split("/")
     spec = importlib.util.find_spec(top)
+    if spec and spec.origin and not spec.submodule_search_locations and not rest:
+        return _in_directory(Path(spec.origin).resolve().parent, package, module, version, editable=True)
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if _is_module(Path(folder, *rest)):
             return _in_directory(Path(folder).resolve().parent, package, module, version, editable=True)
@@ -124,7 +126,7 @@ def _in_wheel(location: Path, package: str, module: str, version: str | None) ->
     wheel = open_wheel(location)
     names = wheel.paths()
     folder = next((name for name in names if name.endswith(".dist-info/METADATA")), "")
-    if module and not any(name.startswith(f"{module}/") for name in names):
+    if module and not any(name.startswith((f"{module}/", f"{module}.py")) for name in names):
         return None
     if not module and distribution.package_of(folder.partition("/")[0]) != canonical_name(package):
         return None

@@ -15,6 +15,7 @@ from harness.patches.index_server import Index
 from harness.patches.toy_packages import Tree, install, lay, snapshot
 from harness.wheels import write_wheel
 from vimectl.cli import run_cli
+from vimectl.cli.patch_options import complete_package, complete_patch
 from vimectl.patches import content, distribution, save
 from vimectl.patches.command import recover
 from vimectl.patches.own_series import find_own
@@ -230,6 +231,16 @@ def test_other_release_than_the_installed_one_is_refused(site: Path, project: Pa
     edit(site / "toy/tool.py", 2, b"one\n")
     with pytest.raises(CheckFailed, match="is not the file that was installed"):
         keep(site, "one")
+
+
+def test_shell_completes_packages_and_patches(site: Path, project: Path) -> None:
+    edit(site / "toy/tool.py", 2, b"one\n")
+    keep(site, "one")
+    assert complete_patch("o") == ["one"]
+    assert complete_patch("x") == []
+    assert complete_package("t") == ["toy"]
+    (project / "vimectl.toml").unlink()
+    assert "megatron-core" in complete_package("")
 
 
 @pytest.mark.slow

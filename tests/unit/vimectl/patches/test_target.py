@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from harness.git import commit
 from harness.patches.toy_packages import unpack
+from harness.wheels import write_wheel
 from vimectl.patches import target
 
 
@@ -65,3 +67,41 @@ def test_editable_install_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.syspath_prepend(source)
     found = target.find_installed("toy", "toy")
     assert (found.version, found.kind, found.location) == ("1.1", "editable", source)
+
+
+@pytest.mark.parametrize(
+    ("files", "module"),
+    [
+        (("spread/part/a.py", "other/__init__.py"), ""),  # a namespace package and a second module
+        (("spread/part/a.py",), "spread/part"),
+        (("single.py",), ""),
+        (("single.py",), "single"),
+        (("compiled.cpython-311-x86_64-linux-gnu.so", "data/table.json"), ""),
+    ],
+)
+def test_any_kind_of_package_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: tuple[str, ...], module: str
+) -> None:
+    wheel = write_wheel(tmp_path, "any_kind", "2.0", dict.fromkeys(files, b"content"))
+    site = tmp_path / "site-packages"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    (site / "any_kind-2.0.dist-info/INSTALLER").write_text("pip\n")
+    monkeypatch.syspath_prepend(site)
+    for found in (
+        target.find_at(site, "any-kind", module),
+        target.find_installed("any-kind", module),
+        target.find_at(wheel, "any-kind", module),
+    ):
+        assert (found.version, found.location.name) in (("2.0", "site-packages"), ("2.0", wheel.name))
+
+
+def test_work_tree_is_found_by_the_files_that_patches_touch(tmp_path: Path) -> None:
+    (tmp_path / "Tree/src/pkg").mkdir(parents=True)
+    (tmp_path / "Tree/src/pkg/a.py").touch()
+    (tmp_path / "Tree/docs").mkdir()
+    (tmp_path / "Tree/docs/a.md").touch()
+    commit(tmp_path / "Tree")
+    for paths, location in ((["src/pkg/a.py", "docs/a.md"], "Tree"), (["pkg/a.py"], "src"), ([], "Tree")):
+        found = target.find_at(tmp_path / "Tree", "tree", paths=paths)
+        assert (found.kind, found.location.name) == ("git", location)
