@@ -212,10 +212,11 @@ def read(directory: Path) -> Series:
             f"{directory}: there is no file called {ORDER} here, which lists the patches", _IMPORT
         )
     about = _about(directory / ABOUT)
-    patches = (
-        parse_patch(name.removesuffix(".patch"), load_text(directory / name), strip)
-        for name, strip in patch_names(directory)
-    )
+    names = list(patch_names(directory))
+    other = [name for name, strip in names if strip != 1]
+    if other:
+        raise UsageError(f"{directory}: {other[0]} is not for -p1, as the patches of a series are", _IMPORT)
+    patches = (parse_patch(name.removesuffix(".patch"), load_text(directory / name)) for name, _ in names)
     return Series(
         name=str(directory),
         package=about.get("package", ""),
@@ -253,10 +254,10 @@ def file_name(patch_id: str) -> str:
     return patch_id if patch_id.endswith(".diff") else f"{patch_id}.patch"
 
 
-def parse_patch(patch_id: str, text: bytes, strip: int = 1) -> Patch:
+def parse_patch(patch_id: str, text: bytes) -> Patch:
     """Return a patch of a series from its text. Raises UsageError when it has an error or no full ids."""
     name = file_name(patch_id)
-    parsed = parse_valid(text, name) if strip == 1 else parse_valid(text, name, strip)
+    parsed = parse_valid(text, name, 1)
     diffs: dict[str, FileDiff] = {}
     for diff in parsed.diffs:
         if problem := _unusable(diff, diffs):

@@ -40,6 +40,7 @@ def test_chains_list_every_state_of_a_file(toy_series: Series) -> None:
         ),
         ("series", "0001-first.patch\n", "../0001-first.patch\n", "outside of the directory"),
         ("series", "0001-first.patch\n", "0001-first.patch -R\n", "only -pN is known"),
+        ("series", "0001-first.patch\n", "0001-first.patch -p0\n", "is not for -p1"),
         ("series", "0001-first.patch\n", "gone.patch\n", "gone.patch: cannot be read"),
         ("series.toml", "module", "modul", "unknown key 'modul'. Did you mean module"),
         ("series.toml", 'package = "toy"', "package = 1", "'package' is not a str"),
