@@ -45,7 +45,6 @@ def test_upstream_changes_are_recognized(tmp_path: Path) -> None:
     found = {file.path: file for file in sleep.files}
     upstream = found["vllm/engine/arg_utils.py"]
     assert (upstream.result, upstream.note) == ("upstream", "vllm 0.33.0 has it")
-    assert {hunk.result for hunk in upstream.hunks} == {"upstream"}
     assert found["vllm/device_allocator/sleep_mode_backend.py"].result == "clean"
 
 

@@ -96,8 +96,8 @@ def _port_text(outcome: PortOutcome) -> Iterator[str | TextTable]:
         entry = f'{outcome.package} = ["{written}"]'
         err.print(f"or list it in vimectl.toml under [patches]: {entry}", markup=False)
         for patch in outcome.patches:
-            if patch.is_partly_left_out:
-                err.print(f"check if the header of {patch.id} mentions what was left out", markup=False)
+            if not patch.left_out and any(file.note for file in patch.files):
+                err.print(f"check that the header of {patch.id} still describes it", markup=False)
         return
     err.print(f"conflicts: edit the files in {outcome.conflicts}, see its README.txt, then", markup=False)
     err.print(f"  {outcome.command}", markup=False)
@@ -107,6 +107,4 @@ def _port_rows(outcome: PortOutcome) -> Iterator[list[str]]:
     for patch in outcome.patches:
         yield [patch.id, patch.result, f"left out: {patch.left_out}" if patch.left_out else ""]
         for file in patch.files:
-            moved = {hunk.moved for hunk in file.hunks if hunk.result == "offset" and hunk.moved}
-            lines = f"moved by {', '.join(f'{n:+}' for n in sorted(moved))} lines" if moved else ""
-            yield [f"  {file.path}", file.result, "; ".join(word for word in (file.note, lines) if word)]
+            yield [f"  {file.path}", file.result, file.note]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from vime_runtime.spec.errors import CheckFailed
 
 from vimectl.patches.content import stages
-from vimectl.patches.git_commands import merge_file
-from vimectl.patches.patchfile.apply import GitFile
+from vimectl.patches.git_commands import FileChanges, merge_file
+from vimectl.patches.patchfile.apply import FileLookup, GitFile
 from vimectl.patches.series import Patch, Series
 from vimectl.patches.series_writer import NewPatch, render
 
@@ -57,12 +57,10 @@ def restack(
         MissingRequirement: git is not installed.
     """
     series.find(patch_id)
-    steps = {path: pairwise(file_states(series, path, released[path])) for path in series.chains}
     current = dict(released)
     patches: list[Patch | NewPatch] = []
     emptied = []
-    for patch in series.patches:
-        old = {path: next(steps[path]) for path in patch.diffs}
+    for patch, old in walk(series, released.__getitem__):
         text = patch.header
         if patch.id != patch_id:
             new = {
@@ -86,6 +84,13 @@ def restack(
     rendered = iter(render([one for one in patches if isinstance(one, NewPatch)]))
     kept = tuple(one if isinstance(one, Patch) else next(rendered) for one in patches)
     return Restacked(replace(series, patches=kept), tuple(emptied), current)
+
+
+def walk(series: Series, released: FileLookup) -> Iterator[tuple[Patch, FileChanges]]:
+    """Yield each patch with its files before and after it. Errors are those of ``file_states``."""
+    steps = {path: pairwise(file_states(series, path, released(path))) for path in series.chains}
+    for patch in series.patches:
+        yield patch, {path: next(steps[path]) for path in patch.diffs}
 
 
 def file_states(series: Series, path: str, released: GitFile | None) -> list[GitFile | None]:

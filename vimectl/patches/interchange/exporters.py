@@ -14,7 +14,7 @@ from vime_runtime.spec.errors import MissingRequirement, UsageError
 
 from vimectl.patches.interchange.description import NO_AUTHOR, as_mail, from_text
 from vimectl.patches.interchange.importers import ID_HEADER
-from vimectl.patches.series import ORDER, Patch, Series, file_name, patch_names
+from vimectl.patches.series import ORDER, Patch, Series, file_name
 
 _ADDRESS = re.compile(r'"?(.*?)"?\s*<([^<>@\s]+@[^<>\s]+)>')
 # The line that git writes between emails; git am reads the date from the Date header.
@@ -54,9 +54,6 @@ def _quilt(series: Series, out: Path) -> dict[Path, bytes]:
 
 
 def _mailbox(series: Series) -> bytes:
-    for name, strip in patch_names(series.directory):
-        if strip != 1:
-            raise UsageError(f"{name} has -p{strip}, which git am cannot mix", "vimectl patch import first")
     count = len(series.patches)
     return b"".join(_mail(patch, number, count) for number, patch in enumerate(series.patches, 1))
 

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
+from vime_runtime.spec.errors import UsageError
+
+from vimectl.patches.content import apply_diff
 from vimectl.patches.git_commands import FileMerge, merge_file
 from vimectl.patches.patchfile.apply import GitFile
-from vimectl.patches.port import auto_resolve
-from vimectl.patches.port.changes import LineChange, apply_changes, is_in_release, same_lines
+from vimectl.patches.patchfile.file_diff import FileDiff
+from vimectl.patches.port.auto_resolve import first_marker, join_imports
+from vimectl.patches.port.changes import LineChange, apply_changes, is_in_release, obsolete_lines, split
 from vimectl.patches.restack import with_mode
 
-# Returns the path of another file of the new release that has any of these lines, or None.
-FindLines = Callable[[list[bytes]], "str | None"]
 # Ordered by severity: the result of a patch is the most severe one of its files.
 PortResult = Literal["upstream", "clean", "offset", "conflict"]
 RESULTS: tuple[PortResult, ...] = ("upstream", "clean", "offset", "conflict")
-HunkPortResult = Literal["upstream", "gone", "clean", "offset", "conflict"]
-# The results of hunks that are not in the new patch.
-LEFT_OUT = ("upstream", "gone")
-
-
-@dataclass(frozen=True)
-class HunkPort:
-    """One hunk. ``line`` is its line in the old release, ``moved`` how many lines further down it is now.
-
-    ``gone``: it only adds to lines that the new release removed. ``note`` explains a conflict.
-    """
-
-    line: int
-    result: HunkPortResult
-    moved: int = 0
-    note: str = ""
+# Returns the path of another file of the new release that has any of these lines, or None.
+FindLines = Callable[[list[bytes]], "str | None"]
+# The names of the old release, the new one and the patch in conflict markers.
+MergeLabels = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -40,6 +30,7 @@ class FilePort:
     """One file of a patch, before and after it in the new release (None: no such file).
 
     With ``conflict``, ``after`` is for the user to edit: the merge with git's markers, if there is one.
+    ``note`` explains a conflict, or names the changes that are left out.
     """
 
     path: str
@@ -47,108 +38,86 @@ class FilePort:
     before: GitFile | None
     after: GitFile | None
     note: str = ""
-    hunks: tuple[HunkPort, ...] = ()
-
-
-class MergeLabels(NamedTuple):
-    """The names of the three versions in conflict markers, in the order of `merge_file`."""
-
-    old: str
-    new: str
-    patch: str
 
 
 def port_file(
     path: str,
+    diff: FileDiff,
     base: GitFile | None,
     patched: GitFile | None,
     release: GitFile | None,
-    hunks: Sequence[LineChange],
     labels: MergeLabels,
     find_lines: FindLines,
 ) -> FilePort:
     """Port a patch of a file.
 
     Args:
-        base, patched: the file in the old release before and after the patch.
+        diff: the patch, which leads from ``base`` to ``patched``, the file in the old release.
         release: the file in the new release, with the previous patches.
-        hunks: the changes of the patch, for ``base``.
-        find_lines: searches lines in other files of the new release.
     """
-
-    def ported(merge: FileMerge, in_place: bool, note: str, ports: Sequence[HunkPort] = ()) -> FilePort:
-        after = with_mode(merge.content, base, release, patched)
-        changed: PortResult = "clean" if in_place else "offset"
-        result: PortResult = "conflict" if not merge.clean else "upstream" if after == release else changed
-        return FilePort(path, result, release, after, note, tuple(ports))
-
     old, wanted, new = (file.content if file else None for file in (base, patched, release))
-    if wanted == new or (wanted == old and release):  # at most the mode changes
-        port = ported(FileMerge(new, 0), True, "")
-        return replace(port, note=f"{labels.new} has it") if port.result == "upstream" else port
-    if old is None or wanted is None or new is None:
-        if old == new:
-            return ported(FileMerge(wanted, 0), True, "")
-        if new is None:
-            return ported(FileMerge(None, None), False, f"{labels.new} does not have this file")
-        merge = _merge(old or b"", wanted or b"", new, labels)
-        created = f"{labels.new} has such a file too"
-        note = created if old is None else f"the patch deletes it, {labels.new} changed it"
-        return ported(merge._replace(conflicts=None), False, note)
-    merge = _merge(old, wanted, new, labels)
-    if merge.conflicts is None:
-        return ported(merge, False, "it is not text: git cannot merge it")
-    ports = [_port_hunk(hunk, old, new, labels, None if merge.clean else find_lines) for hunk in hunks]
+    if new is None and base and patched:
+        return FilePort(path, "conflict", None, None, f"{labels[1]} does not have this file")
+    merge, note = join_imports(merge_file(old, new, wanted, labels)), ""
+    if merge.conflicts is None and None in (old, wanted):
+        # The markers show the whole file.
+        note, merge = merge.error, merge_file(old or b"", new, wanted or b"", labels)._replace(conflicts=None)
+    elif merge.conflicts is None:
+        note = "it is not text: git cannot merge it"
+    elif old is not None and wanted is not None and new is not None and diff.hunks:
+        merge, note = _merge_changes(diff, merge, old, new, labels, find_lines)
+    after = with_mode(merge.content, base, release, patched)
     if not merge.clean:
-        kept = [hunk for hunk, port in zip(hunks, ports, strict=True) if port.result not in LEFT_OUT]
-        merge = _merge(old, apply_changes(old, kept), new, labels)
-    if merge.clean:
-        in_place = all(port.result == "clean" for port in ports)
-        return ported(merge, in_place, _left_out(ports, labels, merge.content == new), ports)
-    if not any(port.result == "conflict" for port in ports):
-        # Hunks that merge alone conflict with each other.
-        ports = [replace(port, result="conflict") for port in ports]
-    places = "1 place" if merge.conflicts == 1 else f"{merge.conflicts} places"
-    line = auto_resolve.first_marker(merge.content or b"")
-    note = f"{places} where both changed the same lines, marked from line {line} on"
-    return ported(merge, False, "; ".join([note, *(port.note for port in ports if port.note)]), ports)
+        return FilePort(path, "conflict", release, after, note)
+    if after == release:
+        return FilePort(path, "upstream", release, after, note or f"{labels[1]} has it")
+    in_place = _apply_in_place(new, diff) == merge.content
+    return FilePort(path, "clean" if in_place else "offset", release, after, note)
 
 
-def _port_hunk(
-    hunk: LineChange, base: bytes, release: bytes, labels: MergeLabels, find_lines: FindLines | None
-) -> HunkPort:
-    """Port one hunk as if it were the whole patch. Without ``find_lines`` the whole patch merges cleanly."""
-    patched = apply_changes(base, [hunk])
-    merge = _merge(base, patched, release, labels)
-    if merge.clean:
-        new = merge.content or b""
-        if new == release:
-            return HunkPort(hunk.line, "upstream")
-        in_place = hunk.fits(release) and apply_changes(release, [hunk]) == new
-        moved = same_lines(release, new) - same_lines(base, patched)
-        return HunkPort(hunk.line, "clean" if in_place else "offset", moved)
-    if find_lines is None:
-        return HunkPort(hunk.line, "offset")
-    if is_in_release(hunk, base, release):
-        return HunkPort(hunk.line, "upstream")
-    if not auto_resolve.is_obsolete(hunk, merge, release):
-        return HunkPort(hunk.line, "conflict")
-    other = find_lines(auto_resolve.telling_lines(hunk))
-    note = f"what was changed at line {hunk.line} is in {other} now" if other else ""
-    return HunkPort(hunk.line, "conflict" if other else "gone", note=note)
+def _merge_changes(
+    diff: FileDiff, merge: FileMerge, old: bytes, new: bytes, labels: MergeLabels, find_lines: FindLines
+) -> tuple[FileMerge, str]:
+    """Return the merge of the changes that the new release needs, and a note on the others.
+
+    ``merge`` is that of all changes; if it is clean, it stays as it is.
+    """
+    needed: list[LineChange] = []
+    left_out: dict[str, list[str]] = {"has": [], "no longer has": []}
+    moved = []
+    for change in split(diff):
+        line = str(change.begin + 1)
+        alone = join_imports(merge_file(old, new, apply_changes(old, [change]), labels))
+        merged = merge.clean or alone.clean
+        if alone.content == new or (not merged and is_in_release(change, old, new)):
+            left_out["has"].append(line)
+        elif merged or not (gone := obsolete_lines(change, alone, new)):
+            needed.append(change)
+        elif other := find_lines(gone):
+            needed.append(change)
+            moved.append(f"what was changed at line {line} is in {other} now")
+        else:
+            left_out["no longer has"].append(line)
+    if not merge.clean:
+        merge = join_imports(merge_file(old, new, apply_changes(old, needed), labels))
+    if not merge.clean:
+        places = "1 place" if merge.conflicts == 1 else f"{merge.conflicts} places"
+        start = first_marker(merge.content or b"")
+        both = f"{places} where both changed the same lines, marked from line {start} on"
+        return merge, "; ".join([both, *moved])
+    if merge.content == new and not left_out["no longer has"]:
+        return merge, ""
+    notes = [
+        f"{labels[1]} {what} what was changed at line {', '.join(lines)}"
+        for what, lines in left_out.items()
+        if lines
+    ]
+    return merge, "; ".join(notes)
 
 
-def _merge(base: bytes, patched: bytes, release: bytes, labels: MergeLabels) -> FileMerge:
-    return auto_resolve.join_imports(merge_file(base, release, patched, labels))
-
-
-def _left_out(ports: Sequence[HunkPort], labels: MergeLabels, upstream: bool) -> str:
-    """Return which hunks are left out, and why."""
-    if upstream and not any(port.result == "gone" for port in ports):
-        return f"{labels.new} has it"
-    notes = []
-    for result, what in (("upstream", "has"), ("gone", "no longer has")):
-        lines = [str(port.line) for port in ports if port.result == result]
-        if lines:
-            notes.append(f"{labels.new} {what} what was changed at line {', '.join(lines)}")
-    return "; ".join(notes)
+def _apply_in_place(content: bytes | None, diff: FileDiff) -> bytes | None:
+    """Return the content with the diff applied exactly where it states, or unchanged if it does not fit."""
+    try:
+        return apply_diff(content, diff)
+    except UsageError:
+        return content

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 
 from vime_runtime.spec.errors import CheckFailed
 
+from vimectl.patches.git_commands import FileChanges
 from vimectl.patches.lint.release_check import PatchedRelease
 from vimectl.patches.patchfile.apply import GitFile
-from vimectl.patches.port import changes, rename_detection
+from vimectl.patches.port import rename_detection
 from vimectl.patches.port.conflict_folder import Resolutions
-from vimectl.patches.port.port_file import LEFT_OUT, RESULTS, FilePort, MergeLabels, PortResult, port_file
+from vimectl.patches.port.port_file import RESULTS, FilePort, PortResult, port_file
 from vimectl.patches.release_files import ReleaseFiles
-from vimectl.patches.restack import FileStates, file_states, with_mode
+from vimectl.patches.restack import FileStates, walk, with_mode
 from vimectl.patches.series import Patch, Series
 
 
@@ -32,23 +31,9 @@ class PatchPort:
         """Return the most severe result of its files, or ``upstream`` without files."""
         return max((file.result for file in self.files), key=RESULTS.index, default="upstream")
 
-    @property
-    def is_partly_left_out(self) -> bool:
-        """Return True if the patch is in the new series without some of its hunks."""
-        results = {hunk.result for file in self.files for hunk in file.hunks}
-        return not self.left_out and not results.isdisjoint(LEFT_OUT)
-
     def as_json(self) -> dict[str, Any]:
         """Return the object that `patch port --json` prints for the patch."""
-        files = [
-            {
-                "path": file.path,
-                "result": file.result,
-                "note": file.note,
-                "hunks": [{"line": h.line, "result": h.result, "moved": h.moved} for h in file.hunks],
-            }
-            for file in self.files
-        ]
+        files = [{"path": file.path, "result": file.result, "note": file.note} for file in self.files]
         return {"id": self.id, "result": self.result, "reason": self.left_out, "files": files}
 
 
@@ -85,9 +70,8 @@ def rebase(
             f"{old.name}: {difference}",
             f"name {labels[0]} as it was released, unpatched, as the first --source",
         )
-    steps = {path: pairwise(file_states(series, path, released.file(path))) for path in series.chains}
     state = _Rebase(labels, old, new, resolutions, PatchedRelease(new, below[1]))
-    return [state.port(patch, {path: next(steps[path]) for path in patch.diffs}) for patch in series.patches]
+    return [state.port(patch, changes) for patch, changes in walk(series, released.file)]
 
 
 @dataclass
@@ -103,12 +87,12 @@ class _Rebase:
     new_paths: dict[str, str] = field(default_factory=dict)
     blocked: dict[str, str] = field(default_factory=dict)
 
-    def port(self, patch: Patch, steps: Mapping[str, tuple[GitFile | None, GitFile | None]]) -> PatchPort:
-        """Port the next patch. ``steps`` has its files before and after it in the old release."""
+    def port(self, patch: Patch, changes: FileChanges) -> PatchPort:
+        """Port the next patch. ``changes`` has its files before and after it in the old release."""
         if reason := self.resolutions.drop_reason(patch.id):
             return PatchPort(patch.id, (), reason)
         ports = []
-        for path, (base, patched) in steps.items():
+        for path, (base, patched) in changes.items():
             port = self._port_file(patch, path, base, patched)
             ports.append(port)
             if port.result == "conflict":
@@ -143,12 +127,11 @@ class _Rebase:
         def find_lines(lines: list[bytes]) -> str | None:
             return rename_detection.find_lines(lines, path, self.old, self.new)
 
-        hunks = changes.split(patch.diffs[old_path])
-        labels = MergeLabels(*self.labels, patch.id)
-        port = port_file(path, base, patched, release, hunks, labels, find_lines)
-        return (
-            replace(port, result="conflict", note=renamed) if renamed and port.result != "upstream" else port
-        )
+        labels = (*self.labels, patch.id)
+        port = port_file(path, patch.diffs[old_path], base, patched, release, labels, find_lines)
+        if renamed and port.result != "upstream":
+            return replace(port, result="conflict", note=renamed)
+        return port
 
     def _find_renamed(self, patch: Patch, path: str, base: bytes) -> tuple[str, str]:
         """Return the likely new path of a file that the new release lacks, and a note for the user."""

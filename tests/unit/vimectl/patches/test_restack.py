@@ -138,7 +138,9 @@ def test_modes_links_and_binary_files_are_kept(tmp_path: Path) -> None:
 
 
 def test_file_created_again_has_the_mode_of_a_new_one(tmp_path: Path) -> None:
-    stack = Stack(tmp_path, {"run.sh": (0o755, A)}, plain(b=A), {"run.sh": None}, plain(**{"run.sh": b"new\n"}))
+    stack = Stack(
+        tmp_path, {"run.sh": (0o755, A)}, plain(b=A), {"run.sh": None}, plain(**{"run.sh": b"new\n"})
+    )
     assert stack.restack(1, plain(c=A)).series.patches[1:] == stack.series.patches[1:]
 
 

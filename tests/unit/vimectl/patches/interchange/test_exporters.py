@@ -86,15 +86,3 @@ def test_quilt_refuses_binary_changes(work: Path, tmp_path: Path) -> None:
     import_patches([tmp_path / "x.patch"], SourceTree(work)).write(tmp_path / "series", "pkg", "1")
     with pytest.raises(UsageError, match=r"0001-x changes pkg/data\.bin, a binary file"):
         export_series(series_files.read(tmp_path / "series"), "quilt", tmp_path / "out")
-
-
-def test_mailbox_needs_ordinary_names(work: Path, tmp_path: Path) -> None:
-    text = "--- pkg/a.py\n+++ pkg/a.py\n@@ -1,2 +1,2 @@\n-l1\n+one\n l2\n"
-    blobs = [run(work, "git", "hash-object", "pkg/a.py").strip(), "0" * 39 + "1"]
-    (tmp_path / "series").mkdir()
-    (tmp_path / "series" / "x.patch").write_text(
-        f"diff --git pkg/a.py pkg/a.py\nindex {'..'.join(blobs)} 100644\n{text}"
-    )
-    (tmp_path / "series" / "series").write_text("x.patch -p0\n")
-    with pytest.raises(UsageError, match="has -p0"):
-        export_series(series_files.read(tmp_path / "series"), "mbox", tmp_path / "out")

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from vimectl.patches.git_commands import merge_file
 from vimectl.patches.patchfile.apply import GitFile
+from vimectl.patches.patchfile.file_diff import FileDiff
 from vimectl.patches.patchfile.reader import parse
 from vimectl.patches.port import changes
 from vimectl.patches.port.auto_resolve import first_marker
-from vimectl.patches.port.changes import LineChange
-from vimectl.patches.port.port_file import FilePort, MergeLabels, port_file
+from vimectl.patches.port.port_file import FilePort, port_file
 
 # Few different lines, so that changes have look-alikes; long ones, imports and conditions among them.
 CONDITIONS = ["if condition(one):", "if condition(one) and two:"]
@@ -32,16 +32,15 @@ def content(lines: list[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode("latin-1")
 
 
-def hunks(old: bytes, new: bytes) -> list[LineChange]:
+def diff(old: bytes, new: bytes) -> FileDiff:
     both = [data.decode("latin-1").splitlines(keepends=True) for data in (old, new)]
     text = "".join(unified_diff(*both, "a/f", "b/f"))
-    return [change for diff in parse(text.encode("latin-1")).diffs for change in changes.split(diff)]
+    return next(iter(parse(text.encode("latin-1")).diffs), FileDiff(1, "modify", "f", "f"))
 
 
 def port(old: bytes, patched: bytes, release: bytes) -> FilePort:
     files = map(GitFile, (old, patched, release))
-    labels = MergeLabels("old", "new", "patch")
-    return port_file("f", *files, hunks(old, patched), labels, lambda lines: None)
+    return port_file("f", diff(old, patched), *files, ("old", "new", "patch"), lambda lines: None)
 
 
 @settings(max_examples=60, deadline=None)
@@ -54,7 +53,7 @@ def test_clean_git_merges_are_ported(
     base: list[str], patch: list[tuple[int, str, str]], upstream: list[tuple[int, str, str]]
 ) -> None:
     old, patched, release = content(base), content(edited(base, patch)), content(edited(base, upstream))
-    assert changes.apply_changes(old, hunks(old, patched)) == patched
+    assert changes.apply_changes(old, list(changes.split(diff(old, patched)))) == patched
     found = port(old, patched, release)
     merged = merge_file(old, release, patched, ("old", "new", "patch"))
     assert found.after
@@ -73,7 +72,7 @@ def test_insertion_with_changed_neighbors_is_recognized(line: str, taken: bool) 
     around = [f"line {number}" for number in range(9)]
     old, patched = content(around), content([*around[:5], "    new_call(one, two)", *around[5:]])
     release = content([*around[:4], "line four", line, "line five", *around[6:]])
-    (change,) = hunks(old, patched)
+    (change,) = changes.split(diff(old, patched))
     assert not changes.is_in_release(change, old, old)
     assert changes.is_in_release(change, old, patched)
     # Its position is ambiguous when both neighbors changed.
