@@ -17,7 +17,7 @@ _RANGES = re.compile(rb"@@ -(\d{1,10})(?:,(\d{1,10}))? \+(\d{1,10})(?:,(\d{1,10}
 # "\ No newline at end of file" is at least this long in every translation of diff.
 _SHORTEST_MARK = 12
 _MARK = "\\ No newline at end of file\n"
-_SIGNATURE = (b"-- \n", b"--\n")  # begins a mail's signature
+_SIGNATURE = (b"-- \n", b"--\n", b"-- \r\n", b"--\r\n")  # begins a mail's signature
 _BODY = (b" ", b"+", b"-", b"\\", b"\n")
 # If one of these follows an incomplete hunk, the hunk is too short; otherwise a line was wrapped.
 _NEXT = (b"@@", b"diff ", b"index ", b"Index: ", b"From ", b"\\")
@@ -131,8 +131,10 @@ def body_end(lines: Sequence[bytes], start: int) -> int:
     end = start
     while end < len(lines) and lines[end][:1] in _BODY:
         following = lines[end + 1] if end + 1 < len(lines) else b""
-        signature = lines[end] in _SIGNATURE and following[:1] not in _BODY[:3]
-        if signature or (lines[end].startswith(b"--- ") and following.startswith(b"+++ ")):
+        at_end = following[:1] not in _BODY[:3] or following in _SIGNATURE
+        if (at_end and lines[end] in _SIGNATURE) or (
+            lines[end].startswith(b"--- ") and following.startswith(b"+++ ")
+        ):
             break
         end += 1
     if end == len(lines) or not lines[end].startswith(b"@@"):

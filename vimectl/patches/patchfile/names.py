@@ -9,8 +9,8 @@ from typing import NamedTuple
 # PATH_MAX: no file system accepts a longer path.
 LONGEST = 4096
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\[abtnvfr"\\]|\\[0-3][0-7]{2})*)"')
-# Time stamps of GNU diff and POSIX, separated by blanks instead of a tab.
-_STAMP = re.compile(rb" +(?:\d\d)?\d\d-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?(?: [-+]\d\d:?\d\d)?$")
+# Time stamps of GNU diff and POSIX, after a tab or blanks. A name before one may have tabs.
+_STAMP = re.compile(rb"(?:\t| +)(?:\d\d)?\d\d-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?(?: [-+]\d\d:?\d\d)?$")
 _EPOCH = re.compile(rb"\t(1969-12-31|1970-01-01) (\d\d):(\d\d):00(?:\.0+)? ([-+])(\d\d):?(\d\d)$")
 # Characters that a file system may ignore in a name, so that another name means .git.
 _IGNORED = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
@@ -125,10 +125,22 @@ def from_git_line(line: bytes, strip: int) -> bytes | None:
         return _agreed(before[:-1], second, strip) if before.endswith((b" ", b"\t")) else None
     if len(line) > 2 * LONGEST:
         return None
+    start = _skip_folders(line, 0, strip)
     for blank in re.finditer(rb"[ \t]", line):
-        if name := _agreed(line[: blank.start()], line[blank.end() :], strip):
+        behind = _skip_folders(line, blank.end(), strip)
+        # Comparing lengths first keeps this linear in the number of blanks.
+        if len(line) - behind == blank.start() - start and (
+            name := _agreed(line[: blank.start()], line[blank.end() :], strip)
+        ):
             return name
     return None
+
+
+def _skip_folders(line: bytes, start: int, strip: int) -> int:
+    """Return the index after the first ``strip`` slashes from ``start``; the end if there are fewer."""
+    for _ in range(strip):
+        start = line.find(b"/", start) + 1 or len(line)
+    return start
 
 
 def _unquote(line: bytes) -> tuple[bytes, bytes] | None:

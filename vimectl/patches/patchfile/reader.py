@@ -175,6 +175,8 @@ class _Reader:
         if git and self.at == start + 1:
             self.report(self.at, "empty-diff", "nothing follows this line: the diff is missing or cut off")
             return DiffHeader(self.at, strip, found.default_name, found.default_name)
+        if stale and stale.new_name in (found.old_name, found.new_name):  # the diff is here
+            self.defects = [one for one in self.defects if (one.rule, one.line) != ("empty-diff", stale.line)]
         self._check_names(start, strip)
         self._finish(found, git)
         return None
@@ -189,13 +191,14 @@ class _Reader:
                 continue
             written = names.written_name(line[4:].rstrip(b"\n"))
             first_folders.add(written.partition(b"/")[0])
-            if written.startswith(b"/"):
-                self.report(number, "absolute-path", f"{os.fsdecode(written)!r} is an absolute path")
+            if written.startswith(b"/") and self.strip is None:
+                message = f"{os.fsdecode(written)!r} is an absolute path: -p states how much of it to strip"
+                self.report(number, "absolute-path", message)
             elif (
                 strip
                 and line.startswith(b"+++ ")
                 and len(first_folders) == 1
-                and not first_folders & {b"a", b"b"}
+                and not first_folders & {b"", b"a", b"b"}
             ):
                 message = (
                     f"{os.fsdecode(written)!r}: the first folder is stripped, and both names have it (-p0?)"

@@ -72,6 +72,7 @@ def one(patch: bytes) -> FileDiff:
         (b'--- "a/\\303\\244.py"\n+++ "b/\\303\\244.py"\n', "ä.py"),
         (b'--- "a/\\377"\n+++ "b/\\377"\n', "\udcff"),
         (b"--- old/toy//x.py\n+++ new/toy//x.py\n", "toy/x.py"),
+        (b"--- a/t\tx\t2026-01-01 00:00:00 +0000\n+++ b/t\tx\t2026-01-01 00:00:01 +0000\n", "t\tx"),
     ],
 )
 def test_names_in_every_spelling(names: bytes, path: str) -> None:
@@ -91,6 +92,7 @@ def test_names_in_every_spelling(names: bytes, path: str) -> None:
         (b"--- pkg/x.py\n+++ pkg/x.py\n", None, "x.py"),
         (b"--- pkg/x.py\n+++ pkg/x.py\n", 0, "pkg/x.py"),
         (b"--- a/src/pkg/x.py\n+++ b/src/pkg/x.py\n", 2, "pkg/x.py"),
+        (b"--- /srv/pkg/x.py\n+++ /srv/pkg/x.py\n", 2, "pkg/x.py"),
         (b"diff --git src/x.py src/x.py\n--- src/x.py\n+++ src/x.py\n", 0, "src/x.py"),
         (
             b'diff --git "a/s/\\303\\244" "b/s/\\303\\244"\n--- "a/s/\\303\\244"\n+++ "b/s/\\303\\244"\n',
@@ -124,6 +126,12 @@ def test_byte_order_mark_hides_nothing() -> None:
     assert patch.text.startswith(b"diff")
 
 
+@pytest.mark.parametrize(("name", "rules"), [(b"x", []), (b"y", ["empty-diff"])])
+def test_separated_header_is_no_empty_diff(name: bytes, rules: list[str]) -> None:
+    text = b"diff --git a/%s b/%s\n\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n" % (name, name)
+    assert [defect.rule for defect in parse(text).defects] == rules
+
+
 CHANGE = b"@@ -1,3 +1,3 @@\n a\n-b\n+B\n"
 
 
@@ -136,6 +144,9 @@ CHANGE = b"@@ -1,3 +1,3 @@\n a\n-b\n+B\n"
         (CHANGE.replace(b"1,3 @", b"1,5 @"), [(7, "truncated")]),
         (CHANGE + b" c\n ", []),
         (CHANGE + b" c\n\n", []),
+        (CHANGE + b" c\n-- \r\n2.39.5\r\n", []),
+        (CHANGE + b" c\n-- \n-- \n2.39.5\n", []),
+        (CHANGE + b" c\n---\n", [(4, "hunk-count")]),  # perhaps the removal of --
         (CHANGE + b" c\n d\n", [(4, "surplus-context")]),
         (CHANGE + b" c\n+d\n", [(4, "hunk-count")]),
         (CHANGE + b" c\n\n" + CHANGE + b" c\n", [(4, "hunk-count")]),
