@@ -14,33 +14,24 @@ from vimectl.patches.patchfile.file_diff import Defect, FileDiff, PatchFile
 _USUAL_CONTEXT = 3
 _ID = re.compile(r"[0-9a-f]{4,40}")
 
-# Header lines of a file that was converted to CRLF.
-CRLF_HEADER = re.compile(rb"^(?:diff --git .*|@@ -[\d,+ ]+@@.*|--- .*\r\n\+\+\+ .*)\r$", re.MULTILINE)
+# Header lines of a file that was converted to CRLF. What follows the ranges of a hunk is content.
+_CRLF_HEADER = re.compile(rb"^(?:diff --git .*|@@ -[\d,+ ]+@@|--- .*\r\n\+\+\+ .*)\r$", re.MULTILINE)
 
 # Lines of a hunk begin with a blank, + or -, so that most of these cannot match file content.
 _MAIL_DAMAGE = [
     (rule, re.compile(pattern, re.MULTILINE), message)
     for rule, pattern, message in (
-        (
-            "crlf-patch",
-            CRLF_HEADER.pattern,
-            "a header line ends in CRLF: the file was converted; `vimectl patch lint --fix` converts it back",
-        ),
-        (
-            "quoted-printable",
-            rb"(?i)^Content-Transfer-Encoding:\s*(?:quoted-printable|base64)",
-            "the text is still encoded for mail",
-        ),
         ("format-flowed", rb"(?i)^Content-Type:.*format=\"?flowed", "lines may be rewrapped"),
         (
             "html",
-            rb"(?i)^(?:<(?:!doctype|html|head|body|div|pre|p|br|span)\b|Content-Type:\s*text/html)",
+            rb"(?i)\A\s*<(?:div|pre|p|br|span)\b|^<(?:!doctype|html|head|body)\b|^Content-Type:\s*text/html",
             "HTML, not the text of a patch",
         ),
         ("html", rb"^(?:&(?:lt|gt|amp|#43|#45|nbsp);)", "a line begins with an HTML entity"),
         ("from-escaped", rb"^[ +-]?>From ", "a mail program wrote >From for From"),
     )
 ]
+_ENCODING = re.compile(rb"(?i)^Content-Transfer-Encoding:\s*(?:quoted-printable|base64)", re.M)
 # In quoted-printable text every = is one of these; a patch of a test for mails has others as well.
 _ENCODED = re.compile(rb"^[ +-].*=3D", re.M)
 _NOT_ENCODED = re.compile(rb"^[ +-].*=(?![0-9A-F]{2}|\r?$)", re.M)
@@ -146,6 +137,11 @@ def check_mail_damage(data: bytes, patch: PatchFile, mailed: bool = False) -> It
     for rule, pattern, message in _MAIL_DAMAGE:
         if found := pattern.search(data):
             yield Defect(_line_at(data, found.start()), rule, message)
+    if found := converted_to_crlf(data, patch):
+        message = "a header line ends in CRLF: the file was converted; `vimectl patch lint --fix` converts it"
+        yield Defect(_line_at(data, found.start()), "crlf-patch", message)
+    if any(defect.fatal for defect in patch.defects) and (found := _ENCODING.search(data)):
+        yield Defect(_line_at(data, found.start()), "quoted-printable", "the text is still encoded for mail")
     if (found := _ENCODED.search(data)) and not _NOT_ENCODED.search(data):
         message = "=3D is how quoted-printable writes =, and there is no other ="
         yield Defect(_line_at(data, found.start()), "quoted-printable", message)
@@ -159,6 +155,14 @@ def check_mail_damage(data: bytes, patch: PatchFile, mailed: bool = False) -> It
                 line = hunk.line_of(len(hunk.content) - 1)
                 message = "the hunk ends with '-- ', as a mail's signature begins: it may not belong to it"
                 yield Defect(line, "mail-signature", message)
+
+
+def converted_to_crlf(data: bytes, patch: PatchFile) -> re.Match[bytes] | None:
+    """Return the first header line in CRLF; None if a line of a file ends in LF, as in what svn writes."""
+    lines = (line for diff in patch.diffs for hunk in diff.hunks for _, line in hunk.content)
+    if any(line.endswith(b"\n") and not line.endswith(b"\r\n") for line in lines):
+        return None
+    return _CRLF_HEADER.search(data)
 
 
 def _line_at(data: bytes, position: int) -> int:

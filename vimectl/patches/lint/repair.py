@@ -14,7 +14,7 @@ from pathlib import Path
 from vime_runtime.spec.atomic_io import write_bytes_atomically
 from vime_runtime.spec.errors import MissingRequirement
 
-from vimectl.patches.lint.file_checks import CRLF_HEADER
+from vimectl.patches.lint.file_checks import converted_to_crlf
 from vimectl.patches.lint.release_check import PatchedRelease
 from vimectl.patches.patchfile import hunks
 from vimectl.patches.patchfile.reader import BOM, load, parse
@@ -41,7 +41,8 @@ def repair_file(
     """
     data = load(path)
     sources = list(read_file(path, strip))
-    if any(one.encoded or (one.mail and CRLF_HEADER.search(data)) for one in sources):
+    converted = converted_to_crlf(data, parse(data, strip)) is not None
+    if any(one.encoded or (one.mail and converted) for one in sources):
         return ()
     fixed, repairs = repair_text(data, release, strip)
     if repairs:
@@ -60,7 +61,7 @@ def repair_text(
     text = data.removeprefix(BOM)
     if text != data:
         repairs.append(Repair(1, "byte-order-mark", "removed the mark"))
-    if found := CRLF_HEADER.search(text):
+    if found := converted_to_crlf(text, parse(text, strip)):
         line = text.count(b"\n", 0, found.start()) + 1
         text, what = _without_crlf(text, release, strip)
         repairs.append(Repair(line, "crlf-patch", what))

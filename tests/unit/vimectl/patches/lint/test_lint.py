@@ -56,7 +56,11 @@ def test_good_patch_has_no_findings(tmp_path: Path) -> None:
         (b"\xef\xbb\xbf" + GOOD, 1, "byte-order-mark"),
         (GOOD.decode().encode("utf-16"), 1, "utf-16"),
         (GOOD.replace(b"fifteen", b"fifteen =3D 15"), 18, "quoted-printable"),
-        (b"Content-Transfer-Encoding: quoted-printable\n\n" + GOOD, 1, "quoted-printable"),
+        (
+            b"Content-Transfer-Encoding: quoted-printable\n\n" + GOOD.replace(b" 13\n", b" thir=\nteen\n"),
+            1,
+            "quoted-printable",
+        ),
         (b"Content-Type: text/plain; charset=utf-8; format=flowed\n\n" + GOOD, 1, "format-flowed"),
         (b"<html><body><pre>\n" + GOOD, 1, "html"),
         (GOOD.replace(b"+more", b"+>From here on"), 19, "from-escaped"),
@@ -76,6 +80,19 @@ def test_good_patch_has_no_findings(tmp_path: Path) -> None:
 )
 def test_defect_is_reported_at_its_line(tmp_path: Path, patch: bytes, line: int, rule: str) -> None:
     assert (line, rule) in found(tmp_path, patch)
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        b"Index: toy/x.py\r\n" + GOOD.partition(b"\n")[2].replace(b".py\n", b".py\r\n"),  # as svn writes
+        GOOD.partition(b"\n")[2].replace(b"f():\n", b"f():\r\n"),  # as GNU diff -p writes
+        b"Add a tag that is rendered as\n<pre> block\n\n" + GOOD,
+        b"Content-Transfer-Encoding: quoted-printable\n\n" + GOOD,  # of a part that is decoded already
+    ],
+)
+def test_what_changes_nothing_is_not_reported(tmp_path: Path, patch: bytes) -> None:
+    assert found(tmp_path, patch) == []
 
 
 def test_all_defects_are_found_in_one_pass(tmp_path: Path) -> None:
