@@ -103,7 +103,8 @@ def new(
         "path": made.path,
         "series": [
             {
-                **{key: getattr(one, key) for key in ("package", "version", "source", "result", "written")},
+                **{key: getattr(one, key) for key in ("package", "version", "source", "result")},
+                "written": one.outcome.written if one.outcome else None,
                 "patches": [patch.as_json() for patch in one.outcome.patches] if one.outcome else [],
                 "conflicts": one.outcome.conflicts if one.outcome else None,
             }
@@ -121,12 +122,12 @@ def _new_text(made: NewStack) -> Iterator[str]:
     for one in made.series:
         if one.result == "same":
             yield f"{one.package} {one.version}: the series of {one.source}, which patches the same files"
-        elif one.result == "ported":
-            yield f"{one.package} {one.version}: ported from {one.source} to {one.written}"
+        elif one.outcome and one.outcome.written:
+            yield f"{one.package} {one.version}: ported from {one.source} to {one.outcome.written}"
     for text in made.disagreements:
         err.print(f"the documents of the release disagree: {text}", markup=False)
     for one in made.series:
-        for slug, reason in (one.unneeded or {}).items():
+        for slug, reason in one.unneeded.items():
             err.print(f"check that {one.package} {one.version} does without {slug}: {reason}", markup=False)
         if one.outcome and one.outcome.conflicts:
             folder, command = one.outcome.conflicts, one.outcome.command

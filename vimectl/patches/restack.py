@@ -63,22 +63,19 @@ def restack(
     for patch, old in walk(series, released.__getitem__):
         text = patch.header
         if patch.id != patch_id:
-            new = {
-                path: (current[path], merge_states(patch.id, path, before, current[path], wanted))
-                for path, (before, wanted) in old.items()
-            }
+            new = {path: merge_states(patch.id, path, a, current[path], b) for path, (a, b) in old.items()}
         elif after is None:
             continue
         else:
-            new = {path: (current[path], file) for path, file in after.items()}
-            text = patch.header if header is None else header
-        current |= {path: file for path, (_, file) in new.items()}
-        if new == old and text == patch.header:
+            new, text = dict(after), patch.header if header is None else header
+        changes = {path: (current[path], file) for path, file in new.items()}
+        current |= new
+        if changes == old and text == patch.header:
             patches.append(patch)
-            continue
-        changes = {path: pair for path, pair in new.items() if pair[0] != pair[1]}
-        if changes:
-            patches.append(NewPatch(patch.id, _description(text), changes))
+        elif changes := {path: pair for path, pair in changes.items() if pair[0] != pair[1]}:
+            # The header has a list of the files, which may have changed.
+            description = re.split(rb"^---\n", text, maxsplit=1, flags=re.MULTILINE)[0]
+            patches.append(NewPatch(patch.id, description, changes))
         else:
             emptied.append(patch.id)
     rendered = iter(render([one for one in patches if isinstance(one, NewPatch)]))
@@ -118,8 +115,7 @@ def merge_states(
     """
     contents = [file.content if file else None for file in (base, ours, theirs)]
     merge = merge_file(contents[0], contents[1], contents[2], ("before", "the state below", patch_id))
-    lost_mode = merge.content is None and theirs is not None
-    if not merge.clean or lost_mode:
+    if not merge.clean or (merge.content is None and theirs):
         shown = merge.shown or f"the state below does not have the file, {patch_id} changes its mode"
         raise CheckFailed(
             f"{patch_id} does not fit {path} any more, nothing was changed:\n{shown}",
@@ -135,8 +131,3 @@ def with_mode(
     default = base.mode if base else DEFAULT_MODE
     modes = [file.mode for file in (theirs, ours) if file and file.mode != default]
     return None if content is None else GitFile(content, modes[0] if modes else default)
-
-
-def _description(header: bytes) -> bytes:
-    """Return the text above a diff without the list of files, which may have changed."""
-    return re.split(rb"^---\n", header, maxsplit=1, flags=re.MULTILINE)[0]

@@ -18,18 +18,18 @@ from vimectl.patches.git_tree import CommitFiles
 from vimectl.patches.interchange.description import as_dep3, from_text
 from vimectl.patches.lint.release_check import PatchedRelease
 from vimectl.patches.port.conflict_folder import README, Resolutions, write_conflicts
-from vimectl.patches.port.rebase import PatchPort, misfit, rebase
+from vimectl.patches.port.port_file import PatchPort
+from vimectl.patches.port.rebase import misfit, rebase
 from vimectl.patches.release_files import ReleaseFiles, open_path
 from vimectl.patches.releases import finder
 from vimectl.patches.releases.index import parse_file_name
-from vimectl.patches.restack import FileStates, file_states
+from vimectl.patches.restack import file_states
 from vimectl.patches.series import Series
 from vimectl.patches.series_writer import NewPatch, write_series
 from vimectl.stacks.versions import matches
 
 NEWEST = "newest"
 _VERSION = re.compile(r"\d+(\.\w+)+([-+]\S+)?")
-_NUMBER = re.compile(r"^\d+-")
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,10 @@ def port_series(
     conflicts = resolved or out.with_name(f"{out.name}.conflicts")
     _check_folders(out, conflicts, resolved)
     before, after = _open_releases(series, old, new, sources)
-    below = _below(series, (old, new), before, after)
     labels = f"{series.package} {old}", f"{series.package} {new}"
-    patches = rebase(series, labels, before, after, Resolutions(conflicts), below)
-    found = [(p.id, file) for p in patches for file in p.files if file.result == "conflict"]
-    if not found:
+    stacked = _on_own_series(series, (old, new), before, after)
+    patches = rebase(series, labels, (before, after), stacked, Resolutions(conflicts))
+    if all(patch.result != "conflict" for patch in patches):
         _write(out, series, labels, patches, after)
         return PortOutcome(package, old, new, patches, written=out)
     words = ["vimectl", "patch", "port", package, "--from", old, "--to", new]
@@ -97,11 +96,16 @@ def port_series(
     words += ["--series", str(directory)] if directory else []
     command = shlex.join([*words, "--out", str(out), "--resolved", str(conflicts)])
     try:
-        write_conflicts(conflicts, found, f"{labels[0]} to {new}", command)
+        write_conflicts(conflicts, patches, f"{labels[0]} to {new}", command)
     except OSError as e:
         hint = "name another place with --out DIR"
         raise MissingRequirement(f"{conflicts} cannot be written: {e.strerror}", hint) from e
     return PortOutcome(package, old, new, patches, conflicts=conflicts, command=command)
+
+
+def slug(patch_id: str) -> str:
+    """Return the name of a patch without its number, which may differ between releases."""
+    return re.sub(r"^\d+-", "", patch_id)
 
 
 def _stated(series: Series, old: str) -> str:
@@ -122,10 +126,8 @@ def _check_folders(out: Path, conflicts: Path, resolved: Path | None) -> None:
         if path != resolved and path.exists() and not (path.is_dir() and not any(path.iterdir())):
             raise UsageError(f"{path}: exists already", hint)
     if resolved and not (resolved / README).is_file():
-        raise UsageError(
-            f"{resolved}: not a folder that vimectl patch port made for conflicts",
-            "without --resolved the conflicts are written again",
-        )
+        hint = "without --resolved the conflicts are written again"
+        raise UsageError(f"{resolved}: not a folder that vimectl patch port made for conflicts", hint)
 
 
 def _open_releases(
@@ -167,64 +169,48 @@ def _commit(path: Path, revision: str) -> CommitFiles | None:
         return None
 
 
-def _below(
+def _on_own_series(
     series: Series, names: tuple[str, str], before: ReleaseFiles, after: ReleaseFiles
-) -> tuple[FileStates, FileStates]:
-    """Return the files that vimectl's own series change in both releases, if ``series`` is stacked on them.
+) -> tuple[PatchedRelease, PatchedRelease]:
+    """Return both releases; with vimectl's own series applied, if ``series`` is stacked on it.
 
     Raises UsageError when vimectl has no series for the new release.
     """
-    old, new = names
-    release = PatchedRelease(before)
-    if not misfit(series, release) or old not in series_files.known().get(series.package, ()):
-        return {}, {}
-    own = series_files.load(series.package, old)
-    if misfit(own, release) or misfit(series, release.with_changes(below := _top(own, before))):
-        return {}, {}
-    return below, _top(series_files.load(series.package, new), after)
+    releases = PatchedRelease(before), PatchedRelease(after)
+    if not misfit(series, releases[0]) or names[0] not in series_files.known().get(series.package, ()):
+        return releases
+    own = series_files.load(series.package, names[0])
+    if misfit(own, releases[0]) or misfit(series, stacked := _patched(own, releases[0])):
+        return releases
+    return stacked, _patched(series_files.load(series.package, names[1]), releases[1])
 
 
-def _top(series: Series, files: ReleaseFiles) -> FileStates:
-    """Return the files that a series touches as it leaves them."""
-    release = PatchedRelease(files)
-    return {path: file_states(series, path, release.file(path))[-1] for path in series.chains}
+def _patched(series: Series, release: PatchedRelease) -> PatchedRelease:
+    """Return a release with a whole series applied."""
+    return release.with_changes(
+        {path: file_states(series, path, release.file(path))[-1] for path in series.chains}
+    )
 
 
 def _write(
     out: Path, series: Series, labels: tuple[str, str], ports: Sequence[PatchPort], files: ReleaseFiles
 ) -> None:
-    """Write the new series."""
-    kept = [port for port in ports if not port.left_out]
-    left_out = {_slug(port.id): port.left_out for port in ports if port.left_out}
-    unneeded = series.unneeded | left_out
-    for port in kept:  # two patches may have the same slug
-        unneeded.pop(_slug(port.id), None)
+    """Write the new series. The headers are the original ones with two fields added or replaced."""
+    unneeded = series.unneeded | {slug(port.id): port.left_out for port in ports if port.left_out}
     today = datetime.now(timezone.utc).date().isoformat()
-    patches = [
-        NewPatch(
-            port.id,
-            _header(series, port.id, {"Last-Update": today, "X-Vimectl-Ported-From": labels[0]}),
-            {file.path: (file.before, file.after) for file in port.files if file.before != file.after},
-        )
-        for port in kept
-    ]
+    patches = []
+    for port in (port for port in ports if not port.left_out):
+        unneeded.pop(slug(port.id), None)  # two patches may have the same slug
+        header = series.find(port.id).header.decode("utf-8", "surrogateescape")
+        description = from_text(header, port.id)
+        fields = description.fields | {"Last-Update": today, "X-Vimectl-Ported-From": labels[0]}
+        text = as_dep3(replace(description, fields=fields)).encode("utf-8", "surrogateescape")
+        changes = {file.path: (file.before, file.after) for file in port.files if file.before != file.after}
+        patches.append(NewPatch(port.id, text, changes))
     version = labels[1].partition(" ")[2]
     commit = files.commit if isinstance(files, CommitFiles) and not _VERSION.fullmatch(version) else ""
     comment = (
         f"Patches for {labels[1]}, in the order in which they apply;\nported from those for {labels[0]}."
     )
-    write_series(
-        out, comment, series.package, "" if commit else version, series.module, patches, unneeded, commit
-    )
-
-
-def _slug(patch_id: str) -> str:
-    """Return the name of a patch without its number, which may differ between releases."""
-    return _NUMBER.sub("", patch_id)
-
-
-def _header(series: Series, patch_id: str, fields: dict[str, str]) -> bytes:
-    """Return the header of the original patch with some fields added or replaced."""
-    description = from_text(series.find(patch_id).header.decode("utf-8", "surrogateescape"), patch_id)
-    added = replace(description, fields=description.fields | fields)
-    return as_dep3(added).encode("utf-8", "surrogateescape")
+    version = "" if commit else version
+    write_series(out, comment, series.package, version, series.module, patches, unneeded, commit)

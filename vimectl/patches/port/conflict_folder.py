@@ -15,10 +15,10 @@ from vime_runtime.spec.atomic_io import write_bytes_atomically
 from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches.port.auto_resolve import first_marker
-from vimectl.patches.port.port_file import FilePort
+from vimectl.patches.port.port_file import PatchPort
 
 README = "README.txt"
-DROP = "DROP"
+_DROP = "DROP"
 _TEXT = """\
 {title}: conflicts that git could not merge.
 
@@ -41,7 +41,7 @@ class Resolutions:
 
     def drop_reason(self, patch: str) -> str:
         """Return why a patch is to be left out; "" if it is not."""
-        path = self.directory / patch / DROP
+        path = self.directory / patch / _DROP
         if not path.is_file():
             return ""
         return path.read_text(encoding="utf-8", errors="replace").strip() or "left out by hand"
@@ -61,23 +61,22 @@ class Resolutions:
         """Return the paths of a patch's files except ``known``."""
         root = self.directory / patch
         found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
-        return sorted(found.difference(known, [DROP]))
+        return sorted(found.difference(known, [_DROP]))
 
 
-def write_conflicts(
-    directory: Path, conflicts: Iterable[tuple[str, FilePort]], title: str, command: str
-) -> None:
-    """Write the conflicts, each with its patch id. Existing files are kept: the user may have edited them.
+def write_conflicts(directory: Path, patches: Iterable[PatchPort], title: str, command: str) -> None:
+    """Write the conflicts of patches. Existing files are kept: the user may have edited them.
 
     ``command`` is the command that continues after the user's edits.
     """
     lines = []
-    for patch, file in conflicts:
-        full_path = directory / patch / file.path
-        lines.append(f"{patch}/{file.path}\n    {file.note}\n")
-        (directory / patch).mkdir(parents=True, exist_ok=True)
-        if file.after is not None and not full_path.exists():
-            full_path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes_atomically(full_path, file.after.content)
+    for patch, file in ((one, file) for one in patches for file in one.files):
+        if file.result == "conflict":
+            full_path = directory / patch.id / file.path
+            lines.append(f"{patch.id}/{file.path}\n    {file.note}\n")
+            (directory / patch.id).mkdir(parents=True, exist_ok=True)
+            if file.after is not None and not full_path.exists():
+                full_path.parent.mkdir(parents=True, exist_ok=True)
+                write_bytes_atomically(full_path, file.after.content)
     text = _TEXT.format(title=title, files="".join(lines), command=command)
     write_bytes_atomically(directory / README, text.encode())

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from packaging.version import Version
 from vime_runtime.spec.errors import CheckFailed, UsageError
@@ -14,7 +13,7 @@ from vime_runtime.spec.errors import CheckFailed, UsageError
 from vimectl.patches import content
 from vimectl.patches import series as series_files
 from vimectl.patches.blobs import id_of
-from vimectl.patches.port.command import PortOutcome, port_series
+from vimectl.patches.port.command import PortOutcome, port_series, slug
 from vimectl.patches.releases import finder
 from vimectl.patches.series import Series
 from vimectl.stacks.catalog import load_summary, stack_names
@@ -28,21 +27,24 @@ _PACKAGES = ("vllm", "vllm-ascend")
 
 @dataclass(frozen=True)
 class SeriesForStack:
-    """The series of a package in a new stack.
+    """The series of a package in a new stack, from the release ``source``.
 
-    ``same``: that of another release, ``source``, whose patched files are byte for byte the same. ``ported``
-    and ``conflict``: ported from ``source`` to the folder ``written``; with conflicts it is written after
-    they are resolved. ``entry`` is what the stack file has for it.
+    It is the same one if the files that it patches are byte for byte the same. Otherwise ``outcome`` is that
+    of porting it.
     """
 
     package: str
     version: str
     source: str
-    result: Literal["same", "ported", "conflict"]
-    entry: str
-    written: Path | None = None
+    unneeded: Mapping[str, str]
     outcome: PortOutcome | None = None
-    unneeded: Mapping[str, str] | None = None
+
+    @property
+    def result(self) -> str:
+        """Return ``same``, ``ported`` or ``conflict``."""
+        if self.outcome is None:
+            return "same"
+        return "ported" if self.outcome.written else "conflict"
 
 
 @dataclass(frozen=True)
@@ -80,32 +82,35 @@ def make_stack(name: str, version: str, data: Path, patches: Path) -> NewStack:
                 "write the stack file by hand, after one in vimectl/stacks/data",
             )
         archive = finder.find("vllm-ascend", version, progress, kinds=("sdist",))
-    file_names = [file.name for file in files]
-    facts = read_facts(version, archive.read, file_names)
-    series = [_series(package, facts.packages[package], data, patches) for package in _PACKAGES]
-    note = "; ".join(_note(one) for one in series)
+    facts = read_facts(version, archive.read, [file.name for file in files])
+    series = [_series(package, facts.packages[package], patches) for package in _PACKAGES]
+    shipped = patches.resolve() == data_dir("patches")
+    entries, notes = {}, []
+    for one in series:
+        folder = Path(os.path.relpath(patches / one.package / one.version, data)).as_posix()
+        ported = one.version if shipped else folder
+        entries[one.package] = [ported if one.outcome else one.source]
+        same = f", whose patched files are those of {one.version}" if one.source != one.version else ""
+        notes.append(f"series of {one.package} {one.source}{', ported' if one.outcome else same}")
     data.mkdir(parents=True, exist_ok=True)
-    text = stack_text(name, facts, {one.package: [one.entry] for one in series}, note)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(stack_text(name, facts, entries, "; ".join(notes)), encoding="utf-8")
     return NewStack(path, series, facts.disagreements)
 
 
-def _series(package: str, version: str, data: Path, patches: Path) -> SeriesForStack:
+def _series(package: str, version: str, patches: Path) -> SeriesForStack:
     candidates = _nearest(package, version)
     release = content.release(package, version)
-    for one in candidates:
+    slugs = [[slug(patch.id) for patch in one.patches] for one in candidates]
+    for one, names in zip(candidates, slugs, strict=True):
         # A series with fewer patches may fit too, but leaves out what this release may need.
-        if _slugs(one) == _slugs(candidates[0]) and all(
+        if names == slugs[0] and all(
             id_of(release.read(path)) == chain[0] for path, chain in one.chains.items()
         ):
-            return SeriesForStack(package, version, one.version, "same", one.version, unneeded=one.unneeded)
-    source, out = candidates[0].version, patches / package / version
-    outcome = port_series(package, source, version, out=out)
-    shipped = patches.resolve() == data_dir("patches")
-    entry = version if shipped else Path(os.path.relpath(out, data)).as_posix()
-    result: Literal["ported", "conflict"] = "ported" if outcome.written else "conflict"
-    unneeded = series_files.read(out).unneeded if outcome.written else candidates[0].unneeded
-    return SeriesForStack(package, version, source, result, entry, out, outcome, unneeded)
+            return SeriesForStack(package, version, one.version, one.unneeded)
+    nearest, out = candidates[0], patches / package / version
+    outcome = port_series(package, nearest.version, version, out=out)
+    unneeded = series_files.read(out).unneeded if outcome.written else nearest.unneeded
+    return SeriesForStack(package, version, nearest.version, unneeded, outcome)
 
 
 def _nearest(package: str, version: str) -> list[Series]:
@@ -117,16 +122,3 @@ def _nearest(package: str, version: str) -> list[Series]:
     versions = {v for one in stacks if "vllm-ascend" in one.packages for v in one.patches.get(package, ())}
     ordered = sorted(versions, key=lambda v: (distance(v, version), Version(v) > Version(version)))
     return [series_files.load(package, each) for each in ordered]
-
-
-def _slugs(one: Series) -> list[str]:
-    """Return the names of the patches without their numbers."""
-    return [patch.id.partition("-")[2] for patch in one.patches]
-
-
-def _note(one: SeriesForStack) -> str:
-    if one.result == "same":
-        if one.source == one.version:
-            return f"series of {one.package} {one.version}"
-        return f"series of {one.package} {one.source}, whose patched files are those of {one.version}"
-    return f"series of {one.package} {one.version}, ported from {one.source}"

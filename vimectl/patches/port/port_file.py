@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from vime_runtime.spec.errors import UsageError
 
@@ -18,7 +18,7 @@ from vimectl.patches.restack import with_mode
 
 # Ordered by severity: the result of a patch is the most severe one of its files.
 PortResult = Literal["upstream", "clean", "offset", "conflict"]
-RESULTS: tuple[PortResult, ...] = ("upstream", "clean", "offset", "conflict")
+_RESULTS: tuple[PortResult, ...] = ("upstream", "clean", "offset", "conflict")
 # Returns the path of another file of the new release that has any of these lines, or None.
 FindLines = Callable[[list[bytes]], "str | None"]
 # The names of the old release, the new one and the patch in conflict markers.
@@ -38,6 +38,25 @@ class FilePort:
     before: GitFile | None
     after: GitFile | None
     note: str = ""
+
+
+@dataclass(frozen=True)
+class PatchPort:
+    """One patch. ``left_out`` is the reason why it is not in the new series; empty when it is."""
+
+    id: str
+    files: tuple[FilePort, ...]
+    left_out: str = ""
+
+    @property
+    def result(self) -> PortResult:
+        """Return the most severe result of its files, or ``upstream`` without files."""
+        return max((file.result for file in self.files), key=_RESULTS.index, default="upstream")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object that `patch port --json` prints for the patch."""
+        files = [{"path": file.path, "result": file.result, "note": file.note} for file in self.files]
+        return {"id": self.id, "result": self.result, "reason": self.left_out, "files": files}
 
 
 def port_file(

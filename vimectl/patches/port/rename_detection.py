@@ -14,36 +14,40 @@ from vimectl.patches.release_files import ReleaseFiles
 _MAX_CANDIDATES = 12
 # The default threshold of git for a rename.
 _MIN_SIMILARITY = 0.5
+# The old and the new release.
+Releases = tuple[ReleaseFiles, ReleaseFiles]
 
 
-def find_renamed(path: str, content: bytes, old: ReleaseFiles, new: ReleaseFiles) -> tuple[str, float] | None:
-    """Return the file of ``new`` that ``path`` of ``old`` most likely became, and its similarity, 0 to 1.
+def find_renamed(path: str, content: bytes, releases: Releases) -> tuple[str, float] | None:
+    """Return the new file that ``path`` most likely became, and its similarity, 0 to 1.
 
     Returns None when none is similar. Only files that the old release did not have are considered.
     """
-    candidates = [(other, _similarity(content, new.read(other) or b"")) for other in _added(path, old, new)]
+    added = _added(path, releases)
+    candidates = [(other, _similarity(content, releases[1].read(other) or b"")) for other in added]
     best = max(candidates, key=lambda candidate: candidate[1], default=None)
     return best if best and best[1] >= _MIN_SIMILARITY else None
 
 
-def find_lines(lines: list[bytes], path: str, old: ReleaseFiles, new: ReleaseFiles) -> str | None:
-    """Return a file of ``new`` that has any of these lines and had none in ``old``, or None.
+def find_lines(path: str, releases: Releases, lines: list[bytes]) -> str | None:
+    """Return a file of the new release that has any of these lines and had none in the old one, or None.
 
     Files in the folder of ``path`` and added files are searched.
     """
+    old, new = releases
     folder = PurePosixPath(path).parent
     siblings = [other for other in _same_suffix(path, new) if PurePosixPath(other).parent == folder]
-    for other in dict.fromkeys(siblings + _added(path, old, new)):
+    for other in dict.fromkeys(siblings + _added(path, releases)):
         found = set(lines).intersection(BytesIO(new.read(other) or b""))
         if other != path and found.difference(BytesIO(old.read(other) or b"")):
             return other
     return None
 
 
-def _added(path: str, old: ReleaseFiles, new: ReleaseFiles) -> list[str]:
+def _added(path: str, releases: Releases) -> list[str]:
     """Return the files that only the new release has, those with the most similar paths first."""
-    known = {path, *old.paths()}
-    added = [other for other in _same_suffix(path, new) if other not in known]
+    known = {path, *releases[0].paths()}
+    added = [other for other in _same_suffix(path, releases[1]) if other not in known]
     return get_close_matches(path, added, _MAX_CANDIDATES, cutoff=0)
 
 
