@@ -183,7 +183,6 @@ def known() -> dict[str, list[str]]:
     return found
 
 
-@cache
 def load(package: str, version: str) -> Series:
     """Return one of vimectl's own series. Raises UsageError when there is none."""
     versions = known()
@@ -191,8 +190,13 @@ def load(package: str, version: str) -> Series:
         raise unknown("package", package, versions)
     if version not in versions[package]:
         raise unknown(f"series of {package}", version, versions[package])
-    one = read(data_dir("patches") / package / version)
-    return replace(one, name=f"{package}/{version}")
+    return _read_once(data_dir("patches") / package / version, f"{package}/{version}")
+
+
+@cache
+def _read_once(directory: Path, name: str) -> Series:
+    """Read a series that no command changes."""
+    return replace(read(directory), name=name)
 
 
 def find(package: str, version: str, directory: Path | None = None) -> Series:
