@@ -15,18 +15,12 @@ from email.utils import parseaddr
 
 # The author of a mail whose patch names none.
 NO_AUTHOR = "vimectl <vimectl@localhost>"
-_FIELD = re.compile(r"([A-Za-z][A-Za-z-]*):[ \t]?(.*)")
-# The fields of DEP-3, and user-defined ones.
-_KNOWN = re.compile(
-    r"(Origin|Author|Forwarded|Bug(-\w+)?|Reviewed-by|Acked-by|Last-Update|Applied-Upstream|X-.+)$"
-)
-# What git writes above the text of a mail whose sender is not the author.
-_IN_BODY = re.compile(r"(From|Date|Subject)$")
+# The fields of DEP-3 in an email, and user-defined ones.
+_KNOWN = r"Origin|Author|Forwarded|Bug(?:-\w+)?|Reviewed-by|Acked-by|Last-Update|Applied-Upstream|X-[^:\n]+"
 # Lines of a text that are quoted. GNU patch applies an indented diff as well, and a line of the second kind
 # ends the message of an email.
 _DIFF = r"(?:> )*[ \t]*(?:@@ -\d|diff --git |\*{15})"
 _MESSAGE_END = rf"{_DIFF}|(?:> )*(?:---|diff -|Index: |From .*\d\d:\d\d)"
-_PREFIX = re.compile(r"\s*(?:re:|\[[^\]]*PATCH[^\]]*\])\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -38,38 +32,32 @@ class PatchDescription:
     fields: dict[str, str] = field(default_factory=dict)
 
 
-def from_dep3(header: str) -> PatchDescription | None:
-    """Parse a DEP-3 header; None when the text is not one. Text after the fields belongs to the body."""
-    head, _, rest = header.partition("\n\n")
-    fields = _fields(head)
-    while fields and (more := _fields(rest.partition("\n\n")[0])):
-        fields |= more
-        rest = rest.partition("\n\n")[2]
-    for name in ("Description", "Subject"):
-        if fields and name in fields:
-            subject, *lines = fields.pop(name).split("\n")
-            if "From" in fields:
-                fields = {"Author": fields.pop("From"), **fields}
-            body = "\n".join(["" if line == " ." else line[1:] for line in lines])
-            body = "\n\n".join(part for part in (_unquoted(body, _DIFF), rest.strip("\n")) if part)
-            return PatchDescription(_without_prefix(subject), body, fields)
-    return None
+def from_text(text: str, default: str) -> PatchDescription:
+    """Parse the text before a diff: a DEP-3 header, or text whose first line is the summary."""
+    lines = [line.rstrip() for line in _above_dashes(text).splitlines()]
+    kept = [line for line in lines if not re.match(r"Index: |={60,}$|diff -|#!", line)]
+    text = "\n".join(kept).strip("\n")
+    if found := _from_dep3(text):
+        return found
+    subject, _, rest = text.strip().partition("\n")
+    return _from_message(_without_prefix(subject) or default, rest)
 
 
-def _fields(text: str, names: re.Pattern[str] | None = None) -> dict[str, str] | None:
-    """Parse fields with their continuation lines; None when the text has another line."""
-    fields: dict[str, str] = {}
-    name = ""
-    for line in text.splitlines():
-        found = _FIELD.match(line)
-        if found and (names is None or names.match(found[1])):
-            name = found[1]
-            fields[name] = f"{fields[name]}\n {found[2]}" if name in fields else found[2]
-        elif line.startswith((" ", "\t")) and name:
-            fields[name] += f"\n{line}"
-        elif line.strip():
-            return None
-    return fields
+def from_mail(mail: EmailMessage, text: str, default: str) -> PatchDescription:
+    """Parse an email from its head and the text before the diff."""
+    subject = _without_prefix(_head_field(mail, "Subject")) or default
+    first, _, rest = text.lstrip("\n").partition("\n\n")
+    stated = _fields(first, "From|Date|Subject") or {}
+    description = _from_message(stated.get("Subject", subject), _above_dashes(rest if stated else text))
+    author, date = (stated.get(name) or _head_field(mail, name) for name in ("From", "Date"))
+    name, address = parseaddr(author)
+    added = {
+        "Author": f"{name} <{address}>" if name and "@" in address else author,
+        "Date": "" if "Last-Update" in description.fields else date,
+        "Message-ID": _head_field(mail, "Message-ID"),
+    }
+    fields = {key: value for key, value in added.items() if value not in ("", NO_AUTHOR)}
+    return replace(description, fields=description.fields | fields | description.fields)
 
 
 def as_dep3(description: PatchDescription) -> str:
@@ -81,33 +69,47 @@ def as_dep3(description: PatchDescription) -> str:
     return "\n".join(lines) + "\n"
 
 
-def from_text(text: str, default: str) -> PatchDescription:
-    """Parse the text before a diff: a DEP-3 header, or text whose first line is the summary."""
-    text = re.split(r"^---$", text, maxsplit=1, flags=re.MULTILINE)[0]
-    lines = [line.rstrip() for line in text.splitlines()]
-    kept = [line for line in lines if not re.match(r"Index: |={60,}$|diff -|#!", line)]
-    text = "\n".join(kept).strip("\n")
-    if found := from_dep3(text):
-        return found
-    subject, _, rest = text.strip().partition("\n")
-    return _from_message(_without_prefix(subject) or default, rest)
+def as_mail(description: PatchDescription) -> str:
+    """Return the text of an email, without its head."""
+    fields = "\n".join(f"{name}: {value}" for name, value in description.fields.items())
+    text = "\n\n".join(part for part in (description.body, fields) if part)
+    return _quoted(text, _MESSAGE_END) + "\n"
 
 
-def from_mail(mail: EmailMessage, text: str, default: str) -> PatchDescription:
-    """Parse an email from its head and the text before the diff."""
-    subject = _without_prefix(_head_field(mail, "Subject")) or default
-    first, _, rest = text.lstrip("\n").partition("\n\n")
-    stated = _fields(first, _IN_BODY) or {}
-    description = _from_message(stated.get("Subject", subject), rest if stated else text)
-    author, date = (stated.get(name) or _head_field(mail, name) for name in ("From", "Date"))
-    name, address = parseaddr(author)
-    added = {
-        "Author": f"{name} <{address}>" if name and "@" in address else author,
-        "Date": "" if "Last-Update" in description.fields else date,
-        "Message-ID": _head_field(mail, "Message-ID"),
-    }
-    fields = {key: value for key, value in added.items() if value not in ("", NO_AUTHOR)}
-    return replace(description, fields=description.fields | fields | description.fields)
+def _from_dep3(header: str) -> PatchDescription | None:
+    """Parse a DEP-3 header; None when the text is not one. Text after the fields belongs to the body."""
+    head, _, rest = header.partition("\n\n")
+    fields = _fields(head)
+    while fields and (more := _fields(rest.partition("\n\n")[0])):
+        fields |= more
+        rest = rest.partition("\n\n")[2]
+    for name in ("Description", "Subject"):
+        if fields and name in fields:
+            subject, *lines = fields.pop(name).split("\n")
+            if "From" in fields:
+                fields = {"Author": fields.pop("From"), **fields}
+            body = _unquoted("\n".join(["" if line == " ." else line[1:] for line in lines]), _DIFF)
+            body = "\n\n".join(part for part in (body, rest.strip("\n")) if part)
+            return PatchDescription(_without_prefix(subject), body, fields)
+    return None
+
+
+def _from_message(subject: str, text: str) -> PatchDescription:
+    """Parse the text of an email. Its last paragraph has fields if all of its lines are fields."""
+    body = _unquoted(text.strip("\n"), _MESSAGE_END)
+    above, _, last = body.rpartition("\n\n")
+    fields = _fields(last, _KNOWN)
+    return PatchDescription(subject, body if fields is None else above.strip("\n"), fields or {})
+
+
+def _fields(text: str, names: str = "[A-Za-z][A-Za-z-]*") -> dict[str, str] | None:
+    """Parse fields with their continuation lines; None when the text has another line."""
+    text = text.strip("\n")
+    found = list(re.finditer(rf"^({names}):[ \t]?(.*(?:\n[ \t].*)*)(?:\n|\Z)", text, re.MULTILINE))
+    fields: dict[str, str] = {}
+    for name, value in (match.group(1, 2) for match in found):
+        fields[name] = f"{fields[name]}\n {value}" if name in fields else value
+    return fields if sum(len(match[0]) for match in found) == len(text) else None
 
 
 def _head_field(mail: EmailMessage, name: str) -> str:
@@ -122,27 +124,12 @@ def _head_field(mail: EmailMessage, name: str) -> str:
 
 def _without_prefix(subject: str) -> str:
     """Return the subject of a mail without ``[PATCH 1/2]``. Other brackets stay."""
-    while found := _PREFIX.match(subject):
-        subject = subject[found.end() :]
-    return subject.strip()
+    return re.sub(r"^(?:\s*(?:re:|\[[^\]]*PATCH[^\]]*\]))*", "", subject, flags=re.IGNORECASE).strip()
 
 
-def _from_message(subject: str, text: str) -> PatchDescription:
-    """Parse the text of an email. Its last paragraph has fields if all of its lines are fields."""
-    body = re.split(r"^---$", text, maxsplit=1, flags=re.MULTILINE)[0].strip("\n")
-    body = _unquoted(body, _MESSAGE_END)
-    above, _, last = body.rpartition("\n\n")
-    fields = _fields(last, _KNOWN)
-    if fields is None:
-        return PatchDescription(subject, body, {})
-    return PatchDescription(subject, above.strip("\n"), fields)
-
-
-def as_mail(description: PatchDescription) -> str:
-    """Return the text of an email, without its head."""
-    fields = "\n".join(f"{name}: {value}" for name, value in description.fields.items())
-    text = "\n\n".join(part for part in (description.body, fields) if part)
-    return _quoted(text, _MESSAGE_END) + "\n"
+def _above_dashes(text: str) -> str:
+    """Return the text above a line of three dashes, below which git and DEP-3 allow notes."""
+    return re.split(r"^---$", text, maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def _quoted(text: str, pattern: str) -> str:

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches import series as series_files
-from vimectl.patches.git_commands import FileChanges
 from vimectl.patches.interchange.description import as_dep3, from_mail, from_text
 from vimectl.patches.lint.release_check import PatchedRelease, ReleaseCheck, check_release
 from vimectl.patches.patchfile.apply import apply_patch
-from vimectl.patches.patchfile.file_diff import PatchFile
+from vimectl.patches.patchfile.file_diff import Defect, PatchFile
 from vimectl.patches.patchfile.reader import parse
 from vimectl.patches.patchfile.rules import require_valid
 from vimectl.patches.patchfile.sources import PatchSource, read_sources
@@ -33,7 +32,6 @@ _MISFITS = {
     "hunk-needs-fuzz": _LINT,
     "hunk-applied-already": "leave the patch out, or name the release without it",
 }
-_COVER_LETTER = re.compile(r"\[[^\]]*PATCH[^\]]*\b0+/\d+\]")
 
 
 class PathRule(NamedTuple):
@@ -44,14 +42,10 @@ class PathRule(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ImportedPatch:
-    """A patch of the new series: its origin, header, files before and after, and the number of its hunks that
-    were not at the stated line."""
+class ImportedPatch(NewPatch):
+    """A patch of the new series, where it is from, and how many of its hunks were at another line."""
 
-    id: str
     origin: str
-    header: bytes
-    changes: FileChanges
     offsets: int
 
     def as_json(self) -> dict[str, Any]:
@@ -80,8 +74,7 @@ class Imported:
         if versions and not module:
             module = series_files.load(package, versions[0]).module
         comment = f"Patches for {package} {version or commit}, in the order in which they apply."
-        patches = [NewPatch(one.id, one.header, one.changes) for one in self.patches]
-        write_series(out, comment, package, version, module, patches, commit=commit)
+        write_series(out, comment, package, version, module, self.patches, commit=commit)
 
 
 def import_patches(
@@ -96,7 +89,7 @@ def import_patches(
     release = PatchedRelease(files)
     found = Imported([], [])
     for source in (source for path in paths for source in read_sources(path, strip)):
-        if source.mail and _COVER_LETTER.search(str(source.mail["Subject"])) and b"\n@@ -" not in source.data:
+        if source.is_cover_letter:
             found.left_out.append((source.origin, "cover letter"))
             continue
         parsed = parse(source.data, source.strip)
@@ -123,15 +116,16 @@ def _is_included(path: str, rules: Sequence[PathRule]) -> bool:
 
 def _without(patch: PatchFile, excluded: Collection[str]) -> PatchFile:
     """Return a patch without the diffs of some paths, and the errors that their binary data is missing."""
-    kept = tuple(diff for diff in patch.diffs if diff.path not in excluded)
-    lines = [(diff.line, diff.path) for diff in patch.diffs]
-    defects = tuple(
-        defect
-        for defect in patch.defects
-        if defect.rule != "binary-without-data"
-        or max((one for one in lines if one[0] <= defect.line), default=(0, ""))[1] not in excluded
+
+    def is_excluded(defect: Defect) -> bool:
+        owner = [diff for diff in patch.diffs if diff.line <= defect.line][-1:]
+        without_data = defect.rule == "binary-without-data"
+        return without_data and any(diff.binary == () and diff.path in excluded for diff in owner)
+
+    return patch._replace(
+        diffs=tuple(diff for diff in patch.diffs if diff.path not in excluded),
+        defects=tuple(defect for defect in patch.defects if not is_excluded(defect)),
     )
-    return patch._replace(diffs=kept, defects=defects)
 
 
 def _apply(
@@ -157,7 +151,7 @@ def _apply(
     slug = _slug(str((source.mail and source.mail[ID_HEADER]) or source.name or described.subject))
     header = as_dep3(described).encode("utf-8", "surrogateescape")
     offsets = sum(fit.result == "offset" for fit in found.fits)
-    return ImportedPatch(f"{number:04}-{slug}", source.origin, header, changes, offsets)
+    return ImportedPatch(f"{number:04}-{slug}", header, changes, source.origin, offsets)
 
 
 def _misfit(found: ReleaseCheck) -> tuple[str, str] | None:

@@ -20,9 +20,6 @@ from vimectl.patches.interchange.importers import Imported, import_patches
 from vimectl.patches.release_files import ReleaseFiles
 from vimectl.stacks.catalog import PROJECT_FILE
 
-# Opens the release that ``--against`` names.
-OpenRelease = Callable[[str], ReleaseFiles]
-
 
 class WorkTree(NamedTuple):
     """A work tree and its patches, in order."""
@@ -32,7 +29,7 @@ class WorkTree(NamedTuple):
 
 
 def import_conf(
-    conf: Path, out: Path, against: Mapping[str, str], open_release: OpenRelease
+    conf: Path, out: Path, against: Mapping[str, str], open_release: Callable[[str], ReleaseFiles]
 ) -> dict[str, Imported]:
     """Write a project file and a series for each work tree into a directory; return the series by package.
 
@@ -43,7 +40,7 @@ def import_conf(
         UsageError: a line is malformed, a release is missing, a patch does not apply, or a file exists.
         MissingRequirement: git is not installed, or a series cannot be written.
     """
-    trees = read_conf(conf)
+    trees = _read_conf(conf)
     for name in against:
         if name not in trees:
             raise unknown("package", name, trees)
@@ -51,8 +48,9 @@ def import_conf(
     for path in created:
         if path.exists():
             raise UsageError(f"{path} exists already", "name another --out, or remove it")
+    sources = {name: Path(against.get(name, tree.path)) for name, tree in trees.items()}
     missing = [
-        f"{name} ({tree.path})" for name, tree in trees.items() if not (name in against or tree.path.exists())
+        f"{name} ({path})" for name, path in sources.items() if name not in against and not path.exists()
     ]
     if missing:
         raise UsageError(
@@ -60,27 +58,33 @@ def import_conf(
             "--against NAME=PATH names a work tree, folder, wheel or archive for each",
         )
     releases = {
-        name: _release(against.get(name, str(tree.path)), open_release) for name, tree in trees.items()
+        name: CommitFiles(path) if (path / ".git").exists() else open_release(against.get(name, str(path)))
+        for name, path in sources.items()
     }
-    series = {name: import_patches(trees[name].patches, release) for name, release in releases.items()}
+    series = {name: import_patches(tree.patches, releases[name]) for name, tree in trees.items()}
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".vimectl-", dir=out) as scratch:
         for name, imported in series.items():
             imported.write(Path(scratch, "patches", name), name, commit=getattr(releases[name], "commit", ""))
-        Path(scratch, PROJECT_FILE).write_text(_project(conf, trees), encoding="utf-8")
+        document = tomlkit.document()
+        document.add(tomlkit.comment(f"The patches that {conf.name} lists."))
+        document.add(tomlkit.comment('To use it for images and runs, name a stack first: extends = "..."'))
+        document.add("patches", tomlkit.item({name: [f"patches/{name}"] for name in trees}))
+        document.add("targets", tomlkit.item({name: str(tree.path) for name, tree in trees.items()}))
+        Path(scratch, PROJECT_FILE).write_text(tomlkit.dumps(document), encoding="utf-8")
         for path in created:
             path.parent.mkdir(exist_ok=True)
             os.replace(scratch / path.relative_to(out), path)
     return series
 
 
-def read_conf(conf: Path) -> dict[str, WorkTree]:
+def _read_conf(conf: Path) -> dict[str, WorkTree]:
     """Return the work trees of a list by package. Raises UsageError for a malformed line or missing patch."""
-    trees: dict[str, WorkTree] = {}
     try:
         lines = conf.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as e:
         raise UsageError(f"{conf}: cannot be read: {e}", "name a readable file in UTF-8") from e
+    trees: dict[str, WorkTree] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -96,24 +100,9 @@ def read_conf(conf: Path) -> dict[str, WorkTree]:
         # Like a path in a repository, whose list is in a folder of it.
         found = [folder / words[2] for folder in conf.absolute().parents if (folder / words[2]).is_file()]
         if not found:
-            raise UsageError(
-                f"{where}: {words[2]}: no such file in the list's folder or above it", "correct it"
-            )
+            message = f"{where}: {words[2]}: no such file in the list's folder or above it"
+            raise UsageError(message, "correct it")
         tree.patches.append(found[0])
     if not trees:
         raise UsageError(f"{conf}: there are no patches here", "add lines, or name another file")
     return trees
-
-
-def _release(name: str, open_release: OpenRelease) -> ReleaseFiles:
-    return CommitFiles(Path(name)) if Path(name, ".git").exists() else open_release(name)
-
-
-def _project(conf: Path, trees: Mapping[str, WorkTree]) -> str:
-    """Return the text of the project file."""
-    document = tomlkit.document()
-    document.add(tomlkit.comment(f"The patches that {conf.name} lists."))
-    document.add(tomlkit.comment('To use it for images and runs, name a stack first: extends = "..."'))
-    document.add("patches", tomlkit.item({name: [f"patches/{name}"] for name in trees}))
-    document.add("targets", tomlkit.item({name: str(tree.path) for name, tree in trees.items()}))
-    return tomlkit.dumps(document)

@@ -254,6 +254,10 @@ def test_what_cannot_be_applied_is_an_error_unless_excluded(work: Path, tmp_path
     assert "binary-without-data" in message(work, patch)[0]
     found = import_patches([patch], SourceTree(work), rules=[PathRule(False, "docs/*")])
     assert found.left_out == [(str(patch), "docs/x.png")]
+    # A file that only this line names is not the excluded one above it.
+    patch.write_text(ordinary + "Binary files a/x.png and b/x.png differ\n")
+    with pytest.raises(UsageError, match="binary-without-data"):
+        import_patches([patch], SourceTree(work), rules=[PathRule(False, "pkg/a.py")])
     combined = (
         "diff --cc pkg/run.sh\nindex 1,2..3\n--- a/pkg/run.sh\n+++ b/pkg/run.sh\n"
         "@@@ -1,2 -1,2 +1,2 @@@\n- l1\n -l1\n++x\n  l2\n"
