@@ -9,8 +9,7 @@ from vime_runtime.spec.errors import CheckFailed
 
 from vimectl.patches import applied_state, content
 from vimectl.patches.blobs import id_of
-from vimectl.patches.git_commands import merge_file
-from vimectl.patches.port.auto_resolve import join_imports
+from vimectl.patches.port.auto_resolve import merge_with_imports
 from vimectl.patches.state import TargetStatus
 from vimectl.patches.target import read_file
 
@@ -64,7 +63,7 @@ def _applied_stages(status: TargetStatus, path: str, released: bytes | None) -> 
 
 def _merge(path: str, base: bytes | None, current: bytes | None, wanted: bytes | None) -> bytes | None:
     labels = ("base", f"{path} as it is", f"{path} as wanted")
-    merge = join_imports(merge_file(base, current, wanted, labels))
+    merge = merge_with_imports(base, current, wanted, labels)
     if not merge.clean:
         raise CheckFailed(
             f"{path} cannot be merged, nothing was changed:\n{merge.shown}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 from vime_runtime.spec.errors import CheckFailed
@@ -20,29 +20,17 @@ DEFAULT_MODE = "100644"
 FileStates = Mapping[str, "GitFile | None"]
 
 
-@dataclass(frozen=True)
-class Restacked:
-    """``series`` is the new series; its ``directories`` still have the old files.
-
-    ``emptied`` has the ids of patches that it no longer has, because nothing is left of them. ``states``
-    has every file as the new series leaves it.
-    """
-
-    series: Series
-    emptied: tuple[str, ...]
-    states: FileStates
-
-
 def restack(
     series: Series,
     released: FileStates,
     patch_id: str,
     after: FileStates | None,
     header: bytes | None = None,
-) -> Restacked:
+) -> tuple[Series, FileStates]:
     """Change or drop a patch of a series, and rebase the later ones with three-way merges.
 
-    Patches that stay the same keep their text byte for byte.
+    Returns the new series, whose ``directories`` still have the old files, and every file as it leaves them.
+    Patches that stay the same keep their text byte for byte; those of which nothing is left are not in it.
 
     Args:
         released: the files that the series touches, or ``after`` names, below the first patch.
@@ -59,7 +47,6 @@ def restack(
     series.find(patch_id)
     current = dict(released)
     patches: list[Patch | NewPatch] = []
-    emptied = []
     for patch, old in walk(series, released.__getitem__):
         text = patch.header
         if patch.id != patch_id:
@@ -76,11 +63,9 @@ def restack(
             # The header has a list of the files, which may have changed.
             description = re.split(rb"^---\n", text, maxsplit=1, flags=re.MULTILINE)[0]
             patches.append(NewPatch(patch.id, description, changes))
-        else:
-            emptied.append(patch.id)
     rendered = iter(render([one for one in patches if isinstance(one, NewPatch)]))
     kept = tuple(one if isinstance(one, Patch) else next(rendered) for one in patches)
-    return Restacked(replace(series, patches=kept), tuple(emptied), current)
+    return replace(series, patches=kept), current
 
 
 def walk(series: Series, released: FileLookup) -> Iterator[tuple[Patch, FileChanges]]:

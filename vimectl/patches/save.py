@@ -88,16 +88,15 @@ def save(own: OwnSeries, name: str, options: SaveOptions, dry_run: bool = False)
             after |= {
                 path: merge_states(_EDITS, path, top[path], after[path], file) for path, file in new.items()
             }
-            result = restack(own.series, released, patch_id, after, header)
-            if patch_id in result.emptied:
+            changed, states = restack(own.series, released, patch_id, after, header)
+            if patch_id not in [patch.id for patch in changed.patches]:
                 raise CheckFailed(f"{name} would be empty", f"vimectl patch drop {name} {own.package}")
-            different = [path for path, file in new.items() if result.states[path] != file]
+            different = [path for path, file in new.items() if states[path] != file]
             if different:
                 raise CheckFailed(
                     f"{different[0]}: these edits depend on patches above {name}; nothing was changed",
                     "save them as a new patch on top",
                 )
-            changed = result.series
         else:
             changes = {path: (top[path], file) for path, file in new.items()}
             (patch,) = series_writer.render([NewPatch(name, header, changes)])
@@ -120,8 +119,8 @@ def drop(own: OwnSeries, name: str, dry_run: bool = False) -> SaveOutcome:
             raise CheckFailed(
                 f"{own.package} was patched by something else", f"vimectl patch adopt {own.package}"
             )
-        result = restack(own.series, _released(own, {}), patch_id, None)
-        return _execute("drop", own, name, result.series, dry_run)
+        changed, _ = restack(own.series, _released(own, {}), patch_id, None)
+        return _execute("drop", own, name, changed, dry_run)
 
 
 def _edits(own: OwnSeries, name: str, options: SaveOptions) -> tuple[States, States]:

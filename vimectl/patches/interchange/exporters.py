@@ -29,7 +29,9 @@ def export_series(series: Series, form: Literal["quilt", "mbox"], out: Path) -> 
     """
     if out.exists() and not (form == "quilt" and out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"{out} exists already", "name another --out, or remove it")
-    contents = _quilt(series, out) if form == "quilt" else {out: _mailbox(series)}
+    count = len(series.patches)
+    mails = (_mail(patch, number, count) for number, patch in enumerate(series.patches, 1))
+    contents = _quilt(series, out) if form == "quilt" else {out: b"".join(mails)}
     try:
         for path, content in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,11 +53,6 @@ def _quilt(series: Series, out: Path) -> dict[Path, bytes]:
                 )
     contents = {out / file_name(patch.id): patch.text for patch in series.patches}
     return contents | {out / ORDER: (series.directory / ORDER).read_bytes()}
-
-
-def _mailbox(series: Series) -> bytes:
-    count = len(series.patches)
-    return b"".join(_mail(patch, number, count) for number, patch in enumerate(series.patches, 1))
 
 
 def _mail(patch: Patch, number: int, count: int) -> bytes:

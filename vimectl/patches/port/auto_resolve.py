@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from io import BytesIO
 
-from vimectl.patches.git_commands import FileMerge
+from vimectl.patches.git_commands import FileMerge, merge_file
 
 _MARKER_LINE = re.compile(rb"^(<{7}|\|{7}|>{7}) ", re.MULTILINE)
 # Our, base and their lines. The marker without a label is a whole line: underlines are longer.
@@ -26,11 +26,14 @@ def conflicts_of(merge: FileMerge) -> list[tuple[bytes, bytes, bytes]]:
     return _CONFLICT.findall(merge.content or b"")
 
 
-def join_imports(merge: FileMerge) -> FileMerge:
-    """Resolve the conflicts in which both versions only add import lines in one place: all are needed.
+def merge_with_imports(
+    base: bytes | None, ours: bytes | None, theirs: bytes | None, labels: tuple[str, str, str]
+) -> FileMerge:
+    """Merge as ``merge_file`` does, and resolve conflicts in which both only add import lines in one place.
 
-    They are put in the order of import sorters: ``import`` before ``from``, each by name.
+    All are needed; they are put in the order of import sorters: ``import`` before ``from``, each by name.
     """
+    merge = merge_file(base, ours, theirs, labels)
     if not merge.conflicts or merge.content is None:
         return merge
     joined = merge._replace(content=_CONFLICT.sub(_joined, merge.content))

@@ -12,7 +12,7 @@ from vimectl.patches.content import apply_diff
 from vimectl.patches.git_commands import FileMerge, merge_file
 from vimectl.patches.patchfile.apply import GitFile
 from vimectl.patches.patchfile.file_diff import FileDiff
-from vimectl.patches.port.auto_resolve import first_marker, join_imports
+from vimectl.patches.port.auto_resolve import first_marker, merge_with_imports
 from vimectl.patches.port.changes import LineChange, apply_changes, is_in_release, obsolete_lines, split
 from vimectl.patches.restack import with_mode
 
@@ -21,8 +21,6 @@ PortResult = Literal["upstream", "clean", "offset", "conflict"]
 _RESULTS: tuple[PortResult, ...] = ("upstream", "clean", "offset", "conflict")
 # Returns the path of another file of the new release that has any of these lines, or None.
 FindLines = Callable[[list[bytes]], "str | None"]
-# The names of the old release, the new one and the patch in conflict markers.
-MergeLabels = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def port_file(
     base: GitFile | None,
     patched: GitFile | None,
     release: GitFile | None,
-    labels: MergeLabels,
+    labels: tuple[str, str, str],
     find_lines: FindLines,
 ) -> FilePort:
     """Port a patch of a file.
@@ -73,11 +71,12 @@ def port_file(
     Args:
         diff: the patch, which leads from ``base`` to ``patched``, the file in the old release.
         release: the file in the new release, with the previous patches.
+        labels: the names of the old release, the new one and the patch in conflict markers.
     """
     old, wanted, new = (file.content if file else None for file in (base, patched, release))
     if new is None and base and patched:
         return FilePort(path, "conflict", None, None, f"{labels[1]} does not have this file")
-    merge, note = join_imports(merge_file(old, new, wanted, labels)), ""
+    merge, note = merge_with_imports(old, new, wanted, labels), ""
     if merge.conflicts is None and None in (old, wanted):
         # The markers show the whole file.
         note, merge = merge.error, merge_file(old or b"", new, wanted or b"", labels)._replace(conflicts=None)
@@ -95,7 +94,12 @@ def port_file(
 
 
 def _merge_changes(
-    diff: FileDiff, merge: FileMerge, old: bytes, new: bytes, labels: MergeLabels, find_lines: FindLines
+    diff: FileDiff,
+    merge: FileMerge,
+    old: bytes,
+    new: bytes,
+    labels: tuple[str, str, str],
+    find_lines: FindLines,
 ) -> tuple[FileMerge, str]:
     """Return the merge of the changes that the new release needs, and a note on the others.
 
@@ -106,7 +110,7 @@ def _merge_changes(
     moved = []
     for change in split(diff):
         line = str(change.begin + 1)
-        alone = join_imports(merge_file(old, new, apply_changes(old, [change]), labels))
+        alone = merge_with_imports(old, new, apply_changes(old, [change]), labels)
         merged = merge.clean or alone.clean
         if alone.content == new or (not merged and is_in_release(change, old, new)):
             left_out["has"].append(line)
@@ -118,7 +122,7 @@ def _merge_changes(
         else:
             left_out["no longer has"].append(line)
     if not merge.clean:
-        merge = join_imports(merge_file(old, new, apply_changes(old, needed), labels))
+        merge = merge_with_imports(old, new, apply_changes(old, needed), labels)
     if not merge.clean:
         places = "1 place" if merge.conflicts == 1 else f"{merge.conflicts} places"
         start = first_marker(merge.content or b"")

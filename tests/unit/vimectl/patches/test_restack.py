@@ -12,7 +12,7 @@ from harness.git import git
 from harness.patches.toy_packages import LINK, Tree, build_series, lay
 from vimectl.patches.blobs import content_at, git_mode
 from vimectl.patches.patchfile.apply import GitFile
-from vimectl.patches.restack import FileStates, Restacked, restack
+from vimectl.patches.restack import FileStates, restack
 from vimectl.patches.series import Series
 
 A = b"".join(b"%c\n" % letter for letter in range(ord("a"), ord("z") + 1))
@@ -45,13 +45,15 @@ class Stack:
         self.release = trees[1]
         self.series = build_series("toy", trees[1:], folder / "series", ["p"] * (len(stages) - 1))
 
-    def restack(self, number: int, after: Files | None, header: bytes | None = None) -> Restacked:
+    def restack(
+        self, number: int, after: Files | None, header: bytes | None = None
+    ) -> tuple[Series, FileStates]:
         paths = [*self.series.chains, *(after or {})]
         released = states({path: self.release.get(path) for path in paths})
         new = None if after is None else states(after)
-        found = restack(self.series, released, f"{number:04}-p", new, header)
-        assert self.applied(found.series) == {path: one for path, one in found.states.items() if one}
-        return found
+        series, left = restack(self.series, released, f"{number:04}-p", new, header)
+        assert self.applied(series) == {path: one for path, one in left.items() if one}
+        return series, left
 
     def applied(self, series: Series) -> FileStates:
         """Return the release with the patches as git applies them."""
@@ -77,23 +79,23 @@ def test_later_patches_follow_a_changed_patch(tmp_path: Path) -> None:
         plain(a=change("C", "M"), b=change("M")),
         plain(b=change("M", "T")),
     )
-    found = stack.restack(1, plain(a=b"0\n" + change("C", "D"), c=change("X")), b"Description: new\n")
-    first, second, third = found.series.patches
+    series, left = stack.restack(1, plain(a=b"0\n" + change("C", "D"), c=change("X")), b"Description: new\n")
+    first, second, third = series.patches
     assert (first.files, second.files) == (["a", "c"], ["a", "b"])
     assert first.text.startswith(b"Description: new\n---\n")
     assert second.header == stack.series.patches[1].header
     assert third is stack.series.patches[2]  # nothing below its file changed
     wanted = plain(a=b"0\n" + change("C", "D", "M"), b=change("M", "T"), c=change("X"))
-    assert found.states == states(wanted)
+    assert left == states(wanted)
 
 
 def test_later_patches_do_without_a_dropped_patch(tmp_path: Path) -> None:
     stages = [plain(a=A), plain(a=b"0\n" + A, n=b"new\n"), plain(a=b"0\n" + change("M"))]
     stack = Stack(tmp_path, *stages)
-    found = stack.restack(1, None)
-    assert [patch.id for patch in found.series.patches] == ["0002-p"]
-    assert found.states == states(plain(a=change("M"), n=None))
-    assert stack.restack(2, None).series.patches == stack.series.patches[:1]
+    series, left = stack.restack(1, None)
+    assert [patch.id for patch in series.patches] == ["0002-p"]
+    assert left == states(plain(a=change("M"), n=None))
+    assert stack.restack(2, None)[0].patches == stack.series.patches[:1]
 
 
 def test_conflict_names_the_patch_and_shows_both(tmp_path: Path) -> None:
@@ -130,25 +132,25 @@ def test_modes_links_and_binary_files_are_kept(tmp_path: Path) -> None:
     later = {"run.sh": (0o755, change("M")), "l": (LINK, b"two"), "bin": (0o644, b"\0" * 8)}
     stack = Stack(tmp_path, plain(**{"run.sh": A}, gone=b"x\n"), script, later)
     # The first patch no longer sets the executable bit, and changes a line.
-    found = stack.restack(1, script | {"run.sh": (0o644, change("C"))})
-    assert found.states == states(script | later | {"run.sh": (0o644, change("C", "M"))})
-    found = stack.restack(2, later | {"run.sh": (0o644, A)})
-    assert found.series.patches[0] is stack.series.patches[0]
-    assert found.states == states(script | later | {"run.sh": (0o644, A)})
+    _, left = stack.restack(1, script | {"run.sh": (0o644, change("C"))})
+    assert left == states(script | later | {"run.sh": (0o644, change("C", "M"))})
+    series, left = stack.restack(2, later | {"run.sh": (0o644, A)})
+    assert series.patches[0] is stack.series.patches[0]
+    assert left == states(script | later | {"run.sh": (0o644, A)})
 
 
 def test_file_created_again_has_the_mode_of_a_new_one(tmp_path: Path) -> None:
     stack = Stack(
         tmp_path, {"run.sh": (0o755, A)}, plain(b=A), {"run.sh": None}, plain(**{"run.sh": b"new\n"})
     )
-    assert stack.restack(1, plain(c=A)).series.patches[1:] == stack.series.patches[1:]
+    assert stack.restack(1, plain(c=A))[0].patches[1:] == stack.series.patches[1:]
 
 
-def test_patch_with_nothing_left_is_reported(tmp_path: Path) -> None:
+def test_patch_with_nothing_left_is_dropped(tmp_path: Path) -> None:
     stack = Stack(tmp_path, plain(a=A), plain(a=change("C")), plain(a=change("C", "M")))
-    found = stack.restack(1, plain(a=change("C", "M")))
-    assert (len(found.series.patches), found.emptied) == (1, ("0002-p",))
-    assert stack.restack(1, plain(a=A)).emptied == ("0001-p",)
+    for after, kept in ((change("C", "M"), "0001-p"), (A, "0002-p")):
+        series, _ = stack.restack(1, plain(a=after))
+        assert [patch.id for patch in series.patches] == [kept]
 
 
 def test_wrong_contents_are_refused(tmp_path: Path) -> None:
