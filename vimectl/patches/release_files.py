@@ -11,13 +11,16 @@ import stat
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Protocol
 
 from vime_runtime.spec.errors import UsageError
 
-from vimectl.patches.blobs import content_at
+from vimectl.patches.blobs import content_at, git_mode
+from vimectl.patches.patchfile.apply import GitFile
+from vimectl.patches.patchfile.names import path_problem
 
 # What a truncated or damaged archive raises.
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
@@ -40,6 +43,28 @@ class ReleaseFiles(Protocol):
     def mode(self, path: str) -> int:
         """Return the ``st_mode`` of an existing file, 0 if the release states none."""
         ...
+
+
+class PatchedRelease:
+    """The files of a release after some patches. ``changed``: None for a removed file."""
+
+    def __init__(self, files: ReleaseFiles, changed: Mapping[str, GitFile | None] | None = None) -> None:
+        self.name = files.name
+        self.files = files
+        self._changed = changed or {}
+
+    def file(self, path: str) -> GitFile | None:
+        """Return a file, or None when there is none, as under a path that no patch may name."""
+        if path in self._changed:
+            return self._changed[path]
+        if path_problem(path):
+            return None
+        content = self.files.read(path)
+        return None if content is None else GitFile(content, git_mode(self.files.mode(path)))
+
+    def with_changes(self, changed: Mapping[str, GitFile | None]) -> PatchedRelease:
+        """Return the release with one more patch."""
+        return PatchedRelease(self.files, {**self._changed, **changed})
 
 
 def open_path(path: Path, name: str = "") -> ReleaseFiles:

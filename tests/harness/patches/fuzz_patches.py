@@ -16,10 +16,11 @@ import atheris  # not in the locks: .venv/bin/pip install atheris
 
 with atheris.instrument_imports(include=["vimectl.patches"]):
     from vimectl.patches.lint.file_checks import check_diff, check_mail_damage
-    from vimectl.patches.lint.release_check import PatchedRelease, check_release
+    from vimectl.patches.lint.release_check import check_release
     from vimectl.patches.patchfile.apply import GitFile
     from vimectl.patches.patchfile.reader import parse
     from vimectl.patches.patchfile.rules import all_defects
+    from vimectl.patches.release_files import PatchedRelease
 
 from harness.patches.compare_with_git import Release
 from harness.patches.hostile_patches import cases

@@ -13,13 +13,13 @@ from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches import series as series_files
 from vimectl.patches.interchange.description import as_dep3, from_mail, from_text
-from vimectl.patches.lint.release_check import PatchedRelease, ReleaseCheck, check_release
+from vimectl.patches.lint.release_check import ReleaseCheck, check_release
 from vimectl.patches.patchfile.apply import apply_patch
 from vimectl.patches.patchfile.file_diff import Defect, PatchFile
 from vimectl.patches.patchfile.reader import parse
 from vimectl.patches.patchfile.rules import require_valid
 from vimectl.patches.patchfile.sources import PatchSource, read_sources
-from vimectl.patches.release_files import ReleaseFiles
+from vimectl.patches.release_files import PatchedRelease, ReleaseFiles
 from vimectl.patches.series_writer import NewPatch, write_series
 
 # The email header with the id of an exported patch.

@@ -12,14 +12,14 @@ from typing import Any
 from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches.lint.file_checks import check_diff, check_mail_damage
-from vimectl.patches.lint.release_check import HunkFit, PatchedRelease, check_release
+from vimectl.patches.lint.release_check import HunkFit, check_release
 from vimectl.patches.lint.repair import Repair, repair_file
 from vimectl.patches.patchfile.file_diff import Defect, FileDiff, PatchFile
 from vimectl.patches.patchfile.names import printable
 from vimectl.patches.patchfile.reader import PatchTooLarge, parse
 from vimectl.patches.patchfile.rules import Severity, all_defects, lint_rules
 from vimectl.patches.patchfile.sources import PatchSource, patch_files, read_file
-from vimectl.patches.release_files import ReleaseFiles, open_path
+from vimectl.patches.release_files import PatchedRelease, ReleaseFiles, open_path
 from vimectl.util.phase_progress import ReportPhase
 
 # The release confirms these defects of a hunk, if it fits: the file does start or end there.

@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Literal
 
-from vimectl.patches.blobs import blob_id, git_mode
+from vimectl.patches.blobs import blob_id
 from vimectl.patches.patchfile import binary
 from vimectl.patches.patchfile.apply import GitFile
 from vimectl.patches.patchfile.file_diff import Defect, FileDiff, Hunk, PatchFile
-from vimectl.patches.patchfile.names import path_problem
 from vimectl.patches.patchfile.reader import parse
-from vimectl.patches.release_files import ReleaseFiles
+from vimectl.patches.release_files import PatchedRelease
 
 HunkResult = Literal["exact", "offset", "fuzz", "applied", "does-not-apply"]
 # The default of `patch`.
@@ -52,28 +51,6 @@ class HunkFit:
     def fits(self) -> bool:
         """Return True if git applies the hunk."""
         return self.result in ("exact", "offset")
-
-
-class PatchedRelease:
-    """The files of a release after some patches. ``changed``: None for a removed file."""
-
-    def __init__(self, files: ReleaseFiles, changed: Mapping[str, GitFile | None] | None = None) -> None:
-        self.name = files.name
-        self._files = files
-        self._changed = changed or {}
-
-    def file(self, path: str) -> GitFile | None:
-        """Return a file, or None when there is none, as under a path that no patch may name."""
-        if path in self._changed:
-            return self._changed[path]
-        if path_problem(path):
-            return None
-        content = self._files.read(path)
-        return None if content is None else GitFile(content, git_mode(self._files.mode(path)))
-
-    def with_changes(self, changed: Mapping[str, GitFile | None]) -> PatchedRelease:
-        """Return the release with one more patch."""
-        return PatchedRelease(self._files, {**self._changed, **changed})
 
 
 @dataclass

@@ -15,10 +15,10 @@ from vime_runtime.spec.atomic_io import write_bytes_atomically
 from vime_runtime.spec.errors import MissingRequirement
 
 from vimectl.patches.lint.file_checks import converted_to_crlf
-from vimectl.patches.lint.release_check import PatchedRelease
 from vimectl.patches.patchfile import hunks
 from vimectl.patches.patchfile.reader import BOM, load, parse
 from vimectl.patches.patchfile.sources import read_file
+from vimectl.patches.release_files import PatchedRelease
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,10 @@ from vimectl.patches import content, target
 from vimectl.patches import series as series_files
 from vimectl.patches.git_tree import CommitFiles
 from vimectl.patches.interchange.description import as_dep3, from_text
-from vimectl.patches.lint.release_check import PatchedRelease
 from vimectl.patches.port.conflict_folder import README, Resolutions, write_conflicts
 from vimectl.patches.port.port_file import PatchPort
 from vimectl.patches.port.rebase import misfit, rebase
-from vimectl.patches.release_files import ReleaseFiles, open_path
+from vimectl.patches.release_files import PatchedRelease, ReleaseFiles, open_path
 from vimectl.patches.releases import finder
 from vimectl.patches.releases.index import parse_file_name
 from vimectl.patches.restack import file_states

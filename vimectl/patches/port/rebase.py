@@ -8,12 +8,11 @@ from functools import partial
 from vime_runtime.spec.errors import CheckFailed
 
 from vimectl.patches.git_commands import FileChanges
-from vimectl.patches.lint.release_check import PatchedRelease
 from vimectl.patches.patchfile.apply import GitFile
 from vimectl.patches.port import rename_detection
 from vimectl.patches.port.conflict_folder import Resolutions
 from vimectl.patches.port.port_file import FilePort, PatchPort, PortResult, port_file
-from vimectl.patches.release_files import ReleaseFiles
+from vimectl.patches.release_files import PatchedRelease, ReleaseFiles
 from vimectl.patches.restack import walk, with_mode
 from vimectl.patches.series import Patch, Series
 
