@@ -83,12 +83,11 @@ def port_series(
         out = Path(os.path.abspath(out))
     conflicts = resolved or out.with_name(f"{out.name}.conflicts")
     _check_folders(out, conflicts, resolved)
-    before, after = _open_releases(series, old, new, sources)
+    releases = _on_own_series(series, (old, new), _open_releases(series, old, new, sources))
     labels = f"{series.package} {old}", f"{series.package} {new}"
-    stacked = _on_own_series(series, (old, new), before, after)
-    patches = rebase(series, labels, (before, after), stacked, Resolutions(conflicts))
+    patches = rebase(series, labels, releases, Resolutions(conflicts))
     if all(patch.result != "conflict" for patch in patches):
-        _write(out, series, labels, patches, after)
+        _write(out, series, labels, patches, releases[1].files)
         return PortOutcome(package, old, new, patches, written=out)
     words = ["vimectl", "patch", "port", package, "--from", old, "--to", new]
     words += [word for path in sources for word in ("--source", str(path))]
@@ -131,7 +130,7 @@ def _check_folders(out: Path, conflicts: Path, resolved: Path | None) -> None:
 
 def _open_releases(
     series: Series, old: str, new: str, given: Sequence[Path]
-) -> tuple[ReleaseFiles, ReleaseFiles]:
+) -> tuple[PatchedRelease, PatchedRelease]:
     if len(given) > 2:
         raise UsageError(f"{len(given)} times --source", "at most two: the old release, then the new one")
     paths: list[Path | None] = [*given, None, None][:2]
@@ -145,7 +144,7 @@ def _open_releases(
         _open(path, series, version) if path else content.release(series.package, version)
         for path, version in zip(paths, (old, new), strict=True)
     )
-    return before, after
+    return PatchedRelease(before), PatchedRelease(after)
 
 
 def _open(path: Path, series: Series, version: str) -> ReleaseFiles:
@@ -169,13 +168,12 @@ def _commit(path: Path, revision: str) -> CommitFiles | None:
 
 
 def _on_own_series(
-    series: Series, names: tuple[str, str], before: ReleaseFiles, after: ReleaseFiles
+    series: Series, names: tuple[str, str], releases: tuple[PatchedRelease, PatchedRelease]
 ) -> tuple[PatchedRelease, PatchedRelease]:
-    """Return both releases; with vimectl's own series applied, if ``series`` is stacked on it.
+    """Return the releases; with vimectl's own series applied, if ``series`` is stacked on it.
 
     Raises UsageError when vimectl has no series for the new release.
     """
-    releases = PatchedRelease(before), PatchedRelease(after)
     if not misfit(series, releases[0]) or names[0] not in series_files.known().get(series.package, ()):
         return releases
     own = series_files.load(series.package, names[0])

@@ -29,27 +29,25 @@ def misfit(series: Series, release: PatchedRelease) -> str:
 def rebase(
     series: Series,
     labels: tuple[str, str],
-    releases: tuple[ReleaseFiles, ReleaseFiles],
-    stacked: tuple[PatchedRelease, PatchedRelease],
+    releases: tuple[PatchedRelease, PatchedRelease],
     resolutions: Resolutions,
 ) -> list[PatchPort]:
     """Merge every patch of a series for one release into another.
 
-    ``labels`` name the two releases in messages and conflict markers. ``stacked`` are the releases with the
-    series on which this one is stacked.
+    ``labels`` name the two releases in messages and conflict markers.
 
     Raises:
         CheckFailed: the old release is not the one that the series is for.
         UsageError: the series is damaged, or a resolved file still has conflict markers.
         MissingRequirement: git is not installed.
     """
-    before, after = stacked
+    before, after = releases
     if difference := misfit(series, before):
         raise CheckFailed(
             f"{before.name}: {difference}",
             f"name {labels[0]} as it was released, unpatched, as the first --source",
         )
-    state = _Rebase(labels, releases, resolutions, after)
+    state = _Rebase(labels, (before.files, after.files), resolutions, after)
     return [state.port(patch, changes) for patch, changes in walk(series, before.file)]
 
 
