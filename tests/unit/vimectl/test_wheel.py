@@ -67,6 +67,36 @@ def test_recipes_and_patches_are_found(bare: Path, tmp_path: Path) -> None:
     assert "0001-current-device" in listed
 
 
+def test_edit_of_an_installed_package_becomes_a_patch_that_survives_a_reinstall(
+    bare: Path, tmp_path: Path
+) -> None:
+    python = bare.with_name("python")
+    site = Path(run(str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    # Of the dependencies in the locks: the index has its release.
+    package, version = (
+        "packaging",
+        run(str(python), "-c", "import packaging; print(packaging.__version__)").strip(),
+    )
+    record = site / f"{package}-{version}.dist-info" / "RECORD"
+    files = ("tags.py", "utils.py")
+    released = {name: (site / package / name).read_bytes() for name in files}
+    for name in files:
+        (site / package / name).write_bytes(released[name] + b"# mine\n")
+    run(str(bare), "patch", "save", "mine", package, "-m", "Say mine", cwd=tmp_path)
+    pinned = f"{package}=={version}"
+    run(str(python), *PIP, "install", "--no-deps", "--no-compile", "--force-reinstall", pinned)
+    assert {name: (site / package / name).read_bytes() for name in files} == released
+    reinstalled = record.read_bytes()
+    run(str(bare), "patch", "apply", cwd=tmp_path)
+    run(str(bare), "patch", "verify", cwd=tmp_path)
+    assert all((site / package / name).read_bytes().endswith(b"# mine\n") for name in files)
+    run(str(python), *PIP, "check")
+    run(str(bare), "patch", "revert", cwd=tmp_path)
+    assert {name: (site / package / name).read_bytes() for name in files} == released
+    assert record.read_bytes() == reinstalled
+    assert {path.name for path in tmp_path.iterdir()} == {"patches", "vimectl.toml"}
+
+
 def test_an_image_is_planned_and_a_wheel_of_vimectl_is_made_again(
     bare: Path, wheel: Path, tmp_path: Path
 ) -> None:
