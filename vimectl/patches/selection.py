@@ -7,6 +7,7 @@ local build, a commit) whose touched files have the same content.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from vimectl.patches.state import TargetStatus, classify
 from vimectl.patches.target import PatchTarget, file_id
 from vimectl.stacks.catalog import default_stack, is_series_directory, load_summary, stack_names
 from vimectl.stacks.versions import distance, matches
+from vimectl.util.dist_info import canonical_name
 
 
 class Selection(NamedTuple):
@@ -126,7 +128,13 @@ class Selection(NamedTuple):
 
 def entry_series(package: str, entry: str) -> Series:
     """Return the series that an entry of ``[patches]`` names. Raises UsageError when there is none."""
-    return series.read(Path(entry)) if is_series_directory(entry) else series.load(package, entry)
+    if not is_series_directory(entry):
+        return series.load(package, entry)
+    one = series.read(Path(entry))
+    if one.package and canonical_name(one.package) != canonical_name(package):
+        message = f"{entry}: these patches are for {one.package}, not for {package}"
+        raise UsageError(message, "correct [patches] in the project file, or the series.toml")
+    return replace(one, package=package)
 
 
 def stacked(package: str, entries: Sequence[str]) -> Series:
