@@ -8,8 +8,7 @@ which is optional, says what the series is for. vimectl's own are ``patches/<pac
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ from vime_runtime.spec.errors import UsageError, nearest, unknown
 
 from vimectl.patches.blobs import LINK, FileId
 from vimectl.patches.patchfile.file_diff import FileDiff
+from vimectl.patches.patchfile.quilt import quilt_series
 from vimectl.patches.patchfile.reader import load as load_text
 from vimectl.patches.patchfile.rules import parse_valid
 from vimectl.util.resources import data_dir
@@ -216,11 +216,12 @@ def read(directory: Path) -> Series:
             f"{directory}: there is no file called {ORDER} here, which lists the patches", _IMPORT
         )
     about = _about(directory / ABOUT)
-    names = list(patch_names(directory))
-    other = [name for name, strip in names if strip != 1]
-    if other:
-        raise UsageError(f"{directory}: {other[0]} is not for -p1, as the patches of a series are", _IMPORT)
-    patches = (parse_patch(name.removesuffix(".patch"), load_text(directory / name)) for name, _ in names)
+    patches = []
+    for file, strip in quilt_series(directory / ORDER):
+        if strip not in (None, 1):
+            raise UsageError(f"{file} is not for -p1, as the patches of a series are", _IMPORT)
+        name = file.relative_to(directory).as_posix()
+        patches.append(parse_patch(name.removesuffix(".patch"), load_text(file)))
     return Series(
         name=str(directory),
         package=about.get("package", ""),
@@ -231,26 +232,6 @@ def read(directory: Path) -> Series:
         directories=(directory,),
         unneeded=about.get("unneeded", {}),
     )
-
-
-def patch_names(directory: Path) -> Iterator[tuple[str, int]]:
-    """Yield the files that the quilt series of a directory lists, each with its strip level.
-
-    Raises UsageError for other options, or a file outside of the directory.
-    """
-    text = (directory / ORDER).read_text(encoding="utf-8", errors="replace")
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.partition("#")[0].split()
-        if not words:
-            continue
-        name, options = words[0], words[1:] or ["-p1"]
-        strip = re.fullmatch(r"-p(\d|ab)", options[0])
-        where = f"{directory / ORDER}:{number}"
-        if not strip or len(options) > 1:
-            raise UsageError(f"{where}: {' '.join(options)}: only -pN is known", "refresh the patch")
-        if not (directory / name).resolve().is_relative_to(directory.resolve()):
-            raise UsageError(f"{where}: {name} is outside of the directory", "move the patch into it")
-        yield name, 1 if strip[1] == "ab" else int(strip[1])
 
 
 def file_name(patch_id: str) -> str:

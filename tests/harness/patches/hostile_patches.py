@@ -203,7 +203,7 @@ def cases() -> list[Hostile]:
         ("empty", "no-diff", b""),
         ("zeros", "no-diff", bytes(100_000)),
         ("html", "no-diff", b"<!DOCTYPE html>\n<title>404</title>\n"),
-        ("many-hunks", "too-large", edit(hunks=b"@@ -1 +1 @@\n-a\n+b\n" * 20_001)),
+        ("many-lines", "too-large", edit() + b"\n" * 200_000),
         ("large", "too-large", edit() + b"#" * (8 << 20)),
     ]
     return [Hostile(*one) for one in found]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterator
-from itertools import accumulate
 
 from vimectl.patches.blobs import blob_id
 from vimectl.patches.patchfile.file_diff import Defect, FileDiff, PatchFile
@@ -19,16 +17,14 @@ _CRLF_HEADER = re.compile(rb"^(?:diff --git .*|@@ -[\d,+ ]+@@|--- .*\r\n\+\+\+ .
 
 # Lines of a hunk begin with a blank, + or -, so that most of these cannot match file content.
 _MAIL_DAMAGE = [
-    (rule, re.compile(pattern, re.MULTILINE), message)
-    for rule, pattern, message in (
-        ("format-flowed", rb"(?i)^Content-Type:.*format=\"?flowed", "lines may be rewrapped"),
-        (
-            "html",
-            rb"(?i)\A\s*<(?:div|pre|p|br|span)\b|^<(?:!doctype|html|head|body)\b|^Content-Type:\s*text/html",
-            "HTML, not the text of a patch",
-        ),
-        ("html", rb"^(?:&(?:lt|gt|amp|#43|#45|nbsp);)", "a line begins with an HTML entity"),
-        ("from-escaped", rb"^[ +-]?>From ", "a mail program wrote >From for From"),
+    (rule, re.compile(pattern, re.MULTILINE))
+    for rule, pattern in (
+        ("utf-16", rb"\A(?:\xff\xfe|\xfe\xff)"),
+        ("format-flowed", rb"(?i)^Content-Type:.*format=\"?flowed"),
+        ("html", rb"(?i)\A\s*<(?:div|pre|p|br|span)\b|^<(?:!doctype|html|head|body)\b"),
+        ("html", rb"(?i)^Content-Type:\s*text/html"),
+        ("html", rb"^&(?:lt|gt|amp|#43|#45|nbsp);"),
+        ("from-escaped", rb"^[ +-]?>From "),
     )
 ]
 _ENCODING = re.compile(rb"(?i)^Content-Transfer-Encoding:\s*(?:quoted-printable|base64)", re.M)
@@ -52,46 +48,39 @@ def _check_context(diff: FileDiff) -> Iterator[Defect]:
     """Report hunks with less context than usual, which is right only where the file starts or ends."""
     if diff.action in ("create", "delete"):
         return
-    contexts = [hunk.context() for hunk in diff.hunks]
-    usual = min(_USUAL_CONTEXT, max((max(context) for context in contexts), default=0))
-    for number, (hunk, (leading, trailing)) in enumerate(zip(diff.hunks, contexts, strict=True)):
-        last = number == len(diff.hunks) - 1
-        first_line = hunk.old_start <= 1
+    usual = min(_USUAL_CONTEXT, max((max(hunk.context()) for hunk in diff.hunks), default=0))
+    for hunk in diff.hunks:
+        leading, trailing = hunk.context()
+        last = hunk is diff.hunks[-1]
         if trailing == 0 and not last:
-            message = "no context after the change: git applies this hunk only at the end of the file"
-            yield Defect(hunk.line, "zero-context", message)
-        elif leading < usual and not first_line:
-            message = f"{leading} lines of context before the change, elsewhere {usual}, not at the start"
+            yield Defect(hunk.line, "zero-context")
+        elif (leading < usual and hunk.old_start > 1) or (trailing < usual and not last):
+            message = f"{leading} lines of context before and {trailing} after the change, elsewhere {usual}"
             yield Defect(hunk.line, "missing-context", message)
-        elif trailing < usual and not last:
-            message = f"{trailing} lines of context after the change, elsewhere {usual}, not at the end"
-            yield Defect(hunk.line, "missing-context", message)
-        elif trailing < leading or leading == trailing == 0:
-            message = f"{trailing} lines of context after the change: it fits only at the end of {diff.path}"
-            yield Defect(hunk.line, "end-of-file", message)
+        # A line without a line feed is the last one for certain, as in a symbolic link.
+        elif (trailing < leading or trailing == 0) and all(text.endswith(b"\n") for _, text in hunk.content):
+            yield Defect(hunk.line, "end-of-file")
 
 
 def _check_positions(diff: FileDiff) -> Iterator[Defect]:
-    grown = accumulate((hunk.new_count - hunk.old_count for hunk in diff.hunks), initial=0)
-    for hunk, above in zip(diff.hunks, grown, strict=False):
-        old = hunk.old_start - (hunk.old_count > 0)
-        new = hunk.new_start - (hunk.new_count > 0)
-        if new - old != above:
-            message = (
-                f"states +{hunk.new_start}, the hunks above imply +{hunk.new_start + above - (new - old)}"
+    above = 0
+    for hunk in diff.hunks:
+        # The start of an empty range is the line before it.
+        expected = hunk.old_start + (hunk.new_count > 0) - (hunk.old_count > 0) + above
+        if hunk.new_start != expected:
+            yield Defect(
+                hunk.line, "hunk-position", f"states +{hunk.new_start}, the hunks above imply +{expected}"
             )
-            yield Defect(hunk.line, "hunk-position", message)
+        above += hunk.new_count - hunk.old_count
 
 
 def _check_line_endings(diff: FileDiff) -> Iterator[Defect]:
-    first = ""
+    first = None
     for hunk in diff.hunks:
         for number, (_, text) in enumerate(hunk.content):
-            if not text.endswith(b"\n"):
-                continue
-            ending = "CRLF" if text.endswith(b"\r\n") else "LF"
+            ending = "CRLF" if text.endswith(b"\r\n") else "LF" if text.endswith(b"\n") else None
             first = first or ending
-            if ending != first:
+            if ending and ending != first:
                 message = f"{diff.path}: this line ends in {ending}, those above in {first}"
                 yield Defect(hunk.line_of(number), "mixed-line-endings", message)
                 return
@@ -132,29 +121,20 @@ def check_mail_damage(data: bytes, patch: PatchFile, mailed: bool = False) -> It
 
     ``mailed``: the text was in a mail, which may end with a signature.
     """
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        yield Defect(1, "utf-16", "the file is UTF-16, as some shells write the output of a command")
-    for rule, pattern, message in _MAIL_DAMAGE:
-        if found := pattern.search(data):
-            yield Defect(_line_at(data, found.start()), rule, message)
-    if found := converted_to_crlf(data, patch):
-        message = "a header line ends in CRLF: the file was converted; `vimectl patch lint --fix` converts it"
-        yield Defect(_line_at(data, found.start()), "crlf-patch", message)
-    if any(defect.fatal for defect in patch.defects) and (found := _ENCODING.search(data)):
-        yield Defect(_line_at(data, found.start()), "quoted-printable", "the text is still encoded for mail")
-    if (found := _ENCODED.search(data)) and not _NOT_ENCODED.search(data):
-        message = "=3D is how quoted-printable writes =, and there is no other ="
-        yield Defect(_line_at(data, found.start()), "quoted-printable", message)
-    end = data[-_SIGNATURE_BYTES:]
-    if not mailed and (found := _SIGNATURE.search(end)):
-        line = _line_at(data, len(data) - len(end) + found.start())
-        yield Defect(line, "mail-signature", "a mail's signature")
-    for diff in patch.diffs:
-        for hunk in diff.hunks:
-            if hunk.content[-1] in (("-", b"- \n"), ("-", b"-\n")):
-                line = hunk.line_of(len(hunk.content) - 1)
-                message = "the hunk ends with '-- ', as a mail's signature begins: it may not belong to it"
-                yield Defect(line, "mail-signature", message)
+    traces = [(rule, pattern.search(data)) for rule, pattern in _MAIL_DAMAGE]
+    traces.append(("crlf-patch", converted_to_crlf(data, patch)))
+    if any(defect.fatal for defect in patch.defects):
+        traces.append(("quoted-printable", _ENCODING.search(data)))
+    if not _NOT_ENCODED.search(data):
+        traces.append(("quoted-printable", _ENCODED.search(data)))
+    if not mailed:
+        traces.append(("mail-signature", _SIGNATURE.search(data, max(0, len(data) - _SIGNATURE_BYTES))))
+    for rule, found in traces:
+        if found:
+            yield Defect(data.count(b"\n", 0, found.start()) + 1, rule)
+    for hunk in (hunk for diff in patch.diffs for hunk in diff.hunks):
+        if hunk.content[-1] in (("-", b"- \n"), ("-", b"-\n")):
+            yield Defect(hunk.line_of(len(hunk.content) - 1), "mail-signature")
 
 
 def converted_to_crlf(data: bytes, patch: PatchFile) -> re.Match[bytes] | None:
@@ -163,7 +143,3 @@ def converted_to_crlf(data: bytes, patch: PatchFile) -> re.Match[bytes] | None:
     if any(line.endswith(b"\n") and not line.endswith(b"\r\n") for line in lines):
         return None
     return _CRLF_HEADER.search(data)
-
-
-def _line_at(data: bytes, position: int) -> int:
-    return data.count(b"\n", 0, position) + 1

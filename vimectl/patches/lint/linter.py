@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,10 +15,10 @@ from vime_runtime.spec.errors import UsageError
 from vimectl.patches.lint.file_checks import check_diff, check_mail_damage
 from vimectl.patches.lint.release_check import HunkFit, check_release
 from vimectl.patches.lint.repair import Repair, repair_file
-from vimectl.patches.patchfile.file_diff import Defect, FileDiff, PatchFile
-from vimectl.patches.patchfile.names import printable
+from vimectl.patches.patchfile.file_diff import Defect, PatchFile
+from vimectl.patches.patchfile.quilt import LeveledFile
 from vimectl.patches.patchfile.reader import PatchTooLarge, parse
-from vimectl.patches.patchfile.rules import Severity, all_defects, lint_rules
+from vimectl.patches.patchfile.rules import Severity, all_defects, explain, lint_rules
 from vimectl.patches.patchfile.sources import PatchSource, patch_files, read_file
 from vimectl.patches.release_files import PatchedRelease, ReleaseFiles, open_path
 from vimectl.util.phase_progress import ReportPhase
@@ -26,7 +27,7 @@ from vimectl.util.phase_progress import ReportPhase
 _CONFIRMED = ("end-of-file", "missing-context", "zero-context")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class LintFinding:
     """A problem at a line of the patch file; ``rule`` is a stable name."""
 
@@ -36,7 +37,7 @@ class LintFinding:
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class LintReport:
     """The findings for one patch file, by line, and what ``--fix`` changed before.
 
@@ -44,9 +45,9 @@ class LintReport:
     """
 
     path: Path
-    findings: tuple[LintFinding, ...]
-    hunks: tuple[HunkFit, ...] = ()
-    fixed: tuple[Repair, ...] = ()
+    findings: list[LintFinding] = field(default_factory=list)
+    hunks: list[HunkFit] = field(default_factory=list)
+    fixed: list[Repair] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -81,101 +82,95 @@ def lint(
     is a patch in the folder of a quilt series. ``fix`` repairs the files first.
     Raises UsageError when a file is unreadable or a folder has no patches.
     """
-    return [report for path in paths for report in _Series(path, files, strip).lint(fix)]
+    reports = []
+    for path in paths:
+        before, listed, in_series = _files_of(path, strip)
+        series = _Series(PatchedRelease(files) if files else None, in_series)
+        for file, level in before:
+            series.lint(file, level)
+        reports += [series.lint(file, level, fix) for file, level in listed]
+    return reports
+
+
+def _files_of(path: Path, strip: int | None) -> tuple[list[LeveledFile], list[LeveledFile], bool]:
+    """Return the files before those to lint, and those, with their strip levels; True for a series."""
+    series = (path if path.is_dir() else path.parent) / "series"
+    whole = path.is_dir() or path == series
+    if not whole and series.is_file():
+        with suppress(UsageError):  # the series of another tool, which is not what is linted
+            listed = patch_files(series, strip)
+            for number, (file, level) in enumerate(listed):
+                if file.resolve() == path.resolve():
+                    return listed[:number], [(path, level)], True
+    return [], patch_files(path, strip), whole and series.is_file()
 
 
 @dataclass
 class _Series:
-    """Patches that apply one after another. ``ids`` has the blob ids that those so far state, by path."""
+    """Patches that apply one after another.
 
-    path: Path
-    files: ReleaseFiles | None
-    strip: int | None
+    ``release`` has those so far, if there is one; ``ids`` has the blob ids that they state, by path.
+    """
+
+    release: PatchedRelease | None
+    in_series: bool
     ids: dict[str, str | None] = field(default_factory=dict)
 
-    def lint(self, fix: bool) -> Iterator[LintReport]:
-        release = PatchedRelease(self.files) if self.files else None
-        before, files, in_series = self._files()
-        for file, strip in before + files:
-            report = LintReport(file, ())
-            try:
-                if fix and (file, strip) not in before:
-                    report = replace(report, fixed=repair_file(file, release, strip))
-                for source in read_file(file, strip):
-                    if not source.is_cover_letter:
-                        found, release = self._check(source, release, in_series)
-                        report = replace(
-                            report,
-                            findings=report.findings + found.findings,
-                            hunks=report.hunks + found.hunks,
-                        )
-            except PatchTooLarge as e:
-                defect = Defect(1, "too-large", e.message.removeprefix(f"{file}: "))
-                report = replace(report, findings=_findings([defect]))
-            if (file, strip) not in before:
-                yield report
+    def lint(self, path: Path, strip: int | None, fix: bool = False) -> LintReport:
+        """Lint the next file."""
+        rules = lint_rules()
+        report = LintReport(path)
+        try:
+            if fix:
+                report.fixed = repair_file(path, self.release, strip)
+            for source in read_file(path, strip):
+                if source.is_cover_letter:
+                    continue
+                for defect in self._check(source, report):
+                    where = f"line {defect.line} of the decoded text: " if source.encoded else ""
+                    severity, line = rules[defect.rule].severity, source.line(defect.line)
+                    finding = LintFinding(line, defect.rule, severity, where + explain(defect))
+                    report.findings.append(finding)
+        except PatchTooLarge:
+            rule = rules["too-large"]
+            report.findings = [LintFinding(1, "too-large", rule.severity, rule.meaning)]
+        report.findings = sorted(set(report.findings))
+        return report
 
-    def _files(self) -> tuple[list[tuple[Path, int | None]], list[tuple[Path, int | None]], bool]:
-        """Return the files before those to lint, and those, with their strip levels; True for a series."""
-        series = (self.path if self.path.is_dir() else self.path.parent) / "series"
-        whole = self.path.is_dir() or self.path == series
-        if not whole and series.is_file():
-            with suppress(UsageError):  # the series of another tool, which is not what is linted
-                listed = patch_files(series, self.strip)
-                for number, (file, level) in enumerate(listed):
-                    if file.resolve() == self.path.resolve():
-                        return listed[:number], [(self.path, level)], True
-        return [], patch_files(self.path, self.strip), whole and series.is_file()
-
-    def _check(
-        self, source: PatchSource, release: PatchedRelease | None, in_series: bool
-    ) -> tuple[LintReport, PatchedRelease | None]:
-        """Return the report of one patch, and the release with it."""
+    def _check(self, source: PatchSource, report: LintReport) -> list[Defect]:
+        """Return the defects of one patch, report how its hunks fit, and apply it to the release."""
         patch = parse(source.data, source.strip)
         defects = [*all_defects(patch), *check_mail_damage(source.data, patch, source.mail is not None)]
-        for diff, end in _with_ends(patch.diffs):
-            # The readable part of a broken diff says nothing about context and positions.
-            if not any(defect.fatal and diff.line <= defect.line < end for defect in patch.defects):
+        # The readable part of a broken diff says nothing about context and positions.
+        broken = [defect.line for defect in patch.defects if defect.fatal]
+        ends = [*(diff.line for diff in patch.diffs[1:]), math.inf]
+        for diff, end in zip(patch.diffs, ends, strict=False):
+            if bisect_left(broken, diff.line) == bisect_left(broken, end):
                 defects += check_diff(diff)
-        defects += self._check_ids(patch, in_series)
-        fits: list[HunkFit] = []
-        if release:
-            found = check_release(patch, release)
-            fits = found.fits
-            fitting = {fit.line for fit in fits if fit.fits}
+        defects += self._check_ids(patch)
+        if self.release:
+            found = check_release(patch, self.release)
+            fitting = {fit.line for fit in found.fits if fit.fits}
             defects = [one for one in defects if one.rule not in _CONFIRMED or one.line not in fitting]
-            if len(fitting) == len(fits):  # the files of the release have these line endings
+            if len(fitting) == len(found.fits):  # the files of the release have these line endings
                 defects = [one for one in defects if one.rule != "crlf-patch"]
             defects += found.defects
-            release = release.with_changes(found.changed)
-        lines = tuple(replace(fit, line=source.line(fit.line)) for fit in fits)
-        return LintReport(source.path, _findings(map(source.locate, defects)), lines), release
+            self.release = self.release.with_changes(found.changed)
+            report.hunks += (replace(fit, line=source.line(fit.line)) for fit in found.fits)
+        return defects
 
-    def _check_ids(self, patch: PatchFile, in_series: bool) -> Iterator[Defect]:
+    def _check_ids(self, patch: PatchFile) -> Iterator[Defect]:
         """Report ids that a series lacks, or that differ from those of the patches before."""
         incomplete = False
         for diff in patch.diffs:
-            ids = (diff.old_blob, diff.new_blob)
-            if diff.hunks or diff.binary:
-                incomplete = incomplete or any(len(id_ or "") != 40 for id_ in ids)
+            old, new = diff.old_blob, diff.new_blob
+            if (diff.hunks or diff.binary) and not len(old or "") == len(new or "") == 40:
+                incomplete = True
             known = self.ids.get(diff.old_path or "")
-            if known and ids[0] and not (known.startswith(ids[0]) or ids[0].startswith(known)):
-                message = f"{diff.path} has the id {known} after the patches before, not {ids[0]}"
+            if known and old and not (known.startswith(old) or old.startswith(known)):
+                message = f"{diff.path} has the id {known} after the patches before, not {old}"
                 yield Defect(diff.line, "series-ids", message)
-            self.ids.update({path: ids[1] for path in (diff.new_path or diff.old_path,) if path})
-        if in_series and incomplete:
+            self.ids[diff.path] = new
+        if self.in_series and incomplete:
             message = "an index line is missing or abbreviated; `vimectl patch import` writes full ids"
             yield Defect(patch.diffs[0].line, "series-ids", message)
-
-
-def _with_ends(diffs: Sequence[FileDiff]) -> Iterator[tuple[FileDiff, float]]:
-    """Yield each diff with the line at which the next one starts."""
-    for number, diff in enumerate(diffs, 1):
-        yield diff, diffs[number].line if number < len(diffs) else math.inf
-
-
-def _findings(defects: Iterable[Defect]) -> tuple[LintFinding, ...]:
-    """Return defects as findings, without duplicates, by line."""
-    rules = lint_rules()
-    found = {LintFinding(d.line, d.rule, rules[d.rule].severity, printable(d.message)) for d in defects}
-    return tuple(sorted(found, key=lambda finding: (finding.line, finding.rule, finding.message)))

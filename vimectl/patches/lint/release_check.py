@@ -8,7 +8,7 @@ already.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Literal
@@ -66,7 +66,14 @@ def check_release(patch: PatchFile, release: PatchedRelease) -> ReleaseCheck:
     """Compare every diff of a patch with a release, each on top of those before it."""
     found = ReleaseCheck()
     for diff in patch.diffs:
-        old, new = _files(diff, release, found.changed)
+        # git takes the content of a renamed or copied file from before the patch.
+        if diff.old_path in found.changed and diff.action not in ("rename", "copy"):
+            old = found.changed[diff.old_path]
+        else:
+            old = release.file(diff.old_path) if diff.old_path else None
+        # An earlier diff may have removed the file; one that it made is not in the way of git either.
+        free = diff.new_path in (None, diff.old_path) or diff.new_path in found.changed
+        new = None if free else release.file(diff.new_path or "")
         fits, content = _check_diff(diff, old, new, release.name, found.defects)
         found.fits += fits
         for fit in fits:
@@ -85,47 +92,28 @@ def check_release(patch: PatchFile, release: PatchedRelease) -> ReleaseCheck:
     return found
 
 
-def _files(
-    diff: FileDiff, release: PatchedRelease, changed: Mapping[str, GitFile | None]
-) -> tuple[GitFile | None, GitFile | None]:
-    """Return the file that a diff changes, and the one that is where a new file should be."""
-
-    # git takes the content of a renamed or copied file from before the patch.
-    path = diff.old_path
-    if path and path in changed and diff.action not in ("rename", "copy"):
-        old = changed[path]
-    else:
-        old = None if path is None else release.file(path)
-    # An earlier diff may have removed the file; one that it made is not in the way of git either.
-    free = diff.new_path in (None, diff.old_path) or diff.new_path in changed
-    return old, None if free else release.file(diff.new_path or "")
-
-
 def _check_strip_level(patch: PatchFile, release: PatchedRelease) -> Iterator[Defect]:
     """Report that more of the files are in the release at another strip level."""
-    stated = parse(patch.text, patch.strip)
-    present = {level: _present(parse(patch.text, level), release) for level in _STRIP_LEVELS}
-    best = max(present, key=lambda level: (present[level], -level))
-    if present[best] > _present(stated, release):
-        diff = next(diff for diff in parse(patch.text, best).diffs if release.file(diff.path))
-        message = f"-p {best} finds {present[best]} of {len(stated.diffs)} files, as {diff.path}"
+    levels = {level: parse(patch.text, level).diffs for level in (patch.strip, *_STRIP_LEVELS)}
+    paths = {level: {diff.old_path or diff.path for diff in diffs} for level, diffs in levels.items()}
+    present = {level: sorted(filter(release.file, paths[level])) for level in levels}
+    best = max(present, key=lambda level: len(present[level]))  # the first of several
+    if best != patch.strip:
+        count = f"{len(present[best])} of {len(levels[patch.strip])} files"
+        message = f"-p {best} finds {count}, as {present[best][0]}"
         yield Defect(patch.diffs[0].line, "strip-level", message)
-
-
-def _present(patch: PatchFile, release: PatchedRelease) -> int:
-    """Return how many files of a patch are in a release."""
-    paths = {diff.old_path or diff.new_path or "" for diff in patch.diffs}
-    return sum(release.file(path) is not None for path in paths)
 
 
 def _line_endings(diff: FileDiff, line: int, old: GitFile | None) -> str:
     """Return the end of a message, if the hunk at a line has other line endings than the file."""
     lines = [text for hunk in diff.hunks if hunk.line == line for text in hunk.old_lines()]
-    ours = any(text.endswith(b"\r\n") for text in lines)
-    theirs = old is not None and b"\r\n" in old.content
-    if not lines or old is None or ours == theirs:
+    if not lines or old is None:
         return ""
-    return f": its lines end in {'CRLF' if ours else 'LF'}, those of the file in {'CRLF' if theirs else 'LF'}"
+    ours, theirs = (
+        "CRLF" if any(text.endswith(b"\r\n") for text in part) else "LF"
+        for part in (lines, BytesIO(old.content))
+    )
+    return "" if ours == theirs else f": its lines end in {ours}, those of the file in {theirs}"
 
 
 def _check_diff(
@@ -193,10 +181,6 @@ class PatchedLines:
         self.lines = BytesIO(content).readlines()
         self.patched = bytearray(len(self.lines))
 
-    def replace(self, position: int, count: int, lines: list[bytes]) -> None:
-        self.lines[position : position + count] = lines
-        self.patched[position : position + count] = b"\1" * len(lines)
-
     def find(self, hunk: Hunk, head: int = 0, tail: int = 0) -> int | None:
         """Return where a hunk fits without ``head`` and ``tail`` lines of its context, or None.
 
@@ -210,7 +194,7 @@ class PatchedLines:
             position = 0 if at_start else last
             possible = last >= 0 and not (at_start and at_end and last)
             return position if possible and self.fits(wanted, position) else None
-        stated = min(_stated(hunk) + head, len(self.lines))
+        stated = min(max(0, hunk.new_start - 1) + head, len(self.lines))
         if not wanted or self.fits(wanted, stated):
             return stated
         starts = (n for n, line in enumerate(self.lines) if line == wanted[0] and n <= last)
@@ -226,20 +210,17 @@ class PatchedLines:
         return self.lines[position:end] == wanted and not any(self.patched[position:end])
 
 
-def _stated(hunk: Hunk) -> int:
-    return max(0, hunk.new_start - 1)
-
-
 def _fit_hunk(path: str, file: PatchedLines, hunk: Hunk) -> HunkFit:
     """Return how a hunk fits, and apply it if it does."""
     leading, trailing = hunk.context()
-    new = hunk.new_lines()
     for fuzz in range(min(MAX_FUZZ, max(leading, trailing)) + 1):
         head, tail = min(fuzz, leading), min(fuzz, trailing)
         position = file.find(hunk, head, tail)
         if position is not None:
-            file.replace(position, hunk.old_count - head - tail, new[head : len(new) - tail])
-            offset = position - head - _stated(hunk)
+            new = hunk.new_lines()[head : hunk.new_count - tail]
+            replaced = slice(position, position + hunk.old_count - head - tail)
+            file.lines[replaced], file.patched[replaced] = new, b"\1" * len(new)
+            offset = position - head - max(0, hunk.new_start - 1)
             return HunkFit(path, hunk.line, "fuzz" if fuzz else "offset" if offset else "exact", offset, fuzz)
         if not fuzz and file.find(hunk.reversed()) is not None:
             return HunkFit(path, hunk.line, "applied")

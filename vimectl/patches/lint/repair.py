@@ -16,6 +16,7 @@ from vime_runtime.spec.errors import MissingRequirement
 
 from vimectl.patches.lint.file_checks import converted_to_crlf
 from vimectl.patches.patchfile import hunks
+from vimectl.patches.patchfile.file_diff import PatchFile
 from vimectl.patches.patchfile.reader import BOM, load, parse
 from vimectl.patches.patchfile.sources import read_file
 from vimectl.patches.release_files import PatchedRelease
@@ -30,27 +31,24 @@ class Repair:
     message: str
 
 
-def repair_file(
-    path: Path, release: PatchedRelease | None = None, strip: int | None = None
-) -> tuple[Repair, ...]:
-    """Repair a patch file in place, and return what was changed. A mail that is encoded or has
-    the line endings of its transport is left as it is.
+def repair_file(path: Path, release: PatchedRelease | None = None, strip: int | None = None) -> list[Repair]:
+    """Repair a patch file in place, and return what was changed.
 
-    The files of ``release`` tell if CRLF is part of the content. Raises UsageError when the file is
-    unreadable, MissingRequirement when it cannot be written.
+    A mail that is encoded or has the line endings of its transport is left as it is. The files of ``release``
+    tell if CRLF is part of the content. Raises UsageError when the file is unreadable, MissingRequirement
+    when it cannot be written.
     """
     data = load(path)
-    sources = list(read_file(path, strip))
-    converted = converted_to_crlf(data, parse(data, strip)) is not None
-    if any(one.encoded or (one.mail and converted) for one in sources):
-        return ()
+    converted = converted_to_crlf(data, parse(data, strip))
+    if any(one.encoded or (one.mail and converted) for one in read_file(path, strip)):
+        return []
     fixed, repairs = repair_text(data, release, strip)
     if repairs:
         try:
             write_bytes_atomically(path.resolve(), fixed)
         except OSError as e:
             raise MissingRequirement(f"{path}: cannot be written: {e.strerror}") from e
-    return tuple(repairs)
+    return repairs
 
 
 def repair_text(
@@ -61,11 +59,13 @@ def repair_text(
     text = data.removeprefix(BOM)
     if text != data:
         repairs.append(Repair(1, "byte-order-mark", "removed the mark"))
-    if found := converted_to_crlf(text, parse(text, strip)):
+    patch = parse(text, strip)
+    if found := converted_to_crlf(text, patch):
         line = text.count(b"\n", 0, found.start()) + 1
-        text, what = _without_crlf(text, release, strip)
+        text, what = _without_crlf(patch, release)
         repairs.append(Repair(line, "crlf-patch", what))
-    rules = {defect.rule for defect in parse(text, strip).defects if defect.fatal}
+        patch = parse(text, strip)
+    rules = {defect.rule for defect in patch.defects if defect.fatal}
     if rules & {"no-final-newline", "lost-context", "hunk-count"} and not text.endswith(b"\n"):
         text += b"\n"
         repairs.append(Repair(text.count(b"\n"), "no-final-newline", "added the last line feed"))
@@ -76,37 +76,31 @@ def repair_text(
             lines += [b" \n"] * missing
             repairs.append(Repair(defect.line, defect.rule, f"added {missing} empty context lines"))
         elif defect.rule == "hunk-count" and defect.fatal:
-            old = lines[defect.line - 1]
-            lines[defect.line - 1] = new = _recounted(lines, defect.line - 1)
+            start = defect.line - 1
+            stated = hunks.ranges(lines[start]) or (0, 0, 0, 0)
+            old_count, new_count = hunks.count(lines, start)
+            old, _, heading = lines[start].removeprefix(b"@@ ").partition(b" @@")
+            new = b"-%d,%d +%d,%d" % (stated[0], old_count, stated[2], new_count)
             if new != old:
-                what = f"{_ranges(old)} is {_ranges(new)}"
+                lines[start] = b"@@ %s @@%s" % (new, heading)
+                what = f"{old.decode()} is {new.decode()}"
                 repairs.append(Repair(defect.line, defect.rule, what))
     return b"".join(lines), repairs
 
 
-def _without_crlf(text: bytes, release: PatchedRelease | None, strip: int | None) -> tuple[bytes, str]:
+def _without_crlf(patch: PatchFile, release: PatchedRelease | None) -> tuple[bytes, str]:
     """Return the text without carriage returns, except in hunks of files that have them."""
-    diffs = parse(text, strip).diffs
-    files = [release.file(diff.old_path) for diff in diffs if diff.old_path] if release else []
+    files = [release.file(diff.old_path) for diff in patch.diffs if diff.old_path] if release else []
     if not any(file and b"\r\n" in file.content for file in files):
-        return text.replace(b"\r\n", b"\n"), "converted all lines from CRLF to LF"
+        return patch.text.replace(b"\r\n", b"\n"), "converted all lines from CRLF to LF"
+    lines = BytesIO(patch.text).readlines()
     kept = {
-        hunk.line_of(number) for diff in diffs for hunk in diff.hunks for number in range(len(hunk.content))
+        number
+        for diff in patch.diffs
+        for hunk in diff.hunks
+        for number in range(hunk.line + 1, hunk.line_of(len(hunk.content)))
     }
-    lines = BytesIO(text).readlines()
-    converted = [
+    converted = (
         line if number in kept else line.replace(b"\r\n", b"\n") for number, line in enumerate(lines, 1)
-    ]
+    )
     return b"".join(converted), "converted the header lines from CRLF to LF; the files have CRLF"
-
-
-def _recounted(lines: list[bytes], start: int) -> bytes:
-    """Return the ``@@`` line at ``start`` with the counts of the lines below it."""
-    found = hunks.ranges(lines[start])
-    assert found
-    old, new = hunks.count(lines[start + 1 : hunks.body_end(lines, start + 1)])
-    return b"@@ -%d,%d +%d,%d @@%s" % (found[0], old, found[2], new, lines[start].split(b"@@", 2)[2])
-
-
-def _ranges(line: bytes) -> str:
-    return line.split(b"@@")[1].decode().strip()

@@ -1,6 +1,7 @@
 """Read patch files, strictly and with the line of every defect, and apply them with git.
 
-sources   the patches in a mailbox, folder or quilt series
+sources   the patches in a mailbox or folder
+quilt     the patches in a quilt series
 header    the names, modes and blob ids of one diff
 hunks     its hunks, read by unidiff
 binary    its binary data

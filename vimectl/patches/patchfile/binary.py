@@ -39,7 +39,7 @@ def read_binary(lines: Sequence[bytes], at: int) -> tuple[tuple[BinaryData, ...]
 def apply_binary(content: bytes, half: BinaryData) -> bytes:
     """Return the content that a half produces from ``content``.
 
-    Raises CorruptBinary when a delta is for other content.
+    Raises CorruptBinary when a delta is damaged, or for other content.
     """
     if half.method == "literal":
         return half.data
@@ -51,7 +51,7 @@ def apply_binary(content: bytes, half: BinaryData) -> bytes:
     def write(data: bytes) -> None:
         result.extend(data)
         if len(result) > promised:
-            raise CorruptBinary("the delta produces more than its stated size")
+            raise ValueError("the delta produces more than its stated size")
 
     try:
         # A size of more than ten bytes is none; msb_size would compute it.
@@ -66,7 +66,7 @@ def apply_binary(content: bytes, half: BinaryData) -> bytes:
     except (AssertionError, IndexError, ValueError) as e:
         raise CorruptBinary("the delta is damaged") from e
     if len(result) != promised:
-        raise CorruptBinary("the delta produces less than its stated size")
+        raise CorruptBinary("the delta is damaged")
     return bytes(result)
 
 
@@ -77,27 +77,22 @@ def _read_half(lines: Sequence[bytes], at: int, size: int) -> tuple[bytes, int]:
 
     inflate = zlib.decompressobj()
     result = bytearray()
-    try:
-        while at < len(lines) and lines[at] != b"\n":
+    while at < len(lines) and lines[at] != b"\n" and len(result) <= size:
+        try:
             result += inflate.decompress(_decode_line(lines[at].rstrip(b"\n")), size + 1 - len(result))
-            if len(result) > size:
-                raise CorruptBinary(f"the data is larger than the stated {size} bytes")
-            at += 1
-    except (zlib.error, CorruptBinary) as e:
-        raise CorruptBinary(f"the data does not unpack: {e}", at) from e
+        except (zlib.error, ValueError) as e:
+            raise CorruptBinary(f"the data does not unpack: {e}", at) from e
+        at += 1
     if at == len(lines) or not inflate.eof or len(result) != size:
-        raise CorruptBinary(f"the data ends after {len(result)} of {size} bytes", min(at, len(lines) - 1))
+        raise CorruptBinary(f"the data does not have the stated {size} bytes", min(at, len(lines) - 1))
     return bytes(result), at + 1  # an empty line ends a half
 
 
 def _decode_line(line: bytes) -> bytes:
     from base64 import b85decode
 
+    data = b85decode(line[1:])
     count = _LENGTHS.find(line[:1]) + 1
-    room = (len(line) - 1) // 5 * 4
-    if (len(line) - 1) % 5 or not room - 4 < count <= room:
-        raise CorruptBinary("a line has the wrong length")
-    try:
-        return b85decode(line[1:])[:count]
-    except ValueError as e:
-        raise CorruptBinary("a line is not base 85") from e
+    if len(line) % 5 != 1 or not max(0, len(data) - 4) < count <= len(data):
+        raise ValueError("a line has the wrong length")
+    return data[:count]

@@ -5,32 +5,30 @@ The classes are tuples because every patch command defines them: as frozen datac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 DiffAction = Literal["modify", "create", "delete", "rename", "copy"]
 SYMLINK = "120000"
 
 
-class MalformedDiff(ValueError):
-    """Text at a line of a patch file that git refuses to read. ``rule`` is a name in ``rules.toml``."""
-
-    def __init__(self, rule: str, message: str, line: int) -> None:
-        super().__init__(message)
-        self.rule = rule
-        self.line = line
-
-
 class Defect(NamedTuple):
     """A problem at a line of a patch file. ``rule`` is a name in ``rules.toml``.
 
-    ``fatal``: git refuses to read the file as well.
+    ``message`` is empty where the meaning of the rule says all. ``fatal``: git refuses to read the file.
     """
 
     line: int
     rule: str
-    message: str
+    message: str = ""
     fatal: bool = False
+
+
+class MalformedDiff(ValueError):
+    """Text that git refuses to read."""
+
+    def __init__(self, line: int, rule: str, message: str = "") -> None:
+        super().__init__(message)
+        self.defect = Defect(line, rule, message, fatal=True)
 
 
 class Hunk(NamedTuple):
@@ -46,10 +44,6 @@ class Hunk(NamedTuple):
     new_start: int
     new_count: int
     content: tuple[tuple[str, bytes], ...]
-
-    def lines(self) -> Iterator[tuple[str, bytes]]:
-        """Yield (sign, text) of each line."""
-        return iter(self.content)
 
     def old_lines(self) -> list[bytes]:
         """Return context and removed lines: the text that the hunk replaces."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
-# PATH_MAX: no file system accepts a longer path.
-LONGEST = 4096
+# A ``diff --git`` line with more blanks in its first name states no name.
+_MOST_BLANKS = 200
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\[abtnvfr"\\]|\\[0-3][0-7]{2})*)"')
 # Time stamps of GNU diff and POSIX, after a tab or blanks. A name before one may have tabs.
 _STAMP = re.compile(rb"(?:\t| +)(?:\d\d)?\d\d-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?(?: [-+]\d\d:?\d\d)?$")
@@ -75,8 +76,8 @@ def written_name(line: bytes, *, plain_diff: bool = False, rename: bool = False)
     ``plain_diff``: a diff without git's headers, where blanks may separate a time stamp. ``rename``: the
     line of a rename or copy, where a tab is part of the name.
     """
-    if line.startswith(b'"') and (found := _unquote(line)):
-        return found[0]
+    if found := _QUOTED.match(line):
+        return _unescape(found)
     if plain_diff and (stamp := _STAMP.search(line)):
         return line[: stamp.start()]
     return re.split(rb"[\r\v\f]" if rename else rb"[\t\r\v\f]", line, maxsplit=1)[0]
@@ -113,46 +114,17 @@ def is_epoch(line: bytes) -> bool:
 def from_git_line(line: bytes, strip: int) -> bytes | None:
     """Return the name that both halves of the rest of a ``diff --git`` line agree on, or None.
 
-    Without quotes nothing marks the end of the first name, so the name must occur twice.
+    Any blank may be the one between them, so that the name must occur twice.
     """
-    if line.startswith(b'"'):
-        first, rest = _unquote(line) or (b"", b"")
-        second = rest.lstrip()
-        return _agreed(first, (_unquote(second) or (b"",))[0] if second.startswith(b'"') else second, strip)
-    if b'"' in line:
-        before, quote, after = line.partition(b'"')
-        second = (_unquote(quote + after) or (b"",))[0]
-        return _agreed(before[:-1], second, strip) if before.endswith((b" ", b"\t")) else None
-    if len(line) > 2 * LONGEST:
-        return None
-    start = _skip_folders(line, 0, strip)
-    for blank in re.finditer(rb"[ \t]", line):
-        behind = _skip_folders(line, blank.end(), strip)
-        # Comparing lengths first keeps this linear in the number of blanks.
-        if len(line) - behind == blank.start() - start and (
-            name := _agreed(line[: blank.start()], line[blank.end() :], strip)
-        ):
-            return name
+    for blank in islice(re.finditer(rb"[ \t]", line), _MOST_BLANKS):
+        halves = line[: blank.start()], line[blank.end() :]
+        quoted = [_QUOTED.fullmatch(half) for half in halves]
+        first, second = (_unescape(q) if q else half for q, half in zip(quoted, halves, strict=True))
+        name, other = (half.split(b"/", strip)[strip:] for half in (first, second))
+        if name == other and any(name) and not first.startswith(b"/") and not second.startswith(b"/"):
+            return name[0]
     return None
 
 
-def _skip_folders(line: bytes, start: int, strip: int) -> int:
-    """Return the index after the first ``strip`` slashes from ``start``; the end if there are fewer."""
-    for _ in range(strip):
-        start = line.find(b"/", start) + 1 or len(line)
-    return start
-
-
-def _unquote(line: bytes) -> tuple[bytes, bytes] | None:
-    """Return the quoted name at the start of a line and the rest, or None without a quoted name."""
-    found = _QUOTED.match(line)
-    if not found:
-        return None
-    return found[1].decode("unicode_escape").encode("latin-1"), line[found.end() :]
-
-
-def _agreed(first: bytes, second: bytes, strip: int) -> bytes | None:
-    """Return the name below both prefixes if it is the same and neither is absolute."""
-    one, two = (name.split(b"/", strip)[strip:] for name in (first, second))
-    absolute = first.startswith(b"/") or second.startswith(b"/")
-    return one[0] if one and one == two and not absolute else None
+def _unescape(quoted: re.Match[bytes]) -> bytes:
+    return quoted[1].decode("unicode_escape").encode("latin-1")

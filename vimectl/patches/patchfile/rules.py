@@ -17,11 +17,11 @@ from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches.patchfile.file_diff import SYMLINK, Defect, FileDiff, Hunk, PatchFile
 from vimectl.patches.patchfile.names import parent_folders, path_problem, printable
-from vimectl.patches.patchfile.reader import load, parse
+from vimectl.patches.patchfile.reader import parse
 from vimectl.util.toml import read_toml
 
 Severity = Literal["error", "warning"]
-_FILE_MODES = {"100644", "100755"}
+_GIT_MODES = {None, SYMLINK, "100644", "100755"}
 
 
 class LintRule(NamedTuple):
@@ -36,29 +36,26 @@ def lint_rules() -> dict[str, LintRule]:
     return {name: LintRule(**table) for name, table in tables.items()}
 
 
-def read_valid(path: Path, strip: int | None = None) -> PatchFile:
-    """Read a patch file for use. Raises UsageError with the line and rule of the first error.
-
-    ``strip`` is that of ``reader.parse``.
-    """
-    return parse_valid(load(path), str(path), strip)
-
-
 def parse_valid(data: bytes, name: str, strip: int | None = None) -> PatchFile:
-    """Parse the text of a patch file for use; ``name`` is for messages. Raises like ``read_valid``."""
+    """Parse a patch for use. Arguments and errors are those of ``parse`` and ``require_valid``."""
     return require_valid(parse(data, strip), name)
 
 
 def require_valid(patch: PatchFile, name: str) -> PatchFile:
-    """Return the patch file. Raises like ``read_valid``."""
+    """Return the patch file. Raises UsageError with the line and rule of its first error."""
     # Every apply reads patches, which rarely have defects: the file of the rules is read only then.
     errors = [defect for defect in all_defects(patch) if lint_rules()[defect.rule].severity == "error"]
     if errors:
         first = errors[0]
         more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
-        message = f"{name}:{first.line}: {first.rule}: {printable(first.message)}{more}"
+        message = f"{name}:{first.line}: {first.rule}: {explain(first)}{more}"
         raise UsageError(message, f"vimectl patch lint {name} shows all")
     return patch
+
+
+def explain(defect: Defect) -> str:
+    """Return the message of a defect, or else the meaning of its rule."""
+    return printable(defect.message or lint_rules()[defect.rule].meaning)
 
 
 def all_defects(patch: PatchFile) -> list[Defect]:
@@ -70,21 +67,19 @@ def _check(diffs: Sequence[FileDiff]) -> Iterator[Defect]:
     yield from _check_duplicates(diffs)
     links = {diff.new_path for diff in diffs if diff.new_path and diff.new_mode == SYMLINK}
     for diff in diffs:
-        yield from _check_paths(diff)
+        for path in {diff.old_path, diff.new_path}:
+            if path is not None and (problem := path_problem(path)):
+                yield Defect(diff.line, problem.rule, f"{path!r} {problem.what}")
         yield from _check_modes(diff)
         yield from _check_link_target(diff)
-        for folder in parent_folders(diff.path):
-            if folder in links:
-                message = f"{diff.path} is behind {folder}, a link that this patch makes"
-                yield Defect(diff.line, "symlink-through", message)
+        if link := links.intersection(parent_folders(diff.path)):
+            message = f"{diff.path} is behind {min(link)}, a link that this patch makes"
+            yield Defect(diff.line, "symlink-through", message)
         for before, after in pairwise(diff.hunks):
             yield from _check_order(before, after)
         yield from _check_newline_marks(diff)
         if diff.binary and not all(len(id_ or "") == 40 for id_ in (diff.old_blob, diff.new_blob)):
-            message = (
-                f"{diff.path}: git applies binary data only with full ids; `git diff --binary` writes them"
-            )
-            yield Defect(diff.line, "binary-ids", message)
+            yield Defect(diff.line, "binary-ids")
 
 
 def _check_duplicates(diffs: Sequence[FileDiff]) -> Iterator[Defect]:
@@ -110,40 +105,29 @@ def _check_duplicates(diffs: Sequence[FileDiff]) -> Iterator[Defect]:
             done[new] = ("changed" if new == old else "made"), diff.line
 
 
-def _check_paths(diff: FileDiff) -> Iterator[Defect]:
-    for path in {diff.old_path, diff.new_path} - {None}:
-        assert path is not None
-        if problem := path_problem(path):
-            yield Defect(diff.line, problem.rule, f"{path!r} {problem.what}")
-
-
 def _check_modes(diff: FileDiff) -> Iterator[Defect]:
-    for mode in {diff.old_mode, diff.new_mode} - {None, SYMLINK} - _FILE_MODES:
-        assert mode is not None
-        bits = int(mode, 8)
+    for mode in {diff.old_mode, diff.new_mode} - _GIT_MODES:
+        bits = int(mode or "", 8)
         if bits & 0o7000:
-            message = f"{diff.path}: mode {mode} has set-uid, set-gid or sticky bits"
-            yield Defect(diff.line, "set-uid", message)
+            rule, what = "set-uid", "has set-uid, set-gid or sticky bits"
         elif bits & 0o170000 != 0o100000:
-            what = "a submodule" if mode == "160000" else "neither a file nor a symbolic link"
-            yield Defect(diff.line, "mode", f"{diff.path}: mode {mode} is {what}")
+            what = "is a submodule" if mode == "160000" else "is neither a file nor a symbolic link"
+            rule = "mode"
         else:
-            yield Defect(diff.line, "unusual-mode", f"{diff.path}: mode {mode}; git has 100644 and 100755")
+            rule, what = "unusual-mode", "is not one of git's, 100644 and 100755"
+        yield Defect(diff.line, rule, f"{diff.path}: mode {mode} {what}")
 
 
 def _check_link_target(diff: FileDiff) -> Iterator[Defect]:
     """Report symbolic links that, as far as the patch shows, lead out of the target directory."""
-    is_link = SYMLINK in (diff.new_mode, None if diff.new_mode else diff.old_mode)
-    if not is_link or diff.new_path is None:
+    if (diff.new_mode or diff.old_mode) != SYMLINK or diff.new_path is None:
         return
     if diff.binary:
         yield Defect(diff.line, "symlink-outside", f"{diff.path}: a link whose target is binary data")
     for hunk in diff.hunks:
         target = b"".join(hunk.new_lines()).decode("utf-8", "surrogateescape")
         resolved = posixpath.normpath(posixpath.join(posixpath.dirname(diff.new_path), target))
-        outside = posixpath.isabs(target) or resolved.split("/")[0] == ".."
-        # The system reads a target only up to a NUL.
-        if outside or path_problem(resolved) or "\0" in target:
+        if path_problem(resolved) or "\0" in target:  # the system reads a target only up to a NUL
             yield Defect(hunk.line, "symlink-outside", f"{diff.path} would be a link to {target!r}")
 
 
@@ -161,7 +145,7 @@ def _check_order(before: Hunk, after: Hunk) -> Iterator[Defect]:
 def _check_newline_marks(diff: FileDiff) -> Iterator[Defect]:
     """Report lines after a line without a line feed: only added lines may follow removed ones there."""
     for hunk in diff.hunks:
-        for number, (one, two) in enumerate(pairwise(hunk.content)):
+        for number, (one, two) in enumerate(pairwise(hunk.content), 1):
             if not one[1].endswith(b"\n") and (one[0], two[0]) != ("-", "+"):
-                message = "the file continues after a line that is marked as its last"
-                yield Defect(hunk.line_of(number + 1), "newline-mark", message)
+                yield Defect(hunk.line_of(number), "newline-mark")
+                break

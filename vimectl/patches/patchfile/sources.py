@@ -6,7 +6,6 @@ left as it is, so that nothing of it is lost.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,14 +14,13 @@ from typing import TYPE_CHECKING
 
 from vime_runtime.spec.errors import UsageError
 
-from vimectl.patches.patchfile.file_diff import Defect
-from vimectl.patches.patchfile.reader import load
+from vimectl.patches.patchfile.quilt import LeveledFile, quilt_series
+from vimectl.patches.patchfile.reader import BOM, load
 
 if TYPE_CHECKING:
     from email.message import EmailMessage
 
 SUFFIXES = (".patch", ".diff", ".eml", ".mbox")
-BOM = b"\xef\xbb\xbf"
 # The line before each message of a mailbox: "From <sender> Mon Sep 17 00:00:00 2001".
 _ENVELOPE = re.compile(rb"^(?=From \S.*\d\d:\d\d.*\d{4}[ \t]*\r?\n)", re.MULTILINE)
 # The head of a mail has nothing but fields and their continuation lines, up to the first empty line.
@@ -42,7 +40,7 @@ class PatchSource:
     Attributes:
         name: the file's name without its suffix; empty for a message of a mailbox.
         origin: names the patch in messages.
-        path: the file, and ``first_line`` the line of it at which ``data`` begins.
+        first_line: the line of the file at which ``data`` begins.
         data: the text to parse; of a mail, the decoded text without the head.
         mail: the message, if the text is one.
         strip: the number of leading folders to strip from names; None: as git guesses.
@@ -51,7 +49,6 @@ class PatchSource:
 
     name: str
     origin: str
-    path: Path
     first_line: int
     data: bytes
     mail: EmailMessage | None = None
@@ -62,11 +59,6 @@ class PatchSource:
         """Return the line of the file that has a line of ``data``, or the first one if it is encoded."""
         return self.first_line if self.encoded else self.first_line + line - 1
 
-    def locate(self, defect: Defect) -> Defect:
-        """Return a defect of ``data`` with the line of the file."""
-        where = f"line {defect.line} of the decoded text: " if self.encoded else ""
-        return defect._replace(line=self.line(defect.line), message=where + defect.message)
-
     @property
     def is_cover_letter(self) -> bool:
         """Return True for the message 0 of a mailed series, which has no patch."""
@@ -75,52 +67,25 @@ class PatchSource:
 
 
 def read_sources(path: Path, strip: int | None = None) -> list[PatchSource]:
-    """Return the patches in ``path``. ``strip`` takes precedence over the options in a quilt series.
-
-    Raises UsageError when there are none, or a file is unreadable or larger than a patch may be.
-    """
+    """Return the patches in ``path``. Arguments and errors are those of ``patch_files`` and ``read_file``."""
     return [source for file, level in patch_files(path, strip) for source in read_file(file, level)]
 
 
-def patch_files(path: Path, strip: int | None = None) -> list[tuple[Path, int | None]]:
-    """Return the files with patches in ``path``, each with its strip level. Raises UsageError for none."""
-    if path.is_dir():
-        series = path / "series"
-        files = quilt_series(series) if series.is_file() else _folder(path)
+def patch_files(path: Path, strip: int | None = None) -> list[LeveledFile]:
+    """Return the files with patches in ``path``, each with its strip level. Raises UsageError for none.
+
+    ``strip`` takes precedence over the options in a quilt series.
+    """
+    series = path / "series" if path.is_dir() else path
+    if series.name == "series" and series.is_file():
+        files = quilt_series(series)
+    elif path.is_dir():
+        files = [(one, None) for one in sorted(path.iterdir()) if one.suffix in SUFFIXES and one.is_file()]
     else:
-        files = quilt_series(path) if path.name == "series" else [(path, None)]
+        files = [(path, None)]
     if not files:
         raise UsageError(f"{path}: there are no patches here", "give a patch, a mailbox or a quilt series")
     return [(file, level if strip is None else strip) for file, level in files]
-
-
-def quilt_series(series: Path) -> list[tuple[Path, int | None]]:
-    """Return the files that a quilt series lists, each with its strip level (None: not stated).
-
-    Raises UsageError for options that quilt does not have, reversed patches, and files outside of the folder.
-    """
-    files: list[tuple[Path, int | None]] = []
-    for number, line in enumerate(load(series).removeprefix(BOM).split(b"\n"), 1):
-        words = os.fsdecode(re.sub(rb"(?:^|[ \t])#.*", b"", line)).split()
-        if not words:
-            continue
-        name, where = words[0], f"{series}:{number}"
-        options = " ".join(words[1:])
-        level = re.fullmatch(r"(?:-p ?(\d{1,2}|ab))?", options)
-        if not level:
-            raise UsageError(f"{where}: {options}: only -p with a number is supported", "refresh the patch")
-        file = series.parent / name
-        if not file.resolve().is_relative_to(series.parent.resolve()):
-            raise UsageError(f"{where}: {name} is outside of the series' folder", "move the patch into it")
-        if not file.is_file():
-            raise UsageError(f"{where}: {name}: no such file", "add the patch, or remove the line")
-        files.append((file, int(level[1].replace("ab", "1")) if level[1] else None))
-    return files
-
-
-def _folder(directory: Path) -> list[tuple[Path, int | None]]:
-    found = (path for path in directory.iterdir() if path.suffix in SUFFIXES and path.is_file())
-    return [(path, None) for path in sorted(found)]
 
 
 def read_file(path: Path, strip: int | None = None) -> Iterator[PatchSource]:
@@ -128,55 +93,47 @@ def read_file(path: Path, strip: int | None = None) -> Iterator[PatchSource]:
     data = load(path)
     before, *mails = _ENVELOPE.split(data.removeprefix(BOM))
     if before or len(mails) < 2:
-        yield _source(path.stem, str(path), path, 1, data, strip)
+        yield _source(path.stem, str(path), 1, data, strip)
         return
     line = 1
     for number, mail in enumerate(mails, 1):
-        yield _source("", f"{path}, message {number}", path, line, mail, strip)
+        yield _source("", f"{path}, message {number}", line, mail, strip)
         line += mail.count(b"\n")
 
 
-def _source(name: str, origin: str, path: Path, line: int, data: bytes, strip: int | None) -> PatchSource:
+def _source(name: str, origin: str, line: int, data: bytes, strip: int | None) -> PatchSource:
     text = data.removeprefix(BOM)
     head = _mail_head(text)
-    if head is None:
-        return PatchSource(name, origin, path, line, data, strip=strip)
+    if not head:
+        return PatchSource(name, origin, line, data, strip=strip)
     if b"\r\n" in head:  # as mail programs save it; its line endings are not those of the patched files
-        text = text.replace(b"\r\n", b"\n")
-        head = head.replace(b"\r\n", b"\n")
-    mail = _parse_mail(text)
-    if not mail.is_multipart() and str(mail["Content-Transfer-Encoding"] or "").lower() in (
-        *("", "7bit", "8bit", "binary"),
-    ):
-        body = text[len(head) + 1 :]
-        return PatchSource(name, origin, path, line + head.count(b"\n") + 1, body, mail, strip)
-    return PatchSource(name, origin, path, line, _decoded(mail), mail, strip, encoded=True)
-
-
-def _mail_head(text: bytes) -> bytes | None:
-    """Return the head of a mail, up to the empty line; None if the text is no mail."""
-    found = _HEAD.match(text)
-    if not found or _DEP3.search(found[0]) or not re.search(rb"^Subject:", found[0], re.MULTILINE | re.I):
-        return None
-    is_mail = found[0].startswith(b"From ") or _MAIL_FIELD.search(found[0])
-    return found[0] if is_mail else None
-
-
-def _parse_mail(text: bytes) -> EmailMessage:
+        text, head = (part.replace(b"\r\n", b"\n") for part in (text, head))
     from email.parser import BytesParser  # imported here because applying a series reads no mail
     from email.policy import default
 
-    return BytesParser(policy=default).parsebytes(re.sub(rb"\AFrom .*\n", b"", text))
+    mail = BytesParser(policy=default).parsebytes(re.sub(rb"\AFrom .*\n", b"", text))
+    encoding = str(mail["Content-Transfer-Encoding"] or "").lower()
+    if not mail.is_multipart() and encoding in ("", "7bit", "8bit", "binary"):
+        body = text[len(head) + 1 :]
+        return PatchSource(name, origin, line + head.count(b"\n") + 1, body, mail, strip)
+    return PatchSource(name, origin, line, _decoded(mail), mail, strip, encoded=True)
+
+
+def _mail_head(text: bytes) -> bytes:
+    """Return the head of a mail, up to the empty line; empty if the text is no mail."""
+    found = _HEAD.match(text)
+    if not found or _DEP3.search(found[0]) or not re.search(rb"^Subject:", found[0], re.MULTILINE | re.I):
+        return b""
+    return found[0] if found[0].startswith(b"From ") or _MAIL_FIELD.search(found[0]) else b""
 
 
 def _decoded(mail: EmailMessage) -> bytes:
     """Return the text of all parts that may have a part of the patch, in their character sets."""
     texts = []
     for part in mail.walk():
-        if part.is_multipart():
-            continue
         content = part.get_payload(decode=True)
-        assert isinstance(content, bytes)
+        if not isinstance(content, bytes):  # a part that has parts itself
+            continue
         plain = part.get_content_maintype() == "text" and part.get_content_subtype() != "html"
         if plain or _DIFF.search(content):
             texts.append(content if content.endswith(b"\n") else content + b"\n")

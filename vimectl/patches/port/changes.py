@@ -33,7 +33,7 @@ def split(diff: FileDiff) -> Iterator[LineChange]:
     for hunk in diff.hunks:
         # The start of an empty range is the line before it.
         position = hunk.old_start - 1 if hunk.old_count else hunk.old_start
-        for is_context, run in groupby(hunk.lines(), key=lambda line: line[0] == " "):
+        for is_context, run in groupby(hunk.content, key=lambda line: line[0] == " "):
             lines = list(run)
             removed, added = ([text for sign, text in lines if sign == wanted] for wanted in "-+")
             if not is_context:

@@ -212,7 +212,7 @@ def test_patches_of_a_mailbox_or_folder_apply_on_each_other(tmp_path: Path) -> N
     release = SourceTree(commits(tmp_path))
     (mailbox,) = lint([tmp_path / "all.mbox"], release)
     first, second = lint([tmp_path / "folder"], release)
-    assert (mailbox.findings, first.findings, second.findings) == ((), (), ())
+    assert (mailbox.findings, first.findings, second.findings) == ([], [], [])
     text = (tmp_path / "all.mbox").read_bytes().split(b"\n")
     assert [text[hunk.line - 1][:2] for hunk in mailbox.hunks] == [b"@@", b"@@"]
     (alone,) = lint([second.path], release)
@@ -220,14 +220,14 @@ def test_patches_of_a_mailbox_or_folder_apply_on_each_other(tmp_path: Path) -> N
     (tmp_path / "folder" / "series").write_text(f"{first.path.name}\n{second.path.name}\n")
     assert "series-ids" not in {one.rule for one in lint([first.path])[0].findings}
     (in_series,) = lint([second.path], release)
-    assert (in_series.path, in_series.findings) == (second.path, ())
+    assert (in_series.path, in_series.findings) == (second.path, [])
 
 
 def test_patch_of_a_series_needs_full_ids_that_follow_each_other(tmp_path: Path) -> None:
     commits(tmp_path)
     first, second = sorted((tmp_path / "folder").iterdir())
     (tmp_path / "folder" / "series").write_text(f"{first.name}\n{second.name}\n")
-    assert [report.findings for report in lint([tmp_path / "folder"])] == [(), ()]
+    assert [report.findings for report in lint([tmp_path / "folder"])] == [[], []]
     text = second.read_bytes()
     old = text.partition(b"index ")[2][:40]
     second.write_bytes(text.replace(old, old[:7]))

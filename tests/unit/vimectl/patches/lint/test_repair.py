@@ -92,5 +92,5 @@ def test_mail_keeps_its_line_endings(tmp_path: Path) -> None:
     mail = b"From: a@x\r\nSubject: x\r\n\r\n" + GOOD.replace(b"\n", b"\r\n")
     (tmp_path / "x.eml").write_bytes(mail)
     (report,) = lint([tmp_path / "x.eml"], fix=True)
-    assert (report.findings, report.fixed) == ((), ())
+    assert (report.findings, report.fixed) == ([], [])
     assert (tmp_path / "x.eml").read_bytes() == mail

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def test_hostile_patch_is_refused_and_writes_nothing(one: Hostile, world: Path) 
     with pytest.raises(UsageError) as refused:
         series.read(world / "series")
     message = refused.value.message
-    assert any(f": {rule}: " in message for rule in errors) or "larger than" in message
+    assert any(f": {rule}: " in message for rule in errors) or re.search("more than|full blob ids", message)
     with pytest.raises(UsageError):
         import_patches([patch], SourceTree(world / "world" / "site-packages"))
     assert snapshot(world) == before
@@ -62,4 +63,4 @@ def test_lint_command_explains_hostile_patches(tmp_path: Path, capsys: pytest.Ca
     for one, file in zip(HOSTILE, document["files"], strict=True):
         assert not file["ok"]
         messages.add(next(f["message"] for f in file["findings"] if f["rule"] == one.rule))
-    assert len(messages) >= 60
+    assert len(messages) >= 50

@@ -110,7 +110,7 @@ def test_quilt_series_gives_order_and_strip_levels(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("a.patch -R", "series:1: -R: only -p with a number is supported"),
-        ("../a.patch", r"series:1: \.\./a\.patch is outside of the series' folder"),
+        ("../a.patch", r"series:1: \.\./a\.patch is outside of the directory"),
         ("none.patch", "series:1: none.patch: no such file"),
         ("# nothing", "there are no patches here"),
     ],
