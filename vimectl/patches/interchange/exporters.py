@@ -10,11 +10,12 @@ from email.utils import format_datetime, formataddr
 from pathlib import Path
 from typing import Literal
 
-from vime_runtime.spec.errors import MissingRequirement, UsageError
+from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches.interchange.description import NO_AUTHOR, as_mail, from_text
 from vimectl.patches.interchange.importers import ID_HEADER
 from vimectl.patches.series import ORDER, Patch, Series, file_name
+from vimectl.util.directory_lock import explain_disk_errors
 
 _ADDRESS = re.compile(r'"?(.*?)"?\s*<([^<>@\s]+@[^<>\s]+)>')
 # The line that git writes between emails; git am reads the date from the Date header.
@@ -32,32 +33,24 @@ def export_series(series: Series, form: Literal["quilt", "mbox"], out: Path) -> 
     count = len(series.patches)
     mails = (_mail(patch, number, count) for number, patch in enumerate(series.patches, 1))
     contents = _quilt(series, out) if form == "quilt" else {out: b"".join(mails)}
-    try:
+    with explain_disk_errors(out, "name another --out"):
         for path, content in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-    except OSError as e:
-        raise MissingRequirement(
-            f"{e.filename or out} cannot be written: {e.strerror}", "name another --out"
-        ) from e
     return list(contents)
 
 
 def _quilt(series: Series, out: Path) -> dict[Path, bytes]:
     """Return the files of a series directory that quilt reads."""
-    for patch in series.patches:
-        for path, diff in patch.diffs.items():
-            if diff.binary is not None:
-                raise UsageError(
-                    f"{patch.id} changes {path}, a binary file, which quilt cannot", "--format mbox"
-                )
+    for patch, path in ((one, path) for one in series.patches for path in one.files):
+        if patch.diffs[path].binary is not None:
+            raise UsageError(f"{patch.id} changes {path}, a binary file, which quilt cannot", "--format mbox")
     contents = {out / file_name(patch.id): patch.text for patch in series.patches}
     return contents | {out / ORDER: (series.directory / ORDER).read_bytes()}
 
 
 def _mail(patch: Patch, number: int, count: int) -> bytes:
-    text = patch.header.decode("utf-8", "surrogateescape").removesuffix("---\n")
-    description = from_text(text, patch.id)
+    description = from_text(patch.header.decode("utf-8", "surrogateescape"), patch.id)
     fields = dict(description.fields)
     if author := _ADDRESS.fullmatch(fields.get("Author", NO_AUTHOR)):
         fields.pop("Author", "")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from vime_runtime.spec.errors import MissingRequirement, UsageError
+from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches import content, target
 from vimectl.patches import series as series_files
@@ -26,6 +26,7 @@ from vimectl.patches.restack import file_states
 from vimectl.patches.series import Series
 from vimectl.patches.series_writer import NewPatch, write_series
 from vimectl.stacks.versions import matches
+from vimectl.util.directory_lock import explain_disk_errors
 
 NEWEST = "newest"
 _VERSION = re.compile(r"\d+(\.\w+)+([-+]\S+)?")
@@ -93,11 +94,8 @@ def port_series(
     words += [word for path in sources for word in ("--source", str(path))]
     words += ["--series", str(directory)] if directory else []
     command = shlex.join([*words, "--out", str(out), "--resolved", str(conflicts)])
-    try:
+    with explain_disk_errors(conflicts, "name another place with --out DIR"):
         write_conflicts(conflicts, patches, f"{labels[0]} to {new}", command)
-    except OSError as e:
-        hint = "name another place with --out DIR"
-        raise MissingRequirement(f"{conflicts} cannot be written: {e.strerror}", hint) from e
     return PortOutcome(package, old, new, patches, conflicts=conflicts, command=command)
 
 

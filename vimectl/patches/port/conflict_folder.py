@@ -58,7 +58,7 @@ class Resolutions:
         return content
 
     def moved_to(self, patch: str, known: Iterable[str]) -> str | None:
-        """Return the path of the one resolved file of a patch that is not one of its own, or None."""
+        """Return the path of the one resolved file of a patch that is not in ``known``, or None."""
         root = self.directory / patch
         found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
         other = found.difference(known, [_DROP])
