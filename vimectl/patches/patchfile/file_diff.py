@@ -108,8 +108,7 @@ class FileDiff(NamedTuple):
 class PatchFile(NamedTuple):
     """A patch file: its text without a byte-order mark, and ``header``, the text before the first diff.
 
-    ``header`` has at most 64 KiB. ``strip`` is the stated number of leading folders to strip from names, or
-    None: as git guesses.
+    ``strip`` is the stated number of leading folders to strip from names, or None: as git guesses.
     """
 
     text: bytes

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vimectl.patches.patchfile import names
-from vimectl.patches.patchfile.file_diff import BinaryData, DiffAction, FileDiff, Hunk, MalformedDiff
+from vimectl.patches.patchfile.file_diff import DiffAction, FileDiff, MalformedDiff
 
 _MODE = re.compile(rb"\s*\+?([0-7]{1,10})(?=\s|$)")  # as strtoul reads it
 _INDEX = re.compile(rb"([^. ]{0,40})\.\.([^ ]{0,40})(?: (.*))?$")
@@ -24,35 +24,18 @@ _FIELDS = re.compile(
 
 
 @dataclass
-class DiffHeader:
-    """The header as read so far. Names are without ``a/`` and ``b/``; None: no file, or not yet stated.
+class _Header:
+    """The header as read so far. Names are without ``a/`` and ``b/``; None: no file, or not yet stated."""
 
-    ``action`` is None where it follows from the hunks only (diffs without git's headers).
-    """
-
-    line: int
     strip: int
-    default_name: bytes | None = None
+    default_name: bytes | None
     old_name: bytes | None = None
     new_name: bytes | None = None
-    action: DiffAction | None = "modify"
+    action: DiffAction = "modify"
     old_mode: str | None = None
     new_mode: str | None = None
     old_blob: str | None = None
     new_blob: str | None = None
-
-    def diff(self, hunks: tuple[Hunk, ...], binary: tuple[BinaryData, ...] | None) -> FileDiff:
-        """Return the diff of one file."""
-        old = None if self.action == "create" or self.old_name is None else os.fsdecode(self.old_name)
-        new = None if self.action == "delete" or self.new_name is None else os.fsdecode(self.new_name)
-        states = (self.old_mode, self.new_mode, self.old_blob, self.new_blob)
-        action = self.action or "modify"
-        return FileDiff(self.line, action, old, new, *states, hunks, binary, self.action is None)
-
-    @property
-    def changes_more_than_content(self) -> bool:
-        modes = self.old_mode and self.new_mode and self.old_mode != self.new_mode
-        return bool(self.action != "modify" or modes)
 
 
 def is_field(line: bytes) -> bool:
@@ -60,58 +43,59 @@ def is_field(line: bytes) -> bool:
     return _FIELDS.match(line) is not None
 
 
-def read_git_header(lines: Sequence[bytes], at: int, strip: int) -> tuple[DiffHeader, int]:
+def read_git_header(lines: Sequence[bytes], start: int, strip: int) -> tuple[FileDiff, int]:
     """Read the header that starts at a ``diff --git`` line; return it with the index after it.
 
     Raises MalformedDiff when git refuses the file.
     """
-    default = names.from_git_line(lines[at].removeprefix(b"diff --git ").removesuffix(b"\n"), strip)
-    header = DiffHeader(at + 1, strip, default)
-    at += 1
+    default = names.from_git_line(lines[start].removeprefix(b"diff --git ").removesuffix(b"\n"), strip)
+    header = _Header(strip, default)
+    at = start + 1
     while at < len(lines) and (found := _FIELDS.match(lines[at])):
         try:
             _read_field(header, found[1], found[2])
         except ValueError as e:
             raise MalformedDiff(at + 1, *e.args) from None
         at += 1
-    if header.line == at == len(lines):  # git ignores the first line of a diff at the end of the file
-        return header, at
-    if header.action == "create" and header.old_name is not None:
+    created, deleted = header.action == "create", header.action == "delete"
+    if created and header.old_name is not None:
         message = "the file is created, but the header has an old name for it"
-        raise MalformedDiff(header.line, "inconsistent-name", message)
+        raise MalformedDiff(start + 1, "inconsistent-name", message)
     if header.old_name is None and header.new_name is None:
-        if default is None:
-            raise MalformedDiff(header.line, "no-name", f"the header names no file{_below(strip)}")
         header.old_name = header.new_name = default
-    if (header.new_name is None and header.action != "delete") or (
-        header.old_name is None and header.action != "create"
-    ):
-        raise MalformedDiff(header.line, "no-name", "the header has only one of the two names of the file")
-    return header, at
+    old, new = (None if name is None else os.fsdecode(name) for name in (header.old_name, header.new_name))
+    # git ignores the first line of a diff at the end of the file.
+    if (old is None and new is None) and not start + 1 == at == len(lines):
+        raise MalformedDiff(start + 1, "no-name", f"the header names no file{_below(strip)}")
+    if (old is None and not created) != (new is None and not deleted):
+        raise MalformedDiff(start + 1, "no-name", "the header has only one of the two names of the file")
+    old, new = None if created else old, None if deleted else new
+    states = header.old_mode, header.new_mode, header.old_blob, header.new_blob
+    return FileDiff(start + 1, header.action, old, new, *states), at
 
 
-def read_plain_header(lines: Sequence[bytes], at: int, strip: int) -> tuple[DiffHeader, int]:
+def read_plain_header(lines: Sequence[bytes], start: int, strip: int) -> tuple[FileDiff, int]:
     """Read the ``---`` and ``+++`` lines of a diff without git's headers, as GNU diff writes them.
 
     Raises MalformedDiff when the lines name no file.
     """
-    old, new = (line[4:].removesuffix(b"\n") for line in lines[at : at + 2])
-    action: DiffAction | None = None
-    if names.is_null(old) or (names.is_epoch(old) and not names.is_null(new)):
-        action = "create"
-    elif names.is_null(new) or names.is_epoch(new):
-        action = "delete"
+    old, new = (line[4:].removesuffix(b"\n") for line in lines[start : start + 2])
     name = names.plain_diff_name(old, new, strip)
     if name is None:
-        raise MalformedDiff(at + 1, "no-name", f"the --- and +++ lines name no file{_below(strip)}")
-    return DiffHeader(at + 1, strip, None, name, name, action), at + 2
+        raise MalformedDiff(start + 1, "no-name", f"the --- and +++ lines name no file{_below(strip)}")
+    path = os.fsdecode(name)
+    if names.is_null(old) or (names.is_epoch(old) and not names.is_null(new)):
+        return FileDiff(start + 1, "create", None, path), start + 2
+    if names.is_null(new) or names.is_epoch(new):
+        return FileDiff(start + 1, "delete", path, None), start + 2
+    return FileDiff(start + 1, "modify", path, path, may_create=True), start + 2
 
 
 def _below(strip: int) -> str:
     return f" below {strip} folder{'s' * (strip > 1)}: -p states how many to strip" if strip else ""
 
 
-def _read_field(header: DiffHeader, field: bytes, rest: bytes) -> None:
+def _read_field(header: _Header, field: bytes, rest: bytes) -> None:
     """Record one line. Raises ValueError with a rule and a message."""
     match field:
         case b"---":
@@ -138,7 +122,7 @@ def _read_field(header: DiffHeader, field: bytes, rest: bytes) -> None:
                 header.old_mode = _mode(found[3])
 
 
-def _agreeing(header: DiffHeader, known: bytes | None, absent: DiffAction, rest: bytes) -> bytes | None:
+def _agreeing(header: _Header, known: bytes | None, absent: DiffAction, rest: bytes) -> bytes | None:
     """Return the name on a line, which the action ``absent`` requires to be ``/dev/null``."""
     if known is None and header.action == absent:
         if not names.is_null(rest):
@@ -158,12 +142,12 @@ def _mode(rest: bytes) -> str:
     return f"{int(found[1], 8):06o}"
 
 
-def _moved(header: DiffHeader, field: bytes, rest: bytes) -> bytes | None:
+def _moved(header: _Header, field: bytes, rest: bytes) -> bytes | None:
     _set_action(header, "copy" if field.startswith(b"copy") else "rename")
     return names.strip_folders(names.written_name(rest, rename=True), max(header.strip - 1, 0))
 
 
-def _set_action(header: DiffHeader, action: DiffAction) -> None:
+def _set_action(header: _Header, action: DiffAction) -> None:
     if header.action not in ("modify", action):
         raise ValueError("inconsistent-header", "the header has contradictory lines")
     header.action = action

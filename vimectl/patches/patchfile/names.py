@@ -83,11 +83,6 @@ def written_name(line: bytes, *, plain_diff: bool = False, rename: bool = False)
     return re.split(rb"[\r\v\f]" if rename else rb"[\t\r\v\f]", line, maxsplit=1)[0]
 
 
-def has_folder(line: bytes) -> bool:
-    """Return True unless the rest of a ``+++`` line is a name without any folder, which git takes for -p0."""
-    return is_null(line) or b"/" in written_name(line, plain_diff=True)
-
-
 def plain_diff_name(old: bytes, new: bytes, strip: int) -> bytes | None:
     """Return the file that the ``---`` and ``+++`` lines of a diff without git's headers are about.
 

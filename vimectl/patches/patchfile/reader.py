@@ -15,7 +15,7 @@ from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches.patchfile import binary, hunks, names
 from vimectl.patches.patchfile.file_diff import BinaryData, Defect, FileDiff, Hunk, MalformedDiff, PatchFile
-from vimectl.patches.patchfile.header import DiffHeader, is_field, read_git_header, read_plain_header
+from vimectl.patches.patchfile.header import is_field, read_git_header, read_plain_header
 
 # Patches of source files are kilobytes. These bound the memory and time that reading one can take.
 LARGEST = 8 * 1024 * 1024
@@ -73,7 +73,7 @@ class _Reader:
         self.defects: list[Defect] = []
         self.header_end = len(self.lines)
         # The name in a `diff --git` line without a diff, and the index of that defect.
-        self._skipped: tuple[bytes | None, int] = None, 0
+        self._skipped: tuple[str | None, int] = None, 0
 
     def report(self, line: int, rule: str, message: str = "", fatal: bool = False) -> None:
         self.defects.append(Defect(line, rule, message, fatal))
@@ -120,8 +120,11 @@ class _Reader:
 
     def _read_diff(self) -> None:
         start, git = self.at, self._line().startswith(_DIFF)
-        if self.strip is None and not git and not names.has_folder(self._line(1)[4:].rstrip(b"\n")):
-            self.strip = 0  # git applies the guess to all diffs that follow, too
+        if self.strip is None and not git:
+            new = self._line(1)[4:].rstrip(b"\n")
+            # git takes a name without any folder for -p0, also in all diffs that follow.
+            if not names.is_null(new) and b"/" not in names.written_name(new, plain_diff=True):
+                self.strip = 0
         strip = 1 if self.strip is None else self.strip
         (skipped, defect), self._skipped = self._skipped, (None, 0)
         try:
@@ -135,10 +138,10 @@ class _Reader:
                 self.at = hunks.body_end(self.lines, self.at + 1)
             return
         if self.at == start + 1:  # git skips it
-            self._skipped = found.default_name, len(self.defects)
+            self._skipped = found.new_path, len(self.defects)
             self.report(self.at, "empty-diff")
             return
-        if skipped and skipped in (found.old_name, found.new_name):
+        if skipped and skipped in (found.old_path, found.new_path):
             del self.defects[defect]  # the diff is here
         self.header_end = min(self.header_end, start)
         self._check_names(start, strip)
@@ -160,7 +163,7 @@ class _Reader:
             (folder,) = map(os.fsdecode, folders)
             self.report(number, "no-prefix", f"{folder!r} is stripped from the names; -p0 keeps it")
 
-    def _finish(self, found: DiffHeader, git: bool) -> None:
+    def _finish(self, diff: FileDiff, git: bool) -> None:
         """Read the hunks or the binary data below a header."""
         read, whole = self._read_hunks()
         halves: tuple[BinaryData, ...] | None = None
@@ -177,17 +180,16 @@ class _Reader:
                 self.report(self.at + 1, "binary-without-data")
                 halves = ()
                 self.at += 1
-            elif git and not found.changes_more_than_content:
-                self.report(found.line, "empty-diff", fatal=True)
+            elif git and diff.action == "modify" and len({diff.old_mode, diff.new_mode} - {None}) < 2:
+                self.report(diff.line, "empty-diff", fatal=True)
                 return
-        old = sum(hunk.old_count for hunk in read)
-        if found.action is None and (old or len(read) > 1):
-            found.action = "modify"
-        if found.action == "create" and old:
-            self.report(found.line, "created-from-something", fatal=True)
-        if found.action == "delete" and any(hunk.new_count for hunk in read):
-            self.report(found.line, "deleted-leaves-something", fatal=True)
-        self.diffs.append(found.diff(read, halves))
+        has_old = any(hunk.old_count for hunk in read)
+        if diff.action == "create" and has_old:
+            self.report(diff.line, "created-from-something", fatal=True)
+        if diff.action == "delete" and any(hunk.new_count for hunk in read):
+            self.report(diff.line, "deleted-leaves-something", fatal=True)
+        may_create = diff.may_create and not has_old and len(read) <= 1
+        self.diffs.append(diff._replace(hunks=read, binary=halves, may_create=may_create))
 
     def _read_hunks(self) -> tuple[tuple[Hunk, ...], bool]:
         """Return the hunks, and True if none of them was broken."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,8 +42,8 @@ class PatchSource:
         origin: names the patch in messages.
         first_line: the line of the file at which ``data`` begins.
         data: the text to parse; of a mail, the decoded text without the head.
-        mail: the message, if the text is one.
         strip: the number of leading folders to strip from names; None: as git guesses.
+        mail: the message, if the text is one.
         encoded: the lines of ``data`` are not lines of the file, because the mail is encoded.
     """
 
@@ -51,8 +51,8 @@ class PatchSource:
     origin: str
     first_line: int
     data: bytes
-    mail: EmailMessage | None = None
     strip: int | None = None
+    mail: EmailMessage | None = None
     encoded: bool = False
 
     def line(self, line: int) -> int:
@@ -93,19 +93,20 @@ def read_file(path: Path, strip: int | None = None) -> Iterator[PatchSource]:
     data = load(path)
     before, *mails = _ENVELOPE.split(data.removeprefix(BOM))
     if before or len(mails) < 2:
-        yield _source(path.stem, str(path), 1, data, strip)
+        yield _without_head(PatchSource(path.stem, str(path), 1, data, strip))
         return
     line = 1
     for number, mail in enumerate(mails, 1):
-        yield _source("", f"{path}, message {number}", line, mail, strip)
+        yield _without_head(PatchSource("", f"{path}, message {number}", line, mail, strip))
         line += mail.count(b"\n")
 
 
-def _source(name: str, origin: str, line: int, data: bytes, strip: int | None) -> PatchSource:
-    text = data.removeprefix(BOM)
+def _without_head(source: PatchSource) -> PatchSource:
+    """Return the decoded text of a mail; other text as it is."""
+    text = source.data.removeprefix(BOM)
     head = _mail_head(text)
     if not head:
-        return PatchSource(name, origin, line, data, strip=strip)
+        return source
     if b"\r\n" in head:  # as mail programs save it; its line endings are not those of the patched files
         text, head = (part.replace(b"\r\n", b"\n") for part in (text, head))
     from email.parser import BytesParser  # imported here because applying a series reads no mail
@@ -113,10 +114,10 @@ def _source(name: str, origin: str, line: int, data: bytes, strip: int | None) -
 
     mail = BytesParser(policy=default).parsebytes(re.sub(rb"\AFrom .*\n", b"", text))
     encoding = str(mail["Content-Transfer-Encoding"] or "").lower()
-    if not mail.is_multipart() and encoding in ("", "7bit", "8bit", "binary"):
-        body = text[len(head) + 1 :]
-        return PatchSource(name, origin, line + head.count(b"\n") + 1, body, mail, strip)
-    return PatchSource(name, origin, line, _decoded(mail), mail, strip, encoded=True)
+    if mail.is_multipart() or encoding not in ("", "7bit", "8bit", "binary"):
+        return replace(source, data=_decoded(mail), mail=mail, encoded=True)
+    first_line = source.first_line + head.count(b"\n") + 1
+    return replace(source, first_line=first_line, data=text[len(head) + 1 :], mail=mail)
 
 
 def _mail_head(text: bytes) -> bytes:

@@ -17,27 +17,34 @@ from vimectl.patches.patchfile.reader import LARGEST, MOST_LINES, load, parse
 from vimectl.patches.patchfile.rules import all_defects
 
 # Pieces of patches, in any order and cut anywhere.
-PIECES = st.sampled_from(
-    [
-        *(b"diff --git a/x b/x\n", b"diff --git ", b"--- a/x\n", b"+++ b/x\n", b"--- /dev/null\n", b"+++ "),
-        *(
-            b"@@ -1,2 +1,2 @@\n",
-            b"@@ -0,0 +1 @@\n",
-            b"@@ -",
-            b" c\n",
-            b"-o\n",
-            b"+n\n",
-            b"\n",
-            b"\r\n",
-            b"\\ ",
-        ),
-        *(b"\\ No newline at end of file\n", b"new file mode 100644\n", b"deleted file mode 120000\n"),
-        *(b"old mode 100644\n", b"new mode 104755\n", b"rename from x\n", b"rename to y\n", b"copy from x\n"),
-        *(b"index 0000000..1234567 100644\n", b"GIT binary patch\n", b"literal 3\n", b"delta 9\n", b"\n\n"),
-        *(b"Binary files a/x and b/x differ\n", b"zcmXxxxxx\n", b'"a/\\303\\244"', b"\0", b"\xff", b"9" * 30),
-    ]
-)
-TEXT = st.lists(st.one_of(PIECES, st.binary(max_size=8)), max_size=40).map(b"".join)
+PIECES = rb"""diff --git a/x b/x
+--- a/x
++++ b/x
+--- /dev/null
+@@ -1,2 +1,2 @@
+@@ -0,0 +1 @@
+ c
+-o
++n
+
+\ No newline at end of file
+new file mode 100644
+deleted file mode 120000
+old mode 100644
+new mode 104755
+rename from x
+rename to y
+copy from x
+index 0000000..1234567 100644
+GIT binary patch
+literal 3
+delta 9
+Binary files a/x and b/x differ
+zcmXxxxxx
+"""
+CUT = (b"diff --git ", b"+++ ", b"@@ -", b"\\ ", b"\r\n", b'"a/\\303\\244"', b"\0", b"\xff", b"9" * 30)
+PIECE = st.sampled_from([*PIECES.splitlines(keepends=True), *CUT])
+TEXT = st.lists(st.one_of(PIECE, st.binary(max_size=8)), max_size=40).map(b"".join)
 
 
 @settings(max_examples=300, deadline=2000)
@@ -59,52 +66,47 @@ def one(patch: bytes) -> FileDiff:
 
 
 @pytest.mark.parametrize(
-    ("names", "path"),
+    ("old", "new", "strip", "path"),
     [
-        (b"--- a/x.py\n+++ b/x.py\n", "x.py"),
-        (
-            b"--- a/with blank.py\t2026-01-01 00:00:00 +0000\n+++ b/with blank.py\t2026-01-01\n",
-            "with blank.py",
-        ),
-        (b"--- a/x.py 2026-01-01 00:00:00\n+++ b/x.py 2026-01-01 00:00:00\n", "x.py"),
-        (b"--- a/x.py.orig\n+++ b/x.py\n", "x.py"),
-        (b"--- a/x.py\n+++ b/x.py~\n", "x.py"),
-        (b'--- "a/\\303\\244.py"\n+++ "b/\\303\\244.py"\n', "ä.py"),
-        (b'--- "a/\\377"\n+++ "b/\\377"\n', "\udcff"),
-        (b"--- old/toy//x.py\n+++ new/toy//x.py\n", "toy/x.py"),
-        (b"--- a/t\tx\t2026-01-01 00:00:00 +0000\n+++ b/t\tx\t2026-01-01 00:00:01 +0000\n", "t\tx"),
+        (b"a/x.py", b"b/x.py", None, "x.py"),
+        (b"a/a blank\t2026-01-01 00:00:00 +0000", b"b/a blank\t2026-01-01", None, "a blank"),
+        (b"a/t\tx\t2026-01-01 00:00:00 +0000", b"b/t\tx\t2026-01-01 00:00:01 +0000", None, "t\tx"),
+        (b"a/x.py 2026-01-01 00:00:00", b"b/x.py 2026-01-01 00:00:00", None, "x.py"),
+        (b"a/x.py.orig", b"b/x.py", None, "x.py"),
+        (b"a/x.py", b"b/x.py~", None, "x.py"),
+        (b'"a/\\303\\244.py"', b'"b/\\303\\244.py"', None, "ä.py"),
+        (b'"a/\\377"', b'"b/\\377"', None, "\udcff"),
+        (b"old/toy//x.py", b"new/toy//x.py", None, "toy/x.py"),
+        (b"x.py.orig\t2026-01-01 00:00:00.0 +0000", b"x.py\t2026-01-01 00:00:01.0 +0000", None, "x.py"),
+        (b"pkg/x.py\t(revision 7)", b"x.py\t(working copy)", None, "x.py"),
+        (b"pkg/x.py", b"pkg/x.py", None, "x.py"),
+        (b"pkg/x.py", b"pkg/x.py", 0, "pkg/x.py"),
+        (b"a/src/pkg/x.py", b"b/src/pkg/x.py", 2, "pkg/x.py"),
+        (b"/srv/pkg/x.py", b"/srv/pkg/x.py", 2, "pkg/x.py"),
     ],
 )
-def test_names_in_every_spelling(names: bytes, path: str) -> None:
-    diff = one(names + b"@@ -1 +1 @@\n-a\n+b\n")
+def test_names_are_read_and_stripped_as_git_does(
+    old: bytes, new: bytes, strip: int | None, path: str
+) -> None:
+    patch = parse(b"--- %s\n+++ %s\n@@ -1 +1 @@\n-a\n+b\n" % (old, new), strip)
+    (diff,) = patch.diffs
     assert (diff.action, diff.old_path, diff.new_path) == ("modify", path, path)
+    if "\t" not in path:  # such a path is refused
+        assert apply_patch(patch, {path: GitFile(b"a\n")}.get) == {path: GitFile(b"b\n")}
 
 
 @pytest.mark.parametrize(
     ("names", "strip", "path"),
     [
-        (
-            b"--- setup.py.orig\t2026-01-01 00:00:00.0 +0000\n+++ setup.py\t2026-01-01 00:00:01.0 +0000\n",
-            None,
-            "setup.py",
-        ),
-        (b"--- pkg/x.py\t(revision 7)\n+++ x.py\t(working copy)\n", None, "x.py"),
-        (b"--- pkg/x.py\n+++ pkg/x.py\n", None, "x.py"),
-        (b"--- pkg/x.py\n+++ pkg/x.py\n", 0, "pkg/x.py"),
-        (b"--- a/src/pkg/x.py\n+++ b/src/pkg/x.py\n", 2, "pkg/x.py"),
-        (b"--- /srv/pkg/x.py\n+++ /srv/pkg/x.py\n", 2, "pkg/x.py"),
-        (b"diff --git src/x.py src/x.py\n--- src/x.py\n+++ src/x.py\n", 0, "src/x.py"),
-        (
-            b'diff --git "a/s/\\303\\244" "b/s/\\303\\244"\n--- "a/s/\\303\\244"\n+++ "b/s/\\303\\244"\n',
-            2,
-            "ä",
-        ),
+        (b"a/x y b/x y", None, "x y"),
+        (b"src/x.py src/x.py", 0, "src/x.py"),
+        (b'"a/s/\\303\\244 x" "b/s/\\303\\244 x"', 2, "ä x"),
+        (b'a/x "b/x"', None, "x"),
     ],
 )
-def test_strip_level_is_stated_or_guessed_as_git_does(names: bytes, strip: int | None, path: str) -> None:
-    patch = parse(names + b"@@ -1 +1 @@\n-a\n+b\n", strip)
-    assert [diff.path for diff in patch.diffs] == [path]
-    assert apply_patch(patch, {path: GitFile(b"a\n")}.get) == {path: GitFile(b"b\n")}
+def test_name_of_a_git_line(names: bytes, strip: int | None, path: str) -> None:
+    (diff,) = parse(b"diff --git " + names + b"\nold mode 100644\nnew mode 100755\n", strip).diffs
+    assert (diff.old_path, diff.new_path) == (path, path)
 
 
 def test_guessed_level_is_that_of_the_following_diffs() -> None:
