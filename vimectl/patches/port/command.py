@@ -28,7 +28,6 @@ from vimectl.patches.series_writer import NewPatch, write_series
 from vimectl.stacks.versions import matches
 from vimectl.util.directory_lock import explain_disk_errors
 
-NEWEST = "newest"
 _VERSION = re.compile(r"\d+(\.\w+)+([-+]\S+)?")
 
 
@@ -77,7 +76,7 @@ def port_series(
         raise UsageError(f"there are several series for {package}", "name the release of one with --from V")
     series = series_files.find(package, old, directory)
     series, old = replace(series, package=series.package or package), _stated(series, old)
-    if new == NEWEST:
+    if new == "newest":
         new = finder.versions(package)[-1]
     out = out or Path(f"{package}-{new.replace('/', '-')}")
     if out.name in ("", ".."):  # a name is needed for the conflict folder

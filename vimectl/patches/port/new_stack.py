@@ -12,8 +12,9 @@ from vime_runtime.spec.errors import CheckFailed, UsageError
 
 from vimectl.patches import content
 from vimectl.patches import series as series_files
-from vimectl.patches.blobs import id_of
 from vimectl.patches.port.command import PortOutcome, port_series, slug
+from vimectl.patches.port.rebase import misfit
+from vimectl.patches.release_files import PatchedRelease
 from vimectl.patches.releases import finder
 from vimectl.patches.series import Series
 from vimectl.stacks.catalog import load_summary, stack_names
@@ -99,15 +100,13 @@ def make_stack(name: str, version: str, data: Path, patches: Path) -> NewStack:
 
 def _series(package: str, version: str, patches: Path) -> SeriesForStack:
     candidates = _nearest(package, version)
-    release = content.release(package, version)
-    slugs = [[slug(patch.id) for patch in one.patches] for one in candidates]
-    for one, names in zip(candidates, slugs, strict=True):
-        # A series with fewer patches may fit too, but leaves out what this release may need.
-        if names == slugs[0] and all(
-            id_of(release.read(path)) == chain[0] for path, chain in one.chains.items()
-        ):
-            return SeriesForStack(package, version, one.version, one.unneeded)
-    nearest, out = candidates[0], patches / package / version
+    nearest, release = candidates[0], PatchedRelease(content.release(package, version))
+    # A series with fewer patches may fit too, but leaves out what this release may need.
+    wanted = [slug(patch.id) for patch in nearest.patches]
+    alike = (one for one in candidates if [slug(patch.id) for patch in one.patches] == wanted)
+    if same := next((one for one in alike if not misfit(one, release)), None):
+        return SeriesForStack(package, version, same.version, same.unneeded)
+    out = patches / package / version
     outcome = port_series(package, nearest.version, version, out=out)
     unneeded = series_files.read(out).unneeded if outcome.written else nearest.unneeded
     return SeriesForStack(package, version, nearest.version, unneeded, outcome)
