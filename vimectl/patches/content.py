@@ -133,12 +133,10 @@ def apply_diff(content: bytes | None, diff: FileDiff, *, reverse: bool = False) 
         if reverse:
             hunk = hunk.reversed()
         old, new = hunk.old_lines(), hunk.new_lines()
-        # The start of an empty range is the line before it.
-        begin = hunk.old_start - 1 if old else hunk.old_start
-        if begin < done or lines[begin : begin + len(old)] != old:
+        if hunk.begin < done or lines[hunk.begin : hunk.begin + len(old)] != old:
             raise UsageError(f"{diff.path}: the hunk for line {hunk.old_start} does not fit")
-        result += lines[done:begin] + new
-        done = begin + len(old)
+        result += lines[done : hunk.begin] + new
+        done = hunk.begin + len(old)
     return None if removed else b"".join(result + lines[done:])
 
 

@@ -26,7 +26,6 @@ from vimectl.util.toml import read_toml
 
 ORDER, ABOUT = "series", "series.toml"
 _KEYS = {"package": str, "version": str, "commit": str, "module": str, "unneeded": dict}
-_ID_LENGTH = 40
 _IMPORT = "vimectl patch import DIR --package NAME --version V --out NEW writes a series with full ids"
 
 
@@ -257,7 +256,7 @@ def _unusable(diff: FileDiff, others: Iterable[str]) -> str:
         return f"a series has no {diff.action}, but a deletion and a creation"
     if diff.path in others:
         return "a second diff of the same file, or a change of its type"
-    if any(len(blob or "") != _ID_LENGTH for blob in (diff.old_blob, diff.new_blob)):
+    if not diff.has_full_ids:
         return "the index line is missing or does not have full blob ids"
     modes = {diff.old_mode, diff.new_mode} - {None}
     return "a file becomes a link, or the reverse" if len(modes) > 1 and LINK in modes else ""

@@ -65,8 +65,7 @@ def _check_context(diff: FileDiff) -> Iterator[Defect]:
 def _check_positions(diff: FileDiff) -> Iterator[Defect]:
     above = 0
     for hunk in diff.hunks:
-        # The start of an empty range is the line before it.
-        expected = hunk.old_start + (hunk.new_count > 0) - (hunk.old_count > 0) + above
+        expected = hunk.begin + (hunk.new_count > 0) + above
         if hunk.new_start != expected:
             yield Defect(
                 hunk.line, "hunk-position", f"states +{hunk.new_start}, the hunks above imply +{expected}"

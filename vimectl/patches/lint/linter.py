@@ -164,8 +164,7 @@ class _Series:
         incomplete = False
         for diff in patch.diffs:
             old, new = diff.old_blob, diff.new_blob
-            if (diff.hunks or diff.binary) and not len(old or "") == len(new or "") == 40:
-                incomplete = True
+            incomplete |= bool(diff.hunks or diff.binary) and not diff.has_full_ids
             known = self.ids.get(diff.old_path or "")
             if known and old and not (known.startswith(old) or old.startswith(known)):
                 message = f"{diff.path} has the id {known} after the patches before, not {old}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 DiffAction = Literal["modify", "create", "delete", "rename", "copy"]
-SYMLINK = "120000"
 
 
 class Defect(NamedTuple):
@@ -44,6 +43,11 @@ class Hunk(NamedTuple):
     new_start: int
     new_count: int
     content: tuple[tuple[str, bytes], ...]
+
+    @property
+    def begin(self) -> int:
+        """Return the index, from 0, of the first old line; of an empty range, where it is."""
+        return self.old_start - (self.old_count > 0)
 
     def old_lines(self) -> list[bytes]:
         """Return context and removed lines: the text that the hunk replaces."""
@@ -103,6 +107,11 @@ class FileDiff(NamedTuple):
     def path(self) -> str:
         """Return the path to use in messages."""
         return self.new_path or self.old_path or "?"
+
+    @property
+    def has_full_ids(self) -> bool:
+        """Return True if the blob ids are stated and not abbreviated."""
+        return len(self.old_blob or "") == len(self.new_blob or "") == 40
 
 
 class PatchFile(NamedTuple):

@@ -17,8 +17,8 @@ from vimectl.patches.patchfile.file_diff import DiffAction, FileDiff, MalformedD
 _MODE = re.compile(rb"\s*\+?([0-7]{1,10})(?=\s|$)")  # as strtoul reads it
 _INDEX = re.compile(rb"([^. ]{0,40})\.\.([^ ]{0,40})(?: (.*))?$")
 _FIELDS = re.compile(
-    rb"(---|\+\+\+|old mode|new mode|deleted file mode|new file mode|(?:copy|rename) (?:from|to)"
-    rb"|rename old|rename new|similarity index|dissimilarity index|index) (.*)\n",
+    rb"(---|\+\+\+|old mode|new mode|deleted file mode|new file mode|copy from|copy to"
+    rb"|rename (?:from|to|old|new)|similarity index|dissimilarity index|index) (.*)\n",
     re.DOTALL,
 )
 
@@ -124,14 +124,13 @@ def _read_field(header: _Header, field: bytes, rest: bytes) -> None:
 
 def _agreeing(header: _Header, known: bytes | None, absent: DiffAction, rest: bytes) -> bytes | None:
     """Return the name on a line, which the action ``absent`` requires to be ``/dev/null``."""
-    if known is None and header.action == absent:
-        if not names.is_null(rest):
-            raise ValueError("inconsistent-name", "there is a name where the header means /dev/null")
-        return None
     name = names.strip_folders(names.written_name(rest), header.strip)
-    if known is not None and (header.action == absent or name != known):
-        message = f"{os.fsdecode(rest)!r} is not the file that the header named before"
-        raise ValueError("inconsistent-name", message)
+    if header.action == absent:
+        agrees, name = known is None and names.is_null(rest), None
+    else:
+        agrees = known in (None, name)
+    if not agrees:
+        raise ValueError("inconsistent-name", f"{os.fsdecode(rest)!r} is not what the header means")
     return name
 
 

@@ -15,13 +15,14 @@ from typing import Literal, NamedTuple
 
 from vime_runtime.spec.errors import UsageError
 
-from vimectl.patches.patchfile.file_diff import SYMLINK, Defect, FileDiff, Hunk, PatchFile
+from vimectl.patches.blobs import LINK
+from vimectl.patches.patchfile.file_diff import Defect, FileDiff, Hunk, PatchFile
 from vimectl.patches.patchfile.names import parent_folders, path_problem, printable
 from vimectl.patches.patchfile.reader import parse
 from vimectl.util.toml import read_toml
 
 Severity = Literal["error", "warning"]
-_GIT_MODES = {None, SYMLINK, "100644", "100755"}
+_GIT_MODES = {None, LINK, "100644", "100755"}
 
 
 class LintRule(NamedTuple):
@@ -65,7 +66,7 @@ def all_defects(patch: PatchFile) -> list[Defect]:
 
 def _check(diffs: Sequence[FileDiff]) -> Iterator[Defect]:
     yield from _check_duplicates(diffs)
-    links = {diff.new_path for diff in diffs if diff.new_path and diff.new_mode == SYMLINK}
+    links = {diff.new_path for diff in diffs if diff.new_path and diff.new_mode == LINK}
     for diff in diffs:
         for path in {diff.old_path, diff.new_path}:
             if path is not None and (problem := path_problem(path)):
@@ -78,7 +79,7 @@ def _check(diffs: Sequence[FileDiff]) -> Iterator[Defect]:
         for before, after in pairwise(diff.hunks):
             yield from _check_order(before, after)
         yield from _check_newline_marks(diff)
-        if diff.binary and not all(len(id_ or "") == 40 for id_ in (diff.old_blob, diff.new_blob)):
+        if diff.binary and not diff.has_full_ids:
             yield Defect(diff.line, "binary-ids")
 
 
@@ -120,7 +121,7 @@ def _check_modes(diff: FileDiff) -> Iterator[Defect]:
 
 def _check_link_target(diff: FileDiff) -> Iterator[Defect]:
     """Report symbolic links that, as far as the patch shows, lead out of the target directory."""
-    if (diff.new_mode or diff.old_mode) != SYMLINK or diff.new_path is None:
+    if (diff.new_mode or diff.old_mode) != LINK or diff.new_path is None:
         return
     if diff.binary:
         yield Defect(diff.line, "symlink-outside", f"{diff.path}: a link whose target is binary data")
@@ -132,12 +133,11 @@ def _check_link_target(diff: FileDiff) -> Iterator[Defect]:
 
 
 def _check_order(before: Hunk, after: Hunk) -> Iterator[Defect]:
-    starts = [hunk.old_start - (hunk.old_count > 0) for hunk in (before, after)]
-    end = starts[0] + before.old_count
-    if starts[1] < starts[0]:
+    end = before.begin + before.old_count
+    if after.begin < before.begin:
         message = f"the hunk for line {after.old_start} comes after the one for line {before.old_start}"
         yield Defect(after.line, "hunk-order", message)
-    elif starts[1] < end:
+    elif after.begin < end:
         message = f"the hunk starts at line {after.old_start}, and the previous one ends at line {end}"
         yield Defect(after.line, "hunk-overlap", message)
 

@@ -31,8 +31,7 @@ class LineChange(NamedTuple):
 def split(diff: FileDiff) -> Iterator[LineChange]:
     """Yield the changes of a diff in order: each run of changed lines."""
     for hunk in diff.hunks:
-        # The start of an empty range is the line before it.
-        position = hunk.old_start - 1 if hunk.old_count else hunk.old_start
+        position = hunk.begin
         for is_context, run in groupby(hunk.content, key=lambda line: line[0] == " "):
             lines = list(run)
             removed, added = ([text for sign, text in lines if sign == wanted] for wanted in "-+")
