@@ -24,7 +24,10 @@ from vimectl.patches.release_files import ReleaseFiles, open_path
 
 def test_wrong_old_release_is_refused(toy: Make, tmp_path: Path) -> None:
     one = toy({"toy/a.py": A}, {"toy/a.py": MORE}, {"toy/a.py": change(A, ("m", "M"))})
-    one.sources[0] = write_wheel(one.folder, "toy", files={"toy/a.py": MORE})
+    one.sources *= 2
+    with pytest.raises(UsageError, match="4 times --source"):
+        one.port()
+    one.sources = [write_wheel(one.folder, "toy", files={"toy/a.py": MORE}), one.sources[1]]
     with pytest.raises(
         CheckFailed, match=r"toy/a\.py is [0-9a-f]{40}, /.*/toy-1\.0 is for [0-9a-f]{40}"
     ) as error:
@@ -49,6 +52,8 @@ def test_existing_output_is_kept(toy: Make) -> None:
         one.port()
     assert "--resolved" in error.value.hint
     assert edited.read_bytes() == b"my work\n"
+    with pytest.raises(UsageError, match="not a folder that vimectl patch port made"):
+        one.port(one.folder)
     one.port(one.conflicts)
     with pytest.raises(UsageError, match="exists already"):
         one.port(one.conflicts)
