@@ -104,7 +104,7 @@ def _from_message(subject: str, text: str) -> PatchDescription:
 
 def _fields(text: str, names: str = "[A-Za-z][A-Za-z-]*") -> dict[str, str] | None:
     """Parse fields with their continuation lines; None when the text has another line."""
-    text = text.strip("\n")
+    text = re.sub(r"^\s*(?:\n|\Z)", "", text).rstrip("\n")
     found = list(re.finditer(rf"^({names}):[ \t]?(.*(?:\n[ \t].*)*)(?:\n|\Z)", text, re.MULTILINE))
     fields: dict[str, str] = {}
     for name, value in (match.group(1, 2) for match in found):
