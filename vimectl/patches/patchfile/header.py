@@ -21,6 +21,7 @@ _FIELDS = re.compile(
     rb"|rename (?:from|to|old|new)|similarity index|dissimilarity index|index) (.*)\n",
     re.DOTALL,
 )
+_NO_NAME = "there is no name, or no more than {} of its folders; -p states how many to strip"
 
 
 @dataclass
@@ -66,7 +67,7 @@ def read_git_header(lines: Sequence[bytes], start: int, strip: int) -> tuple[Fil
     old, new = (None if name is None else os.fsdecode(name) for name in (header.old_name, header.new_name))
     # git ignores the first line of a diff at the end of the file.
     if (old is None and new is None) and not start + 1 == at == len(lines):
-        raise MalformedDiff(start + 1, "no-name", f"the header names no file{_below(strip)}")
+        raise MalformedDiff(start + 1, "no-name", _NO_NAME.format(strip))
     if (old is None and not created) != (new is None and not deleted):
         raise MalformedDiff(start + 1, "no-name", "the header has only one of the two names of the file")
     old, new = None if created else old, None if deleted else new
@@ -82,17 +83,13 @@ def read_plain_header(lines: Sequence[bytes], start: int, strip: int) -> tuple[F
     old, new = (line[4:].removesuffix(b"\n") for line in lines[start : start + 2])
     name = names.plain_diff_name(old, new, strip)
     if name is None:
-        raise MalformedDiff(start + 1, "no-name", f"the --- and +++ lines name no file{_below(strip)}")
+        raise MalformedDiff(start + 1, "no-name", _NO_NAME.format(strip))
     path = os.fsdecode(name)
     if names.is_null(old) or (names.is_epoch(old) and not names.is_null(new)):
         return FileDiff(start + 1, "create", None, path), start + 2
     if names.is_null(new) or names.is_epoch(new):
         return FileDiff(start + 1, "delete", path, None), start + 2
     return FileDiff(start + 1, "modify", path, path, may_create=True), start + 2
-
-
-def _below(strip: int) -> str:
-    return f" below {strip} folder{'s' * (strip > 1)}: -p states how many to strip" if strip else ""
 
 
 def _read_field(header: _Header, field: bytes, rest: bytes) -> None:

@@ -61,7 +61,7 @@ def printable(message: str) -> str:
 
 def is_null(line: bytes) -> bool:
     """Return True if the rest of a ``---`` or ``+++`` line is ``/dev/null``: no file in this version."""
-    return line == b"/dev/null" or line.startswith((b"/dev/null ", b"/dev/null\t", b"/dev/null\r"))
+    return re.match(rb"/dev/null(?:[ \t\r]|$)", line) is not None
 
 
 def strip_folders(name: bytes, strip: int) -> bytes | None:

@@ -118,7 +118,10 @@ def test_guessed_level_is_that_of_the_following_diffs() -> None:
 
 def test_too_few_folders_for_the_strip_level() -> None:
     (defect,) = parse(FILE % (1, 1), 3).defects
-    assert defect.message == "the --- and +++ lines name no file below 3 folders: -p states how many to strip"
+    assert (defect.rule, defect.message) == (
+        "no-name",
+        "there is no name, or no more than 3 of its folders; -p states how many to strip",
+    )
 
 
 def test_byte_order_mark_hides_nothing() -> None:
