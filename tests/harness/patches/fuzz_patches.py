@@ -33,7 +33,7 @@ def one(data: bytes) -> None:
     """Read and lint one text."""
     patch = parse(data)
     all_defects(patch)
-    list(check_mail_damage(data, patch))
+    list(check_mail_damage(patch))
     for diff in patch.diffs:
         list(check_diff(diff))
     check_release(patch, TREE)

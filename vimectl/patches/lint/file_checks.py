@@ -115,30 +115,31 @@ def _content(diff: FileDiff, version: str) -> bytes | None:
     return None
 
 
-def check_mail_damage(data: bytes, patch: PatchFile, mailed: bool = False) -> Iterator[Defect]:
+def check_mail_damage(patch: PatchFile, mailed: bool = False) -> Iterator[Defect]:
     """Report the first trace of each kind of damage by mail programs, editors and web pages.
 
     ``mailed``: the text was in a mail, which may end with a signature.
     """
-    traces = [(rule, pattern.search(data)) for rule, pattern in _MAIL_DAMAGE]
-    traces.append(("crlf-patch", converted_to_crlf(data, patch)))
+    text = patch.text
+    traces = [(rule, pattern.search(text)) for rule, pattern in _MAIL_DAMAGE]
+    traces.append(("crlf-patch", converted_to_crlf(patch)))
     if any(defect.fatal for defect in patch.defects):
-        traces.append(("quoted-printable", _ENCODING.search(data)))
-    if not _NOT_ENCODED.search(data):
-        traces.append(("quoted-printable", _ENCODED.search(data)))
+        traces.append(("quoted-printable", _ENCODING.search(text)))
+    if not _NOT_ENCODED.search(text):
+        traces.append(("quoted-printable", _ENCODED.search(text)))
     if not mailed:
-        traces.append(("mail-signature", _SIGNATURE.search(data, max(0, len(data) - _SIGNATURE_BYTES))))
+        traces.append(("mail-signature", _SIGNATURE.search(text, max(0, len(text) - _SIGNATURE_BYTES))))
     for rule, found in traces:
         if found:
-            yield Defect(data.count(b"\n", 0, found.start()) + 1, rule)
+            yield Defect(text.count(b"\n", 0, found.start()) + 1, rule)
     for hunk in (hunk for diff in patch.diffs for hunk in diff.hunks):
         if hunk.content[-1] in (("-", b"- \n"), ("-", b"-\n")):
             yield Defect(hunk.line_of(len(hunk.content) - 1), "mail-signature")
 
 
-def converted_to_crlf(data: bytes, patch: PatchFile) -> re.Match[bytes] | None:
+def converted_to_crlf(patch: PatchFile) -> re.Match[bytes] | None:
     """Return the first header line in CRLF; None if a line of a file ends in LF, as in what svn writes."""
     lines = (line for diff in patch.diffs for hunk in diff.hunks for _, line in hunk.content)
     if any(line.endswith(b"\n") and not line.endswith(b"\r\n") for line in lines):
         return None
-    return _CRLF_HEADER.search(data)
+    return _CRLF_HEADER.search(patch.text)

@@ -140,7 +140,7 @@ class _Series:
     def _check(self, source: PatchSource, report: LintReport) -> list[Defect]:
         """Return the defects of one patch, report how its hunks fit, and apply it to the release."""
         patch = parse(source.data, source.strip)
-        defects = [*all_defects(patch), *check_mail_damage(source.data, patch, source.mail is not None)]
+        defects = [*all_defects(patch), *check_mail_damage(patch, source.mail is not None)]
         # The readable part of a broken diff says nothing about context and positions.
         broken = [defect.line for defect in patch.defects if defect.fatal]
         ends = [*(diff.line for diff in patch.diffs[1:]), math.inf]

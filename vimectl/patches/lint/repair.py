@@ -17,7 +17,7 @@ from vime_runtime.spec.errors import MissingRequirement
 from vimectl.patches.lint.file_checks import converted_to_crlf
 from vimectl.patches.patchfile import hunks
 from vimectl.patches.patchfile.file_diff import PatchFile
-from vimectl.patches.patchfile.reader import BOM, load, parse
+from vimectl.patches.patchfile.reader import load, parse
 from vimectl.patches.patchfile.sources import read_file
 from vimectl.patches.release_files import PatchedRelease
 
@@ -39,7 +39,7 @@ def repair_file(path: Path, release: PatchedRelease | None = None, strip: int | 
     when it cannot be written.
     """
     data = load(path)
-    converted = converted_to_crlf(data, parse(data, strip))
+    converted = converted_to_crlf(parse(data, strip))
     if any(one.encoded or (one.mail and converted) for one in read_file(path, strip)):
         return []
     fixed, repairs = repair_text(data, release, strip)
@@ -56,11 +56,11 @@ def repair_text(
 ) -> tuple[bytes, list[Repair]]:
     """Return the repaired text of a patch file, and what was changed."""
     repairs: list[Repair] = []
-    text = data.removeprefix(BOM)
+    patch = parse(data, strip)
+    text = patch.text
     if text != data:
         repairs.append(Repair(1, "byte-order-mark", "removed the mark"))
-    patch = parse(text, strip)
-    if found := converted_to_crlf(text, patch):
+    if found := converted_to_crlf(patch):
         line = text.count(b"\n", 0, found.start()) + 1
         text, what = _without_crlf(patch, release)
         repairs.append(Repair(line, "crlf-patch", what))

@@ -118,10 +118,7 @@ def test_guessed_level_is_that_of_the_following_diffs() -> None:
 
 def test_too_few_folders_for_the_strip_level() -> None:
     (defect,) = parse(FILE % (1, 1), 3).defects
-    assert (defect.rule, defect.message) == (
-        "no-name",
-        "there is no name, or no more than 3 of its folders; -p states how many to strip",
-    )
+    assert defect.message.startswith("there is no name, or no more than 3 of its folders")
 
 
 def test_byte_order_mark_hides_nothing() -> None:
@@ -193,16 +190,9 @@ def test_gnu_diff_epoch_means_no_file() -> None:
 
 def test_header_fields_are_parsed() -> None:
     head = b"words\n\ndiff --git a/x b/y\nold mode 100644\nnew mode 100755\nsimilarity index 90%\n"
-    diff = one(
-        head + b"rename from x\nrename to y\nindex 1234567..89abcde\n--- a/x\n+++ b/y\n@@ -1 +1 @@\n-a\n+b\n"
-    )
-    assert (diff.line, diff.action, diff.old_path, diff.new_path) == (3, "rename", "x", "y")
-    assert (diff.old_mode, diff.new_mode, diff.old_blob, diff.new_blob) == (
-        "100644",
-        "100755",
-        "1234567",
-        "89abcde",
-    )
+    names = b"rename from x\nrename to y\nindex 1234567..89abcde\n--- a/x\n+++ b/y\n"
+    diff = one(head + names + b"@@ -1 +1 @@\n-a\n+b\n")
+    assert diff[:8] == (3, "rename", "x", "y", "100644", "100755", "1234567", "89abcde")
     assert [hunk.line for hunk in diff.hunks] == [12]
 
 
