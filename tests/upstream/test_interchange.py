@@ -12,8 +12,8 @@ from vimectl.patches import series
 from vimectl.patches.blobs import file_id_at
 from vimectl.patches.interchange.exporters import export_series
 from vimectl.patches.interchange.importers import import_patches
-from vimectl.patches.lint.linter import lint, open_release
-from vimectl.patches.release_files import SourceTree
+from vimectl.patches.lint.linter import lint
+from vimectl.patches.release_files import SourceTree, open_release
 from vimectl.patches.releases import finder
 from vimectl.patches.series import Series
 

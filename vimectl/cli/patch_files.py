@@ -107,7 +107,7 @@ def import_(
     """
     from vimectl.patches.git_tree import CommitFiles
     from vimectl.patches.interchange import importers, series_conf
-    from vimectl.patches.lint.linter import open_release
+    from vimectl.patches.release_files import open_release
 
     named = against or []
     with show_phases() as progress:

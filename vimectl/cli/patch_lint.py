@@ -63,9 +63,10 @@ def lint(
     if not files:
         raise typer.BadParameter("name at least one patch file")
     from vimectl.patches.lint import linter
+    from vimectl.patches.release_files import open_release
 
     with show_phases() as progress:
-        release = linter.open_release(against, progress) if against else None
+        release = open_release(against, progress) if against else None
         reports = linter.lint(files, release, strip, fix)
     as_lines = _workflow_commands if form is LintFormat.github else _report_lines
     text = (line for one in reports for line in as_lines(one))

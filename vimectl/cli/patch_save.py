@@ -71,7 +71,7 @@ def save(
     """
     from vimectl.patches import own_series
     from vimectl.patches import save as saving
-    from vimectl.patches.lint.linter import open_release
+    from vimectl.patches.release_files import open_release
     from vimectl.util.phase_progress import show_phases
 
     own = own_series.find_own(own_series.choose_package(name, package, stack), stack, target, version)

@@ -21,6 +21,7 @@ from vime_runtime.spec.errors import UsageError
 from vimectl.patches.blobs import content_at, git_mode
 from vimectl.patches.patchfile.apply import GitFile
 from vimectl.patches.patchfile.names import path_problem
+from vimectl.util.phase_progress import ReportPhase
 
 # What a truncated or damaged archive raises.
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
@@ -67,6 +68,17 @@ class PatchedRelease:
         return PatchedRelease(self.files, {**self._changed, **changed})
 
 
+def open_release(text: str, progress: ReportPhase = lambda now: None) -> ReleaseFiles:
+    """Open the release that ``--against`` names: a path, or PACKAGE==VERSION from pip's sources.
+
+    Raises the errors of ``open_path`` and ``finder.find``.
+    """
+    from vimectl.patches.releases import finder  # imported here because most commands download nothing
+
+    path, named = Path(text), finder.parse(text)
+    return finder.find(*named, progress) if named and not path.exists() else open_path(path)
+
+
 def open_path(path: Path, name: str = "") -> ReleaseFiles:
     """Open a directory, wheel or source archive. Raises UsageError for anything else.
 
@@ -77,7 +89,8 @@ def open_path(path: Path, name: str = "") -> ReleaseFiles:
         return SourceTree(path)
     if not path.is_file():
         raise UsageError(
-            f"{path}: no such file or directory", "give a directory, a wheel or a source archive"
+            f"{path}: no such file or directory",
+            "give a directory, a wheel, a source archive or PACKAGE==VERSION",
         )
     if name.endswith((".whl", ".zip")):
         return Wheel(path, name)

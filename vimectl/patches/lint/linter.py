@@ -20,8 +20,7 @@ from vimectl.patches.patchfile.quilt import LeveledFile
 from vimectl.patches.patchfile.reader import PatchTooLarge, parse
 from vimectl.patches.patchfile.rules import Severity, all_defects, explain, lint_rules
 from vimectl.patches.patchfile.sources import PatchSource, patch_files, read_file
-from vimectl.patches.release_files import PatchedRelease, ReleaseFiles, open_path
-from vimectl.util.phase_progress import ReportPhase
+from vimectl.patches.release_files import PatchedRelease, ReleaseFiles
 
 # The release confirms these defects of a hunk, if it fits: the file does start or end there.
 _CONFIRMED = ("end-of-file", "missing-context", "zero-context")
@@ -56,21 +55,6 @@ class LintReport:
     def as_json(self) -> dict[str, Any]:
         """Return the object that `patch lint --json` prints for the file."""
         return {**asdict(self), "path": str(self.path), "ok": self.ok}
-
-
-def open_release(text: str, progress: ReportPhase = lambda now: None) -> ReleaseFiles:
-    """Open the release that ``--against`` names: a path, or PACKAGE==VERSION from pip's sources.
-
-    Raises UsageError when it does not exist, MissingRequirement when it cannot be fetched.
-    """
-    from vimectl.patches.releases import finder
-
-    path, named = Path(text), finder.parse(text)
-    if named and not path.exists():
-        return finder.find(*named, progress)
-    if not path.exists():
-        raise UsageError(f"{text}: no such file or directory", "a release that pip finds is PACKAGE==VERSION")
-    return open_path(path)
 
 
 def lint(

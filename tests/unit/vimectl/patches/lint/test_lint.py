@@ -9,10 +9,9 @@ from vime_runtime.spec.errors import UsageError
 
 from harness.patches.git_and_quilt import committed, run
 from vimectl.cli import run_cli
-from vimectl.patches.lint import linter
 from vimectl.patches.lint.linter import lint
 from vimectl.patches.patchfile.rules import lint_rules
-from vimectl.patches.release_files import SourceTree
+from vimectl.patches.release_files import SourceTree, open_release
 
 HEAD = b"diff --git a/toy/x.py b/toy/x.py\n--- a/toy/x.py\n+++ b/toy/x.py\n"
 FIRST = b"@@ -2,7 +2,7 @@\n 2\n 3\n 4\n-5\n+five\n 6\n 7\n 8\n"
@@ -265,7 +264,7 @@ def test_lint_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     )
     assert run_cli(["patch", "lint", str(tmp_path / "none.patch")]) == 2
     with pytest.raises(UsageError, match="toy: no such file") as error:
-        linter.open_release("toy")
+        open_release("toy")
     assert "PACKAGE==VERSION" in error.value.hint
 
 
