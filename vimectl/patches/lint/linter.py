@@ -134,7 +134,7 @@ class _Series:
         defects += self._check_ids(patch)
         if self.release:
             found = check_release(patch, self.release)
-            fitting = {fit.line for fit in found.fits if fit.fits}
+            fitting = {fit.line for fit in found.fits if fit.result in ("exact", "offset")}
             defects = [one for one in defects if one.rule not in _CONFIRMED or one.line not in fitting]
             if len(fitting) == len(found.fits):  # the files of the release have these line endings
                 defects = [one for one in defects if one.rule != "crlf-patch"]

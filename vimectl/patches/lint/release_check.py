@@ -47,11 +47,6 @@ class HunkFit:
     offset: int = 0
     fuzz: int = 0
 
-    @property
-    def fits(self) -> bool:
-        """Return True if git applies the hunk."""
-        return self.result in ("exact", "offset")
-
 
 @dataclass
 class ReleaseCheck:

@@ -57,14 +57,13 @@ def apply_binary(content: bytes, half: BinaryData) -> bytes:
         # A size of more than ten bytes is none; msb_size would compute it.
         at, expected = msb_size(half.data[:10])
         size, promised = msb_size(half.data[at : at + 10])
-        if expected != len(content) or promised > LARGEST_BINARY:
-            raise CorruptBinary("the delta is for other content")
         commands = half.data[at + size :]
-        apply_delta_data(content, len(content), commands, len(commands), write)
-    except CorruptBinary:
-        raise
+        if expected == len(content) and promised <= LARGEST_BINARY:
+            apply_delta_data(content, len(content), commands, len(commands), write)
     except (AssertionError, IndexError, ValueError) as e:
         raise CorruptBinary("the delta is damaged") from e
+    if expected != len(content):
+        raise CorruptBinary("the delta is for other content")
     if len(result) != promised:
         raise CorruptBinary("the delta is damaged")
     return bytes(result)

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches.blobs import LINK
-from vimectl.patches.patchfile.file_diff import Defect, FileDiff, Hunk, PatchFile
+from vimectl.patches.patchfile.file_diff import Defect, FileDiff, PatchFile
 from vimectl.patches.patchfile.names import parent_folders, path_problem, printable
 from vimectl.patches.patchfile.reader import parse
 from vimectl.util.toml import read_toml
@@ -76,9 +76,7 @@ def _check(diffs: Sequence[FileDiff]) -> Iterator[Defect]:
         if link := links.intersection(parent_folders(diff.path)):
             message = f"{diff.path} is behind {min(link)}, a link that this patch makes"
             yield Defect(diff.line, "symlink-through", message)
-        for before, after in pairwise(diff.hunks):
-            yield from _check_order(before, after)
-        yield from _check_newline_marks(diff)
+        yield from _check_hunks(diff)
         if diff.binary and not diff.has_full_ids:
             yield Defect(diff.line, "binary-ids")
 
@@ -132,20 +130,19 @@ def _check_link_target(diff: FileDiff) -> Iterator[Defect]:
             yield Defect(hunk.line, "symlink-outside", f"{diff.path} would be a link to {target!r}")
 
 
-def _check_order(before: Hunk, after: Hunk) -> Iterator[Defect]:
-    end = before.begin + before.old_count
-    if after.begin < before.begin:
-        message = f"the hunk for line {after.old_start} comes after the one for line {before.old_start}"
-        yield Defect(after.line, "hunk-order", message)
-    elif after.begin < end:
-        message = f"the hunk starts at line {after.old_start}, and the previous one ends at line {end}"
-        yield Defect(after.line, "hunk-overlap", message)
-
-
-def _check_newline_marks(diff: FileDiff) -> Iterator[Defect]:
-    """Report lines after a line without a line feed: only added lines may follow removed ones there."""
+def _check_hunks(diff: FileDiff) -> Iterator[Defect]:
+    """Report hunks that are not in order or overlap, and lines after the last line of a file."""
+    for before, after in pairwise(diff.hunks):
+        end = before.begin + before.old_count
+        if after.begin < before.begin:
+            message = f"the hunk for line {after.old_start} comes after the one for line {before.old_start}"
+            yield Defect(after.line, "hunk-order", message)
+        elif after.begin < end:
+            message = f"the hunk starts at line {after.old_start}, and the previous one ends at line {end}"
+            yield Defect(after.line, "hunk-overlap", message)
     for hunk in diff.hunks:
         for number, (one, two) in enumerate(pairwise(hunk.content), 1):
+            # Only added lines may follow removed ones after a line without a line feed.
             if not one[1].endswith(b"\n") and (one[0], two[0]) != ("-", "+"):
                 yield Defect(hunk.line_of(number), "newline-mark")
                 break
