@@ -8,10 +8,11 @@ import typer
 
 from vimectl.cli import patch_results
 from vimectl.cli.output import CommandOutput, TextTable
-from vimectl.cli.patch_files import InOrder, export, import_
+from vimectl.cli.patch_files import export, import_
 from vimectl.cli.patch_lint import lint
 from vimectl.cli.patch_options import (
     DryRunOption,
+    InOrder,
     Packages,
     SeriesOption,
     StackOption,
@@ -32,7 +33,7 @@ app.command()(export)
 app.command("import", cls=InOrder)(import_)
 app.command()(lint)
 app.command()(port)
-app.command()(save)
+app.command(cls=InOrder)(save)
 app.command()(drop)
 
 MergeOption = Annotated[

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperCommand
 from vime_runtime.spec.errors import UsageError
 
 from vimectl.cli.output import CommandOutput
+from vimectl.cli.patch_options import ExcludeOption, IncludeOption, path_rules
 from vimectl.patches import series as series_files
 from vimectl.util.phase_progress import show_phases
 
@@ -53,15 +53,6 @@ def export(
     )
 
 
-class InOrder(TyperCommand):
-    """A command that is told the order of its options: click keeps it only among options of one name."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        _, _, order = self.make_parser(ctx).parse_args(list(args))
-        ctx.meta["order"] = [parameter.name for parameter in order]
-        return super().parse_args(ctx, args)
-
-
 def import_(
     context: typer.Context,
     paths: Annotated[
@@ -94,11 +85,8 @@ def import_(
     strip: Annotated[
         int | None, typer.Option("-p", metavar="N", help="Remove N leading folders from names; by default 1.")
     ] = None,
-    include: Annotated[
-        list[str] | None,
-        typer.Option(metavar="GLOB", help="Import only these files. The first rule that matches counts."),
-    ] = None,
-    exclude: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Leave these files out.")] = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
 ) -> CommandOutput:
     """Import patches of any form as a series, or a series.conf as a project.
 
@@ -122,17 +110,14 @@ def import_(
             raise typer.BadParameter("give --package, and --version or --commit, and one --against")
         if target.exists():
             raise UsageError(f"{target} exists already", "name another --out, or remove it")
-        rules = {"include": iter(include or ()), "exclude": iter(exclude or ())}
-        ordered = [
-            importers.PathRule(o == "include", next(rules[o])) for o in context.meta["order"] if o in rules
-        ]
+        rules = path_rules(context, include, exclude)
         if commit:
             tree = CommitFiles(Path(*named), commit)
-            imported = importers.import_patches(paths, tree, strip, ordered)
+            imported = importers.import_patches(paths, tree, strip, rules)
             imported.write(target, package, commit=tree.commit, module=module)
         else:
             release = open_release(named[0] if named else f"{package}=={version}", progress)
-            imported = importers.import_patches(paths, release, strip, ordered)
+            imported = importers.import_patches(paths, release, strip, rules)
             imported.write(target, package, version, module=module)
     return _imported({package: imported}, target)
 

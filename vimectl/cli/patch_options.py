@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from vimectl.patches.path_rules import PathRule
 
 
 def complete_package(incomplete: str) -> list[str]:
@@ -65,3 +69,28 @@ VersionOption = Annotated[
     typer.Option("--version", metavar="V", help="The package's version, if the package does not state it."),
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", "-n", help="Print the changes without making them.")]
+IncludeOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="GLOB", help="Take only these files. The first rule that matches counts."),
+]
+ExcludeOption = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Leave these files out.")]
+
+
+class InOrder(TyperCommand):
+    """A command that is told the order of its options: click keeps it only among options of one name."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _, _, order = self.make_parser(ctx).parse_args(list(args))
+        ctx.meta["order"] = [parameter.name for parameter in order]
+        return super().parse_args(ctx, args)
+
+
+def path_rules(
+    context: typer.Context, include: list[str] | None, exclude: list[str] | None
+) -> tuple[PathRule, ...]:
+    """Return the rules of a command that is ``InOrder``."""
+    from vimectl.patches.path_rules import PathRule
+
+    given = {"include": iter(include or ()), "exclude": iter(exclude or ())}
+    order = (name for name in context.meta["order"] if name in given)
+    return tuple(PathRule(name == "include", next(given[name])) for name in order)

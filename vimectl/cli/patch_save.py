@@ -10,11 +10,14 @@ import typer
 from vimectl.cli.output import CommandOutput
 from vimectl.cli.patch_options import (
     DryRunOption,
+    ExcludeOption,
+    IncludeOption,
     StackOption,
     TargetOption,
     VersionOption,
     complete_package,
     complete_patch,
+    path_rules,
 )
 
 if TYPE_CHECKING:
@@ -40,18 +43,15 @@ Package = Annotated[
 
 
 def save(
+    context: typer.Context,
     name: Name,
     package: Package = None,
     description: Annotated[
         str | None,
         typer.Option("--description", "-m", metavar="TEXT", help="What the patch does and why."),
     ] = None,
-    include: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Save only edits of these files.")
-    ] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Leave out edits of these files.")
-    ] = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
     from_commit: Annotated[
         str, typer.Option(metavar="REV", help="Save this commit of a work tree instead of edits.")
     ] = "",
@@ -79,9 +79,8 @@ def save(
         description = typer.prompt("What does the patch do? One line", err=True)
     with show_phases() as progress:
         release = open_release(against, progress) if against else None
-    options = saving.SaveOptions(
-        description or "", tuple(include or ()), tuple(exclude or ()), from_commit, release
-    )
+    rules = path_rules(context, include, exclude)
+    options = saving.SaveOptions(description or "", rules, from_commit, release)
     return _output(saving.save(own, name, options, dry_run), dry_run)
 
 

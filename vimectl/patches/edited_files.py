@@ -19,6 +19,7 @@ from vimectl.patches.blobs import content_at, git_mode
 from vimectl.patches.distribution import record_rows
 from vimectl.patches.git_tree import CommitFiles, git_output
 from vimectl.patches.patchfile.apply import GitFile
+from vimectl.patches.path_rules import PathRule, is_included
 from vimectl.patches.release_files import ReleaseFiles
 from vimectl.patches.target import PatchTarget
 from vimectl.util.dist_info import record_hash
@@ -26,17 +27,16 @@ from vimectl.util.dist_info import record_hash
 _LEFT_BEHIND = ("*.pyc", "*~", "*.orig", "*.rej", ".*.sw?")
 
 
-def find(target: PatchTarget, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[str]:
-    """Return the paths that differ from what was committed or installed, sorted.
+def find(target: PatchTarget, rules: Sequence[PathRule] = ()) -> list[str]:
+    """Return the paths that differ from what was committed or installed and that the rules include, sorted.
 
-    ``include`` and ``exclude`` are patterns for paths, as git apply has them; without ``include`` all count.
-    Raises UsageError for a plain tree, of which nothing says what was edited, without ``include``.
+    Raises UsageError for a plain tree, of which nothing says what was edited, if no rule names the files.
     """
     if target.kind in ("git", "editable") and (found := _changed_in_git(target.location)) is not None:
         paths: Iterable[str] = found
     elif target.record:
         paths = _changed_since_installed(target.location, target.record)
-    elif include:
+    elif any(rule.include for rule in rules):
         paths = (os.fspath(path.relative_to(target.location)) for path in target.location.rglob("*"))
         paths = (path for path in paths if not (target.location / path).is_dir())
     else:
@@ -44,17 +44,7 @@ def find(target: PatchTarget, include: Sequence[str] = (), exclude: Sequence[str
             f"{target.location}: nothing says which files of this directory were edited",
             "name them with --include PATTERN",
         )
-    return select((path for path in paths if not path.startswith(f"{FOLDER}/")), include, exclude)
-
-
-def select(paths: Iterable[str], include: Sequence[str], exclude: Sequence[str]) -> list[str]:
-    """Return the paths that a pattern includes (without patterns: all) and none excludes, sorted."""
-    return sorted(
-        path
-        for path in paths
-        if (not include or any(fnmatchcase(path, pattern) for pattern in include))
-        and not any(fnmatchcase(path, pattern) for pattern in exclude)
-    )
+    return sorted(p for p in paths if not p.startswith(f"{FOLDER}/") and is_included(p, rules))
 
 
 def read(files: ReleaseFiles, path: str) -> GitFile | None:

@@ -20,6 +20,7 @@ from vimectl.patches.git_tree import CommitFiles, git_output
 from vimectl.patches.interchange.description import PatchDescription, as_dep3, from_text
 from vimectl.patches.own_series import OwnSeries, changing, written
 from vimectl.patches.patchfile.apply import GitFile
+from vimectl.patches.path_rules import PathRule, is_included
 from vimectl.patches.plan import PatchPlan, make_plan
 from vimectl.patches.release_files import ReleaseFiles
 from vimectl.patches.restack import file_states, merge_states, restack
@@ -43,8 +44,7 @@ class SaveOptions:
     """
 
     description: str = ""
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
+    rules: tuple[PathRule, ...] = ()
     commit: str = ""
     against: ReleaseFiles | None = None
 
@@ -139,14 +139,14 @@ def _edits(own: OwnSeries, name: str, options: SaveOptions) -> tuple[States, Sta
         before, after = (CommitFiles(target.location, revision) for revision in _range(options.commit))
         changed = git_output(target.location, *_NAMES, *_range(options.commit)) or b""
         names = map(os.fsdecode, changed.split(b"\0")[:-1])
-        for path in edited_files.select(names, options.include, options.exclude):
+        for path in (name for name in names if is_included(name, options.rules)):
             old = edited_files.read(before, path)
             top[path] = _top(own, path) if path in whole.chains else old
             new[path] = merge_states(_EDITS, path, old, top[path], edited_files.read(after, path))
     else:
         originals = Originals(target, options.against)
         kept = (own.directory, own.project)
-        for path in edited_files.find(target, options.include, options.exclude):
+        for path in edited_files.find(target, options.rules):
             file = target.location / path
             if positions.get(path) is None and not any(file == one or one in file.parents for one in kept):
                 top[path] = _top(own, path) if path in whole.chains else originals.read(path)

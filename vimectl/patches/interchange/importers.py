@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from vime_runtime.spec.errors import UsageError
 
@@ -19,6 +18,7 @@ from vimectl.patches.patchfile.file_diff import Defect, PatchFile
 from vimectl.patches.patchfile.reader import parse
 from vimectl.patches.patchfile.rules import require_valid
 from vimectl.patches.patchfile.sources import PatchSource, read_sources
+from vimectl.patches.path_rules import PathRule, is_included
 from vimectl.patches.release_files import PatchedRelease, ReleaseFiles
 from vimectl.patches.series_writer import NewPatch, write_series
 
@@ -32,13 +32,6 @@ _MISFITS = {
     "hunk-needs-fuzz": _LINT,
     "hunk-applied-already": "leave the patch out, or name the release without it",
 }
-
-
-class PathRule(NamedTuple):
-    """An ``--include`` or ``--exclude`` of a pattern."""
-
-    include: bool
-    glob: str
 
 
 @dataclass(frozen=True)
@@ -93,7 +86,7 @@ def import_patches(
             found.left_out.append((source.origin, "cover letter"))
             continue
         parsed = parse(source.data, source.strip)
-        excluded = {diff.path for diff in parsed.diffs if not _is_included(diff.path, rules)}
+        excluded = {diff.path for diff in parsed.diffs if not is_included(diff.path, rules)}
         found.left_out.extend((source.origin, path) for path in sorted(excluded))
         patch = require_valid(_without(parsed, excluded), source.origin)
         if patch.diffs:
@@ -103,15 +96,6 @@ def import_patches(
     if not found.patches:
         raise UsageError("nothing is left of the patches", "correct --include and --exclude")
     return found
-
-
-def _is_included(path: str, rules: Sequence[PathRule]) -> bool:
-    """Return True if git's rules include a path. There ``*`` matches slashes too."""
-    for rule in rules:
-        # Python's patterns have no backslashes and no ^.
-        if fnmatchcase(path, re.sub(r"\\(.)", r"[\1]", rule.glob).replace("[^", "[!")):
-            return rule.include
-    return not any(rule.include for rule in rules)
 
 
 def _without(patch: PatchFile, excluded: Collection[str]) -> PatchFile:

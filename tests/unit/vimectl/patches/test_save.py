@@ -19,6 +19,7 @@ from vimectl.cli.patch_options import complete_package, complete_patch
 from vimectl.patches import content, distribution, save
 from vimectl.patches.command import recover
 from vimectl.patches.own_series import find_own
+from vimectl.patches.path_rules import PathRule
 from vimectl.patches.save import SaveOptions, SaveOutcome
 from vimectl.patches.selection import Selection
 
@@ -177,7 +178,7 @@ def test_work_tree_is_saved_with_any_path(checkout: Path, project: Path) -> None
     (checkout / "docs/über=1.md").write_bytes(b"new\n")
     (checkout / "toy/tool.py").chmod(0o755)
     (checkout / "tests/test_a.py").write_bytes(b"2\n")
-    outcome = keep(checkout, "mine", exclude=("tests/*",))
+    outcome = keep(checkout, "mine", rules=(PathRule(False, "tests/*"),))
     assert set(outcome.files) == {"toy/tool.py", ".github/work flow.yml", "docs/über=1.md"}
     head = git(checkout, "rev-parse", "HEAD").decode().strip()
     assert f'commit = "{head}"' in (project / "patches/toy-lm/series.toml").read_text()
@@ -195,7 +196,7 @@ def test_commit_of_a_work_tree_becomes_a_patch(checkout: Path, project: Path) ->
     revision = git(checkout, "rev-parse", "HEAD").decode().strip()
     git(checkout, "reset", "-q", "--hard", "HEAD^")
     own = find_own("toy-lm", directory=checkout)
-    outcome = save.save(own, "fix", SaveOptions(commit=revision, include=("toy/*",)))
+    outcome = save.save(own, "fix", SaveOptions(commit=revision, rules=(PathRule(True, "toy/*"),)))
     assert outcome.files == ("toy/tool.py",)
     text = (project / "patches/toy-lm/fix.patch").read_text()
     assert text.startswith("Description: Fix the tool\n It was broken.\nAuthor: test <test@localhost>\n")

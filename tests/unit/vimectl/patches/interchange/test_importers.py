@@ -15,7 +15,8 @@ from harness.patches.git_and_quilt import quilt_push, run
 from vimectl.patches import series as series_files
 from vimectl.patches.git_tree import CommitFiles
 from vimectl.patches.interchange.exporters import export_series
-from vimectl.patches.interchange.importers import Imported, PathRule, import_patches
+from vimectl.patches.interchange.importers import Imported, import_patches
+from vimectl.patches.path_rules import PathRule
 from vimectl.patches.release_files import SourceTree
 
 PATHS = (
