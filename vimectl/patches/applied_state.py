@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,8 +37,20 @@ class Change(NamedTuple):
     after: str | None
 
 
-@dataclass(frozen=True)
-class AppliedSeries:
+class _AppliedFields(NamedTuple):
+    location: Path
+    name: str
+    patches: tuple[tuple[str, str], ...]
+    time: str
+    vimectl: str
+    modes: dict[str, int]
+    merged: dict[str, Change]
+    folders: tuple[str, ...]
+    record_path: str
+    record: Change | None
+
+
+class AppliedSeries(_AppliedFields):
     """The patches that are applied to one package.
 
     ``name`` is that of the series, ``patches`` has the id and blob id of each patch, ``time`` is in UTC.
@@ -47,17 +58,6 @@ class AppliedSeries:
     has the files in which a user's edits were merged, without and with the patches. ``folders`` were made for
     created files, and are removed with them. ``record`` is the RECORD of the package, at ``record_path``.
     """
-
-    location: Path
-    name: str
-    patches: tuple[tuple[str, str], ...]
-    time: str
-    vimectl: str
-    modes: dict[str, int] = field(default_factory=dict)
-    merged: dict[str, Change] = field(default_factory=dict)
-    folders: tuple[str, ...] = ()
-    record_path: str = ""
-    record: Change | None = None
 
     @cached_property
     def series(self) -> Series:

@@ -11,8 +11,8 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from vime_runtime.spec.atomic_io import sync
 from vime_runtime.spec.errors import CheckFailed
+from vime_runtime.spec.fsync import sync
 
 from vimectl.patches.applied_state import bookkeeping_folder
 from vimectl.patches.blobs import FileId, file_id_at

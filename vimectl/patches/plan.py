@@ -7,7 +7,6 @@ contents.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -261,7 +260,7 @@ def _applied_series(change: _PackageChange, record_step: FileStep | None) -> App
         record_step.path if record_step else "",
         _applied_record(record_step, old.record if old else None),
     )
-    return new if new == old else replace(new, time=source_date_epoch.now().isoformat())
+    return new if new == old else new._replace(time=source_date_epoch.now().isoformat())
 
 
 def _lost_mode(change: _PackageChange, path: str) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from itertools import pairwise
 
 from vime_runtime.spec.errors import CheckFailed
@@ -65,7 +64,7 @@ def restack(
             patches.append(NewPatch(patch.id, description, changes))
     rendered = iter(render([one for one in patches if isinstance(one, NewPatch)]))
     kept = tuple(one if isinstance(one, Patch) else next(rendered) for one in patches)
-    return replace(series, patches=kept), current
+    return series._replace(patches=kept), current
 
 
 def walk(series: Series, released: FileLookup) -> Iterator[tuple[Patch, FileChanges]]:

@@ -100,7 +100,7 @@ def save(own: OwnSeries, name: str, options: SaveOptions, dry_run: bool = False)
         else:
             changes = {path: (top[path], file) for path, file in new.items()}
             (patch,) = series_writer.render([NewPatch(name, header, changes)])
-            changed = replace(own.series, patches=(*own.series.patches, patch))
+            changed = own.series._replace(patches=(*own.series.patches, patch))
         return _execute("save", own, name, changed, dry_run)
 
 

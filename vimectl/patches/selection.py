@@ -7,7 +7,6 @@ local build, a commit) whose touched files have the same content.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -134,7 +133,7 @@ def entry_series(package: str, entry: str) -> Series:
     if one.package and canonical_name(one.package) != canonical_name(package):
         message = f"{entry}: these patches are for {one.package}, not for {package}"
         raise UsageError(message, "correct [patches] in the project file, or the series.toml")
-    return replace(one, package=package)
+    return one._replace(package=package)
 
 
 def stacked(package: str, entries: Sequence[str]) -> Series:

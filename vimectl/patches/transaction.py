@@ -21,8 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from vime_runtime.spec.atomic_io import sync
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, VimeError
+from vime_runtime.spec.fsync import sync
 
 from vimectl.patches import transaction_journal
 from vimectl.patches.applied_state import bookkeeping_folder

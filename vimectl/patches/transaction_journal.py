@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from vime_runtime.spec.atomic_io import sync
 from vime_runtime.spec.errors import CheckFailed
+from vime_runtime.spec.fsync import sync
 
 from vimectl.patches.applied_state import bookkeeping_folder, object_folder
 from vimectl.patches.blobs import FileId

@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
 
 def canonical_name(name: str) -> str:
@@ -32,6 +31,8 @@ def editable_source(direct_url: Path) -> str | None:
 
     None: the distribution is not an editable install, or the file is malformed.
     """
+    from urllib.parse import unquote, urlparse  # slow to import, and few installs are editable
+
     try:
         content = json.loads(direct_url.read_text(encoding="utf-8"))
         editable, url = content["dir_info"]["editable"], urlparse(content["url"])

@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from vime_runtime.spec import atomic_io
+from vime_runtime.spec import atomic_io, fsync
 from vime_runtime.spec.atomic_io import FileRecord
 from vime_runtime.spec.checkpoint_manifest import (
     MANIFEST_FILE,
@@ -111,14 +111,14 @@ class CheckpointStore:
         files[RANDOM_FILE] = atomic_io.write_text(partial / RANDOM_FILE, json.dumps(random))
         manifest = CheckpointManifest(step=step, settings=self._settings, files=files)
         atomic_io.write_text(partial / MANIFEST_FILE, manifest.dump())
-        atomic_io.sync(partial)
+        fsync.sync(partial)
         return sum(record.bytes for record in files.values())
 
     def publish(self, step: int) -> None:
         """Give a partial state its final name; it replaces a damaged state of that step."""
         shutil.rmtree(self.path(step), ignore_errors=True)
         self._partial(step).rename(self.path(step))
-        atomic_io.sync(self.folder)
+        fsync.sync(self.folder)
 
     def drop(self, step: int) -> None:
         """Remove the partial state of a step."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from vime_runtime.spec.fsync import sync
+
 _CHUNK_BYTES = 1024**2
 
 
@@ -106,18 +108,6 @@ def file_record(path: Path) -> FileRecord:
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal. Raises OSError."""
     return file_record(path).sha256
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's content, or the names in a directory, are on the disk.
-
-    A rename is on the disk only when its directory is.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sync_directory(directory: Path) -> None:

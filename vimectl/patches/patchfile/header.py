@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from vimectl.patches.patchfile import names
 from vimectl.patches.patchfile.file_diff import DiffAction, FileDiff, MalformedDiff
@@ -24,19 +23,20 @@ _FIELDS = re.compile(
 _NO_NAME = "there is no name, or no more than {} of its folders; -p states how many to strip"
 
 
-@dataclass
 class _Header:
     """The header as read so far. Names are without ``a/`` and ``b/``; None: no file, or not yet stated."""
 
-    strip: int
-    default_name: bytes | None
+    action: DiffAction = "modify"
     old_name: bytes | None = None
     new_name: bytes | None = None
-    action: DiffAction = "modify"
     old_mode: str | None = None
     new_mode: str | None = None
     old_blob: str | None = None
     new_blob: str | None = None
+
+    def __init__(self, strip: int, default_name: bytes | None) -> None:
+        self.strip = strip
+        self.default_name = default_name
 
 
 def is_field(line: bytes) -> bool:

@@ -75,7 +75,7 @@ def port_series(
     if not old and not directory:
         raise UsageError(f"there are several series for {package}", "name the release of one with --from V")
     series = series_files.find(package, old, directory)
-    series, old = replace(series, package=series.package or package), _stated(series, old)
+    series, old = series._replace(package=series.package or package), _stated(series, old)
     if new == "newest":
         new = finder.versions(package)[-1]
     out = out or Path(f"{package}-{new.replace('/', '-')}")
@@ -190,7 +190,7 @@ def _write(
     out: Path, series: Series, labels: tuple[str, str], ports: Sequence[PatchPort], files: ReleaseFiles
 ) -> None:
     """Write the new series. The headers are the original ones with two fields added or replaced."""
-    unneeded = series.unneeded | {slug(port.id): port.left_out for port in ports if port.left_out}
+    unneeded = {**series.unneeded} | {slug(port.id): port.left_out for port in ports if port.left_out}
     today = datetime.now(timezone.utc).date().isoformat()
     patches = []
     for port in (port for port in ports if not port.left_out):
