@@ -112,9 +112,11 @@ def from_git_line(line: bytes, strip: int) -> bytes | None:
     Any blank may be the one between them, so that the name must occur twice.
     """
     for blank in islice(re.finditer(rb"[ \t]", line), _MOST_BLANKS):
-        halves = line[: blank.start()], line[blank.end() :]
-        quoted = [_QUOTED.fullmatch(half) for half in halves]
-        first, second = (_unescape(q) if q else half for q, half in zip(quoted, halves, strict=True))
+        first, second = line[: blank.start()], line[blank.end() :]
+        if quoted := _QUOTED.fullmatch(first):
+            first, second = _unescape(quoted), second.lstrip()
+        if quoted := _QUOTED.match(second):  # git ignores what follows, such as a carriage return
+            second = _unescape(quoted)
         name, other = (half.split(b"/", strip)[strip:] for half in (first, second))
         if name == other and any(name) and not first.startswith(b"/") and not second.startswith(b"/"):
             return name[0]

@@ -243,3 +243,12 @@ def test_expensive_input_is_read_within_bounds(tmp_path: Path, kind: str) -> Non
 
 def test_large_garbage_is_refused_within_bounds(tmp_path: Path) -> None:
     assert memory_cost(tmp_path / "garbage.patch", Random(1).randbytes(100_000_000)) < 32
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b'"a/quo\\"te" "b/quo\\"te"\r', b'"a/quo\\"te"  "b/quo\\"te"', b'"a/x" b/x', b'a/x "b/x"\r', b"a/x b/x"],
+)
+def test_name_in_quotes_on_the_first_line_of_a_diff(line: bytes) -> None:
+    (diff,) = parse(b"diff --git " + line + b"\nold mode 100644\nnew mode 100755\n").diffs
+    assert diff.path in ('quo"te', "x")
