@@ -93,7 +93,7 @@ class _PackageChange(NamedTuple):
 def make_plan(action: PatchAction, statuses: Sequence[TargetStatus], merge: bool = False) -> PatchPlan:
     """Plan to bring every target to ``applied`` or back to ``pristine``; empty when all are there already.
 
-    Patches that were applied and are not in the series any more are reverted, whatever the series was then.
+    Patches that were applied and are not in the series any more are reverted, also those of another series.
     ``merge``: merge the user's edits with the patches (see ``edits.merge_edits``) instead of refusing.
 
     Raises:

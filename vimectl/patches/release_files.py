@@ -131,6 +131,7 @@ class Wheel:
     def read(self, path: str) -> bytes | None:
         try:
             return self._archive.read(self._entries[path]) if path in self._entries else None
+        # zipfile raises the last two for a compression that it does not know, and for encrypted files.
         except (*_DAMAGED, NotImplementedError, RuntimeError) as e:
             raise UsageError(f"{self.name}: {path} cannot be read: {e}", "download the file again") from e
 

@@ -116,7 +116,7 @@ def count(lines: Sequence[bytes], start: int) -> tuple[int, int]:
 
 
 def body_end(lines: Sequence[bytes], start: int) -> int:
-    """Return the index after the lines that look like those of one hunk, whatever its ``@@`` line states."""
+    """Return the index after the lines that look like those of one hunk; its ``@@`` line is ignored."""
     end = start
     while end < len(lines) and lines[end][:1] in _BODY:
         following = lines[end + 1] if end + 1 < len(lines) else b""
