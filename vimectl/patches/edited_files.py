@@ -20,7 +20,7 @@ from vimectl.patches.distribution import record_rows
 from vimectl.patches.git_tree import CommitFiles, git_output
 from vimectl.patches.patchfile.apply import GitFile
 from vimectl.patches.path_rules import PathRule, is_included
-from vimectl.patches.release_files import ReleaseFiles
+from vimectl.patches.release_files import PatchedRelease, ReleaseFiles
 from vimectl.patches.target import PatchTarget
 from vimectl.util.dist_info import record_hash
 
@@ -45,12 +45,6 @@ def find(target: PatchTarget, rules: Sequence[PathRule] = ()) -> list[str]:
             "name them with --include PATTERN",
         )
     return sorted(p for p in paths if not p.startswith(f"{FOLDER}/") and is_included(p, rules))
-
-
-def read(files: ReleaseFiles, path: str) -> GitFile | None:
-    """Return a file of a release, or None when it has none."""
-    data = files.read(path)
-    return None if data is None else GitFile(data, git_mode(files.mode(path) or 0o100644))
 
 
 def current(target: PatchTarget, path: str) -> GitFile | None:
@@ -89,7 +83,7 @@ class Originals:
                 f"{path} of {source.name} is not the file that was installed",
                 "name the wheel or source that was installed with --against PATH",
             )
-        return read(source, path)
+        return PatchedRelease(source).file(path)
 
     def _in_release(self, path: str) -> bool:
         """Return True if the release has a file that RECORD does not list."""

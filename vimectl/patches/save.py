@@ -22,7 +22,7 @@ from vimectl.patches.own_series import OwnSeries, changing, written
 from vimectl.patches.patchfile.apply import GitFile
 from vimectl.patches.path_rules import PathRule, is_included
 from vimectl.patches.plan import PatchPlan, make_plan
-from vimectl.patches.release_files import ReleaseFiles
+from vimectl.patches.release_files import PatchedRelease, ReleaseFiles
 from vimectl.patches.restack import file_states, merge_states, restack
 from vimectl.patches.series import Series
 from vimectl.patches.series_writer import NewPatch
@@ -136,13 +136,14 @@ def _edits(own: OwnSeries, name: str, options: SaveOptions) -> tuple[States, Sta
     top: States = {}
     new: States = {}
     if options.commit:
-        before, after = (CommitFiles(target.location, revision) for revision in _range(options.commit))
+        commits = (CommitFiles(target.location, revision) for revision in _range(options.commit))
+        before, after = map(PatchedRelease, commits)
         changed = git_output(target.location, *_NAMES, *_range(options.commit)) or b""
         names = map(os.fsdecode, changed.split(b"\0")[:-1])
         for path in (name for name in names if is_included(name, options.rules)):
-            old = edited_files.read(before, path)
+            old = before.file(path)
             top[path] = _top(own, path) if path in whole.chains else old
-            new[path] = merge_states(_EDITS, path, old, top[path], edited_files.read(after, path))
+            new[path] = merge_states(_EDITS, path, old, top[path], after.file(path))
     else:
         originals = Originals(target, options.against)
         kept = (own.directory, own.project)
