@@ -170,6 +170,16 @@ class RolloutTable(Strict):
     kv_cache_bytes: PositiveInt | None = Field(
         default=None, description="Size of the KV cache of each engine in bytes. Required on a CPU."
     )
+    per_request_seeds: bool | None = Field(
+        default=None,
+        description="Seed every request, so that a resumed run samples what an uninterrupted one would. "
+        "Default: on for CPUs, off for NPUs, where vllm-ascend then samples row by row, which is slow.",
+    )
+    eager: bool = Field(
+        default=False,
+        description="Run the engine without captured graphs (NPU; on a CPU it always does): slower, but "
+        "the first thing to try if the engine does not start or stops responding.",
+    )
 
 
 class AlgorithmTable(Strict):
@@ -287,3 +297,13 @@ class Recipe(Strict):
         default_factory=dict, description="Environment variables of every process; they override the tool's."
     )
     modes: ModesTable
+
+    @property
+    def seeds_requests(self) -> bool:
+        """Return ``rollout.per_request_seeds``, or its default for the device.
+
+        With a seed in any request of a batch, vllm-ascend draws one row of the batch after the other
+        (vllm_ascend/sample/sampler.py, random_sample, at v0.22.1rc1).
+        """
+        given = self.rollout.per_request_seeds
+        return self.cluster.device == "cpu" if given is None else given

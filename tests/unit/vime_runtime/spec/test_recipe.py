@@ -56,3 +56,15 @@ def test_refuses_wrong_values_and_unknown_keys(table: str, key: str, value: obje
 def test_knows_the_task_of_a_path() -> None:
     assert make_recipe(data={"path": "reasoning_gym:gcd"}).data.task == "gcd"
     assert make_recipe(data={"path": "/a/reasoning_gym:gcd"}).data.task is None
+
+
+@pytest.mark.parametrize(("device", "default"), [("cpu", True), ("npu", False)])
+def test_requests_are_seeded_by_default_where_it_is_cheap(device: str, default: bool) -> None:
+    assert make_recipe(cluster={"device": device}).seeds_requests is default
+    for given in (True, False):
+        recipe = make_recipe(cluster={"device": device}, rollout={"per_request_seeds": given})
+        assert recipe.seeds_requests is given
+
+
+def test_graphs_are_captured_unless_eager() -> None:
+    assert make_recipe().rollout.eager is False
