@@ -25,7 +25,7 @@ from vimectl.patches.releases.web import Web
 from vimectl.stacks.catalog import load_stack, stack_names
 
 # The platform of the stack's lock. With it pip downloads the same files on every machine and interpreter.
-TAGS = ["manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux_2_24_x86_64"]
+TAGS = ["manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux_2_24_x86_64", "manylinux_2_12_x86_64"]
 PLATFORM = ["--python-version=3.11", "--only-binary=:all:", *(f"--platform={tag}" for tag in TAGS)]
 
 

@@ -1,0 +1,79 @@
+"""Build the stand-ins for CANN's C libraries against the headers in the released torch_npu."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import zipfile
+from functools import cache
+from pathlib import Path
+
+from harness import TESTS
+from harness.upstream import released
+
+SOURCES = TESTS / "npu" / "cann"
+TORCH_NPU = "2.13.0"
+ZIG = "0.17.1"  # the compiler of a machine that has none
+FLAGS = ["-O2", "-g", "-fPIC", "-shared", "-pthread", "-Wall", "-Wextra", "-Werror"]
+# What processes load, each with its sources; libascendcl has all others. The empty ones torch_npu only loads.
+LIBRARIES = {
+    "hccl": "hccl*.cpp",  # the headers are C++
+    "acl_op_compiler": "op_compiler.c",
+    "torch_memory_saver": "memory_saver.c",
+    "acl_tdt_channel": "",
+    "ge_runner": "",
+    "graph": "",
+}
+
+
+@cache
+def torch_npu() -> Path:
+    """Return a folder for PYTHONPATH with the released torch_npu, unpacked once per user."""
+
+    def unpack(folder: Path) -> None:
+        with zipfile.ZipFile(released.wheel("torch_npu", TORCH_NPU)) as archive:
+            archive.extractall(folder)
+
+    return released.cached("torch_npu", TORCH_NPU, unpack)
+
+
+@cache
+def build() -> Path:
+    """Return a folder for LD_LIBRARY_PATH with the compiled stand-ins, built once per user and content."""
+    include = torch_npu() / "torch_npu" / "include"
+    paths = [include, *(include / "third_party" / library / "inc" for library in ("acl", "hccl"))]
+    c, cpp = _compilers()
+    own = {name: sorted(SOURCES.glob(pattern)) if pattern else [] for name, pattern in LIBRARIES.items()}
+    common = sorted(set(SOURCES.glob("*.c")).difference(*own.values()))
+    content = hashlib.sha256(repr((TORCH_NPU, c, cpp)).encode())
+    for source in (Path(__file__), *sorted(SOURCES.iterdir())):
+        content.update(source.name.encode() + source.read_bytes())
+
+    def compile_all(folder: Path) -> None:
+        linked = [f"-L{folder}", "-Wl,-rpath,$ORIGIN", "-Wl,--no-as-needed", "-lascendcl"]
+        for name, sources in {"ascendcl": common, **own}.items():
+            compiler = [*cpp, "-std=gnu++17"] if "cpp" in LIBRARIES.get(name, "") else [*c, "-std=gnu11"]
+            files = sources or ["-x", "c", os.devnull, "-x", "none"]
+            output = ["-o", folder / f"lib{name}.so", *files, *(linked if name != "ascendcl" else [])]
+            done = subprocess.run(
+                [*compiler, *FLAGS, *(f"-I{path}" for path in paths), *output], capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stderr
+
+    return released.cached("cann", content.hexdigest()[:32], compile_all)
+
+
+def _compilers() -> tuple[list[str], list[str]]:
+    """Return the commands for C and C++: the machine's, else those of a wheel."""
+    if shutil.which("cc") and shutil.which("c++"):
+        return ["cc"], ["c++"]
+
+    def unpack(folder: Path) -> None:
+        with zipfile.ZipFile(released.wheel("ziglang", ZIG)) as archive:
+            archive.extractall(folder)
+        (folder / "ziglang" / "zig").chmod(0o755)
+
+    zig = str(released.cached("ziglang", ZIG, unpack) / "ziglang" / "zig")
+    return [zig, "cc"], [zig, "c++"]
