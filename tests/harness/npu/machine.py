@@ -123,7 +123,8 @@ class Machine:
 
         Each has ``at`` (CLOCK_MONOTONIC, ns), ``pid``, ``name`` (of the C function), ``chip`` (physical; -1:
         host), ``nbytes`` and ``used`` (bytes of the chip afterwards). Copies have ``kind``, imports
-        ``owner``, and calls that were made to fail ``code``.
+        ``owner``, and calls that were made to fail ``code``. An event "held" has the bytes that the process
+        holds of the chip from then on, of a ``kind`` as in ``holders``.
 
         Args:
             names: only calls of these functions; without any, all.

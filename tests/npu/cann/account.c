@@ -130,19 +130,29 @@ static struct holder *self(void) {
   return empty;
 }
 
+/* Record what this process holds of a kind from now on. */
+static void record_held(int chip, enum kind kind, uint64_t held) {
+  static const char *const names[KINDS] = {"malloc", "physical", "hccl"};
+  account_note("held", chip, held, ", \"kind\": \"%s\"", names[kind]);
+}
+
 int account_take(int chip, enum kind kind, uint64_t nbytes) {
+  uint64_t held = 0;
   lock();
   uint64_t used = sum(chip);
   int fits = used + nbytes <= machine->chip_bytes;
-  if (fits) self()->held[chip][kind] += nbytes;
+  if (fits) held = self()->held[chip][kind] += nbytes;
   unlock();
-  return fits ? 0 : ACL_ERROR_RT_MEMORY_ALLOCATION;
+  if (!fits) return ACL_ERROR_RT_MEMORY_ALLOCATION;
+  record_held(chip, kind, held);
+  return 0;
 }
 
 void account_release(int chip, enum kind kind, uint64_t nbytes) {
   lock();
-  self()->held[chip][kind] -= nbytes;
+  uint64_t held = self()->held[chip][kind] -= nbytes;
   unlock();
+  record_held(chip, kind, held);
 }
 
 uint64_t account_used(int chip) {
