@@ -21,6 +21,7 @@ FLAGS = ["-O2", "-g", "-fPIC", "-shared", "-pthread", "-Wall", "-Wextra", "-Werr
 LIBRARIES = {
     "hccl": "hccl*.cpp",  # the headers are C++
     "acl_op_compiler": "op_compiler.c",
+    "opapi": "opapi.c",
     "torch_memory_saver": "memory_saver.c",
     "acl_tdt_channel": "",
     "ge_runner": "",
@@ -61,6 +62,8 @@ def build() -> Path:
                 [*compiler, *FLAGS, *(f"-I{path}" for path in paths), *output], capture_output=True, text=True
             )
             assert done.returncode == 0, done.stderr
+        # torch_npu looks HcclGroupStart and HcclGroupEnd up here, the rest of HCCL in libhccl.
+        (folder / "libhcomm.so").symlink_to("libhccl.so")
 
     return released.cached("cann", content.hexdigest()[:32], compile_all)
 

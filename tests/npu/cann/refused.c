@@ -30,6 +30,8 @@ ANSWER_ZERO(aclAppLog)
 ANSWER_ZERO(aclFinalize)
 ANSWER_ZERO(aclrtSetDeviceSatMode)
 ANSWER_ZERO(aclrtSetOpExecuteTimeOut)
+/* ProcessGroupHCCL: streams are synchronous, so that nothing waits. */
+ANSWER_ZERO(aclrtSetOpWaitTimeout)
 
 REFUSE(MsprofGetHashId)
 REFUSE(MsprofReportAdditionalInfo)
