@@ -50,6 +50,11 @@ def test_on_npu_the_allocator_setting_overrides_that_of_shell_and_image(role: Ro
     assert re.fullmatch(setting.required.accepts, "max_split_size_mb:256,expandable_segments:False")
 
 
+def test_the_driver_of_an_npu_run_does_not_import_torch_npu_with_torch() -> None:
+    found = {role: values("qwen3-4b-tp2", role)["TORCH_DEVICE_BACKEND_AUTOLOAD"] for role in ROLES}
+    assert found == {"driver": "0", "train": "1", "rollout": "1"}
+
+
 # Without these a process must not start; what it is for others is told in its log.
 REQUIRED = {
     "driver": {"PYTORCH_NPU_ALLOC_CONF", "TMS_INIT_ENABLE"},
