@@ -35,26 +35,26 @@ def machine_id() -> str:
 
 
 def device_uuid(device: torch.device) -> str:
-    """Return an id of the physical device.
+    """Return an id of the physical device: of its host, its number there, and its uuid.
 
-    An NPU's properties may have no uuid. Then the visible devices map the index in this process to the index
-    in this container, and the container's device nodes, in order, map that to a device number (makedev(3)).
-    The device number is the same in every container, while index and name may differ. (CANN, "Relationships
-    Between the User Device ID, Logical Device ID, and Physical Device ID".) Without device nodes the index in
-    the container is used.
+    The visible devices map the index in this process to the index in this container, and the container's
+    device nodes, in order, map that to a device number (makedev(3)). The device number is the same in every
+    container, while index and name may differ. (CANN, "Relationships Between the User Device ID, Logical
+    Device ID, and Physical Device ID".) Without device nodes the index in the container is used.
+
+    The uuid alone is not enough. It is zero where the driver has none (``initDeviceProperty`` in torch_npu's
+    csrc/npu/Module.cpp, 2.10.0 to 2.13.0), and two dies of a package may have the same.
     """
     import torch
 
     module = torch.get_device_module(device)
     index = module.current_device() if device.index is None else device.index
-    uuid = str(getattr(module.get_device_properties(index), "uuid", None) or "")
-    if uuid.strip("0-"):
-        return uuid
+    uuid = getattr(module.get_device_properties(index), "uuid", "")
     visible = os.environ.get(VISIBLE_DEVICES)
     if visible:
         index = int(visible.split(",")[index])
     numbers = _device_numbers()
-    return f"npu {boot_id()} {numbers[index] if index < len(numbers) else index}"
+    return f"npu {boot_id()} {numbers[index] if index < len(numbers) else index} {uuid}".rstrip()
 
 
 def location_of(device: torch.device) -> WeightLocation:
