@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
 
 import torch
 import torch.distributed as dist
 
-from vime_runtime.weight_sync.ipc import BUFFERS, CpuBuffer, CpuHandle, DeviceBuffer, DeviceHandle
+from vime_runtime.weight_sync.ipc import BUFFERS, CpuBuffer, DeviceBuffer
 from vime_runtime.weight_sync.tensor_slice import Shape, TensorSlice
 from vime_runtime.weight_sync.transport import BucketMessage, BufferPlan, TensorEntry
 
@@ -68,11 +69,13 @@ class BucketExporter:
         self._group = group
         self._current = 0
         self._pass: Iterator[BucketMessage] | None = None
-        self.set_plan(plan)
+        self._double_buffer = [self._buffers(plan) for _ in range(BUFFERS)]
 
     def set_plan(self, plan: BufferPlan) -> None:
-        """Choose the memory for copies of the weights, from the next pass on."""
+        """Allocate the memory for copies of the weights, used from the next pass on."""
         self._double_buffer = [self._buffers(plan) for _ in range(BUFFERS)]
+        for buffer in chain(*self._double_buffer):
+            buffer.reserve(self._bucket_bytes)
 
     def next(self) -> BucketMessage | None:
         """Fill the next bucket and return it; None at the end of a pass, after which a new pass begins."""
@@ -122,7 +125,7 @@ class BucketExporter:
                 part.write(target, entry.start)
 
     def _message(self, entries: list[TensorEntry]) -> BucketMessage:
-        handles: dict[str, CpuHandle | DeviceHandle] = {}
+        handles: dict[str, bytes] = {}
         for buffer in self._double_buffer[self._current]:
             handles |= buffer.handles()
         self._current = (self._current + 1) % BUFFERS

@@ -4,12 +4,16 @@ A CPU buffer is an anonymous memory file. A reader opens it as ``/proc/<pid>/fd/
 no name anywhere and is freed with the last process that maps it. A device buffer is mapped by a process on
 the same device through an IPC handle, which torch makes and opens (``torch.multiprocessing.reductions``;
 torch_npu extends it to NPUs).
+
+Handles are bytes. They pass through the driver, which imports neither torch nor torch_npu, and name functions
+and types of both. Only the worker that maps a buffer unpickles its handle.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -65,12 +69,21 @@ class DeviceHandle:
     arguments: tuple[Any, ...]
 
     def map(self, device: torch.device) -> torch.Tensor:
-        """Map the buffer on ``device``, uint8 [bytes]; it may have another index in the owner's process."""
+        """Map the buffer on ``device``, uint8 [bytes]; it may have another index in the owner's process.
+
+        Raises:
+            RuntimeError: the owner of the buffer has exited, or the device cannot map it.
+        """
         index = device.index
         if index is None:
             index = torch.get_device_module(device).current_device()
         before, after = self.arguments[:DEVICE_ARGUMENT], self.arguments[DEVICE_ARGUMENT + 1 :]
-        return self.rebuild(*before, index, *after)
+        try:
+            return self.rebuild(*before, index, *after)
+        except RuntimeError as e:
+            raise RuntimeError(
+                f"cannot map the weight buffer of the trainer on {device} (the trainer may have exited): {e}"
+            ) from e
 
 
 class CpuBuffer:
@@ -100,36 +113,48 @@ class CpuBuffer:
             shared = [self.handles()]
             dist.broadcast_object_list(shared, group=self._group, group_src=0)
             if self._file is None:
-                self.data = shared[0][machine_id()].map(self.data.device)
+                self.data = map_buffer(shared[0][machine_id()], self.data.device)
 
-    def handles(self) -> dict[str, CpuHandle]:
+    def handles(self) -> dict[str, bytes]:
         """Return what a reader needs to map the buffer as it is now; only the owner has a handle."""
         if self._file is None:
             return {}
         inode = os.fstat(self._file).st_ino
-        return {machine_id(): CpuHandle(os.getpid(), self._file, inode, self.data.numel())}
+        return {machine_id(): pickle.dumps(CpuHandle(os.getpid(), self._file, inode, self.data.numel()))}
 
 
 class DeviceBuffer:
-    """A buffer in device memory, in the process that owns it. It stays allocated between buckets."""
+    """A buffer in device memory, in the process that owns it. It stays allocated between buckets.
+
+    An IPC handle exports the whole segment of the caching allocator that a tensor is in, however large, and
+    the segment cannot be freed while a reader has it mapped (``shareIpcHandle`` in torch_npu's
+    NPUCachingAllocator.cpp, 2.10.0 to 2.13.0). ``empty_cache`` does not help if another tensor is in the same
+    segment. So a buffer is allocated in a new memory pool, which has no segment yet.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self.data = torch.empty(0, dtype=torch.uint8, device=device)
-        self._handles: dict[str, DeviceHandle] = {}
+        self._handles: dict[str, bytes] = {}
 
     def reserve(self, nbytes: int) -> None:
         """Make ``data``, uint8 [bytes], at least ``nbytes`` long. Its contents are lost when it grows."""
-        if nbytes > self.data.numel():
+        if nbytes <= self.data.numel():
+            return
+        self.data, self._handles = self.data.new_empty(0), {}
+        module = torch.get_device_module(self._device)
+        with module.use_mem_pool(module.MemPool(), self._device):
             self.data = torch.empty(nbytes, dtype=torch.uint8, device=self._device)
-            self._handles = {device_uuid(self._device): DeviceHandle(*reduce_tensor(self.data))}
 
-    def handles(self) -> dict[str, DeviceHandle]:
+    def handles(self) -> dict[str, bytes]:
         """Return what a reader on this device needs, after everything written before is in the buffer.
 
         The reader is another process, whose streams can only be ordered after this one's by waiting here.
         """
         torch.get_device_module(self._device).current_stream().synchronize()
+        if not self._handles:  # memory that was exported is freed only after a reader has mapped it
+            handle = DeviceHandle(*reduce_tensor(self.data))
+            self._handles = {device_uuid(self._device): pickle.dumps(handle)}
         return self._handles
 
 
@@ -138,14 +163,20 @@ class BufferReader:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._mapped: list[tuple[CpuHandle | DeviceHandle, torch.Tensor]] = []
+        self._mapped: list[tuple[bytes, torch.Tensor]] = []
 
-    def open(self, handle: CpuHandle | DeviceHandle) -> torch.Tensor:
-        """Return the buffer, uint8 [bytes]. Raises RuntimeError as ``CpuHandle.map``."""
+    def open(self, handle: bytes) -> torch.Tensor:
+        """Return the buffer, uint8 [bytes]. Raises RuntimeError if it cannot be mapped."""
         for known, data in self._mapped:
             if known == handle:
                 return data
         self._mapped = self._mapped[1 - BUFFERS :]
-        data = handle.map(self._device)
+        data = map_buffer(handle, self._device)
         self._mapped.append((handle, data))
         return data
+
+
+def map_buffer(handle: bytes, device: torch.device) -> torch.Tensor:
+    """Map the buffer of a handle, uint8 [bytes]. Raises RuntimeError if it cannot be mapped."""
+    unpickled: CpuHandle | DeviceHandle = pickle.loads(handle)
+    return unpickled.map(device)

@@ -1,14 +1,13 @@
 """The buckets that trainer ranks send to engine workers, and the memory through which they send them.
 
 A worker reads a bucket on its own device or in CPU memory of its machine. Imports no torch: the driver plans
-the copies and passes the messages on.
+the copies and passes the messages on, which it can unpickle without torch and torch_npu.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from vime_runtime.spec.errors import MissingRequirement
 
@@ -40,11 +39,11 @@ class TensorEntry:
 class BucketMessage:
     """The tensors in a filled bucket, and the handles with which readers open its copies.
 
-    ``handles`` has one handle for each copy of the bucket: by ``device_uuid`` for a copy in the memory of a
-    device, by ``machine_id`` for one in CPU memory (``device_identity``).
+    ``handles`` has one handle (``ipc``) for each copy of the bucket: by ``device_uuid`` for a copy in the
+    memory of a device, by ``machine_id`` for one in CPU memory (``device_identity``).
     """
 
-    handles: dict[str, Any]
+    handles: dict[str, bytes]
     tensors: tuple[TensorEntry, ...]
 
     @property
@@ -89,8 +88,11 @@ def plan_buffers(ranks: Sequence[WeightLocation], readers: Sequence[WeightLocati
     the first rank on each of their machines makes one in CPU memory.
 
     Raises:
-        MissingRequirement: a worker has neither its device nor its machine in common with any rank.
+        MissingRequirement: a worker has neither its device nor its machine in common with any rank, or two
+            ranks or two workers have the same device.
     """
+    _require_distinct_devices("trainer ranks", ranks)
+    _require_distinct_devices("engine workers", readers)
     devices = {rank.device for rank in ranks}
     machines = {reader.machine for reader in readers if reader.device not in devices}
     if missing := machines - {rank.machine for rank in ranks}:
@@ -105,3 +107,15 @@ def plan_buffers(ranks: Sequence[WeightLocation], readers: Sequence[WeightLocati
         plans.append(BufferPlan(device=rank.device in read, cpu=rank.machine in machines))
         machines.discard(rank.machine)
     return plans
+
+
+def _require_distinct_devices(processes: str, locations: Sequence[WeightLocation]) -> None:
+    """Refuse equal device ids: workers would read the weights of another rank."""
+    found: dict[str, int] = {}
+    for index, location in enumerate(locations):
+        if location.device is not None and (other := found.setdefault(location.device, index)) != index:
+            raise MissingRequirement(
+                f"{processes} {other} and {index} have the same device: {location.device}",
+                "remove ASCEND_RT_VISIBLE_DEVICES from [env]: the runtime sets it for each process. A "
+                "container needs the device nodes of its NPUs (/dev/davinci*)",
+            )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 
 import pytest
@@ -52,10 +53,16 @@ def test_a_pass_takes_the_memory_of_two_buckets() -> None:
     exporter = BucketExporter(weights, bucket_bytes=256)
     sizes = {}
     while (message := exporter.next()) is not None:
-        handle = message.handles[machine_id()]
+        handle = pickle.loads(message.handles[machine_id()])
         sizes[handle.inode] = handle.nbytes
         assert all(entry.offset % ALIGNMENT == 0 for entry in message.tensors)
     assert list(sizes.values()) == [256, 256]
+
+
+def test_both_buffers_of_a_plan_are_allocated_before_the_first_pass() -> None:
+    exporter = BucketExporter(weights, 4096, BufferPlan(device=False, cpu=False))
+    exporter.set_plan(BufferPlan(device=False, cpu=True))
+    assert [buffer.data.numel() for buffers in exporter._double_buffer for buffer in buffers] == [4096, 4096]
 
 
 def test_a_bucket_is_unchanged_while_the_next_one_is_filled() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pickle
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,9 @@ import torch
 from vime_runtime.weight_sync.buckets import BucketExporter
 from vime_runtime.weight_sync.device_identity import machine_id
 from vime_runtime.weight_sync.transport import BucketMessage, WeightLocation
+
+# What a receiver on a device did, in order.
+OPENED: list[str] = []
 
 
 class Model(torch.nn.Module):
@@ -52,18 +56,23 @@ def bucket(value: float) -> BucketMessage:
     return message
 
 
+class DeviceHandle:
+    """A handle to 24 bytes on a device, fp32 3.0."""
+
+    def map(self, device: torch.device) -> torch.Tensor:
+        OPENED.append("device")
+        return torch.full((6,), 3.0).view(torch.uint8)
+
+
 @pytest.fixture
 def on_device(receiver: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A receiver that takes its model to be on a device; 24 bytes there are fp32 3.0."""
+    """A receiver that takes its model to be on a device."""
     made = receiver.Receiver(Model())
     made._device = torch.device("meta")
-    made.opened = []
-    mapped = torch.full((6,), 3.0).view(torch.uint8)
-    there = SimpleNamespace(map=lambda device: made.opened.append("device") or mapped)
-    made.handles = {"device-6": ..., "device-7": there}
+    OPENED.clear()
     here = WeightLocation(machine_id(), "device-7")
     monkeypatch.setattr(receiver, "location_of", lambda device: here)
-    waits = SimpleNamespace(synchronize=lambda: made.opened.append("waited"))
+    waits = SimpleNamespace(synchronize=lambda: OPENED.append("waited"))
     monkeypatch.setattr(torch, "get_device_module", lambda _: SimpleNamespace(current_stream=lambda: waits))
     return made
 
@@ -85,17 +94,19 @@ def test_a_worker_on_a_device_reads_the_copy_there_or_else_in_cpu_memory(
     on_device: Any, copies: list[str], value: float, opened: list[str]
 ) -> None:
     message = bucket(2.0)
-    handles = {copy: on_device.handles[copy] for copy in copies} | message.handles
+    # The handle to another device cannot be unpickled here.
+    all_handles = {"device-6": b"", "device-7": pickle.dumps(DeviceHandle())}
+    handles = {copy: all_handles[copy] for copy in copies} | message.handles
     on_device.begin()
     on_device.receive(BucketMessage(handles, message.tensors))
     assert on_device._model.norm.weight.tolist() == [value] * 6
-    assert on_device.opened == opened  # it returns when the buffer may be overwritten
+    assert opened == OPENED  # it returns when the buffer may be overwritten
 
 
 def test_an_unreachable_bucket_is_an_error_that_names_its_locations(on_device: Any) -> None:
     on_device.begin()
     with pytest.raises(RuntimeError, match=r"device \(device-7\).*some on device-6, another machine"):
-        on_device.receive(BucketMessage({"device-6": ..., "another machine": ...}, ()))
+        on_device.receive(BucketMessage({"device-6": b"", "another machine": b""}, ()))
 
 
 def test_a_bucket_outside_an_update_is_refused(receiver: Any) -> None:
