@@ -111,7 +111,7 @@ def build(
         bool,
         typer.Option(
             "--stand-in",
-            help="For a base image without the Ascend compiler: leave out the kernels, and label the image.",
+            help="For a base image without the real CANN: its memory saver is not recorded as known-good.",
         ),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be built.")] = False,
@@ -158,7 +158,7 @@ def build(
         f"log, SBOM and provenance: {records}",
     ]
     if stand_in:
-        text.append("This is a stand-in: it has no kernels and no memory saver for NPUs.")
+        text.append("This is a stand-in: its memory saver is not for NPUs.")
     return CommandOutput(document, text)
 
 
@@ -231,7 +231,7 @@ def _plan_json(image_plan: ImagePlan) -> dict[str, Any]:
 
 
 def _source_json(source: ImageSource) -> dict[str, Any]:
-    shown = asdict(source) | {"submodules": [one.model_dump() for one in source.submodules]}
+    shown = asdict(source)
     del shown["pin"], shown["content"]
     return shown
 
@@ -243,8 +243,7 @@ def _plan_text(image_plan: ImagePlan) -> list[str | TextTable]:
     for source in image_plan.sources:
         pin = source.version
         if source.commit:
-            submodules = "".join(f", {one.path} {one.commit}" for one in source.submodules)
-            pin = f"{source.url} {source.commit}{submodules}"
+            pin = f"{source.url} {source.commit}"
         rows.append([source.kind, source.name, pin, source.reason])
     rows += [["argument", name, value, ""] for name, value in image_plan.arguments.items()]
     heading = Markup(f"[bold]{image_plan.stack.name}[/]{what}")

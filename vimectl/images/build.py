@@ -49,7 +49,7 @@ def build_image(
 
     Args:
         records: the directory for the log, the SBOM and the provenance.
-        stand_in: the base image has no Ascend compiler: leave the kernels out, and label the image.
+        stand_in: the base image does not have the real CANN: do not record the memory saver as known-good.
         epoch: SOURCE_DATE_EPOCH in seconds, None for the current time.
 
     Raises:

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,13 +31,13 @@ _ATTRIBUTES = "* -export-ignore -export-subst -text -ident -filter -working-tree
 
 
 def archive(source: ImageSource, target: Path, work: Path, lock_fd: int, on_line: OnLine) -> None:
-    """Write the commit of a source, and those of its submodules, as ``target`` (.tar.gz).
+    """Write the commit of a source as ``target`` (.tar.gz), without submodules.
 
     Everything is in one directory, ``NAME-COMMIT``. The bytes only depend on the commit. ``work`` is for the
     repository and is removed; ``target`` is created atomically.
 
     Raises:
-        CheckFailed: there is no such commit, or its submodules are not those of the source.
+        CheckFailed: there is no such commit, or it has submodules that are not in ``left_out``.
         MissingRequirement: a repository cannot be reached, or git is missing.
     """
     shutil.rmtree(work, ignore_errors=True)  # of a call that was killed
@@ -46,18 +46,13 @@ def archive(source: ImageSource, target: Path, work: Path, lock_fd: int, on_line
     repository = _BareRepository(work / "repository", work / "git.log", lock_fd, on_line)
     try:
         repository.fetch(source.url, source.commit)
-        for submodule in source.submodules:
-            repository.fetch(submodule.url, submodule.commit)
         _check_submodules(source, repository.submodules(source.commit))
         with (
             part.open("wb") as raw,
             gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
             tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
         ):
-            root = f"{source.name}-{source.commit}/"
-            mtime = repository.append_to(tar, source.commit, root)
-            for submodule in source.submodules:
-                repository.append_to(tar, submodule.commit, f"{root}{submodule.path}/", mtime)
+            repository.append_to(tar, source.commit, f"{source.name}-{source.commit}/")
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(part, target)
     finally:
@@ -94,29 +89,27 @@ class _BareRepository:
         if status != 0:
             raise _fetch_error(url, output)
 
-    def submodules(self, commit: str) -> dict[str, str]:
-        """Return the commits of the submodules of a commit, by path."""
+    def submodules(self, commit: str) -> list[str]:
+        """Return the paths of the submodules of a commit."""
         command = ["git", f"--git-dir={self.path}", "ls-tree", "-r", "-z", "--full-tree", commit]
         listing = subprocess.run(command, check=True, capture_output=True).stdout
         entries = [line.partition("\t") for line in os.fsdecode(listing).split("\0")[:-1]]
-        return {path: entry.split()[2] for entry, _, path in entries if entry.split()[1] == "commit"}
+        return [path for entry, _, path in entries if entry.split()[1] == "commit"]
 
-    def append_to(self, tar: tarfile.TarFile, commit: str, prefix: str, mtime: int | None = None) -> int:
-        """Append the files of a commit to an archive; return their time, ``mtime`` or that of the commit."""
+    def append_to(self, tar: tarfile.TarFile, commit: str, prefix: str) -> None:
+        """Append the files of a commit to an archive, with the time of the commit."""
         command = ["git", f"--git-dir={self.path}", "-c", "tar.umask=022", "archive", "--format=tar"]
         with (
             subprocess.Popen([*command, f"--prefix={prefix}", commit], stdout=subprocess.PIPE) as git,
             tarfile.open(fileobj=git.stdout, mode="r|") as commit_tar,
         ):
             for entry in commit_tar:
-                mtime = int(entry.mtime) if mtime is None else mtime
                 if entry.isdir():
                     continue
-                entry.mtime, entry.uname, entry.gname, entry.pax_headers = mtime, "", "", {}
+                entry.uname, entry.gname, entry.pax_headers = "", "", {}
                 tar.addfile(entry, commit_tar.extractfile(entry) if entry.isreg() else None)
-        if git.returncode != 0 or mtime is None:
+        if git.returncode != 0:
             raise CheckFailed(f"git archive {commit} failed: exit status {git.returncode}", f"see {self.log}")
-        return mtime
 
     def _git(self, *arguments: str) -> tuple[int, str]:
         command = ["git", f"--git-dir={self.path}", *arguments]
@@ -126,15 +119,13 @@ class _BareRepository:
             raise MissingRequirement("git is not installed", "apt-get install git") from e
 
 
-def _check_submodules(source: ImageSource, found: Mapping[str, str]) -> None:
-    """Compare the submodules of the source with those of its commit."""
-    needed = {path: commit for path, commit in found.items() if path not in source.left_out}
-    listed = {one.path: one.commit for one in source.submodules}
-    if needed != listed:
-        texts = [", ".join(f"{p} {c}" for p, c in each.items()) or "none" for each in (needed, listed)]
+def _check_submodules(source: ImageSource, found: Sequence[str]) -> None:
+    """Check that the stack knows of every submodule that the archive lacks."""
+    unknown = sorted(set(found) - set(source.left_out))
+    if unknown:
         raise CheckFailed(
-            f"{source.name} {source.commit} has the submodules {texts[0]}; the stack lists {texts[1]}",
-            "list them in the stack, or in left_out the paths of those that are not needed",
+            f"{source.name} {source.commit} has submodules, which are not archived: {', '.join(unknown)}",
+            "if it can be built without them, list them in left_out in the stack, each with the reason",
         )
 
 

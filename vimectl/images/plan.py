@@ -19,7 +19,7 @@ from vimectl.images.project_sources import pack_series, stack_text
 from vimectl.patches import series
 from vimectl.stacks.catalog import is_series_directory, is_stack_path, load_stack, lock_path, stack_names
 from vimectl.stacks.lock import Pin, read_lock
-from vimectl.stacks.schema import ImageTable, Stack, Submodule
+from vimectl.stacks.schema import ImageTable, PinnedCommit, Stack
 
 SourceKind = Literal["stack", "lock", "wheel", "git", "patches", "own-wheel"]
 ChipGeneration = Literal["a2", "a3"]
@@ -33,9 +33,10 @@ class ImageSource:
 
     ``version`` is that of a wheel or a patch series. ``url`` and ``commit`` are those of a git source; the
     wheel of vimectl has the commit that it is built from, or "". ``sha256`` are the accepted digests of the
-    file of a stack, lock or wheel, or the digest of a series. The archive of a repository contains
-    ``submodules``, and not those at the paths in ``left_out``. ``pin`` is the entry of a wheel in the lock,
-    ``content`` that of the stack file and of an archive of the project's patches, which are made here.
+    file of a stack, lock or wheel, or the digest of a series. The archive of a repository has
+    no submodules; ``left_out`` are the paths of those that the commit has. ``pin`` is the entry of a wheel in
+    the lock, ``content`` that of the stack file and of an archive of the project's patches, which are made
+    here.
     """
 
     name: str
@@ -45,7 +46,6 @@ class ImageSource:
     url: str = ""
     commit: str = ""
     sha256: tuple[str, ...] = ()
-    submodules: tuple[Submodule, ...] = ()
     left_out: tuple[str, ...] = ()
     pin: Pin | None = field(default=None, compare=False)
     content: bytes | None = field(default=None, compare=False, repr=False)
@@ -204,23 +204,20 @@ def _sources(stack: Stack, lock: Path) -> Iterator[ImageSource]:
             digest = series.load(package, entry).digest
             yield ImageSource(package, "patches", stack.source("patches"), entry, sha256=(digest,))
     for name, commit in stack.commits.items():
-        why = "; ".join([stack.source(name), *(f"without {p}: {r}" for p, r in commit.left_out.items())])
-        left_out = tuple(commit.left_out)
-        yield ImageSource(name, "git", why, url=commit.url, commit=commit.commit, left_out=left_out)
+        yield _git_source(name, stack.source(name), commit)
     if saver := stack.memory_saver:
-        yield ImageSource(
-            saver.url.rstrip("/").rpartition("/")[2],
-            "git",
-            f"source of torch_memory_saver, tag {saver.tag}; {stack.source('memory_saver')}",
-            url=saver.url,
-            commit=saver.commit,
-            submodules=tuple(saver.submodules),
-        )
+        why = f"source of torch_memory_saver, tag {saver.tag}; {stack.source('memory_saver')}"
+        yield _git_source(saver.url.rstrip("/").rpartition("/")[2], why, saver)
     pins = read_lock(lock).values()
     lock_has_reasons = any(pin.required_by for pin in pins)
     for pin in pins:
         why = _wheel_reason(stack, pin, lock_has_reasons)
         yield ImageSource(pin.name, "wheel", why, pin.version, sha256=tuple(sorted(pin.hashes)), pin=pin)
+
+
+def _git_source(name: str, reason: str, pin: PinnedCommit) -> ImageSource:
+    why = "; ".join([reason, *(f"without {path}: {text}" for path, text in pin.left_out.items())])
+    return ImageSource(name, "git", why, url=pin.url, commit=pin.commit, left_out=tuple(pin.left_out))
 
 
 def _made_source(name: str, kind: SourceKind, reason: str, content: bytes) -> ImageSource:

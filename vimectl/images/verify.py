@@ -79,7 +79,7 @@ def verify_image(
             ),
         ]
         if is_stand_in and not stand_in:
-            problems.insert(0, "it is a stand-in: it has no kernels and no memory saver for NPUs")
+            problems.insert(0, "it is a stand-in: its memory saver is not for NPUs")
         return ImageVerification(
             image=configuration,
             stack=stack.name,

@@ -24,7 +24,7 @@ from vime_runtime.spec.errors import CheckFailed
 
 _REQUIRED = ("torch", "torch-npu", "triton-ascend")
 _MACHINES = {"aarch64": "arm64", "x86_64": "amd64"}  # names in wheels, and in images
-_PINNED_BY_JOBS = ("megatron-lm", "megatron-bridge", "mindspeed", "mbridge")
+_PINNED_BY_JOBS = ("megatron-lm", "mindspeed")
 _GUIDES = ("docs/source/installation.md", "docs/source/getting_started/installation.md")
 
 

@@ -62,26 +62,15 @@ class Origin(Strict):
     marker: Marker
 
 
-class SourceCommit(Strict):
-    """A commit and the URL of its repository."""
+class PinnedCommit(Strict):
+    """``[commits.NAME]``: a dependency that is pinned to a commit because it has no release.
+
+    ``left_out`` has the paths of its submodules, each with the reason why it is built without.
+    """
 
     url: str
     commit: CommitId
-
-
-class PinnedCommit(SourceCommit):
-    """``[commits.NAME]``: a dependency that is pinned to a commit because it has no release.
-
-    ``left_out`` has the paths of submodules that it is built without, each with the reason.
-    """
-
     left_out: dict[str, str] = Field(default_factory=dict)
-
-
-class Submodule(SourceCommit):
-    """A submodule at ``path``, with the commit that the tree of the outer repository has for it."""
-
-    path: str
 
 
 class BaseImages(Strict):
@@ -117,24 +106,21 @@ class SystemLibrary(Strict):
     install: str
 
 
-class MemorySaverSource(Strict):
+class MemorySaverSource(PinnedCommit):
     """``[memory_saver]``: the source of the torch_memory_saver library.
 
     ``builds`` are the names of its known-good builds in ``memory_saver/builds.toml``.
     """
 
-    url: str
     tag: str
-    commit: CommitId
     build: str
     builds: list[str]
-    submodules: list[Submodule] = Field(default_factory=list)
 
 
 # The facts about an NPU stack, in addition to its packages; a file that lacks one has to give the reason.
 _NPU_FACTS = (
     *("cann", "nnal", "triton-ascend", "ray", "transformers", "images", "patches"),
-    *("megatron-lm", "megatron-bridge", "mindspeed", "mbridge", "memory_saver"),
+    *("megatron-lm", "mindspeed", "memory_saver"),
 )
 
 

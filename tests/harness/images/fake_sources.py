@@ -1,8 +1,8 @@
 """Make local git repositories in place of the real sources, and a stack that pins them.
 
-The repositories stand in for Megatron-LM and the others, in small. The one of the memory saver has a build.sh
-with the targets of the real one; it packs a library that was made by hand: an ELF file that says it is linked
-with CANN's runtime, and does nothing.
+The repositories are small ones for Megatron-LM and MindSpeed. The one of the memory saver has its setup.py
+where the real one has it. It compiles nothing and packs libraries that were made by hand: ELF files that say
+they are linked with CANN's runtime, and do nothing.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ MACHINE = platform.machine()
 # What is built from source, the distribution that comes out, and its module.
 PACKAGES = {
     "megatron-lm": ("megatron-core", "megatron/core"),
-    "megatron-bridge": ("megatron-bridge", "megatron/bridge"),
     "mindspeed": ("mindspeed", "mindspeed"),
-    "mbridge": ("mbridge", "mbridge"),
 }
 _PYPROJECT = """\
 [build-system]
@@ -43,15 +41,31 @@ version = "0.1"
 [tool.setuptools]
 packages = ["{package}"]
 """
-_BUILD_SH = """\
-#!/bin/bash
-set -e
-: "${ASCEND_TOOLKIT_HOME:?CANN was not sourced}" "${ATB_HOME_PATH:?NNAL was not sourced}"
-test -f third-party/pto-isa/include/pto.hpp
-case "$1 $2" in
-  "-a kernels") echo "bisheng: command not found" >&2; exit 127 ;;
-  "-a memory-saver") mkdir -p output && cp prebuilt/*.whl output/ ;;
-esac
+_SAVER_SETUP = """\
+import os, pathlib, shutil
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+library = pathlib.Path(os.environ["ASCEND_TOOLKIT_HOME"], "lib64", "libascendcl.so")
+if not library.is_file():
+    raise SystemExit("/usr/bin/ld: cannot find -lascendcl")
+
+class Copy(build_ext):
+    def build_extension(self, extension):
+        target = pathlib.Path(self.get_ext_fullpath(extension.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(f"made/{target.name}", target)
+
+setup(
+    name="torch_memory_saver",
+    version="0.0.8",
+    packages=["torch_memory_saver"],
+    cmdclass={"build_ext": Copy},
+    ext_modules=[
+        Extension(f"torch_memory_saver_hook_mode_{mode}", ["not-compiled.cpp"], py_limited_api=True)
+        for mode in ("torch", "preload")
+    ],
+)
 """
 # Packages that only install vimectl itself.
 _NOT_IN_LOCK = {"pip", "hatchling", "editables", "pathspec", "pluggy", "trove-classifiers"}
@@ -75,10 +89,7 @@ def stack_file(folder: Path, needed: Sequence[str] = ("libascendcl.so", "libc.so
         text = text.replace(pin.url, made.url).replace(pin.commit, made.commit)
     saver = stack.memory_saver
     assert saver is not None
-    (submodule,) = saver.submodules
-    isa = _repository(folder / "pto-isa", {"include/pto.hpp": b"// nothing\n"})
-    text = text.replace(submodule.url, isa.url).replace(submodule.commit, isa.commit)
-    made = _saver(folder / "sgl-kernel-npu", submodule.path, isa.commit, needed)
+    made = _saver(folder / "sgl-kernel-npu", list(saver.left_out), needed)
     text = text.replace(saver.url, made.url).replace(saver.commit, made.commit)
     # The fake base has the Python of Debian 12.
     text = re.sub(r'^python = "3\.12"$', 'python = "3.11"', text, flags=re.MULTILINE)
@@ -95,26 +106,33 @@ def _package(folder: Path, name: str, package: str) -> Repository:
     return _repository(folder, {"pyproject.toml": pyproject, f"{package}/__init__.py": init})
 
 
-def _saver(folder: Path, submodule: str, pinned: str, needed: Sequence[str]) -> Repository:
-    saver_wheel(folder / "prebuilt", needed)
-    (folder / ".gitmodules").write_text(f'[submodule "isa"]\n\tpath = {submodule}\n\turl = ../pto-isa\n')
-    (folder / "build.sh").write_text(_BUILD_SH)
+def _saver(folder: Path, submodules: Sequence[str], needed: Sequence[str]) -> Repository:
+    python = folder / "contrib" / "torch_memory_saver" / "python"
+    for name, content in _saver_files(needed).items():
+        path = python / ("made" if name.endswith(".so") else "") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    (python / "setup.py").write_text(_SAVER_SETUP)
     git(folder, "init", "-q")
-    (folder / submodule).mkdir(parents=True)
-    git(folder, "update-index", "--add", "--cacheinfo", f"160000,{pinned},{submodule}")
+    for submodule in submodules:
+        (folder / submodule).mkdir(parents=True)
+        git(folder, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},{submodule}")
     return _committed(folder)
 
 
 def saver_wheel(folder: Path, needed: Sequence[str]) -> None:
     """Write a wheel of the memory saver whose libraries are linked with ``needed``."""
+    write_wheel(folder, "torch_memory_saver", "0.0.8", _saver_files(needed), f"cp39-abi3-linux_{MACHINE}")
+
+
+def _saver_files(needed: Sequence[str]) -> dict[str, bytes]:
     stem = "torch_memory_saver_hook_mode"
-    files = {
+    return {
         "torch_memory_saver/__init__.py": b"",
         "torch_memory_saver/utils.py": b"",
         f"{stem}_torch.abi3.so": ElfFile(MACHINE, needed, TORCH_MODE).content(),
         f"{stem}_preload.abi3.so": ElfFile(MACHINE, needed, ASCEND_PRELOAD).content(),
     }
-    write_wheel(folder, "torch_memory_saver", "0.0.8", files, f"cp39-abi3-linux_{MACHINE}")
 
 
 def _repository(folder: Path, files: dict[str, bytes]) -> Repository:

@@ -90,14 +90,16 @@ def test_memory_saver_for_cuda(images: ImageStore, tmp_path: Path) -> None:
     assert "build it with CANN" in output
 
 
-def test_kernels_on_a_base_without_an_ascend_compiler(
-    images: ImageStore, stand_in_stack: Path, stand_in_folder: Path
-) -> None:
-    building = images.building(stand_in_stack, stand_in_folder, "kernels")
-    building.remove("--stand-in")
-    output = refused(images, "kernels", building)
-    assert "bisheng: command not found" in output
-    assert "--stand-in" in output
+def test_base_without_canns_library(images: ImageStore, stand_in_stack: Path, stand_in_folder: Path) -> None:
+    container = images.buildah("from", "--pull-never", fake_base.IMAGE)
+    remove = "rm /usr/local/Ascend/cann/lib64/libascendcl.so"
+    images.buildah("run", "--isolation=chroot", container, "--", "sh", "-c", remove)
+    images.buildah("commit", "--quiet", container, "localhost/no-library")
+    images.buildah("rm", container)
+    building = images.building(stand_in_stack, stand_in_folder, "bare-cann", base="localhost/no-library")
+    output = refused(images, "bare-cann", building)
+    assert "cannot find -lascendcl" in output
+    assert "the memory saver cannot be compiled" in output
 
 
 def test_base_without_vllm(images: ImageStore, stand_in_stack: Path, stand_in_folder: Path) -> None:

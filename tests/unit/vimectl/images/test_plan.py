@@ -43,9 +43,10 @@ def test_base_option_overrides_the_base_image() -> None:
     assert (made.base, made.base_reason) == ("localhost/stand-in", "given with --base")
 
 
-def test_memory_saver_source_has_its_submodule() -> None:
+def test_memory_saver_source_is_without_its_submodule() -> None:
     (saver,) = [source for source in make_plan("ascend-0.22").sources if source.name == "sgl-kernel-npu"]
-    assert [one.path for one in saver.submodules] == ["third-party/pto-isa"]
+    assert saver.left_out == ("third-party/pto-isa",)
+    assert "without third-party/pto-isa: only the project's kernels need it" in saver.reason
     assert saver.path == f"sources/sgl-kernel-npu-{saver.commit}.tar.gz"
 
 
