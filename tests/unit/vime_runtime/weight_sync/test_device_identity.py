@@ -45,12 +45,17 @@ def test_devices_with_the_same_number_in_two_containers_differ_by_their_uuid(
     assert ids == ["npu b-1 0 17", "npu b-1 0 18"]
 
 
-# torch_npu 2.9 has no uuid; that of a driver without uuids is zero, and two dies of a package may share one.
-@pytest.mark.parametrize("properties", [{}, {"uuid": "00000000-0000-0000-0000-000000000000"}, {"uuid": "17"}])
+def test_two_dies_with_the_same_uuid_have_different_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_properties(monkeypatch, uuid="17")
+    assert [uuid(0), uuid(1)] == ["npu b-1 0 17", "npu b-1 1 17"]
+
+
+# torch_npu 2.9 has no uuid, and it is zero if the driver has none.
+@pytest.mark.parametrize("properties", [{}, {"uuid": "00000000-0000-0000-0000-000000000000"}])
 @pytest.mark.parametrize(
     ("visible", "index", "number"), [("4,6", 1, 6), ("4,6", None, 6), ("4,6", 0, 4), (None, 2, 2)]
 )
-def test_the_id_has_the_physical_number(
+def test_a_device_without_uuid_has_its_physical_number_as_id(
     monkeypatch: pytest.MonkeyPatch,
     properties: dict[str, str],
     visible: str | None,
