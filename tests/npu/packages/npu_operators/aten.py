@@ -10,7 +10,7 @@ from torch import Tensor
 
 from npu_operators.generator import on_current_device, seeded
 from npu_operators.host import alias, on_host
-from npu_operators.registry import overload
+from npu_operators.registry import STAND_INS, overload
 
 # torch_npu's own stay where they allocate, view, resize or copy memory and launch no kernel
 # (torch_npu/csrc/aten/common, by file). What they call through the dispatcher is overridden here.
@@ -69,6 +69,8 @@ def _first_call(name: str) -> Callable[..., Any]:
 
 def _of_the_cpu(name: str) -> Callable[..., Any]:
     operator = overload(name)
+    if name in STAND_INS:
+        return on_host(STAND_INS[name], operator._schema)
     if not torch._C._dispatch_has_computed_kernel_for_dispatch_key(name, "CPU"):
         raise NotImplementedError(f"{name} has no stand-in")
     if torch.Tag.nondeterministic_seeded in operator.tags:

@@ -45,9 +45,10 @@ def to_device(result: Tensor, device: torch.device) -> Tensor:
 class Held:
     """The tensors among the arguments of a call: of the device with their aliases, and of the host."""
 
-    __slots__ = ("host", "pairs")
+    __slots__ = ("host", "pairs", "views")
 
-    def __init__(self) -> None:
+    def __init__(self, views: bool) -> None:
+        self.views = views  # A result may share memory with an argument.
         self.pairs: list[tuple[Tensor, Tensor]] = []
         self.host: list[Tensor] = []
 
@@ -78,8 +79,8 @@ class Held:
         for tensor, host in self.pairs:
             if result is host:
                 return tensor
-        address = result.untyped_storage().data_ptr()
-        if address:
+        if self.views:
+            address = result.untyped_storage().data_ptr()
             for tensor, host in self.pairs:
                 if address == host.untyped_storage().data_ptr():
                     return _view(tensor, result)
@@ -111,17 +112,18 @@ def _view(tensor: Tensor, like: Tensor) -> Tensor:
 def on_host(function: Callable[..., Any], schema: Any) -> Callable[..., Any]:
     """Return a kernel of an operator for tensors of the device that calls ``function`` with their aliases.
 
-    A result that is an argument is returned as that argument, and one that shares the memory of an argument
-    as a view of it. Any other is copied to memory of torch_npu's allocator.
+    A result that is an argument is returned as that argument, and one of an operator that returns views as a
+    view of it. Any other is copied to memory of torch_npu's allocator.
     """
     name, mutable = schema.name, schema.is_mutable
+    views = any(value.alias_info for value in schema.returns)
     kinds = [str(argument.type) for argument in schema.arguments]
     tensors = [number for number, kind in enumerate(kinds) if "Tensor" in kind]
     takes_device = any("Device" in kind for kind in kinds)
     outputs = {a.name for a in schema.arguments if a.kwarg_only and a.alias_info and a.alias_info.is_write}
 
     def kernel(*args: Any, **named: Any) -> Any:
-        held, lowered, count = Held(), list(args), len(args)
+        held, lowered, count = Held(views), list(args), len(args)
         for number in tensors:
             if number >= count:
                 break

@@ -7,19 +7,15 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-import cloudpickle
 import pytest
 import torch
 from vime_runtime.batch import RolloutBatch
 from vime_runtime.trainer import packing
 from vime_runtime.trainer.attention import FusionAttention, PackedAttention
 
-from harness.npu import fusion_operator
+from harness import TESTS
 from harness.npu.fusion_operator import npu_fusion_attention
 from harness.tolerances import of_sum
-
-# The rank processes cannot import the tests' modules.
-cloudpickle.register_pickle_by_value(fusion_operator)
 
 HEAD_DIM = 16
 # Sums over at most 30 keys. The gradient of a key is a sum over as many queries of 8 heads.
@@ -105,9 +101,11 @@ def against_megatron(
     from megatron.core.transformer.transformer_config import TransformerConfig
     from vime_runtime.trainer import parallel
 
-    module = ModuleType("torch_npu")
-    module.npu_fusion_attention = npu_fusion_attention
-    sys.modules["torch_npu"] = module
+    if str(TESTS) not in sys.path:  # of the rank's process
+        sys.path.append(str(TESTS))
+    from harness.npu import fusion_operator
+
+    sys.modules["torch_npu"] = fusion_operator
     parallel.start("gloo", rank, world_size, master, 1)
     try:
         config = TransformerConfig(
