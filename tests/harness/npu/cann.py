@@ -23,6 +23,8 @@ LIBRARIES = {
     "acl_op_compiler": "op_compiler.c",
     "opapi": "opapi.c",
     "torch_memory_saver": "memory_saver.c",
+    "atb": "atb.c",
+    "vllm_ascend_C": "camem.cpp",
     "acl_tdt_channel": "",
     "ge_runner": "",
     "graph": "",
@@ -64,6 +66,8 @@ def build() -> Path:
             assert done.returncode == 0, done.stderr
         # torch_npu looks HcclGroupStart and HcclGroupEnd up here, the rest of HCCL in libhccl.
         (folder / "libhcomm.so").symlink_to("libhccl.so")
+        # vllm-ascend looks for this name among the mapped files (device_allocator/camem.py, lib_name).
+        (folder / "libvllm_ascend_C.so").rename(folder / "vllm_ascend_C.so")
 
     return released.cached("cann", content.hexdigest()[:32], compile_all)
 

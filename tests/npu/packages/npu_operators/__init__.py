@@ -15,7 +15,7 @@ def load() -> None:
     """Import torch_npu and override its operators. ``import torch`` calls this (``torch.backends``)."""
     import torch_npu  # noqa: F401  registers the operators that are overridden
 
-    from npu_operators import aten, attention, registry, training  # noqa: F401
+    from npu_operators import aten, attention, inference, registry, training  # noqa: F401
 
     aten.install()
     registry.install()
