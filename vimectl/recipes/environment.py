@@ -36,6 +36,7 @@ class Variable(Strict):
     device: list[Device] | None = None
     one_node: bool | None = None
     private_cluster: bool | None = None
+    graphs: bool | None = Field(default=None, description="True: if the engine captures graphs.")
     roles: list[Role] = Field(default_factory=lambda: list(ROLES))
 
     def applies(self, recipe: Recipe, role: Role, private_cluster: bool) -> bool:
@@ -46,6 +47,7 @@ class Variable(Strict):
             and (self.device is None or cluster.device in self.device)
             and (self.one_node is None or (cluster.nodes == 1) == self.one_node)
             and (self.private_cluster is None or private_cluster == self.private_cluster)
+            and (self.graphs is None or recipe.rollout.eager != self.graphs)
         )
 
     def accepted(self, value: str | None) -> bool:

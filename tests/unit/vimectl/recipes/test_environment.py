@@ -110,6 +110,32 @@ def test_on_npu_the_rest_goes_where_it_is_needed() -> None:
     assert "VLLM_PLUGINS" not in values("qwen3-4b-tp2", "rollout")
 
 
+def test_on_npu_the_warnings_of_vllm_ascend_are_shown() -> None:
+    assert values("qwen3-4b-tp2", "rollout")["VLLM_LOGGING_LEVEL"] == "WARNING"
+    assert values("qwen3-tiny-tp2", "rollout")["VLLM_LOGGING_LEVEL"] == "ERROR"
+
+
+def test_on_npu_launches_do_not_block_while_the_engine_captures_graphs() -> None:
+    inherited = {"ASCEND_LAUNCH_BLOCKING": "1"}
+    assert values("qwen3-4b-tp2", "rollout", **inherited)["ASCEND_LAUNCH_BLOCKING"] == "0"
+    assert "ASCEND_LAUNCH_BLOCKING" not in values(
+        "qwen3-4b-tp2", "rollout", "rollout.eager=true", **inherited
+    )
+    assert "ASCEND_LAUNCH_BLOCKING" not in values("qwen3-4b-tp2", "train", **inherited)
+
+
+def test_on_npu_every_rank_takes_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(192)))
+    found = {role: values("qwen3-4b-tp2", role).get("OMP_NUM_THREADS") for role in ROLES}
+    assert found == {"driver": None, "train": "24", "rollout": "24"}
+
+
+@pytest.mark.parametrize("role", ["train", "rollout"])
+def test_on_npu_ranks_may_connect_as_late_as_a_hang_is_noticed(role: Role) -> None:
+    hang_timeout = resolve("qwen3-4b-tp2").recipe.cluster.hang_timeout
+    assert int(values("qwen3-4b-tp2", role)["HCCL_CONNECT_TIMEOUT"]) == hang_timeout
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_loopback_never_goes_through_a_proxy(role: Role) -> None:
     settings = values("qwen3-tiny-tp2", role, no_proxy="corp.example,localhost")
