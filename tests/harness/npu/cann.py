@@ -47,21 +47,23 @@ def build() -> Path:
     """Return a folder for LD_LIBRARY_PATH with the compiled stand-ins, built once per user and content."""
     include = torch_npu() / "torch_npu" / "include"
     paths = [include, *(include / "third_party" / library / "inc" for library in ("acl", "hccl"))]
-    c, cpp = _compilers()
+    compiler = _compiler()
     own = {name: sorted(SOURCES.glob(pattern)) if pattern else [] for name, pattern in LIBRARIES.items()}
     common = sorted(set(SOURCES.glob("*.c")).difference(*own.values()))
-    content = hashlib.sha256(repr((TORCH_NPU, c, cpp)).encode())
+    content = hashlib.sha256(repr((TORCH_NPU, compiler)).encode())
     for source in (Path(__file__), *sorted(SOURCES.iterdir())):
         content.update(source.name.encode() + source.read_bytes())
 
     def compile_all(folder: Path) -> None:
         linked = [f"-L{folder}", "-Wl,-rpath,$ORIGIN", "-Wl,--no-as-needed", "-lascendcl"]
         for name, sources in {"ascendcl": common, **own}.items():
-            compiler = [*cpp, "-std=gnu++17"] if "cpp" in LIBRARIES.get(name, "") else [*c, "-std=gnu11"]
+            standard = "-std=gnu++17" if "cpp" in LIBRARIES.get(name, "") else "-std=gnu11"
             files = sources or ["-x", "c", os.devnull, "-x", "none"]
             output = ["-o", folder / f"lib{name}.so", *files, *(linked if name != "ascendcl" else [])]
             done = subprocess.run(
-                [*compiler, *FLAGS, *(f"-I{path}" for path in paths), *output], capture_output=True, text=True
+                [*compiler, standard, *FLAGS, *(f"-I{path}" for path in paths), *output],
+                capture_output=True,
+                text=True,
             )
             assert done.returncode == 0, done.stderr
         # torch_npu looks HcclGroupStart and HcclGroupEnd up here, the rest of HCCL in libhccl.
@@ -72,15 +74,17 @@ def build() -> Path:
     return released.cached("cann", content.hexdigest()[:32], compile_all)
 
 
-def _compilers() -> tuple[list[str], list[str]]:
-    """Return the commands for C and C++: the machine's, else those of a wheel."""
+def _compiler() -> list[str]:
+    """Return the command for C and for C++ without its library: the machine's compiler, else that of a wheel.
+
+    zig builds the library of C++ from source when it is needed, which takes minutes.
+    """
     if shutil.which("cc") and shutil.which("c++"):
-        return ["cc"], ["c++"]
+        return ["cc"]
 
     def unpack(folder: Path) -> None:
         with zipfile.ZipFile(released.wheel("ziglang", ZIG)) as archive:
             archive.extractall(folder)
         (folder / "ziglang" / "zig").chmod(0o755)
 
-    zig = str(released.cached("ziglang", ZIG, unpack) / "ziglang" / "zig")
-    return [zig, "cc"], [zig, "c++"]
+    return [str(released.cached("ziglang", ZIG, unpack) / "ziglang" / "zig"), "cc"]

@@ -3,10 +3,10 @@
 
    Read at vllm-project/vllm-ascend, tag v0.22.1rc1, csrc/camem_allocator.cpp; references below are to it. Python
    calls it through ctypes (packages/vllm_ascend_parts/vllm_ascend_C.py) and needs no headers of Python. */
-#include <cstdint>
-#include <cstdlib>
-#include <stdexcept>
-#include <string>
+#include <dlfcn.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <sys/types.h>
 
 #include "acl/acl.h"
@@ -26,12 +26,22 @@ using OnFree = int (*)(unsigned long long address, Handle *handle);
 static OnMalloc on_malloc;
 static OnFree on_free;
 
+/* Throw a std::runtime_error of the library that torch uses: a compiler from a wheel brings another. */
+[[noreturn]] static void fail(const char *reason) {
+  void *library = dlopen("libstdc++.so.6", RTLD_LAZY);
+  auto *raise = library ? dlsym(library, "_ZSt21__throw_runtime_errorPKc") : nullptr;
+  if (raise) reinterpret_cast<void (*)(const char *)>(raise)(reason);
+  abort();
+}
+
 /* A failed call is an exception (:64-79, :88-98). From my_malloc it reaches torch. The functions that Python calls
    do not catch it (:277-323), so there it ends the process. */
 static void check(const char *name, aclError code) {
   if (code == ACL_SUCCESS) return;
-  std::string reason = code == ACL_ERROR_RT_MEMORY_ALLOCATION ? "(OOM: Out of Memory, allocation failed)" : "";
-  throw std::runtime_error(std::string(name) + " failed with acl error code: " + std::to_string(code) + reason);
+  char reason[200];
+  const char *meaning = code == ACL_ERROR_RT_MEMORY_ALLOCATION ? "(OOM: Out of Memory, allocation failed)" : "";
+  snprintf(reason, sizeof reason, "%s failed with acl error code: %d%s", name, code, meaning);
+  fail(reason);
 }
 
 extern "C" {
@@ -66,8 +76,8 @@ void *my_malloc(ssize_t size, int device, aclrtStream) {
   size_t nbytes = (static_cast<size_t>(size) + GRANULARITY - 1) / GRANULARITY * GRANULARITY;
   void *address;
   check("aclrtReserveMemAddress", aclrtReserveMemAddress(&address, nbytes, 0, nullptr, 0));
-  auto *physical = static_cast<aclrtDrvMemHandle *>(std::malloc(sizeof(aclrtDrvMemHandle)));
-  if (!on_malloc) throw std::runtime_error("my_malloc ERROR: g_python_malloc_callback not set.");
+  auto *physical = static_cast<aclrtDrvMemHandle *>(malloc(sizeof(aclrtDrvMemHandle)));
+  if (!on_malloc) fail("my_malloc ERROR: g_python_malloc_callback not set.");
   if (!on_malloc(device, nbytes, reinterpret_cast<uintptr_t>(address), reinterpret_cast<uintptr_t>(physical)))
     return nullptr;
   camem_create_and_map(device, nbytes, address, physical);
@@ -81,6 +91,6 @@ void my_free(void *address, ssize_t, int, aclrtStream) {
   auto *physical = reinterpret_cast<aclrtDrvMemHandle *>(handle.physical);
   camem_unmap_and_release(address, physical);
   check("aclrtReleaseMemAddress", aclrtReleaseMemAddress(address));
-  std::free(physical);
+  free(physical);
 }
 }

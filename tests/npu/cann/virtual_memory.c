@@ -70,9 +70,11 @@ static void *reserve(void *at, size_t size) {
   return mmap(at, size, PROT_NONE, flags, -1, 0);
 }
 
+/* Of any size: torch_npu tries it with 512 bytes (NPUAllocatorConfig.cpp, parseExpandableSegments). */
 aclError aclrtReserveMemAddress(void **virPtr, size_t size, size_t alignment, void *expectPtr, uint64_t flags) {
   (void)flags; /* of the page type */
-  if (!virPtr || !size || size % HUGE_PAGE || alignment || expectPtr) return wrong(__func__, "not of 2 MiB pages");
+  if (!virPtr || !size || alignment || expectPtr) return wrong(__func__, "not as acl_rt.h has it");
+  size = (size + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
   char *around = reserve(NULL, size + HUGE_PAGE); /* one page more, for the alignment */
   if (around == MAP_FAILED) return account_complain(ACL_ERROR_RT_RESOURCE_ALLOC_FAIL, "%s: no addresses", __func__);
   size_t before = (HUGE_PAGE - (uintptr_t)around % HUGE_PAGE) % HUGE_PAGE;
