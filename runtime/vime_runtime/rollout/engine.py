@@ -33,6 +33,7 @@ class Engine:
 
     def __init__(self, config: RunConfig) -> None:
         self._rollout = config.recipe.rollout
+        self._seeds_requests = config.recipe.seeds_requests
         with gc_pause.children_gc_paused():
             self._llm = LLM(**_arguments(config))
         self._asleep: set[str] = set()
@@ -40,11 +41,17 @@ class Engine:
     def generate(
         self, prompts: list[list[int]], samples: int, seed: int, greedy: bool = False
     ) -> list[list[Response]]:
-        """Sample ``samples`` responses to each prompt of token ids; the same seed gives the same responses.
+        """Sample ``samples`` responses to each prompt of token ids.
+
+        With a seed for each request, the same seed gives the same response to a prompt in any batch, but for
+        rounding. Without, only the generator that all requests draw from is seeded: the same seed gives the
+        same responses to the same prompts, as long as the engine puts the same requests into each batch.
 
         Greedy decoding takes the most likely token; its log-probs are at temperature 1.
         """
         seeds = random.Random(seed)
+        if not self._seeds_requests:
+            self._llm.collective_rpc("seed_sampler", args=(seed,))
         inputs: list[Any] = [{"prompt_token_ids": prompt} for prompt in prompts]
         parameters = [self._sampling(samples, seeds.getrandbits(31), greedy) for _ in prompts]
         outputs = self._llm.generate(inputs, parameters, use_tqdm=False)
@@ -108,7 +115,7 @@ class Engine:
             temperature=0.0 if greedy else self._rollout.temperature,
             top_p=1.0 if greedy else self._rollout.top_p,
             max_tokens=self._rollout.max_response_tokens,
-            seed=None if greedy else seed,
+            seed=seed if self._seeds_requests and not greedy else None,
             logprobs=0,  # of the sampled token alone
             detokenize=False,
         )
@@ -134,7 +141,7 @@ def _arguments(config: RunConfig) -> dict[str, Any]:
         # A prefix cached under old weights is wrong under new ones, and no weight update of vLLM's resets it.
         "enable_prefix_caching": False,
         # On a CPU, compiling takes longer than a whole short run.
-        "enforce_eager": on_cpu,
+        "enforce_eager": on_cpu or recipe.rollout.eager,
         "worker_extension_cls": "vime_runtime.rollout.worker.WorkerExtension",
         "enable_sleep_mode": True,
     }

@@ -44,6 +44,16 @@ class WorkerExtension:
         """Return the id of the process that this worker runs in."""
         return os.getpid()
 
+    def seed_sampler(self, seed: int) -> None:
+        """Seed the generators of this process from which requests without a seed draw.
+
+        Every rank of an engine draws the tokens itself, so all must get the same seed. The generator is that
+        of the device (``random_sample`` in vllm_ascend/sample/sampler.py at v0.22.1rc1), or on a CPU torch's
+        (``forward_cpu`` in vllm/v1/sample/ops/topk_topp_sampler.py, 0.32.0). vLLM's ``set_random_seed`` seeds
+        both in the same way, when a worker starts.
+        """
+        torch.manual_seed(seed)
+
     def weight_location(self) -> WeightLocation:
         """Return the memory that this worker reads weights from if the trainer has a copy there."""
         return self._bucket_receiver.location()

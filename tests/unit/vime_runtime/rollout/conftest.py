@@ -51,7 +51,9 @@ class EngineProcess:
     Attributes call its methods, by dotted path also those of its parts.
     """
 
-    def __init__(self, model: Path, directory: Path, tensor_parallel: int, dtype: str) -> None:
+    def __init__(
+        self, model: Path, directory: Path, tensor_parallel: int, dtype: str, per_request_seeds: bool
+    ) -> None:
         self._shared_memory = SharedMemoryWatch()
         cores = {"VLLM_CPU_OMP_THREADS_BIND": "|".join(map(str, range(tensor_parallel)))}
         self.process = Process(
@@ -64,6 +66,7 @@ class EngineProcess:
                 "max_prompt_tokens": 16,
                 "max_response_tokens": RESPONSE_TOKENS,
                 "temperature": 0.7,
+                "per_request_seeds": per_request_seeds,
             },
         }
         self.process.run(start, make_run_config({"recipe": recipe}))
@@ -84,8 +87,11 @@ def start_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
     """Start engines that are stopped at the end of the module."""
     started = []
 
-    def start(model: Path, tensor_parallel: int = 1, dtype: str = "float32") -> EngineProcess:
-        started.append(EngineProcess(model, tmp_path_factory.mktemp("engine"), tensor_parallel, dtype))
+    def start(
+        model: Path, tensor_parallel: int = 1, dtype: str = "float32", per_request_seeds: bool = True
+    ) -> EngineProcess:
+        directory = tmp_path_factory.mktemp("engine")
+        started.append(EngineProcess(model, directory, tensor_parallel, dtype, per_request_seeds))
         return started[-1]
 
     yield start

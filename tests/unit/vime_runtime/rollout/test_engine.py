@@ -11,9 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from vime_runtime.rollout.cpu_norms import PROVIDER
+from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.trainer import hf_checkpoint
 from vime_runtime.weight_sync.buckets import BucketExporter
 
+from harness.run_config import make_run_config
 from harness.tolerances import LOGPROB_FP32
 
 STOP_TOKENS = {1, 2}
@@ -115,6 +117,40 @@ def test_the_same_seed_samples_the_same_tokens(engine: Any) -> None:
     once = engine.generate(PROMPTS, samples=4, seed=5)
     assert engine.generate(PROMPTS, samples=4, seed=5) == once
     assert engine.generate(PROMPTS, samples=4, seed=6) != once
+    assert tokens(engine.generate(PROMPTS[:1], samples=4, seed=5)) == tokens(once[:1])  # in any batch
+
+
+@pytest.mark.slow
+def test_without_seeds_of_requests_the_same_seed_samples_the_same_tokens_in_the_same_batch(
+    start_engine: Callable[..., Any], checkpoints: tuple[Path, Path]
+) -> None:
+    engine = start_engine(checkpoints[0], tensor_parallel=2, per_request_seeds=False)
+    once = engine.generate(PROMPTS, samples=4, seed=5)
+    check(once, checkpoints[0])  # both ranks drew the same tokens
+    assert engine.generate(PROMPTS, samples=4, seed=6) != once
+    assert engine.generate(PROMPTS, samples=4, seed=5) == once
+    assert tokens(engine.generate(PROMPTS[:1], samples=4, seed=5)) != tokens(once[:1])
+
+
+def tokens(responses: list[list[Any]]) -> list[list[list[int]]]:
+    return [[response.token_ids for response in samples] for samples in responses]
+
+
+def captures_graphs(config: RunConfig) -> bool:
+    """Return True if an engine of this run captures graphs."""
+    from vime_runtime.rollout.engine import _arguments
+
+    return not _arguments(config)["enforce_eager"]
+
+
+@pytest.mark.parametrize(
+    ("device", "eager", "graphs"), [("npu", False, True), ("npu", True, False), ("cpu", False, False)]
+)
+def test_an_engine_on_an_npu_captures_graphs_unless_the_recipe_is_eager(
+    engine: Any, device: str, eager: bool, graphs: bool
+) -> None:
+    config = make_run_config({"recipe": {"cluster": {"device": device}, "rollout": {"eager": eager}}})
+    assert engine.process.run(captures_graphs, config) == graphs
 
 
 def test_greedy_tokens_are_those_of_transformers(engine: Any, checkpoints: tuple[Path, Path]) -> None:
