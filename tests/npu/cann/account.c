@@ -186,8 +186,17 @@ void account_record(const char *name, int chip, uint64_t nbytes) {
   account_note(name, chip, nbytes, "%s", "");
 }
 
+static int requested(const char *name) {
+  for (int i = 0; i < MACHINE_FAULTS; i++) {
+    if (machine->faults[i].count && !strcmp(machine->faults[i].name, name)) return 1;
+  }
+  return 0;
+}
+
 int account_fault(const char *name, int chip) {
   int code = 0;
+  account_machine();
+  if (!requested(name)) return 0; /* without the lock: every copy asks */
   lock();
   for (int i = 0; i < MACHINE_FAULTS && !code; i++) {
     struct fault *one = &machine->faults[i];
