@@ -164,14 +164,15 @@ def _call_mutable(
                 _resize(tensor, host.size())
         return result
     # An alias cannot grow: compute outputs in memory of the host, and let torch_npu resize.
-    grown = {
-        id(named[name]): _empty(0, dtype=named[name].dtype, device=CPU) for name in outputs & named.keys()
-    }
-    named |= {name: grown[id(named[name])] for name in outputs & named.keys()}
-    held.pairs = [(tensor, grown.get(id(host), host)) for tensor, host in held.pairs]
+    grown = []
+    for number, (tensor, host) in enumerate(held.pairs):
+        for name in outputs:
+            if named.get(name) is host:
+                named[name] = _empty(0, dtype=tensor.dtype, device=CPU)
+                held.pairs[number] = tensor, named[name]
+                grown.append(held.pairs[number])
     result = function(*args, **named)
-    for tensor, host in held.pairs:
-        if id(host) in {id(output) for output in grown.values()}:
-            _resize(tensor, host.size())
-            alias(tensor).copy_(host)
+    for tensor, host in grown:
+        _resize(tensor, host.size())
+        alias(tensor).copy_(host)
     return result
