@@ -28,6 +28,20 @@ def engine_devices(recipe: Recipe) -> list[DeviceAssignment]:
     return _assign(recipe, recipe.rollout.tensor_parallel)
 
 
+def trainer_communicators(recipe: Recipe) -> int:
+    """Return the number of communicators of a trainer rank that have buffers of the default size.
+
+    Groups of the same ranks share one, and that of all ranks has small buffers (``trainer.parallel``).
+    On an NPU the buffers are ``HCCL_BUFFSIZE`` MB, 200 by default, for input and as much for output.
+    """
+    ranks = len(trainer_devices(recipe))
+    tensor, expert = recipe.train.tensor_parallel, recipe.train.expert_parallel
+    groups = [range(tensor), range(0, ranks, tensor)]
+    if expert > 1:
+        groups += [range(expert), range(0, ranks, expert), range(0, expert, tensor)]
+    return len({tuple(group) for group in groups if len(group) > 1})
+
+
 def placement(recipe: Recipe) -> list[dict[str, int]]:
     """Return one row per device: its node, trainer rank and replica, engine and rank in the engine."""
     rows = {}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from datetime import datetime, timezone
 
+from vime_runtime.spec.device_memory import REGION, ParameterCount
+
 from vimectl.doctor.check import CheckList, CheckResult, Status, result, warn_unless
 from vimectl.doctor.facts import Facts, Unavailable, limits
 from vimectl.doctor.facts.driver import read_container
 from vimectl.doctor.facts.imports import read_library_errors
 from vimectl.doctor.facts.inputs import read_model_shape
 from vimectl.doctor.facts.packages import read_glibc, read_metadata
-from vimectl.doctor.memory_estimate import estimate
 from vimectl.util.units import size
 
 CHECKS = CheckList()
@@ -220,7 +221,8 @@ def temporary_disk(facts: Facts) -> CheckResult:
 def run_disk(facts: Facts) -> CheckResult:
     """A checkpoint has 14 bytes a parameter (12 in fp32); there is one more than [checkpoint] keep."""
     recipe = facts.recipe
-    state = estimate(recipe, facts.read(read_model_shape, recipe)).state
+    parameters = ParameterCount.of(recipe, facts.read(read_model_shape, recipe)).total
+    state = REGION[recipe.model.dtype] * parameters
     _, free = facts.read(limits.read_disk_space, ".")
     # While a checkpoint is written, those that are kept and that of the best step exist too.
     states = recipe.checkpoint.keep + 1 + (1 if recipe.evaluation.every else 0)

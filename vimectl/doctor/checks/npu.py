@@ -15,7 +15,7 @@ from vimectl.util import npu_devices
 CHECKS = CheckList(device="npu", running=True)
 
 # Idle chips of 64 GiB use less, in MiB, in published listings of all three driver generations.
-_IDLE_MIB = 4096
+IDLE_MIB = 4096
 
 
 def needed_devices(facts: Facts) -> int:
@@ -197,7 +197,7 @@ def memory(facts: Facts) -> CheckResult:
         if chip.used is None or not chip.total:
             return False
         # Without a recipe, more than an idle chip uses belongs to another process.
-        return chip.used > _IDLE_MIB if share is None else chip.total - chip.used < share * chip.total
+        return chip.used > IDLE_MIB if share is None else chip.total - chip.used < share * chip.total
 
     known = [chip for chip in _used_chips(facts) if chip.used is not None and chip.total]
     if not known:
@@ -207,7 +207,7 @@ def memory(facts: Facts) -> CheckResult:
     return result(
         not full,
         ", ".join(full) or f"at most {most.used} of {most.total} MiB used",
-        f"at most {_IDLE_MIB} MiB used" if share is None else f"{share:g} of each free",
+        f"at most {IDLE_MIB} MiB used" if share is None else f"{share:g} of each free",
         _avoid(facts, filter(is_full, _chips(facts).chips))
         + "end the process that uses it (device.processes); if there is none, reset the chip",
     )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from vime_runtime.spec import metrics
+from vime_runtime.spec.device_memory import MARGIN, Held, device_memory, held_memory, sequence_bytes
 from vime_runtime.spec.model_shape import check_context
 
 from vimectl.doctor.check import CheckList, CheckResult, result, warn_unless
+from vimectl.doctor.checks.npu import IDLE_MIB
 from vimectl.doctor.facts import Facts, Unavailable, inputs, limits
 from vimectl.doctor.facts.npu_smi import read_listing
-from vimectl.doctor.memory_estimate import MemoryEstimate, estimate
 from vimectl.recipes import check_inputs
 from vimectl.util.units import size
 
@@ -107,89 +111,114 @@ def reward(facts: Facts) -> CheckResult | str:
     )
 
 
-def _estimate(facts: Facts) -> MemoryEstimate:
-    return estimate(facts.recipe, facts.read(inputs.read_model_shape, facts.recipe))
-
-
 @CHECKS.add("recipe.trainer-memory")
 def trainer_memory(facts: Facts) -> CheckResult:
-    """Weights, fp32 gradients, master weights and two moments are 18 bytes a parameter (16 in fp32), sharded
-    over the ranks; the backward pass needs the activations of one longest response.
+    """In a training step a device holds weights, master weights, moments and gradients, and what the fullest
+    micro-batch takes. Buckets of weights and communicators are held all the time.
     """
-    known = _estimate(facts)
-    needed = known.trainer + known.activations
-    text = f"{known.parameters / 1e6:,.0f} million parameters: at least {size(needed)} a rank"
-    return _fits(facts, needed, text, f"{_MORE_RANKS}, train.recompute=true, or shorter responses")
+    fix = f"{_MORE_RANKS}, train.recompute=true, or a smaller train.tokens_per_micro_batch"
+    return _fits(facts, metrics.TRAIN, fix)
 
 
 @CHECKS.add("recipe.engine-memory")
 def engine_memory(facts: Facts) -> CheckResult:
-    """vLLM starts only if weights and the KV cache of one longest sequence fit into its share."""
-    known, rollout = _estimate(facts), facts.recipe.rollout
+    """vLLM starts only if weights and the KV cache of one longest sequence fit into its share. Next to it the
+    device has what the offloaded trainer keeps.
+    """
+    recipe, rollout = facts.recipe, facts.recipe.rollout
+    shape = facts.read(inputs.read_model_shape, recipe)
+    sequence = sequence_bytes(recipe, shape)
     if rollout.kv_cache_bytes is not None:
         return result(
-            rollout.kv_cache_bytes >= known.sequence,
+            rollout.kv_cache_bytes >= sequence,
             f"KV cache of {size(rollout.kv_cache_bytes)} a rank ([rollout] kv_cache_bytes); a longest "
-            f"sequence takes {size(known.sequence)}",
-            f"{size(known.sequence)} or more",
-            f"--set rollout.kv_cache_bytes={known.sequence}, or more for several at once",
+            f"sequence takes {size(sequence)}",
+            f"{size(sequence)} or more",
+            f"--set rollout.kv_cache_bytes={sequence}, or more for several at once",
         )
-    needed = known.engine + known.sequence
-    text = f"weights {size(known.engine)}, a longest sequence {size(known.sequence)} a rank"
+    weights = device_memory(recipe, shape)[metrics.ROLLOUT]["engine: weights"]
+    text = f"weights {size(weights)}, a longest sequence {size(sequence)} a rank"
     total = _device_bytes(facts, text)
     share = int(rollout.gpu_memory_utilization * total)
-    sequences = max(share - known.engine, 0) // known.sequence
-    return result(
-        share >= needed,
-        f"{text}; the engine's share is {size(share)} of {size(total)}: {sequences} such sequences at once",
-        f"{size(needed)} or more",
-        "a larger rollout.gpu_memory_utilization or rollout.tensor_parallel, or shorter responses",
-    )
+    if share < weights + sequence:
+        return CheckResult(
+            "fail",
+            f"{text}; the engine's share is {size(share)} of {size(total)}",
+            f"{size(weights + sequence)} or more",
+            "a larger rollout.gpu_memory_utilization or rollout.tensor_parallel, or shorter responses",
+        )
+    return _fits(facts, metrics.ROLLOUT, "a smaller rollout.gpu_memory_utilization or sync.bucket_bytes")
 
 
 @CHECKS.add("recipe.sync-memory")
 def sync_memory(facts: Facts) -> CheckResult:
-    """During a weight sync the device holds the trainer, the engine's weights and two buckets."""
-    known = _estimate(facts)
-    buckets = 2 * facts.recipe.sync.bucket_bytes  # one is filled while the other is read
-    needed = known.trainer + known.engine + buckets
-    text = (
-        f"trainer {size(known.trainer)}, engine's weights {size(known.engine)}, two buckets "
-        f"{size(buckets)}: {size(needed)} a device"
+    """During a weight sync the device holds all of the trainer, with its cache of the training step, and the
+    engine's weights.
+    """
+    fix = (
+        f"{_MORE_RANKS} or rollout.tensor_parallel, or a smaller train.tokens_per_micro_batch or "
+        "sync.bucket_bytes"
     )
-    fix = f"{_MORE_RANKS} or rollout.tensor_parallel, or a smaller sync.bucket_bytes"
-    return _fits(facts, needed, text, fix)
+    return _fits(facts, metrics.SYNC, fix)
 
 
-def _fits(facts: Facts, needed: int, text: str, fix: str) -> CheckResult:
-    """Compare what each device needs with its memory. Ranks on a CPU share the memory of the machine."""
-    if facts.recipe.cluster.device != "cpu":
-        total = _device_bytes(facts, text)
-        return result(needed <= total, f"{text}, of {size(total)}", f"at most {size(total)}", fix)
-    available, _ = facts.read(limits.read_memory)
-    ranks = facts.recipe.cluster.devices_per_node
+def _fits(facts: Facts, phase: str, fix: str) -> CheckResult:
+    """Compare what a device holds in a phase with its memory. Ranks on a CPU share that of the machine."""
+    recipe, shape = facts.recipe, facts.read(inputs.read_model_shape, facts.recipe)
+    if recipe.cluster.device != "cpu":
+        total = _device_bytes(facts, _account(held_memory(recipe, shape)[phase]))
+        holders = held_memory(recipe, shape, total)[phase]
+        needed, margin = sum(held.nbytes for held in holders.values()), int(total * MARGIN)
+        return result(
+            needed <= total - margin,
+            f"{_account(holders)}, of {size(total)}",
+            f"at most {size(total - margin)}: {size(margin)} are left for drivers, kernels and graphs",
+            fix,
+            "fail" if needed > total else "warn",
+        )
+    holders = held_memory(recipe, shape)[phase]
+    ranks, (available, _) = recipe.cluster.devices_per_node, facts.read(limits.read_memory)
+    needed = sum(held.nbytes for held in holders.values()) * ranks
     return result(
-        needed * ranks <= available,
-        f"{text}, {size(needed * ranks)} for {ranks} ranks, of {size(available)} available",
-        f"{size(needed * ranks)} available",
+        needed <= available,
+        f"{_account(holders)}; {size(needed)} for {ranks} ranks, of {size(available)} available",
+        f"{size(needed)} available",
         "end what uses the memory, or use a larger machine",
     )
 
 
+def _account(holders: Mapping[str, Held]) -> str:
+    """Return the sum of what is held of a device, and each part with how it was computed."""
+    parts = [f"{name} {size(held.nbytes)} ({held.how})" for name, held in holders.items() if held.nbytes]
+    return f"{size(sum(held.nbytes for held in holders.values()))} a device: {', '.join(parts)}"
+
+
 def _device_bytes(facts: Facts, text: str) -> int:
-    """Return the memory of the smallest device, from npu-smi. Raises Unavailable with ``text``."""
+    """Return the memory of the smallest device that processes can have, from npu-smi.
+
+    An idle chip of 65536 MiB uses 3000 to 3400 MiB itself; torch reports about 61 GiB in total.
+
+    Raises:
+        Unavailable: with ``text``; the memory is not known.
+    """
     chips = facts.read(read_listing).chips if facts.stack.stack.device == "npu" else ()
-    totals = [chip.total for chip in chips if chip.total]
-    if not totals:
+    usable = [
+        chip.total - min(IDLE_MIB if chip.used is None else chip.used, IDLE_MIB)
+        for chip in chips
+        if chip.total
+    ]
+    if not usable:
         raise Unavailable(f"{text}; the memory of the devices is not known")
-    return min(totals) * 1024**2
+    return min(usable) * 1024**2
 
 
 @CHECKS.add("recipe.host-memory", device="npu")
 def host_memory(facts: Facts) -> CheckResult:
-    """Offloaded trainers of devices are in the host's memory ([memory] host_bytes)."""
-    ranks, declared = facts.recipe.cluster.devices_per_node, facts.recipe.memory.host_bytes
-    needed = _estimate(facts).trainer * ranks
+    """Offloaded trainers of devices are in the host's memory ([memory] host_bytes), without gradients."""
+    recipe = facts.recipe
+    ranks, declared = recipe.cluster.devices_per_node, recipe.memory.host_bytes
+    shape = facts.read(inputs.read_model_shape, recipe)
+    needed = device_memory(recipe, shape)[metrics.TRAIN]["trainer: region"] * ranks
     return warn_unless(
         needed <= declared,
         f"{ranks} offloaded ranks: {size(needed)}; host_bytes is {size(declared)}",
