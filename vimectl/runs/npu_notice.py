@@ -1,4 +1,4 @@
-"""Tell the user before a first run on NPUs which of its steps have not been tested on an NPU yet.
+"""Tell the user before a first run on NPUs which of its steps are untested there, and what to watch for.
 
 ``tests/npu/proof`` has the tests of every step; ``docs/npu-path.md`` lists steps and tests.
 """
@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import platformdirs
+from vime_runtime.spec import metrics
+from vime_runtime.spec.device_memory import always_held
 from vime_runtime.spec.recipe import Recipe
 
 from vimectl import __version__
+from vimectl.util.units import size
 
 REPORT_REQUEST = (
     "Please report whether it works or not: `vimectl doctor --bundle report.zip` collects what a report "
@@ -58,12 +61,33 @@ UNTESTED_STEPS = {
 }
 
 
+# What the first run on NPUs may show, and what to do then.
+SIGNS = (
+    "The engine does not start, or hangs while it captures graphs: --set rollout.eager=true.",
+    "npu-smi info in the first rollout: in addition to what an idle chip uses, gpu_memory_utilization of "
+    "its memory and {kept} of buckets and communicators. More: the trainer's memory was not returned.",
+    '"[torch_memory_saver.cpp]" in the log of a trainer rank: the library has ended the process, usually '
+    "because the chip had too little free memory. Lower rollout.gpu_memory_utilization.",
+    "{difference} in metrics.jsonl above 0.1: the engine does not have the trainer's weights. On CPUs "
+    "it is below 0.05 in bf16.",
+    "HCCL time-outs (EI0006 while connecting, EI0002 in a collective): another rank failed or waits. The log "
+    "of the rank that stopped first has the reason.",
+    "An error of IPC handles (aclrtIpc) in the first weight sync: check driver and CANN (vimectl doctor, "
+    "driver.cann), and that trainer and engine are in one container.",
+)
+
+
 def text(recipe: Recipe) -> str:
     """Return the notice for a run on NPUs; empty for other devices."""
     if recipe.cluster.device != "npu":
         return ""
     steps = [f"  {step.description}: {step.untested}" for step in UNTESTED_STEPS.values()]
-    return "\n".join(["Not tested on an NPU yet:", *steps, REPORT_REQUEST])
+    kept = sum(held.nbytes for held in always_held(recipe).values())
+    values = {"kept": size(kept), "difference": metrics.LOGPROB_ABS_DIFF_MEAN}
+    signs = [f"  {sign.format_map(values)}" for sign in SIGNS]
+    return "\n".join(
+        ["Not tested on an NPU yet:", *steps, "Watch for these in the first steps:", *signs, REPORT_REQUEST]
+    )
 
 
 def has_completed(recipe: Recipe) -> bool:

@@ -1,4 +1,4 @@
-"""The notice about steps that have not been tested on an NPU."""
+"""The notice about steps that have not been tested on an NPU, and about what to watch for."""
 
 from __future__ import annotations
 
@@ -23,6 +23,16 @@ def test_only_runs_on_npus_have_a_notice() -> None:
     for step in npu_notice.UNTESTED_STEPS.values():
         assert f"{step.description}: {step.untested}" in notice
     assert "vimectl doctor --bundle" in notice
+    for sign in (
+        "rollout.eager=true",
+        "[torch_memory_saver.cpp]",
+        "logprob/abs_diff_mean",
+        "EI0006",
+        "aclrtIpc",
+    ):
+        assert sign in notice
+    # Two buckets of 512 MiB; of trainer and engine three communicators of 400 MiB.
+    assert "and 2.2 GiB of buckets and communicators" in notice
     assert npu_notice.text(resolve("qwen3-tiny-tp2").recipe) == ""
 
 
