@@ -46,7 +46,6 @@ struct Member {
   int32_t chip;
   int64_t start; /* account_start_time */
   int32_t joined;
-  int32_t left;
 };
 
 /* The file: this, size * size channels, 2 * size slots. A new file of zeros is a valid one. */
@@ -79,7 +78,7 @@ void comm_leave(Comm *comm);
 /* Tell the others of a change. */
 void comm_changed(Comm *comm);
 
-/* Sleep until something changes. An error when a rank of the mask has exited or left, when the communicator is
+/* Sleep until something changes. An error when a rank of the mask has exited, when the communicator is
    broken, or when it is later than the deadline (CLOCK_MONOTONIC ns; 0: none). */
 HcclResult comm_sleep(Comm *comm, uint32_t seen, uint32_t mask, int64_t deadline);
 int64_t comm_deadline(int timeout);

@@ -37,12 +37,11 @@ HcclResult comm_break(Comm *comm, HcclResult code) {
   return (HcclResult)none;
 }
 
-/* A rank that other ranks wait for in vain, or -1. */
-static int missing(Comm *comm, uint32_t mask) {
+/* A rank whose process has exited, or -1. */
+static int exited(Comm *comm, uint32_t mask) {
   for (uint32_t rank = 0; rank < comm->size; rank++) {
     Member *member = &comm->shared->members[rank];
     if (rank == comm->rank || !(mask >> rank & 1) || !__atomic_load_n(&member->joined, __ATOMIC_SEQ_CST)) continue;
-    if (__atomic_load_n(&member->left, __ATOMIC_SEQ_CST)) return (int)rank;
     if (account_start_time(member->pid) != member->start) return (int)rank;
   }
   return -1;
@@ -55,10 +54,10 @@ HcclResult comm_sleep(Comm *comm, uint32_t seen, uint32_t mask, int64_t deadline
   if (syscall(SYS_futex, &shared->changes, FUTEX_WAIT, seen, &time, NULL, 0) == 0 || errno != ETIMEDOUT)
     return HCCL_SUCCESS;
   /* The real HCCL does not see this and times out. */
-  int rank = missing(comm, mask);
+  int rank = exited(comm, mask);
   if (rank >= 0)
-    return (HcclResult)account_complain(HCCL_E_TIMEOUT, "rank %u of %s waits for rank %d, which has %s", comm->rank,
-                                        comm->name, rank, shared->members[rank].left ? "left" : "exited");
+    return (HcclResult)account_complain(HCCL_E_TIMEOUT, "rank %u of %s waits for rank %d, which has exited",
+                                        comm->rank, comm->name, rank);
   if (deadline && now() > deadline)
     return (HcclResult)account_complain(HCCL_E_TIMEOUT, "rank %u of %s waited too long", comm->rank, comm->name);
   return HCCL_SUCCESS;
@@ -130,11 +129,7 @@ HcclResult comm_join(Comm *comm, int timeout) {
   return result;
 }
 
-void comm_leave(Comm *comm) {
-  __atomic_store_n(&comm->shared->members[comm->rank].left, 1, __ATOMIC_SEQ_CST);
-  comm_changed(comm);
-  munmap(comm->shared, comm->mapped);
-}
+void comm_leave(Comm *comm) { munmap(comm->shared, comm->mapped); }
 
 Channel *comm_channel(Comm *comm, uint32_t from, uint32_t to) {
   return (Channel *)(comm->shared + 1) + from * comm->size + to;
