@@ -1,4 +1,4 @@
-"""What torch_memory_saver does to a chip's memory under the released torch_npu, and how it fails."""
+"""Offload a chip's memory with torch_memory_saver under the released torch_npu, and let each step fail."""
 
 from __future__ import annotations
 
