@@ -40,22 +40,6 @@ def add_rms_norm_bias(
     return y.to(x.dtype), rstd, x
 
 
-def apply_top_k_top_p(logits: Tensor, p: Tensor | None = None, k: Tensor | None = None) -> Tensor:
-    """Replace the logits [requests, vocabulary] of unlikely tokens by -inf.
-
-    csrc/moe/apply_top_k_top_p_custom computes what torch_npu's documentation says of npu_top_k_top_p.
-    """
-    ordered, order = logits.sort(dim=-1, stable=True)
-    if k is not None:
-        least = ordered.gather(-1, (ordered.shape[-1] - k.long())[:, None])
-        ordered = ordered.masked_fill(ordered < least, float("-inf"))
-    if p is not None:
-        unlikely = ordered.float().softmax(-1).cumsum(-1) <= 1 - p.float()[:, None]
-        unlikely[:, -1] = False
-        ordered = ordered.masked_fill(unlikely, float("-inf"))
-    return torch.empty_like(ordered).scatter_(-1, order, ordered)
-
-
 def moe_gating_top_k(
     x: Tensor,
     k: int,
@@ -129,7 +113,6 @@ def moe_init_routing(
 KERNELS: dict[str, Callable[..., Any]] = {
     "npu_add_rms_norm_bias(Tensor x1, Tensor x2, Tensor gamma, Tensor? beta=None, float epsilon=1e-6)"
     " -> (Tensor y, Tensor rstd, Tensor x)": add_rms_norm_bias,
-    "npu_apply_top_k_top_p(Tensor logits, Tensor? p=None, Tensor? k=None) -> Tensor": apply_top_k_top_p,
     "moe_gating_top_k(Tensor x, int k, int k_group, int group_count, int group_select_mode, int renorm, "
     "int norm_type, bool out_flag, float routed_scaling_factor, float eps, Tensor? bias_opt=None)"
     " -> (Tensor y, Tensor expert_idx, Tensor out)": moe_gating_top_k,

@@ -1,4 +1,4 @@
-"""Stand in for ``vllm_ascend.vllm_ascend_C``: the allocator of sleep mode, and seven operators.
+"""Stand in for ``vllm_ascend.vllm_ascend_C``: the allocator of sleep mode, and six operators.
 
 Read at vllm-project/vllm-ascend, tag v0.22.1rc1, csrc. The allocator is ``tests/npu/cann/camem.cpp``, called
 through ctypes; the extension is written against Python's headers (csrc/camem_allocator.cpp:101-337).
