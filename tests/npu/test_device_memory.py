@@ -233,13 +233,22 @@ def test_a_list_of_devices_is_read_as_far_as_it_ascends(
     assert done.stdout.split() == [str(chip).encode() for chip in chips]
 
 
-def pin() -> list[bool]:
-    tensor = torch.empty(1000).pin_memory()
-    return [tensor.is_pinned(), tensor[10:].is_pinned(), torch.empty(1000).is_pinned()]
+def pin() -> tuple[list[bool], list[int]]:
+    """Return which tensors are pinned, and where CANN finds one that is, one of the device and another."""
+    import ctypes
+
+    pinned, other = torch.empty(1000).pin_memory(), torch.empty(1000)
+    found = (ctypes.c_uint32 * 7)()  # aclrtPtrAttributes: id, type, page size, reserved
+    places = []
+    for tensor in (pinned[10:], torch.empty(1000, device="npu")[10:], other):
+        assert acl("aclrtPointerGetAttributes", tensor.data_ptr(), found) == 0
+        places.append(found[1])
+    return [pinned.is_pinned(), pinned[10:].is_pinned(), other.is_pinned()], places
 
 
-def test_pinned_memory_is_known_by_its_address(pair: list[Process]) -> None:
-    assert pair[0].run(pin) == [True, True, False]
+def test_pinned_memory_is_that_of_cann(pair: list[Process]) -> None:
+    host, device, unregistered = 0, 1, 2  # aclrtMemLocationType
+    assert pair[0].run(pin) == ([True, True, False], [host, device, unregistered])
 
 
 def time_events() -> tuple[list[bool], float, str]:

@@ -29,6 +29,7 @@ COLOCATED = {
 }
 KINDS = ("malloc", "physical", "hccl")
 UUID_MODES = ("distinct", "shared", "none")
+MACHINE_CHIPS = 16  # at most
 
 
 class _Fault(ctypes.Structure):
@@ -45,7 +46,7 @@ class _Holder(ctypes.Structure):
     _fields_ = (
         ("pid", ctypes.c_int64),
         ("start", ctypes.c_int64),
-        ("held", ctypes.c_uint64 * len(KINDS) * 16),
+        ("held", ctypes.c_uint64 * len(KINDS) * MACHINE_CHIPS),
     )
 
 
@@ -76,6 +77,7 @@ class Machine:
         chip_bytes: int = 1 << 30,
         uuid: Literal["distinct", "shared", "none"] = "distinct",
     ) -> None:
+        assert chips <= MACHINE_CHIPS
         self.directory = directory
         (directory / "journal").mkdir(parents=True)
         described = _Machine(chips=chips, chip_bytes=chip_bytes, uuid_mode=UUID_MODES.index(uuid))

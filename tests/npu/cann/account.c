@@ -24,8 +24,8 @@ static int file = -1;
 static int visible[MACHINE_CHIPS];
 static int devices;
 
-/* CANN reads the list up to the first device that does not exist, the first other character or the first that
-   is not above the one before it, and counts what it has read from 0. */
+/* CANN reads the list up to the first device that does not exist or the first other character, and numbers what it
+   has read from 0. It supports ascending lists only; here another one ends where it descends. */
 static void read_visible_devices(void) {
   const char *list = getenv("ASCEND_RT_VISIBLE_DEVICES");
   if (!list) {
