@@ -1,4 +1,4 @@
-"""Products on the CPU, and the preparation for an NPU: the simulated MindSpeed records what it finds."""
+"""Products on the CPU, and the preparation for an NPU: the stand-in for MindSpeed records what it finds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from vime_runtime.device import Bf16MatmulInFp32
 
-from harness.npu.simulated_machine import SimulatedMachine
+from harness.npu.machine import Machine
 from harness.tolerances import of_rounding, of_sum
 
 SCRIPT = """
@@ -23,37 +23,38 @@ device.get("npu").before_megatron()
 device.get("npu").before_megatron()  # a rank calls it early, and again when it starts
 print(json.dumps([core_attention().__name__, sys.argv[1:]]))
 """
+IMPORTED = "import types; sys.modules['{0}'] = types.ModuleType('{0}')"
 OF_RAY = ["--node-ip-address=192.0.2.7", "--raylet"]
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> SimulatedMachine:
-    return SimulatedMachine(tmp_path_factory.mktemp("machine") / "npus", chips=1)
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    return Machine(tmp_path_factory.mktemp("machine") / "npus", chips=1)
 
 
-def prepare(machine: SimulatedMachine, before: str = "") -> subprocess.CompletedProcess[str]:
+def prepare(machine: Machine, before: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", SCRIPT.format(before=before), *OF_RAY]
     return subprocess.run(command, capture_output=True, text=True, env=machine.environment())
 
 
 @pytest.fixture(scope="module")
-def prepared(machine: SimulatedMachine) -> tuple[str, list[str], dict[str, Any]]:
+def prepared(machine: Machine) -> tuple[str, list[str], dict[str, Any]]:
     """Return the attention and the arguments of the process, and what the adaptor found when imported."""
     done = prepare(machine)
     assert done.returncode == 0, done.stderr
-    (found,) = machine.calls("mindspeed_adaptor")
-    return *json.loads(done.stdout), found
+    (found,) = machine.events("mindspeed.megatron_adaptor")
+    return *json.loads(done.stdout.splitlines()[-1]), found  # torch_npu prints before it
 
 
 def test_the_npu_attention_is_in_place_before_mindspeeds_adaptor_is_imported(machine, prepared):
     assert prepared[0] == "FusionAttention"
-    done = prepare(machine, before="import mindspeed.megatron_adaptor")
+    done = prepare(machine, before=IMPORTED.format("mindspeed.megatron_adaptor"))
     assert "FusionAttention must be set before mindspeed.megatron_adaptor is imported" in done.stderr
 
 
 def test_mindspeeds_adaptor_comes_before_megatron(machine, prepared):
     assert not prepared[2]["megatron_loaded"]
-    done = prepare(machine, before="import types; sys.modules['megatron.core'] = types.ModuleType('core')")
+    done = prepare(machine, before=IMPORTED.format("megatron.core"))
     assert "megatron.core was imported before MindSpeed's adaptor" in done.stderr
 
 
@@ -63,7 +64,7 @@ def test_mindspeed_reads_its_own_arguments_and_the_worker_keeps_those_of_ray(pre
 
 
 def test_mindspeed_leaves_fused_rope_off_and_needs_no_megatron_training(prepared):
-    assert prepared[2]["features"] == ["megatron_basic"]
+    assert prepared[2]["features"] == ["requirements_basic", "megatron_basic", "profiler_default"]
 
 
 def test_bf16_product_and_gradient_are_the_fp32_ones_rounded_once() -> None:
