@@ -1,17 +1,30 @@
-"""The log files of a run: show the end of the one that explains a failure, and keep Ray's own."""
+"""The log files of a run: the end of the one that explains a failure, and those of Ray."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+from vime_runtime.spec.errors import DEVICE_MEMORY_HINT
 from vime_runtime.spec.run_paths import RunPaths
+
+from vimectl.runs.exit_status import ExitStatus
 
 TAIL_LINES = 15
 # Ray's log files are short unless something fails again and again.
 RAY_LOG_BYTES = 1024**2
+
+# torch_memory_saver calls exit(1) after such a line (SIMPLE_CHECK in ``csrc/utils.h``); there is no exception.
+# The first word after it is the call that failed; cpu_backup is missing after a failed aclrtMallocHost.
+MEMORY_SAVER = "[torch_memory_saver.cpp] "
+MEMORY_SAVER_HINTS = {
+    "aclrtMallocPhysical": DEVICE_MEMORY_HINT,
+    "cpu_backup": "the machine has too little memory for an offloaded trainer: see memory.host_bytes",
+}
+MEMORY_SAVER_HINT = "the log of the driver, in ~/ascend/log, may say why the call failed"
 
 # The log of the process that a reason names.
 LOG_PATTERNS = (
@@ -31,12 +44,24 @@ def tail(run_dir: Path, reason: str) -> str:
     It is the log of the process that ``reason`` names, or the driver's if there is no such log or it is
     empty.
     """
-    paths = RunPaths(run_dir)
-    log = next((path for path in _named_logs(paths.logs, reason) if _has_text(path)), paths.driver_log)
-    if not _has_text(log):
-        return f"no process has written anything to {paths.logs}"
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join([*lines[-TAIL_LINES:], f"the whole log: {log}"])
+    log = _log(run_dir, reason)
+    lines = _last_lines(log)
+    if not lines:
+        return f"no process has written anything to {log.parent}"
+    return "\n".join([*lines, f"the whole log: {log}"])
+
+
+def explain_exit(run_dir: Path, status: ExitStatus) -> ExitStatus:
+    """Say in the reason that torch_memory_saver ended the process to blame, and why, if its log does."""
+    if not status.process or "was killed" in status.reason:
+        return status
+    lines = _last_lines(_log(run_dir, status.reason))
+    last_words = [line.removeprefix(MEMORY_SAVER) for line in lines if line.startswith(MEMORY_SAVER)]
+    if not last_words:
+        return status
+    failure = last_words[-1].partition(" file=")[0]
+    hint = MEMORY_SAVER_HINTS.get(failure.split()[0], MEMORY_SAVER_HINT)
+    return replace(status, reason=f"{status.reason}: torch_memory_saver ended it: {failure}", hint=hint)
 
 
 def keep_ray_logs(scratch_dir: Path, run_dir: Path) -> None:
@@ -55,6 +80,17 @@ def keep_ray_logs(scratch_dir: Path, run_dir: Path) -> None:
                 shutil.copyfileobj(source, target)
         except OSError:
             return
+
+
+def _log(run_dir: Path, reason: str) -> Path:
+    paths = RunPaths(run_dir)
+    return next((path for path in _named_logs(paths.logs, reason) if _has_text(path)), paths.driver_log)
+
+
+def _last_lines(log: Path) -> list[str]:
+    if not _has_text(log):
+        return []
+    return log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
 
 
 def _named_logs(folder: Path, reason: str) -> list[Path]:

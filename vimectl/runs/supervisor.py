@@ -111,6 +111,7 @@ class SupervisedRun:
             oom_kills = kernel_oom_kills() - oom_kills
             folders = [paths.run_dir, self._scratch_dir, Path("/dev/shm")]
             status = self._abandoned or classify(outcome, self._run_log, monitor.cause, oom_kills, folders)
+            status = log_files.explain_exit(paths.run_dir, status)
             if status.exit_code not in (0, INTERRUPTED):
                 log_files.keep_ray_logs(self._scratch_dir, paths.run_dir)
             return status, outcome

@@ -53,6 +53,19 @@ class WrongEnvironment(VimeError):
     kind = "wrong-environment"
 
 
+class DeviceMemoryError(VimeError):
+    """A device has too little free memory for the trainer, or lost what the trainer had there."""
+
+    kind = "device-memory"
+
+
+# What to do if a device has too little free memory for the trainer while the engine sleeps.
+DEVICE_MEMORY_HINT = (
+    "end other processes on the device (`npu-smi info` lists them), set rollout.eager = true so that the "
+    "sleeping engine keeps no graphs, or raise train.tensor_parallel"
+)
+
+
 class CheckpointFailed(VimeError):
     """The training state could not be saved. The run stops, because it could not be resumed."""
 

@@ -53,6 +53,10 @@ def test_lost_process_is_named(launch: Callable[..., Any], signum: signal.Signal
 
 
 LOST = r"trainer rank 0 \(pid \d+\) was killed by SIGKILL"
+MEMORY_SAVER = (
+    r"trainer rank 0 \(pid \d+\) ended with exit code 1 in the middle of the run: "
+    "torch_memory_saver ended it: aclrtMallocPhysical failed"
+)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +68,7 @@ LOST = r"trainer rank 0 \(pid \d+\) was killed by SIGKILL"
         ("lost process, then error", 1, LOST, ""),
         ("lost process ends driver", 1, LOST, ""),
         ("loss reported before the exit", 1, r".* ended with exit code 1 in the middle of the run", ""),
+        ("memory saver ends rank", 1, MEMORY_SAVER, "`npu-smi info` lists them"),
         ("error with slow shutdown", 1, "a shape is odd", ""),
     ],
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from vimectl.runs import log_files
+from vimectl.runs.exit_status import blame
 
 
 @pytest.fixture
@@ -40,6 +41,27 @@ def test_tail_is_of_the_named_process(run_dir: Path, reason: str, log: str) -> N
 def test_tail_has_the_last_lines_only(run_dir: Path) -> None:
     (run_dir / "logs" / "driver.log").write_text("".join(f"line {n}\n" for n in range(999)))
     assert log_files.tail(run_dir, "").splitlines()[:-1] == [f"line {n}" for n in range(984, 999)]
+
+
+@pytest.mark.parametrize(
+    ("line", "failure", "hint"),
+    [
+        ("aclrtMallocPhysical failed file=a.h func=f line=38", "aclrtMallocPhysical failed", "rollout.eager"),
+        ("cpu_backup should not be nullptr file=a line=1", "cpu_backup should not be nullptr", "host_bytes"),
+        ("aclrtUnmapMem failed. file=a line=1", "aclrtUnmapMem failed.", "~/ascend/log"),
+    ],
+)
+def test_last_words_of_the_memory_saver_are_explained(
+    run_dir: Path, line: str, failure: str, hint: str
+) -> None:
+    log = run_dir / "logs" / "trainer-1.log"
+    log.write_text(f"before\n[torch_memory_saver.cpp] {line}\nafter\n")
+    died = blame({"role": "trainer rank", "rank": 1, "pid": 77}, "ended with exit code 1")
+    explained = log_files.explain_exit(run_dir, died)
+    assert explained.reason == f"{died.reason}: torch_memory_saver ended it: {failure}"
+    assert hint in explained.hint
+    killed = blame({"role": "trainer rank", "rank": 1, "pid": 77}, "was killed by SIGKILL")
+    assert log_files.explain_exit(run_dir, killed) is killed
 
 
 def test_ends_of_ray_logs_are_kept_unless_empty(tmp_path: Path) -> None:

@@ -86,6 +86,12 @@ def main(path: str) -> int:
             rank.communicate()
             time.sleep(1)
             return 1
+        case "memory saver ends rank":
+            line = "[torch_memory_saver.cpp] aclrtMallocPhysical failed file=utils.h func=f line=38\n"
+            (run_dir / "logs" / "trainer-0.log").write_text(line)
+            time.sleep(1)
+            rank.communicate()
+            time.sleep(60)
         case "GCS closes its port":
             process("GCS", subprocess.Popen([sys.executable, "-c", GCS]).pid)
         case "lost process, once" if not (run_dir / "lost").exists():
