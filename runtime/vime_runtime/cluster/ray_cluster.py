@@ -39,6 +39,9 @@ def ray_cluster(config: RunConfig, report: Callable[[str], None]) -> Iterator[Pl
         MissingRequirement: the cluster does not answer, or does not have what the run needs.
     """
     if config.address is None:
+        # A token for this run: no other process can join, and Ray writes none to the home directory. Every
+        # attempt has the same one, because Ray reads the variable once in a process.
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         _start(config)
     else:
         external_cluster.connect(config.address, namespace=Path(config.scratch_dir).name)
@@ -60,8 +63,6 @@ def driver_processes() -> list[ProcessEntry]:
 
 def _start(config: RunConfig, attempts: int = 3) -> None:
     """Start Ray, again if it timed out: its daemons have a fixed 30 s, too short on a busy machine."""
-    # A token for this run: no other process can join, and Ray writes none to the home directory.
-    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     devices = config.recipe.cluster.devices_per_node
     try:
         ray.init(
