@@ -35,11 +35,7 @@ EXCLUDED_FEATURES = {
 
 
 class Device(ABC):
-    """One kind of device. Only this module and those that move memory name a device's torch module.
-
-    There is no ``empty_cache``: under the memory saver's pluggable allocator it frees blocks of an NPU that
-    are in use, and the CPU allocator has no cache.
-    """
+    """One kind of device. Only this module and those that move memory name a device's torch module."""
 
     distributed_backend: str
 
@@ -55,6 +51,10 @@ class Device(ABC):
     def before_megatron(self) -> None:
         """Prepare the process for the import of Megatron-core."""
 
+    def world_group_options(self) -> Any:
+        """Return the ``pg_options`` of the process group of all ranks; None for the defaults."""
+        return None
+
     def computing(self, dtype: torch.dtype) -> AbstractContextManager[object]:
         """Return the context for the forward and backward passes of a model in ``dtype``."""
         return nullcontext()
@@ -62,6 +62,9 @@ class Device(ABC):
     def synchronize(self) -> None:
         """Wait until everything queued on the device is done."""
         torch.get_device_module(self.torch_device()).synchronize()
+
+    def release_cache(self) -> None:  # noqa: B027
+        """Return the memory that torch's allocator holds without a tensor in it. A CPU's holds none."""
 
 
 class Cpu(Device):
@@ -103,6 +106,22 @@ class Npu(Device):
         from vime_runtime.memory.torch_memory_saver_region import TorchMemorySaverRegion
 
         return TorchMemorySaverRegion(hook_mode="torch")
+
+    def world_group_options(self) -> Any:
+        """Return options with the smallest buffers, of 1 MB each. The other groups have the default size."""
+        from torch_npu._C._distributed_c10d import ProcessGroupHCCL
+
+        options = ProcessGroupHCCL.Options()
+        options.hccl_config = {"hccl_buffer_size": 1}
+        return options
+
+    def release_cache(self) -> None:
+        """Return torch's cached device memory, after a training step up to all that its activations took.
+
+        A memory pool in use, such as that of the training region, keeps its blocks (``release_cached_blocks``
+        in NPUCachingAllocator.cpp of torch_npu). This must not be called inside ``allocating``.
+        """
+        torch.get_device_module(self.torch_device()).empty_cache()
 
     def before_megatron(self) -> None:
         """Put the NPU's attention in place, and only then import MindSpeed's adaptor, once in a process.

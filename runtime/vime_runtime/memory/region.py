@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,19 @@ class OffloadableRegion(ABC):
         with self._allocate():
             yield
 
+    def allocating_zeros(self) -> AbstractContextManager[None]:
+        """Allocate tensors that are zero at every ``pause``: ``register`` has to be called with them."""
+        return self.allocating()
+
+    def register(self, lasting: Mapping[str, Tensor], zeros: Iterable[Tensor]) -> None:  # noqa: B027
+        """Name the tensors of the region, before the first ``pause``.
+
+        Args:
+            lasting: tensors that were created in ``allocating``, by name.
+            zeros: those that were created in ``allocating_zeros``. Their memory is not saved; it is zero
+                after ``resume``, possibly at other addresses.
+        """
+
     def pause(self) -> None:
         """Save the contents elsewhere and free the memory.
 
@@ -73,6 +90,7 @@ class OffloadableRegion(ABC):
         Raises:
             RuntimeError: the region is not offloaded.
             OSError: the contents could not be read; the region is still offloaded.
+            DeviceMemoryError: the device has too little free memory, or the contents are not the same.
         """
         self._require(offloaded=True)
         self._restore()

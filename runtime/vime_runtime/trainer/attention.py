@@ -118,8 +118,8 @@ class FusionAttention(PackedAttention):
             rows = key_rows[k : k + k_ends[-1]]
             output, *_ = torch_npu.npu_fusion_attention(
                 query[q : q + q_ends[-1]],
-                key.index_select(0, rows),
-                value.index_select(0, rows),
+                take_rows(key, rows),
+                take_rows(value, rows),
                 query.shape[1],
                 "TND",  # sequences end to end, with the end of each
                 atten_mask=_compressed_mask(query.device),
@@ -155,6 +155,32 @@ def _sequence_lengths(packed: PackedSequences, device: torch.device) -> tuple[li
         prompts + [keys for _, keys in responses],
         torch.cat(rows),
     )
+
+
+class _TakeRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.shape = tensor.shape
+        return tensor.index_select(0, rows)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (rows,) = ctx.saved_tensors
+        total = torch.zeros(ctx.shape, dtype=torch.float32, device=grad.device)
+        return total.index_add_(0, rows, grad.float()).to(grad.dtype), None
+
+
+def take_rows(tensor: Tensor, rows: Tensor) -> Tensor:
+    """Return rows of a tensor; a row may be taken several times.
+
+    On an NPU the gradients of such a row are added in fp32. Indexing would add them with an ``index_put``,
+    in bf16. On a CPU indexing is faster than ``index_add_``, which adds row by row.
+    """
+    if tensor.device.type == "cpu":
+        return tensor[rows]
+    result: Tensor = _TakeRows.apply(tensor, rows)  # type: ignore[no-untyped-call]
+    return result
 
 
 _core_attention: type[nn.Module] = PackedAttention

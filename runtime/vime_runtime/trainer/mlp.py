@@ -1,4 +1,4 @@
-"""The MLP of a layer, for Megatron's local layer spec: SwiGLU on a CPU, and a mixture of experts.
+"""The MLP of a layer, for Megatron's local layer spec: SwiGLU, and a mixture of experts.
 
 Megatron's own MoE layer distributes the tokens over the tensor-parallel ranks. That needs sequence
 parallelism, which the norms of the local spec do not support. Here all ranks of a replica have all of its
@@ -56,6 +56,24 @@ class _SwiGLU(torch.autograd.Function):
         torch.mul(silu(gate), grad, out=grad_up)
         torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=grad_gate)
         return result
+
+
+class NpuSwiGLU(SwiGLU):
+    """The same in one kernel of an NPU, and one for the backward pass. It rounds the result only once."""
+
+    def forward(self, gate_and_up: Tensor) -> Tensor:
+        """Map [..., 2 * width], the gate first, to [..., width]."""
+        import torch_npu
+
+        output: Tensor = torch_npu.npu_swiglu(gate_and_up, dim=-1)
+        return output
+
+
+def activation_class(device: torch.device, experts: bool) -> type[nn.Module] | None:
+    """Return the class of the activation of an MLP, or of each expert; None for Megatron's own."""
+    if device.type == "npu":
+        return NpuSwiGLU
+    return None if experts else SwiGLU
 
 
 class LocalRouter(TopKRouter):  # type: ignore[misc]

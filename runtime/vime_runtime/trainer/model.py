@@ -9,14 +9,14 @@ import torch.distributed as dist
 from megatron.core.models.gpt import GPTModel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.transformer import ModuleSpec, TransformerConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from vime_runtime.spec.model_families import ModelFamily
 from vime_runtime.spec.model_shape import ModelShape
-from vime_runtime.trainer.attention import core_attention
+from vime_runtime.trainer.attention import core_attention, take_rows
 from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
-from vime_runtime.trainer.mlp import ExpertLayer, LocalRouter, SwiGLU
+from vime_runtime.trainer.mlp import ExpertLayer, LocalRouter, activation_class
 from vime_runtime.trainer.packing import MicroBatch
 from vime_runtime.trainer.parallel import ParallelGroups
 
@@ -40,6 +40,7 @@ def build(
     """
     family, shape = source.family, source.shape
     tensor_parallel, expert_parallel = groups.tensor.size(), groups.expert.size()
+    activation = activation_class(device, family.has_experts)
     config = TransformerConfig(
         num_layers=shape.num_hidden_layers,
         hidden_size=shape.hidden_size,
@@ -70,7 +71,7 @@ def build(
         gradient_accumulation_fusion=False,
         apply_rope_fusion=False,
         # Takes the activation from the layer spec; it need not be Transformer Engine's.
-        use_te_activation_func=device.type == "cpu" and not family.has_experts,
+        use_te_activation_func=activation is not None,
         transformer_impl="local",  # there is no Transformer Engine for NPUs
         # Allocates on torch's default device, set below, instead of torch.cuda.
         use_cpu_initialization=True,
@@ -80,7 +81,7 @@ def build(
     with torch.device(device):
         model = GPTModel(
             config,
-            _layer_spec(family, shape, groups.replicas),
+            _layer_spec(family, shape, groups.replicas, activation),
             vocab_size=-(-shape.vocab_size // tensor_parallel) * tensor_parallel,
             max_sequence_length=shape.max_position_embeddings,
             share_embeddings_and_output_weights=shape.tie_word_embeddings,
@@ -98,7 +99,7 @@ def forward(model: GPTModel, micro_batch: MicroBatch) -> Tensor:
     rows, positions = micro_batch.logit_rows, micro_batch.positions
     with (
         # The output layer gets only these rows: logits of prompt tokens are not computed.
-        model.output_layer.register_forward_pre_hook(lambda _, args: (args[0][rows], *args[1:])),
+        model.output_layer.register_forward_pre_hook(lambda _, args: (take_rows(args[0], rows), *args[1:])),
         # The rotary embedding returns one row per token instead of one per position.
         model.rotary_pos_emb.register_forward_hook(lambda _, args, angles: angles[positions[0]]),
     ):
@@ -127,7 +128,12 @@ def _expert_settings(shape: ModelShape, tensor_parallel: int, expert_parallel: i
     }
 
 
-def _layer_spec(family: ModelFamily, shape: ModelShape, replicas: dist.ProcessGroup | None) -> ModuleSpec:
+def _layer_spec(
+    family: ModelFamily,
+    shape: ModelShape,
+    replicas: dist.ProcessGroup | None,
+    activation: type[nn.Module] | None,
+) -> ModuleSpec:
     spec = get_gpt_layer_local_spec(
         num_experts=shape.num_experts or None, qk_layernorm=family.qk_layernorm, normalization="RMSNorm"
     )
@@ -137,6 +143,7 @@ def _layer_spec(family: ModelFamily, shape: ModelShape, replicas: dist.ProcessGr
         mlp.module = ExpertLayer
         mlp.params = {"replicas": replicas}
         mlp.submodules.router = LocalRouter
+        mlp.submodules.experts.submodules.activation_func = activation
     else:
-        mlp.submodules.activation_func = SwiGLU  # used with use_te_activation_func only
+        mlp.submodules.activation_func = activation
     return spec

@@ -21,6 +21,7 @@ from megatron.core.models.gpt import GPTModel
 from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 from torch import Tensor
 
+from vime_runtime.memory.region import OffloadableRegion
 from vime_runtime.spec.atomic_io import FileRecord, write_file
 from vime_runtime.spec.recipe import OptimizerTable
 
@@ -46,12 +47,13 @@ class Optimizer:
     applies to matrices, not to vectors.
     """
 
-    def __init__(self, model: GPTModel, settings: OptimizerTable) -> None:
-        """Allocate gradients, master weights and moments; ``model`` already has its weights."""
+    def __init__(self, model: GPTModel, settings: OptimizerTable, region: OffloadableRegion) -> None:
+        """Allocate gradients, master weights and moments in ``region``; ``model`` already has its weights."""
         dtype = model.config.params_dtype
-        self._ddp = DistributedDataParallel(
-            model.config, DistributedDataParallelConfig(grad_reduce_in_fp32=True), model
-        )
+        with region.allocating_zeros():
+            self._ddp = DistributedDataParallel(
+                model.config, DistributedDataParallelConfig(grad_reduce_in_fp32=True), model
+            )
         self._optimizer = get_megatron_optimizer(
             OptimizerConfig(
                 lr=settings.lr,
@@ -74,8 +76,13 @@ class Optimizer:
             if group["params"][0].device.type == "cpu":
                 # One pass over each parameter instead of ten; Megatron has no setting for it.
                 group["fused"] = True
-        for optimizer in self._optimizer.chained_optimizers:
-            _allocate_moments(optimizer.optimizer)
+        with region.allocating():
+            for parameter in model.parameters():
+                # Megatron makes a second copy in bf16 first, so it did this outside the region.
+                if hasattr(parameter, "main_param"):
+                    parameter.main_param.data = parameter.main_param.clone()
+            for optimizer in self._optimizer.chained_optimizers:
+                _allocate_moments(optimizer.optimizer)
 
     def step(self, rate: float) -> float:
         """Reduce and clip the gradients, update the weights, clear the gradients. A collective.
@@ -117,6 +124,10 @@ class Optimizer:
         for number, group in enumerate(self._optimizer.param_groups):
             if "step" in group:
                 yield f"step/group {number}", group["step"]
+
+    def gradients(self) -> list[Tensor]:
+        """Return the gradients' buffers, which are zero between steps; the parameters have views of them."""
+        return [buffer.grad_data for buffer in (*self._ddp.buffers, *self._ddp.expert_parallel_buffers)]
 
     def save(self, path: Path) -> FileRecord:
         """Write the state to a file and return its size and digest. Raises OSError with the path."""

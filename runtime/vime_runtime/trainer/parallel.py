@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
 
@@ -21,12 +23,24 @@ class ParallelGroups:
         expert: ranks that share the experts.
         replicas: with more expert-parallel than tensor-parallel ranks, one rank of each of the replicas that
             share the experts; otherwise None.
+        expert_data: ranks that have the same experts.
     """
 
     tensor: dist.ProcessGroup
     data: dist.ProcessGroup
     expert: dist.ProcessGroup
     replicas: dist.ProcessGroup | None
+    expert_data: dist.ProcessGroup
+
+    def connect(self, device: torch.device) -> None:
+        """Create the communicators of all groups that training uses. A collective.
+
+        A group would create its own on first use, the one for gradients when torch's allocator has most of
+        the device's memory. HCCL allocates buffers outside of it and cannot make it return some.
+        """
+        groups = (self.tensor, self.data, self.expert, self.expert_data, self.replicas)
+        for group in dict.fromkeys(group for group in groups if group is not None):
+            dist.all_reduce(torch.zeros(1, device=device), group=group)
 
     @property
     def model(self) -> dist.ProcessGroup:
@@ -41,12 +55,21 @@ def start(
     master: str,
     tensor_parallel_size: int,
     expert_parallel_size: int = 1,
+    world_options: Any = None,
 ) -> ParallelGroups:
     """Connect ``world_size`` ranks at ``master`` ("host:port") and create their groups. A collective.
 
-    ``expert_parallel_size`` is 1 or a multiple of ``tensor_parallel_size``.
+    Args:
+        expert_parallel_size: 1 or a multiple of ``tensor_parallel_size``.
+        world_options: ``pg_options`` of the group of all ranks, which exchanges only a few bytes.
     """
-    dist.init_process_group(backend, init_method=f"tcp://{master}", rank=rank, world_size=world_size)
+    dist.init_process_group(
+        backend,
+        init_method=f"tcp://{master}",
+        rank=rank,
+        world_size=world_size,
+        pg_options=world_options,
+    )
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=tensor_parallel_size,
         expert_model_parallel_size=expert_parallel_size,
@@ -64,12 +87,28 @@ def start(
                 for tensor_rank in range(tensor_parallel_size)
             ]
         )
+    distinct: dict[tuple[int, ...], dist.ProcessGroup] = {}
+    for name, group in vars(parallel_state).items():
+        if isinstance(group, dist.ProcessGroup):
+            vars(parallel_state)[name] = _shared(group, distinct)
     return ParallelGroups(
         parallel_state.get_tensor_model_parallel_group(),
         parallel_state.get_data_parallel_group(),
         parallel_state.get_expert_model_parallel_group(),
-        replicas,
+        None if replicas is None else _shared(replicas, distinct),
+        parallel_state.get_expert_data_parallel_group(),
     )
+
+
+def _shared(
+    group: dist.ProcessGroup, distinct: dict[tuple[int, ...], dist.ProcessGroup]
+) -> dist.ProcessGroup:
+    """Return the first group that has the ranks of ``group``.
+
+    Megatron creates several groups of the same ranks, such as those of gradients and of the norm of the
+    gradient. On an NPU each group that is used takes another 400 MB for buffers by default.
+    """
+    return distinct.setdefault(tuple(dist.get_process_group_ranks(group)), group)
 
 
 def stop() -> None:

@@ -59,13 +59,18 @@ class Trainer:
             master,
             recipe.train.tensor_parallel,
             recipe.train.expert_parallel,
+            self._device.world_group_options(),
         )
+        self._groups.connect(self._device.torch_device())
         self._bridge = WeightBridge(self._source, self._groups)
         self._region = self._device.training_region(config)
-        with self._region.allocating():
-            self._model = self._load(recompute=recipe.train.recompute)
-            self._optimizer = Optimizer(self._model, recipe.optimizer)
-            self._reference = self._load(recompute=False) if self._settings.kl_coefficient > 0 else None
+        self._model = self._load(recompute=recipe.train.recompute)
+        self._optimizer = Optimizer(self._model, recipe.optimizer, self._region)
+        self._reference = self._load(recompute=False) if self._settings.kl_coefficient > 0 else None
+        lasting = dict(self._optimizer.state())
+        if self._reference is not None:
+            lasting |= {f"reference/{name}": tensor for name, tensor in self._reference.named_parameters()}
+        self._region.register(lasting, self._optimizer.gradients())
         self._step = 0
 
     def train_step(self, batch: RolloutBatch) -> dict[str, float]:
@@ -173,12 +178,20 @@ class Trainer:
         self._step = step
 
     def pause(self) -> None:
-        """Offload model and optimizer; only ``resume`` may be called afterwards."""
+        """Offload model and optimizer; only ``resume`` may be called afterwards.
+
+        Gradients are zero then and are not saved.
+        """
         self._device.synchronize()
         self._region.pause()
+        self._device.release_cache()
 
     def resume(self) -> None:
-        """Restore model and optimizer, at the same addresses and with the same contents."""
+        """Restore model and optimizer, at the same addresses and with the same contents.
+
+        Raises:
+            DeviceMemoryError: as ``OffloadableRegion.resume``.
+        """
         self._region.resume()
 
     def memory_usage(self) -> MemoryUsage:
@@ -194,7 +207,9 @@ class Trainer:
 
     def _load(self, recompute: bool) -> GPTModel:
         device = self._device.torch_device()
-        loaded = model.build(self._source, self._dtype, device, self._groups, recompute)
+        with self._region.allocating():
+            loaded = model.build(self._source, self._dtype, device, self._groups, recompute)
+        # Outside the region: on a device, memory of tensors that were freed in it remains part of it.
         self._bridge.load(loaded)
         return loaded
 

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
 import pytest
-from vime_runtime.spec.device_layout import DeviceAssignment, engine_devices, placement, trainer_devices
+from vime_runtime.spec.device_layout import (
+    DeviceAssignment,
+    engine_devices,
+    placement,
+    trainer_communicators,
+    trainer_devices,
+)
 
 from harness.run_config import make_recipe
 from vimectl.recipes.resolve import resolve
@@ -36,3 +42,23 @@ def test_ranks_and_engines_have_adjacent_devices_of_one_node() -> None:
     assert [row["train_replica"] for row in rows] == [0, 0, 1, 1, 2, 2, 3, 3]
     assert [row["engine"] for row in rows] == [0, 0, 0, 0, 1, 1, 1, 1]
     assert [row["engine_rank"] for row in rows] == [0, 1, 2, 3, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("devices", "tensor", "expert", "expected"),
+    [
+        (1, 1, 1, 0),
+        (2, 2, 1, 1),
+        (8, 1, 1, 1),
+        (8, 2, 1, 2),
+        (8, 2, 2, 2),  # expert-parallel as tensor-parallel
+        (8, 2, 8, 3),  # experts over all ranks; replicas as data-parallel
+        (8, 2, 4, 5),
+    ],
+)
+def test_groups_of_the_same_ranks_share_a_communicator(
+    devices: int, tensor: int, expert: int, expected: int
+) -> None:
+    train = {"tensor_parallel": tensor, "expert_parallel": expert}
+    recipe = make_recipe(cluster={"devices_per_node": devices}, train=train)
+    assert trainer_communicators(recipe) == expected

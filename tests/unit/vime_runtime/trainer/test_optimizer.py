@@ -45,6 +45,7 @@ class CountsInGroups(torch.optim.Optimizer):
 def counted(rank: int, world_size: int, master: str, path: str) -> list[dict[str, torch.Tensor]]:
     """Return the state after two steps, after the third, and after the third in a resumed optimizer."""
     from megatron.core import optimizer as megatrons
+    from vime_runtime.memory.cpu_region import CpuRegion
     from vime_runtime.trainer import model, parallel
     from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
     from vime_runtime.trainer.optimizer import Optimizer
@@ -61,7 +62,7 @@ def counted(rank: int, world_size: int, master: str, path: str) -> list[dict[str
             built = model.build(source, torch.float32, torch.device("cpu"), groups)
             for parameter in built.parameters():
                 torch.nn.init.ones_(parameter)
-            return built, Optimizer(built, settings)
+            return built, Optimizer(built, settings, CpuRegion(Path(path)))
 
         def step(built, optimizer):
             for parameter in built.parameters():
