@@ -96,7 +96,7 @@ HcclResult HcclCommInitRootInfoConfig(uint32_t size, const HcclRootInfo *root, u
   return root && config ? create(__func__, root->internal, size, rank, config, comm) : HCCL_E_PTR;
 }
 
-/* torch_npu has it on request (HCCL_SUB_COMM, createHCCLCommSub in ProcessGroupHCCL.cpp). */
+/* torch_npu calls it with ROOTINFO_SUBCOMM_ENABLE=1 only (createHCCLCommSub in ProcessGroupHCCL.cpp). */
 HcclResult HcclCreateSubCommConfig(HcclComm *comm, uint32_t size, uint32_t *ranks, uint64_t id, uint32_t rank,
                                    HcclCommConfig *config, HcclComm *result) {
   Comm *whole = comm ? (Comm *)*comm : NULL;
