@@ -17,7 +17,7 @@ TAIL_LINES = 15
 # Ray's log files are short unless something fails again and again.
 RAY_LOG_BYTES = 1024**2
 
-# torch_memory_saver calls exit(1) after such a line (SIMPLE_CHECK in ``csrc/utils.h``); there is no exception.
+# torch_memory_saver calls exit(1) after such a line (SIMPLE_CHECK in ``csrc/utils.h``), without an exception.
 # The first word after it is the call that failed; cpu_backup is missing after a failed aclrtMallocHost.
 MEMORY_SAVER = "[torch_memory_saver.cpp] "
 MEMORY_SAVER_HINTS = {

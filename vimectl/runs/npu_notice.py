@@ -38,10 +38,10 @@ UNTESTED_STEPS = {
     ),
     "trainer": UntestedStep(
         "build the trainer: MindSpeed's adaptor, Megatron-core, HCCL groups, the model in its memory region",
-        "MindSpeed's own code (it has no release on the package index); HCCL itself",
+        "HCCL itself and the kernels of torch_npu and MindSpeed",
     ),
     "offload": UntestedStep(
-        "offload and restore the trainer's memory region", "the Ascend build of torch_memory_saver"
+        "offload and restore the trainer's memory region", "mapping and unmapping of a chip's memory by CANN"
     ),
     "engine": UntestedStep(
         "start the engine while the trainer is offloaded", "vllm-ascend's kernels and graph capture"

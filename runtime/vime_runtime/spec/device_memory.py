@@ -84,13 +84,11 @@ def held_memory(recipe: Recipe, shape: ModelShape, device_bytes: int | None = No
     trained = _training_state(recipe, shape)
     computing = _step(recipe, shape)
     weights = _engine_weights(recipe, shape)
-    cache = max(sum(held.nbytes for held in computing.values()), _gathered(recipe, shape))
-    # The trainer returns its cache when it pauses, after the sync.
-    cached = {"trainer: cache": Held(cache, "what the training step took, not returned yet")}
+    gathered = {"trainer: gathered": Held(_gathered(recipe, shape), "the largest tensor and its shards")}
     return {
         metrics.ROLLOUT: weights | _kv_cache(recipe, shape, device_bytes) | always,
         metrics.TRAIN: trained | computing | always,
-        metrics.SYNC: trained | cached | weights | always,
+        metrics.SYNC: trained | gathered | weights | always,
     }
 
 

@@ -98,6 +98,7 @@ class Trainer:
                 for micro_batch in micro_batches:
                     self._accumulate_gradient(micro_batch, tokens, metrics)
                 norms.append(self._optimizer.step(rate))
+        self._device.release_cache()  # the engine's weights come next
         return {
             **metrics.reduce(sum(map(len, batch.responses)), self._groups.data),
             TRAIN_GRAD_NORM: fmean(norms),

@@ -152,13 +152,8 @@ def engine_memory(facts: Facts) -> CheckResult:
 
 @CHECKS.add("recipe.sync-memory")
 def sync_memory(facts: Facts) -> CheckResult:
-    """During a weight sync the device holds all of the trainer, with its cache of the training step, and the
-    engine's weights.
-    """
-    fix = (
-        f"{_MORE_RANKS} or rollout.tensor_parallel, or a smaller train.tokens_per_micro_batch or "
-        "sync.bucket_bytes"
-    )
+    """During a weight sync the device holds all of the trainer, and the engine's weights."""
+    fix = f"{_MORE_RANKS} or rollout.tensor_parallel, or a smaller sync.bucket_bytes"
     return _fits(facts, metrics.SYNC, fix)
 
 
