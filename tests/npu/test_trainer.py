@@ -333,13 +333,16 @@ def pause() -> None:
     builtins.trainer.pause()
 
 
-def resume_with_free(nbytes: int | None = None) -> str:
-    """Resume, with no more than so many bytes of the chip free; return the error or ""."""
+def error_of_resume(free: int | None = None) -> str:
+    """Return the error of a resume, with no more than so many bytes of the chip free.
+
+    Without an error offload again and return "".
+    """
     from vime_runtime.spec.errors import DeviceMemoryError
 
     filler = None
-    if nbytes is not None:
-        filler = torch.empty(torch.npu.mem_get_info()[0] - nbytes, dtype=torch.uint8, device="npu")
+    if free is not None:
+        filler = torch.empty(torch.npu.mem_get_info()[0] - free, dtype=torch.uint8, device="npu")
     try:
         builtins.trainer.resume()
     except DeviceMemoryError as e:
@@ -347,6 +350,7 @@ def resume_with_free(nbytes: int | None = None) -> str:
     finally:
         del filler
         torch.npu.empty_cache()
+    builtins.trainer.pause()
     return ""
 
 
@@ -386,11 +390,11 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Account:
         phases["paused"] = held()
         to_host = [e for e in machine.events("aclrtMemcpy")[copies:] if e["kind"] == DEVICE_TO_HOST]
         needed = phases["stepped"]["physical"] + gradients
-        too_little_memory = process.run(resume_with_free, needed + (1 << 30) // 32 // 2)
+        too_little_memory = process.run(error_of_resume, needed + (1 << 30) // 32 // 2)
         zero_gradients = process.run(gradients_are_zero_after_resume)
         process.run(pause)
         machine.fail("aclrtMemcpy", ACL_ERROR_RT_INTERNAL_ERROR)
-        failed_copy = process.run(resume_with_free)
+        failed_copy = process.run(error_of_resume)
     finally:
         process.close()
     copied = sum(event["nbytes"] for event in to_host)
