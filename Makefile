@@ -12,7 +12,7 @@ PYENV := $(wildcard $(addsuffix /versions/3.1[0-3].*/bin/python,$(shell pyenv ro
 
 # ATen's vector instructions and oneDNN's; a processor that lacks AVX-512 cannot pretend to have it.
 CPUS := default:SSE41 avx2:AVX2 $(if $(shell grep -lw avx512f /proc/cpuinfo),avx512:AVX512_CORE)
-NUMERIC := tests/npu/test_device.py tests/npu/test_trainer.py $(addprefix tests/unit/vime_runtime/,\
+NUMERIC := tests/npu/test_operators.py tests/npu/test_trainer.py $(addprefix tests/unit/vime_runtime/,\
   test_device.py prepare/test_gguf_file.py rollout/test_cpu_norms.py \
   $(patsubst %,trainer/test_%.py,attention grpo mlp model optimizer trainer))
 

@@ -1,7 +1,7 @@
 """Engines of the released vLLM and vllm-ascend on the released torch_npu, over stand-ins for CANN.
 
 Scheduler, executor, worker, sleep mode, model runner, attention backend, sampler and layers are the released
-ones with this project's patches. ``packages/vllm_ascend_parts`` says what stands in.
+ones with this project's patches. ``packages/vllm_ascend_parts`` lists the stand-ins.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def engine(
         engine.note("weights")
         send(process, trainers, second)
         process.run(call, "wake", "kv_cache")
-        engine.note("awake")
+        engine.note("resident")
         engine.responses.append(process.run(call, "generate", PROMPTS, 1, 0, True))
         for _ in range(2):
             sampled = process.run(call, "generate", PROMPTS, 2, 7)
@@ -203,8 +203,8 @@ def test_sleeping_engine_holds_no_physical_memory(engine: Engine) -> None:
     held = engine.held
     assert all(nbytes > KV_CACHE_BYTES for nbytes in held["started"])
     assert held["asleep"] == [0] * engine.chips
-    assert held["awake"] == held["started"]
-    for weights, everything in zip(held["weights"], held["awake"], strict=True):
+    assert held["resident"] == held["started"]
+    for weights, everything in zip(held["weights"], held["resident"], strict=True):
         assert weights > 0
         assert everything - weights == pytest.approx(
             KV_CACHE_BYTES, abs=4 * PAGE

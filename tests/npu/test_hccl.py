@@ -211,7 +211,7 @@ def _on_host(result: Any) -> Any:
 
 @pytest.fixture(scope="module", params=[2, 4])
 def outcomes(four: list[Process], request: pytest.FixtureRequest) -> list[dict[str, list[Outcome]]]:
-    """What each rank of a group of two or four has."""
+    """Return what each rank of a group of two or four has."""
     return on_each(four[: request.param], on_both)
 
 
@@ -350,7 +350,7 @@ def test_a_communicator_holds_its_buffers_from_its_first_use_to_its_end(
         (add, [BUFFERS] * 4),
         # A group of one rank needs no buffers.
         (add_in_pairs, [2 * BUFFERS, 2 * BUFFERS, BUFFERS, BUFFERS]),
-        # torch_npu has a communicator of its own for the messages between two ranks.
+        # torch_npu has a separate communicator for the messages between two ranks.
         (send, [3 * BUFFERS, 3 * BUFFERS, BUFFERS, BUFFERS]),
         (leave, [0, 0, 0, 0]),
     )

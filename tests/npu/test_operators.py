@@ -82,9 +82,9 @@ def write_through_views(device: str) -> list[Tensor]:
     torch.view_as_real(pairs).neg_()
     bits = base[0, 0].view(torch.int32)
     bits.bitwise_xor_(1 << 31)
-    turned = base[0].clone().t_()
-    turned.squeeze_().unsqueeze_(0)
-    return [base.cpu(), torch.view_as_real(pairs).cpu(), bits.cpu(), turned.cpu()]
+    transposed = base[0].clone().t_()
+    transposed.squeeze_().unsqueeze_(0)
+    return [base.cpu(), torch.view_as_real(pairs).cpu(), bits.cpu(), transposed.cpu()]
 
 
 def test_views_share_memory_of_the_device(process: Process) -> None:

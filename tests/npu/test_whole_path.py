@@ -1,8 +1,9 @@
-"""The recipe qwen3-4b-tp2 at a tiny size on two simulated NPUs: the whole path, from launch to shutdown.
+"""The recipe qwen3-4b-tp2 at a tiny size on the released torch_npu: from launch to shutdown.
 
-Two trainer ranks of one model and two engines of one worker. Real are launcher, Ray, runtime, Megatron-core,
-and of the released vLLM and vllm-ascend, with the shipped patches: engine, scheduler, worker, sleep mode and
-model classes. Standing in: the device, HCCL, MindSpeed's adaptor, the memory saver, the model runner.
+Real are launcher, Ray, runtime, Megatron-core, torch_npu, and of vLLM and vllm-ascend the released Python
+sources with the shipped patches. Trainer and engine have TP=2. Standing in: the C libraries of CANN, the
+operators (computed on the CPU), the memory saver, MindSpeed, and the parts of vllm-ascend that
+``vllm_ascend_parts`` lists.
 """
 
 from __future__ import annotations
@@ -10,171 +11,115 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
+from vime_runtime.spec import process_roles
+from vime_runtime.spec.device_memory import device_memory
+from vime_runtime.spec.model_families import family_of
+from vime_runtime.spec.run_config import RunConfig
 
-from harness import script
-from harness.npu.simulated_machine import SimulatedMachine
+from harness.npu.machine import Machine
+from harness.npu.whole_run import CHIP_BYTES, MODEL, STEPS, WholeRun, launch
 from harness.upstream import released
+from npu.proof.account import account
 
 if importlib.util.find_spec("vllm") is None:
     pytest.skip("needs what vllm imports", allow_module_level=True)
 
 pytestmark = [pytest.mark.needs("network"), pytest.mark.slow]
 
-STEPS = 3
-CHIP = 256 << 20
-SETTINGS = {
-    "cluster.devices_per_node": 2,
-    "rollout.tensor_parallel": 1,
-    "rollout.max_prompt_tokens": 16,
-    "rollout.max_response_tokens": 6,
-    "data.apply_chat_template": False,
-    "data.reward": "operator:countOf",  # how many 1s the response has
-    "train.tokens_per_micro_batch": 64,
-    "algorithm.prompts_per_step": 4,
-    "algorithm.samples_per_prompt": 4,
-    "optimizer.lr": 0.01,
-    "sync.bucket_bytes": 1 << 20,
-    "checkpoint.every": 0,
-    "evaluation.every": 0,
-    "memory.host_bytes": 1 << 30,
-    "modes.smoke.steps": STEPS,
-}
-
-
-@dataclass
-class Whole:
-    """A run that ended, and the machine that it ran on."""
-
-    code: int
-    output: str
-    directory: Path
-    machine: SimulatedMachine
-
-    @property
-    def metrics(self) -> list[dict[str, float]]:
-        return [json.loads(line) for line in (self.directory / "metrics.jsonl").read_text().splitlines()]
-
-    @property
-    def roles(self) -> dict[int, str]:
-        """Return the role of each process of the run."""
-        lines = (self.directory / "events.jsonl").read_text().splitlines()
-        events = [json.loads(line) for line in lines]
-        return {
-            event["pid"]: f"{event['role']} {event['rank']}" for event in events if event["kind"] == "process"
-        }
-
-    def calls(self, *names: str) -> list[dict[str, Any]]:
-        return [call | {"role": self.roles.get(call["pid"], "")} for call in self.machine.calls(*names)]
+CHIPS = (0, 1)
+MIB = 1 << 20
+SEGMENT = 20 * MIB
+TRAINER, ENGINE = process_roles.TRAINER, process_roles.ENGINE_WORKER
 
 
 @pytest.fixture(scope="module")
-def launch(
-    make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Whole]:
-    """Run the recipe on its own simulated machine, with these folders first on the path."""
-    checkpoint = make_checkpoint(0)
-
-    def run(*before: Path) -> Whole:
-        folder = tmp_path_factory.mktemp("whole")
-        machine = SimulatedMachine(folder / "npus", chips=2, total=CHIP)
-        data = folder / "data.jsonl"
-        lines = [{"prompt": f"t{20 + i} t{30 + i}", "label": "1"} for i in range(16)]
-        data.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        settings = SETTINGS | {"model.path": str(checkpoint), "data.path": str(data)}
-        done = subprocess.run(
-            [
-                sys.executable,
-                script("runs.launch_recipe"),
-                folder / "run",
-                "qwen3-4b-tp2",
-                *(f"{key}={json.dumps(value)}" for key, value in settings.items()),
-            ],
-            env=machine.environment(*before, XDG_STATE_HOME=str(folder / "state")),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=900,
-        )
-        logs = "".join(
-            path.read_text(errors="replace")[-3000:] for path in (folder / "run" / "logs").glob("*.log")
-        )
-        return Whole(done.returncode, done.stdout + logs, folder / "run", machine)
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def whole(launch: Callable[..., Whole], tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    """A run with the released Python sources of the stack's vLLM packages, and our patches."""
-    run = launch(released.patched_sources("ascend-0.22", tmp_path_factory.mktemp("patched")))
+def whole(make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> WholeRun:
+    folder = tmp_path_factory.mktemp("whole")
+    machine = Machine(folder / "machine", chips=len(CHIPS), chip_bytes=CHIP_BYTES)
+    sources = released.patched_sources("ascend-0.22", folder / "sources")
+    run = launch(folder / "first", make_checkpoint(0, **MODEL), machine, len(CHIPS), sources)
     assert run.code == 0, run.output
     return run
 
 
-def test_rollout_and_trainer_logprobs_agree_at_every_step(whole: Whole) -> None:
+def test_rollout_and_trainer_logprobs_agree_at_every_step(whole: WholeRun) -> None:
     assert [row["step"] for row in whole.metrics] == list(range(1, STEPS + 1))
     for row in whole.metrics:
         assert row["train/grad_norm"] > 0
         assert row["logprob/abs_diff_mean"] < 0.03  # bf16
 
 
-def test_trainer_and_engine_are_never_resident_together(whole: Whole) -> None:
-    """Each chip has one owner at a time: what order the phases have is read off the device itself."""
-    for chip in (0, 1):
-        events = [call for call in whole.calls() if call.get("chip") == chip]
-        kinds = [call["name"] for call in events if call["name"] in ("tms_pause", "tms_resume", "generate")]
-        trainer_resident = False
-        for kind in kinds:
-            if kind == "generate":
-                assert not trainer_resident
-            trainer_resident = {"tms_resume": True, "tms_pause": False}.get(kind, trainer_resident)
-        assert kinds.count("tms_resume") == STEPS + 1  # and to save the weights
+def test_trainer_and_kv_cache_are_never_resident_together(whole: WholeRun) -> None:
+    """The memory saver maps physical memory for the trainer, the sleep mode for the engine.
+
+    Both hold some during a sync, when the engine has its weights but not its KV cache, which is most of it.
+    """
+    roles = {event["pid"]: event["role"] for event in whole.events if event["kind"] == "process"}
+    for chip in CHIPS:
+        held = {TRAINER: 0, ENGINE: 0}
+        moments = []
+        for event in whole.machine.events("held"):
+            if event["chip"] == chip and event["kind"] == "physical":
+                held[TRAINER if roles[event["pid"]] == TRAINER else ENGINE] = event["nbytes"]
+                moments.append(dict(held))
+        whole_engine = max(moment[ENGINE] for moment in moments)
+        assert max(moment[ENGINE] for moment in moments if moment[TRAINER]) < whole_engine / 2
+        assert any(all(moment.values()) for moment in moments)
     for row in whole.metrics:
         assert row["memory/train_paused_bytes"] == 0 < row["memory/train_active_bytes"]
         assert row["memory/rollout_paused_bytes"] == 0 < row["memory/rollout_active_bytes"]
 
 
-def test_buckets_are_opened_on_the_chip_that_filled_them(whole: Whole) -> None:
-    opened = whole.calls("ipc_open")
-    assert {call["chip"] for call in opened} == {0, 1}
-    for call in opened:
-        assert call["role"] == f"engine {call['chip']}"
-        assert whole.roles[call["owner"]] == f"trainer rank {call['chip']}"
+def test_estimate_counts_what_the_chips_hold(whole: WholeRun) -> None:
+    """The doctor's estimate leaves out how allocators round: two segments of each at most, of 20 MiB."""
+    recipe = RunConfig.load(whole.directory / "resolved.json").recipe
+    config = json.loads((Path(recipe.model.path) / "config.json").read_text())
+    computed = device_memory(recipe, family_of(config, "").shape(config, ""))
+    for row in account(whole):
+        if row.step == STEPS and row.phase in computed:
+            for prefix in ("trainer", "engine"):
+                expected = sum(n for holder, n in computed[row.phase].items() if holder.startswith(prefix))
+                measured = sum(n for holder, n in row.held.items() if holder.startswith(prefix))
+                assert expected - MIB <= measured <= expected + 2 * 2 * SEGMENT, (row.phase, prefix)
 
 
-def test_processes_exit_and_free_device_memory(whole: Whole) -> None:
-    assert whole.machine.used(0) == whole.machine.used(1) == 0
-    times = [call["at"] for call in whole.calls()]
-    assert all(earlier <= later for earlier, later in pairwise(times))
+def test_buckets_are_opened_on_the_chip_that_filled_them(whole: WholeRun) -> None:
+    opened = whole.machine.events("aclrtIpcMemImportByKey")
+    assert {event["chip"] for event in opened} == set(CHIPS)
+    for event in opened:
+        assert whole.roles[event["pid"]] == f"engine worker {event['chip']}"
+        assert whole.roles[event["owner"]] == f"trainer rank {event['chip']}"
+
+
+def test_processes_exit_and_free_device_memory(whole: WholeRun) -> None:
+    assert [whole.machine.used(chip) for chip in CHIPS] == [0, 0]
     assert (whole.directory / "checkpoints" / "final" / "config.json").exists()
 
 
-def test_log_begins_with_the_untested_steps(whole: Whole) -> None:
+def test_log_begins_with_the_untested_steps(whole: WholeRun) -> None:
     assert (whole.directory / "logs" / "driver.log").read_text().startswith("Not tested on an NPU yet:")
 
 
 @pytest.mark.exhaustive
 def test_wrong_allocator_configuration_fails_the_run_before_it_starts(
-    launch: Callable[..., Whole], tmp_path: Path
+    make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
+    before = tmp_path / "before"
+    before.mkdir()
+    (before / "sitecustomize.py").write_text(
         "import os\n"
         "if b'default_worker' in open('/proc/self/cmdline', 'rb').read():  # a process of Ray's\n"
         "    os.environ['PYTORCH_NPU_ALLOC_CONF'] = 'expandable_segments:True'\n"
     )
-    run = launch(tmp_path)
+    machine = Machine(tmp_path / "machine", chips=len(CHIPS), chip_bytes=CHIP_BYTES)
+    run = launch(tmp_path / "whole", make_checkpoint(0, **MODEL), machine, len(CHIPS), before)
     summary = json.loads((run.directory / "summary.json").read_text())
     assert run.code == summary["exit_code"] == 1
     assert re.search(
         r"trainer rank \d has PYTORCH_NPU_ALLOC_CONF 'expandable_segments:True'", summary["reason"]
     )
-    assert run.calls("tms_region", "hccl_init") == []
+    assert machine.events("aclrtMallocPhysical", "HcclCommInitRootInfoConfig") == []

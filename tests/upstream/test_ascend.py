@@ -1,7 +1,7 @@
 """The series of the Ascend stacks, on the real sources of each release, released and patched.
 
-One process for each stack imports the released vLLM and vllm-ascend on a simulated machine, and runs the
-functions under test in every situation (ascend_probe.py).
+One process for each stack imports the released vLLM and vllm-ascend on the released torch_npu over stand-ins
+for CANN, and runs the functions under test in every situation (ascend_probe.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from harness import RUNTIME, run_script
-from harness.npu.simulated_machine import SimulatedMachine
+from harness.npu.machine import Machine
 from harness.upstream import released
 from vimectl.patches import series
 from vimectl.stacks.catalog import load_stack
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.needs("network")
 def probed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The observations of the probe on a stack; "stack" is its name."""
     sources = [released.python_sources(*one) for one in released.versions_of(request.param).items()]
-    machine = SimulatedMachine(tmp_path_factory.mktemp("machine") / "npus", chips=1)
+    machine = Machine(tmp_path_factory.mktemp("machine") / "npus", chips=1)
     environment = machine.environment(
         *sources,
         RUNTIME,

@@ -1,6 +1,6 @@
 """New weights through the worker extension into each stack's released executor, worker and model classes.
 
-NPU stacks run their released sources on a simulated machine (worker_probe.py), the CPU stack the installed
+NPU stacks run their released sources on the released torch_npu (worker_probe.py), the CPU stack the installed
 packages. The model's first layer has a dense MLP, the second has experts.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from harness import RUNTIME, TESTS, run_script
-from harness.npu.simulated_machine import COLOCATED, SimulatedMachine
+from harness.npu.machine import COLOCATED, Machine
 from harness.upstream import released
 from vimectl.stacks.catalog import load_stack
 
@@ -53,7 +53,7 @@ def seen(
     """The observations of the probe on a stack; "stack" is its name."""
     stack = load_stack(request.param)
     if stack.stack.device == "npu":
-        machine = SimulatedMachine(tmp_path_factory.mktemp("machine") / "npus", chips=1, total=256 << 20)
+        machine = Machine(tmp_path_factory.mktemp("machine") / "npus", chips=1)
         environment = machine.environment(
             *(released.python_sources(*one) for one in released.versions_of(request.param).items()),
             RUNTIME,

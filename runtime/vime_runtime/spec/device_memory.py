@@ -25,8 +25,9 @@ GRADIENT = 4  # grad_reduce_in_fp32 (optimizer.py)
 # the model; in fp32 the scaled logits, the shifted ones, their exp, and exp * shifted. The backward pass has
 # fewer.
 LOGITS = {"bfloat16": 2 + 4 * 4, "float32": 4 + 4 * 4}
-# HCCL takes 2 x HCCL_BUFFSIZE MB for each communicator (CANN's documentation of that variable).
-HCCL_BUFFERS, HCCL_BUFFSIZE = 2, 200
+# MB of each of the two buffers of a communicator (CANN's documentation of HCCL_BUFFSIZE). It is the default
+# of the trainer, and what every engine has (``_DEFAULT_BUFFER_SIZE`` in vllm_ascend/utils.py).
+HCCL_BUFFSIZE = 200
 BUCKETS = 2  # one is filled while the other is read (ipc.py)
 # Of a device's memory, 2 of 64 GiB: as torch_memory_saver_region.py requires on resume.
 MARGIN = 1 / 32
@@ -185,12 +186,18 @@ def _communicators(recipe: Recipe) -> dict[str, Held]:
     """Return the buffers of HCCL's communicators, which keep them while the process runs."""
     if recipe.cluster.device == "cpu":
         return {}
-    each = HCCL_BUFFERS * int(recipe.env.get("HCCL_BUFFSIZE", HCCL_BUFFSIZE)) * 1024**2
+    trained = int(recipe.env.get("HCCL_BUFFSIZE", HCCL_BUFFSIZE))
     trainer, engine = trainer_communicators(recipe), engine_communicators(recipe)
     return {
-        "trainer: HCCL": Held(trainer * each, f"{trainer} communicators x {each // 1024**2} MiB"),
-        "engine: HCCL": Held(engine * each, f"{engine} communicators x {each // 1024**2} MiB"),
+        "trainer: HCCL": _buffers(trainer, trained),
+        "engine: HCCL": _buffers(engine, HCCL_BUFFSIZE),
     }
+
+
+def _buffers(communicators: int, buffer_size: int) -> Held:
+    """Return two buffers of ``buffer_size`` MB, and 1 MB, for each (hccl_communicator_host.cc of hcomm)."""
+    each = 2 * buffer_size + 1
+    return Held(communicators * each * 1024**2, f"{communicators} communicators x {each} MiB")
 
 
 def engine_communicators(recipe: Recipe) -> int:

@@ -18,7 +18,7 @@ from harness import TESTS
 
 
 def _package(name: str) -> ModuleType:
-    """Import one of the packages of the simulated machine, which are not on the path of the tests."""
+    """Import one of the packages of a Machine, which are not on the path of the tests."""
     file = TESTS / "npu" / "packages" / name / "__init__.py"
     spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=[str(file.parent)])
     assert spec

@@ -1,4 +1,4 @@
-"""Run by test_ascend.py on a simulated machine with a released vLLM and vllm-ascend; prints JSON.
+"""Run by test_ascend.py on a Machine with a released vLLM and vllm-ascend; prints JSON.
 
 The argument is a directory with the patched files. Each file under test is loaded as released and as patched,
 under separate names; everything that they import is as released.
@@ -19,6 +19,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
+import vllm_ascend_parts
 
 from harness.upstream import scheduler_probe
 from harness.upstream.partial_config import Settings
@@ -51,7 +52,7 @@ class Device:
         return {"allocated_bytes.all.peak": self.peak, "allocated_bytes.all.current": self.allocated}
 
     def install(self) -> None:
-        """Replace the memory of the simulated NPU."""
+        """Replace the memory of the NPU."""
         torch.npu.mem_get_info = self.info
         torch.npu.memory_reserved = torch.npu.memory_allocated = lambda device=None: self.allocated
         torch.npu.memory_stats = self.stats
@@ -242,6 +243,10 @@ def observe_scheduler(which: str) -> dict[str, Any]:
 if __name__ == "__main__":
     # vLLM up to 0.19 imports it for structured output, and our lock does not have it.
     sys.modules.setdefault("diskcache", SimpleNamespace(Cache=None))  # type: ignore[arg-type]
+    vllm_ascend_parts.prepare_worker()
+    # vllm-ascend 0.18 patches the sources of torchair, which needs a library of CANN to be imported.
+    torchair = "vllm_ascend.patch.worker.patch_npugraph_ex_triton"
+    sys.modules[torchair] = ModuleType(torchair)
     DEVICE.install()
     importlib.import_module("vllm_ascend.worker.worker")
     gc.freeze()  # the worker collects garbage again and again: not among the modules

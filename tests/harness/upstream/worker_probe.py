@@ -1,7 +1,7 @@
 """Weights through a stack's released executor and worker into its own model classes.
 
 Run by test_weight_transfer.py as ``worker_probe.py cpu|npu CHECKPOINT`` with the released packages on the
-path, for "npu" on a simulated machine. Prints what it observed as JSON.
+path, for "npu" on a Machine (``harness/npu/machine.py``). Prints what it observed as JSON.
 """
 
 from __future__ import annotations
@@ -125,9 +125,11 @@ def count_reloads() -> Callable[[], int]:
 
 
 def prepare_npu() -> None:
-    """Replace two calls that do not find the simulated modules."""
+    """Provide what a build adds to vllm-ascend, and replace two calls that would not find it."""
+    import vllm_ascend_parts
     from vllm.model_executor.models import registry
 
+    vllm_ascend_parts.prepare_worker()
     registry._run_in_subprocess = lambda function: function()  # where the stand-ins would be missing
     module = importlib.import_module("vllm_ascend.worker.worker")
     module.register_device_print = lambda: None  # an operator of vllm-ascend's own, in 0.30

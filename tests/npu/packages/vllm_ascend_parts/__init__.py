@@ -36,6 +36,7 @@ FILES = {
 }
 # Imported when a worker starts and not called for Qwen3, but for the one function in VALUES.
 ABSENT = {
+    "fla_npu": "ops/gdn.py of 0.30, kernels of linear attention",
     "scipy": "eplb/core/policy/policy_flashlb.py, expert load balancing",
     "torchvision": "patch/worker/patch_qwen3vl.py and others, image processors of transformers",
 }

@@ -1,1 +1,0 @@
-"""Simulate MindSpeed, which has no release on the package index."""
