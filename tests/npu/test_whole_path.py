@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from vime_runtime.spec import process_roles
 from vime_runtime.spec.device_memory import device_memory
 from vime_runtime.spec.model_families import family_of
 from vime_runtime.spec.run_config import RunConfig
@@ -23,7 +22,7 @@ from vime_runtime.spec.run_config import RunConfig
 from harness.npu.machine import Machine
 from harness.npu.whole_run import CHIP_BYTES, MODEL, STEPS, WholeRun, launch
 from harness.upstream import released
-from npu.proof.account import account
+from npu.proof.account import account, changes
 
 if importlib.util.find_spec("vllm") is None:
     pytest.skip("needs what vllm imports", allow_module_level=True)
@@ -33,7 +32,8 @@ pytestmark = [pytest.mark.needs("network"), pytest.mark.slow]
 CHIPS = (0, 1)
 MIB = 1 << 20
 SEGMENT = 20 * MIB
-TRAINER, ENGINE = process_roles.TRAINER, process_roles.ENGINE_WORKER
+# Holders of memory that is mapped and unmapped.
+TRAINER, ENGINE = "trainer: region", "engine: weights, KV cache"
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +58,12 @@ def test_trainer_and_kv_cache_are_never_resident_together(whole: WholeRun) -> No
 
     Both hold some during a sync, when the engine has its weights but not its KV cache, which is most of it.
     """
-    roles = {event["pid"]: event["role"] for event in whole.events if event["kind"] == "process"}
     for chip in CHIPS:
         held = {TRAINER: 0, ENGINE: 0}
         moments = []
-        for event in whole.machine.events("held"):
-            if event["chip"] == chip and event["kind"] == "physical":
-                held[TRAINER if roles[event["pid"]] == TRAINER else ENGINE] = event["nbytes"]
+        for _, where, holder, nbytes in changes(whole):
+            if where == chip and holder in held:
+                held[holder] = nbytes
                 moments.append(dict(held))
         whole_engine = max(moment[ENGINE] for moment in moments)
         assert max(moment[ENGINE] for moment in moments if moment[TRAINER]) < whole_engine / 2

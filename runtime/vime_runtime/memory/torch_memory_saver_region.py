@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from vime_runtime.memory.region import MemoryUsage, OffloadableRegion
+from vime_runtime.spec.device_memory import MARGIN
 from vime_runtime.spec.errors import DEVICE_MEMORY_HINT, DeviceMemoryError
 
 TAG = "vime-training"
@@ -30,9 +31,6 @@ TAG = "vime-training"
 # Values of each tensor that are compared. The library copies whole allocations: a copy that failed or stopped
 # early changes an allocation as a whole or from some point on.
 SAMPLES = 1024
-# The part of a device's memory that must be free in addition after a resume: 2 of 64 GiB. A step needs room
-# for activations, and HCCL and the drivers allocate outside of torch. vime keeps 2 GiB for this.
-MARGIN = 1 / 32
 GIB = 1024**3
 
 

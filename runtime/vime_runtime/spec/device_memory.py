@@ -29,7 +29,8 @@ LOGITS = {"bfloat16": 2 + 4 * 4, "float32": 4 + 4 * 4}
 # of the trainer, and what every engine has (``_DEFAULT_BUFFER_SIZE`` in vllm_ascend/utils.py).
 HCCL_BUFFSIZE = 200
 BUCKETS = 2  # one is filled while the other is read (ipc.py)
-# Of a device's memory, 2 of 64 GiB: as torch_memory_saver_region.py requires on resume.
+# The part of a device's memory that must be free when the trainer resumes: 2 of 64 GiB. A step needs room for
+# activations, and HCCL and the drivers allocate outside of torch. vime keeps 2 GiB for this.
 MARGIN = 1 / 32
 
 

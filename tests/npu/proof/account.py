@@ -38,7 +38,7 @@ CACHE_RULE = "trainer-cache"
 
 
 def account(run: WholeRun) -> list[Row]:
-    """Return a row for each phase of a run, in order."""
+    """Return a row for each phase of a run up to the last step, in order."""
     intervals = list(_intervals(run))
     held: dict[int, dict[str, int]] = {}  # by chip and holder
     fullest: list[dict[str, int]] = [{} for _ in intervals]
@@ -49,7 +49,7 @@ def account(run: WholeRun) -> list[Row]:
             if sum(chip.values()) >= sum(fullest[interval].values()):
                 fullest[interval] = dict(chip)
 
-    for at, chip, holder, nbytes in _changes(run):
+    for at, chip, holder, nbytes in changes(run):
         while current + 1 < len(intervals) and at >= intervals[current + 1][2]:
             current += 1
             look(current)
@@ -60,34 +60,43 @@ def account(run: WholeRun) -> list[Row]:
     return [Row(step, phase, held) for (step, phase, _), held in zip(intervals, fullest, strict=True)]
 
 
-def _intervals(run: WholeRun) -> Iterator[tuple[int, str, int]]:
-    """Yield step, name and beginning (CLOCK_MONOTONIC ns) of each phase."""
-    offset = time.time() - time.monotonic()
-    rows = {int(row[metrics.STEP]): row for row in run.metrics}
-    started = False
-    for event in run.events:
-        if event["kind"] != events.PHASE:
-            continue
-        phase, step = event["phase"], event["step"]
-        begin = event["time"] - offset
-        if phase in AFTER:
-            yield step, phase, int(begin * 1e9)
-            yield step, AFTER[phase], int((begin + rows[step][metrics.seconds(phase)]) * 1e9)
-        elif not started or phase == events.SAVE:
-            yield 0 if not started else step, phase, int(begin * 1e9)
-        started = True
+def changes(run: WholeRun) -> Iterator[tuple[int, int, str, int]]:
+    """Yield what holders have of the chips, up to the last step.
 
+    Afterwards processes exit, which the journal does not record.
 
-def _changes(run: WholeRun) -> Iterator[tuple[int, int, str, int]]:
-    """Yield CLOCK_MONOTONIC in ns, a chip, a holder and what its processes hold of the chip from then on."""
+    Yields:
+        CLOCK_MONOTONIC in ns, a chip, a holder and the bytes that its processes hold from then on.
+    """
+    (end,) = (at for phase, _, at in _phases(run) if phase == events.SAVE)
     holders = {(role, kind): holder for holder, (roles, kind) in HOLDERS.items() for role in roles}
     roles = {event["pid"]: event["role"] for event in run.events if event["kind"] == events.PROCESS}
     held: dict[tuple[int, str], dict[int, int]] = {}  # by chip and holder, then by process
     for event in run.machine.events("held"):
-        holder = holders[roles[event["pid"]], event["kind"]]
-        processes = held.setdefault((event["chip"], holder), {})
-        processes[event["pid"]] = event["nbytes"]
-        yield event["at"], event["chip"], holder, sum(processes.values())
+        if event["at"] < end:
+            holder = holders[roles[event["pid"]], event["kind"]]
+            processes = held.setdefault((event["chip"], holder), {})
+            processes[event["pid"]] = event["nbytes"]
+            yield event["at"], event["chip"], holder, sum(processes.values())
+
+
+def _intervals(run: WholeRun) -> Iterator[tuple[int, str, int]]:
+    """Yield step, name and beginning (CLOCK_MONOTONIC in ns) of the start-up and of each phase of a step."""
+    rows = {int(row[metrics.STEP]): row for row in run.metrics}
+    phases = list(_phases(run))
+    yield 0, events.START_UP, phases[0][2]
+    for phase, step, begin in phases:
+        if phase in AFTER:
+            yield step, phase, begin
+            yield step, AFTER[phase], begin + int(rows[step][metrics.seconds(phase)] * 1e9)
+
+
+def _phases(run: WholeRun) -> Iterator[tuple[str, int, int]]:
+    """Yield name, step and beginning (CLOCK_MONOTONIC in ns) of each phase that the run recorded."""
+    offset = time.time() - time.monotonic()
+    for event in run.events:
+        if event["kind"] == events.PHASE:
+            yield event["phase"], event["step"], int((event["time"] - offset) * 1e9)
 
 
 def measure(folder: Path, chips: int, rule_removed: bool) -> list[Row]:
