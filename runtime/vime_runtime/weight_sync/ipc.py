@@ -5,8 +5,8 @@ no name anywhere and is freed with the last process that maps it. A device buffe
 the same device through an IPC handle, which torch makes and opens (``torch.multiprocessing.reductions``;
 torch_npu extends it to NPUs).
 
-Handles are bytes. They pass through the driver, which imports neither torch nor torch_npu, and name functions
-and types of both. Only the worker that maps a buffer unpickles its handle.
+Handles are bytes. They name functions and types of torch and torch_npu, and pass through the driver, which
+can do without both. Only the worker that maps a buffer unpickles its handle.
 """
 
 from __future__ import annotations

@@ -203,6 +203,11 @@ def computed_table() -> list[str]:
         f"The run needs {peaks[0] / GIB:.1f} of {CHIP / GIB:.0f} GiB and leaves "
         f"{(CHIP - peaks[0]) / GIB:.1f} GiB; a margin of {margin / GIB:.1f} GiB is required. With the cache "
         f"kept it needs {peaks[1] / GIB:.1f} GiB.",
+        "",
+        f"{step['trainer: HCCL'] / GIB:.1f} GiB are buffers of the trainer's HCCL communicators, also while",
+        "it is offloaded. Groups of the same ranks share one, and that of all ranks has buffers of 1 MB.",
+        "slime and vime destroy and rebuild their groups instead. That frees the buffers on the stand-ins",
+        "too, but what it costs in every step can only be measured on NPUs.",
     ]
 
 
