@@ -123,7 +123,12 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(
-    scope="module", params=[("qwen3", 1), ("qwen3", 2), ("qwen3_moe", 2)], ids=["dense-1", "dense-2", "moe-2"]
+    scope="module",
+    params=[
+        pytest.param(("qwen3", 1), id="dense-1", marks=pytest.mark.exhaustive),
+        pytest.param(("qwen3", 2), id="dense-2"),
+        pytest.param(("qwen3_moe", 2), id="moe-2"),
+    ],
 )
 def engine(
     request: pytest.FixtureRequest,
