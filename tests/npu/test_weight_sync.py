@@ -116,19 +116,9 @@ def receive(messages: bytes, rows: int, columns: int, index: int) -> list[float]
 
 def import_without_vllm() -> None:
     """Replace the loader of the receiver, which imports vLLM, by one that copies whole parameters."""
+    from harness.runtime.copying_loader import CopyingLoader
 
-    class Loader:
-        def __init__(self, model: torch.nn.Module) -> None:
-            self._parameters = dict(model.named_parameters())
-
-        def load(self, name: str, tensor: torch.Tensor, full: tuple[int, ...], start: int) -> None:
-            assert self._parameters[name].shape == full
-            self._parameters[name].data[start : start + len(tensor)].copy_(tensor)
-
-        def finish(self) -> None:
-            """Accept every update."""
-
-    module: Any = SimpleNamespace(DirectLoader=Loader)
+    module: Any = SimpleNamespace(DirectLoader=CopyingLoader)
     sys.modules["vime_runtime.weight_sync.direct_loader"] = module
 
 

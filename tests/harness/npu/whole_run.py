@@ -70,29 +70,25 @@ class WholeRun:
         return [json.loads(line) for line in lines]
 
 
-def launch(
-    folder: Path, checkpoint: Path, machine: Machine, chips: int, *before: Path, **settings: Any
-) -> WholeRun:
+def launch(folder: Path, checkpoint: Path, machine: Machine, chips: int, *before: Path) -> WholeRun:
     """Run the recipe on all chips of the machine.
 
     Args:
         folder: is created; the run directory is in it.
         checkpoint: of a model with the configuration ``MODEL``.
         before: folders that come first on the path of every process.
-        settings: keys of the recipe that differ from ``SETTINGS``, with "__" for the dot.
     """
     folder.mkdir()
     data = folder / "data.jsonl"
     lines = [{"prompt": f"t{20 + i} t{30 + i}", "label": "1"} for i in range(16)]
     data.write_text("".join(json.dumps(line) + "\n" for line in lines))
     own = {"cluster.devices_per_node": chips, "model.path": str(checkpoint), "data.path": str(data)}
-    changed = {key.replace("__", "."): value for key, value in settings.items()}
     command = [
         sys.executable,
         script("runs.launch_recipe"),
         folder / "run",
         "qwen3-4b-tp2",
-        *(f"{key}={json.dumps(value)}" for key, value in (SETTINGS | own | changed).items()),
+        *(f"{key}={json.dumps(value)}" for key, value in (SETTINGS | own).items()),
     ]
     done = subprocess.run(
         command,

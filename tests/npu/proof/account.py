@@ -145,7 +145,7 @@ def main(arguments: list[str]) -> int:
         print("\n".join(table(rows)))
         print(f"\npeak: {max(row.total for row in rows) / MIB:.1f} MiB")
     if options.record:
-        write(kept, options.chips)
+        write(kept)
     return 0
 
 

@@ -44,19 +44,16 @@ class Row:
 Accounts = dict[str, list[Row]]
 
 
-def write(accounts: Accounts, chips: int) -> None:
+def write(accounts: Accounts) -> None:
     """Record accounts by the name of their run."""
-    document = {
-        "chips": chips,
-        "accounts": {name: [asdict(row) for row in rows] for name, rows in accounts.items()},
-    }
+    document = {name: [asdict(row) for row in rows] for name, rows in accounts.items()}
     RECORD.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def read() -> Accounts:
     """Return the recorded accounts."""
     document = json.loads(RECORD.read_text(encoding="utf-8"))
-    return {name: [Row(**row) for row in rows] for name, rows in document["accounts"].items()}
+    return {name: [Row(**row) for row in rows] for name, rows in document.items()}
 
 
 def table(rows: list[Row]) -> list[str]:

@@ -26,7 +26,6 @@ def _record() -> None:
         "features": [feature.feature_name for feature in FEATURES],
         "arguments": sys.argv[1:],  # args_utils.py:52
         "megatron_loaded": "megatron.core" in sys.modules,
-        "connections": os.environ.get("CUDA_DEVICE_MAX_CONNECTIONS"),
     }
     path = Path(os.environ["CANN_STAND_IN"], "journal", f"mindspeed-{os.getpid()}")
     path.write_text(json.dumps(found) + "\n")

@@ -14,6 +14,8 @@ from vime_runtime.weight_sync.buckets import BucketExporter
 from vime_runtime.weight_sync.device_identity import machine_id
 from vime_runtime.weight_sync.transport import BucketMessage, WeightLocation
 
+from harness.runtime.copying_loader import CopyingLoader
+
 # What a receiver on a device did, in order.
 OPENED: list[str] = []
 
@@ -26,25 +28,11 @@ class Model(torch.nn.Module):
         self.norm = torch.nn.LayerNorm(6, bias=False)
 
 
-class Loader:
-    """A fake of the direct loader, which imports vLLM and has its own tests."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        self._parameters = dict(model.named_parameters())
-
-    def load(self, name: str, tensor: torch.Tensor, full: tuple[int, ...], start: int) -> None:
-        assert self._parameters[name].shape == full
-        self._parameters[name].data[start : start + len(tensor)].copy_(tensor)
-
-    def finish(self) -> None:
-        """Accept every update."""
-
-
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The module under test."""
     monkeypatch.setitem(
-        sys.modules, "vime_runtime.weight_sync.direct_loader", SimpleNamespace(DirectLoader=Loader)
+        sys.modules, "vime_runtime.weight_sync.direct_loader", SimpleNamespace(DirectLoader=CopyingLoader)
     )
     monkeypatch.delitem(sys.modules, "vime_runtime.weight_sync.receiver", raising=False)
     return importlib.import_module("vime_runtime.weight_sync.receiver")
