@@ -11,6 +11,7 @@ from vime_runtime.spec.errors import VimeError
 
 from vimectl.doctor.facts import Facts, Unavailable
 from vimectl.stacks.schema import Stack
+from vimectl.util.host import DENIED
 
 Status = Literal["pass", "warn", "fail", "skip"]
 
@@ -20,7 +21,8 @@ class CheckResult:
     """The result of one check. ``found`` is what was read from the machine, never an assumption.
 
     ``fix`` is a command or an edit, for warn and fail only. ``rationale`` is the rule that the check
-    enforces. ``Check.run`` fills in ``id`` and ``rationale``.
+    enforces. ``cause`` is the id of the failed check from which this result follows. ``Check.run`` fills in
+    ``id`` and ``rationale``, the runner ``cause``.
     """
 
     status: Status
@@ -29,6 +31,7 @@ class CheckResult:
     fix: str = ""
     id: str = ""
     rationale: str = ""
+    cause: str = ""
 
     @property
     def group(self) -> str:
@@ -44,6 +47,7 @@ class CheckResult:
             "expected": self.expected,
             "why": self.rationale,
             "fix": self.fix,
+            "cause": self.cause or None,
         }
 
 
@@ -71,16 +75,26 @@ CheckFunction = Callable[[Facts], CheckResult | str]
 class Check:
     """One check. ``id`` is ``<group>.<name>`` and stable.
 
+    ``source`` says where the rule comes from. ``reads`` are patterns of the paths and commands that the check
+    reads, and ``$NAME`` of variables. ``after`` are the checks, or patterns of them, whose failures explain a
+    failure of this one, the likeliest first.
+
     ``device`` restricts it to stacks for that device, ``running`` to machines with processes (not an unpacked
-    image). ``imports`` marks a check that imports packages, which takes seconds: it runs on request only.
+    image), ``recipe`` to a doctor with a recipe, ``several`` to recipes for several nodes. ``imports`` marks
+    a check that imports packages, which takes seconds: it runs on request only.
     ``expected`` is for the results that the function does not return itself, see CheckFunction.
     """
 
     id: str
     rationale: str
     function: CheckFunction
+    source: str = ""
+    reads: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
     device: str | None = None
     running: bool = False
+    recipe: bool = False
+    several: bool = False
     imports: bool = False
     expected: str = ""
 
@@ -88,22 +102,61 @@ class Check:
     def group(self) -> str:
         return self.id.partition(".")[0]
 
+    @property
+    def when(self) -> str:
+        """Return when the check applies."""
+        conditions = {
+            f"stacks for {self.device}": self.device,
+            "running machines": self.running,
+            "with --recipe": self.recipe,
+            "recipes for several nodes": self.several,
+            "with --imports": self.imports,
+        }
+        return ", ".join(text for text, applies in conditions.items() if applies) or "always"
+
     def run(self, facts: Facts) -> CheckResult:
-        """Return the result: skip if the check does not apply or a fact is unavailable."""
+        """Return the result: skip if the check does not apply or a fact is unavailable.
+
+        A bad result is a skip too if a file that the check needs must not be read: nothing is known then.
+        """
+        with facts.observing() as observed:
+            found = self._result(facts)
+        denied = [
+            path for path, problem in observed.items() if problem == DENIED and path in facts.unreadable
+        ]
+        if denied and found.status in ("warn", "fail"):
+            found = CheckResult("skip", f"{DENIED}: {listed(denied)}", found.expected)
+        return replace(
+            found,
+            id=self.id,
+            rationale=self.rationale,
+            found=clean(found.found),
+            expected=clean(found.expected),
+            fix=clean(found.fix),
+        )
+
+    def _result(self, facts: Facts) -> CheckResult:
         device = facts.stack.stack.device
         try:
             if self.device not in (None, device):
                 raise Unavailable(f"the stack is for {device}")
             if self.running and not facts.running:
                 raise Unavailable("this file system has no /proc: it is not a running machine")
+            if self.several and facts.nodes == 1:
+                raise Unavailable("the job is for one node")
+            if self.recipe:
+                _ = facts.recipe  # raises Unavailable
             found = self.function(facts)
         except Unavailable as e:
-            found = CheckResult("skip", str(e))
+            return CheckResult("skip", str(e))
         except VimeError as e:
-            found = CheckResult("fail", facts.without_root(e.message), self.expected, e.hint)
-        if isinstance(found, str):
-            found = CheckResult("pass", found, self.expected)
-        return replace(found, id=self.id, rationale=self.rationale)
+            return CheckResult("fail", facts.without_root(e.message), self.expected, e.hint)
+        return CheckResult("pass", found, self.expected) if isinstance(found, str) else found
+
+
+def clean(text: str) -> str:
+    """Return a text of the machine with control characters escaped, for a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class CheckList:

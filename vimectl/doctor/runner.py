@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from vime_runtime.spec.errors import unknown
@@ -15,13 +16,13 @@ from vimectl.doctor.checks import (
     cann,
     cluster,
     environment,
-    host,
     npu,
     package_integrity,
     packages,
     recipe,
     stale_runs,
 )
+from vimectl.doctor.checks import host as host_checks
 from vimectl.doctor.facts import Facts
 from vimectl.stacks.schema import Stack
 from vimectl.util.host import Host
@@ -44,7 +45,7 @@ GROUPS = (
     "builder",
     "leftovers",
 )
-_MODULES = (npu, host, cann, packages, package_integrity, environment, cluster, recipe, stale_runs)
+_MODULES = (npu, host_checks, cann, packages, package_integrity, environment, cluster, recipe, stale_runs)
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,17 @@ class DoctorReport:
 
     @property
     def first(self) -> CheckResult | None:
-        """Return the result to fix first: the first failure, otherwise the first warning."""
+        """Return the result to fix first: the first failure that follows from no other, else a warning."""
         warnings = [result for result in self.results if result.status == "warn"]
-        return next(iter(self.failures + warnings), None)
+        roots = [result for result in self.failures + warnings if not result.cause]
+        return next(iter(roots), None)
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as ``doctor --json`` prints it and a run directory keeps it."""
         checks = [result.as_json() for result in self.results]
         stack = {"stack": self.stack.name, "extends": self.stack.extends}
-        return {**stack, "checks": checks, "summary": self.summary}
+        first = self.first.id if self.first else None
+        return {**stack, "first": first, "checks": checks, "summary": self.summary}
 
 
 def run_checks(
@@ -99,8 +102,7 @@ def run_checks(
     Raises:
         UsageError: a name is neither a check nor a group.
     """
-    checks = [check for module in _MODULES for check in module.CHECKS.of(stack)]
-    checks.sort(key=lambda check: GROUPS.index(check.group))
+    checks = all_checks(stack)
     excluded = _select(checks, without)
     if only:
         checks = _select(checks, only)
@@ -118,8 +120,39 @@ def run_checks(
             for check in checks
         ]
     else:
-        results = [check.run(facts) for check in checks]
-    return DoctorReport(stack, tuple(results))
+        last = [check for check in checks if check.id == host_checks.READABLE]
+        found = {check.id: check.run(facts) for check in [*(one for one in checks if one not in last), *last]}
+        results = [found[check.id] for check in checks]
+    return DoctorReport(stack, tuple(with_causes(checks, results)))
+
+
+def all_checks(stack: Stack) -> list[Check]:
+    """Return the checks for a stack, in the order of the report."""
+    checks = [check for module in _MODULES for check in module.CHECKS.of(stack)]
+    return sorted(checks, key=lambda check: GROUPS.index(check.group))
+
+
+def with_causes(checks: Sequence[Check], results: Sequence[CheckResult]) -> list[CheckResult]:
+    """Return the results with their causes: the failure that explains a failure or warning, and that itself
+    follows from no other.
+    """
+    failed = [result.id for result in results if result.status == "fail"]
+    explains = {
+        check.id: [
+            name for one in check.after for name in failed if fnmatchcase(name, one) and name != check.id
+        ]
+        for check in checks
+    }
+
+    def root(name: str) -> str:
+        return root(explains[name][0]) if explains[name] else name
+
+    return [
+        replace(result, cause=cause)
+        if result.status in ("warn", "fail") and (cause := root(result.id)) != result.id
+        else result
+        for result in results
+    ]
 
 
 def _select(checks: list[Check], names: Sequence[str]) -> list[Check]:

@@ -136,7 +136,7 @@ def record(
         "stand_in": stand_in == "yes",
         "built": [{"file": wheel.name, "sha256": sha256_file(wheel)} for wheel in built],
         "installed": [
-            {"name": one.name, "version": one.version, "location": str(one.location)}
+            {"name": one.name, "version": one.version, "location": one.location}
             for items in distributions(host).values()
             for one in items
         ],

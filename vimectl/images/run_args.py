@@ -72,8 +72,8 @@ def _npus(host: Host) -> Iterator[RunOption]:
             "this machine has no NPU: no device nodes /dev/davinci*",
             "run this on the host with the NPUs; a CPU stack (cpu-0.32) needs none",
         )
-    mounts = [mount for mount in npu_devices.MOUNTS if host.path(mount.path).exists()]
-    missing = [path for path in npu_devices.MANAGER_NODES if not host.path(path).exists()]
+    mounts = [mount for mount in npu_devices.MOUNTS if host.exists(mount.path)]
+    missing = [path for path in npu_devices.MANAGER_NODES if not host.exists(path)]
     missing += [m.path for m in npu_devices.MOUNTS if m.needed and m not in mounts]
     if missing:
         raise MissingRequirement(

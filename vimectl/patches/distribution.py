@@ -68,9 +68,10 @@ def editable_metadata(location: Path) -> Path | None:
     from vimectl.stacks.installed import site_directories  # with --target nothing else needs it
     from vimectl.util.host import Host
 
-    for directory in site_directories(Host()):
+    host = Host()
+    for directory in map(Path, site_directories(host)):
         for path in directory.glob("*.dist-info/direct_url.json"):
-            source = editable_source(path)
+            source = editable_source(host.read(str(path)))
             if source and location.is_relative_to(Path(source).resolve()):
                 return path.parent / "METADATA"
     return None

@@ -90,11 +90,12 @@ def _find_distribution(package: str, version: str | None) -> PatchTarget | None:
     from vimectl.stacks.installed import site_directories  # with --target nothing else needs it
     from vimectl.util.host import Host
 
-    for directory in site_directories(Host()):
+    host = Host()
+    for directory in map(Path, site_directories(host)):
         folder = distribution.dist_info_of(directory, package, "")
         if folder is None:
             continue
-        source = editable_source(folder / "direct_url.json")
+        source = editable_source(host.read(str(folder / "direct_url.json")))
         if source is None:
             return _in_directory(directory.resolve(), package, "", version, editable=False)
         version = version or distribution.version_at(folder / "METADATA")

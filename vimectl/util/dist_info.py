@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import re
-from pathlib import Path
 
 
 def canonical_name(name: str) -> str:
@@ -26,16 +25,16 @@ def record_hash(content: bytes, algorithm: str = "sha256") -> str:
     return f"{algorithm}={base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
 
 
-def editable_source(direct_url: Path) -> str | None:
-    """Return the source directory of an editable install from its direct_url.json (PEP 610).
+def editable_source(direct_url: str | None) -> str | None:
+    """Return the source directory of an editable install from the text of its direct_url.json (PEP 610).
 
-    None: the distribution is not an editable install, or the file is malformed.
+    None: there is no such file, the distribution is not an editable install, or the text is malformed.
     """
     from urllib.parse import unquote, urlparse  # slow to import, and few installs are editable
 
     try:
-        content = json.loads(direct_url.read_text(encoding="utf-8"))
+        content = json.loads(direct_url or "")
         editable, url = content["dir_info"]["editable"], urlparse(content["url"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
     return unquote(url.path) if editable is True and url.scheme == "file" else None

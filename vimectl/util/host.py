@@ -1,22 +1,31 @@
 """The interface through which the tool reads a machine: files, environment variables and commands.
 
 A test describes a machine by a directory (its root file system), a dictionary (its environment) and a
-function that answers commands.
+function that answers commands. Paths are absolute paths of the machine. Reading never raises and never
+blocks: what cannot be read is None or empty, and ``problem`` says why. Only regular files are read, up to a
+size.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 # The limit of the kernel, path_resolution(7).
 _MAX_SYMLINKS = 40
+# The largest file that is read by default: far above any metadata or list of processes' sockets.
+_MAX_BYTES = 16 * 2**20
+ABSENT = "absent"
+DENIED = "permission denied"
 
 
 class CommandResult(NamedTuple):
@@ -28,6 +37,8 @@ class CommandResult(NamedTuple):
 
 
 RunCommand = Callable[[Sequence[str], float], CommandResult]
+# Receives each path or command that is read, and the problem with it (empty: none).
+Observe = Callable[[str, str], None]
 
 
 def run_command(argv: Sequence[str], timeout: float) -> CommandResult:
@@ -50,13 +61,22 @@ def refuse_command(argv: Sequence[str], timeout: float) -> CommandResult:
     return CommandResult(126, "", "commands are not run in another root")
 
 
+def _ignore(what: str, problem: str) -> None:
+    """Observe nothing."""
+
+
 @dataclass(frozen=True)
 class Host:
-    """A machine: its root directory, its environment variables, and how to run a command on it."""
+    """A machine: its root directory, its environment variables, and how to run a command on it.
+
+    ``given_python`` is the interpreter to examine, a path of the machine; None: the one that would be used.
+    """
 
     root: Path = Path("/")
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     run: RunCommand = run_command
+    given_python: str | None = None
+    observe: Observe = _ignore
 
     @property
     def is_here(self) -> bool:
@@ -66,46 +86,102 @@ class Host:
     @property
     def is_running(self) -> bool:
         """True when the machine has processes and devices, unlike an unpacked image."""
-        return self.path("/proc/self/status").exists()
+        return self.exists("/proc/self/status")
 
     @property
     def python(self) -> str:
         """The Python interpreter that would run the job."""
-        return sys.executable if self.is_here else "python3"
+        return self.given_python or (sys.executable if self.is_here else "python3")
 
     def path(self, absolute: str) -> Path:
         """Map an absolute path of the machine to a path of this process.
 
-        Symlinks are resolved inside the machine's root: an absolute target is relative to it.
+        Symlinks are resolved inside the machine's root, like RESOLVE_IN_ROOT of openat2(2): an absolute
+        target is relative to the root, and ``..`` does not leave it. For the running machine the kernel
+        resolves them.
+
+        Raises:
+            OSError: the path has more links than the kernel follows, or a directory that cannot be read.
         """
         if self.is_here:
-            return self.root / absolute.lstrip("/")
-        path = self.root
-        todo = list(reversed(PurePosixPath(absolute.lstrip("/")).parts))
-        links = 0
+            return Path("/", absolute)
+        path, links = self.root, 0
+        todo = list(reversed(PurePosixPath("/", absolute).parts[1:]))
         while todo:
             part = todo.pop()
             if part == "..":
                 path = path if path == self.root else path.parent
                 continue
             path = path / part
-            if links < _MAX_SYMLINKS and path.is_symlink():
-                links += 1
+            try:
                 target = PurePosixPath(os.readlink(path))
-                path = self.root if target.is_absolute() else path.parent
-                todo += reversed(target.relative_to("/").parts if target.is_absolute() else target.parts)
+            except OSError as e:
+                if e.errno in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):  # not a link, or not there
+                    continue
+                raise
+            links += 1
+            if links > _MAX_SYMLINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), absolute)
+            path = self.root if target.is_absolute() else path.parent
+            todo += reversed(target.parts[1:] if target.is_absolute() else target.parts)
         return path
 
-    def read(self, absolute: str) -> str | None:
-        """Return the text of a file, or None when it is absent or unreadable."""
+    def status(self, absolute: str) -> os.stat_result | None:
+        """Return the status of a file, links followed; None when it is absent or cannot be reached."""
         try:
-            return self.path(absolute).read_text(encoding="utf-8", errors="replace")
-        except OSError:
+            found = os.stat(self.path(absolute))
+        except (OSError, ValueError) as e:
+            self.observe(absolute, self._reason(absolute, e))
             return None
+        self.observe(absolute, "")
+        return found
+
+    def exists(self, absolute: str) -> bool:
+        """Return True if a path exists, links followed."""
+        return self.status(absolute) is not None
+
+    def is_file(self, absolute: str) -> bool:
+        """Return True for a regular file."""
+        found = self.status(absolute)
+        return found is not None and stat.S_ISREG(found.st_mode)
+
+    def is_dir(self, absolute: str) -> bool:
+        """Return True for a directory."""
+        found = self.status(absolute)
+        return found is not None and stat.S_ISDIR(found.st_mode)
+
+    def read_bytes(self, absolute: str, limit: int = _MAX_BYTES) -> bytes | None:
+        """Return the content of a regular file of at most ``limit`` bytes, otherwise None."""
+        content, problem = self._read(absolute, limit)
+        self.observe(absolute, problem)
+        return content
+
+    def read(self, absolute: str) -> str | None:
+        """Return the text of a regular file (see ``read_bytes``), or None."""
+        content = self.read_bytes(absolute)
+        return None if content is None else content.decode(errors="replace")
+
+    def problem(self, absolute: str) -> str:
+        """Return why a file cannot be read (``ABSENT`` if it does not exist); empty if it can."""
+        return self._read(absolute, _MAX_BYTES)[1]
 
     def search(self, absolute: str, pattern: str) -> re.Match[str] | None:
         """Search a file, ``^`` and ``$`` match at each line; None also when it is absent or unreadable."""
         return re.search(pattern, self.read(absolute) or "", re.MULTILINE)
+
+    def names(self, directory: str) -> list[str]:
+        """Return the names in a directory, sorted; empty when it cannot be read."""
+        try:
+            found = sorted(os.listdir(self.path(directory)))
+        except (OSError, ValueError) as e:
+            self.observe(directory, self._reason(directory, e))
+            return []
+        self.observe(directory, "")
+        return found
+
+    def glob(self, pattern: str) -> list[str]:
+        """Return the paths that match a pattern, sorted. ``*`` matches within one name."""
+        return sorted(self._matching("", list(PurePosixPath("/", pattern).parts[1:])))
 
     def with_command_cache(self) -> Host:
         """Return the same machine with a cache of command results: each command is run once."""
@@ -118,3 +194,60 @@ class Host:
             return answers[key]
 
         return replace(self, run=run)
+
+    def _matching(self, directory: str, parts: list[str]) -> Iterator[str]:
+        if not parts:
+            yield directory
+            return
+        first, *rest = parts
+        if not re.search(r"[*?\[]", first):
+            path = f"{directory}/{first}"
+            if self.is_dir(path) if rest else self.exists(path):
+                yield from self._matching(path, rest)
+            return
+        for name in self.names(directory or "/"):
+            path = f"{directory}/{name}"
+            if fnmatchcase(name, first) and (not rest or self.is_dir(path)):
+                yield from self._matching(path, rest)
+
+    def _read(self, absolute: str, limit: int) -> tuple[bytes | None, str]:
+        try:
+            path = self.path(absolute)
+            # Opening a device or a named pipe can block or have an effect.
+            if problem := _unreadable(os.stat(path), limit):
+                return None, problem
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if self.is_here else os.O_NOFOLLOW)
+            with open(os.open(path, flags), "rb") as file:
+                if problem := _unreadable(os.fstat(file.fileno()), limit):
+                    return None, problem
+                content = file.read(limit + 1)
+        except (OSError, ValueError) as e:
+            return None, self._reason(absolute, e)
+        return (None, _too_large(limit)) if len(content) > limit else (content, "")
+
+    def _reason(self, absolute: str, error: OSError | ValueError) -> str:
+        """Return why a path cannot be read, in the words of strerror(3)."""
+        if isinstance(error, PermissionError):
+            return DENIED
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            text = error.strerror if isinstance(error, OSError) else str(error)
+            return (text or type(error).__name__).lower()
+        try:
+            folder, _, name = absolute.rstrip("/").rpartition("/")
+            target = os.readlink(self.path(folder or "/") / name)
+        except (OSError, ValueError):
+            return ABSENT
+        return f"a link to {target}, which does not exist"
+
+
+def _unreadable(status: os.stat_result, limit: int) -> str:
+    """Return why a file is not read, or nothing."""
+    if stat.S_ISREG(status.st_mode):
+        return _too_large(limit) if status.st_size > limit else ""
+    if stat.S_ISDIR(status.st_mode):
+        return "a directory, not a file"
+    return "a named pipe, not a file" if stat.S_ISFIFO(status.st_mode) else "not a regular file"
+
+
+def _too_large(limit: int) -> str:
+    return f"larger than {limit} bytes"

@@ -5,6 +5,7 @@ Source: `docker run` in vllm-ascend's installation guide (0.22.1rc1), and its mu
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from vimectl.util.host import Host
@@ -38,5 +39,5 @@ MOUNTS = (
 
 def device_nodes(host: Host) -> list[str]:
     """Return the paths of the NPU device nodes, in numeric order."""
-    names = [path.name.removeprefix("davinci") for path in host.path("/dev").glob("davinci*")]
-    return [f"/dev/davinci{number}" for number in sorted(int(name) for name in names if name.isdecimal())]
+    numbers = (re.fullmatch(r"davinci(\d+)", name) for name in host.names("/dev"))
+    return [f"/dev/davinci{number}" for number in sorted(int(one[1]) for one in numbers if one)]

@@ -37,9 +37,8 @@ def _current(host: Host) -> str:
         return named
     folder = host.environment.get("RAY_TMPDIR") or host.environment.get("TMPDIR") or "/tmp"
     path = f"{folder}/{CURRENT_CLUSTER}"
-    try:
-        return host.path(path).read_text(encoding="utf-8").strip()
-    except OSError:
-        raise UsageError(
-            f"no Ray cluster for auto: RAY_ADDRESS is not set, and there is no {path}", HINT
-        ) from None
+    text = host.read(path)
+    if text is None:
+        problem = host.problem(path)
+        raise UsageError(f"no Ray cluster for auto: RAY_ADDRESS is not set, and {path} is {problem}", HINT)
+    return text.strip()

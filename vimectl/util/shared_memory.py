@@ -29,9 +29,9 @@ class ShmFile:
 def own_files(host: Host) -> dict[int, ShmFile]:
     """Return this user's regular files in /dev/shm by inode; empty when there is no such directory."""
     found = {}
-    with suppress(FileNotFoundError):
+    with suppress(OSError):
         for entry in os.scandir(host.path(SHM)):
-            with suppress(FileNotFoundError):  # removed since it was listed
+            with suppress(OSError):  # removed since it was listed
                 status = entry.stat(follow_symlinks=False)
                 if status.st_uid == os.getuid() and entry.is_file(follow_symlinks=False):
                     found[status.st_ino] = ShmFile(f"{SHM}/{entry.name}", status.st_size)
@@ -56,7 +56,7 @@ def unused_files(host: Host) -> dict[int, ShmFile]:
     """Return this user's files in /dev/shm that no readable process uses, by inode."""
     listed = own_files(host)
     used: set[int] = set()
-    for folder in host.path("/proc").glob("[0-9]*") if listed else ():
-        used |= used_inodes(host, int(folder.name))
+    for pid in filter(str.isdecimal, host.names("/proc") if listed else ()):
+        used |= used_inodes(host, int(pid))
     # List again: a file of a process that has just exited may have been removed by now.
     return {inode: file for inode, file in own_files(host).items() if inode in listed and inode not in used}

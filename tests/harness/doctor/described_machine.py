@@ -65,12 +65,21 @@ class Library(Strict):
     known: Literal["good", "prefix"] | None = None
 
 
+class Elf(Strict):
+    """A shared library, made in small: its machine, and the libraries that it needs."""
+
+    machine: str = "aarch64"
+    needed: list[str] = Field(default_factory=lambda: ["libc.so.6"])
+
+
 class Expect(Strict):
     """The expected report. ``fail`` and ``warn`` map the id of a check to a part of what it must find."""
 
     first: str = ""  # the check to fix first
     fail: dict[str, str] = Field(default_factory=dict)
     warn: dict[str, str] = Field(default_factory=dict)
+    fix: dict[str, str] = Field(default_factory=dict)  # a part of the fix of these checks
+    cause: dict[str, str] = Field(default_factory=dict)  # the check from which these follow; else from none
     # Ids, or patterns of them. They also apply to the machines that start from this one.
     skip: list[str] = Field(default_factory=list)
     passes: list[str] = Field(default_factory=list)  # passes, but is skipped on the base
@@ -94,10 +103,12 @@ class Described(Strict):
     mode: str = "660 0 1000 HwHiAiUser"  # of the device nodes: mode, user, group, its name
     environment: dict[str, str] = Field(default_factory=dict)
     packages: dict[str, str] = Field(default_factory=dict)  # distribution to version; "" removes it
+    requires: dict[str, list[str]] = Field(default_factory=dict)  # distribution to its requirements
     files: dict[str, str] = Field(default_factory=dict)  # path to text
     releases: dict[str, Release] = Field(default_factory=dict)  # "vllm/0.22.1" to its state
     folders: list[str] = Field(default_factory=list)  # empty ones
     libraries: dict[str, Library] = Field(default_factory=dict)  # path to a memory saver
+    elf: dict[str, Elf] = Field(default_factory=dict)  # path to another shared library
     models: dict[str, dict[str, Any]] = Field(default_factory=dict)  # path to what differs from Qwen3-4B
     links: dict[str, str] = Field(default_factory=dict)
     disks: dict[str, list[int]] = Field(default_factory=dict)  # path to size and free, in MiB
@@ -144,6 +155,12 @@ class Machine:
             wanted, part = self._wanted(result.id)
             if result.status != wanted or part not in result.found:
                 wrong.append(f"{result.id}: {result.status} {result.found!r}, expected {wanted} {part!r}")
+            if expect.fix.get(result.id, "") not in result.fix:
+                wrong.append(f"{result.id}: fix {result.fix!r}, expected {expect.fix[result.id]!r}")
+            if result.cause != expect.cause.get(result.id, ""):
+                wrong.append(
+                    f"{result.id}: follows from {result.cause!r}, expected {expect.cause.get(result.id)!r}"
+                )
         known = {result.id for result in report.results}
         wrong += [f"{name}: no such check" for name in {*expect.fail, *expect.warn} - known]
         first = report.first.id if report.first else ""
@@ -212,10 +229,15 @@ class Machine:
                 self._install(pin.name, pin.version, site)
         for name, version in one.packages.items():
             self._install(name, version, site)
+        for name, requirements in one.requires.items():
+            self._require(name, requirements, site)
         for release, how in one.releases.items():
             self._release(*release.split("/"), how, site)
         for path, library in one.libraries.items():
             self._library(path, library)
+        for path, elf in one.elf.items():
+            self.write(path, "")
+            self.path(path).write_bytes(ElfFile(machine=elf.machine, needed=elf.needed).content())
         for path, changes in one.models.items():
             sparse_model.write(self.path(path), changes)
         for path, text in one.files.items():
@@ -241,6 +263,11 @@ class Machine:
             folder = f"{site}/{escaped}-{version}.dist-info"
             self.write(f"{folder}/INSTALLER", "pip\n")
             self.write(f"{folder}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+    def _require(self, name: str, requirements: list[str], site: str) -> None:
+        (folder,) = self.path(site).glob(f"{name.replace('-', '_')}-*.dist-info")
+        with (folder / "METADATA").open("a") as file:
+            file.writelines(f"Requires-Dist: {one}\n" for one in requirements)
 
     def _release(self, package: str, version: str, how: Release, site: str) -> None:
         module = toml.read_toml(GALLERY / "patches" / package / version / "series.toml")["module"]

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 from vime_runtime.spec.device_memory import REGION, ParameterCount
 
-from vimectl.doctor.check import CheckList, CheckResult, Status, result, warn_unless
+from vimectl.doctor.check import CheckList, CheckResult, Status, listed, result, warn_unless
 from vimectl.doctor.facts import Facts, Unavailable, limits
 from vimectl.doctor.facts.driver import read_container
 from vimectl.doctor.facts.imports import read_library_errors
@@ -16,6 +16,9 @@ from vimectl.doctor.facts.packages import read_glibc, read_metadata
 from vimectl.util.units import size
 
 CHECKS = CheckList()
+
+# It runs last and tells what the other checks could not read.
+READABLE = "host.readable"
 
 # The supervisor of a run watches its processes with pidfd_open(2).
 _KERNEL = (5, 3)
@@ -53,6 +56,18 @@ def operating_system(facts: Facts) -> CheckResult:
         ", ".join(filter(None, texts)),
         f"Linux {' or '.join(wanted)}",
         "use a machine of that kind",
+    )
+
+
+@CHECKS.add(READABLE, source="the files that the other checks of this report needed", reads=("*",))
+def readable(facts: Facts) -> CheckResult:
+    """What cannot be read is not checked: regular files of a limited size, which this user may read."""
+    unreadable = facts.unreadable
+    return warn_unless(
+        not unreadable,
+        listed([f"{path}: {problem}" for path, problem in unreadable.items()], 8, "; ") or "all files",
+        "every file that a check needs is readable",
+        "run the doctor as a user who may read them; replace what is not a file",
     )
 
 

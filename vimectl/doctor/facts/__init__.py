@@ -6,8 +6,10 @@ get facts from ``Facts`` and touch nothing themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from functools import cached_property
+import re
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from vime_runtime.spec.recipe import Recipe
@@ -15,10 +17,13 @@ from vime_runtime.spec.recipe import Recipe
 from vimectl.stacks.detection import find
 from vimectl.stacks.installed import InstalledDistribution, distributions
 from vimectl.stacks.schema import Stack
-from vimectl.util.host import Host
+from vimectl.util.host import ABSENT, CommandResult, Host
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+# The kernel hides much of other users' processes.
+_HIDDEN = re.compile(r"/proc/\d+/")
 
 
 class Unavailable(Exception):
@@ -31,30 +36,65 @@ class Facts:
     def __init__(self, host: Host, stack: Stack, recipe: Recipe | None = None) -> None:
         self.stack = stack
         self.optional_recipe = recipe
-        self._host = host.with_command_cache()
-        self._known: dict[Hashable, tuple[Any, object]] = {}
+        self._cached = host.with_command_cache()
+        self._host = replace(self._cached, run=self._run, observe=self._observe)
+        self._known: dict[Hashable, tuple[Any, object, dict[str, str]]] = {}
+        # What has been read, each path or command with its problem: by everything, and by who asks now.
+        self._observed: dict[str, str] = {}
+        self._collected: list[dict[str, str]] = [self._observed]
 
     def read(self, reader: Callable[Concatenate[Host, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return the fact that ``reader`` reads with these arguments. Raises what the reader raises."""
         # Stacks and recipes cannot be hashed. Their identity is stable, since the entry keeps them alive.
         key = (reader, *(arg if isinstance(arg, (str, int, tuple)) else id(arg) for arg in args))
         if key not in self._known:
-            self._known[key] = (args, reader(self._host, *args, **kwargs))
+            with self.observing() as observed:
+                self._known[key] = (args, reader(self._host, *args, **kwargs), observed)
+        self._collected[-1].update(self._known[key][2])
         return cast("T", self._known[key][1])
+
+    @contextmanager
+    def observing(self) -> Iterator[dict[str, str]]:
+        """Collect what is read inside: paths and commands, each with its problem (empty: none)."""
+        observed: dict[str, str] = {}
+        self._collected.append(observed)
+        try:
+            yield observed
+        finally:
+            self._collected.pop()
+            self._collected[-1].update(observed)
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """The paths that exist and could not be read, each with the reason. Those of other users' processes
+        are not counted.
+        """
+        return {
+            path: problem
+            for path, problem in sorted(self._observed.items())
+            if problem not in ("", ABSENT) and not _HIDDEN.match(path)
+        }
+
+    def _observe(self, what: str, problem: str) -> None:
+        self._collected[-1][what] = problem
+
+    def _run(self, argv: Sequence[str], timeout: float) -> CommandResult:
+        self._observe(" ".join(argv), "")
+        return self._cached.run(argv, timeout)
 
     def missing(self, paths: Iterable[str]) -> list[str]:
         """Return those of the paths that do not exist."""
-        return [path for path in paths if not self._host.path(path).exists()]
+        return [path for path in paths if not self._host.exists(path)]
 
     def names(self, directory: str) -> list[str]:
         """Return the names in a directory, sorted; empty if it does not exist."""
-        return sorted(path.name for path in self._host.path(directory).glob("*"))
+        return self._host.names(directory)
 
     def text(self, path: str) -> str:
         """Return the text of a file, stripped. Raises Unavailable if it cannot be read."""
         text = self._host.read(path)
         if text is None:
-            raise Unavailable(f"{path} cannot be read")
+            raise Unavailable(f"{path}: {self._host.problem(path)}")
         return text.strip()
 
     def search(self, path: str, pattern: str) -> str:
@@ -91,6 +131,11 @@ class Facts:
         return self.optional_recipe
 
     @property
+    def nodes(self) -> int:
+        """How many machines the job uses; 1 without a recipe."""
+        return self.optional_recipe.cluster.nodes if self.optional_recipe else 1
+
+    @property
     def running(self) -> bool:
         """True for a machine with processes and devices, False for an unpacked image."""
         return self._host.is_running
@@ -105,15 +150,20 @@ class Facts:
         """The interpreter that would run the job."""
         return self._host.python
 
-    @cached_property
+    @property
     def installed(self) -> dict[str, list[InstalledDistribution]]:
         """The installed distributions by canonical name; Python imports the first of each list."""
-        return distributions(self._host)
+        return self.read(distributions)
 
     def find(self, package: str) -> InstalledDistribution | None:
         """Return the installed distribution that provides a package of the stack, or None."""
         return find(self.stack, package, self.installed)
 
+    @property
+    def root(self) -> str:
+        """The root that is examined, as this process names it; empty for the running machine."""
+        return "" if self._host.is_here else str(self._host.root)
+
     def without_root(self, text: str) -> str:
         """Return a text with paths as the machine itself names them, without the root."""
-        return text if self._host.is_here else text.replace(str(self._host.root), "")
+        return text.replace(self.root, "") if self.root else text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 
 from vimectl.doctor.facts import Unavailable
@@ -19,13 +18,13 @@ def read_home(host: Host) -> str:
     """Return the toolkit that the environment names, otherwise that in a usual place; empty for none."""
     given = host.environment.get("ASCEND_TOOLKIT_HOME") or host.environment.get("ASCEND_HOME_PATH")
     homes = (given,) if given else _TOOLKITS
-    return next((home for home in homes if host.path(home).is_dir()), "")
+    return next((home for home in homes if host.is_dir(home)), "")
 
 
 def read_install_info(host: Host, home: str, package: str = "toolkit") -> defaultdict[str, str]:
     """Return ``ascend_<package>_install.info`` of a toolkit; it is in the directory of an architecture."""
-    for folder in sorted(host.path(home).glob("*-linux")):
-        if found := read_fields(host, f"{home}/{folder.name}/ascend_{package}_install.info"):
+    for file in host.glob(f"{home}/*-linux/ascend_{package}_install.info"):
+        if found := read_fields(host, file):
             return found
     return defaultdict(str)
 
@@ -36,10 +35,10 @@ def read_vllm_ascend_build(host: Host) -> tuple[str, str]:
     Raises:
         Unavailable: it is not installed.
     """
-    directories = [host.path(one.directory) for one in read_editable_installs(host)] + site_directories(host)
-    files = [directory / "vllm_ascend" / "_build_info.py" for directory in directories]
-    file = next((file for file in files if file.is_file()), None)
+    directories = [one.directory for one in read_editable_installs(host)] + site_directories(host)
+    files = [f"{directory}/vllm_ascend/_build_info.py" for directory in directories]
+    file = next(filter(host.is_file, files), None)
     if file is None:
         raise Unavailable("no vllm_ascend/_build_info.py is installed")
-    found = re.search(r"__device_type__\s*=\s*['\"](\w+)['\"]", file.read_text(errors="replace"))
-    return str(file), found[1] if found else ""
+    found = host.search(file, r"__device_type__\s*=\s*['\"](\w+)['\"]")
+    return file, found[1] if found else ""

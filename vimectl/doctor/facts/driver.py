@@ -54,7 +54,7 @@ def read_version(host: Host) -> str:
 
 def read_device_nodes(host: Host) -> list[DeviceNode]:
     """Return the device nodes of the NPUs, then those of the driver itself. Raises Unavailable."""
-    managers = [path for path in npu_devices.MANAGER_NODES if host.path(path).exists()]
+    managers = [path for path in npu_devices.MANAGER_NODES if host.exists(path)]
     nodes = [*npu_devices.device_nodes(host), *managers]
     answer = host.run(["stat", "-L", "-c", "%a %u %g %G %n", *nodes], 5)
     if answer.code != 0:
@@ -78,9 +78,9 @@ def read_identity(host: Host) -> tuple[int, frozenset[int]]:
 
 def read_container(host: Host) -> str | None:
     """Return the kind of container that this is (``docker``, ``podman``, ``lxc``, ...), or None."""
-    if host.path("/.dockerenv").exists():
+    if host.exists("/.dockerenv"):
         return "docker"
-    if host.path("/run/.containerenv").exists():
+    if host.exists("/run/.containerenv"):
         return "podman"
     if "KUBERNETES_SERVICE_HOST" in host.environment:
         return "kubernetes"

@@ -6,6 +6,7 @@ calls the same code and raises its VimeError.
 
 from __future__ import annotations
 
+import os
 import symtable
 from pathlib import Path
 
@@ -35,12 +36,12 @@ def require_input(host: Host, recipe: Recipe, path: str) -> Path:
     Raises:
         Unavailable: a run prepares it first, or it is outside this root.
     """
-    if not host.is_running and not host.path(path).exists():
+    if not host.is_running and not host.exists(path):
         raise Unavailable(f"{path} is not in this file system; it may be mounted when the image runs")
     prepare = required_preparation(recipe)
     if prepare is not None:
         folder = prepared_dir(prepare)
-        if folder in Path(path).parents and not host.path(str(folder)).is_dir():
+        if folder in Path(path).parents and not host.is_dir(str(folder)):
             raise Unavailable(f"a run prepares it first ([prepare] kind = {prepare.kind!r})")
     return host.path(path)
 
@@ -95,11 +96,11 @@ def read_reward_function(host: Host, module: str, function: str) -> str:
     """Find the user's reward function without importing it. Raises UsageError if it is not defined."""
     directories = site_directories(host)
     if host.is_here:
-        directories = [*directories, Path()]  # the working directory, where the runtime is started
+        directories = [*directories, os.getcwd()]  # where the runtime is started
     path = module.replace(".", "/")
     places = (f"{path}.py", f"{path}/__init__.py")
-    candidates = (directory / place for directory in directories for place in places)
-    file = next((file for file in candidates if file.is_file()), None)
+    candidates = (f"{directory}/{place}" for directory in directories for place in places)
+    file = next(filter(host.is_file, candidates), None)
     if file is None:
         raise UsageError(
             f"no module {module} in {len(directories)} directories of sys.path",
@@ -107,8 +108,8 @@ def read_reward_function(host: Host, module: str, function: str) -> str:
         )
     hint = f"correct data.reward, or define {function} in {file}"
     try:
-        symbols = symtable.symtable(file.read_text(encoding="utf-8"), str(file), "exec").get_symbols()
-    except (OSError, SyntaxError, ValueError) as e:
+        symbols = symtable.symtable(host.read(file) or "", file, "exec").get_symbols()
+    except (SyntaxError, ValueError) as e:
         raise UsageError(f"{file}: {e}", hint) from e
     names = {symbol.get_name() for symbol in symbols if symbol.is_assigned() or symbol.is_imported()}
     if function not in names:
@@ -127,7 +128,8 @@ def read_patch_state(host: Host, stack: Stack, package: str) -> tuple[list[Targe
     directory, version = None, None
     if not host.is_here:
         module = stacked(package, stack.patches[package]).module or package.replace("-", "_")
-        directory, version = find_package(host, stack, package, module)
-        if directory is None:
+        place, version = find_package(host, stack, package, module)
+        if place is None:
             return [], None
+        directory = host.path(place)
     return command.status(stack.argument, directory, [package], version), directory

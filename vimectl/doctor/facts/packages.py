@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -19,7 +18,7 @@ from vimectl.stacks.detection import find
 from vimectl.stacks.installed import InstalledDistribution, distributions, site_directories
 from vimectl.stacks.schema import Marker, Stack
 from vimectl.util.dist_info import editable_source, record_hash
-from vimectl.util.host import Host
+from vimectl.util.host import ABSENT, Host
 
 # Compiled against one version of torch, so their requirements matter although the stack does not have them.
 TORCH_COMPANIONS = ("torchvision", "torchaudio")
@@ -74,10 +73,10 @@ def read_interpreter(host: Host, stack: Stack) -> tuple[str, str]:
     installed = distributions(host)
     have = [found for name in stack.packages if (found := find(stack, name, installed))]
     places = Counter(one.location for one in have).most_common(1)
-    named = re.search(r"/python(3\.\d+)/", f"{places[0][0]}/") if places else None
+    named = re.search(r"/python(3\.\d+)/", places[0][0]) if places else None
     if named is None:
         raise Unavailable("no package of the stack is installed, so the interpreter is not known")
-    return named[1], f"/{places[0][0].relative_to(host.root)}"
+    return named[1], places[0][0]
 
 
 def read_metadata(host: Host, stack: Stack) -> dict[str, DistributionMetadata]:
@@ -85,26 +84,19 @@ def read_metadata(host: Host, stack: Stack) -> dict[str, DistributionMetadata]:
     installed = distributions(host)
     found = {name: find(stack, name, installed) for name in stack.packages}
     found |= {name: installed[name][0] for name in TORCH_COMPANIONS if name in installed}
-    return {name: _metadata(item) for name, item in found.items() if item}
+    return {name: _metadata(host, item) for name, item in found.items() if item}
 
 
-def _metadata(item: InstalledDistribution) -> DistributionMetadata:
-    tags = re.findall(r"manylinux_(\d+)_(\d+)", _read_file(item, "WHEEL"))
+def _metadata(host: Host, item: InstalledDistribution) -> DistributionMetadata:
+    tags = re.findall(r"manylinux_(\d+)_(\d+)", host.read(f"{item.metadata}/WHEEL") or "")
+    location = host.status(item.location)
     return DistributionMetadata(
         item,
-        tuple(_requirements(_read_file(item, "METADATA"))),
-        dict(_modules(item, _read_file(item, "RECORD"))),
+        tuple(_requirements(host.read(f"{item.metadata}/METADATA") or "")),
+        dict(_modules(host, item, host.read(f"{item.metadata}/RECORD") or "")),
         max(((int(major), int(minor)) for major, minor in tags), default=None),
-        item.location.stat().st_mtime,
+        location.st_mtime if location else 0.0,
     )
-
-
-def _read_file(item: InstalledDistribution, name: str) -> str:
-    """Return a metadata file, or nothing. The name of the folder may be spelled in several ways."""
-    for file in item.location.glob(f"*-{item.version}.dist-info/{name}"):
-        if canonicalize_name(file.parent.name.partition("-")[0]) == item.name:
-            return file.read_text(encoding="utf-8", errors="replace")
-    return ""
 
 
 def _requirements(metadata: str) -> Iterator[Requirement]:
@@ -117,15 +109,15 @@ def _requirements(metadata: str) -> Iterator[Requirement]:
                     yield one
 
 
-def _modules(item: InstalledDistribution, record: str) -> Iterator[tuple[str, str]]:
+def _modules(host: Host, item: InstalledDistribution, record: str) -> Iterator[tuple[str, str]]:
     for line in record.splitlines():
         path, _, rest = line.partition(",")
         if path.endswith("/__init__.py") and path.count("/") == 1:
             digest = rest.partition(",")[0]
-            try:
-                content = (item.location / path).read_bytes()
-            except OSError:
-                yield path, "is missing"
+            content = host.read_bytes(f"{item.location}/{path}")
+            if content is None:
+                problem = host.problem(f"{item.location}/{path}")
+                yield path, "is missing" if problem == ABSENT else f"is {problem}"
                 continue
             good = not digest.startswith("sha256=") or digest == record_hash(content)
             yield path, "" if good else "is of another package"
@@ -147,10 +139,9 @@ def read_glibc(host: Host) -> tuple[int, int] | None:
 def read_marker(host: Host, marker: Marker) -> tuple[str, bool]:
     """Return the installed file of a marker, and True if a line matches. Raises Unavailable."""
     for directory in site_directories(host):
-        path = directory / marker.path
-        if path.is_file():
-            text = path.read_text(encoding="utf-8", errors="replace")
-            return str(path), re.search(marker.pattern, text, re.MULTILINE) is not None
+        path = f"{directory}/{marker.path}"
+        if host.is_file(path):
+            return path, host.search(path, marker.pattern) is not None
     raise Unavailable(f"no {marker.path} is installed")
 
 
@@ -158,9 +149,10 @@ def read_editable_installs(host: Host) -> list[EditableInstall]:
     """Return the editable installs that `direct_url.json` (PEP 610) records, in import order."""
     found = []
     for directory in dict.fromkeys(site_directories(host)):
-        for record in sorted(directory.glob("*.dist-info/direct_url.json")):
-            if path := editable_source(record):
-                name, _, version = record.parent.name.removesuffix(".dist-info").partition("-")
+        for record in host.glob(f"{directory}/*.dist-info/direct_url.json"):
+            if path := editable_source(host.read(record)):
+                folder = record.split("/")[-2]
+                name, _, version = folder.removesuffix(".dist-info").partition("-")
                 found.append(EditableInstall(canonicalize_name(name), version, path))
     return found
 
@@ -179,14 +171,14 @@ def read_checkout(host: Host, directory: str) -> tuple[str, int] | None:
     return described.stdout.strip(), len(changed.stdout.splitlines())
 
 
-def find_package(host: Host, stack: Stack, package: str, module: str) -> tuple[Path | None, str | None]:
+def find_package(host: Host, stack: Stack, package: str, module: str) -> tuple[str | None, str | None]:
     """Return the directory in another root that holds a package, as its interpreter would find it.
 
     The version is returned only for an editable install, whose metadata is elsewhere.
     """
     names = distribution_names(stack, package)
-    places: list[tuple[Path, str | None]] = [
-        (host.path(one.directory), one.version) for one in read_editable_installs(host) if one.name in names
+    places: list[tuple[str, str | None]] = [
+        (one.directory, one.version) for one in read_editable_installs(host) if one.name in names
     ]
     places += [(place, None) for place in site_directories(host)]
-    return next((one for one in places if (one[0] / module / "__init__.py").is_file()), (None, None))
+    return next((one for one in places if host.is_file(f"{one[0]}/{module}/__init__.py")), (None, None))

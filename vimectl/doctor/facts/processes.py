@@ -41,7 +41,7 @@ class ProcessFacts:
 def read_processes(host: Host) -> list[ProcessFacts]:
     """Return the processes in the order of their ids."""
     found = []
-    for pid in sorted(int(folder.name) for folder in host.path("/proc").glob("[0-9]*")):
+    for pid in sorted(int(name) for name in host.names("/proc") if name.isdecimal()):
         argv, environ = host.read(f"/proc/{pid}/cmdline") or "", host.read(f"/proc/{pid}/environ") or ""
         found.append(
             ProcessFacts(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,11 +23,12 @@ def test_hash_of_an_empty_file() -> None:
         ([], None),
     ],
 )
-def test_source_of_an_editable_install(tmp_path: Path, content: Any, source: str | None) -> None:
-    file = tmp_path / "direct_url.json"
-    assert editable_source(file) is None
-    file.write_text(json.dumps(content))
-    assert editable_source(file) == source
+def test_source_of_an_editable_install(content: Any, source: str | None) -> None:
+    assert editable_source(json.dumps(content)) == source
+
+
+def test_without_the_file_an_install_is_not_editable() -> None:
+    assert editable_source(None) is None
 
 
 @pytest.mark.parametrize("name", ["vLLM", "vllm_ascend", "ruamel.yaml.clib", "a-_.b", "Megatron-Core"])

@@ -31,7 +31,7 @@ def test_auto_is_what_the_environment_names(tmp_path: Path) -> None:
 def test_auto_is_otherwise_the_cluster_started_last_here(tmp_path: Path, variable: str | None) -> None:
     folder = "/elsewhere" if variable else "/tmp"
     host = Host(tmp_path, {"RAY_ADDRESS": "", **({variable: folder} if variable else {})})
-    with pytest.raises(UsageError, match=f"there is no {folder}/ray/ray_current_cluster"):
+    with pytest.raises(UsageError, match=f"{folder}/ray/ray_current_cluster is absent"):
         resolve(host)
     note = host.path(f"{folder}/ray/ray_current_cluster")
     note.parent.mkdir(parents=True)
