@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from vime_runtime.spec.errors import UsageError
 
+from vimectl.cli.doctor_view import check_list, report_text
 from vimectl.cli.output import CommandOutput, Markup
 from vimectl.stacks.catalog import default_stack, load_stack, stack_for_recipe
 from vimectl.util.console import err, escape_markup
 from vimectl.util.host import Host, refuse_command
 
 if TYPE_CHECKING:
-    from vimectl.doctor.check import CheckResult
     from vimectl.doctor.fix import Fix
     from vimectl.doctor.runner import DoctorReport
-
-_COLORS = {"pass": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
-_WORST_FIRST = ("fail", "warn", "pass", "skip")
 
 
 def doctor(
@@ -39,6 +34,12 @@ def doctor(
     only: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only this check or group.")] = None,
     imports: Annotated[
         bool, typer.Option("--imports", help="Also import each package, in a child process: takes seconds.")
+    ] = False,
+    list_: Annotated[
+        bool, typer.Option("--list", help="List the checks: what each one reads, and when it applies.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show every result in full, also what passed.")
     ] = False,
     fix: Annotated[
         bool, typer.Option("--fix", help="Apply fixes that are safe and can be undone; each is shown first.")
@@ -66,15 +67,24 @@ def doctor(
     name = stack or default or detect_stack(host).stack
     if name is None:
         raise UsageError("no package of a known stack is installed", "give the stack you want with --stack")
+    chosen = load_stack(name)
+    if wanted and wanted.cluster.device != chosen.stack.device:
+        raise UsageError(
+            f"the recipe {wanted.recipe.name} is for {wanted.cluster.device}, the stack {chosen.name} for "
+            f"{chosen.stack.device}",
+            f"leave out --stack, or give one like {wanted.recipe.stack}",
+        )
+    if list_:
+        return check_list(chosen)
 
     def check() -> DoctorReport:
-        return run_checks(host, load_stack(name), wanted, only or (), with_imports=imports)
+        return run_checks(host, chosen, wanted, only or (), with_imports=imports)
 
     report = check()
     fixes = _apply_fixes(report, host) if fix else []
     if fixes:
         report = check()
-    document, text = report.as_json(), list(_text(report, every=bool(only)))
+    document, text = report.as_json(), list(report_text(report, every=verbose or bool(only)))
     if fix:
         document["fixed"] = [
             {"check": one.check, "command": one.command, "undo": one.undo, "changed": one.changes}
@@ -112,40 +122,3 @@ def _apply_fixes(report: DoctorReport, host: Host) -> list[Fix]:
         err.print(f"    to undo it: {fix.undo}", markup=False)
         fix.apply()
     return fixes
-
-
-def _text(report: DoctorReport, every: bool) -> Iterator[Markup]:
-    """Yield one line for each group, and each warning and failure in full; ``every``: each result in full."""
-    groups: dict[str, list[CheckResult]] = {}
-    for result in report.results:
-        groups.setdefault(result.group, []).append(result)
-    skipped = []
-    for group, results in groups.items():
-        counts: Counter[str] = Counter(result.status for result in results)
-        if not every and counts["skip"] == len(results):
-            skipped.append(group)
-            continue
-        summary = ", ".join(f"{counts[status]} {status}" for status in _COLORS if counts[status])
-        worst = next(status for status in _WORST_FIRST if counts[status])
-        yield Markup(f"[{_COLORS[worst]}]{worst:4}[/]  {group}: {summary}")
-        for result in results:
-            if every or result.status in ("warn", "fail"):
-                yield Markup(f"      [{_COLORS[result.status]}]{result.status}[/] {result.id}")
-                shown = result.as_json()
-                for label in ("found", "expected", "why", "fix"):
-                    if shown[label]:
-                        yield Markup(f"           {label}: {escape_markup(shown[label])}")
-    if skipped:
-        total = sum(len(groups[name]) for name in skipped)
-        yield Markup(f"[{_COLORS['skip']}]skip[/]  {', '.join(skipped)}: {total} skip")
-    yield Markup(f"[bold]{escape_markup(_last_line(report))}[/]")
-
-
-def _last_line(report: DoctorReport) -> str:
-    """Return what to do next."""
-    first = report.first
-    if first is None:
-        return f"{report.stack.title}: no problems found"
-    if report.ok:
-        return f"{report.stack.title}: nothing prevents a run; first warning: {first.id}: {first.fix}"
-    return f"fix first: {first.id}: {first.fix}"

@@ -24,6 +24,8 @@ from typing import NamedTuple
 _MAX_SYMLINKS = 40
 # The largest file that is read by default: far above any metadata or list of processes' sockets.
 _MAX_BYTES = 16 * 2**20
+# The kernel refuses larger reads of /proc/sys (proc_sys_call_handler: ENOMEM).
+_CHUNK = 2**16
 ABSENT = "absent"
 DENIED = "permission denied"
 
@@ -217,10 +219,12 @@ class Host:
             if problem := _unreadable(os.stat(path), limit):
                 return None, problem
             flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if self.is_here else os.O_NOFOLLOW)
-            with open(os.open(path, flags), "rb") as file:
+            with open(os.open(path, flags), "rb", buffering=0) as file:
                 if problem := _unreadable(os.fstat(file.fileno()), limit):
                     return None, problem
-                content = file.read(limit + 1)
+                content = b""
+                while len(content) <= limit and (chunk := file.read(_CHUNK)):
+                    content += chunk
         except (OSError, ValueError) as e:
             return None, self._reason(absolute, e)
         return (None, _too_large(limit)) if len(content) > limit else (content, "")
