@@ -39,14 +39,16 @@ def report_text(report: DoctorReport, every: bool) -> Iterator[Markup]:
         yield Markup(f"[{_COLORS[worst]}]{worst:4}[/]  {group}: {summary}")
         for result in results:
             if every or (result.status in ("warn", "fail") and not result.cause):
-                yield from _in_full(result, followers.get(result.id, ()))
+                yield from _in_full(result, followers.get(result.id, ()), with_read=every)
     if skipped:
         total = sum(len(groups[name]) for name in skipped)
         yield Markup(f"[{_COLORS['skip']}]skip[/]  {', '.join(skipped)}: {total} skip")
     yield Markup(f"[bold]{escape_markup(_last_line(report))}[/]")
 
 
-def _in_full(result: CheckResult, followers: Iterable[CheckResult]) -> Iterator[Markup]:
+def _in_full(result: CheckResult, followers: Iterable[CheckResult], with_read: bool) -> Iterator[Markup]:
+    from vimectl.doctor.check import listed
+
     yield Markup(f"      {_status(result)}")
     fields = {
         "found": result.found,
@@ -54,6 +56,7 @@ def _in_full(result: CheckResult, followers: Iterable[CheckResult]) -> Iterator[
         "why": result.rationale,
         "follows from": result.cause,
         "fix": result.fix,
+        "read": listed(result.read) if with_read else "",
     }
     for label, text in fields.items():
         if text:

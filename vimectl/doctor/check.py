@@ -22,7 +22,7 @@ class CheckResult:
 
     ``fix`` is a command or an edit, for warn and fail only. ``rationale`` is the rule that the check
     enforces. ``cause`` is the id of the failed check from which this result follows. ``Check.run`` fills in
-    ``id`` and ``rationale``, the runner ``cause``.
+    ``id``, ``rationale`` and ``read``, the paths and commands that were read; the runner ``cause``.
     """
 
     status: Status
@@ -32,6 +32,7 @@ class CheckResult:
     id: str = ""
     rationale: str = ""
     cause: str = ""
+    read: tuple[str, ...] = ()
 
     @property
     def group(self) -> str:
@@ -133,6 +134,7 @@ class Check:
             found=clean(found.found),
             expected=clean(found.expected),
             fix=clean(found.fix),
+            read=tuple(observed),
         )
 
     def _result(self, facts: Facts) -> CheckResult:

@@ -222,12 +222,12 @@ class Host:
             with open(os.open(path, flags), "rb", buffering=0) as file:
                 if problem := _unreadable(os.fstat(file.fileno()), limit):
                     return None, problem
-                content = b""
+                content = bytearray()
                 while len(content) <= limit and (chunk := file.read(_CHUNK)):
                     content += chunk
         except (OSError, ValueError) as e:
             return None, self._reason(absolute, e)
-        return (None, _too_large(limit)) if len(content) > limit else (content, "")
+        return (None, _too_large(limit)) if len(content) > limit else (bytes(content), "")
 
     def _reason(self, absolute: str, error: OSError | ValueError) -> str:
         """Return why a path cannot be read, in the words of strerror(3)."""
