@@ -24,6 +24,8 @@ from typing import NamedTuple
 _MAX_SYMLINKS = 40
 # The largest file that is read by default: far above any metadata or list of processes' sockets.
 _MAX_BYTES = 16 * 2**20
+# The kernel refuses to read a file of /proc/sys into a larger buffer (KMALLOC_MAX_SIZE, 4 MiB at least).
+_CHUNK = 2**18
 # The kernel refuses larger reads of /proc/sys (proc_sys_call_handler: ENOMEM).
 _CHUNK = 2**16
 ABSENT = "absent"

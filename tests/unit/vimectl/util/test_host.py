@@ -45,3 +45,7 @@ def test_cached_command_is_run_once(tmp_path: Path) -> None:
     host = Host(tmp_path, {}, run).with_command_cache()
     assert [host.run(["npu-smi", "info"], 10).stdout for _ in range(3)] == ["1", "1", "1"]
     assert host.run(["npu-smi", "-v"], 10).stdout == "2"
+
+
+def test_files_of_the_kernel_are_read() -> None:
+    assert Host().read("/proc/sys/vm/overcommit_memory") in ("0\n", "1\n", "2\n")
