@@ -40,18 +40,15 @@ def verify(
 
     host = Host()
     chosen = _stack(stack, recipe, host)
-    if path:
-        builds = verify_path(path, host, chosen)
-    else:
-        builds = verify_installed(host, chosen)
-        needed = required_backend(chosen)
-        if not builds and needed:
-            raise MissingRequirement(
-                f"torch_memory_saver is not installed; the stack needs a build for {needed}",
-                "see `vimectl tms list` for the known builds",
-            )
+    builds = verify_path(path, host, chosen) if path else verify_installed(host, chosen)
+    needed = required_backend(chosen)
+    if not builds and needed:
+        raise MissingRequirement(
+            f"torch_memory_saver is not installed; the stack needs a build for {needed}",
+            "see `vimectl tms list` for the known builds",
+        )
     ok = all_good(builds, chosen)
-    text: list[str] = list(map(_facts, builds))
+    text: list[str] = [_facts(build) for build in builds]
     if not builds:
         text = ["torch_memory_saver is not installed, and the stack does not need it"]
     elif all(build.loads is False for build in builds):
@@ -82,16 +79,11 @@ def list_() -> CommandOutput:
     from vimectl.env.memory_saver.known_builds import known_builds
 
     builds = known_builds()
-    rows = [
-        [
-            build.name,
-            build.verdict,
-            build.backend,
-            build.sha256 or build.md5 or f"md5 {build.md5_prefix}…",
-            f"{build.note} ({build.by}, {build.at})" if build.by else build.note,
-        ]
-        for build in builds
-    ]
+    rows = []
+    for build in builds:
+        digest = build.sha256 or build.md5 or f"md5 {build.md5_prefix}…"
+        note = f"{build.note} ({build.by}, {build.at})" if build.by else build.note
+        rows.append([build.name, build.verdict, build.backend, digest, note])
     columns = ["name", "verdict", "backend", "digest", "note"]
     table = TextTable(columns, rows, "known builds of torch_memory_saver")
     return CommandOutput({"builds": [build.model_dump() for build in builds]}, [table])
@@ -109,21 +101,15 @@ def _stack(name: str | None, recipe: str | None, host: Host) -> Stack | None:
 
 
 def _facts(build: SaverBuild) -> Markup:
-    lines = [build.path]
+    known = f"{build.name} (by {build.match})" if build.name else "not a known build"
+    lines = [build.path, f"{known}; {build.note}"]
     if build.loads is not None:
         lines.append(f"{'loaded' if build.loads else 'not loaded'}: {build.why}")
-    lines.append(f"{f'{build.name} (by {build.match})' if build.name else 'not a known build'}; {build.note}")
-    if build.warning:
-        lines.append(f"warning: {build.warning}")
     if build.machine:
         lines.append(f"{build.backend}, {build.machine}, hook mode {build.hook_mode}, {build.size} bytes")
-        reads = "reads" if build.knows_init_enable else "does not read"
-        lines.append(
-            f"{len(build.exported)} tms_ functions, {reads} TMS_INIT_ENABLE, build id {build.build_id}"
-        )
         lines.append(f"needs {' '.join(build.needed)}")
     if build.sha256:
         lines.append(f"md5 {build.md5}  sha256 {build.sha256}")
-    # Text from the file is printed without markup and control characters.
+    # Names from a file or directory are printed without markup and control characters.
     printable = ["".join(c if c.isprintable() else "?" for c in line) for line in lines]
     return Markup(f"[bold]{build.verdict}[/]  " + escape_markup("\n    ".join(printable)))

@@ -158,9 +158,7 @@ def _record_saver(wheel: Path, stack: Stack, host: Host, stand_in: bool) -> None
     if stand_in:
         return
     note = f"built in this image from {source.url} at {source.commit} (tag {source.tag})"
-    file = host.path(known_builds.MACHINE_FILE)
-    record_build(wheel, note, into=file, by="vimectl image build", at=_now())
-    file.with_suffix(".lock").unlink(missing_ok=True)
+    record_build(wheel, note, host.path(known_builds.MACHINE_FILE), by="vimectl image build", at=_now())
 
 
 @app.command()

@@ -1,25 +1,25 @@
-"""The known builds of the torch_memory_saver library: shipped, recorded for the machine, and by the user."""
+"""The known builds of the torch_memory_saver library: shipped, recorded for a machine, and by the user."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import platformdirs
 from pydantic import Field, model_validator
+from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.strict import Strict
 
 from vimectl.stacks.schema import Sha256
 from vimectl.util import toml
-from vimectl.util.host import Host
+from vimectl.util.host import ABSENT, Host
 
 Match = Literal["sha256", "md5", "md5-prefix"]
 # The builds for all users of a machine: an image records here the library that was built in it.
 MACHINE_FILE = "/etc/vimectl/builds.toml"
-# Strongest first.
-_MATCHES: tuple[Match, ...] = ("sha256", "md5", "md5-prefix")
+_MATCHES = get_args(Match)  # strongest first
 
 
 class KnownBuild(Strict):
@@ -62,31 +62,35 @@ class BuildsFile(Strict):
 
 def user_builds_file() -> Path:
     """Return the file with the builds that the user recorded."""
-    return Path(platformdirs.user_config_dir("vimectl")) / "builds.toml"
+    return Path(platformdirs.user_config_dir("vimectl"), "builds.toml").absolute()
 
 
-def known_builds() -> tuple[KnownBuild, ...]:
-    """Return the shipped builds, the machine's and the user's. Raises UsageError when a file is malformed."""
-    return (*_shipped(), *machine_builds(Host()), *_in(user_builds_file()))
+def known_builds(host: Host | None = None) -> tuple[KnownBuild, ...]:
+    """Return the shipped builds, those recorded for a machine (by default this one), and the user's.
+
+    Raises UsageError when a file is malformed or cannot be read.
+    """
+    recorded = (*_in(host or Host(), MACHINE_FILE), *_in(Host(), str(user_builds_file())))
+    return (*_shipped(), *recorded)
 
 
-def machine_builds(host: Host) -> tuple[KnownBuild, ...]:
-    """Return the builds recorded for all users of a machine. Raises UsageError when the file is malformed."""
-    return _in(host.path(MACHINE_FILE))
-
-
-def identify(md5: str, sha256: str, extra: Sequence[KnownBuild] = ()) -> tuple[KnownBuild, Match] | None:
-    """Return the known build with these digests and what matched, or None. ``extra`` adds known builds.
+def identify(md5: str, sha256: str, known: Sequence[KnownBuild]) -> tuple[KnownBuild, Match] | None:
+    """Return the known build with these digests and what matched, or None.
 
     A full digest wins over a partial one, and known-bad wins over known-good: recording can make an unknown
     build a known one, but never a bad one good.
     """
-    found = [(build, match) for build in (*known_builds(), *extra) if (match := build.match(md5, sha256))]
+    found = [(build, match) for build in known if (match := build.match(md5, sha256))]
     return min(found, key=lambda one: (_MATCHES.index(one[1]), one[0].verdict == "known-good"), default=None)
 
 
-def _in(file: Path) -> tuple[KnownBuild, ...]:
-    return tuple(toml.load(BuildsFile, file).build) if file.is_file() else ()
+def _in(host: Host, file: str) -> tuple[KnownBuild, ...]:
+    problem = host.problem(file)
+    if problem == ABSENT:
+        return ()
+    if problem:
+        raise UsageError(f"{file}: {problem}", "it has the recorded builds: make it a readable file")
+    return tuple(toml.load(BuildsFile, host.path(file)).build)
 
 
 @cache

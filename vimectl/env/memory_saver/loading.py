@@ -1,4 +1,4 @@
-"""Find the torch_memory_saver libraries of a machine, which of them the processes of a job would load, and why.
+"""Find the torch_memory_saver libraries of a machine, and which of them the processes of a job would load.
 
 The rule of the package changed between releases and is recognized by its source code:
 
@@ -49,21 +49,19 @@ def candidates(host: Host, modes: Sequence[HookMode]) -> list[Candidate]:
 def files_in(directory: str, host: Host) -> list[str]:
     """Return the libraries of the package in (or called) ``directory``: next to the package and in it."""
     parent = directory.removesuffix(f"/{PACKAGE}")
-    return [
-        f"{folder}/{name}"
-        for folder in (parent, f"{parent}/{PACKAGE}")
-        for name in host.names(folder)
-        if fnmatchcase(name, f"{PACKAGE}*.so")
-    ]
+    folders = (parent, f"{parent}/{PACKAGE}")
+    paths = (f"{folder}/{name}" for folder in folders for name in host.names(folder))
+    return [path for path in paths if _matches(path, f"{PACKAGE}*.so")]
+
+
+def _matches(path: str, pattern: str) -> bool:
+    return fnmatchcase(path.rpartition("/")[2], pattern)
 
 
 def _preloaded(host: Host) -> Iterator[Candidate]:
     """Yield the libraries that the dynamic loader loads into every process, independent of the package."""
-    sources = {
-        "LD_PRELOAD": host.environment.get("LD_PRELOAD", ""),
-        _PRELOAD_FILE: host.read(_PRELOAD_FILE) or "",
-    }
-    for source, text in sources.items():
+    variable, file = host.environment.get("LD_PRELOAD", ""), host.read(_PRELOAD_FILE) or ""
+    for source, text in (("LD_PRELOAD", variable), (_PRELOAD_FILE, file)):
         for entry in re.split(r"[\s:]+", text):
             if PACKAGE in entry:
                 yield Candidate(entry, True, f"{source} names it: every process loads it, in any hook mode")
@@ -71,64 +69,37 @@ def _preloaded(host: Host) -> Iterator[Candidate]:
 
 def _installed(host: Host, modes: Sequence[HookMode]) -> Iterator[Candidate]:
     """Yield the libraries next to each copy of the package; Python imports the first copy."""
+    # For the running machine, sys.path includes PYTHONPATH.
+    given = "" if host.is_here else host.environment.get("PYTHONPATH", "")
+    directories = list(dict.fromkeys([*filter(None, given.split(":")), *site_directories(host)]))
     imported = ""
-    directories = _import_path(host)
     for directory in directories:
-        files = files_in(directory, host)
-        package = f"{directory}/{PACKAGE}"
+        files, package = files_in(directory, host), f"{directory}/{PACKAGE}"
         if not host.is_file(f"{package}/__init__.py"):
             why = f"there is no package {PACKAGE} next to it"
         elif imported:
             why = f"Python imports the package in {imported} first"
         else:
             imported = directory
-            rules = [_rule(package, mode, directories, host) for mode in modes]
-            yield from _loaded(files, rules)
-            why = f"the package loads {' or '.join(rule.pattern for rule in rules) or 'none of them here'}"
+            patterns = _patterns(package, modes, directories, host)
+            for pattern in patterns:
+                matching = [file for file in files if _matches(file, pattern)]
+                # If torch states no CUDA version, the libcudart that the package finds decides between them.
+                loads = len(matching) == 1 or "_cu*" in pattern
+                why = f"Python imports {package}, which loads {pattern}"
+                why += "" if loads else f", but fails because there are {len(matching)} of them"
+                yield from (Candidate(file, loads, why) for file in matching)
+            why = f"the package loads {' or '.join(patterns)}" if patterns else "nothing here needs it"
         yield from (Candidate(file, False, why) for file in files)
 
 
-def _loaded(files: list[str], rules: Sequence[_Rule]) -> Iterator[Candidate]:
-    for rule in rules:
-        matching = [file for file in files if fnmatchcase(file.rpartition("/")[2], rule.pattern)]
-        loads = rule.any_of or len(matching) == 1
-        why = rule.why if loads else f"{rule.why}, but fails because there are {len(matching)} of them"
-        yield from (Candidate(file, loads, why) for file in matching)
-
-
-class _Rule(NamedTuple):
-    """The file name pattern that the package loads, and the reason.
-
-    The package fails unless one file matches, but with ``any_of`` which one it loads is not known.
-    """
-
-    pattern: str
-    why: str
-    any_of: bool = False
-
-
-def _rule(package: str, mode: HookMode, directories: Sequence[str], host: Host) -> _Rule:
-    """Return the loading rule of the imported package, from its source code."""
-    stem = f"{PACKAGE}_hook_mode_{mode}"
-    source = host.read(f"{package}/utils.py")
-    if source is None:
-        pattern = f"{PACKAGE}_cpp.*.so"
-        return _Rule(pattern, f"Python imports {package}, which preloads {pattern}")
-    why = f"Python imports {package}, which in hook mode {mode} loads"
-    if "_cu{major}" not in source:
-        return _Rule(f"{stem}.*.so", f"{why} {stem}.*.so")
-    torch = (f"{directory}/torch/version.py" for directory in directories)
-    version = host.search(next(filter(host.is_file, torch), ""), _CUDA_OF_TORCH)
-    if version:
-        pattern = f"{stem}_cu{version[1]}.*.so"
-        return _Rule(pattern, f"{why} {pattern} for torch's CUDA {version[1]}")
-    pattern = f"{stem}_cu*.*.so"
-    why += f" one of {pattern}, by the libcudart that it finds; torch states no CUDA version"
-    return _Rule(pattern, why, any_of=True)
-
-
-def _import_path(host: Host) -> list[str]:
-    """Return the directories that Python imports from: PYTHONPATH, then those of the interpreter."""
-    # For the running machine, sys.path includes PYTHONPATH.
-    given = "" if host.is_here else host.environment.get("PYTHONPATH", "")
-    return list(dict.fromkeys([*filter(None, given.split(":")), *site_directories(host)]))
+def _patterns(package: str, modes: Sequence[HookMode], directories: list[str], host: Host) -> list[str]:
+    """Return the file name patterns of the libraries that the package loads, from its source code."""
+    utils, variant = f"{package}/utils.py", ""
+    if not host.is_file(utils):
+        return [f"{PACKAGE}_cpp.*.so"] if modes else []
+    if host.search(utils, r"_cu\{major\}"):
+        torch = (f"{directory}/torch/version.py" for directory in directories)
+        version = host.search(next(filter(host.is_file, torch), ""), _CUDA_OF_TORCH)
+        variant = f"_cu{version[1] if version else '*'}"
+    return [f"{PACKAGE}_hook_mode_{mode}{variant}.*.so" for mode in modes]

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, get_args
 
-from vimectl.env.memory_saver.elf import ElfLibrary, read_elf
-from vimectl.env.memory_saver.known_builds import KnownBuild, Match, identify, machine_builds
-from vimectl.env.memory_saver.library_files import LibraryFile, library_files, read_library
-from vimectl.env.memory_saver.loading import HOOK_MODES, HookMode, candidates
+from vime_runtime.spec.errors import UsageError
+
+from vimectl.env.memory_saver.elf import read_elf
+from vimectl.env.memory_saver.known_builds import KnownBuild, Match, identify, known_builds
+from vimectl.env.memory_saver.loading import HOOK_MODES, PACKAGE, HookMode, candidates, files_in
 from vimectl.stacks.schema import Stack
 from vimectl.util.host import Host
 
@@ -19,28 +24,22 @@ Backend = Literal["ascend", "cuda", "rocm", "unknown"]
 SaverVerdict = Literal["known-good", "known-bad", "unknown", "wrong-backend", "wrong-machine", "not-elf"]
 
 _BACKENDS = {"npu": "ascend"}
-# The runtime library of each accelerator that a build is linked with.
-_RUNTIMES: tuple[tuple[str, Backend], ...] = (
-    ("libascendcl.so", "ascend"),
-    ("libamdhip64.so", "rocm"),
-    ("libcudart.so", "cuda"),
-    ("libcuda.so", "cuda"),
-)
-# Allocator entry points that a preloaded build replaces.
-_REPLACED = frozenset({"cudaMalloc", "aclrtMalloc", "aclrtMallocPhysical", "aclrtMallocAlign32", "hipMalloc"})
-# Including the end of the string, because TMS_INIT_ENABLE_CPU_BACKUP does not count.
-_INIT_ENABLE = b"TMS_INIT_ENABLE\0"
-# The newest release has 24; a crafted file may have any number.
-_MAX_FUNCTIONS = 100
-_WARNING = "eight digits of an MD5 identify a file, they do not authenticate it: tms record keeps its SHA-256"
+# The runtime libraries of each accelerator; a build is linked with them.
+_RUNTIMES: dict[Backend, tuple[str, ...]] = {
+    "ascend": ("libascendcl.so",),
+    "rocm": ("libamdhip64.so",),
+    "cuda": ("libcudart.so", "libcuda.so"),
+}
+_MAX_UNPACKED = 32 * 2**20  # four times what a released wheel holds
+_HINT = "give a .so, a wheel, or the directory of the package"
 
 
 @dataclass(frozen=True)
 class SaverBuild:
     """One library with its identity and verdict; ``note`` is the reason for the verdict.
 
-    ``exported`` has its ``tms_*`` functions. ``loads`` says if the processes of a job would load it, and
-    ``why`` gives the reason; None for a library that was given by path. ``warning`` is shown to people.
+    ``hook_mode`` is None for a file that is not this library. ``loads`` says if the processes of a job would
+    load it, and ``why`` gives the reason; None for a library that was given by path.
     """
 
     path: str
@@ -55,10 +54,6 @@ class SaverBuild:
     name: str | None = None
     note: str = ""
     needed: tuple[str, ...] = ()
-    exported: tuple[str, ...] = ()
-    knows_init_enable: bool | None = None
-    build_id: str | None = None
-    warning: str = ""
     loads: bool | None = None
     why: str = ""
 
@@ -71,20 +66,37 @@ def required_backend(stack: Stack | None) -> str | None:
 def verify_installed(host: Host, stack: Stack | None) -> list[SaverBuild]:
     """Classify every library that is installed on a machine, those that a job would load first.
 
-    A library that cannot be read has the verdict ``unknown``.
+    A library that cannot be read has the verdict ``unknown``. Raises UsageError when a file of known builds
+    is malformed or cannot be read.
     """
-    machine, extra = _machine(host), () if host.is_here else machine_builds(host)
+    machine, known = _machine(host), known_builds(host)
+    given = HOOK_MODES.get(stack.stack.device, "") if stack else host.environment.get("TMS_HOOK_MODE")
+    modes = [mode for mode in get_args(HookMode) if given in (None, mode)]
     builds = []
-    for found in candidates(host, _hook_modes(host, stack)):
-        build = classify(read_library(found.path), required_backend(stack), machine, extra)
-        builds.append(replace(build, loads=found.loads, why=found.why))
+    for path, loads, why in candidates(host, modes):
+        content = host.read_bytes(path)
+        build = SaverBuild(path, note=f"cannot be read: {host.problem(path)}")
+        if content is not None:
+            build = classify(path, content, required_backend(stack), machine, known)
+        builds.append(replace(build, loads=loads, why=why))
     return builds
 
 
 def verify_path(path: Path, host: Host, stack: Stack | None) -> list[SaverBuild]:
-    """Classify the libraries at a path for a machine. Raises UsageError when there are none."""
-    machine = _machine(host)
-    return [classify(file, required_backend(stack), machine) for file in library_files(path)]
+    """Classify the libraries at a path for a machine: a .so, a wheel, or a directory that holds the package.
+
+    Raises UsageError when there is none, when one cannot be read, and as ``verify_installed`` does.
+    """
+    machine, known, given = _machine(host), known_builds(host), os.path.abspath(path)
+    libraries: dict[str, bytes] = {}
+    for file in files_in(given, host) if host.is_dir(given) else [given]:
+        content = host.read_bytes(file)
+        if content is None:
+            raise UsageError(f"{file}: cannot be read: {host.problem(file)}", _HINT)
+        libraries |= _unpack(file, content) if file.endswith(".whl") else {file: content}
+    if not libraries:
+        raise UsageError(f"{path}: no {PACKAGE}*.so in it", _HINT)
+    return [classify(*library, required_backend(stack), machine, known) for library in libraries.items()]
 
 
 def all_good(builds: Sequence[SaverBuild], stack: Stack | None) -> bool:
@@ -98,94 +110,63 @@ def all_good(builds: Sequence[SaverBuild], stack: Stack | None) -> bool:
 
 
 def classify(
-    file: LibraryFile, backend: str | None, machine: str | None, extra: Sequence[KnownBuild] = ()
+    path: str, content: bytes, backend: str | None, machine: str | None, known: Sequence[KnownBuild]
 ) -> SaverBuild:
     """Classify a library for a stack that needs ``backend`` on ``machine``; None accepts any.
 
-    A library built for another backend or machine is wrong even if its digest is known. ``extra`` are known
-    builds in addition to those of this machine.
+    A library built for another backend or machine is wrong even if its digest is known.
     """
-    if file.content is None:
-        return SaverBuild(file.path, size=file.size, note=file.problem)
-    md5 = hashlib.md5(file.content, usedforsecurity=False).hexdigest()
-    sha256 = hashlib.sha256(file.content).hexdigest()
-    found = SaverBuild(file.path, md5, sha256, file.size)
-    library = read_elf(file.content)
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    sha256 = hashlib.sha256(content).hexdigest()
+    found = SaverBuild(path, md5, sha256, len(content))
+    library = read_elf(content)
     if library is None:
-        return replace(found, verdict="not-elf", note="not a readable ELF shared library")
-    linked = _backend(library)
-    known, match = identify(md5, sha256, extra) or (None, None)
-    if known and match == "md5-prefix" and linked not in (known.backend, "unknown"):
-        known = match = None  # another file with the same prefix
-    built_for = known.backend if known and linked == "unknown" else linked
-    verdict, note = _verdict(library, known, built_for, backend, machine)
-    return replace(
-        found,
-        hook_mode=_hook_mode(file.path, library),
-        backend=built_for,
-        machine=library.machine,
-        verdict=verdict,
-        match=match,
-        name=known.name if known else None,
-        note=note,
-        needed=library.needed,
-        exported=tuple(sorted(_functions(library))[:_MAX_FUNCTIONS]),
-        knows_init_enable=_INIT_ENABLE in file.content,
-        build_id=library.build_id,
-        warning=_WARNING if match == "md5-prefix" else "",
-    )
+        return replace(found, verdict="not-elf", note="not a readable 64-bit ELF shared library")
+    found = replace(found, hook_mode=_hook_mode(content), machine=library.machine, needed=library.needed)
+    linked: Backend = "unknown"
+    for name, runtimes in _RUNTIMES.items():
+        if any(needed.startswith(runtimes) for needed in library.needed):
+            linked = name
+    build, match = identify(md5, sha256, known) or (None, None)
+    if build and match == "md5-prefix" and linked not in (build.backend, "unknown"):
+        build = match = None  # another file with the same prefix
+    found = replace(found, match=match, name=build.name if build else None)
+    found = replace(found, backend=build.backend if build and linked == "unknown" else linked)
+    wrong: dict[SaverVerdict, str] = {}
+    if backend is not None and found.backend not in (backend, "unknown"):
+        wrong["wrong-backend"] = f"built for {found.backend}, the stack needs {backend}"
+    if machine not in (None, found.machine):
+        wrong["wrong-machine"] = f"built for {found.machine}, this machine is {machine}"
+    if wrong:
+        return replace(found, verdict=next(iter(wrong)), note="; ".join(wrong.values()))
+    if build:
+        return replace(found, verdict=build.verdict, note=build.note)
+    if found.hook_mode is None:
+        return replace(found, note="has no function tms_pause: not this library at all, or a broken build")
+    return replace(found, note="no build with these digests is known")
 
 
-def _verdict(
-    library: ElfLibrary,
-    known: KnownBuild | None,
-    built_for: Backend,
-    backend: str | None,
-    machine: str | None,
-) -> tuple[SaverVerdict, str]:
-    """Return the verdict and the reason for it."""
-    other_machine = machine is not None and library.machine != machine
-    here = f"built for {library.machine}, this machine is {machine}"
-    if backend is not None and built_for not in (backend, "unknown"):
-        note = f"built for {built_for}, the stack needs {backend}"
-        return "wrong-backend", f"{note}; {here}" if other_machine else note
-    if other_machine:
-        return "wrong-machine", here
-    if known:
-        return known.verdict, known.note
-    if not _functions(library):
-        return "unknown", "exports none of the tms_ functions: not this library at all, or a broken build"
-    return "unknown", "no build with these digests is known"
-
-
-def _functions(library: ElfLibrary) -> list[str]:
-    return [name for name in library.exported if name.startswith("tms_")]
-
-
-def _backend(library: ElfLibrary) -> Backend:
-    for name, backend in _RUNTIMES:
-        if any(needed.startswith(name) for needed in library.needed):
-            return backend
-    return "unknown"
-
-
-def _hook_mode(path: str, library: ElfLibrary) -> HookMode | None:
-    name = Path(path).name
-    if "tms_torch_malloc" in library.exported or "hook_mode_torch" in name:
-        return "torch"
-    if library.exported & _REPLACED or "hook_mode_preload" in name:
-        return "preload"
-    return None
-
-
-def _hook_modes(host: Host, stack: Stack | None) -> list[HookMode]:
-    """Return the hook modes that a trainer may use: that of the stack, else those of TMS_HOOK_MODE."""
-    if stack:
-        mode = HOOK_MODES.get(stack.stack.device)
-        return [mode] if mode else []
-    given = host.environment.get("TMS_HOOK_MODE")
-    return [mode for mode in get_args(HookMode) if given in (None, mode)]
+def _hook_mode(content: bytes) -> HookMode | None:
+    """Return the one hook mode of a library (``csrc/entrypoint.cpp``), None for another file."""
+    if b"tms_pause\0" not in content:
+        return None
+    return "torch" if b"tms_torch_malloc\0" in content else "preload"
 
 
 def _machine(host: Host) -> str | None:
     return host.run(["uname", "-m"], 5).stdout.strip() or None
+
+
+def _unpack(wheel: str, content: bytes) -> dict[str, bytes]:
+    """Return the libraries in a wheel. The path of each is ``wheel/member``."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = [m for m in archive.infolist() if fnmatchcase(m.filename, f"{PACKAGE}*.so")]
+            if sum(max(m.file_size, 2**20) for m in members) > _MAX_UNPACKED:
+                raise ValueError("more or larger libraries than any release has")
+            if {m.compress_type for m in members} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+                raise ValueError("not compressed like a wheel")
+            # Without its size, a member could unpack to more than it states.
+            return {f"{wheel}/{m.filename}": archive.open(m).read(m.file_size) for m in members}
+    except Exception as e:  # zipfile raises errors of many kinds for a damaged or crafted archive
+        raise UsageError(f"{wheel}: not a readable wheel: {e}", "download it again") from e

@@ -38,7 +38,7 @@ def test_unknown_library_fails_until_it_is_recorded(site: Path, run_json: Callab
     (build,) = document["builds"]
     assert (code, document["ok"], document["stack"]) == (1, False, "ascend-0.22")
     assert (build["path"], build["verdict"], build["loads"]) == (str(site / TORCH), "unknown", True)
-    assert build["why"].startswith(f"Python imports {site / 'torch_memory_saver'}, which in hook mode torch")
+    assert build["why"].startswith(f"Python imports {site / 'torch_memory_saver'}, which loads torch_memory")
     code, document = run_json("tms", "record", str(site / TORCH), "--note", "passed 20 steps")
     assert (code, document["schema"], document["file"]) == (
         *(0, "vimectl.tms.record/1"),
@@ -70,11 +70,12 @@ def test_cpu_stack_loads_no_library_and_passes(
 def test_control_characters_of_a_file_are_not_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    hostile = tmp_path / "x.so"
+    hostile = tmp_path / "x\x1b[31m.so"
     hostile.write_bytes(ElfFile(needed=["libcuda.so.1\x1b[31m", "[bold]"]).content())
     assert run_cli(["tms", "verify", str(hostile), "--stack", "ascend-0.22"]) == 1
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
+    assert "x?[31m.so" in shown
     assert "libcuda.so.1?[31m [bold]" in shown
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from harness.memory_saver.elf_file import ASCEND_PRELOAD, ElfFile
+from vimectl.env.memory_saver import known_builds
 from vimectl.env.memory_saver.known_builds import KnownBuild
 from vimectl.env.memory_saver.loading import HOOK_MODES
 from vimectl.env.memory_saver.verify import all_good, verify_installed
@@ -17,8 +21,8 @@ from vimectl.stacks.schema import Stack
 from vimectl.util import toml
 from vimectl.util.host import CommandResult, Host
 
-SITE = "usr/local/lib/python3.11/site-packages"
-OTHER = "usr/lib/python3/dist-packages"
+SITE = "/usr/local/lib/python3.11/site-packages"
+OTHER = "/usr/lib/python3/dist-packages"
 TORCH = "torch_memory_saver_hook_mode_torch"
 PRELOAD = "torch_memory_saver_hook_mode_preload"
 ASCEND, CPU = load_stack("ascend-0.22"), load_stack("cpu-0.32")
@@ -35,6 +39,9 @@ class Machine:
         self.root = root
         self.environment: dict[str, str] = {}
 
+    def path(self, absolute: str) -> Path:
+        return self.root / absolute[1:]
+
     def host(self) -> Host:
         def run(argv: Sequence[str], timeout: float) -> CommandResult:
             return CommandResult(0, "aarch64\n")
@@ -42,7 +49,7 @@ class Machine:
         return Host(self.root, self.environment, run)
 
     def package(self, site: str = SITE, loader: str | None = BY_NAME, **libraries: ElfFile) -> None:
-        package = self.root / site / "torch_memory_saver"
+        package = self.path(site) / "torch_memory_saver"
         package.mkdir(parents=True)
         (package / "__init__.py").touch()
         if loader:
@@ -51,13 +58,13 @@ class Machine:
             (package.parent / f"{name}.abi3.so").write_bytes(library.content())
 
     def torch(self, cuda: str) -> None:
-        (self.root / SITE / "torch").mkdir(parents=True, exist_ok=True)
-        (self.root / SITE / "torch" / "version.py").write_text(f"cuda: Optional[str] = {cuda}\n")
+        (self.path(SITE) / "torch").mkdir(parents=True, exist_ok=True)
+        (self.path(SITE) / "torch" / "version.py").write_text(f"cuda: Optional[str] = {cuda}\n")
 
     def loads(self, wanted: Stack | None) -> dict[str, str]:
-        """Return the reasons of the libraries that would be loaded, by path relative to the root."""
+        """Return the reasons of the libraries that would be loaded, by path."""
         builds = verify_installed(self.host(), wanted)
-        return {str(Path(b.path).relative_to(self.root)): b.why for b in builds if b.loads}
+        return {b.path: b.why for b in builds if b.loads}
 
     def good(self, wanted: Stack | None) -> bool:
         return all_good(verify_installed(self.host(), wanted), wanted)
@@ -71,16 +78,12 @@ def machine(tmp_path: Path) -> Machine:
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the library of `ElfFile()` known-good for Ascend."""
-    from hashlib import sha256
-
-    from vimectl.env.memory_saver import known_builds
-
-    digest = sha256(ElfFile().content()).hexdigest()
+    digest = hashlib.sha256(ElfFile().content()).hexdigest()
     good = KnownBuild(name="ours", verdict="known-good", backend="ascend", sha256=digest, note="written here")
-    monkeypatch.setattr(known_builds, "known_builds", lambda: (good,))
+    monkeypatch.setattr(known_builds, "_shipped", lambda: (good,))
 
 
-BOTH = {TORCH: ElfFile(), PRELOAD: ElfFile(exported=ASCEND_PRELOAD)}
+BOTH = {TORCH: ElfFile(), PRELOAD: ElfFile(functions=ASCEND_PRELOAD)}
 
 
 @pytest.mark.usefixtures("known")
@@ -88,10 +91,7 @@ def test_npu_loads_only_the_torch_mode_library(machine: Machine) -> None:
     machine.package(**BOTH)
     ((path, why),) = machine.loads(ASCEND).items()
     assert path == f"{SITE}/{TORCH}.abi3.so"
-    assert why == (
-        f"Python imports {machine.root / SITE / 'torch_memory_saver'}, "
-        f"which in hook mode torch loads {TORCH}.*.so"
-    )
+    assert why == f"Python imports {SITE}/torch_memory_saver, which loads {TORCH}.*.so"
     assert machine.good(ASCEND)
     builds = verify_installed(machine.host(), ASCEND)
     assert [(b.verdict, b.loads, b.hook_mode) for b in builds] == [
@@ -118,8 +118,8 @@ def test_preloaded_library_counts_in_any_hook_mode(machine: Machine) -> None:
     machine.package(**BOTH)
     assert machine.good(ASCEND)
     for change in (
-        lambda: machine.environment.update(LD_PRELOAD=f"/opt/other.so:/{SITE}/{PRELOAD}.abi3.so"),
-        lambda: (machine.root / "etc/ld.so.preload").write_text(f"/{SITE}/{PRELOAD}.abi3.so\n"),
+        lambda: machine.environment.update(LD_PRELOAD=f"/opt/other.so:{SITE}/{PRELOAD}.abi3.so"),
+        lambda: (machine.root / "etc/ld.so.preload").write_text(f"{SITE}/{PRELOAD}.abi3.so\n"),
     ):
         (machine.root / "etc").mkdir(exist_ok=True)
         change()
@@ -136,7 +136,7 @@ def test_missing_preloaded_library_is_reported(machine: Machine) -> None:
     assert (build.verdict, build.loads, build.note) == (
         "unknown",
         True,
-        "cannot be read: No such file or directory",
+        "cannot be read: absent",
     )
 
 
@@ -147,15 +147,15 @@ def test_first_of_several_copies_is_the_one_imported(machine: Machine) -> None:
     assert list(machine.loads(ASCEND)) == [f"{OTHER}/{TORCH}.abi3.so"]
     assert not machine.good(ASCEND)
     hidden = [b for b in verify_installed(machine.host(), ASCEND) if SITE in b.path]
-    assert {b.why for b in hidden} == {f"Python imports the package in {machine.root / OTHER} first"}
-    machine.environment["PYTHONPATH"] = f"/{SITE}"
+    assert {b.why for b in hidden} == {f"Python imports the package in {OTHER} first"}
+    machine.environment["PYTHONPATH"] = SITE
     assert list(machine.loads(ASCEND)) == [f"{SITE}/{TORCH}.abi3.so"]
     assert machine.good(ASCEND)
 
 
 def test_libraries_without_their_package_are_not_loaded(machine: Machine) -> None:
-    (machine.root / SITE).mkdir(parents=True)
-    (machine.root / SITE / f"{TORCH}.abi3.so").write_bytes(ElfFile().content())
+    machine.path(SITE).mkdir(parents=True)
+    (machine.path(SITE) / f"{TORCH}.abi3.so").write_bytes(ElfFile().content())
     assert machine.loads(ASCEND) == {}
     assert not machine.good(ASCEND)
 
@@ -163,7 +163,7 @@ def test_libraries_without_their_package_are_not_loaded(machine: Machine) -> Non
 @pytest.mark.usefixtures("known")
 def test_two_matching_files_load_neither(machine: Machine) -> None:
     machine.package(**BOTH)
-    (machine.root / SITE / f"{TORCH}.cpython-311.so").write_bytes(ElfFile().content())
+    (machine.path(SITE) / f"{TORCH}.cpython-311.so").write_bytes(ElfFile().content())
     assert machine.loads(ASCEND) == {}
     assert not machine.good(ASCEND)
     whys = {b.why for b in verify_installed(machine.host(), ASCEND) if TORCH in b.path}
@@ -188,12 +188,53 @@ def test_oldest_release_preloads_its_only_library(machine: Machine) -> None:
 
 def test_unreadable_library_is_unknown(machine: Machine) -> None:
     machine.package(**BOTH)
-    with (machine.root / SITE / f"{TORCH}.abi3.so").open("wb") as huge:
+    with (machine.path(SITE) / f"{TORCH}.abi3.so").open("wb") as huge:
         huge.truncate(1 << 40)
     (build,) = [b for b in verify_installed(machine.host(), ASCEND) if b.loads]
-    assert (build.verdict, build.size, build.sha256) == ("unknown", 1 << 40, "")
+    assert (build.verdict, build.sha256) == ("unknown", "")
     assert "larger than" in build.note
     assert not machine.good(ASCEND)
+
+
+@pytest.mark.usefixtures("known")
+def test_links_are_followed_inside_the_root_only(machine: Machine, tmp_path: Path) -> None:
+    """A library outside another root is not that machine's."""
+    machine.package(**BOTH)
+    library = machine.path(SITE) / f"{TORCH}.abi3.so"
+    library.unlink()
+    outside = tmp_path.parent / f"{tmp_path.name}-outside.so"
+    outside.write_bytes(ElfFile().content())
+    library.symlink_to(outside)
+    (build,) = [b for b in verify_installed(machine.host(), ASCEND) if b.loads]
+    assert (build.verdict, build.note) == (
+        "unknown",
+        f"cannot be read: a link to {outside}, which does not exist",
+    )
+    (machine.root / "opt").mkdir()
+    (machine.root / "opt/x.so").write_bytes(ElfFile().content())
+    library.unlink()
+    library.symlink_to("/opt/x.so")
+    assert machine.good(ASCEND)
+
+
+def test_unreadable_directory_has_no_libraries(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.package(**BOTH)
+
+    def listdir(path: Path) -> list[str]:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    assert verify_installed(machine.host(), ASCEND) == []
+
+
+def test_pipe_is_not_read(machine: Machine) -> None:
+    machine.package()
+    os.mkfifo(machine.path(SITE) / f"{TORCH}.abi3.so")
+    (machine.root / "etc").mkdir()
+    os.mkfifo(machine.root / "etc/ld.so.preload")
+    (build,) = verify_installed(machine.host(), ASCEND)
+    assert (build.verdict, build.loads) == ("unknown", True)
+    assert "named pipe" in build.note
 
 
 def test_hook_modes_are_those_that_a_run_sets() -> None:

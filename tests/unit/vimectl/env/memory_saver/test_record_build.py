@@ -13,7 +13,7 @@ from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 from harness.memory_saver.elf_file import ElfFile
 from vimectl.env.memory_saver import known_builds
 from vimectl.env.memory_saver.known_builds import BuildsFile, KnownBuild, user_builds_file
-from vimectl.env.memory_saver.record_build import _string, record_build
+from vimectl.env.memory_saver.record_build import record_build
 from vimectl.env.memory_saver.verify import SaverBuild, verify_installed, verify_path
 from vimectl.stacks.catalog import load_stack
 from vimectl.util import toml
@@ -84,22 +84,18 @@ def test_prefix_match_is_recorded_with_its_full_digest(
     monkeypatch.setattr(known_builds, "_shipped", lambda: (part,))
     found = verdict(library)
     assert (found.verdict, found.match) == ("known-good", "md5-prefix")
-    assert "do not authenticate" in found.warning
     record_build(library, "from the maintainers")
     found = verdict(library)
-    assert (found.verdict, found.match, found.note, found.warning) == (
-        *("known-good", "sha256", "from the maintainers"),
-        "",
-    )
+    assert (found.verdict, found.match, found.note) == ("known-good", "sha256", "from the maintainers")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"not a library", "not a readable ELF"),
-        (ElfFile(exported=["other"]).content(), "exports none of the tms_ functions"),
-        (ElfFile(needed=["libc.so.6"]).content(), "not linked with an accelerator's runtime"),
-        (ElfFile(machine="EM_RISCV").content(), "built for EM_RISCV"),
+        (b"not a library", "not an ELF library"),
+        (ElfFile(functions=["other"]).content(), "with a function tms_pause"),
+        (ElfFile(needed=["libc.so.6"]).content(), "'backend': Input should be 'ascend', 'cuda' or 'rocm'"),
+        (ElfFile(machine="riscv64").content(), "'machine': Input should be 'x86_64' or 'aarch64'"),
     ],
 )
 def test_file_that_is_not_the_library_is_not_recorded(library: Path, content: bytes, message: str) -> None:
@@ -129,10 +125,19 @@ def test_unwritable_builds_file_is_reported(library: Path) -> None:
         record_build(library, "well")
 
 
+def test_unreadable_builds_file_is_reported(library: Path) -> None:
+    user_builds_file().mkdir(parents=True)
+    with pytest.raises(UsageError, match="a directory, not a file"):
+        verdict(library)
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(note=st.text(min_size=1))
-def test_any_text_becomes_a_toml_string(note: str) -> None:
-    assert toml.parse_value(_string(note)) == note.encode("utf-8", "replace").decode("utf-8")
+@given(note=st.text(min_size=1).filter(str.strip))
+def test_any_note_is_recorded(library: Path, note: str) -> None:
+    user_builds_file().unlink(missing_ok=True)
+    record_build(library, note)
+    (build,) = toml.load(BuildsFile, user_builds_file()).build
+    assert build.note == note.strip().encode("utf-8", "replace").decode("utf-8")
 
 
 def test_build_recorded_in_an_image_is_known(tmp_path: Path) -> None:

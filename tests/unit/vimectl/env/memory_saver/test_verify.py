@@ -6,7 +6,7 @@ import hashlib
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +16,7 @@ from harness.memory_saver.elf_file import ASCEND_PRELOAD, TORCH_MODE, ElfFile
 from harness.needs import unavailable
 from vimectl.env.memory_saver import known_builds
 from vimectl.env.memory_saver.known_builds import KnownBuild
-from vimectl.env.memory_saver.library_files import LibraryFile
-from vimectl.env.memory_saver.verify import all_good, classify, verify_installed, verify_path
+from vimectl.env.memory_saver.verify import SaverBuild, all_good, classify, verify_installed, verify_path
 from vimectl.stacks.catalog import load_stack
 from vimectl.util.host import CommandResult, Host
 
@@ -66,10 +65,10 @@ def test_released_wheels_are_cuda_builds_and_wrong_for_ascend(released: Path) ->
             assert {(b.verdict, b.backend, b.machine, b.match) for b in found} == {
                 ("wrong-backend", "cuda", architecture, "sha256")
             }
-            assert {b.hook_mode for b in found} <= {"torch", "preload"}
-            # The same as readelf shows; 0.0.8 is older than the variable.
-            assert all({"tms_pause", "tms_resume"} < set(b.exported) and len(b.build_id) == 40 for b in found)
-            assert {b.knows_init_enable for b in found} == {version != "0.0.8"}
+            assert {b.hook_mode for b in found} == (
+                {"preload"} if version == "0.0.8" else {"torch", "preload"}
+            )
+            assert all("libcuda.so.1" in b.needed for b in found)
             assert not all_good(found, ASCEND)
             assert all(version in b.name and architecture in b.name for b in found)
 
@@ -94,8 +93,9 @@ def test_unpacked_wheel_and_installed_package_are_found(released: Path, tmp_path
     installed = verify_installed(machine("x86_64", tmp_path), None)
     assert len(unpacked) == 2
     # Without a stack either hook mode may be used.
-    assert all(build.loads and "in hook mode" in build.why for build in installed)
-    assert unpacked == package == [replace(build, loads=None, why="") for build in installed]
+    assert all(build.loads for build in installed)
+    found = [replace(b, loads=None, why="", path=f"{tmp_path}{b.path}") for b in installed]
+    assert unpacked == package == sorted(found, key=lambda build: build.path)
 
 
 @pytest.mark.needs("network")
@@ -111,65 +111,50 @@ def test_one_changed_byte_makes_a_build_unknown(released: Path, tmp_path: Path) 
 
 def test_published_prefixes_identify_with_a_warning() -> None:
     for prefix in ("03adebff", "83181484"):
-        build, match = known_builds.identify(prefix + "0" * 24, "0" * 64)
+        build, match = known_builds.identify(prefix + "0" * 24, "0" * 64, known_builds.known_builds())
         assert (build.verdict, build.backend, match) == ("known-good", "ascend", "md5-prefix")
         assert "do not authenticate" in build.note
 
 
-def file_of(library: ElfFile, name: str = "x.so") -> LibraryFile:
-    return LibraryFile(name, library.content(), len(library.content()))
+def classified(
+    library: ElfFile, backend: str | None, machine: str | None, *, prefixed: bool = False
+) -> SaverBuild:
+    """Classify a generated library; with ``prefixed`` it is known for Ascend by eight digits."""
+    content = library.content()
+    digits = hashlib.md5(content, usedforsecurity=False).hexdigest()[:8]
+    known = KnownBuild(name="x", verdict="known-good", backend="ascend", md5_prefix=digits, note="eight")
+    return classify("x.so", content, backend, machine, [known] if prefixed else [])
 
 
-@pytest.fixture
-def prefixed(monkeypatch: pytest.MonkeyPatch) -> Callable[[ElfFile], LibraryFile]:
-    """Return a function that makes a generated library known for Ascend by eight digits."""
-
-    def make(library: ElfFile) -> LibraryFile:
-        digits = hashlib.md5(library.content(), usedforsecurity=False).hexdigest()[:8]
-        known = KnownBuild(name="x", verdict="known-good", backend="ascend", md5_prefix=digits, note="eight")
-        monkeypatch.setattr(known_builds, "known_builds", lambda: (known,))
-        return file_of(library)
-
-    return make
-
-
-def test_prefix_match_does_not_override_the_backend(
-    prefixed: Callable[[ElfFile], LibraryFile],
-) -> None:
-    other = classify(prefixed(ElfFile(machine="x86_64")), "ascend", "aarch64")
+def test_prefix_match_does_not_override_the_backend() -> None:
+    other = classified(ElfFile(machine="x86_64"), "ascend", "aarch64", prefixed=True)
     assert (other.verdict, other.match) == ("wrong-machine", "md5-prefix")
     assert other.note == "built for x86_64, this machine is aarch64"
-    cuda = classify(prefixed(ElfFile(needed=["libcudart.so.12"])), "ascend", "aarch64")
+    cuda = classified(ElfFile(needed=["libcudart.so.12"]), "ascend", "aarch64", prefixed=True)
     assert (cuda.verdict, cuda.match) == ("wrong-backend", None)
     # Without a stack too: a CUDA build is not the Ascend build with the same eight digits.
-    assert classify(prefixed(ElfFile(needed=["libcudart.so.12"])), None, None).verdict == "unknown"
+    unneeded = classified(ElfFile(needed=["libcudart.so.12"]), None, None, prefixed=True)
+    assert unneeded.verdict == "unknown"
+
+
+def test_known_build_without_a_runtime_has_the_backend_that_is_known() -> None:
+    found = classified(ElfFile(needed=["libc.so.6"]), "ascend", "aarch64", prefixed=True)
+    assert (found.verdict, found.backend) == ("known-good", "ascend")
 
 
 def test_note_names_wrong_backend_and_machine() -> None:
-    library = ElfFile(machine="x86_64", needed=["libamdhip64.so.6"])
-    found = classify(file_of(library), "ascend", "aarch64")
+    found = classified(ElfFile(machine="x86_64", needed=["libamdhip64.so.6"]), "ascend", "aarch64")
     assert (found.verdict, found.backend, found.machine) == ("wrong-backend", "rocm", "x86_64")
     assert found.note == ("built for rocm, the stack needs ascend; built for x86_64, this machine is aarch64")
 
 
 @pytest.mark.parametrize(
-    ("text", "knows"), [(b"TMS_INIT_ENABLE\0", True), (b"TMS_INIT_ENABLE_CPU_BACKUP\0", False), (b"", False)]
+    ("functions", "mode"), [(TORCH_MODE, "torch"), (ASCEND_PRELOAD, "preload"), (["aclrtFree"], None)]
 )
-def test_init_enable_is_detected(text: bytes, knows: bool) -> None:
-    assert classify(file_of(ElfFile(text=text)), None, None).knows_init_enable is knows
-
-
-@pytest.mark.parametrize(
-    ("name", "exported", "mode"),
-    [
-        ("x.so", TORCH_MODE, "torch"),
-        ("x.so", ASCEND_PRELOAD, "preload"),
-        ("x_hook_mode_preload.so", ["tms_pause"], "preload"),
-        ("hook_mode_torch/x.so", ["tms_pause"], None),
-    ],
-)
-def test_hook_mode_from_exports_then_file_name(name: str, exported: Sequence[str], mode: str | None) -> None:
-    assert classify(file_of(ElfFile(exported=exported), name), None, None).hook_mode == mode
+def test_hook_mode_is_that_of_the_functions(functions: Sequence[str], mode: str | None) -> None:
+    found = classified(ElfFile(functions=functions), None, None)
+    assert (found.hook_mode, found.verdict) == (mode, "unknown")
+    assert ("not this library" in found.note) is (mode is None)
 
 
 def test_only_the_strongest_digest_is_compared() -> None:
