@@ -16,22 +16,16 @@ from vime_runtime.spec.process_roles import ROLES
 from vime_runtime.spec.recipe import Recipe
 
 from vimectl import __version__
+from vimectl.doctor.facts import Facts
+from vimectl.doctor.machine_summary import VARIABLES, summarize
 from vimectl.doctor.runner import DoctorReport
 from vimectl.env.memory_saver.verify import verify_installed
 from vimectl.recipes.environment import environment
 from vimectl.stacks.detection import detect_stack
 from vimectl.stacks.installed import distributions
 from vimectl.util.host import Host
-from vimectl.util.secrets import SECRET_NAME, is_secret
+from vimectl.util.secrets import SECRET, SECRET_NAME, URL_CREDENTIALS, is_secret
 
-# Only variables that concern the stack are included, by prefix. Not even the names of the others are.
-_VARIABLES = (
-    "ACL", "ASCEND", "ASDOPS", "ATB", "CANN", "CUDA", "GLOO", "HCCL", "HF_HUB_OFFLINE", "LCCL", "LCAL",
-    "LD_LIBRARY_PATH", "LD_PRELOAD", "MASTER_", "MEGATRON", "MKL", "NCCL", "NPU", "OMP", "PATH", "PYTHON",
-    "PYTORCH", "RAY", "TASK_QUEUE", "TBE", "TMPDIR", "TMS", "TOKENIZERS", "TOOLCHAIN", "TORCH", "TRITON",
-    "VIME", "VIRTUAL_ENV", "VLLM", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY",
-    "NO_PROXY", "all_proxy", "ALL_PROXY",
-)  # fmt: skip
 _FILES = (
     "/etc/os-release",
     "/proc/version",
@@ -55,6 +49,7 @@ _COMMANDS = (
 _README = """The facts that `vimectl doctor --bundle` collected on a machine, to attach to a bug report.
 
     doctor.txt, doctor.json   the report
+    facts.json                the machine in labeled values
     stack.json                the stack, and how the installed packages differ from it
     packages.json             every package of the interpreter: version and directory
     environment.json          the variables that concern the stack, here and in each process
@@ -66,11 +61,10 @@ Secrets are replaced by <secret>, names of people by <user>, those of the machin
 recognize all of them: check the files before you share them.
 """
 
-SECRET, USER, HOST = "<secret>", "<user>", "<host>"
+USER, HOST = "<user>", "<host>"
 
 _PATTERNS = [
-    # user:password@ in a URL of any scheme
-    (re.compile(r"(?<=://)[^/\s@\"']+@"), f"{SECRET}@"),
+    (URL_CREDENTIALS, f"{SECRET}@"),
     (
         re.compile(r"-----BEGIN [^-]*PRIVATE KEY-----.*?(?:-----END [^-]*PRIVATE KEY-----|\Z)", re.DOTALL),
         SECRET,
@@ -118,6 +112,7 @@ def write_bundle(file: Path, report: DoctorReport, text: str, host: Host, recipe
     stack = report.stack
     documents: dict[str, Any] = {
         "doctor.json": {"vimectl": __version__, **report.as_json()},
+        "facts.json": summarize(Facts(host, stack, recipe)),
         "stack.json": {"stack": stack.model_dump(), "installed": asdict(detect_stack(host))},
         "packages.json": {
             name: [f"{item.version} in {item.location}" for item in items]
@@ -151,7 +146,7 @@ def write_bundle(file: Path, report: DoctorReport, text: str, host: Host, recipe
 
 
 def _environment(host: Host, recipe: Recipe | None) -> dict[str, Any]:
-    here = {name: value for name, value in sorted(host.environment.items()) if name.startswith(_VARIABLES)}
+    here = {name: value for name, value in sorted(host.environment.items()) if name.startswith(VARIABLES)}
     found: dict[str, Any] = {"here": here, "others": len(host.environment) - len(here)}
     if recipe:
         scratch = Path("/tmp/vime-0")

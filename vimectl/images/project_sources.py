@@ -7,8 +7,8 @@ import tarfile
 from pathlib import Path
 
 from vimectl.patches import series
-from vimectl.stacks.catalog import is_series_directory, is_stack_path, lineage, load_summary, stack_file
 from vimectl.stacks.schema import Stack
+from vimectl.stacks.standalone import standalone_text
 
 
 def stack_text(stack: Stack) -> bytes:
@@ -17,21 +17,11 @@ def stack_text(stack: Stack) -> bytes:
     A file that extends another, or has series in directories, is written out in full: each series is at
     ``patches/NAME`` next to it, and there are no targets, as the packages are those of the image.
     """
-    if not stack.extends and not any(is_series_directory(entry) for _, entry in stack.series):
-        return stack_file(stack.argument).read_bytes()
-    import tomlkit  # only for projects
-
-    data = stack.model_dump(exclude_none=True, exclude={"targets", "extends", "patches"})
-    shipped = lineage(stack.argument)[-1]
-    if not is_stack_path(shipped):
-        # Its lock and its recipes are also those of the project.
-        data["extends"] = shipped
-        data["patches"] = {package: [] for package in load_summary(shipped).patches}
-    for package, entry in stack.series:
-        is_directory = is_series_directory(entry)
-        place = f"patches/{_archive_name(stack, package, entry)}" if is_directory else entry
-        data.setdefault("patches", {}).setdefault(package, []).append(place)
-    return tomlkit.dumps(data).encode()
+    return standalone_text(
+        stack,
+        lambda package, directory: f"patches/{_archive_name(stack, package, directory)}",
+        without=["targets"],
+    )
 
 
 def pack_series(stack: Stack, package: str, directory: str) -> tuple[str, bytes]:

@@ -10,6 +10,10 @@ SECRET_NAME = (
     r"|(?<![^\W_])pass(?![^\W_]))[\w.-]*"
 )
 _NAME = re.compile(SECRET_NAME, re.IGNORECASE)
+# user:password@ in a URL of any scheme
+URL_CREDENTIALS = re.compile(r"(?<=://)[^/\s@\"']+@")
+# What replaces a secret.
+SECRET = "<secret>"
 # Names that match and hold no secret.
 _HARMLESS = re.compile(
     r"(?:.*\.)?(?:TOKENIZERS_PARALLELISM|RAY_AUTH_MODE|\w*MAX_\w*TOKENS|tokens_per_\w+)", re.IGNORECASE

@@ -6,7 +6,9 @@ calls the same code and raises its VimeError.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
 import symtable
 from pathlib import Path
 
@@ -28,6 +30,10 @@ from vimectl.stacks.installed import site_directories
 from vimectl.stacks.schema import Stack
 from vimectl.util.host import Host
 from vimectl.util.units import size
+
+# Reading the weights would take minutes: nodes are compared by their sizes.
+_DIGEST_BYTES = 32 * 2**20
+_DIGEST_DIGITS = 16
 
 
 def require_input(host: Host, recipe: Recipe, path: str) -> Path:
@@ -65,6 +71,27 @@ def read_model(host: Host, recipe: Recipe) -> str:
     files = list(directory.glob("*.safetensors"))
     stored = size(sum(path.stat().st_size for path in files))
     return f"{config.model_type}, {len(files)} weight files, {stored}, no tensor missing"
+
+
+def read_model_files(host: Host, recipe: Recipe) -> dict[str, str]:
+    """Return the size of each file of the model; of a small one, which is no weights, also the digest.
+
+    Raises:
+        Unavailable: see ``require_input``.
+    """
+    directory, found = recipe.model.path, {}
+    require_input(host, recipe, directory)
+    for name in host.names(directory):
+        path = f"{directory}/{name}"
+        status = host.status(path)
+        if status is None or not stat.S_ISREG(status.st_mode) or name.startswith("."):
+            continue
+        found[name] = f"{status.st_size} bytes"
+        if status.st_size <= _DIGEST_BYTES and not name.endswith(".safetensors"):
+            content = host.read_bytes(path, _DIGEST_BYTES)
+            digest = hashlib.sha256(content).hexdigest() if content is not None else host.problem(path)
+            found[name] += f", sha256 {digest[:_DIGEST_DIGITS]}"
+    return found
 
 
 def read_chat_template(host: Host, recipe: Recipe) -> str:
