@@ -18,16 +18,14 @@ if TYPE_CHECKING:
     from vimectl.env.memory_saver.verify import SaverBuild
     from vimectl.stacks.schema import Stack
 
-app = typer.Typer(
-    no_args_is_help=True, help="Verify the torch_memory_saver library, and record builds of it."
-)
+app = typer.Typer(no_args_is_help=True, help="Verify the torch_memory_saver library, and record builds.")
 
 
 @app.command()
 def verify(
     path: Annotated[
         Path | None,
-        typer.Argument(help="A .so, a wheel, or the package's directory; by default the installed package."),
+        typer.Argument(help="A .so, a wheel, or the package's directory; by default what is installed."),
     ] = None,
     stack: Annotated[
         str | None,
@@ -63,11 +61,10 @@ def record(
     note: Annotated[str, typer.Option(help="Why it is good: its source, the tests it passed.")],
 ) -> CommandOutput:
     """Record a build as known-good, for your user on this machine."""
-    from vimectl.env.memory_saver.known_builds import user_builds_file
-    from vimectl.env.memory_saver.record_build import record_build
+    from vimectl.env.memory_saver.known_builds import record_build, user_builds_file
+    from vimectl.env.memory_saver.verify import verify_path
 
-    added = record_build(path, note)
-    file = user_builds_file()
+    added, file = record_build(verify_path(path, Host(), None), note), user_builds_file()
     text = [f"{build.name}: recorded as known-good by {build.by} at {build.at}" for build in added]
     text.append(f"recorded in {file}" if added else "recorded already")
     return CommandOutput({"file": file, "builds": [build.model_dump() for build in added]}, text)
@@ -103,7 +100,7 @@ def _stack(name: str | None, recipe: str | None, host: Host) -> Stack | None:
 def _facts(build: SaverBuild) -> Markup:
     known = f"{build.name} (by {build.match})" if build.name else "not a known build"
     lines = [build.path, f"{known}; {build.note}"]
-    if build.loads is not None:
+    if build.why:
         lines.append(f"{'loaded' if build.loads else 'not loaded'}: {build.why}")
     if build.machine:
         lines.append(f"{build.backend}, {build.machine}, hook mode {build.hook_mode}, {build.size} bytes")

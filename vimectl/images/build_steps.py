@@ -17,7 +17,6 @@ from vime_runtime.spec.errors import CheckFailed, VimeError
 
 from vimectl.doctor.runner import run_checks
 from vimectl.env.memory_saver import known_builds
-from vimectl.env.memory_saver.record_build import record_build
 from vimectl.env.memory_saver.verify import verify_path
 from vimectl.images import manifest
 from vimectl.recipes.environment import variables
@@ -149,7 +148,8 @@ def record(
 def _record_saver(wheel: Path, stack: Stack, host: Host, stand_in: bool) -> None:
     source = stack.memory_saver
     assert source is not None
-    for build in verify_path(wheel, host, stack):
+    builds = verify_path(wheel, host, stack)
+    for build in builds:
         if build.verdict not in ("known-good", "unknown") or build.backend == "unknown":
             raise CheckFailed(
                 f"{build.path}: {build.verdict}: {build.note or 'not linked with an accelerator runtime'}",
@@ -158,7 +158,8 @@ def _record_saver(wheel: Path, stack: Stack, host: Host, stand_in: bool) -> None
     if stand_in:
         return
     note = f"built in this image from {source.url} at {source.commit} (tag {source.tag})"
-    record_build(wheel, note, host.path(known_builds.MACHINE_FILE), by="vimectl image build", at=_now())
+    file = host.path(known_builds.MACHINE_FILE)
+    known_builds.record_build(builds, note, file, by="vimectl image build", at=_now())
 
 
 @app.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
 _MACHINES = {62: "x86_64", 183: "aarch64"}  # EM_X86_64, EM_AARCH64
 _PT_LOAD, _PT_DYNAMIC = 1, 2
@@ -12,15 +11,11 @@ _DT_NULL, _DT_NEEDED, _DT_STRTAB = 0, 1, 5
 _MAX_SEGMENTS, _MAX_TAGS, _MAX_NAME = 64, 256, 255
 
 
-class ElfLibrary(NamedTuple):
-    """The declarations of a shared library. ``machine`` is as in ``uname -m``, else its ELF number."""
+def read_elf(content: bytes) -> tuple[str, tuple[str, ...]] | None:
+    """Return the machine of a 64-bit little-endian shared library, and the names of the libraries it needs.
 
-    machine: str
-    needed: tuple[str, ...]
-
-
-def read_elf(content: bytes) -> ElfLibrary | None:
-    """Parse a 64-bit little-endian shared library; return None for anything else."""
+    The machine is as in ``uname -m``, else its ELF number. Return None for any other file.
+    """
     if not content.startswith(b"\x7fELF\x02\x01"):
         return None
     try:
@@ -43,7 +38,5 @@ def read_elf(content: bytes) -> ElfLibrary | None:
         names = [content[start : content.index(b"\0", start, start + _MAX_NAME)] for start in starts]
     except (struct.error, OverflowError, StopIteration, ValueError):
         return None  # truncated or crafted; the loader could not use it either
-    return ElfLibrary(
-        _MACHINES.get(machine, f"ELF machine {machine}"),
-        tuple(name.decode(errors="replace") for name in names),
-    )
+    known = _MACHINES.get(machine, f"ELF machine {machine}")
+    return known, tuple(name.decode(errors="replace") for name in names)

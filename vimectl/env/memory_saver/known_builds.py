@@ -1,25 +1,38 @@
-"""The known builds of the torch_memory_saver library: shipped, recorded for a machine, and by the user."""
+"""The known builds of the torch_memory_saver library: shipped, recorded for a machine, and by the user.
+
+`record_build` adds one, with who, when and why.
+"""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import platformdirs
+import psutil
 from pydantic import Field, model_validator
-from vime_runtime.spec.errors import UsageError
+from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 from vime_runtime.spec.strict import Strict
 
 from vimectl.stacks.schema import Sha256
 from vimectl.util import toml
 from vimectl.util.host import ABSENT, Host
 
+if TYPE_CHECKING:
+    from vimectl.env.memory_saver.verify import SaverBuild
+
 Match = Literal["sha256", "md5", "md5-prefix"]
 # The builds for all users of a machine: an image records here the library that was built in it.
 MACHINE_FILE = "/etc/vimectl/builds.toml"
 _MATCHES = get_args(Match)  # strongest first
+_HEADER = """\
+# Builds of the torch_memory_saver library, recorded on this machine with `vimectl tms record`.
+# They count like the builds that ship with vimectl. To forget one, delete its [[build]].
+"""
 
 
 class KnownBuild(Strict):
@@ -70,8 +83,8 @@ def known_builds(host: Host | None = None) -> tuple[KnownBuild, ...]:
 
     Raises UsageError when a file is malformed or cannot be read.
     """
-    recorded = (*_in(host or Host(), MACHINE_FILE), *_in(Host(), str(user_builds_file())))
-    return (*_shipped(), *recorded)
+    recorded = _in(host or Host(), MACHINE_FILE) + _in(Host(), str(user_builds_file()))
+    return _shipped() + recorded
 
 
 def identify(md5: str, sha256: str, known: Sequence[KnownBuild]) -> tuple[KnownBuild, Match] | None:
@@ -82,6 +95,65 @@ def identify(md5: str, sha256: str, known: Sequence[KnownBuild]) -> tuple[KnownB
     """
     found = [(build, match) for build in known if (match := build.match(md5, sha256))]
     return min(found, key=lambda one: (_MATCHES.index(one[1]), one[0].verdict == "known-good"), default=None)
+
+
+def record_build(
+    builds: Sequence[SaverBuild], note: str, into: Path | None = None, by: str = "", at: str = ""
+) -> list[KnownBuild]:
+    """Add libraries to the known-good builds, all or none; return those whose full digest was not known.
+
+    ``into``, ``by`` and ``at`` override the user's file, the user and the current time.
+
+    Raises:
+        UsageError: no note, a file that is not this library, or a build for an unknown backend or machine.
+        CheckFailed: one of them is known to be bad.
+        MissingRequirement: the file of builds cannot be written.
+    """
+    if not note.strip():
+        hint = "--note 'where it is from, what it passed'"
+        raise UsageError("a build is recorded with the reason why it is good", hint)
+    by = by or f"{psutil.Process().username()}@{socket.gethostname()}"
+    at = at or datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    fresh: dict[str, KnownBuild] = {}  # by digest: a wheel may hold one twice
+    for build in builds:
+        known = identify(build.md5, build.sha256, known_builds())
+        if known and known[0].verdict == "known-bad":
+            raise CheckFailed(
+                f"{build.path}: known to be bad: {known[0].name}: {known[0].note}",
+                "use another build: `vimectl tms list` shows those that are known",
+            )
+        if build.hook_mode is None:
+            problem = "not the torch_memory_saver library: not an ELF library with a function tms_pause"
+            raise UsageError(f"{build.path}: {problem}", "name another file")
+        if known is None or known[1] != "sha256":
+            name = f"{Path(build.path).name}, {build.backend}, {build.machine}, {build.sha256[:8]}"
+            identity = {key: getattr(build, key) for key in ("backend", "machine", "sha256", "md5")}
+            values = {
+                "name": name,
+                "verdict": "known-good",
+                **identity,
+                "note": note.strip(),
+                "by": by,
+                "at": at,
+            }
+            fresh[build.sha256] = toml.validate(KnownBuild, values, build.path)
+    if fresh:
+        _append(into or user_builds_file(), list(fresh.values()))
+    return list(fresh.values())
+
+
+def _append(path: Path, builds: Sequence[KnownBuild]) -> None:
+    """Append to a builds file, in one write: another process may append too."""
+    import tomlkit  # slow to import
+
+    text = tomlkit.dumps({"build": [build.model_dump(exclude_none=True) for build in builds]})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8", errors="replace") as file:
+            file.write(f"{'' if file.tell() else _HEADER}\n{text}")
+    except OSError as e:
+        problem = f"{path}: cannot be written: {e.strerror or e}"
+        raise MissingRequirement(problem, "the build was not recorded") from e
 
 
 def _in(host: Host, file: str) -> tuple[KnownBuild, ...]:

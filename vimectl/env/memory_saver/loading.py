@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import Literal, NamedTuple
+from typing import Literal, TypeAlias
 
 from vimectl.stacks.installed import site_directories
 from vimectl.util.host import Host
@@ -23,16 +23,11 @@ PACKAGE = "torch_memory_saver"
 # The TMS_HOOK_MODE that `vimectl run` sets for the trainer; a test compares it with recipes/environment.toml.
 HOOK_MODES: dict[str, HookMode] = {"npu": "torch"}
 
+# A library that exists or that a setting names, whether it would be loaded, and the reason.
+Candidate: TypeAlias = tuple[str, bool, str]
+
 _PRELOAD_FILE = "/etc/ld.so.preload"
 _CUDA_OF_TORCH = r"^cuda\b.*=\s*'(\d+)\."
-
-
-class Candidate(NamedTuple):
-    """A library that exists or that a setting names, whether it would be loaded, and the reason."""
-
-    path: str
-    loads: bool
-    why: str
 
 
 def candidates(host: Host, modes: Sequence[HookMode]) -> list[Candidate]:
@@ -42,15 +37,14 @@ def candidates(host: Host, modes: Sequence[HookMode]) -> list[Candidate]:
     """
     found: dict[str, Candidate] = {}
     for candidate in (*_preloaded(host), *_installed(host, modes)):
-        found.setdefault(candidate.path, candidate)
-    return sorted(found.values(), key=lambda candidate: not candidate.loads)
+        found.setdefault(candidate[0], candidate)
+    return sorted(found.values(), key=lambda candidate: not candidate[1])
 
 
 def files_in(directory: str, host: Host) -> list[str]:
     """Return the libraries of the package in (or called) ``directory``: next to the package and in it."""
     parent = directory.removesuffix(f"/{PACKAGE}")
-    folders = (parent, f"{parent}/{PACKAGE}")
-    paths = (f"{folder}/{name}" for folder in folders for name in host.names(folder))
+    paths = [f"{folder}/{name}" for folder in (parent, f"{parent}/{PACKAGE}") for name in host.names(folder)]
     return [path for path in paths if _matches(path, f"{PACKAGE}*.so")]
 
 
@@ -64,7 +58,7 @@ def _preloaded(host: Host) -> Iterator[Candidate]:
     for source, text in (("LD_PRELOAD", variable), (_PRELOAD_FILE, file)):
         for entry in re.split(r"[\s:]+", text):
             if PACKAGE in entry:
-                yield Candidate(entry, True, f"{source} names it: every process loads it, in any hook mode")
+                yield entry, True, f"{source} names it: every process loads it, in any hook mode"
 
 
 def _installed(host: Host, modes: Sequence[HookMode]) -> Iterator[Candidate]:
@@ -88,9 +82,9 @@ def _installed(host: Host, modes: Sequence[HookMode]) -> Iterator[Candidate]:
                 loads = len(matching) == 1 or "_cu*" in pattern
                 why = f"Python imports {package}, which loads {pattern}"
                 why += "" if loads else f", but fails because there are {len(matching)} of them"
-                yield from (Candidate(file, loads, why) for file in matching)
+                yield from ((file, loads, why) for file in matching)
             why = f"the package loads {' or '.join(patterns)}" if patterns else "nothing here needs it"
-        yield from (Candidate(file, False, why) for file in files)
+        yield from ((file, False, why) for file in files)
 
 
 def _patterns(package: str, modes: Sequence[HookMode], directories: list[str], host: Host) -> list[str]:

@@ -24,11 +24,10 @@ Backend = Literal["ascend", "cuda", "rocm", "unknown"]
 SaverVerdict = Literal["known-good", "known-bad", "unknown", "wrong-backend", "wrong-machine", "not-elf"]
 
 _BACKENDS = {"npu": "ascend"}
-# The runtime libraries of each accelerator; a build is linked with them.
-_RUNTIMES: dict[Backend, tuple[str, ...]] = {
-    "ascend": ("libascendcl.so",),
-    "rocm": ("libamdhip64.so",),
-    "cuda": ("libcudart.so", "libcuda.so"),
+# The runtime library of each accelerator that a build is linked with, and the backend.
+_RUNTIMES: dict[str, Backend] = {
+    **{"libascendcl.so": "ascend", "libamdhip64.so": "rocm"},
+    **{"libcudart.so": "cuda", "libcuda.so": "cuda"},
 }
 _MAX_UNPACKED = 32 * 2**20  # four times what a released wheel holds
 _HINT = "give a .so, a wheel, or the directory of the package"
@@ -122,16 +121,14 @@ def classify(
     library = read_elf(content)
     if library is None:
         return replace(found, verdict="not-elf", note="not a readable 64-bit ELF shared library")
-    found = replace(found, hook_mode=_hook_mode(content), machine=library.machine, needed=library.needed)
-    linked: Backend = "unknown"
-    for name, runtimes in _RUNTIMES.items():
-        if any(needed.startswith(runtimes) for needed in library.needed):
-            linked = name
+    found = replace(found, hook_mode=_hook_mode(content), machine=library[0], needed=library[1])
+    runtimes = (_RUNTIMES[name] for name in _RUNTIMES if any(n.startswith(name) for n in found.needed))
+    linked: Backend = next(runtimes, "unknown")
     build, match = identify(md5, sha256, known) or (None, None)
     if build and match == "md5-prefix" and linked not in (build.backend, "unknown"):
         build = match = None  # another file with the same prefix
-    found = replace(found, match=match, name=build.name if build else None)
-    found = replace(found, backend=build.backend if build and linked == "unknown" else linked)
+    built_for: Backend = build.backend if build and linked == "unknown" else linked
+    found = replace(found, backend=built_for, match=match, name=build.name if build else None)
     wrong: dict[SaverVerdict, str] = {}
     if backend is not None and found.backend not in (backend, "unknown"):
         wrong["wrong-backend"] = f"built for {found.backend}, the stack needs {backend}"

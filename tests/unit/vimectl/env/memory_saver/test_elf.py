@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import platform
 import random
 import struct
 import sysconfig
@@ -39,9 +40,9 @@ def classified(content: bytes) -> SaverBuild:
 
 
 def test_real_library_is_read() -> None:
-    library = read_elf(REAL)
-    assert library.machine in ("x86_64", "aarch64")
-    assert any(name.startswith("libc.so") for name in library.needed)
+    machine, needed = read_elf(REAL)
+    assert machine == platform.machine()
+    assert any(name.startswith("libc.so") for name in needed)
 
 
 def test_generated_library_is_read() -> None:

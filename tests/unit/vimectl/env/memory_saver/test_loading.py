@@ -144,6 +144,7 @@ def test_missing_preloaded_library_is_reported(machine: Machine) -> None:
 def test_first_of_several_copies_is_the_one_imported(machine: Machine) -> None:
     machine.package(OTHER, **{TORCH: ElfFile(needed=("libcuda.so.1",))})
     machine.package(SITE, **BOTH)
+    machine.environment["PYTHONPATH"] = OTHER
     assert list(machine.loads(ASCEND)) == [f"{OTHER}/{TORCH}.abi3.so"]
     assert not machine.good(ASCEND)
     hidden = [b for b in verify_installed(machine.host(), ASCEND) if SITE in b.path]

@@ -13,7 +13,6 @@ from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 from harness.memory_saver.elf_file import ElfFile
 from vimectl.env.memory_saver import known_builds
 from vimectl.env.memory_saver.known_builds import BuildsFile, KnownBuild, user_builds_file
-from vimectl.env.memory_saver.record_build import record_build
 from vimectl.env.memory_saver.verify import SaverBuild, verify_installed, verify_path
 from vimectl.stacks.catalog import load_stack
 from vimectl.util import toml
@@ -29,6 +28,10 @@ def library(tmp_path: Path) -> Path:
     return path
 
 
+def record(path: Path, note: str) -> list[KnownBuild]:
+    return known_builds.record_build(verify_path(path, Host(), None), note)
+
+
 def verdict(path: Path) -> SaverBuild:
     host = Host(Path("/"), {}, lambda argv, timeout: CommandResult(0, "aarch64\n"))
     (build,) = verify_path(path, host, ASCEND)
@@ -37,7 +40,7 @@ def verdict(path: Path) -> SaverBuild:
 
 def test_recorded_build_is_known_good_with_who_when_and_why(library: Path) -> None:
     assert verdict(library).verdict == "unknown"
-    (added,) = record_build(library, "built from 2026.6.0, passed 20 steps")
+    (added,) = record(library, "built from 2026.6.0, passed 20 steps")
     found = verdict(library)
     assert (found.verdict, found.match, found.name) == ("known-good", "sha256", added.name)
     assert found.note == added.note == "built from 2026.6.0, passed 20 steps"
@@ -48,31 +51,31 @@ def test_recorded_build_is_known_good_with_who_when_and_why(library: Path) -> No
 
 
 def test_recording_appends_new_builds_only(library: Path) -> None:
-    record_build(library, "first")
+    record(library, "first")
     user_builds_file().write_text(user_builds_file().read_text() + "# a remark of the owner\n")
     before = user_builds_file().read_text()
-    assert record_build(library, "second") == []
+    assert record(library, "second") == []
     assert user_builds_file().read_text() == before
     library.write_bytes(ElfFile(text=b"another").content())
-    record_build(library, "third")
+    record(library, "third")
     assert user_builds_file().read_text().startswith(before)
     assert [build.note for build in toml.load(BuildsFile, user_builds_file()).build] == ["first", "third"]
 
 
 def test_recorded_build_is_still_wrong_for_another_backend(library: Path) -> None:
     library.write_bytes(ElfFile(needed=("libcudart.so.12",)).content())
-    record_build(library, "for the other machine")
+    record(library, "for the other machine")
     assert (verdict(library).verdict, verdict(library).match) == ("wrong-backend", "sha256")
 
 
 def test_known_bad_stays_bad(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record_build(library, "seemed well")
+    record(library, "seemed well")
     digest = verdict(library).sha256
     bad = KnownBuild(name="x", verdict="known-bad", backend="ascend", sha256=digest, note="ignores pause")
     monkeypatch.setattr(known_builds, "_shipped", lambda: (bad,))
     assert (verdict(library).verdict, verdict(library).note) == ("known-bad", "ignores pause")
     with pytest.raises(CheckFailed, match="ignores pause"):
-        record_build(library, "I insist")
+        record(library, "I insist")
 
 
 def test_prefix_match_is_recorded_with_its_full_digest(
@@ -84,7 +87,7 @@ def test_prefix_match_is_recorded_with_its_full_digest(
     monkeypatch.setattr(known_builds, "_shipped", lambda: (part,))
     found = verdict(library)
     assert (found.verdict, found.match) == ("known-good", "md5-prefix")
-    record_build(library, "from the maintainers")
+    record(library, "from the maintainers")
     found = verdict(library)
     assert (found.verdict, found.match, found.note) == ("known-good", "sha256", "from the maintainers")
 
@@ -101,19 +104,19 @@ def test_prefix_match_is_recorded_with_its_full_digest(
 def test_file_that_is_not_the_library_is_not_recorded(library: Path, content: bytes, message: str) -> None:
     library.write_bytes(content)
     with pytest.raises(UsageError, match=message):
-        record_build(library, "well")
+        record(library, "well")
     assert not user_builds_file().exists()
 
 
 def test_build_without_a_note_is_not_recorded(library: Path) -> None:
     with pytest.raises(UsageError, match="reason"):
-        record_build(library, "  ")
+        record(library, "  ")
 
 
 def test_malformed_builds_file_is_named_and_unchanged(library: Path) -> None:
     user_builds_file().parent.mkdir(parents=True)
     user_builds_file().write_text("[[build]]\nnmae = 'x'\n")
-    for ask in (lambda: verdict(library), lambda: record_build(library, "well")):
+    for ask in (lambda: verdict(library), lambda: record(library, "well")):
         with pytest.raises(UsageError, match=re.escape(str(user_builds_file()))):
             ask()
     assert user_builds_file().read_text() == "[[build]]\nnmae = 'x'\n"
@@ -122,7 +125,7 @@ def test_malformed_builds_file_is_named_and_unchanged(library: Path) -> None:
 def test_unwritable_builds_file_is_reported(library: Path) -> None:
     user_builds_file().parent.parent.write_text("in the way")
     with pytest.raises(MissingRequirement, match="cannot be written"):
-        record_build(library, "well")
+        record(library, "well")
 
 
 def test_unreadable_builds_file_is_reported(library: Path) -> None:
@@ -135,7 +138,7 @@ def test_unreadable_builds_file_is_reported(library: Path) -> None:
 @given(note=st.text(min_size=1).filter(str.strip))
 def test_any_note_is_recorded(library: Path, note: str) -> None:
     user_builds_file().unlink(missing_ok=True)
-    record_build(library, note)
+    record(library, note)
     (build,) = toml.load(BuildsFile, user_builds_file()).build
     assert build.note == note.strip().encode("utf-8", "replace").decode("utf-8")
 
@@ -150,7 +153,8 @@ def test_build_recorded_in_an_image_is_known(tmp_path: Path) -> None:
     image = Host(tmp_path / "root", {}, refuse_command)
     assert [build.verdict for build in verify_installed(image, ASCEND)] == ["unknown"]
     file = image.path(known_builds.MACHINE_FILE)
-    record_build(library, "built in it", into=file, by="vimectl", at="2026-01-01T00:00:00Z")
+    builds = verify_path(library, Host(), ASCEND)
+    known_builds.record_build(builds, "built in it", into=file, by="vimectl", at="2026-01-01T00:00:00Z")
     (build,) = verify_installed(image, ASCEND)
     assert (build.verdict, build.match, build.note) == ("known-good", "sha256", "built in it")
     assert not user_builds_file().exists()
