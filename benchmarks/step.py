@@ -8,7 +8,6 @@ affects both. TRL is not part of the stack: it is installed in ``.bench``, which
 from __future__ import annotations
 
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from vime_runtime.spec.run_paths import RunPaths
 from vimectl.recipes.resolve import resolve
 from vimectl.runs.plan import RunPlan, make_plan, write_run_directory
 from vimectl.util.host import Host
+from vimectl.util.scratch_directory import scratch_directory
 
 PROGRAMS = Path(__file__).with_name("step_programs")
 TRL = Path(__file__).parent.parent / ".bench"
@@ -87,14 +87,13 @@ def vime(folder: Path) -> Iterator[Connection]:
     """Start the runtime; it has taken one step and waits."""
     plan = _plan(folder)
     write_run_directory(plan, {})
-    plan.scratch_dir.mkdir(mode=0o700)
-    try:
-        paths = RunPaths(plan.run_dir)
-        arguments, environment = [str(paths.run_file)], plan.environment["driver"]
-        with started(str(PROGRAMS / "vime.py"), arguments, environment, paths.driver_log) as pipe:
-            yield pipe
-    finally:
-        shutil.rmtree(plan.scratch_dir, ignore_errors=True)
+    paths = RunPaths(plan.run_dir)
+    arguments, environment = [str(paths.run_file)], plan.environment["driver"]
+    with (
+        scratch_directory(plan.scratch_dir),
+        started(str(PROGRAMS / "vime.py"), arguments, environment, paths.driver_log) as pipe,
+    ):
+        yield pipe
 
 
 @contextmanager
@@ -115,7 +114,6 @@ def started(
     here, there = Pipe()
     with log.open("w") as output, here:
         process = subprocess.Popen(
-            # The run file is the last argument: by it the processes of a run are recognized.
             [sys.executable, program, str(there.fileno()), *arguments],
             env=os.environ | environment,
             stdout=output,

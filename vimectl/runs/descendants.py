@@ -80,7 +80,9 @@ class SharedMemoryWatch:
     process do. Files that existed before the watch began are never recorded.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, log: Path | None = None) -> None:
+        """``log`` is a file to which each recorded file is appended, in case this process is killed."""
+        self._log = log
         self._host = Host()
         self._before = set(shared_memory.own_files(self._host))
         self._used: set[int] = set()  # inodes
@@ -92,11 +94,22 @@ class SharedMemoryWatch:
         Reading the mappings of all processes takes tens of milliseconds. So nothing is done if every new
         file was examined before, unless ``all_files``.
         """
-        new = set(shared_memory.own_files(self._host)) - self._before - self._used
+        files = shared_memory.own_files(self._host)
+        new = set(files) - self._before - self._used
         if not new <= (set() if all_files else self._examined):
+            used: set[int] = set()
             for process in running():
-                self._used |= shared_memory.used_inodes(self._host, process.pid) & new
+                used |= shared_memory.used_inodes(self._host, process.pid) & new
+            self._used |= used
             self._examined |= new
+            self._append_to_log({inode: files[inode].path for inode in used})
+
+    def _append_to_log(self, paths: dict[int, str]) -> None:
+        if self._log is None:
+            return
+        # On a full disk a run continues: the doctor does not name files that are not logged.
+        with contextlib.suppress(OSError), self._log.open("a", encoding="utf-8") as log:
+            log.writelines(f"{inode} {path}\n" for inode, path in paths.items())
 
     def remove_unused(self) -> None:
         """Delete the recorded files that no process uses any more."""

@@ -57,6 +57,7 @@ def run_supervised(
     stop_signals: list[int],
     shutdown_timeout: float = SHUTDOWN_TIMEOUT,
     wait: Callable[[float], object] = time.sleep,
+    shm_log: Path | None = None,
 ) -> CommandOutcome:
     """Run ``command`` until it exits, ``check`` returns True, or there is a signal in ``stop_signals``.
 
@@ -66,9 +67,10 @@ def run_supervised(
         stop_signals: the list that ``collect_stop_signals`` fills.
         shutdown_timeout: seconds between SIGTERM and SIGKILL.
         wait: waits for that many seconds, or less if there is something to check.
+        shm_log: see ``SharedMemoryWatch``.
     """
     descendants.adopt_orphans()
-    shm = SharedMemoryWatch()
+    shm = SharedMemoryWatch(shm_log)
     peak = 0
     next_measurement = time.monotonic()
     kill: bool | None = False

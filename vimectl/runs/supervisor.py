@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import select
-import shutil
 import signal
 import sys
 import time
@@ -34,6 +33,7 @@ from vimectl.runs.plan import runtime_command
 from vimectl.runs.process_watch import ProcessIdentity
 from vimectl.runs.run_log import RunLog, append_event
 from vimectl.runs.supervised_command import CommandOutcome, collect_stop_signals, run_supervised
+from vimectl.util.scratch_directory import scratch_directory
 
 STDIN = 0
 
@@ -93,8 +93,7 @@ class SupervisedRun:
         paths, cluster = self._paths, self._config.recipe.cluster
         monitor = FailureMonitor(self._run_log, cluster.hang_timeout, paths.logs / "stacks.log")
         oom_kills = kernel_oom_kills()
-        self._scratch_dir.mkdir(mode=0o700)
-        try:
+        with scratch_directory(self._scratch_dir, paths.run_dir) as shm_log:
             outcome = run_supervised(
                 runtime_command(paths.run_dir),
                 os.environ | self._config.environment["driver"],
@@ -104,6 +103,7 @@ class SupervisedRun:
                 stop_signals=self._stop_signals,
                 shutdown_timeout=cluster.shutdown_timeout,
                 wait=monitor.wait,
+                shm_log=shm_log,
             )
             monitor.close()
             self._run_log.read()
@@ -115,8 +115,6 @@ class SupervisedRun:
             if status.exit_code not in (0, INTERRUPTED):
                 log_files.keep_ray_logs(self._scratch_dir, paths.run_dir)
             return status, outcome
-        finally:
-            shutil.rmtree(self._scratch_dir, ignore_errors=True)
 
     def _launcher_has_exited(self) -> bool:
         """Return True if stdin, a pipe from the launcher, is at its end. That is then a stop request."""

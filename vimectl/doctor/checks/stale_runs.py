@@ -1,76 +1,117 @@
-"""leftovers: processes, scratch directories and shared memory that an earlier run left behind."""
+"""leftovers: processes, scratch directories and shared memory that a killed run left behind.
+
+Only what provably belongs to such a run is named for removal: its scratch directory has the marker of
+vimectl, belongs to this user, and has no lock, which the run's supervisor holds as long as it lives.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from shlex import join
 
-from vimectl.doctor.check import CheckList, CheckResult, warn_unless
+from vimectl.doctor.check import CheckList, CheckResult, listed, warn_unless
 from vimectl.doctor.facts import Facts, Unavailable
-from vimectl.doctor.facts.processes import SCRATCH, ProcessFacts, read_processes
+from vimectl.doctor.facts.processes import (
+    ProcessFacts,
+    read_own_processes,
+    read_processes,
+    read_scratch_directories,
+    read_user,
+)
 from vimectl.util import shared_memory
+from vimectl.util.scratch_directory import OWNER, SHM_LOG, ScratchDirectory, ScratchState
 from vimectl.util.units import size
 
-CHECKS = CheckList()
+CHECKS = CheckList(source="vimectl/util/scratch_directory.py: the lock and the marker of a run")
+_SCRATCH_READS = (
+    "/tmp",
+    "/tmp/*",
+    "$TMPDIR",
+    f"*/{OWNER}",
+    f"*/{SHM_LOG}",
+    "/proc",
+    "/proc/*/cmdline",
+    "/proc/*/environ",
+    "/proc/*/status",
+    "/proc/sys/kernel/random/boot_id",
+    "/proc/sys/kernel/hostname",
+)
 
 
-def _is_live(process: ProcessFacts, by_pid: Mapping[int, ProcessFacts]) -> bool:
-    """Return True for a runtime whose launcher still exists: init adopts a process whose parent has exited.
+def _directories(facts: Facts, state: ScratchState) -> dict[str, ScratchDirectory]:
+    return {one.path: one for one in facts.read(read_scratch_directories) if one.state == state}
 
-    A process that a raylet of another cluster started counts too: that cluster ends it when its driver exits.
-    The driver, and the launcher, may be on another node.
+
+def _left_processes(facts: Facts) -> list[ProcessFacts]:
+    """Return this user's processes that the runs have left behind whose supervisor has exited.
+
+    Processes in containers are not among them, nor is the doctor where a user runs it in a run's environment.
     """
-    if any(word.partition(".")[0] == "vime_runtime" for word in process.argv):
-        return process.parent != 1
-    parent = by_pid.get(process.parent) if process.parent else None
-    return parent is not None and parent.program == "raylet" and not parent.scratch
+    ended, user, own = _directories(facts, "ended"), facts.read(read_user), facts.read(read_own_processes)
+    return [
+        process
+        for process in facts.read(read_processes)
+        if process.scratch in ended
+        and user is not None
+        and process.user == user
+        and not process.nested
+        and process.pid not in own
+    ]
 
 
-def live_scratch(processes: Sequence[ProcessFacts]) -> set[str]:
-    """Return the scratch directories of the runs that are still active."""
-    by_pid = {process.pid: process for process in processes}
-    return {directory for process in processes if _is_live(process, by_pid) for directory in process.scratch}
-
-
-@CHECKS.add("leftovers.processes")
+@CHECKS.add("leftovers.processes", reads=_SCRATCH_READS)
 def processes(facts: Facts) -> CheckResult:
     """Processes of an earlier run hold the memory and the devices that a new run needs."""
-    found = facts.read(read_processes)
-    live = live_scratch(found)
-    orphans = [process.pid for process in found if process.scratch and not process.scratch & live]
-    if orphans:
-        pids = " ".join(map(str, orphans))
-        text = f"processes of a run whose supervisor has exited: {pids}"
+    left = _left_processes(facts)
+    if left:
+        pids = " ".join(str(process.pid) for process in left)
+        scratch = listed(sorted({process.scratch or "" for process in left}))
+        text = f"{pids}: processes of a run whose supervisor has exited ({scratch})"
         return CheckResult("fail", text, "none", f"kill {pids}")
-    return warn_unless(
-        not live,
-        f"a run is active here, in {', '.join(sorted(live))}" if live else "none",
-        "no other run",
-        "wait for it, or `vimectl runs stop` it",
-    )
+    active = _directories(facts, "active")
+    unknown = [
+        str(process.pid)
+        for process in facts.read(read_processes)
+        if process.scratch and process.scratch not in active
+    ]
+    if active:
+        places = [one.run_dir or one.path for one in active.values()]
+        stop = [join(["vimectl", "runs", "stop", one.run_dir]) for one in active.values() if one.run_dir]
+        fix = " && ".join(stop) + "  (or wait for it)" if stop else "wait for it"
+        return CheckResult("warn", f"a run is active here: {listed(places)}", "no other run", fix)
+    more = f"; of runs that may be active: {listed(unknown)}" if unknown else ""
+    return CheckResult("pass", f"none{more}", "no other run")
 
 
-@CHECKS.add("leftovers.folders")
+@CHECKS.add("leftovers.folders", reads=_SCRATCH_READS)
 def scratch_directories(facts: Facts) -> CheckResult:
     """The scratch directory of a run that was killed has Ray's logs and sockets."""
-    used = {directory for process in facts.read(read_processes) for directory in process.scratch}
-    places = dict.fromkeys(("/tmp", facts.environment.get("TMPDIR", "/tmp").rstrip("/")))
-    paths = [f"{place}/{name}" for place in places for name in facts.names(place)]
-    unused = [path for path in paths if SCRATCH.fullmatch(path) and path not in used]
-    return warn_unless(not unused, ", ".join(unused) or "none", "none", f"rm -r {' '.join(unused)}")
+    used = {process.scratch for process in facts.read(read_processes)}
+    unused = [path for path in _directories(facts, "ended") if path not in used]
+    unknown = list(_directories(facts, "unknown"))
+    more = f"; of runs that may be active: {listed(unknown)}" if unknown else ""
+    return warn_unless(not unused, listed(unused) or f"none{more}", "none", join(["rm", "-r", *unused]))
 
 
-@CHECKS.add("leftovers.shm")
+@CHECKS.add(
+    "leftovers.shm",
+    reads=(*_SCRATCH_READS, "/dev/shm", "/proc/*/maps"),
+    after=("leftovers.processes",),
+)
 def shared_memory_files(facts: Facts) -> CheckResult:
     """Shared memory files that no process uses keep their memory until they are deleted."""
     if facts.missing([shared_memory.SHM]):
         raise Unavailable(f"there is no {shared_memory.SHM}")
-    own, unused = facts.read(shared_memory.own_files), facts.read(shared_memory.unused_files).values()
-    total = size(sum(file.size for file in unused))
-    return warn_unless(
-        not unused,
-        f"{len(unused)} files that no process uses, {total}"
-        if unused
-        else f"{len(own)} files of this user, all in use",
-        "none unused",
-        "rm " + " ".join(file.path for file in unused),
-    )
+    unused = facts.read(shared_memory.unused_files)
+    # Inode and path: a later file may have one of them, not both.
+    recorded = {(file, inode) for one in _directories(facts, "ended").values() for file, inode in one.shm}
+    left = [file for inode, file in unused.items() if (file.path, inode) in recorded]
+    if left:
+        total = size(sum(file.size for file in left))
+        text = f"{len(left)} files of a run whose supervisor has exited, {total}"
+        return CheckResult("warn", text, "none", join(["rm", *(file.path for file in left)]))
+    own = facts.read(shared_memory.own_files)
+    total = size(sum(file.size for file in unused.values()))
+    text = f"{len(own)} files of this user"
+    if unused:
+        text += f"; {len(unused)} of them, {total}, are of no known run, and no process here uses them"
+    return CheckResult("pass", text, "none of a run that has ended")

@@ -1,4 +1,4 @@
-"""Read the processes of the machine, what earlier runs left behind, and the TCP ports in use."""
+"""Read the processes of the machine, the scratch directories of runs, and the TCP ports in use."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from vime_runtime.spec.run_paths import SCRATCH_PREFIX
-
 from vimectl.doctor.facts import Unavailable
 from vimectl.util.host import Host
+from vimectl.util.scratch_directory import SCRATCH, ScratchDirectory, read_scratch_directory
 
-# The path of the scratch directory of a run. The environment of all its processes has it.
-SCRATCH = re.compile(rf"[^\0=:,\"\s]*/{SCRATCH_PREFIX}[0-9a-f]{{8}}(?=[/\0\"\s]|$)")
 # proc(5), /proc/net/tcp: number, local address and port, remote address and port, state.
 _SOCKET = re.compile(r"^\s*\d+: [0-9A-F]+:([0-9A-F]{4}) [0-9A-F]+:[0-9A-F]{4} ([0-9A-F]{2}) ", re.MULTILINE)
 _LISTEN = "0A"
@@ -21,16 +18,18 @@ _LISTEN = "0A"
 
 @dataclass(frozen=True)
 class ProcessFacts:
-    """A process. ``scratch`` are the scratch directories of runs in its arguments and environment.
+    """A process. ``parent`` and ``user`` are None if its status cannot be read.
 
-    ``parent`` and ``user`` are None if its status cannot be read.
+    ``scratch`` is the scratch directory of the run that gave it its TMPDIR: every process of a run has it in
+    its environment. ``nested``: it is in another PID namespace, that of a container.
     """
 
     pid: int
     argv: tuple[str, ...]
-    scratch: frozenset[str]
+    scratch: str | None
     parent: int | None
     user: int | None
+    nested: bool
 
     @property
     def program(self) -> str:
@@ -43,19 +42,46 @@ def read_processes(host: Host) -> list[ProcessFacts]:
     found = []
     for pid in sorted(int(name) for name in host.names("/proc") if name.isdecimal()):
         argv, environ = host.read(f"/proc/{pid}/cmdline") or "", host.read(f"/proc/{pid}/environ") or ""
+        temporary = dict(entry.partition("=")[::2] for entry in environ.split("\0")).get("TMPDIR", "")
         found.append(
             ProcessFacts(
                 pid,
                 tuple(argv.rstrip("\0").split("\0")),
-                frozenset(SCRATCH.findall(f"{argv}\0{environ}")),
+                temporary if SCRATCH.fullmatch(temporary) else None,
                 _status_number(host, pid, "PPid"),
                 _status_number(host, pid, "Uid"),
+                # The ids in this and each nested namespace, proc_pid_status(5).
+                host.search(f"/proc/{pid}/status", r"^NSpid:\s+\d+$") is None,
             )
         )
     return found
 
 
-def _status_number(host: Host, pid: int, name: str) -> int | None:
+def read_own_processes(host: Host) -> frozenset[int]:
+    """Return the ids of this process and of those from which it descends."""
+    found: set[int] = set()
+    one: int | str = "self"
+    while one and (pid := _status_number(host, one, "Pid")) and pid not in found:
+        found.add(pid)
+        one = _status_number(host, pid, "PPid") or 0
+    return frozenset(found)
+
+
+def read_user(host: Host) -> int | None:
+    """Return the id of this user, None if it cannot be read."""
+    return _status_number(host, "self", "Uid")
+
+
+def read_scratch_directories(host: Host) -> list[ScratchDirectory]:
+    """Return the scratch directories where runs create them, and those that processes have as TMPDIR."""
+    places = dict.fromkeys(("/tmp", host.environment.get("TMPDIR", "/tmp").rstrip("/")))
+    listed = [f"{place}/{name}" for place in places for name in host.names(place)]
+    used = [process.scratch for process in read_processes(host) if process.scratch]
+    paths = dict.fromkeys([path for path in listed if SCRATCH.fullmatch(path)] + used)
+    return [read_scratch_directory(host, path) for path in paths if host.is_dir(path)]
+
+
+def _status_number(host: Host, pid: int | str, name: str) -> int | None:
     found = host.search(f"/proc/{pid}/status", rf"^{name}:\s+(\d+)")
     return int(found[1]) if found else None
 

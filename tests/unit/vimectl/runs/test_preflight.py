@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from vime_runtime.spec.errors import MissingRequirement
 
+from harness.runs.killed_run import leave_scratch_directory
 from vimectl.doctor.check import CheckResult
+from vimectl.doctor.facts import Facts
 from vimectl.doctor.runner import DoctorReport
 from vimectl.recipes.resolve import resolve
 from vimectl.runs import preflight as module
@@ -23,7 +25,8 @@ MEMORY = CheckResult("fail", "1 GiB", "8 GiB", "end what uses the memory", id="h
 
 
 def preflight(*results: CheckResult) -> Preflight:
-    return Preflight(RECIPE, DoctorReport(load_stack("cpu-0.32"), results), [], None)
+    stack = load_stack("cpu-0.32")
+    return Preflight(RECIPE, DoctorReport(stack, results, Facts(Host(), stack)), [], None)
 
 
 def test_machine_that_passes_is_accepted() -> None:
@@ -70,12 +73,14 @@ def test_machine_is_checked_for_the_project_that_extends_the_stack(
 
 @pytest.mark.parametrize(("seconds", "ends"), [(2, True), (60, False)])
 def test_processes_of_an_ending_run_are_waited_for(
-    seconds: float, ends: bool, monkeypatch: pytest.MonkeyPatch
+    seconds: float, ends: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LEFTOVER_TIMEOUT", 15.0 if ends else 1.0)
+    scratch = tmp_path / "vime-0123abcd"
+    leave_scratch_directory(scratch)
     left = subprocess.Popen(
         [sys.executable, "-c", f"import time; print(flush=True); time.sleep({seconds})"],
-        env={**os.environ, "RAY_TMPDIR": "/tmp/vime-0123abcd"},
+        env={**os.environ, "TMPDIR": str(scratch)},
         stdout=subprocess.PIPE,
     )
     try:

@@ -1,51 +1,228 @@
+"""Leftovers of real processes: only those of a killed run are named."""
+
 from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from harness.doctor.described_machine import Machine
+from harness.runs.killed_run import leave_scratch_directory
+from harness.runs.wait import wait_until
+from vimectl.doctor.check import CheckResult
+from vimectl.doctor.runner import run_checks
+from vimectl.runs.descendants import SharedMemoryWatch
+from vimectl.stacks.catalog import load_stack
+from vimectl.util.host import Host
+from vimectl.util.scratch_directory import OWNER, SHM_LOG, scratch_directory
 
-SCRATCH = "TMPDIR=/tmp/vime-0123abcd\0"
+# Owns a scratch directory like a supervisor, starts a process like a rank, and waits.
+SUPERVISOR = """
+import os, subprocess, sys
+from pathlib import Path
+from vimectl.util.scratch_directory import scratch_directory
+with scratch_directory(Path(sys.argv[1]), Path("/runs/a b")):
+    environment = {**os.environ, "TMPDIR": sys.argv[1]}
+    rank = subprocess.Popen(["sleep", "600"], env=environment, start_new_session=True)
+    print(rank.pid, flush=True)
+    sys.stdin.read()
+    rank.kill()
+    rank.wait()
+"""
 
 
-def start(machine: Machine, pid: int, argv: list[str], environment: str, parent: int | None = None) -> None:
-    machine.write(f"/proc/{pid}/cmdline", "\0".join(argv) + "\0")
-    machine.write(f"/proc/{pid}/environ", environment)
-    if parent is not None:
-        machine.write(f"/proc/{pid}/status", f"Name:\t{argv[0]}\nPPid:\t{parent}\n")
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    return tmp_path / "vime-0123abcd"
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> Callable[[str], CheckResult]:
+    """Examine this machine, whose temporary folder is that of the test."""
+    host = Host(environment={"TMPDIR": str(tmp_path)})
+
+    def run(id: str) -> CheckResult:
+        (result,) = run_checks(host, load_stack("cpu-0.32"), only=[id]).results
+        return result
+
+    return run
+
+
+@pytest.fixture
+def supervisor(scratch: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A process that owns a scratch directory, and the id of its child."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SUPERVISOR, str(scratch)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    child = int(process.stdout.readline())
+    child_fd = os.pidfd_open(child)
+    yield process, child
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(child_fd, signal.SIGKILL)
+    os.close(child_fd)
+    process.kill()
+    process.wait()
+    process.stdin.close()
+    process.stdout.close()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., int]]:
+    """Start a process with a TMPDIR and return its id."""
+    started = []
+
+    def run(tmpdir: Path, *command: str) -> int:
+        started.append(subprocess.Popen(command, env={**os.environ, "TMPDIR": str(tmpdir)}))
+        return started[-1].pid
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def pids(result: CheckResult) -> list[int]:
+    return [int(word) for word in result.fix.split()[1:]] if result.fix.startswith("kill") else []
+
+
+@pytest.mark.parametrize("signum", [None, signal.SIGSTOP])
+def test_live_run_is_active(
+    check: Callable[[str], CheckResult],
+    supervisor: tuple[subprocess.Popen[str], int],
+    scratch: Path,
+    signum: int | None,
+) -> None:
+    if signum:
+        supervisor[0].send_signal(signum)
+    # Tests that run at the same time leave processes for a moment, which is a failure.
+    result = wait_until(lambda: (found := check("leftovers.processes")).status == "warn" and found)
+    assert "/runs/a b" in result.found
+    assert "vimectl runs stop '/runs/a b'" in result.fix
+    assert str(scratch) not in check("leftovers.folders").fix
+
+
+def test_only_the_processes_of_a_killed_run_are_named(
+    check: Callable[[str], CheckResult],
+    supervisor: tuple[subprocess.Popen[str], int],
+    start: Callable[..., int],
+    tmp_path: Path,
+    scratch: Path,
+) -> None:
+    process, child = supervisor
+    names_it = start(tmp_path, "tail", "-f", str(scratch / OWNER))
+    without_marker = tmp_path / "vime-89abcdef"
+    without_marker.mkdir()
+    benchmark = start(without_marker, sys.executable, "-c", "import time; time.sleep(600)  # vime_runtime")
+    ray = start(tmp_path, "bash", "-c", "exec -a ray::TrainerActor sleep 600")
+    assert child not in pids(check("leftovers.processes"))
+
+    process.kill()
+    process.wait()
+    result = check("leftovers.processes")
+    assert (result.status, child in pids(result)) == ("fail", True)
+    assert not {names_it, benchmark, ray} & set(pids(result))
+    assert str(scratch) not in check("leftovers.folders").fix  # a process still uses it
+
+    os.kill(child, signal.SIGKILL)
+    wait_until(lambda: child not in pids(check("leftovers.processes")))
+    result = check("leftovers.folders")
+    assert (result.status, str(scratch) in result.fix) == ("warn", True)
+    assert str(without_marker) not in result.fix
+
+
+def test_run_that_has_ended_leaves_nothing(
+    check: Callable[[str], CheckResult], supervisor: tuple[subprocess.Popen[str], int], scratch: Path
+) -> None:
+    supervisor[0].stdin.close()
+    supervisor[0].wait()
+    assert not scratch.exists()
+    assert str(scratch) not in check("leftovers.folders").found
+
+
+def test_doctor_in_the_environment_of_a_killed_run_does_not_name_itself(
+    supervisor: tuple[subprocess.Popen[str], int], scratch: Path, tmp_path: Path
+) -> None:
+    process, child = supervisor
+    process.kill()
+    process.wait()
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m vimectl doctor --stack cpu-0.32 --only leftovers --json; true"],
+        env={**os.environ, "TMPDIR": str(scratch)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = {one["id"]: one for one in json.loads(done.stdout)["checks"]}
+    # Neither the doctor nor the shell above it.
+    assert found["leftovers.processes"]["fix"] == f"kill {child}"
+
+
+def test_only_shared_memory_of_a_killed_run_is_named(
+    check: Callable[[str], CheckResult], scratch: Path, tmp_path: Path
+) -> None:
+    kept, foreign = (Path(f"/dev/shm/test-{os.getpid()}-{name}") for name in ("kept", "foreign"))
+    program = f"import os; os.open({str(kept)!r}, os.O_CREAT | os.O_RDWR); print(flush=True); input()"
+    log = tmp_path / "shm.log"
+    watch = SharedMemoryWatch(log)
+    child = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        child.stdout.readline()
+        foreign.touch()
+        watch.update()
+        assert log.read_text() == f"{kept.stat().st_ino} {kept}\n"
+        child.kill()
+        child.communicate()
+        assert str(kept) not in check("leftovers.shm").fix  # no run is known to have made it
+        with scratch_directory(scratch):
+            (scratch / SHM_LOG).write_text(log.read_text())
+            assert str(kept) not in check("leftovers.shm").fix  # the run is active
+        leave_scratch_directory(scratch)
+        (scratch / SHM_LOG).write_text(log.read_text())
+        result = check("leftovers.shm")
+        assert (result.status, str(kept) in result.fix.split()) == ("warn", True)
+        assert str(foreign) not in result.fix
+        kept.unlink()
+        kept.touch()  # another file with this name
+        assert str(kept) not in check("leftovers.shm").fix
+    finally:
+        child.kill()
+        child.wait()
+        kept.unlink(missing_ok=True)
+        foreign.unlink(missing_ok=True)
+
+
+def test_mapped_shared_memory_is_in_use(cpu: Machine) -> None:
+    cpu.write("/dev/shm/sem.lock", "x")
+    assert "1 of them" in cpu.check("leftovers.shm").found
+    inode = (cpu.root / "dev/shm/sem.lock").stat().st_ino
+    cpu.write("/proc/7/maps", f"7f00-7f01 rw-s 00000000 00:1a {inode}      /dev/shm/sem.Xy12 (deleted)\n")
+    assert "of them" not in cpu.check("leftovers.shm").found
 
 
 @pytest.mark.parametrize(
-    "argv",
+    "marker",
     [
-        ["python", "-m", "vime_runtime", "/runs/a/resolved.json"],
-        ["python", "-m", "vime_runtime.prepare", "reversed-digits", "/cache/x", "{}"],
+        "",
+        "[]",
+        "{}",
+        "{",
+        '{"schema": "other/1", "pid": 1, "boot": "b", "host": "h", "run_dir": ""}',
     ],
 )
-def test_run_is_active_until_init_adopts_it(cpu: Machine, argv: list[str]) -> None:
-    start(cpu, 40, ["python", "-m", "vimectl.runs.supervisor", "/runs/a"], "")
-    start(cpu, 41, argv, SCRATCH, parent=40)
-    start(cpu, 42, ["ray::TrainerActor"], SCRATCH)
-    cpu.write("/tmp/vime-0123abcd/ray/session.log")
-    assert cpu.check("leftovers.processes").status == "warn"
-    start(cpu, 41, argv, SCRATCH, parent=1)
-    result = cpu.check("leftovers.processes")
-    assert (result.status, result.fix) == ("fail", "kill 41 42")
-    assert cpu.check("leftovers.folders").status == "pass"
-
-
-@pytest.mark.parametrize(("raylet_environment", "status"), [("", "warn"), (SCRATCH, "fail")])
-def test_processes_of_another_cluster_are_active(cpu: Machine, raylet_environment: str, status: str) -> None:
-    """The run's own raylet is a leftover, because its launcher has exited."""
-    argv = ["/site/ray/core/src/ray/raylet/raylet", "--session-dir=/tmp/ray/session"]
-    start(cpu, 40, argv, raylet_environment)
-    start(cpu, 41, ["ray::TrainerActor"], SCRATCH, parent=40)
-    start(cpu, 42, ["VLLM::Worker"], SCRATCH, parent=41)
-    assert cpu.check("leftovers.processes").status == status
-
-
-def test_shared_memory_in_use_is_no_leftover(cpu: Machine) -> None:
-    cpu.write("/dev/shm/sem.lock", "x")
-    assert cpu.check("leftovers.shm").status == "warn"
-    inode = (cpu.root / "dev/shm/sem.lock").stat().st_ino
-    cpu.write("/proc/7/maps", f"7f00-7f01 rw-s 00000000 00:1a {inode}      /dev/shm/sem.Xy12 (deleted)\n")
-    assert cpu.check("leftovers.shm").status == "pass"
+def test_without_a_marker_of_ours_nothing_is_known(cpu: Machine, marker: str) -> None:
+    cpu.write("/proc/sys/kernel/hostname", "h\n")
+    cpu.write(f"/tmp/vime-0123abcd/{OWNER}", marker)
+    result = cpu.check("leftovers.folders")
+    assert (result.status, result.found) == ("pass", "none; of runs that may be active: /tmp/vime-0123abcd")

@@ -1,0 +1,119 @@
+"""The scratch directory of a run: its lock, its marker, and which ones are left from runs that have ended.
+
+The process that owns a run holds an exclusive flock(2) on ``OWNER`` in the directory as long as it lives. It
+writes the marker into that file once it has the lock. So a file with a marker and a free lock is from a
+process that was killed. Without both nothing is known: another version may have made the directory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from vime_runtime.spec.boot_id import boot_id
+from vime_runtime.spec.run_paths import SCRATCH_PREFIX
+
+from vimectl.util.host import Host
+
+SCRATCH = re.compile(rf"/(?:[^\0\n]*/)?{SCRATCH_PREFIX}[0-9a-f]{{8}}")
+OWNER = "vimectl-run.json"
+# The files in /dev/shm that processes of the run have used: inode and path.
+SHM_LOG = "vimectl-shm.log"
+_SCHEMA = "vimectl.scratch/1"
+
+ScratchState = Literal["active", "ended", "unknown"]
+
+
+@dataclass(frozen=True)
+class ScratchOwner:
+    """The marker: the process that owns the run, its machine, and the run directory if there is one."""
+
+    schema: str
+    pid: int
+    boot: str
+    host: str
+    run_dir: str
+
+
+@dataclass(frozen=True)
+class ScratchDirectory:
+    """A scratch directory. ``shm`` are files in /dev/shm that its run used: path to inode.
+
+    ``active``: its owner lives. ``ended``: this user's, with our marker, and the owner does not live.
+    """
+
+    path: str
+    state: ScratchState
+    run_dir: str = ""
+    shm: tuple[tuple[str, int], ...] = ()
+
+
+@contextmanager
+def scratch_directory(path: Path, run_dir: Path | None = None) -> Iterator[Path]:
+    """Create a scratch directory that this process owns, and remove it at the end.
+
+    Args:
+        run_dir: the run directory, if `vimectl runs stop` stops the run.
+
+    Yields:
+        the file in which to log the files in /dev/shm that the run uses.
+
+    Raises:
+        OSError: it cannot be created or locked.
+    """
+    path.mkdir(mode=0o700)
+    # Closed, and so unlocked, after the removal. Close-on-exec: no child keeps the lock.
+    with (path / OWNER).open("x", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            owner = ScratchOwner(_SCHEMA, os.getpid(), boot_id(), os.uname().nodename, str(run_dir or ""))
+            file.write(json.dumps(asdict(owner)) + "\n")
+            file.flush()
+            yield path / SHM_LOG
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def read_scratch_directory(host: Host, path: str) -> ScratchDirectory:
+    """Return the state of a scratch directory; ``unknown`` unless it is proven."""
+    status = host.status(path)
+    # That of another user cannot be read.
+    owner = _read_owner(host, path) if status and status.st_uid == os.getuid() else None
+    if owner is None:
+        return ScratchDirectory(path, "unknown")
+    if _is_locked(host, f"{path}/{OWNER}"):
+        return ScratchDirectory(path, "active", owner.run_dir)
+    same_boot = owner.boot == (host.read("/proc/sys/kernel/random/boot_id") or "").strip()
+    # In a directory that machines share, the lock may be held on another machine.
+    if not same_boot and owner.host != (host.read("/proc/sys/kernel/hostname") or "").strip():
+        return ScratchDirectory(path, "unknown", owner.run_dir)
+    # After a boot the numbers of inodes start again.
+    logged = re.findall(r"^(\d+) (/\S+)$", host.read(f"{path}/{SHM_LOG}") or "", re.MULTILINE)
+    shm = tuple((file, int(inode)) for inode, file in logged) if same_boot else ()
+    return ScratchDirectory(path, "ended", owner.run_dir, shm)
+
+
+def _read_owner(host: Host, path: str) -> ScratchOwner | None:
+    try:
+        found = ScratchOwner(**json.loads(host.read(f"{path}/{OWNER}") or "null"))
+    except (ValueError, TypeError):  # absent, another file, or not yet written
+        return None
+    return found if found.schema == _SCHEMA else None
+
+
+def _is_locked(host: Host, path: str) -> bool:
+    """Return True if a process holds the lock, or if that cannot be found out."""
+    try:
+        with host.path(path).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
