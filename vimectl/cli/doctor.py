@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +32,10 @@ def doctor(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Check another root file system.")] = None,
+    python: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="The interpreter or environment to check, a path in the root."),
+    ] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only this check or group.")] = None,
     imports: Annotated[
         bool, typer.Option("--imports", help="Also import each package, in a child process: takes seconds.")
@@ -61,7 +66,7 @@ def doctor(
         check_bundle_path(bundle)
     if assignments and not recipe:
         raise UsageError("--set overrides a key of a recipe, but no recipe is given", "give it with --recipe")
-    host = _host(root)
+    host = _host(root, python)
     wanted = resolve(recipe, assignments=assignments).recipe if recipe else None
     default = stack_for_recipe(wanted.recipe.stack) if wanted and not stack else default_stack()
     name = stack or default or detect_stack(host).stack
@@ -97,15 +102,15 @@ def doctor(
     return CommandOutput(document, text, 0 if report.ok else 1)
 
 
-def _host(root: Path | None) -> Host:
+def _host(root: Path | None, python: str | None) -> Host:
     if root is None:
-        return Host()
+        return Host(given_python=os.path.abspath(python) if python else None)
     if not root.is_dir():
         raise UsageError(
             f"{root}: no such directory", "give the root of an unpacked image or a mounted container"
         )
     # Nothing runs in another root, and it has no environment.
-    return Host(root.resolve(), {}, refuse_command)
+    return Host(root.resolve(), {}, refuse_command, python)
 
 
 def _apply_fixes(report: DoctorReport, host: Host) -> list[Fix]:

@@ -21,7 +21,6 @@ from vimectl.doctor.facts.packages import (
     read_checkout,
     read_editable_installs,
     read_glibc,
-    read_interpreter,
 )
 from vimectl.env.memory_saver.verify import verify_installed
 from vimectl.util.dist_info import canonical_name
@@ -162,8 +161,8 @@ _MACHINE: dict[str, Callable[[Facts], str]] = {
     "machine": lambda facts: facts.output("uname", "-m"),
     "glibc": _glibc,
     "container": lambda facts: facts.read(driver.read_container) or "none",
-    "Python": lambda facts: facts.read(read_interpreter, facts.stack)[0],
-    "interpreter": lambda facts: facts.read(read_interpreter, facts.stack)[1],
+    "Python": lambda facts: facts.interpreter.version or "none",
+    "interpreter": lambda facts: facts.interpreter.path,
     "memory": _memory,
     "cores": lambda facts: f"{facts.read(limits.read_cores):g}",
     "/dev/shm": _space("/dev/shm"),

@@ -14,8 +14,12 @@ from vime_runtime.spec.recipe import Recipe
 from vimectl.doctor.check import Check, CheckResult
 from vimectl.doctor.checks import (
     cann,
+    cann_environment,
+    chips,
     cluster,
+    driver,
     environment,
+    network,
     npu,
     package_integrity,
     packages,
@@ -40,20 +44,25 @@ GROUPS = (
     "patches",
     "tms",
     "environment",
+    "network",
     "cluster",
     "recipe",
     "builder",
     "leftovers",
 )
-_MODULES = (npu, host_checks, cann, packages, package_integrity, environment, cluster, recipe, stale_runs)
+_MODULES = (
+    *(npu, chips, driver, host_checks, cann, cann_environment, packages, package_integrity, environment),
+    *(network, cluster, recipe, stale_runs),
+)
 
 
 @dataclass(frozen=True)
 class DoctorReport:
-    """All results, in the order in which to fix things."""
+    """All results, in the order in which to fix things, and the facts that they are about."""
 
     stack: Stack
     results: tuple[CheckResult, ...]
+    facts: Facts
 
     @property
     def ok(self) -> bool:
@@ -81,7 +90,8 @@ class DoctorReport:
         checks = [result.as_json() for result in self.results]
         stack = {"stack": self.stack.name, "extends": self.stack.extends}
         first = self.first.id if self.first else None
-        return {**stack, "first": first, "checks": checks, "summary": self.summary}
+        python = self.facts.interpreter.as_json()
+        return {**stack, "python": python, "first": first, "checks": checks, "summary": self.summary}
 
 
 def run_checks(
@@ -100,7 +110,7 @@ def run_checks(
         without: checks or groups to leave out.
 
     Raises:
-        UsageError: a name is neither a check nor a group.
+        UsageError: a name is neither a check nor a group, or the given interpreter does not exist.
     """
     checks = all_checks(stack)
     excluded = _select(checks, without)
@@ -123,7 +133,7 @@ def run_checks(
         last = [check for check in checks if check.id == host_checks.READABLE]
         found = {check.id: check.run(facts) for check in [*(one for one in checks if one not in last), *last]}
         results = [found[check.id] for check in checks]
-    return DoctorReport(stack, tuple(with_causes(checks, results)))
+    return DoctorReport(stack, tuple(with_causes(checks, results)), facts)
 
 
 def all_checks(stack: Stack) -> list[Check]:

@@ -9,19 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from vimectl.util.dist_info import canonical_name
+from vimectl.util.dist_info import canonical_name, editable_source
 from vimectl.util.host import Host
-
-# Where the interpreters of the supported systems and images keep packages.
-_SITE_PATTERNS = (
-    "/usr/lib/python3*/dist-packages",
-    "/usr/lib/python3*/site-packages",
-    "/usr/local/lib/python3*/dist-packages",
-    "/usr/local/lib/python3*/site-packages",
-    "/usr/local/python*/lib/python3*/site-packages",
-    "/opt/*/lib/python3*/site-packages",
-    "/root/*/lib/python3*/site-packages",
-)
 
 
 @dataclass(frozen=True)
@@ -38,17 +27,17 @@ class InstalledDistribution:
 
 
 def site_directories(host: Host) -> list[str]:
-    """Return the directories that hold the machine's Python packages.
+    """Return the directories that hold the Python packages of a machine, in import order.
 
-    For the running machine these are those of this interpreter. For another root they are those found in it,
-    with those of the interpreters on its PATH first (an image's configuration has a PATH).
+    They are those of the interpreter that is examined, see ``interpreters.examined_interpreter``.
     """
-    if host.is_here:
+    if host.package_directories is not None:
+        return list(host.package_directories)
+    if host.is_here and host.given_python is None:
         return [path for entry in sys.path if os.path.isdir(path := os.path.abspath(entry))]
-    programs = [PurePosixPath(entry) for entry in host.environment.get("PATH", "").split(":") if entry]
-    patterns = [f"{entry.parent}/lib/python3*/site-packages" for entry in programs]
-    found = [path for pattern in (*patterns, *_SITE_PATTERNS) for path in host.glob(pattern)]
-    return [path for path in dict.fromkeys(found) if host.is_dir(path)]
+    from vimectl.stacks.interpreters import examined_interpreter  # `patch status` does not need it
+
+    return list(examined_interpreter(host).directories)
 
 
 def distributions(host: Host) -> dict[str, list[InstalledDistribution]]:
@@ -56,8 +45,16 @@ def distributions(host: Host) -> dict[str, list[InstalledDistribution]]:
     found: dict[str, list[InstalledDistribution]] = {}
     for directory in dict.fromkeys(site_directories(host)):
         for item in _in_directory(host, directory):
-            found.setdefault(item.name, []).append(item)
+            copies = found.setdefault(item.name, [])
+            if not (copies and item.metadata.endswith(".egg-info") and _is_source_of(host, copies[0], item)):
+                copies.append(item)
     return found
+
+
+def _is_source_of(host: Host, installed: InstalledDistribution, item: InstalledDistribution) -> bool:
+    """Return True if ``item`` is what a build left in the checkout of an editable install."""
+    source = editable_source(host.read(f"{installed.metadata}/direct_url.json"))
+    return source is not None and PurePosixPath(item.location).is_relative_to(source)
 
 
 def _in_directory(host: Host, directory: str) -> Iterator[InstalledDistribution]:

@@ -74,12 +74,14 @@ class Host:
     """A machine: its root directory, its environment variables, and how to run a command on it.
 
     ``given_python`` is the interpreter to examine, a path of the machine; None: the one that would be used.
+    ``package_directories`` are those of its packages; None: they are not determined yet.
     """
 
     root: Path = Path("/")
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     run: RunCommand = run_command
     given_python: str | None = None
+    package_directories: tuple[str, ...] | None = None
     observe: Observe = _ignore
 
     @property

@@ -214,7 +214,7 @@ def _series(stack: Stack) -> dict[str, str]:
     }
 
 
-@CHECKS.add_each("patches.{}", _series, expected="applied")
+@CHECKS.add_each("patches.{}", _series, expected="applied", after=("environment.pythonpath",))
 def patches(package: str, facts: Facts) -> CheckResult:
     """Compare the state of a patch series."""
     name = facts.stack.argument

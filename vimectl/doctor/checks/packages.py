@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from vimectl.doctor.check import CheckList, CheckResult, result, warn_unless
+from vimectl.doctor.check import CheckList, CheckResult, listed, result, warn_unless
 from vimectl.doctor.facts import Facts, Unavailable
 from vimectl.doctor.facts.imports import read_imports
-from vimectl.doctor.facts.packages import distribution_names, read_interpreter, read_marker
+from vimectl.doctor.facts.packages import distribution_names, read_marker
 from vimectl.stacks.catalog import lock_path
 from vimectl.stacks.schema import Stack
 from vimectl.stacks.versions import matches
@@ -23,10 +23,13 @@ _CANN_MODULES = ("acl", "tbe")
 @CHECKS.add("python.version")
 def python_version(facts: Facts) -> CheckResult:
     """The stack's packages exist for these versions of Python."""
-    stack, (version, source) = facts.stack, facts.read(read_interpreter, facts.stack)
+    stack, python = facts.stack, facts.interpreter
+    if not python.version:
+        raise Unavailable("there is no Python interpreter, and there are no packages")
+    others = f"; not examined: {listed(python.others)}" if python.others else ""
     return result(
-        stack.supports_python(version),
-        f"{version} ({source})",
+        stack.supports_python(python.version),
+        f"{python.version}, {python.path} ({python.why}){others}",
         stack.stack.python,
         _new_environment(stack) or f"run vimectl with a Python {stack.stack.python}",
     )

@@ -16,6 +16,7 @@ from vime_runtime.spec.recipe import Recipe
 
 from vimectl.stacks.detection import find
 from vimectl.stacks.installed import InstalledDistribution, distributions
+from vimectl.stacks.interpreters import examined_interpreter
 from vimectl.stacks.schema import Stack
 from vimectl.util.host import ABSENT, CommandResult, Host
 
@@ -37,11 +38,14 @@ class Facts:
         self.stack = stack
         self.optional_recipe = recipe
         self._cached = host.with_command_cache()
-        self._host = replace(self._cached, run=self._run, observe=self._observe)
         self._known: dict[Hashable, tuple[Any, object, dict[str, str]]] = {}
         # What has been read, each path or command with its problem: by everything, and by who asks now.
         self._observed: dict[str, str] = {}
         self._collected: list[dict[str, str]] = [self._observed]
+        observed = replace(self._cached, run=self._run, observe=self._observe)
+        # The interpreter whose packages are examined. What was read to find it concerns no single check.
+        self.interpreter = examined_interpreter(observed)
+        self._host = replace(observed, package_directories=self.interpreter.directories)
 
     def read(self, reader: Callable[Concatenate[Host, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return the fact that ``reader`` reads with these arguments. Raises what the reader raises."""

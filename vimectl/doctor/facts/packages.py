@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 import re
-import sys
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -58,25 +55,6 @@ def distribution_names(stack: Stack, *packages: str) -> set[str]:
     """Return the canonical names of all distributions that provide packages of a stack, by default all."""
     wanted = packages or stack.packages
     return {canonicalize_name(name) for package in wanted for name in stack.distributions(package)}
-
-
-def read_interpreter(host: Host, stack: Stack) -> tuple[str, str]:
-    """Return the version of the Python that would run the job, and where that is known from.
-
-    In another root, it is that of the directory with most packages of the stack.
-
-    Raises:
-        Unavailable: no package of the stack is installed in that root.
-    """
-    if host.is_here:
-        return platform.python_version(), sys.executable
-    installed = distributions(host)
-    have = [found for name in stack.packages if (found := find(stack, name, installed))]
-    places = Counter(one.location for one in have).most_common(1)
-    named = re.search(r"/python(3\.\d+)/", places[0][0]) if places else None
-    if named is None:
-        raise Unavailable("no package of the stack is installed, so the interpreter is not known")
-    return named[1], places[0][0]
 
 
 def read_metadata(host: Host, stack: Stack) -> dict[str, DistributionMetadata]:

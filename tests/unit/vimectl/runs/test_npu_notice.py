@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from vimectl.cli import run_cli
+from vimectl.doctor.facts import Facts
 from vimectl.doctor.runner import DoctorReport
 from vimectl.recipes.resolve import resolve
 from vimectl.runs import npu_notice
 from vimectl.stacks.catalog import load_stack
+from vimectl.util.host import Host
 
 RECIPE = resolve("qwen3-4b-tp2").recipe
 
@@ -41,7 +43,8 @@ def test_notice_is_printed_until_a_run_has_completed(
 ) -> None:
     from vimectl.runs import launch, preflight
 
-    passing = preflight.Preflight(RECIPE, DoctorReport(load_stack("ascend-0.22"), ()), None, None)
+    stack = load_stack("ascend-0.22")
+    passing = preflight.Preflight(RECIPE, DoctorReport(stack, (), Facts(Host(), stack)), None, None)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(preflight, "examine", lambda recipe, host: passing)
     monkeypatch.setattr(launch, "check_run_inputs", lambda recipe: None)

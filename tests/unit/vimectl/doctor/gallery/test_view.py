@@ -23,7 +23,7 @@ def shown(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
 
     def run(name: str, *more: str) -> tuple[int, list[str]]:
         machine = Machine(name, tmp_path / name)
-        monkeypatch.setattr("vimectl.cli.doctor._host", lambda root: machine.host)
+        monkeypatch.setattr("vimectl.cli.doctor._host", lambda root, python: machine.host)
         monkeypatch.setattr(series, "data_dir", GALLERY.joinpath)
         monkeypatch.setenv("XDG_CONFIG_HOME", str(machine.path(CONFIG)))
         code = run_cli(["doctor", "--recipe", "qwen3-4b-tp2", *MODEL, *more])
