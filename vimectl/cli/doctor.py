@@ -12,6 +12,7 @@ from vime_runtime.spec.errors import UsageError
 from vimectl.cli.doctor_view import check_list, report_text
 from vimectl.cli.output import CommandOutput, Markup
 from vimectl.stacks.catalog import default_stack, load_stack, stack_for_recipe
+from vimectl.util import ray_address
 from vimectl.util.console import err, escape_markup
 from vimectl.util.host import Host, refuse_command
 
@@ -36,6 +37,10 @@ def doctor(
         str | None,
         typer.Option(metavar="PATH", help="The interpreter or environment to check, a path in the root."),
     ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT|auto", help="Also check and compare the nodes of a Ray cluster."),
+    ] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only this check or group.")] = None,
     imports: Annotated[
         bool, typer.Option("--imports", help="Also import each package, in a child process: takes seconds.")
@@ -49,6 +54,9 @@ def doctor(
     fix: Annotated[
         bool, typer.Option("--fix", help="Apply fixes that are safe and can be undone; each is shown first.")
     ] = False,
+    text_: Annotated[
+        bool, typer.Option("--text", help="Print a block to paste into an issue, without secrets.")
+    ] = False,
     bundle: Annotated[
         Path | None,
         typer.Option(
@@ -57,7 +65,10 @@ def doctor(
     ] = None,
 ) -> CommandOutput:
     """Check that this machine can run the stack, and the recipe if one is given; exit 1 if it cannot."""
-    from vimectl.doctor.bundle import check_bundle_path, write_bundle
+    from vimectl.doctor.bundle import Redactor, check_bundle_path, write_bundle
+    from vimectl.doctor.machine_summary import as_text, summarize
+    from vimectl.doctor.node_report import NOT_ON_NODES
+    from vimectl.doctor.nodes import ClusterReport, examine_nodes
     from vimectl.doctor.runner import run_checks
     from vimectl.recipes.resolve import resolve
     from vimectl.stacks.detection import detect_stack
@@ -66,7 +77,10 @@ def doctor(
         check_bundle_path(bundle)
     if assignments and not recipe:
         raise UsageError("--set overrides a key of a recipe, but no recipe is given", "give it with --recipe")
+    if address and root:
+        raise UsageError("--address is of a running cluster, --root of files", "give one of them")
     host = _host(root, python)
+    cluster = ray_address.resolve(host, address) if address else None
     wanted = resolve(recipe, assignments=assignments).recipe if recipe else None
     default = stack_for_recipe(wanted.recipe.stack) if wanted and not stack else default_stack()
     name = stack or default or detect_stack(host).stack
@@ -83,13 +97,22 @@ def doctor(
         return check_list(chosen)
 
     def check() -> DoctorReport:
-        return run_checks(host, chosen, wanted, only or (), with_imports=imports)
+        without = NOT_ON_NODES if cluster else ()
+        found = run_checks(host, chosen, wanted, only or (), imports, without)
+        return examine_nodes(found, cluster, wanted, only or (), imports) if cluster else found
 
     report = check()
     fixes = _apply_fixes(report, host) if fix else []
     if fixes:
         report = check()
     document, text = report.as_json(), list(report_text(report, every=verbose or bool(only)))
+    document["facts"] = summarize(report.facts)
+    lines = list(report.lines()) if isinstance(report, ClusterReport) else []
+    text[-1:-1] = [Markup(escape_markup(line)) for line in lines]  # the last line says what to do
+    if text_:
+        redact = Redactor(host).text
+        block = [*as_text(document["facts"], report, redact).splitlines(), *map(redact, lines)]
+        text = [Markup(escape_markup(line)) for line in block]
     if fix:
         document["fixed"] = [
             {"check": one.check, "command": one.command, "undo": one.undo, "changed": one.changes}

@@ -67,13 +67,16 @@ def summarize(facts: Facts) -> dict[str, str]:
     return {label: clean(facts.without_root(value)) for label, value in found.items() if value}
 
 
-def as_text(summary: dict[str, str], report: DoctorReport) -> str:
-    """Return the block to paste into an issue: the summary, then the failed checks."""
-    lines = [f"{label}: {value}" for label, value in summary.items()]
+def as_text(summary: dict[str, str], report: DoctorReport, redact: Callable[[str], str]) -> str:
+    """Return the block to paste into an issue: the summary, then the failed checks.
+
+    Each value is redacted alone, because a label such as ``package tokenizers`` looks like that of a secret.
+    """
+    lines = [f"{label}: {redact(value)}" for label, value in summary.items()]
     counts = ", ".join(f"{count} {status}" for status, count in report.summary.items() if count)
     lines += ["", f"checks: {counts}"]
     for result in report.failures:
-        lines += [f"FAIL {result.id}: {result.found}", f"     expected: {result.expected}"]
+        lines += [f"FAIL {result.id}: {redact(result.found)}", f"     expected: {redact(result.expected)}"]
     return "\n".join(lines) + "\n"
 
 
