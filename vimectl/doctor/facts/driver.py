@@ -14,6 +14,9 @@ from vimectl.util.host import Host
 INFO = "/usr/local/Ascend/driver/version.info"
 FIRMWARE_INFO = "/usr/local/Ascend/firmware/version.info"
 
+# The bit of CapEff.
+_CAP_DAC_OVERRIDE = 1 << 1
+
 Version = tuple[int, ...]
 
 
@@ -31,7 +34,7 @@ class DeviceNode:
         """Return True if the user may read and write."""
         # The first class that matches decides, path_resolution(7).
         shift = 6 if self.owner == user else 3 if self.group in groups else 0
-        return user == 0 or (self.mode >> shift) & 0o6 == 0o6
+        return (self.mode >> shift) & 0o6 == 0o6
 
 
 def read_fields(host: Host, path: str) -> defaultdict[str, str]:
@@ -74,6 +77,30 @@ def read_identity(host: Host) -> tuple[int, frozenset[int]]:
     if len(users) < 2 or len(groups) < 2:
         raise Unavailable("/proc/self/status has no Uid")
     return int(users[1]), frozenset(map(int, (groups[1], *fields.get("Groups", []))))
+
+
+def ignores_modes(host: Host) -> bool:
+    """Return True if this process may open any file: root with CAP_DAC_OVERRIDE, capabilities(7)."""
+    user, _ = read_identity(host)
+    found = host.search("/proc/self/status", r"^CapEff:\s*([0-9a-fA-F]+)")
+    return user == 0 and (found is None or bool(int(found[1], 16) & _CAP_DAC_OVERRIDE))
+
+
+def read_mounts(host: Host) -> dict[str, str]:
+    """Return the files and directories of the driver, each with what is wrong with it (empty: nothing)."""
+    return {mount.path: _mount_problem(host, mount) for mount in npu_devices.MOUNTS}
+
+
+def _mount_problem(host: Host, mount: npu_devices.DriverMount) -> str:
+    if not host.exists(mount.path):
+        return "absent"
+    # Docker creates an empty directory where the host has nothing to mount.
+    if not host.is_dir(mount.path):
+        return "not a directory" if mount.directory else ""
+    empty = not host.names(mount.path)
+    if mount.directory and not empty:
+        return ""
+    return "an empty directory" if empty else "a directory, not a file"
 
 
 def read_container(host: Host) -> str | None:

@@ -82,6 +82,17 @@ def read_npu_smi(host: Host) -> CommandResult:
     return host.run(["npu-smi", "info"], 10)
 
 
+def read_health(host: Host, card: int, chip: int) -> dict[str, str]:
+    """Return ``Health Status``, ``Error Code`` and ``Error Information`` of a chip; NA is left out.
+
+    The form is that of the npu-smi reference.
+    """
+    answer = host.run(["npu-smi", "info", "-t", "health", "-i", str(card), "-c", str(chip)], 10)
+    lines = answer.stdout.splitlines() if answer.code == 0 else []
+    pairs = (line.partition(":") for line in lines[:_MAX_LINES])
+    return {name.strip(): text.strip() for name, _, text in pairs if text.strip() not in ("", "NA")}
+
+
 def read_listing(host: Host) -> ChipListing:
     """Return the listing of ``npu-smi info``. Raises Unavailable if it does not answer."""
     answer = read_npu_smi(host)
@@ -111,8 +122,8 @@ def parse(text: str) -> ChipListing:
             half = chip
         elif half and (whole := _second_row(half, cells)):
             chips.append(whole)
-            fields = {"health": whole.health, "memory": whole.total}
-            unreadable += [f"{name} of {whole.label}" for name, value in fields.items() if not value]
+            unreadable += [] if whole.health else [f"health of {whole.label}"]
+            unreadable += [f"memory of {whole.label}"] if whole.total is None else []
             half = None
         elif process := _process(cells):
             processes.append(process)
@@ -134,7 +145,8 @@ def _second_row(first: Chip, cells: list[str]) -> Chip | None:
     if len(cells) != 3 or not (numbered := _NUMBERED.fullmatch(cells[0])):
         return None
     pairs = _PAIR.findall(cells[2])
-    used, total = map(_number, pairs[-1]) if pairs else (None, None)
+    known = bool(pairs) and len(pairs) == cells[2].count("/")
+    used, total = map(_number, pairs[-1]) if known else (None, None)
     return replace(
         first,
         chip=_number(numbered[1]),

@@ -1,0 +1,51 @@
+"""Find shared libraries as the dynamic loader does: LD_LIBRARY_PATH, /etc/ld.so.conf, and its defaults."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from vimectl.util.host import Host
+
+_CONFIG = "/etc/ld.so.conf"
+_MAX_INCLUDES = 8
+# ld.so(8); Debian and Ubuntu add the directories of the architecture.
+_DEFAULT = ("/lib64", "/usr/lib64", "/lib", "/usr/lib")
+_DEFAULT_PATTERNS = ("/lib/*-linux-gnu", "/usr/lib/*-linux-gnu")
+
+
+def read_library_directories(host: Host) -> tuple[str, ...]:
+    """Return the directories in which the loader searches, in its order.
+
+    The directories of /etc/ld.so.conf count even if the cache of ldconfig is older.
+    """
+    given = re.split(r"[:;]", host.environment.get("LD_LIBRARY_PATH", ""))
+    multiarch = [path for pattern in _DEFAULT_PATTERNS for path in host.glob(pattern)]
+    found = [*filter(None, given), *_configured(host, _CONFIG, 0), *multiarch, *_DEFAULT]
+    return tuple(dict.fromkeys(path.rstrip("/") or "/" for path in found))
+
+
+def find_library(host: Host, name: str) -> str:
+    """Return the path of the library that the loader finds first; empty for none."""
+    paths = (f"{directory}/{name}" for directory in read_library_directories(host))
+    return next(filter(host.is_file, paths), "")
+
+
+def is_same_file(host: Host, one: str, other: str) -> bool:
+    """Return True if two paths lead to one existing file or directory."""
+    first, second = host.status(one), host.status(other)
+    return bool(first and second) and (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
+
+
+def _configured(host: Host, path: str, depth: int) -> Iterator[str]:
+    """Yield the directories of a configuration file of ldconfig(8) and of those that it includes."""
+    for line in (host.read(path) or "").splitlines():
+        text = line.partition("#")[0].strip()
+        word, _, rest = text.partition(" ")
+        if word == "include" and depth < _MAX_INCLUDES:
+            for pattern in rest.split():
+                absolute = pattern if pattern.startswith("/") else f"{path.rpartition('/')[0]}/{pattern}"
+                for file in host.glob(absolute):
+                    yield from _configured(host, file, depth + 1)
+        elif word not in ("include", "hwcap"):
+            yield from filter(lambda entry: entry.startswith("/"), re.split(r"[\s:,]+", text))
