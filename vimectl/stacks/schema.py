@@ -63,7 +63,7 @@ class Origin(Strict):
 
 
 class PinnedCommit(Strict):
-    """``[commits.NAME]``: a dependency that is pinned to a commit because it has no release.
+    """A dependency that is pinned to a commit because it has no release.
 
     ``left_out`` has the paths of its submodules, each with the reason why it is built without.
     """
@@ -71,6 +71,17 @@ class PinnedCommit(Strict):
     url: str
     commit: CommitId
     left_out: dict[str, str] = Field(default_factory=dict)
+
+
+class PinnedPackage(PinnedCommit):
+    """``[commits.NAME]``: a Python package that is pinned to a commit.
+
+    ``distribution`` is the name of its distribution, ``version`` the version of that at the commit. Without a
+    distribution the doctor does not look for it.
+    """
+
+    distribution: str = ""
+    version: str = ""
 
 
 class BaseImages(Strict):
@@ -153,7 +164,7 @@ class Stack(Strict):
     targets: dict[str, str] = Field(default_factory=dict)
     cann: str | None = None
     nnal: str | None = None
-    commits: dict[str, PinnedCommit] = Field(default_factory=dict)
+    commits: dict[str, PinnedPackage] = Field(default_factory=dict)
     images: BaseImages | None = None
     image: ImageTable | None = None
     memory_saver: MemorySaverSource | None = None

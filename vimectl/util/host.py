@@ -162,6 +162,12 @@ class Host:
         self.observe(absolute, problem)
         return content
 
+    def read_start(self, absolute: str, size: int) -> bytes | None:
+        """Return the first ``size`` bytes of a regular file of any size, otherwise None."""
+        content, problem = self._read(absolute, size, whole=False)
+        self.observe(absolute, problem)
+        return content
+
     def read(self, absolute: str) -> str | None:
         """Return the text of a regular file (see ``read_bytes``), or None."""
         content = self.read_bytes(absolute)
@@ -216,16 +222,19 @@ class Host:
             if fnmatchcase(name, first) and (not rest or self.is_dir(path)):
                 yield from self._matching(path, rest)
 
-    def _read(self, absolute: str, limit: int) -> tuple[bytes | None, str]:
+    def _read(self, absolute: str, limit: int, whole: bool = True) -> tuple[bytes | None, str]:
         try:
             path = self.path(absolute)
             # Opening a device or a named pipe can block or have an effect.
-            if problem := _unreadable(os.stat(path), limit):
+            allowed = limit if whole else sys.maxsize
+            if problem := _unreadable(os.stat(path), allowed):
                 return None, problem
             flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if self.is_here else os.O_NOFOLLOW)
             with open(os.open(path, flags), "rb", buffering=0) as file:
-                if problem := _unreadable(os.fstat(file.fileno()), limit):
+                if problem := _unreadable(os.fstat(file.fileno()), allowed):
                     return None, problem
+                if not whole:
+                    return file.read(limit), ""
                 content = bytearray()
                 while len(content) <= limit and (chunk := file.read(_CHUNK)):
                     content += chunk

@@ -19,6 +19,12 @@ from vimectl.util.host import ABSENT, Host
 
 # Compiled against one version of torch, so their requirements matter although the stack does not have them.
 TORCH_COMPANIONS = ("torchvision", "torchaudio")
+# Distributions with a module of another name than theirs with underscores.
+_MODULES = {
+    "megatron-core": "megatron.core",
+    "python-dateutil": "dateutil",
+    "triton-ascend": "triton",
+}
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,8 @@ class EditableInstall:
 class DistributionMetadata:
     """The metadata of an installed distribution.
 
-    ``requires`` are the requirements that apply here, without extras. ``modules`` maps the path of each
+    ``requires`` are its requirements without those of extras; their markers are not evaluated. ``tags`` are
+    those of its wheel, such as ``cp311-cp311-manylinux_2_28_aarch64``. ``modules`` maps the path of each
     top-level ``__init__.py`` to what is wrong with it, compared with the digest in RECORD (empty: nothing).
     ``glibc`` is the version that its wheel needs (manylinux tag); None if it is not known. ``installed_at``
     is in seconds since the epoch.
@@ -42,6 +49,7 @@ class DistributionMetadata:
 
     distribution: InstalledDistribution
     requires: tuple[Requirement, ...]
+    tags: tuple[str, ...]
     modules: dict[str, str]
     glibc: tuple[int, int] | None
     installed_at: float
@@ -51,6 +59,11 @@ class DistributionMetadata:
         return next((one for one in self.requires if canonicalize_name(one.name) == name), None)
 
 
+def module_of(distribution: str) -> str:
+    """Return the name of the module that a distribution of a stack installs."""
+    return _MODULES.get(distribution, distribution.replace("-", "_"))
+
+
 def distribution_names(stack: Stack, *packages: str) -> set[str]:
     """Return the canonical names of all distributions that provide packages of a stack, by default all."""
     wanted = packages or stack.packages
@@ -58,21 +71,27 @@ def distribution_names(stack: Stack, *packages: str) -> set[str]:
 
 
 def read_metadata(host: Host, stack: Stack) -> dict[str, DistributionMetadata]:
-    """Return the metadata of the installed packages of the stack and of TORCH_COMPANIONS, by package name."""
+    """Return the metadata of the installed packages of the stack and of TORCH_COMPANIONS, by package name.
+
+    The packages are those with a version, with a range, and with a pinned commit.
+    """
     installed = distributions(host)
-    found = {name: find(stack, name, installed) for name in stack.packages}
-    found |= {name: installed[name][0] for name in TORCH_COMPANIONS if name in installed}
+    found = {name: find(stack, name, installed) for name in (*stack.packages, *stack.ranges)}
+    others = (*TORCH_COMPANIONS, *(pin.distribution for pin in stack.commits.values()))
+    found |= {name: installed[name][0] for name in others if name in installed}
     return {name: _metadata(host, item) for name, item in found.items() if item}
 
 
 def _metadata(host: Host, item: InstalledDistribution) -> DistributionMetadata:
-    tags = re.findall(r"manylinux_(\d+)_(\d+)", host.read(f"{item.metadata}/WHEEL") or "")
+    wheel = host.read(f"{item.metadata}/WHEEL") or ""
+    glibc = re.findall(r"manylinux_(\d+)_(\d+)", wheel)
     location = host.status(item.location)
     return DistributionMetadata(
         item,
         tuple(_requirements(host.read(f"{item.metadata}/METADATA") or "")),
+        tuple(re.findall(r"^Tag: *(\S+)", wheel, re.MULTILINE)),
         dict(_modules(host, item, host.read(f"{item.metadata}/RECORD") or "")),
-        max(((int(major), int(minor)) for major, minor in tags), default=None),
+        max(((int(major), int(minor)) for major, minor in glibc), default=None),
         location.st_mtime if location else 0.0,
     )
 
@@ -80,11 +99,9 @@ def _metadata(host: Host, item: InstalledDistribution) -> DistributionMetadata:
 def _requirements(metadata: str) -> Iterator[Requirement]:
     for line in metadata.partition("\n\n")[0].splitlines():
         # Most requirements belong to extras: skip them before the slow parse.
-        if line.startswith("Requires-Dist:") and "extra ==" not in line:
+        if line.startswith("Requires-Dist:") and not re.search(r"\bextra\b *==", line):
             with suppress(InvalidRequirement):
-                one = Requirement(line.partition(":")[2].strip())
-                if one.marker is None or one.marker.evaluate({"extra": ""}):
-                    yield one
+                yield Requirement(line.partition(":")[2].strip())
 
 
 def _modules(host: Host, item: InstalledDistribution, record: str) -> Iterator[tuple[str, str]]:
