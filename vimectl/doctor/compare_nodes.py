@@ -22,7 +22,7 @@ _ABSENT = "absent"
 _CLOCK_SECONDS = 1.0
 
 # The labels of a summary that a check compares: whole labels, and first words of them. What is in none of
-# these, such as free memory, differs by nature or is judged on each node alone.
+# these, such as free memory, differs by nature or is checked on each node alone.
 _VERSIONS = (
     "vimectl", "OS", "kernel", "machine", "glibc", "container", "Python", "interpreter", "driver", "firmware",
     "CANN", "NNAL", "package",
@@ -107,7 +107,7 @@ def check_nodes(stack: Stack, recipe: Recipe | None, nodes: Sequence[NodeReport]
 
 @dataclass(frozen=True)
 class _Cluster:
-    """What the checks judge. ``nodes`` are all nodes, ``answers`` those with a report."""
+    """The input of the checks. ``nodes`` are all nodes, ``answers`` those with a report."""
 
     stack: Stack
     recipe: Recipe | None
@@ -276,15 +276,15 @@ def clocks(cluster: _Cluster) -> CheckResult:
 
 @_check(
     "nodes.networks",
-    "vllm-ascend's guide to Ray on several nodes: all nodes in one network, each NPU with an address of its "
-    "own (hccn_tool -i N -ip -g)",
+    "vllm-ascend's guide to Ray on several nodes: all nodes are in one network, and each NPU has an address "
+    "(hccn_tool -i N -ip -g); HCCL's guide: TLS switches in one communicator must be the same",
 )
 def networks(cluster: _Cluster) -> CheckResult:
     """The nodes reach each other in common networks, and no two NPUs have the same address."""
     owners: Values = {}
     for node in cluster.answers:
         for label, value in node.facts.items():
-            if label.startswith("hccn "):
+            if re.fullmatch(r"hccn \d+", label):
                 owners.setdefault(value.partition("/")[0], []).append(f"NPU {label[5:]} of {node.name}")
     twice = [
         f"{address} is that of {' and '.join(npus)}" for address, npus in owners.items() if len(npus) > 1
@@ -293,11 +293,11 @@ def networks(cluster: _Cluster) -> CheckResult:
         return CheckResult(
             "fail",
             listed(twice, separator="; "),
-            "an address of its own for each NPU",
+            "different addresses",
             "give one of them another address: hccn_tool -i N -ip -s address A netmask M",
         )
     fix = "compare the networks: ip addr; cat /etc/hccn.conf"
-    return cluster.compare(_NETWORKS, fix, lambda label, values: False)
+    return cluster.compare(_NETWORKS, fix, lambda label, values: label == "hccn TLS")
 
 
 @_check("nodes.model", "the runtime loads the model from its path on each node")

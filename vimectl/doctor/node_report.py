@@ -24,9 +24,10 @@ from vimectl.stacks.catalog import load_stack
 from vimectl.stacks.schema import Stack
 from vimectl.stacks.standalone import standalone_text
 from vimectl.util.host import Host
+from vimectl.util.toml import validate
 
 _STACK_FILE = "stack.toml"
-# These judge how a machine would use a cluster; a node is part of one.
+# These check how a machine would use a cluster; a node is part of one.
 NOT_ON_NODES = ("cluster.ray", "cluster.address")
 
 
@@ -71,7 +72,7 @@ def make_request(stack: Stack, recipe: Recipe | None, only: Sequence[str] = (), 
     places: dict[str, str] = {}
 
     def place(package: str, directory: str) -> str:
-        return places.setdefault(directory, f"./series-{len(places)}")
+        return places.setdefault(directory, f"series/{len(places)}")
 
     files = {_STACK_FILE: standalone_text(stack, place).decode()}
     for directory, name in places.items():
@@ -82,7 +83,7 @@ def make_request(stack: Stack, recipe: Recipe | None, only: Sequence[str] = (), 
                 files[f"{name}/{relative}"] = file.read_text(encoding="utf-8", errors="surrogateescape")
     return json.dumps(
         {
-            "stack": stack.argument,
+            "names": {_STACK_FILE: stack.argument} | {name: directory for directory, name in places.items()},
             "files": files,
             "recipe": recipe.model_dump(mode="json") if recipe else None,
             "only": [name for name in only if name not in NOT_ON_NODES],
@@ -95,16 +96,15 @@ def report(request: dict[str, Any], host: Host) -> dict[str, Any]:
     """Examine a machine as a request asks.
 
     Raises:
-        UsageError: this vimectl does not know a check, or what the stack extends.
+        UsageError: this vimectl does not know a check, a key of the recipe, or what the stack extends.
     """
-    recipe = Recipe.model_validate(request["recipe"]) if request["recipe"] else None
+    recipe = validate(Recipe, request["recipe"], "the recipe") if request["recipe"] else None
     with tempfile.TemporaryDirectory(prefix="vimectl-node-") as folder:
         for name, content in request["files"].items():
             file = Path(folder, name)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(content, encoding="utf-8", errors="surrogateescape")
-        path = f"{folder}/{_STACK_FILE}"
-        stack = load_stack(path)
+        stack = load_stack(f"{folder}/{_STACK_FILE}")
         found = run_checks(host, stack, recipe, request["only"], request["imports"], NOT_ON_NODES)
         document = {
             "ok": found.ok,
@@ -112,8 +112,11 @@ def report(request: dict[str, Any], host: Host) -> dict[str, Any]:
             "facts": summarize(found.facts),
             "checks": [result.as_json() for result in found.results],
         }
-    # Fixes name the stack as the user did.
-    named: dict[str, Any] = json.loads(json.dumps(document).replace(path, request["stack"]))
+    # Fixes name the files of the user, not their copies.
+    text = json.dumps(document)
+    for name, original in request["names"].items():
+        text = text.replace(f"{folder}/{name}", original)
+    named: dict[str, Any] = json.loads(text)
     return named
 
 

@@ -22,7 +22,7 @@ START_SECONDS = 30
 def run_everywhere(address: str, module: str, document: str, seconds: float) -> list[dict[str, Any]]:
     """Run ``python -m module`` on every node that is alive; return the answers, or what prevented them.
 
-    Each node uses the interpreter of its Ray, in a process of its own with the environment that its raylet
+    Each node starts the interpreter of its Ray in a new process, with the environment that its raylet
     gives to workers. An answer has ``node`` and ``address``, and either ``problem`` or ``code``, ``stdout``,
     ``stderr``, and four readings of clocks in seconds: ``sent`` and ``received`` here, ``began`` and
     ``ended`` on the node in between.
