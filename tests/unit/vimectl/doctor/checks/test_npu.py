@@ -37,6 +37,8 @@ def test_busy_device_of_the_job_is_found(tmp_path: Path, value: str) -> None:
     ("uid", "groups", "mode", "status"),
     [
         (0, "0", "600 1 1 HwHiAiUser", "pass"),  # root may
+        (0, "0\nCapEff:\t00000000a80425fb", "600 1 1 HwHiAiUser", "pass"),
+        (0, "0\nCapEff:\t0000000000000000", "600 1 1 HwHiAiUser", "fail"),  # without CAP_DAC_OVERRIDE
         (1001, "1000", "660 0 1000 HwHiAiUser", "pass"),
         (1001, "1001", "660 0 1000 HwHiAiUser", "fail"),
         (1001, "1001", "666 0 1000 HwHiAiUser", "pass"),

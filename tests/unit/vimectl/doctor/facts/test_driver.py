@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vimectl.doctor.facts.driver import accepts, parse_branch, parse_release, read_container
+from vimectl.doctor.facts.driver import accepts, parse_branch, parse_release, read_container, read_mounts
 from vimectl.util.host import Host
 
 
@@ -46,3 +46,19 @@ def test_branches_are_listed_singly_or_as_ranges(listed: str, version: str, acce
 def test_leading_numbers_of_a_version() -> None:
     assert parse_release("25.0.rc1.1") == (25, 0)
     assert parse_release("none") == ()
+
+
+def test_problem_of_each_mount(tmp_path: Path) -> None:
+    for path in ("usr/local/Ascend/driver/lib64", "etc/ascend_install.info", "usr/local/dcmi"):
+        (tmp_path / path).mkdir(parents=True)
+    (tmp_path / "usr/local/dcmi/libdcmi.so").write_text("")
+    (tmp_path / "etc/hccn.conf").write_text("")
+    assert read_mounts(Host(tmp_path, {})) == {
+        "/usr/local/Ascend/driver/lib64": "an empty directory",
+        "/usr/local/Ascend/driver/version.info": "absent",
+        "/usr/local/dcmi": "",
+        "/etc/ascend_install.info": "an empty directory",
+        "/usr/local/bin/npu-smi": "absent",
+        "/usr/local/Ascend/driver/tools/hccn_tool": "absent",
+        "/etc/hccn.conf": "",
+    }

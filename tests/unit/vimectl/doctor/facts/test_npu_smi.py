@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from vimectl.doctor.facts import npu_smi
 from vimectl.doctor.facts.npu_smi import Chip, ChipProcess
+from vimectl.util.host import CommandResult, Host
 
 LISTINGS = Path(__file__).parents[1] / "gallery" / "npu-smi"
 FORMATS = ["24.1.0.3", "25.5.1", "26.0.rc1"]
@@ -47,6 +48,19 @@ def test_processes_are_read_with_and_without_the_column_of_26() -> None:
     assert npu_smi.parse(listing("26.0.rc1-a3-held")).processes == (
         ChipProcess(7, 1, 632268, "python3.1", 35358),
     )
+
+
+def test_chip_without_memory_is_not_an_unreadable_row() -> None:
+    found = npu_smi.parse(listing("25.5.1-a2-no-memory"))
+    assert (found.chips[5].health, found.chips[5].total, found.unreadable) == ("UNKNOWN", 0, ())
+
+
+def test_health_of_a_chip_without_what_is_not_available(tmp_path: Path) -> None:
+    text = "  Health Status : Alarm\n  Error Code : 80E01801\n  Error Information : NA\nx\n"
+    answers = {"npu-smi info -t health -i 3 -c 1": CommandResult(0, text)}
+    host = Host(tmp_path, {}, lambda argv, timeout: answers.get(" ".join(argv), CommandResult(1, text)))
+    assert npu_smi.read_health(host, 3, 1) == {"Health Status": "Alarm", "Error Code": "80E01801"}
+    assert npu_smi.read_health(host, 3, 0) == {}
 
 
 def test_process_without_a_name() -> None:
