@@ -61,6 +61,7 @@ class Release(Strict):
 class Library(Strict):
     """A torch_memory_saver library, made in small; and how it is known: in full, by a prefix, or not."""
 
+    machine: str = "aarch64"
     needed: list[str] = Field(default_factory=lambda: ["libascendcl.so", "libc.so.6"])
     known: Literal["good", "prefix"] | None = None
 
@@ -290,7 +291,7 @@ class Machine:
             (folder / "direct_url.json").write_text(json.dumps(stated))
 
     def _library(self, path: str, library: Library) -> None:
-        content = ElfFile(machine="aarch64", needed=library.needed).content()
+        content = ElfFile(machine=library.machine, needed=library.needed).content()
         self.write(path, "")
         self.path(path).write_bytes(content)
         if library.known is None:
