@@ -187,9 +187,15 @@ class CheckList:
         return register
 
     def add_each(
-        self, id: str, names: Callable[[Stack], dict[str, str]], **fields: Any
+        self,
+        id: str,
+        names: Callable[[Stack], dict[str, str]],
+        after: Sequence[str] = (),
+        **fields: Any,
     ) -> Callable[[Callable[[str, Facts], CheckResult]], object]:
-        """Declare the decorated function as one check for each name, which replaces ``{}`` in the id.
+        """Declare the decorated function as one check for each name.
+
+        The name replaces ``{}`` in ``id`` and ``after``.
 
         ``names`` returns the names for a stack with their rationales. The function gets the name.
         """
@@ -197,7 +203,14 @@ class CheckList:
         def register(function: Callable[[str, Facts], CheckResult]) -> object:
             self._makers.append(
                 lambda stack: [
-                    Check(id.format(name), why, partial(function, name), **self._common, **fields)
+                    Check(
+                        id.format(name),
+                        why,
+                        partial(function, name),
+                        after=tuple(one.format(name) for one in after),
+                        **self._common,
+                        **fields,
+                    )
                     for name, why in names(stack).items()
                 ]
             )

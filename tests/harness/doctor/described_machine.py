@@ -264,6 +264,7 @@ class Machine:
             folder = f"{site}/{escaped}-{version}.dist-info"
             self.write(f"{folder}/INSTALLER", "pip\n")
             self.write(f"{folder}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+            self.write(f"{folder}/RECORD", f"{folder.rpartition('/')[2]}/METADATA,,\n")
 
     def _require(self, name: str, requirements: list[str], site: str) -> None:
         (folder,) = self.path(site).glob(f"{name.replace('-', '_')}-*.dist-info")
@@ -289,6 +290,7 @@ class Machine:
         else:
             stated = {"url": f"file://{place}", "dir_info": {"editable": True}}
             (folder / "direct_url.json").write_text(json.dumps(stated))
+            (folder / "RECORD").write_text(f"{folder.name}/METADATA,,\n")
 
     def _library(self, path: str, library: Library) -> None:
         content = ElfFile(machine=library.machine, needed=library.needed).content()

@@ -1,36 +1,58 @@
-"""packages, patches and tms: the packages are complete, compatible and patched, and load a good library."""
+"""packages, patches and tms: the packages are complete and patched, and load a good library."""
 
 from __future__ import annotations
 
-from packaging.utils import canonicalize_name
 from vime_runtime.spec.errors import VimeError
 
 from vimectl.doctor.check import CheckList, CheckResult, listed, result, warn_unless
+from vimectl.doctor.checks.requirements import hides_triton_ascend, uninstalled_with
 from vimectl.doctor.facts import Facts, Unavailable
 from vimectl.doctor.facts.inputs import read_patch_state
+from vimectl.doctor.facts.installs import read_editable_paths, read_missing_files
 from vimectl.doctor.facts.packages import (
-    TORCH_COMPANIONS,
+    DistributionMetadata,
     distribution_names,
     read_checkout,
     read_editable_installs,
     read_metadata,
 )
+from vimectl.doctor.installer import Install, Uninstall, commands
+from vimectl.doctor.stack_requirements import PACKAGE_READS, is_cuda, requirement_of
 from vimectl.env.memory_saver.verify import all_good, required_backend, verify_installed
-from vimectl.stacks.catalog import lock_path
-from vimectl.stacks.lock import read_lock
 from vimectl.stacks.schema import Stack
-from vimectl.stacks.versions import matches, within
 
 CHECKS = CheckList()
 
-# The runtime libraries of CUDA, and packages that are compiled for it only.
-_CUDA_PREFIXES = ("nvidia-", "cuda-bindings", "cuda-pathfinder", "cuda-toolkit", "cupy-cuda")
-_CUDA = frozenset({"flash-attn", "flashinfer-python", "transformer-engine", "apex", "deep-ep", "xformers"})
+# The directory of the memory saver in its repository, as docker/Dockerfile.npu builds it.
+_SAVER_DIRECTORY = "contrib/torch_memory_saver/python"
 
 
-@CHECKS.add("packages.editable")
+@CHECKS.add(
+    "packages.editable",
+    source="direct_url.json (PEP 610), and the .pth files and finders that build backends write (PEP 660)",
+    # The directory of a checkout can be anywhere.
+    reads=("*",),
+    after=("packages.interrupted",),
+)
 def editable(facts: Facts) -> CheckResult:
-    """A checkout can be at another commit than the release of its version."""
+    """The directory of an editable install can be removed, or be at another commit than the release."""
+    stack = facts.stack
+    expected = "each in a directory that exists, at the tag of its version"
+    gone = {}
+    for name in stack.packages:
+        item = facts.find(name)
+        absent = facts.missing(facts.read(read_editable_paths, item)) if item else []
+        if absent:
+            gone[name] = f"{name}: {listed(absent)} does not exist"
+    if gone:
+        again = Install([requirement_of(facts, name) for name in gone], "replace")
+        return CheckResult("fail", "; ".join(gone.values()), expected, commands(facts, again))
+    found, moved = _checkouts(facts)
+    return warn_unless(not moved, "; ".join(found) or "none of the stack", expected, " && ".join(moved))
+
+
+def _checkouts(facts: Facts) -> tuple[list[str], list[str]]:
+    """Return the editable installs of the stack, and the commands for those at another commit."""
     names = distribution_names(facts.stack)
     found, moved = [], []
     for one in facts.read(read_editable_installs):
@@ -47,164 +69,46 @@ def editable(facts: Facts) -> CheckResult:
         tag = "v" + one.version.partition("+")[0]
         if described.removeprefix("v") != tag.removeprefix("v"):
             moved.append(f"git -C {one.directory} checkout {tag}")
-    return warn_unless(
-        not moved,
-        "; ".join(found) or "none of the stack",
-        "each at the tag of its version",
-        "; ".join(moved),
-    )
+    return found, moved
 
 
-@CHECKS.add("packages.cuda")
-def cuda(facts: Facts) -> CheckResult:
-    """Packages for CUDA overwrite files of the stack's packages (triton) or are imported instead of them."""
-    installed = facts.installed
-    found = [name for name in sorted(installed) if name.startswith(_CUDA_PREFIXES) or name in _CUDA]
-    if facts.stack.stack.device == "npu" and "triton" in installed and "triton-ascend" in installed:
-        triton_ascend = facts.read(read_metadata, facts.stack).get("triton-ascend")
-        needed = triton_ascend is not None and triton_ascend.requirement("triton") is not None
-        found += [] if needed else ["triton"]
-    return warn_unless(
-        not found,
-        listed(found) or "none",
-        "no package for CUDA",
-        f"python -m pip uninstall --yes {' '.join(found)}",
-    )
-
-
-@CHECKS.add("packages.partners")
-def torch_companions(facts: Facts) -> CheckResult:
-    """torchvision and torchaudio are compiled against one version of torch and need it."""
-    torch = facts.installed.get("torch")
-    if not torch:
-        raise Unavailable("torch is not installed")
-    metadata = facts.read(read_metadata, facts.stack)
-    companions = {name: metadata[name] for name in TORCH_COMPANIONS if name in metadata}
-    wrong = {
-        name: requirement
-        for name, one in companions.items()
-        if (requirement := one.requirement("torch"))
-        and not requirement.specifier.contains(torch[0].version, prereleases=True)
-    }
-    texts = {name: f"{name} {one.distribution.version}" for name, one in companions.items()}
-    return result(
-        not wrong,
-        "; ".join(f"{texts[name]} is for torch{requirement.specifier}" for name, requirement in wrong.items())
-        or ", ".join(texts.values())
-        or "neither is installed",
-        f"built for torch {torch[0].version}",
-        f"python -m pip uninstall --yes {' '.join(wrong)}",
-    )
-
-
-@CHECKS.add("packages.intact")
+@CHECKS.add(
+    "packages.intact",
+    source="the digests in RECORD; vllm-ascend#7359, triton-ascend#306, vllm-ascend PR 7790",
+    reads=PACKAGE_READS,
+    after=("packages.interrupted",),
+)
 def intact(facts: Facts) -> CheckResult:
     """Two distributions may have files in one directory (triton, triton-ascend): installing the second
     overwrites them, uninstalling it deletes them.
     """
     packages = facts.stack.packages
-    modules = {
-        name: one.modules for name, one in facts.read(read_metadata, facts.stack).items() if name in packages
+    metadata = {
+        name: one
+        for name, one in facts.read(read_metadata, facts.stack).items()
+        if name in packages and one.modules
     }
-    read = sum(map(len, modules.values()))
-    if not read:
+    if not metadata:
         raise Unavailable("no package of the stack has a RECORD of its files")
-    wrong = {
-        name: f"{name}: {path} {problem}"
-        for name, own in modules.items()
-        for path, problem in reversed(own.items())
-        if problem
-    }
-    return result(
-        not wrong,
-        "; ".join(wrong.values()) or f"{read} modules as their packages installed them",
-        "the files that each package installed",
-        "python -m pip install --force-reinstall --no-deps "
-        + " ".join(f"{package}=={packages[package]}" for package in wrong),
-    )
+    wrong = {name: text for name, one in metadata.items() if (text := _damage(facts, name, one))}
+    expected = "the files that each package installed"
+    if not wrong:
+        read = sum(len(one.modules) for one in metadata.values())
+        return CheckResult("pass", f"{read} modules as their packages installed them", expected)
+    steps: list[Install | Uninstall] = []
+    if "triton-ascend" in wrong and hides_triton_ascend(facts):
+        cuda = [name for name in sorted(facts.installed) if is_cuda(name)]
+        steps.append(Uninstall(uninstalled_with(facts, [*cuda, "triton"])))
+    steps.append(Install([requirement_of(facts, name) for name in wrong], "replace"))
+    return CheckResult("fail", "; ".join(wrong.values()), expected, commands(facts, *steps))
 
 
-@CHECKS.add("packages.requires")
-def requirements(facts: Facts) -> CheckResult:
-    """A package of the stack cannot be imported without its requirements."""
-    stack = facts.stack
-    omitted = {canonicalize_name(name) for name in {**stack.omitted, **stack.unwanted}}
-    # Names only: a package may be provided under another name, and packages.lock checks versions.
-    absent = [
-        (requirement.name, package)
-        for package, one in facts.read(read_metadata, stack).items()
-        if package in stack.packages
-        for requirement in one.requires
-        if canonicalize_name(requirement.name) not in {*facts.installed, *omitted}
-    ]
-    shown = listed([f"{name} (for {package})" for name, package in absent])
-    return warn_unless(
-        not absent,
-        f"absent: {shown}" if absent else "all there",
-        "everything that the packages of the stack require",
-        "python -m pip install --no-deps " + " ".join(dict.fromkeys(name for name, _ in absent)),
-    )
-
-
-@CHECKS.add(
-    "packages.ranges",
-    why=lambda stack: "; ".join(f"{name}: {stack.source(name)}" for name in stack.ranges),
-)
-def ranges(facts: Facts) -> CheckResult:
-    """Compare the packages for which the stack accepts a range of versions."""
-    stack = facts.stack
-    have = {name: facts.find(name) for name in stack.ranges}
-    outside = [
-        name for name, item in have.items() if not item or not within(item.version, stack.ranges[name])
-    ]
-    names = " ".join(f"'{stack.distributions(name)[0]}{stack.ranges[name]}'" for name in outside)
-    return result(
-        not outside,
-        ", ".join(f"{name} {item.version if item else 'not installed'}" for name, item in have.items()),
-        ", ".join(f"{name} {wanted}" for name, wanted in stack.ranges.items()),
-        f"python -m pip install {names}",
-        "fail" if None in have.values() else "warn",
-    )
-
-
-@CHECKS.add("packages.unwanted", why=lambda stack: "; ".join(stack.unwanted.values()))
-def unwanted_packages(facts: Facts) -> CheckResult:
-    """Find the packages that the stack must not have."""
-    unwanted = facts.stack.unwanted
-    found = [name for name in unwanted if canonicalize_name(name) in facts.installed]
-    return result(
-        not found,
-        ", ".join(found) or "none of them",
-        "without " + ", ".join(unwanted),
-        f"python -m pip uninstall --yes {' '.join(found)}",
-    )
-
-
-@CHECKS.add(
-    "packages.lock",
-    why=lambda stack: "the stack is tested with its whole lock" if lock_path(stack.argument) else "",
-)
-def locked_packages(facts: Facts) -> CheckResult:
-    """Compare all packages of the lock."""
-    lock = lock_path(facts.stack.argument)
-    assert lock is not None
-    # A project may want other versions than the lock; each has its own check.
-    own = facts.stack.packages
-    pins = {
-        name: pin for name, pin in read_lock(lock).items() if matches(pin.version, own.get(name, pin.version))
-    }
-    versions = {name: items[0].version for name, items in facts.installed.items()}
-    other = [
-        f"{pin.name} {versions.get(pin.name, 'absent')} (not {pin.version})"
-        for pin in pins.values()
-        if not matches(versions.get(pin.name, ""), pin.version)
-    ]
-    return warn_unless(
-        not other,
-        f"{len(pins) - len(other)} of {len(pins)} as locked" + (f"; {listed(other, 5)}" if other else ""),
-        f"all {len(pins)}",
-        f"vimectl env create DIR --stack {facts.stack.argument}",
-    )
+def _damage(facts: Facts, name: str, metadata: DistributionMetadata) -> str:
+    """Return what is wrong with the files of a package, or nothing."""
+    altered = [f"{path} {problem}" for path, problem in metadata.modules.items() if problem]
+    missing = [f"{path} is missing" for path in facts.read(read_missing_files, metadata)]
+    texts = list(dict.fromkeys([*reversed(altered), *missing]))
+    return f"{name}: {listed(texts, 2)}" if texts else ""
 
 
 def _series(stack: Stack) -> dict[str, str]:
@@ -214,7 +118,14 @@ def _series(stack: Stack) -> dict[str, str]:
     }
 
 
-@CHECKS.add_each("patches.{}", _series, expected="applied", after=("environment.pythonpath",))
+@CHECKS.add_each(
+    "patches.{}",
+    _series,
+    expected="applied",
+    source="the series of the stack, patches/README.md",
+    reads=("*",),
+    after=("environment.pythonpath", "packages.{}", "packages.intact", "packages.editable"),
+)
 def patches(package: str, facts: Facts) -> CheckResult:
     """Compare the state of a patch series."""
     name = facts.stack.argument
@@ -236,25 +147,39 @@ def _required_backend(facts: Facts) -> str:
     return backend
 
 
-@CHECKS.add("tms.library", expected="a readable file of known builds")
+@CHECKS.add(
+    "tms.library",
+    expected="a readable file of known builds",
+    source="memory_saver/builds.toml, each build with its source; slime#2186, sglang#36643",
+    reads=("*",),
+    after=("packages.interrupted",),
+)
 def memory_saver_library(facts: Facts) -> CheckResult:
     """A library built for another accelerator, or one that ignores pause, corrupts the run."""
     expected = f"known-good {_required_backend(facts)} builds"
     builds = facts.read(verify_installed, facts.stack)
     if not builds:
-        return CheckResult("fail", "torch_memory_saver is not installed", expected, "vimectl tms list")
+        return CheckResult("fail", "torch_memory_saver is not installed", expected, _build_saver(facts))
     loaded = [build for build in builds if build.loads]
     found = "; ".join(f"{build.path}: {build.verdict}: {build.note}" for build in loaded or builds)
     found = facts.without_root(found)
-    return result(
-        all_good(builds, facts.stack),
-        found if loaded else f"none would be loaded; {found}",
-        expected,
-        f"vimectl tms verify --stack {facts.stack.argument}, then replace what it names",
+    found = found if loaded else f"none would be loaded; {found}"
+    if all_good(builds, facts.stack):
+        return CheckResult("pass", found, expected)
+    return CheckResult("fail", found, expected, _build_saver(facts))
+
+
+def _build_saver(facts: Facts) -> str:
+    """Return the command that builds the library from the stack's source, with the CANN of this machine."""
+    source = facts.stack.memory_saver
+    if source is None:
+        return f"vimectl tms verify --stack {facts.stack.argument}  # then replace what it names"
+    return commands(
+        facts, Install([f"git+{source.url}@{source.commit}#subdirectory={_SAVER_DIRECTORY}"], "replace")
     )
 
 
-@CHECKS.add("tms.identity")
+@CHECKS.add("tms.identity", source="memory_saver/builds.toml", reads=("*",))
 def memory_saver_identity(facts: Facts) -> CheckResult:
     """Eight digits of an MD5 identify a file among the known ones; they do not authenticate it."""
     _required_backend(facts)

@@ -1,37 +1,51 @@
-"""python, packages and imports: the interpreter and the installed packages are those of the stack."""
+"""python and packages: the interpreter and the versions of the packages are those of the stack."""
 
 from __future__ import annotations
 
-from vimectl.doctor.check import CheckList, CheckResult, listed, result, warn_unless
+from vimectl.doctor.check import CheckList, CheckResult, listed, result
 from vimectl.doctor.facts import Facts, Unavailable
-from vimectl.doctor.facts.imports import read_imports
+from vimectl.doctor.facts.installs import read_interrupted_installs, read_interrupted_removals
 from vimectl.doctor.facts.packages import distribution_names, read_marker
-from vimectl.stacks.catalog import lock_path
+from vimectl.doctor.facts.pins import PinnedSource
+from vimectl.doctor.installer import Install, Uninstall, commands
+from vimectl.doctor.stack_requirements import (
+    PACKAGE_READS,
+    differing,
+    is_pinned_version,
+    new_environment,
+    pin_of,
+    pinned_packages,
+    pinned_source,
+    repair,
+    requirement_of,
+)
+from vimectl.stacks.installed import InstalledDistribution
 from vimectl.stacks.schema import Stack
 from vimectl.stacks.versions import matches
 
-CHECKS = CheckList()
+CHECKS = CheckList(reads=PACKAGE_READS)
 
-# Packages with a module of another name than theirs with underscores.
-_MODULES = {"megatron-core": "megatron.core", "triton-ascend": "triton", "python-dateutil": "dateutil"}
-# The other packages load these, so they are imported first: an error is attributed to the right package.
-_FIRST = ("torch", "torch-npu", "triton-ascend")
-# CANN's own packages, without which torch_npu cannot compile an operator.
-_CANN_MODULES = ("acl", "tbe")
+_DIGITS = 12
 
 
-@CHECKS.add("python.version")
+@CHECKS.add(
+    "python.version",
+    source="requires-python of the stack's wheels, in the stack file",
+)
 def python_version(facts: Facts) -> CheckResult:
     """The stack's packages exist for these versions of Python."""
     stack, python = facts.stack, facts.interpreter
     if not python.version:
         raise Unavailable("there is no Python interpreter, and there are no packages")
     others = f"; not examined: {listed(python.others)}" if python.others else ""
+    minor = stack.image.python if stack.image else "3.11"
+    directory = f"~/{stack.name}"
     return result(
         stack.supports_python(python.version),
         f"{python.version}, {python.path} ({python.why}){others}",
         stack.stack.python,
-        _new_environment(stack) or f"run vimectl with a Python {stack.stack.python}",
+        new_environment(stack)
+        or f"uv venv --seed --python {minor} {directory}  # then install the stack there",
     )
 
 
@@ -41,83 +55,152 @@ def _sources(stack: Stack) -> dict[str, str]:
     }
 
 
-@CHECKS.add_each("packages.{}", _sources)
+@CHECKS.add_each(
+    "packages.{}",
+    _sources,
+    source="[packages] of the stack file, which names the source of each version",
+    after=("packages.interrupted", "packages.duplicates"),
+)
 def version(name: str, facts: Facts) -> CheckResult:
     """Compare the version of a package."""
     wanted, have = facts.stack.packages[name], facts.find(name)
-    return result(
-        have is not None and matches(have.version, wanted),
-        f"{have.name} {have.version}" if have else "not installed",
-        wanted,
-        _install(facts.stack, name),
-    )
+    found = f"{have.name} {have.version}" if have else "not installed"
+    if have is not None and matches(have.version, wanted):
+        return CheckResult("pass", found, wanted)
+    return CheckResult("fail", found, wanted, repair(facts))
 
 
-@CHECKS.add_each("packages.{}-build", lambda stack: {name: one.note for name, one in stack.origin.items()})
+def _pins(stack: Stack) -> dict[str, str]:
+    return {name: stack.source(pin_of(stack, name)) for name in pinned_packages(stack)}
+
+
+@CHECKS.add_each(
+    "packages.{}",
+    _pins,
+    source="[commits] of the stack file, which names the source of each commit",
+    after=("environment.pythonpath", "packages.interrupted", "packages.duplicates"),
+)
+def pinned(name: str, facts: Facts) -> CheckResult:
+    """Compare the version and the commit of a package that is installed from its source."""
+    pin, source = facts.stack.commits[pin_of(facts.stack, name)], pinned_source(facts, name)
+    expected = f"{pin.version} at {pin.commit[:_DIGITS]}"
+    found = _described(name, source)
+    if not is_pinned_version(facts, name, source):
+        return CheckResult("fail", found, expected, _to_pin(facts, name, source))
+    assert source is not None
+    if source.commit and source.commit != pin.commit and not source.descends:
+        return CheckResult("warn", found, expected, _to_pin(facts, name, source))
+    return CheckResult("pass", found, expected)
+
+
+def _described(name: str, source: PinnedSource | None) -> str:
+    if source is None:
+        return "not installed"
+    where = f" in {source.directory} ({source.how})" if source.directory else ""
+    if not source.present:
+        return f"no {name}{where}"
+    commit = f" at {source.commit[:_DIGITS]}" if source.commit else ", its commit is not recorded"
+    more = ", which has the pinned one among its ancestors" if source.descends else ""
+    return f"{name} {source.version or 'of unknown version'}{commit}{more}{where}"
+
+
+def _to_pin(facts: Facts, name: str, source: PinnedSource | None) -> str:
+    """Return the command that installs the pinned commit, or moves the checkout to it."""
+    pin = facts.stack.commits[pin_of(facts.stack, name)]
+    if source is None or not source.directory:
+        wrong = differing(facts)
+        if name in wrong:
+            return repair(facts)
+        return commands(facts, Install([requirement_of(facts, name)], "replace"))
+    directory = source.directory
+    if not source.present and not source.commit:
+        return f"git clone {pin.url} {directory} && git -C {directory} checkout {pin.commit}"
+    checkout = f"git -C {directory} fetch origin && git -C {directory} checkout {pin.commit}"
+    again = [Install(editable=directory)] if source.how == "editable" else []
+    return commands(facts, checkout, *again)
+
+
+@CHECKS.add_each(
+    "packages.{}-build",
+    lambda stack: {name: one.note for name, one in stack.origin.items()},
+    source="[origin] of the stack file: the digests of the package's files",
+    after=("packages.interrupted",),
+)
 def build(name: str, facts: Facts) -> CheckResult:
     """Find the marker of a package whose version does not identify its build."""
     marker = facts.stack.origin[name].marker
     path, good = facts.read(read_marker, marker)
-    return result(
-        good,
-        f"{path}: the marker {'is there' if good else 'is missing'}",
-        marker.meaning,
-        _install(facts.stack, name),
-    )
+    if good:
+        return CheckResult("pass", f"{path}: the marker is there", marker.meaning)
+    fix = commands(facts, Install([requirement_of(facts, name)], "replace"))
+    return CheckResult("fail", f"{path}: the marker is missing", marker.meaning, fix)
 
 
-def _new_environment(stack: Stack) -> str:
-    """Return the fix that installs the whole stack, or nothing if it has no lock."""
-    has_lock = lock_path(stack.argument) is not None
-    return f"vimectl env create DIR --stack {stack.argument}, then use DIR/bin/vimectl" if has_lock else ""
+def _names(facts: Facts) -> set[str]:
+    """Return the canonical names of all distributions of the stack."""
+    stack = facts.stack
+    return distribution_names(stack, *stack.packages, *stack.ranges) | set(pinned_packages(stack))
 
 
-def _install(stack: Stack, name: str) -> str:
-    distribution = stack.distributions(name)[0]
-    pip = f"python -m pip install --no-deps {distribution}=={stack.packages[name]}"
-    return _new_environment(stack) or pip
+def _requirement(facts: Facts, item: InstalledDistribution) -> str:
+    """Return the requirement that installs a distribution again: as the stack has it, else as it is."""
+    stack = facts.stack
+    packages = (*stack.packages, *stack.ranges, *pinned_packages(stack))
+    own = (name for name in packages if item.name in distribution_names(stack, name) or item.name == name)
+    package = next(own, None)
+    return requirement_of(facts, package) if package else f"{item.name}=={item.version}"
 
 
-@CHECKS.add("packages.duplicates")
+@CHECKS.add(
+    "packages.duplicates",
+    source="importlib.metadata takes the first that it finds: PathDistribution of CPython, and sys.path",
+)
 def duplicates(facts: Facts) -> CheckResult:
-    """Python imports the first of two copies and hides the other."""
-    names = distribution_names(facts.stack)
+    """Python imports the first of two copies and hides the other. Of two in one directory, files of both are
+    imported.
+    """
+    names = _names(facts)
     twice = {
         name: items
         for name, items in facts.installed.items()
         if name in names and len({(item.version, item.location) for item in items}) > 1
     }
+    expected = "each package of the stack once"
+    if not twice:
+        return CheckResult("pass", "none", expected)
     found = "; ".join(
         f"{name}: " + ", ".join(f"{item.version} in {item.location}" for item in items)
         for name, items in twice.items()
     )
-    fix = f"uninstall the later copies: {', '.join(twice)}"
-    return warn_unless(not twice, found or "none", "each package of the stack once", fix)
+    # Each call removes one copy of each.
+    most = max(map(len, twice.values()))
+    removals = [Uninstall([name for name, items in twice.items() if len(items) > n]) for n in range(most)]
+    again = Install([_requirement(facts, items[0]) for items in twice.values()])
+    mixed = any(len({item.location for item in items}) < len(items) for items in twice.values())
+    return CheckResult("fail" if mixed else "warn", found, expected, commands(facts, *removals, again))
 
 
-def _modules(stack: Stack) -> dict[str, str]:
-    """Return the package of each module, in the order of import; empty for CANN's own modules."""
-    packages = sorted(stack.packages, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
-    modules = {_MODULES.get(name, name.replace("-", "_")): name for name in packages}
-    return modules | (dict.fromkeys(_CANN_MODULES, "") if stack.cann else {})
-
-
-def _import_reasons(stack: Stack) -> dict[str, str]:
-    reason = "a missing library, or one built for something else, is only found when the module is imported"
-    return dict.fromkeys(_modules(stack), reason)
-
-
-@CHECKS.add_each("imports.{}", _import_reasons, imports=True)
-def import_module(module: str, facts: Facts) -> CheckResult:
-    """Import a module of the stack's packages."""
-    packages = _modules(facts.stack)
-    there = tuple(name for name, package in packages.items() if not package or facts.find(package))
-    if module not in there:
-        raise Unavailable(f"{packages[module]} is not installed (packages.{packages[module]})")
-    # The arguments are the same for every module, so the modules are imported once.
-    found = facts.read(read_imports, there, tuple(sorted(facts.stack.omitted))).get(module)
-    if found is None:
-        raise Unavailable("an import before this one did not finish")
-    failed, text = found
-    fix = f"{facts.python} -c 'import {module}'  shows the whole error"
-    return result(not failed, text, f"import {module} works", fix)
+@CHECKS.add(
+    "packages.interrupted",
+    source="pip/_internal: operations/install/wheel.py, which writes RECORD last, and utils/temp_dir.py",
+)
+def interrupted(facts: Facts) -> CheckResult:
+    """An installation that was interrupted leaves a package without some of its files."""
+    names, installed = _names(facts), facts.installed
+    broken = {name: text for name, text in facts.read(read_interrupted_installs).items() if name in names}
+    hidden = facts.read(read_interrupted_removals)
+    removed = {
+        name: f"{hidden[name[1:]]} is left of a removal"
+        for name in sorted(names)
+        if name not in installed and name[1:] in hidden
+    }
+    found = broken | removed
+    expected = "complete metadata of each package of the stack"
+    if not found:
+        return CheckResult("pass", "none", expected)
+    items = [
+        installed[name][0] if name in installed else InstalledDistribution(name, "", "", "") for name in found
+    ]
+    # It cannot be uninstalled: pip finds what to remove in RECORD.
+    fix = commands(facts, Install([_requirement(facts, item) for item in items], "ignore"))
+    return CheckResult("fail", "; ".join(found.values()), expected, fix)
