@@ -70,19 +70,19 @@ def recipe(
         message = f"the run finished with step {steps} of {resolved.steps}: nothing is left to do"
         document = {"run_dir": plan.run_dir, "message": message}
         return CommandOutput(document, [f"{message}; see {plan.run_dir}"])
-    found = preflight.examine(resolved.recipe, host)
+    found = preflight.examine(resolved.recipe, host, plan.address)
     if dry_run:
         return _dry_run(plan, found)
     if found.has_leftover_processes:
         err.print("waiting for the processes of another run to exit")
-        found = preflight.wait_for_leftovers(found, host)
+        found = preflight.wait_for_leftovers(found, host, plan.address)
     if not found.only_patches_missing:
         found.require()
     # Before patches are applied: a run that cannot start changes nothing.
     check_run_inputs(resolved.recipe)
     if found.only_patches_missing and (yes or _confirm_patches(found)):
         patches.change("apply", found.patches or [])
-        found = preflight.examine(resolved.recipe, host)
+        found = preflight.examine(resolved.recipe, host, plan.address)
     found.require()
     if not npu_notice.has_completed(resolved.recipe) and (notice := npu_notice.text(resolved.recipe)):
         err.print(notice, markup=False)

@@ -94,6 +94,15 @@ def grouped(by_node: dict[str, str]) -> Values:
     return dict(sorted(values.items(), key=lambda one: -len(one[1])))
 
 
+def clock_error(node: NodeReport) -> str:
+    """Return how far the clock of a node is off, at least; empty if it may agree with the one here."""
+    # It was read between sending the request and receiving the answer.
+    least, most = node.offset
+    if least > _CLOCK_SECONDS:
+        return f"{least:.0f} s ahead"
+    return f"{-most:.0f} s behind" if most < -_CLOCK_SECONDS else ""
+
+
 def show(values: Values) -> str:
     """Return values for a message: ``0.22.1 on 10.0.0.1, 10.0.0.2; 0.22.0 on 10.0.0.3``."""
     return "; ".join(f"{value} on {listed(names)}" for value, names in values.items())
@@ -223,7 +232,7 @@ def versions(cluster: _Cluster) -> CheckResult:
     stack = cluster.stack
 
     def fails(label: str, values: Values) -> bool:
-        return label in _VITAL or label.removeprefix("package ") in (*stack.packages, "ray")
+        return label in _VITAL or label.removeprefix("package ") in (*stack.packages, *stack.commits, "ray")
 
     fix = f"install the versions of the stack, which `vimectl doctor --stack {stack.argument}` there lists"
     return cluster.compare(_VERSIONS, fix, fails)
@@ -257,14 +266,9 @@ def devices(cluster: _Cluster) -> CheckResult:
 )
 def clocks(cluster: _Cluster) -> CheckResult:
     """The times in the logs of several nodes are only comparable if their clocks agree."""
-    # The clock was read between sending the request and receiving the answer.
-    off = {
-        node.name: node.offset[0] if node.offset[0] > 0 else node.offset[1]
-        for node in cluster.answers
-        if node.offset[0] > _CLOCK_SECONDS or node.offset[1] < -_CLOCK_SECONDS
-    }
+    off = {node.name: error for node in cluster.answers if (error := clock_error(node))}
     widest = max((high - low for low, high in (node.offset for node in cluster.answers)), default=0.0)
-    texts = [f"{name} is {abs(by):.0f} s {'ahead' if by > 0 else 'behind'}" for name, by in off.items()]
+    texts = [f"{name} is {error}" for name, error in off.items()]
     return result(
         not off,
         listed(texts) or f"no difference, measured within {widest:.1f} s",

@@ -16,7 +16,7 @@ from typing import Any
 from vime_runtime.spec.errors import MissingRequirement
 from vime_runtime.spec.recipe import Recipe
 
-from vimectl.doctor.compare_nodes import check_nodes, comparable, differences, grouped, show
+from vimectl.doctor.compare_nodes import check_nodes, clock_error, comparable, differences, grouped, show
 from vimectl.doctor.node_report import NodeReport, make_request, read_answer
 from vimectl.doctor.runner import DoctorReport
 
@@ -58,6 +58,9 @@ class ClusterReport(DoctorReport):
             values = grouped({name: found.get(id, "unknown") for name, found in statuses.items()})
             if len(values) > 1:
                 yield f"  check {id}: {show(values)}"
+        for node in answers:
+            if error := clock_error(node):
+                yield f"  clock: {error} on {node.name}"
 
 
 def examine_nodes(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from vime_runtime.spec.errors import MissingRequirement, VimeError
 from vime_runtime.spec.recipe import Recipe
 
+from vimectl.doctor.check import CheckResult
 from vimectl.doctor.checks.recipe import INPUTS
+from vimectl.doctor.nodes import examine_nodes
 from vimectl.doctor.runner import DoctorReport, run_checks
 from vimectl.env.memory_saver.verify import SaverBuild, required_backend, verify_installed
 from vimectl.patches import command
@@ -69,24 +71,35 @@ class Preflight:
         }
 
 
-def examine(recipe: Recipe, host: Host) -> Preflight:
+def examine(recipe: Recipe, host: Host, address: str | None = None) -> Preflight:
     """Check the machine for a recipe, with the default stack if that extends the one of the recipe.
 
+    For a recipe of several nodes all nodes of the Ray cluster at ``address`` are checked and compared too.
     Changes nothing. Raises UsageError for an unknown stack.
     """
     stack = load_stack(stack_for_recipe(recipe.recipe.stack))
     report = run_checks(host, stack, recipe, without=INPUTS)
+    if address and recipe.cluster.nodes > 1:
+        report = _with_nodes(report, recipe, address)
     builds = None if required_backend(stack) is None else verify_installed(host, stack)
     return Preflight(recipe, report, _patches(stack), builds)
 
 
-def wait_for_leftovers(preflight: Preflight, host: Host) -> Preflight:
+def wait_for_leftovers(preflight: Preflight, host: Host, address: str | None = None) -> Preflight:
     """Check again until the processes of an ended run have exited, at most LEFTOVER_TIMEOUT seconds."""
     deadline = time.monotonic() + LEFTOVER_TIMEOUT
     while preflight.has_leftover_processes and time.monotonic() < deadline:
         time.sleep(0.5)
         preflight = examine(preflight.recipe, host)
-    return preflight
+    return examine(preflight.recipe, host, address) if address else preflight
+
+
+def _with_nodes(report: DoctorReport, recipe: Recipe, address: str) -> DoctorReport:
+    try:
+        return examine_nodes(report, address, recipe)
+    except MissingRequirement as e:
+        failure = CheckResult("fail", e.message, "a Ray cluster", e.hint, id="nodes.answer")
+        return replace(report, results=(*report.results, failure))
 
 
 def _patches(stack: Stack) -> list[TargetStatus] | None:
