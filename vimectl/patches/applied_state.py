@@ -21,11 +21,13 @@ from typing import Any, NamedTuple
 
 from vime_runtime.spec.errors import UsageError
 
-from vimectl.patches.blobs import FileId, blob_id
+from vimectl.patches.blobs import FileId, blob_id, read_regular
 from vimectl.patches.patchfile.names import path_problem
 from vimectl.patches.series import Patch, Series, parse_patch
 
 FOLDER = ".vimectl"
+# What is read to classify a target.
+BOOKKEEPING = (f"{FOLDER}/ledger.json", f"{FOLDER}/objects")
 SCHEMA, _FORMER = "vimectl.ledger/2", "vimectl.ledger/1"
 _BLOB = re.compile(r"[0-9a-f]{40}")
 
@@ -108,7 +110,7 @@ def read(location: Path) -> dict[str, AppliedSeries]:
     if not path.is_file():
         return {}
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(read_regular(path))
         if data["schema"] == _FORMER:  # the files say what is applied; the next apply writes a new record
             return {}
         if data["schema"] != SCHEMA:
@@ -133,7 +135,7 @@ def dump(packages: dict[str, AppliedSeries]) -> bytes | None:
 def read_object(location: Path, blob: str) -> bytes | None:
     """Return a kept content, or None when it was not kept or the copy is damaged."""
     path = object_folder(location) / blob
-    content = path.read_bytes() if path.is_file() else None
+    content = read_regular(path) if path.is_file() else None
     return content if content is not None and blob_id(content) == blob else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 LINK = "120000"
+# More than any source file or RECORD has.
+_MAX_BYTES = 64 * 2**20
 
 
 class FileId(NamedTuple):
@@ -62,7 +65,17 @@ def content_at(path: Path) -> bytes | None:
     """Return what git stores for ``path``: a file's bytes, a symbolic link's target, None for nothing."""
     if path.is_symlink():
         return os.fsencode(os.readlink(path))  # pathlib would drop a slash at the end
-    return path.read_bytes() if path.exists() else None
+    return read_regular(path) if path.exists() else None
+
+
+def read_regular(path: Path) -> bytes:
+    """Return the content of a regular file of ordinary size. Raises OSError for anything else."""
+    status = path.stat()  # opening a named pipe would block
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    if status.st_size > _MAX_BYTES:
+        raise OSError(errno.EFBIG, f"larger than {_MAX_BYTES} bytes", str(path))
+    return path.read_bytes()
 
 
 def file_id_at(path: Path) -> FileId:

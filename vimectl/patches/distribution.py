@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from io import BytesIO, StringIO
 from pathlib import Path
 
+from vimectl.patches.blobs import read_regular
 from vimectl.util.dist_info import canonical_name, editable_source, record_hash
 
 
 def version_at(path: Path) -> str | None:
     """Return the version in a METADATA or PKG-INFO file; None when there is no such file or line."""
-    return parse_version(path.read_bytes()) if path.is_file() else None
+    return parse_version(read_regular(path)) if path.is_file() else None
 
 
 def parse_version(metadata: bytes) -> str | None:
@@ -52,11 +53,11 @@ def dist_info_of(location: Path, package: str, module: str) -> Path | None:
     entries = tuple(f"\n{module}{end}".encode() for end in ("/", ".py,"))
     for candidates in (likely, folders):
         files = ((one, one / "RECORD") for one in candidates)
-        records = {one: b"\n" + path.read_bytes() for one, path in files if path.is_file()}
+        records = {one: b"\n" + read_regular(path) for one, path in files if path.is_file()}
         found = [one for one, record in records.items() if any(entry in record for entry in entries)]
         if len(found) > 1:
             paths = (location / module).glob("*.py")
-            contents = {f"{module}/{path.name}": path.read_bytes() for path in paths}
+            contents = {f"{module}/{path.name}": read_regular(path) for path in paths}
             found.sort(key=lambda one: -count_matching(records[one], contents))
         if found:
             return found[0]

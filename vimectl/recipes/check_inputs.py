@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vime_runtime.spec.data_lines import read_lines
@@ -11,7 +13,7 @@ from vime_runtime.spec.json_files import read_json
 from vime_runtime.spec.model_directory import read_model_directory
 from vime_runtime.spec.model_shape import ModelShape, check_context, check_engine_split, check_trainer_split
 from vime_runtime.spec.recipe import DataTable, Recipe
-from vime_runtime.spec.safetensors_header import INCOMPLETE
+from vime_runtime.spec.safetensors_header import INCOMPLETE, Locate
 
 from vimectl.util.host import Host
 
@@ -46,15 +48,19 @@ def check(recipe: Recipe, prepared_later: Path | None = None) -> None:
         check_data(recipe.data.model_copy(update={"path": held_out}))
 
 
-def check_model(directory: Path) -> ModelShape:
-    """Check that a directory is a complete model with a tokenizer. Return the shape of the model."""
-    shape = read_model_directory(directory).shape
-    if not any((directory / name).is_file() for name in TOKENIZERS):
-        raise UsageError(
-            f"{directory} has no tokenizer: none of {', '.join(TOKENIZERS)}",
-            "put the model's tokenizer files into the directory",
-        )
-    return shape
+def check_model(directory: Path, locate: Locate | None = None) -> ModelShape:
+    """Check that a directory is a complete model with a tokenizer. Return the shape of the model.
+
+    ``locate`` returns where to read a file of the directory, by name; default: in it.
+    """
+    with _readable():
+        shape = read_model_directory(directory, locate).shape
+        if not any((locate or directory.joinpath)(name).is_file() for name in TOKENIZERS):
+            raise UsageError(
+                f"{directory} has no tokenizer: none of {', '.join(TOKENIZERS)}",
+                "put the model's tokenizer files into the directory",
+            )
+        return shape
 
 
 def check_splits(recipe: Recipe, shape: ModelShape) -> None:
@@ -63,16 +69,18 @@ def check_splits(recipe: Recipe, shape: ModelShape) -> None:
     check_engine_split(recipe, shape)
 
 
-def check_chat_template(directory: Path) -> None:
-    """Check that a model directory has a chat template. Raises UsageError when it has none."""
-    tokenizer = directory / "tokenizer_config.json"
-    if (directory / "chat_template.jinja").is_file():
-        return
-    if not tokenizer.is_file() or "chat_template" not in read_json(tokenizer, INCOMPLETE):
-        raise UsageError(
-            f"data.apply_chat_template is on, but {directory} has no chat template",
-            "--set data.apply_chat_template=false, or add chat_template.jinja to the directory",
-        )
+def check_chat_template(directory: Path, locate: Locate | None = None) -> None:
+    """Check that a model directory has a chat template, see check_model. Raises UsageError without one."""
+    locate = locate or directory.joinpath
+    with _readable():
+        tokenizer = locate("tokenizer_config.json")
+        if locate("chat_template.jinja").is_file():
+            return
+        if not tokenizer.is_file() or "chat_template" not in read_json(tokenizer, INCOMPLETE):
+            raise UsageError(
+                f"data.apply_chat_template is on, but {directory} has no chat template",
+                "--set data.apply_chat_template=false, or add chat_template.jinja to the directory",
+            )
 
 
 def check_data(data: DataTable) -> None:
@@ -80,8 +88,18 @@ def check_data(data: DataTable) -> None:
     if data.task is not None:
         check_task(data, Host())
         return
-    for _ in read_lines(data):
-        pass
+    with _readable():
+        for _ in read_lines(data):
+            pass
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Turn an error of the operating system into a UsageError that names the file."""
+    try:
+        yield
+    except OSError as e:
+        raise UsageError(f"{e.filename}: {e.strerror}", "make it readable for this user") from e
 
 
 def check_task(data: DataTable, host: Host) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.recipe import DataTable
+
+# In bytes. A longer line is no problem of a data set, and must not fill the memory.
+_MAX_LINE = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,10 @@ def read_lines(data: DataTable) -> Iterator[DataLine]:
         raise UsageError(f"no data file at {path}", "give an existing one: --set data.path=FILE")
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+            lines = iter(partial(file.readline, _MAX_LINE), b"")
+            for number, line in enumerate(lines, 1):
+                if len(line) == _MAX_LINE:
+                    raise UsageError(f"{path}:{number}: longer than any prompt", "one JSON object a line")
                 if line.strip():
                     empty = False
                     yield parse_line(line, f"{path}:{number}", data)

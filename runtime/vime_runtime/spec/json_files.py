@@ -5,15 +5,22 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
 from vime_runtime.spec.errors import UsageError
 
+# More than the index of any checkpoint.
+_MAX_BYTES = 100_000_000
+
 
 def read_json(path: Path, hint: str) -> dict[str, Any]:
-    """Read a JSON object. Raises UsageError with ``hint`` that names the file and line."""
+    """Read a JSON object from a file. Raises UsageError with ``hint`` that names the file and line."""
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
+            raise ValueError(f"not a file of at most {_MAX_BYTES} bytes")
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
         raise UsageError(f"{path}: not readable as JSON: {e}", hint) from e

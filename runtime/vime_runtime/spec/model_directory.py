@@ -9,7 +9,7 @@ from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.json_files import read_json
 from vime_runtime.spec.model_families import ModelFamily, family_of
 from vime_runtime.spec.model_shape import ModelShape
-from vime_runtime.spec.safetensors_header import INCOMPLETE, StoredTensor, read_directory
+from vime_runtime.spec.safetensors_header import INCOMPLETE, Locate, StoredTensor, read_directory
 
 CONFIG_FILE = "config.json"
 # dtypes that can be trained from, as the safetensors format spells them.
@@ -25,14 +25,17 @@ class ModelDirectory:
     tensors: dict[str, StoredTensor]
 
 
-def read_model_directory(directory: Path) -> ModelDirectory:
+def read_model_directory(directory: Path, locate: Locate | None = None) -> ModelDirectory:
     """Read a directory as ``save_pretrained`` writes it.
+
+    Args:
+        locate: see ``read_directory``.
 
     Raises:
         UsageError: it does not exist, its family is unknown, the model is quantized, or a tensor is missing
             or has another shape or dtype than ``config.json`` requires.
     """
-    config_file = directory / CONFIG_FILE
+    config_file = (locate or directory.joinpath)(CONFIG_FILE)
     if not directory.is_dir():
         raise UsageError(f"no model directory at {directory}", "give an existing one: --set model.path=DIR")
     if not config_file.is_file():
@@ -45,7 +48,7 @@ def read_model_directory(directory: Path) -> ModelDirectory:
     if "quantization_config" in config:
         raise UsageError(f"{config_file}: the model is quantized", "train from the unquantized checkpoint")
     shape = family.shape(config, str(config_file))
-    tensors = read_directory(directory)
+    tensors = read_directory(directory, locate)
     _check_tensors(directory, tensors, family.tensors(shape))
     return ModelDirectory(family, shape, tensors)
 

@@ -8,11 +8,15 @@ format section of https://github.com/huggingface/safetensors.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.json_files import read_json
+
+# Returns the path of a file by its name.
+Locate = Callable[[str], Path]
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -31,33 +35,41 @@ class StoredTensor:
     shape: tuple[int, ...]
 
 
-def read_directory(directory: Path) -> dict[str, StoredTensor]:
+def read_directory(directory: Path, locate: Locate | None = None) -> dict[str, StoredTensor]:
     """Return every tensor of a checkpoint: one file, or shards with an index.
+
+    Args:
+        locate: returns where to read a file of the directory, by name; default: in it.
 
     Raises:
         UsageError: no weights, a missing shard, a damaged or truncated file, or a wrong index.
     """
-    index = directory / INDEX_FILE
+    locate = locate or directory.joinpath
+    index = locate(INDEX_FILE)
     if not index.is_file():
-        if not (directory / WEIGHTS_FILE).is_file():
+        if not locate(WEIGHTS_FILE).is_file():
             raise UsageError(
                 f"{directory} has neither {WEIGHTS_FILE} nor {INDEX_FILE}", "save the model as safetensors"
             )
-        return read_file(directory / WEIGHTS_FILE)
+        return read_file(locate(WEIGHTS_FILE))
     files = read_json(index, INCOMPLETE).get("weight_map")
-    if not isinstance(files, dict):
-        raise UsageError(f"{index} has no weight_map", INCOMPLETE)
+    if not isinstance(files, dict) or not all(map(_is_file_name, files.values())):
+        raise UsageError(f"{index} has no weight_map with a file for each tensor", INCOMPLETE)
     shards = {}
     for name in sorted(set(files.values())):
-        if not (directory / name).is_file():
+        if not locate(name).is_file():
             raise UsageError(f"{index} names the shard {name}, which does not exist", INCOMPLETE)
-        shards[name] = read_file(directory / name)
+        shards[name] = read_file(locate(name))
     for tensor, name in files.items():
         if tensor not in shards[name]:
             raise UsageError(
                 f"{directory / name} does not contain {tensor}, contrary to {index.name}", INCOMPLETE
             )
     return {tensor: shards[name][tensor] for tensor, name in files.items()}
+
+
+def _is_file_name(name: object) -> bool:
+    return isinstance(name, str) and name not in ("", ".", "..") and not {"/", "\0"} & set(name)
 
 
 def read_file(path: Path) -> dict[str, StoredTensor]:
@@ -70,9 +82,11 @@ def read_file(path: Path) -> dict[str, StoredTensor]:
             name: StoredTensor(path, entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()
         }
         end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    except (ValueError, AttributeError, TypeError, KeyError) as e:
+        size = path.stat().st_size
+    except OSError as e:
+        raise UsageError(f"{path}: {e.strerror}", INCOMPLETE) from e
+    except (ValueError, AttributeError, TypeError, KeyError, IndexError) as e:
         raise UsageError(f"{path} is not a safetensors file: its header cannot be read", INCOMPLETE) from e
-    size = path.stat().st_size
     if size != 8 + len(text) + end:
         raise UsageError(f"{path} has {size} bytes; its header calls for {8 + len(text) + end}", INCOMPLETE)
     return tensors

@@ -17,16 +17,20 @@ from vime_runtime.spec.json_files import read_json
 from vime_runtime.spec.model_families import family_of
 from vime_runtime.spec.model_shape import ModelShape
 from vime_runtime.spec.recipe import DataTable, Recipe
-from vime_runtime.spec.safetensors_header import INCOMPLETE
+from vime_runtime.spec.safetensors_header import INCOMPLETE, Locate
 
 from vimectl.doctor.facts import Unavailable
 from vimectl.doctor.facts.packages import find_package
 from vimectl.patches import command
-from vimectl.patches.selection import stacked
+from vimectl.patches.applied_state import BOOKKEEPING
+from vimectl.patches.selection import fit, stacked
+from vimectl.patches.series import Series, known, load
 from vimectl.patches.state import TargetStatus
+from vimectl.patches.target import PatchTarget
 from vimectl.recipes import check_inputs
 from vimectl.recipes.resolve import prepared_dir, required_preparation
-from vimectl.stacks.installed import site_directories
+from vimectl.stacks.detection import find
+from vimectl.stacks.installed import distributions, site_directories
 from vimectl.stacks.schema import Stack
 from vimectl.util.host import Host
 from vimectl.util.units import size
@@ -34,6 +38,7 @@ from vimectl.util.units import size
 # Reading the weights would take minutes: nodes are compared by their sizes.
 _DIGEST_BYTES = 32 * 2**20
 _DIGEST_DIGITS = 16
+_WEIGHTS = ".safetensors"
 
 
 def require_input(host: Host, recipe: Recipe, path: str) -> Path:
@@ -49,28 +54,42 @@ def require_input(host: Host, recipe: Recipe, path: str) -> Path:
         folder = prepared_dir(prepare)
         if folder in Path(path).parents and not host.is_dir(str(folder)):
             raise Unavailable(f"a run prepares it first ([prepare] kind = {prepare.kind!r})")
-    return host.path(path)
+    try:
+        return host.path(path)
+    except OSError as e:
+        raise UsageError(f"{path}: {e.strerror}", "give a path that this user may read") from e
+
+
+def _locate(host: Host, directory: str) -> Locate:
+    """Return a function that finds the files of a directory inside the root."""
+
+    def locate(name: str) -> Path:
+        host.read_start(f"{directory}/{name}", 0)  # observes what cannot be read
+        return host.path(f"{directory}/{name}")
+
+    return locate
 
 
 def read_model_shape(host: Host, recipe: Recipe) -> ModelShape:
     """Return the shape of the model, as its config.json gives it. Raises Unavailable."""
-    file = require_input(host, recipe, recipe.model.path) / "config.json"
-    if not file.is_file():
+    require_input(host, recipe, recipe.model.path)
+    file = f"{recipe.model.path}/config.json"
+    if host.read_start(file, 0) is None:
         raise Unavailable("there is no model (recipe.model)")
     try:
-        config = read_json(file, INCOMPLETE)
-        return family_of(config, file.name).shape(config, file.name)
+        config = read_json(host.path(file), INCOMPLETE)
+        return family_of(config, "config.json").shape(config, "config.json")
     except VimeError as e:
         raise Unavailable("the model's config.json is not usable (recipe.model)") from e
 
 
 def read_model(host: Host, recipe: Recipe) -> str:
     """Check the whole model directory and return its description. Raises Unavailable, VimeError."""
-    directory = require_input(host, recipe, recipe.model.path)
-    config = check_inputs.check_model(directory)
-    files = list(directory.glob("*.safetensors"))
-    stored = size(sum(path.stat().st_size for path in files))
-    return f"{config.model_type}, {len(files)} weight files, {stored}, no tensor missing"
+    directory = recipe.model.path
+    shape = check_inputs.check_model(require_input(host, recipe, directory), _locate(host, directory))
+    files = [host.status(f"{directory}/{name}") for name in host.names(directory) if name.endswith(_WEIGHTS)]
+    stored = size(sum(one.st_size for one in files if one))
+    return f"{shape.model_type}, {len(files)} weight files, {stored}, no tensor missing"
 
 
 def read_model_files(host: Host, recipe: Recipe) -> dict[str, str]:
@@ -87,7 +106,7 @@ def read_model_files(host: Host, recipe: Recipe) -> dict[str, str]:
         if status is None or not stat.S_ISREG(status.st_mode) or name.startswith("."):
             continue
         found[name] = f"{status.st_size} bytes"
-        if status.st_size <= _DIGEST_BYTES and not name.endswith(".safetensors"):
+        if status.st_size <= _DIGEST_BYTES and not name.endswith(_WEIGHTS):
             content = host.read_bytes(path, _DIGEST_BYTES)
             digest = hashlib.sha256(content).hexdigest() if content is not None else host.problem(path)
             found[name] += f", sha256 {digest[:_DIGEST_DIGITS]}"
@@ -96,21 +115,21 @@ def read_model_files(host: Host, recipe: Recipe) -> dict[str, str]:
 
 def read_chat_template(host: Host, recipe: Recipe) -> str:
     """Check that the model has a chat template. Raises Unavailable, VimeError."""
-    directory = require_input(host, recipe, recipe.model.path)
-    if not directory.is_dir():
+    directory = recipe.model.path
+    path = require_input(host, recipe, directory)
+    if not host.is_dir(directory):
         raise Unavailable("there is no model (recipe.model)")
-    check_inputs.check_chat_template(directory)
+    check_inputs.check_chat_template(path, _locate(host, directory))
     return "the model has one"
 
 
 def read_data(host: Host, recipe: Recipe, data: DataTable) -> str:
     """Check every line of a data file and return its description. Raises Unavailable, VimeError."""
     path = require_input(host, recipe, data.path)
-    try:
-        check_inputs.check_data(data.model_copy(update={"path": str(path)}))
-    except OSError as e:
-        raise UsageError(f"{data.path}: {e.strerror}", "make it readable for this user") from e
-    return f"{data.path}, {size(path.stat().st_size)}, each line read"
+    host.read_start(data.path, 0)  # observes what cannot be read
+    check_inputs.check_data(data.model_copy(update={"path": str(path)}))
+    found = host.status(data.path)
+    return f"{data.path}, {size(found.st_size if found else 0)}, each line read"
 
 
 def read_task(host: Host, recipe: Recipe) -> str:
@@ -150,13 +169,42 @@ def read_patch_state(host: Host, stack: Stack, package: str) -> tuple[list[Targe
     In another root the list is empty if the package is not installed.
 
     Raises:
-        VimeError: as ``patches.command.status`` does.
+        VimeError: as ``patches.command.status`` does, or a file cannot be read.
     """
-    directory, version = None, None
-    if not host.is_here:
-        module = stacked(package, stack.patches[package]).module or package.replace("-", "_")
-        place, version = find_package(host, stack, package, module)
-        if place is None:
-            return [], None
-        directory = host.path(place)
-    return command.status(stack.argument, directory, [package], version), directory
+    try:
+        if host.is_here and host.given_python is None:
+            return command.status(stack.argument, None, [package]), None
+        series = stacked(package, stack.patches[package])
+        target = _find_target(host, stack, package, series)
+        return ([fit(target, series)], target.location) if target else ([], None)
+    except OSError as e:
+        path = str(e.filename).removeprefix("" if host.is_here else str(host.root))
+        host.read_start(path, 0)  # observes the problem
+        raise UsageError(f"{path}: {e.strerror}", "install the package again") from e
+
+
+def _find_target(host: Host, stack: Stack, package: str, series: Series) -> PatchTarget | None:
+    """Return the package in another environment or root, as its interpreter would find it, or None.
+
+    Raises:
+        Unavailable: a link on the way to a file of the series would have to be followed in the root.
+    """
+    module = series.module or package.replace("-", "_")
+    place, version = find_package(host, stack, package, module)
+    if place is None:
+        return None
+    directory = host.path(place)
+    # Where a series of another version fits, its files are read too.
+    others = [load(package, version) for version in known().get(package, ())]
+    files = {path for one in (series, *others) for path in one.chains}
+    for path in sorted({*BOOKKEEPING, *files}):
+        if host.path(f"{place}/{path}") != directory / path:
+            raise Unavailable(f"{place}/{path} is a link")
+    location = directory.resolve()
+    if version is not None:
+        return PatchTarget(package, version, location, "editable")
+    installed = find(stack, package, distributions(host))
+    if installed is None or installed.location != place:
+        return PatchTarget(package, "", location, "tree")
+    record = host.path(f"{installed.metadata}/RECORD")
+    return PatchTarget(package, installed.version, location, "site-packages", record)
