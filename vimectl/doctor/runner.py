@@ -13,18 +13,25 @@ from vime_runtime.spec.recipe import Recipe
 
 from vimectl.doctor.check import Check, CheckResult
 from vimectl.doctor.checks import (
+    assignment,
     cann,
     cann_environment,
     chips,
     cluster,
     driver,
     environment,
+    extensions,
+    hccl,
+    imports,
     network,
     npu,
     package_integrity,
     packages,
+    ports,
     recipe,
+    requirements,
     stale_runs,
+    user,
 )
 from vimectl.doctor.checks import host as host_checks
 from vimectl.doctor.facts import Facts
@@ -51,8 +58,9 @@ GROUPS = (
     "leftovers",
 )
 _MODULES = (
-    *(npu, chips, driver, host_checks, cann, cann_environment, packages, package_integrity, environment),
-    *(network, cluster, recipe, stale_runs),
+    *(npu, chips, driver, host_checks, cann_environment, cann),
+    *(packages, requirements, extensions, package_integrity, imports),
+    *(user, environment, assignment, hccl, ports, network, cluster, recipe, stale_runs),
 )
 
 

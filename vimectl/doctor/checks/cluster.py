@@ -6,10 +6,12 @@ import re
 
 from vime_runtime.spec.errors import VimeError
 
-from vimectl.doctor.check import CheckList, CheckResult, result, warn_unless
+from vimectl.doctor.check import CheckList, CheckResult, listed, result, warn_unless
 from vimectl.doctor.facts import Facts, Unavailable
+from vimectl.doctor.facts.account import read_user_name
 from vimectl.doctor.facts.processes import read_ephemeral_ports, read_ports, read_processes
 from vimectl.util import ray_address
+from vimectl.util.scratch_directory import SCRATCH
 
 CHECKS = CheckList()
 
@@ -20,30 +22,42 @@ _PORTS = 1024
 _IFF_UP = 1
 
 
-@CHECKS.add("cluster.ray", running=True)
+@CHECKS.add(
+    "cluster.ray",
+    running=True,
+    source="Ray 2.48: command lines of raylet and gcs_server, ray_params.py",
+    reads=("/proc", "/proc/*/cmdline", "/proc/*/environ", "/proc/*/status", "/etc/passwd", "getent passwd *"),
+)
 def ray_clusters(facts: Facts) -> CheckResult:
-    # A daemon with a scratch directory in its arguments or environment belongs to a run.
     """A run starts its own Ray cluster; another one may have actors that hold devices and memory."""
-    daemons = [p for p in facts.read(read_processes) if p.program in _DAEMONS and not p.scratch]
     users, found = set(), []
-    for one in daemons:
+    for one in facts.read(read_processes):
+        sessions = [match[1] for match in map(_SESSION.match, one.argv) if match]
+        # A daemon whose session is in a scratch directory belongs to a run.
+        if one.program not in _DAEMONS or one.scratch or any(map(SCRATCH.match, sessions)):
+            continue
         user = "an unknown user"
         if one.user is not None:
-            name = facts.search("/etc/passwd", rf"^([^:\n]+):[^:]*:{one.user}:")
-            user = name or f"user {one.user}"
-        matches = filter(None, map(_SESSION.match, one.argv))
-        session = next((match[1] for match in matches), "an unknown directory")
+            user = facts.read(read_user_name, one.user) or f"user {one.user}"
         users.add(user)
-        found.append(f"{one.program} {one.pid} of {user} in {session}")
+        found.append(
+            f"{one.program} {one.pid} of {user} in {sessions[0] if sessions else 'an unknown directory'}"
+        )
     return warn_unless(
-        not daemons,
-        "; ".join(found[:4]) or "only those of runs",
+        not found,
+        listed(found, separator="; ") or "only those of runs",
         "none, or one that the run is to join with --address",
-        f"ask {', '.join(sorted(users))} if it is in use: ray status; `ray stop` ends your own",
+        f"ask {', '.join(sorted(users))} if it is in use (ray status), and who started it to stop it if not",
     )
 
 
-@CHECKS.add("cluster.address", running=True, expected="no address, or a valid one")
+@CHECKS.add(
+    "cluster.address",
+    running=True,
+    expected="no address, or a valid one",
+    source="vimectl/util/ray_address.py; Ray 2.48: RAY_ADDRESS, ray_current_cluster",
+    reads=("$RAY_ADDRESS", "$RAY_TMPDIR", "$TMPDIR", "*/ray/ray_current_cluster"),
+)
 def address(facts: Facts) -> CheckResult | str:
     """A run on several nodes uses an existing cluster, given by --address; auto means RAY_ADDRESS, or the
     cluster that `ray start` started last on this machine.
@@ -58,7 +72,11 @@ def address(facts: Facts) -> CheckResult | str:
     return found if nodes > 1 else f"{found}, used by a run with --address auto only"
 
 
-@CHECKS.add("cluster.ports")
+@CHECKS.add(
+    "cluster.ports",
+    source="ip-sysctl of the kernel: ip_local_port_range",
+    reads=("/proc/net/tcp", "/proc/net/tcp6", "/proc/sys/net/ipv4/ip_local_port_range"),
+)
 def free_ports(facts: Facts) -> CheckResult:
     """Ray, gloo and the engines listen on ports that the kernel assigns from ip_local_port_range."""
     kernel = facts.read(read_ephemeral_ports)
@@ -72,7 +90,11 @@ def free_ports(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add("cluster.loopback")
+@CHECKS.add(
+    "cluster.loopback",
+    source="netdevice(7): IFF_UP",
+    reads=("/sys/class/net/lo/flags",),
+)
 def loopback(facts: Facts) -> CheckResult:
     """The processes of one machine communicate over the interface lo."""
     flags = facts.text("/sys/class/net/lo/flags")
@@ -83,7 +105,7 @@ def loopback(facts: Facts) -> CheckResult:
     return result(up, f"lo is {'up' if up else 'down'} (flags {flags})", "lo is up", "ip link set lo up")
 
 
-@CHECKS.add("cluster.localhost")
+@CHECKS.add("cluster.localhost", source="hosts(5)", reads=("/etc/hosts",))
 def localhost(facts: Facts) -> CheckResult:
     """Libraries resolve the name localhost, and not all of them know it themselves."""
     text = facts.text("/etc/hosts")
@@ -94,4 +116,31 @@ def localhost(facts: Facts) -> CheckResult:
         f"/etc/hosts has localhost as {', '.join(addresses)}" if addresses else "/etc/hosts has no localhost",
         "127.0.0.1 localhost",
         "add the line `127.0.0.1 localhost` to /etc/hosts",
+    )
+
+
+@CHECKS.add(
+    "cluster.hostname",
+    several=True,
+    running=True,
+    source="Ray 2.48: services.py, node_ip_address_from_perspective; hosts(5): 127.0.1.1",
+    reads=("/etc/hosts", "/proc/sys/kernel/hostname", "/proc/net/route"),
+)
+def hostname(facts: Facts) -> CheckResult:
+    """Without a default route Ray looks up the name of the host for the address that it gives to other nodes,
+    which cannot reach a loopback address.
+    """
+    name = facts.text("/proc/sys/kernel/hostname")
+    lines = [line.partition("#")[0].split() for line in facts.text("/etc/hosts").splitlines()]
+    addresses = [words[0] for words in lines if name in words[1:]]
+    found = f"/etc/hosts has {name} as {', '.join(addresses)}" if addresses else f"/etc/hosts has no {name}"
+    if interface := facts.search("/proc/net/route", r"^(\S+)\t00000000\t"):
+        return CheckResult("pass", f"{found}; the default route is on {interface}")
+    # The first line with the name is the answer.
+    wrong = [address for address in addresses[:1] if address.startswith("127.") or address == "::1"]
+    return result(
+        not wrong,
+        f"{found}; no default route",
+        f"the address of this node for {name}",
+        f"in /etc/hosts, replace {''.join(wrong)} by the address of this node in the line of {name}",
     )

@@ -23,9 +23,8 @@ from vimectl.util.units import size
 
 CHECKS = CheckList(source="vimectl/util/scratch_directory.py: the lock and the marker of a run")
 _SCRATCH_READS = (
-    "/tmp",
-    "/tmp/*",
     "$TMPDIR",
+    "*",  # /tmp and TMPDIR
     f"*/{OWNER}",
     f"*/{SHM_LOG}",
     "/proc",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,3 +51,21 @@ def read_variable(host: Host, recipe: Recipe | None, name: str) -> VariableValue
 def show_value(value: str | None) -> str:
     """Return a value for messages."""
     return "not set" if value is None else value or "empty"
+
+
+def read_rank_table(host: Host, path: str) -> tuple[int, str]:
+    """Return how many devices a rank table has, or 0 and what is wrong with it.
+
+    Its format: HCCL guide of CANN, cluster information. ``server_list`` has a ``device`` list for each host.
+    """
+    text = host.read(path)
+    if text is None:
+        return 0, host.problem(path)
+    try:
+        table = json.loads(text)
+        devices = sum(len(server["device"]) for server in table["server_list"])
+    except (ValueError, TypeError, KeyError):
+        return 0, "not a rank table"
+    if table.get("status", "completed") != "completed":
+        return 0, f"its status is {table['status']}"
+    return devices, "" if devices else "it has no devices"
