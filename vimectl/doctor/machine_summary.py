@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vimectl import __version__
 from vimectl.doctor.check import clean
-from vimectl.doctor.facts import Facts, Unavailable, cann, driver, limits
+from vimectl.doctor.facts import Facts, Unavailable, cann, driver, hccn, limits
 from vimectl.doctor.facts.inputs import read_model_files, read_patch_state
 from vimectl.doctor.facts.networks import read_hccn_addresses, read_interfaces
 from vimectl.doctor.facts.npu_smi import read_listing
@@ -22,6 +22,7 @@ from vimectl.doctor.facts.packages import (
     read_editable_installs,
     read_glibc,
 )
+from vimectl.doctor.facts.pins import read_pinned_source
 from vimectl.env.memory_saver.verify import verify_installed
 from vimectl.util.dist_info import canonical_name
 from vimectl.util.npu_devices import device_nodes
@@ -111,11 +112,8 @@ def _cann(facts: Facts) -> str:
 
 
 def _nnal(facts: Facts) -> str:
-    home = facts.environment.get("ATB_HOME_PATH") or "/usr/local/Ascend/nnal/atb/latest/atb/cxx_abi_1"
-    # ATB_HOME_PATH is .../atb/latest/atb/cxx_abi_1, two levels below the version file.
-    directory = home.rsplit("/", 2)[0]
-    version = facts.search(f"{directory}/version.info", r"^\s*Ascend-cann-atb\s*:\s*(\S+)")
-    return f"{version} in {directory}" if version else "none"
+    version = facts.read(cann.read_nnal_version)
+    return f"{version} in {facts.read(cann.read_nnal_home)}" if version else "none"
 
 
 def _firmware(facts: Facts) -> str:
@@ -184,7 +182,7 @@ _NPU: dict[str, Callable[[Facts], str]] = {
 
 
 def _packages(facts: Facts) -> Iterator[tuple[str, str]]:
-    own = [*facts.stack.packages, *facts.stack.ranges, *facts.stack.commits]
+    own = [*facts.stack.packages, *facts.stack.ranges]
     editable = {one.name: one.directory for one in facts.read(read_editable_installs)}
     for name in dict.fromkeys(canonical_name(name) for name in (*own, *_NEAR_PACKAGES)):
         item = facts.find(name) or next(iter(facts.installed.get(name, ())), None)
@@ -200,6 +198,11 @@ def _packages(facts: Facts) -> Iterator[tuple[str, str]]:
         elif commit := facts.search(f"{item.metadata}/direct_url.json", r'"commit_id":\s*"([0-9a-f]{40})"'):
             text += f", commit {commit}"
         yield f"package {name}", text
+    for name in facts.stack.commits:
+        if source := facts.read(read_pinned_source, facts.stack, name):
+            where = f" in {source.directory}" if source.directory else ""
+            commit = source.commit or "unknown commit"
+            yield f"package {name}", f"{source.version or 'unknown version'}, {commit}{where}"
 
 
 def _patches(facts: Facts) -> Iterator[tuple[str, str]]:
@@ -221,6 +224,9 @@ def _networks(facts: Facts) -> Iterator[tuple[str, str]]:
         yield f"network {name}", ", ".join(addresses) or "no address"
     for number, address in facts.read(read_hccn_addresses).items():
         yield f"hccn {number}", address
+    if facts.nodes > 1:  # one command for each NPU
+        answers = facts.read(hccn.read_answers, hccn.TLS).values()
+        yield "hccn TLS", ", ".join(sorted({hccn.parse(hccn.TLS, answer) or "unknown" for answer in answers}))
 
 
 def _model(facts: Facts) -> Iterator[tuple[str, str]]:

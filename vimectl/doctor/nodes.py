@@ -47,8 +47,13 @@ class ClusterReport(DoctorReport):
             }
         )
         agree = next(iter(same.values()), [])
-        count = f"{len(agree)}" if len(agree) == len(self.nodes) else f"{len(agree)} of {len(self.nodes)}"
-        yield f"{count} {'node agrees' if len(agree) == 1 else 'nodes agree'}: {', '.join(agree)}"
+        total = len(self.nodes)
+        if len(agree) == total:
+            yield f"{total} nodes agree: {', '.join(agree)}" if total > 1 else f"1 node: {agree[0]}"
+        elif len(agree) > 1:
+            yield f"{len(agree)} of {total} nodes agree: {', '.join(agree)}"
+        else:
+            yield f"no two of {total} nodes agree"
         for node in self.nodes:
             if node.problem:
                 yield f"  {node.name}: {node.problem}"

@@ -3,10 +3,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from vime_runtime.spec.errors import MissingRequirement
+from vime_runtime.spec.recipe import Recipe
 
 from harness.runs.killed_run import leave_scratch_directory
 from vimectl.doctor.check import CheckResult
@@ -94,3 +96,30 @@ def test_processes_of_an_ending_run_are_waited_for(
         left.kill()
         left.wait()
         left.stdout.close()
+
+
+def test_nodes_are_examined_for_several_nodes_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def answer(report: DoctorReport, address: str, recipe: Recipe) -> DoctorReport:
+        asked.append(address)
+        failure = CheckResult("fail", "0.22.0 on 10.0.0.2", "the same", "install it", id="nodes.versions")
+        return replace(report, results=(GOOD, failure))
+
+    monkeypatch.setattr(module, "examine_nodes", answer)
+    assert "nodes.versions" not in {one.id for one in examine(RECIPE, Host(), "head:6379").doctor.results}
+    several = resolve("qwen3-tiny-tp2", assignments=["cluster.nodes=2", "rollout.tensor_parallel=1"]).recipe
+    found = examine(several, Host(), "head:6379")
+    assert asked == ["head:6379"]
+    with pytest.raises(MissingRequirement, match=r"nodes\.versions: 0\.22\.0 on 10\.0\.0\.2"):
+        found.require()
+
+
+def test_cluster_that_does_not_answer_is_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(report: DoctorReport, address: str, recipe: Recipe) -> DoctorReport:
+        raise MissingRequirement(f"no Ray cluster at {address}", "start it")
+
+    monkeypatch.setattr(module, "examine_nodes", refuse)
+    several = resolve("qwen3-tiny-tp2", assignments=["cluster.nodes=2", "rollout.tensor_parallel=1"]).recipe
+    result = examine(several, Host(), "head:6379").doctor.results[-1]
+    assert (result.id, result.status, result.fix) == ("nodes.answer", "fail", "start it")
