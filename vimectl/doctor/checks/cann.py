@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from vimectl.doctor.check import CheckList, CheckResult, result
 from vimectl.doctor.facts import Facts, Unavailable, cann
 from vimectl.doctor.facts.npu_smi import read_listing
+from vimectl.doctor.stack_requirements import PACKAGE_READS
 from vimectl.stacks.catalog import load_stack, stack_names
 from vimectl.stacks.versions import matches
 
@@ -25,7 +26,6 @@ _SOC_VERSIONS = {"A2": "ascend910b1", "A3": "ascend910_9391"}
 LIBRARIES = ("libascendcl.so", "libhccl.so")
 ATB_LIBRARY = "libatb.so"
 _MATRIX = "vllm-ascend's release matrix"
-_HOME = (*(f"${name}" for name in cann.HOME_VARIABLES), "/usr/local/Ascend/*", "uname -m")
 
 
 def _cann_version(facts: Facts) -> str:
@@ -66,7 +66,7 @@ def _or_image(facts: Facts) -> str:
 @CHECKS.add(
     "cann.toolkit",
     source=f"{_MATRIX}, row of the stack's vllm-ascend; vllm-ascend#750",
-    reads=_HOME,
+    reads=(*cann.TOOLKIT_READS, "npu-smi info"),
 )
 def toolkit_version(facts: Facts) -> CheckResult:
     """torch-npu and vllm-ascend of a stack are built with one release of CANN, for one machine."""
@@ -107,7 +107,7 @@ def set_env(facts: Facts, home: str) -> str:
 @CHECKS.add(
     "cann.kernels",
     source="vllm-ascend 0.22.1rc1, installation guide (CANN kernels); MindSpeed-LLM#2",
-    reads=(*_HOME, "npu-smi info"),
+    reads=(*cann.TOOLKIT_READS, "npu-smi info"),
     after=("cann.toolkit",),
 )
 def kernels(facts: Facts) -> CheckResult:
@@ -151,7 +151,7 @@ def nnal(facts: Facts) -> CheckResult:
 @CHECKS.add(
     "cann.python",
     source="CANN 9.0.0, set_env.sh (PYTHONPATH)",
-    reads=_HOME,
+    reads=cann.TOOLKIT_READS,
     after=("cann.toolkit",),
 )
 def python_packages(facts: Facts) -> CheckResult:
@@ -172,7 +172,7 @@ def python_packages(facts: Facts) -> CheckResult:
 @CHECKS.add(
     "cann.torch-npu",
     source=_MATRIX,
-    reads=(*_HOME, "*/site-packages*"),
+    reads=(*cann.TOOLKIT_READS, *PACKAGE_READS),
     after=("cann.toolkit", "packages.torch-npu"),
 )
 def torch_npu(facts: Facts) -> CheckResult:
@@ -204,7 +204,7 @@ def torch_npu(facts: Facts) -> CheckResult:
 @CHECKS.add(
     "cann.vllm-ascend",
     source="vllm-ascend 0.22.1rc1, vllm_ascend/utils.py:778-809; vllm-ascend#11160",
-    reads=("*/vllm_ascend/_build_info.py", "*/site-packages*", "npu-smi info"),
+    reads=("$PYTHONPATH", "npu-smi info", "*"),  # every directory of sys.path
 )
 def vllm_ascend_build(facts: Facts) -> CheckResult:
     """vllm-ascend asserts at start that the chip is of the kind it was built for (_build_info.py). The

@@ -19,11 +19,7 @@ def _directories(home: str) -> dict[str, str]:
 @CHECKS.add(
     "cann.environment",
     source="set_env.sh of CANN and of NNAL 9.0.0; vllm-ascend#152, #262, #10525",
-    reads=(
-        *("$ASCEND_HOME_PATH", "$ASCEND_TOOLKIT_HOME", "$ASCEND_OPP_PATH", "$ATB_HOME_PATH"),
-        *("$LD_LIBRARY_PATH", "/etc/ld.so.conf", "/etc/ld.so.conf.d/*", "/usr/local/Ascend/*", "uname -m"),
-        *("/lib", "/usr/lib", *(f"*/{name}" for name in (*LIBRARIES, ATB_LIBRARY)), "*/set_env.sh"),
-    ),
+    reads=(*cann.TOOLKIT_READS, *loader.READS, "$ASCEND_OPP_PATH", "$ATB_HOME_PATH", "*/set_env.sh"),
     after=("cann.toolkit", "cann.nnal"),
 )
 def cann_environment(facts: Facts) -> CheckResult:

@@ -8,17 +8,10 @@ from vimectl.util.npu_devices import MOUNTS
 
 CHECKS = CheckList(device="npu", running=True)
 
-# By these an engine is recognized.
-CONTAINER = ("/.dockerenv", "/run/.containerenv", "/proc/1/environ", "$KUBERNETES_SERVICE_HOST")
 _LIBRARY = "libascend_hal.so"
 # Where the driver's installer puts its libraries, and what it writes to /etc/ld.so.conf.d.
 _DIRECTORIES = ("/usr/local/Ascend/driver/lib64/common", "/usr/local/Ascend/driver/lib64/driver")
 _INSTALLER = "CANN driver, so_ldconfig() of its installer: /etc/ld.so.conf.d/ascend_driver_so.conf"
-_INSTALL_INFO = "/usr/local/Ascend/*/*-linux/ascend_toolkit_install.info"
-_TOOLKIT = (
-    *("$ASCEND_TOOLKIT_HOME", "$ASCEND_HOME_PATH", "/usr/local/Ascend/*", "uname -m"),
-    _INSTALL_INFO,
-)
 
 
 @CHECKS.add(
@@ -41,7 +34,7 @@ def driver_version(facts: Facts) -> CheckResult:
 @CHECKS.add(
     "driver.libraries",
     source=_INSTALLER,
-    reads=("$LD_LIBRARY_PATH", "/etc/ld.so.conf", "/etc/ld.so.conf.d/*", f"*/{_LIBRARY}", "/lib", "/usr/lib"),
+    reads=(*loader.READS, "/usr/local/Ascend/driver/*"),
     after=("driver.mounts", "driver.version"),
 )
 def libraries(facts: Facts) -> CheckResult:
@@ -104,7 +97,7 @@ def firmware(facts: Facts) -> CheckResult:
 @CHECKS.add(
     "driver.cann",
     source="compatible_version in version.info (driver) and install.info (CANN); vllm-ascend#5468",
-    reads=(driver.INFO, *_TOOLKIT),
+    reads=(driver.INFO, *cann.TOOLKIT_READS),
     after=("cann.toolkit",),
 )
 def driver_cann(facts: Facts) -> CheckResult:
@@ -138,7 +131,7 @@ def driver_cann(facts: Facts) -> CheckResult:
 @CHECKS.add(
     "driver.mounts",
     source="vllm-ascend 0.22.1rc1, installation guide; vllm-ascend#1440, ascend-device-plugin#23",
-    reads=(*CONTAINER, *(f"{mount.path}*" for mount in MOUNTS)),
+    reads=(*driver.CONTAINER_READS, *(f"{mount.path}*" for mount in MOUNTS)),
 )
 def mounts(facts: Facts) -> CheckResult:
     """A container has no driver: what it needs of the host's driver is mounted into it. Docker makes an empty

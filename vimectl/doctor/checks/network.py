@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vimectl.doctor.check import CheckList, CheckResult, listed, result, warn_unless
 from vimectl.doctor.checks.chips import used_positions
-from vimectl.doctor.checks.driver import CONTAINER, mount_fix
+from vimectl.doctor.checks.driver import mount_fix
 from vimectl.doctor.facts import Facts, Unavailable, driver, hccn, networks
 from vimectl.util import npu_devices
 
@@ -47,7 +47,12 @@ def _numbers(numbers: list[int]) -> str:
 @CHECKS.add(
     "network.files",
     source=f"{_GUIDE}; vllm-ascend#7711",
-    reads=("/etc/hccn.conf*", *_TOOL, *CONTAINER, *(f"{mount.path}*" for mount in npu_devices.MOUNTS)),
+    reads=(
+        "/etc/hccn.conf*",
+        *_TOOL,
+        *driver.CONTAINER_READS,
+        *(f"{mount.path}*" for mount in npu_devices.MOUNTS),
+    ),
     after=("driver.mounts",),
 )
 def files(facts: Facts) -> CheckResult:

@@ -42,7 +42,7 @@ def _device_options(facts: Facts) -> str:
 @CHECKS.add(
     "device.count",
     source="vllm-ascend 0.22.1rc1, installation guide, `docker run`; gpustack#1432",
-    reads=("/dev",),
+    reads=("/dev", *driver.CONTAINER_READS),
 )
 def count(facts: Facts) -> CheckResult:
     """Every rank needs its own device ([cluster] devices_per_node)."""
@@ -65,7 +65,7 @@ def count(facts: Facts) -> CheckResult:
 @CHECKS.add(
     "device.management",
     source="vllm-ascend 0.22.1rc1, installation guide, `docker run`; vllm-ascend#1440",
-    reads=npu_devices.MANAGER_NODES,
+    reads=(*npu_devices.MANAGER_NODES, *driver.CONTAINER_READS),
 )
 def management(facts: Facts) -> CheckResult:
     """Without the manager nodes of the driver no NPU can be opened."""
@@ -84,7 +84,7 @@ def management(facts: Facts) -> CheckResult:
 @CHECKS.add(
     "device.permissions",
     source="path_resolution(7), capabilities(7)",
-    reads=("/dev", "/dev/*", "stat *", "/proc/self/status"),
+    reads=("/dev", "/dev/*", "stat *", "/proc/self/status", *driver.CONTAINER_READS),
 )
 def permissions(facts: Facts) -> CheckResult:
     """A process opens the devices for reading and writing; the driver gives them to one group."""
@@ -109,7 +109,7 @@ def permissions(facts: Facts) -> CheckResult:
 @CHECKS.add(
     "device.npu-smi",
     source="error_codes.toml, each code with its source; ascend-device-plugin#23, vllm-ascend#2698",
-    reads=("npu-smi info", "/usr/local/*", "/etc/ascend_install.info", "/dev"),
+    reads=("npu-smi info", "/dev", *driver.CONTAINER_READS),
     after=("driver.mounts", "device.management", "device.permissions", "driver.libraries", "driver.version"),
 )
 def npu_smi_answers(facts: Facts) -> CheckResult:

@@ -13,6 +13,14 @@ from vimectl.stacks.versions import matches
 from vimectl.util.host import Host
 
 HOME_VARIABLES = ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH")
+TOOLKIT_READS = (
+    *(f"${name}" for name in HOME_VARIABLES),
+    "/",
+    "/usr",
+    "/usr/local",
+    "/usr/local/Ascend*",
+    "uname -m",
+)
 
 # From CANN 8.5 on the directory is called cann; images keep the older name as a link to it.
 _TOOLKITS = ("/usr/local/Ascend/ascend-toolkit/latest", "/usr/local/Ascend/cann")

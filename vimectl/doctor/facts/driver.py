@@ -14,6 +14,8 @@ from vimectl.util.host import Host
 INFO = "/usr/local/Ascend/driver/version.info"
 FIRMWARE_INFO = "/usr/local/Ascend/firmware/version.info"
 
+# By these an engine is recognized.
+CONTAINER_READS = ("/.dockerenv", "/run/.containerenv", "/proc/1/environ", "$KUBERNETES_SERVICE_HOST")
 # The bit of CapEff.
 _CAP_DAC_OVERRIDE = 1 << 1
 

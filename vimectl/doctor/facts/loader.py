@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from vimectl.util.host import Host
 
 _CONFIG = "/etc/ld.so.conf"
+READS = ("$LD_LIBRARY_PATH", "/etc", f"{_CONFIG}*", "/lib", "/usr", "/usr/lib", "*.so")
 _MAX_INCLUDES = 8
 # ld.so(8); Debian and Ubuntu add the directories of the architecture.
 _DEFAULT = ("/lib64", "/usr/lib64", "/lib", "/usr/lib")
