@@ -10,7 +10,8 @@ from vimectl.cli.output import CommandOutput, Markup, TextTable
 from vimectl.util.console import escape_markup
 
 if TYPE_CHECKING:
-    from vimectl.doctor.check import CheckResult
+    from vimectl.doctor.check import Check, CheckResult
+    from vimectl.doctor.compare_nodes import NodeCheck
     from vimectl.doctor.runner import DoctorReport
     from vimectl.stacks.schema import Stack
 
@@ -81,9 +82,10 @@ def _last_line(report: DoctorReport) -> str:
 
 def check_list(stack: Stack) -> CommandOutput:
     """Return the checks for a stack: what each one reads, when it applies, its rule and the rule's source."""
+    from vimectl.doctor.compare_nodes import NODE_CHECKS
     from vimectl.doctor.runner import all_checks
 
-    checks = all_checks(stack)
+    checks: list[Check | NodeCheck] = [*all_checks(stack), *NODE_CHECKS]
     rows = [[one.id, one.when, " ".join(one.reads), one.rationale, one.source] for one in checks]
     table = TextTable(["check", "when", "reads", "rule", "source"], rows, f"the checks for {stack.title}")
     fields = ("id", "group", "when", "reads", "rationale", "source", "after")

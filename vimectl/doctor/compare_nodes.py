@@ -164,12 +164,16 @@ class _Cluster:
 
 @dataclass(frozen=True)
 class NodeCheck:
-    """A check of the group ``nodes``; ``source`` says where the rule comes from."""
+    """A check of the group ``nodes``, with the fields of Check that `doctor --list` shows."""
 
     id: str
     rationale: str
     source: str
     function: Callable[[_Cluster], CheckResult]
+    group: str = "nodes"
+    when: str = "with --address, or for a run on several nodes"
+    reads: tuple[str, ...] = ("the report of each node",)
+    after: tuple[str, ...] = ()
 
 
 NODE_CHECKS: list[NodeCheck] = []
