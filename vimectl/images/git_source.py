@@ -108,6 +108,8 @@ class _BareRepository:
                     continue
                 entry.uname, entry.gname, entry.pax_headers = "", "", {}
                 tar.addfile(entry, commit_tar.extractfile(entry) if entry.isreg() else None)
+            if git.stdout:
+                git.stdout.read()  # the padding after the last file: without a reader, git fails
         if git.returncode != 0:
             raise CheckFailed(f"git archive {commit} failed: exit status {git.returncode}", f"see {self.log}")
 

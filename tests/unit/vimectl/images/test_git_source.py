@@ -54,6 +54,15 @@ def test_archive_bytes_depend_on_the_commit_only(own: UserStack, tmp_path: Path)
     assert sha256_file(make(source(own, url=str(clone)), tmp_path / "b.tar.gz")) == first
 
 
+def test_archive_of_any_length_is_read_to_its_end(own: UserStack, tmp_path: Path) -> None:
+    """Git pads an archive to 20 blocks, so the last read may leave some of them in the pipe."""
+    for blocks in range(20):
+        (own.repository / "stamp").write_bytes(bytes(512 * blocks))
+        commit(own.repository)
+        head = git(own.repository, "rev-parse", "HEAD").decode().strip()
+        assert make(source(own, commit=head), tmp_path / f"{blocks}.tar.gz").stat().st_size > 0
+
+
 def test_server_that_does_not_serve_commits_by_id(
     own: UserStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
