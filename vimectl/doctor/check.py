@@ -195,9 +195,8 @@ class CheckList:
     ) -> Callable[[Callable[[str, Facts], CheckResult]], object]:
         """Declare the decorated function as one check for each name.
 
-        The name replaces ``{}`` in ``id`` and ``after``.
-
-        ``names`` returns the names for a stack with their rationales. The function gets the name.
+        The name replaces ``{}`` in ``id`` and ``after``. ``names`` returns the names for a
+        stack with their rationales. The function gets the name.
         """
 
         def register(function: Callable[[str, Facts], CheckResult]) -> object:

@@ -11,7 +11,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from vimectl.doctor.facts import Facts
-from vimectl.doctor.facts.packages import TORCH_COMPANIONS, read_metadata
+from vimectl.doctor.facts.packages import TORCH_COMPANIONS, read_editable_installs, read_metadata
 from vimectl.doctor.facts.pins import PinnedSource, read_pinned_source
 from vimectl.doctor.facts.python_environment import read_marker_environment
 from vimectl.doctor.installer import Install, Uninstall, commands, python_environment
@@ -129,6 +129,21 @@ def is_pinned_version(facts: Facts, distribution: str, source: PinnedSource | No
         return False
     at_pin = source.descends or source.commit == wanted.commit
     return matches(source.version, wanted.version) if source.version else at_pin
+
+
+def is_imported_from(facts: Facts, package: str, directory: str) -> bool:
+    """Return True if a package of the stack may be imported from this entry of PYTHONPATH.
+
+    It is where the package is installed, or is checked instead of an installed one, see ``PinnedSource``.
+    """
+    if package in pinned_packages(facts.stack):
+        source = pinned_source(facts, package)
+        return package not in facts.installed or is_pinned_version(facts, package, source)
+    item = facts.find(package)
+    if item is None:
+        return False
+    editable = {one.directory for one in facts.read(read_editable_installs) if one.name == item.name}
+    return directory.rstrip("/") in {item.location, *editable}
 
 
 def differing(facts: Facts) -> list[str]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 
 from vime_runtime.spec.process_roles import ROLES
 
 from vimectl.doctor.check import CheckList, CheckResult, Status, result, warn_unless
 from vimectl.doctor.facts import Facts, Unavailable
 from vimectl.doctor.facts.environment import read_variable, show_value
+from vimectl.doctor.facts.packages import module_of
+from vimectl.doctor.stack_requirements import is_imported_from, pinned_packages
 from vimectl.recipes.environment import CANN_HOME, variables
 from vimectl.stacks.schema import Stack
 
@@ -47,20 +50,34 @@ def proxies(facts: Facts) -> CheckResult:
     )
 
 
-@CHECKS.add("environment.pythonpath")
+@CHECKS.add(
+    "environment.pythonpath",
+    source="PYTHONPATH precedes installed packages: docs.python.org, sys.path; ms-swift#9661",
+    # An entry can be any directory.
+    reads=("*",),
+)
 def pythonpath(facts: Facts) -> CheckResult:
-    """A module on PYTHONPATH hides the package of the stack."""
-    modules = {name.replace("-", "_") for name in facts.stack.packages} | {"megatron", "vime_runtime"}
+    """A module on PYTHONPATH hides the package of the stack. Of the namespace package megatron, only
+    megatron/core does.
+    """
+    stack = facts.stack
+    packages = {name: module_of(name) for name in (*stack.packages, *pinned_packages(stack), "vime_runtime")}
     entries = list(filter(None, facts.environment.get("PYTHONPATH", "").split(os.pathsep)))
-    candidates = [f"{entry}/{module}" for entry in entries for module in sorted(modules)]
-    absent = facts.missing(candidates)
-    hiding = [path for path in candidates if path not in absent]
-    good = f"{len(entries)} entries, none with a package of the stack" if entries else "not set"
+    paths = {
+        f"{entry}/{module.replace('.', '/')}": entry
+        for entry in entries
+        for name, module in packages.items()
+        if not is_imported_from(facts, name, entry)
+    }
+    absent = facts.missing(paths)
+    hiding = {path: entry for path, entry in paths.items() if path not in absent}
+    good = f"{len(entries)} entries, none hides a package of the stack" if entries else "not set"
+    rest = os.pathsep.join(entry for entry in entries if entry not in hiding.values())
     return result(
         not hiding,
         ", ".join(hiding) or good,
         "no package of the stack on it",
-        "unset PYTHONPATH, or remove these entries",
+        f"export PYTHONPATH={shlex.quote(rest)}" if rest else "unset PYTHONPATH",
     )
 
 

@@ -16,7 +16,6 @@ from vimectl.stacks.installed import InstalledDistribution
 CHECKS = CheckList(
     # The checkout of an editable install can be anywhere.
     reads=(*PACKAGE_READS, "*.so", "*/vllm*", "*/MindSpeed*", "*/mindspeed*"),
-    after=("python.version", "packages.interrupted"),
 )
 
 # The extension of vllm-ascend, by the module that has it, and the variable of setup.py that builds it.
@@ -28,6 +27,7 @@ _TAG = re.compile(r"(?P<python>[a-z]+\d+(?:\.[a-z]+\d+)*)-(?P<abi>\w+)-(?P<platf
 @CHECKS.add(
     "packages.wheels",
     source="the tags in WHEEL, https://packaging.python.org/en/latest/specifications/platform-compatibility-tags/",
+    after=("python.version", "packages.interrupted"),
 )
 def wheels(facts: Facts) -> CheckResult:
     """A wheel that was built for another Python or machine has extensions that cannot be loaded."""
@@ -67,6 +67,7 @@ def _are_loadable(facts: Facts, name: str, minor: str, machine: str) -> bool:
         "the names of extension modules, PEP 3149; vllm-ascend 0.22.1rc1: utils.py:383, "
         "device_allocator/camem.py:58, setup.py:460; vllm-ascend#556, #1249, #3998"
     ),
+    after=("python.version", "packages.interrupted", "packages.editable", "packages.wheels"),
 )
 def extensions(facts: Facts) -> CheckResult:
     """An extension for another Python or machine is not loaded; without its own, vllm-ascend disables its

@@ -142,12 +142,18 @@ def _names(facts: Facts) -> set[str]:
     return distribution_names(stack, *stack.packages, *stack.ranges) | set(pinned_packages(stack))
 
 
+def _package(facts: Facts, distribution: str) -> str:
+    """Return the package of the stack that a distribution provides, or nothing."""
+    stack = facts.stack
+    for name in (*stack.packages, *stack.ranges, *pinned_packages(stack)):
+        if distribution == name or distribution in distribution_names(stack, name):
+            return name
+    return ""
+
+
 def _requirement(facts: Facts, item: InstalledDistribution) -> str:
     """Return the requirement that installs a distribution again: as the stack has it, else as it is."""
-    stack = facts.stack
-    packages = (*stack.packages, *stack.ranges, *pinned_packages(stack))
-    own = (name for name in packages if item.name in distribution_names(stack, name) or item.name == name)
-    package = next(own, None)
+    package = _package(facts, item.name)
     return requirement_of(facts, package) if package else f"{item.name}=={item.version}"
 
 
@@ -177,7 +183,8 @@ def duplicates(facts: Facts) -> CheckResult:
     removals = [Uninstall([name for name, items in twice.items() if len(items) > n]) for n in range(most)]
     again = Install([_requirement(facts, items[0]) for items in twice.values()])
     mixed = any(len({item.location for item in items}) < len(items) for items in twice.values())
-    return CheckResult("fail" if mixed else "warn", found, expected, commands(facts, *removals, again))
+    bad = mixed or any(_package(facts, name) in differing(facts) for name in twice)
+    return CheckResult("fail" if bad else "warn", found, expected, commands(facts, *removals, again))
 
 
 @CHECKS.add(
