@@ -63,10 +63,7 @@ def _preloaded(host: Host) -> Iterator[Candidate]:
 
 def _installed(host: Host, modes: Sequence[HookMode]) -> Iterator[Candidate]:
     """Yield the libraries next to each copy of the package; Python imports the first copy."""
-    # For the running machine, sys.path includes PYTHONPATH.
-    given = "" if host.is_here else host.environment.get("PYTHONPATH", "")
-    directories = list(dict.fromkeys([*filter(None, given.split(":")), *site_directories(host)]))
-    imported = ""
+    imported, directories = "", site_directories(host)
     for directory in directories:
         files, package = files_in(directory, host), f"{directory}/{PACKAGE}"
         if not host.is_file(f"{package}/__init__.py"):

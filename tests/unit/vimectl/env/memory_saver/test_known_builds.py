@@ -150,7 +150,8 @@ def test_build_recorded_in_an_image_is_known(tmp_path: Path) -> None:
     (site / "torch_memory_saver" / "utils.py").write_text("")
     library = site / "torch_memory_saver_hook_mode_torch.abi3.so"
     library.write_bytes(ElfFile().content())
-    image = Host(tmp_path / "root", {}, refuse_command)
+    directories = ("/usr/local/lib/python3.11/site-packages",)
+    image = Host(tmp_path / "root", {}, refuse_command, package_directories=directories)
     assert [build.verdict for build in verify_installed(image, ASCEND)] == ["unknown"]
     file = image.path(known_builds.MACHINE_FILE)
     builds = verify_path(library, Host(), ASCEND)

@@ -38,6 +38,8 @@ class Machine:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.environment: dict[str, str] = {}
+        (root / "usr/local/bin").mkdir(parents=True)
+        (root / "usr/local/bin/python3.11").touch()
 
     def path(self, absolute: str) -> Path:
         return self.root / absolute[1:]

@@ -86,6 +86,8 @@ def test_released_wheel_is_good_without_a_stack_and_wrong_on_another_machine(
 def test_unpacked_wheel_and_installed_package_are_found(released: Path, tmp_path: Path) -> None:
     (wheel,) = released.glob("torch_memory_saver-0.0.9-*_x86_64.whl")
     site = tmp_path / "usr/local/lib/python3.11/site-packages"
+    (tmp_path / "usr/local/bin").mkdir(parents=True)
+    (tmp_path / "usr/local/bin/python3.11").touch()
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
     unpacked = verify_path(site, machine("x86_64"), None)
