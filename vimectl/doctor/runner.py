@@ -14,6 +14,7 @@ from vime_runtime.spec.recipe import Recipe
 from vimectl.doctor.check import Check, CheckResult
 from vimectl.doctor.checks import (
     assignment,
+    builder,
     cann,
     cann_environment,
     chips,
@@ -30,6 +31,7 @@ from vimectl.doctor.checks import (
     ports,
     recipe,
     requirements,
+    resources,
     stale_runs,
     user,
 )
@@ -58,9 +60,9 @@ GROUPS = (
     "leftovers",
 )
 _MODULES = (
-    *(npu, chips, driver, host_checks, cann_environment, cann),
+    *(npu, chips, driver, host_checks, resources, cann_environment, cann),
     *(packages, requirements, extensions, package_integrity, imports),
-    *(user, environment, assignment, hccl, ports, network, cluster, recipe, stale_runs),
+    *(user, environment, assignment, hccl, ports, network, cluster, recipe, builder, stale_runs),
 )
 
 

@@ -12,10 +12,11 @@ from vimectl.doctor.check import CheckList, CheckResult, result, warn_unless
 from vimectl.doctor.checks.npu import IDLE_MIB
 from vimectl.doctor.facts import Facts, Unavailable, inputs, limits
 from vimectl.doctor.facts.npu_smi import read_listing
+from vimectl.doctor.stack_requirements import PACKAGE_READS
 from vimectl.recipes import check_inputs
 from vimectl.util.units import size
 
-CHECKS = CheckList()
+CHECKS = CheckList(recipe=True)
 
 # `vimectl run` checks these inputs itself, with another exit code.
 INPUTS = (
@@ -26,18 +27,32 @@ INPUTS = (
     "recipe.data",
     "recipe.evaluation-data",
 )
+# What is read for the shape of the model: its config.json; under an image's root the directory itself.
+_SHAPE = ("*/config.json", "*")
+_MEMORY = (*_SHAPE, "npu-smi info", "/proc/meminfo", "/proc/self/cgroup", "/sys/fs/cgroup/*")
 # The distributions of the rewards that have a name.
 _REWARD_PACKAGES = {"math-verify": "math-verify", "verifier": "reasoning-gym"}
 _MORE_RANKS = "a larger train.tensor_parallel (or train.expert_parallel, for a model with experts)"
 
 
-@CHECKS.add("recipe.model", expected="a complete Hugging Face directory of a known family")
+@CHECKS.add(
+    "recipe.model",
+    source="vime_runtime/spec/model_directory.py; safetensors: README, section Format",
+    reads=("*.json", "*.safetensors", "*"),
+    expected="a complete Hugging Face directory of a known family",
+)
 def model(facts: Facts) -> str:
     """Every tensor of config.json must exist with its shape, and a tokenizer."""
     return facts.read(inputs.read_model, facts.recipe)
 
 
-@CHECKS.add("recipe.tensor-parallel", expected="a model that fits the recipe")
+@CHECKS.add(
+    "recipe.tensor-parallel",
+    source="Megatron-core: transformer_config.py and vLLM: config/model.py, verify_with_parallel_config",
+    reads=_SHAPE,
+    after=("recipe.model",),
+    expected="a model that fits the recipe",
+)
 def tensor_parallel(facts: Facts) -> str:
     """Ranks share heads, key/value heads and MLP columns: each rank gets the same number."""
     recipe, shape = facts.recipe, facts.read(inputs.read_model_shape, facts.recipe)
@@ -48,7 +63,13 @@ def tensor_parallel(facts: Facts) -> str:
     )
 
 
-@CHECKS.add("recipe.context", expected="a model that fits the recipe")
+@CHECKS.add(
+    "recipe.context",
+    source="vLLM: config/model.py, max_model_len is at most max_position_embeddings",
+    reads=_SHAPE,
+    after=("recipe.model",),
+    expected="a model that fits the recipe",
+)
 def context(facts: Facts) -> str:
     """Prompt and response are one sequence, and the model must have that many positions."""
     rollout, shape = facts.recipe.rollout, facts.read(inputs.read_model_shape, facts.recipe)
@@ -57,7 +78,13 @@ def context(facts: Facts) -> str:
     return f"{tokens} tokens of {shape.max_position_embeddings}"
 
 
-@CHECKS.add("recipe.chat-template", expected="a chat template")
+@CHECKS.add(
+    "recipe.chat-template",
+    source="transformers: chat_template.jinja, or the key in tokenizer_config.json",
+    reads=("*/chat_template.jinja", "*/tokenizer_config.json", "*"),
+    after=("recipe.model",),
+    expected="a chat template",
+)
 def chat_template(facts: Facts) -> str:
     """data.apply_chat_template needs the template of the model."""
     if not facts.recipe.data.apply_chat_template:
@@ -65,7 +92,12 @@ def chat_template(facts: Facts) -> str:
     return facts.read(inputs.read_chat_template, facts.recipe)
 
 
-@CHECKS.add("recipe.data", expected="JSON lines with the keys data.prompt_key and data.label_key")
+@CHECKS.add(
+    "recipe.data",
+    source="DataTable of the recipe; vime_runtime/spec/data_lines.py",
+    reads=("*",),
+    expected="JSON lines with the keys data.prompt_key and data.label_key",
+)
 def data(facts: Facts) -> str:
     """A line without a prompt or a label ends the run when it is read."""
     table = facts.recipe.data
@@ -74,7 +106,12 @@ def data(facts: Facts) -> str:
     return facts.read(inputs.read_data, facts.recipe, table)
 
 
-@CHECKS.add("recipe.evaluation-data", expected="JSON lines with the keys data.prompt_key and data.label_key")
+@CHECKS.add(
+    "recipe.evaluation-data",
+    source="EvaluationTable of the recipe; vime_runtime/spec/data_lines.py",
+    reads=("*",),
+    expected="JSON lines with the keys data.prompt_key and data.label_key",
+)
 def evaluation_data(facts: Facts) -> str:
     """[evaluation] path is read like the data."""
     evaluation = facts.recipe.evaluation
@@ -84,7 +121,14 @@ def evaluation_data(facts: Facts) -> str:
     return facts.read(inputs.read_data, facts.recipe, table)
 
 
-@CHECKS.add("recipe.task", running=True, imports=True, expected="a task with these settings")
+@CHECKS.add(
+    "recipe.task",
+    source="reasoning-gym 0.1.25: create_dataset",
+    reads=("* -m vime_runtime.data.reasoning_gym *",),
+    running=True,
+    imports=True,
+    expected="a task with these settings",
+)
 def task(facts: Facts) -> str:
     """The library of tasks must have the task and accept its settings."""
     if not facts.recipe.data.task:
@@ -92,7 +136,12 @@ def task(facts: Facts) -> str:
     return facts.read(inputs.read_task, facts.recipe)
 
 
-@CHECKS.add("recipe.reward", expected="a module with the function of data.reward")
+@CHECKS.add(
+    "recipe.reward",
+    source="vime_runtime/scoring.py",
+    reads=("*.py", *PACKAGE_READS),
+    expected="a module with the function of data.reward",
+)
 def reward(facts: Facts) -> CheckResult | str:
     """The package or function that scores the responses must exist ([data] reward)."""
     name = facts.recipe.data.reward or "exact-match"
@@ -111,7 +160,12 @@ def reward(facts: Facts) -> CheckResult | str:
     )
 
 
-@CHECKS.add("recipe.trainer-memory")
+@CHECKS.add(
+    "recipe.trainer-memory",
+    source="vime_runtime/spec/device_memory.py, with the source of each term",
+    reads=_MEMORY,
+    after=("recipe.tensor-parallel",),
+)
 def trainer_memory(facts: Facts) -> CheckResult:
     """In a training step a device holds weights, master weights, moments and gradients, and what the fullest
     micro-batch takes. Buckets of weights and communicators are held all the time.
@@ -120,7 +174,12 @@ def trainer_memory(facts: Facts) -> CheckResult:
     return _fits(facts, metrics.TRAIN, fix)
 
 
-@CHECKS.add("recipe.engine-memory")
+@CHECKS.add(
+    "recipe.engine-memory",
+    source="vime_runtime/spec/device_memory.py; vLLM: check_enough_kv_cache_memory in kv_cache_utils.py",
+    reads=_MEMORY,
+    after=("recipe.tensor-parallel",),
+)
 def engine_memory(facts: Facts) -> CheckResult:
     """vLLM starts only if weights and the KV cache of one longest sequence fit into its share. Next to it the
     device has what the offloaded trainer keeps.
@@ -150,7 +209,12 @@ def engine_memory(facts: Facts) -> CheckResult:
     return _fits(facts, metrics.ROLLOUT, "a smaller rollout.gpu_memory_utilization or sync.bucket_bytes")
 
 
-@CHECKS.add("recipe.sync-memory")
+@CHECKS.add(
+    "recipe.sync-memory",
+    source="vime_runtime/spec/device_memory.py, with the source of each term",
+    reads=_MEMORY,
+    after=("recipe.trainer-memory", "recipe.engine-memory"),
+)
 def sync_memory(facts: Facts) -> CheckResult:
     """During a weight sync the device holds all of the trainer, and the engine's weights."""
     fix = f"{_MORE_RANKS} or rollout.tensor_parallel, or a smaller sync.bucket_bytes"
@@ -207,7 +271,12 @@ def _device_bytes(facts: Facts, text: str) -> int:
     return min(usable) * 1024**2
 
 
-@CHECKS.add("recipe.host-memory", device="npu")
+@CHECKS.add(
+    "recipe.host-memory",
+    source="vime_runtime/spec/device_memory.py; MemoryTable.host_bytes of the recipe",
+    reads=_SHAPE,
+    device="npu",
+)
 def host_memory(facts: Facts) -> CheckResult:
     """Offloaded trainers of devices are in the host's memory ([memory] host_bytes), without gradients."""
     recipe = facts.recipe
