@@ -50,7 +50,7 @@ def python_environment(facts: Facts) -> PythonEnvironment:
 def commands(facts: Facts, *steps: Install | Uninstall | str) -> str:
     """Return the steps as one line; each runs only if the one before it succeeded. A text is a command."""
     environment = python_environment(facts)
-    if environment.managed:
+    if environment.managed and not all(isinstance(step, str) for step in steps):
         return _in_new_environment(environment, facts.stack.name, steps)
     return " && ".join(_command(environment, step) for step in steps)
 
@@ -63,8 +63,7 @@ def _in_new_environment(
     new = PythonEnvironment(f"{directory}/bin/python", machine=environment.machine, root=environment.root)
     # What is installed there is imported instead of the system's, which cannot be uninstalled.
     texts = [_command(new, step) for step in steps if not isinstance(step, Uninstall)]
-    isolated = [] if texts else ["--clear"]
-    options = ["--system-site-packages"] if texts else isolated
+    options = ["--system-site-packages"] if texts else []
     make = shlex.join([*_prefix(environment), environment.python, "-m", "venv", *options])
     reason = f"the distribution manages {environment.python} (PEP 668)"
     after = f"use {new.python}" if texts else f"install the stack there and use {new.python}"
@@ -73,7 +72,7 @@ def _in_new_environment(
 
 def _command(environment: PythonEnvironment, step: Install | Uninstall | str) -> str:
     if isinstance(step, str):
-        return step
+        return " ".join([*map(shlex.quote, _prefix(environment)), step])
     words = _uninstall(environment, step) if isinstance(step, Uninstall) else _install(environment, step)
     text = " ".join(word if word.startswith("~/") else shlex.quote(word) for word in words)
     variables = step.variables if isinstance(step, Install) else ""

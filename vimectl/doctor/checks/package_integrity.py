@@ -48,7 +48,8 @@ def editable(facts: Facts) -> CheckResult:
         again = Install([requirement_of(facts, name) for name in gone], "replace")
         return CheckResult("fail", "; ".join(gone.values()), expected, commands(facts, again))
     found, moved = _checkouts(facts)
-    return warn_unless(not moved, "; ".join(found) or "none of the stack", expected, " && ".join(moved))
+    text = "; ".join(found) or "none of the stack"
+    return warn_unless(not moved, text, expected, commands(facts, *moved) if moved else "")
 
 
 def _checkouts(facts: Facts) -> tuple[list[str], list[str]]:

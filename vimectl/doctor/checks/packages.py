@@ -113,11 +113,11 @@ def _to_pin(facts: Facts, name: str, source: PinnedSource | None) -> str:
             return repair(facts)
         return commands(facts, Install([requirement_of(facts, name)], "replace"))
     directory = source.directory
+    checkout = f"git -C {directory} checkout {pin.commit}"
     if not source.present and not source.commit:
-        return f"git clone {pin.url} {directory} && git -C {directory} checkout {pin.commit}"
-    checkout = f"git -C {directory} fetch origin && git -C {directory} checkout {pin.commit}"
+        return commands(facts, f"git clone {pin.url} {directory}", checkout)
     again = [Install(editable=directory)] if source.how == "editable" else []
-    return commands(facts, checkout, *again)
+    return commands(facts, f"git -C {directory} fetch origin", checkout, *again)
 
 
 @CHECKS.add_each(
