@@ -313,7 +313,7 @@ class Machine:
         if argv[:3] == ["python3", "-c", PROGRAM]:
             return self._import(argv[4:], timeout)
         if argv[0] == "stat":
-            return CommandResult(0, "".join(f"{self.mode} {path}\n" for path in argv[4:]))
+            return CommandResult(0, "".join(f"{self.mode} eb:0 {path}\n" for path in argv[4:]))
         for command, answer in reversed(self.commands.items()):
             if line == command or fnmatchcase(line, command):
                 return answer

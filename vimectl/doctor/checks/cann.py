@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from vimectl.doctor.check import CheckList, CheckResult, result
 from vimectl.doctor.facts import Facts, Unavailable, cann
 from vimectl.doctor.facts.npu_smi import read_listing
-from vimectl.doctor.stack_requirements import PACKAGE_READS
 from vimectl.stacks.catalog import load_stack, stack_names
 from vimectl.stacks.versions import matches
 
@@ -172,7 +171,7 @@ def python_packages(facts: Facts) -> CheckResult:
 @CHECKS.add(
     "cann.torch-npu",
     source=_MATRIX,
-    reads=(*cann.TOOLKIT_READS, *PACKAGE_READS),
+    reads=(*cann.TOOLKIT_READS, "$PYTHONPATH", "*"),
     after=("cann.toolkit", "packages.torch-npu"),
 )
 def torch_npu(facts: Facts) -> CheckResult:

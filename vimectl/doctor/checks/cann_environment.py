@@ -63,12 +63,11 @@ def _wrong_libraries(facts: Facts, directories: dict[str, str]) -> list[str]:
     """Return what is wrong with libraries that the loader must find in these directories."""
     wrong = []
     for name, directory in directories.items():
-        found = facts.read(loader.find_library, name)
+        expected, found = f"{directory}/{name}", facts.read(loader.find_library, name)
         if not found:
             wrong.append(f"the loader does not find {name} ({directory})")
-        elif not (
-            facts.missing([f"{directory}/{name}"])
-            or facts.read(loader.is_same_file, found, f"{directory}/{name}")
-        ):
+            continue
+        same = facts.read(loader.is_same_file, found, expected)
+        if not same and not facts.missing([expected]):
             wrong.append(f"the loader finds {found}, not that of {directory}")
     return wrong

@@ -83,11 +83,20 @@ def management(facts: Facts) -> CheckResult:
 
 @CHECKS.add(
     "device.permissions",
-    source="path_resolution(7), capabilities(7)",
-    reads=("/dev", "/dev/*", "stat *", "/proc/self/status", *driver.CONTAINER_READS),
+    source="path_resolution(7), capabilities(7), the kernel's cgroup-v1/devices.rst",
+    reads=("/dev", "/dev/*", "stat *", "/proc/self/status", driver.DEVICE_RULES, *driver.CONTAINER_READS),
 )
 def permissions(facts: Facts) -> CheckResult:
-    """A process opens the devices for reading and writing; the driver gives them to one group."""
+    """A process opens the devices for reading and writing; the driver gives them to one group. In a container
+    the device cgroup must allow it too, which --device does and a mount of /dev does not.
+    """
+    if forbidden := facts.read(driver.read_forbidden_devices):
+        return CheckResult(
+            "fail",
+            f"the device cgroup of this container forbids {listed(forbidden)}",
+            "rules that allow to read and write the devices",
+            f"start the container with {_device_options(facts)}",
+        )
     nodes, (user, groups) = facts.read(driver.read_device_nodes), facts.read(driver.read_identity)
     closed = [node for node in nodes if not node.allows(user, groups)]
     if facts.read(driver.ignores_modes):

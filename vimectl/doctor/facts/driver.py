@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from vimectl.doctor.facts import Unavailable
 from vimectl.util import npu_devices
@@ -14,6 +15,8 @@ from vimectl.util.host import Host
 INFO = "/usr/local/Ascend/driver/version.info"
 FIRMWARE_INFO = "/usr/local/Ascend/firmware/version.info"
 
+# In a container it has the rules of that container.
+DEVICE_RULES = "/sys/fs/cgroup/devices/devices.list"
 # By these an engine is recognized.
 CONTAINER_READS = ("/.dockerenv", "/run/.containerenv", "/proc/1/environ", "$KUBERNETES_SERVICE_HOST")
 # The bit of CapEff.
@@ -24,13 +27,14 @@ Version = tuple[int, ...]
 
 @dataclass(frozen=True)
 class DeviceNode:
-    """A device node: its path, mode bits, and owner and group by number and name."""
+    """A device node: path, mode bits, owner and group, the group's name, and the device (``235:0``)."""
 
     path: str
     mode: int
     owner: int
     group: int
     group_name: str
+    device: str
 
     def allows(self, user: int, groups: frozenset[int]) -> bool:
         """Return True if the user may read and write."""
@@ -61,13 +65,32 @@ def read_device_nodes(host: Host) -> list[DeviceNode]:
     """Return the device nodes of the NPUs, then those of the driver itself. Raises Unavailable."""
     managers = [path for path in npu_devices.MANAGER_NODES if host.exists(path)]
     nodes = [*npu_devices.device_nodes(host), *managers]
-    answer = host.run(["stat", "-L", "-c", "%a %u %g %G %n", *nodes], 5)
+    answer = host.run(["stat", "-L", "-c", "%a %u %g %G %t:%T %n", *nodes], 5)
     if answer.code != 0:
         raise Unavailable("stat does not answer")
     rows = [line.split() for line in answer.stdout.splitlines()]
     return [
-        DeviceNode(path, int(mode, 8), int(owner), int(group), name)
-        for mode, owner, group, name, path in (row for row in rows if len(row) == 5)
+        DeviceNode(path, int(mode, 8), int(owner), int(group), name, _device(numbers))
+        for mode, owner, group, name, numbers, path in (row for row in rows if len(row) == 6)
+    ]
+
+
+def _device(numbers: str) -> str:
+    """Return major and minor number in decimal, which stat(1) prints in hexadecimal."""
+    return ":".join(str(int(number, 16)) for number in numbers.split(":"))
+
+
+def read_forbidden_devices(host: Host) -> list[str]:
+    """Return the device nodes that the device cgroup of this process forbids to open, whoever it is.
+
+    Only cgroup v1 lists its rules (``c 235:* rwm``); where there is no list, none is known to be forbidden.
+    """
+    rules = [line.split() for line in (host.read(DEVICE_RULES) or "").splitlines()]
+    allowed = [rule[1] for rule in rules if len(rule) == 3 and rule[0] in "ac" and {"r", "w"} <= set(rule[2])]
+    return [
+        node.path
+        for node in (read_device_nodes(host) if rules else [])
+        if not any(fnmatchcase(node.device, pattern) for pattern in allowed)
     ]
 
 

@@ -35,7 +35,9 @@ def find_library(host: Host, name: str) -> str:
 def is_same_file(host: Host, one: str, other: str) -> bool:
     """Return True if two paths lead to one existing file or directory."""
     first, second = host.status(one), host.status(other)
-    return bool(first and second) and (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
+    if first is None or second is None:
+        return False
+    return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
 
 
 def _configured(host: Host, path: str, depth: int) -> Iterator[str]:

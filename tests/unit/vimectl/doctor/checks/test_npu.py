@@ -9,6 +9,24 @@ import pytest
 from harness.doctor.described_machine import Machine
 
 
+@pytest.mark.parametrize(
+    ("rules", "status"),
+    [
+        ("a *:* rwm\n", "pass"),
+        ("c 235:* rw\n", "pass"),
+        ("c 235:0 rwm\nc 5:1 rwm\n", "pass"),
+        ("c 235:1 rwm\n", "fail"),
+        ("c 23:0 rwm\n", "fail"),
+        ("b 235:0 rwm\n", "fail"),  # of block devices
+        ("c *:* m\n", "fail"),  # mknod only
+    ],
+)
+def test_device_cgroup_must_allow_the_devices(tmp_path: Path, rules: str, status: str) -> None:
+    machine = Machine("a2-container", tmp_path)
+    machine.write("/sys/fs/cgroup/devices/devices.list", rules)
+    assert machine.check("device.permissions").status == status
+
+
 def fixes(machine: Machine) -> dict[str, tuple[str, str]]:
     report = machine.examine(["device.processes", "device.memory"])
     return {result.id: (result.status, result.fix) for result in report.results}
