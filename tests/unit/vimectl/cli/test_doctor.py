@@ -82,3 +82,37 @@ def test_fix_reports_that_it_cannot_fix_anything(capsys: pytest.CaptureFixture[s
     document = json.loads(output.out)
     assert (document["checks"][0]["status"], document["fixed"]) == ("fail", [])
     assert "--fix cannot fix any of these" in output.err
+
+
+def test_json_has_the_machine_in_labeled_values(run_json: Callable[..., Any]) -> None:
+    _, document = run_json("doctor", "--stack", "cpu-0.32", "--only", "host.system")
+    assert document["facts"]["stack"] == "cpu-0.32"
+    assert document["facts"]["package ray"]
+
+
+def test_text_to_paste_has_no_secrets(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_0123456789abcdefghij")
+    monkeypatch.setenv("VLLM_CACHE_ROOT", "/home/lihua/hf_0123456789abcdefghij")
+    run_cli(["doctor", "--text", "--stack", "cpu-0.32", "--only", "host.system"])
+    text = capsys.readouterr().out
+    assert "package tokenizers: <secret>" not in text
+    assert "variable VLLM_CACHE_ROOT: /home/<user>/<secret>\n" in text
+    assert "lihua" not in text
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        (["--address", "nonsense"], 2, "is not the address of a Ray cluster"),
+        (["--address", "10.0.0.1:6379", "--root", "."], 2, "--address is of a running cluster"),
+        (["--address", "127.0.0.1:1", "--stack", "cpu-0.32"], 3, "no Ray cluster at 127.0.0.1:1"),
+    ],
+)
+def test_cluster_that_cannot_be_examined_is_an_error(
+    run_json: Callable[..., Any], argv: list[str], code: int, message: str
+) -> None:
+    found, document = run_json("doctor", *argv)
+    assert found == code
+    assert message in document["error"]["message"]
