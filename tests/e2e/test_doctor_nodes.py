@@ -128,7 +128,7 @@ def test_every_difference_is_named_with_its_node(start: Callable[..., TwoNodes])
     assert "HCCL_IF_IP" not in checks["nodes.environment"]["found"]  # each node has its own address there
     assert [(node["address"], node["ok"]) for node in document["nodes"]] == [(HEAD, True), (OTHER, False)]
     text = doctor(nodes, *RECIPE).stdout
-    assert "1 of 2 nodes agrees" not in text
+    assert "no two of 2 nodes agree\n" in text
     assert re.search(rf"(?m)^  check patches\.vllm: .*fail on {re.escape(OTHER)}", text)
 
 
@@ -162,7 +162,7 @@ def test_node_that_does_not_answer_is_named(
     nodes = start()
     for name, value in nodes.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(module, "_SECONDS", 1)
+    monkeypatch.setattr(module, "_SECONDS", 5)
     os.kill(nodes.raylets[1], signal.SIGSTOP)
     try:
         found = examine_nodes(run_checks(Host(), load_stack("cpu-0.32"), only=["host.system"]), nodes.address)
@@ -170,7 +170,7 @@ def test_node_that_does_not_answer_is_named(
         os.kill(nodes.raylets[1], signal.SIGCONT)
     (answer,) = (result for result in found.results if result.id == "nodes.answer")
     assert answer.status == "fail"
-    assert answer.found.startswith(f"{OTHER}: ")
+    assert f"{OTHER}: no answer within" in answer.found
 
 
 def test_wrong_token_is_an_error_of_the_cluster(start: Callable[..., TwoNodes]) -> None:
