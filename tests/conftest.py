@@ -22,7 +22,7 @@ WHOLE_MACHINE = (
     "tests/unit/vimectl/cli/test_run.py",
     "tests/unit/vimectl/runs/test_",
 )
-ANY_WORKER = ("tests/e2e/test_prepare_real_model.py",)
+ANY_WORKER = ("tests/e2e/test_doctor_fixes.py", "tests/e2e/test_prepare_real_model.py")
 
 
 def pytest_configure() -> None:

@@ -5,6 +5,7 @@ All fixes of the checks of packages come from here. A command works when it is p
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from vimectl.doctor.facts.python_environment import PythonEnvironment, read_pyth
 # docs/source/installation.md:136-140 and :207 of vllm-ascend 0.22.1rc1 say.
 PYTORCH_CPU = "https://download.pytorch.org/whl/cpu"
 ASCEND = "https://mirrors.huaweicloud.com/ascend/repos/pypi"
+
+
+# The package index has no local versions of torch_npu, and triton-ascend up to 3.2.0.
+_ONLY_ASCEND = re.compile(r"torch-npu==.*\+|triton-ascend==(?!3\.2\.0$)")
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,8 @@ def _install(environment: PythonEnvironment, step: Install) -> list[str]:
     if uv:
         words = ["uv", "pip", "install", "--python", environment.python]
     if step.over != "keep":
-        words.append("--reinstall" if uv else f"--{_PIP_OVER[step.over]}")
+        # uv links its cache into environments: a file that was changed there is changed in the cache.
+        words += ["--reinstall", "--no-cache"] if uv else [f"--{_PIP_OVER[step.over]}"]
     if not step.dependencies:
         words.append("--no-deps")
     words += _indexes(step.requirements, uv)
@@ -112,8 +118,7 @@ _PIP_OVER = {"replace": "force-reinstall", "ignore": "ignore-installed"}
 def _indexes(requirements: Sequence[str], uv: bool) -> Iterator[str]:
     """Yield the options for requirements that the package index does not have."""
     from_pytorch = [one for one in requirements if one.endswith("+cpu")]
-    # Without a release of it: the package index has triton-ascend up to 3.2.0, and no local versions.
-    from_ascend = [one for one in requirements if one.startswith("triton-ascend") or "+git" in one]
+    from_ascend = [one for one in requirements if _ONLY_ASCEND.match(one)]
     if from_pytorch and len(from_pytorch) == len(requirements):
         yield from ("--index-url", PYTORCH_CPU)
         return

@@ -255,4 +255,6 @@ def _whole_stack(facts: Facts, packages: list[str]) -> str:
     steps: list[Install | Uninstall] = [Install(first, dependencies=True)]
     if "triton-ascend" in last:
         steps.append(Uninstall(["triton", "triton-ascend"]))
-    return commands(facts, *steps, Install([requirement_of(facts, name) for name in last], over="replace"))
+    if last:
+        steps.append(Install([requirement_of(facts, name) for name in last], over="replace"))
+    return commands(facts, *steps)

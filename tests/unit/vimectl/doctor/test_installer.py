@@ -51,14 +51,14 @@ def test_steps_run_in_order_and_stop_at_a_failure() -> None:
     )
     assert text(UV, *steps) == (
         "uv pip uninstall --python /e/bin/python triton triton-ascend"
-        f" && uv pip install --python /e/bin/python --reinstall --no-deps {HUAWEI}"
+        f" && uv pip install --python /e/bin/python --reinstall --no-cache --no-deps {HUAWEI}"
         " --index-strategy unsafe-best-match triton-ascend==3.2.1"
     )
 
 
 def test_damaged_metadata_is_written_over() -> None:
     assert "--ignore-installed --no-deps" in text(PIP, Install(["ray==2.48.0"], "ignore"))
-    assert "--reinstall --no-deps" in text(UV, Install(["ray==2.48.0"], "ignore"))
+    assert "--reinstall --no-cache --no-deps" in text(UV, Install(["ray==2.48.0"], "ignore"))
 
 
 @pytest.mark.parametrize(
