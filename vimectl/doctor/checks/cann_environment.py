@@ -8,6 +8,8 @@ from vimectl.doctor.facts import Facts, cann, loader
 
 CHECKS = CheckList(device="npu", running=True)
 
+# NNAL's set_env.sh takes it for releases of torch before 2.7, and where it finds no torch.
+_OLD_ABI = "/cxx_abi_0"
 _NNAL_VARIABLE, _NNAL_SCRIPT = "ATB_HOME_PATH", "/usr/local/Ascend/nnal/atb/set_env.sh"
 
 
@@ -18,9 +20,9 @@ def _directories(home: str) -> dict[str, str]:
 
 @CHECKS.add(
     "cann.environment",
-    source="set_env.sh of CANN and of NNAL 9.0.0; vllm-ascend#152, #262, #10525",
+    source="set_env.sh of CANN and of NNAL 9.0.0; vllm-ascend#152, #262, #1144, #10525",
     reads=(*cann.TOOLKIT_READS, *loader.READS, "$ASCEND_OPP_PATH", "$ATB_HOME_PATH", "*/set_env.sh"),
-    after=("cann.toolkit", "cann.nnal"),
+    after=("cann.nnal", "cann.toolkit"),
 )
 def cann_environment(facts: Facts) -> CheckResult:
     """torch_npu and vllm-ascend find CANN and NNAL by what their set_env.sh export: variables that name their
@@ -32,6 +34,8 @@ def cann_environment(facts: Facts) -> CheckResult:
     toolkit_wrong = _wrong_variables(facts, variables) + _wrong_libraries(facts, libraries)
     nnal_wrong = _wrong_variables(facts, {_NNAL_VARIABLE: atb})
     nnal_wrong += _wrong_libraries(facts, {ATB_LIBRARY: f"{atb}/lib"})
+    if atb.rstrip("/").endswith(_OLD_ABI):
+        nnal_wrong.append(f"{_NNAL_VARIABLE}={atb}, which is for a torch with the old C++ ABI")
     wrong = toolkit_wrong + nnal_wrong
     unset = [name for name in (*variables, _NNAL_VARIABLE) if not facts.environment.get(name)]
     found = "; ".join([*([f"not set: {', '.join(unset)}"] if unset else []), *wrong])

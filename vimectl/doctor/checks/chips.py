@@ -177,7 +177,7 @@ def processes(facts: Facts) -> CheckResult:
     "device.memory",
     source="vllm-ascend 0.22.1rc1, vllm_ascend/worker/worker.py:407; vllm-ascend#14628",
     reads=_LISTING,
-    after=("device.health",),
+    after=("device.health", "device.processes"),
 )
 def memory(facts: Facts) -> CheckResult:
     """The engine takes [rollout] gpu_memory_utilization of a device, and that much must be free."""

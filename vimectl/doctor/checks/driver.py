@@ -144,10 +144,11 @@ def mounts(facts: Facts) -> CheckResult:
     wrong = {path: problems[path] for path in needed if problems[path]}
     absent = [path for path, problem in wrong.items() if problem == "absent"]
     broken = [f"{path} is {problem}" for path, problem in wrong.items() if problem != "absent"]
-    found = "; ".join([*([f"without {', '.join(absent)}"] if absent else []), *broken])
+    parts = [f"without {', '.join(absent)}" if absent else "", f"where {', '.join(broken)}" if broken else ""]
+    found = ", ".join(filter(None, parts))
     return result(
         not wrong,
-        f"{engine} container {found}" if wrong else f"{engine} container, all mounted",
+        f"{engine} container {found or 'with all that is needed'}",
         ", ".join(needed),
         mount_fix(engine, list(wrong), bool(broken)),
     )

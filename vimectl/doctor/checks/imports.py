@@ -78,7 +78,10 @@ def import_module(module: str, facts: Facts) -> CheckResult:
     return result(not failed, text, f"import {module} works", fix)
 
 
-_CAUSES = ("python.version", "packages.*", "cann.*", "host.libraries")
+_CAUSES = (
+    *("python.version", "packages.*", "driver.mounts", "driver.libraries", "cann.*"),
+    "host.libraries",
+)
 CHECKS.add_each("imports.{}", partial(_reasons, on_torch=False), after=_CAUSES)(import_module)
 CHECKS.add_each(
     "imports.{}",

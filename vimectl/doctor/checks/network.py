@@ -77,29 +77,10 @@ def files(facts: Facts) -> CheckResult:
 
 
 @CHECKS.add(
-    "network.link",
-    source=f"{_GUIDE} (the status must be UP); MindCluster, fault diagnosis guide",
-    reads=_TOOL,
-    after=("network.files",),
-)
-def link(facts: Facts) -> CheckResult:
-    """The network port of every NPU of the job must be up."""
-    answers = _used_answers(facts, hccn.LINK)
-    states = {number: hccn.parse(hccn.LINK, answer) for number, answer in answers.items()}
-    down = [f"NPU {number} {state}" for number, state in states.items() if state not in ("UP", "")]
-    return result(
-        not down,
-        (listed(down, 8) or f"{len(states)} NPUs up") + _unknown(hccn.LINK, answers),
-        "UP",
-        "check cable, optical module and switch port: hccn_tool -i N -optical -g, and -link_stat -g",
-    )
-
-
-@CHECKS.add(
     "network.addresses",
     source="vllm-ascend#16847: the address that hccn_tool reports counts",
     reads=("/etc/hccn.conf", *_TOOL),
-    after=("network.files", "network.link"),
+    after=("network.files",),
 )
 def addresses(facts: Facts) -> CheckResult:
     """Peers connect to the addresses in /etc/hccn.conf: they must be those that the NPUs have."""
@@ -120,6 +101,25 @@ def addresses(facts: Facts) -> CheckResult:
         (listed(wrong, 8, "; ") or f"{len(answers)} as in /etc/hccn.conf") + _unknown(hccn.ADDRESS, answers),
         "the same address in both",
         f"as root on the host, which writes the file: {' && '.join(fixes)}",
+    )
+
+
+@CHECKS.add(
+    "network.link",
+    source=f"{_GUIDE} (the status must be UP); MindCluster, fault diagnosis guide",
+    reads=_TOOL,
+    after=("network.files",),
+)
+def link(facts: Facts) -> CheckResult:
+    """The network port of every NPU of the job must be up."""
+    answers = _used_answers(facts, hccn.LINK)
+    states = {number: hccn.parse(hccn.LINK, answer) for number, answer in answers.items()}
+    down = [f"NPU {number} {state}" for number, state in states.items() if state not in ("UP", "")]
+    return result(
+        not down,
+        (listed(down, 8) or f"{len(states)} NPUs up") + _unknown(hccn.LINK, answers),
+        "UP",
+        "check cable, optical module and switch port: hccn_tool -i N -optical -g, and -link_stat -g",
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from vime_runtime.spec.device_layout import VISIBLE_DEVICES
 
 from vimectl.doctor.check import CheckList, CheckResult, listed, result
@@ -31,12 +33,17 @@ def visible_devices(facts: Facts) -> str | None:
     return facts.optional_recipe.env.get(VISIBLE_DEVICES, value) if facts.optional_recipe else value
 
 
-def _device_options(facts: Facts) -> str:
-    """Return the options of `docker run` for the devices of the job, or for one device if none is known."""
-    nodes = facts.read(npu_devices.device_nodes) or [
-        f"/dev/davinci{number}" for number in range(needed_devices(facts))
-    ]
-    return " ".join(f"--device {path}" for path in (*nodes, *npu_devices.MANAGER_NODES))
+def _give(facts: Facts, paths: Sequence[str]) -> str:
+    """Return how to give a container device nodes, and the permission to open them."""
+    if facts.read(driver.read_container) == "kubernetes":
+        return f"let the Ascend device plugin give the pod {', '.join(paths)}: request NPUs as its resources"
+    return f"start the container with {' '.join(f'--device {path}' for path in paths)}"
+
+
+def _every_node(facts: Facts) -> list[str]:
+    """Return the nodes for the job: those of the NPUs here, or of as many as it needs, and the driver's."""
+    expected = [f"/dev/davinci{number}" for number in range(needed_devices(facts))]
+    return [*(facts.read(npu_devices.device_nodes) or expected), *npu_devices.MANAGER_NODES]
 
 
 @CHECKS.add(
@@ -51,9 +58,8 @@ def count(facts: Facts) -> CheckResult:
     if not found:
         fix = "run it on a machine with Ascend NPUs and their driver"
     if facts.read(driver.read_container) is not None:
-        devices = " ".join(f"--device /dev/davinci{number}" for number in range(needed))
-        managers = " ".join(f"--device {path}" for path in npu_devices.MANAGER_NODES)
-        fix = f"start the container with {devices} {managers}, or with the Ascend Docker Runtime"
+        expected = [f"/dev/davinci{number}" for number in range(needed)]
+        fix = f"{_give(facts, [*expected, *npu_devices.MANAGER_NODES])}, or use the Ascend Docker Runtime"
     return result(
         found >= needed,
         f"{'' if found else 'no NPU: '}{found} device nodes /dev/davinci*",
@@ -72,7 +78,7 @@ def management(facts: Facts) -> CheckResult:
     absent = facts.missing(npu_devices.MANAGER_NODES)
     fix = "install the Ascend driver on this host"
     if facts.read(driver.read_container) is not None:
-        fix = f"start the container with {' '.join(f'--device {path}' for path in absent)}"
+        fix = _give(facts, absent)
     return result(
         not absent,
         f"absent: {', '.join(absent)}" if absent else "all there",
@@ -95,7 +101,7 @@ def permissions(facts: Facts) -> CheckResult:
             "fail",
             f"the device cgroup of this container forbids {listed(forbidden)}",
             "rules that allow to read and write the devices",
-            f"start the container with {_device_options(facts)}",
+            _give(facts, _every_node(facts)),
         )
     nodes, (user, groups) = facts.read(driver.read_device_nodes), facts.read(driver.read_identity)
     closed = [node for node in nodes if not node.allows(user, groups)]
@@ -147,7 +153,7 @@ def _npu_smi_fix(facts: Facts, answer: CommandResult) -> str:
         return "use devices that no other container has: `docker ps` on the host lists the containers"
     # The nodes are there. Without a device cgroup rule opening them fails with EPERM, for root too.
     return (
-        f"start the container with {_device_options(facts)} (nodes from a mount of /dev or of mknod cannot "
+        f"{_give(facts, _every_node(facts))} (nodes from a mount of /dev or of mknod cannot "
         "be opened). If it was started so, another container has one of the devices: use others. "
         "--privileged would open every device of the host, not only the NPUs"
     )
