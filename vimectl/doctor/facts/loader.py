@@ -9,7 +9,6 @@ from vimectl.util.host import Host
 
 _CONFIG = "/etc/ld.so.conf"
 READS = ("$LD_LIBRARY_PATH", "/etc", f"{_CONFIG}*", "/lib", "/usr", "/usr/lib", "*.so")
-_MAX_INCLUDES = 8
 # ld.so(8); Debian and Ubuntu add the directories of the architecture.
 _DEFAULT = ("/lib64", "/usr/lib64", "/lib", "/usr/lib")
 _DEFAULT_PATTERNS = ("/lib/*-linux-gnu", "/usr/lib/*-linux-gnu")
@@ -22,7 +21,7 @@ def read_library_directories(host: Host) -> tuple[str, ...]:
     """
     given = re.split(r"[:;]", host.environment.get("LD_LIBRARY_PATH", ""))
     multiarch = [path for pattern in _DEFAULT_PATTERNS for path in host.glob(pattern)]
-    found = [*filter(None, given), *_configured(host, _CONFIG, 0), *multiarch, *_DEFAULT]
+    found = [*filter(None, given), *_configured(host, _CONFIG, set()), *multiarch, *_DEFAULT]
     return tuple(dict.fromkeys(path.rstrip("/") or "/" for path in found))
 
 
@@ -40,15 +39,17 @@ def is_same_file(host: Host, one: str, other: str) -> bool:
     return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
 
 
-def _configured(host: Host, path: str, depth: int) -> Iterator[str]:
+def _configured(host: Host, path: str, read: set[str]) -> Iterator[str]:
     """Yield the directories of a configuration file of ldconfig(8) and of those that it includes."""
+    read.add(path)
     for line in (host.read(path) or "").splitlines():
         text = line.partition("#")[0].strip()
         word, _, rest = text.partition(" ")
-        if word == "include" and depth < _MAX_INCLUDES:
+        if word == "include":
             for pattern in rest.split():
                 absolute = pattern if pattern.startswith("/") else f"{path.rpartition('/')[0]}/{pattern}"
                 for file in host.glob(absolute):
-                    yield from _configured(host, file, depth + 1)
-        elif word not in ("include", "hwcap"):
+                    if file not in read:
+                        yield from _configured(host, file, read)
+        elif word != "hwcap":
             yield from filter(lambda entry: entry.startswith("/"), re.split(r"[\s:,]+", text))
