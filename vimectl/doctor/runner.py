@@ -90,10 +90,10 @@ class DoctorReport:
 
     @property
     def first(self) -> CheckResult | None:
-        """Return the result to fix first: the first failure that follows from no other, else a warning."""
-        warnings = [result for result in self.results if result.status == "warn"]
-        roots = [result for result in self.failures + warnings if not result.cause]
-        return next(iter(roots), None)
+        """Return the result to fix first: the first cause of a failure, else the first warning."""
+        causes = {result.cause or result.id for result in self.failures}
+        warnings = [result for result in self.results if result.status == "warn" and not result.cause]
+        return next((result for result in self.results if result.id in causes), next(iter(warnings), None))
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as ``doctor --json`` prints it and a run directory keeps it."""
@@ -153,19 +153,22 @@ def all_checks(stack: Stack) -> list[Check]:
 
 
 def with_causes(checks: Sequence[Check], results: Sequence[CheckResult]) -> list[CheckResult]:
-    """Return the results with their causes: the failure that explains a failure or warning, and that itself
-    follows from no other.
+    """Return the results with their causes: what explains a failure or warning, and follows from nothing.
+
+    A failure explains failures and warnings. A warning explains only a failure, and only if no failure does:
+    a package that is merely of another version, and an import that fails.
     """
-    failed = [result.id for result in results if result.status == "fail"]
-    explains = {
-        check.id: [
-            name for one in check.after for name in failed if fnmatchcase(name, one) and name != check.id
-        ]
-        for check in checks
-    }
+    status = {result.id: result.status for result in results}
+    after = {check.id: check.after for check in checks}
 
     def root(name: str) -> str:
-        return root(explains[name][0]) if explains[name] else name
+        kinds = ("fail", "warn") if status[name] == "fail" else ("fail",)
+        for kind in kinds:
+            for pattern in after[name]:
+                for other in status:
+                    if status[other] == kind and other != name and fnmatchcase(other, pattern):
+                        return root(other)
+        return name
 
     return [
         replace(result, cause=cause)
