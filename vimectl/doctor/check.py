@@ -134,7 +134,7 @@ class Check:
             found=clean(found.found),
             expected=clean(found.expected),
             fix=clean(found.fix),
-            read=tuple(observed),
+            read=tuple(map(clean, observed)),
         )
 
     def _result(self, facts: Facts) -> CheckResult:

@@ -28,6 +28,9 @@ _MAX_BYTES = 16 * 2**20
 _CHUNK = 2**18
 # The kernel refuses larger reads of /proc/sys (proc_sys_call_handler: ENOMEM).
 _CHUNK = 2**16
+# All but blanks, tabulators and the ends of lines and pages.
+_CONTROL = re.compile(r"[\0-\x08\x0e-\x1f\x7f-\x9f]")
+_LONG_NUMBER = re.compile(r"\d{1000}")
 ABSENT = "absent"
 DENIED = "permission denied"
 
@@ -135,11 +138,14 @@ class Host:
     def status(self, absolute: str) -> os.stat_result | None:
         """Return the status of a file, links followed; None when it is absent or cannot be reached."""
         try:
-            found = os.stat(self.path(absolute))
+            path = self.path(absolute)
+            found = os.stat(path)
         except (OSError, ValueError) as e:
             self.observe(absolute, self._reason(absolute, e))
             return None
-        self.observe(absolute, "")
+        # Whoever looks for a file wants to use it.
+        usable = not stat.S_ISREG(found.st_mode) or os.access(path, os.R_OK, effective_ids=True)
+        self.observe(absolute, "" if usable else DENIED)
         return found
 
     def exists(self, absolute: str) -> bool:
@@ -169,9 +175,23 @@ class Host:
         return content
 
     def read(self, absolute: str) -> str | None:
-        """Return the text of a regular file (see ``read_bytes``), or None."""
+        """Return the text of a regular file (see ``read_bytes``), or None.
+
+        Bytes that are not UTF-8 are replaced, and control characters are kept; both are observed as problems. A
+        text with a number of thousands of digits, which Python refuses to convert, is not returned.
+        """
         content = self.read_bytes(absolute)
-        return None if content is None else content.decode(errors="replace")
+        if content is None:
+            return None
+        text = content.decode(errors="replace")
+        if _LONG_NUMBER.search(text):
+            self.observe(absolute, "has a number of more than 1000 digits")
+            return None
+        if "\ufffd" in text and "\ufffd".encode() not in content:
+            self.observe(absolute, "not UTF-8 text")
+        elif _CONTROL.search(text) and not absolute.startswith("/proc/"):  # NULs separate arguments there
+            self.observe(absolute, "has control characters")
+        return text
 
     def problem(self, absolute: str) -> str:
         """Return why a file cannot be read (``ABSENT`` if it does not exist); empty if it can."""

@@ -69,6 +69,11 @@ class Facts:
             self._collected[-1].update(observed)
 
     @property
+    def observed(self) -> dict[str, str]:
+        """The paths and commands that were read, each with its problem (empty: none)."""
+        return dict(self._observed)
+
+    @property
     def unreadable(self) -> dict[str, str]:
         """The paths that exist and could not be read, each with the reason. Those of other users' processes
         are not counted.

@@ -19,6 +19,7 @@ FIRMWARE_INFO = "/usr/local/Ascend/firmware/version.info"
 DEVICE_RULES = "/sys/fs/cgroup/devices/devices.list"
 # By these an engine is recognized.
 CONTAINER_READS = ("/.dockerenv", "/run/.containerenv", "/proc/1/environ", "$KUBERNETES_SERVICE_HOST")
+_ID = re.compile(r"\d{1,10}")
 # The bit of CapEff.
 _CAP_DAC_OVERRIDE = 1 << 1
 
@@ -99,9 +100,11 @@ def read_identity(host: Host) -> tuple[int, frozenset[int]]:
     lines = (host.read("/proc/self/status") or "").splitlines()
     fields = {name: values.split() for name, _, values in (line.partition(":") for line in lines)}
     users, groups = fields.get("Uid", []), fields.get("Gid", [])
-    if len(users) < 2 or len(groups) < 2:
-        raise Unavailable("/proc/self/status has no Uid")
-    return int(users[1]), frozenset(map(int, (groups[1], *fields.get("Groups", []))))
+    numbers = (*users[1:2], *groups[1:2], *fields.get("Groups", []))
+    if len(users) < 2 or len(groups) < 2 or not all(map(_ID.fullmatch, numbers)):
+        raise Unavailable("/proc/self/status has no Uid and Gid")
+    user, *own_groups = map(int, numbers)
+    return user, frozenset(own_groups)
 
 
 def ignores_modes(host: Host) -> bool:

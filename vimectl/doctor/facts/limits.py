@@ -15,7 +15,7 @@ _CGROUP = "/sys/fs/cgroup"
 
 def read_meminfo(host: Host, name: str) -> int:
     """Return a value of /proc/meminfo: bytes where it has kB, otherwise a plain count. Raises Unavailable."""
-    found = host.search("/proc/meminfo", rf"^{name}:\s*(\d+)( kB)?$")
+    found = host.search("/proc/meminfo", rf"^{name}:\s*(\d{{1,20}})( kB)?$")
     if found is None:
         raise Unavailable(f"/proc/meminfo has no {name}")
     return int(found[1]) * (1024 if found[2] else 1)
@@ -55,10 +55,10 @@ def read_cores(host: Host) -> float:
         raise Unavailable("/proc/self/status has no Cpus_allowed_list")
     bounds = [float(len(allowed))]
     for folder in _groups(host):
-        if found := host.search(f"{folder}/cpu.max", r"^(\d+) (\d+)$"):
+        if found := host.search(f"{folder}/cpu.max", r"^(\d{1,20}) ([1-9]\d{0,19})$"):
             bounds.append(int(found[1]) / int(found[2]))
     legacy = _limited(host, _groups(host, "cpu"), "cpu.cfs_quota_us", "cpu.cfs_period_us")
-    return min(bounds + [quota / period for _, quota, period in legacy])
+    return min(bounds + [quota / period for _, quota, period in legacy if period])
 
 
 def read_tasks(host: Host) -> tuple[int, str] | None:
@@ -80,10 +80,10 @@ def read_hard_limit(host: Host, name: str) -> int | None:
     Raises:
         Unavailable: /proc/self/limits does not have it.
     """
-    found = host.search("/proc/self/limits", rf"^{name} +\S+ +(\S+)")
+    found = host.search("/proc/self/limits", rf"^{name} +\S+ +(\S{{1,20}})(?:\s|$)")
     if found is None:
         raise Unavailable(f"/proc/self/limits has no {name}")
-    return int(found[1]) if found[1].isdigit() else None
+    return int(found[1]) if found[1].isdecimal() else None
 
 
 def read_disk_space(host: Host, path: str) -> tuple[int, int]:
@@ -91,7 +91,7 @@ def read_disk_space(host: Host, path: str) -> tuple[int, int]:
     lines = host.run(["df", "-Pk", path], 5).stdout.splitlines()
     fields = lines[1].split() if len(lines) > 1 else []
     # Filesystem 1024-blocks Used Available Capacity Mounted-on; the first may contain blanks.
-    numbers = [int(field) * 1024 for field in fields if field.isdigit()]
+    numbers = [int(field) * 1024 for field in fields if field.isdecimal()]
     if len(numbers) < 3:
         raise Unavailable(f"df does not report the size of {path}")
     return numbers[0], numbers[2]
@@ -119,5 +119,5 @@ def _limited(host: Host, folders: Iterable[str], first: str, second: str) -> Ite
 
 def _number(host: Host, path: str, name: str = "") -> int | None:
     """Return the number in a line of a file, after a name."""
-    found = host.search(path, rf"^{name}(\d+)$")
+    found = host.search(path, rf"^{name}(\d{{1,20}})$")
     return int(found[1]) if found else None

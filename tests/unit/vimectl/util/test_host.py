@@ -49,3 +49,22 @@ def test_cached_command_is_run_once(tmp_path: Path) -> None:
 
 def test_files_of_the_kernel_are_read() -> None:
     assert Host().read("/proc/sys/vm/overcommit_memory") in ("0\n", "1\n", "2\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem", "text"),
+    [
+        (b"caf\xe9", "not UTF-8 text", "caf\ufffd"),
+        ("caf\ufffd".encode(), "", "caf\ufffd"),
+        (b"a\x1b[31mb", "has control characters", "a\x1b[31mb"),
+        (b"1" * 5000, "has a number of more than 1000 digits", None),
+    ],
+)
+def test_text_that_is_none_is_observed(
+    tmp_path: Path, content: bytes, problem: str, text: str | None
+) -> None:
+    (tmp_path / "file").write_bytes(content)
+    observed: dict[str, str] = {}
+    host = Host(tmp_path, observe=observed.__setitem__)
+    assert host.read("/file") == text
+    assert observed == {"/file": problem}
