@@ -47,6 +47,5 @@ def test_every_fault_of_a_file_is_said_and_harmless(
     found = json.loads(done.stdout)
     count = sum(found["faults"].values())
     print(f"{machine}: {count} faults in {found['files']} files and {found['directories']} directories")
-    assert len(set(found["faults"].values())) <= 4
     assert count >= 300
     assert found["problems"] == []
