@@ -47,7 +47,7 @@ def ray_clusters(facts: Facts) -> CheckResult:
         not found,
         listed(found, separator="; ") or "only those of runs",
         "none, or one that the run is to join with --address",
-        f"ask {', '.join(sorted(users))} if it is in use (ray status), and who started it to stop it if not",
+        f"ask {', '.join(sorted(users))} whether it is in use (ray status); its owner can end it",
     )
 
 

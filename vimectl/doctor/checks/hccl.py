@@ -94,7 +94,9 @@ def interfaces(facts: Facts) -> CheckResult:
     found, wrong, unset, status = [], [], [], "warn"
     for variable in _INTERFACES:
         values = facts.read(read_variable, facts.optional_recipe, variable)
-        for value in dict.fromkeys([*_values(values), *filter(None, [values.here])]):
+        # The driver communicates through Ray only.
+        used = {value for role, value in values.processes.items() if role != "driver"}
+        for value in dict.fromkeys([*filter(None, [values.here]), *_values(values)]):
             selected = _selected(variable, value, names)
             found.append(f"{variable}={value}")
             # gloo needs each of its list, HCCL takes the first that fits.
@@ -103,7 +105,7 @@ def interfaces(facts: Facts) -> CheckResult:
             wrong.append(f"{variable}={value}")
             unset.append(variable)
             # No process of a run uses TensorPipe.
-            if value in values.processes.values() and not variable.startswith("TP"):
+            if (value in used or not values.processes) and not variable.startswith("TP"):
                 status = "fail"
     bad: Status = "fail" if status == "fail" else "warn"
     return result(

@@ -65,7 +65,8 @@ def processes(facts: Facts) -> CheckResult:
         pids = " ".join(str(process.pid) for process in left)
         scratch = listed(sorted({process.scratch or "" for process in left}))
         text = f"{pids}: processes of a run whose supervisor has exited ({scratch})"
-        return CheckResult("fail", text, "none", f"kill {pids}")
+        # The driver saves the last finished step when it gets SIGTERM.
+        return CheckResult("fail", text, "none", f"kill {pids}  (with -9 those that remain after 15 s)")
     active = _directories(facts, "active")
     unknown = [
         str(process.pid)

@@ -148,7 +148,7 @@ def clone3(facts: Facts) -> CheckResult:
     containers with EPERM, so that they cannot create a thread.
     """
     works, text = facts.program("docker", "--version")
-    version = re.search(r"(\d+)\.(\d+)\.(\d+)", text) if works else None
+    version = re.search(r"Docker version (\d+)\.(\d+)\.(\d+)", text) if works else None
     old = version is not None and tuple(map(int, version.groups())) < _DOCKER
     expected = "clone3 is not refused with EPERM"
     fix = "docker run --security-opt seccomp=unconfined ...; install Docker 20.10.10 or later on the host"

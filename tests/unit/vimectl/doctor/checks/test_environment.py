@@ -59,3 +59,35 @@ def test_launcher_overrides_the_colocation_switch_of_the_shell(npu: Machine) -> 
 def test_cores_of_the_engine(cpu: Machine, value: str, status: str) -> None:
     assignment = f'env.VLLM_CPU_OMP_THREADS_BIND="{value}"'
     assert cpu.check("environment.cores", assignment).status == status
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "check", "status"),
+    [
+        ("VLLM_PLUGINS", "ascend,vime_runtime", "platform-plugin", "pass"),
+        ("VLLM_PLUGINS", "ascend, vime_runtime,lora", "platform-plugin", "pass"),
+        ("VLLM_PLUGINS", "ascend", "platform-plugin", "fail"),
+        ("VLLM_PLUGINS", "", "platform-plugin", "fail"),  # an empty list loads nothing
+        ("VLLM_VERSION", "0.22.1", "vllm-version", "pass"),
+        ("VLLM_VERSION", "0.22.1.dev0", "vllm-version", "fail"),
+        ("TASK_QUEUE_ENABLE", "0", "task-queue", "pass"),
+        ("TASK_QUEUE_ENABLE", "2", "task-queue", "warn"),  # the launcher overrides it for the engine
+        ("LD_PRELOAD", "/lib/a.so /none.so", "preload", "warn"),
+    ],
+)
+def test_variables_of_the_shell(npu: Machine, variable: str, value: str, check: str, status: str) -> None:
+    npu.write("/lib/a.so")
+    npu.environment[variable] = value
+    assert npu.check(f"environment.{check}").status == status
+
+
+def test_files_that_exist_stay_preloaded(npu: Machine) -> None:
+    npu.write("/lib/a.so")
+    npu.environment["LD_PRELOAD"] = "/lib/a.so:/none.so"
+    assert npu.check("environment.preload").fix == "export LD_PRELOAD=/lib/a.so"
+
+
+def test_task_queue_of_an_eager_engine_may_be_that_of_training(npu: Machine) -> None:
+    own = ["env.TASK_QUEUE_ENABLE=2"]
+    assert npu.check("environment.task-queue", *own).status == "fail"
+    assert npu.check("environment.task-queue", *own, "rollout.eager=true").status == "skip"
