@@ -120,7 +120,7 @@ def doctor(
         ]
     if bundle:
         plain = "".join(f"{line.plain}\n" for line in text)
-        document["bundle"] = {"path": bundle, "files": write_bundle(bundle, report, plain, host, wanted)}
+        document["bundle"] = {"path": bundle, "files": write_bundle(bundle, report, plain, Redactor(host))}
         text.append(Markup(escape_markup(f"{bundle}: check its content before you share it")))
     return CommandOutput(document, text, 0 if report.ok else 1)
 

@@ -7,7 +7,9 @@ import os
 import re
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +18,23 @@ from vime_runtime.spec.process_roles import ROLES
 from vime_runtime.spec.recipe import Recipe
 
 from vimectl import __version__
-from vimectl.doctor.facts import Facts
+from vimectl.doctor.check import clean
+from vimectl.doctor.facts import Facts, Unavailable
 from vimectl.doctor.machine_summary import VARIABLES, summarize
 from vimectl.doctor.runner import DoctorReport
 from vimectl.env.memory_saver.verify import verify_installed
 from vimectl.recipes.environment import environment
 from vimectl.stacks.detection import detect_stack
-from vimectl.stacks.installed import distributions
 from vimectl.util.host import Host
 from vimectl.util.secrets import SECRET, SECRET_NAME, URL_CREDENTIALS, is_secret
 
+# Of the files that the checks read, those that concern the machine and neither people nor their data.
 _FILES = (
-    "/etc/os-release",
-    "/proc/version",
-    "/proc/meminfo",
-    "/proc/self/limits",
-    "/proc/self/status",
-    "/proc/self/cgroup",
-    "/proc/sys/net/ipv4/ip_local_port_range",
-    "/proc/sys/net/ipv4/ip_local_reserved_ports",
-    "/usr/local/Ascend/driver/version.info",
-    "/usr/local/Ascend/firmware/version.info",
-    "/usr/local/Ascend/nnal/atb/latest/version.info",
+    *("/etc/os-release", "/etc/hccn.conf", "/etc/ld.so.conf*", "/proc/meminfo", "/proc/sys/*", "/sys/*"),
+    *("/proc/self/cgroup", "/proc/self/limits", "/proc/self/status", "*/version.info", "*_install.info"),
+    *("*/WHEEL", "*/direct_url.json", "*/pyvenv.cfg", "*/_build_info.py"),
 )
-_COMMANDS = (
-    ["uname", "-srm"],
-    ["df", "-Pk", "/dev/shm", "."],
-    ["npu-smi", "info"],
-    ["npu-smi", "info", "-m"],
-    ["nproc"],
-)
+_MAX_CHARACTERS = 256 * 1024
 _README = """The facts that `vimectl doctor --bundle` collected on a machine, to attach to a bug report.
 
     doctor.txt, doctor.json   the report
@@ -55,7 +44,7 @@ _README = """The facts that `vimectl doctor --bundle` collected on a machine, to
     environment.json          the variables that concern the stack, here and in each process
     memory_saver.json         the torch_memory_saver libraries
     recipe.json               the recipe, if one was given
-    files/, commands/         files of the machine and output of commands
+    files/, commands.txt      the files and the output of the commands that the checks read
 
 Secrets are replaced by <secret>, names of people by <user>, those of the machine by <host>. No program can
 recognize all of them: check the files before you share them.
@@ -96,7 +85,7 @@ def check_bundle_path(file: Path) -> None:
         raise UsageError(f"{file.absolute().parent}: no such directory", "give a file in one that exists")
 
 
-def write_bundle(file: Path, report: DoctorReport, text: str, host: Host, recipe: Recipe | None) -> list[str]:
+def write_bundle(file: Path, report: DoctorReport, text: str, redact: Redactor) -> list[str]:
     """Write a bundle, a zip file that only its owner can read.
 
     Args:
@@ -108,33 +97,27 @@ def write_bundle(file: Path, report: DoctorReport, text: str, host: Host, recipe
     Raises:
         UsageError: the file exists already (see check_bundle_path), or cannot be written.
     """
-    redact = Redactor(host)
-    stack = report.stack
+    facts = report.facts
     documents: dict[str, Any] = {
         "doctor.json": {"vimectl": __version__, **report.as_json()},
-        "facts.json": summarize(Facts(host, stack, recipe)),
-        "stack.json": {"stack": stack.model_dump(), "installed": asdict(detect_stack(host))},
+        "facts.json": summarize(facts),
+        "stack.json": {"stack": facts.stack.model_dump(), "installed": asdict(facts.read(detect_stack))},
         "packages.json": {
             name: [f"{item.version} in {item.location}" for item in items]
-            for name, items in sorted(distributions(host).items())
+            for name, items in sorted(facts.installed.items())
         },
-        "environment.json": _environment(host, recipe),
-        "memory_saver.json": [asdict(build) for build in verify_installed(host, stack)],
+        "environment.json": facts.read(_environment, facts.optional_recipe),
+        "memory_saver.json": [asdict(build) for build in facts.read(verify_installed, facts.stack)],
     }
-    if recipe:
-        documents["recipe.json"] = recipe.model_dump(mode="json")
-    contents = {"README.txt": _README, "doctor.txt": redact.text(text)}
+    if facts.optional_recipe:
+        documents["recipe.json"] = facts.optional_recipe.model_dump(mode="json")
+    texts = {"doctor.txt": text, "commands.txt": _outputs(facts), **_files(facts)}
+    contents = {"README.txt": _README}
+    contents |= {name: _clean_lines(redact.text(content)) for name, content in texts.items()}
     contents |= {
         name: json.dumps(redact.value(document), indent=2, default=str) + "\n"
         for name, document in documents.items()
     }
-    for path in _FILES:
-        if (found := host.read(path)) is not None:
-            contents[f"files{path}"] = redact.text(found)
-    for argv in _COMMANDS:
-        answer = host.run(argv, 10)
-        output = f"$ {' '.join(argv)}\nexit status {answer.code}\n{answer.stdout}{answer.stderr}"
-        contents[f"commands/{'-'.join(argv).replace('/', '_')}.txt"] = redact.text(output)
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as e:
@@ -143,6 +126,29 @@ def write_bundle(file: Path, report: DoctorReport, text: str, host: Host, recipe
         for name, content in contents.items():
             archive.writestr(name, content)
     return list(contents)
+
+
+def _files(facts: Facts) -> dict[str, str]:
+    """Return the texts of the files that the checks read and that concern the machine."""
+    found = {}
+    for path in sorted(facts.observed):
+        if any(fnmatchcase(path, pattern) for pattern in _FILES):
+            with suppress(Unavailable):  # only looked for, or not readable: the report says so
+                found[f"files{path}"] = facts.text(path)[:_MAX_CHARACTERS]
+    return found
+
+
+def _outputs(facts: Facts) -> str:
+    """Return the outputs of the commands that the checks ran. Programs of several lines are left out."""
+    return "\n".join(
+        f"$ {command}\nexit status {answer.code}\n{answer.stdout}{answer.stderr}"
+        for command, answer in sorted(facts.answers.items())
+        if "\n" not in command
+    )
+
+
+def _clean_lines(text: str) -> str:
+    return "".join(f"{clean(line.expandtabs())}\n" for line in text.splitlines())
 
 
 def _environment(host: Host, recipe: Recipe | None) -> dict[str, Any]:

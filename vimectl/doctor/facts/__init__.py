@@ -38,6 +38,8 @@ class Facts:
         self.stack = stack
         self.optional_recipe = recipe
         self._cached = host.with_command_cache()
+        # The results of the commands that were run, by command line.
+        self.answers: dict[str, CommandResult] = {}
         self._known: dict[Hashable, tuple[Any, object, dict[str, str]]] = {}
         # What has been read, each path or command with its problem: by everything, and by who asks now.
         self._observed: dict[str, str] = {}
@@ -88,8 +90,10 @@ class Facts:
         self._collected[-1][what] = problem
 
     def _run(self, argv: Sequence[str], timeout: float) -> CommandResult:
-        self._observe(" ".join(argv), "")
-        return self._cached.run(argv, timeout)
+        command = " ".join(argv)
+        self._observe(command, "")
+        self.answers[command] = self._cached.run(argv, timeout)
+        return self.answers[command]
 
     def missing(self, paths: Iterable[str]) -> list[str]:
         """Return those of the paths that do not exist."""

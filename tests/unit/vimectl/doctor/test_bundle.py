@@ -39,7 +39,7 @@ def inhabited(npu: Machine) -> Machine:
     npu.environment.update(SECRETS)
     npu.write("/etc/passwd", "lihua:x:1000:1000:Li Hua:/home/lihua:/bin/bash\n")
     npu.write("/etc/hostname", "gpu07.corp.example\n")
-    npu.write("/proc/version", "Linux version 5.10 (lihua@gpu07) (gcc)\n")
+    npu.write("/etc/os-release", 'PRETTY_NAME="openEuler"\nNAME="of lihua \x1b[31m on gpu07"\n')
     npu.write("/home/lihua/checkouts/mine/vllm/__init__.py")
     npu.write("/tmp/vime-0123abcd/x")
     npu.write("/proc/41/cmdline", "/opt/raylet\0--session_dir=/home/lihua/ray\0")
@@ -54,7 +54,7 @@ def test_bundle_has_the_facts_without_secrets_and_names(inhabited: Machine, tmp_
     text = "\n".join(f"{result.id} {result.found} {result.fix}" for result in report.results)
     assert "lihua" in text  # otherwise this test would show nothing
     file = tmp_path / "bundle.zip"
-    names = write_bundle(file, report, text, inhabited.host, recipe)
+    names = write_bundle(file, report, text, Redactor(inhabited.host))
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     with zipfile.ZipFile(file) as archive:
         assert archive.namelist() == names
@@ -72,8 +72,14 @@ def test_bundle_has_the_facts_without_secrets_and_names(inhabited: Machine, tmp_
     assert "torch-npu" in json.loads(found["packages.json"])
     assert json.loads(found["recipe.json"])["recipe"]["name"] == "qwen3-4b-tp2"
     assert json.loads(found["memory_saver.json"])
-    assert "npu-smi 25.2.0" in found["commands/npu-smi-info.txt"]
+    assert "$ npu-smi info\nexit status 0\nnpu-smi 25.2.0" in found["commands.txt"]
     assert "MemAvailable" in found["files/proc/meminfo"]
+    assert "\x1b" not in found["files/etc/os-release"]
+    assert "openEuler" in found["files/etc/os-release"]
+    read = [name.removeprefix("files") for name in names if name.startswith("files/")]
+    assert "/usr/local/Ascend/driver/version.info" in read
+    assert set(read) <= set(report.facts.observed)
+    assert not {"/etc/passwd", "/data/train.jsonl", "/proc/41/cmdline"} & set(read)
 
 
 def test_existing_file_is_not_overwritten(tmp_path: Path) -> None:
