@@ -22,6 +22,7 @@ from vime_runtime.spec.boot_id import boot_id
 from vime_runtime.spec.run_paths import SCRATCH_PREFIX
 
 from vimectl.util.host import Host
+from vimectl.util.shared_memory import SHM
 
 SCRATCH = re.compile(rf"/(?:[^\0\n]*/)?{SCRATCH_PREFIX}[0-9a-f]{{8}}")
 OWNER = "vimectl-run.json"
@@ -96,7 +97,7 @@ def read_scratch_directory(host: Host, path: str) -> ScratchDirectory:
     if not same_boot and owner.host != (host.read("/proc/sys/kernel/hostname") or "").strip():
         return ScratchDirectory(path, "unknown", owner.run_dir)
     # After a boot the numbers of inodes start again.
-    logged = re.findall(r"^(\d+) (/\S+)$", host.read(f"{path}/{SHM_LOG}") or "", re.MULTILINE)
+    logged = re.findall(rf"^(\d+) ({SHM}/\S+)$", host.read(f"{path}/{SHM_LOG}") or "", re.MULTILINE)
     shm = tuple((file, int(inode)) for inode, file in logged) if same_boot else ()
     return ScratchDirectory(path, "ended", owner.run_dir, shm)
 
@@ -104,9 +105,10 @@ def read_scratch_directory(host: Host, path: str) -> ScratchDirectory:
 def _read_owner(host: Host, path: str) -> ScratchOwner | None:
     try:
         found = ScratchOwner(**json.loads(host.read(f"{path}/{OWNER}") or "null"))
-    except (ValueError, TypeError):  # absent, another file, or not yet written
+    except (ValueError, TypeError, RecursionError):  # absent, another file, or not yet written
         return None
-    return found if found.schema == _SCHEMA else None
+    texts = (found.boot, found.host, found.run_dir)
+    return found if found.schema == _SCHEMA and all(isinstance(text, str) for text in texts) else None
 
 
 def _is_locked(host: Host, path: str) -> bool:

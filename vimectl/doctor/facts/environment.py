@@ -64,7 +64,7 @@ def read_rank_table(host: Host, path: str) -> tuple[int, str]:
     try:
         table = json.loads(text)
         devices = sum(len(server["device"]) for server in table["server_list"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return 0, "not a rank table"
     if table.get("status", "completed") != "completed":
         return 0, f"its status is {table['status']}"
