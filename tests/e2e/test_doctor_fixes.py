@@ -120,7 +120,7 @@ def make_environment(folder: Path, manager: str) -> Environment:
 
 @pytest.fixture(scope="module", params=["pip", "uv"])
 def environment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """One for all tests: each has packages of its own."""
+    """One for all tests: each uses other packages."""
     return make_environment(tmp_path_factory.mktemp(request.param), request.param)
 
 

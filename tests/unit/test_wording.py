@@ -58,7 +58,10 @@ SHARED_NAMES = {
     "plan": "what an action will do, for --dry-run: runs, patches, images",
     "recipe": "recipes: their schema, their commands, their checks",
     "verify": "compare what is there with what is recorded: libraries, images",
-    **dict.fromkeys(("cann", "driver", "packages"), "read by doctor/facts, checked by doctor/checks"),
+    **dict.fromkeys(
+        ("cann", "driver", "extensions", "imports", "packages"),
+        "read by doctor/facts, checked by doctor/checks",
+    ),
 }
 
 

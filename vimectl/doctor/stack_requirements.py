@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from packaging.markers import Environment
@@ -14,7 +15,7 @@ from vimectl.doctor.facts import Facts
 from vimectl.doctor.facts.packages import TORCH_COMPANIONS, read_editable_installs, read_metadata
 from vimectl.doctor.facts.pins import PinnedSource, read_pinned_source
 from vimectl.doctor.facts.python_environment import read_marker_environment
-from vimectl.doctor.installer import Install, Uninstall, commands, python_environment
+from vimectl.doctor.install_commands import Install, Uninstall, commands, python_environment
 from vimectl.stacks.catalog import lock_path
 from vimectl.stacks.lock import read_lock
 from vimectl.stacks.schema import Stack
@@ -175,29 +176,33 @@ def differing_companions(facts: Facts) -> list[str]:
 
 
 def unmet(facts: Facts) -> list[Unmet]:
-    """Return the requirements of the stack's packages that are not met.
+    """Return the requirements of the stack's packages that are not met."""
+    found = []
+    for package, requirement in _requirements(facts):
+        installed = _installed(facts, canonicalize_name(requirement.name))
+        if not installed or not within(installed, str(requirement.specifier)):
+            found.append(Unmet(requirement, package, installed))
+    return found
+
+
+def _requirements(facts: Facts) -> Iterator[tuple[str, Requirement]]:
+    """Yield the requirements of the stack's packages that apply here, with their packages.
 
     Only packages of the right version count, and only requirements on what the stack does not determine
     itself. Pinned commits are left out: MindSpeed's requirements.txt has test tools and an old numpy.
     """
     stack = facts.stack
     environment = facts.read(read_marker_environment, facts.interpreter)
-    own = {*differing(facts), *pinned_packages(stack), *TORCH_COMPANIONS}
-    determined = {
-        canonicalize_name(name) for name in (*stack.packages, *stack.ranges, *pinned_packages(stack))
-    }
-    determined |= {canonicalize_name(name) for name in {**stack.omitted, **stack.unwanted}}
-    determined |= set(companion_versions(stack)) & facts.installed.keys() | {"torchvision"}
-    found = []
+    left_out = {*differing(facts), *pinned_packages(stack), *TORCH_COMPANIONS}
+    determined = {*stack.packages, *stack.ranges, *pinned_packages(stack), *stack.omitted, *stack.unwanted}
+    # Its version follows from that of torch, see ``companion_versions``.
+    determined |= {"torchvision", *(set(companion_versions(stack)) & facts.installed.keys())}
+    determined = {canonicalize_name(name) for name in determined}
     for package, metadata in facts.read(read_metadata, stack).items():
-        for requirement in metadata.requires if package not in own else ():
+        for requirement in metadata.requires if package not in left_out else ():
             name = canonicalize_name(requirement.name)
-            if name in determined or not _applies(stack, requirement, environment):
-                continue
-            installed = _installed(facts, name)
-            if not installed or not within(installed, str(requirement.specifier)):
-                found.append(Unmet(requirement, package, installed))
-    return found
+            if _provider(facts, name) not in determined and _applies(stack, requirement, environment):
+                yield package, requirement
 
 
 def _applies(stack: Stack, requirement: Requirement, environment: Environment) -> bool:
@@ -208,10 +213,15 @@ def _applies(stack: Stack, requirement: Requirement, environment: Environment) -
     return requirement.marker is None or requirement.marker.evaluate(context)
 
 
+def _provider(facts: Facts, name: str) -> str:
+    """Return the installed distribution with the modules of a distribution, by default that itself."""
+    same = next((names for names in _SAME_MODULES if name in names), {name})
+    return next((one for one in (name, *sorted(same)) if one in facts.installed), name)
+
+
 def _installed(facts: Facts, name: str) -> str:
     """Return the version of a distribution or of another one with the same modules; empty for none."""
-    same = next((names for names in _SAME_MODULES if name in names), {name})
-    items = next((facts.installed[one] for one in (name, *sorted(same)) if one in facts.installed), None)
+    items = facts.installed.get(_provider(facts, name))
     return items[0].version if items else ""
 
 
@@ -231,10 +241,11 @@ def unmet_requirements(facts: Facts) -> list[str]:
     pins = {}
     if lock := lock_path(facts.stack.argument):
         pins = {name: f"=={pin.version}" for name, pin in read_lock(lock).items()}
+    names = dict.fromkeys(one.name for one in unmet(facts))
     ranges: defaultdict[str, SpecifierSet] = defaultdict(SpecifierSet)
-    for one in unmet(facts):
-        ranges[one.name] &= one.requirement.specifier
-    return [f"{name}{pins.get(name, specifier)}" for name, specifier in ranges.items()]
+    for _, requirement in _requirements(facts):
+        ranges[canonicalize_name(requirement.name)] &= requirement.specifier
+    return [f"{name}{pins.get(name, ranges[name])}" for name in names]
 
 
 def new_environment(stack: Stack) -> str:

@@ -9,7 +9,7 @@ from vimectl.doctor.facts import Facts, Unavailable
 from vimectl.doctor.facts.extensions import Extension, read_extensions
 from vimectl.doctor.facts.installs import read_editable_paths
 from vimectl.doctor.facts.packages import TORCH_COMPANIONS, module_of, read_metadata
-from vimectl.doctor.installer import Install, Uninstall, commands, python_environment
+from vimectl.doctor.install_commands import Install, Uninstall, commands, python_environment
 from vimectl.doctor.stack_requirements import PACKAGE_READS, pinned_packages, pinned_source, requirement_of
 from vimectl.stacks.installed import InstalledDistribution
 
@@ -98,7 +98,7 @@ def extensions(facts: Facts) -> CheckResult:
 def _problems(found: list[Extension], minor: str, machine: str) -> list[str]:
     """Return what is wrong with the extensions of one package.
 
-    Of a module with several files, those for another Python or machine do no harm beside a good one.
+    Of a module with several files, those for another Python or machine do no harm if one is good.
     """
     good = {one.module for one in found if not one.problem(minor, machine)}
     return [

@@ -16,7 +16,7 @@ from vimectl.doctor.facts.packages import (
     read_editable_installs,
     read_metadata,
 )
-from vimectl.doctor.installer import Install, Uninstall, commands
+from vimectl.doctor.install_commands import Install, Uninstall, commands
 from vimectl.doctor.stack_requirements import PACKAGE_READS, is_cuda, requirement_of
 from vimectl.env.memory_saver.verify import all_good, required_backend, verify_installed
 from vimectl.stacks.schema import Stack

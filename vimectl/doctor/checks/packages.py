@@ -7,7 +7,7 @@ from vimectl.doctor.facts import Facts, Unavailable
 from vimectl.doctor.facts.installs import read_interrupted_installs, read_interrupted_removals
 from vimectl.doctor.facts.packages import distribution_names, read_marker
 from vimectl.doctor.facts.pins import PinnedSource
-from vimectl.doctor.installer import Install, Uninstall, commands
+from vimectl.doctor.install_commands import Install, Uninstall, commands
 from vimectl.doctor.stack_requirements import (
     PACKAGE_READS,
     differing,

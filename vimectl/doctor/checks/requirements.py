@@ -7,7 +7,7 @@ from packaging.utils import canonicalize_name
 from vimectl.doctor.check import CheckList, CheckResult, Status, listed
 from vimectl.doctor.facts import Facts, Unavailable
 from vimectl.doctor.facts.packages import TORCH_COMPANIONS, read_metadata
-from vimectl.doctor.installer import Install, Uninstall, commands
+from vimectl.doctor.install_commands import Install, Uninstall, commands
 from vimectl.doctor.stack_requirements import (
     PACKAGE_READS,
     companion_versions,
@@ -172,7 +172,7 @@ def _breaks_mindspeed(facts: Facts, found: list[str]) -> bool:
 
 
 def hides_triton_ascend(facts: Facts) -> bool:
-    """Return True if triton is installed beside triton-ascend, which has files of the same names."""
+    """Return True if triton is installed in addition to triton-ascend, which has files of the same names."""
     if "triton-ascend" not in facts.stack.packages or "triton" not in facts.installed:
         return False
     metadata = facts.read(read_metadata, facts.stack).get("triton-ascend")

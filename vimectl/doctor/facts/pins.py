@@ -18,7 +18,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class PinnedSource:
-    """What is there of a pinned package. ``version`` and ``commit`` are empty if nothing says them.
+    """The installed source of a pinned package. ``version`` and ``commit`` are empty if nothing says them.
 
     ``directory`` is the checkout that Python imports it from; empty for a package in site-packages. ``how``
     says why that one is imported. ``present`` is false if the directory does not have the package.

@@ -9,7 +9,7 @@ import pytest
 
 from vimectl.doctor.facts import Facts
 from vimectl.doctor.facts.python_environment import PythonEnvironment, read_python_environment
-from vimectl.doctor.installer import Install, Uninstall, commands
+from vimectl.doctor.install_commands import Install, Uninstall, commands
 from vimectl.stacks.catalog import load_stack
 from vimectl.stacks.interpreters import Interpreter, examined_interpreter
 from vimectl.util.host import CommandResult, Host, refuse_command
