@@ -113,7 +113,7 @@ def write_bundle(file: Path, report: DoctorReport, text: str, redact: Redactor) 
         documents["recipe.json"] = facts.optional_recipe.model_dump(mode="json")
     texts = {"doctor.txt": text, "commands.txt": _outputs(facts), **_files(facts)}
     contents = {"README.txt": _README}
-    contents |= {name: _clean_lines(redact.text(content)) for name, content in texts.items()}
+    contents |= {redact.text(name): _clean_lines(redact.text(content)) for name, content in texts.items()}
     contents |= {
         name: json.dumps(redact.value(document), indent=2, default=str) + "\n"
         for name, document in documents.items()

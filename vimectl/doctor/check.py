@@ -158,6 +158,8 @@ class Check:
 
 def clean(text: str) -> str:
     """Return a text of the machine with control characters escaped, for a terminal."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
