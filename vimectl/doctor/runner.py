@@ -182,5 +182,5 @@ def _select(checks: list[Check], names: Sequence[str]) -> list[Check]:
     known = {check.id for check in checks} | {check.group for check in checks}
     for name in names:
         if name not in known:
-            raise unknown("check", name, known)
+            raise unknown("check", name, known, "`vimectl doctor --list` shows the checks")
     return [check for check in checks if check.id in names or check.group in names]

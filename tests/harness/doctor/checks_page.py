@@ -14,17 +14,20 @@ from pathlib import Path
 from harness import REPOSITORY
 from harness.doctor.described_machine import Machine, names
 from vimectl.doctor.check import Check
+from vimectl.doctor.compare_nodes import NODE_CHECKS, NodeCheck
 from vimectl.doctor.runner import DoctorReport, all_checks
 from vimectl.stacks.catalog import load_stack
 
 PAGE = REPOSITORY / "docs" / "doctor.md"
 _BEGIN = "<!-- The checks: written by `PYTHONPATH=tests:. python -m harness.doctor.checks_page`. -->\n"
+# Nodes are compared in pairs there: alike, and with one difference.
+_NODES = "[test_nodes.py](../tests/unit/vimectl/doctor/test_nodes.py)"
 _HEADER = "| check | reads | rule | source | fails on | passes on |\n| --- | --- | --- | --- | --- | --- |\n"
 
 
 @dataclass
 class Shown:
-    """The machines on which a check is bad, those where it is the first to fix, and those on which it passes."""
+    """The machines where a check is the first to fix, where it fails or warns, and where it passes."""
 
     check: Check
     first: list[str] = field(default_factory=list)
@@ -33,10 +36,7 @@ class Shown:
 
     def row(self) -> str:
         """Return the row of the table, with one machine of each kind."""
-        reads = ", ".join(f"`{one}`" for one in self.check.reads)
-        machines = [next(iter(self.first or self.bad), ""), next(iter(self.good), "")]
-        cells = [f"`{self.check.id}`", reads, self.check.rationale, self.check.source, *machines]
-        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
+        return _row(self.check, next(iter(self.first or self.bad), ""), next(iter(self.good), ""))
 
 
 def shown_by(reports: Mapping[str, DoctorReport]) -> dict[str, Shown]:
@@ -60,10 +60,17 @@ def shown_by(reports: Mapping[str, DoctorReport]) -> dict[str, Shown]:
     return found
 
 
+def _row(check: Check | NodeCheck, bad: str, good: str) -> str:
+    reads = ", ".join(f"`{one}`" for one in check.reads)
+    cells = [f"`{check.id}`", reads, check.rationale, check.source, bad, good]
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
+
+
 def page(reports: Mapping[str, DoctorReport]) -> str:
     """Return docs/doctor.md with a current table; what people wrote above it is kept."""
     text = PAGE.read_text(encoding="utf-8")
     rows = [shown.row() for shown in sorted(shown_by(reports).values(), key=lambda one: one.check.id)]
+    rows += [_row(check, _NODES, _NODES) for check in NODE_CHECKS]
     kept = text.partition(_BEGIN)[0]
     kept = re.sub(
         r"\d+ checks, shown by \d+ machines", f"{len(rows)} checks, shown by {len(reports)} machines", kept
