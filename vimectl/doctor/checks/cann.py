@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vimectl.doctor.check import CheckList, CheckResult, result
-from vimectl.doctor.facts import Facts, Unavailable, cann
+from vimectl.doctor.facts import Facts, Unavailable, cann, loader
 from vimectl.doctor.facts.npu_smi import read_listing
 from vimectl.stacks.catalog import load_stack, stack_names
 from vimectl.stacks.versions import matches
@@ -65,7 +65,7 @@ def _or_image(facts: Facts) -> str:
 @CHECKS.add(
     "cann.toolkit",
     source=f"{_MATRIX}, row of the stack's vllm-ascend; vllm-ascend#750",
-    reads=(*cann.TOOLKIT_READS, "npu-smi info"),
+    reads=(*cann.TOOLKIT_READS, *loader.READS, "npu-smi info"),
 )
 def toolkit_version(facts: Facts) -> CheckResult:
     """torch-npu and vllm-ascend of a stack are built with one release of CANN, for one machine."""
@@ -85,10 +85,16 @@ def toolkit_version(facts: Facts) -> CheckResult:
     elif built and machine and built != machine:
         found, version = f"{found} for {built}, this machine is {machine}", ""
         fix = f"install Ascend-cann-toolkit {wanted} for {machine}{_or_image(facts)}"
-    elif absent := facts.missing(f"{home}/lib64/{name}" for name in LIBRARIES):
+    elif absent := _absent_libraries(facts, home):
         found, version = f"{found}, without {', '.join(absent)}", ""
         fix = f"install the whole Ascend-cann-toolkit {wanted} again"
     return result(bool(version) and matches(version, wanted), found, _for(wanted, machine), fix)
+
+
+def _absent_libraries(facts: Facts, home: str) -> list[str]:
+    """Return the libraries that are neither in the toolkit nor elsewhere on the loader's path."""
+    elsewhere = [name for name in LIBRARIES if facts.read(loader.find_library, name)]
+    return facts.missing(f"{home}/lib64/{name}" for name in LIBRARIES if name not in elsewhere)
 
 
 def _for(version: str, machine: str) -> str:

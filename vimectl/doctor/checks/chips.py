@@ -17,7 +17,7 @@ CHECKS = CheckList(device="npu", running=True)
 
 # The levels of the npu-smi reference; the others are Alarm, Critical and UNKNOWN.
 _HEALTHY, _MINOR = ("OK", ""), ("OK", "", "Warning")
-_LISTING = ("npu-smi info", "$ASCEND_RT_VISIBLE_DEVICES", "/dev")
+_LISTING = ("npu-smi info", "$ASCEND_RT_VISIBLE_DEVICES")
 _REFERENCE = "npu-smi reference (hiascend.com, Atlas%20200I%20A2/2520/re/npu/npusmi_028.html)"
 
 
