@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from harness import REPOSITORY
-from harness.doctor.described_machine import INSTALLED, Machine
+from harness.doctor.described_machine import CONFIG, INSTALLED, Machine
 from vimectl.cli.doctor_view import report_text
 from vimectl.doctor.checks.host import READABLE
 from vimectl.doctor.runner import DoctorReport
@@ -162,6 +162,8 @@ _FINE = {
     "/proc/*": (absent, *_OF_CONTENT),
     "/.dockerenv": (absent, directory, fifo),  # only its existence counts, and not in an image
     "/etc/ascend_install.info": (fifo,),
+    "/etc/hccn.conf": (absent, directory, fifo),  # for several nodes, where their content is read
+    "*/hccn_tool": (absent, directory, fifo),
     "/etc/ld.so.conf*": (absent,),  # optional
     "*/RECORD": (absent,),  # optional: other installers than pip write none
     "*/torchvision-*/METADATA": (absent,),  # no package of the stack
@@ -189,14 +191,16 @@ class Injection:
         with self.opened.record() as read:
             self.healthy = self.examine([])
         self.read = set(read)
+        self.observed = {os.path.realpath(self.machine.path(path)) for path in self.healthy.facts.observed}
         self.check_opened("the healthy machine", read)
 
     def files(self) -> list[str]:
         """Return the paths of the files to replace: all, or those that a check observed."""
         root = self.machine.root
         files = sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
-        observed = {os.path.realpath(self.machine.path(path)) for path in self.healthy.facts.observed}
-        chosen = [path for path in files if self.everything or str(path) in observed]
+        chosen = [path for path in files if self.everything or str(path) in self.observed]
+        # The tool's own configuration is the user's, not the machine's.
+        chosen = [path for path in chosen if not path.is_relative_to(self.machine.path(CONFIG))]
         return [f"/{path.relative_to(root)}" for path in chosen]
 
     def examine(self, only: list[str]) -> DoctorReport:
@@ -276,14 +280,17 @@ class Injection:
 
     def must_be_said(self, name: str, fault: Fault | DirectoryFault) -> bool:
         """Return True unless the healthy machine is as good with this fault."""
-        if fault in _OF_CONTENT and os.path.realpath(self.machine.path(name)) not in self.read:
+        real = os.path.realpath(self.machine.path(name))
+        if not any(path == real or path.startswith(f"{real}/") for path in self.observed):
+            return False
+        if fault in _OF_CONTENT and real not in self.read:
             return False
         return not any(fault in fine for pattern, fine in _FINE.items() if fnmatchcase(name, pattern))
 
     def _examined(self, only: list[str]) -> tuple[Said, DoctorReport, float]:
         began = time.process_time()
         report = self.examine(only)
-        said = {(result.id, result.status, result.found) for result in report.results}
+        said: Said = {(result.id, result.status, result.found) for result in report.results}
         return said, report, time.process_time() - began
 
     def check_opened(self, what: str, paths: set[str]) -> None:
