@@ -58,7 +58,7 @@ def test_sixteen_npus_are_in_numeric_order(tmp_path: Path) -> None:
 
 
 def test_missing_optional_file_is_not_mounted(host: Host) -> None:
-    host.path("/etc/hccn.conf").rmdir()
+    host.path("/etc/hccn.conf").unlink()
     assert not [text for text in texts(host) if "hccn.conf" in text]
 
 
