@@ -17,8 +17,10 @@ from vimectl.doctor.checks import (
     builder,
     cann,
     cann_environment,
+    capacity,
     chips,
     cluster,
+    directories,
     driver,
     environment,
     extensions,
@@ -29,10 +31,11 @@ from vimectl.doctor.checks import (
     package_integrity,
     packages,
     ports,
+    processor,
     recipe,
     requirements,
-    resources,
     stale_runs,
+    system_libraries,
     user,
 )
 from vimectl.doctor.checks import host as host_checks
@@ -60,7 +63,8 @@ GROUPS = (
     "leftovers",
 )
 _MODULES = (
-    *(npu, chips, driver, host_checks, resources, cann_environment, cann),
+    *(npu, chips, driver, host_checks, processor, system_libraries, resources, directories),
+    *(cann_environment, cann),
     *(packages, requirements, extensions, package_integrity, imports),
     *(user, environment, assignment, hccl, ports, network, cluster, recipe, builder, stale_runs),
 )

@@ -21,10 +21,7 @@ from vimectl.recipes.resolve import ResolvedRecipe
 from vimectl.runs import resume as resuming
 from vimectl.util import ray_address
 from vimectl.util.host import Host
-
-# An AF_UNIX path has 107 bytes (unix(7)), and Ray adds about 70 to its folder:
-# ray/session_<date>_<time>_<microseconds>_<pid>/sockets/plasma_store.
-MAX_SCRATCH_DIR_LENGTH = 36
+from vimectl.util.scratch_directory import scratch_parent
 
 
 @dataclass(frozen=True)
@@ -135,6 +132,4 @@ def write_run_directory(plan: RunPlan, doctor: dict[str, Any]) -> None:
 
 def _new_scratch_dir() -> Path:
     """Return a unique path, short enough for the sockets below it."""
-    name = SCRATCH_PREFIX + secrets.token_hex(4)
-    path = Path(tempfile.gettempdir()) / name
-    return path if len(str(path)) <= MAX_SCRATCH_DIR_LENGTH else Path("/tmp") / name
+    return Path(scratch_parent(tempfile.gettempdir())) / (SCRATCH_PREFIX + secrets.token_hex(4))

@@ -26,6 +26,9 @@ from vimectl.util.shared_memory import SHM
 
 SCRATCH = re.compile(rf"/(?:[^\0\n]*/)?{SCRATCH_PREFIX}[0-9a-f]{{8}}")
 OWNER = "vimectl-run.json"
+# An AF_UNIX path has 107 bytes (unix(7)), and Ray adds up to 68 to the scratch directory.
+SOCKET_PATH_BYTES = 107
+RAY_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 # The files in /dev/shm that processes of the run have used: inode and path.
 SHM_LOG = "vimectl-shm.log"
 _SCHEMA = "vimectl.scratch/1"
@@ -55,6 +58,14 @@ class ScratchDirectory:
     state: ScratchState
     run_dir: str = ""
     shm: tuple[tuple[str, int], ...] = ()
+
+
+def scratch_parent(temporary: str) -> str:
+    """Return the directory for scratch directories: the one for temporary files, or /tmp if Ray's sockets
+    below that would have too long a path.
+    """
+    path = f"{temporary}/{SCRATCH_PREFIX}{'0' * 8}{RAY_SOCKET}"
+    return temporary if len(os.fsencode(path)) <= SOCKET_PATH_BYTES else "/tmp"
 
 
 @contextmanager

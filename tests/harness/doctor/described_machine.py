@@ -67,10 +67,11 @@ class Library(Strict):
 
 
 class Elf(Strict):
-    """A shared library, made in small: its machine, and the libraries that it needs."""
+    """A shared library, made in small: its machine, the libraries that it needs, and symbol versions."""
 
     machine: str = "aarch64"
     needed: list[str] = Field(default_factory=lambda: ["libc.so.6"])
+    versions: list[str] = Field(default_factory=list)
 
 
 class Expect(Strict):
@@ -238,7 +239,8 @@ class Machine:
             self._library(path, library)
         for path, elf in one.elf.items():
             self.write(path, "")
-            self.path(path).write_bytes(ElfFile(machine=elf.machine, needed=elf.needed).content())
+            text = b"".join(version.encode() + b"\0" for version in elf.versions)
+            self.path(path).write_bytes(ElfFile(elf.machine, elf.needed, text=text).content())
         for path, changes in one.models.items():
             sparse_model.write(self.path(path), changes)
         for path, text in one.files.items():

@@ -6,7 +6,7 @@ import re
 
 from vimectl.doctor.check import CheckList, CheckResult, listed
 from vimectl.doctor.facts import Facts, Unavailable
-from vimectl.doctor.facts.extensions import Extension, read_extensions
+from vimectl.doctor.facts.extensions import Extension, read_conda_libraries, read_extensions
 from vimectl.doctor.facts.installs import read_editable_paths
 from vimectl.doctor.facts.packages import TORCH_COMPANIONS, module_of, read_metadata
 from vimectl.doctor.install_commands import Install, Uninstall, commands, python_environment
@@ -52,6 +52,17 @@ def wheels(facts: Facts) -> CheckResult:
     found = listed([f"{name}: {tag}" for name, tag in wrong.items()])
     requirements = [requirement_of(facts, name) for name in wrong if name not in TORCH_COMPANIONS]
     return CheckResult("fail", found, expected, commands(facts, Install(requirements, "replace")))
+
+
+def extension_paths(facts: Facts) -> tuple[str, ...]:
+    """Return the extensions of the stack's packages, and those that conda installed.
+
+    A wheel from a package index needs no later libraries than the tag of its name says.
+    """
+    own = (facts.read(read_extensions, item, module_of(name)) or [] for name, item in _items(facts).items())
+    found = [one.path for extensions in own for one in extensions]
+    items = (item for items in facts.installed.values() for item in items)
+    return tuple(dict.fromkeys([*found, *facts.read(read_conda_libraries, tuple(items))]))
 
 
 def _are_loadable(facts: Facts, name: str, minor: str, machine: str) -> bool:

@@ -9,7 +9,7 @@ from vimectl.doctor.check import CheckList, CheckResult, listed, result, warn_un
 from vimectl.doctor.facts import Facts, Unavailable, limits
 from vimectl.doctor.facts.driver import read_container
 from vimectl.doctor.facts.imports import read_library_errors
-from vimectl.doctor.facts.packages import read_glibc, read_metadata
+from vimectl.doctor.facts.packages import read_metadata
 from vimectl.doctor.stack_requirements import PACKAGE_READS
 from vimectl.util.units import size
 
@@ -61,7 +61,7 @@ def operating_system(facts: Facts) -> CheckResult:
     reads=("*",),
 )
 def readable(facts: Facts) -> CheckResult:
-    """What cannot be read is not checked: regular files of a limited size, which this user may read."""
+    """A file that cannot be read is not checked. Regular files of a limited size are read, if this user may."""
     unreadable = facts.unreadable
     return warn_unless(
         not unreadable,
@@ -88,30 +88,6 @@ def kernel(facts: Facts) -> CheckResult:
         release,
         f"{'.'.join(map(str, _KERNEL))} or later",
         "use a host with a later kernel (a container has that of its host)",
-    )
-
-
-@CHECKS.add(
-    "host.glibc",
-    source="PEP 600: manylinux_2_28 needs glibc 2.28; vllm-ascend#1440",
-    reads=("getconf GNU_LIBC_VERSION", *PACKAGE_READS),
-    after=("host.system",),
-)
-def glibc(facts: Facts) -> CheckResult:
-    """The stack's wheels are built against this glibc (their manylinux tags)."""
-    found = facts.read(read_glibc)
-    metadata = facts.read(read_metadata, facts.stack)
-    needed = [
-        (one.glibc, name) for name, one in metadata.items() if one.glibc and name in facts.stack.packages
-    ]
-    if not needed:
-        raise Unavailable("no package of the stack is installed from a wheel with a manylinux tag")
-    version, package = max(needed)
-    return result(
-        found is not None and found >= version,
-        f"glibc {found[0]}.{found[1]}" if found else "no glibc",
-        f"glibc {version[0]}.{version[1]}, for {package}",
-        "use a distribution with a later glibc: Ubuntu 22.04, openEuler 22.03, Debian 12",
     )
 
 

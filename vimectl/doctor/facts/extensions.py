@@ -52,6 +52,16 @@ def read_extensions(host: Host, item: InstalledDistribution, module: str) -> lis
     return [_extension(host, path) for path in paths]
 
 
+def read_conda_libraries(host: Host, items: tuple[InstalledDistribution, ...]) -> list[str]:
+    """Return the shared libraries of those distributions that conda installed."""
+    return [
+        f"{item.location}/{path}"
+        for item in items
+        if (host.read(f"{item.metadata}/INSTALLER") or "").strip() == "conda"
+        for path in re.findall(r"^([^,\n]+\.so),", host.read(f"{item.metadata}/RECORD") or "", re.MULTILINE)
+    ]
+
+
 def _folders(host: Host, directory: str) -> list[str]:
     """Return the directories in a directory. A name with a dot is a file."""
     paths = (f"{directory}/{name}" for name in host.names(directory) if "." not in name)
