@@ -63,7 +63,7 @@ GROUPS = (
     "leftovers",
 )
 _MODULES = (
-    *(npu, chips, driver, host_checks, processor, system_libraries, resources, directories),
+    *(npu, chips, driver, host_checks, processor, system_libraries, capacity, directories),
     *(cann_environment, cann),
     *(packages, requirements, extensions, package_integrity, imports),
     *(user, environment, assignment, hccl, ports, network, cluster, recipe, builder, stale_runs),

@@ -143,7 +143,7 @@ class Host:
         except (OSError, ValueError) as e:
             self.observe(absolute, self._reason(absolute, e))
             return None
-        # Whoever looks for a file wants to use it.
+        # A check looks for a file that will be read.
         usable = not stat.S_ISREG(found.st_mode) or os.access(path, os.R_OK, effective_ids=True)
         self.observe(absolute, "" if usable else DENIED)
         return found
@@ -177,8 +177,8 @@ class Host:
     def read(self, absolute: str) -> str | None:
         """Return the text of a regular file (see ``read_bytes``), or None.
 
-        Bytes that are not UTF-8 are replaced, and control characters are kept; both are observed as problems. A
-        text with a number of thousands of digits, which Python refuses to convert, is not returned.
+        Bytes that are not UTF-8 are replaced, and control characters are kept; both are observed as problems.
+        A text with a number of thousands of digits, which Python refuses to convert, is not returned.
         """
         content = self.read_bytes(absolute)
         if content is None:

@@ -61,7 +61,7 @@ def operating_system(facts: Facts) -> CheckResult:
     reads=("*",),
 )
 def readable(facts: Facts) -> CheckResult:
-    """A file that cannot be read is not checked. Regular files of a limited size are read, if this user may."""
+    """Nothing is known of a file that cannot be read: only regular files of a limited size are."""
     unreadable = facts.unreadable
     return warn_unless(
         not unreadable,
