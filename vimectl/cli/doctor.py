@@ -66,6 +66,7 @@ def doctor(
 ) -> CommandOutput:
     """Check that this machine can run the stack, and the recipe if one is given; exit 1 if it cannot."""
     from vimectl.doctor.bundle import Redactor, check_bundle_path, write_bundle
+    from vimectl.doctor.check import clean
     from vimectl.doctor.machine_summary import as_text, summarize
     from vimectl.doctor.node_report import NOT_ON_NODES
     from vimectl.doctor.nodes import ClusterReport, examine_nodes
@@ -107,7 +108,7 @@ def doctor(
         report = check()
     document, text = report.as_json(), list(report_text(report, every=verbose or bool(only)))
     document["facts"] = summarize(report.facts)
-    lines = list(report.lines()) if isinstance(report, ClusterReport) else []
+    lines = [clean(line) for line in report.lines()] if isinstance(report, ClusterReport) else []
     text[-1:-1] = [Markup(escape_markup(line)) for line in lines]  # the last line says what to do
     if text_:
         redact = Redactor(host).text
