@@ -6,6 +6,7 @@ import re
 
 from vimectl.doctor.check import CheckList, CheckResult, Status, result
 from vimectl.doctor.facts import Facts, Unavailable
+from vimectl.doctor.facts.python_environment import read_header
 
 CHECKS = CheckList(running=True)
 
@@ -61,6 +62,29 @@ def compiler(facts: Facts) -> CheckResult:
     given = facts.environment.get("CC")
     names = [given] if given else ["clang++", "g++"]
     return _program(facts, names, "unset CC" if given else "apt-get install g++", "fail")
+
+
+@CHECKS.add(
+    "builder.python-headers",
+    source="triton-ascend 3.2.1: triton/backends/ascend/utils.py, _build_npu_ext; "
+    "torch 2.13: _inductor/codecache.py, CppPythonBindingsCodeCache; sglang#18644, vllm#27890",
+    reads=("*/Python.h", "*/pyvenv.cfg"),
+)
+def python_headers(facts: Facts) -> CheckResult | str:
+    """triton-ascend compiles its launcher with Python's headers, and torch.compile its kernels on the CPU."""
+    recipe = facts.optional_recipe
+    if facts.stack.stack.device == "cpu" and (recipe is None or recipe.rollout.eager):
+        return "not needed: nothing is compiled"
+    found, usual = facts.read(read_header, facts.interpreter)
+    minor = ".".join(facts.interpreter.version.split(".")[:2])
+    return result(
+        bool(found),
+        found or f"{usual or 'Python.h'} is absent",
+        f"the headers of Python {minor}",
+        f"apt-get install python{minor}-dev, or dnf install python3-devel, as root "
+        "(of the distribution that has this interpreter)",
+        "fail",
+    )
 
 
 def _program(facts: Facts, names: list[str], fix: str, bad: Status) -> CheckResult:

@@ -6,7 +6,11 @@ from vime_runtime.spec.device_memory import REGION, ParameterCount
 
 from vimectl.doctor.check import CheckList, CheckResult, result, warn_unless
 from vimectl.doctor.facts import Facts, Unavailable, limits
+from vimectl.doctor.facts.cann import read_machine
+from vimectl.doctor.facts.driver import CONTAINER_READS, read_container
 from vimectl.doctor.facts.inputs import read_model_shape
+from vimectl.doctor.facts.mounts import read_scratch_parent
+from vimectl.recipes.environment import allowed_cores
 from vimectl.util.units import size
 
 CHECKS = CheckList()
@@ -15,22 +19,31 @@ _SWAPPED = 1024**3
 _RESERVED_SHARE = 0.1
 # Ray stops placing objects on a file system that is fuller.
 _DISK_FULL = 0.95
+# MIN_CPUS_PER_NPU of vllm-ascend.
+_BOUND_CORES = 5
 _GROUPS = ("/proc/self/status", "/proc/self/cgroup")
 
 
 @CHECKS.add(
     "host.memory",
     source="proc_meminfo(5), MemAvailable; Linux: cgroup-v2.rst, cgroup-v1/memory.rst",
-    reads=("/proc/meminfo", *_GROUPS, "/sys/fs/cgroup/*memory*"),
+    reads=("/proc/meminfo", *_GROUPS, "/sys/fs/cgroup/*memory*", *CONTAINER_READS),
 )
 def memory(facts: Facts) -> CheckResult:
     """Trainer, engine and offloaded memory must fit ([memory] host_bytes)."""
     available, bound = facts.read(limits.read_memory)
     text = f"{size(available)} available, bounded by {bound}"
     needed = facts.recipe_for(text).memory.host_bytes
-    return result(
-        available >= needed, text, size(needed), "end what uses the memory, or use a larger machine"
-    )
+    fix = "end what uses the memory, or use a larger machine"
+    if bound != "the machine":
+        engine = facts.read(read_container)
+        limit = "--memory" if engine != "kubernetes" else "resources.limits.memory of the pod"
+        if engine:
+            fix = f"start the container with a larger {limit}: {size(needed)} or more"
+        else:
+            fix = f"raise the limit of {bound.partition(' (')[0]}, or end what uses the memory"
+        fix += "; or set memory.host_bytes to what fits"
+    return result(available >= needed, text, size(needed), fix)
 
 
 @CHECKS.add(
@@ -128,11 +141,11 @@ def disk(facts: Facts) -> CheckResult:
 @CHECKS.add(
     "host.disk-tmp",
     source="Ray 2.60: ray_config_def.h, local_fs_capacity_threshold 0.95",
-    reads=("df -Pk *", "$TMPDIR"),
+    reads=("df -Pk *", "$TMPDIR", "$TEMP", "$TMP", "*"),
 )
 def temporary_disk(facts: Facts) -> CheckResult:
     """Ray places no more objects when its disk is 95% full."""
-    path = facts.environment.get("TMPDIR") or "/tmp"
+    path = facts.read(read_scratch_parent)
     total, free = facts.read(limits.read_disk_space, path)
     if not total:
         raise Unavailable(f"df reports the size of {path} as 0")
@@ -168,16 +181,25 @@ def run_disk(facts: Facts) -> CheckResult:
 
 @CHECKS.add(
     "host.cores",
-    source="proc_pid_status(5), Cpus_allowed_list; Linux: cgroup-v2.rst, cpu.max",
-    reads=(*_GROUPS, "/sys/fs/cgroup/*cpu*"),
+    source="proc_pid_status(5), Cpus_allowed_list; Linux: cgroup-v2.rst, cpu.max; vllm_ascend/"
+    "cpu_binding.py:16,345,606 and worker/worker.py:782 (0.22.1rc1), vllm-ascend#6966",
+    reads=(*_GROUPS, "/sys/fs/cgroup/*cpu*", "uname -m"),
 )
 def cores(facts: Facts) -> CheckResult:
-    """A rank that shares a core delays its peers at every step."""
+    """A rank that shares a core delays its peers at every step. On aarch64 vllm-ascend binds the threads of
+    an engine to five cores for each NPU, or not at all.
+    """
     found = facts.read(limits.read_cores)
-    needed = facts.recipe_for(f"{found:g} cores").cluster.devices_per_node
+    ranks = facts.recipe_for(f"{found:g} cores").cluster.devices_per_node
+    if found < ranks:
+        fix = "use more cores, or expect a slow run"
+        return CheckResult("warn", f"{found:g} cores", f"{ranks}, one for each rank", fix)
+    if facts.stack.stack.device != "npu" or facts.read(read_machine) != "aarch64":
+        return CheckResult("pass", f"{found:g} cores", f"{ranks}, one for each rank")
+    allowed, needed = len(facts.read(allowed_cores)), _BOUND_CORES * ranks
     return warn_unless(
-        found >= needed,
-        f"{found:g} cores",
-        f"{needed}, one for each rank",
-        "use more cores, or expect a slow run",
+        allowed >= needed,
+        f"{allowed} cores",
+        f"{needed}, {_BOUND_CORES} for each NPU",
+        f"allow it {needed} cores or more (a container: --cpuset-cpus), or expect a slower engine",
     )

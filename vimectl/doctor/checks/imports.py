@@ -79,8 +79,8 @@ def import_module(module: str, facts: Facts) -> CheckResult:
 
 
 _CAUSES = (
-    *("python.version", "packages.*", "driver.mounts", "driver.libraries", "cann.*"),
-    "host.libraries",
+    *("python.version", "host.processor", "host.glibc", "host.libstdcxx", "environment.pythonpath"),
+    *("packages.*", "driver.mounts", "driver.libraries", "cann.*", "host.libraries", "environment.user"),
 )
 CHECKS.add_each("imports.{}", partial(_reasons, on_torch=False), after=_CAUSES)(import_module)
 CHECKS.add_each(

@@ -59,6 +59,21 @@ def read_marker_environment(host: Host, interpreter: Interpreter) -> Environment
     return environment
 
 
+def read_header(host: Host, interpreter: Interpreter) -> tuple[str, str]:
+    """Return the path of Python.h of an interpreter, empty if there is none, and where it would be.
+
+    Extensions are compiled with the headers of the prefix; a virtual environment has those of its base.
+    """
+    minor = ".".join(interpreter.version.split(".")[:2])
+    config = f"{_prefix(interpreter.path, interpreter)}/pyvenv.cfg"
+    base = host.search(config, r"^home *= *(/.+)/bin *$")
+    found = (re.match(r"(/.+)/lib(?:64)?/python3", path) for path in interpreter.directories)
+    programs = [interpreter.path.rpartition("/bin/")[0]]
+    prefixes = [*([base[1]] if base else []), *programs, *(one[1] for one in found if one)]
+    paths = [f"{prefix}/include/python{minor}/Python.h" for prefix in dict.fromkeys(filter(None, prefixes))]
+    return next(filter(host.is_file, paths), ""), paths[0] if paths else ""
+
+
 def _prefix(python: str, interpreter: Interpreter) -> str:
     """Return the directory of an interpreter, above ``bin`` and ``lib``."""
     if python.startswith("/"):
