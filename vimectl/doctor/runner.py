@@ -26,17 +26,20 @@ from vimectl.doctor.checks import (
     extensions,
     hccl,
     imports,
+    joined_cluster,
     network,
     npu,
     package_integrity,
     packages,
     ports,
     processor,
+    python_path,
     recipe,
     requirements,
     stale_runs,
     system_libraries,
     user,
+    variable_names,
 )
 from vimectl.doctor.checks import host as host_checks
 from vimectl.doctor.facts import Facts
@@ -66,7 +69,8 @@ _MODULES = (
     *(npu, chips, driver, host_checks, processor, system_libraries, capacity, directories),
     *(cann_environment, cann),
     *(packages, requirements, extensions, package_integrity, imports),
-    *(user, environment, assignment, hccl, ports, network, cluster, recipe, builder, stale_runs),
+    *(user, python_path, environment, variable_names, assignment, hccl, ports, network),
+    *(cluster, joined_cluster, recipe, builder, stale_runs),
 )
 
 

@@ -17,14 +17,17 @@ from vimectl.util.cpu_list import parse_cpu_list
 
 CHECKS = CheckList(running=True)
 
+# The Ascend Docker Runtime reads the first when it creates a container; nothing for NPUs reads the second.
+_WITHOUT_EFFECT = ("ASCEND_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
 _THREADS, _CORES = "OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND"
 
 
 @CHECKS.add(
     "environment.visible-devices",
     device="npu",
-    source="CANN 9.0 environment variables: ASCEND_RT_VISIBLE_DEVICES; ray-project/ray#59063",
-    reads=(f"${VISIBLE_DEVICES}", "/dev"),
+    source="CANN 9.0 environment variables: ASCEND_RT_VISIBLE_DEVICES; ray-project/ray#59063; "
+    "vllm-ascend#6063; Ascend Docker Runtime: ASCEND_VISIBLE_DEVICES",
+    reads=(f"${VISIBLE_DEVICES}", *(f"${name}" for name in _WITHOUT_EFFECT), "/dev"),
 )
 def visible_device_list(facts: Facts) -> CheckResult:
     """CANN reads ASCEND_RT_VISIBLE_DEVICES up to the first device that does not exist or the first other
@@ -37,7 +40,14 @@ def visible_device_list(facts: Facts) -> CheckResult:
     if available:
         expected = f"at least {needed} of the {available} devices, ascending"
     if value is None:
-        return result(available >= needed, f"not set: all {available} are seen", expected, "see device.count")
+        found = f"not set: all {available} are seen"
+        if available >= needed and (ignored := _ignored(facts, available)):
+            name, devices = ignored
+            fix = (
+                f"export {VISIBLE_DEVICES}={devices}" if devices.count(",") + 1 >= needed else f"unset {name}"
+            )
+            return CheckResult("warn", f"{found}; {name}={devices} has no effect", expected, fix)
+        return result(available >= needed, found, expected, "see device.count")
     wrong = _wrong_list(value, available, needed)
     numbers = {int(word) for word in re.findall(r"\d+", value)}
     fitting = sorted(number for number in numbers if not available or number < available)
@@ -45,6 +55,13 @@ def visible_device_list(facts: Facts) -> CheckResult:
     if len(fitting) >= needed:
         fix = f"export {VISIBLE_DEVICES}={','.join(map(str, fitting))}"
     return result(not wrong, (value or "empty") + (f": {wrong}" if wrong else ""), expected, fix)
+
+
+def _ignored(facts: Facts, available: int) -> tuple[str, str] | None:
+    """Return a variable that is meant to select fewer devices than there are, and its value."""
+    given = ((name, facts.environment.get(name, "")) for name in _WITHOUT_EFFECT)
+    lists = ((name, text) for name, text in given if re.fullmatch(r"\d+(,\d+)*", text))
+    return next((one for one in lists if one[1].count(",") + 1 < available), None)
 
 
 def _wrong_list(value: str, available: int, needed: int) -> str:

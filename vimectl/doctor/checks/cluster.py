@@ -6,10 +6,17 @@ import re
 
 from vime_runtime.spec.errors import VimeError
 
-from vimectl.doctor.check import CheckList, CheckResult, listed, result, warn_unless
+from vimectl.doctor.check import CheckList, CheckResult, Status, listed, result, warn_unless
 from vimectl.doctor.facts import Facts, Unavailable
 from vimectl.doctor.facts.account import read_user_name
-from vimectl.doctor.facts.processes import read_ephemeral_ports, read_ports, read_processes
+from vimectl.doctor.facts.environment import read_variable
+from vimectl.doctor.facts.processes import (
+    PROCESS_READS,
+    ProcessFacts,
+    read_ephemeral_ports,
+    read_ports,
+    read_processes,
+)
 from vimectl.util import ray_address
 from vimectl.util.scratch_directory import SCRATCH
 
@@ -20,22 +27,22 @@ _SESSION = re.compile(r"--(?:session[-_]dir|temp-dir|log_dir)=(\S+)")
 # A run on eight devices used about three hundred; each Ray process listens on several.
 _PORTS = 1024
 _IFF_UP = 1
+_INTERFACE = "GLOO_SOCKET_IFNAME"
+# What inet_aton(3) accepts: one to four numbers, decimal, octal or hexadecimal.
+_NUMBER = re.compile(r"(0[xX][0-9a-fA-F]+|\d+)(\.(0[xX][0-9a-fA-F]+|\d+)){0,3}")
 
 
 @CHECKS.add(
     "cluster.ray",
     running=True,
     source="Ray 2.48: command lines of raylet and gcs_server, ray_params.py",
-    reads=("/proc", "/proc/*/cmdline", "/proc/*/environ", "/proc/*/status", "/etc/passwd", "getent passwd *"),
+    reads=(*PROCESS_READS, "/etc/passwd", "getent passwd *"),
 )
 def ray_clusters(facts: Facts) -> CheckResult:
     """A run starts its own Ray cluster; another one may have actors that hold devices and memory."""
     users, found = set(), []
-    for one in facts.read(read_processes):
-        sessions = [match[1] for match in map(_SESSION.match, one.argv) if match]
-        # A daemon whose session is in a scratch directory belongs to a run.
-        if one.program not in _DAEMONS or one.scratch or any(map(SCRATCH.match, sessions)):
-            continue
+    for one in external_daemons(facts):
+        sessions = _sessions(one)
         user = "an unknown user"
         if one.user is not None:
             user = facts.read(read_user_name, one.user) or f"user {one.user}"
@@ -49,6 +56,20 @@ def ray_clusters(facts: Facts) -> CheckResult:
         "none, or one that the run is to join with --address",
         f"ask {', '.join(sorted(users))} whether it is in use (ray status); its owner can end it",
     )
+
+
+def external_daemons(facts: Facts) -> list[ProcessFacts]:
+    """Return the daemons of Ray clusters that no run of ours started."""
+    return [
+        one
+        for one in facts.read(read_processes)
+        # A daemon whose session is in a scratch directory belongs to a run.
+        if one.program in _DAEMONS and not one.scratch and not any(map(SCRATCH.match, _sessions(one)))
+    ]
+
+
+def _sessions(process: ProcessFacts) -> list[str]:
+    return [match[1] for match in map(_SESSION.match, process.argv) if match]
 
 
 @CHECKS.add(
@@ -121,16 +142,20 @@ def localhost(facts: Facts) -> CheckResult:
 
 @CHECKS.add(
     "cluster.hostname",
-    several=True,
     running=True,
-    source="Ray 2.48: services.py, node_ip_address_from_perspective; hosts(5): 127.0.1.1",
-    reads=("/etc/hosts", "/proc/sys/kernel/hostname", "/proc/net/route"),
+    source="Ray 2.48: services.py, node_ip_address_from_perspective; hosts(5): 127.0.1.1; inet_aton(3); "
+    "torch: ProcessGroupGloo.cpp, createDefaultDevice; gpustack#4128",
+    reads=("/etc/hosts", "/proc/sys/kernel/hostname", "/proc/net/route", f"${_INTERFACE}"),
 )
 def hostname(facts: Facts) -> CheckResult:
     """Without a default route Ray looks up the name of the host for the address that it gives to other nodes,
-    which cannot reach a loopback address.
+    which cannot reach a loopback address; gloo looks it up too. A name that is a number is an address.
     """
     name = facts.text("/proc/sys/kernel/hostname")
+    if _NUMBER.fullmatch(name):
+        return _numeric_name(facts, name)
+    if facts.nodes == 1:
+        return CheckResult("pass", f"{name}; one node")
     lines = [line.partition("#")[0].split() for line in facts.text("/etc/hosts").splitlines()]
     addresses = [words[0] for words in lines if name in words[1:]]
     found = f"/etc/hosts has {name} as {', '.join(addresses)}" if addresses else f"/etc/hosts has no {name}"
@@ -143,4 +168,20 @@ def hostname(facts: Facts) -> CheckResult:
         f"{found}; no default route",
         f"the address of this node for {name}",
         f"in /etc/hosts, replace {''.join(wrong)} by the address of this node in the line of {name}",
+    )
+
+
+def _numeric_name(facts: Facts, name: str) -> CheckResult:
+    """Return the result for a name of the host that the resolver takes as an address."""
+    given = facts.read(read_variable, facts.optional_recipe, _INTERFACE)
+    routed = facts.search("/proc/net/route", r"^(\S+)\t00000000\t")
+    # The launcher gives gloo an interface, so only what is started by hand looks up the name.
+    bad: Status = "fail" if facts.nodes > 1 and not routed else "warn"
+    return result(
+        given.here is not None and bad == "warn",
+        f"{name}, which the resolver takes as an address" + (f"; {given}" if given.here else ""),
+        "a name that is not a number",
+        f"hostnamectl set-hostname node-{name}, as root  (a container: --hostname node-{name}); "
+        f"or, on one machine, export {_INTERFACE}=lo",
+        bad,
     )

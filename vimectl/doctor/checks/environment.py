@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 
 from vime_runtime.spec.process_roles import ROLES
 
 from vimectl.doctor.check import CheckList, CheckResult, Status, result, warn_unless
 from vimectl.doctor.facts import Facts, Unavailable
 from vimectl.doctor.facts.environment import read_variable, show_value
-from vimectl.doctor.facts.packages import module_of
-from vimectl.doctor.stack_requirements import is_imported_from, pinned_packages
+from vimectl.doctor.facts.loader import is_preloadable
 from vimectl.recipes.environment import CANN_HOME, variables
 from vimectl.stacks.schema import Stack
 
@@ -47,37 +45,6 @@ def proxies(facts: Facts) -> CheckResult:
         text,
         "no proxy for loopback",
         f"export no_proxy={','.join([*filter(None, exempt), *absent])}",
-    )
-
-
-@CHECKS.add(
-    "environment.pythonpath",
-    source="PYTHONPATH precedes installed packages: docs.python.org, sys.path; ms-swift#9661",
-    # An entry can be any directory.
-    reads=("*",),
-)
-def pythonpath(facts: Facts) -> CheckResult:
-    """A module on PYTHONPATH hides the package of the stack. Of the namespace package megatron, only
-    megatron/core does.
-    """
-    stack = facts.stack
-    packages = {name: module_of(name) for name in (*stack.packages, *pinned_packages(stack), "vime_runtime")}
-    entries = list(filter(None, facts.environment.get("PYTHONPATH", "").split(os.pathsep)))
-    paths = {
-        f"{entry}/{module.replace('.', '/')}": entry
-        for entry in entries
-        for name, module in packages.items()
-        if not is_imported_from(facts, name, entry)
-    }
-    absent = facts.missing(paths)
-    hiding = {path: entry for path, entry in paths.items() if path not in absent}
-    good = f"{len(entries)} entries, none hides a package of the stack" if entries else "not set"
-    rest = os.pathsep.join(entry for entry in entries if entry not in hiding.values())
-    return result(
-        not hiding,
-        ", ".join(hiding) or good,
-        "no package of the stack on it",
-        f"export PYTHONPATH={shlex.quote(rest)}" if rest else "unset PYTHONPATH",
     )
 
 
@@ -145,7 +112,8 @@ def fixed_variable(check: str, facts: Facts) -> CheckResult:
 
 @CHECKS.add(
     "environment.preload",
-    source="ld.so(8): LD_PRELOAD; torch_memory_saver: hook modes; gpustack#5660",
+    source="ld.so(8): LD_PRELOAD, dynamic string tokens; torch_memory_saver: hook modes; gpustack#5660; "
+    "vllm-ascend PR 14955",
     reads=("$LD_PRELOAD", "*"),
 )
 def preload(facts: Facts) -> CheckResult:
@@ -158,7 +126,7 @@ def preload(facts: Facts) -> CheckResult:
     saver = [entry for entry in entries if "torch_memory_saver" in entry]
     if facts.stack.stack.device != "npu":
         saver = []
-    absent = facts.missing(entry for entry in entries if "/" in entry)
+    absent = [entry for entry in entries if "/" in entry and not facts.read(is_preloadable, entry)]
     rest = ":".join(entry for entry in entries if entry not in (*saver, *absent))
     fix = f"export LD_PRELOAD={rest}" if rest and not values.in_recipe else values.fix
     if saver:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from ipaddress import ip_address
 
-from vimectl.doctor.check import CheckList, CheckResult, Status, listed, result
+from vimectl.doctor.check import CheckList, CheckResult, Status, listed, result, warn_unless
 from vimectl.doctor.facts import Facts, Unavailable
 from vimectl.doctor.facts.cann import read_vllm_ascend_build
 from vimectl.doctor.facts.environment import VariableValues, read_rank_table, read_variable
@@ -23,6 +23,7 @@ _NETWORKS = ("/sys/class/net", "/proc/net/fib_trie", "/proc/net/route", "/proc/n
 _DEFAULT_BUFFER = 200
 # vllm-ascend captures graphs for, and dispatches with its fused operator, at most so many tokens.
 _DISPATCHED_TOKENS = 512
+_EXPANSION = "HCCL_OP_EXPANSION_MODE"
 # On Atlas A2 the fused operator is used from this many expert-parallel ranks on.
 _FUSED_RANKS = {"A2": 16, "A3": 2}
 _MIB = 1024**2
@@ -143,6 +144,24 @@ def rank_table(facts: Facts) -> CheckResult | str:
         f"no table, or one with {needed.nodes * needed.devices_per_node} devices",
         values.fix,
     )
+
+
+@CHECKS.add(
+    "environment.expansion-mode",
+    device="npu",
+    recipe=True,
+    source="vllm-ascend#14928 (A3, CANN 9.0.0); CANN environment variables: HCCL_OP_EXPANSION_MODE",
+    reads=(f"${_EXPANSION}", "*/_build_info.py", "/usr*", *PACKAGE_READS),
+)
+def expansion_mode(facts: Facts) -> CheckResult:
+    """HCCL_OP_EXPANSION_MODE=AIV: collectives run on the vector cores, and on Atlas A3 the fused operators
+    that distribute tokens among experts hang then (aclnnMoeDistributeCombine, 107020).
+    """
+    rollout = facts.recipe.rollout
+    values = facts.read(read_variable, facts.recipe, _EXPANSION)
+    fused = rollout.expert_parallel and rollout.tensor_parallel >= _FUSED_RANKS["A3"]
+    bad = fused and values.processes["rollout"] == "AIV" and facts.read(read_vllm_ascend_build)[1] == "A3"
+    return warn_unless(not bad, str(values), "not AIV with experts on A3", values.fix)
 
 
 def _dispatch_bytes(tokens: int, experts: int, chosen: int, hidden: int) -> int:

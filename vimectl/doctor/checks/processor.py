@@ -5,7 +5,7 @@ from __future__ import annotations
 from vimectl.doctor.check import CheckList, CheckResult, result
 from vimectl.doctor.facts import Facts
 from vimectl.doctor.facts.cann import read_machine
-from vimectl.doctor.facts.processor import CPUINFO, read_instructions
+from vimectl.doctor.facts.cpu_features import CPUINFO, read_instructions
 
 CHECKS = CheckList(running=True)
 

@@ -84,6 +84,11 @@ def read_editable_paths(host: Host, item: InstalledDistribution) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def is_found_by_hook(host: Host, item: InstalledDistribution) -> bool:
+    """Return True if an import hook of setuptools finds an editable install: after all of sys.path."""
+    return any(name.endswith("_finder.py") and _belongs(name, item) for name in host.names(item.location))
+
+
 def _belongs(name: str, item: InstalledDistribution) -> bool:
     """Return True for the file of a build backend: setuptools, or hatchling, flit and others."""
     stem = re.sub(r"^_+(editable__+\.?)?|(-|_)\d.*$|\.(pth|py)$|_finder\.py$", "", name)

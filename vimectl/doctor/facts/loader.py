@@ -31,6 +31,21 @@ def find_library(host: Host, name: str) -> str:
     return next(filter(host.is_file, paths), "")
 
 
+def is_preloadable(host: Host, path: str) -> bool:
+    """Return True if a path of LD_PRELOAD exists, with any value of the loader's tokens, ld.so(8).
+
+    ``$LIB`` is the name of the library directory and ``$PLATFORM`` that of the processor. ``$ORIGIN`` is the
+    directory of each program, so nothing is known about it.
+    """
+    text = re.sub(r"\$\{(\w+)\}", r"$\1", path)
+    if "$ORIGIN" in text:
+        return True
+    patterns = [
+        text.replace("$LIB", name).replace("$PLATFORM", "*") for name in ("lib64", "lib", "lib/*-linux-gnu")
+    ]
+    return host.exists(path) or ("$" in text and any(host.glob(pattern) for pattern in patterns))
+
+
 def is_same_file(host: Host, one: str, other: str) -> bool:
     """Return True if two paths lead to one existing file or directory."""
     first, second = host.status(one), host.status(other)

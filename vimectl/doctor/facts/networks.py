@@ -31,6 +31,12 @@ def read_interfaces(host: Host) -> dict[str, list[str]]:
     return found
 
 
+def read_gateway(host: Host) -> str:
+    """Return the gateway of the default IPv4 route; empty without one."""
+    found = host.search("/proc/net/route", r"^\S+\t00000000\t([0-9A-F]{8})\t")
+    return str(IPv4Address(_number(found[1]))) if found and int(found[1], 16) else ""
+
+
 def read_hccn_addresses(host: Host) -> dict[int, str]:
     """Return the address of each NPU in /etc/hccn.conf with its prefix length; empty without that file."""
     text = host.read(_HCCN) or ""

@@ -14,6 +14,7 @@ from vimectl.util.scratch_directory import SCRATCH, ScratchDirectory, read_scrat
 # proc(5), /proc/net/tcp: number, local address and port, remote address and port, state.
 _SOCKET = re.compile(r"^\s*\d+: [0-9A-F]+:([0-9A-F]{4}) [0-9A-F]+:[0-9A-F]{4} ([0-9A-F]{2}) ", re.MULTILINE)
 _LISTEN = "0A"
+PROCESS_READS = ("/proc", "/proc/*/cmdline", "/proc/*/environ", "/proc/*/status")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,14 @@ def read_processes(host: Host) -> list[ProcessFacts]:
             )
         )
     return found
+
+
+def read_ray_version(host: Host, raylet: str) -> tuple[str, str]:
+    """Return the versions of Ray and Python of a raylet, by its path; empty where nothing says them."""
+    package = raylet.partition("/core/src/ray/raylet/")[0]
+    found = host.search(f"{package}/_version.py", r"^version = [\"']([^\"']+)")
+    python = re.search(r"/python(3\.\d+)/", package)
+    return found[1] if found else "", python[1] if python else ""
 
 
 def read_own_processes(host: Host) -> frozenset[int]:
