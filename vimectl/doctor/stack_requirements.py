@@ -209,8 +209,10 @@ def _applies(stack: Stack, requirement: Requirement, environment: Environment) -
     name = canonicalize_name(requirement.name)
     if stack.stack.device == "npu" and (is_cuda(name) or name in _VLLM_CUDA):
         return False
-    context: dict[str, str] = {**environment, "extra": ""}
-    return requirement.marker is None or requirement.marker.evaluate(context)
+    if requirement.marker is None:
+        return True
+    context = {name: str(value) for name, value in environment.items()}
+    return requirement.marker.evaluate(context | {"extra": ""})
 
 
 def _provider(facts: Facts, name: str) -> str:

@@ -116,7 +116,9 @@ def requirements(facts: Facts) -> CheckResult:
     expected = "everything that the packages of the stack require"
     if not missing:
         return CheckResult("pass", "all there", expected)
-    found = "; ".join(filter(None, [listed(conflicts), absent and f"absent: {listed(absent)}"]))
+    texts = [listed(conflicts)] if conflicts else []
+    texts += [f"absent: {listed(absent)}"] if absent else []
+    found = "; ".join(texts)
     # Some packages are required for features that a run does not use.
     return CheckResult("fail" if conflicts else "warn", found, expected, repair(facts))
 
