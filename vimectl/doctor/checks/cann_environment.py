@@ -20,7 +20,8 @@ def _directories(home: str) -> dict[str, str]:
 
 @CHECKS.add(
     "cann.environment",
-    source="set_env.sh of CANN and of NNAL 9.0.0; vllm-ascend#152, #262, #1144, #10525",
+    source="set_env.sh of CANN and of NNAL 9.0.0; PyTorch 2.6's release post (the new C++ ABI from 2.7 on); "
+    "vllm-ascend#152, #262, #1144, #10525",
     reads=(*cann.TOOLKIT_READS, *loader.READS, "$ASCEND_OPP_PATH", "$ATB_HOME_PATH", "*/set_env.sh"),
     after=("cann.nnal", "cann.toolkit"),
 )

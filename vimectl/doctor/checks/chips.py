@@ -23,7 +23,7 @@ _REFERENCE = "npu-smi reference (hiascend.com, Atlas%20200I%20A2/2520/re/npu/npu
 
 @CHECKS.add(
     "device.listing",
-    source="listings of drivers 23.0 to 26.0 in public reports",
+    source="published listings of drivers 23.0 to 26.0; no document has the layout",
     reads=("npu-smi info",),
 )
 def listing(facts: Facts) -> CheckResult:
@@ -75,7 +75,7 @@ def _avoid(facts: Facts, bad: Iterable[Chip]) -> str:
 
 @CHECKS.add(
     "device.lost",
-    source="listings of seven of eight chips in public reports",
+    source="a rule of vimectl: each device node has a chip in the listing",
     reads=("npu-smi info", "/dev"),
 )
 def lost(facts: Facts) -> CheckResult:
@@ -209,5 +209,5 @@ def memory(facts: Facts) -> CheckResult:
         ", ".join(full) or f"at most {most.used} of {most.total} MiB used",
         f"at most {IDLE_MIB} MiB used" if share is None else f"{share:g} of each free",
         _avoid(facts, filter(is_full, _chips(facts).chips))
-        + "end the process that uses it (device.processes); if there is none, reset the chip",
+        + "find the process that uses it (device.processes, or npu-smi info on the host of a container)",
     )

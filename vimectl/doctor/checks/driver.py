@@ -57,7 +57,7 @@ def libraries(facts: Facts) -> CheckResult:
 
 @CHECKS.add(
     "driver.loaded",
-    source="listings and version files of upgraded hosts in public reports",
+    source="a rule of vimectl: npu-smi prints the version of the loaded driver",
     reads=(driver.INFO, "npu-smi info"),
 )
 def driver_loaded(facts: Facts) -> CheckResult:

@@ -56,7 +56,7 @@ class Facts:
         if key not in self._known:
             with self.observing() as observed:
                 self._known[key] = (args, reader(self._host, *args, **kwargs), observed)
-        self._collected[-1].update(self._known[key][2])
+        self._collect(self._known[key][2])
         return cast("T", self._known[key][1])
 
     @contextmanager
@@ -68,7 +68,7 @@ class Facts:
             yield observed
         finally:
             self._collected.pop()
-            self._collected[-1].update(observed)
+            self._collect(observed)
 
     @property
     def observed(self) -> dict[str, str]:
@@ -87,7 +87,12 @@ class Facts:
         }
 
     def _observe(self, what: str, problem: str) -> None:
-        self._collected[-1][what] = problem
+        self._collect({what: problem})
+
+    def _collect(self, observed: Mapping[str, str]) -> None:
+        """Add what was read. A path that exists may still have a problem when it is read."""
+        known = self._collected[-1]
+        known.update({what: problem or known.get(what, "") for what, problem in observed.items()})
 
     def _run(self, argv: Sequence[str], timeout: float) -> CommandResult:
         command = " ".join(argv)

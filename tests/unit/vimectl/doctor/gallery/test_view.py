@@ -37,8 +37,8 @@ def test_group_without_problems_is_one_line(shown: Shown) -> None:
     assert code == 0
     assert [line.split(":")[0] for line in lines] == [
         "pass  device", "pass  driver", "pass  host", "pass  cann", "pass  python", "pass  packages",
-        "pass  patches", "pass  tms", "pass  environment", "skip  network", "pass  cluster", "pass  recipe",
-        "pass  builder", "pass  leftovers", "ascend-0.22",
+        "pass  patches", "pass  tms", "pass  environment", "pass  cluster", "pass  recipe",
+        "pass  builder", "pass  leftovers", "skip  network", "ascend-0.22",
     ]  # fmt: skip
     assert lines[-1] == "ascend-0.22: no problems found"
 
