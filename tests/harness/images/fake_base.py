@@ -2,7 +2,8 @@
 
 Real in it: Debian with its Python, and the Python sources of vLLM and vllm-ascend as they were released,
 where the real base has them. Made up: a CANN tree (folders, version files and a set_env.sh), and the metadata
-of what takes gigabytes or an NPU (torch, torch-npu, triton-ascend, ray, transformers).
+of what takes gigabytes or an NPU (torch, torchvision, torch-npu, triton-ascend, ray, transformers), and the
+compiled operators of vllm-ascend.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import platformdirs
 
+from harness.memory_saver.elf_file import ElfFile
 from harness.upstream import released
 from vimectl.stacks.catalog import load_stack
 
@@ -35,6 +38,7 @@ FILES = {
     f"{_CANN}/x86_64-linux/ascend_ops_install.info": "package_name=Ascend-cann-910b-ops\nversion=9.0.0\n",
     f"{_CANN}/opp/built-in/op_impl/ai_core/tbe/kernel/ascend910b/stand-in.txt": "no kernel\n",
     f"{_CANN}/lib64/libascendcl.so": "",
+    f"{_CANN}/lib64/libhccl.so": "",
     f"{_CANN}/python/site-packages/acl.so": "",
     f"{_CANN}/python/site-packages/tbe/__init__.py": "",
     f"{_CANN}/set_env.sh": f"""\
@@ -43,10 +47,12 @@ export LD_LIBRARY_PATH={_CANN}/lib64:$LD_LIBRARY_PATH
 export PYTHONPATH={_CANN}/python/site-packages:$PYTHONPATH
 """,
     "/usr/local/Ascend/nnal/atb/9.0.0/version.info": "    Ascend-cann-atb : 9.0.0\n",
+    "/usr/local/Ascend/nnal/atb/9.0.0/atb/cxx_abi_1/lib/libatb.so": "",
     # Like the real one, it reads the arguments of the script that sources it.
     "/usr/local/Ascend/nnal/atb/set_env.sh": """\
 if [ $# -gt 0 ]; then echo "sourced with the arguments $*" >&2; return 1; fi
 export ATB_HOME_PATH=/usr/local/Ascend/nnal/atb/latest/atb/cxx_abi_1
+export LD_LIBRARY_PATH=$ATB_HOME_PATH/lib:$LD_LIBRARY_PATH
 """,
     "/etc/Ascend/ascend_cann_install.info": "Toolkit_InstallPath=/usr/local/Ascend/ascend-toolkit/latest\n",
 }
@@ -63,6 +69,7 @@ SHIPPED = {
     "torch": "2.10.0+cpu",
     "torch-npu": "2.10.0",
     "triton-ascend": "3.2.1",
+    "torchvision": "0.25.0",
     "ray": "2.48.0",
     "transformers": "5.5.4",
 }
@@ -142,6 +149,10 @@ def _ascend(tree: Path) -> None:
         sources = released.python_sources(package, version)
         module, place = package.replace("-", "_"), f"{WORKSPACE}/{package}"
         shutil.copytree(sources / module, tree / place.lstrip("/") / module)
+        if package == "vllm-ascend":
+            machine = platform.machine()
+            operators = f"{place}/{module}/vllm_ascend_C.cpython-311-{machine}-linux-gnu.so"
+            (tree / operators.lstrip("/")).write_bytes(ElfFile(machine).content())
         folder = _metadata(tree, package, f"{version}+empty" if package == "vllm" else version)
         stated = {"url": f"file://{place}", "dir_info": {"editable": True}}
         _write(tree, f"{folder}/direct_url.json", json.dumps(stated))

@@ -36,7 +36,7 @@ build-backend = "setuptools.build_meta"
 
 [project]
 name = "{name}"
-version = "0.1"
+version = "{version}"
 
 [tool.setuptools]
 packages = ["{package}"]
@@ -85,7 +85,7 @@ def stack_file(folder: Path, needed: Sequence[str] = ("libascendcl.so", "libc.so
     text = stack_path(fake_base.STACK).read_text(encoding="utf-8")
     stack = load_stack(fake_base.STACK)
     for name, pin in stack.commits.items():
-        made = _package(folder / name, *PACKAGES[name])
+        made = _package(folder / name, *PACKAGES[name], pin.version)
         text = text.replace(pin.url, made.url).replace(pin.commit, made.commit)
     saver = stack.memory_saver
     assert saver is not None
@@ -100,9 +100,10 @@ def stack_file(folder: Path, needed: Sequence[str] = ("libascendcl.so", "libc.so
     return file
 
 
-def _package(folder: Path, name: str, package: str) -> Repository:
+def _package(folder: Path, name: str, package: str, version: str) -> Repository:
     init = f'"""A fake {name}."""\n'.encode()
-    pyproject = _PYPROJECT.format(name=name, package=package.replace("/", ".")).encode()
+    fields = {"name": name, "package": package.replace("/", "."), "version": version}
+    pyproject = _PYPROJECT.format(**fields).encode()
     return _repository(folder, {"pyproject.toml": pyproject, f"{package}/__init__.py": init})
 
 
