@@ -34,7 +34,7 @@ _FOR_TORCH = {
     "2.10.0": {"torchvision": "0.25.0", "torchaudio": "2.10.0"},
 }
 # Distributions that provide the same modules: any one of them meets a requirement on another.
-_SAME_MODULES = (
+SAME_MODULES = (
     {"triton", "triton-ascend"},
     {
         "opencv-python",
@@ -198,10 +198,19 @@ def _requirements(facts: Facts) -> Iterator[tuple[str, Requirement]]:
     # Its version follows from that of torch, see ``companion_versions``.
     determined |= {"torchvision", *(set(companion_versions(stack)) & facts.installed.keys())}
     determined = {canonicalize_name(name) for name in determined}
-    for package, metadata in facts.read(read_metadata, stack).items():
-        for requirement in metadata.requires if package not in left_out else ():
+    requires = {name: one.requires for name, one in facts.read(read_metadata, stack).items()}
+    # vLLM and vllm-ascend contradict each other; vllm-ascend, installed last, is right (vllm-ascend#5710).
+    first = {canonicalize_name(one.name) for one in requires.get("vllm-ascend", ()) if one.specifier}
+    for package, own in requires.items():
+        for requirement in own if package not in left_out else ():
             name = canonicalize_name(requirement.name)
+            if package == "vllm" and name in first:
+                continue
             if _provider(facts, name) not in determined and _applies(stack, requirement, environment):
+                yield package, requirement
+    for package, texts in stack.constraints.items():
+        for requirement in map(Requirement, texts):
+            if facts.find(package) and _installed(facts, canonicalize_name(requirement.name)):
                 yield package, requirement
 
 
@@ -217,7 +226,7 @@ def _applies(stack: Stack, requirement: Requirement, environment: Environment) -
 
 def _provider(facts: Facts, name: str) -> str:
     """Return the installed distribution with the modules of a distribution, by default that itself."""
-    same = next((names for names in _SAME_MODULES if name in names), {name})
+    same = next((names for names in SAME_MODULES if name in names), {name})
     return next((one for one in (name, *sorted(same)) if one in facts.installed), name)
 
 

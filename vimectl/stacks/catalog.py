@@ -27,7 +27,19 @@ _HERE = Path(__file__).parent
 _TABLES = {"packages": str, "ranges": str, "provided_by": list, "patches": list, "targets": str}
 KEYS = {
     *_TABLES,
-    *("extends", "stack", "unwanted", "omitted", "libraries", "cann", "nnal", "commits", "images", "image"),
+    *(
+        "extends",
+        "stack",
+        "constraints",
+        "unwanted",
+        "omitted",
+        "libraries",
+        "cann",
+        "nnal",
+        "commits",
+        "images",
+        "image",
+    ),
     *("memory_saver", "origin", "notes", "unrecorded"),
 }
 # Anything else in [patches] is a directory.

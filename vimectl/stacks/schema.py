@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 from pydantic import AfterValidator, Field, PrivateAttr, model_validator
@@ -12,6 +13,11 @@ from vime_runtime.spec.strict import Strict
 
 def _specifier(text: str) -> str:
     SpecifierSet(text)  # raises InvalidSpecifier, a ValueError
+    return text
+
+
+def _requirement(text: str) -> str:
+    Requirement(text)  # raises InvalidRequirement, a ValueError
     return text
 
 
@@ -141,6 +147,8 @@ class Stack(Strict):
     ``extends`` is the stack that it extends, a name or the path of a file relative to it;
     ``packages`` has the exact version of each package, by its usual name;
     ``ranges`` the versions of other packages that they accept;
+    ``constraints`` what a package needs and its metadata does not say, as requirements: they apply to what is
+    installed;
     ``provided_by`` the distributions that may provide a package instead of the one of its name;
     ``unwanted`` distributions that break the stack when present, with the reason;
     ``omitted`` distributions that a package requires and the lock leaves out, with the consequence;
@@ -156,6 +164,7 @@ class Stack(Strict):
     stack: StackTable
     packages: dict[str, str]
     ranges: dict[str, Specifier] = Field(default_factory=dict)
+    constraints: dict[str, list[Annotated[str, AfterValidator(_requirement)]]] = Field(default_factory=dict)
     provided_by: dict[str, list[str]] = Field(default_factory=dict)
     unwanted: dict[str, str] = Field(default_factory=dict)
     omitted: dict[str, str] = Field(default_factory=dict)
@@ -190,7 +199,7 @@ class Stack(Strict):
     def _facts(self) -> dict[str, str]:
         """Return every fact of the file with its table."""
         facts = {name: table for table in ("packages", "ranges", "commits") for name in getattr(self, table)}
-        single = ("cann", "nnal", "images", "image", "memory_saver", "patches")
+        single = ("constraints", "cann", "nnal", "images", "image", "memory_saver", "patches")
         facts |= {name: name for name in single if getattr(self, name)}
         return facts | {"python": "python", "machines": "machines"}
 

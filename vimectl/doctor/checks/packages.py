@@ -59,7 +59,7 @@ def _sources(stack: Stack) -> dict[str, str]:
     "packages.{}",
     _sources,
     source="[packages] of the stack file, which names the source of each version",
-    after=("packages.interrupted", "packages.duplicates"),
+    after=("packages.interrupted", "packages.same-files", "packages.duplicates"),
 )
 def version(name: str, facts: Facts) -> CheckResult:
     """Compare the version of a package."""

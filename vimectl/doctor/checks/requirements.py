@@ -10,6 +10,7 @@ from vimectl.doctor.facts.packages import TORCH_COMPANIONS, read_metadata
 from vimectl.doctor.install_commands import Install, Uninstall, commands
 from vimectl.doctor.stack_requirements import (
     PACKAGE_READS,
+    SAME_MODULES,
     companion_versions,
     is_cuda,
     pinned_packages,
@@ -136,6 +137,34 @@ def unwanted_packages(facts: Facts) -> CheckResult:
     if not found:
         return CheckResult("pass", "none of them", expected)
     return CheckResult("fail", ", ".join(found), expected, commands(facts, Uninstall(found)))
+
+
+@CHECKS.add("packages.same-files", source="sgl-project/sglang#21717; vllm-project/vllm#17249")
+def same_files(facts: Facts) -> CheckResult:
+    """Of two distributions with the same files, the one that was installed last is imported, and uninstalling
+    one leaves the other without files.
+    """
+    wrong: dict[str, list[str]] = {}
+    for package, names in facts.stack.provided_by.items():
+        have = {name for name in (package, *names) if name in facts.installed}
+        if len(have) > 1 or not have <= set(names):
+            wrong[requirement_of(facts, package)] = sorted(have)
+    of_the_stack = bool(wrong)
+    for names in (sorted(one) for one in SAME_MODULES if "triton" not in one):  # see packages.cuda
+        twice = [name for name in names if name in facts.installed]
+        if len(twice) > 1:
+            # The headless one is enough: a run opens no window.
+            kept = next((name for name in twice if name.endswith("-headless")), twice[0])
+            wrong[f"{kept}=={facts.installed[kept][0].version}"] = twice
+    there = [name for names in wrong.values() for name in names]
+    expected = "one distribution for each module"
+    if not wrong:
+        return CheckResult("pass", "none", expected)
+    bad: Status = "fail" if of_the_stack else "warn"
+    fix = commands(facts, Uninstall(there), Install(list(wrong)))
+    return CheckResult(
+        bad, ", ".join(f"{name} {facts.installed[name][0].version}" for name in there), expected, fix
+    )
 
 
 @CHECKS.add(
