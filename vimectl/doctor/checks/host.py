@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 from vimectl.doctor.check import CheckList, CheckResult, listed, result, warn_unless
 from vimectl.doctor.facts import Facts, Unavailable, limits
-from vimectl.doctor.facts.driver import read_container
+from vimectl.doctor.facts.driver import CONTAINER_READS, read_container
 from vimectl.doctor.facts.imports import read_library_errors
 from vimectl.doctor.facts.packages import read_metadata
 from vimectl.doctor.stack_requirements import PACKAGE_READS
@@ -143,24 +143,24 @@ def open_files(facts: Facts) -> CheckResult:
         found is None or found >= _OPEN_FILES,
         f"hard limit {'unlimited' if found is None else found}",
         f"{_OPEN_FILES}",
-        f"ulimit -Hn {_OPEN_FILES}, as root",
+        f"ulimit -Hn {_OPEN_FILES}, as root  (a container: start it with --ulimit nofile={_OPEN_FILES})",
     )
 
 
 @CHECKS.add(
     "host.locked-memory",
-    source="setrlimit(2), RLIMIT_MEMLOCK",
-    reads=("/proc/self/limits",),
+    source="setrlimit(2), RLIMIT_MEMLOCK; LMCache-Ascend#5",
+    reads=("/proc/self/limits", *CONTAINER_READS),
     device="npu",
 )
 def locked_memory(facts: Facts) -> CheckResult:
     """Memory that a device or RDMA reads must be locked, setrlimit(2)."""
     found = facts.read(limits.read_hard_limit, "Max locked memory")
+    fix = "ulimit -l unlimited, as root  (a container: start it with --ulimit memlock=-1)"
+    if facts.read(read_container) == "kubernetes":
+        fix = "on the host, LimitMEMLOCK=infinity in the [Service] of containerd.service, and restart it"
     return warn_unless(
-        found is None,
-        "unlimited" if found is None else f"hard limit {size(found)}",
-        "unlimited",
-        "ulimit -l unlimited, as root  (a container: start it with --ulimit memlock=-1)",
+        found is None, "unlimited" if found is None else f"hard limit {size(found)}", "unlimited", fix
     )
 
 

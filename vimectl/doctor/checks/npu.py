@@ -89,7 +89,7 @@ def management(facts: Facts) -> CheckResult:
 
 @CHECKS.add(
     "device.permissions",
-    source="path_resolution(7), capabilities(7), the kernel's cgroup-v1/devices.rst",
+    source="path_resolution(7), capabilities(7); Linux: cgroup-v1/devices.rst; ascend-device-plugin#139",
     reads=("/dev", "/dev/*", "stat *", "/proc/self/status", driver.DEVICE_RULES, *driver.CONTAINER_READS),
 )
 def permissions(facts: Facts) -> CheckResult:
@@ -113,6 +113,8 @@ def permissions(facts: Facts) -> CheckResult:
     fix = f"sudo usermod --append --groups {needed} $USER, then log in again"
     if facts.read(driver.read_container) is not None:
         fix = f"start the container with {numbers}"
+        if user == 0:
+            fix += ", or with --cap-add DAC_OVERRIDE: root has no capability to use files of others"
     return result(
         not closed,
         f"user {user} may not use {names}" if closed else f"user {user} may use all",
