@@ -98,10 +98,11 @@ class DoctorReport:
 
     @property
     def first(self) -> CheckResult | None:
-        """Return the result to fix first: the first cause of a failure, else the first warning."""
-        causes = {result.cause or result.id for result in self.failures}
+        """Return the result to fix first: the cause of most failures, else the first warning."""
+        causes = Counter(result.cause or result.id for result in self.failures)
         warnings = [result for result in self.results if result.status == "warn" and not result.cause]
-        return next((result for result in self.results if result.id in causes), next(iter(warnings), None))
+        roots = [result for result in self.results if result.id in causes]
+        return max(roots, key=lambda result: causes[result.id], default=next(iter(warnings), None))
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as ``doctor --json`` prints it and a run directory keeps it."""

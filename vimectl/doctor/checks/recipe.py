@@ -164,7 +164,7 @@ def reward(facts: Facts) -> CheckResult | str:
     "recipe.trainer-memory",
     source="vime_runtime/spec/device_memory.py, with the source of each term",
     reads=_MEMORY,
-    after=("recipe.tensor-parallel",),
+    after=("recipe.tensor-parallel", "device.chip"),
 )
 def trainer_memory(facts: Facts) -> CheckResult:
     """In a training step a device holds weights, master weights, moments and gradients, and what the fullest
@@ -178,7 +178,7 @@ def trainer_memory(facts: Facts) -> CheckResult:
     "recipe.engine-memory",
     source="vime_runtime/spec/device_memory.py; vLLM: check_enough_kv_cache_memory in kv_cache_utils.py",
     reads=_MEMORY,
-    after=("recipe.tensor-parallel",),
+    after=("recipe.tensor-parallel", "device.chip"),
 )
 def engine_memory(facts: Facts) -> CheckResult:
     """vLLM starts only if weights and the KV cache of one longest sequence fit into its share. Next to it the
@@ -213,7 +213,7 @@ def engine_memory(facts: Facts) -> CheckResult:
     "recipe.sync-memory",
     source="vime_runtime/spec/device_memory.py, with the source of each term",
     reads=_MEMORY,
-    after=("recipe.trainer-memory", "recipe.engine-memory"),
+    after=("recipe.trainer-memory", "recipe.engine-memory", "device.chip"),
 )
 def sync_memory(facts: Facts) -> CheckResult:
     """During a weight sync the device holds all of the trainer, and the engine's weights."""
