@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -106,7 +107,7 @@ class Described(Strict):
     environment: dict[str, str] = Field(default_factory=dict)
     packages: dict[str, str] = Field(default_factory=dict)  # distribution to version; "" removes it
     requires: dict[str, list[str]] = Field(default_factory=dict)  # distribution to its requirements
-    files: dict[str, str] = Field(default_factory=dict)  # path to text
+    files: dict[str, str] = Field(default_factory=dict)  # path to text; {inode:PATH} is a number
     releases: dict[str, Release] = Field(default_factory=dict)  # "vllm/0.22.1" to its state
     folders: list[str] = Field(default_factory=list)  # empty ones
     libraries: dict[str, Library] = Field(default_factory=dict)  # path to a memory saver
@@ -203,6 +204,9 @@ class Machine:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
 
+    def _inode(self, path: str) -> str:
+        return str(self.path(path).stat().st_ino)
+
     def _wanted(self, check: str) -> tuple[str, str]:
         """Return the expected status of a check, and a part of what it must find."""
         expect = self.lineage[-1].expect
@@ -244,7 +248,7 @@ class Machine:
         for path, changes in one.models.items():
             sparse_model.write(self.path(path), changes)
         for path, text in one.files.items():
-            self.write(path, text)
+            self.write(path, re.sub(r"\{inode:(.*?)\}", lambda found: self._inode(found[1]), text))
         for path, target in one.links.items():
             self.path(path).parent.mkdir(parents=True, exist_ok=True)
             self.path(path).symlink_to(target)

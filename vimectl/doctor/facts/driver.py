@@ -82,7 +82,7 @@ def _device(numbers: str) -> str:
 
 
 def read_forbidden_devices(host: Host) -> list[str]:
-    """Return the device nodes that the device cgroup of this process forbids to open, whoever it is.
+    """Return the device nodes that the device cgroup of this process forbids to open, for any user.
 
     Only cgroup v1 lists its rules (``c 235:* rwm``); where there is no list, none is known to be forbidden.
     """
