@@ -37,8 +37,8 @@ def version(facts: Facts) -> CheckResult | str:
         return "Ray does not run on this node yet"
     expected = f"Ray {own.version if own else 'of this environment'}, Python {minor or 'of this environment'}"
     fix = (
-        f"if it is yours, end it (ray stop, of its environment) and start {expected} on every node: "
-        f"{facts.python} -m ray.scripts.scripts start"
+        "start a cluster with the `ray` of this environment on every node, with another --port, and give its "
+        "--address; or run from the environment of the cluster that is there"
     )
     return result(not wrong, listed(wrong, separator="; ") or f"{count} raylet of it", expected, fix)
 

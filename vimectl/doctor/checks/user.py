@@ -69,7 +69,7 @@ def user_name(facts: Facts) -> CheckResult:
     return result(
         bool(name) or not needed,
         f"{name or 'no name'}, number {user}",
-        "an entry in /etc/passwd" if needed else "a number",
+        "an entry in /etc/passwd" if needed else "any user",
         f"echo '{entry}' >> /etc/passwd, as root, or in the image of the container",
     )
 

@@ -23,6 +23,7 @@ def read_instructions(host: Host) -> tuple[str, frozenset[str]]:
     if not listed:
         raise Unavailable(f"{CPUINFO} lists no features of the processor")
     model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    part = re.search(r"^CPU implementer\s*:\s*(\S+)(?:.|\n)*?^CPU part\s*:\s*(\S+)", text, re.MULTILINE)
-    name = f"implementer {part[1]}, part {part[2]}" if part else "the processor"
+    maker = re.search(r"^CPU implementer\s*:\s*(\S+)", text, re.MULTILINE)
+    part = re.search(r"^CPU part\s*:\s*(\S+)", text, re.MULTILINE)
+    name = f"implementer {maker[1]}, part {part[1]}" if maker and part else "the processor"
     return model[1] if model else name, frozenset.intersection(*(frozenset(one.split()) for one in listed))

@@ -12,7 +12,8 @@ from vimectl.util.host import Host
 _BYTES = 2**20
 # One pattern for each family: a literal start is searched much faster than alternatives.
 _FAMILIES = {
-    name: re.compile(rb"%b_(\d+(?:\.\d+)+)\0" % name.encode()) for name in ("GLIBC", "GLIBCXX", "CXXABI")
+    name: re.compile(rb"%b_(\d{1,9}(?:\.\d{1,9})+)\0" % name.encode())
+    for name in ("GLIBC", "GLIBCXX", "CXXABI")
 }
 LIBSTDCXX = "libstdc++.so.6"
 

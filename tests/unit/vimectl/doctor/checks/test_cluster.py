@@ -42,3 +42,17 @@ def test_own_name_matters_without_a_default_route(npu: Machine, hosts: str, rout
     npu.write("/etc/hosts", hosts)
     npu.write("/proc/net/route", route)
     assert npu.check("cluster.hostname", "cluster.nodes=2").status == status
+
+
+@pytest.mark.parametrize("name", ["189", "0x1f", "10.1", "1.2.3.4"])
+def test_name_that_is_a_number_is_an_address(npu: Machine, name: str) -> None:
+    npu.write("/proc/sys/kernel/hostname", f"{name}\n")
+    assert npu.check("cluster.hostname").status == "warn"
+    npu.environment["GLOO_SOCKET_IFNAME"] = "eth0"
+    assert npu.check("cluster.hostname").status == "pass"
+
+
+@pytest.mark.parametrize("name", ["node1", "1a", "10.1.2.3.4", "n189"])
+def test_other_names_are_no_addresses(npu: Machine, name: str) -> None:
+    npu.write("/proc/sys/kernel/hostname", f"{name}\n")
+    assert npu.check("cluster.hostname").status == "pass"

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vimectl.doctor.facts.loader import find_library, is_same_file, read_library_directories
+import pytest
+
+from vimectl.doctor.facts.loader import (
+    find_library,
+    is_preloadable,
+    is_same_file,
+    read_library_directories,
+)
 from vimectl.util.host import Host
 
 
@@ -42,3 +49,18 @@ def test_first_library_is_found_and_a_directory_is_none(tmp_path: Path) -> None:
     assert is_same_file(host, "/opt/b/libatb.so", "/opt/c/libatb.so")
     assert not is_same_file(host, "/opt/b/libatb.so", "/opt/none")
     assert find_library(host, "libhccl.so") == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "there"),
+    [
+        ("/usr/lib/$PLATFORM-linux-gnu/libjemalloc.so.2", True),
+        ("/usr/${LIB}/libjemalloc.so.2", True),
+        ("/usr/$LIB/libtcmalloc.so.4", False),
+        ("$ORIGIN/../lib/liba.so", True),
+        ("/usr/lib/libjemalloc.so.2", False),
+    ],
+)
+def test_tokens_of_the_loader_are_expanded(tmp_path: Path, path: str, there: bool) -> None:
+    write(tmp_path, "/usr/lib/aarch64-linux-gnu/libjemalloc.so.2")
+    assert is_preloadable(Host(tmp_path, {}), path) is there
