@@ -74,7 +74,7 @@ def _last_line(report: DoctorReport) -> str:
     """Return what to do next."""
     first = report.first
     if first is None:
-        return f"{report.stack.title}: no problems found"
+        return f"{report.stack.title}: {report.summary['pass']} checks, no problems found"
     if report.ok:
         return f"{report.stack.title}: nothing prevents a run; first warning: {first.id}: {first.fix}"
     return f"fix first: {first.id}: {first.fix}"

@@ -59,7 +59,9 @@ def count(facts: Facts) -> CheckResult:
         fix = "run it on a machine with Ascend NPUs and their driver"
     if facts.read(driver.read_container) is not None:
         expected = [f"/dev/davinci{number}" for number in range(needed)]
-        fix = f"{_give(facts, [*expected, *npu_devices.MANAGER_NODES])}, or use the Ascend Docker Runtime"
+        host = "" if found else "on a host with Ascend NPUs, "
+        give = _give(facts, [*expected, *npu_devices.MANAGER_NODES])
+        fix = f"{host}{give}, or use the Ascend Docker Runtime"
     return result(
         found >= needed,
         f"{'' if found else 'no NPU: '}{found} device nodes /dev/davinci*",
