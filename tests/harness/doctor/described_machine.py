@@ -243,8 +243,8 @@ class Machine:
             self._library(path, library)
         for path, elf in one.elf.items():
             self.write(path, "")
-            text = b"".join(version.encode() + b"\0" for version in elf.versions)
-            self.path(path).write_bytes(ElfFile(elf.machine, elf.needed, text=text).content())
+            names = b"".join(version.encode() + b"\0" for version in elf.versions)
+            self.path(path).write_bytes(ElfFile(elf.machine, elf.needed, text=names).content())
         for path, changes in one.models.items():
             sparse_model.write(self.path(path), changes)
         for path, text in one.files.items():
