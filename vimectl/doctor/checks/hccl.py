@@ -150,18 +150,21 @@ def rank_table(facts: Facts) -> CheckResult | str:
     "environment.expansion-mode",
     device="npu",
     recipe=True,
-    source="vllm-ascend#14928 (A3, CANN 9.0.0); CANN environment variables: HCCL_OP_EXPANSION_MODE",
+    source="CANN 9.0 environment variables: HCCL_OP_EXPANSION_MODE; vllm-ascend#14928 (A3, CANN 9.0.0)",
     reads=(f"${_EXPANSION}", "*/_build_info.py", "/usr*", *PACKAGE_READS),
 )
 def expansion_mode(facts: Facts) -> CheckResult:
-    """HCCL_OP_EXPANSION_MODE=AIV: collectives run on the vector cores, and on Atlas A3 the fused operators
-    that distribute tokens among experts hang then (aclnnMoeDistributeCombine, 107020).
+    """HCCL_OP_EXPANSION_MODE=AIV: collectives run on the vector cores. CANN supports that for inference only,
+    and on Atlas A3 the fused operators that distribute tokens among experts hang (107020).
     """
     rollout = facts.recipe.rollout
     values = facts.read(read_variable, facts.recipe, _EXPANSION)
+    wrong = ["for inference only"] if values.processes["train"] == "AIV" else []
     fused = rollout.expert_parallel and rollout.tensor_parallel >= _FUSED_RANKS["A3"]
-    bad = fused and values.processes["rollout"] == "AIV" and facts.read(read_vllm_ascend_build)[1] == "A3"
-    return warn_unless(not bad, str(values), "not AIV with experts on A3", values.fix)
+    if fused and values.processes["rollout"] == "AIV" and facts.read(read_vllm_ascend_build)[1] == "A3":
+        wrong.append("operators of experts hang on A3")
+    found = "; ".join([str(values), *wrong])
+    return warn_unless(not wrong, found, "not AIV in the trainer, or with experts on A3", values.fix)
 
 
 def _dispatch_bytes(tokens: int, experts: int, chosen: int, hidden: int) -> int:

@@ -125,3 +125,11 @@ def test_buffer_holds_the_tokens_of_a_rank(
     if value is not None:
         machine.environment["HCCL_BUFFSIZE"] = value
     assert machine.check("environment.hccl-buffer", assignment).status == status
+
+
+@pytest.mark.parametrize(("value", "status"), [("AIV", "warn"), ("AI_CPU", "pass"), ("", "pass")])
+def test_collectives_of_a_trainer_are_not_for_the_vector_cores(npu: Machine, value: str, status: str) -> None:
+    npu.environment["HCCL_OP_EXPANSION_MODE"] = value
+    result = npu.check("environment.expansion-mode")
+    assert result.status == status
+    assert "A3" not in result.found
