@@ -1,7 +1,7 @@
 """Replace files of a described machine by faults, one after another, and examine the machine with each.
 
 ``python -m harness.doctor.faults MACHINE DIRECTORY [--all]`` prints a JSON document with the number of faults
-by kind and what was wrong. It is a process of its own: an audit hook sees every file that is opened and
+by kind and what was wrong. It runs in a separate process: an audit hook sees every file that is opened and
 cannot be removed, and a superuser must start it without the capabilities that override permissions.
 """
 
@@ -48,7 +48,7 @@ Said = set[tuple[str, str, str]]
 
 
 class Opened:
-    """The files that this process opens and the directories that it lists, outside of its own code."""
+    """The files that this process opens and the directories that it lists, other than its code."""
 
     def __init__(self) -> None:
         self.paths: set[str] = set()

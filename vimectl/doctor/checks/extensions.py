@@ -59,8 +59,10 @@ def extension_paths(facts: Facts) -> tuple[str, ...]:
 
     A wheel from a package index needs no later libraries than the tag of its name says.
     """
-    own = (facts.read(read_extensions, item, module_of(name)) or [] for name, item in _items(facts).items())
-    found = [one.path for extensions in own for one in extensions]
+    found = []
+    for name, item in _items(facts).items():
+        own = facts.read(read_extensions, item, module_of(name))
+        found += [one.path for one in own or ()]
     items = (item for items in facts.installed.values() for item in items)
     return tuple(dict.fromkeys([*found, *facts.read(read_conda_libraries, tuple(items))]))
 
