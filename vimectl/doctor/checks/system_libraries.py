@@ -13,7 +13,7 @@ CHECKS = CheckList(
     # The checkout of an editable install can be anywhere.
     reads=(
         *(*PACKAGE_READS, *loader.READS, "*.so", "*.so.*", "*/vllm*", "*/MindSpeed*", "*/mindspeed*"),
-        *("getconf GNU_LIBC_VERSION", "/lib*", "/usr/lib*"),
+        *("getconf GNU_LIBC_VERSION", "/lib*", "/usr/lib*", "*/conda-meta"),
     ),
 )
 

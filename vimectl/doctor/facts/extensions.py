@@ -53,11 +53,13 @@ def read_extensions(host: Host, item: InstalledDistribution, module: str) -> lis
 
 
 def read_conda_libraries(host: Host, items: tuple[InstalledDistribution, ...]) -> list[str]:
-    """Return the shared libraries of those distributions that conda installed."""
+    """Return the shared libraries of those distributions that conda installed, into its own environments."""
+    prefixes = {item.location: item.location.partition("/lib/python")[0] for item in items}
+    conda = [location for location, prefix in prefixes.items() if host.is_dir(f"{prefix}/conda-meta")]
     return [
         f"{item.location}/{path}"
         for item in items
-        if (host.read(f"{item.metadata}/INSTALLER") or "").strip() == "conda"
+        if item.location in conda and (host.read(f"{item.metadata}/INSTALLER") or "").strip() == "conda"
         for path in re.findall(r"^([^,\n]+\.so),", host.read(f"{item.metadata}/RECORD") or "", re.MULTILINE)
     ]
 
