@@ -48,6 +48,9 @@ def configure(machine: Machine, number: int) -> None:
     """Give a machine its own addresses, in networks of all nodes."""
     hccn = [f"address_{npu}=29.89.{npu}.{number}\nnetmask_{npu}=255.255.255.0\n" for npu in range(8)]
     machine.write("/etc/hccn.conf", "".join(hccn))
+    for npu in range(8):
+        answer = f"ipaddr:29.89.{npu}.{number}\nnetmask:255.255.255.0\n"
+        machine.commands[f"*/hccn_tool -i {npu} -ip -g"] = CommandResult(0, answer)
     machine.write("/usr/local/Ascend/driver/tools/hccn_tool")
     machine.write("/sys/class/net/eth0/flags", "0x1003\n")
     machine.write("/proc/net/fib_trie", f"  |-- 10.0.0.{number}\n     /32 host LOCAL\n")

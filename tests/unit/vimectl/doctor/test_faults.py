@@ -26,7 +26,7 @@ _EXHAUSTIVE = pytest.mark.exhaustive
     ("machine", "options"),
     [
         ("a2-container", ()),
-        ("cpu-host", ()),
+        pytest.param("cpu-host", (), marks=_EXHAUSTIVE),
         pytest.param("a2-image", (), marks=_EXHAUSTIVE),
         pytest.param("a3-host", (), marks=_EXHAUSTIVE),
         *(

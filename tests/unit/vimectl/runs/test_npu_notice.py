@@ -46,7 +46,7 @@ def test_notice_is_printed_until_a_run_has_completed(
     stack = load_stack("ascend-0.22")
     passing = preflight.Preflight(RECIPE, DoctorReport(stack, (), Facts(Host(), stack)), None, None)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr(preflight, "examine", lambda recipe, host: passing)
+    monkeypatch.setattr(preflight, "examine", lambda recipe, host, address: passing)
     monkeypatch.setattr(launch, "check_run_inputs", lambda recipe: None)
     result = launch.RunResult({"exit_code": 0, "ok": True}, None)
     monkeypatch.setattr(launch, "launch", lambda plan, doctor, view: result)
