@@ -245,8 +245,9 @@ def test_ranks_train_on_npus_as_on_cpus(trained: Trained) -> None:
             expected["logprob/abs_diff_max"] = pytest.approx(theirs["logprob/abs_diff_max"], abs=4 * EPS * 4)
             assert ours == expected
         # Compare what was learned: the weights would agree without any training. Gradients in bf16 differ by
-        # a few percent; without one of the larger matrices the difference is 10 to 50 %.
-        assert (npu.moves - cpu.moves).norm() < 8 * EPS * cpu.moves.norm()
+        # a few percent, with experts by 7 % on a processor with bf16 instructions, where a token may choose
+        # another expert; without one of the larger matrices the difference is 10 to 50 %.
+        assert (npu.moves - cpu.moves).norm() < 12 * EPS * cpu.moves.norm()
 
 
 def test_offloading_and_resuming_change_no_bit(trained: Trained) -> None:
