@@ -173,7 +173,8 @@ def test_node_that_does_not_answer_is_named(
         os.kill(nodes.raylets[1], signal.SIGCONT)
     (answer,) = (result for result in found.results if result.id == "nodes.answer")
     assert answer.status == "fail"
-    assert f"{OTHER}: no answer within" in answer.found
+    # On a busy machine Ray may give the node up before.
+    assert re.search(rf"{OTHER}: (no answer within|it has left the cluster)", answer.found)
 
 
 def test_wrong_token_is_an_error_of_the_cluster(start: Callable[..., TwoNodes]) -> None:

@@ -55,6 +55,8 @@ def run_everywhere(address: str, module: str, document: str, seconds: float) -> 
             answer["received"] = time.time()
             try:
                 answer |= ray.get(done)
+            except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
+                answer["problem"] = "it has left the cluster: Ray has lost contact with it"
             except ray.exceptions.RayError as e:
                 answer["problem"] = " ".join(str(e).split())
     for task, answer in pending.items():
