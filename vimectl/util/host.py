@@ -15,7 +15,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -35,8 +35,12 @@ ABSENT = "absent"
 DENIED = "permission denied"
 
 
+# Exit codes of a command that did not end by itself, as those of a shell and of timeout(1).
+TIMED_OUT, NOT_RUN, UNKNOWN_PROGRAM = 124, 126, 127
+
+
 class CommandResult(NamedTuple):
-    """A command's result. ``code`` is 127 for an unknown program, 124 after a timeout, 126 if not run."""
+    """A command's result. ``code`` is also TIMED_OUT, NOT_RUN or UNKNOWN_PROGRAM."""
 
     code: int
     stdout: str = ""
@@ -53,19 +57,19 @@ def run_command(argv: Sequence[str], timeout: float) -> CommandResult:
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, errors="replace")
     except FileNotFoundError:
-        return CommandResult(127, "", f"{argv[0]}: not found")
+        return CommandResult(UNKNOWN_PROGRAM, "", f"{argv[0]}: not found")
     except subprocess.TimeoutExpired as e:
         # The partial output is bytes in spite of text=True.
         partial = e.stdout.decode(errors="replace") if isinstance(e.stdout, bytes) else ""
-        return CommandResult(124, partial, f"{argv[0]}: no answer within {timeout:g} s")
+        return CommandResult(TIMED_OUT, partial, f"{argv[0]}: no answer within {timeout:g} s")
     except OSError as e:  # it exists, but this user or machine cannot execute it
-        return CommandResult(126, "", f"{argv[0]}: {e.strerror}")
+        return CommandResult(NOT_RUN, "", f"{argv[0]}: {e.strerror}")
     return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
 def refuse_command(argv: Sequence[str], timeout: float) -> CommandResult:
     """Refuse to run a command: for a root file system that is only read."""
-    return CommandResult(126, "", "commands are not run in another root")
+    return CommandResult(NOT_RUN, "", "commands are not run in another root")
 
 
 def _ignore(what: str, problem: str) -> None:
@@ -214,18 +218,6 @@ class Host:
     def glob(self, pattern: str) -> list[str]:
         """Return the paths that match a pattern, sorted. ``*`` matches within one name."""
         return sorted(self._matching("", list(PurePosixPath("/", pattern).parts[1:])))
-
-    def with_command_cache(self) -> Host:
-        """Return the same machine with a cache of command results: each command is run once."""
-        answers: dict[tuple[str, ...], CommandResult] = {}
-
-        def run(argv: Sequence[str], timeout: float) -> CommandResult:
-            key = tuple(argv)
-            if key not in answers:
-                answers[key] = self.run(argv, timeout)
-            return answers[key]
-
-        return replace(self, run=run)
 
     def _matching(self, directory: str, parts: list[str]) -> Iterator[str]:
         if not parts:

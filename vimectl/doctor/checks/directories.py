@@ -62,7 +62,7 @@ def executable_mounts(facts: Facts) -> CheckResult:
         values = facts.read(read_variable, facts.optional_recipe, name)
         home = facts.environment.get("HOME")
         usual = f"{home}/{default}" if home and default else None
-        given = [value or usual for value in values.processes.values() or [values.here]]
+        given = [value or usual for value in values.given]
         places[name] = [path for path in dict.fromkeys(given) if path and path.startswith("/")]
     mounts = {path: facts.read(read_mount, path) for paths in places.values() for path in paths}
     closed = {path: mount.directory for path, mount in mounts.items() if "noexec" in mount.options}

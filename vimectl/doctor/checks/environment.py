@@ -121,8 +121,9 @@ def preload(facts: Facts) -> CheckResult:
     trainer uses it, and for a missing file the loader prints an error in each process.
     """
     values = facts.read(read_variable, facts.optional_recipe, "LD_PRELOAD")
-    texts = values.processes.values() or [values.here]
-    entries = dict.fromkeys(entry for text in texts for entry in re.split(r"[ :]+", text or "") if entry)
+    entries = dict.fromkeys(
+        entry for text in values.given for entry in re.split(r"[ :]+", text or "") if entry
+    )
     saver = [entry for entry in entries if "torch_memory_saver" in entry]
     if facts.stack.stack.device != "npu":
         saver = []
@@ -144,9 +145,8 @@ def preload(facts: Facts) -> CheckResult:
 def vllm_version(facts: Facts) -> CheckResult:
     """VLLM_VERSION: vllm-ascend applies the code for this release instead of that of the installed vLLM."""
     values = facts.read(read_variable, facts.optional_recipe, _VERSION)
-    texts = set(values.processes.values()) or {values.here}
     wanted = facts.stack.packages["vllm"]
-    return result(texts <= {None, wanted}, str(values), f"not set, or {wanted}", values.fix)
+    return result({None, wanted}.issuperset(values.given), str(values), f"not set, or {wanted}", values.fix)
 
 
 @CHECKS.add(

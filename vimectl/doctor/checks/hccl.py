@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from vimectl.doctor.check import CheckList, CheckResult, Status, listed, result, warn_unless
 from vimectl.doctor.facts import Facts, Unavailable
 from vimectl.doctor.facts.cann import read_vllm_ascend_build
-from vimectl.doctor.facts.environment import VariableValues, read_rank_table, read_variable
+from vimectl.doctor.facts.environment import read_rank_table, read_variable
 from vimectl.doctor.facts.inputs import read_model_shape
 from vimectl.doctor.facts.networks import read_interfaces
 from vimectl.doctor.stack_requirements import PACKAGE_READS
@@ -29,13 +29,6 @@ _FUSED_RANKS = {"A2": 16, "A3": 2}
 _MIB = 1024**2
 
 
-def _values(values: VariableValues) -> list[str]:
-    """Return the different values that the processes get, or the one of this shell."""
-    return list(
-        dict.fromkeys(value for value in values.processes.values() or [values.here] if value is not None)
-    )
-
-
 @CHECKS.add(
     "environment.host-address",
     device="npu",
@@ -45,7 +38,7 @@ def _values(values: VariableValues) -> list[str]:
 def host_address(facts: Facts) -> CheckResult | str:
     """HCCL_IF_IP: the one IPv4 or IPv6 address of this host at which HCCL sets up a communicator."""
     values = facts.read(read_variable, facts.optional_recipe, _ADDRESS)
-    given = _values(values)
+    given = [value for value in values.given if value is not None]
     if not given:
         return "not set"
     interfaces = facts.read(read_interfaces)
@@ -97,7 +90,9 @@ def interfaces(facts: Facts) -> CheckResult:
         values = facts.read(read_variable, facts.optional_recipe, variable)
         # The driver communicates through Ray only.
         used = {value for role, value in values.processes.items() if role != "driver"}
-        for value in dict.fromkeys([*filter(None, [values.here]), *_values(values)]):
+        for value in dict.fromkeys([values.here or None, *values.given]):
+            if value is None:
+                continue
             selected = _selected(variable, value, names)
             found.append(f"{variable}={value}")
             # gloo needs each of its list, HCCL takes the first that fits.
@@ -129,7 +124,7 @@ def rank_table(facts: Facts) -> CheckResult | str:
     them, and a table of another machine or job fails at the first collective.
     """
     values = facts.read(read_variable, facts.optional_recipe, _TABLE)
-    given = _values(values)
+    given = [value for value in values.given if value is not None]
     if not given:
         return "not set"
     devices, problem = facts.read(read_rank_table, given[0])

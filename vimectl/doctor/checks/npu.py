@@ -9,7 +9,7 @@ from vime_runtime.spec.device_layout import VISIBLE_DEVICES
 from vimectl.doctor.check import CheckList, CheckResult, listed, result
 from vimectl.doctor.facts import Facts, driver, error_codes, npu_smi
 from vimectl.util import npu_devices
-from vimectl.util.host import CommandResult
+from vimectl.util.host import UNKNOWN_PROGRAM, CommandResult
 
 CHECKS = CheckList(device="npu", running=True)
 
@@ -17,7 +17,6 @@ CHECKS = CheckList(device="npu", running=True)
 IDLE_MIB = 4096
 # More than npu-smi prints when it fails.
 _MAX_LINES = 12
-_UNKNOWN_PROGRAM = 127
 _OCCUPIED = -8020
 _SMI_MOUNTS = ("/usr/local/bin/npu-smi", "/usr/local/dcmi")
 
@@ -149,7 +148,7 @@ def npu_smi_answers(facts: Facts) -> CheckResult:
 
 def _npu_smi_fix(facts: Facts, answer: CommandResult) -> str:
     container = facts.read(driver.read_container)
-    if answer.code == _UNKNOWN_PROGRAM and container is not None:
+    if answer.code == UNKNOWN_PROGRAM and container is not None:
         return f"start the container with {' '.join(f'--volume {path}:{path}' for path in _SMI_MOUNTS)}"
     if container is None:
         return "read `dmesg` on this host; install the Ascend driver and firmware again, or reboot"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from vimectl.doctor.check import CheckList, CheckResult, warn_unless
 from vimectl.doctor.checks import assignment, cann_environment, directories, environment, hccl, ports, user
 from vimectl.doctor.facts import Facts
@@ -31,7 +33,8 @@ def misspelled(facts: Facts) -> CheckResult:
         if right not in facts.environment and is_misspelled(name, right)
     }
     fixes = [
-        f"unset {name}; export {right}={facts.environment[name]}" for name, right in sorted(wrong.items())
+        f"unset {name}; export {right}={shlex.quote(facts.environment[name])}"
+        for name, right in sorted(wrong.items())
     ]
     return warn_unless(
         not wrong,

@@ -37,14 +37,14 @@ class Facts:
     def __init__(self, host: Host, stack: Stack, recipe: Recipe | None = None) -> None:
         self.stack = stack
         self.optional_recipe = recipe
-        self._cached = host.with_command_cache()
-        # The results of the commands that were run, by command line.
+        self._given = host
+        # The results of the commands that were run, by command line. Each is run once.
         self.answers: dict[str, CommandResult] = {}
         self._known: dict[Hashable, tuple[Any, object, dict[str, str]]] = {}
         # What has been read, each path or command with its problem: by everything, and by who asks now.
         self._observed: dict[str, str] = {}
         self._collected: list[dict[str, str]] = [self._observed]
-        observed = replace(self._cached, run=self._run, observe=self._observe)
+        observed = replace(host, run=self._run, observe=self._observe)
         # The interpreter whose packages are examined. What was read to find it concerns no single check.
         self.interpreter = examined_interpreter(observed)
         self._host = replace(observed, package_directories=self.interpreter.directories)
@@ -97,7 +97,8 @@ class Facts:
     def _run(self, argv: Sequence[str], timeout: float) -> CommandResult:
         command = " ".join(argv)
         self._observe(command, "")
-        self.answers[command] = self._cached.run(argv, timeout)
+        if command not in self.answers:
+            self.answers[command] = self._given.run(argv, timeout)
         return self.answers[command]
 
     def missing(self, paths: Iterable[str]) -> list[str]:

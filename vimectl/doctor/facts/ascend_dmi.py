@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from vimectl.doctor.facts import Unavailable
-from vimectl.util.host import Host
+from vimectl.util.host import UNKNOWN_PROGRAM, Host
 
 # The status of a package that does not fit; OK and NA (unknown to this user) are the others.
 INCOMPATIBLE = "INCOMPATIBLE PACKAGE"
 _TOOLS = ("ascend-dmi", "/usr/local/Ascend/toolbox/latest/Ascend-DMI/bin/ascend-dmi")
 _TIMEOUT = 30
 _MAX_LINES = 200
-_UNKNOWN_PROGRAM = 127
 
 
 def read_compatibility(host: Host) -> list[str]:
@@ -23,7 +22,7 @@ def read_compatibility(host: Host) -> list[str]:
         if "/" in tool and not host.is_file(tool):
             continue
         answer = host.run([tool, "-c"], _TIMEOUT)
-        if answer.code == _UNKNOWN_PROGRAM:
+        if answer.code == UNKNOWN_PROGRAM:
             continue
         text = (answer.stdout + "\n" + answer.stderr).strip()
         if answer.code != 0:

@@ -31,6 +31,11 @@ class VariableValues:
         return "; ".join([*parts, f"here: {show_value(self.here)}"])
 
     @property
+    def given(self) -> list[str | None]:
+        """The different values that the processes get, without a recipe that of this shell."""
+        return list(dict.fromkeys(self.processes.values() or [self.here]))
+
+    @property
     def fix(self) -> str:
         """Return how to remove a wrong value, from the recipe or from this shell."""
         return f"remove {self.name} from the recipe's [env]" if self.in_recipe else f"unset {self.name}"

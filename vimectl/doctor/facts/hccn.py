@@ -9,14 +9,12 @@ from __future__ import annotations
 import re
 
 from vimectl.util import npu_devices
-from vimectl.util.host import Host
+from vimectl.util.host import TIMED_OUT, UNKNOWN_PROGRAM, Host
 
-CONFIG = "/etc/hccn.conf"
 TOOL = "/usr/local/Ascend/driver/tools/hccn_tool"
 LINK, ADDRESS, TLS, HEALTH = "-link", "-ip", "-tls", "-net_health"
 
 _TIMEOUT = 5
-_UNKNOWN_PROGRAM, _TIMED_OUT = 127, 124
 _MAX_LINES = 3
 # A health is one of CANN driver's g_net_health_status.
 _VALUES = {
@@ -32,7 +30,7 @@ def read_tool(host: Host) -> str:
     """Return the command that runs hccn_tool here; empty if there is none."""
     for command in ("hccn_tool", TOOL):
         numbers = npu_devices.device_numbers(host)
-        if numbers and host.run(_query(command, numbers[0], ADDRESS), _TIMEOUT).code != _UNKNOWN_PROGRAM:
+        if numbers and host.run(_query(command, numbers[0], ADDRESS), _TIMEOUT).code != UNKNOWN_PROGRAM:
             return command
     return ""
 
@@ -47,7 +45,7 @@ def read_answers(host: Host, option: str) -> dict[int, str]:
         answer = host.run(_query(tool, number, option), _TIMEOUT)
         lines = [line.rstrip() for line in (answer.stdout + answer.stderr).strip().splitlines()]
         found[number] = "\n".join(lines[:_MAX_LINES]) or f"exit status {answer.code}"
-        if answer.code == _TIMED_OUT:
+        if answer.code == TIMED_OUT:
             break
     return found
 

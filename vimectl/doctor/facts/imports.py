@@ -8,7 +8,7 @@ import signal
 from collections.abc import Sequence
 
 from vimectl.doctor.facts import Unavailable
-from vimectl.util.host import CommandResult, Host
+from vimectl.util.host import NOT_RUN, TIMED_OUT, UNKNOWN_PROGRAM, CommandResult, Host
 
 _LOAD = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
 # For all modules together. vLLM takes 9 s on two idle cores, and much longer on busy ones.
@@ -59,7 +59,7 @@ def read_imports(
     found: dict[str, tuple[bool, str]] = {}
     while left := [name for name in modules if name not in found]:
         answer = host.run([host.python, "-c", PROGRAM, ",".join(omitted), *left], seconds)
-        if answer.code in (126, 127) and not answer.stdout:
+        if answer.code in (NOT_RUN, UNKNOWN_PROGRAM) and not answer.stdout:
             raise Unavailable(f"{host.python} cannot be started here")
         for line in _LINE.findall(answer.stdout):
             name, failed, text = json.loads(line)
@@ -68,7 +68,7 @@ def read_imports(
         crashed = next((name for name in left if name not in found), None)
         if crashed:
             found[crashed] = (True, _exit_reason(answer, seconds))
-        if answer.code == 124:
+        if answer.code == TIMED_OUT:
             break
     return found
 
@@ -80,14 +80,14 @@ def read_library_errors(host: Host, names: tuple[str, ...]) -> dict[str, str]:
         Unavailable: the interpreter that loads them cannot be started.
     """
     answers = {name: host.run([host.python, "-c", _LOAD, name], 20) for name in names}
-    if any(answer.code in (126, 127) for answer in answers.values()):
+    if any(answer.code in (NOT_RUN, UNKNOWN_PROGRAM) for answer in answers.values()):
         raise Unavailable(f"{host.python} cannot be started here")
     failed = {name: answer.stderr.strip() for name, answer in answers.items() if answer.code != 0}
     return {name: (text.splitlines() or [name])[-1] for name, text in failed.items()}
 
 
 def _exit_reason(answer: CommandResult, seconds: float) -> str:
-    if answer.code == 124:
+    if answer.code == TIMED_OUT:
         return f"not finished within {seconds:g} s"
     # A shell that started it reports 128 + the number of the signal.
     number = -answer.code if answer.code < 0 else answer.code - 128

@@ -15,7 +15,7 @@ from vimectl.stacks.detection import find
 from vimectl.stacks.installed import InstalledDistribution, distributions, site_directories
 from vimectl.stacks.schema import Marker, Stack
 from vimectl.util.dist_info import editable_source, record_hash
-from vimectl.util.host import ABSENT, Host
+from vimectl.util.host import ABSENT, NOT_RUN, Host
 
 # Compiled against one version of torch, so their requirements matter although the stack does not have them.
 TORCH_COMPANIONS = ("torchvision", "torchaudio")
@@ -125,7 +125,7 @@ def read_glibc(host: Host) -> tuple[int, int] | None:
         Unavailable: no command can be run.
     """
     answer = host.run(["getconf", "GNU_LIBC_VERSION"], 5)
-    if answer.code == 126:
+    if answer.code == NOT_RUN:
         raise Unavailable(answer.stderr)
     found = re.match(r"glibc (\d+)\.(\d+)", answer.stdout)
     return (int(found[1]), int(found[2])) if found else None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vimectl.util.host import CommandResult, Host
+from vimectl.util.host import Host
 
 
 @pytest.mark.parametrize(
@@ -33,18 +33,6 @@ def test_another_root_has_no_files_of_the_running_machine(tmp_path: Path) -> Non
 def test_symlink_to_itself_has_no_content(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("/loop")
     assert Host(tmp_path).read("/loop") is None
-
-
-def test_cached_command_is_run_once(tmp_path: Path) -> None:
-    asked: list[str] = []
-
-    def run(argv: list[str], timeout: float) -> CommandResult:
-        asked.append(" ".join(argv))
-        return CommandResult(0, str(len(asked)))
-
-    host = Host(tmp_path, {}, run).with_command_cache()
-    assert [host.run(["npu-smi", "info"], 10).stdout for _ in range(3)] == ["1", "1", "1"]
-    assert host.run(["npu-smi", "-v"], 10).stdout == "2"
 
 
 def test_files_of_the_kernel_are_read() -> None:
