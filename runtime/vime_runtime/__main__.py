@@ -12,9 +12,8 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vime_runtime.checkpoint import random_state
 from vime_runtime.checkpoint.manager import CheckpointManager
@@ -24,6 +23,7 @@ from vime_runtime.graceful_stop import StopRequest, signal_when_parent_exits
 from vime_runtime.logging.callbacks import configured_callbacks
 from vime_runtime.logging.event_log import EventLog
 from vime_runtime.process_environment import EnvSpec
+from vime_runtime.rewards.pool import TRAINING_SET, RewardPool
 from vime_runtime.scoring import Evaluation, Scorer
 from vime_runtime.spec import events, metrics
 from vime_runtime.spec.errors import TERMINATED, VimeError
@@ -121,14 +121,13 @@ def _load(
     engine.load()
     log.starting("reading the data")
     with gc_paused():
-        from vime_runtime.data import problems, rewards
+        from vime_runtime.data import problems
 
     recipe = config.recipe
     tokenizer = problems.load_tokenizer(recipe.model.path)
     train, held_out = problems.read_problems(recipe, tokenizer)
-
-    decode: Any = partial(tokenizer.decode, skip_special_tokens=True)
-    scorer = Scorer(decode, rewards.get(recipe.data), log)
+    sets = {"held-out": held_out} if held_out else {}
+    scorer = Scorer(RewardPool(dict.fromkeys((TRAINING_SET, *sets), recipe.data)), log)
     log.callbacks.append(PhaseForwarder(trainer, engine))
     return RuntimeContext(
         config=config,
@@ -136,7 +135,7 @@ def _load(
         engine=engine,
         problems=problems.ProblemStream(train, recipe.algorithm.prompts_per_step, recipe.algorithm.seed),
         scorer=scorer,
-        evaluation=Evaluation(held_out, recipe.evaluation.every, scorer, log),
+        evaluation=Evaluation(sets, recipe.evaluation, recipe.algorithm, scorer, log),
         checkpoints=checkpoints,
         memory=MemoryMeter(trainer, engine, placement.resident_bytes),
         log=log,

@@ -16,12 +16,19 @@ class Response:
     Attributes:
         logprobs: the natural log-probability of each of ``token_ids``, under the distribution that was
             sampled from (after temperature and top-p).
-        finish_reason: "stop" after a stop token, "length" at the token limit.
+        finish_reason: "stop" after a stop token or text, "length" at the token limit.
+        text: what the tokens decode to, without special tokens, up to a stop text.
     """
 
     token_ids: list[int]
     logprobs: list[float]
     finish_reason: Literal["stop", "length"]
+    text: str = ""
+
+    @property
+    def truncated(self) -> bool:
+        """True if the response reached the token limit."""
+        return self.finish_reason == "length"
 
 
 @dataclass
@@ -34,6 +41,7 @@ class RolloutBatch:
         logprobs: log-probability of each sampled token from the engine, in nats, after temperature.
         rewards: one number for the whole response.
         groups: index of the prompt in the step; responses to the same prompt share it.
+        truncated: True if the response reached the token limit.
     """
 
     prompts: list[list[int]] = field(default_factory=list)
@@ -41,9 +49,16 @@ class RolloutBatch:
     logprobs: list[list[float]] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     groups: list[int] = field(default_factory=list)
+    truncated: list[bool] = field(default_factory=list)
 
     def append(
-        self, prompt: list[int], response: list[int], logprobs: list[float], reward: float, group: int
+        self,
+        prompt: list[int],
+        response: list[int],
+        logprobs: list[float],
+        reward: float,
+        group: int,
+        truncated: bool = False,
     ) -> None:
         """Add one response. Raises ValueError unless it has one log-probability per token."""
         if len(response) != len(logprobs):
@@ -53,6 +68,7 @@ class RolloutBatch:
         self.logprobs.append(logprobs)
         self.rewards.append(reward)
         self.groups.append(group)
+        self.truncated.append(truncated)
 
     def metrics(self) -> dict[str, float]:
         """Return mean and standard deviation of the reward, mean response length and number of tokens."""

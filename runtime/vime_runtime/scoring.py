@@ -1,68 +1,131 @@
-"""Score responses: those of a step for training, and greedy ones to held-out problems for the evaluation."""
+"""Score responses: those of a step for training, and those to held-out problems for the evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from vime_runtime.batch import Response, RolloutBatch
 from vime_runtime.logging.event_log import EventLog, ScoredResponse
+from vime_runtime.rewards.pool import TRAINING_SET, RewardPool, Score
 from vime_runtime.spec import metrics
+from vime_runtime.spec.recipe import AlgorithmTable, EvaluationTable
 
 if TYPE_CHECKING:
     from vime_runtime.cluster.groups import EngineGroup
     from vime_runtime.data.problems import Problem
-    from vime_runtime.data.rewards import Reward
+
+
+@dataclass(frozen=True)
+class SampledGroup:
+    """The responses to one problem. ``scores`` has one score for each, once they are computed."""
+
+    problem: Problem
+    responses: list[Response]
+    scores: Future[list[Score]]
+
+
+def sampling_seeds(count: int, *key: object) -> list[int]:
+    """Return ``count`` seeds that depend on nothing but ``key``; different keys share none.
+
+    >>> sampling_seeds(2, 0, "step", 1) != sampling_seeds(2, 1, "step", 0)
+    True
+    """
+    # A seed that is text gives the same numbers in every process, unlike the hash of a tuple.
+    numbers = random.Random(" ".join(map(str, key)))
+    return [numbers.getrandbits(31) for _ in range(count)]
 
 
 class Scorer:
-    """Decode responses and call the reward function."""
+    """Score responses in the reward processes."""
 
-    def __init__(self, decode: Callable[[list[int]], str], reward: Reward, log: EventLog) -> None:
-        self._decode = decode
-        self._reward = reward
+    def __init__(self, pool: RewardPool, log: EventLog) -> None:
+        self._pool = pool
         self._log = log
 
-    def score(self, response: Response, problem: Problem) -> tuple[str, float]:
-        """Return the text of a response and its reward."""
-        text = self._decode(response.token_ids)
-        return text, self._reward(text, problem)
+    def start(
+        self,
+        problems: list[Problem],
+        samples: Iterable[tuple[int, list[Response]]],
+        name: str = TRAINING_SET,
+    ) -> list[SampledGroup]:
+        """Start to score each group as soon as it is sampled. Returns them in the order of the problems.
 
-    def batch(self, problems: list[Problem], responses: list[list[Response]], step: int) -> RolloutBatch:
-        """Score and log all responses of a step; a group is the responses to one problem."""
+        Args:
+            samples: index of a problem, and the responses to it.
+            name: the set that the problems are from.
+        """
+        groups = {
+            index: SampledGroup(
+                problems[index], responses, self._pool.submit(name, problems[index], responses)
+            )
+            for index, responses in samples
+        }
+        return [groups[index] for index in range(len(problems))]
+
+    def batch(self, groups: list[SampledGroup], step: int, row: dict[str, float]) -> RolloutBatch:
+        """Wait for the scores of a step, and log every response."""
         batch = RolloutBatch()
-        for group, (problem, samples) in enumerate(zip(problems, responses, strict=True)):
-            for index, response in enumerate(samples):
-                text, reward = self.score(response, problem)
-                scored = ScoredResponse(step, group, problem.prompt, problem.label, response, text, reward)
+        for number, group in enumerate(groups):
+            problem = group.problem
+            for index, (response, score) in enumerate(
+                zip(group.responses, group.scores.result(), strict=True)
+            ):
+                scored = ScoredResponse(
+                    step, number, problem.prompt, problem.label, response, response.text, score.reward
+                )
                 self._log.response(scored, sample=index == 0)
-                batch.append(problem.prompt_ids, response.token_ids, response.logprobs, reward, group)
+                batch.append(
+                    problem.prompt_ids,
+                    response.token_ids,
+                    response.logprobs,
+                    score.reward,
+                    number,
+                    response.truncated,
+                )
         return batch
 
 
 class Evaluation:
-    """Score greedy responses to held-out problems every few steps."""
+    """Score answers to held-out problems every few steps."""
 
-    def __init__(self, problems: list[Problem], every: int, scorer: Scorer, log: EventLog) -> None:
-        """``every`` is in steps; 0 is never."""
-        self._problems = problems
-        self._every = every
+    def __init__(
+        self,
+        sets: dict[str, list[Problem]],
+        settings: EvaluationTable,
+        algorithm: AlgorithmTable,
+        scorer: Scorer,
+        log: EventLog,
+    ) -> None:
+        self._sets = sets
+        self._settings = settings
+        self._seed = algorithm.seed
         self._scorer = scorer
         self._log = log
 
     def due(self, step: int) -> bool:
         """Return True if ``step`` is followed by an evaluation; step 0 is the policy before training."""
-        return self._every > 0 and step % self._every == 0
+        return self._settings.every > 0 and step % self._settings.every == 0
 
     def run(self, engine: EngineGroup, step: int, row: dict[str, float]) -> None:
         """Evaluate the policy if that is due, and put the mean reward into the row as its score."""
         if not self.due(step):
             return
         with self._log.phase(metrics.EVALUATION, step, row):
-            prompts = [problem.prompt_ids for problem in self._problems]
-            responses = engine.generate(prompts, samples=1, seed=0, greedy=True)
-            row[metrics.EVALUATION_SCORE] = fmean(
-                self._scorer.score(response, problem)[1]
-                for problem, (response,) in zip(self._problems, responses, strict=True)
-            )
+            scores = {name: self._score(engine, name, step) for name in self._sets}
+        for name, score in scores.items():
+            row[metrics.evaluation_score(name)] = score
+        row[metrics.EVALUATION_SCORE] = fmean(scores.values())
+
+    def _score(self, engine: EngineGroup, name: str, step: int) -> float:
+        problems = self._sets[name]
+        prompts = [problem.prompt_ids for problem in problems]
+        # The same seeds at every step: scores differ by the policy alone.
+        seeds = sampling_seeds(len(problems), self._seed, "evaluation", name)
+        samples = engine.generate(prompts, self._settings.samples, seeds, self._settings.temperature)
+        groups = self._scorer.start(problems, samples, name)
+        return fmean(score.reward for group in groups for score in group.scores.result())

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vime_runtime.batch import RolloutBatch
 from vime_runtime.checkpoint.manager import CheckpointManager
 from vime_runtime.graceful_stop import StopRequest
 from vime_runtime.logging.event_log import EventLog, timed
-from vime_runtime.scoring import Evaluation, Scorer
+from vime_runtime.scoring import Evaluation, SampledGroup, Scorer, sampling_seeds
 from vime_runtime.spec import metrics
 from vime_runtime.spec.run_config import RunConfig
 
@@ -54,9 +53,11 @@ def train_loop(context: RuntimeContext, first: int = 1) -> None:
         row: dict[str, float] = {metrics.STEP: step}
         started = time.perf_counter()
 
-        # 1. The engine samples responses, and they are scored.
+        # 1. The engine samples responses. A group is scored while the next ones are sampled.
         with log.phase(metrics.ROLLOUT, step, row):
-            batch = sample_batch(context, step)
+            groups = sample_groups(context, step)
+        with log.phase(metrics.REWARD, step, row):
+            batch = context.scorer.batch(groups, step, row)
 
         with context.stop.deferred():
             context.memory.measure(row, metrics.TRAIN_PAUSED_BYTES, metrics.ROLLOUT_ACTIVE_BYTES)
@@ -80,13 +81,14 @@ def train_loop(context: RuntimeContext, first: int = 1) -> None:
             context.checkpoints.publish(step, row)
 
 
-def sample_batch(context: RuntimeContext, step: int) -> RolloutBatch:
-    """Sample and score the responses to the problems of a step, with ``algorithm.seed`` + step as seed."""
+def sample_groups(context: RuntimeContext, step: int) -> list[SampledGroup]:
+    """Sample the responses to the problems of a step, and start to score them."""
     settings = context.config.recipe.algorithm
     problems = context.problems.batch(step)
+    seeds = sampling_seeds(len(problems), settings.seed, "step", step)
     prompts = [problem.prompt_ids for problem in problems]
-    responses = context.engine.generate(prompts, settings.samples_per_prompt, settings.seed + step)
-    return context.scorer.batch(problems, responses, step)
+    samples = context.engine.generate(prompts, settings.samples_per_prompt, seeds)
+    return context.scorer.start(problems, samples)
 
 
 def update_engine(context: RuntimeContext, step: int, row: dict[str, float]) -> None:

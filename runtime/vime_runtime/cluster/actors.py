@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import ray
 
+from vime_runtime.batch import Response
 from vime_runtime.gc_pause import gc_paused
 from vime_runtime.logging import process_log
 from vime_runtime.memory.process_tree import own_pids, resident_bytes
@@ -124,6 +126,10 @@ class EngineActor(_RunActor):
         super().mark_phase(phase, step)
         if self._worker:
             self._worker.mark_phase(phase, step)
+
+    def generate(self, *args: Any) -> Iterator[tuple[int, list[Response]]]:
+        """Yield what ``Engine.generate`` yields, one object of Ray each."""
+        yield from self._worker.generate(*args)
 
     def load(self) -> None:
         """Import what ``start`` needs. It takes seconds, in which the trainer is built."""

@@ -24,10 +24,6 @@ from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.weight_sync.device_identity import machine_id
 from vime_runtime.weight_sync.transport import BucketMessage, WeightLocation, plan_buffers
 
-# Distance between the seeds of two engines. Seeds are consecutive over the steps, and no engine may get one
-# that another one has in a later step.
-SEED_STRIDE = 1_000_003
-
 # Seconds in which workers exit by themselves when their engine has exited; after that they are killed.
 KILL_SECONDS = 1.0
 
@@ -167,23 +163,25 @@ class EngineGroup(_ActorGroup):
                 self._local_processes += map(psutil.Process, pids)
 
     def generate(
-        self, prompts: list[list[int]], samples: int, seed: int, greedy: bool = False
-    ) -> list[list[Response]]:
-        """Sample ``samples`` responses to each prompt; the prompts are distributed round-robin.
+        self, prompts: list[list[int]], samples: int, seeds: list[int], temperature: float | None = None
+    ) -> Iterator[tuple[int, list[Response]]]:
+        """Sample ``samples`` responses to each prompt; see ``Engine.generate``.
 
-        With fewer prompts than engines the last engines get none.
+        The prompts are distributed round-robin. With fewer prompts than engines the last engines get none.
         """
         count = min(len(self._actors), len(prompts))
-        shares = ray.get(
-            [
-                engine.call.remote("generate", prompts[i::count], samples, seed + i * SEED_STRIDE, greedy)
-                for i, engine in enumerate(self._actors[:count])
-            ]
-        )
-        responses: list[list[Response]] = [[]] * len(prompts)
-        for i, share in enumerate(shares):
-            responses[i::count] = share
-        return responses
+        streams: dict[Any, int] = {
+            engine.generate.remote(prompts[i::count], samples, seeds[i::count], temperature): i
+            for i, engine in enumerate(self._actors[:count])
+        }
+        while streams:
+            stream: Any = ray.wait(list(streams), num_returns=1)[0][0]
+            try:
+                index, responses = ray.get(next(stream))
+            except StopIteration:
+                del streams[stream]
+            else:
+                yield index * count + streams[stream], responses
 
     def sleep(self) -> None:
         """Release the memory of weights and KV caches."""

@@ -14,18 +14,18 @@ def configured_callbacks(config: RunConfig) -> list[Callback]:
     """Return the callbacks that ``[watch]`` turns on.
 
     Raises:
-        UsageError: ``watch.tensorboard`` is on and TensorBoard is not installed.
+        UsageError: a tracker is not installed.
     """
     callbacks: list[Callback] = []
     if config.recipe.watch.rollouts:
         callbacks.append(RolloutWriter(config.paths.rollouts))
-    if config.recipe.watch.tensorboard:
+    if "tensorboard" in config.recipe.watch.trackers:
         try:
             from vime_runtime.logging.tensorboard import TensorBoardWriter
         except ImportError as e:
-            message = f"watch.tensorboard is true, but TensorBoard cannot be imported: {e}"
-            raise UsageError(message, "pip install tensorboard, or --set watch.tensorboard=false") from e
-        callbacks.append(TensorBoardWriter(config.paths.tensorboard))
+            message = f"watch.trackers has tensorboard, but TensorBoard cannot be imported: {e}"
+            raise UsageError(message, "pip install tensorboard, or --set watch.trackers=[]") from e
+        callbacks.append(TensorBoardWriter(config.paths.trackers / "tensorboard"))
     return callbacks
 
 

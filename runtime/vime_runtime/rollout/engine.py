@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import random
+from collections.abc import Iterator
 from typing import Any
 
 from vllm import LLM, SamplingParams
+from vllm.sampling_params import RequestOutputKind
 
 from vime_runtime import gc_pause
 from vime_runtime.batch import Response
@@ -36,26 +37,38 @@ class Engine:
         self._seeds_requests = config.recipe.seeds_requests
         with gc_pause.children_gc_paused():
             self._llm = LLM(**_arguments(config))
+        self._tokenizer = self._llm.get_tokenizer()
         self._asleep: set[str] = set()
 
     def generate(
-        self, prompts: list[list[int]], samples: int, seed: int, greedy: bool = False
-    ) -> list[list[Response]]:
+        self, prompts: list[list[int]], samples: int, seeds: list[int], temperature: float | None = None
+    ) -> Iterator[tuple[int, list[Response]]]:
         """Sample ``samples`` responses to each prompt of token ids.
 
         With a seed for each request, the same seed gives the same response to a prompt in any batch, but for
-        rounding. Without, only the generator that all requests draw from is seeded: the same seed gives the
-        same responses to the same prompts, as long as the engine puts the same requests into each batch.
+        rounding. Without, only the generator that all requests draw from is seeded, with the first seed: the
+        same seed gives the same responses to the same prompts, as long as the engine puts the same requests
+        into each batch.
 
-        Greedy decoding takes the most likely token; its log-probs are at temperature 1.
+        Args:
+            seeds: one for each prompt.
+            temperature: instead of ``rollout.temperature``. 0 is greedy decoding, which takes the most likely
+                token; its log-probs are at temperature 1.
+
+        Yields:
+            the index of a prompt and its responses, as soon as all of these are complete.
         """
-        seeds = random.Random(seed)
         if not self._seeds_requests:
-            self._llm.collective_rpc("seed_sampler", args=(seed,))
-        inputs: list[Any] = [{"prompt_token_ids": prompt} for prompt in prompts]
-        parameters = [self._sampling(samples, seeds.getrandbits(31), greedy) for _ in prompts]
-        outputs = self._llm.generate(inputs, parameters, use_tqdm=False)
-        return [[_response(sample) for sample in output.outputs] for output in outputs]
+            self._llm.collective_rpc("seed_sampler", args=(seeds[0],))
+        engine = self._llm.llm_engine
+        for index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+            inputs: Any = {"prompt_token_ids": prompt}
+            engine.add_request(str(index), inputs, self._sampling(samples, seed, temperature))
+        while engine.has_unfinished_requests():
+            output: Any
+            for output in engine.step():
+                if output.finished:
+                    yield int(output.request_id), [self._response(sample) for sample in output.outputs]
 
     def sleep(self) -> None:
         """Release the memory of weights and KV cache; both are lost."""
@@ -109,16 +122,26 @@ class Engine:
         """Stop the workers."""
         self._llm.llm_engine.engine_core.shutdown()
 
-    def _sampling(self, samples: int, seed: int, greedy: bool) -> SamplingParams:
+    def _sampling(self, samples: int, seed: int, temperature: float | None) -> SamplingParams:
+        greedy = temperature == 0
         return SamplingParams(
             n=samples,
-            temperature=0.0 if greedy else self._rollout.temperature,
+            temperature=self._rollout.temperature if temperature is None else temperature,
             top_p=1.0 if greedy else self._rollout.top_p,
             max_tokens=self._rollout.max_response_tokens,
             seed=seed if self._seeds_requests and not greedy else None,
             logprobs=0,  # of the sampled token alone
             detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
         )
+
+    def _response(self, sample: Any) -> Response:
+        token_ids = list(sample.token_ids)
+        logprobs = [step[token].logprob for step, token in zip(sample.logprobs, token_ids, strict=True)]
+        if sample.finish_reason not in ("stop", "length"):
+            raise RuntimeError(f"the engine aborted a response: {sample.finish_reason}")
+        text = self._tokenizer.decode(token_ids, skip_special_tokens=True)
+        return Response(token_ids, logprobs, sample.finish_reason, text)
 
 
 def _arguments(config: RunConfig) -> dict[str, Any]:
@@ -156,11 +179,3 @@ def _arguments(config: RunConfig) -> dict[str, Any]:
         # on it reads only this, before that VLLM_ASCEND_ENABLE_NZ as well.
         arguments["additional_config"] = {"weight_nz_mode": 0}
     return arguments
-
-
-def _response(sample: Any) -> Response:
-    token_ids = list(sample.token_ids)
-    logprobs = [step[token].logprob for step, token in zip(sample.logprobs, token_ids, strict=True)]
-    if sample.finish_reason not in ("stop", "length"):
-        raise RuntimeError(f"the engine aborted a response: {sample.finish_reason}")
-    return Response(token_ids, logprobs, sample.finish_reason)

@@ -66,6 +66,12 @@ DEVICE_MEMORY_HINT = (
 )
 
 
+class RewardFailed(VimeError):
+    """The reward function failed for too many responses."""
+
+    kind = "reward-failed"
+
+
 class CheckpointFailed(VimeError):
     """The training state could not be saved. The run stops, because it could not be resumed."""
 

@@ -15,7 +15,11 @@ TRAIN_LR = "train/lr"
 SYNC_BYTES = "sync/bytes"
 LOGPROB_ABS_DIFF_MEAN = "logprob/abs_diff_mean"
 LOGPROB_ABS_DIFF_MAX = "logprob/abs_diff_max"
-EVALUATION_SCORE = "evaluation/score"
+REWARD_TIMEOUTS = "reward/timeouts"  # responses whose scoring took too long
+REWARD_ERRORS = "reward/errors"  # responses whose scoring raised an exception or ended its process
+RESPONSE_TRUNCATED = "response/truncated"  # share of the responses that reached the token limit
+GROUPS_UNIFORM = "groups/uniform"  # share of the groups whose rewards are all equal
+EVALUATION_SCORE = "evaluation/score"  # mean over the sets
 TRAIN_ACTIVE_BYTES = "memory/train_active_bytes"
 TRAIN_PAUSED_BYTES = "memory/train_paused_bytes"
 ROLLOUT_ACTIVE_BYTES = "memory/rollout_active_bytes"
@@ -23,7 +27,8 @@ ROLLOUT_PAUSED_BYTES = "memory/rollout_paused_bytes"
 PEAK_BYTES = "memory/peak_bytes"
 
 # Phases that are timed; the key is ``<phase>/seconds``.
-ROLLOUT = "rollout"
+ROLLOUT = "rollout"  # generation alone
+REWARD = "reward"  # from the end of the generation to the last reward
 TRAIN = "train"
 SYNC = "sync"
 SLEEP = "sleep"
@@ -31,6 +36,11 @@ WAKE = "wake"
 CHECKPOINT = "checkpoint"
 EVALUATION = "evaluation"
 WHOLE_STEP = "step"
+
+
+def evaluation_score(name: str) -> str:
+    """Return the key of the score of one evaluation set: ``evaluation/NAME/score``."""
+    return f"evaluation/{name}/score"
 
 
 def seconds(phase: str) -> str:

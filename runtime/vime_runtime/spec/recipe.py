@@ -18,6 +18,8 @@ NonNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Device = Literal["cpu", "npu"]
 Dtype = Literal["bfloat16", "float32"]
+Answer = Literal["whole", "last-number", "tag"]
+Tracker = Literal["tensorboard", "wandb", "mlflow", "swanlab", "trackio"]
 Mode = Literal["smoke", "test", "long"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 # Rewards that are known by name; any other reward is ``package.module:function``.
@@ -32,6 +34,7 @@ REPLACED_KEYS = {
     "cluster.hang_seconds": "use cluster.hang_timeout",
     "memory.arena_dir": "use memory.offload_dir",
     "sync.mode": "remove it: weights are always exported through the bridge",
+    "watch.tensorboard": 'use watch.trackers = ["tensorboard"]',
 }
 
 
@@ -104,20 +107,32 @@ class DataTable(Strict):
     """``[data]``: the problems, and how a response is scored."""
 
     path: str = Field(
-        description="JSON lines with a prompt and a label, or reasoning_gym:TASK, a task of that library."
+        description="JSON lines or parquet with a prompt and a label, or reasoning_gym:TASK, a task of that "
+        "library."
     )
     settings: dict[str, Any] = Field(
         default_factory=dict,
         description="Settings of the task, with size and seed (default: algorithm.seed). They belong to the "
         "path: --set data.path=... drops them.",
     )
-    prompt_key: str = Field(default="prompt", description="Key of the prompt in a line.")
-    label_key: str = Field(default="label", description="Key of the label in a line.")
-    apply_chat_template: bool = Field(default=False, description="Render prompts with the chat template.")
-    system_prompt: str | None = Field(
-        default=None, description="System message before a prompt that is text. Needs apply_chat_template."
+    prompt_key: str = Field(default="prompt", description="Key of the prompt in a line; column in parquet.")
+    label_key: str = Field(default="label", description="Key of the label in a line; column in parquet.")
+    overlong: Literal["skip", "error"] = Field(
+        default="skip",
+        description="What happens to prompts of more than rollout.max_prompt_tokens: skip and count them, or "
+        "refuse the data.",
     )
-    answer: Literal["whole", "last-number", "tag"] = Field(
+    apply_chat_template: bool = Field(default=False, description="Render prompts with the chat template.")
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Variables of the chat template, such as enable_thinking = false. Needs "
+        "apply_chat_template.",
+    )
+    system_prompt: str | None = Field(
+        default=None,
+        description="System message of prompts that have none. Needs apply_chat_template.",
+    )
+    answer: Answer = Field(
         default="whole",
         description="Part of a response that is scored: whole, last-number, or tag (the text between "
         "<answer> and </answer>). A response without it scores 0.",
@@ -125,7 +140,25 @@ class DataTable(Strict):
     reward: str | None = Field(
         default=None,
         description="exact-match (default for a file), math-verify, verifier (default for a task: its own), "
-        "or package.module:function, called as (answer: str, label: str) -> float.",
+        "or package.module:function, called as (answer, label) or with the arguments that it names: "
+        "docs/rewards.md.",
+    )
+    reward_timeout: PositiveFloat = Field(
+        default=10.0,
+        description="Seconds to score one response. After that its process is killed, and it scores 0.",
+    )
+    reward_processes: PositiveInt = Field(
+        default=4, description="Processes that score responses; no more than the machine has cores are used."
+    )
+    reward_isolated: bool = Field(
+        default=True,
+        description="Reward processes have no network, no environment variables that may be secrets, and "
+        "write only to a temporary folder, as far as the platform allows. False for a reward that calls a "
+        "service.",
+    )
+    max_reward_failures: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.25,
+        description="Fraction of the responses of a step whose scoring may fail; above it the run ends.",
     )
 
     @property
@@ -147,6 +180,15 @@ class TrainTable(Strict):
         default=8192, description="Tokens packed into one micro-batch; a longer response has one alone."
     )
     recompute: bool = Field(default=False, description="Recompute activations in the backward pass.")
+    epochs: PositiveInt | None = Field(
+        default=None,
+        description="Passes over the data. With it the modes test and long have no number of steps.",
+    )
+    distributed_optimizer: bool = Field(
+        default=True,
+        description="Shard master weights and moments over data-parallel ranks (Megatron's distributed "
+        "optimizer). Without effect on one replica.",
+    )
 
 
 class RolloutTable(Strict):
@@ -158,11 +200,37 @@ class RolloutTable(Strict):
     )
     max_prompt_tokens: PositiveInt = Field(description="Longest prompt, in tokens.")
     max_response_tokens: PositiveInt = Field(description="Longest response, in tokens.")
-    temperature: PositiveFloat = Field(default=1.0, description="Sampling temperature.")
+    temperature: Annotated[float, Field(ge=0.01)] = Field(
+        default=1.0, description="Sampling temperature. vLLM samples at 0.01 with anything below."
+    )
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(
         default=1.0,
-        description="Nucleus sampling. Below 1 the engine reports log-probs of the truncated "
-        "distribution and the trainer those of the full one, so logprob/abs_diff_* includes that difference.",
+        description="Nucleus sampling. With top_p, top_k or min_p the engine reports log-probs of the "
+        "truncated distribution and the trainer those of the full one, so logprob/abs_diff_* includes that "
+        "difference.",
+    )
+    top_k: PositiveInt | None = Field(default=None, description="Sample from the k most likely tokens only.")
+    min_p: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0,
+        description="Sample only tokens at least this fraction as likely as the most likely one.",
+    )
+    stop: list[str] = Field(
+        default_factory=list,
+        description="Texts that end a response. The text that is scored ends before it; its tokens are "
+        "trained.",
+    )
+    max_num_seqs: PositiveInt | None = Field(
+        default=None, description="Responses that an engine samples at a time; default: vLLM's."
+    )
+    max_num_batched_tokens: PositiveInt | None = Field(
+        default=None, description="Tokens in one forward pass of an engine; default: vLLM's."
+    )
+    enable_prefix_caching: bool = Field(
+        default=True, description="Compute the prompt once for all its samples."
+    )
+    engine: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Further arguments of vLLM's EngineArgs. None of them is tested with this runtime.",
     )
     gpu_memory_utilization: Fraction = Field(
         default=0.6, description="Fraction of device memory for the engine (NPU)."
@@ -193,6 +261,36 @@ class AlgorithmTable(Strict):
         default=0.0, description="Weight of the KL penalty (k3 estimate) against a frozen reference; 0: none."
     )
     updates_per_step: PositiveInt = Field(default=1, description="Optimizer updates on each rollout.")
+    scale_advantages: bool = Field(
+        default=True,
+        description="Divide advantages by the standard deviation of their group. False as in Dr. GRPO, "
+        "arXiv 2503.20783.",
+    )
+    loss_average: Literal["tokens", "constant"] = Field(
+        default="tokens",
+        description="Divide the loss by the number of response tokens (DAPO, arXiv 2503.14476), or by the "
+        "constant responses * max_response_tokens (Dr. GRPO, arXiv 2503.20783).",
+    )
+    mask_truncated: bool = Field(
+        default=False,
+        description="Do not train on responses that reached max_response_tokens (overlong filtering of DAPO, "
+        "arXiv 2503.14476).",
+    )
+    drop_uniform_groups: bool = Field(
+        default=False,
+        description="Do not train on groups whose rewards are all equal. They are not sampled again (unlike "
+        "dynamic sampling of DAPO, arXiv 2503.14476).",
+    )
+    importance_sampling_cap: PositiveFloat | None = Field(
+        default=None,
+        description="Weight each token by the probability of the trainer over that of the engine, at most "
+        "this (truncated importance sampling: Yao et al., Your Efficient RL Framework Secretly Brings You "
+        "Off-Policy RL Training, 2025). Usual: 2.0.",
+    )
+    max_logprob_difference: PositiveFloat | None = Field(
+        default=None,
+        description="End the run when logprob/abs_diff_mean of a step is above this, in nats.",
+    )
     seed: int = Field(default=0, description="Seed of data order and sampling.")
 
 
@@ -229,14 +327,38 @@ class CheckpointTable(Strict):
     )
 
 
+class EvaluationSet(Strict):
+    """``[evaluation.sets.NAME]``: held-out problems with a name of their own."""
+
+    path: str = Field(description="A file, or reasoning_gym:TASK, as data.path.")
+    settings: dict[str, Any] = Field(default_factory=dict, description="Settings of the task.")
+    answer: Answer | None = Field(default=None, description="As data.answer, which is the default.")
+    reward: str | None = Field(
+        default=None, description="As data.reward, which is the default; for a task its own verifier."
+    )
+    problems: PositiveInt | None = Field(default=None, description="Only the first so many problems.")
+
+
 class EvaluationTable(Strict):
-    """``[evaluation]``: greedy answers to held-out problems."""
+    """``[evaluation]``: answers to held-out problems."""
 
     every: NonNegativeInt = Field(default=0, description="Evaluate every so many steps; 0: never.")
     problems: PositiveInt = Field(
-        default=64, description="How many problems of data.path are held out, if there is no evaluation.path."
+        default=64,
+        description="How many problems of data.path are held out, if there is neither evaluation.path nor "
+        "evaluation.sets.",
     )
-    path: str | None = Field(default=None, description="JSON lines with held-out problems, like data.path.")
+    path: str | None = Field(
+        default=None, description="A file of held-out problems, or reasoning_gym:TASK, like data.path."
+    )
+    samples: PositiveInt = Field(default=1, description="Answers to each problem; the score is their mean.")
+    temperature: NonNegativeFloat = Field(
+        default=0.0, description="Sampling temperature of the answers; 0: greedy."
+    )
+    sets: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")], EvaluationSet] = Field(
+        default_factory=dict,
+        description="Several named sets instead of evaluation.path; evaluation/score is the mean over them.",
+    )
 
 
 class MemoryTable(Strict):
@@ -253,7 +375,12 @@ class MemoryTable(Strict):
 class WatchTable(Strict):
     """``[watch]``: additional records in the run directory."""
 
-    tensorboard: bool = Field(default=False, description="Write TensorBoard event files to tensorboard/.")
+    trackers: list[Tracker] = Field(
+        default_factory=list,
+        description="Where metrics go in addition to metrics.jsonl. Each tracker reads its own environment "
+        "variables, such as WANDB_MODE=offline.",
+    )
+    project: str = Field(default="vimectl", description="Project of the run in the trackers.")
     rollouts: bool = Field(default=False, description="Write every response to rollouts.jsonl.")
 
 

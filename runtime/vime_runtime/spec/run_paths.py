@@ -35,10 +35,14 @@ class RunPaths:
         self.summary = run_dir / "summary.json"
         # The report page.
         self.report = run_dir / "report.html"
+        # The problems of the run as the engine gets them, one file for each set.
+        self.problems = run_dir / "problems"
+        # The answers of every evaluation, with their scores.
+        self.evaluations = run_dir / "evaluations.jsonl"
         # Every response, if ``watch.rollouts`` is on.
         self.rollouts = run_dir / "rollouts.jsonl"
-        # TensorBoard event files, if ``watch.tensorboard`` is on.
-        self.tensorboard = run_dir / "tensorboard"
+        # Files of ``watch.trackers``, in a folder for each.
+        self.trackers = run_dir / "trackers"
         # One log file per process, and the output of the runtime driver.
         self.logs = run_dir / "logs"
         self.driver_log = self.logs / "driver.log"

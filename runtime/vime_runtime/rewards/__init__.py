@@ -1,0 +1,1 @@
+"""Reward functions, and the processes in which they score responses."""
