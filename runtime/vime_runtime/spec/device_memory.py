@@ -21,7 +21,7 @@ ELEMENT = {"bfloat16": 2, "float32": 4}
 # weights of bf16 ones, and two fp32 moments.
 REGION = {"bfloat16": 2 + 4 + 8, "float32": 4 + 8}
 GRADIENT = 4  # grad_reduce_in_fp32 (optimizer.py)
-# Bytes per response token and column of the vocabulary while ``grpo.token_logprobs`` computes: the logits of
+# Bytes per response token and column of the vocabulary while ``logprobs.py`` computes: the logits of
 # the model; in fp32 the scaled logits, the shifted ones, their exp, and exp * shifted. The backward pass has
 # fewer.
 LOGITS = {"bfloat16": 2 + 4 * 4, "float32": 4 + 4 * 4}

@@ -28,6 +28,7 @@ from vime_runtime.spec.model_shape import check_trainer_split
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.trainer import grpo, hf_checkpoint, model, packing, parallel
 from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
+from vime_runtime.trainer.logprobs import token_logprobs
 from vime_runtime.trainer.optimizer import Optimizer, learning_rate
 from vime_runtime.trainer.packing import Group, MicroBatch
 from vime_runtime.weight_sync.buckets import BucketExporter
@@ -281,7 +282,7 @@ class Trainer:
 
     def _logprobs(self, policy: GPTModel, micro_batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Return log-probability and entropy, [N] each, of the response tokens, at rollout temperature."""
-        return grpo.token_logprobs(
+        return token_logprobs(
             model.forward(policy, micro_batch),
             micro_batch.targets,
             self._config.recipe.rollout.temperature,
