@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from statistics import fmean, pstdev
+from statistics import fmean, pstdev, quantiles
 from typing import Literal
 
 from vime_runtime.spec import metrics
@@ -70,13 +70,36 @@ class RolloutBatch:
         self.groups.append(group)
         self.truncated.append(truncated)
 
+    def members(self) -> dict[int, list[int]]:
+        """Return the responses of each group, in the order of the batch."""
+        groups: dict[int, list[int]] = {}
+        for response, group in enumerate(self.groups):
+            groups.setdefault(group, []).append(response)
+        return groups
+
+    def uniform_groups(self) -> set[int]:
+        """Return the groups whose rewards are all equal: their advantages are 0."""
+        return {
+            group
+            for group, members in self.members().items()
+            if len({self.rewards[response] for response in members}) == 1
+        }
+
     def metrics(self) -> dict[str, float]:
-        """Return mean and standard deviation of the reward, mean response length and number of tokens."""
+        """Return the metrics of rewards, groups and lengths, over all responses."""
         lengths = [len(response) for response in self.responses]
+        p10, _, _, _, p50, _, _, _, p90 = quantiles(lengths, n=10, method="inclusive")
         return {
             metrics.REWARD_MEAN: fmean(self.rewards),
             metrics.REWARD_STD: pstdev(self.rewards),
+            metrics.REWARD_MIN: min(self.rewards),
+            metrics.REWARD_MAX: max(self.rewards),
+            metrics.GROUPS_UNIFORM: len(self.uniform_groups()) / len(self.members()),
             metrics.RESPONSE_LENGTH: fmean(lengths),
+            metrics.RESPONSE_LENGTH_P10: p10,
+            metrics.RESPONSE_LENGTH_P50: p50,
+            metrics.RESPONSE_LENGTH_P90: p90,
+            metrics.RESPONSE_TRUNCATED: fmean(self.truncated),
             metrics.ROLLOUT_TOKENS: sum(lengths),
         }
 

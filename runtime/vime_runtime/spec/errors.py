@@ -72,6 +72,18 @@ class RewardFailed(VimeError):
     kind = "reward-failed"
 
 
+class NotFinite(VimeError):
+    """A loss, a gradient or another number of a step is infinite or NaN. The model is lost with it."""
+
+    kind = "not-finite"
+
+
+class LogprobDifference(VimeError):
+    """The log-probabilities of trainer and engine differ by more than the recipe allows."""
+
+    kind = "logprob-difference"
+
+
 class CheckpointFailed(VimeError):
     """The training state could not be saved. The run stops, because it could not be resumed."""
 

@@ -5,15 +5,25 @@ from __future__ import annotations
 STEP = "step"
 REWARD_MEAN = "reward/mean"
 REWARD_STD = "reward/std"
+REWARD_MIN = "reward/min"
+REWARD_MAX = "reward/max"
 RESPONSE_LENGTH = "response/length"  # tokens, mean over the step
+# Tokens: so many percent of the responses are no longer than this.
+RESPONSE_LENGTH_P10 = "response/length_p10"
+RESPONSE_LENGTH_P50 = "response/length_p50"
+RESPONSE_LENGTH_P90 = "response/length_p90"
 ROLLOUT_TOKENS = "rollout/tokens"
 TRAIN_LOSS = "train/loss"
-TRAIN_GRAD_NORM = "train/grad_norm"  # before clipping
+TRAIN_TOKENS = "train/tokens"  # response tokens that were trained on; 0: the optimizer made no step
+TRAIN_CLIP_FRACTION = "train/clip_fraction"  # share of tokens with a clipped ratio; 0 with one update a step
+TRAIN_IMPORTANCE_WEIGHT = "train/importance_weight"  # mean over tokens, only with a cap
+TRAIN_IMPORTANCE_CAPPED = "train/importance_capped"  # share of tokens with a weight at the cap
+TRAIN_GRAD_NORM = "train/grad_norm"  # before clipping; mean over the updates of the step
 TRAIN_ENTROPY = "train/entropy"  # nats per token
 TRAIN_KL = "train/kl"  # nats per token, only with a reference model
 TRAIN_LR = "train/lr"
 SYNC_BYTES = "sync/bytes"
-LOGPROB_ABS_DIFF_MEAN = "logprob/abs_diff_mean"
+LOGPROB_ABS_DIFF_MEAN = "logprob/abs_diff_mean"  # trainer before the update against engine, nats per token
 LOGPROB_ABS_DIFF_MAX = "logprob/abs_diff_max"
 REWARD_TIMEOUTS = "reward/timeouts"  # responses whose scoring took too long
 REWARD_ERRORS = "reward/errors"  # responses whose scoring raised an exception or ended its process

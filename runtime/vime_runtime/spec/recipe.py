@@ -303,7 +303,11 @@ class OptimizerTable(Strict):
     eps: PositiveFloat = Field(default=1e-8, description="AdamW epsilon.")
     weight_decay: NonNegativeFloat = Field(default=0.1, description="AdamW weight decay.")
     clip_grad: NonNegativeFloat = Field(default=1.0, description="Largest gradient norm; 0: no clipping.")
-    warmup_steps: NonNegativeInt = Field(default=0, description="Steps of linear warm-up.")
+    warmup_steps: NonNegativeInt = Field(
+        default=0,
+        description="Steps of linear warm-up from 0: the first step has a rate of 0, as in Megatron and "
+        "transformers.",
+    )
     decay: Literal["constant", "linear", "cosine"] = Field(
         default="constant", description="Schedule after the warm-up."
     )

@@ -26,19 +26,6 @@ from vime_runtime.spec.atomic_io import FileRecord, write_file
 from vime_runtime.spec.recipe import OptimizerTable
 
 
-def learning_rate(settings: OptimizerTable, step: int, steps: int) -> float:
-    """Return the rate at ``step`` (from 1) of ``steps``: linear warm-up, then ``decay`` to ``min_lr``."""
-    if step <= settings.warmup_steps:
-        return settings.lr * step / settings.warmup_steps
-    done = (step - settings.warmup_steps) / max(steps - settings.warmup_steps, 1)
-    remaining = {
-        "constant": 1.0,
-        "linear": 1 - done,
-        "cosine": (1 + math.cos(math.pi * done)) / 2,
-    }[settings.decay]
-    return settings.min_lr + (settings.lr - settings.min_lr) * remaining
-
-
 class Optimizer:
     """AdamW on a model with fp32 parameters, or with bf16 parameters and fp32 master weights.
 
@@ -88,18 +75,13 @@ class Optimizer:
         """Reduce and clip the gradients, update the weights, clear the gradients. A collective.
 
         Returns:
-            the global norm of the gradient before clipping.
-
-        Raises:
-            FloatingPointError: the gradient is not finite.
+            the global norm of the gradient before clipping. If it is not finite, the weights are lost.
         """
         finalize_model_grads([self._ddp])
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         norm: float
         _, norm, _ = self._optimizer.step()
-        if not math.isfinite(norm):
-            raise FloatingPointError(f"the norm of the gradient is {norm}")
         self._ddp.zero_grad_buffer()
         # In fp32 the optimizer has made .grad an alias of the buffer: backward would add to it twice.
         self._optimizer.zero_grad()

@@ -23,14 +23,25 @@ from vime_runtime.batch import RolloutBatch
 from vime_runtime.checkpoint import random_state
 from vime_runtime.checkpoint.store import StatePart
 from vime_runtime.memory.region import MemoryUsage
-from vime_runtime.spec.metrics import TRAIN_ENTROPY, TRAIN_GRAD_NORM, TRAIN_KL, TRAIN_LOSS, TRAIN_LR
+from vime_runtime.spec.metrics import (
+    TRAIN_CLIP_FRACTION,
+    TRAIN_ENTROPY,
+    TRAIN_GRAD_NORM,
+    TRAIN_IMPORTANCE_CAPPED,
+    TRAIN_IMPORTANCE_WEIGHT,
+    TRAIN_KL,
+    TRAIN_LOSS,
+    TRAIN_LR,
+    TRAIN_TOKENS,
+)
 from vime_runtime.spec.model_shape import check_trainer_split
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.trainer import grpo, hf_checkpoint, model, packing, parallel
 from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
 from vime_runtime.trainer.logprobs import token_logprobs
-from vime_runtime.trainer.optimizer import Optimizer, learning_rate
-from vime_runtime.trainer.packing import Group, MicroBatch
+from vime_runtime.trainer.optimizer import Optimizer
+from vime_runtime.trainer.packing import MicroBatch
+from vime_runtime.trainer.schedule import learning_rate
 from vime_runtime.weight_sync.buckets import BucketExporter
 from vime_runtime.weight_sync.device_identity import location_of
 from vime_runtime.weight_sync.export import WeightBridge
@@ -78,33 +89,40 @@ class Trainer:
         """Update the weights on one step's rollout; every rank gets the whole batch and trains on its shard.
 
         Returns:
-            ``train/*`` and ``logprob/*`` metrics over the whole batch, equal on all ranks.
-            ``logprob/abs_diff_*`` compare the trainer's log-probabilities before the update with the
-            rollout's, in nats per response token.
+            ``train/*`` and ``logprob/*`` metrics over the tokens that are trained on, equal on all ranks.
+            Means over no tokens are 0. ``logprob/abs_diff_*`` compare the trainer's log-probabilities before
+            the update with the rollout's, in nats per response token.
 
         Raises:
-            FloatingPointError: the gradient is not finite.
+            NotFinite: one of the metrics is not finite.
         """
         self._step += 1
         rate = learning_rate(self._config.recipe.optimizer, self._step, self._config.steps)
-        names = [TRAIN_LOSS, TRAIN_ENTROPY] + [TRAIN_KL] * (self._reference is not None)
-        metrics = grpo.StepMetrics(names, self._device.torch_device())
+        names = [TRAIN_LOSS, TRAIN_ENTROPY, TRAIN_CLIP_FRACTION] + [TRAIN_KL] * (self._reference is not None)
+        if self._settings.importance_sampling_cap is not None:
+            names += [TRAIN_IMPORTANCE_WEIGHT, TRAIN_IMPORTANCE_CAPPED]
+        sums = grpo.StepMetrics(names, self._device.torch_device())
         norms = []
+        updates = grpo.plan_updates(batch, self._config.recipe)
         with self._device.computing(self._dtype):
-            updates = self._micro_batches(batch)
-            for micro_batches, _ in updates:
+            rows = self._micro_batches(batch, updates)
+            for micro_batches in rows:
                 for micro_batch in micro_batches:
                     self._add_fixed_logprobs(micro_batch)
-            for micro_batches, tokens in updates:
+            for update, micro_batches in zip(updates, rows, strict=True):
                 for micro_batch in micro_batches:
-                    self._accumulate_gradient(micro_batch, tokens, metrics)
+                    self._accumulate_gradient(micro_batch, update, sums)
                 norms.append(self._optimizer.step(rate))
         self._device.release_cache()  # the engine's weights come next
-        return {
-            **metrics.reduce(sum(map(len, batch.responses)), self._groups.data),
-            TRAIN_GRAD_NORM: fmean(norms),
+        tokens = sum(update.tokens for update in updates)
+        metrics = {
+            **sums.reduce(tokens, self._groups.data),
+            TRAIN_GRAD_NORM: fmean(norms) if norms else 0.0,
             TRAIN_LR: rate,
+            TRAIN_TOKENS: tokens,
         }
+        grpo.check_finite(self._step, metrics)
+        return metrics
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield every weight as a full tensor with its Hugging Face name, in ``model.dtype``.
@@ -215,25 +233,20 @@ class Trainer:
         self._bridge.load(loaded)
         return loaded
 
-    def _micro_batches(self, batch: RolloutBatch) -> list[tuple[list[MicroBatch], int]]:
-        """Return this rank's micro-batches and the response tokens of all ranks, for each update of the step.
+    def _micro_batches(self, batch: RolloutBatch, updates: list[grpo.Update]) -> list[list[MicroBatch]]:
+        """Return this rank's micro-batches for each update of the step.
 
-        Groups are distributed over the updates, and in each update over the data-parallel ranks. Replicas
-        that exchange tokens get the same number of micro-batches, of the same lengths.
+        The groups of an update are distributed over the data-parallel ranks. Replicas that exchange tokens
+        get the same number of micro-batches, of the same lengths.
         """
-        advantages = grpo.group_advantages(batch.rewards, batch.groups)
+        advantages = grpo.group_advantages(batch.rewards, batch.groups, self._settings.scale_advantages)
         budget = self._config.recipe.train.tokens_per_micro_batch
-        updates = self._settings.updates_per_step
         rank, ranks = self._groups.data.rank(), self._groups.data.size()
-        groups: dict[int, Group] = {}
-        for i, group in enumerate(batch.groups):
-            groups.setdefault(group, []).append(i)
         result = []
-        for update in range(updates):
-            chosen = [members for group, members in groups.items() if group % updates == update]
+        for update in updates:
             plans = {
                 other: packing.make_micro_batches(
-                    batch, packing.shard_groups(batch, chosen, other, ranks), budget
+                    batch, packing.shard_groups(batch, update.groups, other, ranks), budget
                 )
                 for other in ([rank] if self._groups.replicas is None else range(ranks))
             }
@@ -247,7 +260,7 @@ class Trainer:
                 packing.pack(batch, row, advantages, device, length)
                 for row, length in zip(own, lengths, strict=True)
             ]
-            result.append((micro_batches, sum(len(batch.responses[i]) for group in chosen for i in group)))
+            result.append(micro_batches)
         return result
 
     @torch.no_grad()
@@ -262,21 +275,34 @@ class Trainer:
         if self._reference is not None:
             micro_batch.reference_logprobs, _ = self._logprobs(self._reference, micro_batch)
 
-    def _accumulate_gradient(self, micro_batch: MicroBatch, tokens: int, metrics: grpo.StepMetrics) -> None:
-        """Add the gradient of a micro-batch's part of the mean loss over ``tokens``."""
+    def _accumulate_gradient(
+        self, micro_batch: MicroBatch, update: grpo.Update, metrics: grpo.StepMetrics
+    ) -> None:
+        """Add the gradient of a micro-batch's part of the loss of an update."""
         settings = self._settings
         logprobs, entropy = self._logprobs(self._model, micro_batch)
         if micro_batch.is_padding:  # this rank's experts take part in the passes of other ranks
             torch.autograd.backward(logprobs.sum() * 0)
             return
         old = logprobs.detach() if micro_batch.old_logprobs is None else micro_batch.old_logprobs
-        loss = grpo.grpo_loss(logprobs, old, micro_batch.advantages, settings.clip_low, settings.clip_high)
+        loss, clipped = grpo.grpo_loss(
+            logprobs, old, micro_batch.advantages, settings.clip_low, settings.clip_high
+        )
+        metrics.add(TRAIN_CLIP_FRACTION, clipped)
+        if settings.importance_sampling_cap is not None:
+            weights, capped = grpo.importance_weights(
+                old, micro_batch.rollout_logprobs, settings.importance_sampling_cap
+            )
+            loss = loss * weights
+            metrics.add(TRAIN_IMPORTANCE_WEIGHT, weights)
+            metrics.add(TRAIN_IMPORTANCE_CAPPED, capped)
         if micro_batch.reference_logprobs is not None:
             kl = grpo.kl_k3(logprobs, micro_batch.reference_logprobs)
             loss = loss + settings.kl_coefficient * kl
             metrics.add(TRAIN_KL, kl)
-        torch.autograd.backward(loss.sum() / tokens)
-        metrics.add(TRAIN_LOSS, loss)
+        torch.autograd.backward(loss.sum() / update.divisor)
+        # A mean over tokens as the other metrics, of numbers whose sum is the loss.
+        metrics.add(TRAIN_LOSS, loss * (update.tokens / update.divisor))
         metrics.add(TRAIN_ENTROPY, entropy)
         metrics.add_difference(old - micro_batch.rollout_logprobs)
 
@@ -284,6 +310,7 @@ class Trainer:
         """Return log-probability and entropy, [N] each, of the response tokens, at rollout temperature."""
         return token_logprobs(
             model.forward(policy, micro_batch),
+            model.output_weight(policy),
             micro_batch.targets,
             self._config.recipe.rollout.temperature,
             self._source.shape.vocab_size,

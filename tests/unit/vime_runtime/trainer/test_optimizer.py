@@ -1,31 +1,9 @@
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from types import SimpleNamespace
 
-import pytest
 import torch
-from vime_runtime.trainer.optimizer import learning_rate
-
-HALF = math.cos(math.pi / 4)
-
-
-@pytest.mark.parametrize(
-    ("decay", "rates"),
-    [
-        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
-        ("linear", [0.5, 1.0, 0.8, 0.6, 0.4, 0.2]),
-        ("cosine", [0.5, 1.0]),  # a run may consist of warm-up only
-        ("cosine", [0.5, 1.0, 0.2 + 0.4 * (1 + HALF), 0.6, 0.2 + 0.4 * (1 - HALF), 0.2]),
-    ],
-)
-def test_the_rate_warms_up_and_decays_to_min_lr_at_the_last_step(decay, rates):
-    settings = SimpleNamespace(lr=1.0, min_lr=0.2, warmup_steps=2, decay=decay)
-    steps = len(rates)
-    found = [learning_rate(settings, step, steps) for step in range(1, steps + 1)]
-    assert found == pytest.approx(rates, rel=1e-12)
-
 
 class CountsInGroups(torch.optim.Optimizer):
     """Like MindSpeed's fused AdamW for NPUs: the step count is in the group, not in the state."""
