@@ -1,17 +1,27 @@
-"""`vimectl recipe`: list, show, copy and validate recipes."""
+"""`vimectl recipe`: list, show, copy and validate recipes, and describe their keys."""
 
 from __future__ import annotations
 
+import shlex
+import textwrap
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from vime_runtime.spec.errors import UsageError
 
 from vimectl.cli.output import CommandOutput, TextTable
 from vimectl.recipes.catalog import find_recipe, shipped_recipes
+from vimectl.util.resources import data_dir
 
-app = typer.Typer(no_args_is_help=True, help="List, show, copy and validate recipes.")
+if TYPE_CHECKING:
+    from vimectl.recipes.recipe_schema import SchemaKey
+
+app = typer.Typer(no_args_is_help=True, help="List, show, copy and validate recipes, describe their keys.")
+
+INDENT = "    "
 
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe's name or path.")]
 
@@ -56,11 +66,49 @@ def copy(
     name: RecipeArgument,
     directory: Annotated[Path, typer.Argument(help="The directory for the copy.")],
 ) -> CommandOutput:
-    """Copy a recipe into a directory to edit it."""
+    """Copy a recipe into a directory to edit it, with the schema that lets an editor complete its keys."""
+    from vimectl.recipes.recipe_schema import SCHEMA_FILE
+
     source = find_recipe(name)
     target = directory / source.name
     if target.exists():
         raise UsageError(f"{target} exists already", "remove it, or copy into another directory")
     directory.mkdir(parents=True, exist_ok=True)
     target.write_bytes(source.read_bytes())
-    return CommandOutput({"path": target}, [f"{target}\nedit it, then: vimectl run recipe {target}"])
+    schema_file = directory / SCHEMA_FILE
+    schema_file.write_bytes((data_dir("recipes") / SCHEMA_FILE).read_bytes())
+    text = f"{target}\nedit it, then: vimectl run recipe {shlex.quote(str(target))}"
+    return CommandOutput({"path": target, "schema_path": schema_file}, [text])
+
+
+@app.command()
+def schema(
+    key: Annotated[
+        str | None, typer.Argument(help="A key or table, for example rollout.top_k; by default all.")
+    ] = None,
+) -> CommandOutput:
+    """Describe the keys of a recipe: type, default, meaning."""
+    from vimectl.recipes.recipe_schema import all_keys, describe, find_key, json_schema
+
+    keys = describe(key) if key else all_keys()
+    node = find_key(key).node if key else json_schema()
+    documents = [asdict(one) for one in keys]
+    return CommandOutput({"keys": documents, "json_schema": node}, _schema_text(keys))
+
+
+def _schema_text(keys: list[SchemaKey]) -> Iterator[str]:
+    """Yield a paragraph for each table and key."""
+    for one in keys:
+        facts = [fact for fact in (one.type, one.default_text) if fact]
+        head = f"\n[{one.key}]" if one.is_table else f"{one.key}: {', '.join(facts)}"
+        yield "\n".join(
+            [
+                head,
+                *textwrap.wrap(
+                    one.description.removeprefix(f"`[{one.key}]`: "),
+                    96,
+                    initial_indent=INDENT,
+                    subsequent_indent=INDENT,
+                ),
+            ]
+        )

@@ -48,6 +48,7 @@ def test_both_packages_and_the_data_folders_are_in_it(wheel: Path) -> None:
         "vimectl/cli/__init__.py",
         "vime_runtime/train_loop.py",
         "vimectl/_data/recipes/qwen3-tiny-tp2.toml",
+        "vimectl/_data/recipes/recipe.schema.json",
         "vimectl/_data/patches/vllm/0.32.0/series.toml",
         "vimectl/_data/patches/vllm-ascend/0.22.1rc1/0001-colocated-start-up.patch",
         "vimectl/_data/docker/README.md",

@@ -24,6 +24,8 @@ def test_show_prints_the_file(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_copy_is_valid_and_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["recipe", "copy", "qwen3-tiny-tp2", str(tmp_path / "new")]) == 0
     copy = tmp_path / "new" / "qwen3-tiny-tp2.toml"
+    # Where the first line of the copy names it.
+    assert json.loads((tmp_path / "new" / "recipe.schema.json").read_text())["title"] == "vimectl recipe"
     assert run_cli(["recipe", "validate", str(copy)]) == 0
     copy.write_text(copy.read_text().replace("tensor_parallel = 2", "tensor_parallel = 3"))
     assert run_cli(["recipe", "copy", "qwen3-tiny-tp2", str(tmp_path / "new")]) == 2
@@ -31,3 +33,28 @@ def test_a_copy_is_valid_and_not_overwritten(tmp_path: Path, capsys: pytest.Capt
     err = capsys.readouterr().err
     assert "exists already" in err
     assert "'train.tensor_parallel': 3 does not divide the 2 devices" in err
+
+
+def test_schema_describes_a_key_and_lists_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["recipe", "schema", "rollout.top_k"]) == 0
+    assert capsys.readouterr().out == (
+        "rollout.top_k: integer > 0\n    Sample from the k most likely tokens only.\n"
+    )
+    assert run_cli(["recipe", "schema"]) == 0
+    out = capsys.readouterr().out
+    assert "\n[optimizer]\n    AdamW with linear warm-up" in out
+    assert "\noptimizer.lr: number > 0, required\n    Peak learning rate.\n" in out
+    assert run_cli(["recipe", "schema", "rollout.topk"]) == 2
+    assert "Did you mean rollout.top_k" in capsys.readouterr().err
+
+
+def test_schema_as_json_has_the_keys_and_the_json_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["recipe", "schema", "algorithm.seed", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == "vimectl.recipe.schema/1"
+    assert [(one["key"], one["type"], one["default"]) for one in document["keys"]] == [
+        ("algorithm.seed", "integer", 0)
+    ]
+    assert document["json_schema"]["type"] == "integer"
+    assert run_cli(["recipe", "schema", "--json"]) == 0
+    assert "rollout" in json.loads(capsys.readouterr().out)["json_schema"]["properties"]
