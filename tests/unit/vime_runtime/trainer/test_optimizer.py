@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import torch
 
+
 class CountsInGroups(torch.optim.Optimizer):
     """Like MindSpeed's fused AdamW for NPUs: the step count is in the group, not in the state."""
 

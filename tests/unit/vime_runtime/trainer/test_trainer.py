@@ -55,9 +55,25 @@ def reference_logprobs(
     return logprobs.gather(-1, torch.tensor(response)[:, None])[:, 0], entropy
 
 
+def peers(batch: RolloutBatch, response: int) -> list[float]:
+    """Return the rewards of the group of a response."""
+    group = batch.groups[response]
+    return [r for r, g in zip(batch.rewards, batch.groups, strict=True) if g == group]
+
+
+def token_metrics(algorithm: dict[str, Any]) -> list[str]:
+    """Return the metrics that are means over tokens."""
+    names = ["train/loss", "train/entropy", "train/clip_fraction"]
+    if algorithm["kl_coefficient"]:
+        names.append("train/kl")
+    if algorithm["importance_sampling_cap"] is not None:
+        names += ["train/importance_weight", "train/importance_capped"]
+    return names
+
+
 def train_reference(config: RunConfig, batches: list[RolloutBatch]) -> dict[str, Any]:
     """Do the same training in a plain way."""
-    from vime_runtime.trainer.optimizer import learning_rate
+    from vime_runtime.trainer.schedule import learning_rate
 
     recipe = config.recipe.model_dump()
     algorithm, settings = recipe["algorithm"], recipe["optimizer"]
@@ -81,41 +97,62 @@ def train_reference(config: RunConfig, batches: list[RolloutBatch]) -> dict[str,
             fixed = [reference_logprobs(frozen, *pair, temperature)[0] for pair in pairs]
         for group in adam.param_groups:
             group["lr"] = learning_rate(config.recipe.optimizer, step, config.steps)
-        losses, entropies, norms, kls = [], [], [], []
+        sums: dict[str, list[float]] = {name: [] for name in token_metrics(algorithm)}
+        differences, norms = [0.0], []
         updates = algorithm["updates_per_step"]
         for update in range(updates):
-            chosen = [i for i, group in enumerate(batch.groups) if group % updates == update]
-            tokens = sum(len(batch.responses[i]) for i in chosen)
+            kept = [i for i, group in enumerate(batch.groups) if group % updates == update]
+            if algorithm["drop_uniform_groups"]:
+                kept = [i for i in kept if len(set(peers(batch, i))) > 1]
+            trained = [i for i in kept if not (algorithm["mask_truncated"] and batch.truncated[i])]
+            tokens = sum(len(batch.responses[i]) for i in trained)
+            if tokens == 0:
+                continue
+            divisor = tokens
+            if algorithm["loss_average"] == "constant":
+                divisor = len(kept) * recipe["rollout"]["max_response_tokens"]
             adam.zero_grad()
-            for i in chosen:
-                peers = torch.tensor(
-                    [r for r, g in zip(batch.rewards, batch.groups, strict=True) if g == batch.groups[i]]
-                )
-                advantage = (batch.rewards[i] - peers.mean()) / (peers.std() + 1e-6)
+            for i in trained:
+                rewards = torch.tensor(peers(batch, i))
+                advantage = batch.rewards[i] - rewards.mean()
+                if algorithm["scale_advantages"]:
+                    advantage = advantage / (rewards.std() + 1e-6)
                 logprobs, entropy = reference_logprobs(model, *pairs[i], temperature)
                 ratio = (logprobs - old[i]).exp()
                 clipped = ratio.clamp(1 - algorithm["clip_low"], 1 + algorithm["clip_high"])
                 loss = -torch.min(ratio * advantage, clipped * advantage)
                 gap = fixed[i] - logprobs
                 kl = gap.exp() - gap - 1
+                difference = old[i] - torch.tensor(batch.logprobs[i])
+                cap = algorithm["importance_sampling_cap"]
+                weight = difference.exp() if cap is None else difference.exp().clamp(max=cap)
+                if cap is not None:
+                    loss = loss * weight
                 loss = loss + algorithm["kl_coefficient"] * kl
-                (loss.sum() / tokens).backward()
-                losses += loss.tolist()
-                entropies += entropy.tolist()
-                kls += kl.tolist()
+                (loss.sum() / divisor).backward()
+                values = {
+                    "train/loss": loss * tokens / divisor,
+                    "train/entropy": entropy,
+                    "train/kl": kl,
+                    "train/clip_fraction": clipped * advantage < ratio * advantage,
+                    "train/importance_weight": weight,
+                    "train/importance_capped": difference.exp() > weight,
+                }
+                for name in sums:
+                    sums[name] += values[name].tolist()
+                differences += difference.abs().tolist()
             norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), settings["clip_grad"]).item())
             adam.step()
-        differences = (torch.cat(old) - torch.tensor([x for row in batch.logprobs for x in row])).abs()
+        count = len(sums["train/loss"])
         metrics.append(
-            {
-                "train/loss": sum(losses) / len(losses),
-                "train/entropy": sum(entropies) / len(entropies),
-                "train/grad_norm": sum(norms) / len(norms),
+            {name: sum(values) / max(count, 1) for name, values in sums.items()}
+            | {
+                "train/tokens": count,
+                "train/grad_norm": sum(norms) / max(len(norms), 1),
                 "train/lr": adam.param_groups[0]["lr"],
-                "logprob/abs_diff_mean": differences.mean().item(),
-                "logprob/abs_diff_max": differences.max().item(),
+                "logprob/abs_diff_mean": sum(differences) / max(count, 1),
+                "logprob/abs_diff_max": max(differences),
             }
-            | ({"train/kl": sum(kls) / len(kls)} if algorithm["kl_coefficient"] else {})
         )
     return {"metrics": metrics, "weights": published(model)}
 
@@ -190,6 +227,56 @@ def test_training_equals_the_reference(ranks, make_model, make_batch, run_file, 
         torch.testing.assert_close(parameter, found["weights"][name], rtol=0, atol=0)
 
 
+MASK = {"algorithm__mask_truncated": True}
+DROP = {"algorithm__drop_uniform_groups": True}
+DR_GRPO = {"algorithm__scale_advantages": False, "algorithm__loss_average": "constant"}
+# About half of the weights are above it: the engine's log-probabilities are between -6 and -2, the trainer's
+# near -4.
+CAPPED = {"algorithm__importance_sampling_cap": 1.2}
+SWITCHES: dict[str, tuple[int, dict[str, Any], dict[str, Any]]] = {
+    "mask-truncated-dp2": (2, MASK, {}),
+    "drop-uniform-kl-two-updates-dp2": (2, DROP | KL, {}),
+    "dr-grpo-tp2": (2, TP2 | DR_GRPO, {}),
+    "capped-weights-kl-two-updates": (1, CAPPED | KL | CLIP, {}),
+    "all-experts-dp2-ep2": (2, EP2 | KL | MASK | DROP | DR_GRPO | CAPPED, MOE),
+}
+
+
+@pytest.mark.parametrize(("world_size", "changes", "model"), SWITCHES.values(), ids=SWITCHES)
+def test_training_with_switches_equals_the_reference(
+    ranks, make_model, make_batch, run_file, world_size, changes, model
+):
+    config = run_file(make_model(**model), **{"optimizer__warmup_steps": 0} | changes)
+    batches = [make_batch(seed) for seed in range(3)]
+    for batch in batches:
+        # Group 1 is uniform; of groups 0 and 2 half of the responses are truncated, of group 3 all.
+        batch.rewards[4:8] = [0.5] * 4
+        batch.truncated = [group == 3 or (i % 2 == 0 and group != 1) for i, group in enumerate(batch.groups)]
+    expected = train_reference(config, batches)
+    for found in ranks.run(train, world_size, config, batches):
+        assert_same_training(found, expected, config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "model"), [({}, {}), (EP2 | KL, MOE)], ids=["replicas", "experts-two-updates"]
+)
+def test_a_step_without_trained_tokens_changes_nothing(
+    ranks, make_model, make_batch, run_file, changes, model
+):
+    config = run_file(make_model(**model), **MASK | DROP | {"optimizer__warmup_steps": 0} | changes)
+    ordinary, nothing = make_batch(0), make_batch(1)
+    nothing.rewards[:8] = [1.0] * 8
+    nothing.truncated[8:] = [True] * 8
+    for found in ranks.run(train, 2, config, [ordinary, nothing, nothing]):
+        expected = train_reference(config, [ordinary, nothing, nothing])
+        assert_same_training(found, expected, config)
+        skipped = found["metrics"][1]
+        assert {name for name, value in skipped.items() if value != 0} == {"train/lr"}
+        assert skipped.keys() == found["metrics"][0].keys()
+    once = ranks.run(train, 2, config, [ordinary, nothing])[0]["weights"]
+    assert all(torch.equal(tensor, found["weights"][name]) for name, tensor in once.items())
+
+
 @pytest.mark.slow
 def test_experts_distributed_over_replicas_train_as_the_reference(
     start_ranks, make_model, make_batch, run_file
@@ -239,5 +326,5 @@ def test_bf16_trains_as_far_as_fp32_although_one_step_is_below_its_resolution(
 def test_a_gradient_that_is_not_finite_raises(ranks, make_model, make_batch, run_file):
     batch = make_batch()
     batch.rewards[0] = float("nan")
-    with pytest.raises(AssertionError, match="FloatingPointError: the norm of the gradient is nan"):
+    with pytest.raises(AssertionError, match="NotFinite: step 1: train/loss is nan, train/grad_norm is nan"):
         ranks.run(train, 2, run_file(make_model(), train__tensor_parallel=2), [batch])
