@@ -6,12 +6,9 @@ a stop request.
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +19,12 @@ from vime_runtime.gc_pause import gc_paused
 from vime_runtime.graceful_stop import StopRequest, signal_when_parent_exits
 from vime_runtime.logging.callbacks import configured_callbacks
 from vime_runtime.logging.event_log import EventLog
+from vime_runtime.logging.failure_report import report_end
+from vime_runtime.logging.import_noise import hide_triton
 from vime_runtime.process_environment import EnvSpec
 from vime_runtime.rewards.pool import TRAINING_SET, RewardPool
 from vime_runtime.scoring import Evaluation, Scorer
-from vime_runtime.spec import events, metrics
+from vime_runtime.spec import events
 from vime_runtime.spec.errors import TERMINATED, VimeError
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.train_loop import (
@@ -50,13 +49,13 @@ def main(argv: list[str]) -> int:
     stop.listen()
     signal_when_parent_exits(signal.SIGTERM)  # normally the supervisor stops this process
     try:
-        with report_end(log):
+        with report_end(log, config.paths.logs):
             run(config, log, stop)
     except KeyboardInterrupt:
         return TERMINATED
     except VimeError as e:
         return e.exit_code
-    except Exception:
+    except (Exception, SystemExit):  # exit() of the user's code is an error of the run too
         traceback.print_exc()
         return 1
     finally:
@@ -76,7 +75,7 @@ def run(config: RunConfig, log: EventLog, stop: StopRequest, sync: Sync = sync_w
         VimeError: any other failure with a message for the user.
     """
     EnvSpec(values=config.environment["driver"], required=config.required["driver"]).require("the driver")
-    log.callbacks += configured_callbacks(config)
+    log.callbacks += configured_callbacks(config, log.warn)
     if config.address is not None:
         log.starting(f"looking for the Ray cluster at {config.address}")
         external_cluster.require_cluster(config.address)
@@ -86,7 +85,7 @@ def run(config: RunConfig, log: EventLog, stop: StopRequest, sync: Sync = sync_w
     log.starting("starting Ray")
     from vime_runtime.cluster.ray_cluster import ray_cluster
 
-    with ray_cluster(config, report=log.starting) as placement, report_end(log):
+    with ray_cluster(config, report=log.starting) as placement, report_end(log, config.paths.logs):
         stop.listen()  # Ray has replaced the signal handler
         context = _load(config, placement, checkpoints, log, stop, sync)
         _build(context)
@@ -120,6 +119,7 @@ def _load(
     trainer.load()
     engine.load()
     log.starting("reading the data")
+    hide_triton()  # this process computes nothing
     with gc_paused():
         from vime_runtime.data import problems
 
@@ -170,7 +170,7 @@ def _build(context: RuntimeContext) -> None:
         random_state.restore(state.random["driver"])
     elif context.evaluation.due(0):
         context.evaluation.run(engine, 0, row)
-        log.event(events.EVALUATION, step=0, score=row[metrics.EVALUATION_SCORE], best=False)
+        log.baseline(row)
 
 
 def _save_model(context: RuntimeContext) -> None:
@@ -188,37 +188,6 @@ def _make_trainer_resident(context: RuntimeContext) -> TrainerGroup:
     if context.trainer.offloaded:
         context.trainer.resume()
     return context.trainer
-
-
-@contextmanager
-def report_end(log: EventLog) -> Iterator[None]:
-    """Log how the block ended. Use it inside the Ray cluster: shutting down Ray may take long or hang."""
-    done = False
-    try:
-        yield
-        done = True
-    except VimeError as e:
-        log.error(e.kind, e.message, e.hint)
-        raise
-    except Exception as e:
-        log.error(type(e).__name__, _last_line(e), pid=_dead_actor(e))
-        raise
-    finally:
-        log.ending(done)
-
-
-def _last_line(error: Exception) -> str:
-    """Return the last line of an error, which says what happened; Ray puts a remote traceback before it."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
-
-
-def _dead_actor(error: Exception) -> int | None:
-    """Return the process id of the actor whose death Ray reports; the process may still be exiting."""
-    found = re.search(r"^\s*pid: (\d+)$", str(error), re.MULTILINE)
-    # If its owner or node died, that is the cause.
-    is_cause = "its owner has died" not in str(error) and "its node has died" not in str(error)
-    return int(found[1]) if found and is_cause else None
 
 
 if __name__ == "__main__":

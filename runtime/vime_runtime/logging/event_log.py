@@ -19,7 +19,7 @@ from vime_runtime.batch import Response
 from vime_runtime.logging.process_log import mark_phase
 from vime_runtime.spec import events
 from vime_runtime.spec.json_files import JsonLines
-from vime_runtime.spec.metrics import STEP, seconds
+from vime_runtime.spec.metrics import EVALUATION_SCORE, STEP, seconds
 from vime_runtime.spec.process_roles import ProcessEntry
 from vime_runtime.spec.run_paths import RunPaths
 
@@ -29,7 +29,7 @@ class ScoredResponse:
     """One response of a step.
 
     Attributes:
-        group: index of the prompt in the step.
+        group: index of the prompt in the step, or of the problem in its evaluation set.
         text: what the tokens of the response decode to.
     """
 
@@ -51,11 +51,17 @@ class Callback:
     def on_response(self, scored: ScoredResponse) -> None:
         """Handle a scored response."""
 
+    def on_answer(self, name: str, scored: ScoredResponse) -> None:
+        """Handle a scored answer to a problem of an evaluation set."""
+
     def on_metrics(self, row: dict[str, float]) -> None:
-        """Handle the metrics of a finished step."""
+        """Handle the metrics of a finished step; step 0 has the scores before training alone."""
+
+    def on_ending(self, done: bool) -> None:
+        """Handle the end of the work of the run, all of it ``done`` or not."""
 
     def close(self) -> None:
-        """Handle the end of the run."""
+        """Release files; the callback is not used again."""
 
 
 class EventLog:
@@ -66,7 +72,8 @@ class EventLog:
         self._events = JsonLines(paths.events)
         self._metrics = JsonLines(paths.metrics)
         self._steps = steps
-        self._failed = False
+        self.failed = False
+        self.recorded_processes: list[ProcessEntry] = []
         self._ends = False
         self.callbacks: list[Callback] = []
 
@@ -78,23 +85,24 @@ class EventLog:
         """Record processes that the run needs from now on until it ends."""
         for entry in entries:
             self.event(events.PROCESS, **entry)
+        self.recorded_processes += entries
 
-    def error(self, kind: str, message: str, hint: str = "", pid: int | None = None) -> None:
-        """Record why the run fails. Only the first error is recorded: later ones are consequences.
-
-        Args:
-            pid: the process that has exited according to the error.
-        """
-        if not self._failed:
-            self._failed = True
-            error = {"kind": kind, "message": message, "hint": hint, "pid": pid}
+    def error(self, error: events.ErrorFields) -> None:
+        """Record why the run fails. Only the first error is recorded: later ones are consequences."""
+        if not self.failed:
+            self.failed = True
             self._last_event(events.ERROR, error=error)
 
     def ending(self, done: bool) -> None:
         """Record that from now on processes exit because the run shuts down, its work ``done`` or not."""
         if not self._ends:
             self._ends = True
-            self._last_event(events.ENDING, done=done)
+            try:
+                for callback in self.callbacks:
+                    callback.on_ending(done)
+            finally:
+                # Only now: the supervisor gives a run a few seconds after this event.
+                self._last_event(events.ENDING, done=done)
 
     def _last_event(self, kind: str, **fields: Any) -> None:
         """Append an event. If that fails, print it: a full disk must not hide the error that is reported."""
@@ -104,9 +112,9 @@ class EventLog:
             print(f"{e}; not written: {kind} {json.dumps(fields)}", file=sys.stderr)
 
     def warn(self, message: str) -> None:
-        """Record a warning during start-up. It is shown as the detail of the phase as well."""
+        """Record a warning, and write it to the log of this process."""
         self.event(events.WARNING, message=message)
-        self.starting(message)
+        print(f"warning: {message}", file=sys.stderr, flush=True)
 
     def starting(self, detail: str) -> None:
         """Record the current activity of the start-up."""
@@ -139,6 +147,22 @@ class EventLog:
             )
         for callback in self.callbacks:
             callback.on_response(scored)
+
+    def answer(self, name: str, scored: ScoredResponse) -> None:
+        """Pass a scored answer to a problem of the evaluation set ``name`` on to the callbacks."""
+        for callback in self.callbacks:
+            callback.on_answer(name, scored)
+
+    def baseline(self, row: dict[str, float]) -> None:
+        """Record the evaluation before the first step, which has no row of metrics.
+
+        Args:
+            row: ``evaluation/score`` and the scores of the sets.
+        """
+        scores = {key: value for key, value in row.items() if key.endswith("/score")}
+        self.event(events.EVALUATION, step=0, score=row[EVALUATION_SCORE], best=False, scores=scores)
+        for callback in self.callbacks:
+            callback.on_metrics({STEP: 0, **scores})
 
     def metrics(self, row: dict[str, float]) -> None:
         """Append the metrics of one step."""
@@ -178,15 +202,16 @@ def rewind(path: Path, step: int) -> None:
     kept = 0
     with path.open("rb+") as file:
         for line in file:
-            if not 0 < _step_of(line) <= step:
+            found = _step_of(line)
+            if found is None or found > step:
                 break
             kept += len(line)
         file.truncate(kept)
 
 
-def _step_of(line: bytes) -> int:
-    """Return the step of a line; 0 for an incomplete or damaged one."""
+def _step_of(line: bytes) -> int | None:
+    """Return the step of a line; None for an incomplete or damaged one."""
     try:
-        return int(json.loads(line)[STEP]) if line.endswith(b"\n") else 0
+        return int(json.loads(line)[STEP]) if line.endswith(b"\n") else None
     except (ValueError, KeyError, TypeError):
-        return 0
+        return None

@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-import math
 import time
-from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from vime_runtime.logging.event_log import Callback
-from vime_runtime.spec.metrics import STEP
+from vime_runtime.logging.trackers.tracked_run import RunTracker, TrackedRun
 
 
-class TensorBoardWriter(Callback):
+class TensorBoardTracker(RunTracker):
     """Write every metric of a step as a scalar of the same name, to one file per attempt of the run."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, run: TrackedRun) -> None:
+        self._folder = run.folder
         self._writer: EventFileWriter | None = None
 
-    def on_metrics(self, row: dict[str, float]) -> None:
+    def log(self, step: int, metrics: dict[str, float]) -> None:
         """Write the metrics of one step; they are on disk when this returns."""
-        step = int(row[STEP])
         if self._writer is None:
             self._writer = EventFileWriter(str(self._folder))
             # Readers then drop what an earlier attempt wrote of this step and later ones.
             self._writer.add_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
-        values = [
-            Summary.Value(tag=key, simple_value=value)
-            for key, value in row.items()
-            if key != STEP and math.isfinite(value)
-        ]
+        values = [Summary.Value(tag=key, simple_value=value) for key, value in metrics.items()]
         self._writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
         self._writer.flush()
 
-    def close(self) -> None:
-        """Close the file."""
+    def finish(self, done: bool) -> None:
+        """Close the file. It does not say how the run ended."""
         if self._writer:
             self._writer.close()

@@ -1,0 +1,1 @@
+"""Trackers of metrics, one module each: TensorBoard, Weights & Biases, MLflow, SwanLab, Trackio."""
