@@ -12,7 +12,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 VOCABULARY = 64
-PROMPT_TOKENS = 13
 PROBLEMS = 512
 
 # Arguments of ``Qwen3Config`` by number of parameters.
@@ -34,8 +33,8 @@ SHAPES: dict[str, dict[str, int]] = {
 }
 
 
-def write(folder: Path, shape: str, dtype: torch.dtype) -> None:
-    """Write ``folder/model`` and ``folder/problems.jsonl``.
+def write(folder: Path, shape: str, dtype: torch.dtype, prompt_tokens: int) -> None:
+    """Write ``folder/model`` and ``folder/problems.jsonl``, with prompts of that many tokens.
 
     The end-of-text token is outside the model's vocabulary and is never sampled, so every response has the
     maximum length.
@@ -46,7 +45,7 @@ def write(folder: Path, shape: str, dtype: torch.dtype) -> None:
     draw = random.Random(0)
     lines = []
     for _ in range(PROBLEMS):
-        words = [f"t{draw.randrange(2, VOCABULARY)}" for _ in range(PROMPT_TOKENS)]
+        words = [f"t{draw.randrange(2, VOCABULARY)}" for _ in range(prompt_tokens)]
         lines.append(json.dumps({"prompt": " ".join(words), "label": "t2"}))
     (folder / "problems.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -55,7 +54,7 @@ def write_model(folder: Path, dtype: torch.dtype, **shape: Any) -> None:
     """Write a Qwen3 of this shape with random weights."""
     torch.manual_seed(0)
     config = Qwen3Config(
-        max_position_embeddings=512,
+        max_position_embeddings=1024,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=None,
@@ -70,7 +69,8 @@ def write_model(folder: Path, dtype: torch.dtype, **shape: Any) -> None:
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    words = {f"t{i}": i for i in range(VOCABULARY)} | {"<eos>": VOCABULARY}
+    # A special token is found inside words too: as "t1" it would split "t18".
+    words = {"t0": 0, "<pad>": 1, **{f"t{i}": i for i in range(2, VOCABULARY)}, "<eos>": VOCABULARY}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="t0"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="t1")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>")

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -30,35 +31,48 @@ from vimectl.util.scratch_directory import scratch_directory
 PROGRAMS = Path(__file__).with_name("step_programs")
 TRL = Path(__file__).parent.parent / ".bench"
 
-PROMPTS, SAMPLES, TOKENS = 16, 8, 16
 WARM_UP, STEPS = 3, 12
 PHASES = (metrics.ROLLOUT, metrics.TRAIN, metrics.SYNC, metrics.SLEEP, metrics.WAKE)
 
 
+@dataclass(frozen=True)
+class Case:
+    """What a step does: ``shape`` is one of ``checkpoint.SHAPES``, ``tokens`` those of a response."""
+
+    shape: str
+    prompts: int
+    prompt_tokens: int
+    samples: int = 8
+    tokens: int = 16
+
+
+CASES = (Case("3.2 M", 16, 13), Case("32 M", 16, 13), Case("3.2 M", 4, 512))
+
+
 def main() -> None:
-    """Measure both shapes."""
-    # Imports torch, which this process needs only to write the checkpoints.
-    from benchmarks.checkpoint import SHAPES
-
-    print(f"{PROMPTS * SAMPLES} samples of {TOKENS} tokens, groups of {SAMPLES}, fp32, {STEPS} steps")
-    for shape in SHAPES:
-        compare(shape)
+    """Measure every case."""
+    print(f"fp32, {STEPS} steps")
+    for case in CASES:
+        compare(case)
 
 
-def compare(shape: str) -> None:
+def compare(case: Case) -> None:
     """Print the median seconds of both programs, those of the runtime by phase, and the ratio."""
+    # This process needs torch only to write the checkpoint.
     import torch
 
     from benchmarks import checkpoint
 
     with tempfile.TemporaryDirectory(prefix="vime-b-", dir="/tmp") as name:
         folder = Path(name)
-        checkpoint.write(folder, shape, torch.float32)
-        with vime(folder) as vime_pipe, trl(folder) as trl_pipe:
+        checkpoint.write(folder, case.shape, torch.float32, case.prompt_tokens)
+        with vime(folder, case) as vime_pipe, trl(folder, case) as trl_pipe:
             rows, seconds = alternate({"vime": vime_pipe, "TRL": trl_pipe})
     medians = {name: statistics.median(taken) for name, taken in seconds.items()}
     parts = {phase: statistics.median(row[metrics.seconds(phase)] for row in rows) for phase in PHASES}
-    print(f"{shape} parameters: " + ", ".join(f"{name} {median:.2f} s" for name, median in medians.items()))
+    work = f"{case.prompts} prompts of {case.prompt_tokens} tokens, {case.samples} samples of {case.tokens}"
+    print(f"{case.shape} parameters, {work}")
+    print("  " + ", ".join(f"{name} {median:.2f} s" for name, median in medians.items()))
     print("  vime: " + ", ".join(f"{phase} {value:.2f}" for phase, value in parts.items()))
     print(f"  vime / TRL: {medians['vime'] / medians['TRL']:.2f}", flush=True)
 
@@ -83,9 +97,9 @@ def alternate(pipes: dict[str, Connection]) -> tuple[list[dict[str, float]], dic
 
 
 @contextmanager
-def vime(folder: Path) -> Iterator[Connection]:
+def vime(folder: Path, case: Case) -> Iterator[Connection]:
     """Start the runtime; it has taken one step and waits."""
-    plan = _plan(folder)
+    plan = _plan(folder, case)
     write_run_directory(plan, {})
     paths = RunPaths(plan.run_dir)
     arguments, environment = [str(paths.run_file)], plan.environment["driver"]
@@ -97,9 +111,9 @@ def vime(folder: Path) -> Iterator[Connection]:
 
 
 @contextmanager
-def trl(folder: Path) -> Iterator[Connection]:
+def trl(folder: Path, case: Case) -> Iterator[Connection]:
     """Start TRL's trainer; it has taken one step and waits."""
-    numbers = map(str, (WARM_UP + STEPS + 2, PROMPTS, SAMPLES, TOKENS))
+    numbers = map(str, (WARM_UP + STEPS + 2, case.prompts, case.samples, case.tokens))
     arguments = [str(folder / "model"), str(folder / "problems.jsonl"), *numbers]
     environment = {"PYTHONPATH": str(TRL), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     with started(str(PROGRAMS / "trl_grpo.py"), arguments, environment, folder / "trl.log") as pipe:
@@ -132,9 +146,7 @@ def started(
             process.wait()
 
 
-def _plan(folder: Path) -> RunPlan:
-    from benchmarks.checkpoint import PROMPT_TOKENS
-
+def _plan(folder: Path, case: Case) -> RunPlan:
     settings = {
         "cluster.devices_per_node": 1,
         "train.tensor_parallel": 1,
@@ -144,13 +156,14 @@ def _plan(folder: Path) -> RunPlan:
         "data.path": folder / "problems.jsonl",
         "data.reward": "evenness:evenness",
         # One micro-batch, as TRL does.
-        "train.tokens_per_micro_batch": PROMPTS * (PROMPT_TOKENS + SAMPLES * TOKENS),
-        "rollout.max_response_tokens": TOKENS,
+        "train.tokens_per_micro_batch": case.prompts * (case.prompt_tokens + case.samples * case.tokens),
+        "rollout.max_prompt_tokens": case.prompt_tokens,
+        "rollout.max_response_tokens": case.tokens,
         "rollout.kv_cache_bytes": 256 * 1024**2,
-        "algorithm.prompts_per_step": PROMPTS,
+        "algorithm.prompts_per_step": case.prompts,
         "evaluation.every": 0,  # TRL does neither
         "checkpoint.every": 0,
-        "algorithm.samples_per_prompt": SAMPLES,
+        "algorithm.samples_per_prompt": case.samples,
         "modes.test.steps": WARM_UP + STEPS + 2,
     }
     assignments = [f"{key}={value}" for key, value in settings.items()]
