@@ -21,10 +21,13 @@ ELEMENT = {"bfloat16": 2, "float32": 4}
 # weights of bf16 ones, and two fp32 moments.
 REGION = {"bfloat16": 2 + 4 + 8, "float32": 4 + 8}
 GRADIENT = 4  # grad_reduce_in_fp32 (optimizer.py)
-# Bytes per response token and column of the vocabulary while ``logprobs.py`` computes: the logits of
-# the model; in fp32 the scaled logits, the shifted ones, their exp, and exp * shifted. The backward pass has
-# fewer.
-LOGITS = {"bfloat16": 2 + 4 * 4, "float32": 4 + 4 * 4}
+# Bytes of the fp32 logits that exist at a time (logprobs.py). With a vocabulary of 150,000 over two ranks
+# these are 900 tokens, enough for efficient matrix products.
+LOGITS_CHUNK_BYTES = 256 * 1024**2
+# Bytes per token and column of the vocabulary in such a chunk: the scaled logits and their exp, in fp32; then
+# their fp32 gradient, and that in model.dtype if it is another.
+LOGITS = 4 + 4
+GRAD_LOGITS = {"bfloat16": 4 + 2, "float32": 4}
 # MB of each of the two buffers of a communicator (CANN's documentation of HCCL_BUFFSIZE). It is the default
 # of the trainer, and what every engine has (``_DEFAULT_BUFFER_SIZE`` in vllm_ascend/utils.py).
 HCCL_BUFFSIZE = 200
@@ -132,17 +135,38 @@ def _step(recipe: Recipe, shape: ModelShape) -> dict[str, Held]:
     layer = _layer(recipe, shape, tokens) * element
     # Recomputation keeps the input of each layer, and computes the rest of one layer again.
     kept = tokens * shape.hidden_size * element if recipe.train.recompute else layer
-    loss = LOGITS[recipe.model.dtype] * tokens * columns
     # The gradients of a layer's activations, and that of the largest weight in model.dtype.
     backward = layer * (2 if recipe.train.recompute else 1) + columns * shape.hidden_size * element
     what = "inputs of layers" if recipe.train.recompute else "layers"
-    how = f"{LOGITS[recipe.model.dtype]} bytes x {tokens} tokens x {columns} columns"
+    loss = loss_memory(recipe.model.dtype, tokens, columns, shape.hidden_size)
     return {
         "trainer: activations": Held(
             shape.num_hidden_layers * kept, f"{shape.num_hidden_layers} {what}, {tokens} tokens"
         ),
-        "trainer: loss": Held(max(loss, backward), how if loss >= backward else "a layer's backward pass"),
+        "trainer: loss": max(loss, Held(backward, "a layer's backward pass"), key=lambda held: held.nbytes),
     }
+
+
+def loss_memory(dtype: str, tokens: int, columns: int, hidden_size: int) -> Held:
+    """Return what ``logprobs.py`` takes in its forward or backward pass, and how it was computed.
+
+    Args:
+        columns: of the vocabulary, on one rank.
+    """
+    element = ELEMENT[dtype]
+    chunk = min(tokens, max(LOGITS_CHUNK_BYTES // (4 * columns), 1))
+    states = tokens * hidden_size * element
+    # Of the weight: the fp32 sum over several chunks, and a chunk's.
+    total = 4 * columns * hidden_size if chunk < tokens else 0
+    part = element * columns * hidden_size
+    logits = chunk * columns
+    how = f"the logits of {chunk} tokens x {columns} columns"
+    moments = (
+        Held(states + LOGITS * logits, how),
+        Held(2 * states + GRAD_LOGITS[dtype] * logits + total, f"gradients of the weight and of {how}"),
+        Held(2 * states + element * logits + total + part, f"gradients of the weight and of {how}"),
+    )
+    return max(moments, key=lambda held: held.nbytes)
 
 
 def _layer(recipe: Recipe, shape: ModelShape, tokens: int) -> int:

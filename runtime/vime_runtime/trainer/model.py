@@ -91,22 +91,28 @@ def build(
             rope_scaling_factor=shape.rope.factor or 1.0,
         )
     model.to(dtype)  # the norms are created in torch's default dtype
+    # GPTModel then returns hidden states: the logits are computed in chunks, for response tokens only
+    # (logprobs.py).
+    model.post_process = False
     return model
 
 
 def forward(model: GPTModel, micro_batch: MicroBatch) -> Tensor:
-    """Return logits [N, local columns] of the N response tokens, in the model's dtype."""
-    rows, positions = micro_batch.logit_rows, micro_batch.positions
-    with (
-        # The output layer gets only these rows: logits of prompt tokens are not computed.
-        model.output_layer.register_forward_pre_hook(lambda _, args: (take_rows(args[0], rows), *args[1:])),
-        # The rotary embedding returns one row per token instead of one per position.
-        model.rotary_pos_emb.register_forward_hook(lambda _, args, angles: angles[positions[0]]),
-    ):
-        logits: Tensor = model(  # [1, N, local columns]
+    """Return the last layer's output [N, hidden] for the N response tokens, in the model's dtype."""
+    positions = micro_batch.positions
+    # The rotary embedding returns one row per token instead of one per position.
+    with model.rotary_pos_emb.register_forward_hook(lambda _, args, angles: angles[positions[0]]):
+        hidden: Tensor = model(  # [tokens, 1, hidden]
             micro_batch.tokens, positions, attention_mask=None, packed_seq_params=micro_batch.sequences
         )
-    return logits[0]
+    return take_rows(hidden[:, 0], micro_batch.logit_rows)
+
+
+def output_weight(model: GPTModel) -> Tensor:
+    """Return this rank's rows of the output layer's weight, [local columns, hidden]."""
+    tied = model.share_embeddings_and_output_weights
+    weight: Tensor = model.shared_embedding_or_output_weight() if tied else model.output_layer.weight
+    return weight
 
 
 def _expert_settings(shape: ModelShape, tensor_parallel: int, expert_parallel: int) -> dict[str, Any]:

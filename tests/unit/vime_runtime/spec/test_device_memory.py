@@ -48,8 +48,10 @@ def test_qwen3_4b_matches_a_manual_calculation() -> None:
     always = {"trainer: buckets": 2 * 2**29, "trainer: HCCL": 2 * HCCL, "engine: HCCL": HCCL}
     # bf16 weights, master weights and two moments; fp32 gradients
     trained = {"trainer: region": count.per_rank * 14, "trainer: gradients": count.per_rank * 4}
-    # the inputs of 36 layers; 18 bytes for each of 8192 tokens and half of the vocabulary
-    step = {"trainer: activations": 36 * 8192 * 2560 * 2, "trainer: loss": 18 * 8192 * 75_968}
+    # the inputs of 36 layers; for a chunk of 883 tokens and half the vocabulary the gradient of the logits
+    # in fp32 and in bf16; that of the weight in fp32; the states of 8192 tokens and their gradient
+    loss = 6 * 883 * 75_968 + 4 * 75_968 * 2560 + 2 * 2 * 8192 * 2560
+    step = {"trainer: activations": 36 * 8192 * 2560 * 2, "trainer: loss": loss}
     weights = {"engine: weights": count.total}  # two bytes, on two ranks
     rest = int(0.6 * DEVICE) - count.total
     assert found == {
