@@ -13,6 +13,7 @@ from vime_runtime import gc_pause
 from vime_runtime.batch import Response
 from vime_runtime.memory.region import MemoryUsage
 from vime_runtime.rollout.plugin import SLEEP_BACKEND
+from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.weight_sync.transport import BucketMessage, WeightLocation
 
@@ -24,6 +25,8 @@ BLOCK_SIZE = 32
 # The tags of memory in vLLM's sleep mode.
 TAGS = ("weights", "kv_cache")
 
+_HINT = "change the key of [rollout] or [rollout.engine] that this is about; the log of the engine has more"
+
 
 class Engine:
     """One engine with its tensor-parallel workers.
@@ -33,10 +36,14 @@ class Engine:
     """
 
     def __init__(self, config: RunConfig) -> None:
+        """Start vLLM. Raises UsageError if it refuses its arguments or cannot start with them."""
         self._rollout = config.recipe.rollout
         self._seeds_requests = config.recipe.seeds_requests
         with gc_pause.children_gc_paused():
-            self._llm = LLM(**_arguments(config))
+            try:
+                self._llm = LLM(**_arguments(config))
+            except (TypeError, ValueError) as e:
+                raise UsageError(f"vLLM does not start with its arguments: {e}", _HINT) from e
         self._tokenizer = self._llm.get_tokenizer()
         self._asleep: set[str] = set()
 
@@ -61,14 +68,20 @@ class Engine:
         if not self._seeds_requests:
             self._llm.collective_rpc("seed_sampler", args=(seeds[0],))
         engine = self._llm.llm_engine
-        for index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
-            inputs: Any = {"prompt_token_ids": prompt}
-            engine.add_request(str(index), inputs, self._sampling(samples, seed, temperature))
-        while engine.has_unfinished_requests():
-            output: Any
-            for output in engine.step():
-                if output.finished:
-                    yield int(output.request_id), [self._response(sample) for sample in output.outputs]
+        unfinished = set(map(str, range(len(prompts))))
+        try:
+            for index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+                inputs: Any = {"prompt_token_ids": prompt}
+                engine.add_request(str(index), inputs, self._sampling(samples, seed, temperature))
+            while engine.has_unfinished_requests():
+                output: Any
+                for output in engine.step():
+                    if output.finished:
+                        unfinished.remove(output.request_id)
+                        yield int(output.request_id), [self._response(sample) for sample in output.outputs]
+        finally:
+            # After an error, or if the caller closes the generator: the next call must not get these.
+            engine.abort_request(list(unfinished))
 
     def sleep(self) -> None:
         """Release the memory of weights and KV cache; both are lost."""
@@ -86,6 +99,10 @@ class Engine:
 
     def begin_update(self) -> None:
         """Begin an update of all weights; after a failed one, begin again."""
+        # Prefixes cached under the old weights are wrong under the new ones. vLLM discards them when it
+        # sleeps, but not for an update without sleep.
+        if not self._llm.reset_prefix_cache():
+            raise RuntimeError("the weights cannot change while the engine generates")
         self._llm.collective_rpc("begin_bucket_update")
 
     def update(self, bucket: BucketMessage) -> None:
@@ -123,16 +140,19 @@ class Engine:
         self._llm.llm_engine.engine_core.shutdown()
 
     def _sampling(self, samples: int, seed: int, temperature: float | None) -> SamplingParams:
+        recipe = self._rollout
         greedy = temperature == 0
+        filters: dict[str, Any] = {"top_p": recipe.top_p, "top_k": recipe.top_k or 0, "min_p": recipe.min_p}
         return SamplingParams(
             n=samples,
-            temperature=self._rollout.temperature if temperature is None else temperature,
-            top_p=1.0 if greedy else self._rollout.top_p,
-            max_tokens=self._rollout.max_response_tokens,
+            temperature=recipe.temperature if temperature is None else temperature,
+            max_tokens=recipe.max_response_tokens,
             seed=seed if self._seeds_requests and not greedy else None,
+            stop=recipe.stop,
             logprobs=0,  # of the sampled token alone
-            detokenize=False,
+            detokenize=bool(recipe.stop),  # vLLM looks for them in its own text
             output_kind=RequestOutputKind.FINAL_ONLY,
+            **({} if greedy else filters),
         )
 
     def _response(self, sample: Any) -> Response:
@@ -141,30 +161,36 @@ class Engine:
         if sample.finish_reason not in ("stop", "length"):
             raise RuntimeError(f"the engine aborted a response: {sample.finish_reason}")
         text = self._tokenizer.decode(token_ids, skip_special_tokens=True)
+        if isinstance(sample.stop_reason, str):  # the stop text; a number is a stop token
+            text = text.partition(sample.stop_reason)[0]
         return Response(token_ids, logprobs, sample.finish_reason, text)
 
 
 def _arguments(config: RunConfig) -> dict[str, Any]:
+    """Return the arguments of ``LLM``; ``spec.engine_arguments`` lists their names."""
     recipe = config.recipe
+    rollout = recipe.rollout
     on_cpu = recipe.cluster.device == "cpu"
+    max_model_len = rollout.max_prompt_tokens + rollout.max_response_tokens
     arguments: dict[str, Any] = {
         "model": recipe.model.path,
         "dtype": recipe.model.dtype,
-        "tensor_parallel_size": recipe.rollout.tensor_parallel,
-        "enable_expert_parallel": recipe.rollout.expert_parallel,
-        "distributed_executor_backend": "uni" if recipe.rollout.tensor_parallel == 1 else "mp",
-        "max_model_len": recipe.rollout.max_prompt_tokens + recipe.rollout.max_response_tokens,
-        "gpu_memory_utilization": recipe.rollout.gpu_memory_utilization,
-        "kv_cache_memory_bytes": recipe.rollout.kv_cache_bytes,
+        "tensor_parallel_size": rollout.tensor_parallel,
+        "enable_expert_parallel": rollout.expert_parallel,
+        "distributed_executor_backend": "uni" if rollout.tensor_parallel == 1 else "mp",
+        "max_model_len": max_model_len,
+        "max_num_seqs": rollout.max_num_seqs,
+        "max_num_batched_tokens": rollout.max_num_batched_tokens,
+        "enable_prefix_caching": rollout.enable_prefix_caching,
+        "gpu_memory_utilization": rollout.gpu_memory_utilization,
+        "kv_cache_memory_bytes": rollout.kv_cache_bytes,
         "seed": recipe.algorithm.seed,
         # Sampling parameters come from the recipe, not from the model's generation_config.json. vLLM takes
         # the stop tokens from there in any case.
         "generation_config": "vllm",
         "logprobs_mode": "processed_logprobs",
-        # A prefix cached under old weights is wrong under new ones, and no weight update of vLLM's resets it.
-        "enable_prefix_caching": False,
         # On a CPU, compiling takes longer than a whole short run.
-        "enforce_eager": on_cpu or recipe.rollout.eager,
+        "enforce_eager": on_cpu or rollout.eager,
         "worker_extension_cls": "vime_runtime.rollout.worker.WorkerExtension",
         "enable_sleep_mode": True,
     }
@@ -174,8 +200,18 @@ def _arguments(config: RunConfig) -> dict[str, Any]:
         arguments["sleep_mode_backend"] = SLEEP_BACKEND
         arguments["block_size"] = BLOCK_SIZE
         arguments["ir_op_priority"] = cpu_norms.PRIORITY
-    if recipe.cluster.device == "npu":
+        if recipe.seeds_requests:
+            # vLLM draws a token for a part of a prompt too, and then sets the request's generator back, which
+            # torch cannot do on a CPU ("CPU Generator does not use offset"; _bookkeeping_sync in
+            # vllm/v1/worker/gpu_model_runner.py, 0.32.0). So no prompt is split.
+            arguments["enable_chunked_prefill"] = False
+            arguments["long_prefill_token_threshold"] = 0
+            arguments["max_num_scheduled_tokens"] = None
+            if rollout.max_num_batched_tokens is not None:
+                arguments["max_num_batched_tokens"] = max(rollout.max_num_batched_tokens, max_model_len)
+    given = rollout.engine
+    if not on_cpu:
         # Weights in its FRACTAL_NZ format cannot be updated: vllm-ascend refuses to wake with it. From 0.27
         # on it reads only this, before that VLLM_ASCEND_ENABLE_NZ as well.
-        arguments["additional_config"] = {"weight_nz_mode": 0}
-    return arguments
+        arguments["additional_config"] = {**given.get("additional_config", {}), "weight_nz_mode": 0}
+    return given | arguments

@@ -61,18 +61,6 @@ def export(model: torch.nn.Module, bucket_bytes: int, **changes: torch.Tensor | 
     return BucketExporter(weights, bucket_bytes)
 
 
-def send(engine: Any, exporter: BucketExporter) -> None:
-    while (bucket := exporter.next()) is not None:
-        engine.update(bucket)
-
-
-def update(engine: Any, checkpoint: Path, bucket_bytes: int = 1024**2) -> None:
-    tensors = load_file(checkpoint / "model.safetensors")
-    engine.begin_update()
-    send(engine, BucketExporter(lambda: iter(tensors.items()), bucket_bytes))
-    engine.end_update()
-
-
 def log_probs(
     model: torch.nn.Module, prompt: list[int], response: list[int], temperature: float = TEMPERATURE
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -100,24 +88,24 @@ def check(responses: list[list[Any]], checkpoint: Path, greedy: bool = False) ->
 
 
 def test_log_probs_are_those_of_transformers(engine: Any, checkpoints: tuple[Path, Path]) -> None:
-    responses = engine.generate(PROMPTS, samples=8, seed=1)
+    responses = engine.sample(PROMPTS, samples=8, seed=1)
     assert [len(samples) for samples in responses] == [8, 8, 8]
     assert len({tuple(sample.token_ids) for sample in responses[0]}) > 1
     check(responses, checkpoints[0])
 
 
 def test_every_stop_token_of_generation_config_stops_a_response(engine: Any) -> None:
-    responses = [response for samples in engine.generate(PROMPTS, samples=64, seed=2) for response in samples]
+    responses = [response for samples in engine.sample(PROMPTS, samples=64, seed=2) for response in samples]
     assert {
         response.token_ids[-1] for response in responses if response.finish_reason == "stop"
     } == STOP_TOKENS
 
 
 def test_the_same_seed_samples_the_same_tokens(engine: Any) -> None:
-    once = engine.generate(PROMPTS, samples=4, seed=5)
-    assert engine.generate(PROMPTS, samples=4, seed=5) == once
-    assert engine.generate(PROMPTS, samples=4, seed=6) != once
-    assert tokens(engine.generate(PROMPTS[:1], samples=4, seed=5)) == tokens(once[:1])  # in any batch
+    once = engine.sample(PROMPTS, samples=4, seed=5)
+    assert engine.sample(PROMPTS, samples=4, seed=5) == once
+    assert engine.sample(PROMPTS, samples=4, seed=6) != once
+    assert tokens(engine.sample(PROMPTS[:1], samples=4, seed=5)) == tokens(once[:1])  # in any batch
 
 
 @pytest.mark.slow
@@ -125,11 +113,11 @@ def test_without_seeds_of_requests_the_same_seed_samples_the_same_tokens_in_the_
     start_engine: Callable[..., Any], checkpoints: tuple[Path, Path]
 ) -> None:
     engine = start_engine(checkpoints[0], tensor_parallel=2, per_request_seeds=False)
-    once = engine.generate(PROMPTS, samples=4, seed=5)
+    once = engine.sample(PROMPTS, samples=4, seed=5)
     check(once, checkpoints[0])  # both ranks drew the same tokens
-    assert engine.generate(PROMPTS, samples=4, seed=6) != once
-    assert engine.generate(PROMPTS, samples=4, seed=5) == once
-    assert tokens(engine.generate(PROMPTS[:1], samples=4, seed=5)) != tokens(once[:1])
+    assert engine.sample(PROMPTS, samples=4, seed=6) != once
+    assert engine.sample(PROMPTS, samples=4, seed=5) == once
+    assert tokens(engine.sample(PROMPTS[:1], samples=4, seed=5)) != tokens(once[:1])
 
 
 def tokens(responses: list[list[Any]]) -> list[list[list[int]]]:
@@ -154,24 +142,24 @@ def test_an_engine_on_an_npu_captures_graphs_unless_the_recipe_is_eager(
 
 
 def test_greedy_tokens_are_those_of_transformers(engine: Any, checkpoints: tuple[Path, Path]) -> None:
-    check(engine.generate(PROMPTS, 1, 0, greedy=True), checkpoints[0], greedy=True)
+    check(engine.sample(PROMPTS, 1, 0, 0.0), checkpoints[0], greedy=True)
 
 
 @pytest.mark.parametrize("bucket_bytes", [50_000, 300_000, 64 * 1024**2])
 def test_updated_engine_is_equal_to_a_fresh_one(
     engine: Any, checkpoints: tuple[Path, Path], bucket_bytes: int
 ) -> None:
-    fresh = engine.generate(PROMPTS, 2, seed=3), engine.generate(PROMPTS, 1, 0, greedy=True)
-    update(engine, checkpoints[1], bucket_bytes)
-    check(engine.generate(PROMPTS, 1, 0, greedy=True), checkpoints[1], greedy=True)
-    update(engine, checkpoints[0], bucket_bytes)
-    assert (engine.generate(PROMPTS, 2, seed=3), engine.generate(PROMPTS, 1, 0, greedy=True)) == fresh
+    fresh = engine.sample(PROMPTS, 2, seed=3), engine.sample(PROMPTS, 1, 0, 0.0)
+    engine.load_checkpoint(checkpoints[1], bucket_bytes)
+    check(engine.sample(PROMPTS, 1, 0, 0.0), checkpoints[1], greedy=True)
+    engine.load_checkpoint(checkpoints[0], bucket_bytes)
+    assert (engine.sample(PROMPTS, 2, seed=3), engine.sample(PROMPTS, 1, 0, 0.0)) == fresh
 
 
 def test_sleep_releases_weights_and_kv_cache(engine: Any, checkpoints: tuple[Path, Path]) -> None:
     choices = random.Random(0)
-    engine.generate([[choices.randrange(2, 64) for _ in range(16)] for _ in range(64)], 4, seed=0)
-    fresh = engine.generate(PROMPTS, 2, seed=3)
+    engine.sample([[choices.randrange(2, 64) for _ in range(16)] for _ in range(64)], 4, seed=0)
+    fresh = engine.sample(PROMPTS, 2, seed=3)
     weights = sum(parameter.nbytes for parameter in load(checkpoints[0]).parameters())
     active, process = engine.memory_usage().resident, resident_bytes(engine.process.popen.pid)
     assert active >= weights + 16 * 1024**2
@@ -182,9 +170,9 @@ def test_sleep_releases_weights_and_kv_cache(engine: Any, checkpoints: tuple[Pat
     assert process - resident_bytes(engine.process.popen.pid) >= 0.8 * active
 
     engine.wake("weights")
-    update(engine, checkpoints[0])
+    engine.load_checkpoint(checkpoints[0])
     engine.wake("kv_cache")
-    assert engine.generate(PROMPTS, 2, seed=3) == fresh
+    assert engine.sample(PROMPTS, 2, seed=3) == fresh
 
 
 def test_norms_use_the_cpp_kernels_and_kv_cache_blocks_fit_short_sequences(engine: Any) -> None:
@@ -196,28 +184,28 @@ def test_norms_use_the_cpp_kernels_and_kv_cache_blocks_fit_short_sequences(engin
 
 
 def test_sleep_level_1_keeps_the_weights(engine: Any) -> None:
-    fresh = engine.generate(PROMPTS, 2, seed=3)
+    fresh = engine.sample(PROMPTS, 2, seed=3)
     getattr(engine, "_llm.sleep")(level=1)
     assert engine.memory_usage().resident == 0
     getattr(engine, "_llm.wake_up")()
-    assert engine.generate(PROMPTS, 2, seed=3) == fresh
+    assert engine.sample(PROMPTS, 2, seed=3) == fresh
 
 
 def test_incomplete_update_names_the_missing_tensors_and_can_be_completed(
     engine: Any, checkpoints: tuple[Path, Path]
 ) -> None:
-    fresh = engine.generate(PROMPTS, 2, seed=3)
+    fresh = engine.sample(PROMPTS, 2, seed=3)
     model = load(checkpoints[0])
     missing = ["model.layers.1.self_attn.k_proj.weight", "model.norm.weight"]
     engine.begin_update()
-    send(engine, export(model, 1024**2, **dict.fromkeys(missing)))
+    engine.send(export(model, 1024**2, **dict.fromkeys(missing)))
     with pytest.raises(AssertionError, match=r"lacks 2 of 47 tensors") as caught:
         engine.end_update()
     assert all(name in str(caught.value) for name in missing)
     parameters = dict(model.named_parameters())
-    send(engine, BucketExporter(lambda: ((name, parameters[name]) for name in missing), 1024**2))
+    engine.send(BucketExporter(lambda: ((name, parameters[name]) for name in missing), 1024**2))
     engine.end_update()
-    assert engine.generate(PROMPTS, 2, seed=3) == fresh
+    assert engine.sample(PROMPTS, 2, seed=3) == fresh
 
 
 @pytest.mark.parametrize(
@@ -235,13 +223,13 @@ def test_incomplete_update_names_the_missing_tensors_and_can_be_completed(
 def test_wrong_shape_names_the_tensor_and_the_update_can_begin_again(
     engine: Any, checkpoints: tuple[Path, Path], change: dict[str, torch.Tensor], message: str
 ) -> None:
-    fresh = engine.generate(PROMPTS, 2, seed=3)
+    fresh = engine.sample(PROMPTS, 2, seed=3)
     engine.begin_update()
     with pytest.raises(AssertionError, match=message):
-        send(engine, export(load(checkpoints[1]), 100_000, **change))
+        engine.send(export(load(checkpoints[1]), 100_000, **change))
     # In one bucket, so that a leftover of the failed update would collide with the new one.
-    update(engine, checkpoints[0], bucket_bytes=64 * 1024**2)
-    assert engine.generate(PROMPTS, 2, seed=3) == fresh
+    engine.load_checkpoint(checkpoints[0], bucket_bytes=64 * 1024**2)
+    assert engine.sample(PROMPTS, 2, seed=3) == fresh
 
 
 def test_unknown_or_repeated_tensor_is_named(engine: Any, checkpoints: tuple[Path, Path]) -> None:
@@ -253,8 +241,8 @@ def test_unknown_or_repeated_tensor_is_named(engine: Any, checkpoints: tuple[Pat
         engine.begin_update()
         exporter = BucketExporter(lambda names=names: ((name, tensor) for name in names), tensor.nbytes)
         with pytest.raises(AssertionError, match=message):
-            send(engine, exporter)
-    update(engine, checkpoints[0])
+            engine.send(exporter)
+    engine.load_checkpoint(checkpoints[0])
 
 
 EXHAUSTIVE = pytest.mark.exhaustive
@@ -288,14 +276,14 @@ def test_every_model_family_sleeps_and_updates(
     first, second = (make_checkpoint(seed, family, **model) for seed in (2, 3))
     monkeypatch.setattr(hf_checkpoint, "SHARD_BYTES", 4 * 1024**2)
     engine = start_engine(export_directory(first, tmp_path / "exported"), tensor_parallel)
-    check(engine.generate(PROMPTS, 4, seed=1), first)
+    check(engine.sample(PROMPTS, 4, seed=1), first)
     active = engine.memory_usage().resident
     engine.sleep()
     assert engine.memory_usage().resident <= 0.2 * active
     engine.wake("weights")
-    update(engine, second, bucket_bytes=100_000)
+    engine.load_checkpoint(second, bucket_bytes=100_000)
     engine.wake("kv_cache")
-    check(engine.generate(PROMPTS, 1, 0, greedy=True), second, greedy=True)
+    check(engine.sample(PROMPTS, 1, 0, 0.0), second, greedy=True)
 
 
 def export_directory(source: Path, target: Path) -> Path:
@@ -314,7 +302,7 @@ def test_bf16_engine_rounds_no_more_than_transformers(
     engine = start_engine(checkpoints[0], dtype="bfloat16")
     exact, rounded = load(checkpoints[0]), load(checkpoints[0]).bfloat16()
     of_engine, of_transformers = [], []
-    for prompt, samples in zip(PROMPTS, engine.generate(PROMPTS, 8, seed=1), strict=True):
+    for prompt, samples in zip(PROMPTS, engine.sample(PROMPTS, 8, seed=1), strict=True):
         for response in samples:
             expected, _ = log_probs(exact, prompt, response.token_ids)
             of_engine.append((torch.tensor(response.logprobs) - expected).abs().mean())
