@@ -15,6 +15,7 @@ from vime_runtime.spec.model_shape import ModelShape, check_context, check_engin
 from vime_runtime.spec.recipe import DataTable, Recipe
 from vime_runtime.spec.safetensors_header import INCOMPLETE, Locate
 
+from vimectl.recipes import vllm_arguments
 from vimectl.util.host import Host
 
 # One of these files is enough: the fast format, SentencePiece, byte-level BPE.
@@ -34,6 +35,7 @@ def check(recipe: Recipe, prepared_later: Path | None = None) -> None:
     Raises:
         UsageError: the first error, with file, tensor or line, and how to fix it.
     """
+    vllm_arguments.check(recipe, Host())
     model, data = Path(recipe.model.path), Path(recipe.data.path)
     if prepared_later not in model.parents:
         shape = check_model(model)

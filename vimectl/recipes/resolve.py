@@ -13,6 +13,7 @@ from typing import Any
 import platformdirs
 from vime_runtime.spec.errors import UsageError, unknown
 from vime_runtime.spec.recipe import (
+    LEAST_TEMPERATURE,
     MODES,
     REPLACED_KEYS,
     REWARDS,
@@ -119,6 +120,11 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         )
     if rollout.expert_parallel and cluster.device == "cpu":
         yield "'rollout.expert_parallel': vLLM's kernel for a CPU computes all experts on every rank"
+    if 0 < recipe.evaluation.temperature < LEAST_TEMPERATURE:
+        yield (
+            f"'evaluation.temperature': {recipe.evaluation.temperature:g} is neither 0 (greedy) nor at least "
+            f"{LEAST_TEMPERATURE}, the least that vLLM samples at"
+        )
     if rollout.kv_cache_bytes is None and cluster.device == "cpu":
         yield "'rollout.kv_cache_bytes': needed on a CPU, where the KV cache is given in bytes"
     if recipe.algorithm.updates_per_step > recipe.algorithm.prompts_per_step:

@@ -22,6 +22,8 @@ Answer = Literal["whole", "last-number", "tag"]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "swanlab", "trackio"]
 Mode = Literal["smoke", "test", "long"]
 MODES: tuple[Mode, ...] = get_args(Mode)
+# The bounds of vLLM's sampling temperature (vllm/sampling_params.py, 0.32.0); below, it is greedy or raised.
+LEAST_TEMPERATURE, MAX_TEMPERATURE = 0.01, 2.0
 # Rewards that are known by name; any other reward is ``package.module:function``.
 REWARDS = ("exact-match", "math-verify", "verifier")
 # ``data.path`` of a reasoning-gym task: this prefix and the name of the task.
@@ -200,7 +202,7 @@ class RolloutTable(Strict):
     )
     max_prompt_tokens: PositiveInt = Field(description="Longest prompt, in tokens.")
     max_response_tokens: PositiveInt = Field(description="Longest response, in tokens.")
-    temperature: Annotated[float, Field(ge=0.01)] = Field(
+    temperature: Annotated[float, Field(ge=LEAST_TEMPERATURE, le=MAX_TEMPERATURE)] = Field(
         default=1.0, description="Sampling temperature. vLLM samples at 0.01 with anything below."
     )
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -214,7 +216,7 @@ class RolloutTable(Strict):
         default=0.0,
         description="Sample only tokens at least this fraction as likely as the most likely one.",
     )
-    stop: list[str] = Field(
+    stop: list[Annotated[str, Field(min_length=1)]] = Field(
         default_factory=list,
         description="Texts that end a response. The text that is scored ends before it; its tokens are "
         "trained.",
@@ -356,7 +358,7 @@ class EvaluationTable(Strict):
         default=None, description="A file of held-out problems, or reasoning_gym:TASK, like data.path."
     )
     samples: PositiveInt = Field(default=1, description="Answers to each problem; the score is their mean.")
-    temperature: NonNegativeFloat = Field(
+    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] = Field(
         default=0.0, description="Sampling temperature of the answers; 0: greedy."
     )
     sets: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")], EvaluationSet] = Field(
