@@ -56,6 +56,7 @@ def recipe(
 ) -> CommandOutput:
     """Run a recipe on this machine."""
     from vimectl.patches import command as patches
+    from vimectl.recipes import vllm_arguments
     from vimectl.recipes.resolve import resolve
     from vimectl.runs import npu_notice, preflight
     from vimectl.runs.launch import check_run_inputs, launch
@@ -70,6 +71,8 @@ def recipe(
         message = f"the run finished with step {steps} of {resolved.steps}: nothing is left to do"
         document = {"run_dir": plan.run_dir, "message": message}
         return CommandOutput(document, [f"{message}; see {plan.run_dir}"])
+    if notice := vllm_arguments.notice(resolved.recipe):
+        err.print(notice, markup=False)
     found = preflight.examine(resolved.recipe, host, plan.address)
     if dry_run:
         return _dry_run(plan, found)
