@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -16,8 +17,20 @@ from torch import Tensor
 
 from vime_runtime.batch import RolloutBatch
 from vime_runtime.spec.errors import NotFinite
-from vime_runtime.spec.metrics import LOGPROB_ABS_DIFF_MAX, LOGPROB_ABS_DIFF_MEAN
-from vime_runtime.spec.recipe import Recipe
+from vime_runtime.spec.metrics import (
+    LOGPROB_ABS_DIFF_MAX,
+    LOGPROB_ABS_DIFF_MEAN,
+    TRAIN_CLIP_FRACTION,
+    TRAIN_ENTROPY,
+    TRAIN_IMPORTANCE_CAPPED,
+    TRAIN_IMPORTANCE_WEIGHT,
+    TRAIN_KL,
+    TRAIN_LOSS,
+)
+from vime_runtime.spec.recipe import AlgorithmTable, Recipe
+
+if TYPE_CHECKING:
+    from vime_runtime.trainer.packing import MicroBatch  # importing it imports Megatron-core
 
 # Keeps the advantages of a group with equal rewards at zero.
 STD_EPS = 1e-6
@@ -91,7 +104,33 @@ def group_advantages(rewards: list[float], groups: list[int], scale: bool = True
     return advantages
 
 
-def grpo_loss(
+def token_losses(
+    logprobs: Tensor, micro_batch: MicroBatch, settings: AlgorithmTable, metrics: StepMetrics
+) -> Tensor:
+    """Return the loss of each token, and add the metrics that belong to it.
+
+    Without ``old_logprobs`` in the micro-batch, the policy before the update is the policy itself.
+    """
+    old = logprobs.detach() if micro_batch.old_logprobs is None else micro_batch.old_logprobs
+    losses, clipped = clipped_surrogate(
+        logprobs, old, micro_batch.advantages, settings.clip_low, settings.clip_high
+    )
+    metrics.add(TRAIN_CLIP_FRACTION, clipped)
+    if settings.importance_sampling_cap is not None:
+        cap = settings.importance_sampling_cap
+        weights, capped = importance_weights(old, micro_batch.rollout_logprobs, cap)
+        losses = losses * weights
+        metrics.add(TRAIN_IMPORTANCE_WEIGHT, weights)
+        metrics.add(TRAIN_IMPORTANCE_CAPPED, capped)
+    if micro_batch.reference_logprobs is not None:
+        kl = kl_k3(logprobs, micro_batch.reference_logprobs)
+        losses = losses + settings.kl_coefficient * kl
+        metrics.add(TRAIN_KL, kl)
+    metrics.add_difference(old - micro_batch.rollout_logprobs)
+    return losses
+
+
+def clipped_surrogate(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip_low: float, clip_high: float
 ) -> tuple[Tensor, Tensor]:
     """Return the negated clipped surrogate of each token, and which tokens are clipped.
@@ -133,9 +172,14 @@ def _ratio(logprobs: Tensor, old_logprobs: Tensor) -> Tensor:
 class StepMetrics:
     """Sums over the trained tokens of a step, on the device, reduced once at the end of the step."""
 
-    def __init__(self, names: list[str], device: torch.device) -> None:
-        """Start with zeros. ``names`` are equal on all ranks, also on one that has no tokens."""
-        self._sums = {name: torch.zeros((), device=device) for name in [*names, LOGPROB_ABS_DIFF_MEAN]}
+    def __init__(self, settings: AlgorithmTable, device: torch.device) -> None:
+        """Start with zeros: the settings decide which metrics there are, also on a rank without tokens."""
+        names = [TRAIN_LOSS, TRAIN_ENTROPY, TRAIN_CLIP_FRACTION, LOGPROB_ABS_DIFF_MEAN]
+        if settings.importance_sampling_cap is not None:
+            names += [TRAIN_IMPORTANCE_WEIGHT, TRAIN_IMPORTANCE_CAPPED]
+        if settings.kl_coefficient > 0:
+            names.append(TRAIN_KL)
+        self._sums = {name: torch.zeros((), device=device) for name in names}
         self._max_difference = torch.zeros((), device=device)
 
     def add(self, name: str, values: Tensor) -> None:

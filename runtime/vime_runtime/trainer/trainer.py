@@ -23,17 +23,7 @@ from vime_runtime.batch import RolloutBatch
 from vime_runtime.checkpoint import random_state
 from vime_runtime.checkpoint.store import StatePart
 from vime_runtime.memory.region import MemoryUsage
-from vime_runtime.spec.metrics import (
-    TRAIN_CLIP_FRACTION,
-    TRAIN_ENTROPY,
-    TRAIN_GRAD_NORM,
-    TRAIN_IMPORTANCE_CAPPED,
-    TRAIN_IMPORTANCE_WEIGHT,
-    TRAIN_KL,
-    TRAIN_LOSS,
-    TRAIN_LR,
-    TRAIN_TOKENS,
-)
+from vime_runtime.spec.metrics import TRAIN_ENTROPY, TRAIN_GRAD_NORM, TRAIN_LOSS, TRAIN_LR, TRAIN_TOKENS
 from vime_runtime.spec.model_shape import check_trainer_split
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.trainer import grpo, hf_checkpoint, model, packing, parallel
@@ -98,10 +88,7 @@ class Trainer:
         """
         self._step += 1
         rate = learning_rate(self._config.recipe.optimizer, self._step, self._config.steps)
-        names = [TRAIN_LOSS, TRAIN_ENTROPY, TRAIN_CLIP_FRACTION] + [TRAIN_KL] * (self._reference is not None)
-        if self._settings.importance_sampling_cap is not None:
-            names += [TRAIN_IMPORTANCE_WEIGHT, TRAIN_IMPORTANCE_CAPPED]
-        sums = grpo.StepMetrics(names, self._device.torch_device())
+        sums = grpo.StepMetrics(self._settings, self._device.torch_device())
         norms = []
         updates = grpo.plan_updates(batch, self._config.recipe)
         with self._device.computing(self._dtype):
@@ -244,10 +231,9 @@ class Trainer:
         rank, ranks = self._groups.data.rank(), self._groups.data.size()
         result = []
         for update in updates:
+            shards = packing.shard_groups(batch, update.groups, ranks)
             plans = {
-                other: packing.make_micro_batches(
-                    batch, packing.shard_groups(batch, update.groups, other, ranks), budget
-                )
+                other: packing.make_micro_batches(batch, shards[other], budget)
                 for other in ([rank] if self._groups.replicas is None else range(ranks))
             }
             lengths = [
@@ -279,32 +265,15 @@ class Trainer:
         self, micro_batch: MicroBatch, update: grpo.Update, metrics: grpo.StepMetrics
     ) -> None:
         """Add the gradient of a micro-batch's part of the loss of an update."""
-        settings = self._settings
         logprobs, entropy = self._logprobs(self._model, micro_batch)
         if micro_batch.is_padding:  # this rank's experts take part in the passes of other ranks
             torch.autograd.backward(logprobs.sum() * 0)
             return
-        old = logprobs.detach() if micro_batch.old_logprobs is None else micro_batch.old_logprobs
-        loss, clipped = grpo.grpo_loss(
-            logprobs, old, micro_batch.advantages, settings.clip_low, settings.clip_high
-        )
-        metrics.add(TRAIN_CLIP_FRACTION, clipped)
-        if settings.importance_sampling_cap is not None:
-            weights, capped = grpo.importance_weights(
-                old, micro_batch.rollout_logprobs, settings.importance_sampling_cap
-            )
-            loss = loss * weights
-            metrics.add(TRAIN_IMPORTANCE_WEIGHT, weights)
-            metrics.add(TRAIN_IMPORTANCE_CAPPED, capped)
-        if micro_batch.reference_logprobs is not None:
-            kl = grpo.kl_k3(logprobs, micro_batch.reference_logprobs)
-            loss = loss + settings.kl_coefficient * kl
-            metrics.add(TRAIN_KL, kl)
-        torch.autograd.backward(loss.sum() / update.divisor)
-        # A mean over tokens as the other metrics, of numbers whose sum is the loss.
-        metrics.add(TRAIN_LOSS, loss * (update.tokens / update.divisor))
+        losses = grpo.token_losses(logprobs, micro_batch, self._settings, metrics)
+        torch.autograd.backward(losses.sum() / update.divisor)
+        # The other metrics are means over tokens; the mean of these numbers is the loss.
+        metrics.add(TRAIN_LOSS, losses * (update.tokens / update.divisor))
         metrics.add(TRAIN_ENTROPY, entropy)
-        metrics.add_difference(old - micro_batch.rollout_logprobs)
 
     def _logprobs(self, policy: GPTModel, micro_batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Return log-probability and entropy, [N] each, of the response tokens, at rollout temperature."""
