@@ -8,10 +8,11 @@ dense batch (see ``attention.py``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from typing import TypeVar
 
 import torch
 from megatron.core.packed_seq_params import PackedSeqParams
@@ -21,6 +22,10 @@ from vime_runtime.batch import RolloutBatch
 
 # Indices of responses to one prompt.
 Group = list[int]
+Item = TypeVar("Item")
+# How many tokens more than the mean a rank may get before a group is split, whose prompt is then computed on
+# several ranks.
+MAX_IMBALANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -81,36 +86,38 @@ class MicroBatch:
     is_padding: bool = False
 
 
-def shard_groups(batch: RolloutBatch, groups: Sequence[Group], rank: int, ranks: int) -> list[Group]:
-    """Return the groups of one data-parallel rank; the ranks get equal shares of similar length.
+def shard_groups(batch: RolloutBatch, groups: Sequence[Group], ranks: int) -> list[list[Group]]:
+    """Distribute groups over the data-parallel ranks, so that all get about equally many tokens.
 
-    Whole groups are distributed round-robin in order of length. Of each remaining group every rank gets a
-    part.
+    The longest group comes first, and each goes to the rank with the fewest tokens (Graham, Bounds on
+    Multiprocessing Timing Anomalies, 1969). As few groups as possible are split over several ranks, the
+    longest ones. A rank gets nothing only if there are fewer responses than ranks.
     """
-    ordered = sorted(groups, key=lambda group: _tokens(batch, group))
-    whole = len(ordered) - len(ordered) % ranks
-    by_length = [sorted(group, key=lambda i: len(batch.responses[i])) for group in ordered[whole:]]
-    shards = ordered[:whole][rank::ranks] + [group[rank::ranks] for group in by_length]
-    return [shard for shard in shards if shard]
+    ordered = sorted(groups, key=lambda group: _tokens(batch, group), reverse=True)
+    plans = []
+    for split in range(min(len(groups), ranks) + 1):
+        plans.append(plan := _Shards.of(batch, ordered[split:], ordered[:split], ranks))
+        if not plan.idle and max(plan.tokens) * ranks <= sum(plan.tokens) * (1 + MAX_IMBALANCE):
+            break
+    return min(plans, key=lambda plan: (plan.idle, max(plan.tokens))).groups
 
 
 def make_micro_batches(batch: RolloutBatch, groups: Sequence[Group], budget: int) -> list[list[Group]]:
-    """Sort groups by prompt length and split them into micro-batches of at most ``budget`` tokens.
+    """Distribute groups over micro-batches of at most ``budget`` tokens, longest row first.
 
-    A larger group is split, with its prompt in each part. A response that exceeds the budget together with
-    its prompt is a micro-batch by itself.
+    Within a row they are sorted by prompt length. A larger group is split, with its prompt in each part. A
+    response that exceeds the budget together with its prompt is a micro-batch by itself.
     """
-    parts = [part for group in groups for part in _split(batch, group, budget)]
-    micro_batches: list[list[Group]] = []
-    filled = budget
-    for part in sorted(parts, key=lambda part: len(batch.prompts[part[0]])):
-        size = _tokens(batch, part)
-        if filled + size > budget:
-            micro_batches.append([])
-            filled = 0
-        micro_batches[-1].append(part)
-        filled += size
-    return micro_batches
+    parts = []
+    for group in groups:
+        prompt = len(batch.prompts[group[0]])
+        parts += _first_fit(group, lambda i: len(batch.responses[i]) - 1, budget - prompt)
+    rows = _first_fit(parts, lambda part: _tokens(batch, part), budget)
+    return sorted(
+        (sorted(row, key=lambda part: len(batch.prompts[part[0]])) for row in rows),
+        key=lambda row: row_length(batch, row),
+        reverse=True,
+    )
 
 
 def row_length(batch: RolloutBatch, groups: Sequence[Group]) -> int:
@@ -187,14 +194,54 @@ def pack(
     )
 
 
-def _split(batch: RolloutBatch, group: Group, budget: int) -> list[Group]:
-    """Split a group into parts of at most ``budget`` tokens including the prompt; no part is empty."""
-    parts: list[Group] = []
-    for i in sorted(group, key=lambda i: len(batch.responses[i])):
-        if not parts or _tokens(batch, [*parts[-1], i]) > budget:
-            parts.append([])
-        parts[-1].append(i)
-    return parts
+@dataclass
+class _Shards:
+    """Groups and their tokens, by rank."""
+
+    groups: list[list[Group]]
+    tokens: list[int]
+
+    @classmethod
+    def of(cls, batch: RolloutBatch, whole: Sequence[Group], split: Sequence[Group], ranks: int) -> _Shards:
+        """Distribute the whole groups, then each response of the others, longest first."""
+        shards = cls([[] for _ in range(ranks)], [0] * ranks)
+        for group in whole:
+            rank = shards.tokens.index(min(shards.tokens))
+            shards.groups[rank].append(group)
+            shards.tokens[rank] += _tokens(batch, group)
+        for group in split:
+            parts: dict[int, Group] = {}
+            for i in sorted(group, key=lambda i: len(batch.responses[i]), reverse=True):
+                rank = shards.tokens.index(min(shards.tokens))
+                shards.tokens[rank] += len(batch.responses[i]) - 1 if rank in parts else _tokens(batch, [i])
+                parts.setdefault(rank, []).append(i)
+            for rank, part in parts.items():
+                shards.groups[rank].append(part)
+        return shards
+
+    @property
+    def idle(self) -> int:
+        """Number of ranks without a group."""
+        return sum(not groups for groups in self.groups)
+
+
+def _first_fit(items: Sequence[Item], size: Callable[[Item], int], capacity: int) -> list[list[Item]]:
+    """Distribute items over bins: each into the first with room for it, the largest items first.
+
+    First-fit decreasing: Johnson, Near-Optimal Bin Packing Algorithms, 1973. An item above the capacity is in
+    a bin by itself.
+    """
+    bins: list[list[Item]] = []
+    room: list[int] = []
+    for item in sorted(items, key=size, reverse=True):
+        needed = size(item)
+        chosen = next((number for number, free in enumerate(room) if free >= needed), len(bins))
+        if chosen == len(bins):
+            bins.append([])
+            room.append(capacity)
+        bins[chosen].append(item)
+        room[chosen] -= needed
+    return bins
 
 
 def _tokens(batch: RolloutBatch, group: Group) -> int:
