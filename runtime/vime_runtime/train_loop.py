@@ -12,6 +12,7 @@ from vime_runtime.graceful_stop import StopRequest
 from vime_runtime.logging.event_log import EventLog, timed
 from vime_runtime.scoring import Evaluation, SampledGroup, Scorer, sampling_seeds
 from vime_runtime.spec import metrics
+from vime_runtime.spec.errors import LogprobDifference
 from vime_runtime.spec.run_config import RunConfig
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def train_loop(context: RuntimeContext, first: int = 1) -> None:
     Raises:
         KeyboardInterrupt: a stop request. It interrupts a rollout; a step whose rollout is complete is
             finished first, with its metrics and its state.
+        LogprobDifference: see ``check_logprobs``. The step is neither saved nor passed on to the engine.
     """
     trainer, engine, log = context.trainer, context.engine, context.log
     for step in range(first, context.config.steps + 1):
@@ -69,6 +71,7 @@ def train_loop(context: RuntimeContext, first: int = 1) -> None:
             # 3. Log-probabilities, GRPO loss, backward pass, optimizer step.
             with log.phase(metrics.TRAIN, step, row):
                 row |= trainer.step(batch)
+            check_logprobs(context.config.recipe.algorithm.max_logprob_difference, step, row)
             context.memory.measure(row, metrics.TRAIN_ACTIVE_BYTES, metrics.ROLLOUT_PAUSED_BYTES)
             context.checkpoints.write(trainer, step, row, evaluated=context.evaluation.due(step))
             # 4.-6. The trainer exports its weights, the engine loads them and gets the devices.
@@ -89,6 +92,20 @@ def sample_groups(context: RuntimeContext, step: int) -> list[SampledGroup]:
     prompts = [problem.prompt_ids for problem in problems]
     samples = context.engine.generate(prompts, settings.samples_per_prompt, seeds)
     return context.scorer.start(problems, samples)
+
+
+def check_logprobs(limit: float | None, step: int, row: dict[str, float]) -> None:
+    """Raise LogprobDifference if trainer and engine differ by more than ``limit``, in nats per token."""
+    mean = row[metrics.LOGPROB_ABS_DIFF_MEAN]
+    if limit is not None and mean > limit:
+        raise LogprobDifference(
+            f"step {step}: the log-probabilities of trainer and engine differ by {mean:.4g} nats per token "
+            f"(largest: {row[metrics.LOGPROB_ABS_DIFF_MAX]:.4g}), more than "
+            f"algorithm.max_logprob_difference = {limit:g}; the step was not saved",
+            "if rollout.top_p, top_k or min_p truncates the distribution, the difference includes that; "
+            'otherwise try model.dtype = "float32" and rollout.eager = true, remove arguments of '
+            "[rollout.engine], and see docs/algorithm.md",
+        )
 
 
 def update_engine(context: RuntimeContext, step: int, row: dict[str, float]) -> None:
