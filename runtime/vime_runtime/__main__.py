@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,9 +86,13 @@ def run(config: RunConfig, log: EventLog, stop: StopRequest, sync: Sync = sync_w
     log.starting("starting Ray")
     from vime_runtime.cluster.ray_cluster import ray_cluster
 
-    with ray_cluster(config, report=log.starting) as placement, report_end(log, config.paths.logs):
+    with (
+        ray_cluster(config, report=log.starting) as placement,
+        closing(_reward_pool(config)) as pool,
+        report_end(log, config.paths.logs),
+    ):
         stop.listen()  # Ray has replaced the signal handler
-        context = _load(config, placement, checkpoints, log, stop, sync)
+        context = _load(config, placement, pool, checkpoints, log, stop, sync)
         _build(context)
         try:
             train_loop(context, first=checkpoints.done + 1)
@@ -98,9 +103,16 @@ def run(config: RunConfig, log: EventLog, stop: StopRequest, sync: Sync = sync_w
     log.enter(events.DONE, step=config.steps)
 
 
+def _reward_pool(config: RunConfig) -> RewardPool:
+    """Start the reward processes; they import their functions while the actors start."""
+    sets = {TRAINING_SET: config.recipe.data, **config.recipe.evaluation_sets()}
+    return RewardPool(sets, Path(config.scratch_dir), config.paths.logs / "rewards.log", config.recipe.env)
+
+
 def _load(
     config: RunConfig,
     placement: Placement,
+    pool: RewardPool,
     checkpoints: CheckpointManager,
     log: EventLog,
     stop: StopRequest,
@@ -127,7 +139,9 @@ def _load(
     tokenizer = problems.load_tokenizer(recipe.model.path)
     train, held_out = problems.read_problems(recipe, tokenizer)
     sets = {"held-out": held_out} if held_out else {}
-    scorer = Scorer(RewardPool(dict.fromkeys((TRAINING_SET, *sets), recipe.data)), log)
+    for possible in pool.wait_ready():
+        log.warn(f"a reward process could {possible}: this platform does not restrict that")
+    scorer = Scorer(pool, recipe.data.max_reward_failures, log)
     log.callbacks.append(PhaseForwarder(trainer, engine))
     return RuntimeContext(
         config=config,

@@ -67,9 +67,17 @@ DEVICE_MEMORY_HINT = (
 
 
 class RewardFailed(VimeError):
-    """The reward function failed for too many responses."""
+    """The reward function failed for too many responses.
+
+    ``where`` is "FILE:LINE in FUNCTION" of its error, and ``traceback`` the user's part of it.
+    """
 
     kind = "reward-failed"
+
+    def __init__(self, message: str, hint: str = "", where: str = "", traceback: str = "") -> None:
+        super().__init__(message, hint)
+        self.where = where
+        self.traceback = traceback
 
 
 class NotFinite(VimeError):
