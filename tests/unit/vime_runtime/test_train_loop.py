@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from vime_runtime.data.problems import Problem, ProblemStream
 from vime_runtime.graceful_stop import StopRequest
 from vime_runtime.logging.event_log import EventLog
 from vime_runtime.memory.region import MemoryUsage
+from vime_runtime.rewards.score import Score
 from vime_runtime.scoring import Evaluation, Scorer
+from vime_runtime.spec.errors import LogprobDifference
+from vime_runtime.spec.recipe import EvaluationTable
 from vime_runtime.train_loop import MemoryMeter, RuntimeContext, train_loop
 
 from harness.run_config import make_run_config
@@ -28,6 +32,7 @@ class Recorder:
 
     def __init__(self, hooks: dict[str, Callable[[], None]]) -> None:
         self.calls: list[str] = []
+        self.seeds: list[list[int]] = []
         self._hooks = hooks
 
     def _record(self, call: str) -> None:
@@ -35,14 +40,20 @@ class Recorder:
         self._hooks.get(call, lambda: None)()
 
     def generate(
-        self, prompts: list[list[int]], samples: int, seed: int, greedy: bool = False
-    ) -> list[list[Response]]:
-        self._record("evaluate" if greedy else f"generate {seed}")
-        return [[Response([*prompt, 1], [-0.5, -0.5], "stop")] * samples for prompt in prompts]
+        self, prompts: list[list[int]], samples: int, seeds: list[int], temperature: float | None = None
+    ) -> Iterator[tuple[int, list[Response]]]:
+        if temperature is None:
+            self.seeds.append(seeds)
+        self._record("generate" if temperature is None else "evaluate")
+        for index in reversed(range(len(prompts))):  # groups finish in any order
+            yield (
+                index,
+                [Response([*prompts[index], 1], [-0.5, -0.5], "stop", str(prompts[index][0]))] * samples,
+            )
 
     def step(self, batch: Any) -> dict[str, float]:
         self._record("train")
-        return {"train/loss": 0.5}
+        return {"train/loss": 0.5, "logprob/abs_diff_mean": 0.25, "logprob/abs_diff_max": 2.0}
 
     def write(self, trainer: Any, step: int, row: dict[str, float], evaluated: bool) -> None:
         self._record(f"write {step}")
@@ -62,32 +73,47 @@ class Recorder:
         return 8
 
 
+class FakePool:
+    """Scores at once: 1 for the label."""
+
+    def submit(self, name: str, problem: Problem, responses: list[Response]) -> Future[list[Score]]:
+        future: Future[list[Score]] = Future()
+        future.set_result([Score(float(response.text == problem.label)) for response in responses])
+        return future
+
+
 def request_stop() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Callable[..., tuple[list[str], list[dict[str, float]]]]]:
-    """Return a function that runs the loop with hooks and returns the calls and the rows of metrics."""
+def run(tmp_path: Path) -> Iterator[Callable[..., tuple[Recorder, list[dict[str, float]]]]]:
+    """Return a function that runs the loop with hooks and returns the recorder and the rows of metrics."""
     before = signal.getsignal(signal.SIGTERM)
 
     def start(
-        hooks: dict[str, Callable[[], None]], first: int = 1, steps: int = 2, every: int = 0
-    ) -> tuple[list[str], list[dict[str, float]]]:
+        hooks: dict[str, Callable[[], None]], first: int = 1, steps: int = 2, every: int = 0, **algorithm: Any
+    ) -> tuple[Recorder, list[dict[str, float]]]:
         stop = StopRequest()
         stop.listen()
         fake: Any = Recorder(hooks)
         log = EventLog(tmp_path, steps)
-        scorer = Scorer(lambda ids: str(ids[0]), lambda text, problem: float(text == problem.label), log)
+        pool: Any = FakePool()
+        scorer = Scorer(pool, 0.0, log)
+        config = make_run_config({"recipe": {"algorithm": {"seed": 70, **algorithm}}, "steps": steps})
         context = RuntimeContext(
-            config=make_run_config(
-                {"recipe": {"algorithm": {"samples_per_prompt": 2, "seed": 70}}, "steps": steps}
-            ),
+            config=config,
             trainer=fake,
             engine=fake,
             problems=ProblemStream(PROBLEMS[2:], 2, seed=0),
             scorer=scorer,
-            evaluation=Evaluation(PROBLEMS[:2], every, scorer, log),
+            evaluation=Evaluation(
+                {"held-out": PROBLEMS[:2]},
+                EvaluationTable(every=every),
+                config.recipe.algorithm,
+                scorer,
+                log,
+            ),
             checkpoints=fake,
             memory=MemoryMeter(fake, fake, lambda: 100),
             log=log,
@@ -98,9 +124,11 @@ def run(tmp_path: Path) -> Iterator[Callable[..., tuple[list[str], list[dict[str
             train_loop(context, first)
         except KeyboardInterrupt:
             fake.calls.append("stopped")
+        except LogprobDifference as e:
+            fake.calls.append(e.message)
         log.close()
         rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-        return fake.calls, rows
+        return fake, rows
 
     yield start
     signal.signal(signal.SIGTERM, before)
@@ -110,8 +138,8 @@ STEP = ["sleep", "resume", "train", "write 1", "wake weights", "sync", "pause", 
 
 
 def test_a_step_hands_the_devices_over_and_logs_its_metrics(run: Any) -> None:
-    calls, rows = run({}, steps=1)
-    assert calls == ["generate 71", *STEP]
+    recorder, rows = run({}, steps=1)
+    assert recorder.calls == ["generate", *STEP]
     assert rows[0]["train/loss"] == 0.5
     assert rows[0]["reward/mean"] == 1
     assert "evaluation/score" not in rows[0]
@@ -132,26 +160,41 @@ def test_the_peak_excludes_released_memory(run: Any) -> None:
 
 
 def test_a_resumed_run_uses_the_seeds_of_its_steps(run: Any) -> None:
-    calls, rows = run({}, first=3, steps=4)
-    assert [call for call in calls if call.startswith("generate")] == ["generate 73", "generate 74"]
-    assert [row["step"] for row in rows] == [3, 4]
-    assert run({}, first=5, steps=4)[0] == []
+    whole = run({}, steps=4)[0].seeds
+    assert len({seed for seeds in whole for seed in seeds}) == 4 * 2
+    recorder, rows = run({}, first=3, steps=4)
+    assert recorder.seeds == whole[2:]
+    assert [row["step"] for row in rows][-2:] == [3, 4]
+    assert run({}, first=5, steps=4)[0].calls == []
 
 
 def test_the_evaluation_uses_the_new_weights(run: Any) -> None:
-    calls, rows = run({}, every=2)
-    assert calls[-3:] == ["wake kv_cache", "evaluate", "publish 2"]
+    recorder, rows = run({}, every=2)
+    assert recorder.calls[-3:] == ["wake kv_cache", "evaluate", "publish 2"]
     assert [row.get("evaluation/score") for row in rows] == [None, 1.0]
 
 
 def test_a_stop_request_interrupts_a_rollout(run: Any) -> None:
-    calls, rows = run({"generate 72": request_stop})
-    assert calls == ["generate 71", *STEP, "generate 72", "stopped"]
+    second = iter([lambda: None, request_stop])
+    recorder, rows = run({"generate": lambda: next(second)()})
+    assert recorder.calls == ["generate", *STEP, "generate", "stopped"]
     assert [row["step"] for row in rows] == [1]
 
 
 @pytest.mark.parametrize("call", STEP)
 def test_a_stop_request_after_the_rollout_lets_the_step_finish(run: Any, call: str) -> None:
-    calls, rows = run({call: request_stop})
-    assert calls == ["generate 71", *STEP, "stopped"]
+    recorder, rows = run({call: request_stop})
+    assert recorder.calls == ["generate", *STEP, "stopped"]
     assert [row["step"] for row in rows] == [1]
+
+
+def test_log_probabilities_that_differ_too_much_end_the_run_before_the_step_is_used(run: Any) -> None:
+    recorder, rows = run({}, max_logprob_difference=0.2)
+    assert recorder.calls == [
+        "generate",
+        *STEP[:3],
+        "step 1: the log-probabilities of trainer and engine differ by 0.25 nats per token (largest: 2), "
+        "more than algorithm.max_logprob_difference = 0.2; the step was not saved",
+    ]
+    assert rows == []
+    assert len(run({}, max_logprob_difference=0.25)[1]) == 2
