@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from vime_runtime.spec.errors import VimeError
-from vime_runtime.spec.run_paths import RunPaths
+from vime_runtime.spec.run_paths import RUNS, RunPaths
 
 from vimectl.cli.output import CommandOutput, Markup, TextTable
 from vimectl.util.console import err
@@ -18,11 +18,15 @@ from vimectl.util.host import Host
 
 if TYPE_CHECKING:
     from vimectl.recipes.environment import Setting
-    from vimectl.runs.launch import RunResult
     from vimectl.runs.plan import RunPlan
     from vimectl.runs.preflight import Preflight
+    from vimectl.runs.watch_supervisor import RunResult
 
 app = typer.Typer(no_args_is_help=True, help="Launch the bundled colocated runtime.")
+
+
+# What to do with a detached run, and the words of `vimectl runs` that do it.
+FOLLOW_COMMANDS = {"follow": ["logs", "-f"], "show": ["show"], "stop": ["stop"]}
 
 
 @app.callback()
@@ -52,14 +56,18 @@ def recipe(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run; start nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Apply missing patches without asking.")] = False,
+    detach: Annotated[
+        bool,
+        typer.Option("--detach", help="Return when the run has started; it outlives this shell and session."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Apply missing patches without asking.")] = False,
 ) -> CommandOutput:
     """Run a recipe on this machine."""
     from vimectl.patches import command as patches
     from vimectl.recipes import vllm_arguments
     from vimectl.recipes.resolve import resolve
     from vimectl.runs import npu_notice, preflight
-    from vimectl.runs.launch import check_run_inputs, launch
+    from vimectl.runs.launch import check_run_inputs, launch, launch_detached
     from vimectl.runs.plan import make_plan
     from vimectl.runs.progress import progress_view
     from vimectl.runs.resume import finished_steps
@@ -90,9 +98,28 @@ def recipe(
     if not npu_notice.has_completed(resolved.recipe) and (notice := npu_notice.text(resolved.recipe)):
         err.print(notice, markup=False)
     with progress_view(err.console, f"{resolved.recipe.recipe.name} {resolved.mode}") as view:
-        result = launch(plan, found.doctor.as_json(), view)
+        if detach:
+            launch_detached(plan, found.doctor.as_json(), view)
+        else:
+            result = launch(plan, found.doctor.as_json(), view)
+    if detach:
+        return _detached(plan.run_dir)
     document = {"run_dir": plan.run_dir, "summary": result.summary}
     return CommandOutput(document, _result_text(result, plan.run_dir), result.exit_code)
+
+
+def _detached(run_dir: Path) -> CommandOutput:
+    """Return the name of a detached run, and the commands that follow and stop it."""
+    from vimectl.runs.run_directory import RunDirectory
+
+    run = RunDirectory(run_dir)
+    name = run_dir.name if run_dir.parent == RUNS.absolute() else str(run_dir)
+    commands = {
+        verb: shlex.join(["vimectl", "runs", *words, name]) for verb, words in FOLLOW_COMMANDS.items()
+    }
+    document = {"run_dir": run_dir, "name": run_dir.name, "state": run.state, "commands": commands}
+    rows = [["run directory", str(run_dir)], *([verb, command] for verb, command in commands.items())]
+    return CommandOutput(document, [TextTable(["detached run", run_dir.name], rows)])
 
 
 def _confirm_patches(found: Preflight) -> bool:
@@ -110,8 +137,8 @@ def _result_text(result: RunResult, run_dir: Path) -> Iterator[TextTable]:
     if (page := RunPaths(run_dir).report).exists():
         rows.append(["report", str(page)])
     yield TextTable(["run", result.summary["recipe"]], rows)
-    if hint := result.summary["hint"]:
-        err.print(hint, markup=False)
+    if excerpt := result.summary["excerpt"]:
+        err.print(excerpt, markup=False)
 
 
 def _dry_run(plan: RunPlan, found: Preflight) -> CommandOutput:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.process_roles import process_name
+from vime_runtime.spec.run_paths import RUNS
 
 from vimectl.cli.output import CommandOutput, TextTable
 from vimectl.util.units import duration
@@ -18,7 +19,6 @@ app = typer.Typer(no_args_is_help=True, help="Runs that are running or have ende
 
 RunArgument = Annotated[str, typer.Argument(help="A run's name, the path of its directory, or `last`.")]
 FolderOption = Annotated[Path, typer.Option("--dir", help="The folder that holds the runs.")]
-RUNS = Path("runs")
 
 
 @app.command("list")

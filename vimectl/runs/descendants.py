@@ -12,6 +12,7 @@ import ctypes
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -20,7 +21,9 @@ from vimectl.runs.process_watch import process_state
 from vimectl.util import shared_memory
 from vimectl.util.host import Host
 
-_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+# linux/prctl.h
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def adopt_orphans() -> None:
@@ -28,6 +31,18 @@ def adopt_orphans() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
+
+
+def terminate_with_parent() -> Callable[[], None]:
+    """Return a ``preexec_fn`` for a child that gets SIGTERM when this process exits, even if it is killed."""
+    libc, parent = ctypes.CDLL(None), os.getpid()
+
+    def set_signal() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:  # it was killed before the call
+            os._exit(128 + signal.SIGTERM)
+
+    return set_signal
 
 
 def running() -> list[psutil.Process]:

@@ -14,7 +14,7 @@ from typing import Any
 from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.process_roles import ROLES, Role
 from vime_runtime.spec.run_config import RunConfig
-from vime_runtime.spec.run_paths import SCRATCH_PREFIX, RunPaths
+from vime_runtime.spec.run_paths import RUNS, SCRATCH_PREFIX, RunPaths
 
 from vimectl.recipes.environment import Setting, environment
 from vimectl.recipes.resolve import ResolvedRecipe
@@ -93,7 +93,7 @@ def make_plan(
             "start Ray on every node, on one of them with `ray start --head`, and give its --address",
         )
     name = f"{resolved.recipe.recipe.name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-    run_dir = (run_dir or Path("runs") / name).absolute()
+    run_dir = (run_dir or RUNS / name).absolute()
     if not resume and run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise UsageError(f"the run directory {run_dir} is not empty", "name another with --run-dir")
     scratch_dir = _new_scratch_dir()

@@ -16,7 +16,7 @@ from vime_runtime.spec import metrics
 from vime_runtime.spec.checkpoint_manifest import newest_state
 from vime_runtime.spec.errors import INTERRUPTED, CheckFailed, UsageError, unknown
 from vime_runtime.spec.process_roles import LAUNCHER, SUPERVISOR, process_name
-from vime_runtime.spec.run_paths import RUN_FILE, RunPaths
+from vime_runtime.spec.run_paths import RUN_FILE, RUNS, RunPaths
 
 from vimectl.runs.process_watch import ProcessIdentity, process_state
 from vimectl.runs.run_log import RunLog
@@ -31,7 +31,7 @@ def list_runs(folder: Path) -> dict[str, Path]:
     return {path.parent.name: path.parent for path in found}
 
 
-def find_run(name_or_path: str, folder: Path = Path("runs")) -> RunDirectory:
+def find_run(name_or_path: str, folder: Path = RUNS) -> RunDirectory:
     """Find a run by its path, by its name in ``folder``, or by ``last`` for the newest one there.
 
     Raises:

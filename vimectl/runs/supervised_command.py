@@ -1,7 +1,8 @@
 """Run one command to its end and leave no process and no shared memory behind, however it ends.
 
-The command runs in its own session, so Ctrl-C reaches this process only. After a signal, a request of the
-caller, or the exit of the command: send SIGTERM, wait, kill all descendants, remove their files in /dev/shm.
+The command runs in its own session, so Ctrl-C reaches this process only. It gets SIGTERM if this process is
+killed. After a signal, a request of the caller, or the exit of the command: send SIGTERM, wait, kill all
+descendants, remove their files in /dev/shm.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ def run_supervised(
             stdout=out,
             stderr=err,
             start_new_session=True,
+            preexec_fn=descendants.terminate_with_parent(),
         )
         try:
             while child.poll() is None and not stop_signals and not (kill := check()):

@@ -2,8 +2,8 @@
 
 The supervisor starts the runtime, watches it, starts it again if the recipe allows it, ends all processes,
 and removes the scratch directory of the run and its files in /dev/shm. It writes ``summary.json`` and prints
-its content on stdout. Its stdin is a pipe from the launcher, which closes when the launcher exits. The exit
-codes are those of `vimectl run`.
+its content on stdout. Its stdin is a pipe from the launcher, which closes when the launcher exits; a detached
+run continues then. The exit codes are those of `vimectl run`.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class SupervisedRun:
         self._run_log = RunLog(run_dir)
         launcher = json.loads(self._paths.launcher.read_text(encoding="utf-8"))
         self._launcher = {"role": LAUNCHER, "rank": 0, "pid": launcher["pid"]}
+        self._detached: bool = launcher["detached"]
         self._abandoned: ExitStatus | None = None  # the launcher has exited
         self._peak_bytes: int = launcher["prepare_peak_bytes"]
         summaries.reserve(run_dir)
@@ -99,7 +100,7 @@ class SupervisedRun:
                 os.environ | self._config.environment["driver"],
                 stdout=paths.driver_log,
                 stderr=paths.driver_log,
-                check=lambda: not self._launcher_has_exited() and monitor.check(),
+                check=lambda: not self._is_abandoned() and monitor.check(),
                 stop_signals=self._stop_signals,
                 shutdown_timeout=cluster.shutdown_timeout,
                 wait=monitor.wait,
@@ -116,9 +117,9 @@ class SupervisedRun:
                 log_files.keep_ray_logs(self._scratch_dir, paths.run_dir)
             return status, outcome
 
-    def _launcher_has_exited(self) -> bool:
+    def _is_abandoned(self) -> bool:
         """Return True if stdin, a pipe from the launcher, is at its end. That is then a stop request."""
-        if not select.select([STDIN], [], [], 0)[0] or os.read(STDIN, 1):
+        if self._detached or not select.select([STDIN], [], [], 0)[0] or os.read(STDIN, 1):
             return False
         self._abandoned = blame(self._launcher, "was killed", restartable=False)
         self._stop_signals.append(signal.SIGHUP)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 RUN_FILE = "resolved.json"
+# How many problems each set has, in the folder of the problems.
+COUNTS_FILE = "counts.json"
+# Where runs are by default: in the current directory.
+RUNS = Path("runs")
 # Name of a run's private temporary folder: this prefix and eight hexadecimal digits.
 SCRATCH_PREFIX = "vime-"
 
@@ -46,6 +50,8 @@ class RunPaths:
         # One log file per process, and the output of the runtime driver.
         self.logs = run_dir / "logs"
         self.driver_log = self.logs / "driver.log"
+        # What the supervisor, and the launcher of a detached run, write to stderr.
+        self.supervisor_log = self.logs / "supervisor.log"
         # Training states (``step-000010``), ``best`` and ``final`` models.
         self.checkpoints = run_dir / "checkpoints"
         # The trained model as a Hugging Face directory.

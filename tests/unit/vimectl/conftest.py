@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -74,8 +78,12 @@ def write_model(tmp_path: Path) -> Callable[..., Path]:
 class LaunchedRun:
     """A launch of the fake runtime in a separate process."""
 
-    def __init__(self, tmp_path: Path, model: Path, *assignments: str) -> None:
-        """Assignments whose key has a dot are for the recipe, others for the environment of the runtime."""
+    def __init__(self, tmp_path: Path, model: Path, *assignments: str, terminal: int | None = None) -> None:
+        """Assignments whose key has a dot are for the recipe, others for the environment of the runtime.
+
+        ``--detach`` instead of an assignment launches a detached run. With a terminal, ``process`` is a shell
+        in it, which prints "returned" after the launch and waits.
+        """
         self.run_dir = tmp_path / "run"
         self.cache = tmp_path / "cache"
         self.state = tmp_path / "state"
@@ -85,14 +93,23 @@ class LaunchedRun:
             "XDG_STATE_HOME": str(self.state),
             "FAKE_MODEL": str(model),
         }
-        assignments = tuple(a if "." in a.partition("=")[0] else f"env.{a}" for a in assignments)
-        self.process = subprocess.Popen(
-            [sys.executable, script("runs.launch_recipe"), self.run_dir, "qwen3-tiny-tp2", *assignments],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        assignments = tuple(
+            a if "." in a.partition("=")[0] or a == "--detach" else f"env.{a}" for a in assignments
         )
+        command = [sys.executable, script("runs.launch_recipe"), self.run_dir, "qwen3-tiny-tp2", *assignments]
+        if terminal is None:
+            pipe = subprocess.PIPE
+            self.process = subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+        else:
+            self.process = subprocess.Popen(
+                ["sh", "-c", '"$@"; echo returned; sleep 60', "sh", *command],
+                env=environment,
+                stdin=terminal,
+                stdout=terminal,
+                stderr=terminal,
+                start_new_session=True,
+                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            )
 
     @property
     def scratch_dir(self) -> Path:
@@ -117,6 +134,11 @@ class LaunchedRun:
     def supervisor(self) -> int:
         return json.loads((self.run_dir / "supervisor.json").read_text())["pid"]
 
+    @property
+    def launcher(self) -> int:
+        """The launcher; that of a detached run is not ``process``."""
+        return json.loads((self.run_dir / "launcher.json").read_text())["pid"]
+
     def wait(self, seconds: float = 120) -> tuple[int, str, str]:
         """Wait for the launcher to exit; return its exit code, stdout and stderr."""
         out, err = self.process.communicate(timeout=seconds)
@@ -128,11 +150,14 @@ def launch(tmp_path: Path, write_model: Callable[..., Path]) -> Iterator[Callabl
     """Launch the fake runtime with some assignments."""
     runs = []
 
-    def start(*assignments: str) -> LaunchedRun:
-        runs.append(LaunchedRun(tmp_path, write_model(), *assignments))
+    def start(*assignments: str, terminal: int | None = None) -> LaunchedRun:
+        runs.append(LaunchedRun(tmp_path, write_model(), *assignments, terminal=terminal))
         return runs[-1]
 
     yield start
     for run in runs:
         run.process.kill()
         run.process.communicate()
+        if (run.run_dir / "supervisor.json").exists() and not (run.run_dir / "summary.json").exists():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(run.supervisor, signal.SIGTERM)  # of a detached run that a failed test has left
