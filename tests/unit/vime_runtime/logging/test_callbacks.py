@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from vime_runtime.batch import Response
-from vime_runtime.logging.callbacks import RolloutWriter, configured_callbacks
+from vime_runtime.logging.callbacks import EvaluationWriter, RolloutWriter, configured_callbacks
 from vime_runtime.logging.event_log import ScoredResponse
 from vime_runtime.spec.errors import UsageError
 
@@ -16,25 +16,26 @@ from harness.run_config import make_run_config
 
 def names(run_dir: Path, **watch: Any) -> list[str]:
     config = make_run_config({"recipe": {"watch": watch}, "run_dir": str(run_dir)})
-    return [type(callback).__name__ for callback in configured_callbacks(config)]
+    return [type(callback).__name__ for callback in configured_callbacks(config, print)]
 
 
 def test_the_recipe_turns_callbacks_on(tmp_path: Path) -> None:
-    assert names(tmp_path) == []
-    assert names(tmp_path, rollouts=True) == ["RolloutWriter"]
+    assert names(tmp_path) == ["EvaluationWriter"]
+    assert names(tmp_path, rollouts=True) == ["EvaluationWriter", "RolloutWriter"]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_tensorboard_is_an_error_with_a_hint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("tracker", ["tensorboard", "wandb", "mlflow", "swanlab", "trackio"])
+def test_a_missing_tracker_is_bad_input_with_the_command_that_installs_it(
+    tracker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in [name for name in sys.modules if name.split(".")[0] == "tensorboard"]:
+    module = f"vime_runtime.logging.trackers.{tracker}"
+    for name in [name for name in sys.modules if name.split(".")[0] == tracker or name == module]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, "vime_runtime.logging.tensorboard", raising=False)
-    monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(UsageError, match="TensorBoard cannot be imported") as caught:
-        names(tmp_path, tensorboard=True)
-    assert "pip install tensorboard" in caught.value.hint
+    monkeypatch.setitem(sys.modules, tracker, None)
+    with pytest.raises(UsageError, match=f"watch.trackers has {tracker}, which cannot be") as caught:
+        names(tmp_path, trackers=[tracker])
+    assert f'-m pip install "vimectl[{tracker}]"' in caught.value.hint
 
 
 def respond(writer: RolloutWriter, step: int, text: str = "21") -> None:
@@ -77,3 +78,31 @@ def test_a_resumed_run_replaces_the_responses_of_its_steps(tmp_path: Path) -> No
     respond(resumed, 2, "after")
     resumed.close()
     assert [(row["step"], row["response"]) for row in read(path)] == [(1, "before"), (2, "after")]
+
+
+def test_answers_of_an_evaluation_are_written_and_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "evaluations.jsonl"
+    for step, text in ((0, "first"), (5, "stale"), (5, "again")):
+        writer = EvaluationWriter(path)
+        for name in ("held-out", "hard"):
+            response = Response([5, 2], [-0.5, 0.0], "length")
+            writer.on_answer(name, ScoredResponse(step, 3, "12 =", "21", response, text, 0.5))
+        writer.close()
+    rows = read(path)
+    assert [(row["step"], row["set"], row["response"]) for row in rows] == [
+        (0, "held-out", "first"),
+        (0, "hard", "first"),
+        (5, "held-out", "again"),
+        (5, "hard", "again"),
+    ]
+    assert rows[0] == {
+        "step": 0,
+        "set": "held-out",
+        "problem": 3,
+        "prompt": "12 =",
+        "response": "first",
+        "label": "21",
+        "reward": 0.5,
+        "finish_reason": "length",
+        "response_tokens": 2,
+    }

@@ -1,0 +1,1 @@
+"""Programs that run in an environment with the packages of all trackers."""
