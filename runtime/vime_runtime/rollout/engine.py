@@ -98,7 +98,11 @@ class Engine:
         return self._llm.collective_rpc("weight_location")
 
     def begin_update(self) -> None:
-        """Begin an update of all weights; after a failed one, begin again."""
+        """Begin an update of all weights. With one rank, an update can begin again after a failed one.
+
+        With more, vLLM's executor leaves the responses of the other ranks to a failed call unread, and the
+        next call gets them (``collective_rpc`` in vllm/v1/executor/multiproc_executor.py, 0.32.0).
+        """
         # Prefixes cached under the old weights are wrong under the new ones. vLLM discards them when it
         # sleeps, but not for an update without sleep.
         if not self._llm.reset_prefix_cache():
