@@ -37,7 +37,7 @@ test: .venv/dev
 suite: .venv/dev
 	$(SIDE_BY_SIDE) -m "not exhaustive"
 
-# The lowest priority: Ray's workers of the suite have nice 15.
+# The lowest priority: the suite's runs compete for the same cores.
 lint-and-pythons: .venv/dev
 	nice -n 19 $(MAKE) --no-print-directory lint
 	nice -n 19 $(TOX) -- "not whole_machine and not slow and not exhaustive"

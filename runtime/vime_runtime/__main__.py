@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING
 from vime_runtime.checkpoint import random_state
 from vime_runtime.checkpoint.manager import CheckpointManager
 from vime_runtime.cluster import external_cluster
-from vime_runtime.gc_pause import gc_paused
+from vime_runtime.data.problems import ProblemFile, ProblemStream, problem_file, read_counts
 from vime_runtime.graceful_stop import StopRequest, signal_when_parent_exits
 from vime_runtime.logging.callbacks import configured_callbacks
 from vime_runtime.logging.event_log import EventLog
 from vime_runtime.logging.failure_report import report_end
-from vime_runtime.logging.import_noise import hide_triton
 from vime_runtime.process_environment import EnvSpec
 from vime_runtime.rewards.pool import TRAINING_SET, RewardPool
 from vime_runtime.scoring import Evaluation, Scorer
@@ -118,10 +117,7 @@ def _load(
     stop: StopRequest,
     sync: Sync,
 ) -> RuntimeContext:
-    """Start the actors and read the data.
-
-    The actors' imports take most of the start-up, so they run while this process reads the data.
-    """
+    """Start the actors and open the files of problems."""
     from vime_runtime.cluster.groups import EngineGroup, PhaseForwarder, TrainerGroup
     from vime_runtime.cluster.ray_cluster import driver_processes
 
@@ -130,15 +126,13 @@ def _load(
     log.processes(driver_processes() + trainer.processes() + engine.processes())
     trainer.load()
     engine.load()
-    log.starting("reading the data")
-    hide_triton()  # this process computes nothing
-    with gc_paused():
-        from vime_runtime.data import problems
-
-    recipe = config.recipe
-    tokenizer = problems.load_tokenizer(recipe.model.path)
-    train, held_out = problems.read_problems(recipe, tokenizer)
-    sets = {"held-out": held_out} if held_out else {}
+    recipe, folder = config.recipe, config.paths.problems
+    counts = read_counts(folder)
+    for name, data in {TRAINING_SET: recipe.data, **recipe.evaluation_sets()}.items():
+        if warning := counts[name].warning(data.path, recipe.rollout.max_prompt_tokens):
+            log.warn(warning)
+    train = ProblemFile(problem_file(folder, TRAINING_SET))
+    sets = {name: list(ProblemFile(problem_file(folder, name))) for name in recipe.evaluation_sets()}
     for possible in pool.wait_ready():
         log.warn(f"a reward process could {possible}: this platform does not restrict that")
     scorer = Scorer(pool, recipe.data.max_reward_failures, log)
@@ -147,7 +141,7 @@ def _load(
         config=config,
         trainer=trainer,
         engine=engine,
-        problems=problems.ProblemStream(train, recipe.algorithm.prompts_per_step, recipe.algorithm.seed),
+        problems=ProblemStream(train, recipe.algorithm.prompts_per_step, recipe.algorithm.seed),
         scorer=scorer,
         evaluation=Evaluation(sets, recipe.evaluation, recipe.algorithm, scorer, log),
         checkpoints=checkpoints,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,8 +76,8 @@ def recipe(
     host = Host()
     resolved = resolve(name, mode, assignments)
     plan = make_plan(resolved, host, run_dir, address, resume)
-    if resume and (steps := finished_steps(plan.run_dir)) >= resolved.steps:
-        message = f"the run finished with step {steps} of {resolved.steps}: nothing is left to do"
+    if plan.resume and plan.steps and (steps := finished_steps(plan.run_dir)) >= plan.steps:
+        message = f"the run finished with step {steps} of {plan.steps}: nothing is left to do"
         document = {"run_dir": plan.run_dir, "message": message}
         return CommandOutput(document, [f"{message}; see {plan.run_dir}"])
     if notice := vllm_arguments.notice(resolved.recipe):
@@ -156,7 +157,9 @@ def _dry_run(plan: RunPlan, found: Preflight) -> CommandOutput:
         wrong = {"message": e.message, "hint": e.hint}
         failures.append(("inputs", e.message, e.hint))
     keys = {"recipe", "overrides", "mode", "steps", "run_dir", "address", "environment", "required"}
-    document = plan.run_config().model_dump(mode="json", include=keys) | {
+    config = replace(plan, steps=plan.steps or 1).run_config()
+    document = config.model_dump(mode="json", include=keys) | {
+        "steps": plan.steps,  # null: not known before the data is read
         "command": command,
         "preflight": found.as_json(),
         "inputs": {"ok": wrong is None, "error": wrong},
@@ -172,7 +175,7 @@ def _dry_run(plan: RunPlan, found: Preflight) -> CommandOutput:
     ]
     where = f"the Ray cluster at {plan.address}" if plan.address else "a private Ray cluster"
     text = [
-        f"{resolved.recipe.recipe.name}, {resolved.mode}: {resolved.steps} steps in {plan.run_dir}",
+        f"{resolved.recipe.recipe.name}, {resolved.mode}: {plan.length} in {plan.run_dir}",
         shlex.join(command),
         *_environment_text(plan),
         Markup(f"\n[bold]placement[/] in {where}"),

@@ -25,9 +25,10 @@ FULL_BYTES = 1024**2
 class ExitStatus:
     """How a run ended.
 
-    ``hint`` is from the runtime's error, or empty. ``process`` is the {role, rank, pid} to blame.
-    ``restartable``: the same run may succeed when it is started again. ``killed``: the process got SIGKILL,
-    for example from the kernel when memory is short.
+    ``hint``, ``where`` and ``traceback`` are from the runtime's error, or empty. ``process`` is the
+    {role, rank, pid} to blame. ``restartable``: a process was lost, or the run hangs, so the same run may
+    succeed when it is started again. ``killed``: the process got SIGKILL, for example from the kernel when
+    memory is short.
     """
 
     exit_code: int
@@ -36,6 +37,8 @@ class ExitStatus:
     process: dict[str, Any] | None = None
     restartable: bool = False
     killed: bool = False
+    where: str = ""
+    traceback: str = ""
 
 
 def blame(process: Mapping[str, Any], how: str, restartable: bool = True, killed: bool = False) -> ExitStatus:
@@ -65,13 +68,21 @@ def classify(
         return ExitStatus(0, "finished")
     error = run_log.error or {}
     message = str(error.get("message", ""))
-    if "OutOfMemoryError" in str(error.get("kind", "")):  # Ray killed a worker and says which one and why
+    # Ray killed a worker and says which one and why. The error of a device has the same name.
+    if error.get("lost_peer") and "OutOfMemoryError" in str(error.get("kind", "")):
         return ExitStatus(1, message, process=cause.process if cause else None, restartable=True)
     # When the kernel kills Ray's daemons along with the driver, they may exit before the driver does.
     if not cause or (outcome.by_itself and outcome.code == -signal.SIGKILL):
         if error:
             code = outcome.code if outcome.code in (1, 2, 3) else 1
-            return ExitStatus(code, message + _disk_full(message, folders), str(error.get("hint", "")))
+            return ExitStatus(
+                code,
+                message + _disk_full(message, folders),
+                str(error.get("hint", "")),
+                restartable=bool(error.get("lost_peer")),
+                where=str(error.get("where", "")),
+                traceback=str(error.get("traceback", "")),
+            )
         cause = _exit_of_driver(outcome)
     if not cause:
         reason = f"the runtime ended with exit code {outcome.code} without an error message"

@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,6 @@ GCS_INTERVAL = 1.0
 PHASES_WITHOUT_ENGINES = (events.SAVE, events.STOP)
 ENGINE_ROLES = (ENGINE, ENGINE_WORKER)
 ACTOR_ROLES = (TRAINER, ENGINE)
-# Errors of Ray and vLLM whose class name contains one of these only say that some process has exited.
-LOSS_ERRORS = ("Died", "Unavailable", "Crashed", "RaySystemError", "EngineDead", "WorkerError", "RpcError")
 
 
 class FailureMonitor:
@@ -83,7 +82,10 @@ class FailureMonitor:
             self._progress_at = now
         unseen = self._watch_new_processes()
         if self.cause is None:
-            self.cause = unseen or self._lost_process(exited) or self._gcs_stopped_serving(now)
+            if self._run_log.ending:
+                self.cause = self._lost_before_error()
+            else:
+                self.cause = unseen or self._lost_process(exited) or self._gcs_stopped_serving(now)
             self._failed_at = now
         self._blame_raylet_for_its_actors()
         if self._run_log.ending:
@@ -100,7 +102,7 @@ class FailureMonitor:
         self._known_processes = len(self._run_log.processes)
         cause = None
         for entry in new:
-            if entry["node"] != os.uname().nodename:
+            if not _is_here(entry):
                 continue
             try:
                 process = WatchedProcess(entry)
@@ -118,21 +120,30 @@ class FailureMonitor:
         The driver exits soon after its raylet, but not after its GCS, and the kernel kills Ray's daemons
         when the driver exits (PR_SET_PDEATHSIG, ``ray._private.services``).
         """
-        # The driver is a child of this process: its exit is known without a watch.
-        closed = (DRIVER, *ENGINE_ROLES) if self._run_log.phase in PHASES_WITHOUT_ENGINES else (DRIVER,)
-        lost = [process for process in exited if process.role not in closed]
+        lost = [process for process in exited if not self._was_closed(process.role)]
         lost.sort(key=lambda process: (not process.was_killed, process.role == GCS))
-        return _exit_of(lost[0]) if lost and self._is_cause(lost[0]) else None
+        return _exit_of(lost[0]) if lost else None
 
-    def _is_cause(self, process: WatchedProcess) -> bool:
-        """Return False if the process exited because the run shuts down."""
-        if not self._run_log.ending:
-            return True
-        # Both happened between two checks. Ray's own shutdown does not kill processes with a signal.
-        error = self._run_log.error
-        if error is None or error.get("pid") is not None or self._teardown_began_at is not None:
-            return False
-        return process.was_killed or any(word in error["kind"] for word in LOSS_ERRORS)
+    def _lost_before_error(self) -> ExitStatus | None:
+        """Blame a process that had exited when the runtime recorded its error.
+
+        The run has begun to shut down since then, which ends all other processes.
+        """
+        error = self._run_log.error or {}
+        pids = error.get("exited", [])
+        watched = [process for process in self._processes if process.pid in pids]
+        # First the actor that Ray reports as dead: the workers of an engine exit because of it.
+        watched.sort(key=lambda process: process.pid != error.get("pid"))
+        if cause := self._lost_process(watched):
+            return cause
+        gone = [entry for entry in self._run_log.processes if entry["pid"] in pids and _is_here(entry)]
+        gone = [entry for entry in gone if not self._was_closed(entry["role"])]
+        return blame(gone[0], "died") if gone else None
+
+    def _was_closed(self, role: str) -> bool:
+        """Return True if the run itself ends processes of this role."""
+        # The driver is a child of this process: its exit is known without a watch.
+        return role == DRIVER or (role in ENGINE_ROLES and self._run_log.phase in PHASES_WITHOUT_ENGINES)
 
     def _gcs_stopped_serving(self, now: float) -> ExitStatus | None:
         """Blame a GCS that has closed its port.
@@ -170,7 +181,7 @@ class FailureMonitor:
         if self._teardown_began_at is None:
             self._teardown_began_at = now
             # Ray reports a daemon that does not respond as dead, but it may only be stopped.
-            if self.cause is None and self._run_log.error:
+            if self.cause is None and (self._run_log.error or {}).get("lost_peer"):
                 names, first = self._stopped_processes()
                 if first:
                     reason = f"{names} did not respond: stopped"
@@ -217,6 +228,11 @@ class FailureMonitor:
         pids.sort(key=lambda pid: pid not in named)
         stopped = [named.get(pid, {"role": "process", "rank": 0, "pid": pid}) for pid in pids]
         return ", ".join(map(process_name, stopped)), stopped[0] if stopped else None
+
+
+def _is_here(entry: Mapping[str, Any]) -> bool:
+    """Return True for a process of this machine."""
+    return bool(entry["node"] == os.uname().nodename)
 
 
 def _listens(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""The log files of a run: the end of the one that explains a failure, and those of Ray."""
+"""The log files of a run: an excerpt of the one that explains a failure, and those of Ray."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ from pathlib import Path
 
 from vime_runtime.spec.errors import DEVICE_MEMORY_HINT
 from vime_runtime.spec.run_paths import RunPaths
+from vime_runtime.spec.traceback_text import exception_text, last_traceback, location, plain_lines
 
 from vimectl.runs.exit_status import ExitStatus
 
+# Lines of a log that are shown, and those in which a traceback is looked for.
 TAIL_LINES = 15
+SEARCHED_LINES = 200
+# The line that marks a phase in a log of the runtime, and a line of a library's warning with its source.
+PHASE_MARK = re.compile(r"--- \d\d:\d\d:\d\d ")
+WARNING = re.compile(r"/.*/site-packages/.*:\d+: \w*Warning: .*\n  .*\n?", re.MULTILINE)
 # Ray's log files are short unless something fails again and again.
 RAY_LOG_BYTES = 1024**2
 
@@ -38,24 +44,53 @@ WORKER = re.compile(r"\bengine worker (\d+)\b", re.IGNORECASE)
 WORKER_LOG = re.compile(r"engine-(\d+)-worker-(\d+)\.log")
 
 
-def tail(run_dir: Path, reason: str) -> str:
-    """Return the last lines of the log that explains a failure, and the path of that log.
+def explaining_log(run_dir: Path, reason: str) -> Path | None:
+    """Return the log that explains a failure; None if no process has written one.
 
     It is the log of the process that ``reason`` names, or the driver's if there is no such log or it is
     empty.
     """
     log = _log(run_dir, reason)
+    return log if _has_text(log) else None
+
+
+def excerpt(log: Path) -> str:
+    """Return the last traceback at the end of a log, or its last lines if there is none."""
     lines = _last_lines(log)
-    if not lines:
-        return f"no process has written anything to {log.parent}"
-    return "\n".join([*lines, f"the whole log: {log}"])
+    return "\n".join(last_traceback(lines) or lines[-TAIL_LINES:])
 
 
 def explain_exit(run_dir: Path, status: ExitStatus) -> ExitStatus:
-    """Say in the reason that torch_memory_saver ended the process to blame, and why, if its log does."""
-    if not status.process or "was killed" in status.reason:
+    """Say in the reason what only a log says.
+
+    That is why torch_memory_saver ended a process, or which process failed while the others wait for it.
+    """
+    if status.process:
+        return _explain_memory_saver(run_dir, status)
+    return _explain_hang(run_dir, status) if status.restartable and not status.traceback else status
+
+
+def _explain_hang(run_dir: Path, status: ExitStatus) -> ExitStatus:
+    """Name an exception that a process of a hanging run has logged since its last phase began.
+
+    vLLM passes on the errors of one worker only; if another one fails, that one waits for it.
+    """
+    for log in sorted(RunPaths(run_dir).logs.glob("*-*.log")):
+        lines = _last_lines(log)
+        marks = [number for number, line in enumerate(lines) if PHASE_MARK.match(line)]
+        if trace := last_traceback(lines[marks[-1] :] if marks else lines):
+            reason = f"{status.reason}; in {log.name}: {exception_text(trace)}"
+            return replace(
+                status, reason=reason, restartable=False, where=location(trace), traceback="\n".join(trace)
+            )
+    return status
+
+
+def _explain_memory_saver(run_dir: Path, status: ExitStatus) -> ExitStatus:
+    """Say that torch_memory_saver ended the process to blame, and why, if its log does."""
+    if "was killed" in status.reason:
         return status
-    lines = _last_lines(_log(run_dir, status.reason))
+    lines = _last_lines(_log(run_dir, status.reason))[-TAIL_LINES:]
     last_words = [line.removeprefix(MEMORY_SAVER) for line in lines if line.startswith(MEMORY_SAVER)]
     if not last_words:
         return status
@@ -90,7 +125,8 @@ def _log(run_dir: Path, reason: str) -> Path:
 def _last_lines(log: Path) -> list[str]:
     if not _has_text(log):
         return []
-    return log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
+    text = WARNING.sub("", log.read_text(encoding="utf-8", errors="replace").rstrip())
+    return plain_lines(text)[-SEARCHED_LINES:]
 
 
 def _named_logs(folder: Path, reason: str) -> list[Path]:

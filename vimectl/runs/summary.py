@@ -39,13 +39,12 @@ def summarize(
         peak_bytes: the highest memory use that the supervisor measured.
     """
     found, run_dir = run_statistics(log), Path(config.run_dir)
-    hint = status.hint
-    if not hint and status.exit_code not in (0, INTERRUPTED):
-        hint = log_files.tail(run_dir, status.reason)
+    hint, excerpt = _explanation(run_dir, status)
     return {
         "ok": status.exit_code == 0,
         "steps": len(log.rows),
         "reason": status.reason,
+        "where": status.where,
         "exit_code": status.exit_code,
         "phase": log.phase,
         "cause": status.process,
@@ -59,7 +58,19 @@ def summarize(
         "peak_memory_bytes": max(peak_bytes, found["peak_memory_bytes"]),
         "unkillable": unkillable,
         "hint": hint,
+        "excerpt": excerpt,
     }
+
+
+def _explanation(run_dir: Path, status: ExitStatus) -> tuple[str, str]:
+    """Return what to do after a failed run, and the traceback or the end of a log that shows the failure."""
+    if status.exit_code in (0, INTERRUPTED):
+        return status.hint, ""
+    log = log_files.explaining_log(run_dir, status.reason)
+    hint = status.hint or (f"read {log}" if log else f"no process has written anything to {run_dir / 'logs'}")
+    if status.traceback or status.hint or not log:
+        return hint, status.traceback
+    return hint, log_files.excerpt(log)
 
 
 def reserve(run_dir: Path) -> None:
@@ -96,6 +107,9 @@ def table_rows(summary: dict[str, Any], run_dir: Path, last_row: dict[str, Any] 
     """Return the summary as rows of two columns. ``last_row`` has the metrics of the last step."""
     rows = [
         ["result", summary["reason"]],
+        # Runs of an earlier version have no "where", and their hint is an excerpt of a log.
+        *([["where", summary["where"]]] if summary.get("where") else []),
+        *([["hint", summary["hint"]]] if "where" in summary and summary["hint"] else []),
         *([["last checkpoint", summary["last_checkpoint"]]] if summary.get("last_checkpoint") else []),
         *([["restarts", str(summary["restarts"])]] if summary.get("restarts") else []),
         ["steps", f"{summary['steps']} of {summary['steps_wanted']} in {duration(summary['seconds'])}"],

@@ -16,6 +16,7 @@ import ray
 from vime_runtime.batch import Response
 from vime_runtime.gc_pause import gc_paused
 from vime_runtime.logging import process_log
+from vime_runtime.logging.import_noise import hide_triton
 from vime_runtime.memory.process_tree import own_pids, resident_bytes
 from vime_runtime.process_environment import EnvSpec, worker_error
 from vime_runtime.spec import process_roles
@@ -44,6 +45,8 @@ class _RunActor:
         self._env_spec = env_spec
         self._rank = rank
         process_log.redirect_output(config.paths, name)
+        if config.recipe.cluster.device == "cpu":
+            hide_triton()
 
     def process(self) -> ProcessEntry:
         """Return the entry of this process."""

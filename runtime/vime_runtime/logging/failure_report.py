@@ -1,9 +1,8 @@
 """Record in the event log why a run ends: what failed, where, and which processes had exited before.
 
-An error of this process often is the consequence of another process's exit: its peers get "connection closed
-by peer", Ray reports a dead actor. But once an error is recorded, the run shuts down, and all of its processes
-exit because of that. So the processes that had exited by then are recorded with the error; the supervisor
-blames one of them instead of the error.
+An error is often the consequence of the exit of a process: its peers get "connection closed by peer", and
+Ray reports a dead actor. But once an error is recorded, the run shuts down, and all of its processes exit for
+that reason. So those that had exited before are recorded with the error; the supervisor blames one of them.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from vime_runtime.logging.event_log import EventLog
-from vime_runtime.spec.errors import VimeError
+from vime_runtime.spec.errors import RewardFailed, VimeError
 from vime_runtime.spec.events import ErrorFields
 from vime_runtime.spec.process_roles import ProcessEntry
 from vime_runtime.spec.traceback_text import exception_text, last_traceback, location, plain_lines
@@ -35,7 +34,8 @@ _LOSS_TYPES = (
 # ``Executor failed`` of vLLM's MultiprocExecutor, whose queues are closed when one of its workers exits.
 _LOSS_MESSAGES = re.compile(
     r"closed by peer|connection (?:was )?(?:likely )?(?:closed|reset|refused)|broken pipe|socket closed"
-    r"|got 0 bytes|remote process exited|timed out waiting|\bcancelled$|executor failed|rpc call to \w+ timed out",
+    r"|got 0 bytes|remote process exited|timed out waiting|\bcancelled$|executor failed"
+    r"|rpc call to \w+ timed out",
     re.IGNORECASE,
 )
 # vLLM's executor passes on the message of a worker's error at most; the traceback is in the worker's log.
@@ -44,6 +44,7 @@ _IN_WORKER_LOG = re.compile(
 )
 # The kernel closes the connections of a process that it kills before it reports the exit.
 EXIT_SECONDS = 1.0
+EXIT_HINT = "raise an exception with a message instead of calling exit()"
 # Characters of a message, lines of a traceback that are recorded.
 MESSAGE_LIMIT = 1000
 TRACEBACK_LINES = 60
@@ -81,8 +82,8 @@ def describe(error: BaseException, logs: Path, processes: list[ProcessEntry]) ->
             kind=error.kind,
             message=error.message,
             hint=error.hint,
-            where="",
-            traceback="",
+            where=error.where if isinstance(error, RewardFailed) else "",
+            traceback=error.traceback if isinstance(error, RewardFailed) else "",
             pid=None,
             lost_peer=False,
             exited=_exited(processes),
@@ -92,7 +93,7 @@ def describe(error: BaseException, logs: Path, processes: list[ProcessEntry]) ->
     return ErrorFields(
         kind=kind,
         message=message[:MESSAGE_LIMIT],
-        hint=_hint(error),
+        hint=EXIT_HINT if isinstance(error, SystemExit) else "",
         where=location(trace),
         traceback="\n".join(trace[-TRACEBACK_LINES:]),
         pid=_dead_actor(error),
@@ -155,12 +156,6 @@ def _is_loss(error: BaseException) -> bool:
         if isinstance(each, RuntimeError) and _LOSS_MESSAGES.search(_last_line(each)):
             return True
     return False
-
-
-def _hint(error: BaseException) -> str:
-    return (
-        "raise an exception with a message instead of calling exit()" if isinstance(error, SystemExit) else ""
-    )
 
 
 def _last_line(error: BaseException) -> str:

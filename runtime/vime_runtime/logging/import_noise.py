@@ -1,12 +1,13 @@
 """Keep libraries that are installed but not used from filling the logs.
 
-On a CPU nothing is compiled by Triton, but torch and vLLM import it if they can. vLLM then warns that it has no
-backend for CPUs, and when the interpreter exits, nanobind prints dozens of lines about objects that Triton's
-library has not released. ``nanobind::set_leak_warnings`` could turn that off, but Triton does not expose it.
+On a CPU nothing is compiled by Triton, but torch and vLLM import it if they can. vLLM then warns that it has
+no backend for CPUs, and when the interpreter exits, nanobind prints dozens of lines about objects that its
+library has not released. Triton does not expose ``nanobind::set_leak_warnings``, which turns that off.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
@@ -19,6 +20,7 @@ def hide_triton() -> None:
     os.environ[VARIABLE] = "1"
     modules: dict[str, object] = sys.modules  # type: ignore[assignment]
     modules.setdefault("triton", None)
+    logging.getLogger("torch._library.triton").setLevel(logging.ERROR)  # it warns that there is no Triton
 
 
 def inherit() -> None:

@@ -37,8 +37,10 @@ DONE = "done"
 class ErrorFields(TypedDict):
     """Why the run fails.
 
-    kind, message, hint: those of ``errors.VimeError``; for any other exception its class, and class and message.
-    where, traceback: "FILE:LINE in FUNCTION" of the user's code, or else of the runtime; the last traceback.
+    kind, message, hint: those of a ``VimeError``; of another exception its class, and "Class: message".
+    where: "FILE:LINE in FUNCTION" of the user's code, or else of the runtime; of a ``VimeError`` only
+        that of a reward.
+    traceback: its last part; of a ``VimeError`` only that of a reward.
     pid: the process that has exited according to the error.
     lost_peer: the error only says that another process has exited or does not respond.
     exited: processes of the run on the driver's node that had exited before the run began to shut down.

@@ -23,12 +23,14 @@ def classify(
     signum: int | None = None,
     cause: ExitStatus | None = None,
     error: tuple[str, str] | None = None,
+    lost_peer: bool = False,
     oom_kills: int = 0,
     folder: Path = Path("/proc"),
     by_itself: bool = True,
 ) -> ExitStatus:
+    fields = {"hint": "what to do", "where": "a.py:3", "traceback": "", "lost_peer": lost_peer}
     run_log: Any = SimpleNamespace(
-        done=False, error=error and {"kind": error[0], "message": error[1], "hint": "what to do"}
+        done=False, error=error and {"kind": error[0], "message": error[1], **fields}
     )
     outcome = CommandOutcome(5, code, by_itself, signum, 0, [])
     return exit_status.classify(outcome, run_log, cause, oom_kills, [folder])
@@ -50,11 +52,17 @@ def classify(
         ({"code": None}, blame(DRIVER, "cannot be killed")),
         # Ray kills a worker for lack of memory, and says so.
         (
-            {"cause": LOST, "error": ("OutOfMemoryError", "the node was running low on memory")},
-            ExitStatus(1, "the node was running low on memory", process=RANK, restartable=True),
+            {"cause": LOST, "error": ("OutOfMemoryError", "the node is low on memory"), "lost_peer": True},
+            ExitStatus(1, "the node is low on memory", process=RANK, restartable=True),
         ),
-        ({"error": ("MemoryError", "9 TiB")}, ExitStatus(1, "9 TiB", "what to do")),
-        ({"code": 2, "error": ("bad-input", "odd")}, ExitStatus(2, "odd", "what to do")),
+        # An error that explains itself comes back in every restart, a device's lack of memory too.
+        ({"error": ("OutOfMemoryError", "9 TiB")}, ExitStatus(1, "9 TiB", "what to do", where="a.py:3")),
+        ({"code": 2, "error": ("bad-input", "odd")}, ExitStatus(2, "odd", "what to do", where="a.py:3")),
+        # A process on another node was lost.
+        (
+            {"error": ("ActorDiedError", "dead"), "lost_peer": True},
+            ExitStatus(1, "dead", "what to do", where="a.py:3", restartable=True),
+        ),
     ],
 )
 def test_end_is_classified(given: dict[str, Any], expected: ExitStatus) -> None:

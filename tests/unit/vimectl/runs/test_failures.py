@@ -64,7 +64,7 @@ MEMORY_SAVER = (
     [
         ("usage error", 2, "the label is odd", "fix the label"),
         ("crash", 1, "the runtime ended with exit code 1 without an error message", "something broke"),
-        ("driver killed", 1, r"runtime driver \(pid \d+\) was killed by SIGKILL", "the whole log: "),
+        ("driver killed", 1, r"runtime driver \(pid \d+\) was killed by SIGKILL", "logs/driver.log"),
         ("lost process, then error", 1, LOST, ""),
         ("lost process ends driver", 1, LOST, ""),
         ("loss reported before the exit", 1, r".* ended with exit code 1 in the middle of the run", ""),
@@ -269,3 +269,70 @@ def test_raylet_is_blamed_rather_than_the_gcs_that_was_killed_after_it(
     monitor.check()
     assert monitor.cause
     assert monitor.cause.process["pid"] == raylet.pid
+
+
+def error_event(kind: str, exited: list[int], **fields: Any) -> dict[str, Any]:
+    error = {"kind": kind, "message": kind, "hint": "", "pid": None, "lost_peer": False, "exited": exited}
+    return {"kind": "error", "error": error | fields}
+
+
+ENDING = {"kind": "ending", "done": False}
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_error_explains_itself_unless_a_process_had_exited_before_it(
+    tmp_path: Path, monitor: FailureMonitor, children: list[Child], lost: bool
+) -> None:
+    """The error and the exits of the processes that it ends are noticed in one check."""
+    trainer, worker = children
+    add_lines(
+        tmp_path / "events.jsonl",
+        process_event("trainer rank", trainer),
+        process_event("engine worker", worker),
+    )
+    assert not monitor.check()
+    error = error_event("KeyError", [worker.pid] if lost else [])
+    add_lines(tmp_path / "events.jsonl", error, ENDING)
+    for process in (trainer, worker):
+        process.kill()
+        process.wait()
+    monitor.check()
+    monitor.check()
+    assert (monitor.cause and monitor.cause.process["pid"]) == (worker.pid if lost else None)
+
+
+def test_lost_process_is_blamed_although_its_exit_was_collected(
+    tmp_path: Path, monitor: FailureMonitor, children: list[Child]
+) -> None:
+    end(children[0])  # before the monitor reads about it
+    event = process_event("trainer rank", children[0])
+    add_lines(tmp_path / "events.jsonl", event, error_event("RuntimeError", [event["pid"]]), ENDING)
+    monitor.check()
+    assert monitor.cause
+    assert monitor.cause.reason == f"trainer rank 0 (pid {event['pid']}) died"
+
+
+def test_engine_that_was_closed_is_not_blamed_for_a_later_error(
+    tmp_path: Path, monitor: FailureMonitor, children: list[Child]
+) -> None:
+    engine = children[0]
+    add_lines(tmp_path / "events.jsonl", process_event("engine", engine), phase_event("save"))
+    assert not monitor.check()
+    end(engine)
+    add_lines(tmp_path / "events.jsonl", error_event("OSError", [engine.pid]), ENDING)
+    monitor.check()
+    assert monitor.cause is None
+
+
+@pytest.mark.parametrize("lost_peer", [False, True])
+def test_stopped_process_is_blamed_for_errors_about_lost_processes_only(
+    tmp_path: Path, monitor: FailureMonitor, children: list[Child], lost_peer: bool
+) -> None:
+    raylet = children[0]
+    add_lines(tmp_path / "events.jsonl", process_event("raylet", raylet))
+    assert not monitor.check()
+    raylet.send_signal(signal.SIGSTOP)
+    wait_until(lambda: psutil.Process(raylet.pid).status() == psutil.STATUS_STOPPED)
+    add_lines(tmp_path / "events.jsonl", error_event("RpcError", [], lost_peer=lost_peer), ENDING)
+    monitor.check()
+    assert (monitor.cause and monitor.cause.process["pid"]) == (raylet.pid if lost_peer else None)

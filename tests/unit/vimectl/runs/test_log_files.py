@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vimectl.runs import log_files
-from vimectl.runs.exit_status import blame
+from vimectl.runs.exit_status import ExitStatus, blame
 
 
 @pytest.fixture
@@ -33,14 +33,57 @@ def run_dir(tmp_path: Path) -> Path:
         ("the label is odd", "driver.log"),
     ],
 )
-def test_tail_is_of_the_named_process(run_dir: Path, reason: str, log: str) -> None:
-    shown = log_files.tail(run_dir, reason).splitlines()
-    assert shown == [f"text of {log}", f"the whole log: {run_dir}/logs/{log}"]
+def test_log_is_of_the_named_process(run_dir: Path, reason: str, log: str) -> None:
+    assert log_files.explaining_log(run_dir, reason) == run_dir / "logs" / log
 
 
-def test_tail_has_the_last_lines_only(run_dir: Path) -> None:
-    (run_dir / "logs" / "driver.log").write_text("".join(f"line {n}\n" for n in range(999)))
-    assert log_files.tail(run_dir, "").splitlines()[:-1] == [f"line {n}" for n in range(984, 999)]
+def test_there_may_be_no_log(tmp_path: Path) -> None:
+    assert log_files.explaining_log(tmp_path, "the label is odd") is None
+
+
+def test_excerpt_has_the_last_lines_only(run_dir: Path) -> None:
+    log = run_dir / "logs" / "driver.log"
+    log.write_text("".join(f"line {n}\n" for n in range(999)))
+    assert log_files.excerpt(log).splitlines() == [f"line {n}" for n in range(984, 999)]
+
+
+def test_excerpt_is_the_traceback_without_colors_and_warnings(run_dir: Path) -> None:
+    log = run_dir / "logs" / "driver.log"
+    log.write_text(
+        "/x/lib/python3.11/site-packages/megatron/a.py:70: UserWarning: Apex is not installed.\n"
+        '  warnings.warn("Apex is not installed.")\n'
+        "\x1b[31mTraceback (most recent call last):\x1b[0m\n"
+        '  File "/home/me/train.py", line 3, in main\n'
+        "ValueError: odd\n"
+        "--- 21:08:09 driver: step 1 train\n"
+        "later output\n"
+    )
+    assert log_files.excerpt(log).splitlines() == [
+        "Traceback (most recent call last):",
+        '  File "/home/me/train.py", line 3, in main',
+        "ValueError: odd",
+    ]
+
+
+TRACE = """\
+(Worker_TP1 pid=7) ERROR 11-30 21:08:09 [executor.py:63] Traceback (most recent call last):
+(Worker_TP1 pid=7) ERROR 11-30 21:08:09 [executor.py:63]   File "/home/me/plugin.py", line 15, in fail
+(Worker_TP1 pid=7) ERROR 11-30 21:08:09 [executor.py:63] ValueError: the weights are odd
+"""
+
+
+@pytest.mark.parametrize("phase_after_it", [False, True])
+def test_hang_is_explained_by_an_error_of_the_current_phase(run_dir: Path, phase_after_it: bool) -> None:
+    mark = "--- 21:08:09 engine 0 worker 1: step 1 sync\n"
+    (run_dir / "logs" / "engine-0-worker-1.log").write_text(mark + TRACE + mark * phase_after_it)
+    hang = ExitStatus(1, "no progress for 9 s in phase sync", restartable=True)
+    found = log_files.explain_exit(run_dir, hang)
+    if phase_after_it:
+        assert found is hang
+        return
+    assert found.reason == f"{hang.reason}; in engine-0-worker-1.log: ValueError: the weights are odd"
+    assert found.where == "/home/me/plugin.py:15 in fail"
+    assert not found.restartable
 
 
 @pytest.mark.parametrize(
