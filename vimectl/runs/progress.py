@@ -25,6 +25,8 @@ BARS = "▁▂▃▄▅▆▇█"
 # The remaining time is estimated from the mean of this many latest steps.
 PACE_WINDOW = 5
 LABEL_WIDTH = 9
+# Seconds of scoring after the generation that are worth a place in the live view.
+REWARD_SHOWN_FROM = 0.05
 # From this width on there is space for curves next to text.
 WIDE = 120
 STDIN = 0
@@ -32,31 +34,37 @@ LFLAG = 3  # termios.tcgetattr: [iflag, oflag, cflag, lflag, ...]
 
 
 class PlainView:
-    """Print one line for each step, and one for each phase outside the steps."""
+    """Print one line for each step, for each phase outside the steps, and for each warning."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._printed_rows = 0
+        self._printed_warnings = 0
         self._restarts = 0
         self._last_phase = ""
 
     def update(self, log: RunLog) -> None:
         """Print what is new."""
+        for line in self.new_lines(log):
+            self._console.print(line, markup=False)
+
+    def new_lines(self, log: RunLog) -> Iterator[str]:
+        """Yield what is new."""
         if log.restarts > self._restarts:
             self._restarts = log.restarts
-            self._print(f"restart {log.restarts}: {log.restart_reason}")
+            yield f"restart {log.restarts}: {log.restart_reason}"
+        for warning in log.warnings[self._printed_warnings :]:
+            yield f"warning: {warning}"
+        self._printed_warnings = len(log.warnings)
         self._printed_rows = min(self._printed_rows, len(log.rows))  # a restart repeats steps
         for row in log.rows[self._printed_rows :]:
-            self._print(step_line(row, log))
+            yield step_line(row, log)
         self._printed_rows = len(log.rows)
         phase = f"{log.phase}: {log.detail}" if log.detail else log.phase
         outside_steps = (events.PREPARE, events.START_UP, events.SAVE, events.STOP)
         if log.phase in outside_steps and phase != self._last_phase:
-            self._print(phase)
+            yield phase
         self._last_phase = phase
-
-    def _print(self, line: str) -> None:
-        self._console.print(line, markup=False)
 
 
 def step_line(row: dict[str, Any], log: RunLog) -> str:
@@ -66,6 +74,7 @@ def step_line(row: dict[str, Any], log: RunLog) -> str:
         (
             f"step {row[metrics.STEP]:.0f}/{log.steps}",
             f"reward {row[metrics.REWARD_MEAN]:.3f}",
+            *([f"({failures})"] if (failures := reward_failures(row)) else []),
             *([f"evaluation {score:.3f}"] if score is not None else []),
             f"{tokens_per_second(row) or 0:.0f} tokens/s",
             f"sync {row[metrics.seconds(metrics.SYNC)]:.2f} s",
@@ -74,6 +83,13 @@ def step_line(row: dict[str, Any], log: RunLog) -> str:
             f"left {duration(seconds_left(log))}",
         )
     )
+
+
+def reward_failures(row: dict[str, Any]) -> str:
+    """Return how many responses of a step could not be scored; empty if all were."""
+    counts = ((row.get(metrics.REWARD_TIMEOUTS), "timeout"), (row.get(metrics.REWARD_ERRORS), "error"))
+    shown = [f"{count:.0f} {what}{'s' * (count > 1)}" for count, what in counts if count]
+    return f"scoring: {', '.join(shown)}" if shown else ""
 
 
 class LiveView:
@@ -103,6 +119,8 @@ class LiveView:
             yield line
         if log.rows:
             yield _figures(log, options.max_width)
+        if log.warnings:
+            yield Text(f"warning: {log.warnings[-1]}", "yellow", no_wrap=True, overflow="ellipsis")
 
     def _headline(self, log: RunLog) -> Table:
         step = f"step {log.step}/{log.steps}  " if log.step else ""
@@ -136,22 +154,30 @@ def progress_view(console: Console, title: str) -> Iterator[ProgressView]:
 
 def _figures(log: RunLog, width: int) -> Table:
     row = log.rows[-1]
-    phases = (metrics.ROLLOUT, metrics.TRAIN, metrics.SYNC)
-    seconds = ", ".join(f"{phase} {row[metrics.seconds(phase)]:.2f} s" for phase in phases)
+    phases = (metrics.ROLLOUT, metrics.REWARD, metrics.TRAIN, metrics.SYNC)
+    known = {phase: row.get(metrics.seconds(phase), 0.0) for phase in phases}
+    if known[metrics.REWARD] < REWARD_SHOWN_FROM:
+        del known[metrics.REWARD]  # the scoring is usually done when the generation ends
+    seconds = ", ".join(f"{phase} {spent:.2f} s" for phase, spent in known.items())
     trainer = f"trainer {size(row[metrics.TRAIN_ACTIVE_BYTES])} ↔ {size(row[metrics.TRAIN_PAUSED_BYTES])}"
     engine = f"engine {size(row[metrics.ROLLOUT_ACTIVE_BYTES])} ↔ {size(row[metrics.ROLLOUT_PAUSED_BYTES])}"
     mean, largest = metrics.LOGPROB_ABS_DIFF_MEAN, metrics.LOGPROB_ABS_DIFF_MAX
     difference = f"differ by {row[mean]:.1e} on average, {row[largest]:.1e} at most"
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True, width=LABEL_WIDTH)
-    grid.add_column(overflow="ellipsis", no_wrap=True)
+    grid.add_column(overflow="ellipsis", no_wrap=True, max_width=width - LABEL_WIDTH - 2)
     grid.add_row("reward", _with_curve(f"{row[metrics.REWARD_MEAN]:.3f}", log, metrics.REWARD_MEAN, width))
+    if failures := reward_failures(row):
+        grid.add_row("", Text(failures, "yellow"))
     if scores := {step: score for step, score in log.scores.items() if step}:
         latest, best = max(scores), max(sorted(scores), key=lambda step: scores[step])
         grid.add_row(
             "held-out",
             f"{scores[latest]:.3f} at step {latest}, best {scores[best]:.3f} at step {best}",
         )
+        sets = log.set_scores.get(latest, {})
+        if len(sets) > 1:
+            grid.add_row("", ", ".join(f"{name} {score:.3f}" for name, score in sets.items()))
     grid.add_row("speed", f"{tokens_per_second(row) or 0:.0f} tokens/s, {seconds}")
     grid.add_row("memory", f"{trainer}, {engine} (↔ offloaded)")
     grid.add_row("log-probs", _with_curve(difference, log, mean, width) if width >= WIDE else difference)

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -42,9 +43,12 @@ class RunLog:
         self.restart_reason = ""
         self.rows: list[dict[str, Any]] = []
         self.scores: dict[int, float] = {}  # by evaluated step; 0 is before the first step
+        self.set_scores: dict[int, dict[str, float]] = {}  # the same for each evaluation set
+        self.warnings: list[str] = []
         self._reset()
 
     def _reset(self) -> None:
+        self._latest_step = 0.0
         self.error: dict[str, Any] | None = None
         self.processes: list[dict[str, Any]] = []
         self.ending = False
@@ -52,16 +56,40 @@ class RunLog:
 
     def read(self) -> bool:
         """Read what was written since the last call. Returns True if there was anything."""
-        changed = False
-        for _, event in self._events.read():
-            self._apply(event)
-            changed = True
-        rows = [row for _, row in self._metrics.read()]
+        return sum(1 for _ in self.replay()) > 0
+
+    def replay(self) -> Iterator[None]:
+        """Read as ``read`` does, and yield after each event and each row, in the order of the run.
+
+        A row has no time. It comes before the events of later steps.
+        """
+        found = [event for _, event in self._events.read()]
+        rows = deque(row for _, row in self._metrics.read())
         if self._metrics.restarted:
             self.rows.clear()
+        for event in found:
+            while rows and self._precedes(rows[0], event):
+                self._add_row(rows.popleft())
+                yield
+            self._apply(event)
+            yield
         for row in rows:
             self._add_row(row)
-        return changed or bool(rows)
+            yield
+
+    def _precedes(self, row: dict[str, Any], event: dict[str, Any]) -> bool:
+        """Return True if a row is of this start of the runtime and of a step before that of an event."""
+        step = finite_number(row.get(metrics.STEP))
+        match event:
+            case {"kind": events.PHASE, "phase": events.SAVE | events.STOP | events.DONE, "step": int(end)}:
+                before = end + 1
+            case {"kind": events.RESTART, "step": int(end)}:
+                before = end + 1
+            case {"kind": events.PHASE, "step": int(before)}:
+                pass
+            case _:
+                return False
+        return step is None or self._latest_step < step < before
 
     @property
     def last_row(self) -> dict[str, Any] | None:
@@ -75,8 +103,17 @@ class RunLog:
         while self.rows and self.rows[-1][metrics.STEP] >= step:
             self.rows.pop()
         self.rows.append(row)
+        self._latest_step = step
+        self._add_scores(int(step), row)
+
+    def _add_scores(self, step: int, row: dict[str, Any]) -> None:
+        """Keep the scores that a row of metrics has."""
         if (score := finite_number(row.get(metrics.EVALUATION_SCORE))) is not None:
-            self.scores[int(step)] = score
+            self.scores[step] = score
+        numbers = {key: finite_number(row[key]) for key in row}
+        sets = {metrics.evaluation_set(key): number for key, number in numbers.items() if number is not None}
+        if found := {name: number for name, number in sets.items() if name is not None}:
+            self.set_scores[step] = found
 
     def _apply(self, event: dict[str, Any]) -> None:
         match event:
@@ -85,9 +122,14 @@ class RunLog:
                 self.step, self.steps = step, event.get("steps", self.steps)
                 if phase == metrics.ROLLOUT:
                     self.scores = {n: score for n, score in self.scores.items() if n < step}
+                    self.set_scores = {n: found for n, found in self.set_scores.items() if n < step}
             case {"kind": events.EVALUATION, "step": int(step), "score": score}:
                 if (number := finite_number(score)) is not None:
                     self.scores[step] = number
+                if isinstance(scores := event.get("scores"), dict):
+                    self._add_scores(step, scores)
+            case {"kind": events.WARNING, "message": str(message)}:
+                self.warnings.append(message)
             case {"kind": events.PROCESS, "role": _, "rank": _, "pid": int(), "node": _}:
                 self.processes.append(event)
             case {"kind": events.ERROR, "error": dict(error)}:
@@ -158,13 +200,33 @@ def run_statistics(log: RunLog) -> dict[str, Any]:
     }
 
 
+def phase_shares(log: RunLog) -> dict[str, float]:
+    """Return the share of each phase in the time of all steps, the largest first, and ``other`` last.
+
+    Steps with an incomplete row are left out. Empty without steps.
+    """
+    suffix = metrics.seconds("")
+    whole_key = metrics.seconds(metrics.WHOLE_STEP)
+    rows = [row for row in log.rows if finite_number(row.get(whole_key))]
+    total = sum(row[whole_key] for row in rows)
+    seconds: dict[str, float] = {}
+    for row in rows:
+        for key in row:
+            if key.endswith(suffix) and key != whole_key:
+                phase = key.removesuffix(suffix)
+                seconds[phase] = seconds.get(phase, 0.0) + (finite_number(row[key]) or 0.0)
+    found = {phase: part / total for phase, part in seconds.items()}
+    shares = dict(sorted(found.items(), key=lambda item: item[1], reverse=True))
+    return {**shares, "other": max(0.0, 1.0 - sum(found.values()))} if rows else {}
+
+
 def _column(log: RunLog, key: str) -> list[float]:
     """Return the finite values of one metric, step by step."""
     return [value for row in log.rows if (value := finite_number(row.get(key))) is not None]
 
 
 def tokens_per_second(row: dict[str, Any]) -> float | None:
-    """Return the response tokens sampled per second of the rollout phase; None if that is unknown."""
+    """Return the response tokens sampled per second of generation; None if that is unknown."""
     tokens = finite_number(row.get(metrics.ROLLOUT_TOKENS))
     seconds = finite_number(row.get(metrics.seconds(metrics.ROLLOUT)))
     return tokens / seconds if tokens is not None and seconds else None

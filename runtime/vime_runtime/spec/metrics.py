@@ -53,6 +53,12 @@ def evaluation_score(name: str) -> str:
     return f"evaluation/{name}/score"
 
 
+def evaluation_set(key: str) -> str | None:
+    """Return the set whose score has this key, None for any other key."""
+    parts = key.split("/")
+    return parts[1] if len(parts) == 3 and key == evaluation_score(parts[1]) else None
+
+
 def seconds(phase: str) -> str:
     """Return the key of the time that a phase took: ``seconds("train") == "train/seconds"``."""
     return f"{phase}/seconds"

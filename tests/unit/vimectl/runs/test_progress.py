@@ -57,3 +57,41 @@ def test_sparkline_is_scaled_to_its_range() -> None:
     assert sparkline([0.1, 0.9]) == "▁█"
     assert sparkline([0.5, 0.5]) == "▁▁"
     assert len(sparkline([float(n) for n in range(99)], width=40)) == 40
+
+
+def add_failures_sets_and_a_warning(run_dir: Path) -> RunLog:
+    scores = {"evaluation/score": 0.5, "evaluation/easy/score": 0.75, "evaluation/hard/score": 0.25}
+    failures = {"reward/timeouts": 2, "reward/errors": 1, "reward/seconds": 3.21}
+    add_lines(run_dir / "metrics.jsonl", row(6) | scores | failures)
+    add_lines(run_dir / "events.jsonl", {"kind": "warning", "message": "7 of 90 prompts are skipped"})
+    found = RunLog(run_dir)
+    found.read()
+    return found
+
+
+def test_live_view_shows_failures_sets_and_the_last_warning(log: RunLog, tmp_path: Path) -> None:
+    view = LiveView("qwen3-tiny-tp2 test")
+    view.update(add_failures_sets_and_a_warning(tmp_path))
+    text = io.StringIO()
+    Console(file=text, width=80, force_terminal=True, color_system=None).print(view)
+    lines = [line.rstrip() for line in text.getvalue().splitlines()]
+    assert max(map(len, lines)) <= 80
+    assert [line.strip() for line in lines[3:6]] == [
+        "scoring: 2 timeouts, 1 error",
+        "held-out   0.500 at step 6, best 0.500 at step 6",
+        "easy 0.750, hard 0.250",
+    ]
+    assert "reward 3.21 s" in lines[6]
+    assert lines[-1] == "warning: 7 of 90 prompts are skipped"
+
+
+def test_plain_view_prints_failures_and_each_warning_once(log: RunLog, tmp_path: Path) -> None:
+    text = io.StringIO()
+    view = PlainView(Console(file=text, width=200))
+    log = add_failures_sets_and_a_warning(tmp_path)
+    view.update(log)
+    view.update(log)
+    lines = text.getvalue().splitlines()
+    assert lines.count("warning: 7 of 90 prompts are skipped") == 1
+    assert "  reward 0.600  (scoring: 2 timeouts, 1 error)  evaluation 0.500  " in lines[-1]
+    assert all("scoring" not in line for line in lines[:-1])

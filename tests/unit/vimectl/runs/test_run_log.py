@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.runs.metric_rows import add_lines
-from vimectl.runs.run_log import JsonLineFollower, RunLog, append_event, run_statistics
+from vimectl.runs.run_log import JsonLineFollower, RunLog, append_event, phase_shares, run_statistics
 
 
 @pytest.fixture
@@ -98,3 +98,36 @@ def test_statistics_ignore_missing_values(tmp_path: Path, log: RunLog) -> None:
         "logprob_abs_diff_mean_worst": None,
         "peak_memory_bytes": 7,
     }
+
+
+def test_scores_of_sets_and_warnings_are_kept(tmp_path: Path, log: RunLog) -> None:
+    scores = {"evaluation/score": 0.5, "evaluation/easy/score": 0.75, "evaluation/hard/score": 0.25}
+    append_event(tmp_path, "evaluation", step=0, score=0.5, best=False, scores=scores)
+    append_event(tmp_path, "warning", message="odd")
+    add_lines(tmp_path / "metrics.jsonl", {"step": 1, "evaluation/seconds": 1.0} | scores, {"step": 2})
+    log.read()
+    assert log.set_scores == {0: {"easy": 0.75, "hard": 0.25}, 1: {"easy": 0.75, "hard": 0.25}}
+    assert log.warnings == ["odd"]
+    append_event(tmp_path, "phase", phase="rollout", step=1)  # again, after a restart
+    log.read()
+    assert list(log.set_scores) == list(log.scores) == [0]
+
+
+def test_shares_of_phases_sum_to_one_and_skip_incomplete_rows(tmp_path: Path, log: RunLog) -> None:
+    assert phase_shares(log) == {}
+    rows = (
+        {"step": 1, "step/seconds": 4.0, "rollout/seconds": 1.0, "train/seconds": 2.0},
+        {
+            "step": 2,
+            "step/seconds": 6.0,
+            "rollout/seconds": 1.0,
+            "train/seconds": 2.0,
+            "checkpoint/seconds": 3.0,
+        },
+        {"step": 3, "rollout/seconds": 100.0},
+    )
+    add_lines(tmp_path / "metrics.jsonl", *rows)
+    log.read()
+    expected = {"train": 0.4, "checkpoint": 0.3, "rollout": 0.2, "other": 0.1}
+    assert phase_shares(log) == pytest.approx(expected, rel=1e-12)
+    assert list(phase_shares(log)) == list(expected)
