@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from typing import Any
 import psutil
 import pytest
 import ray
-from vime_runtime.cluster.groups import TrainerGroup
+from ray.exceptions import ActorDiedError
+from vime_runtime.cluster.groups import EngineGroup, TrainerGroup
 from vime_runtime.cluster.placement import Placement
 from vime_runtime.cluster.ray_cluster import DAEMONS, ray_cluster
 from vime_runtime.spec.device_layout import engine_devices, trainer_devices
@@ -22,6 +24,10 @@ from vime_runtime.spec.run_config import RunConfig
 VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"
 ALLOCATOR = "PYTORCH_NPU_ALLOC_CONF"
 NOSET = {"RAY_EXPERIMENTAL_NOSET_ASCEND_RT_VISIBLE_DEVICES": "1"}
+
+
+# A prompt at which an engine dies.
+END = [0]
 
 
 class Process:
@@ -36,6 +42,20 @@ class Process:
     def require(self, change: dict[str, str]) -> None:
         os.environ.update(change)
         self._environment.require("trainer rank 0")
+
+    def generate(
+        self, prompts: list[list[int]], samples: int, seeds: list[int], temperature: float | None
+    ) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+        """Yield a response for each prompt, its seed and this process; end at the prompt END."""
+        self._sampled = 0
+        for index in reversed(range(len(prompts))):
+            if prompts[index] == END:
+                os._exit(7)
+            yield index, [(seeds[index], os.getpid())] * samples
+            self._sampled += 1
+
+    def sampled(self) -> int:
+        return self._sampled
 
     def call(self, method: str, folder: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "rank-0-of-1.pt"))
@@ -123,13 +143,58 @@ def test_the_driver_gets_the_error_of_an_actor_with_a_wrong_environment(
     assert caught.value.exit_code == 1
 
 
+class Starter:
+    """Starts a Process instead of a trainer rank or engine."""
+
+    def __init__(self, placement: Placement) -> None:
+        self.placement = placement
+        self.actors: list[Any] = []
+
+    def start(self, kind: type, role: Any, assignment: Any, *args: Any) -> Any:
+        self.actors.append(self.placement.start(Process, role, assignment))
+        return self.actors[-1]
+
+
 @pytest.mark.parametrize("method", ["write_state", "save_pretrained"])
 def test_a_disk_error_of_a_rank_reaches_the_driver(placement: Placement, method: str) -> None:
-    class Starter:
-        def start(self, kind: type, role: Any, assignment: Any, *args: Any) -> Any:
-            return placement.start(Process, role, assignment)
-
-    trainer = TrainerGroup(placement.config, Starter())
+    trainer = TrainerGroup(placement.config, Starter(placement))
     with pytest.raises(OSError, match="No space left on device") as caught:
         getattr(trainer, method)(Path("/full"))
     assert caught.value.filename == "/full/rank-0-of-1.pt"
+
+
+def test_responses_stream_from_all_engines_with_the_index_of_their_prompt(placement: Placement) -> None:
+    engine = EngineGroup(placement.config, Starter(placement))
+    count = owned_objects()
+    for prompts in (5, 1):  # two engines
+        found = dict(engine.generate([[1]] * prompts, 2, list(range(prompts))))
+        assert [found[i][0][0] for i in range(prompts)] == list(range(prompts))
+        assert all(len(samples) == 2 for samples in found.values())
+        assert len({pid for samples in found.values() for _, pid in samples}) == min(prompts, 2)
+    assert owned_objects() == count  # the driver keeps no response
+
+
+def owned_objects() -> int:
+    """Return the number of objects in Ray that this process refers to."""
+    gc.collect()
+    return len(ray._private.worker.global_worker.core_worker.get_all_reference_counts())
+
+
+def test_engines_continue_while_the_driver_scores(placement: Placement) -> None:
+    starter = Starter(placement)
+    generating = EngineGroup(placement.config, starter).generate([[1]] * 40, 1, list(range(40)))
+    next(generating)
+    # An actor executes its calls in order: this one after it has sampled everything.
+    sampled = ray.get([actor.sampled.remote() for actor in starter.actors], timeout=120)
+    assert sampled == [20, 20]
+    assert len(list(generating)) == 39
+
+
+def test_an_engine_that_dies_in_the_middle_raises_its_death(placement: Placement) -> None:
+    generating = EngineGroup(placement.config, Starter(placement)).generate(
+        [END, [1], [1], [1], [1], [1]], 1, [0] * 6
+    )
+    found: list[int] = []
+    with pytest.raises(ActorDiedError):
+        found.extend(index for index, _ in generating)
+    assert 0 not in found

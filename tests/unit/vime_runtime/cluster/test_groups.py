@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,32 +16,38 @@ CONFIG = make_run_config({
 
 
 class FakePlacement:
-    """Starts fake engines that answer with their number and the prompt."""
+    """Starts fake engines that answer with their number, the prompt and its seed, the last prompt first."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[int, list[list[int]], int]] = []
+        self.calls: list[tuple[int, list[list[int]], list[int]]] = []
 
     def start(self, kind: type, role: str, assignment: Any, index: int) -> Any:
         number = assignment.node * 2 + assignment.devices[0]
 
-        def call(
-            method: str, prompts: list[list[int]], samples: int, seed: int, greedy: bool
-        ) -> list[list[Any]]:
-            assert method == "generate"
-            self.calls.append((number, prompts, seed))
-            return [[(number, prompt)] * samples for prompt in prompts]
+        def generate(
+            prompts: list[list[int]], samples: int, seeds: list[int], temperature: float | None
+        ) -> Iterator[tuple[int, list[Any]]]:
+            assert temperature == 0.5
+            self.calls.append((number, prompts, seeds))
+            answers = [
+                (i, [(number, prompt, seed)] * samples)
+                for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
+            ]
+            return reversed(answers)
 
-        return SimpleNamespace(call=SimpleNamespace(remote=call))
+        return SimpleNamespace(generate=SimpleNamespace(remote=generate))
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 9])
-def test_prompts_are_distributed_and_responses_are_in_order(
+def test_each_prompt_is_sampled_once_with_its_seed_and_has_its_index(
     monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    monkeypatch.setattr(ray, "get", lambda answers: answers)
+    monkeypatch.setattr(ray, "get", lambda answer: answer)
+    # The last of the engines is always the first that has something.
+    monkeypatch.setattr(ray, "wait", lambda streams, num_returns: (streams[-1:], streams[:-1]))
     placement = FakePlacement()
-    prompts = [[n, n] for n in range(count)]
-    answers = EngineGroup(CONFIG, placement).generate(prompts, samples=2, seed=7)
-    assert answers == [[(n % 4, [n, n])] * 2 for n in range(count)]
+    prompts, seeds = [[n, n] for n in range(count)], [100 + n for n in range(count)]
+    answers = list(EngineGroup(CONFIG, placement).generate(prompts, 2, seeds, 0.5))
+    assert sorted(answers) == [(n, [(n % 4, [n, n], 100 + n)] * 2) for n in range(count)]
     assert all(prompts for _, prompts, _ in placement.calls)  # no engine gets an empty request
-    assert len({seed for _, _, seed in placement.calls}) == len(placement.calls)
+    assert len(placement.calls) == min(count, 4)
