@@ -16,7 +16,6 @@ from harness.runs.recipe_run import START_LIMIT, VIMECTL, wait_for_phase
 
 PHASES = [
     "starting Ray",
-    "reading the data",
     "building the trainer",
     "building the engine",
     "rollout",

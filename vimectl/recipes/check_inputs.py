@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vime_runtime.spec.data_lines import read_lines
+from vime_runtime.spec.data_lines import is_parquet, read_lines
 from vime_runtime.spec.errors import CheckFailed, UsageError
 from vime_runtime.spec.json_files import read_json
 from vime_runtime.spec.model_directory import read_model_directory
@@ -36,18 +36,17 @@ def check(recipe: Recipe, prepared_later: Path | None = None) -> None:
         UsageError: the first error, with file, tensor or line, and how to fix it.
     """
     vllm_arguments.check(recipe, Host())
-    model, data = Path(recipe.model.path), Path(recipe.data.path)
+    model = Path(recipe.model.path)
     if prepared_later not in model.parents:
         shape = check_model(model)
         check_splits(recipe, shape)
         check_context(recipe, shape)
         if recipe.data.apply_chat_template:
             check_chat_template(model)
-    if prepared_later not in data.parents:
-        check_data(recipe.data)
-    held_out = recipe.evaluation.path
-    if held_out and recipe.evaluation.every and prepared_later not in Path(held_out).parents:
-        check_data(recipe.data.model_copy(update={"path": held_out}))
+    tables = [recipe.data, *recipe.evaluation_sets().values()]
+    for table in {table.model_dump_json(): table for table in tables}.values():
+        if prepared_later not in Path(table.path).parents:
+            check_data(table)
 
 
 def check_model(directory: Path, locate: Locate | None = None) -> ModelShape:
@@ -86,11 +85,10 @@ def check_chat_template(directory: Path, locate: Locate | None = None) -> None:
 
 
 def check_data(data: DataTable) -> None:
-    """Check every line of the data file, a JSON object with a prompt and a label, or a task's settings."""
+    """Check every line of JSON lines, or a task's settings. Only the runtime can read parquet."""
     if data.task is not None:
         check_task(data, Host())
-        return
-    with _readable():
+    elif not is_parquet(Path(data.path)):
         for _ in read_lines(data):
             pass
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,28 +15,29 @@ from vime_runtime.spec.recipe import (
     LEAST_TEMPERATURE,
     MODES,
     REPLACED_KEYS,
-    REWARDS,
-    TASK_PREFIX,
-    DataTable,
     Mode,
     PrepareTable,
     Recipe,
 )
 
 from vimectl import __version__
-from vimectl.recipes import overrides
+from vimectl.recipes import data_tables, overrides
 from vimectl.recipes.catalog import find_recipe
 from vimectl.util.toml import read_toml, validate
 
 
 @dataclass(frozen=True)
 class ResolvedRecipe:
-    """A recipe with overrides applied and defaults filled in, and the length of the run."""
+    """A recipe with overrides applied and defaults filled in, and the length of the run.
+
+    Attributes:
+        steps: None if ``train.epochs`` gives the length: see ``plan.RunPlan.steps``.
+    """
 
     source: Path
     recipe: Recipe
     mode: Mode
-    steps: int
+    steps: int | None
     assignments: tuple[str, ...] = ()
 
 
@@ -67,9 +67,8 @@ def resolve(
     chosen = next((known for known in MODES if known == wanted), None)
     if chosen is None:
         raise unknown("mode", wanted, MODES)
-    return ResolvedRecipe(
-        source, _fill_defaults(recipe), chosen, recipe.modes.steps(chosen), tuple(assignments or ())
-    )
+    steps = None if recipe.train.epochs and chosen != "smoke" else recipe.modes.steps(chosen)
+    return ResolvedRecipe(source, _fill_defaults(recipe), chosen, steps, tuple(assignments or ()))
 
 
 def prepared_dir(table: PrepareTable) -> Path:
@@ -80,11 +79,18 @@ def prepared_dir(table: PrepareTable) -> Path:
 
 
 def required_preparation(recipe: Recipe) -> PrepareTable | None:
-    """Return ``[prepare]`` if model or data come from it; None if the user overrides both."""
+    """Return ``[prepare]`` if model or data come from it; None if the user overrides all of them."""
     if recipe.prepare is None:
         return None
     folder = str(prepared_dir(recipe.prepare))
-    return recipe.prepare if folder in recipe.model.path or folder in recipe.data.path else None
+    return recipe.prepare if any(folder in path for path in _paths(recipe)) else None
+
+
+def _paths(recipe: Recipe) -> list[str]:
+    """Return the paths of model and data."""
+    evaluation = recipe.evaluation
+    sets = [one.path for one in evaluation.sets.values()]
+    return [recipe.model.path, recipe.data.path, *sets, *([evaluation.path] if evaluation.path else [])]
 
 
 def _validate(data: dict[str, Any], where: str) -> Recipe:
@@ -134,32 +140,16 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         )
     if recipe.optimizer.min_lr > recipe.optimizer.lr:
         yield f"'optimizer.min_lr': {recipe.optimizer.min_lr:g} is above lr {recipe.optimizer.lr:g}"
-    yield from _data_contradictions(recipe.data)
+    yield from data_tables.contradictions(recipe)
     if recipe.prepare is None:
-        if "{prepared}" in recipe.model.path + recipe.data.path:
+        if any("{prepared}" in path for path in _paths(recipe)):
             yield "'{prepared}' is used but there is no [prepare] table"
     elif recipe.prepare.fetch is None and "{fetched}" in json.dumps(recipe.prepare.settings, default=str):
         yield "'{fetched}' is used but there is no [prepare.fetch] table"
 
 
-def _data_contradictions(data: DataTable) -> Iterator[str]:
-    if data.system_prompt is not None and not data.apply_chat_template:
-        yield "'data.system_prompt': it needs data.apply_chat_template"
-    if data.reward and data.reward not in REWARDS and not re.fullmatch(r"[\w.]+:\w+", data.reward):
-        yield f"'data.reward': {data.reward!r} is none of {', '.join(REWARDS)}, nor package.module:function"
-    if data.task is None:
-        if data.reward == "verifier":
-            yield f"'data.reward': 'verifier', but only data.path = '{TASK_PREFIX}TASK' has one"
-        if data.settings:
-            yield f"'data.settings': {', '.join(data.settings)}, but data.path is a file and has none"
-        return
-    for key in ("prompt_key", "label_key"):
-        if key in data.model_fields_set:
-            yield f"'data.{key}': a {data.path} has no such keys"
-
-
 def _fill_defaults(recipe: Recipe) -> Recipe:
-    """Replace ``{prepared}``, make paths absolute, and set the reward and the seed of a task.
+    """Replace ``{prepared}``, make paths absolute, and fill in what data and evaluation sets leave out.
 
     Paths are absolute because the runtime may run in any directory.
     """
@@ -169,17 +159,10 @@ def _fill_defaults(recipe: Recipe) -> Recipe:
             text = text.replace("{prepared}", str(prepared_dir(recipe.prepare)))
         return str(Path(text).expanduser().absolute())
 
-    data = recipe.data
-    if data.task is None:
-        filled: dict[str, Any] = {"path": absolute(data.path), "reward": data.reward or "exact-match"}
-    else:
-        settings = {"seed": recipe.algorithm.seed, **data.settings}
-        filled = {"settings": settings, "reward": data.reward or "verifier"}
-    held_out = recipe.evaluation.path
     return recipe.model_copy(
         update={
-            "evaluation": recipe.evaluation.model_copy(update={"path": held_out and absolute(held_out)}),
+            "evaluation": recipe.evaluation.model_copy(update=data_tables.fill_evaluation(recipe, absolute)),
             "model": recipe.model.model_copy(update={"path": absolute(recipe.model.path)}),
-            "data": data.model_copy(update=filled),
+            "data": recipe.data.model_copy(update=data_tables.fill_data(recipe, absolute)),
         }
     )

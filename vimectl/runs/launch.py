@@ -29,6 +29,7 @@ from vimectl.runs.plan import RunPlan, write_run_directory
 from vimectl.runs.prepare import prepare
 from vimectl.runs.process_watch import ProcessIdentity
 from vimectl.runs.progress import ProgressView
+from vimectl.runs.read_data import read_data
 from vimectl.runs.run_directory import RunDirectory
 from vimectl.runs.supervised_command import CHECK_INTERVAL
 from vimectl.runs.watch_supervisor import RunResult, watch_supervisor, write_launcher
@@ -52,11 +53,11 @@ def launch(plan: RunPlan, doctor: dict[str, Any], view: ProgressView) -> RunResu
         doctor: the doctor's report, which is kept in the run directory.
 
     Raises:
-        UsageError: the settings of the preparation are wrong; there is no run directory.
-        CheckFailed: the preparation failed; there is no run directory.
+        UsageError: the preparation or the data cannot be used; there is no run directory.
+        CheckFailed: preparing or reading failed; there is no run directory.
         KeyboardInterrupt: interrupted before the run was started.
     """
-    _prepare_run(plan, doctor, view, detached=False)
+    plan = _prepare_run(plan, doctor, view, detached=False)
     return watch_supervisor(plan.run_config(), view)
 
 
@@ -95,8 +96,8 @@ def _has_supervisor(run_dir: Path) -> bool:
     return bool(supervisor and supervisor.is_alive) or run.summary is not None
 
 
-def _prepare_run(plan: RunPlan, doctor: dict[str, Any], view: ProgressView, detached: bool) -> None:
-    """Prepare model and data, and make the run directory."""
+def _prepare_run(plan: RunPlan, doctor: dict[str, Any], view: ProgressView, detached: bool) -> RunPlan:
+    """Prepare model and data, and make the run directory. Return the plan with the number of steps."""
     recipe = plan.resolved.recipe
     # Until the supervisor runs, a stop request unwinds the stack like Ctrl-C, so that nothing is left.
     for signum in (signal.SIGTERM, signal.SIGHUP):
@@ -105,7 +106,8 @@ def _prepare_run(plan: RunPlan, doctor: dict[str, Any], view: ProgressView, deta
     if table := required_preparation(recipe):
         peak_bytes = prepare(table, os.environ | plan.environment["driver"], view)
         check_inputs.check(recipe)
-    write_run_directory(plan, doctor)
+    with read_data(plan, view) as plan:
+        write_run_directory(plan, doctor)
     launcher = {
         **asdict(ProcessIdentity.of(os.getpid())),
         "time": time.time(),
@@ -119,3 +121,4 @@ def _prepare_run(plan: RunPlan, doctor: dict[str, Any], view: ProgressView, deta
     if notice := npu_notice.text(recipe):
         with paths.driver_log.open("a", encoding="utf-8") as log:
             log.write(notice + "\n")
+    return plan

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
+import shutil
 import sys
 import tempfile
 import time
@@ -12,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from vime_runtime.spec.errors import UsageError
+from vime_runtime.spec.json_files import read_json
 from vime_runtime.spec.process_roles import ROLES, Role
 from vime_runtime.spec.run_config import RunConfig
-from vime_runtime.spec.run_paths import RUNS, SCRATCH_PREFIX, RunPaths
+from vime_runtime.spec.run_paths import COUNTS_FILE, RUNS, SCRATCH_PREFIX, RunPaths
 
 from vimectl.recipes.environment import Setting, environment
 from vimectl.recipes.resolve import ResolvedRecipe
@@ -26,14 +29,22 @@ from vimectl.util.scratch_directory import scratch_parent
 
 @dataclass(frozen=True)
 class RunPlan:
-    """One run: the recipe, its folders, and the environment of every process. A plan changes nothing."""
+    """One run: the recipe, its folders, and the environment of every process. A plan changes nothing.
+
+    Attributes:
+        steps: None until the problems have been read, if ``train.epochs`` gives the length.
+        address: "host:port" of an existing Ray cluster; None: a private cluster.
+        problems: the folder of problems to move into the run directory; None if it has them.
+    """
 
     resolved: ResolvedRecipe
     run_dir: Path
     scratch_dir: Path
     settings: dict[Role, dict[str, Setting]]
-    address: str | None = None  # "host:port" of an existing Ray cluster; None: a private cluster
+    steps: int | None
+    address: str | None = None
     resume: bool = False
+    problems: Path | None = None
 
     @property
     def environment(self) -> dict[Role, dict[str, str]]:
@@ -43,13 +54,21 @@ class RunPlan:
             for role, settings in self.settings.items()
         }
 
+    @property
+    def length(self) -> str:
+        """The length of the run, as text."""
+        epochs = self.resolved.recipe.train.epochs
+        return f"{epochs} epochs" if self.steps is None else f"{self.steps} steps"
+
     def run_config(self) -> RunConfig:
-        """Return the content of ``resolved.json``."""
+        """Return the content of ``resolved.json``. Raises ValueError while ``steps`` is not known."""
+        if self.steps is None:
+            raise ValueError("the problems have not been counted")
         return RunConfig(
             recipe=self.resolved.recipe,
             overrides=list(self.resolved.assignments),
             mode=self.resolved.mode,
-            steps=self.resolved.steps,
+            steps=self.steps,
             settings_sha256=resuming.settings_digest(self.resolved.recipe),
             run_dir=str(self.run_dir),
             scratch_dir=str(self.scratch_dir),
@@ -83,8 +102,11 @@ def make_plan(
         UsageError: the run directory is not empty or, with ``resume``, does not hold a run that can be
             resumed; the address is invalid or missing for several nodes.
     """
+    steps = resolved.steps
     if resume:
-        resuming.check_resumable(run_dir, resolved.recipe, resolved.steps)
+        if steps is None and run_dir and RunPaths(run_dir).problems.is_dir():
+            steps = count_steps(resolved, RunPaths(run_dir).problems)
+        resuming.check_resumable(run_dir, resolved.recipe, steps)
     if address is not None:
         address = ray_address.resolve(host, address)
     elif resolved.recipe.cluster.nodes > 1:
@@ -101,7 +123,21 @@ def make_plan(
         role: environment(resolved.recipe, role, host, scratch_dir, private_cluster=address is None)
         for role in ROLES
     }
-    return RunPlan(resolved, run_dir, scratch_dir, settings, address, resume)
+    return RunPlan(resolved, run_dir, scratch_dir, settings, steps, address, resume)
+
+
+def count_steps(resolved: ResolvedRecipe, problems: Path) -> int:
+    """Return the number of steps of a run with the problems in a folder.
+
+    Raises:
+        UsageError: the folder is damaged.
+    """
+    if resolved.steps is not None:
+        return resolved.steps
+    epochs, prompts = resolved.recipe.train.epochs, resolved.recipe.algorithm.prompts_per_step
+    assert epochs is not None  # else the mode gives the steps
+    counts = read_json(problems / COUNTS_FILE, resuming.DAMAGED)
+    return math.ceil(epochs * int(counts["train"]["problems"]) / prompts)
 
 
 def write_run_directory(plan: RunPlan, doctor: dict[str, Any]) -> None:
@@ -116,6 +152,8 @@ def write_run_directory(plan: RunPlan, doctor: dict[str, Any]) -> None:
         paths.summary.unlink(missing_ok=True)  # of the earlier attempt
     for folder in (paths.logs, paths.checkpoints):
         folder.mkdir(parents=True, exist_ok=plan.resume)
+    if plan.problems:
+        shutil.move(plan.problems, paths.problems)
     paths.recipe.write_bytes(plan.resolved.source.read_bytes())
     paths.run_file.write_text(plan.run_config().dump(), encoding="utf-8")
     reasons = {

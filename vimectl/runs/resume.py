@@ -22,11 +22,14 @@ from vimectl.util.toml import validate
 
 # Keys and tables that do not change the results of a run. The number of steps is checked separately.
 FREE_KEYS: dict[str, Any] = {
+    "algorithm": {"max_logprob_difference"},
     "checkpoint": True,
     "cluster": {"hang_timeout", "restarts", "shutdown_timeout"},
+    "data": {"max_reward_failures", "reward_isolated", "reward_processes", "reward_timeout"},
     "memory": True,
     "modes": True,
     "recipe": {"default_mode", "description"},
+    "train": {"epochs"},
     "watch": True,
 }
 
@@ -44,8 +47,8 @@ def settings_digest(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(settings(recipe), sort_keys=True).encode()).hexdigest()
 
 
-def check_resumable(run_dir: Path | None, recipe: Recipe, steps: int) -> None:
-    """Check that this recipe can resume the run in a directory, up to ``steps`` steps.
+def check_resumable(run_dir: Path | None, recipe: Recipe, steps: int | None) -> None:
+    """Check that this recipe can resume the run in a directory, up to ``steps`` steps, if that is known.
 
     Raises:
         UsageError: there is no run directory, the run is still running, its settings differ, its number of
@@ -69,6 +72,8 @@ def check_resumable(run_dir: Path | None, recipe: Recipe, steps: int) -> None:
     if differences:
         message = "\n    ".join([f"{run_dir} is a run with other settings:", *differences])
         raise UsageError(message, OTHER_DIRECTORY)
+    if steps is None:
+        return
     if steps != stored.steps and recipe.optimizer.decay != "constant":
         raise UsageError(
             f"{run_dir} is a run of {stored.steps} steps, but {steps} are requested; with optimizer.decay = "
@@ -99,8 +104,9 @@ def input_digests(recipe: Recipe) -> dict[str, str]:
     found = {"model.path/config.json": sha256_file(model / "config.json")}
     for path in sorted(model.glob("*.safetensors")):
         found[f"model.path/{path.name}"] = hashlib.sha256(header_bytes(path)).hexdigest()
-    for key, text in (("data.path", recipe.data.path), ("evaluation.path", recipe.evaluation.path)):
-        if text and Path(text).is_file():
+    sets = {f"evaluation.sets.{name}.path": one.path for name, one in recipe.evaluation.sets.items()}
+    for key, text in {"data.path": recipe.data.path, **sets}.items():
+        if Path(text).is_file():
             found[key] = sha256_file(Path(text))
     return found
 

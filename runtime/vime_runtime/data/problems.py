@@ -1,18 +1,20 @@
-"""Problems from a file or a task, tokenized, in an order that depends only on seed and step."""
+"""The problems of a run: read from its directory, in an order that depends only on seed and step.
+
+``python -m vime_runtime.data`` has written the files before the run; nothing here imports torch.
+"""
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Iterator
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, overload
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
-
-from vime_runtime.data import reasoning_gym
-from vime_runtime.spec.data_lines import DataLine, read_lines
-from vime_runtime.spec.errors import UsageError
-from vime_runtime.spec.recipe import DataTable, Recipe
+from vime_runtime.spec.run_paths import COUNTS_FILE
 
 
 @dataclass(frozen=True)
@@ -22,123 +24,99 @@ class Problem:
     Attributes:
         prompt_ids: the tokens that the engine gets.
         prompt: the text of these tokens.
-        entry: what the verifier of a task needs in addition to the label; None for a file.
+        index: position in the data file, without blank lines, or in the task; from 0.
+        row: the object in the data file; None for a task.
     """
 
     prompt_ids: list[int]
     prompt: str
     label: str
-    entry: dict[str, Any] | None = None
+    index: int = 0
+    row: dict[str, Any] | None = None
+
+
+@dataclass
+class Counts:
+    """What became of the problems of one set, and the lengths of skipped prompts in tokens."""
+
+    problems: int = 0
+    skipped: int = 0
+    shortest_skipped: int = 0
+    longest_skipped: int = 0
+
+    def skip(self, tokens: int) -> None:
+        """Count a prompt that is too long."""
+        self.skipped += 1
+        self.shortest_skipped = min(self.shortest_skipped or tokens, tokens)
+        self.longest_skipped = max(self.longest_skipped, tokens)
+
+    def warning(self, path: str, max_prompt_tokens: int) -> str:
+        """Return a sentence about skipped prompts; empty without any."""
+        if not self.skipped:
+            return ""
+        return (
+            f"{path}: skipped {self.skipped} of {self.skipped + self.problems} prompts, which have more than "
+            f"rollout.max_prompt_tokens = {max_prompt_tokens} tokens, up to {self.longest_skipped}"
+        )
+
+
+def read_counts(folder: Path) -> dict[str, Counts]:
+    """Return the counts of each set of a folder of problems."""
+    counts = json.loads((folder / COUNTS_FILE).read_text(encoding="utf-8"))
+    return {name: Counts(**found) for name, found in counts.items()}
+
+
+def problem_file(folder: Path, name: str) -> Path:
+    """Return the file of a set in a folder of problems."""
+    return folder / f"{name}.jsonl"
+
+
+class ProblemFile(Sequence[Problem]):
+    """The problems of a file with one JSON object a line. A line is read whenever its problem is used."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._offsets = array("Q")
+        offset = 0
+        for line in self._file:
+            self._offsets.append(offset)
+            offset += len(line)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    @overload
+    def __getitem__(self, index: int) -> Problem: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Problem]: ...
+
+    def __getitem__(self, index: int | slice) -> Problem | list[Problem]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        self._file.seek(self._offsets[index])
+        return Problem(**json.loads(self._file.readline()))
 
 
 class ProblemStream:
     """The problems of a run, shuffled again for every epoch."""
 
-    def __init__(self, problems: list[Problem], per_step: int, seed: int) -> None:
+    def __init__(self, problems: Sequence[Problem], per_step: int, seed: int) -> None:
         self._problems = problems
         self._per_step = per_step
-        self._seed = seed
+        # A step has problems of one or two epochs, unless it has more than all of them.
+        self._order = lru_cache(maxsize=2)(lambda epoch: _order(len(problems), seed, epoch))
 
     def batch(self, step: int) -> list[Problem]:
         """Return the problems of ``step``, counted from 1. They depend on nothing else but the seed."""
         size = len(self._problems)
         first = (step - 1) * self._per_step
         positions = range(first, first + self._per_step)
-        orders = {epoch: self._order(epoch) for epoch in {position // size for position in positions}}
-        return [self._problems[orders[position // size][position % size]] for position in positions]
-
-    def _order(self, epoch: int) -> list[int]:
-        # A seed that is text gives the same order in every process, unlike the hash of a tuple.
-        order = list(range(len(self._problems)))
-        random.Random(f"{self._seed} {epoch}").shuffle(order)
-        return order
+        return [self._problems[self._order(position // size)[position % size]] for position in positions]
 
 
-def load_tokenizer(model_path: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a Hugging Face directory, without network access.
-
-    Raises:
-        UsageError: the directory has no tokenizer that transformers can load.
-    """
-    try:
-        return AutoTokenizer.from_pretrained(model_path, local_files_only=True)
-    except (OSError, ValueError) as e:
-        raise UsageError(
-            f"{model_path}: no tokenizer that transformers can load: {e}",
-            "put the tokenizer files next to config.json in model.path",
-        ) from e
-
-
-def read_problems(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Problem], list[Problem]]:
-    """Return the problems to train on and those held out for the evaluation.
-
-    Raises:
-        UsageError: as ``read`` and ``split``.
-    """
-    max_tokens = recipe.rollout.max_prompt_tokens
-    problems = read(recipe.data, tokenizer, max_tokens)
-    if recipe.evaluation.every == 0:
-        return problems, []
-    if recipe.evaluation.path is None:
-        return split(problems, recipe.evaluation.problems, recipe.algorithm.seed)
-    held_out = recipe.data.model_copy(update={"path": recipe.evaluation.path})
-    return problems, read(held_out, tokenizer, max_tokens)
-
-
-def read(data: DataTable, tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: int) -> list[Problem]:
-    """Read and tokenize every problem of ``data.path``, in order.
-
-    Raises:
-        UsageError: names file and line, or task and entry, of the first problem that cannot be used.
-    """
-    problems = []
-    for line, entry in _task_lines(data) if data.task else ((line, None) for line in read_lines(data)):
-        text = _render(line.prompt, data, tokenizer)
-        # A chat template writes the special tokens itself.
-        ids = tokenizer(text, add_special_tokens=not data.apply_chat_template).input_ids
-        if not 0 < len(ids) <= max_prompt_tokens:
-            raise UsageError(
-                f"{line.where}: the prompt has {len(ids)} tokens, expected 1 to {max_prompt_tokens}",
-                "shorten or remove the prompt, or raise rollout.max_prompt_tokens",
-            )
-        problems.append(Problem(ids, text, line.label, entry))
-    return problems
-
-
-def split(problems: list[Problem], count: int, seed: int) -> tuple[list[Problem], list[Problem]]:
-    """Hold out ``count`` problems, chosen by ``seed``.
-
-    Returns:
-        the problems to train on and those held out, each in the order of ``problems``. Problems with the
-        prompt of a held-out one are in neither.
-
-    Raises:
-        UsageError: no problem would be left to train on.
-    """
-    chosen = random.Random(f"{seed} evaluation").sample(range(len(problems)), min(count, len(problems)))
-    held_out = [problems[i] for i in sorted(chosen)]
-    prompts = {problem.prompt for problem in held_out}
-    rest = [problem for problem in problems if problem.prompt not in prompts]
-    if not rest:
-        raise UsageError(
-            f"evaluation.problems = {count} leaves none of the {len(problems)} problems to train on",
-            "lower it, or evaluate with another file: --set evaluation.path=FILE",
-        )
-    return rest, held_out
-
-
-def _task_lines(data: DataTable) -> Iterator[tuple[DataLine, dict[str, Any]]]:
-    for number, entry in enumerate(reasoning_gym.create(data.path, data.settings)):
-        # A puzzle with several solutions has no answer; its verifier does not need one.
-        yield DataLine(f"{data.path}[{number}]", entry["question"], entry["answer"] or ""), entry
-
-
-def _render(prompt: str | list[dict[str, str]], data: DataTable, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the text to tokenize for a prompt that is text or a list of chat messages."""
-    if isinstance(prompt, str):
-        if not data.apply_chat_template:
-            return prompt
-        system = [] if data.system_prompt is None else [{"role": "system", "content": data.system_prompt}]
-        prompt = [*system, {"role": "user", "content": prompt}]
-    rendered = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-    return str(rendered)
+def _order(count: int, seed: int, epoch: int) -> Sequence[int]:
+    # A seed that is text gives the same order in every process, unlike the hash of a tuple.
+    order = list(range(count))
+    random.Random(f"{seed} {epoch}").shuffle(order)
+    return array("Q", order)

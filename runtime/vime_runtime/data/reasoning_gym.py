@@ -33,7 +33,7 @@ def create(path: str, settings: dict[str, Any]) -> Any:
     task = path.removeprefix(TASK_PREFIX)
     if task not in datasets:
         raise UsageError(
-            f"data.path: reasoning_gym has no task {task!r}.{nearest(task, datasets)}",
+            f"reasoning_gym has no task {task!r}.{nearest(task, datasets)}",
             f"it has {', '.join(sorted(datasets))}",
         )
     dataset_class, config_class = datasets[task]
@@ -41,7 +41,7 @@ def create(path: str, settings: dict[str, Any]) -> Any:
     for key in settings:
         if key not in known:
             raise UsageError(
-                f"data.settings: the task {task} has no setting {key!r}.{nearest(key, known)}",
+                f"the task {task} has no setting {key!r}.{nearest(key, known)}",
                 f"it has {', '.join(known)}",
             )
     _refuse_missing(task, dataset_class)
@@ -55,7 +55,7 @@ def create(path: str, settings: dict[str, Any]) -> Any:
         raise _package_error(task, str(e.name)) from e
     except Exception as e:  # the library raises many types for a wrong value; most are assertions
         raise UsageError(
-            f"data.settings: the task {task} refuses them: {e or type(e).__name__}",
+            f"the task {task} refuses its settings: {e or type(e).__name__}",
             f"see the settings of reasoning-gym's {config_class.__name__}: {', '.join(known)}",
         ) from e
     return dataset
@@ -69,7 +69,7 @@ def _library() -> dict[str, tuple[type, type]]:
     try:
         from reasoning_gym.factory import DATASETS
     except ImportError as e:
-        raise UsageError(f"data.path: {e}", "install the package reasoning-gym") from e
+        raise UsageError(str(e), "install the package reasoning-gym") from e
     finally:
         for name in SINGLE_TASK_PACKAGES:
             if isinstance(sys.modules.get(name), _MissingPackage):
@@ -97,7 +97,7 @@ def _refuse_missing(task: str, dataset_class: type) -> None:
 
 def _package_error(task: str, package: str) -> UsageError:
     return UsageError(
-        f"data.path: the task {task} needs the package {package}, which is not installed",
+        f"the task {task} needs the package {package}, which is not installed",
         f"install {package}, which has no wheel, or choose another task",
     )
 

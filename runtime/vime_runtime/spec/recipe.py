@@ -28,6 +28,8 @@ LEAST_TEMPERATURE, MAX_TEMPERATURE = 0.01, 2.0
 REWARDS = ("exact-match", "math-verify", "verifier")
 # ``data.path`` of a reasoning-gym task: this prefix and the name of the task.
 TASK_PREFIX = "reasoning_gym:"
+# Name of the one evaluation set without a name of its own: ``evaluation.path``, or a part of the data.
+HELD_OUT_SET = "held-out"
 
 # Keys of earlier versions, and what to write today.
 REPLACED_KEYS = {
@@ -430,6 +432,24 @@ class Recipe(Strict):
         default_factory=dict, description="Environment variables of every process; they override the tool's."
     )
     modes: ModesTable
+
+    @property
+    def holds_out_problems(self) -> bool:
+        """Return True if the problems of the evaluation are a part of ``data``."""
+        return self.evaluation.every > 0 and not self.evaluation.sets
+
+    def evaluation_sets(self) -> dict[str, DataTable]:
+        """Return how each evaluation set is read and scored, by name; none if the run does not evaluate.
+
+        The tool has made a set of ``evaluation.path`` and filled in what sets leave out (recipes/resolve.py).
+        """
+        if self.holds_out_problems:
+            return {HELD_OUT_SET: self.data}
+        sets = self.evaluation.sets if self.evaluation.every else {}
+        return {
+            name: self.data.model_copy(update=one.model_dump(exclude={"problems"}, exclude_none=True))
+            for name, one in sets.items()
+        }
 
     @property
     def seeds_requests(self) -> bool:
