@@ -15,7 +15,7 @@ from vime_runtime.spec.run_paths import RunPaths
 
 # What each kind of process imports first. Imports take most of the start-up.
 IMPORTS = {
-    "driver": "vime_runtime.data.problems",
+    "driver": "vime_runtime.cluster.ray_cluster",
     "trainer rank": "vime_runtime.trainer.trainer",
     "engine and each of its workers": "vime_runtime.rollout.engine",
 }

@@ -20,11 +20,14 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from rich.console import Console
 from vime_runtime.spec import metrics
 from vime_runtime.spec.run_paths import RunPaths
 
 from vimectl.recipes.resolve import resolve
 from vimectl.runs.plan import RunPlan, make_plan, write_run_directory
+from vimectl.runs.progress import PlainView
+from vimectl.runs.read_data import read_data
 from vimectl.util.host import Host
 from vimectl.util.scratch_directory import scratch_directory
 
@@ -99,8 +102,8 @@ def alternate(pipes: dict[str, Connection]) -> tuple[list[dict[str, float]], dic
 @contextmanager
 def vime(folder: Path, case: Case) -> Iterator[Connection]:
     """Start the runtime; it has taken one step and waits."""
-    plan = _plan(folder, case)
-    write_run_directory(plan, {})
+    with read_data(_plan(folder, case), PlainView(Console(quiet=True))) as plan:
+        write_run_directory(plan, {})
     paths = RunPaths(plan.run_dir)
     arguments, environment = [str(paths.run_file)], plan.environment["driver"]
     with (
@@ -155,6 +158,7 @@ def _plan(folder: Path, case: Case) -> RunPlan:
         "model.dtype": "float32",
         "data.path": folder / "problems.jsonl",
         "data.reward": "evenness:evenness",
+        "env.PYTHONPATH": PROGRAMS,
         # One micro-batch, as TRL does.
         "train.tokens_per_micro_batch": case.prompts * (case.prompt_tokens + case.samples * case.tokens),
         "rollout.max_prompt_tokens": case.prompt_tokens,

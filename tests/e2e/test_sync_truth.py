@@ -55,6 +55,7 @@ def run_with_stale_weights(like: RecipeRun, tmp_path: Path) -> list[dict[str, fl
     scratch = Path("/tmp") / f"vime-stale-{os.getpid()}"  # short, because Ray puts sockets there
     scratch.mkdir()
     run_file |= {"run_dir": str(tmp_path), "steps": STEPS, "scratch_dir": str(scratch)}
+    shutil.copytree(like.directory / "problems", tmp_path / "problems")
     run_file["recipe"]["model"]["dtype"] = "float32"
     for variables in run_file["environment"].values():
         variables["TMPDIR"] = str(scratch)

@@ -114,11 +114,11 @@ def data(facts: Facts) -> str:
 )
 def evaluation_data(facts: Facts) -> str:
     """[evaluation] path is read like the data."""
-    evaluation = facts.recipe.evaluation
-    if not (evaluation.path and evaluation.every):
+    sets = {} if facts.recipe.holds_out_problems else facts.recipe.evaluation_sets()
+    tables = [table for table in sets.values() if not table.task]
+    if not tables:
         raise Unavailable("the recipe has no separate file for evaluations")
-    table = facts.recipe.data.model_copy(update={"path": evaluation.path})
-    return facts.read(inputs.read_data, facts.recipe, table)
+    return "; ".join(facts.read(inputs.read_data, facts.recipe, table) for table in tables)
 
 
 @CHECKS.add(

@@ -12,6 +12,7 @@ import stat
 import symtable
 from pathlib import Path
 
+from vime_runtime.spec.data_lines import is_parquet
 from vime_runtime.spec.errors import UsageError, VimeError
 from vime_runtime.spec.json_files import read_json
 from vime_runtime.spec.model_families import family_of
@@ -129,7 +130,8 @@ def read_data(host: Host, recipe: Recipe, data: DataTable) -> str:
     host.read_start(data.path, 0)  # observes what cannot be read
     check_inputs.check_data(data.model_copy(update={"path": str(path)}))
     found = host.status(data.path)
-    return f"{data.path}, {size(found.st_size if found else 0)}, each line read"
+    read = "only a run reads parquet" if is_parquet(path) else "each line read"
+    return f"{data.path}, {size(found.st_size if found else 0)}, {read}"
 
 
 def read_task(host: Host, recipe: Recipe) -> str:
