@@ -38,6 +38,13 @@ def sample(step: int, group: int = 0, **change: Any) -> dict[str, Any]:
     return {"time": 1.8e9, "kind": "sample", "step": step, **asked, **change}
 
 
+def answer(step: int, problem: int = 0, name: str = "held-out", **change: Any) -> dict[str, Any]:
+    """One line of ``evaluations.jsonl``."""
+    asked = {"prompt": f"reverse 12{problem} =", "response": f"{problem}21", "label": f"{problem}21"}
+    end = {"reward": 1.0, "finish_reason": "stop", "response_tokens": 4}
+    return {"step": step, "set": name, "problem": problem, **asked, **end, **change}
+
+
 def add_lines(path: Path, *lines: dict[str, Any]) -> None:
     """Append objects to a file of JSON lines."""
     with path.open("a") as file:

@@ -8,17 +8,19 @@ from typing import Any, Literal
 
 from vime_runtime.spec import metrics
 
-from vimectl.runs.run_log import RunLog, finite_number
+from vimectl.runs.run_log import RunLog, finite_number, phase_shares
 
 Rows = Sequence[dict[str, Any]]
 Values = tuple[float | None, ...]
 
 # In the order in which they follow each other in a step.
-PHASES = (metrics.ROLLOUT, metrics.TRAIN, metrics.SYNC, metrics.SLEEP, metrics.WAKE)
+PHASES = (metrics.ROLLOUT, metrics.REWARD, metrics.TRAIN, metrics.SYNC, metrics.SLEEP, metrics.WAKE)
 # Colors of the page's style sheet: 1 to COLORS, and 0 for the rest of a step.
 COLORS = 8
 # A chart is about this many pixels wide: more points cannot be distinguished.
 MAX_POINTS = 360
+# Phases whose share in the time is named above their chart.
+NAMED_SHARES = 4
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,8 @@ def _all_charts(log: RunLog) -> Iterator[Chart]:
         return Line(name, _column(rows, metric), color, dashed=dashed)
 
     yield Chart("reward", "Reward", "mean of the step, band: one standard deviation", steps, (_reward(rows),))
-    score = Line("score", tuple(score for _, score in sorted(log.scores.items())), 5)
-    note = "held-out problems, greedy decoding"
-    yield Chart("evaluation", "Evaluation score", note, tuple(sorted(log.scores)), (score,))
+    note = "mean reward of answers to held-out problems"
+    yield Chart("evaluation", "Evaluation score", note, tuple(sorted(log.scores)), _scores(log))
     difference = (
         line("mean", metrics.LOGPROB_ABS_DIFF_MEAN, 1),
         line("max", metrics.LOGPROB_ABS_DIFF_MAX, 4, dashed=True),
@@ -81,10 +82,23 @@ def _all_charts(log: RunLog) -> Iterator[Chart]:
         ("loss", "Loss", "GRPO", metrics.TRAIN_LOSS, 1),
         ("grad-norm", "Gradient norm", "before clipping", metrics.TRAIN_GRAD_NORM, 5),
         ("entropy", "Entropy", "of the policy, nats per token", metrics.TRAIN_ENTROPY, 2),
-        ("length", "Response length", "tokens, mean of the step", metrics.RESPONSE_LENGTH, 3),
+        ("kl", "KL divergence", "from the reference, nats per token", metrics.TRAIN_KL, 6),
     ):
         yield Chart(key, title, note, steps, (line(title.lower(), metric, color),))
-    note = "seconds per step, stacked"
+    note = "tokens, mean of the step, band: 10th to 90th percentile"
+    yield Chart("length", "Response length", note, steps, (_lengths(rows),))
+    shares = (
+        line("responses at the token limit", metrics.RESPONSE_TRUNCATED, 4),
+        line("groups of equal rewards", metrics.GROUPS_UNIFORM, 5),
+        line("tokens with a clipped ratio", metrics.TRAIN_CLIP_FRACTION, 6),
+    )
+    known = tuple(line for line in shares if _has_value(line.values))
+    yield Chart("shares", "Shares", "of all responses, groups and tokens", steps, known)
+    failures = (line("timeouts", metrics.REWARD_TIMEOUTS, 4), line("errors", metrics.REWARD_ERRORS, 3))
+    if any(value for line in failures for value in line.values):
+        yield Chart("failures", "Scoring failures", "responses without a reward", steps, failures)
+    named = list(phase_shares(log).items())[:NAMED_SHARES]
+    note = "seconds per step: " + ", ".join(f"{phase} {share:.0%}" for phase, share in named)
     yield Chart("time", "Time by phase", note, steps, _phases(rows), "seconds", stacked=True)
     memory = (
         line("trainer resident", metrics.TRAIN_ACTIVE_BYTES, 1),
@@ -104,6 +118,26 @@ def _reward(rows: Rows) -> Line:
     low = tuple(None if m is None or s is None else finite_number(m - s) for m, s in pairs)
     high = tuple(None if m is None or s is None else finite_number(m + s) for m, s in pairs)
     return Line("mean", mean, 1, band=(low, high) if _has_value(low) else None)
+
+
+def _scores(log: RunLog) -> tuple[Line, ...]:
+    """Return the evaluation score, and below it that of each set if there are several."""
+    steps = sorted(log.scores)
+    mean = Line("score", tuple(log.scores[step] for step in steps), 5)
+    names = dict.fromkeys(name for step in steps for name in log.set_scores.get(step, {}))
+    if len(names) < 2:
+        return (mean,)
+    lines = [
+        Line(name, tuple(log.set_scores.get(step, {}).get(name) for step in steps), i % COLORS + 1)
+        for i, name in enumerate(names)
+    ]
+    return (replace(mean, name="mean", color=0, dashed=True), *lines)
+
+
+def _lengths(rows: Rows) -> Line:
+    low, high = _column(rows, metrics.RESPONSE_LENGTH_P10), _column(rows, metrics.RESPONSE_LENGTH_P90)
+    band = (low, high) if _has_value(low) and _has_value(high) else None
+    return Line("response length", _column(rows, metrics.RESPONSE_LENGTH), 3, band=band)
 
 
 def _phases(rows: Rows) -> tuple[Line, ...]:

@@ -59,3 +59,11 @@ for (const chart of charts) {
   chart.svg.addEventListener("pointerdown", point);
   chart.svg.addEventListener("pointerleave", clear);
 }
+
+// The choice above the evaluation answers hides the rows of other problems.
+document.querySelector("#outcome")?.addEventListener("change", (event) => {
+  const wanted = event.target.value;
+  for (const row of document.querySelectorAll(".answers tbody tr")) {
+    row.hidden = wanted !== "" && !row.classList.contains(wanted);
+  }
+});

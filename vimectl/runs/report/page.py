@@ -16,6 +16,7 @@ from vime_runtime.spec import events
 
 from vimectl import __version__
 from vimectl.runs.report import drawing
+from vimectl.runs.report.answers import read_answers
 from vimectl.runs.report.axis import format_number, format_seconds
 from vimectl.runs.report.charts import charts, downsample
 from vimectl.runs.report.timeline import read_timeline
@@ -72,6 +73,7 @@ def render(run: RunDirectory) -> str:
         figures=[(chart, drawing.draw(downsample(chart), timeline)) for chart in charts(run.log)],
         frame=drawing,
         samples=samples,
+        answers=read_answers(run.files.evaluations, run.log.scores),
         timeline=[event for event in timeline if event.kind != events.CHECKPOINT][-SHOWN_EVENTS:],
         checkpoints=sum(event.kind == events.CHECKPOINT for event in timeline),
         overrides=[assignment.partition("=") for assignment in run.document.get("overrides", [])],

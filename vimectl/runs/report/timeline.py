@@ -73,6 +73,8 @@ def _describe(event: dict[str, Any]) -> str:
             # --resume is attempt 0.
             what = f"restart {event['attempt']}" if event.get("attempt") else "resumed"
             return f"{what} after step {step}: {event.get('reason', '')}"
+        case events.WARNING:
+            return str(event.get("message", ""))
         case events.ERROR:
             error = event.get("error")
             return str(error.get("message", "")) if isinstance(error, dict) else str(error or "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,16 @@ FLAGS = (
 
 @pytest.fixture
 def write_run(tmp_path: Path) -> Callable[..., Path]:
-    """Write a run directory: its rows, its events (samples of every step unless given), other files."""
+    """Write a run directory: rows, events (samples of every step unless given), answers, other files."""
 
-    def write(rows: list[Any], events: list[Any] | None = None, **documents: Any) -> Path:
+    def write(
+        rows: list[Any], events: list[Any] | None = None, answers: Sequence[Any] = (), **documents: Any
+    ) -> Path:
         run_dir = tmp_path / "run"
         (run_dir / "logs").mkdir(parents=True)
         if events is None:
             events = [sample(row["step"], group) for row in rows for group in range(2)]
-        for name, lines in (("metrics", rows), ("events", events)):
+        for name, lines in (("metrics", rows), ("events", events), ("evaluations", answers)):
             text = "".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines)
             (run_dir / f"{name}.jsonl").write_text(text)
         recipe = {"recipe": {"name": "tiny", "stack": "cpu-0.32"}, "env": {"WANDB_API_KEY": "sesame"}}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.runs.metric_rows import metrics, sample
+from harness.runs.metric_rows import answer, metrics, sample
 from vimectl.runs import report
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("chromium")]
@@ -57,10 +57,33 @@ def test_pointing_at_a_curve_shows_its_value_and_the_step(
     assert browser.evaluate(f"{shown}.length") == len(CHARTS)
 
 
+def test_answers_are_filtered_by_reward(write_run: Callable[..., Path], browse: Callable[..., Any]) -> None:
+    rows = [metrics(step) | {"evaluation/score": step / 2} for step in (1, 2)]
+    answers = [
+        answer(step, problem, reward=float(problem == 0 or (problem == 1 and step == 2)))
+        for step in (1, 2)
+        for problem in range(3)
+    ]
+    browser = browse(report.write(write_run(rows, [], answers)))
+    shown = "[...document.querySelectorAll('.answers tbody tr')].map((r) => r.offsetHeight > 0)"
+    choose = "document.querySelector('#outcome').value = '{}'; document.querySelector('#outcome')"
+    for choice, expected in (
+        ("wrong", [False, False, True]),
+        ("right", [True, True, False]),
+        ("changed", [False, True, False]),
+        ("", [True, True, True]),
+    ):
+        browser.evaluate(f"{choose.format(choice)}.dispatchEvent(new Event('change'))")
+        assert browser.evaluate(shown) == expected, choice
+    assert browser.complaints() == []
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_page_fits_the_window(write_run: Callable[..., Path], browse: Callable[..., Any], width: int) -> None:
     events = [sample(1, prompt="x" * 9000, response="word " * 3000)]
-    page = report.write(write_run([metrics(1), metrics(2)], events))
+    answers = [answer(2, prompt="x" * 9000, response="word " * 3000, name="s" * 300)]
+    rows = [metrics(1), metrics(2) | {"evaluation/score": 0.5}]
+    page = report.write(write_run(rows, events, answers))
     browser = browse(page)
     browser.call(
         "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=True
@@ -75,11 +98,15 @@ def test_text_of_a_model_is_not_run(write_run: Callable[..., Path], browse: Call
     events.append({"kind": "error", "time": 1.8e9, "error": {"message": hostile}})
     events.append({"kind": "restart", "time": 1.8e9, "step": 1, "attempt": 1, "reason": hostile})
     summary = {"ok": False, "reason": hostile, "exit_code": 1}
-    rows = [metrics(1) | {f"{hostile}/seconds": 0.1}, metrics(2)]
-    page = report.write(write_run(rows, events, summary=summary))
+    summary |= {"where": hostile, "hint": hostile, "excerpt": hostile}
+    scores = {"evaluation/score": 0.5, f"evaluation/{hostile.replace('/', '')}/score": 0.5}
+    rows = [metrics(1) | {f"{hostile}/seconds": 0.1}, metrics(2) | scores]
+    answers = [answer(2, name=hostile, prompt=hostile, response=hostile, label=hostile)]
+    page = report.write(write_run(rows, events, answers, summary=summary))
     browser = browse(page)
     assert browser.evaluate("typeof window.broken") == "undefined"
     assert browser.evaluate("document.querySelectorAll('img').length") == 0
-    assert browser.evaluate("document.querySelector('.samples pre').innerText") == hostile
+    assert browser.evaluate("document.querySelector('.samples:not(.answers) pre').innerText") == hostile
+    assert browser.evaluate("document.querySelector('.answers pre').innerText") == hostile
     assert browser.requested() == [page.as_uri()]
     assert browser.complaints() == []

@@ -31,6 +31,28 @@ def test_chart_without_any_value_is_left_out(tmp_path: Path) -> None:
     assert list(charts_of(tmp_path, {"step": 1, "train/loss": 0.5})) == ["loss"]
 
 
+def test_sets_of_an_evaluation_have_a_line_each(tmp_path: Path) -> None:
+    scores = {"evaluation/score": 0.5, "evaluation/easy/score": 0.75, "evaluation/hard/score": 0.25}
+    evaluation = charts_of(tmp_path, {"step": 1} | scores)["evaluation"]
+    lines = [(line.name, line.values) for line in evaluation.lines]
+    assert lines == [("mean", (0.5,)), ("easy", (0.75,)), ("hard", (0.25,))]
+
+
+def test_metrics_of_newer_runs_have_charts(tmp_path: Path) -> None:
+    shares = {"response/truncated": 0.1, "groups/uniform": 0.5, "train/clip_fraction": 0.0, "train/kl": 0.01}
+    lengths = {"response/length_p10": 2, "response/length_p90": 9}
+    found = charts_of(tmp_path, metrics(1) | shares | lengths | {"reward/timeouts": 0, "reward/errors": 3})
+    assert [line.values for line in found["shares"].lines] == [(0.1,), (0.5,), (0.0,)]
+    assert found["length"].lines[0].band == ((2.0,), (9.0,))
+    assert [line.values for line in found["failures"].lines] == [(0.0,), (3.0,)]
+    assert found["time"].note == "seconds per step: rollout 17%, train 17%, sync 17%, sleep 17%"
+    assert "kl" in found
+
+
+def test_no_chart_of_failures_without_one(tmp_path: Path) -> None:
+    assert "failures" not in charts_of(tmp_path, metrics(1) | {"reward/timeouts": 0, "reward/errors": 0})
+
+
 def chart(*columns: list[float | None], stacked: bool = False) -> Chart:
     lines = tuple(Line(f"line {n}", tuple(values), 1) for n, values in enumerate(columns))
     steps = tuple(range(1, len(columns[0]) + 1))

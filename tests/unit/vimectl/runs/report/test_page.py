@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.runs.metric_rows import metrics, sample
+from harness.runs.metric_rows import answer, metrics, sample
 from vimectl.runs import report
 
 NAN = float("nan")
@@ -119,6 +119,34 @@ def test_events_are_shown_and_unknown_kinds_are_ignored(write_run: Callable[...,
     assert "best evaluation so far: 0.25" in text
     assert "1 saved" in text
     assert text.count('class="restart"') == text.count('class="checkpoint"') == 10
+
+
+def test_evaluation_answers_are_shown(write_run: Callable[..., Path]) -> None:
+    rows = [metrics(step) | ({"evaluation/score": 0.5} if step == 2 else {}) for step in (1, 2)]
+    events = [{"kind": "evaluation", "step": 0, "score": 0.25, "best": False}]
+    answers = [answer(0, reward=0.0, finish_reason="length"), answer(2), answer(2, name="<hard>")]
+    text = page_of(write_run(rows, events, answers))
+    assert (
+        re.findall(r"<th>([^<]*)<small>(score [\d.]+)", text)
+        == [
+            ("before training ", "score 0.25"),
+            ("step 2 ", "score 0.5"),
+        ]
+        * 2
+    )
+    assert "reward 0, cut at the token limit" in text
+    assert "&lt;hard&gt;" in text
+    assert '<tr class="right changed">' in text
+
+
+def test_failure_and_warnings_are_explained(write_run: Callable[..., Path]) -> None:
+    summary = {"ok": False, "reason": "KeyError: 'x'", "exit_code": 1, "seconds": 3}
+    summary |= {"where": "rewards.py:7 in score", "hint": "correct it", "excerpt": "Traceback\n  <x>"}
+    events = [{"kind": "warning", "time": 1.8e9, "message": "7 of 90 prompts are skipped"}]
+    text = page_of(write_run([metrics(1)], events, summary=summary))
+    assert "<td>warning</td><td>7 of 90 prompts are skipped</td>" in text
+    for part in ("rewards.py:7 in score", "correct it", "Traceback\n  &lt;x&gt;"):
+        assert f'<pre dir="auto">{part}</pre>' in text
 
 
 def test_invisible_characters_are_shown_as_symbols(write_run: Callable[..., Path]) -> None:
