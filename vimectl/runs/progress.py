@@ -38,7 +38,7 @@ class PlainView:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._printed_rows = 0
+        self._printed_rows: list[dict[str, Any]] = []
         self._printed_warnings = 0
         self._restarts = 0
         self._last_phase = ""
@@ -56,10 +56,12 @@ class PlainView:
         for warning in log.warnings[self._printed_warnings :]:
             yield f"warning: {warning}"
         self._printed_warnings = len(log.warnings)
-        self._printed_rows = min(self._printed_rows, len(log.rows))  # a restart repeats steps
-        for row in log.rows[self._printed_rows :]:
+        known = min(len(self._printed_rows), len(log.rows))
+        while known and self._printed_rows[known - 1] is not log.rows[known - 1]:
+            known -= 1  # a restart repeats steps
+        for row in log.rows[known:]:
             yield step_line(row, log)
-        self._printed_rows = len(log.rows)
+        self._printed_rows[known:] = log.rows[known:]
         phase = f"{log.phase}: {log.detail}" if log.detail else log.phase
         outside_steps = (events.PREPARE, events.START_UP, events.SAVE, events.STOP)
         if log.phase in outside_steps and phase != self._last_phase:

@@ -25,13 +25,16 @@ def check_removable(run: RunDirectory) -> None:
     name = run.path.name
     if run.path.is_symlink():
         raise UsageError(f"{run.path} is a link", f"give the directory itself: {run.path.resolve()}")
-    if run.as_json()["state"] == "running":
+    schema, scratch = (str(run.document.get(key, "")) for key in ("schema", "scratch_dir"))
+    if not schema.startswith("vimectl.run/") or not scratch:
+        raise UsageError(f"{run.files.run_file} is not the file of a run", "remove the directory yourself")
+    if run.state == "running":
         owner = run.running_owner
         if owner is None:
             hosts = " and ".join(sorted({one.host for one in run.owners.values()}))
             raise CheckFailed(f"{name} runs on {hosts}, or was killed there", "remove it there")
         raise CheckFailed(f"{name} is running", f"`vimectl runs stop {name}` stops it")
-    left = [one.pid for one in read_processes(Host()) if one.scratch == run.document.get("scratch_dir")]
+    left = [one.pid for one in read_processes(Host()) if one.scratch == scratch]
     if left:
         pids = " ".join(map(str, left))
         raise CheckFailed(

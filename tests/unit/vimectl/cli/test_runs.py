@@ -27,6 +27,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         run = tmp_path / "runs" / name
         run.mkdir(parents=True)
         document = {"recipe": {"recipe": {"name": "tiny"}}, "mode": "smoke", "steps": 4, "run_dir": str(run)}
+        document |= {"schema": "vimectl.run/1", "scratch_dir": str(tmp_path / "vime-00000000")}
         (run / "resolved.json").write_text(json.dumps(document))
     failed = tmp_path / "runs" / "failed"
     (failed / "summary.json").write_text(json.dumps(SUMMARY))
@@ -106,3 +107,45 @@ def test_unwritable_path_and_unknown_run_are_errors(
 ) -> None:
     assert run_cli(["runs", "report", *argv]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("runs")
+def test_logs_as_text_and_as_json(run_json: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["runs", "logs", "failed", "-f"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("/")[0] for line in lines if line.startswith("step ")] == ["step 1", "step 2"]
+    assert lines[-1] == f"ended: {SUMMARY['reason']}"
+    code, document = run_json("runs", "logs", "failed")
+    assert (code, document["schema"]) == (0, "vimectl.runs.logs/1")
+    assert (document["state"], document["lines"]) == ("failed", lines)
+
+
+def test_removal_is_confirmed_and_all_or_nothing_is_removed(
+    runs: Path, run_json: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(["runs", "rm", "failed"]) == 2  # no terminal to ask at
+    assert "add --yes" in capsys.readouterr().err
+    assert run_cli(["runs", "rm", "failed", "no-such-run", "--yes"]) == 2
+    capsys.readouterr()
+    assert {path.name for path in runs.iterdir()} == {"failed", "lost"}
+    code, document = run_json("runs", "rm", "failed", "lost", "failed", "--yes")
+    assert (code, document["schema"]) == (0, "vimectl.runs.rm/1")
+    assert [one["path"] for one in document["removed"]] == [str(runs / name) for name in ("failed", "lost")]
+    assert all(one["bytes"] > 0 for one in document["removed"])
+    assert list(runs.iterdir()) == []
+
+
+def test_show_says_where_the_time_goes_and_what_was_not_scored(
+    runs: Path, run_json: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = metrics(3) | {"reward/timeouts": 2, "reward/errors": 1, "evaluation/gcd/score": 0.25}
+    add_lines(runs / "failed" / "metrics.jsonl", row)
+    assert run_cli(["runs", "show", "failed"]) == 0
+    out = capsys.readouterr().out
+    # Five phases of 0.2 s in a step of 1.2 s.
+    assert "time\trollout 17%, train 17%, sync 17%, sleep 17%, wake 17%, other 17%\n" in out
+    assert "scoring\t2 responses timed out, 1 failed; they scored 0\n" in out
+    assert "evaluation gcd\t0.250 at step 3, 0.250 at best, at step 3\n" in out
+    _, document = run_json("runs", "show", "failed")
+    assert document["reward_failures"] == {"timeouts": 2, "errors": 1}
+    assert sum(document["phase_shares"].values()) == pytest.approx(1)
