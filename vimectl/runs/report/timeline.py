@@ -9,6 +9,7 @@ from typing import Any
 
 from vime_runtime.spec import events, metrics
 
+from vimectl.runs.report.axis import format_number
 from vimectl.runs.run_log import JsonLineFollower, finite_number
 
 # The page shows responses of the first, the middle and the last step, and at most this many of each.
@@ -68,7 +69,8 @@ def _describe(event: dict[str, Any]) -> str:
         case events.CHECKPOINT:
             return f"state of step {step} saved in {event.get('path', 'checkpoints')}"
         case events.EVALUATION if event.get("best") is True:
-            return f"best evaluation so far: {event.get('score')}"
+            score = finite_number(event.get("score"))
+            return "best evaluation so far" + ("" if score is None else f": {format_number(score)}")
         case events.RESTART:
             # --resume is attempt 0.
             what = f"restart {event['attempt']}" if event.get("attempt") else "resumed"
