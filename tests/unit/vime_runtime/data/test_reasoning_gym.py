@@ -15,8 +15,8 @@ from vime_runtime.spec.errors import UsageError
     [
         ("chain_summ", {}, "has no task 'chain_summ'. Did you mean chain_sum", "it has ab, acre"),
         ("gcd", {"min_number": 2}, "no setting 'min_number'. Did you mean min_numbers", "it has min_numbers"),
-        ("gcd", {"min_numbers": 5, "max_numbers": 2}, "the task gcd refuses them", "GCDConfig"),
-        ("gcd", {"min_numbers": "two"}, "the task gcd refuses them", "GCDConfig"),
+        ("gcd", {"min_numbers": 5, "max_numbers": 2}, "the task gcd refuses its settings", "GCDConfig"),
+        ("gcd", {"min_numbers": "two"}, "the task gcd refuses its settings", "GCDConfig"),
         ("gcd", {"size": 0}, "size must be a positive number", "GCDConfig"),
     ],
 )
