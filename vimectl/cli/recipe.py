@@ -53,11 +53,15 @@ def show(name: RecipeArgument) -> CommandOutput:
 
 @app.command()
 def validate(path: RecipeArgument) -> CommandOutput:
-    """Check every key of a recipe against the schema."""
+    """Check every key of a recipe, and the arguments that it passes to the installed vLLM."""
+    from vimectl.recipes import vllm_arguments
     from vimectl.recipes.resolve import load_recipe
+    from vimectl.util.host import Host
 
     found = find_recipe(path)
-    name = load_recipe(found).recipe.name
+    recipe = load_recipe(found)
+    vllm_arguments.check(recipe, Host())
+    name = recipe.recipe.name
     return CommandOutput({"path": found, "name": name}, [f"{found}: a valid recipe, {name}"])
 
 

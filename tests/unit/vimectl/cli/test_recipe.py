@@ -58,3 +58,19 @@ def test_schema_as_json_has_the_keys_and_the_json_schema(capsys: pytest.CaptureF
     assert document["json_schema"]["type"] == "integer"
     assert run_cli(["recipe", "schema", "--json"]) == 0
     assert "rollout" in json.loads(capsys.readouterr().out)["json_schema"]["properties"]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("[rollout.engine]\nmax_model_len = 64", "the runtime sets this argument of vLLM"),
+        ('[evaluation.sets.gcd]\npth = "data.jsonl"', "unknown key 'evaluation.sets.gcd.pth'"),
+    ],
+)
+def test_validate_checks_a_recipe_at_any_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str, message: str
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f"{shipped_recipes()['qwen3-4b-tp2'].read_text()}\n{table}\n")
+    assert run_cli(["recipe", "validate", str(path)]) == 2
+    assert message in capsys.readouterr().err
