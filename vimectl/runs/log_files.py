@@ -38,6 +38,7 @@ LOG_PATTERNS = (
     (re.compile(r"\bengine (\d+)\b", re.IGNORECASE), "engine-{}.log"),
     (re.compile(r"\braylet\b", re.IGNORECASE), "ray/raylet.out"),
     (re.compile(r"\bgcs\b", re.IGNORECASE), "ray/gcs_server.out"),
+    (re.compile(r"\bsupervisor\b", re.IGNORECASE), "supervisor.log"),
 )
 # Workers are numbered over all engines, their logs within each engine.
 WORKER = re.compile(r"\bengine worker (\d+)\b", re.IGNORECASE)
