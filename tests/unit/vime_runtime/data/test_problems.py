@@ -52,7 +52,8 @@ def test_skipped_prompts_are_a_warning() -> None:
         counts.skip(tokens)
     assert counts.shortest_skipped == 49
     assert counts.warning("d.jsonl", 48) == (
-        "d.jsonl: skipped 3 of 10 prompts, which have more than rollout.max_prompt_tokens = 48 tokens, up to 60"
+        "d.jsonl: skipped 3 of 10 prompts, which have more than rollout.max_prompt_tokens = 48 tokens, "
+        "up to 60"
     )
 
 

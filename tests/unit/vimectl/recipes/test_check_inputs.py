@@ -128,6 +128,20 @@ def test_every_line_of_the_data_is_checked(write_model: WriteModel, data: Path) 
         check(write_model(), data)
 
 
+def test_the_files_of_evaluation_sets_are_checked(write_model: WriteModel, data: Path) -> None:
+    other = data.with_name("other.jsonl")
+    other.write_text('{"prompt": "1 2"}\n')
+    model = write_model()
+    for key in ("path", "sets.hard.path"):
+        with pytest.raises(UsageError, match=r"other.jsonl:1: no key 'label'"):
+            check(model, data, "evaluation.every=1", f"evaluation.{key}={other}")
+
+
+def test_parquet_is_left_to_the_runtime(write_model: WriteModel, data: Path) -> None:
+    data.write_bytes(b"PAR1")
+    check(write_model(), data)
+
+
 def test_a_chat_template_is_looked_for(write_model: WriteModel, data: Path) -> None:
     model = write_model()
     with pytest.raises(UsageError, match=r"has no chat template"):

@@ -24,7 +24,7 @@ def test_run_directory_and_summary_of_a_finished_run(launch: Callable[..., Any])
     assert {path.name for path in run.run_dir.iterdir()} == {
         "recipe.toml", "resolved.json", "environment.json", "doctor.json", "inputs.json", "launcher.json",
         "supervisor.json",
-        "events.jsonl", "metrics.jsonl", "summary.json", "report.html", "logs", "checkpoints",
+        "events.jsonl", "metrics.jsonl", "summary.json", "report.html", "logs", "checkpoints", "problems",
     }  # fmt: skip
     summary = run.summary
     assert summary["ok"] is True

@@ -15,6 +15,7 @@ from vime_runtime.spec.recipe import PrepareTable
 from harness.runs.wait import wait_until
 from vimectl.recipes.resolve import prepared_dir, required_preparation, resolve
 from vimectl.runs import prepare as preparing
+from vimectl.runs import runtime_module
 from vimectl.runs.prepare import MIB, fetch_wheel_member, prepare
 from vimectl.runs.progress import PlainView
 from vimectl.runs.supervised_command import CommandOutcome
@@ -110,7 +111,7 @@ def finish(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]
             options["check"]()
             return CommandOutcome(1, code, True, None, 7, [])
 
-        monkeypatch.setattr(preparing, "run_supervised", run)
+        monkeypatch.setattr(runtime_module, "run_supervised", run)
         return seen
 
     return end

@@ -55,7 +55,18 @@ def test_same_settings_resume(begun: Any) -> None:
 
 @pytest.mark.parametrize(
     "free",
-    ["modes.smoke.steps=99", "checkpoint.every=3", "memory.offload_dir=/var/tmp", "memory.host_bytes=1"],
+    [
+        "modes.smoke.steps=99",
+        "checkpoint.every=3",
+        "memory.offload_dir=/var/tmp",
+        "memory.host_bytes=1",
+        "data.reward_timeout=60",
+        "data.reward_processes=1",
+        "data.reward_isolated=false",
+        "data.max_reward_failures=1",
+        "algorithm.max_logprob_difference=1",
+        "train.epochs=2",
+    ],
 )
 def test_settings_that_do_not_change_the_results_may_differ(begun: Any, free: str) -> None:
     run_dir, named = begun()
