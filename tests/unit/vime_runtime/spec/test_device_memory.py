@@ -9,6 +9,7 @@ from vime_runtime.spec.device_memory import (
     ParameterCount,
     device_memory,
     held_memory,
+    loss_memory,
     sequence_bytes,
 )
 from vime_runtime.spec.model_families import family_of
@@ -48,10 +49,10 @@ def test_qwen3_4b_matches_a_manual_calculation() -> None:
     always = {"trainer: buckets": 2 * 2**29, "trainer: HCCL": 2 * HCCL, "engine: HCCL": HCCL}
     # bf16 weights, master weights and two moments; fp32 gradients
     trained = {"trainer: region": count.per_rank * 14, "trainer: gradients": count.per_rank * 4}
-    # the inputs of 36 layers; for a chunk of 883 tokens and half the vocabulary the gradient of the logits
-    # in fp32 and in bf16; that of the weight in fp32; the states of 8192 tokens and their gradient
-    loss = 6 * 883 * 75_968 + 4 * 75_968 * 2560 + 2 * 2 * 8192 * 2560
-    step = {"trainer: activations": 36 * 8192 * 2560 * 2, "trainer: loss": loss}
+    # the inputs of 36 layers; one layer computed again and its gradient, and that of half the embedding
+    layer = 4 * 2560 + (4 * 4096 + 4 * 1024 + 2 * 1024 * 3072 / 2048 + 3 * 9728) // 2
+    backward = 2 * 8192 * layer * 2 + 75_968 * 2560 * 2
+    step = {"trainer: activations": 36 * 8192 * 2560 * 2, "trainer: loss": backward}
     weights = {"engine: weights": count.total}  # two bytes, on two ranks
     rest = int(0.6 * DEVICE) - count.total
     assert found == {
@@ -81,6 +82,15 @@ def test_keys_and_values_of_one_sequence() -> None:
     recipe = recipe_of("qwen3-4b-tp2", "rollout.tensor_parallel=8")
     few = shape_of(QWEN3_4B | {"num_key_value_heads": 2})
     assert sequence_bytes(recipe, few) == sequence_bytes(recipe, DENSE)  # one head a rank
+
+
+def test_the_loss_has_the_logits_of_a_chunk_of_tokens_and_the_gradient_of_the_weight() -> None:
+    # In bf16: the gradient of the logits of 883 tokens; that of the weight, the fp32 sum and a chunk's; the
+    # states of all tokens and their gradient.
+    expected = 2 * 883 * 75_968 + (4 + 2) * 75_968 * 2560 + 2 * 2 * 8192 * 2560
+    assert loss_memory("bfloat16", 8192, 75_968, 2560).nbytes == expected
+    # In one chunk the scaled logits and their exp; states.
+    assert loss_memory("float32", 100, 32_000, 64).nbytes == 8 * 100 * 32_000 + 4 * 100 * 64
 
 
 def test_reference_and_fp32_take_memory() -> None:
