@@ -43,7 +43,8 @@ class Engine:
             try:
                 self._llm = LLM(**_arguments(config))
             except (TypeError, ValueError) as e:
-                raise UsageError(f"vLLM does not start with its arguments: {e}", _HINT) from e
+                reason = " ".join(str(e).split())  # pydantic's has several lines
+                raise UsageError(f"vLLM does not start with its arguments: {reason}", _HINT) from e
         self._tokenizer = self._llm.get_tokenizer()
         self._asleep: set[str] = set()
 
