@@ -23,6 +23,11 @@ BATCH_ARGUMENTS = ("answers", "labels", "rows", "prompts", "responses", "finish_
 # A larger reward is a defect of the function, and would make advantages meaningless.
 MAX_REWARD = 1e6
 
+_CALL_HINT = (
+    f"give a function of two arguments, or name any of {', '.join(ARGUMENTS)}; for a whole group "
+    f"{', '.join(BATCH_ARGUMENTS)}"
+)
+
 # How responses are scored: one after the other, all in one call, or concurrently as coroutines.
 Form = Literal["single", "batch", "concurrent"]
 # The arguments of one response, by name.
@@ -165,7 +170,7 @@ def _user_function(name: str) -> RewardFunction:
     """Import a function ``package.module:function`` and find out what it takes."""
     function = pkgutil.resolve_name(name)
     if not callable(function):
-        raise UsageError(f"reward {name!r} is a {type(function).__name__}, not a function")
+        raise UsageError(f"reward {name!r} is a {type(function).__name__}, not a function", _CALL_HINT)
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except ValueError:  # some functions of C extensions do not tell
@@ -182,15 +187,17 @@ def _user_function(name: str) -> RewardFunction:
         plural = tuple(one for one, many in pairs if many in named)
         if plural:
             return RewardFunction(name, function, "batch", plural)
+    if set(required) & set(BATCH_ARGUMENTS):
+        raise UsageError(f"reward {name!r} mixes arguments of one response and of a group", _CALL_HINT)
+    by_position = [one.name for one in parameters if one.kind is not one.KEYWORD_ONLY][:2]
+    rest = tuple(one for one in takes if one not in ("answer", "label", *by_position))
     try:
-        inspect.signature(function).bind("answer", "label")
+        inspect.signature(function).bind("answer", "label", **dict.fromkeys(rest))
     except TypeError as e:
         raise UsageError(
             f"reward {name!r} cannot be called with (answer, label): {e}",
-            f"give it two arguments, or name any of {', '.join(ARGUMENTS)}; for a whole group "
-            f"{', '.join(BATCH_ARGUMENTS)}",
+            _CALL_HINT,
         ) from e
-    rest = tuple(one for one in takes if one not in ("answer", "label") and (takes_all or one in named[2:]))
     return RewardFunction(name, function, form, ("answer", "label", *rest), positional=True)
 
 

@@ -256,7 +256,6 @@ class RewardPool:
         job, index = member.job, message["index"]
         if job is None:
             raise DamagedReply
-        job.indices.remove(index)
         if "error" in message:
             fields = {name: printable(message["error"][name]) for name in ("message", "where", "traceback")}
             score = Score(0.0, RewardError("exception", **fields))
@@ -264,6 +263,7 @@ class RewardPool:
             score = Score(float(message["reward"]))
             if not abs(score.reward) <= MAX_REWARD:
                 raise DamagedReply
+        job.indices.remove(index)  # after the reply was checked: otherwise the response would be forgotten
         job.group.add(index, score)
         if job.indices:
             if self._form(job) == "single":
