@@ -62,7 +62,7 @@ def launch(plan: RunPlan, doctor: dict[str, Any], view: ProgressView) -> RunResu
 
 
 def launch_detached(plan: RunPlan, doctor: dict[str, Any], view: ProgressView) -> None:
-    """Execute a plan as ``launch`` does, in a session of its own, and return when its supervisor has started.
+    """Execute a plan as ``launch`` does, in a new session, and return when its supervisor has started.
 
     Raises:
         UsageError, CheckFailed, KeyboardInterrupt: as ``launch`` raises them.

@@ -336,7 +336,7 @@ class CheckpointTable(Strict):
 
 
 class EvaluationSet(Strict):
-    """``[evaluation.sets.NAME]``: held-out problems with a name of their own."""
+    """``[evaluation.sets.NAME]``: held-out problems with their own name."""
 
     path: str = Field(description="A file, or reasoning_gym:TASK, as data.path.")
     settings: dict[str, Any] = Field(default_factory=dict, description="Settings of the task.")

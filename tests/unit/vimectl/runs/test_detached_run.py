@@ -1,4 +1,4 @@
-"""A detached run outlives the terminal that launched it. Then one of its own processes dies."""
+"""A detached run outlives the terminal that launched it. Then one of its processes dies."""
 
 from __future__ import annotations
 
