@@ -124,7 +124,7 @@ def _download_reporter(table: FetchTable, folder: Path, view: ProgressView) -> C
 
 
 def remove_abandoned(target: Path) -> None:
-    """Remove the partial folders, ``.NAME.PID`` beside ``target``, of processes that were killed."""
+    """Remove the partial folders, ``.NAME.PID`` next to ``target``, of processes that were killed."""
     for partial in target.parent.glob(f".{glob.escape(target.name)}.*[0-9]"):
         if not psutil.pid_exists(int(partial.name.rpartition(".")[2])):
             shutil.rmtree(partial, ignore_errors=True)

@@ -33,7 +33,7 @@ def read_data(plan: RunPlan, view: ProgressView) -> Iterator[RunPlan]:
         return
     parent = plan.run_dir.parent
     missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
-    # Beside the run directory: the folder is moved into it by a rename.
+    # Next to the run directory, because the folder is moved into it by a rename.
     partial = parent / f".{plan.run_dir.name}.{os.getpid()}"
     try:
         remove_abandoned(plan.run_dir)

@@ -28,7 +28,7 @@ LEAST_TEMPERATURE, MAX_TEMPERATURE = 0.01, 2.0
 REWARDS = ("exact-match", "math-verify", "verifier")
 # ``data.path`` of a reasoning-gym task: this prefix and the name of the task.
 TASK_PREFIX = "reasoning_gym:"
-# Name of the one evaluation set without a name of its own: ``evaluation.path``, or a part of the data.
+# Name of an evaluation set that has none in the recipe: ``evaluation.path``, or a part of the data.
 HELD_OUT_SET = "held-out"
 
 # Keys of earlier versions, and what to write today.
