@@ -67,7 +67,7 @@ def read_data(recipe: Recipe, out_dir: Path) -> dict[str, Counts]:
     sets = recipe.evaluation_sets()
     with ThreadPoolExecutor(1) as executor:
         # It waits for another process.
-        rewards = executor.submit(check_rewards, {TRAINING_SET: recipe.data, **sets})
+        rewards = executor.submit(check_rewards, {TRAINING_SET: recipe.data, **sets}, recipe.env)
         with gc_paused():
             tokenizer = load_tokenizer(recipe.model.path)
         counts = _write_sets(recipe, tokenizer, out_dir)
@@ -83,7 +83,6 @@ def _write_sets(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, out_dir: Pat
     train, limit = problem_file(out_dir, TRAINING_SET), recipe.rollout.max_prompt_tokens
     reader = ProblemReader(recipe.data, tokenizer, limit)
     prompts = _write(reader, train, recipe.data.path)
-    _report_skipped(reader)
     counts = {TRAINING_SET: reader.counts}
     if recipe.holds_out_problems:
         held_out, count = problem_file(out_dir, HELD_OUT_SET), recipe.evaluation.problems
@@ -93,8 +92,7 @@ def _write_sets(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, out_dir: Pat
         reader = ProblemReader(data, tokenizer, limit)
         first = islice(reader, recipe.evaluation.sets[name].problems)
         _write(first, problem_file(out_dir, name), data.path)
-        _report_skipped(reader)
-        counts[name] = reader.counts
+            counts[name] = reader.counts
     return counts
 
 
@@ -142,11 +140,6 @@ def split(train: Path, held_out: Path, prompts: array[int], count: int, seed: in
                 to_train.write(line)
     whole.unlink()
     return rest
-
-
-def _report_skipped(reader: ProblemReader) -> None:
-    if warning := reader.counts.warning(reader.data.path, reader.max_prompt_tokens):
-        _report(warning)
 
 
 def _report(detail: str) -> None:

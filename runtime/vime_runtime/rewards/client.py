@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,20 +94,25 @@ class RewardProcess:
         with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
             self._unsent = self._unsent[self.socket.send(self._unsent) :]
 
-    def receive(self) -> list[dict[str, Any]]:
-        """Return the messages that have arrived. Raises DamagedReply, Disconnected."""
+    def receive(self) -> Iterator[dict[str, Any]]:
+        """Yield the messages that have arrived; those before a damaged one count.
+
+        Raises:
+            DamagedReply, Disconnected
+        """
         try:
             chunk = self.socket.recv(_CHUNK)
         except BlockingIOError:
-            return []
+            return
         except ConnectionResetError:
             chunk = b""
         if not chunk:
             raise Disconnected
         *lines, self._received = (self._received + chunk).split(b"\n")
+        for line in lines:
+            yield _parsed(line)
         if len(self._received) > MAX_LINE:
             raise DamagedReply
-        return [_parsed(line) for line in lines]
 
     def read_output(self) -> bytes:
         """Return what the process has printed since the last call; empty at the end."""

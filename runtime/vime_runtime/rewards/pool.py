@@ -45,7 +45,7 @@ END_SECONDS = 10.0
 MAX_FAILED_STARTS = 3
 
 
-def check_rewards(sets: Mapping[str, DataTable]) -> None:
+def check_rewards(sets: Mapping[str, DataTable], env: Mapping[str, str] | None = None) -> None:
     """Import and inspect the functions of all sets in a reward process.
 
     Raises:
@@ -53,7 +53,7 @@ def check_rewards(sets: Mapping[str, DataTable]) -> None:
     """
     one_process = {name: data.model_copy(update={"reward_processes": 1}) for name, data in sets.items()}
     with tempfile.TemporaryDirectory(prefix="vime-check-") as folder:
-        pool = RewardPool(one_process, Path(folder), Path(os.devnull))
+        pool = RewardPool(one_process, Path(folder), Path(os.devnull), env)
         try:
             pool.wait_ready()
         finally:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +192,18 @@ def test_variables_that_may_be_secrets_are_not_inherited() -> None:
     kept = {"PATH": "/bin", "LC_ALL": "C", "LANG": "C", "HOME": "/h", "PYTHONPATH": "/p", "VIRTUAL_ENV": "/v"}
     secrets = {"RAY_AUTH_TOKEN": "1", "HF_TOKEN": "2", "OPENAI_API_KEY": "3", "SSH_AUTH_SOCK": "4"}
     assert inherited_environment(kept | secrets) == kept
+
+
+def test_what_a_platform_refuses_is_said(tmp_path: Path) -> None:
+    """A kernel without Landlock and seccomp, in a container that refuses namespaces."""
+    code = (
+        "import errno, os\n"
+        "from vime_runtime.rewards import isolation\n"
+        "def refuse(*_): raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))\n"
+        "isolation._call = isolation._deny_calls = refuse\n"
+        f"print(isolation.restrict({str(tmp_path)!r}, False))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == (
+        "['write to files outside its temporary folder (Function not implemented)', "
+        "'send signals to processes of this user', 'use the network (Function not implemented)']\n"
+    )
