@@ -46,7 +46,9 @@ class EnvSpec(Strict):
         for name, variable in self.required.items():
             found = environment.get(name)
             if found is None or not re.fullmatch(variable.accepts, found):
-                expected = self.values.get(name, variable.accepts)
+                # A recipe's [env] may have set a value that is not accepted.
+                value = self.values.get(name, "")
+                expected = value if re.fullmatch(variable.accepts, value) else variable.accepts
                 raise WrongEnvironment(
                     f"{process} has {name} {_shown(found)}, expected {expected!r}: {variable.reason}",
                     f"find what sets {name} there: the recipe's [env], a sitecustomize or .pth file of its "

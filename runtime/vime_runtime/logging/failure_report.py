@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -128,9 +128,11 @@ def _traceback_of_worker(logs: Path, message: str | None) -> list[str]:
 
     A worker that only lost its peer is not the one that failed.
     """
-    found = []
+    texts, found = [], []
     for log in sorted(logs.glob("engine-*-worker-*.log")):
-        trace = last_traceback(plain_lines(log.read_text(encoding="utf-8", errors="replace")))
+        with suppress(OSError):  # it must not replace the error that is reported
+            texts.append(log.read_text(encoding="utf-8", errors="replace"))
+    for trace in (last_traceback(plain_lines(text)) for text in texts):
         text = exception_text(trace)
         if trace and (not message or " ".join(message.split()) in text):
             found.append((bool(_LOSS_MESSAGES.search(text)), trace))

@@ -47,6 +47,12 @@ def test_a_wrong_required_value_is_an_error(value: str | None, shown: str) -> No
     assert ALLOCATOR in caught.value.hint
 
 
+def test_a_value_of_the_recipe_that_is_not_accepted_is_not_what_was_expected() -> None:
+    changed = SPEC.model_copy(update={"values": {ALLOCATOR: "expandable_segments:True"}})
+    with pytest.raises(WrongEnvironment, match=r"expected '\(\.\*,\)\?"):
+        changed.require("trainer rank 0", changed.values)
+
+
 def test_other_differences_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     SPEC.require("the driver", {ALLOCATOR: "expandable_segments:False"})
     printed = capsys.readouterr().out
