@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import math
 import os
 import signal
 import subprocess
 import sys
-import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from vime_runtime.spec.model_families import FAMILIES
 
 from harness import REPOSITORY, TESTS, script
 from harness.runs.wait import wait_until
+from harness.terminal import start_shell
 
 FAKE_RUNTIME = Path(__file__).parent / "runs" / "fake_runtime"
 
@@ -82,7 +81,7 @@ class LaunchedRun:
         """Assignments whose key has a dot are for the recipe, others for the environment of the runtime.
 
         ``--detach`` instead of an assignment launches a detached run. With a terminal, ``process`` is a shell
-        in it, which prints "returned" after the launch and waits.
+        in it, see ``start_shell``.
         """
         self.run_dir = tmp_path / "run"
         self.cache = tmp_path / "cache"
@@ -101,15 +100,7 @@ class LaunchedRun:
             pipe = subprocess.PIPE
             self.process = subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
         else:
-            self.process = subprocess.Popen(
-                ["sh", "-c", '"$@"; echo returned; sleep 60', "sh", *command],
-                env=environment,
-                stdin=terminal,
-                stdout=terminal,
-                stderr=terminal,
-                start_new_session=True,
-                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            )
+            self.process = start_shell(terminal, command, environment)
 
     @property
     def scratch_dir(self) -> Path:

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from harness.runs.wait import wait_until
+from harness.terminal import read_until
 from vimectl.doctor.facts.processes import read_processes, read_scratch_directories
 from vimectl.runs.process_watch import process_state
 from vimectl.runs.run_directory import RunDirectory, stop_run
@@ -58,9 +59,7 @@ def test_lost_terminal_does_not_end_the_run(launch: Callable[..., Any]) -> None:
     master, slave = pty.openpty()
     run = launch("--detach", SHORT, terminal=slave)
     os.close(slave)
-    output = b""
-    while b"returned" not in output:
-        output += os.read(master, 1000)
+    output = read_until(master, "returned")
     assert state(run) == "running", output
     os.close(master)
     assert run.process.wait(timeout=60) == -signal.SIGHUP
