@@ -328,3 +328,11 @@ def test_a_gradient_that_is_not_finite_raises(ranks, make_model, make_batch, run
     batch.rewards[0] = float("nan")
     with pytest.raises(AssertionError, match="NotFinite: step 1: train/loss is nan, train/grad_norm is nan"):
         ranks.run(train, 2, run_file(make_model(), train__tensor_parallel=2), [batch])
+
+
+def test_a_rate_that_destroys_the_weights_ends_in_an_error_that_names_it(
+    ranks, make_model, make_batch, run_file
+):
+    config = run_file(make_model(), optimizer__lr=1e38, optimizer__warmup_steps=0)
+    with pytest.raises(AssertionError, match=r"NotFinite: step \d: .*train/grad_norm is (nan|inf)"):
+        ranks.run(train, 1, config, [make_batch(seed) for seed in range(3)])
