@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from vime_runtime.spec import metrics
-from vime_runtime.spec.errors import INTERRUPTED
+from vime_runtime.spec.errors import INTERRUPTED, UsageError
+from vime_runtime.spec.json_files import read_json
 from vime_runtime.spec.run_config import RunConfig
-from vime_runtime.spec.run_paths import RunPaths
+from vime_runtime.spec.run_paths import COUNTS_FILE, RunPaths
 
 from vimectl.runs import log_files, report
 from vimectl.runs.exit_status import ExitStatus
@@ -54,12 +55,22 @@ def summarize(
         "mode": config.mode,
         "steps_wanted": config.steps,
         "seconds": round(seconds, 3),
+        "skipped_prompts": _skipped_prompts(config.paths.problems),
         **found,
         "peak_memory_bytes": max(peak_bytes, found["peak_memory_bytes"]),
         "unkillable": unkillable,
         "hint": hint,
         "excerpt": excerpt,
     }
+
+
+def _skipped_prompts(problems: Path) -> dict[str, int]:
+    """Return the number of prompts that were too long, for each set that has some."""
+    try:
+        counts = read_json(problems / COUNTS_FILE, "")
+    except UsageError:  # a run of an earlier version
+        return {}
+    return {name: found["skipped"] for name, found in counts.items() if found.get("skipped")}
 
 
 def _explanation(run_dir: Path, status: ExitStatus) -> tuple[str, str]:
@@ -114,6 +125,8 @@ def table_rows(summary: dict[str, Any], run_dir: Path, last_row: dict[str, Any] 
         *([["restarts", str(summary["restarts"])]] if summary.get("restarts") else []),
         ["steps", f"{summary['steps']} of {summary['steps_wanted']} in {duration(summary['seconds'])}"],
     ]
+    if skipped := summary.get("skipped_prompts"):
+        rows.append(["skipped prompts", ", ".join(f"{name} {count}" for name, count in skipped.items())])
     if last_row is not None:
         window = min(REWARD_WINDOW, summary["steps"])
         first, last = summary["reward_first"], summary["reward_last"]

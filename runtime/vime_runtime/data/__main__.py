@@ -92,7 +92,7 @@ def _write_sets(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, out_dir: Pat
         reader = ProblemReader(data, tokenizer, limit)
         first = islice(reader, recipe.evaluation.sets[name].problems)
         _write(first, problem_file(out_dir, name), data.path)
-            counts[name] = reader.counts
+        counts[name] = reader.counts
     return counts
 
 

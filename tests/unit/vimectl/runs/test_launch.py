@@ -29,6 +29,7 @@ def test_run_directory_and_summary_of_a_finished_run(launch: Callable[..., Any])
     summary = run.summary
     assert summary["ok"] is True
     assert summary["steps"] == summary["steps_wanted"] == 4
+    assert summary["skipped_prompts"] == {"train": 2}
     assert 0.3 < summary["reward_first"] == summary["reward_last"] < 0.5
     assert summary["peak_memory_bytes"] == 3 * 1024**3  # from the metrics of the fake runtime
     assert "the runtime's own output" in (run.run_dir / "logs" / "driver.log").read_text()

@@ -20,4 +20,4 @@ match os.environ.get("FAKE_DATA_FAULT", ""):
         sys.exit(2)
     case "crash":
         sys.exit("out of luck")
-(out_dir / "counts.json").write_text('{"train": {"problems": 50}}')
+(out_dir / "counts.json").write_text('{"train": {"problems": 50, "skipped": 2}}')
