@@ -105,7 +105,8 @@ def test_failures_are_worth_zero_counted_and_reported_once(scorer: Any, tmp_path
     (message,) = warnings(tmp_path)
     assert message == (
         "reward: ValueError: could not convert string to float: 'bad', "
-        f"{tmp_path}/user_rewards.py:6 in reward; 2 of 4 responses of step 1 are not scored: their reward is 0"
+        f"{tmp_path}/user_rewards.py:6 in reward; 2 of 4 responses of step 1 are not scored: "
+        "their reward is 0"
     )
 
 

@@ -138,7 +138,7 @@ def task(facts: Facts) -> str:
 
 @CHECKS.add(
     "recipe.reward",
-    source="vime_runtime/scoring.py",
+    source="vime_runtime/rewards/functions.py",
     reads=("*.py", *PACKAGE_READS),
     expected="a module with the function of data.reward",
 )

@@ -6,6 +6,7 @@ calls the same code and raises its VimeError.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import stat
@@ -141,28 +142,65 @@ def read_task(host: Host, recipe: Recipe) -> str:
 
 
 def read_reward_function(host: Host, module: str, function: str) -> str:
-    """Find the user's reward function without importing it. Raises UsageError if it is not defined."""
+    """Find the user's reward function without importing it.
+
+    Raises:
+        Unavailable: only an import can tell; a run does that before it starts.
+        UsageError: there is no such module, or it does not define the function.
+    """
     directories = site_directories(host)
     if host.is_here:
-        directories = [*directories, os.getcwd()]  # where the runtime is started
+        directories = [os.getcwd(), *directories]  # where the runtime is started
     path = module.replace(".", "/")
     places = (f"{path}.py", f"{path}/__init__.py")
     candidates = (f"{directory}/{place}" for directory in directories for place in places)
     file = next(filter(host.is_file, candidates), None)
     if file is None:
+        # Extension modules, and hooks of editable installations (setuptools: editable_wheel.py).
+        folder, _, leaf = path.rpartition("/")
+        names = [name for directory in directories for name in host.names(f"{directory}/{folder}")]
+        hooks = [name for directory in directories for name in host.names(directory)]
+        if any(name.startswith(f"{leaf}.") and name.endswith(".so") for name in names) or any(
+            name.startswith("__editable__") and name.endswith("_finder.py") for name in hooks
+        ):
+            raise Unavailable(f"{module} is not a Python file on sys.path: only its import shows {function}")
         raise UsageError(
             f"no module {module} in {len(directories)} directories of sys.path",
             "put its directory on PYTHONPATH",
         )
-    hint = f"correct data.reward, or define {function} in {file}"
+    text = host.read(file) or ""
     try:
-        symbols = symtable.symtable(host.read(file) or "", file, "exec").get_symbols()
+        table = symtable.symtable(text, file, "exec")
+        tree = ast.parse(text, file)
     except (SyntaxError, ValueError) as e:
-        raise UsageError(f"{file}: {e}", hint) from e
-    names = {symbol.get_name() for symbol in symbols if symbol.is_assigned() or symbol.is_imported()}
-    if function not in names:
-        raise UsageError(f"{file} has no {function}", hint)
-    return f"{file} has {function}"
+        raise UsageError(f"{file}: {e}", f"correct data.reward, or {file}") from e
+    names = _global_names(table)
+    # "package.module:Class.method" needs the class.
+    if function.partition(".")[0] in names:
+        return f"{file} has {function}"
+    stars = [
+        node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
+    ]
+    if stars or "__getattr__" in names:
+        raise Unavailable(f"{file} imports names that only an import shows")
+    raise UsageError(f"{file} has no {function}", f"correct data.reward, or define {function} in {file}")
+
+
+def _global_names(module: symtable.SymbolTable) -> set[str]:
+    """Return the names that a module binds: at its top level, in any statement, or by ``global``."""
+    names = {
+        symbol.get_name() for symbol in module.get_symbols() if symbol.is_assigned() or symbol.is_imported()
+    }
+    nested = list(module.get_children())
+    while nested:
+        scope = nested.pop()
+        nested += scope.get_children()
+        names |= {
+            symbol.get_name()
+            for symbol in scope.get_symbols()
+            if symbol.is_declared_global() and (symbol.is_assigned() or symbol.is_imported())
+        }
+    return names
 
 
 def read_patch_state(host: Host, stack: Stack, package: str) -> tuple[list[TargetStatus], Path | None]:
