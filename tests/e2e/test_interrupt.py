@@ -24,13 +24,21 @@ PHASES = [
 ]
 
 
+# Two engines of one rank instead of one of two.
+ONE_RANK = ["--set", "rollout.tensor_parallel=1"]
+
+
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("phase", PHASES)
-def test_nothing_is_left_after_ctrl_c(phase: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("phase", "options"),
+    [*((phase, []) for phase in PHASES), ("rollout", ONE_RANK)],
+    ids=[*PHASES, "rollout of two engines"],
+)
+def test_nothing_is_left_after_ctrl_c(phase: str, options: list[str], tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     before = shared_memory.list_files()
     run = subprocess.Popen(
-        [*VIMECTL, "run", "recipe", "qwen3-tiny-tp2", "--run-dir", str(run_dir), "--yes"],
+        [*VIMECTL, "run", "recipe", "qwen3-tiny-tp2", "--run-dir", str(run_dir), "--yes", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
