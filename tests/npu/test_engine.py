@@ -20,6 +20,7 @@ from vime_runtime.weight_sync.transport import BucketMessage
 
 from harness.npu.machine import Machine
 from harness.run_config import make_run_config
+from harness.runtime.engine_process import count_hits, hits
 from harness.runtime.rank_processes import Process
 from harness.tolerances import LOGPROB_BF16_MEAN
 from harness.upstream import released
@@ -33,7 +34,8 @@ CHIP_BYTES = 4 << 30  # vllm-ascend gives a communicator buffers of 2 x 200 MiB
 KV_CACHE_BYTES = 16 << 20
 PAGE = 2 << 20
 BUCKET_BYTES = 1 << 20
-PROMPTS = [[3, 4, 5, 6], [7, 8, 9], [10] * 16]
+BLOCK = 128  # tokens in a block of vllm-ascend's KV cache
+PROMPTS = [[3, 4, 5, 6], [7, 8, 9], [10] * 16, [3 + token * token % 59 for token in range(BLOCK + 20)]]
 RESPONSE_TOKENS = 8
 # As vimectl's environment table sets it for the rollout on NPUs.
 ENVIRONMENT = {
@@ -58,7 +60,7 @@ def start(model: str, tensor_parallel: int, expert_parallel: bool) -> None:
         "rollout": {
             "tensor_parallel": tensor_parallel,
             "expert_parallel": expert_parallel,
-            "max_prompt_tokens": 16,
+            "max_prompt_tokens": BLOCK + 20,
             "max_response_tokens": RESPONSE_TOKENS,
             "kv_cache_bytes": KV_CACHE_BYTES,
             "eager": True,
@@ -67,11 +69,19 @@ def start(model: str, tensor_parallel: int, expert_parallel: bool) -> None:
     engine.started = engine.Engine(make_run_config({"recipe": recipe}))
 
 
-def call(method: str, *args: Any, **kwargs: Any) -> Any:
+def call(method: str, *args: Any) -> Any:
     """Call a method of the engine of this process."""
     from vime_runtime.rollout import engine
 
-    return getattr(engine.started, method)(*args, **kwargs)
+    return getattr(engine.started, method)(*args)
+
+
+def generate(samples: int, seed: int, temperature: float | None) -> list[list[Response]]:
+    """Return the responses to PROMPTS in order."""
+    from vime_runtime.rollout import engine
+
+    found = dict(engine.started.generate(PROMPTS, samples, [seed] * len(PROMPTS), temperature))
+    return [found[index] for index in range(len(PROMPTS))]
 
 
 def open_exporter(checkpoint: str) -> None:
@@ -107,6 +117,7 @@ class Engine:
     checkpoints: tuple[Path, Path]
     responses: list[list[list[Response]]] = field(default_factory=list)
     sampled: list[list[list[list[int]]]] = field(default_factory=list)
+    hits: list[int] = field(default_factory=list)  # of each generation: tokens found in the prefix cache
     held: dict[str, list[int]] = field(default_factory=dict)  # by moment: mapped bytes of each chip
 
     def note(self, moment: str) -> None:
@@ -152,7 +163,15 @@ def engine(
         process.run(start, str(first), chips, family == "qwen3_moe")
         engine = Engine(machine, chips, [trainer.popen.pid for trainer in trainers], (first, second))
         engine.note("started")
-        engine.responses.append(process.run(call, "generate", PROMPTS, 1, 0, True))
+        process.run(count_hits)
+
+        def sample(samples: int, seed: int, temperature: float | None = None) -> list[list[Response]]:
+            responses = process.run(generate, samples, seed, temperature)
+            engine.hits.append(process.run(hits))
+            return responses
+
+        engine.responses.append(sample(1, 0, 0.0))
+        sample(1, 0, 0.0)
         process.run(call, "sleep")
         engine.note("asleep")
         process.run(call, "wake", "weights")
@@ -160,10 +179,9 @@ def engine(
         send(process, trainers, second)
         process.run(call, "wake", "kv_cache")
         engine.note("resident")
-        engine.responses.append(process.run(call, "generate", PROMPTS, 1, 0, True))
+        engine.responses.append(sample(1, 0, 0.0))
         for _ in range(2):
-            sampled = process.run(call, "generate", PROMPTS, 2, 7)
-            engine.sampled.append([[response.token_ids for response in group] for group in sampled])
+            engine.sampled.append([[response.token_ids for response in group] for group in sample(2, 7)])
         yield engine
         process.run(call, "close")
     finally:
@@ -224,3 +242,8 @@ def test_weights_are_read_in_the_memory_of_the_chip_that_has_them(engine: Engine
 def test_same_seed_gives_the_same_responses(engine: Engine) -> None:
     assert engine.sampled[0] == engine.sampled[1]
     assert len({tuple(tokens) for group in engine.sampled[0] for tokens in group}) > len(PROMPTS)
+
+
+def test_prefixes_are_cached_until_the_engine_has_other_weights(engine: Engine) -> None:
+    # One prompt has a whole block. Greedy before, greedy again, greedy with new weights, two samples, again.
+    assert engine.hits == [0, BLOCK, 0, 2 * BLOCK, 2 * BLOCK]

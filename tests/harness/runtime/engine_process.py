@@ -49,6 +49,29 @@ def call(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return list(result) if isgenerator(result) else result
 
 
+def count_hits() -> None:
+    """Count the tokens that requests find in the prefix cache of this process's engine."""
+    from vime_runtime.rollout import engine
+
+    manager = engine.started._llm.llm_engine.engine_core.engine_core.scheduler.kv_cache_manager
+    engine.hits, look_up = 0, manager.get_computed_blocks
+
+    def counting(request: Any) -> Any:
+        found = look_up(request)
+        engine.hits += found[1]
+        return found
+
+    manager.get_computed_blocks = counting
+
+
+def hits() -> int:
+    """Return the number of these tokens since the last call."""
+    from vime_runtime.rollout import engine
+
+    found, engine.hits = engine.hits, 0
+    return found
+
+
 class EngineProcess:
     """An Engine in another process, because vLLM pins threads to cores and changes torch.
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from vime_runtime.weight_sync.buckets import BucketExporter
 
+from harness.runtime.engine_process import count_hits, hits
 from harness.tolerances import LOGPROB_FP32
 
 _choices = random.Random(0)
@@ -58,29 +59,6 @@ def counting_engine(start_engine: Callable[..., Any], checkpoint: Path, tensor_p
     started = start_engine(checkpoint, tensor_parallel, **ROLLOUT)
     started.process.run(count_hits)
     return started
-
-
-def count_hits() -> None:
-    """Count the tokens that requests find in the prefix cache of this process's engine."""
-    from vime_runtime.rollout import engine
-
-    manager = engine.started._llm.llm_engine.engine_core.engine_core.scheduler.kv_cache_manager
-    engine.hits, look_up = 0, manager.get_computed_blocks
-
-    def counting(request: Any) -> Any:
-        found = look_up(request)
-        engine.hits += found[1]
-        return found
-
-    manager.get_computed_blocks = counting
-
-
-def hits() -> int:
-    """Return the number of these tokens since the last call."""
-    from vime_runtime.rollout import engine
-
-    found, engine.hits = engine.hits, 0
-    return found
 
 
 def check(found: list[list[Any]], expected: list[list[Any]]) -> None:
