@@ -19,6 +19,7 @@ from harness.runs.metric_rows import add_lines
 from harness.runs.wait import wait_until
 from vimectl.runs.failures import FailureMonitor
 from vimectl.runs.run_log import RunLog
+from vimectl.runs.summary import table_rows
 
 LONG = "FAKE_STEP_SECONDS=60"
 
@@ -82,6 +83,21 @@ def test_cause_is_named_and_not_confused_with_consequences(
     assert re.fullmatch(reason, run.summary["reason"])
     assert run.summary["restarts"] == 0
     assert shown in out
+
+
+def test_summary_of_an_error_says_what_where_and_what_to_do(launch: Callable[..., Any]) -> None:
+    run = launch("FAKE_FAULT=explained error", "cluster.restarts=1")
+    code, out, _ = run.wait()
+    assert code == 1
+    assert run.summary["restarts"] == 0
+    rows = table_rows(run.summary, run.run_dir, None)
+    assert [row for row in rows if row[0] in ("result", "where", "hint")] == [
+        ["result", "KeyError: 'x'"],
+        ["where", "/home/me/reward.py:3 in score"],
+        ["hint", f"read {run.run_dir}/logs/driver.log"],
+    ]
+    assert run.summary["excerpt"] in out
+    assert run.summary["excerpt"].endswith("KeyError: 'x'")
 
 
 def test_gcs_that_closes_its_port_is_a_failure(launch: Callable[..., Any]) -> None:

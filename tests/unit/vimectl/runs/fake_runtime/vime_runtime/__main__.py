@@ -63,6 +63,13 @@ def main(path: str) -> int:
             os.kill(os.getpid(), signal.SIGKILL)
         case "ignores SIGTERM":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        case "explained error":
+            # The rank is killed by the shutdown, before the supervisor reads the error.
+            where = "/home/me/reward.py:3 in score"
+            error("KeyError", "KeyError: 'x'", where=where, traceback="Traceback:\nKeyError: 'x'", exited=[])
+            event("ending", done=False)
+            rank.kill()
+            return 1
         case "error with slow shutdown":
             error("ValueError", "a shape is odd")
             event("ending", done=False)
