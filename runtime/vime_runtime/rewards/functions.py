@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from vime_runtime.data import reasoning_gym
-from vime_runtime.rewards.answers import equal_numbers, equal_texts
+from vime_runtime.rewards.extraction import equal_numbers, equal_texts
 from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.recipe import REWARDS, DataTable
 

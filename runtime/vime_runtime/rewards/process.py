@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
         possible = isolation.restrict(folder, in_namespaces) if isolated else []
         # Imported now, so that nothing but this module runs without the restrictions.
-        from vime_runtime.rewards.worker import Worker
+        from vime_runtime.rewards.serving import Worker
 
         Worker(fd).serve(possible)
         sys.exit()

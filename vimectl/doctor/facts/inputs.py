@@ -158,9 +158,9 @@ def read_reward_function(host: Host, module: str, function: str) -> str:
     if file is None:
         # Extension modules, and hooks of editable installations (setuptools: editable_wheel.py).
         folder, _, leaf = path.rpartition("/")
-        names = [name for directory in directories for name in host.names(f"{directory}/{folder}")]
+        files = [name for directory in directories for name in host.names(f"{directory}/{folder}")]
         hooks = [name for directory in directories for name in host.names(directory)]
-        if any(name.startswith(f"{leaf}.") and name.endswith(".so") for name in names) or any(
+        if any(name.startswith(f"{leaf}.") and name.endswith(".so") for name in files) or any(
             name.startswith("__editable__") and name.endswith("_finder.py") for name in hooks
         ):
             raise Unavailable(f"{module} is not a Python file on sys.path: only its import shows {function}")

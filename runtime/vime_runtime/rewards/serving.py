@@ -13,7 +13,7 @@ from typing import Any
 
 from vime_runtime.data import reasoning_gym
 from vime_runtime.rewards import functions
-from vime_runtime.rewards.answers import ANSWERS
+from vime_runtime.rewards.extraction import ANSWERS
 from vime_runtime.rewards.functions import Arguments, RewardFunction, event_loop
 from vime_runtime.rewards.process import END_WITH_STACK
 from vime_runtime.rewards.user_error import UserError

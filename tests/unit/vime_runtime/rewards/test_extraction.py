@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from vime_runtime.rewards.answers import equal_numbers, equal_texts, last_number, tagged
+from vime_runtime.rewards.extraction import equal_numbers, equal_texts, last_number, tagged
 
 
 @pytest.mark.parametrize(
