@@ -101,7 +101,7 @@ def _kill_descendants() -> None:
 
 
 def _remove(folder: str) -> None:
-    """Remove the temporary folder, and directories in it that nobody may read or write."""
+    """Remove the temporary folder, and directories in it without permissions."""
     for directory, names, _ in os.walk(folder):
         for path in (os.path.join(directory, name) for name in names):
             if not os.path.islink(path):

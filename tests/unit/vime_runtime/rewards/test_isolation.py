@@ -1,4 +1,4 @@
-"""What a hostile reward can do to the run: each attack reports whether it worked."""
+"""Attacks of a hostile reward on the run; each one reports whether it worked."""
 
 from __future__ import annotations
 

@@ -40,8 +40,8 @@ def test_a_defined_function_is_found(host: Host, tmp_path: Path, code: str) -> N
 
 def test_a_method_needs_its_class(host: Host, tmp_path: Path) -> None:
     (tmp_path / "pkg").mkdir()
-    (tmp_path / "pkg" / "__init__.py").write_text("class Judge:\n    def score(self): pass")
-    assert read_reward_function(host, "pkg", "Judge.score").endswith("has Judge.score")
+    (tmp_path / "pkg" / "__init__.py").write_text("class Rater:\n    def score(self): pass")
+    assert read_reward_function(host, "pkg", "Rater.score").endswith("has Rater.score")
 
 
 @pytest.mark.parametrize(
