@@ -67,7 +67,7 @@ def _alternatives(code: str) -> Iterator[tuple[str, ...]]:
 
 def _commands_of(line: str) -> Iterator[tuple[str, ...]]:
     """Yield the commands of a line of shell, also those in ``$(...)`` and after ``&&``."""
-    line = line.strip().removeprefix("$ ")
+    line = re.sub(r"\[(-[^]]*)\]", r"\1", line.strip().removeprefix("$ "))
     for inner in _SUBSTITUTION.findall(line):
         yield from _commands_of(inner)
     for part in _SUBSTITUTION.sub("SUBSTITUTED", line).split("&&"):
