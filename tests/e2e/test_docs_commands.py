@@ -33,6 +33,8 @@ ELSEWHERE = {
     r"vimectl patch (import|export)": "tests/unit/vimectl/patches/interchange",
     r"vimectl patch port": "tests/unit/vimectl/patches/port",
     r"vimectl patch lint": "tests/unit/vimectl/patches/lint",
+    r"vimectl recipe validate DIR/": "tests/unit/vimectl/cli/test_recipe.py",
+    r"vimectl run recipe DIR/": "tests/unit/vimectl/cli/test_run.py",
     r"vimectl runs (show|report|stop|logs|rm)": "tests/unit/vimectl/cli/test_runs.py",
     r"vimectl stack new": "tests/unit/vimectl/stacks/test_new.py",
 }

@@ -35,6 +35,16 @@ def test_dry_run_shows_everything_and_changes_nothing(tmp_path: Path, run_json: 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_copied_recipe_runs_from_its_path(tmp_path: Path, run_json: Callable[..., Any]) -> None:
+    run_json("recipe", "copy", "qwen3-tiny-tp2", str(tmp_path / "mine"))
+    copy = tmp_path / "mine" / "qwen3-tiny-tp2.toml"
+    copy.write_text(copy.read_text().replace('name = "qwen3-tiny-tp2"', 'name = "mine"'))
+    code, document = run_json("run", "recipe", str(copy), "--dry-run")
+    assert (code, document["recipe"]["recipe"]["name"]) == (0, "mine")
+    code, document = run_json("doctor", "--recipe", str(copy), "--only", "recipe")
+    assert document["stack"] == "cpu-0.32"
+
+
 def test_dry_run_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["run", "recipe", "qwen3-4b-tp2", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
