@@ -1,4 +1,4 @@
-"""What a tracker gets to know of a run."""
+"""Describe a run to a tracker, and define what every tracker does."""
 
 from __future__ import annotations
 

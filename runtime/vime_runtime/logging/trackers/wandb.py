@@ -11,7 +11,7 @@ from vime_runtime.spec.metrics import STEP
 class WandbTracker(RunTracker):
     """Log to a run of Weights & Biases; a resumed run continues it.
 
-    The steps are a metric that all others are drawn over: W&B drops rows below the last of its own steps,
+    The steps are a metric that all others are drawn over: W&B drops rows below its latest internal step,
     and a resumed run repeats some.
     """
 
