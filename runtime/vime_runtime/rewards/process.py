@@ -44,8 +44,9 @@ def main(argv: list[str]) -> None:
     in_namespaces = isolated and isolation.enter_namespaces()
     isolation.adopt_orphans()
     signal_when_parent_exits(END)
-    if os.getppid() != parent:
-        return  # it exited before the signal was set
+    if os.getppid() != parent:  # it exited before the signal was set
+        _remove(folder)
+        return
     worker = os.fork()
     if worker == 0:
         signal_when_parent_exits(signal.SIGKILL)
