@@ -14,7 +14,7 @@ from vimectl.util.host import Host, refuse_command
 
 SOURCE = '''
 class Other:
-    quantisation: str = ""
+    quantizaton: str = ""
 
 @dataclass
 class EngineArgs:
@@ -49,12 +49,12 @@ def test_arguments_of_the_installed_vllm_pass(tmp_path: Path) -> None:
     check(host(tmp_path), "async_scheduling")
 
 
-@pytest.mark.parametrize("name", ["quantisation", "_private", "local"])
+@pytest.mark.parametrize("name", ["quantizaton", "_private", "local"])
 def test_an_unknown_argument_is_refused_with_the_nearest_ones(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError) as caught:
         check(host(tmp_path), name)
     assert f"unknown argument of vLLM in [rollout.engine] {name!r}" in caught.value.message
-    assert name != "quantisation" or "Did you mean quantization" in caught.value.message
+    assert name != "quantizaton" or "Did you mean quantization" in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_an_editable_vllm_is_found(tmp_path: Path) -> None:
     stated = {"url": "file:///vllm-workspace/vllm", "dir_info": {"editable": True}}
     (info / "direct_url.json").write_text(json.dumps(stated))
     with pytest.raises(UsageError, match="unknown argument"):
-        check(host(tmp_path, "vllm-workspace/vllm"), "quantisation")
+        check(host(tmp_path, "vllm-workspace/vllm"), "quantizaton")
 
 
 @pytest.mark.parametrize("source", ["", "class EngineArgs: def", "class EngineArgs: pass"])
