@@ -20,6 +20,8 @@ ELEMENT = {"bfloat16": 2, "float32": 4}
 # Bytes a parameter in the training region, and in a training state (optimizer.py): weights, fp32 master
 # weights of bf16 ones, and two fp32 moments.
 REGION = {"bfloat16": 2 + 4 + 8, "float32": 4 + 8}
+# Those of them that a distributed optimizer shards over the data-parallel ranks.
+SHARDED = {"bfloat16": 4 + 8, "float32": 8}
 GRADIENT = 4  # grad_reduce_in_fp32 (optimizer.py)
 # Bytes of the fp32 logits that exist at a time (logprobs.py). With a vocabulary of 150,000 over two ranks
 # these are 900 tokens, enough for efficient matrix products.
@@ -50,11 +52,17 @@ Phases = dict[str, dict[str, Held]]
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """Numbers of parameters: of the whole model, of its experts, and of one trainer rank."""
+    """Numbers of parameters: of the whole model, of its experts, and of one trainer rank.
+
+    Attributes:
+        per_rank: those of which a trainer rank has the weights.
+        optimized: those of which it has master weights and moments.
+    """
 
     total: int
     experts: int
     per_rank: int
+    optimized: int
 
     @classmethod
     def of(cls, recipe: Recipe, shape: ModelShape) -> ParameterCount:
@@ -64,7 +72,11 @@ class ParameterCount:
         experts = sum(prod(dims) for name, dims in tensors.items() if ".mlp.experts." in name)
         train = recipe.train
         expert_ranks = train.expert_parallel if train.expert_parallel > 1 else train.tensor_parallel
-        return cls(total, experts, round((total - experts) / train.tensor_parallel + experts / expert_ranks))
+        per_rank = round((total - experts) / train.tensor_parallel + experts / expert_ranks)
+        # A distributed optimizer shards the parameters over all ranks that have the same ones.
+        ranks = recipe.cluster.devices
+        optimized = -(-total // ranks) if train.distributed_optimizer else per_rank
+        return cls(total, experts, per_rank, optimized)
 
 
 def device_memory(
@@ -117,11 +129,15 @@ def _longest(recipe: Recipe) -> int:
 def _training_state(recipe: Recipe, shape: ModelShape) -> dict[str, Held]:
     count, dtype = ParameterCount.of(recipe, shape), recipe.model.dtype
     reference = ELEMENT[dtype] if recipe.algorithm.kl_coefficient > 0 else 0
-    each = REGION[dtype] + reference
+    sharded = SHARDED[dtype]
+    each = REGION[dtype] - sharded + reference
     millions = f"{count.per_rank / 1e6:,.0f} million parameters"
-    what = "weights, master weights, moments" + (", reference" if reference else "")
+    how = (
+        f"{'weights, reference' if reference else 'weights'}: {each} bytes x {millions}; "
+        f"master weights, moments: {sharded} bytes x {count.optimized / 1e6:,.0f} million"
+    )
     return {
-        "trainer: region": Held(each * count.per_rank, f"{what}: {each} bytes x {millions}"),
+        "trainer: region": Held(each * count.per_rank + sharded * count.optimized, how),
         "trainer: gradients": Held(GRADIENT * count.per_rank, f"{GRADIENT} bytes x {millions}"),
     }
 

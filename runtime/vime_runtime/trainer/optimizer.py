@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from megatron.core.distributed import (
@@ -32,15 +33,33 @@ class Optimizer:
     Gradients are accumulated in fp32 over all backward passes since the last step. Over data-parallel ranks
     they are summed, not averaged: the loss must already be divided by the tokens of all ranks. Weight decay
     applies to matrices, not to vectors.
+
+    With ``distributed`` each data-parallel rank has master weights and moments of its shard only (Rajbhandari
+    et al., ZeRO, arXiv 1910.02054, stage 1). A shard is a range of the values of all parameters, so of one
+    parameter a rank has a range, all or nothing.
     """
 
-    def __init__(self, model: GPTModel, settings: OptimizerTable, region: OffloadableRegion) -> None:
-        """Allocate gradients, master weights and moments in ``region``; ``model`` already has its weights."""
+    def __init__(
+        self, model: GPTModel, settings: OptimizerTable, region: OffloadableRegion, distributed: bool = False
+    ) -> None:
+        """Allocate gradients, master weights and moments in ``region``; ``model`` already has its weights.
+
+        With ``distributed`` the weights are copied into the region, and their old memory is freed.
+        """
         dtype = model.config.params_dtype
+        self._distributed = distributed
         with region.allocating_zeros():
             self._ddp = DistributedDataParallel(
-                model.config, DistributedDataParallelConfig(grad_reduce_in_fp32=True), model
+                model.config,
+                DistributedDataParallelConfig(
+                    grad_reduce_in_fp32=True, use_distributed_optimizer=distributed
+                ),
+                model,
             )
+        if distributed:
+            with region.allocating():
+                for buffer in self._buffers():
+                    _move_parameters(buffer)
         self._optimizer = get_megatron_optimizer(
             OptimizerConfig(
                 lr=settings.lr,
@@ -53,23 +72,25 @@ class Optimizer:
                 clip_grad=settings.clip_grad or math.inf,
                 bf16=dtype is torch.bfloat16,
                 params_dtype=dtype,
+                use_distributed_optimizer=distributed,
             ),
             [self._ddp],
             use_gloo_process_groups=False,
         )
+        device = next(model.parameters()).device
         for group in self._optimizer.param_groups:
             # Megatron's scheduler, which is not used here, applies the multiplier; it is 0 for vectors.
             group["weight_decay"] = settings.weight_decay * group["wd_mult"]
-            if group["params"][0].device.type == "cpu":
+            if device.type == "cpu":
                 # One pass over each parameter instead of ten; Megatron has no setting for it.
                 group["fused"] = True
         with region.allocating():
-            for parameter in model.parameters():
+            for _, parameter, master in self._shards():
                 # Megatron makes a second copy in bf16 first, so it did this outside the region.
-                if hasattr(parameter, "main_param"):
-                    parameter.main_param.data = parameter.main_param.clone()
+                if master is not parameter:
+                    master.data = master.clone()
             for optimizer in self._optimizer.chained_optimizers:
-                _allocate_moments(optimizer.optimizer)
+                _allocate_moments(optimizer.optimizer, device)
 
     def step(self, rate: float) -> float:
         """Reduce and clip the gradients, update the weights, clear the gradients. A collective.
@@ -88,17 +109,17 @@ class Optimizer:
         return norm
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the live tensors of the state: parameters, master weights, moments, step counts.
+        """Yield the live tensors of this rank's state: parameters, master weights, moments, step counts.
 
         Between steps the gradients are zero, and the rate is computed at each step. In fp32 the parameters
-        are their own master weights and have one name.
+        are their own master weights and have one name. A distributed optimizer has ranges of them, [values].
         """
         names = {}
-        for name, parameter in self._ddp.module.named_parameters():
+        for name, parameter, master in self._shards():
             yield f"model/{name}", parameter.detach()
-            names[getattr(parameter, "main_param", parameter)] = name
-            if hasattr(parameter, "main_param"):
-                yield f"master/{name}", parameter.main_param.detach()
+            names[master] = name
+            if master is not parameter:
+                yield f"master/{name}", master.detach()
         for optimizer in self._optimizer.chained_optimizers:
             for parameter, moments in optimizer.optimizer.state.items():
                 for kind, tensor in moments.items():
@@ -109,7 +130,7 @@ class Optimizer:
 
     def gradients(self) -> list[Tensor]:
         """Return the gradients' buffers, which are zero between steps; the parameters have views of them."""
-        return [buffer.grad_data for buffer in (*self._ddp.buffers, *self._ddp.expert_parallel_buffers)]
+        return [buffer.grad_data for buffer in self._buffers()]
 
     def save(self, path: Path) -> FileRecord:
         """Write the state to a file and return its size and digest. Raises OSError with the path."""
@@ -135,9 +156,46 @@ class Optimizer:
                 raise ValueError(f"{path}: {name} is {found[0]} {list(found[1])}, expected {expected}")
         for name, tensor in live.items():
             tensor.copy_(stored[name])
+        if self._distributed:
+            self._ddp.start_param_sync()  # the other ranks have the rest of the parameters
+
+    def _shards(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Yield name, parameter and master weights of what this rank updates; in fp32 both are the same."""
+        if not self._distributed:
+            for name, parameter in self._ddp.module.named_parameters():
+                yield name, parameter, getattr(parameter, "main_param", parameter)
+            return
+        names = {parameter: name for name, parameter in self._ddp.module.named_parameters()}
+        for optimizer in self._optimizer.chained_optimizers:
+            for whole, shards, masters in (
+                (
+                    optimizer.model_float16_groups,
+                    optimizer.shard_float16_groups,
+                    optimizer.shard_fp32_from_float16_groups,
+                ),
+                (optimizer.model_fp32_groups, optimizer.shard_fp32_groups, optimizer.shard_fp32_groups),
+            ):
+                for group in zip(whole, shards, masters, strict=True):
+                    for parameter, shard, master in zip(*group, strict=True):
+                        yield names[parameter], shard, master
+
+    def _buffers(self) -> list[Any]:
+        return [*self._ddp.buffers, *self._ddp.expert_parallel_buffers]
 
 
-def _allocate_moments(adam: torch.optim.Optimizer) -> None:
+def _move_parameters(buffer: Any) -> None:
+    """Allocate the parameters of one of Megatron's buffers again, as views of one tensor.
+
+    Megatron allocates them with the gradients, whose memory is not kept while the trainer is offloaded.
+    """
+    buffer.param_data = buffer.param_data.clone()
+    for bucket in buffer.buckets:
+        bucket.param_data = buffer.param_data[bucket.offset : bucket.offset + bucket.param_data.numel()]
+    for parameter, (start, stop, _) in buffer.param_index_map.items():
+        parameter.data = buffer.param_data[start:stop].view(parameter.shape)
+
+
+def _allocate_moments(adam: torch.optim.Optimizer, device: torch.device) -> None:
     """Allocate the moments and step counts of AdamW in the training region, before its first step does.
 
     torch's AdamW counts the steps of each parameter. The fused one of MindSpeed for NPUs
@@ -146,7 +204,7 @@ def _allocate_moments(adam: torch.optim.Optimizer) -> None:
     counts_in_groups = not isinstance(adam, torch.optim.AdamW)
     for group in adam.param_groups:
         if counts_in_groups:
-            group["step"] = torch.zeros((), dtype=torch.int64, device=group["params"][0].device)
+            group["step"] = torch.zeros((), dtype=torch.int64, device=device)
         for param in group["params"]:
             count = {} if counts_in_groups else {"step": torch.zeros((), dtype=torch.float32, device="cpu")}
             moments = {"exp_avg": torch.zeros_like(param), "exp_avg_sq": torch.zeros_like(param)}

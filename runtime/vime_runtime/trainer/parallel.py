@@ -38,7 +38,7 @@ class ParallelGroups:
         A group would create its own on first use, the one for gradients when torch's allocator has most of
         the device's memory. HCCL allocates buffers outside of it and cannot make it return some.
         """
-        groups = (self.tensor, self.data, self.expert, self.expert_data, self.replicas)
+        groups = (dist.group.WORLD, self.tensor, self.data, self.expert, self.expert_data, self.replicas)
         for group in dict.fromkeys(group for group in groups if group is not None):
             dist.all_reduce(torch.zeros(1, device=device), group=group)
 
@@ -91,6 +91,8 @@ def start(
     for name, group in vars(parallel_state).items():
         if isinstance(group, dist.ProcessGroup):
             vars(parallel_state)[name] = _shared(group, distinct)
+    # All ranks; the norm of the gradient of a distributed optimizer is added over them.
+    parallel_state._INTRA_DISTRIBUTED_OPTIMIZER_INSTANCE_GROUP = dist.group.WORLD
     return ParallelGroups(
         parallel_state.get_tensor_model_parallel_group(),
         parallel_state.get_data_parallel_group(),

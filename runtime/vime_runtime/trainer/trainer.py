@@ -6,6 +6,7 @@ Importing this module imports Megatron-core: call ``Device.before_megatron()`` f
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -66,10 +67,13 @@ class Trainer:
         self._groups.connect(self._device.torch_device())
         self._bridge = WeightBridge(self._source, self._groups)
         self._region = self._device.training_region(config)
-        self._model = self._load(recompute=recipe.train.recompute)
-        self._optimizer = Optimizer(self._model, recipe.optimizer, self._region)
+        self._distributed = recipe.train.distributed_optimizer and self._groups.data.size() > 1
+        # A distributed optimizer copies the parameters into buffers in the region.
+        self._model = self._load(recipe.train.recompute, in_region=not self._distributed)
+        self._optimizer = Optimizer(self._model, recipe.optimizer, self._region, self._distributed)
         self._reference = self._load(recompute=False) if self._settings.kl_coefficient > 0 else None
         lasting = dict(self._optimizer.state())
+        lasting |= {f"model/{name}": parameter for name, parameter in self._model.named_parameters()}
         if self._reference is not None:
             lasting |= {f"reference/{name}": tensor for name, tensor in self._reference.named_parameters()}
         self._region.register(lasting, self._optimizer.gradients())
@@ -158,7 +162,7 @@ class Trainer:
         dist.barrier()
 
     def write_state(self, folder: Path) -> StatePart:
-        """Write this rank's training state; of ranks with the same shard only the first writes a file.
+        """Write this rank's training state; of ranks with the same state only the first writes a file.
 
         The state does not include the frozen reference model, which is the checkpoint at ``model.path``.
 
@@ -166,7 +170,7 @@ class Trainer:
             OSError: the file could not be written.
         """
         files = {}
-        if dist.get_rank() < self._groups.model.size():
+        if self._distributed or dist.get_rank() < self._groups.model.size():
             name = self._state_file()
             files[name] = self._optimizer.save(folder / name)
         return StatePart(files, _capture_random(self._device.torch_device()))
@@ -210,11 +214,12 @@ class Trainer:
         parallel.stop()
 
     def _state_file(self) -> str:
-        return f"rank-{self._groups.model.rank()}-of-{self._groups.model.size()}.pt"
+        group = dist.group.WORLD if self._distributed else self._groups.model
+        return f"rank-{dist.get_rank(group)}-of-{dist.get_world_size(group)}.pt"
 
-    def _load(self, recompute: bool) -> GPTModel:
+    def _load(self, recompute: bool, in_region: bool = True) -> GPTModel:
         device = self._device.torch_device()
-        with self._region.allocating():
+        with self._region.allocating() if in_region else nullcontext():
             loaded = model.build(self._source, self._dtype, device, self._groups, recompute)
         # Outside the region: on a device, memory of tensors that were freed in it remains part of it.
         self._bridge.load(loaded)

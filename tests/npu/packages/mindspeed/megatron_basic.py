@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch_npu
-from megatron.core.distributed.param_and_grad_buffer import _ParamAndGradBucketGroup
+from megatron.core.distributed.param_and_grad_buffer import _ParamAndGradBucketGroup, shard_buffer
 from megatron.core.models.gpt import gpt_layer_specs
 from megatron.core.tensor_parallel import random
 from megatron.core.transformer import torch_norm, transformer_block
@@ -28,6 +28,7 @@ def apply() -> None:
     replace(transformer_block, "LayerNormImpl", Norm)
     _ParamAndGradBucketGroup.start_grad_sync = start_grad_sync  # F:68
     _ParamAndGradBucketGroup.finish_grad_sync = start_grad_sync  # F:70, D:253
+    _ParamAndGradBucketGroup.start_param_sync = start_param_sync  # F:66
 
 
 def set_rng_state(state: Tensor, device: int = -1, graph_safe: bool = False) -> None:
@@ -60,11 +61,27 @@ class RMSNorm(torch.nn.Module):
 
 
 def start_grad_sync(group: _ParamAndGradBucketGroup, force_all_reduce: bool = False) -> None:
-    """Sum the gradients of each bucket: D:140-238, without overlap and distributed optimizer.
+    """Sum the gradients of each bucket, over the whole of it or for the own shard: D:140-238, not overlapped.
 
     Megatron-core 0.16.1 has the second argument, which the commit that MindSpeed was written for lacks.
     """
     for bucket in group.buckets:
         if bucket.gradient_scaling_factor != 1.0:
             bucket.grad_data *= bucket.gradient_scaling_factor
-        dist.all_reduce(bucket.grad_data, group=group.data_parallel_group)
+        if group.ddp_config.use_distributed_optimizer:
+            ranks = group.intra_distributed_optimizer_instance_group
+            own = shard_buffer(bucket.grad_data, ranks.size())[ranks.rank()]
+            dist.reduce_scatter_tensor(own, bucket.grad_data, group=ranks)
+        else:
+            dist.all_reduce(bucket.grad_data, group=group.data_parallel_group)
+
+
+def start_param_sync(group: _ParamAndGradBucketGroup, force_sync: bool = False) -> None:
+    """Gather the parameters of each bucket from the ranks' shards: D:54-95, not overlapped.
+
+    Without ``_coalescing_manager``, which torch_npu does not have.
+    """
+    ranks = group.intra_distributed_optimizer_instance_group
+    for bucket in group.buckets:
+        own = shard_buffer(bucket.param_data, ranks.size())[ranks.rank()]
+        dist.all_gather_into_tensor(bucket.param_data, own, group=ranks)

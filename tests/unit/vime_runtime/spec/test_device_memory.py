@@ -47,8 +47,9 @@ def test_qwen3_4b_matches_a_manual_calculation() -> None:
     assert (count.total, count.experts, count.per_rank) == (4_022_468_096, 0, 2_011_234_048)
     found = device_memory(recipe, DENSE, DEVICE)
     always = {"trainer: buckets": 2 * 2**29, "trainer: HCCL": 2 * HCCL, "engine: HCCL": HCCL}
-    # bf16 weights, master weights and two moments; fp32 gradients
-    trained = {"trainer: region": count.per_rank * 14, "trainer: gradients": count.per_rank * 4}
+    # bf16 weights, and one of eight ranks' share of master weights and two moments; fp32 gradients
+    region = count.per_rank * 2 + count.total // 8 * 12
+    trained = {"trainer: region": region, "trainer: gradients": count.per_rank * 4}
     # the inputs of 36 layers; one layer computed again and its gradient, and that of half the embedding
     layer = 4 * 2560 + (4 * 4096 + 4 * 1024 + 2 * 1024 * 3072 / 2048 + 3 * 9728) // 2
     backward = 2 * 8192 * layer * 2 + 75_968 * 2560 * 2
@@ -84,9 +85,9 @@ def test_keys_and_values_of_one_sequence() -> None:
     assert sequence_bytes(recipe, few) == sequence_bytes(recipe, DENSE)  # one head a rank
 
 
-def test_the_loss_has_the_logits_of_a_chunk_of_tokens_and_the_gradient_of_the_weight() -> None:
     # In bf16: the gradient of the logits of 883 tokens; that of the weight, the fp32 sum and a chunk's; the
     # states of all tokens and their gradient.
+    # of all tokens, and their gradient.
     expected = 2 * 883 * 75_968 + (4 + 2) * 75_968 * 2560 + 2 * 2 * 8192 * 2560
     assert loss_memory("bfloat16", 8192, 75_968, 2560).nbytes == expected
     # In one chunk the scaled logits and their exp; states.
@@ -98,9 +99,22 @@ def test_reference_and_fp32_take_memory() -> None:
         held = device_memory(recipe_of("qwen3-4b-tp2", *assignments), DENSE)
         return held[metrics.TRAIN]["trainer: region"]
 
-    per_rank = 2_011_234_048
-    assert region("algorithm.kl_coefficient=0.1") == per_rank * 16
-    assert region("model.dtype=float32") == per_rank * 12
+    per_rank, optimized = 2_011_234_048, 4_022_468_096 // 8
+    assert region("algorithm.kl_coefficient=0.1") == per_rank * 4 + optimized * 12
+    assert region("model.dtype=float32") == per_rank * 4 + optimized * 8
+
+
+def test_a_replicated_optimizer_has_all_of_the_state_on_every_rank() -> None:
+    def region(*assignments: str) -> int:
+        held = device_memory(recipe_of("qwen3-4b-tp2", *assignments), DENSE)
+        return held[metrics.TRAIN]["trainer: region"]
+
+    assert region("train.distributed_optimizer=false") == 2_011_234_048 * 14
+    # One replica has nothing to share.
+    assert region("cluster.devices_per_node=2") == 2_011_234_048 * 14
+    experts = recipe_of("qwen3-30b-a3b-npu")
+    # Whole experts on sixteen ranks, the rest on four: each part on all ranks that have the same one.
+    assert ParameterCount.of(experts, MOE).optimized == -(-30_532_122_624 // 16)
 
 
 def test_without_recomputation_every_layer_keeps_its_activations() -> None:

@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import pytest
 import torch
+from vime_runtime.batch import RolloutBatch
+from vime_runtime.spec.device_memory import GRADIENT, REGION, SHARDED
+
+from harness.tolerances import of_rounding, relative
 
 
 class CountsInGroups(torch.optim.Optimizer):
@@ -70,3 +77,45 @@ def test_step_counts_in_groups_are_part_of_the_state(ranks, make_model):
     assert all(kept[name].item() == 2 and further[name].item() == 3 for name in counts)
     assert further.keys() == resumed.keys()
     assert all(torch.equal(further[name], resumed[name]) for name in further)
+
+
+def trained(rank: int, world_size: int, master: str, config: Any, batches: list[RolloutBatch]) -> Any:
+    """Train; return norms, weights, and for each parameter the bytes of the region and of the state."""
+    from vime_runtime.trainer.trainer import Trainer
+
+    with closing(Trainer(config, rank, world_size, master)) as trainer:
+        norms = [trainer.train_step(batch)["train/grad_norm"] for batch in batches]
+        weights = {name: tensor.clone() for name, tensor in trainer.weights()}
+        state = sum(tensor.nbytes for _, tensor in trainer._optimizer.state())
+        region = sum(size for _, size in trainer._region._arena.live_ranges())
+        parameters = sum(parameter.numel() for parameter in trainer._model.parameters())
+        return norms, weights, region / parameters, state / parameters
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", ["qwen3", "qwen3_moe"])
+def test_a_distributed_optimizer_trains_as_a_replicated_one_with_less_memory(
+    ranks, make_model, make_batch, run_file, family, dtype
+):
+    model = make_model(family, hidden_size=256, dtype=getattr(torch, dtype))
+    batches = [make_batch(seed) for seed in range(3)]
+    found = {}
+    for distributed in (False, True):
+        config = run_file(
+            model, model__dtype=dtype, train__distributed_optimizer=distributed, optimizer__clip_grad=0.05
+        )
+        found[distributed] = ranks.run(trained, 2, config, batches)
+    for (norms, weights, region, state), (own_norms, own_weights, own_region, own_state) in zip(
+        found[False], found[True], strict=True
+    ):
+        assert own_norms == pytest.approx(norms, **relative(torch.float32, 64))
+        assert min(norms) > 0.05  # the gradient was clipped
+        for name, tensor in weights.items():
+            # Sums over two ranks, and their norm, in another order.
+            close = of_rounding(torch.float32 if dtype == "float32" else torch.bfloat16, 2)
+            torch.testing.assert_close(own_weights[name], tensor, rtol=close["rtol"], atol=1e-6)
+        each = REGION[dtype]
+        sharded = each - SHARDED[dtype] / 2
+        # Megatron pads parameters to 64 values and buffers to 128, and arenas align tensors.
+        assert (region, own_region) == pytest.approx((each + GRADIENT, sharded + GRADIENT), rel=0.03)
+        assert (state, own_state) == pytest.approx((each, each / 2), rel=0.03)

@@ -63,10 +63,13 @@ def addresses(trainer: Any) -> dict[str, int]:
     [
         ("qwen3", {"tensor_parallel": 2}, "float32", {"rank-0-of-2.pt", "rank-1-of-2.pt"}),
         ("qwen3", {"tensor_parallel": 2}, "bfloat16", {"rank-0-of-2.pt", "rank-1-of-2.pt"}),
-        ("qwen3", {"tensor_parallel": 1}, "float32", {"rank-0-of-1.pt"}),
+        ("qwen3", {"distributed_optimizer": False}, "float32", {"rank-0-of-1.pt"}),
+        ("qwen3", {}, "float32", {"rank-0-of-2.pt", "rank-1-of-2.pt"}),
+        ("qwen3", {}, "bfloat16", {"rank-0-of-2.pt", "rank-1-of-2.pt"}),
+        ("qwen3_moe", {}, "bfloat16", {"rank-0-of-2.pt", "rank-1-of-2.pt"}),
         ("qwen3_moe", {"expert_parallel": 2}, "bfloat16", {"rank-0-of-2.pt", "rank-1-of-2.pt"}),
     ],
-    ids=["tp2", "tp2-bf16", "dp2", "dp2-experts-ep2-bf16"],
+    ids=["tp2", "tp2-bf16", "dp2-replicated", "dp2", "dp2-bf16", "dp2-experts-bf16", "dp2-experts-ep2-bf16"],
 )
 def test_training_resumes_bitwise_at_the_same_addresses(
     ranks, make_model, make_batch, run_file, family, parallel, dtype, files
