@@ -84,7 +84,6 @@ def test_keys_and_values_of_one_sequence() -> None:
     few = shape_of(QWEN3_4B | {"num_key_value_heads": 2})
     assert sequence_bytes(recipe, few) == sequence_bytes(recipe, DENSE)  # one head a rank
 
-
     # In bf16: the gradient of the logits of 883 tokens; that of the weight, the fp32 sum and a chunk's; the
     # states of all tokens and their gradient.
     # of all tokens, and their gradient.
