@@ -95,7 +95,7 @@ CASES = [
         fault="gradient",
     ),
     FailedStart("kv-cache-too-small", "(?i)kv cache", settings=("rollout.kv_cache_bytes=4096",)),
-    FailedStart("engine-argument", "block_size", settings=("rollout.engine.block_size=7",)),
+    FailedStart("engine-argument", "(?i)quantization", settings=("rollout.engine.quantization=odd",)),
     FailedStart(
         "prompts-too-long", "(?i)prompt", settings=("rollout.max_prompt_tokens=2", "data.overlong=error")
     ),
