@@ -125,8 +125,8 @@ class RewardPool:
         fields = {
             "label": problem.label,
             "prompt": problem.prompt,
-            "row": getattr(problem, "row", None),
-            "index": getattr(problem, "index", 0),
+            "row": problem.row,
+            "index": problem.index,
         }
         group = Group(name, fields, responses)
         if self._broken:

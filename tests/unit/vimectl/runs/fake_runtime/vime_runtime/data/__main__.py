@@ -1,4 +1,4 @@
-"""``python -m vime_runtime.data RECIPE_JSON OUT_DIR`` as the tool runs it; FAKE_DATA_FAULT says how it fails."""
+"""``python -m vime_runtime.data FILE DIR`` as the tool runs it; FAKE_DATA_FAULT says how it fails."""
 
 import json
 import os
