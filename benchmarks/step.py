@@ -40,7 +40,7 @@ PHASES = (metrics.ROLLOUT, metrics.TRAIN, metrics.SYNC, metrics.SLEEP, metrics.W
 
 @dataclass(frozen=True)
 class Case:
-    """What a step does: ``shape`` is one of ``checkpoint.SHAPES``, ``tokens`` those of a response."""
+    """The work of a step: ``shape`` is one of ``checkpoint.SHAPES``, ``tokens`` those of a response."""
 
     shape: str
     prompts: int

@@ -12,19 +12,18 @@ import pytest
 
 from harness.runs.recipe_run import RecipeRun, run_recipe
 
-# Every response does the next of these, and one in sixteen of the responses of a process fails.
+# About one in eight responses makes an attack: some seventy in a run of four steps, of eight kinds.
 REWARD = """
-import itertools, os, signal, sys, time
+import os, sys, time, zlib
 from pathlib import Path
 
 RUN = Path({run!r})
-calls = itertools.count()
 
-def reward(answer, label):
-    number = next(calls)
-    if number % 16 == 5:
-        ATTACKS[number // 16 % len(ATTACKS)]()
-    return len(answer) % 3
+def reward(response):
+    number = zlib.crc32(response.encode())
+    if number % 8 == 5:
+        ATTACKS[number // 8 % len(ATTACKS)]()
+    return len(response) % 3
 
 def hang():
     time.sleep(600)
@@ -33,14 +32,12 @@ def leave():
     sys.exit("enough")
 
 def crash():
-    os.kill(os.getpid(), signal.SIGSEGV)
     os.abort()
 
 def daemon():
     if os.fork() == 0:
         os.setsid()
-        sys.stdin = None
-        time.sleep({seconds})
+        time.sleep(600)
     os._exit(0)
 
 def allocate():
@@ -58,8 +55,6 @@ def read_secrets():
 
 ATTACKS = [read_secrets, leave, delete, allocate, daemon, crash, hang, print_much]
 """
-# Identifies the daemons.
-SECONDS = 7654.25
 
 
 def hostile_run(tmp_path: Path, code: str, *settings: str) -> RecipeRun:
@@ -84,18 +79,19 @@ def left(tmp_path: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_a_run_survives_a_hostile_reward(tmp_path: Path) -> None:
-    code = REWARD.format(run=str(tmp_path / "run"), seconds=SECONDS)
+    code = REWARD.format(run=str(tmp_path / "run"))
     run = hostile_run(
         tmp_path, code, "--set", "data.reward_timeout=2", "--set", "data.max_reward_failures=0.5"
     )
     assert run.code == 0, run.output
     rows = run.metrics
     assert sum(row["reward/errors"] for row in rows) > 0
+    assert sum(row["reward/timeouts"] for row in rows) > 0
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
     events = (run.directory / "events.jsonl").read_text()
     warnings = [e["message"] for e in map(json.loads, events.splitlines()) if e["kind"] == "warning"]
-    assert any("KeyError: 'SERVICE_TOKEN'" in warning for warning in warnings), warnings
-    assert "hostile_rewards.py:" in "".join(warnings)
+    assert warnings
+    assert all("hostile_rewards.py:" in warning or "exited with code" in warning for warning in warnings)
     log = run.directory / "logs" / "rewards.log"
     assert not log.exists() or "\x1b" not in log.read_text()
     assert "very-secret" not in events

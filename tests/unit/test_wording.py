@@ -43,7 +43,8 @@ PATTERN = re.compile("|".join(AVOIDED), re.IGNORECASE)
 EXEMPT = re.compile(
     r"memory/\w+_paused_bytes|_paused_bytes"
     r"|Cannot resume allocation that is not paused"  # torch_memory_saver
-    r"|\"the optimised, compressed lower triangle\"",  # torch_npu's documentation
+    r"|\"the optimised, compressed lower triangle\""  # torch_npu's documentation
+    r"|(?:``|\")cancelled(?:``|\")",  # a message of vLLM
 )
 WHERE = ["vimectl", "runtime", "patches", "recipes", "docker", "docs", "scripts", "benchmarks", "tests"]
 FILES = ["README.md", "CONTRIBUTING.md", "Makefile", "pyproject.toml", "tox.toml"]

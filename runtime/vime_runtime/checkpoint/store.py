@@ -1,6 +1,6 @@
 """The training states of a run on disk: written under a partial name, renamed when complete, then verified.
 
-``checkpoints/step-000010`` has one file for each rank that has a state of its own, the random generators of
+``checkpoints/step-000010`` has a file for each rank whose state no other rank has, the random generators of
 all processes, and a manifest. The engine and the data need no state: the seeds of requests and the problems
 of a step depend only on ``algorithm.seed`` and the step.
 """

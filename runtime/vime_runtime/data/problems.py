@@ -37,7 +37,7 @@ class Problem:
 
 @dataclass
 class Counts:
-    """What became of the problems of one set, and the lengths of skipped prompts in tokens."""
+    """The numbers of problems of one set, and the lengths of skipped prompts in tokens."""
 
     problems: int = 0
     skipped: int = 0
