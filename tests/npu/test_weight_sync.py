@@ -34,12 +34,12 @@ sys.modules |= dict.fromkeys(["torch", "torch_npu"])  # importing them is an err
 messages = pickle.load(sys.stdin.buffer)
 pickle.dump([message.joined([message]) for message in messages], sys.stdout.buffer)
 """
-# ... and after it has imported torch, for the tokenizer.
+# ... with everything that the driver imports.
 DRIVER = """
 import pickle, sys
-from vime_runtime.data import problems
+import vime_runtime.__main__
 messages = pickle.load(sys.stdin.buffer)
-assert "torch" in sys.modules and "torch_npu" not in sys.modules
+assert "torch" not in sys.modules and "torch_npu" not in sys.modules
 pickle.dump([message.joined([message]) for message in messages], sys.stdout.buffer)
 """
 

@@ -144,11 +144,11 @@ class RewardProcess:
         os.close(self.exit)
         shutil.rmtree(self._folder, ignore_errors=True)  # the guard has done it, unless it was killed
         if code >= 0:
-            return f"the process exited with code {code}"
+            return f"the reward process exited with code {code}"
         try:
-            return f"the process was killed by {signal.Signals(-code).name}"
+            return f"the reward process was killed by {signal.Signals(-code).name}"
         except ValueError:  # a real-time signal without a name
-            return f"the process was killed by signal {-code}"
+            return f"the reward process was killed by signal {-code}"
 
 
 def _parsed(line: bytes) -> dict[str, Any]:

@@ -246,7 +246,7 @@ class RewardPool:
             self._end(member)
         except (DamagedReply, LookupError, TypeError, ValueError):
             self._selector.unregister(member.socket)
-            self._end(member, RewardError("crash", "the process sent a damaged reply"))
+            self._end(member, RewardError("crash", "the reward process sent a damaged reply"))
 
     def _on_message(self, member: _Member, message: dict[str, Any]) -> None:
         """Handle a reply. A forged one raises DamagedReply, LookupError, TypeError or ValueError."""

@@ -231,7 +231,7 @@ def test_an_error_while_the_module_is_imported_is_explained(
 def test_a_process_that_ends_while_it_imports_is_explained(user_module: Callable[[str], Path]) -> None:
     user_module("import os; os._exit(4)")
     table = {"path": "d.jsonl", "reward": "user_rewards:reward"}
-    with pytest.raises(UsageError, match="did not start: the process exited with code 4"):
+    with pytest.raises(UsageError, match="did not start: the reward process exited with code 4"):
         check_rewards({TRAINING_SET: DataTable.model_validate(table)})
 
 

@@ -32,7 +32,7 @@ def test_replaced_keys_do_not_exist_and_name_existing_ones() -> None:
     known = dict(keys(Recipe))
     for old, advice in REPLACED_KEYS.items():
         assert old not in known
-        new = advice.partition("use ")[2]
+        new = advice.partition("use ")[2].partition(" = ")[0]
         assert not new or new in known
 
 

@@ -97,7 +97,7 @@ def test_content_decides_the_series_of_a_version_without_one(
     (one,) = command.status(directory=tmp_path)
     assert one.state == state
     if state == "unsupported":
-        assert "the nearest is for 0.16.1 (0 of its 7 files are the same)" in one.note
+        assert "the nearest is for 0.16.1 (0 of its 8 files are the same)" in one.note
         assert one.hint == f"vimectl patch port megatron-core --from 0.16.1 --to {version}"
     elif "+local" not in version:
         assert one.note == "the patched files are those of 0.16.1"

@@ -46,7 +46,7 @@ def test_a_named_evaluation_set_is_made_of_several_assignments() -> None:
         "evaluation.sets.sums.settings.max_terms=3",
     )
     sets = resolve("qwen3-tiny-tp2", assignments=[path, terms]).recipe.evaluation.sets
-    assert sets["sums"].settings == {"max_terms": 3}
+    assert sets["sums"].settings["max_terms"] == 3
 
 
 @pytest.mark.parametrize(
