@@ -105,7 +105,7 @@ def test_a_run_survives_a_hostile_reward(tmp_path: Path) -> None:
     [
         ("raise KeyError('level')", "KeyError: 'level'; ", "hostile_rewards.py:2 in reward"),
         ("import sys; sys.exit(3)", "SystemExit: 3; ", "hostile_rewards.py:2 in reward"),
-        ("import os; os._exit(4)", "the process exited with code 4; ", ""),
+        ("import os; os._exit(4)", "the reward process exited with code 4; ", ""),
     ],
 )
 def test_a_reward_that_always_fails_ends_the_run_with_its_error(
