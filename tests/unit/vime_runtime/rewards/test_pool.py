@@ -201,10 +201,17 @@ def test_groups_are_scored_while_others_wait(start_pool: Any, tmp_path: Path) ->
     assert outcomes(waiting.result()) == [1]
 
 
+def descendants() -> set[psutil.Process]:
+    """Return the processes that this one and its children have started."""
+    return set(psutil.Process().children(recursive=True))
+
+
 def test_processes_share_a_large_group(start_pool: Any) -> None:
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("one core: one process")
-    started = start_pool("import os\ndef reward(response): return int(os.environ['TMPDIR'][-4:], 36)")
+    started = start_pool(
+        "import os, zlib\ndef reward(response): return zlib.crc32(os.environ['TMPDIR'].encode()) % 1_000_003"
+    )
     # Until both are ready, one scores alone.
     wait_until(lambda: len({score.reward for score in started.score(*"12345678")}) == 2)
 
@@ -230,13 +237,14 @@ def test_a_process_that_does_not_start_again_ends_the_waiting(start_pool: Any, t
 
 
 def test_a_closed_pool_leaves_no_process(start_pool: Any) -> None:
+    others = descendants()  # of other tests
     started = start_pool(OBEY, reward_timeout=60.0)
     started.score("1")
-    children = psutil.Process().children(recursive=True)
+    children = descendants() - others
     pending = started.pool.submit(TRAINING_SET, Problem([1], "", ""), [Response([1], [0.0], "stop", "hang")])
     started.pool.close()
     assert children
-    assert not any(child.is_running() for child in children)
+    assert not [child for child in children if child.is_running()]
     with pytest.raises(Exception, match="were closed"):
         pending.result()
     started.pool.close()
@@ -303,15 +311,16 @@ def test_nothing_is_left_when_the_driver_ends(
 
 @pytest.mark.parametrize("isolated", [True, False])
 def test_a_daemon_ends_with_its_process(start_pool: Any, isolated: bool) -> None:
+    others = descendants()  # of other tests
     started = start_pool(DAEMON, reward_isolated=isolated, reward_timeout=1.0)
     started.pool.wait_ready()
     assert outcomes(started.score("1")) == [1]
-    before = {one.pid for one in psutil.Process().children(recursive=True)}
+    before = descendants() - others
     assert outcomes(started.score("hang", "hang")) == ["timeout"] * 2
     assert outcomes(started.score("1")) == [1]
     started.pool.close()
-    assert not before & {one.pid for one in psutil.Process().children(recursive=True)}
-    assert not [pid for pid in before if psutil.pid_exists(pid)]
+    assert before
+    assert not [process for process in before if process.is_running()]
 
 
 def test_errors_are_values(start_pool: Any) -> None:

@@ -19,7 +19,7 @@ from harness.needs import unavailable
 from harness.trackers.log_steps import SECRET
 from vimectl.util.toml import read_toml
 
-pytestmark = [pytest.mark.slow, pytest.mark.needs("network")]
+pytestmark = [pytest.mark.exhaustive, pytest.mark.needs("network")]
 
 TRACKERS = ("wandb", "mlflow", "swanlab", "trackio")
 FINISHED = {"wandb": [1, 0], "mlflow": ["FINISHED"], "swanlab": [2, 1], "trackio": []}
@@ -88,19 +88,10 @@ def without_network() -> list[str]:
     return command if allowed and allowed.returncode == 0 else []
 
 
-def test_a_run_and_its_continuation_are_read_back_from_trackio(tmp_path: Path) -> None:
-    check_reads_back("trackio", make_environment(tmp_path / "environment", "trackio"), tmp_path)
-
-
-@pytest.mark.exhaustive
 @pytest.mark.parametrize("tracker", TRACKERS)
 def test_a_run_and_its_continuation_are_read_back(tracker: str, all_trackers: Path, tmp_path: Path) -> None:
-    check_reads_back(tracker, all_trackers, tmp_path)
-
-
-def check_reads_back(tracker: str, python: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    session = Session(python, home / "run-7")
+    session = Session(all_trackers, home / "run-7")
     assert session.log(tracker, "failed", 0, 1, 2, 3, 4) == {"warnings": []}
     assert session.log(tracker, "done", 3, 4, 5) == {"warnings": []}
     found = session.read(tracker)
@@ -118,7 +109,6 @@ def check_reads_back(tracker: str, python: Path, tmp_path: Path) -> None:
     assert all(path.is_relative_to(home / "run-7" / "trackers" / tracker) for path in kept)
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize(("tracker", "variable"), [("wandb", "WANDB_MODE"), ("swanlab", "SWANLAB_MODE")])
 def test_without_a_login_the_run_does_not_start_and_nothing_is_asked(
     tracker: str, variable: str, all_trackers: Path, tmp_path: Path
