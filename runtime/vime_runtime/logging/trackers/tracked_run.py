@@ -6,21 +6,19 @@ import json
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from vime_runtime.spec.run_config import RunConfig
 
 
-class RunTracker:
+class RunTracker(Protocol):
     """Record the metrics of one run. The constructor of each tracker starts it."""
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Record finite numbers of one step."""
-        raise NotImplementedError
 
     def finish(self, done: bool) -> None:
         """End the record of the run, its work ``done`` or not."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

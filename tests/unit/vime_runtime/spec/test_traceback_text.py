@@ -13,8 +13,8 @@ def frame(file: str) -> str:
 @pytest.mark.parametrize(
     ("files", "chosen"),
     [
-        (["/work/runtime/vime_runtime/a.py", "/home/ray/reward.py", "/x/lib/python3.11/json/__init__.py"], 1),
-        (["/work/runtime/vime_runtime/a.py", "/x/site-packages/vllm/a.py"], 0),
+        (["/src/runtime/vime_runtime/a.py", "/home/user/reward.py", "/x/lib/python3.11/json/__init__.py"], 1),
+        (["/src/runtime/vime_runtime/a.py", "/x/site-packages/vllm/a.py"], 0),
         (["/x/lib/python3.11/site-packages/vime_runtime/a.py", "/vllm-workspace/vllm/vllm/v1/a.py"], 0),
         (["<frozen runpy>", "/x/site-packages/torch/a.py"], 1),
     ],

@@ -80,7 +80,7 @@ def test_chunks_have_the_numbers_of_torch_on_one_rank_and_two(ranks, size, dtype
     torch.testing.assert_close(weight[:VOCABULARY].double(), expected["weight"], **close)
     assert not weight[VOCABULARY:].any()
     for one in found:
-        # Once, whatever the number of chunks, in the dtype of the weight: rounding does not add up.
+        # Autograd gets one gradient for all chunks, so that it is rounded to the dtype of the weight once.
         assert one["calls"] == [dtype]
         assert one["differentiable"] == (True, False)
         for name in ("logprobs", "entropy", "hidden"):

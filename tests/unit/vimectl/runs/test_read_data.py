@@ -46,10 +46,10 @@ def test_an_interrupted_reading_leaves_nothing(launch: Callable[..., Any]) -> No
     assert not list(run.run_dir.parent.glob(".run.*"))
 
 
-def test_epochs_give_the_steps_when_the_problems_are_counted(launch: Callable[..., Any]) -> None:
+def test_a_smoke_run_keeps_its_steps_with_epochs(launch: Callable[..., Any]) -> None:
     run = launch("train.epochs=3", "modes.smoke.steps=4")
     assert run.wait()[0] == 0
-    assert json.loads((run.run_dir / "resolved.json").read_text())["steps"] == 4  # smoke keeps its steps
+    assert json.loads((run.run_dir / "resolved.json").read_text())["steps"] == 4
 
 
 @pytest.fixture
