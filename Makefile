@@ -16,9 +16,11 @@ NUMERIC := tests/npu/test_operators.py tests/npu/test_trainer.py $(addprefix tes
   test_device.py prepare/test_gguf_file.py rollout/test_cpu_norms.py \
   $(patsubst %,trainer/test_%.py,attention grpo mlp model optimizer trainer))
 
+# It warns about each string near an explained one, so its output is shown if it finds something.
+BANDIT := $(BIN)/bandit -q -c pyproject.toml -r vimectl runtime scripts benchmarks docker
 TOX := $(BIN)/python -m tox run-parallel --parallel all --parallel-no-spinner $(if $(PYENV),--discover $(PYENV))
 
-.PHONY: run run-real test suite lint-and-pythons test-fast test-cpus test-exhaustive test-releases lint lock bench clean
+.PHONY: run run-real test suite lint-and-pythons test-fast test-cpus test-exhaustive test-releases lint docs lock bench clean
 .DELETE_ON_ERROR:
 
 run: .venv/ready
@@ -69,6 +71,18 @@ lint: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/hadolint docker/Dockerfile.npu docker/Dockerfile.cpu
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema custom.github-workflows-require-timeout .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --offline --quiet --no-progress .github
+	@echo "$(BANDIT)"; found=$$($(BANDIT) 2>&1) || { echo "$$found"; exit 1; }
+	$(BIN)/python scripts/audit.py
+
+# The documentation site, in site/. Not --quiet: mkdocs then counts no warning, and --strict finds nothing.
+docs: .venv/dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: .venv/dev .bench/ready
 	$(BIN)/python -m benchmarks
@@ -77,13 +91,14 @@ lock: .venv/dev
 	$(BIN)/python scripts/lock.py
 
 clean:
-	rm -rf .venv .bootstrap .bench .tox build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .bootstrap .bench .tox build dist site .pytest_cache .mypy_cache .ruff_cache
 
-# A small environment that holds only the tool, to make the real one with.
-.bootstrap/ready: requirements/tool.txt
+# A small environment that holds only the tool, to make the real one with. pip installs uv, uv the rest.
+.bootstrap/ready: requirements/uv.txt requirements/tool.txt
 	@command -v $(PYTHON) >/dev/null || { echo "vimectl needs Python 3.11: install it, or name it with make PYTHON=/path/to/python3.11"; exit 3; }
 	$(PYTHON) -m venv --clear .bootstrap
 	.bootstrap/bin/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r $<
+	PYTHONPATH=.:runtime .bootstrap/bin/python -m vimectl.env.uv -q -r requirements/tool.txt
 	touch $@
 
 .venv/ready: .bootstrap/ready $(LOCK) pyproject.toml
@@ -92,10 +107,11 @@ clean:
 	touch $@
 
 .venv/dev: .venv/ready requirements/dev.txt
-	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m vimectl.env.uv -q -r requirements/dev.txt
 	touch $@
 
 # What the benchmarks compare with, in a folder that only its own process sees.
 .bench/ready: .venv/ready requirements/bench.txt
-	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes --upgrade --target .bench -r requirements/bench.txt
+	rm -rf .bench
+	$(BIN)/python -m vimectl.env.uv -q --target .bench -r requirements/bench.txt
 	touch $@

@@ -6,7 +6,7 @@ import importlib
 import signal
 import sys
 
-NAMES = ("doctor", "patch", "startup", "step", "sync", "trainer_memory")
+NAMES = ("doctor", "env", "patch", "startup", "step", "sync", "trainer_memory")
 
 
 def main(names: list[str]) -> int:

@@ -42,7 +42,7 @@ def write(folder: Path, shape: str, dtype: torch.dtype, prompt_tokens: int) -> N
     tokenizer = _tokenizer()
     write_model(folder / "model", dtype, vocab_size=VOCABULARY, head_dim=64, **SHAPES[shape])
     tokenizer.save_pretrained(folder / "model")
-    draw = random.Random(0)
+    draw = random.Random(0)  # nosec B311 # data, not keys
     lines = []
     for _ in range(PROBLEMS):
         words = [f"t{draw.randrange(2, VOCABULARY)}" for _ in range(prompt_tokens)]
@@ -71,6 +71,7 @@ def write_model(folder: Path, dtype: torch.dtype, **shape: Any) -> None:
 def _tokenizer() -> PreTrainedTokenizerFast:
     # A special token is found inside words too: as "t1" it would split "t18".
     words = {"t0": 0, "<pad>": 1, **{f"t{i}": i for i in range(2, VOCABULARY)}, "<eos>": VOCABULARY}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="t0"))
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="t0"))  # nosec B106 # a token of text
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>")
+    # Tokens of text.
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>")  # nosec B106

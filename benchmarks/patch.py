@@ -17,9 +17,9 @@ from pathlib import Path
 import platformdirs
 
 from vimectl.patches import command, series
-from vimectl.patches.releases import download, index
-from vimectl.patches.releases import pip_config as pip
-from vimectl.patches.releases.web import Web
+from vimectl.releases import download, index
+from vimectl.releases import pip_config as pip
+from vimectl.releases.web import Web
 from vimectl.stacks.catalog import load_summary
 
 STACK = "ascend-0.22"

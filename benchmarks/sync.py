@@ -8,7 +8,6 @@ which would need 10 GB more at this size. One sync and one memcpy of the same by
 from __future__ import annotations
 
 import os
-import socket
 import statistics
 import sys
 import tempfile
@@ -47,11 +46,11 @@ def main() -> None:
         model = Path(folder)
         with process(write_checkpoint, "train", str(model)) as writer:
             writer.recv()
-        master = f"127.0.0.1:{_free_port()}"
+        store = f"{folder}/ranks"
         shm = SharedMemoryWatch()  # vLLM's workers do not remove all of theirs
         with (
-            process(trainer_rank, "train", str(model), 0, master) as first,
-            process(trainer_rank, "train", str(model), 1, master) as second,
+            process(trainer_rank, "train", str(model), 0, store) as first,
+            process(trainer_rank, "train", str(model), 1, store) as second,
             process(engine, "rollout", str(model)) as rollout,
             process(copy, "train") as memcpy,
         ):
@@ -134,16 +133,17 @@ def write_checkpoint(connection: Connection, folder: str) -> None:
     connection.send(True)
 
 
-def trainer_rank(connection: Connection, folder: str, index: int, master: str) -> None:
+def trainer_rank(connection: Connection, folder: str, index: int, store: str) -> None:
     """Export the shard of a trainer rank without an optimizer."""
     import torch
+    from torch.distributed import FileStore
     from vime_runtime.trainer import model, parallel
     from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
     from vime_runtime.weight_sync.buckets import BucketExporter
     from vime_runtime.weight_sync.export import WeightBridge
 
     source = HFCheckpoint(Path(folder))
-    ranks = parallel.start("gloo", index, RANKS, master, RANKS)
+    ranks = parallel.start("gloo", index, RANKS, FileStore(store, RANKS), RANKS)
     bridge = WeightBridge(source, ranks)
     shard = model.build(source, torch.bfloat16, torch.device("cpu"), ranks)
     bridge.load(shard)
@@ -215,9 +215,3 @@ def _shared_bytes() -> int:
     """Return the shared memory of this process, which has only the buckets."""
     status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssShmem:"))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

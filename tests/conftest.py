@@ -20,8 +20,12 @@ WHOLE_MACHINE = (
     "tests/npu/test_whole_path.py",
     "tests/unit/vimectl/cli/test_doctor.py",
     "tests/unit/vimectl/cli/test_run.py",
+    "tests/unit/vimectl/cli/test_runs.py",
+    "tests/unit/vimectl/doctor/checks/test_stale_runs.py",
     "tests/unit/vimectl/runs/test_",
 )
+# They share a store of images, and a folder with the sources of one.
+IMAGE_BUILDS = "tests/unit/vimectl/images/test_build"
 ANY_WORKER = ("tests/e2e/test_doctor_fixes.py", "tests/e2e/test_prepare_real_model.py")
 
 
@@ -42,6 +46,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
+            if file.startswith(IMAGE_BUILDS):
+                return IMAGE_BUILDS
             return "whole machine" if _needs_whole_machine(file) else file
 
     return ByFile(config, log)
@@ -64,7 +70,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Fail a skipped test that docs/npu-path.md names, in CI."""
+    """Fail a skipped test that docs/explanation/npu-path.md names, in CI."""
     report = yield
     return _not_skipped(report, item.nodeid.partition("[")[0])
 

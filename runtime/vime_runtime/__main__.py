@@ -26,6 +26,7 @@ from vime_runtime.rewards.pool import TRAINING_SET, RewardPool
 from vime_runtime.scoring import Evaluation, Scorer
 from vime_runtime.spec import events
 from vime_runtime.spec.errors import TERMINATED, VimeError
+from vime_runtime.spec.process_roles import DRIVER
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.train_loop import (
     MemoryMeter,
@@ -83,10 +84,12 @@ def run(config: RunConfig, log: EventLog, stop: StopRequest, sync: Sync = sync_w
     checkpoints = CheckpointManager(config, log, stop)
     log.rewind(checkpoints.done)
     log.starting("starting Ray")
+    from vime_runtime.cluster.actors import process_entry
     from vime_runtime.cluster.ray_cluster import ray_cluster
 
+    log.processes([process_entry(DRIVER)])
     with (
-        ray_cluster(config, report=log.starting) as placement,
+        ray_cluster(config, log) as placement,
         closing(_reward_pool(config)) as pool,
         report_end(log, config.paths.logs),
     ):
@@ -119,11 +122,10 @@ def _load(
 ) -> RuntimeContext:
     """Start the actors and open the files of problems."""
     from vime_runtime.cluster.groups import EngineGroup, PhaseForwarder, TrainerGroup
-    from vime_runtime.cluster.ray_cluster import driver_processes
 
     trainer = TrainerGroup(config, placement)
     engine = EngineGroup(config, placement)
-    log.processes(driver_processes() + trainer.processes() + engine.processes())
+    log.processes(trainer.processes() + engine.processes())
     trainer.load()
     engine.load()
     recipe, folder = config.recipe, config.paths.problems

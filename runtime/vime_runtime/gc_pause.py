@@ -46,7 +46,7 @@ def children_gc_paused() -> Iterator[None]:
 
 
 if __name__ == "__mp_main__":  # the name under which multiprocessing runs the main module
-    from vime_runtime.logging import import_noise
+    from vime_runtime import eager_only
 
     gc.disable()
-    import_noise.inherit()
+    eager_only.inherit()

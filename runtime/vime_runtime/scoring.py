@@ -38,7 +38,7 @@ def sampling_seeds(count: int, *key: object) -> list[int]:
     True
     """
     # A seed that is text gives the same numbers in every process, unlike the hash of a tuple.
-    numbers = random.Random(" ".join(map(str, key)))
+    numbers = random.Random(" ".join(map(str, key)))  # nosec B311 # seeds of sampling, repeatable
     return [numbers.getrandbits(31) for _ in range(count)]
 
 

@@ -104,7 +104,7 @@ def check_logprobs(limit: float | None, step: int, row: dict[str, float]) -> Non
             f"algorithm.max_logprob_difference = {limit:g}; the step was not saved",
             "if rollout.top_p, top_k or min_p truncates the distribution, the difference includes that; "
             'otherwise try model.dtype = "float32" and rollout.eager = true, remove arguments of '
-            "[rollout.engine], and see docs/algorithm.md",
+            "[rollout.engine], and see docs/explanation/algorithm.md",
         )
 
 

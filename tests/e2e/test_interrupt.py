@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from harness.runs import shared_memory
+from harness.runs.process_deaths import is_running
 from harness.runs.recipe_run import START_LIMIT, VIMECTL, wait_for_phase
 
 PHASES = [
@@ -51,7 +52,7 @@ def test_nothing_is_left_after_ctrl_c(phase: str, options: list[str], tmp_path: 
     finally:
         run.kill()
     assert run.returncode == 130, output.decode()
-    assert [process for process in tree if process.is_running()] == []
+    assert [process for process in tree if is_running(process)] == []
     assert shared_memory.left_files(before) == set()
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["ok"] is False

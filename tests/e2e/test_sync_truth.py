@@ -51,14 +51,13 @@ def differences(rows: list[dict[str, float]], stale: bool) -> list[float]:
 
 def run_with_stale_weights(like: RecipeRun, tmp_path: Path) -> list[dict[str, float]]:
     """Repeat the run ``like`` in fp32 and in another directory, without weight sync after step 3."""
-    run_file = json.loads((like.directory / "resolved.json").read_text())
     scratch = Path("/tmp") / f"vime-stale-{os.getpid()}"  # short, because Ray puts sockets there
-    scratch.mkdir()
-    run_file |= {"run_dir": str(tmp_path), "steps": STEPS, "scratch_dir": str(scratch)}
+    scratch.mkdir(0o700)
+    text = (like.directory / "resolved.json").read_text()
+    run_file = json.loads(text.replace(json.loads(text)["scratch_dir"], str(scratch)))
+    run_file |= {"run_dir": str(tmp_path), "steps": STEPS}
     shutil.copytree(like.directory / "problems", tmp_path / "problems")
     run_file["recipe"]["model"]["dtype"] = "float32"
-    for variables in run_file["environment"].values():
-        variables["TMPDIR"] = str(scratch)
     path = tmp_path / "resolved.json"
     path.write_text(json.dumps(run_file))
     watch = SharedMemoryWatch()  # without a supervisor, this removes the files of killed workers

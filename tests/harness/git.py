@@ -30,3 +30,19 @@ def commit(directory: Path) -> str:
     git(directory, "add", "--all")
     git(directory, "commit", "-q", "-m", "test")
     return git(directory, "rev-parse", "HEAD").decode().strip()
+
+
+def two_commits(repository: Path) -> str:
+    """Make a repository with two commits, a program, a link and attributes; return the first commit's id."""
+    (repository / "package").mkdir(parents=True)
+    (repository / "package" / "__init__.py").write_text("version = 1\n")
+    (repository / "build.sh").write_text("#!/bin/sh\n")
+    (repository / "build.sh").chmod(0o755)
+    (repository / "link").symlink_to("package/__init__.py")
+    # Attributes with which git archive would leave out or change files.
+    (repository / ".gitattributes").write_text("build.sh export-ignore\nstamp export-subst\n")
+    (repository / "stamp").write_text("$Format:%H$\n")
+    first = commit(repository)
+    (repository / "package" / "__init__.py").write_text("version = 2\n")
+    commit(repository)
+    return first

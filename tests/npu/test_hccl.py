@@ -13,8 +13,7 @@ import torch
 import torch.distributed as dist
 
 from harness.npu.machine import Machine
-from harness.ports import free_port
-from harness.runtime.rank_processes import Process, on_each
+from harness.runtime.rank_processes import Process, new_store, on_each
 from harness.tolerances import of_sum
 
 MIB = 1 << 20
@@ -55,9 +54,9 @@ def left(four: list[Process]) -> Iterator[None]:
 
 
 @contextmanager
-def group(rank: int, world: int, master: str) -> Iterator[None]:
+def group(rank: int, world: int, store: str) -> Iterator[None]:
     """Join a process group of backend "hccl", and leave it."""
-    dist.init_process_group("hccl", init_method=f"tcp://{master}", rank=rank, world_size=world)
+    dist.init_process_group("hccl", init_method=f"file://{store}", rank=rank, world_size=world)
     try:
         yield
     finally:
@@ -195,10 +194,10 @@ CASES = [
 ]  # fmt: skip
 
 
-def on_both(rank: int, world: int, master: str) -> dict[str, list[Outcome]]:
+def on_both(rank: int, world: int, store: str) -> dict[str, list[Outcome]]:
     """Run each case on the device with HCCL and on the CPU with gloo."""
     outcomes = {}
-    with group(rank, world, master):
+    with group(rank, world, store):
         sides = Side("npu", None), Side("cpu", dist.new_group(backend="gloo"))
         for case in CASES:
             outcomes[case.__name__] = [[_on_host(result) for result in case(side)] for side in sides]
@@ -228,10 +227,10 @@ def test_results_are_those_of_gloo(outcomes: list[dict[str, list[Outcome]]], cas
                 assert torch.equal(ours, theirs)
 
 
-def reduce_exactly(rank: int, world: int, master: str) -> list[list[torch.Tensor]]:
+def reduce_exactly(rank: int, world: int, store: str) -> list[list[torch.Tensor]]:
     """Return the input of this rank, twice the sum of all, and the sum of part of the ranks."""
     results = []
-    with group(rank, world, master):
+    with group(rank, world, store):
         side = Side("npu", None)
         parts = [dist.new_group(ranks) for ranks in ([0, 2], [1, 3])]
         for dtype in (torch.float32, *HALF, torch.int16):
@@ -258,8 +257,8 @@ def test_ranks_add_in_their_order_and_round_once(four: list[Process]) -> None:
             assert torch.equal(part, total(inputs[rank % 2 :: 2]))
 
 
-def reduce_what_a2_does_not(rank: int, world: int, master: str) -> dict[str, str]:
-    with group(rank, world, master):
+def reduce_what_a2_does_not(rank: int, world: int, store: str) -> dict[str, str]:
+    with group(rank, world, store):
         return {
             "bfloat16": error_of(dist.all_reduce, torch.ones(2, dtype=torch.bfloat16, device="npu"), PRODUCT),
             "int16": error_of(dist.all_reduce, torch.ones(2, dtype=torch.int16, device="npu"), PRODUCT),
@@ -274,9 +273,9 @@ def test_an_unsupported_reduction_is_an_error(four: list[Process]) -> None:
         assert "Unsupported data type at::kDouble" in errors["float64"]
 
 
-def gather_in_other_ways(rank: int, world: int, master: str) -> dict[str, list[torch.Tensor]]:
+def gather_in_other_ways(rank: int, world: int, store: str) -> dict[str, list[torch.Tensor]]:
     """Gather tensors of other lengths, and several at once: gloo has neither."""
-    with group(rank, world, master):
+    with group(rank, world, store):
         side = Side("npu", None)
         uneven = [side.empty(length) for length in range(1, world + 1)]
         dist.all_gather(uneven, torch.full((rank + 1,), float(rank), device="npu"))
@@ -306,7 +305,7 @@ def test_uneven_and_coalesced_calls(four: list[Process]) -> None:
         assert results["exchanged"][0].tolist() == [(rank - 1) % 4] * 2
 
 
-def join(rank: int, world: int, master: str, megabytes: int | None = None) -> None:
+def join(rank: int, world: int, store: str, megabytes: int | None = None) -> None:
     import torch_npu
 
     options = None
@@ -314,7 +313,7 @@ def join(rank: int, world: int, master: str, megabytes: int | None = None) -> No
         options = torch_npu._C._distributed_c10d.ProcessGroupHCCL.Options()
         options.hccl_config = {"hccl_buffer_size": megabytes}
     dist.init_process_group(
-        "hccl", init_method=f"tcp://{master}", rank=rank, world_size=world, pg_options=options
+        "hccl", init_method=f"file://{store}", rank=rank, world_size=world, pg_options=options
     )
 
 
@@ -360,8 +359,8 @@ def test_a_communicator_holds_its_buffers_from_its_first_use_to_its_end(
             assert buffers(machine) == held, step.__name__
 
 
-def add_with_buffers_of_8_megabytes(rank: int, world: int, master: str) -> None:
-    join(rank, world, master, megabytes=8)
+def add_with_buffers_of_8_megabytes(rank: int, world: int, store: str) -> None:
+    join(rank, world, store, megabytes=8)
     add()
 
 
@@ -370,8 +369,8 @@ def test_the_size_of_buffers_is_an_option_of_the_group(machine: Machine, four: l
     assert buffers(machine) == [17 * MIB, 17 * MIB, 0, 0]
 
 
-def error_of_full_chip(rank: int, world: int, master: str) -> str:
-    join(rank, world, master, megabytes=200)
+def error_of_full_chip(rank: int, world: int, store: str) -> str:
+    join(rank, world, store, megabytes=200)
     return error_of(add)
 
 
@@ -380,12 +379,12 @@ def test_buffers_that_do_not_fit_are_an_error(machine: Machine, four: list[Proce
     assert buffers(machine) == [0] * 4
 
 
-def error_of_some(rank: int, world: int, master: str, ranks: list[int]) -> str:
+def error_of_some(rank: int, world: int, store: str, ranks: list[int]) -> str:
     """Return the error of a collective that only some ranks call."""
     return error_of(add) if rank in ranks else ""
 
 
-def set_variable(rank: int, world: int, master: str, name: str, value: str) -> None:
+def set_variable(rank: int, world: int, store: str, name: str, value: str) -> None:
     """Set what HCCL reads when a communicator is created."""
     os.environ[name] = value
 
@@ -418,8 +417,8 @@ def test_a_call_fails_on_request(machine: Machine, four: list[Process]) -> None:
     assert all("error code is 9" in error for error in on_each(four[:2], error_of_some, [0, 1]))
 
 
-def error_of_other_call(rank: int, world: int, master: str) -> str:
-    with group(rank, world, master):
+def error_of_other_call(rank: int, world: int, store: str) -> str:
+    with group(rank, world, store):
         return error_of(add) if rank == 0 else error_of(dist.broadcast, torch.ones(1, device="npu"), 0)
 
 
@@ -427,9 +426,9 @@ def test_ranks_in_different_collectives_get_an_error(four: list[Process]) -> Non
     assert all("error code is 1" in error for error in on_each(four[:2], error_of_other_call))
 
 
-def wait_for_the_last(rank: int, world: int, master: str, doomed: int) -> str:
+def wait_for_the_last(rank: int, world: int, store: str, doomed: int) -> str:
     """Wait in a collective for a process that is killed."""
-    join(rank, world, master)
+    join(rank, world, store)
     add()
     if os.getpid() == doomed:
         os.kill(doomed, signal.SIGKILL)
@@ -440,9 +439,9 @@ def test_a_killed_rank_ends_the_wait_of_the_others(
     machine: Machine, four: list[Process], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     last = machine.start(tmp_path_factory.mktemp("killed"), "2", **ENVIRONMENT)
-    master = f"127.0.0.1:{free_port()}"
+    store = new_store(last.directory)
     for rank, process in enumerate([*four[:2], last]):
-        process.begin(wait_for_the_last, rank, 3, master, last.popen.pid)
+        process.begin(wait_for_the_last, rank, 3, store, last.popen.pid)
     last.popen.wait()
     for process in four[:2]:
         assert process.connection.poll(60), "it waits until the time-out"

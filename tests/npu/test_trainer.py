@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from torch.distributed import FileStore
 from vime_runtime.batch import RolloutBatch
 from vime_runtime.spec.device_layout import trainer_communicators
 from vime_runtime.spec.recipe import Recipe
 from vime_runtime.spec.run_config import RunConfig
 
 from harness.npu.machine import Machine
-from harness.ports import free_port
 from harness.run_config import make_run_config
-from harness.runtime.rank_processes import Process, on_each
+from harness.runtime.rank_processes import Process, new_store, on_each
 from harness.tiny_model import write_model
 from harness.tolerances import LOGPROB_BF16_MEAN, of_sum
 
@@ -118,7 +118,7 @@ def exported(trainer: Any) -> tuple[dict[str, bool], bool]:
     return same, bool(waits)
 
 
-def train(rank: int, world_size: int, master: str, config: RunConfig, device: str) -> Results:
+def train(rank: int, world_size: int, store: str, config: RunConfig, device: str) -> Results:
     """Take two steps, offloaded between them; restore the state after the first and repeat the second."""
     from vime_runtime import device as devices
 
@@ -131,7 +131,7 @@ def train(rank: int, world_size: int, master: str, config: RunConfig, device: st
 
         builtins.savers = [*getattr(builtins, "savers", []), library.torch_memory_saver]
         library.torch_memory_saver = library.TorchMemorySaver()
-    trainer = Trainer(config, rank, world_size, master)
+    trainer = Trainer(config, rank, world_size, FileStore(store, world_size))
     built_at = time.monotonic_ns()
     try:
         start = copied_state(trainer)
@@ -313,14 +313,14 @@ class Account(NamedTuple):
     failed_copy: str
 
 
-def build(config: RunConfig, master: str) -> tuple[int, int]:
+def build(config: RunConfig, store: str) -> tuple[int, int]:
     """Build a trainer that stays; return the bytes of its lasting tensors and of its gradients."""
     from vime_runtime import device as devices
 
     devices.get("npu").before_megatron()
     from vime_runtime.trainer.trainer import Trainer
 
-    builtins.trainer = Trainer(config, 0, 1, master)
+    builtins.trainer = Trainer(config, 0, 1, FileStore(store, 1))
     optimizer = builtins.trainer._optimizer
     lasting = sum(tensor.nbytes for _, tensor in optimizer.state() if tensor.device.type == "npu")
     return lasting, sum(tensor.nbytes for tensor in optimizer.gradients())
@@ -383,7 +383,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Account:
         return {kind: nbytes for (_, kind), nbytes in machine.holders(0).items()}
 
     try:
-        lasting, gradients = process.run(build, make_config(model, folder), f"127.0.0.1:{free_port()}")
+        lasting, gradients = process.run(build, make_config(model, folder), new_store(folder))
         process.run(step)
         # From the start: the step uses what the build has left in the cache.
         changes = [event["nbytes"] for event in machine.events("held") if event["kind"] == "malloc"]

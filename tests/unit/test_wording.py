@@ -46,9 +46,28 @@ EXEMPT = re.compile(
     r"|\"the optimised, compressed lower triangle\""  # torch_npu's documentation
     r"|(?:``|\")cancelled(?:``|\")",  # a message of vLLM
 )
-WHERE = ["vimectl", "runtime", "patches", "recipes", "docker", "docs", "scripts", "benchmarks", "tests"]
-FILES = ["README.md", "CONTRIBUTING.md", "Makefile", "pyproject.toml", "tox.toml"]
-SUFFIXES = {".py", ".md", ".toml", ".j2", ".sh", ".css", ".js"}
+WHERE = [
+    "vimectl",
+    "runtime",
+    "patches",
+    "recipes",
+    "docker",
+    "docs",
+    "scripts",
+    "benchmarks",
+    "tests",
+    ".github",
+]
+FILES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CODE_OF_CONDUCT.md",
+    "SECURITY.md",
+    "Makefile",
+    "pyproject.toml",
+    "tox.toml",
+]
+SUFFIXES = {".py", ".md", ".toml", ".j2", ".sh", ".css", ".js", ".yml"}
 
 # Module names that several packages have, with one meaning.
 SHARED_NAMES = {

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from harness.patches.git_and_quilt import committed, quilt_push, run
-from vimectl.patches import series
-from vimectl.patches.blobs import file_id_at
+from harness.patches.stored_content import content_at
+from vimectl.patches import release_finder, series
+from vimectl.patches.blobs import id_of
 from vimectl.patches.interchange.exporters import export_series
 from vimectl.patches.interchange.importers import import_patches
 from vimectl.patches.lint.linter import lint
 from vimectl.patches.release_files import SourceTree, open_release
-from vimectl.patches.releases import finder
 from vimectl.patches.series import Series
 
 ALL = [(package, version) for package, versions in series.known().items() for version in versions]
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.needs("network")
 
 def released(one: Series, directory: Path) -> Path:
     """Commit the released files that the series touches to a repository."""
-    sources = finder.find(one.package, one.version)
+    sources = release_finder.find(one.package, one.version)
     contents = {path: sources.read(path) for path in one.chains}
     for path, content in contents.items():
         if content is not None:
@@ -51,10 +51,10 @@ def test_shipped_series_is_exported_and_imported(package: str, version: str, tmp
     assert series.read(tmp_path / "back").chains == one.chains
 
     run(tree, "git", "am", "-q", "--keep-cr", str(tmp_path / "series.mbox"))
-    assert {path: file_id_at(tree / path).blob for path in wanted} == wanted
+    assert {path: id_of(content_at(tree / path)) for path in wanted} == wanted
     run(tree, "git", "reset", "-q", "--hard", f"HEAD~{len(one.patches)}")
     quilt_push(tree, tmp_path / "patches")
-    assert {path: file_id_at(tree / path).blob for path in wanted} == wanted
+    assert {path: id_of(content_at(tree / path)) for path in wanted} == wanted
 
 
 @pytest.mark.parametrize(

@@ -7,23 +7,26 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from packaging.version import Version
 
+from harness import REPOSITORY
+from harness.patches.stored_content import content_at
 from harness.upstream import released
 from vimectl.cli import run_cli
 from vimectl.patches import series
-from vimectl.patches.blobs import file_id_at
-from vimectl.patches.releases import finder
+from vimectl.patches.blobs import id_of
 from vimectl.patches.series import Series
-from vimectl.stacks.catalog import load_stack, stack_names
+from vimectl.stacks.catalog import load_stack
 
-FIRST = Version("0.18.0rc1")
+sys.path.insert(0, str(REPOSITORY / "scripts"))
+from new_releases import missing_releases
+
 _ASCEND = released.ascend_stacks()
 # The everyday suite has the oldest, 0.22, the newest and the one for CPUs.
 _EVERYDAY = (_ASCEND[0], "ascend-0.22", _ASCEND[-1], "cpu-0.32")
@@ -111,7 +114,7 @@ def test_git_applies_the_patches_with_the_same_result(shipped: dict[str, Series]
             file = one.directory / series.file_name(patch.id)
             command = ["git", "apply", "--whitespace=error-all", file]
             subprocess.run(command, cwd=unpacked, check=True)
-        assert {path: file_id_at(unpacked / path).blob for path in one.chains} == {
+        assert {path: id_of(content_at(unpacked / path)) for path in one.chains} == {
             path: chain[-1] for path, chain in one.chains.items()
         }
 
@@ -130,9 +133,6 @@ def test_post_release_with_the_same_files_takes_the_series(
 
 @pytest.mark.exhaustive
 def test_every_release_has_a_stack() -> None:
-    known = {load_stack(name).packages.get("vllm-ascend") for name in stack_names()}
-    missing = [v for v in finder.versions("vllm-ascend") if Version(v) >= FIRST and v not in known]
-    names = {version: f"ascend-{Version(version).major}.{Version(version).minor}" for version in missing}
-    assert not missing, "\n".join(
-        f"vimectl stack new {name} --vllm-ascend {version}" for version, name in names.items()
+    assert not (missing := missing_releases()), "\n".join(
+        f"vimectl stack new {name} --vllm-ascend {version}" for version, name in missing.items()
     )

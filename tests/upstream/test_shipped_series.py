@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
+from harness.patches.stored_content import content_at
 from harness.upstream import released
 from vimectl.cli import run_cli
 from vimectl.patches import series
-from vimectl.patches.blobs import file_id_at
+from vimectl.patches.blobs import id_of
 from vimectl.patches.series import Series
 from vimectl.stacks.catalog import load_stack
 
@@ -97,7 +98,7 @@ def test_whole_releases(patch: Patch, stack: str, shipped: dict[str, Series], tm
     assert {one["path"]: (one["before"], one["after"]) for one in done["changed"]} == {
         path: (chain[0], chain[-1]) for path, chain in ends.items()
     }
-    assert {path: file_id_at(Path(path)).blob for path in ends} == {
+    assert {path: id_of(content_at(Path(path))) for path in ends} == {
         path: chain[-1] for path, chain in ends.items()
     }
 

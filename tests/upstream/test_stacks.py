@@ -14,8 +14,7 @@ from packaging.utils import canonicalize_name
 
 from harness.upstream import released
 from vimectl.cli import run_cli
-from vimectl.patches import series
-from vimectl.patches.releases import finder
+from vimectl.patches import release_finder, series
 from vimectl.stacks.catalog import load_stack, stack_names
 from vimectl.stacks.new import read_facts, stack_text
 
@@ -44,7 +43,7 @@ TRANSFORMERS = (
 @pytest.mark.parametrize("name", ASCEND)
 def test_versions_match_the_release_metadata(name: str) -> None:
     loaded = load_stack(name)
-    release = finder.find("vllm-ascend", loaded.packages["vllm-ascend"])
+    release = release_finder.find("vllm-ascend", loaded.packages["vllm-ascend"])
     (path,) = [p for p in release.paths() if p == "PKG-INFO" or p.endswith(".dist-info/METADATA")]
     metadata = HeaderParser().parsestr(release.read(path).decode())
     required = {
@@ -66,7 +65,7 @@ def test_versions_match_the_release_metadata(name: str) -> None:
 def test_release_has_wheels_for_the_machines_of_the_stack(name: str) -> None:
     loaded = load_stack(name)
     wanted = loaded.packages["vllm-ascend"]
-    files = [file.name for file in finder.files_of("vllm-ascend", wanted) if file.kind == "wheel"]
+    files = [file.name for file in release_finder.files_of("vllm-ascend", wanted) if file.kind == "wheel"]
     machines = {machine for file in files for machine in ("aarch64", "x86_64") if machine in file}
     assert machines == set(loaded.stack.machines)
 
@@ -76,8 +75,8 @@ def test_release_has_wheels_for_the_machines_of_the_stack(name: str) -> None:
 def test_facts_are_those_of_the_source_archive(name: str, tmp_path: Path) -> None:
     loaded = load_stack(name)
     version = loaded.packages["vllm-ascend"]
-    archive = finder.find("vllm-ascend", version, kinds=("sdist",))
-    names = [file.name for file in finder.files_of("vllm-ascend", version)]
+    archive = release_finder.find("vllm-ascend", version, kinds=("sdist",))
+    names = [file.name for file in release_finder.files_of("vllm-ascend", version)]
     facts = read_facts(version, archive.read, names)
     text = stack_text(name, facts, loaded.patches, loaded.notes["patches"])
     (tmp_path / "stack.toml").write_text(text)

@@ -9,50 +9,58 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from vime_runtime.spec.errors import UsageError
 
+from vimectl.cli import complete
 from vimectl.cli.doctor_view import check_list, report_text
-from vimectl.cli.output import CommandOutput, Markup
+from vimectl.cli.help_text import epilog
+from vimectl.cli.options import AnyStack, Assignments, address_option, recipe_option
+from vimectl.cli.output import CommandOutput
 from vimectl.stacks.catalog import default_stack, load_stack, stack_for_recipe
 from vimectl.util import ray_address
-from vimectl.util.console import err, escape_markup
+from vimectl.util.console import VERBOSE, Markup, err, escape_markup, one_line
 from vimectl.util.host import Host, refuse_command
 
 if TYPE_CHECKING:
     from vimectl.doctor.fix import Fix
     from vimectl.doctor.runner import DoctorReport
 
+EPILOG = epilog(
+    "vimectl doctor",
+    "vimectl doctor --recipe qwen3-4b-tp2 -v            # also what passed",
+    "vimectl doctor --stack ascend-0.22 --only driver",
+    "vimectl doctor --fix --dry-run                     # show the fixes",
+    "vimectl doctor --text                              # to paste into an issue",
+    done="the machine can run it; warnings are possible",
+    failed="a check failed",
+)
+
 
 def doctor(
-    stack: Annotated[
-        str | None,
-        typer.Option(help="The stack; by default the project's, the recipe's or the installed one."),
-    ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="A recipe's name or file: also check what it needs.")
-    ] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")
-    ] = None,
-    root: Annotated[Path | None, typer.Option(help="Check another root file system.")] = None,
+    stack: AnyStack = None,
+    recipe: Annotated[str | None, recipe_option("A recipe's name or file: also check what it needs.")] = None,
+    assignments: Assignments = None,
+    root: Annotated[Path | None, typer.Option(metavar="DIR", help="Check another root file system.")] = None,
     python: Annotated[
         str | None,
         typer.Option(metavar="PATH", help="The interpreter or environment to check, a path in the root."),
     ] = None,
     address: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT|auto", help="Also check and compare the nodes of a Ray cluster."),
+        str | None, address_option("Also check and compare the nodes of a Ray cluster.")
     ] = None,
-    only: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only this check or group.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Only this check or group.", autocompletion=complete.checks),
+    ] = None,
     imports: Annotated[
         bool, typer.Option("--imports", help="Also import each package, in a child process: takes seconds.")
     ] = False,
     list_: Annotated[
         bool, typer.Option("--list", help="List the checks: what each one reads, and when it applies.")
     ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show every result in full, also what passed.")
-    ] = False,
     fix: Annotated[
         bool, typer.Option("--fix", help="Apply fixes that are safe and can be undone; each is shown first.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="With --fix: show the fixes, and change nothing.")
     ] = False,
     text_: Annotated[
         bool, typer.Option("--text", help="Print a block to paste into an issue, without secrets.")
@@ -64,9 +72,11 @@ def doctor(
         ),
     ] = None,
 ) -> CommandOutput:
-    """Check that this machine can run the stack, and the recipe if one is given; exit 1 if it cannot."""
+    """Check that this machine can run the stack.
+
+    With --recipe the check includes what the recipe needs.
+    """
     from vimectl.doctor.bundle import Redactor, check_bundle_path, write_bundle
-    from vimectl.doctor.check import clean
     from vimectl.doctor.machine_summary import as_text, summarize
     from vimectl.doctor.node_report import NOT_ON_NODES
     from vimectl.doctor.nodes import ClusterReport, examine_nodes
@@ -103,12 +113,12 @@ def doctor(
         return examine_nodes(found, cluster, wanted, only or (), imports) if cluster else found
 
     report = check()
-    fixes = _apply_fixes(report, host) if fix else []
-    if fixes:
+    fixes = _apply_fixes(report, host, dry_run) if fix else []
+    if fixes and not dry_run:
         report = check()
-    document, text = report.as_json(), list(report_text(report, every=verbose or bool(only)))
+    document, text = report.as_json(), list(report_text(report, every=err.level == VERBOSE or bool(only)))
     document["facts"] = summarize(report.facts)
-    lines = [clean(line) for line in report.lines()] if isinstance(report, ClusterReport) else []
+    lines = [one_line(line) for line in report.lines()] if isinstance(report, ClusterReport) else []
     text[-1:-1] = [Markup(escape_markup(line)) for line in lines]  # the last line says what to do
     if text_:
         redact = Redactor(host).text
@@ -119,6 +129,7 @@ def doctor(
             {"check": one.check, "command": one.command, "undo": one.undo, "changed": one.changes}
             for one in fixes
         ]
+        document["dry_run"] = dry_run
     if bundle:
         plain = "".join(f"{line.plain}\n" for line in text)
         document["bundle"] = {"path": bundle, "files": write_bundle(bundle, report, plain, Redactor(host))}
@@ -137,17 +148,18 @@ def _host(root: Path | None, python: str | None) -> Host:
     return Host(root.resolve(), {}, refuse_command, python)
 
 
-def _apply_fixes(report: DoctorReport, host: Host) -> list[Fix]:
-    """Show what will be changed and how to revert it, then change it."""
+def _apply_fixes(report: DoctorReport, host: Host, dry_run: bool) -> list[Fix]:
+    """Show what will be changed and how to revert it, then change it unless it is a dry run."""
     from vimectl.doctor.fix import plan_fixes
 
     fixes = plan_fixes(report, host)
     if not fixes and not report.ok:
-        err.print("--fix cannot fix any of these; it only makes changes it can undo")
+        err.note("--fix cannot fix any of these; it only makes changes it can undo")
     for fix in fixes:
-        err.print(f"fixing {fix.check}: {fix.command}", markup=False)
+        err.note(f"{'would fix' if dry_run else 'fixing'} {fix.check}: {fix.command}")
         for path in fix.changes:
-            err.print(f"    changes {path}", markup=False)
-        err.print(f"    to undo it: {fix.undo}", markup=False)
-        fix.apply()
+            err.note(f"    changes {path}")
+        err.note(f"    to undo it: {fix.undo}")
+        if not dry_run:
+            fix.apply()
     return fixes

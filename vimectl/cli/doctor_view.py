@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from vimectl.cli.output import CommandOutput, Markup, TextTable
-from vimectl.util.console import escape_markup
+from vimectl.cli.output import CommandOutput, TextTable
+from vimectl.util.console import Markup, escape_markup
 
 if TYPE_CHECKING:
     from vimectl.doctor.check import Check, CheckResult
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vimectl.doctor.runner import DoctorReport
     from vimectl.stacks.schema import Stack
 
-_COLORS = {"pass": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
+_COLORS = {"pass": "green", "warn": "yellow", "fail": "red", "skip": "dim"}  # nosec B105 # a status
 _WORST_FIRST = ("fail", "warn", "pass", "skip")
 
 
@@ -88,7 +88,16 @@ def check_list(stack: Stack) -> CommandOutput:
     checks: list[Check | NodeCheck] = [*all_checks(stack), *NODE_CHECKS]
     rows = [[one.id, one.when, " ".join(one.reads), one.rationale, one.source] for one in checks]
     table = TextTable(["check", "when", "reads", "rule", "source"], rows, f"the checks for {stack.title}")
-    fields = ("id", "group", "when", "reads", "rationale", "source", "after")
-    names = {"rationale": "why"}
-    document = [{names.get(field, field): getattr(one, field) for field in fields} for one in checks]
+    document = [
+        {
+            "id": one.id,
+            "group": one.group,
+            "when": one.when,
+            "reads": one.reads,
+            "why": one.rationale,
+            "source": one.source,
+            "after": one.after,
+        }
+        for one in checks
+    ]
     return CommandOutput({"stack": stack.name, "checks": document}, [table])

@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from vimectl.cli.help_text import CommandGroup, epilog
+from vimectl.cli.options import ProjectStack
 from vimectl.cli.output import CommandOutput
 from vimectl.stacks.catalog import required_stack
 from vimectl.util.console import err
 from vimectl.util.phase_progress import show_phases
 
-app = typer.Typer(no_args_is_help=True, help="Create the virtual environment of a stack.")
+app = CommandGroup(help="Create the virtual environment of a stack.")
 
 
 @app.callback()
@@ -21,10 +23,18 @@ def _group() -> None:
     pass
 
 
-@app.command()
+@app.command(
+    epilog=epilog(
+        "vimectl env create .venv --stack cpu-0.32  # everything to train on a CPU",
+        "vimectl env create .venv                   # the stack of the project file",
+        lacking="the machine lacks something: the Python of the stack, free disk space",
+    )
+)
 def create(
-    directory: Annotated[Path, typer.Argument(help="A directory that is empty or does not exist.")],
-    stack: Annotated[str | None, typer.Option(help="The stack to install; by default the project's.")] = None,
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A directory that is empty or does not exist.")
+    ],
+    stack: ProjectStack = None,
 ) -> CommandOutput:
     """Create a virtual environment with a stack. After an interruption the same command resumes."""
     from vimectl.env.create import create_environment, stack_with_lock
@@ -40,4 +50,5 @@ def create(
     if made.installed:
         now = f"{made.installed} of them installed now in {made.seconds:.0f} s"
         line = f"{directory}: {made.stack}, {made.packages} packages, {now}"
-    return CommandOutput(asdict(made) | {"seconds": round(made.seconds, 1)}, [line])
+    lines = [line, *(f"without {text}" for text in made.left_out)]
+    return CommandOutput(asdict(made) | {"seconds": round(made.seconds, 1)}, lines)

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vimectl.cli.output import CommandOutput, Markup, TextTable
+from vimectl.cli.help_text import CommandGroup, epilog
+from vimectl.cli.options import DryRun, ProjectStack
+from vimectl.cli.output import CommandOutput, TextTable
 from vimectl.stacks.catalog import required_stack
+from vimectl.stacks.choices import BuilderName, Chip, Machine
 from vimectl.util import source_date_epoch
-from vimectl.util.console import err
+from vimectl.util.console import Markup, err, escape_markup
 from vimectl.util.host import Host
 from vimectl.util.phase_progress import PhaseProgress, ReportPhase, show_phases
 
@@ -22,50 +25,64 @@ if TYPE_CHECKING:
     from vimectl.images.verify import ImageVerification
     from vimectl.util.subprocess import OnLine
 
-app = typer.Typer(no_args_is_help=True, help="Plan, build and verify the container image of a stack.")
+app = CommandGroup(help="Plan, build and verify the container image of a stack.")
 
-StackOption = Annotated[
-    str | None,
-    typer.Option(
-        help="A stack's name, or the path of a stack file; by default the project's.", show_default=False
-    ),
+ChipOption = Annotated[Chip | None, typer.Option(help="The NPU generation; by default a2 on an NPU stack.")]
+BaseOption = Annotated[
+    str | None, typer.Option(metavar="IMAGE", help="The base image, instead of the stack's.")
 ]
-ChipOption = Annotated[
-    str | None, typer.Option(help="The NPU generation, a2 (the default) or a3.", metavar="a2|a3")
-]
-BaseOption = Annotated[str | None, typer.Option(help="The base image, instead of the stack's.")]
 MachineOption = Annotated[
-    str | None, typer.Option(help="The CPU architecture, aarch64 or x86_64; by default this machine's.")
+    Machine | None, typer.Option(help="The CPU architecture; by default this machine's.")
 ]
 BuilderOption = Annotated[
-    str, typer.Option(help="docker, podman, buildah, or auto: the first that works here.")
+    BuilderName, typer.Option(help="The program that builds; auto: the first that works here.")
 ]
 _STEP_WIDTH = 70
 
 
-@app.command()
+@app.command(
+    epilog=epilog(
+        "vimectl image plan --stack ascend-0.22",
+        "vimectl image plan --stack ascend-0.22 --chip a3 --machine aarch64",
+    )
+)
 def plan(
-    stack: StackOption = None, chip: ChipOption = None, base: BaseOption = None, machine: MachineOption = None
+    stack: ProjectStack = None,
+    chip: ChipOption = None,
+    base: BaseOption = None,
+    machine: MachineOption = None,
 ) -> CommandOutput:
-    """Show every source of an image with its pin and the reason for it; download and build nothing."""
+    """Show every source of an image, with its pin and the reason.
+
+    Nothing is downloaded or built.
+    """
     from vimectl.images.plan import make_plan
 
     image_plan = make_plan(required_stack(stack), chip, base, machine)
     return CommandOutput(_plan_json(image_plan), _plan_text(image_plan))
 
 
-@app.command()
+@app.command(
+    epilog=epilog(
+        "vimectl image vendor --stack ascend-0.22 --offline sources",
+        "vimectl image vendor --stack ascend-0.22 --offline sources --dry-run",
+    )
+)
 def vendor(
     offline: Annotated[
         Path, typer.Option(metavar="DIR", help="The folder: new, empty, or one to resume or update.")
     ],
-    stack: StackOption = None,
+    stack: ProjectStack = None,
     chip: ChipOption = None,
     base: BaseOption = None,
     machine: MachineOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be collected.")] = False,
+    dry_run: DryRun = False,
 ) -> CommandOutput:
-    """Collect all sources of an image in a folder. After an interruption the same command resumes."""
+    """Collect all sources of an image in a folder.
+
+    After an interruption the same command resumes.
+    """
+    from vimectl.images.manifest import vendor_command
     from vimectl.images.plan import make_plan
     from vimectl.images.vendor import collect, missing_sources
 
@@ -80,9 +97,8 @@ def vendor(
         with show_phases() as report:
             collected = collect(image_plan, offline, report)
     except KeyboardInterrupt:
-        named = f"--stack {image_plan.stack_argument} --machine {image_plan.machine}"
-        again = f"vimectl image vendor {named} --offline {offline}"
-        err.print(f"interrupted; resume with: {again}", markup=False)
+        again = vendor_command(image_plan.stack.argument, image_plan.machine, offline)
+        err.print(f"interrupted; resume with: {again}")
         raise
     document["collected"] = [entry.model_dump() for entry in collected.sources]
     what = f"{collected.stack} for {collected.machine} and Python {collected.python}"
@@ -90,16 +106,26 @@ def vendor(
     return CommandOutput(document, [f"{offline}: {what}, {size}"])
 
 
-@app.command()
+@app.command(
+    epilog=epilog(
+        "vimectl image build --stack ascend-0.22",
+        "vimectl image build --stack ascend-0.22 --offline sources --tag mine:1",
+        "vimectl image build --stack ascend-0.22 --dry-run",
+        lacking="no builder works here, or the disk is full",
+    )
+)
 def build(
-    stack: StackOption = None,
+    stack: ProjectStack = None,
     chip: ChipOption = None,
     base: BaseOption = None,
+    machine: MachineOption = None,
     offline: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Build from a folder of `image vendor`; download nothing."),
     ] = None,
-    tag: Annotated[str | None, typer.Option(help="The image's tag; by default vimectl:STACK-CHIP.")] = None,
+    tag: Annotated[
+        str | None, typer.Option(metavar="TAG", help="The image's tag; by default vimectl:STACK-CHIP.")
+    ] = None,
     builder: BuilderOption = "auto",
     records: Annotated[
         Path | None,
@@ -114,21 +140,26 @@ def build(
             help="For a base image without the real CANN: its memory saver is not recorded as known-good.",
         ),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be built.")] = False,
+    dry_run: DryRun = False,
 ) -> CommandOutput:
-    """Build the image of a stack. With SOURCE_DATE_EPOCH the same sources give the same files."""
+    """Build the image of a stack.
+
+    With SOURCE_DATE_EPOCH the same sources give the same files.
+    """
     from vimectl.images import provenance
-    from vimectl.images.build import build_image, default_records, default_tag
-    from vimectl.images.builder.programs import choose_builder
+    from vimectl.images.builders import choose_builder
     from vimectl.images.plan import make_plan
     from vimectl.images.vendor import collect, default_folder
 
-    image_plan = make_plan(required_stack(stack), chip, base)
+    image_plan = make_plan(required_stack(stack), chip, base, machine)
     if dry_run:
         return CommandOutput(_plan_json(image_plan) | {"dry_run": True}, _plan_text(image_plan))
+    # It needs the extra `image`. Imported before anything is downloaded.
+    from vimectl.images.build import build_image, default_records
+
     chosen = choose_builder(builder, Host())
     folder = offline or default_folder(image_plan)
-    tag = tag or default_tag(image_plan)
+    tag = tag or image_plan.default_tag
     records = records or default_records(image_plan)
     epoch = source_date_epoch.seconds()
     try:
@@ -141,20 +172,19 @@ def build(
         err.print("interrupted: no image, container or mount is left")
         raise
     seconds = (built.ended - built.began).total_seconds()
-    digest = built.configuration.digest
     document = {
-        "image": digest,
+        "image": built.id,
         "tag": built.tag,
         "builder": built.builder,
         "base": built.base_digest,
-        "labels": dict(built.configuration.labels),
+        "labels": dict(built.labels),
         "log": built.records / provenance.LOG,
         "sbom": built.records / provenance.SBOM,
         "provenance": built.records / provenance.PROVENANCE,
         "seconds": round(seconds, 1),
     }
     text = [
-        f"{tag}: {digest[:12]}, built by {chosen.name} in {seconds:.0f} s",
+        f"{tag}: {built.id[:12]}, built by {chosen.name} in {seconds:.0f} s",
         f"log, SBOM and provenance: {records}",
     ]
     if stand_in:
@@ -162,9 +192,16 @@ def build(
     return CommandOutput(document, text)
 
 
-@app.command()
+@app.command(
+    epilog=epilog(
+        "vimectl image verify vimectl:ascend-0.22-a2",
+        done="the image is as its labels say",
+        failed="the image has a problem",
+        lacking="no builder works here",
+    )
+)
 def verify(
-    image: Annotated[str, typer.Argument(help="An image's name or id.")],
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="An image's name or id.")],
     builder: BuilderOption = "auto",
     stand_in: Annotated[
         bool, typer.Option("--stand-in", help="Accept a stand-in image, which otherwise fails.")
@@ -173,13 +210,16 @@ def verify(
         bool, typer.Option("--tree", help="Also compute the digest of the file tree; reads every file.")
     ] = False,
 ) -> CommandOutput:
-    """Check the patches, memory saver and labels of an image without running it; exit 1 on a problem."""
-    from vimectl.images.builder.programs import choose_builder
+    """Check the patches, memory saver and labels of an image.
+
+    The image is not run.
+    """
+    from vimectl.images.builders import choose_builder
     from vimectl.images.verify import verify_image
 
     found = verify_image(image, choose_builder(builder, Host()), stand_in, tree)
     document = {
-        "image": found.image.digest,
+        "image": found.id,
         "stack": found.stack,
         "stand_in": found.stand_in,
         "labels": dict(found.image.labels),
@@ -194,27 +234,37 @@ def verify(
     return CommandOutput(document, _verification_text(image, found), 0 if found.ok else 1)
 
 
-@app.command("run-args")
+@app.command(
+    "run-args",
+    epilog=epilog(
+        "vimectl image run-args --stack ascend-0.22",
+        "docker run $(vimectl image run-args --stack ascend-0.22) -it vimectl:ascend-0.22-a2",
+        "vimectl image run-args --stack ascend-0.22 --compose > compose.yaml",
+    ),
+)
 def run_args(
-    stack: StackOption = None,
+    stack: ProjectStack = None,
     chip: ChipOption = None,
     compose: Annotated[
         bool, typer.Option("--compose", help="Print a compose file instead of options.")
     ] = False,
     tag: Annotated[
-        str | None, typer.Option(help="The image for --compose; by default the tag that build gives it.")
+        str | None,
+        typer.Option(metavar="TAG", help="The image for --compose; by default the tag that build gives it."),
     ] = None,
 ) -> CommandOutput:
-    """Print the `docker run` options for this host: devices, driver, shared memory, limits."""
+    """Print the options of `docker run` for this host.
+
+    They are about devices, the driver, shared memory and limits.
+    """
     from vimectl.images import run_args as options
-    from vimectl.images.build import default_tag
     from vimectl.images.plan import make_plan
 
     image_plan = make_plan(required_stack(stack), chip)
     found = options.run_options(image_plan.stack, Host())
     text = [option.text for option in found]
     if compose:
-        text = [options.compose(found, tag or default_tag(image_plan))]
+        text = [options.compose(found, tag or image_plan.default_tag)]
     return CommandOutput({"stack": image_plan.stack.name, "options": list(map(asdict, found))}, text)
 
 
@@ -246,13 +296,13 @@ def _plan_text(image_plan: ImagePlan) -> list[str | TextTable]:
             pin = f"{source.url} {source.commit}"
         rows.append([source.kind, source.name, pin, source.reason])
     rows += [["argument", name, value, ""] for name, value in image_plan.arguments.items()]
-    heading = Markup(f"[bold]{image_plan.stack.name}[/]{what}")
+    heading = Markup(f"[bold]{escape_markup(image_plan.stack.name)}[/]{escape_markup(what)}")
     return [heading, TextTable(["what", "name", "pin", "why"], rows)]
 
 
 def _step_progress(report: ReportPhase) -> OnLine:
     """Return a function that reports the current step and the last line of a builder's output."""
-    from vimectl.images.builder.failure import STEP
+    from vimectl.images.build_failure import STEP
 
     step = "preparing"
 
@@ -268,7 +318,8 @@ def _step_progress(report: ReportPhase) -> OnLine:
 
 
 def _verification_text(image: str, found: ImageVerification) -> Iterator[str | TextTable]:
-    yield Markup(f"[bold]{image}[/]: {'a STAND-IN, not for NPUs' if found.stand_in else found.stack}")
+    what = "a STAND-IN, not for NPUs" if found.stand_in else found.stack
+    yield Markup(f"[bold]{escape_markup(image)}[/]: {escape_markup(what)}")
     rows = [["stack", found.stack, ""]]
     rows += [["patches", one.target.package, f"{one.target.version} {one.state}"] for one in found.patches]
     rows += [["tms", one.verdict, f"{one.backend}, {one.note}"] for one in found.builds if one.loads]
@@ -278,7 +329,7 @@ def _verification_text(image: str, found: ImageVerification) -> Iterator[str | T
             f"{summary[status]} {status}" for status in ("pass", "warn", "fail", "skip") if summary[status]
         ]
         rows.append(["doctor", when, ", ".join(counts)])
-    rows += [["user", found.image.user, ""], ["image", found.image.digest, ""]]
+    rows += [["user", found.image.user, ""], ["image", found.id, ""]]
     rows += [["tree", found.tree, ""]] if found.tree else []
     yield TextTable(["what", "", ""], rows)
     yield from (f"problem: {problem}" for problem in found.problems)

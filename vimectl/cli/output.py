@@ -8,17 +8,6 @@ from typing import Any, NamedTuple
 from vimectl.util.console import emit_json, out, table
 
 
-class Markup(str):
-    """A line in rich's markup; what it quotes has to be escaped."""
-
-    @property
-    def plain(self) -> str:
-        """The line without markup."""
-        from rich.text import Text
-
-        return Text.from_markup(self).plain
-
-
 class TextTable(NamedTuple):
     """A table for people; lines of values separated by tabs when piped."""
 
@@ -33,7 +22,8 @@ class CommandOutput(NamedTuple):
     Attributes:
         document: what the JSON document has in addition to ``schema`` and ``ok``. A function is called only
             with --json.
-        text: lines, files and tables, printed without --json. A generator makes them only then.
+        text: lines, files and tables, printed without --json. A generator makes them only then. Lines of
+            others are a plain ``str``; see ``vimectl.util.console``.
         exit_code: ``ok`` is true if it is 0.
     """
 
@@ -50,7 +40,5 @@ class CommandOutput(NamedTuple):
         for part in self.text:
             if isinstance(part, TextTable):
                 table(part.title, part.columns, part.rows)
-            elif isinstance(part, Markup):
-                out.print(part)
             else:
-                print(part, end="" if part.endswith("\n") else "\n")
+                out.print(part, end="" if part.endswith("\n") else "\n")

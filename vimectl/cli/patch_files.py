@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from vime_runtime.spec.errors import UsageError
 
+from vimectl.cli import complete
 from vimectl.cli.output import CommandOutput
 from vimectl.cli.patch_options import ExcludeOption, IncludeOption, path_rules
 from vimectl.patches import series as series_files
+from vimectl.util.new_folder import check_new_folder
 from vimectl.util.phase_progress import show_phases
 
 if TYPE_CHECKING:
@@ -32,8 +33,21 @@ def export(
         ExportFormat, typer.Option("--format", help="A folder for quilt, or a mailbox for git am.")
     ],
     target: Annotated[Path, typer.Option("--out", metavar="DIR|FILE", help="The output; must not exist.")],
-    package: Annotated[str, typer.Argument(help="The package of a series that vimectl ships.")] = "",
-    version: Annotated[str, typer.Option(metavar="V", help="The version of that series.")] = "",
+    package: Annotated[
+        str,
+        typer.Argument(
+            metavar="PACKAGE",
+            help="The package of a series that vimectl ships.",
+            show_default=False,
+            autocompletion=complete.series_packages,
+        ),
+    ] = "",
+    version: Annotated[
+        str,
+        typer.Option(
+            metavar="V", help="The version of that series.", autocompletion=complete.series_versions
+        ),
+    ] = "",
     series: Annotated[Path | None, typer.Option(metavar="DIR", help="Any other series.")] = None,
 ) -> CommandOutput:
     """Write a series as a quilt series, or as a mailbox for `git am --keep-cr`."""
@@ -67,7 +81,12 @@ def import_(
         Path,
         typer.Option("--out", metavar="DIR", help="The folder of the series or project; must not exist."),
     ],
-    package: Annotated[str, typer.Option(help="The package that is patched.")] = "",
+    package: Annotated[
+        str,
+        typer.Option(
+            metavar="PACKAGE", help="The package that is patched.", autocompletion=complete.packages
+        ),
+    ] = "",
     version: Annotated[str, typer.Option(metavar="V", help="The release that the series is for.")] = "",
     commit: Annotated[
         str,
@@ -79,16 +98,19 @@ def import_(
             metavar="PATH|WHEEL|PACKAGE==VERSION",
             help="The release, if pip does not find it; a work tree for --commit, by default this one; "
             "NAME=PATH for a series.conf.",
+            autocompletion=complete.releases,
         ),
     ] = None,
-    module: Annotated[str, typer.Option(help="The folder of the package that its patches change.")] = "",
+    module: Annotated[
+        str, typer.Option(metavar="DIR", help="The folder of the package that its patches change.")
+    ] = "",
     strip: Annotated[
         int | None, typer.Option("-p", metavar="N", help="Remove N leading folders from names; by default 1.")
     ] = None,
     include: IncludeOption = None,
     exclude: ExcludeOption = None,
 ) -> CommandOutput:
-    """Import patches of any form as a series, or a series.conf as a project.
+    """Import patches as a series, or a series.conf as a project.
 
     Each patch is applied to the release, so that blob ids and line numbers are those of the release. A
     change that does not apply is an error; files that --include and --exclude leave out are listed.
@@ -108,8 +130,7 @@ def import_(
             return _imported(series_conf.import_conf(paths[0], target, releases, opener), target)
         if not package or bool(version) == bool(commit) or len(named) > 1:
             raise typer.BadParameter("give --package, and --version or --commit, and one --against")
-        if target.exists():
-            raise UsageError(f"{target} exists already", "name another --out, or remove it")
+        check_new_folder(target)
         rules = path_rules(context, include, exclude)
         if commit:
             tree = CommitFiles(Path(*named), commit)

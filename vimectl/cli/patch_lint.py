@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vimectl.cli import complete
 from vimectl.cli.output import CommandOutput, TextTable
 from vimectl.util.phase_progress import show_phases
 
@@ -42,6 +43,7 @@ def lint(
         typer.Option(
             metavar="PATH|WHEEL|PACKAGE==VERSION",
             help="Show how each hunk fits this release: exact, offset, fuzz, applied, does-not-apply.",
+            autocompletion=complete.releases,
         ),
     ] = None,
     fix: Annotated[

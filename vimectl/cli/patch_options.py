@@ -6,49 +6,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+
+from vimectl.cli import complete
+from vimectl.cli.help_text import HelpCommand
+from vimectl.cli.options import stack_option
 
 if TYPE_CHECKING:
     from vimectl.patches.path_rules import PathRule
 
 
-def complete_package(incomplete: str) -> list[str]:
-    """Complete the packages of the stack or project, for the shell."""
-    from vimectl.patches import series
-    from vimectl.stacks.catalog import default_stack, load_summary
-
-    stack = default_stack()
-    packages = load_summary(stack).patches if stack else series.known()
-    return [name for name in packages if name.startswith(incomplete)]
-
-
-def complete_patch(incomplete: str) -> list[str]:
-    """Complete the patches in the series directories of the project, for the shell."""
-    from vimectl.patches import series
-    from vimectl.stacks.catalog import default_stack, is_series_directory, load_summary
-
-    stack = default_stack()
-    entries = load_summary(stack).patches.values() if stack else ()
-    tops = (entry[-1] for entry in entries if entry and is_series_directory(entry[-1]))
-    names = (patch.id for top in tops for patch in series.read(Path(top)).patches)
-    return [name for name in names if name.startswith(incomplete)]
-
-
 Packages = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="PACKAGE",
+        metavar="PACKAGE...",
         help="Only these packages.",
         show_default=False,
-        autocompletion=complete_package,
+        autocompletion=complete.packages,
     ),
 ]
 StackOption = Annotated[
     str | None,
-    typer.Option(
-        "--stack",
-        metavar="NAME|FILE",
-        help="A stack or a project file; by default the vimectl.toml here or above, or the stack installed.",
+    stack_option(
+        "A stack or a project file; by default the vimectl.toml here or above, or the stack installed."
     ),
 ]
 SeriesOption = Annotated[
@@ -68,7 +47,14 @@ VersionOption = Annotated[
     str | None,
     typer.Option("--version", metavar="V", help="The package's version, if the package does not state it."),
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", "-n", help="Print the changes without making them.")]
+AgainstOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH|WHEEL|PACKAGE==VERSION",
+        help="The release, if pip does not find it.",
+        autocompletion=complete.releases,
+    ),
+]
 IncludeOption = Annotated[
     list[str] | None,
     typer.Option(metavar="GLOB", help="Take only these files. The first rule that matches counts."),
@@ -76,7 +62,7 @@ IncludeOption = Annotated[
 ExcludeOption = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Leave these files out.")]
 
 
-class InOrder(TyperCommand):
+class InOrder(HelpCommand):
     """A command that is told the order of its options: click keeps it only among options of one name."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

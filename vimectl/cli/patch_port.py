@@ -9,31 +9,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vimectl.cli import complete
 from vimectl.cli.output import CommandOutput, TextTable
-from vimectl.patches import series as series_files
 from vimectl.util.console import err
 
 if TYPE_CHECKING:
     from vimectl.patches.port.command import PortOutcome
 
 
-def _complete_package(incomplete: str) -> list[str]:
-    return [name for name in series_files.known() if name.startswith(incomplete)]
-
-
-def _complete_version(context: typer.Context, incomplete: str) -> list[str]:
-    # Arguments before an option without its value are not parsed yet.
-    package = context.params.get("package") or next(iter(context.args), "")
-    versions = series_files.known().get(package, [])
-    return [version for version in versions if version.startswith(incomplete)]
-
-
 def port(
-    package: Annotated[str, typer.Argument(help="The package.", autocompletion=_complete_package)],
+    package: Annotated[
+        str, typer.Argument(metavar="PACKAGE", help="The package.", autocompletion=complete.series_packages)
+    ],
     new: Annotated[
         str,
         typer.Option(
-            "--to", metavar="V2", help="The version to port to, newest, or a commit of a work tree."
+            "--to",
+            metavar="V2",
+            help="The version to port to, newest, or a commit of a work tree.",
+            autocompletion=complete.releases_to_port_to,
         ),
     ],
     old: Annotated[
@@ -42,7 +36,7 @@ def port(
             "--from",
             metavar="V1",
             help="The version or commit that the series is for, unless --series states it.",
-            autocompletion=_complete_version,
+            autocompletion=complete.series_versions,
         ),
     ] = "",
     source: Annotated[
@@ -66,9 +60,11 @@ def port(
         typer.Option(metavar="DIR", help="The series to port, if it is not one of vimectl's own."),
     ] = None,
 ) -> CommandOutput:
-    """Port a series to another release with three-way merges, without the changes that upstream has.
+    """Port a series to another release.
 
-    Only the files that the series touches are downloaded, if the index allows it.
+    It uses three-way merges and leaves out the changes that upstream has.
+    Only the files that the series touches are downloaded, if the index allows
+    it.
 
     Conflicts are written to DIR.conflicts with conflict markers; its README.txt explains how to continue.
     """
@@ -92,15 +88,15 @@ def _port_text(outcome: PortOutcome) -> Iterator[str | TextTable]:
     if outcome.written:
         yield f"{outcome.package} {outcome.new}: written to {outcome.written}"
         written = outcome.written.as_posix()
-        err.print(f"apply it: vimectl patch apply --series {shlex.quote(written)}", markup=False)
+        err.note(f"apply it: vimectl patch apply --series {shlex.quote(written)}")
         entry = f'{outcome.package} = ["{written}"]'
-        err.print(f"or list it in vimectl.toml under [patches]: {entry}", markup=False)
+        err.note(f"or list it in vimectl.toml under [patches]: {entry}")
         for patch in outcome.patches:
             if not patch.left_out and any(file.note for file in patch.files):
-                err.print(f"check that the header of {patch.id} still describes it", markup=False)
+                err.note(f"check that the header of {patch.id} still describes it")
         return
-    err.print(f"conflicts: edit the files in {outcome.conflicts}, see its README.txt, then", markup=False)
-    err.print(f"  {outcome.command}", markup=False)
+    err.print(f"conflicts: edit the files in {outcome.conflicts}, see its README.txt, then")
+    err.print(f"  {outcome.command}")
 
 
 def _port_rows(outcome: PortOutcome) -> Iterator[list[str]]:

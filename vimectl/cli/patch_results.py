@@ -11,7 +11,8 @@ from vime_runtime.spec.errors import UsageError
 from vimectl.cli.output import CommandOutput, TextTable
 from vimectl.patches import command
 from vimectl.patches.selection import Selection
-from vimectl.util.console import err
+from vimectl.patches.transaction_journal import find_unfinished
+from vimectl.util.console import VERBOSE, err
 
 if TYPE_CHECKING:
     from vimectl.patches.plan import PatchAction
@@ -25,13 +26,20 @@ def change(action: PatchAction, found: list[TargetStatus], merge: bool, dry_run:
 
 def status(name: str, found: list[TargetStatus]) -> CommandOutput:
     """Show the targets; the command called ``verify`` fails unless every patch is applied."""
-    ok = name == "status" or all(one.state == "applied" for one in found)
+    ok = not others_unfinished(found) if name == "status" else all(one.complete for one in found)
     targets = targets_json(found)
     return CommandOutput({"targets": targets}, _text(found, targets), 0 if ok else 1)
 
 
+def others_unfinished(found: list[TargetStatus]) -> bool:
+    """Return True if a target has an unfinished change that this user cannot finish."""
+    return any(one.unfinished and not one.unfinished.own for one in found)
+
+
 def outcome(done: command.PatchOutcome, dry_run: bool = False) -> CommandOutput:
     """Return the output of a change."""
+    for message in done.lost:
+        err.note(message)
     changed = done.plan.changed()
     would = "would " if dry_run else ""
     moves = done.plan.moves
@@ -52,15 +60,26 @@ def classify(
     series: Path | None,
     target: Path | None,
     version: str | None,
+    recover: bool = False,
 ) -> list[TargetStatus]:
-    """Classify the targets, after finishing or undoing interrupted changes of them."""
+    """Classify the targets. ``recover``: finish interrupted changes of them first, otherwise report them."""
     if stack and series:
         raise UsageError("--stack and --series were both given", "give one of them")
     selection = Selection(tuple(packages or ()), stack, series, target, version)
-    found, messages = command.recover_and_classify(selection)
+    if recover:
+        found, messages = command.recover_and_classify(selection)
+    else:
+        found = command.classify_unlocked(selection)
+        messages = unfinished_messages(selection, [one.target.location for one in found])
     for message in messages:
-        err.print(message, markup=False)
+        err.note(message)
     return found
+
+
+def unfinished_messages(selection: Selection, locations: Sequence[Path] = ()) -> list[str]:
+    """Describe the interrupted changes of a project and of some targets."""
+    roots = dict.fromkeys([*command.project_roots(selection), *locations])
+    return [one.text for root in roots if (one := find_unfinished(root))]
 
 
 def targets_json(found: list[TargetStatus]) -> list[dict[str, Any]]:
@@ -79,7 +98,10 @@ def _text(found: list[TargetStatus], documents: list[dict[str, Any]]) -> Iterato
     rows = []
     for one in found:
         rows.append([one.target.package, one.target.version, one.state, str(one.target.location)])
-        rows += [[f"  {patch.id}", "", patch.state, _unusual_files(patch.files)] for patch in one.patches]
+        for patch in one.patches:
+            rows.append([f"  {patch.id}", "", patch.state, _unusual_files(patch.files)])
+            if err.level == VERBOSE:
+                rows += [[f"    {path}", "", state, ""] for path, state in patch.files]
     yield TextTable(["package", "version", "state", "where"], rows)
     for one, document in zip(found, documents, strict=True):
         name = f"{one.target.package} {one.target.version}"

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vimectl.cli import complete
+from vimectl.cli.options import DryRun
 from vimectl.cli.output import CommandOutput
 from vimectl.cli.patch_options import (
-    DryRunOption,
+    AgainstOption,
     ExcludeOption,
     IncludeOption,
     StackOption,
     TargetOption,
     VersionOption,
-    complete_package,
-    complete_patch,
     path_rules,
 )
 
@@ -28,16 +28,16 @@ Name = Annotated[
     typer.Argument(
         metavar="NAME",
         help="The patch: the name of its file without .patch.",
-        autocompletion=complete_patch,
+        autocompletion=complete.patches,
     ),
 ]
 Package = Annotated[
     str | None,
     typer.Argument(
-        metavar="[PACKAGE]",
+        metavar="PACKAGE",
         help="The package; needed if the project patches several.",
         show_default=False,
-        autocompletion=complete_package,
+        autocompletion=complete.packages,
     ),
 ]
 
@@ -55,14 +55,11 @@ def save(
     from_commit: Annotated[
         str, typer.Option(metavar="REV", help="Save this commit of a work tree instead of edits.")
     ] = "",
-    against: Annotated[
-        str | None,
-        typer.Option(metavar="PATH|WHEEL|PACKAGE==VERSION", help="The release, if pip does not find it."),
-    ] = None,
+    against: AgainstOption = None,
     stack: StackOption = None,
     target: TargetOption = None,
     version: VersionOption = None,
-    dry_run: DryRunOption = False,
+    dry_run: DryRun = False,
 ) -> CommandOutput:
     """Save the edits of an installed package or a work tree as a patch.
 
@@ -90,9 +87,12 @@ def drop(
     stack: StackOption = None,
     target: TargetOption = None,
     version: VersionOption = None,
-    dry_run: DryRunOption = False,
+    dry_run: DryRun = False,
 ) -> CommandOutput:
-    """Revert a patch of your series and remove it; those above are rebased, all or none."""
+    """Revert a patch of your series, and remove it.
+
+    The patches above it are rebased, all or none.
+    """
     from vimectl.patches import own_series
     from vimectl.patches import save as saving
 

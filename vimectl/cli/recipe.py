@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import textwrap
 from collections.abc import Iterator
@@ -11,22 +12,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from vime_runtime.spec.errors import UsageError
+from vime_runtime.spec.regular_files import read_regular
 
+from vimectl.cli import complete
+from vimectl.cli.help_text import CommandGroup, epilog
+from vimectl.cli.options import RecipeArgument
 from vimectl.cli.output import CommandOutput, TextTable
 from vimectl.recipes.catalog import find_recipe, shipped_recipes
+from vimectl.util.console import FileText
+from vimectl.util.output_file import check_output, write_output
 from vimectl.util.resources import data_dir
 
 if TYPE_CHECKING:
     from vimectl.recipes.recipe_schema import SchemaKey
 
-app = typer.Typer(no_args_is_help=True, help="List, show, copy and validate recipes, describe their keys.")
+app = CommandGroup(help="List, show, copy and validate recipes, and describe their keys.")
 
 INDENT = "    "
 
-RecipeArgument = Annotated[str, typer.Argument(help="A recipe's name or path.")]
 
-
-@app.command("list")
+@app.command("list", epilog=epilog("vimectl recipe list", "vimectl recipe list --json"))
 def list_recipes() -> CommandOutput:
     """List the recipes that ship with vimectl."""
     from vimectl.recipes.resolve import load_recipe
@@ -41,19 +46,22 @@ def list_recipes() -> CommandOutput:
     return CommandOutput({"recipes": documents}, [table])
 
 
-@app.command()
+@app.command(epilog=epilog("vimectl recipe show qwen3-4b-tp2", "vimectl recipe show ./mine.toml"))
 def show(name: RecipeArgument) -> CommandOutput:
     """Print a recipe."""
     from vimectl.recipes.resolve import load_recipe
 
     path = find_recipe(name)
     document = {"path": path, "recipe": load_recipe(path).model_dump(mode="json")}
-    return CommandOutput(document, [path.read_text(encoding="utf-8")])
+    return CommandOutput(document, [FileText(path.read_text(encoding="utf-8"))])
 
 
-@app.command()
+@app.command(epilog=epilog("vimectl recipe validate ./mine.toml", done="the recipe is valid"))
 def validate(path: RecipeArgument) -> CommandOutput:
-    """Check every key of a recipe, and the arguments that it passes to the installed vLLM."""
+    """Check every key of a recipe.
+
+    The arguments that it passes to vLLM are checked if vLLM is installed.
+    """
     from vimectl.recipes import vllm_arguments
     from vimectl.recipes.resolve import load_recipe
     from vimectl.util.host import Host
@@ -65,30 +73,44 @@ def validate(path: RecipeArgument) -> CommandOutput:
     return CommandOutput({"path": found, "name": name}, [f"{found}: a valid recipe, {name}"])
 
 
-@app.command()
+@app.command(
+    epilog=epilog(
+        "vimectl recipe copy qwen3-tiny-tp2 mine",
+        "vimectl run mine/qwen3-tiny-tp2.toml       # after editing it",
+    )
+)
 def copy(
     name: RecipeArgument,
-    directory: Annotated[Path, typer.Argument(help="The directory for the copy.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The directory for the copy.")],
 ) -> CommandOutput:
-    """Copy a recipe into a directory to edit it, with the schema that lets an editor complete its keys."""
+    """Copy a recipe into a directory, to edit it.
+
+    The schema next to it lets an editor complete the keys.
+    """
     from vimectl.recipes.recipe_schema import SCHEMA_FILE
 
     source = find_recipe(name)
     target = directory / source.name
-    if target.exists():
+    if os.path.lexists(target):
         raise UsageError(f"{target} exists already", "remove it, or copy into another directory")
     directory.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(source.read_bytes())
     schema_file = directory / SCHEMA_FILE
-    schema_file.write_bytes((data_dir("recipes") / SCHEMA_FILE).read_bytes())
+    check_output(schema_file)
+    write_output(target, read_regular(source))
+    write_output(schema_file, (data_dir("recipes") / SCHEMA_FILE).read_bytes())
     text = f"{target}\nedit it, then: vimectl run recipe {shlex.quote(str(target))}"
     return CommandOutput({"path": target, "schema_path": schema_file}, [text])
 
 
-@app.command()
+@app.command(epilog=epilog("vimectl recipe schema rollout", "vimectl recipe schema rollout.top_k"))
 def schema(
     key: Annotated[
-        str | None, typer.Argument(help="A key or table, for example rollout.top_k; by default all.")
+        str | None,
+        typer.Argument(
+            metavar="KEY",
+            help="A key or table, for example rollout.top_k; by default all.",
+            autocompletion=complete.recipe_keys,
+        ),
     ] = None,
 ) -> CommandOutput:
     """Describe the keys of a recipe: type, default, meaning."""

@@ -7,14 +7,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from vime_runtime.spec.errors import VimeError
+from vime_runtime.spec.run_modes import Mode
 from vime_runtime.spec.run_paths import RUNS, RunPaths
 
-from vimectl.cli.output import CommandOutput, Markup, TextTable
-from vimectl.util.console import err
+from vimectl.cli.help_text import CommandGroup, HelpGroup, epilog
+from vimectl.cli.options import SWITCHES, Assignments, DryRun, RecipeArgument, Yes, address_option
+from vimectl.cli.output import CommandOutput, TextTable
+from vimectl.util.console import Markup, err, escape_markup
 from vimectl.util.host import Host
 
 if TYPE_CHECKING:
@@ -23,7 +26,33 @@ if TYPE_CHECKING:
     from vimectl.runs.preflight import Preflight
     from vimectl.runs.watch_supervisor import RunResult
 
-app = typer.Typer(no_args_is_help=True, help="Launch the bundled colocated runtime.")
+
+class RunGroup(HelpGroup):
+    """The group ``run``. `vimectl run NAME` is short for `vimectl run recipe NAME`."""
+
+    default_command = "recipe"
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Insert the command unless it is given."""
+        words = [word for word in args if word not in SWITCHES]
+        if args and words[:1] != [self.default_command]:
+            args = [self.default_command, *args]
+        return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Complete what can follow the command too: recipes and options."""
+        command = self.commands[self.default_command]
+        inner = command.context_class(command, info_name=command.name, parent=ctx, resilient_parsing=True)
+        parameter = command if incomplete.startswith("-") else command.params[0]
+        found = [*parameter.shell_complete(inner, incomplete), *super().shell_complete(ctx, incomplete)]
+        return list({item.value: item for item in found}.values())
+
+
+app = CommandGroup(
+    help="Run a recipe: `vimectl run NAME` is short for `vimectl run recipe NAME`.",
+    cls=RunGroup,
+    subcommand_metavar="[recipe] RECIPE [OPTIONS]",
+)
 
 
 # What to do with a detached run, and the words of `vimectl runs` that do it.
@@ -32,46 +61,59 @@ FOLLOW_COMMANDS = {"follow": ["logs", "-f"], "show": ["show"], "stop": ["stop"]}
 
 @app.callback()
 def _group() -> None:
-    """Launch the bundled colocated runtime."""
+    pass
 
 
-@app.command()
+@app.command(
+    epilog=epilog(
+        "vimectl run qwen3-tiny-tp2",
+        "vimectl run qwen3-4b-tp2 --mode long --set model.path=/models/Qwen3-4B --detach",
+        "vimectl run ./mine.toml --dry-run                                              # start nothing",
+        "vimectl run qwen3-tiny-tp2 --resume --run-dir runs/qwen3-tiny-tp2-20250101-120000",
+        done="the run reached its last step",
+        failed="the run failed or was stopped; summary.json has the reason",
+        lacking="this machine cannot run the recipe, or lacks disk space",
+    )
+)
 def recipe(
-    name: Annotated[str, typer.Argument(help="A recipe's name, or the path of a recipe file.")],
-    mode: Annotated[str | None, typer.Option(help="smoke, test or long: the number of steps.")] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, for example model.path=DIR."),
+    name: RecipeArgument,
+    mode: Annotated[
+        Mode | None, typer.Option(help="The number of steps; by default the recipe's default_mode.")
     ] = None,
+    assignments: Assignments = None,
     run_dir: Annotated[
-        Path | None, typer.Option(help="The run directory; by default runs/<recipe>-<UTC time>.")
+        Path | None,
+        typer.Option(metavar="DIR", help="The run directory; by default runs/<recipe>-<UTC time>."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume the run in --run-dir, with the same settings.")
     ] = False,
     address: Annotated[
         str | None,
-        typer.Option(
-            metavar="HOST:PORT|auto",
-            help="An existing Ray cluster to run in; by default the run starts and stops its own.",
-        ),
+        address_option("An existing Ray cluster to run in; by default the run starts and stops its own."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run; start nothing.")] = False,
+    dry_run: DryRun = False,
     detach: Annotated[
         bool,
         typer.Option("--detach", help="Return when the run has started; it outlives this shell and session."),
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Apply missing patches without asking.")] = False,
+    yes: Yes = False,
 ) -> CommandOutput:
-    """Run a recipe on this machine."""
+    """Run a recipe on this machine.
+
+    The machine and the inputs are checked first. At a terminal vimectl offers to apply missing patches.
+
+    `vimectl run NAME` is short for `vimectl run recipe NAME`.
+    """
     from vimectl.patches import command as patches
     from vimectl.recipes import vllm_arguments
     from vimectl.recipes.resolve import resolve
-    from vimectl.runs import npu_notice, preflight
+    from vimectl.runs import leftovers, npu_notice, preflight
     from vimectl.runs.launch import check_run_inputs, launch, launch_detached
     from vimectl.runs.plan import make_plan
     from vimectl.runs.progress import progress_view
     from vimectl.runs.resume import finished_steps
+    from vimectl.runs.run_directory import RunDirectory
 
     host = Host()
     resolved = resolve(name, mode, assignments)
@@ -81,12 +123,16 @@ def recipe(
         document = {"run_dir": plan.run_dir, "message": message}
         return CommandOutput(document, [f"{message}; see {plan.run_dir}"])
     if notice := vllm_arguments.notice(resolved.recipe):
-        err.print(notice, markup=False)
+        err.note(notice)
+    if not dry_run:
+        if plan.resume:
+            leftovers.end_processes(RunDirectory(plan.run_dir), err.note)
+        leftovers.remove_files(err.note)
     found = preflight.examine(resolved.recipe, host, plan.address)
     if dry_run:
         return _dry_run(plan, found)
     if found.has_leftover_processes:
-        err.print("waiting for the processes of another run to exit")
+        err.note("waiting for the processes of another run to exit")
         found = preflight.wait_for_leftovers(found, host, plan.address)
     if not found.only_patches_missing:
         found.require()
@@ -97,8 +143,8 @@ def recipe(
         found = preflight.examine(resolved.recipe, host, plan.address)
     found.require()
     if not npu_notice.has_completed(resolved.recipe) and (notice := npu_notice.text(resolved.recipe)):
-        err.print(notice, markup=False)
-    with progress_view(err.console, f"{resolved.recipe.recipe.name} {resolved.mode}") as view:
+        err.note(notice)
+    with progress_view(err.progress_console(), f"{resolved.recipe.recipe.name} {resolved.mode}") as view:
         if detach:
             launch_detached(plan, found.doctor.as_json(), view)
         else:
@@ -127,7 +173,7 @@ def _confirm_patches(found: Preflight) -> bool:
     """Ask at a terminal whether to apply patches; the answer is no without one."""
     if not (sys.stdin.isatty() and err.is_terminal):
         return False
-    packages = ", ".join(target.target.package for target in found.patches or () if target.state != "applied")
+    packages = ", ".join(target.target.package for target in found.patches or () if not target.complete)
     return typer.confirm(f"Patches are missing from {packages}. Apply them?", err=True)
 
 
@@ -139,7 +185,7 @@ def _result_text(result: RunResult, run_dir: Path) -> Iterator[TextTable]:
         rows.append(["report", str(page)])
     yield TextTable(["run", result.summary["recipe"]], rows)
     if excerpt := result.summary["excerpt"]:
-        err.print(excerpt, markup=False)
+        err.print(excerpt)
 
 
 def _dry_run(plan: RunPlan, found: Preflight) -> CommandOutput:
@@ -157,7 +203,7 @@ def _dry_run(plan: RunPlan, found: Preflight) -> CommandOutput:
         wrong = {"message": e.message, "hint": e.hint}
         failures.append(("inputs", e.message, e.hint))
     keys = {"recipe", "overrides", "mode", "steps", "run_dir", "address", "environment", "required"}
-    config = replace(plan, steps=plan.steps or 1).run_config()
+    config = replace(plan, steps=plan.steps or 1).run_config().masked()
     document = config.model_dump(mode="json", include=keys) | {
         "steps": plan.steps,  # null: not known before the data is read
         "command": command,
@@ -178,7 +224,7 @@ def _dry_run(plan: RunPlan, found: Preflight) -> CommandOutput:
         f"{resolved.recipe.recipe.name}, {resolved.mode}: {plan.length} in {plan.run_dir}",
         shlex.join(command),
         *_environment_text(plan),
-        Markup(f"\n[bold]placement[/] in {where}"),
+        Markup(f"\n[bold]placement[/] in {escape_markup(where)}"),
         TextTable(["device", "trainer", "engine"], rows),
         Markup("\n[bold]a run would fail with[/]") if failures else "\nthis machine can run it",
         *(f"{name}: {message}\n    hint: {hint}" for name, message, hint in failures),
@@ -189,7 +235,7 @@ def _dry_run(plan: RunPlan, found: Preflight) -> CommandOutput:
 def _environment_text(plan: RunPlan) -> Iterator[str]:
     """Yield every variable once, below the processes that get it, with the reason."""
     processes: dict[tuple[str, Setting], list[str]] = {}
-    for role, settings in plan.settings.items():
+    for role, settings in plan.shown_settings.items():
         for name, setting in settings.items():
             processes.setdefault((name, setting), []).append(role)
     for group in dict.fromkeys(map(tuple, processes.values())):

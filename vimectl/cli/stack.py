@@ -8,22 +8,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from vime_runtime.spec.errors import UsageError
 
+from vimectl.cli import complete
+from vimectl.cli.help_text import CommandGroup, epilog
 from vimectl.cli.output import CommandOutput, TextTable
 from vimectl.stacks.catalog import load_stack, lock_path, stack_file, stack_names
-from vimectl.util.console import err
+from vimectl.util.console import FileText, err
 from vimectl.util.host import Host
 from vimectl.util.resources import checkout_root
 
 if TYPE_CHECKING:
     from vimectl.patches.port.new_stack import NewStack
 
-app = typer.Typer(no_args_is_help=True, help="List the supported version sets, and detect the installed one.")
+app = CommandGroup(help="List the supported version sets, and detect the installed one.")
 
 
-@app.command("list")
+@app.command("list", epilog=epilog("vimectl stack list", "vimectl stack list --json"))
 def list_() -> CommandOutput:
-    """List the stacks: tested (patches tested on the released sources) or untested (versions only)."""
+    """List the stacks.
+
+    The patches of a tested stack were tested on the released sources. Of an
+    untested stack only the versions are known.
+    """
     known = [load_stack(name) for name in stack_names()]
     documents = [
         {
@@ -43,19 +50,38 @@ def list_() -> CommandOutput:
     return CommandOutput({"stacks": documents}, [TextTable(columns, rows, "stacks")])
 
 
-@app.command()
+@app.command(epilog=epilog("vimectl stack show ascend-0.22", "vimectl stack show ./vimectl.toml"))
 def show(
-    name: Annotated[str, typer.Argument(help="A stack's name, or the path of a stack file.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="STACK",
+            help="A stack's name, or the path of a stack file.",
+            autocompletion=complete.stacks,
+        ),
+    ],
 ) -> CommandOutput:
-    """Print a stack: versions, pinned sources, images, patch series, and the source of each fact."""
+    """Print the file of a stack.
+
+    It has versions, pinned sources, images and patch series, and the source of each fact.
+    """
     chosen = load_stack(name)
     text = stack_file(name).read_text(encoding="utf-8")
-    return CommandOutput({"stack": chosen.model_dump(), "proven": chosen.tested}, [text])
+    return CommandOutput({"stack": chosen.model_dump(), "proven": chosen.tested}, [FileText(text)])
 
 
-@app.command()
+@app.command(
+    epilog=epilog(
+        "vimectl stack detect",
+        done="a stack is installed",
+        failed="no stack is, or versions differ from the nearest one",
+    )
+)
 def detect() -> CommandOutput:
-    """Print the stack installed for this interpreter, or the nearest one with the differences."""
+    """Print the installed stack, or the nearest one.
+
+    It is that of this interpreter. For the nearest one, the differences are printed.
+    """
     from vimectl.stacks.detection import detect_stack
 
     found = detect_stack(Host())
@@ -74,9 +100,14 @@ def detect() -> CommandOutput:
     return CommandOutput(document, text, 0 if found.exact else 1)
 
 
-@app.command()
+@app.command(
+    epilog=epilog(
+        "vimectl stack new ascend-0.31 --vllm-ascend 0.31.0rc1",
+        failed="a patch has conflicts, which are printed",
+    )
+)
 def new(
-    name: Annotated[str, typer.Argument(help="The name of the stack, like ascend-0.31.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the stack, like ascend-0.31.")],
     vllm_ascend: Annotated[str, typer.Option(metavar="V", help="The release of vllm-ascend.")],
     out: Annotated[
         Path | None,
@@ -86,12 +117,20 @@ def new(
         ),
     ] = None,
 ) -> CommandOutput:
-    """Make the stack of a vllm-ascend release from its own documents, and port the patch series to it.
+    """Make the stack of a vllm-ascend release, and port the patches.
 
-    Check what it prints, and read the ported patches: one that applies may still be wrong for the release.
+    The versions are those in the documents of the release. Check what is
+    printed, and read the ported patches: one that applies may still be wrong
+    for the release.
     """
+    from packaging.version import InvalidVersion, Version
+
     from vimectl.patches.port.new_stack import make_stack
 
+    try:
+        Version(vllm_ascend)
+    except InvalidVersion as e:
+        raise UsageError(f"--vllm-ascend {vllm_ascend}: not a version", "give one like 0.23.0rc1") from e
     root = checkout_root()
     directory = out or Path()
     if out is None and root:
@@ -125,12 +164,10 @@ def _new_text(made: NewStack) -> Iterator[str]:
         elif one.outcome and one.outcome.written:
             yield f"{one.package} {one.version}: ported from {one.source} to {one.outcome.written}"
     for text in made.disagreements:
-        err.print(f"the documents of the release disagree: {text}", markup=False)
+        err.note(f"the documents of the release disagree: {text}")
     for one in made.series:
         for slug, reason in one.unneeded.items():
-            err.print(f"check that {one.package} {one.version} does without {slug}: {reason}", markup=False)
+            err.note(f"check that {one.package} {one.version} does without {slug}: {reason}")
         if one.outcome and one.outcome.conflicts:
             folder, command = one.outcome.conflicts, one.outcome.command
-            err.print(
-                f"conflicts: edit the files in {folder}, see its README.txt, then\n  {command}", markup=False
-            )
+            err.print(f"conflicts: edit the files in {folder}, see its README.txt, then\n  {command}")

@@ -9,31 +9,43 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from vime_runtime.spec.errors import MissingRequirement
 
-from vimectl.cli.output import CommandOutput, Markup, TextTable
+from vimectl.cli.help_text import CommandGroup, epilog
+from vimectl.cli.options import AnyStack, recipe_option
+from vimectl.cli.output import CommandOutput, TextTable
 from vimectl.stacks.catalog import default_stack, load_stack, stack_for_recipe
-from vimectl.util.console import escape_markup
+from vimectl.util.console import Markup, escape_markup, one_line
 from vimectl.util.host import Host
 
 if TYPE_CHECKING:
     from vimectl.env.memory_saver.verify import SaverBuild
     from vimectl.stacks.schema import Stack
 
-app = typer.Typer(no_args_is_help=True, help="Verify the torch_memory_saver library, and record builds.")
+app = CommandGroup(help="Verify the torch_memory_saver library, and record builds.")
 
 
-@app.command()
+@app.command(
+    epilog=epilog(
+        "vimectl tms verify",
+        "vimectl tms verify torch_memory_saver-0.0.9-cp311-cp311-linux_aarch64.whl --stack ascend-0.22",
+        done="all libraries that a job would load are known-good",
+        failed="a library is not known-good for the stack",
+        lacking="the library is not installed",
+    )
+)
 def verify(
     path: Annotated[
         Path | None,
-        typer.Argument(help="A .so, a wheel, or the package's directory; by default what is installed."),
+        typer.Argument(
+            metavar="PATH", help="A .so, a wheel, or the package's directory; by default what is installed."
+        ),
     ] = None,
-    stack: Annotated[
-        str | None,
-        typer.Option(help="The stack; by default the project's, the recipe's or the installed one."),
-    ] = None,
-    recipe: Annotated[str | None, typer.Option(help="A recipe's name or path, to use its stack.")] = None,
+    stack: AnyStack = None,
+    recipe: Annotated[str | None, recipe_option("A recipe's name or path, to use its stack.")] = None,
 ) -> CommandOutput:
-    """Verify the libraries; exit 1 unless all that a job would load are known-good for the stack."""
+    """Verify that the libraries are known-good for the stack.
+
+    Those that a job would load count.
+    """
     from vimectl.env.memory_saver.verify import all_good, required_backend, verify_installed, verify_path
 
     host = Host()
@@ -55,10 +67,14 @@ def verify(
     return CommandOutput(document, text, 0 if ok else 1)
 
 
-@app.command()
+@app.command(
+    epilog=epilog('vimectl tms record ./torch_memory_saver.so --note "built from v0.0.9, passed our tests"')
+)
 def record(
-    path: Annotated[Path, typer.Argument(help="A .so, a wheel, or the package's directory.")],
-    note: Annotated[str, typer.Option(help="Why it is good: its source, the tests it passed.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A .so, a wheel, or the package's directory.")],
+    note: Annotated[
+        str, typer.Option(metavar="TEXT", help="Why it is good: its source, the tests it passed.")
+    ],
 ) -> CommandOutput:
     """Record a build as known-good, for your user on this machine."""
     from vimectl.env.memory_saver.known_builds import record_build, user_builds_file
@@ -70,7 +86,7 @@ def record(
     return CommandOutput({"file": file, "builds": [build.model_dump() for build in added]}, text)
 
 
-@app.command("list")
+@app.command("list", epilog=epilog("vimectl tms list"))
 def list_() -> CommandOutput:
     """List the known builds."""
     from vimectl.env.memory_saver.known_builds import known_builds
@@ -107,6 +123,4 @@ def _facts(build: SaverBuild) -> Markup:
         lines.append(f"needs {' '.join(build.needed)}")
     if build.sha256:
         lines.append(f"md5 {build.md5}  sha256 {build.sha256}")
-    # Names from a file or directory are printed without markup and control characters.
-    printable = ["".join(c if c.isprintable() else "?" for c in line) for line in lines]
-    return Markup(f"[bold]{build.verdict}[/]  " + escape_markup("\n    ".join(printable)))
+    return Markup(f"[bold]{build.verdict}[/]  " + escape_markup("\n    ".join(map(one_line, lines))))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +12,10 @@ import typer
 from vime_runtime.spec.errors import INTERRUPTED, UsageError
 
 from vimectl import __version__
-from vimectl.util.console import report_error
+from vimectl.cli import completion
+from vimectl.cli.help_text import CommandGroup, epilog
+from vimectl.cli.options import SWITCHES
+from vimectl.util.console import QUIET, VERBOSE, err, out, report_error, visible
 
 if TYPE_CHECKING:
     from vimectl.cli.output import CommandOutput
@@ -21,21 +24,58 @@ if TYPE_CHECKING:
 # public exception is the right one in both.
 USAGE_ERROR: Any = typer.BadParameter.__base__
 
-_COMMANDS = ("init", "doctor", "stack", "env", "patch", "tms", "image", "recipe", "run", "runs")
+# In the order in which a user needs them.
+_COMMANDS = ("stack", "env", "doctor", "recipe", "run", "runs", "init", "patch", "image", "tms")
+
+_EPILOG = epilog(
+    "vimectl env create .venv --stack cpu-0.32",
+    "vimectl run qwen3-tiny-tp2",
+    "vimectl runs show last",
+    "vimectl doctor --stack ascend-0.22  # can this machine run it?",
+    "vimectl patch status",
+    failed="a check failed, a verification found a difference, or an unexpected error",
+    lacking="the machine lacks something the command needs: no builder, no device, no disk space",
+)
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"vimectl {__version__}")
+        out.print(f"vimectl {__version__}")
         raise typer.Exit
 
 
+def _set_level(level: int) -> Callable[[bool], None]:
+    def set_level(wanted: bool) -> None:
+        if wanted:
+            err.level = level
+
+    return set_level
+
+
+def _global(*names: str, help: str, **options: Any) -> Any:
+    """Return an option that is taken before and after every command."""
+    return typer.Option(*names, help=help, rich_help_panel="Global options", **options)
+
+
 def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    json: Annotated[bool, _global("--json", help="Print one JSON document on stdout.")] = False,
+    quiet: Annotated[
+        bool,
+        _global("--quiet", "-q", callback=_set_level(QUIET), help="Print only the result and errors."),
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    verbose: Annotated[
+        bool,
+        _global(
+            "--verbose",
+            "-v",
+            callback=_set_level(VERBOSE),
+            help="Show results in full, and on stderr the programs that are run.",
+        ),
+    ] = False,
+    debug: Annotated[bool, _global("--debug", help="Show a traceback when something fails.")] = False,
+    version: Annotated[
+        bool, _global("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Set up and run GRPO training on Ascend NPUs: pinned versions, source patches you can revert, a doctor,
     and a launcher.
@@ -48,30 +88,35 @@ def command_tree(argv: Sequence[str] = ()) -> Any:
     def print_output(output: CommandOutput, **options: Any) -> int:
         # Called by Typer, which exits quietly when the reader has closed the pipe.
         output.print(command_name(tree, argv), "--json" in argv)
-        sys.stdout.flush()
+        out.flush()
         return output.exit_code
 
-    # The command is the first word that is not an option. Only these options can come before it.
-    words = [word for word in argv if word not in ("--debug", "--json", "--version")]
+    # The command is the first word that is not an option; only these can come before it.
+    words = [word for word in argv if word not in SWITCHES]
     called = [name for name in _COMMANDS if words[:1] == [name]]
-    app = typer.Typer(
+    if not called:
+        completion.use_own_scripts()
+    app = CommandGroup(
         name="vimectl",
-        no_args_is_help=True,
         add_completion=not called,  # its two options have no command
+        context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
         result_callback=print_output,
     )
-    app.callback()(_root)
-    for name in () if argv[:1] == ["--version"] else called or _COMMANDS:
+    app.callback(epilog=_EPILOG)(_root)
+    for name in called or _COMMANDS:
         module = importlib.import_module(f"vimectl.cli.{name}")
         if name in ("doctor", "init"):  # commands, not groups
-            app.command(name)(getattr(module, name))
+            app.command(name, epilog=module.EPILOG)(getattr(module, name))
         else:
             app.add_typer(_called_commands(module.app, words[1:2]), name=name)
     tree: Any = typer.main.get_command(app)
-    option = next(option for option in tree.params if option.name == "json")
-    option.expose_value = False
-    _add_option(tree, option)
+    tree.commands = {name: tree.commands[name] for name in _COMMANDS if name in tree.commands}
+    known = set(_root.__annotations__)
+    options = [option for option in tree.params if option.name in known]
+    for option in options:
+        option.expose_value = False
+    _add_options(tree, options)
     return tree
 
 
@@ -91,17 +136,21 @@ def _called_commands(group: typer.Typer, called: list[str]) -> typer.Typer:
     return group
 
 
-def _add_option(group: Any, option: Any) -> None:
-    """Add an option to every command below a group."""
+def _add_options(group: Any, options: Sequence[Any]) -> None:
+    """Add options to every group and command below a group, except those that it has with another meaning."""
     for command in group.commands.values():
+        taken = {name for option in command.params for name in option.opts}
+        command.params += [option for option in options if not taken.intersection(option.opts)]
         if hasattr(command, "commands"):
-            _add_option(command, option)
-        else:
-            command.params.append(option)
+            _add_options(command, options)
 
 
 def run_typer(argv: list[str]) -> int:
     """Run one command line and return its exit code. Raises the errors of the command."""
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:], "--help"]
+    if len(argv) == 2 and completion.handle_option(*argv):
+        return 0
     root = command_tree(argv)
     try:
         return int(root.main(args=argv, prog_name="vimectl", standalone_mode=False))
@@ -111,8 +160,21 @@ def run_typer(argv: list[str]) -> int:
         if "--json" in argv:
             report_error(UsageError(e.format_message(), "see --help"), command_name(root, argv), True)
         else:
-            e.show()
+            # Typer prints what the user has typed: show hidden characters.
+            message = visible(e.format_message())
+            e.format_message = lambda: message
+            with contextlib.suppress(OSError):  # standard error cannot be written
+                e.show()
         return 2
+
+
+def complete() -> int:
+    """Print what a shell can complete; nothing where that fails, as a prompt is no place for a message."""
+    with contextlib.suppress(Exception):
+        if found := completion.answer(command_tree(completion.line_words() or ())):
+            out.print(found)
+            out.flush()
+    return 0
 
 
 def command_name(root: Any, argv: Sequence[str]) -> str:
@@ -122,4 +184,5 @@ def command_name(root: Any, argv: Sequence[str]) -> str:
         if word in getattr(root, "commands", {}):
             names.append(word)
             root = root.commands[word]
+    names += [root.default_command] if hasattr(root, "default_command") else []
     return ".".join(names) or "vimectl"

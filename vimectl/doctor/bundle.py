@@ -6,7 +6,6 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from fnmatch import fnmatchcase
@@ -14,19 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from vime_runtime.spec.errors import UsageError
+from vime_runtime.spec.private_values import SECRET
 from vime_runtime.spec.process_roles import ROLES
 from vime_runtime.spec.recipe import Recipe
 
 from vimectl import __version__
-from vimectl.doctor.check import clean
 from vimectl.doctor.facts import Facts, Unavailable
 from vimectl.doctor.machine_summary import VARIABLES, summarize
 from vimectl.doctor.runner import DoctorReport
 from vimectl.env.memory_saver.verify import verify_installed
 from vimectl.recipes.environment import environment
 from vimectl.stacks.detection import detect_stack
+from vimectl.util.console import one_line
 from vimectl.util.host import Host
-from vimectl.util.secrets import SECRET, SECRET_NAME, URL_CREDENTIALS, is_secret
+from vimectl.util.secrets import is_secret, redact, redact_document
 
 # Of the files that the checks read, those that concern the machine and neither people nor their data.
 _FILES = (
@@ -53,20 +53,6 @@ recognize all of them: check the files before you share them.
 USER, HOST = "<user>", "<host>"
 
 _PATTERNS = [
-    (URL_CREDENTIALS, f"{SECRET}@"),
-    (
-        re.compile(r"-----BEGIN [^-]*PRIVATE KEY-----.*?(?:-----END [^-]*PRIVATE KEY-----|\Z)", re.DOTALL),
-        SECRET,
-    ),
-    # Tokens of code and model hubs, clouds and registries, and JSON web tokens.
-    (
-        re.compile(r"\b(?:hf|gh[pousr]|github_pat|glpat|npm|pypi|xox[a-z]|sk|pk|ms)[_-][A-Za-z0-9_-]{16,}"),
-        SECRET,
-    ),
-    (re.compile(r"\b(?:AKIA|ASIA|LTAI)[A-Z0-9a-z]{12,}"), SECRET),
-    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"), SECRET),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9+/._~-]{8,}=*"), rf"\1 {SECRET}"),
-    (re.compile(rf"(?i)({SECRET_NAME}\s*[=:]\s*)(?!\s*<)[^\s,;&\"']+"), rf"\1{SECRET}"),
     (re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"), USER),
     # The home directory of any user, also of one who is not in this machine's /etc/passwd.
     (re.compile(r"(?<=/home/)[^/\s:;,\"']+|(?<=/Users/)[^/\s:;,\"']+"), USER),
@@ -148,14 +134,14 @@ def _outputs(facts: Facts) -> str:
 
 
 def _clean_lines(text: str) -> str:
-    return "".join(f"{clean(line.expandtabs())}\n" for line in text.splitlines())
+    return "".join(f"{one_line(line.expandtabs())}\n" for line in text.splitlines())
 
 
 def _environment(host: Host, recipe: Recipe | None) -> dict[str, Any]:
     here = {name: value for name, value in sorted(host.environment.items()) if name.startswith(VARIABLES)}
     found: dict[str, Any] = {"here": here, "others": len(host.environment) - len(here)}
     if recipe:
-        scratch = Path("/tmp/vime-0")
+        scratch = Path("/tmp/vime-0")  # nosec B108 # stands in for a folder, is not made
         found["processes"] = {
             role: {
                 name: setting.model_dump()
@@ -182,23 +168,16 @@ class Redactor:
         """Return a text without secrets and names."""
         for value in self._values:
             text = text.replace(value, SECRET)
+        text = redact(text)
         for pattern, replacement in _PATTERNS:
             text = pattern.sub(replacement, text)
         for word, replacement in self._words:
             text = re.sub(rf"(?<![A-Za-z0-9]){re.escape(word)}(?![A-Za-z0-9])", replacement, text)
         return text
 
-    def value(self, value: Any, key: str = "") -> Any:
+    def value(self, value: Any) -> Any:
         """Return a value of a JSON document without them. The value of a secret key is replaced whole."""
-        if value is None or isinstance(value, (bool, int, float)):
-            return value
-        if is_secret(key) and value:
-            return SECRET
-        if isinstance(value, Mapping):
-            return {self.text(str(name)): self.value(item, str(name)) for name, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [self.value(item, key) for item in value]
-        return self.text(str(value))
+        return redact_document(value, self.text)
 
 
 def _user_names(host: Host) -> set[str]:

@@ -11,6 +11,7 @@ from vime_runtime.spec.errors import VimeError
 
 from vimectl.doctor.facts import Facts, Unavailable
 from vimectl.stacks.schema import Stack
+from vimectl.util.console import one_line
 from vimectl.util.host import DENIED
 
 Status = Literal["pass", "warn", "fail", "skip"]
@@ -131,10 +132,10 @@ class Check:
             found,
             id=self.id,
             rationale=self.rationale,
-            found=clean(found.found),
-            expected=clean(found.expected),
-            fix=clean(found.fix),
-            read=tuple(map(clean, observed)),
+            found=one_line(found.found),
+            expected=one_line(found.expected),
+            fix=one_line(found.fix),
+            read=tuple(map(one_line, observed)),
         )
 
     def _result(self, facts: Facts) -> CheckResult:
@@ -154,13 +155,6 @@ class Check:
         except VimeError as e:
             return CheckResult("fail", facts.without_root(e.message), self.expected, e.hint)
         return CheckResult("pass", found, self.expected) if isinstance(found, str) else found
-
-
-def clean(text: str) -> str:
-    """Return a text of the machine with control characters escaped, for a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class CheckList:

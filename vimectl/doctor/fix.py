@@ -40,6 +40,8 @@ def plan_fixes(report: DoctorReport, host: Host) -> list[Fix]:
             targets, directory = read_patch_state(host, stack, package)
             if not targets or not all(target.state in ("pristine", "partial") for target in targets):
                 continue
+            if any(target.unfinished for target in targets):
+                continue  # `vimectl patch recover` decides what the files are
             # One transaction, which refuses files that were edited.
             plan = command.change("apply", targets, dry_run=True).plan
         except VimeError:

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from vime_runtime.spec.private_values import SECRET
+
 from vimectl import __version__
-from vimectl.doctor.check import clean
 from vimectl.doctor.facts import Facts, Unavailable, cann, driver, hccn, limits
 from vimectl.doctor.facts.inputs import read_model_files, read_patch_state
 from vimectl.doctor.facts.networks import read_hccn_addresses, read_interfaces
@@ -24,9 +25,10 @@ from vimectl.doctor.facts.packages import (
 )
 from vimectl.doctor.facts.pins import read_pinned_source
 from vimectl.env.memory_saver.verify import verify_installed
+from vimectl.util.console import one_line
 from vimectl.util.dist_info import canonical_name
 from vimectl.util.npu_devices import device_nodes
-from vimectl.util.secrets import SECRET, URL_CREDENTIALS, is_secret
+from vimectl.util.secrets import is_secret, redact
 from vimectl.util.units import size
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ _NEAR_PACKAGES = (
     "torch-memory-saver", "te-ascend", "pip", "setuptools",
 )  # fmt: skip
 # The directories whose file systems may be full: of packages, of Ray and caches, and the working directory.
-_DISKS = ("/", "/tmp", ".")
+_DISKS = ("/", "/tmp", ".")  # nosec B108 # measured
 _DIGITS = 16
 
 
@@ -65,7 +67,7 @@ def summarize(facts: Facts) -> dict[str, str]:
             found.update(read_all(facts))
         except Exception as e:
             found[label] = _unknown(e)
-    return {label: clean(facts.without_root(value)) for label, value in found.items() if value}
+    return {label: one_line(facts.without_root(value)) for label, value in found.items() if value}
 
 
 def as_text(summary: dict[str, str], report: DoctorReport, redact: Callable[[str], str]) -> str:
@@ -166,7 +168,7 @@ _MACHINE: dict[str, Callable[[Facts], str]] = {
     "interpreter": lambda facts: facts.interpreter.path,
     "memory": _memory,
     "cores": lambda facts: f"{facts.read(limits.read_cores):g}",
-    "/dev/shm": _space("/dev/shm"),
+    "/dev/shm": _space("/dev/shm"),  # nosec B108 # measured
     **{f"disk {path}": _space(path) for path in _DISKS},
 }
 _NPU: dict[str, Callable[[Facts], str]] = {
@@ -214,6 +216,7 @@ def _patches(facts: Facts) -> Iterator[tuple[str, str]]:
             for one in statuses:
                 missing = [patch.id for patch in one.patches if patch.state not in ("applied", "upstream")]
                 texts.append(one.state + (f", without {', '.join(missing)}" if missing else ""))
+                texts += [one.unfinished.message] if one.unfinished else []
             return "; ".join(texts) or "not installed"
 
         yield f"patches {package}", _known(state)
@@ -240,7 +243,7 @@ def _model(facts: Facts) -> Iterator[tuple[str, str]]:
 def _variables(facts: Facts) -> Iterator[tuple[str, str]]:
     for name, value in sorted(facts.environment.items()):
         if name.startswith(VARIABLES):
-            shown = SECRET if is_secret(name) else URL_CREDENTIALS.sub(f"{SECRET}@", value)
+            shown = SECRET if is_secret(name) else redact(value)
             yield f"variable {name}", shown or "empty"
 
 

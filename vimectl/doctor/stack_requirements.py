@@ -17,7 +17,7 @@ from vimectl.doctor.facts.pins import PinnedSource, read_pinned_source
 from vimectl.doctor.facts.python_environment import read_marker_environment
 from vimectl.doctor.install_commands import Install, Uninstall, commands, python_environment
 from vimectl.stacks.catalog import lock_path
-from vimectl.stacks.lock import read_lock
+from vimectl.stacks.lock import Pin, read_lock
 from vimectl.stacks.schema import Stack
 from vimectl.stacks.versions import matches, within
 
@@ -195,6 +195,7 @@ def _requirements(facts: Facts) -> Iterator[tuple[str, Requirement]]:
     environment = facts.read(read_marker_environment, facts.interpreter)
     left_out = {*differing(facts), *pinned_packages(stack), *TORCH_COMPANIONS}
     determined = {*stack.packages, *stack.ranges, *pinned_packages(stack), *stack.omitted, *stack.unwanted}
+    determined |= stack.lock_without.keys()
     # Its version follows from that of torch, see ``companion_versions``.
     determined |= {"torchvision", *(set(companion_versions(stack)) & facts.installed.keys())}
     determined = {canonicalize_name(name) for name in determined}
@@ -247,11 +248,18 @@ def repair(facts: Facts) -> str:
     return commands(facts, Install(requirements))
 
 
+def locked(facts: Facts) -> dict[str, Pin]:
+    """Return the pins of a lock that the stack is tested with.
+
+    Not those of a stack for NPUs, whose images have the versions of their base.
+    """
+    lock = lock_path(facts.stack.argument) if facts.stack.stack.device == "cpu" else None
+    return read_lock(lock, python_environment(facts).machine or None) if lock else {}
+
+
 def unmet_requirements(facts: Facts) -> list[str]:
     """Return the requirements that install what ``unmet`` names, each distribution once."""
-    pins = {}
-    if lock := lock_path(facts.stack.argument):
-        pins = {name: f"=={pin.version}" for name, pin in read_lock(lock).items()}
+    pins = {name: f"=={pin.version}" for name, pin in locked(facts).items()}
     names = dict.fromkeys(one.name for one in unmet(facts))
     ranges: defaultdict[str, SpecifierSet] = defaultdict(SpecifierSet)
     for _, requirement in _requirements(facts):

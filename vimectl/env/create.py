@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import threading
+import stat
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import platformdirs
 from packaging.utils import canonicalize_name
 from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import CheckFailed, UsageError
+from vime_runtime.spec.regular_files import open_regular
 
-from vimectl.env import site_packages, vimectl_wheel
-from vimectl.env.download_wheels import download_wheels
-from vimectl.env.installer import EXACT, Pip
-from vimectl.env.interpreter import find_interpreter, make_venv
+from vimectl.env import bytecode, site_packages, source_builds, vimectl_wheel
+from vimectl.env.installer import UvInstaller
+from vimectl.env.interpreter import find_interpreter
+from vimectl.env.memory_saver.pinned_build import check_built, record_built
 from vimectl.stacks.catalog import load_stack, lock_path, stack_names
 from vimectl.stacks.lock import Pin, read_lock
 from vimectl.stacks.schema import Stack
 from vimectl.stacks.versions import matches
-from vimectl.util.directory_lock import lock_directory
+from vimectl.util.directory_lock import check_in_place, explain_disk_errors, lock_directory
 from vimectl.util.host import Host
 from vimectl.util.phase_progress import PhaseProgress, ReportPhase
 from vimectl.util.subprocess import run_logged
@@ -33,26 +36,32 @@ from vimectl.util.subprocess import run_logged
 STATE_FILE = ".vimectl-env.json"
 # The folder of the downloads, until the environment is complete.
 WORK_DIR = ".vimectl-env"
-_POLL_SECONDS = 0.5
+_MAX_STATE = 2**20
 
 
 @dataclass(frozen=True)
 class EnvironmentState:
     """The contents of the state file.
 
-    ``packages`` (name to version) and ``tool`` (which vimectl) describe the last complete state.
+    ``packages`` (name to version) and ``tool`` (which vimectl) describe the last complete state. ``pending``
+    has the packages that an interrupted update may have left half installed.
     """
 
     stack: str
     lock: str
-    phase: Literal["interpreter", "packages", "complete"]
+    phase: Literal["creating", "updating", "complete"]
     packages: dict[str, str] = field(default_factory=dict)
     tool: str = ""
+    pending: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class CreatedEnvironment:
-    """The result of ``create_environment``. ``installed`` counts the packages that this call installed."""
+    """The result of ``create_environment``.
+
+    ``installed`` counts the packages that this call installed; ``left_out`` says what the environment is made
+    without, and how to get that.
+    """
 
     directory: Path
     stack: str
@@ -60,6 +69,7 @@ class CreatedEnvironment:
     packages: int
     installed: int
     seconds: float
+    left_out: list[str] = field(default_factory=list)
 
 
 def create_environment(directory: Path, stack: Stack, lock: Path, report: ReportPhase) -> CreatedEnvironment:
@@ -69,15 +79,20 @@ def create_environment(directory: Path, stack: Stack, lock: Path, report: Report
 
     Raises:
         UsageError: vimectl did not create the directory, or it holds another stack.
-        MissingRequirement: there is no matching interpreter, or no source has a package.
-        CheckFailed: pip failed, a file has another digest than the lock's, or the result does not verify.
+        MissingRequirement: there is no matching interpreter, no source has a package, or something that a
+            build from source needs is missing.
+        CheckFailed: uv failed, a file has another digest than the lock's, or the result does not verify.
     """
     began = time.monotonic()
+    host = Host()
+    source_builds.check_requirements(stack, host)
     directory = directory.absolute()
     existed = directory.exists()
     waiting = PhaseProgress(f"waiting for another `vimectl env create` in {directory}")
+    lock_context = lock_directory(directory, lambda: report(waiting), foreign_entries)
+    disk_hint = "free some space, or name a directory on another disk; the same command then resumes"
     try:
-        with lock_directory(directory, lambda: report(waiting), foreign_entries) as lock_fd:
+        with lock_context as lock_fd, explain_disk_errors(directory, disk_hint):
             build = _EnvironmentBuild(directory, stack, lock, report, lock_fd)
             installed = build.run()
     finally:
@@ -85,7 +100,9 @@ def create_environment(directory: Path, stack: Stack, lock: Path, report: Report
             with suppress(OSError):  # not empty: an environment was created
                 directory.rmdir()
     seconds = time.monotonic() - began
-    return CreatedEnvironment(directory, stack.name, build.pip.python, len(build.pins), installed, seconds)
+    left_out = source_builds.left_out(stack, build.pins, build.uv.python, host)
+    count = len(build.pins) + len(build.commits)
+    return CreatedEnvironment(directory, stack.name, build.uv.python, count, installed, seconds, left_out)
 
 
 def stack_with_lock(name: str) -> tuple[Stack, Path]:
@@ -97,6 +114,8 @@ def stack_with_lock(name: str) -> tuple[Stack, Path]:
     pins = read_lock(lock)
     for package, version in stack.packages.items():
         pin = pins.get(canonicalize_name(stack.distributions(package)[0]))
+        if pin is None and package in stack.origin:
+            continue  # no file for this machine is known, see ``source_builds.left_out``
         if pin is None or not matches(pin.version, version):
             has = f"{pin.name} {pin.version}" if pin else f"no {package}"
             own = Path(stack.argument).with_suffix(".txt")
@@ -112,137 +131,190 @@ class _EnvironmentBuild:
 
     def __init__(self, directory: Path, stack: Stack, lock: Path, report: ReportPhase, lock_fd: int) -> None:
         self.directory = directory
+        # The locked directory itself, also when another one is put in its place.
+        self.locked = Path(f"/proc/self/fd/{lock_fd}")
         self.work = directory / WORK_DIR
         self.stack = stack
         self.pins = read_lock(lock)
+        self.commits = source_builds.commit_builds(stack, Host())
         self.lock_digest = sha256_file(lock)
         self.report = report
-        self.pip = Pip(directory / "bin" / "python", lock_fd, self.work)
+        self.uv = UvInstaller(directory, lock_fd, self.work, report)
 
     def run(self) -> int:
         """Complete the environment from its current state; return the number of packages installed."""
-        state = read_state(self.directory)
+        state = read_state(self.locked)
         if state and state.stack != self.stack.name:
             raise UsageError(
                 f"{self.directory} holds the stack {state.stack}, not {self.stack.name}",
                 "name another directory, or remove this one first",
             )
         versions = {pin.name: pin.version for pin in self.pins.values()}
+        versions |= {build.name: build.commit for build in self.commits}
         tool = vimectl_wheel.running_vimectl()
         goal = EnvironmentState(self.stack.name, self.lock_digest, "complete", versions, tool)
-        if state == goal and self.pip.python.exists() and not self._to_install(thorough=False):
+        if state == goal and self._has_interpreter() and not self._absent():
             return 0
-        state = self._prepare_interpreter(state)
-        installed = self._install_packages(previous=state.packages)
+        state = self._prepare(state)
+        installed = self._install_packages(state)
         self.report(PhaseProgress("installing vimectl itself"))
-        arguments = vimectl_wheel.pip_arguments(self.work)
-        self._run_pip(["install", "--no-deps", "--no-index", "--force-reinstall", *arguments])
+        self.uv.install_local(vimectl_wheel.install_arguments(self.work))
         self._compile()
-        write_state(self.directory, goal)
-        shutil.rmtree(self.work)
+        write_state(self.locked, goal)
+        shutil.rmtree(self.locked / WORK_DIR)
         return installed
 
-    def _prepare_interpreter(self, state: EnvironmentState | None) -> EnvironmentState:
-        """Create the virtual environment with the pinned pip unless it exists; return the state reached."""
-        # An interrupted update that is resumed with yet another lock starts from scratch: files of a
-        # half-installed package belong to no distribution, so they could not be uninstalled.
-        usable = (
-            state
-            and self.pip.python.exists()
-            and (state.phase == "complete" or (state.phase == "packages" and state.lock == self.lock_digest))
-        )
-        if state and usable:
-            write_state(self.directory, replace(state, phase="packages", lock=self.lock_digest))
+    def _prepare(self, state: EnvironmentState | None) -> EnvironmentState:
+        """Return the state of an environment that can be updated; else begin a new one.
+
+        A creation that was interrupted begins again: uv's cache has what it downloaded. An update that was
+        interrupted continues, because the user may have installed or edited something.
+        """
+        if state and state.phase != "creating" and self._has_interpreter():
             return state
-        interpreter = find_interpreter(self.stack.stack.python, Host())
-        fresh = EnvironmentState(self.stack.name, self.lock_digest, "interpreter")
-        write_state(self.directory, fresh)
-        clear_directory(self.directory)
-        self.report(PhaseProgress(f"creating a virtual environment with {interpreter}"))
-        make_venv(interpreter, self.directory)
-        pinned_pip = self.pip.requirements([self.pins["pip"]])
-        self._run_pip(["install", *EXACT, "--no-compile", "-r", pinned_pip])
-        fresh = replace(fresh, phase="packages")
-        write_state(self.directory, fresh)
+        interpreter = find_interpreter(self.stack.lock_pythons, Host())
+        fresh = EnvironmentState(self.stack.name, self.lock_digest, "creating")
+        write_state(self.locked, fresh)
+        clear_directory(self.locked)
+        self.uv.make_environment(interpreter)
         return fresh
 
-    def _install_packages(self, previous: dict[str, str]) -> int:
+    def _install_packages(self, state: EnvironmentState) -> int:
         """Install every pin of the lock and verify it; return the number of packages installed."""
         self.report(PhaseProgress("checking the installed packages"))
-        missing = self._to_install(thorough=True)
-        wheels = self.work / "wheels"
-        download_wheels(self.pip, missing, wheels, self.stack.origin, self.report)
         site = self._site()
-        if missing:
-            site_packages.remove_partial_installs(missing, site)
-            arguments = ["install", *EXACT, "--no-index", "--find-links", str(wheels)]
-            arguments += ["--no-compile", "--force-reinstall", "-r", self.pip.requirements(missing)]
-            with self._count_installed(missing):
-                self._run_pip(arguments)
-        stale = (set(previous) - set(self.pins)) | set(self.stack.unwanted)
-        stale &= set(site_packages.metadata_folders(site))
-        if stale:
-            self._run_pip(["uninstall", "--yes", *sorted(stale)])
-        if broken := self._to_install(thorough=True):
+        missing = site_packages.incomplete(self.pins.values(), site)
+        # An interrupted update may have left their RECORD and not all of their files.
+        missing += [pin for pin in self.pins.values() if pin.name in state.pending and pin not in missing]
+        wanted = self.pins.keys() | {build.name for build in self.commits}
+        unwanted = (set(state.packages) - wanted) | set(self.stack.unwanted)
+        unwanted &= set(site_packages.metadata_folders(site))
+        if missing or unwanted:
+            phase = state.phase if state.phase == "creating" else "updating"
+            pending = sorted({pin.name for pin in missing} | set(state.pending))
+            write_state(self.locked, replace(state, phase=phase, lock=self.lock_digest, pending=pending))
+            self._replace(missing, unwanted)
+        if altered := site_packages.incomplete(missing, site, digests=True):
+            # The files in uv's cache are not those of the wheel.
+            self.uv.forget([pin.name for pin in altered])
+            self._replace(altered)
+        if broken := site_packages.incomplete(self.pins.values(), site):
             raise CheckFailed(
                 f"{', '.join(pin.name for pin in broken)}: the installed files do not match their RECORD",
-                "run the same command again",
+                f"remove {self.directory}, then run the same command again",
             )
         for name, origin in self.stack.origin.items():
             site_packages.check_marker(name, origin, site)
+        return len(missing) + self._install_commits(state)
+
+    def _install_commits(self, state: EnvironmentState) -> int:
+        """Build and install the packages that are pinned to commits; return how many were not there.
+
+        The digest of a memory saver that was built here becomes known-good for this user.
+        """
+        folders = site_packages.metadata_folders(self._site())
+        missing = [
+            build
+            for build in self.commits
+            if state.packages.get(build.name) != build.commit
+            or build.name not in folders
+            or not site_packages.is_complete(folders[build.name])
+        ]
+        source_builds.install_commits(self.uv, missing)
+        if any(build.name == source_builds.SAVER for build in missing):
+            record_built(check_built(self._site(), self.stack, Host()), self.stack, "vimectl env create")
         return len(missing)
 
-    def _compile(self) -> None:
-        """Compile every module to byte code, on all cores.
+    def _replace(self, pins: list[Pin], unwanted: AbstractSet[str] = frozenset()) -> None:
+        """Uninstall ``unwanted``, and install pins in place of what is there of them.
 
-        pip would use one core. Otherwise each process of the first run would compile them, and of every run
-        where PYTHONDONTWRITEBYTECODE is set.
+        Files are hard links to uv's cache. An editor may change such a file in place, and so in the cache and
+        in every other environment. That is why packages with patches, which people edit, are copied.
         """
+        removed = unwanted | {pin.name for pin in pins}
+        if recorded := site_packages.recorded(removed, self._site()):
+            self.uv.uninstall(recorded)
+        site_packages.remove_metadata(removed, self._site())
+        patched = {
+            canonicalize_name(name)
+            for package in self.stack.patches
+            for name in self.stack.distributions(package)
+        }
+        built = [pin for pin in pins if pin.name in self.stack.sources]
+        pins = [pin for pin in pins if pin not in built]
+        copied = [pin for pin in pins if pin.name in patched]
+        if linked := [pin for pin in pins if pin.name not in patched]:
+            self.uv.install(linked, self.stack.origin)
+        if copied:
+            self.uv.install(copied, self.stack.origin, ["--link-mode=copy"])
+        # Last: their builds use the other packages.
+        source_builds.install_archives(self.uv, self.stack, built)
+
+    def _compile(self) -> None:
+        """Compile every module to byte code, or take it from the cache."""
         self.report(PhaseProgress("compiling"))
-        # The exit status is ignored: some packages contain templates that are not valid Python.
-        argv: list[str | Path] = [self.pip.python, "-m", "compileall", "-q", "-j", "0", self._site()]
-        run_logged(argv, self.work / "compile.log", lambda line: None, lock_fd=self.pip.lock_fd)
-
-    @contextmanager
-    def _count_installed(self, pins: list[Pin]) -> Iterator[None]:
-        """Report how many of ``pins`` are installed while the body runs; pip prints no progress for that."""
-        finished = threading.Event()
-
-        def watch() -> None:
-            while not finished.wait(_POLL_SECONDS):
-                done = len(pins) - len(site_packages.to_install(pins, self._site(), thorough=False))
-                self.report(PhaseProgress("installing", done, len(pins)))
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
+        check_in_place(self.directory, self.uv.lock_fd)
+        cache = Path(platformdirs.user_cache_dir("vimectl")) / "bytecode"
         try:
-            yield
-        finally:
-            finished.set()
-            thread.join()
+            cache.mkdir(parents=True, exist_ok=True)
+        except OSError:  # the home directory is read-only, or there is none
+            cache = self.work / "bytecode"
+        program: list[str | Path] = [
+            self.uv.python,
+            "-I",
+            "-W",
+            "ignore",
+            bytecode.__file__,
+            self._site(),
+            cache,
+        ]
+        log = self.work / "compile.log"
+        status, output = run_logged(program, log, lambda line: None, lock_fd=self.uv.lock_fd)
+        if status:
+            raise CheckFailed(
+                f"compiling failed: {output.strip().splitlines()[-1] if output.strip() else status}",
+                f"see {log}; the same command resumes",
+            )
 
-    def _to_install(self, thorough: bool) -> list[Pin]:
-        return site_packages.to_install(self.pins.values(), self._site(), thorough)
+    def _absent(self) -> list[Pin]:
+        return site_packages.to_install(self.pins.values(), self._site())
 
     def _site(self) -> Path:
         return site_packages.site_packages(self.directory)
 
-    def _run_pip(self, arguments: list[str]) -> None:
-        status, output = self.pip.run(arguments, lambda line: None)
-        if status != 0:
-            errors = [line.removeprefix("ERROR: ") for line in output.splitlines() if "ERROR: " in line]
-            raise CheckFailed(
-                f"pip {arguments[0]} failed: {errors[-1] if errors else f'exit status {status}'}",
-                f"see {self.pip.log}; run the same command again to resume",
-            )
+    def _has_interpreter(self) -> bool:
+        return self.uv.python.exists() and any((self.directory / "lib").glob("python3.*"))
 
 
 def read_state(directory: Path) -> EnvironmentState | None:
-    """Return the state of an environment directory, or None when it has none that can be read."""
+    """Return the state of an environment directory, or None when it has none.
+
+    Raises UsageError when the state file, or the folder of the downloads, is not one that vimectl made for
+    this user: what else is in the directory is not ours then.
+    """
     try:
-        return EnvironmentState(**json.loads((directory / STATE_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        if not stat.S_ISDIR((directory / WORK_DIR).lstat().st_mode):
+            raise _not_ours(WORK_DIR, "not a folder")
+    except FileNotFoundError:
+        pass
+    try:
+        with open_regular(directory / STATE_FILE, follow=False) as file:
+            if os.fstat(file.fileno()).st_uid != os.geteuid():
+                raise _not_ours(STATE_FILE, "of another user")
+            return EnvironmentState(**json.loads(file.read(_MAX_STATE)))
+    except FileNotFoundError:
         return None
+    except OSError as e:
+        raise _not_ours(STATE_FILE, e.strerror or str(e)) from e
+    except (ValueError, TypeError, RecursionError) as e:
+        raise _not_ours(STATE_FILE, "not the state of an environment") from e
+
+
+def _not_ours(name: str, problem: str) -> UsageError:
+    return UsageError(
+        f"{name} was not written by vimectl: {problem}",
+        "name another directory, or remove this one first",
+    )
 
 
 def write_state(directory: Path, state: EnvironmentState) -> None:

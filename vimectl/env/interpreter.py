@@ -1,9 +1,12 @@
-"""Find a Python interpreter for a stack, and make a virtual environment with it."""
+"""Find a Python interpreter for a stack.
+
+uv finds one too, but fails at the first on the PATH that does not start, such as a shim of pyenv for a
+version that is not selected.
+"""
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -35,27 +38,15 @@ def find_interpreter(specifier: str, host: Host) -> Path:
         answer = host.run([candidate, "-c", _PRINT_VERSION], 20)
         if answer.code != 0:
             continue
-        version, base = json.loads(answer.stdout)
+        try:
+            version, base = json.loads(answer.stdout)
+        except ValueError:
+            continue  # a wrapper that prints something else
         if allowed.contains(version, prereleases=True):
             return Path(base)
         seen.append(f"{version} ({candidate})")
+    wanted = named[0] if named else "a matching Python"
     raise MissingRequirement(
         f"no Python {specifier} on this machine; found {', '.join(dict.fromkeys(seen)) or 'none'}",
-        f"install {named[0] if named else 'a matching Python'} and put it on the PATH",
+        f"install {wanted} and put it on the PATH, or: {sys.executable} -m uv python install '{specifier}'",
     )
-
-
-def make_venv(interpreter: Path, directory: Path) -> None:
-    """Make a virtual environment with pip in ``directory``.
-
-    Raises:
-        MissingRequirement: the interpreter lacks venv or ensurepip, which some distributions package
-            separately.
-    """
-    done = subprocess.run([interpreter, "-m", "venv", directory], capture_output=True, text=True)
-    if done.returncode != 0:
-        lines = (done.stdout + done.stderr).strip().splitlines()
-        raise MissingRequirement(
-            f"{interpreter} cannot make a virtual environment: {lines[0] if lines else 'no message'}",
-            f"install the venv package that belongs to {interpreter.name} (python3.N-venv on Debian)",
-        )

@@ -1,4 +1,8 @@
-"""Make a wheel of the running vimectl, to install it into an environment or an image."""
+"""Make a wheel of the running vimectl, to install it into an environment or an image.
+
+The wheel of a checkout and that of an installed vimectl with the same files have the same bytes, on any
+machine: its digest proves a wheel that was carried to another one.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,11 @@ import csv
 import errno
 import io
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
@@ -23,7 +29,7 @@ from vimectl.util.resources import checkout_root
 _DATE = (2020, 2, 2, 0, 0, 0)
 _SECONDS = 10.0
 # Written by the installer; a wheel has none of these.
-_NOT_IN_WHEEL = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
+_NOT_IN_WHEEL = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_build.json", "uv_cache.json"}
 
 
 def running_vimectl() -> str:
@@ -42,12 +48,11 @@ def revision() -> str:
     return commit.stdout.strip() if edited.code == commit.code == 0 and not edited.stdout else ""
 
 
-def pip_arguments(folder: Path) -> list[str]:
-    """Return the arguments of `pip install` for this vimectl: the checkout, or a wheel made in ``folder``."""
+def install_arguments(folder: Path) -> list[str]:
+    """Return uv's arguments to install this vimectl: the checkout, or a wheel made in ``folder``."""
     root = checkout_root()
-    if root:
-        return ["--no-build-isolation", "--editable", str(root)]
-    return [str(repack(distribution("vimectl"), folder))]
+    what = ["--editable", str(root)] if root else [str(repack(distribution("vimectl"), folder))]
+    return ["--reinstall-package=vimectl", *what]
 
 
 def make_wheel(folder: Path) -> Path:
@@ -62,7 +67,9 @@ def make_wheel(folder: Path) -> Path:
     root = checkout_root()
     if root is None:
         return repack(distribution("vimectl"), folder)
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    built = folder.absolute() / "built"
+    # An absolute path, because hatchling runs in the checkout.
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(built)]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     if "No module named hatchling" in done.stderr:
         raise MissingRequirement(
@@ -77,7 +84,11 @@ def make_wheel(folder: Path) -> Path:
             f"building a wheel of {root} failed: {done.stderr.strip().splitlines()[-1]}",
             f"run `{sys.executable} -m hatchling build` there to see the whole output",
         )
-    return next(folder.glob("vimectl-*.whl"))
+    (wheel,) = built.iterdir()
+    with zipfile.ZipFile(wheel) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    shutil.rmtree(built)
+    return _write(contents, folder)
 
 
 def repack(installed: Distribution, folder: Path) -> Path:
@@ -91,25 +102,38 @@ def repack(installed: Distribution, folder: Path) -> Path:
     if installed.files is None:
         name = installed.metadata["Name"]
         raise MissingRequirement(f"the installed {name} has no RECORD", f"install {name} from its wheel")
-    info = next(file.parent.name for file in installed.files if file.name == "METADATA")
+    contents = {}
+    info = next(file.parent.name for file in installed.files if file.match("*.dist-info/METADATA"))
+    for file in installed.files:
+        path = file.as_posix()
+        outside, share, name = path.partition("/share/")
+        if share and outside.strip("./") == "":  # the man page; the scripts are made by the installer
+            path = f"{info.removesuffix('.dist-info')}.data/data/share/{name}"
+        if not path.startswith("../") and "__pycache__" not in file.parts:
+            contents[path] = file.read_binary()
+    return _write(contents, folder)
+
+
+def _write(contents: Mapping[str, bytes], folder: Path) -> Path:
+    """Write a wheel with these files in ``folder``, without what an installer added, and a new RECORD."""
+    info = next(path.rpartition("/")[0] for path in contents if path.endswith(".dist-info/METADATA"))
     wheel = folder / f"{info.removesuffix('.dist-info')}-py3-none-any.whl"
     rows: list[list[str]] = []
-    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(installed.files):
-            path = file.as_posix()
-            if path.startswith("../") or file.name in _NOT_IN_WHEEL or "__pycache__" in file.parts:
-                continue
-            content = file.read_binary()
-            archive.writestr(_entry(path), content, zipfile.ZIP_DEFLATED)
-            rows.append([path, record_hash(content), str(len(content))])
+    # Not compressed: other versions of zlib write other bytes.
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_STORED) as archive:
+        for path in sorted(contents):
+            if path.rpartition("/")[2] not in _NOT_IN_WHEEL:
+                archive.writestr(_entry(path, contents[path]), contents[path])
+                rows.append([path, record_hash(contents[path]), str(len(contents[path]))])
         record = f"{info}/RECORD"
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([*rows, [record, "", ""]])
-        archive.writestr(_entry(record), text.getvalue(), zipfile.ZIP_DEFLATED)
+        archive.writestr(_entry(record, b""), text.getvalue())
     return wheel
 
 
-def _entry(path: str) -> zipfile.ZipInfo:
+def _entry(path: str, content: bytes) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(path, _DATE)
-    entry.external_attr = 0o100644 << 16
+    # By content, because an installed file has the permissions of the installer's umask.
+    entry.external_attr = (0o100755 if content.startswith(b"#!") else 0o100644) << 16
     return entry

@@ -11,22 +11,26 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
+import platformdirs
 from vime_runtime.spec.atomic_io import sha256_file
+from vime_runtime.spec.errors import UsageError
 
 from vimectl import __version__
+from vimectl.env import vimectl_wheel
 from vimectl.images import manifest, provenance, sbom
-from vimectl.images.builder.base import Builder, BuildJob
+from vimectl.images.builders import Builder, BuildJob
 from vimectl.images.manifest import SourceManifest
 from vimectl.images.plan import ImagePlan
-from vimectl.images.provenance import LOG, SBOM, BuiltImage
+from vimectl.images.provenance import LOG, PROVENANCE, SBOM, BuiltImage
+from vimectl.images.saved_image import SavedImage
+from vimectl.images.source_folder import check_for_plan
 from vimectl.util import source_date_epoch
+from vimectl.util.directory_lock import explain_disk_errors, lock_directory
+from vimectl.util.output_file import check_output
 from vimectl.util.resources import data_dir
 from vimectl.util.subprocess import OnLine
 
-
-def default_tag(plan: ImagePlan) -> str:
-    """Return the tag of an image when the user gives none."""
-    return f"vimectl:{'-'.join(filter(None, (plan.stack.name, plan.chip)))}"
+_RECORD = f"{manifest.IMAGE_DIR}/{manifest.IMAGE_RECORD}".lstrip("/")
 
 
 def default_records(plan: ImagePlan) -> Path:
@@ -53,52 +57,67 @@ def build_image(
         epoch: SOURCE_DATE_EPOCH in seconds, None for the current time.
 
     Raises:
-        UsageError, CheckFailed: the source folder is incomplete, or for another plan.
+        UsageError, CheckFailed: the source folder is incomplete, altered, or for another plan.
         CheckFailed, MissingRequirement: a step failed; the message has its last lines and a hint.
         KeyboardInterrupt: interrupted. No tag, container, mount or temporary file remains.
     """
     began = datetime.now(timezone.utc)
-    found = manifest.check_folder(folder)
-    manifest.check_matches_plan(found, plan, folder)
-    records.mkdir(parents=True, exist_ok=True)
-    with _work_directory() as work:
+    _prepare_records(records)
+    with _work_directory(on_line) as (work, lock_fd):
+        context = work / "context"
+        with explain_disk_errors(work, "free some space, or set TMPDIR to a directory on another disk"):
+            context.mkdir()
+            (work / "own").mkdir()
+            # A private copy, so that no change after the check counts.
+            found = check_for_plan(folder, plan, vimectl_wheel.make_wheel(work / "own"), context)
         job = BuildJob(
             dockerfile=data_dir("docker") / f"Dockerfile.{plan.stack.stack.device}",
-            context=folder.absolute(),
+            context=context,
             base=plan.base,
-            arguments=_arguments(plan, folder, found, stand_in),
+            machine=plan.machine,
+            arguments=_arguments(plan, context, found, stand_in),
             epoch=epoch,
             work=work,
             log=records / LOG,
+            lock_fd=lock_fd,
         )
-        base_digest = builder.base_digest(job, on_line)
-        image = builder.build(job, on_line)
-        try:
+        base = builder.pull(plan.base, plan.machine, job.log, on_line)
+        with builder.build(job, on_line) as image:
+            identity = builder.identity(image)
+            assert identity is not None
+            saved = SavedImage(builder.save_command(image), keep=[_RECORD])
             built = BuiltImage(
                 tag=tag,
-                configuration=builder.configuration(image),
-                base_digest=base_digest,
+                id=identity.id,
+                labels=saved.configuration.labels,
+                base_digest=base.digest,
                 builder=builder.name,
-                builder_version=builder.version(),
+                builder_version=builder.version,
                 arguments=job.arguments,
                 epoch=epoch,
                 began=began,
                 ended=datetime.now(timezone.utc),
                 records=records,
             )
-            record = json.loads(builder.read(image, f"{manifest.IMAGE_DIR}/{manifest.IMAGE_RECORD}"))
+            record = json.loads(saved.kept[_RECORD])
             installed = [(one["name"], one["version"]) for one in record["installed"]]
-            digest = f"sha256:{built.configuration.digest}"
-            sbom.write(records / SBOM, tag, digest, found, installed, source_date_epoch.now())
+            sbom.write(records / SBOM, tag, f"sha256:{built.id}", found, installed, source_date_epoch.now())
             provenance.write(plan, found, built)
             builder.tag(image, tag)
-        except BaseException:
-            builder.remove(image)
-            raise
     return built
 
 
-def _arguments(plan: ImagePlan, folder: Path, found: SourceManifest, stand_in: bool) -> dict[str, str]:
+def _prepare_records(records: Path) -> None:
+    """Create the directory for the records, and refuse anything but regular files in their places."""
+    try:
+        records.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UsageError(f"{records}: cannot be created: {e.strerror}", "name another --records") from e
+    for name in (LOG, SBOM, PROVENANCE):
+        check_output(records / name)
+
+
+def _arguments(plan: ImagePlan, context: Path, found: SourceManifest, stand_in: bool) -> dict[str, str]:
     (wheel,) = (entry for entry in found.sources if entry.kind == "own-wheel")
     series = [
         f"{entry.name}={entry.series or entry.sha256}" for entry in found.sources if entry.kind == "patches"
@@ -107,7 +126,7 @@ def _arguments(plan: ImagePlan, folder: Path, found: SourceManifest, stand_in: b
         "SERIES": ",".join(series),
         "REVISION": wheel.commit or f"sha256:{wheel.sha256}",
         "VERSION": __version__,
-        "MANIFEST": sha256_file(folder / manifest.FILE),
+        "MANIFEST": sha256_file(context / manifest.FILE),
     }
     if plan.chip:
         given["STAND_IN"] = "yes" if stand_in else "no"
@@ -115,17 +134,35 @@ def _arguments(plan: ImagePlan, folder: Path, found: SourceManifest, stand_in: b
 
 
 @contextmanager
-def _work_directory() -> Iterator[Path]:
-    """Create a directory for a builder's temporary files; unmount what it left there, and remove it."""
-    work = Path(tempfile.mkdtemp(prefix="vimectl-image-"))
-    try:
-        yield work
-    finally:
-        # rmtree would delete through a mount: the user's own sources.
-        for mount in sorted(_mounts(work), reverse=True):
-            subprocess.run(["umount", "--lazy", mount], capture_output=True, start_new_session=True)
-        if not _mounts(work):
-            shutil.rmtree(work, ignore_errors=True)
+def _work_directory(on_line: OnLine) -> Iterator[tuple[Path, int]]:
+    """Create a directory for a builder's temporary files; unmount what it left there, and remove it.
+
+    One build of this user runs at a time, so that leftovers cannot be those of a running build. The lock's
+    directory has a link to the temporary one: the next build removes it when this one is killed.
+    """
+    folder = Path(platformdirs.user_cache_dir("vimectl")) / "image-build-lock"
+    with lock_directory(folder, lambda: on_line("waiting for another image build")) as lock_fd:
+        link = folder / "work"
+        if link.is_symlink():
+            _remove_work(link)
+        work = Path(tempfile.mkdtemp(prefix="vimectl-image-"))
+        link.symlink_to(work)
+        try:
+            yield work, lock_fd
+        finally:
+            _remove_work(link)
+
+
+def _remove_work(link: Path) -> None:
+    """Remove the temporary directory that a link names, and the link."""
+    work = link.readlink()
+    # rmtree would delete through a mount: the user's own sources.
+    for mount in sorted(_mounts(work), reverse=True):
+        # PATH of the user names the program, as for every other program.
+        subprocess.run(["umount", "--lazy", mount], capture_output=True, start_new_session=True)  # nosec B607
+    if not _mounts(work):
+        shutil.rmtree(work, ignore_errors=True)
+    link.unlink()
 
 
 def _mounts(directory: Path) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import compileall
 import json
 import site
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,9 +16,11 @@ from vime_runtime.spec.errors import CheckFailed, VimeError
 
 from vimectl.doctor.runner import run_checks
 from vimectl.env.memory_saver import known_builds
-from vimectl.env.memory_saver.verify import verify_path
+from vimectl.env.memory_saver.pinned_build import check_built, record_built
 from vimectl.images import manifest
+from vimectl.images.plan import STACK_FILE, git_sources
 from vimectl.recipes.environment import variables
+from vimectl.releases.commit_archive import check_archive
 from vimectl.stacks.catalog import load_stack
 from vimectl.stacks.installed import distributions
 from vimectl.stacks.schema import Stack
@@ -64,25 +65,16 @@ def unpack(
     """Unpack the sources: each package into a directory in ``packages``, the memory saver into its own.
 
     Raises:
-        CheckFailed: a file is missing or altered, or the base image has other packages than the stack.
-        UsageError: the folder has no manifest.
+        CheckFailed: an archive is altered, or the base image has other packages than the stack.
     """
-    found = manifest.check_folder(folder)
-    stack = load_stack(str(folder / manifest.STACK_FILE))
+    stack = load_stack(str(folder / STACK_FILE))
     _check_base(stack)
-    for entry in found.sources:
-        if entry.kind != "git":
-            continue
-        is_saver = stack.memory_saver is not None and entry.commit == stack.memory_saver.commit
-        target = memory_saver if is_saver else packages / entry.name
+    for source in git_sources(stack):
+        is_saver = stack.memory_saver is not None and source.commit == stack.memory_saver.commit
+        target = memory_saver if is_saver else packages / source.name
         target.mkdir(parents=True)
-        # The archive has one top-level directory.
-        subprocess.run(
-            ["tar", "--extract", "--strip-components=1", "--no-same-owner", "--file", folder / entry.path],
-            cwd=target,
-            check=True,
-        )
-    print(f"{folder}: {len(found.sources)} sources match the manifest")
+        with (folder / source.path).open("rb") as archive:
+            check_archive(archive, source.path, source.commit, target)
 
 
 def _check_base(stack: Stack) -> None:
@@ -123,7 +115,7 @@ def record(
         CheckFailed: it was built for another backend or machine, or is known to be bad.
     """
     manifest.IMAGE_DIR.mkdir(parents=True, exist_ok=True)
-    stack = load_stack(str(manifest.IMAGE_DIR / manifest.STACK_FILE))
+    stack = load_stack(str(manifest.IMAGE_DIR / STACK_FILE))
     built = sorted(wheels.glob("*.whl")) if wheels else []
     host = Host()
     for wheel in built:
@@ -146,20 +138,10 @@ def record(
 
 
 def _record_saver(wheel: Path, stack: Stack, host: Host, stand_in: bool) -> None:
-    source = stack.memory_saver
-    assert source is not None
-    builds = verify_path(wheel, host, stack)
-    for build in builds:
-        if build.verdict not in ("known-good", "unknown") or build.backend == "unknown":
-            raise CheckFailed(
-                f"{build.path}: {build.verdict}: {build.note or 'not linked with an accelerator runtime'}",
-                f"build it with CANN from {source.url} at {source.commit}",
-            )
-    if stand_in:
-        return
-    note = f"built in this image from {source.url} at {source.commit} (tag {source.tag})"
-    file = host.path(known_builds.MACHINE_FILE)
-    known_builds.record_build(builds, note, file, by="vimectl image build", at=_now())
+    builds = check_built(wheel, stack, host)
+    if not stand_in:
+        file = host.path(known_builds.MACHINE_FILE)
+        record_built(builds, stack, "vimectl image build", file, _now())
 
 
 @app.command()
@@ -171,7 +153,7 @@ def gate() -> None:
     """
     host = Host()
     written = json.loads((manifest.IMAGE_DIR / manifest.IMAGE_RECORD).read_text(encoding="utf-8"))
-    stack = load_stack(str(manifest.IMAGE_DIR / manifest.STACK_FILE))
+    stack = load_stack(str(manifest.IMAGE_DIR / STACK_FILE))
     report = run_checks(host, stack, only=_GATES if stack.stack.device == "npu" else _GATES[1:])
     _write_json(manifest.IMAGE_REPORT, {"schema": "vimectl.doctor/1", "ok": report.ok, **report.as_json()})
     check_allocator(host.environment)

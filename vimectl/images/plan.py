@@ -6,23 +6,29 @@ import hashlib
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal
 
 from packaging.utils import canonicalize_name
-from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import UsageError, unknown
+from vime_runtime.spec.regular_files import read_regular
 
 from vimectl import __version__
 from vimectl.env import vimectl_wheel
 from vimectl.images.project_sources import pack_series, stack_text
 from vimectl.patches import series
+from vimectl.releases.locked_files import WheelTarget
 from vimectl.stacks.catalog import is_series_directory, is_stack_path, load_stack, lock_path, stack_names
+from vimectl.stacks.choices import CHIPS
 from vimectl.stacks.lock import Pin, read_lock
 from vimectl.stacks.schema import ImageTable, PinnedCommit, Stack
+from vimectl.util.secrets import URL_CREDENTIALS, redact
 
 SourceKind = Literal["stack", "lock", "wheel", "git", "patches", "own-wheel"]
-ChipGeneration = Literal["a2", "a3"]
+# Files in the folder of sources; an image has the first one too.
+STACK_FILE = "stack.toml"
+LOCK_FILE = "wheels.txt"
 
 _LOCKS = Path(__file__).parent / "locks"
 
@@ -35,8 +41,7 @@ class ImageSource:
     wheel of vimectl has the commit that it is built from, or "". ``sha256`` are the accepted digests of the
     file of a stack, lock or wheel, or the digest of a series. The archive of a repository has
     no submodules; ``left_out`` are the paths of those that the commit has. ``pin`` is the entry of a wheel in
-    the lock, ``content`` that of the stack file and of an archive of the project's patches, which are made
-    here.
+    the lock, ``content`` that of the stack file, the lock, and an archive of the project's patches.
     """
 
     name: str
@@ -55,9 +60,9 @@ class ImageSource:
         """The path in the source folder; for a wheel the directory, as its file name is not known yet."""
         match self.kind:
             case "stack":
-                return "stack.toml"
+                return STACK_FILE
             case "lock":
-                return "wheels.txt"
+                return LOCK_FILE
             case "git":
                 return f"sources/{self.name}-{self.commit}.tar.gz"
             case "wheel":
@@ -72,19 +77,26 @@ class ImageSource:
 class ImagePlan:
     """A planned image: its stack, base image, chip, machine and sources.
 
-    ``chip`` is the NPU generation, None on other devices. ``stack_argument`` is the stack as the user named
-    it; ``lock`` is a file on this machine.
+    ``chip`` is the NPU generation, None on other devices.
     """
 
     stack: Stack
-    stack_argument: str
-    lock: Path
-    chip: ChipGeneration | None
+    chip: str | None
     machine: str
     image: ImageTable
     base: str
     base_reason: str
     sources: tuple[ImageSource, ...]
+
+    @cached_property
+    def wheel_target(self) -> WheelTarget:
+        """The interpreter of the image, which the wheels are for."""
+        return WheelTarget(self.image.python, self.machine, self.image.glibc)
+
+    @property
+    def default_tag(self) -> str:
+        """The tag of the image when the user gives none."""
+        return f"vimectl:{'-'.join(filter(None, (self.stack.name, self.chip)))}"
 
     @property
     def arguments(self) -> dict[str, str]:
@@ -108,19 +120,35 @@ def make_plan(
     """
     loaded = load_stack(stack)
     image, lock = _image_table(loaded), _lock(stack)
-    checked_chip = _chip(loaded, chip)
-    base, base_reason = _base(loaded, image, checked_chip, base)
+    chip, machine = _chip(loaded, chip), _machine(loaded, machine)
+    base, base_reason = _base(loaded, image, chip, base)
+    for name, text in (
+        (f"the stack {loaded.name}", stack_text(loaded).decode()),
+        (str(lock), read_regular(lock).decode(errors="replace")),
+        ("the base image", base),
+    ):
+        _refuse_passwords(name, text)
     return ImagePlan(
         stack=loaded,
-        stack_argument=stack,
-        lock=lock,
-        chip=checked_chip,
-        machine=_machine(loaded, machine),
+        chip=chip,
+        machine=machine,
         image=image,
         base=base,
         base_reason=base_reason,
-        sources=tuple(_sources(loaded, lock)),
+        sources=tuple(_sources(loaded, lock, machine)),
     )
+
+
+def _refuse_passwords(name: str, text: str) -> None:
+    """Refuse a URL with a password: it would be in the image, its documents and command lines."""
+    for match in URL_CREDENTIALS.finditer(text):
+        # A user alone is no secret, as in ssh://git@HOST; over HTTP it is a token.
+        if ":" in match[0] or text[: match.start()].lower().endswith(("http://", "https://")):
+            line = text[: match.start()].rpartition("\n")[2] + text[match.start() :].partition("\n")[0]
+            raise UsageError(
+                f"{name} has a URL with a password, which would be in the image: {redact(line.strip())}",
+                "remove it there: git asks a credential helper, pip reads ~/.netrc or its own configuration",
+            )
 
 
 def stacks_with_images() -> list[str]:
@@ -156,7 +184,7 @@ def _lock_path(name: str) -> Path | None:
     return lock_path(name, _LOCKS) or lock_path(name)
 
 
-def _chip(stack: Stack, chip: str | None) -> ChipGeneration | None:
+def _chip(stack: Stack, chip: str | None) -> str | None:
     if stack.stack.device != "npu":
         if chip:
             raise UsageError(
@@ -165,12 +193,12 @@ def _chip(stack: Stack, chip: str | None) -> ChipGeneration | None:
             )
         return None
     chip = chip or "a2"
-    if chip not in get_args(ChipGeneration):
-        raise unknown("chip", chip, get_args(ChipGeneration))
-    return cast(ChipGeneration, chip)
+    if chip not in CHIPS:
+        raise unknown("chip", chip, CHIPS)
+    return chip
 
 
-def _base(stack: Stack, image: ImageTable, chip: ChipGeneration | None, base: str | None) -> tuple[str, str]:
+def _base(stack: Stack, image: ImageTable, chip: str | None, base: str | None) -> tuple[str, str]:
     if base:
         return base, "given with --base"
     found = image.base or (stack.images and chip and getattr(stack.images, chip))
@@ -182,18 +210,17 @@ def _base(stack: Stack, image: ImageTable, chip: ChipGeneration | None, base: st
 
 def _machine(stack: Stack, machine: str | None) -> str:
     known: list[str] = list(stack.stack.machines)
-    if machine is None:
-        return platform.machine() if platform.machine() in known else known[0]
+    machine = machine or (platform.machine() if platform.machine() in known else known[0])
     if machine not in known:
         raise unknown("machine", machine, known)
     return machine
 
 
-def _sources(stack: Stack, lock: Path) -> Iterator[ImageSource]:
+def _sources(stack: Stack, lock: Path, machine: str) -> Iterator[ImageSource]:
     why = "has the versions that belong together"
     yield _made_source(stack.name, "stack", why, stack_text(stack))
     why = "has the wheels to install, each with its digests"
-    yield ImageSource("wheels", "lock", why, sha256=(sha256_file(lock),))
+    yield _made_source("wheels", "lock", why, lock.read_bytes())
     why = "applies the patches, verifies the result, launches the runtime"
     yield ImageSource("vimectl", "own-wheel", why, __version__, commit=vimectl_wheel.revision())
     for package, entry in stack.series:
@@ -203,16 +230,19 @@ def _sources(stack: Stack, lock: Path) -> Iterator[ImageSource]:
         else:
             digest = series.load(package, entry).digest
             yield ImageSource(package, "patches", stack.source("patches"), entry, sha256=(digest,))
+    yield from git_sources(stack)
+    for pin in read_lock(lock, machine).values():
+        why = _wheel_reason(stack, pin)
+        yield ImageSource(pin.name, "wheel", why, pin.version, sha256=tuple(sorted(pin.hashes)), pin=pin)
+
+
+def git_sources(stack: Stack) -> Iterator[ImageSource]:
+    """Yield the repositories whose packages are built from source, the memory saver last."""
     for name, commit in stack.commits.items():
         yield _git_source(name, stack.source(name), commit)
     if saver := stack.memory_saver:
         why = f"source of torch_memory_saver, tag {saver.tag}; {stack.source('memory_saver')}"
         yield _git_source(saver.url.rstrip("/").rpartition("/")[2], why, saver)
-    pins = read_lock(lock).values()
-    lock_has_reasons = any(pin.required_by for pin in pins)
-    for pin in pins:
-        why = _wheel_reason(stack, pin, lock_has_reasons)
-        yield ImageSource(pin.name, "wheel", why, pin.version, sha256=tuple(sorted(pin.hashes)), pin=pin)
 
 
 def _git_source(name: str, reason: str, pin: PinnedCommit) -> ImageSource:
@@ -225,15 +255,9 @@ def _made_source(name: str, kind: SourceKind, reason: str, content: bytes) -> Im
     return ImageSource(name, kind, reason, sha256=(digest,), content=content)
 
 
-def _wheel_reason(stack: Stack, pin: Pin, lock_has_reasons: bool) -> str:
+def _wheel_reason(stack: Stack, pin: Pin) -> str:
     """Return why a wheel is needed, from the stack or from the lock's comments."""
     for package in stack.packages:
         if any(pin.name == canonicalize_name(name) for name in stack.distributions(package)):
             return stack.source(package)
-    if pin.required_by:
-        return f"required by {', '.join(pin.required_by)}"
-    return (
-        "imported by vimectl or its runtime"
-        if lock_has_reasons
-        else "required by a package of the stack, or by vimectl"
-    )
+    return f"required by {', '.join(pin.required_by) or 'the stack, vimectl or its runtime'}"

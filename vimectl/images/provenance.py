@@ -16,9 +16,9 @@ from typing import Any
 from vime_runtime.spec.atomic_io import sha256_file
 
 from vimectl import __version__
-from vimectl.images.builder.base import ImageConfiguration
 from vimectl.images.manifest import SourceManifest
 from vimectl.images.plan import ImagePlan
+from vimectl.util.output_file import write_output
 
 # The files in the directory of the records.
 LOG, SBOM, PROVENANCE = "build.log", "sbom.json", "provenance.json"
@@ -29,11 +29,15 @@ _BUILD_TYPE = "urn:vimectl:image-build:1"
 
 @dataclass(frozen=True)
 class BuiltImage:
-    """An image and how it was built. ``base_digest`` is ``sha256:...``; ``epoch`` is SOURCE_DATE_EPOCH in
-    seconds; ``records`` is the directory of the log, the SBOM and the provenance."""
+    """An image and how it was built.
+
+    ``id`` is the SHA-256 by which the builder names it; ``base_digest`` is ``sha256:...``; ``epoch`` is
+    SOURCE_DATE_EPOCH in seconds; ``records`` is the directory of the log, the SBOM and the provenance.
+    """
 
     tag: str
-    configuration: ImageConfiguration
+    id: str
+    labels: Mapping[str, str]
     base_digest: str
     builder: str
     builder_version: str
@@ -49,7 +53,7 @@ def write(plan: ImagePlan, found: SourceManifest, built: BuiltImage) -> None:
     byproducts = [built.records / LOG, built.records / SBOM]
     statement = {
         "_type": _STATEMENT,
-        "subject": [{"name": built.tag, "digest": {"sha256": built.configuration.digest}}],
+        "subject": [{"name": built.tag, "digest": {"sha256": built.id}}],
         "predicateType": _PREDICATE,
         "predicate": {
             "buildDefinition": {
@@ -82,7 +86,7 @@ def write(plan: ImagePlan, found: SourceManifest, built: BuiltImage) -> None:
         },
     }
     text = json.dumps(statement, indent=2) + "\n"
-    (built.records / PROVENANCE).write_text(text, encoding="utf-8")
+    write_output(built.records / PROVENANCE, text.encode())
 
 
 def _dependencies(found: SourceManifest) -> Iterator[dict[str, Any]]:

@@ -8,15 +8,31 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, Property, XsUri
-from cyclonedx.model.bom import Bom
-from cyclonedx.model.component import Component, ComponentType
-from cyclonedx.output import make_outputter
-from cyclonedx.schema import OutputFormat, SchemaVersion
-from packageurl import PackageURL
+from vime_runtime.spec.errors import MissingRequirement
 
 from vimectl import __version__
 from vimectl.images.manifest import SourceManifest
+from vimectl.util.output_file import write_output
+
+try:
+    from cyclonedx.model import (
+        ExternalReference,
+        ExternalReferenceType,
+        HashAlgorithm,
+        HashType,
+        Property,
+        XsUri,
+    )
+    from cyclonedx.model.bom import Bom
+    from cyclonedx.model.component import Component, ComponentType
+    from cyclonedx.output import make_outputter
+    from cyclonedx.schema import OutputFormat, SchemaVersion
+    from packageurl import PackageURL
+except ModuleNotFoundError as e:  # the extra `image`
+    raise MissingRequirement(
+        "cyclonedx-python-lib, which writes the SBOM of an image, is not installed",
+        'pip install "vimectl[image]"',
+    ) from e
 
 # The newest version that common scanners read.
 _SCHEMA = SchemaVersion.V1_6
@@ -56,7 +72,7 @@ def write(
     bom.components.update(components)
     bom.register_dependency(bom.metadata.component, components)
     text = make_outputter(bom, OutputFormat.JSON, _SCHEMA).output_as_string(indent=2)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_output(path, f"{text}\n".encode())
 
 
 def _distributions(found: SourceManifest, installed: Iterable[tuple[str, str]]) -> Iterator[Component]:

@@ -7,25 +7,27 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from vime_runtime.spec.errors import UsageError, VimeError
 
-from vimectl.doctor.check import CheckResult
+from vimectl.doctor.check import CheckResult, Status
 from vimectl.doctor.facts.inputs import read_patch_state
 from vimectl.doctor.runner import run_checks
 from vimectl.env.memory_saver.verify import SaverBuild, verify_installed
 from vimectl.images import build_steps, manifest
-from vimectl.images.builder.base import Builder, ImageConfiguration
-from vimectl.images.tree_digest import tree_digest
+from vimectl.images.builders import ARCHITECTURES, Builder
+from vimectl.images.plan import STACK_FILE
+from vimectl.images.saved_image import ImageConfiguration, SavedImage, tree_digest
 from vimectl.patches.state import TargetStatus
 from vimectl.stacks.catalog import load_stack
 from vimectl.stacks.schema import Stack
+from vimectl.util.directory_lock import explain_disk_errors
 from vimectl.util.host import CommandResult, Host
 
 # The groups of doctor checks that only need a file system.
 _GROUPS = ("cann", "packages", "patches", "tms")
-_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+_MACHINES = {name: machine for machine, name in ARCHITECTURES.items()}
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class ImageVerification:
     digest of the file tree if it was requested.
     """
 
+    id: str
     image: ImageConfiguration
     stack: str
     stand_in: bool
@@ -58,16 +61,21 @@ def verify_image(
 
     Raises:
         UsageError: there is no such image, or vimectl did not build it.
-        MissingRequirement: the builder cannot mount it for this user.
+        CheckFailed: the builder cannot save it.
+        MissingRequirement: there is no space for its files in TMPDIR.
     """
-    configuration = builder.configuration(image)
-    with (
-        tempfile.TemporaryDirectory(prefix="vimectl-image-") as work,
-        builder.mounted(image, Path(work)) as root,
-    ):
+    identity = builder.identity(image)
+    if identity is None:
+        raise UsageError(f"no image {image} in {builder.name}", f"`{builder.name} images` lists them")
+    saved = SavedImage(builder.save_command(image))
+    configuration = saved.configuration
+    with tempfile.TemporaryDirectory(prefix="vimectl-image-") as work:
+        root = Path(work)
+        with explain_disk_errors(root, "free some space, or set TMPDIR to a directory on another disk"):
+            lines = saved.extract(root)
         host = _host(root, configuration)
         is_stand_in = _read_json(host, manifest.IMAGE_RECORD).get("stand_in") is True
-        stack = load_stack(str(host.path(f"{manifest.IMAGE_DIR}/{manifest.STACK_FILE}")))
+        stack = load_stack(str(host.path(f"{manifest.IMAGE_DIR}/{STACK_FILE}")))
         checks = run_checks(host, stack, only=_GROUPS).results
         excused = build_steps.STAND_IN_FAILURES if stand_in and is_stand_in else ()
         problems = [
@@ -81,14 +89,15 @@ def verify_image(
         if is_stand_in and not stand_in:
             problems.insert(0, "it is a stand-in: its memory saver is not for NPUs")
         return ImageVerification(
+            id=identity.id,
             image=configuration,
             stack=stack.name,
             stand_in=is_stand_in,
             patches=tuple(status for package in stack.patches for status in _patches(package, host, stack)),
             builds=tuple(verify_installed(host, stack)),
-            report=_read_json(host, manifest.IMAGE_REPORT),
+            report=_read_report(host),
             checks=checks,
-            tree=tree_digest(root) if with_tree else None,
+            tree=tree_digest(lines) if with_tree else None,
             problems=tuple(problems),
         )
 
@@ -113,11 +122,24 @@ def _read_json(host: Host, name: str) -> dict[str, Any]:
         )
     try:
         found = json.loads(text)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise UsageError(
             f"{manifest.IMAGE_DIR}/{name} in the image is not JSON: {e}", "build the image again"
         ) from e
     return found if isinstance(found, dict) else {}
+
+
+def _read_report(host: Host) -> dict[str, Any]:
+    report = _read_json(host, manifest.IMAGE_REPORT)
+    summary = report.get("summary")
+    if not isinstance(summary, dict) or not all(
+        isinstance(summary.get(one), int) for one in get_args(Status)
+    ):
+        raise UsageError(
+            f"{manifest.IMAGE_DIR}/{manifest.IMAGE_REPORT} in the image is not a report of the doctor",
+            "build the image again",
+        )
+    return report
 
 
 def _patches(package: str, host: Host, stack: Stack) -> list[TargetStatus]:

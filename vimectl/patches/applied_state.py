@@ -15,19 +15,23 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vime_runtime.spec.errors import UsageError
 
-from vimectl.patches.blobs import FileId, blob_id, read_regular
+from vimectl.patches.blobs import FileId, blob_id
 from vimectl.patches.patchfile.names import path_problem
 from vimectl.patches.series import Patch, Series, parse_patch
+from vimectl.patches.target_tree import FOLDER, open_tree
 
-FOLDER = ".vimectl"
+# Relative to the target.
+STATE, OBJECTS = f"{FOLDER}/ledger.json", f"{FOLDER}/objects"
+JOURNAL, STAGE, LOCK = f"{FOLDER}/journal.json", f"{FOLDER}/stage", f"{FOLDER}/lock"
 # What is read to classify a target.
-BOOKKEEPING = (f"{FOLDER}/ledger.json", f"{FOLDER}/objects")
+BOOKKEEPING = (STATE, OBJECTS, JOURNAL, STAGE, LOCK)
 SCHEMA, _FORMER = "vimectl.ledger/2", "vimectl.ledger/1"
 _BLOB = re.compile(r"[0-9a-f]{40}")
 
@@ -64,13 +68,13 @@ class AppliedSeries(_AppliedFields):
     @cached_property
     def series(self) -> Series:
         """Return the patches. Raises UsageError when a copy is damaged."""
-        return Series(self.name, "", tuple(self._patch(*one) for one in self.patches))
+        return Series(self.name, "", tuple(self._patch(*one) for one in self.patches)).checked()
 
     def _patch(self, patch_id: str, blob: str) -> Patch:
         text = read_object(self.location, blob)
         if text is None:
             raise UsageError(
-                f"{object_folder(self.location) / blob}: the copy of {patch_id} is missing or damaged",
+                f"{self.location / OBJECTS / blob}: the copy of {patch_id} is missing or damaged",
                 "put the patch there again, or reinstall the package and remove the bookkeeping folder",
             )
         return parse_patch(patch_id, text)
@@ -88,36 +92,24 @@ class AppliedSeries(_AppliedFields):
         return {blob for blob in before if blob} | {blob for _, blob in self.patches}
 
 
-def bookkeeping_folder(location: Path) -> Path:
-    """Return the bookkeeping folder of a target directory; it need not exist."""
-    return location / FOLDER
-
-
-def state_path(location: Path) -> Path:
-    return bookkeeping_folder(location) / "ledger.json"
-
-
-def object_folder(location: Path) -> Path:
-    return bookkeeping_folder(location) / "objects"
-
-
 def read(location: Path) -> dict[str, AppliedSeries]:
     """Return what was applied to a target directory, by package; empty if nothing ever was.
 
     Raises UsageError when the file was not written by this tool.
     """
-    path = state_path(location)
-    if not path.is_file():
-        return {}
     try:
-        data = json.loads(read_regular(path))
+        with open_tree(location) as tree:
+            data = json.loads(tree.read(STATE))
         if data["schema"] == _FORMER:  # the files say what is applied; the next apply writes a new record
             return {}
         if data["schema"] != SCHEMA:
             raise ValueError(data["schema"])
         return {str(name): _parse(location, entry) for name, entry in data["packages"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise UsageError(f"{path}: not written by this tool", "remove it to forget what was applied") from e
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as e:
+        reason = f": {e.strerror}" if isinstance(e, OSError) else ": not written by this tool"
+        raise UsageError(f"{location / STATE}{reason}", "remove it to forget what was applied") from e
 
 
 def dump(packages: dict[str, AppliedSeries]) -> bytes | None:
@@ -134,14 +126,18 @@ def dump(packages: dict[str, AppliedSeries]) -> bytes | None:
 
 def read_object(location: Path, blob: str) -> bytes | None:
     """Return a kept content, or None when it was not kept or the copy is damaged."""
-    path = object_folder(location) / blob
-    content = read_regular(path) if path.is_file() else None
-    return content if content is not None and blob_id(content) == blob else None
+    try:
+        with open_tree(location) as tree:
+            content = tree.read(f"{OBJECTS}/{blob}")
+    except OSError:
+        return None
+    return content if blob_id(content) == blob else None
 
 
 def _parse(location: Path, data: dict[str, Any]) -> AppliedSeries:
     """Check one entry. It may come from an archive that another user packed: paths must not lead out."""
-    modes, folders = dict(data.get("modes", {})), tuple(data.get("folders", ()))
+    modes = {path: _safe_mode(mode) for path, mode in data.get("modes", {}).items()}
+    folders = tuple(data.get("folders", ()))
     merged = {path: Change(*change) for path, change in data.get("merged", {}).items()}
     record = Change(*data["record"]) if data.get("record") else None
     patches = tuple((str(patch_id), blob) for patch_id, blob in data.get("patches", ()))
@@ -149,17 +145,17 @@ def _parse(location: Path, data: dict[str, Any]) -> AppliedSeries:
     paths = [*modes, *merged, *folders, *([record_path] if record_path else [])]
     blobs = [blob for change in (*merged.values(), record) if change for blob in change if blob]
     blobs += [blob for _, blob in patches]
-    if any(map(path_problem, paths)) or not all(map(_BLOB.fullmatch, blobs)):
-        raise ValueError("a path or a blob id")
-    return AppliedSeries(
-        location,
-        data["name"],
-        patches,
-        data["time"],
-        data["vimectl"],
-        modes,
-        merged,
-        folders,
-        record_path,
-        record,
-    )
+    words = [data[name] for name in ("name", "time", "vimectl")]
+    if (
+        any(map(path_problem, paths))
+        or not all(map(_BLOB.fullmatch, blobs))
+        or not all(isinstance(word, str) for word in words)
+    ):
+        raise ValueError("a path, a blob id or a name")
+    name, time, vimectl = words
+    return AppliedSeries(location, name, patches, time, vimectl, modes, merged, folders, record_path, record)
+
+
+def _safe_mode(st_mode: int) -> int:
+    """Return an ``st_mode`` without what gives its file privileges."""
+    return stat.S_IFMT(st_mode) | (st_mode & 0o777)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import stat
-from pathlib import Path
 from typing import NamedTuple
 
 LINK = "120000"
-# More than any source file or RECORD has.
-_MAX_BYTES = 64 * 2**20
 
 
 class FileId(NamedTuple):
@@ -59,29 +55,3 @@ def new_file_mode() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return stat.S_IFREG | (0o666 & ~mask)
-
-
-def content_at(path: Path) -> bytes | None:
-    """Return what git stores for ``path``: a file's bytes, a symbolic link's target, None for nothing."""
-    if path.is_symlink():
-        return os.fsencode(os.readlink(path))  # pathlib would drop a slash at the end
-    return read_regular(path) if path.exists() else None
-
-
-def read_regular(path: Path) -> bytes:
-    """Return the content of a regular file of ordinary size. Raises OSError for anything else."""
-    status = path.stat()  # opening a named pipe would block
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    if status.st_size > _MAX_BYTES:
-        raise OSError(errno.EFBIG, f"larger than {_MAX_BYTES} bytes", str(path))
-    return path.read_bytes()
-
-
-def file_id_at(path: Path) -> FileId:
-    """Return the id of a path. Raises OSError for anything but a file or link.
-
-    The content of a symbolic link is its target, so that its id differs from that of the file it points to.
-    """
-    content = content_at(path)
-    return NO_FILE if content is None else FileId(blob_id(content), path.lstat().st_mode)

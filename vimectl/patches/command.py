@@ -11,6 +11,7 @@ from vime_runtime.spec.errors import CheckFailed, UsageError
 from vimectl.patches import transaction_journal
 from vimectl.patches.selection import Selection
 from vimectl.patches.state import TargetStatus, classify
+from vimectl.patches.target_lock import is_locked, locked, wait_until_unlocked
 from vimectl.stacks.catalog import default_stack, is_series_directory, is_stack_path, load_summary
 
 if TYPE_CHECKING:
@@ -18,10 +19,14 @@ if TYPE_CHECKING:
 
 
 class PatchOutcome(NamedTuple):
-    """The plan of a change, and the states afterwards (for a dry run: before)."""
+    """The plan of a change, and the states afterwards (for a dry run: before).
+
+    ``lost`` are messages about attributes of files that could not be kept.
+    """
 
     plan: PatchPlan
     targets: list[TargetStatus]
+    lost: Sequence[str] = ()
 
 
 def status(
@@ -34,29 +39,45 @@ def status(
     return Selection(tuple(packages), stack, directory=directory, version=version).statuses()
 
 
+def classify_unlocked(selection: Selection) -> list[TargetStatus]:
+    """Classify the targets without changing anything. Waits for a change in progress."""
+    for root in project_roots(selection):
+        wait_until_unlocked(root)  # or a series may be read half changed
+    while True:
+        statuses = selection.statuses()
+        locations = sorted({one.target.location for one in statuses})
+        if not any(map(is_locked, locations)):  # otherwise the files may have been read half changed
+            return statuses
+        for location in locations:
+            wait_until_unlocked(location)
+
+
 def recover_and_classify(selection: Selection) -> tuple[list[TargetStatus], list[str]]:
     """Finish or undo interrupted changes, then classify; also return messages about the changes.
 
     Waits for a change in progress. Errors are also those of ``transaction.recover``.
     """
-    messages = recover(_project_roots(selection))  # or a series may be read half changed
+    messages = recover(project_roots(selection))
+    if selection.directory and selection.directory.is_dir():
+        # Also if the interrupted change keeps the packages from being found.
+        messages += recover([selection.directory.resolve()])
     while True:
-        statuses = selection.statuses()
+        statuses = classify_unlocked(selection)
         locations = sorted({one.target.location for one in statuses})
-        pending = any(map(transaction_journal.is_pending, locations))
-        messages += recover(locations)
-        if not pending:  # otherwise the files may have been read half changed
+        found = recover(locations)
+        if not found:
             return statuses, messages
+        messages += found
 
 
-def _project_roots(selection: Selection) -> list[Path]:
+def project_roots(selection: Selection) -> list[Path]:
     """Return the directories in which `patch save` changes a project."""
     name = selection.stack or default_stack()
     if selection.series or not name or not is_stack_path(name):
         return []
-    root = Path(name).absolute().parent
+    root = Path(name).absolute().parent.resolve()
     entries = [entry for entries in load_summary(name).patches.values() for entry in entries]
-    directories = (Path(entry) for entry in entries if is_series_directory(entry))
+    directories = (Path(entry).resolve() for entry in entries if is_series_directory(entry))
     return [root, *(one for one in directories if one.is_dir() and not one.is_relative_to(root))]
 
 
@@ -71,7 +92,6 @@ def change(
     # Imported here: `patch status` does not need what changes files.
     from vimectl.patches import transaction
     from vimectl.patches.plan import make_plan
-    from vimectl.patches.target_lock import locked
 
     for one in targets:
         if one.target.kind == "wheel":
@@ -86,9 +106,8 @@ def change(
     with locked(locations):
         # Classified again: the files may have changed before the locks were held.
         plan = make_plan(action, [classify_again(one) for one in targets], merge)
-        if plan.steps:
-            transaction.execute(action, plan.steps, plan.folders)
-    return PatchOutcome(plan, [classify_again(one) for one in targets])
+        lost = transaction.execute(action, plan.steps, plan.folders) if plan.steps else []
+    return PatchOutcome(plan, [classify_again(one) for one in targets], lost)
 
 
 def adopt(targets: Sequence[TargetStatus]) -> PatchOutcome:

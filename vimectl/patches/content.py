@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from functools import cache
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vime_runtime.spec.errors import CheckFailed, UsageError, VimeError
@@ -18,7 +17,7 @@ from vimectl.patches.blobs import blob_id, id_of
 from vimectl.patches.patchfile import binary
 from vimectl.patches.patchfile.file_diff import FileDiff
 from vimectl.patches.series import Patch, Series
-from vimectl.patches.target import PatchTarget, file_id, read_file, write_blocker
+from vimectl.patches.target import PatchTarget, TargetFiles
 
 if TYPE_CHECKING:
     from vimectl.patches.applied_state import AppliedSeries
@@ -33,12 +32,13 @@ def released(
     It is computed from the current content if that is one of ``series`` or of the ``applied`` one; otherwise
     ``kept_copy`` returns it. Errors are those of ``kept_copy``.
     """
-    if write_blocker(target.location, path) is None:
-        found = file_id(target.location, path)
-        for one in (series, applied.series if applied else None):
-            position = one.position(path, found) if one and path in one.chains else None
-            if one and position is not None:
-                return rewind(one, path, read_file(target.location, path), position)
+    with TargetFiles(target.location) as files:
+        if files.write_blocker(path) is None:
+            found = files.id(path)
+            for one in (series, applied.series if applied else None):
+                position = one.position(path, found) if one and path in one.chains else None
+                if one and position is not None:
+                    return rewind(one, path, files.read(path), position)
     return kept_copy(target, path, series.chains[path][0], series.version)
 
 
@@ -61,11 +61,13 @@ def kept_copy(target: PatchTarget, path: str, blob: str | None, version: str = "
         return None
     copy = applied_state.read_object(target.location, blob)
     if copy is None and target.kind in ("git", "editable"):
-        copy = _from_git(target.location, blob)
+        from vimectl.patches.git_tree import read_blob  # loads subprocess, for work trees alone
+
+        copy = read_blob(target.location, blob)
     reason = ""
     if copy is None and version:
         try:
-            copy = release(target.package, version).read(path)
+            copy = release(target.package, version, compared=True).read(path)
         except VimeError as e:
             reason = f"; {e.message}"
     if copy is None or blob_id(copy) != blob:
@@ -76,13 +78,13 @@ def kept_copy(target: PatchTarget, path: str, blob: str | None, version: str = "
 
 
 @cache
-def release(package: str, version: str) -> ReleaseFiles:
-    """Open a release from pip's sources, once per process."""
-    from vimectl.patches.releases import finder
+def release(package: str, version: str, compared: bool = False) -> ReleaseFiles:
+    """Open a release from pip's sources, once per process; see ``release_finder.find``."""
+    from vimectl.patches import release_finder
     from vimectl.util.phase_progress import show_phases
 
     with show_phases() as progress:
-        return finder.find(package, version, progress)
+        return release_finder.find(package, version, progress, compared=compared)
 
 
 def stages(series: Series, path: str, content: bytes | None) -> list[bytes | None]:
@@ -154,15 +156,3 @@ def _checked(series: Series, path: str, content: bytes | None, expected: str | N
     if id_of(content) != expected:
         raise UsageError(f"{series.name}: {path} does not become {expected}", "the series is damaged")
     return content
-
-
-def _from_git(location: Path, blob: str) -> bytes | None:
-    try:
-        from git import InvalidGitRepositoryError, Repo
-    except ImportError:  # GitPython raises this without a git executable; then no repository can be read
-        return None
-    try:
-        with Repo(location, search_parent_directories=True) as repository:
-            return bytes(repository.odb.stream(bytes.fromhex(blob)).read())
-    except (InvalidGitRepositoryError, ValueError):  # ValueError: git has no such object
-        return None

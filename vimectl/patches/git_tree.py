@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 from vime_runtime.spec.errors import MissingRequirement, UsageError
+from vime_runtime.spec.regular_files import MAX_BYTES
+
+from vimectl.util import git
 
 
 class CommitFiles:
@@ -27,7 +28,13 @@ class CommitFiles:
     def read(self, path: str) -> bytes | None:
         """Return the content of a file, the target of a link, or None for no such file."""
         entry = self._entries.get(path)
-        return None if entry is None else self._git("cat-file", "blob", entry[1])
+        if entry is None:
+            return None
+        content = read_blob(self._directory, entry[1])
+        if content is None:
+            message = f"{self.name}: {path} cannot be read, or is larger than {MAX_BYTES >> 20} MiB"
+            raise UsageError(message, "complete the repository with: git fetch")
+        return content
 
     def mode(self, path: str) -> int:
         """Return the ``st_mode`` of an existing file."""
@@ -46,28 +53,25 @@ class CommitFiles:
         return {path: (mode, blob) for path, (mode, kind, blob) in words if kind == "blob"}
 
     def _git(self, *arguments: str) -> bytes:
-        try:
-            return _run(self._directory, arguments, check=True).stdout
-        except FileNotFoundError as e:
-            raise MissingRequirement("git is not installed", "install git") from e
-        except subprocess.CalledProcessError as e:
-            said = os.fsdecode(e.stderr).strip().removeprefix("fatal: ")
+        done = git.run(self._directory, *arguments)
+        if done.returncode:
+            said = os.fsdecode(done.stderr).strip().removeprefix("fatal: ")
             raise UsageError(
                 f"{self._directory}: {said or 'git failed'}", "name a git work tree and a commit"
-            ) from e
+            )
+        return done.stdout
 
 
-def git_output(directory: Path, *arguments: str) -> bytes | None:
+def read_blob(directory: Path, blob: str) -> bytes | None:
+    """Return the content of a blob of ordinary size, or None when there is none or git is not installed."""
+    size = git_output(directory, "cat-file", "-s", blob)
+    return git_output(directory, "cat-file", "blob", blob) if size and int(size) <= MAX_BYTES else None
+
+
+def git_output(directory: Path, *arguments: str, work_tree: bool = False) -> bytes | None:
     """Return the output of git in a directory, or None when it fails or is not installed."""
     try:
-        done = _run(directory, arguments, check=False)
-    except FileNotFoundError:
+        done = git.run(directory, *arguments, work_tree=work_tree)
+    except MissingRequirement:
         return None
     return None if done.returncode else done.stdout
-
-
-def _run(directory: Path, arguments: Sequence[str], check: bool) -> subprocess.CompletedProcess[bytes]:
-    # A git hook sets GIT_DIR and others for its own repository.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    command = ["git", "-C", str(directory), *arguments]
-    return subprocess.run(command, check=check, capture_output=True, env=environment)

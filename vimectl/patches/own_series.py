@@ -11,11 +11,12 @@ from pathlib import Path
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError, unknown
 
 from vimectl.patches import series, series_writer
-from vimectl.patches.blobs import content_at
 from vimectl.patches.command import recover
+from vimectl.patches.patchfile.reader import load
 from vimectl.patches.selection import entry_series, find_target, fit
 from vimectl.patches.series import ABOUT, ORDER, Patch, Series, file_name, stack_up
 from vimectl.patches.state import TargetStatus
+from vimectl.patches.target import read_file
 from vimectl.patches.target_lock import locked
 from vimectl.patches.transaction import FileStep
 from vimectl.stacks.catalog import (
@@ -99,11 +100,13 @@ def find_own(
     """
     name = stack or default_stack() or _installed_stack(package)
     project = (Path(name) if name and is_stack_path(name) else Path(PROJECT_FILE)).absolute()
+    # Changes refuse links on the way to a file: another user may have put one there.
+    project = project.parent.resolve() / project.name
     summary = load_summary(name) if name else None
     entries = summary.patches.get(package, ()) if summary else ()
     below, own = entries, project.parent / "patches" / package
     if entries and is_series_directory(entries[-1]):
-        below, own = entries[:-1], Path(entries[-1])
+        below, own = entries[:-1], Path(entries[-1]).resolve()
     ids: tuple[str, ...] = ()
     parts = [entry_series(package, entry) for entry in below]
     if (own / ORDER).is_file():
@@ -170,7 +173,11 @@ def written(own: OwnSeries, patches: Mapping[str, Patch]) -> list[FileStep]:
 
 
 def _step(root: Path, path: Path, after: bytes | None) -> FileStep:
-    return FileStep(root, str(path.relative_to(root)), content_at(path), after)
+    relative = str(path.relative_to(root))
+    try:
+        return FileStep(root, relative, read_file(root, relative), after)
+    except OSError as e:
+        raise UsageError(f"{path}: {e.strerror}", "put a file in its place, or remove it") from e
 
 
 def _order(own: OwnSeries, ids: Sequence[str]) -> bytes:
@@ -180,7 +187,7 @@ def _order(own: OwnSeries, ids: Sequence[str]) -> bytes:
         return series_writer.order(ids, f"Patches on {own.package}, in the order in which they apply.")
     names = [file_name(patch_id) for patch_id in ids]
     old = [file_name(patch_id) for patch_id in own.ids]
-    lines = path.read_bytes().splitlines(keepends=True)
+    lines = load(path).splitlines(keepends=True)
     kept = [line for line in lines if _first_word(line) not in old or _first_word(line) in names]
     text = b"".join(kept)
     if text and not text.endswith(b"\n"):

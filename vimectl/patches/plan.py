@@ -6,6 +6,7 @@ contents.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,14 +15,17 @@ from vime_runtime.spec.errors import CheckFailed
 
 from vimectl import __version__
 from vimectl.patches import applied_state, content
-from vimectl.patches.applied_state import AppliedSeries, Change
-from vimectl.patches.blobs import FileId, blob_id, content_at, file_id_at, id_of, new_file_mode, with_git_mode
+from vimectl.patches.applied_state import OBJECTS, STATE, AppliedSeries, Change
+from vimectl.patches.blobs import FileId, blob_id, id_of, new_file_mode, with_git_mode
 from vimectl.patches.distribution import update_record
+from vimectl.patches.patchfile.names import parent_folders
 from vimectl.patches.series import Series
 from vimectl.patches.state import TargetStatus
-from vimectl.patches.target import read_file
+from vimectl.patches.target import TargetFiles
+from vimectl.patches.target_tree import FOLDER, content_in, open_tree, read_with_status
 from vimectl.patches.transaction import FileStep
 from vimectl.util import source_date_epoch
+from vimectl.util.directory_tree import DirectoryTree
 
 PatchAction = Literal["apply", "revert"]
 
@@ -79,15 +83,10 @@ class _PackageChange(NamedTuple):
 
     def missing_folders(self) -> list[str]:
         """Return the folders that creating files will create."""
-        return sorted(
-            {
-                str(parent)
-                for step in self.steps
-                if step.after is not None
-                for parent in Path(step.path).parents
-                if not (step.location / parent).exists()
-            }
-        )
+        paths = [step.path for step in self.steps if step.after is not None]
+        folders = {folder for path in paths for folder in parent_folders(path)}
+        with open_tree(self.status.target.location) as tree:
+            return sorted(folder for folder in folders if tree.lstat(folder) is None)
 
 
 def make_plan(action: PatchAction, statuses: Sequence[TargetStatus], merge: bool = False) -> PatchPlan:
@@ -150,6 +149,11 @@ def _moves(action: PatchAction, status: TargetStatus) -> PatchMoves:
 
 def _package_change(action: PatchAction, status: TargetStatus) -> _PackageChange:
     """Return a step for each file of the series, also for those that need no change."""
+    with TargetFiles(status.target.location) as files:
+        return _changed_files(action, status, files)
+
+
+def _changed_files(action: PatchAction, status: TargetStatus, files: TargetFiles) -> _PackageChange:
     assert status.series is not None
     series, applied, target = status.series, status.applied, status.target
     steps: list[FileStep] = []
@@ -166,18 +170,18 @@ def _package_change(action: PatchAction, status: TargetStatus) -> _PackageChange
             wanted = patched if action == "apply" else edited[path]
         elif applied and path in merged:
             edited[path] = content.kept_copy(target, path, applied.merged[path].before)
-            wanted = read_file(target.location, path) if action == "apply" else edited[path]
+            wanted = files.read(path) if action == "apply" else edited[path]
         else:
             released = content.released(target, series, path, applied)
             wanted = content.stages(series, path, released)[-1] if action == "apply" else released
         git_mode = series.modes[path][-1 if action == "apply" else 0]
         mode = None if wanted is None else _mode(action, status, path, git_mode)
-        steps.append(FileStep(target.location, path, read_file(target.location, path), wanted, mode))
+        steps.append(FileStep(target.location, path, files.read(path), wanted, mode))
     for path in status.leftover:
         assert applied is not None
-        found = file_id_at(target.location / path)
+        found = files.id(path)
         position = applied.position(path, found) or 0
-        current = read_file(target.location, path)
+        current = files.read(path)
         released = content.rewind(applied.series, path, current, position)
         mode = _original_mode(applied, path, found, applied.series.modes[path][0])
         steps.append(
@@ -220,14 +224,15 @@ def _bookkeeping_steps(action: str, location: Path, changes: Sequence[_PackageCh
         if action == "apply" and change.series.patches:
             applied[change.name] = _applied_series(change, record)
             contents |= _contents(change, record)
-    steps.append(_step(location, applied_state.state_path(location), applied_state.dump(applied)))
     written = {change.name: change.series for change in changes}
     needed = {b for name, one in applied.items() for b in one.objects(written.get(name) or one.series)}
-    steps += _object_steps(location, needed, contents)
     work_tree = any(change.status.target.kind in ("git", "editable") for change in changes)
-    ignore = applied_state.bookkeeping_folder(location) / ".gitignore"
-    if work_tree or ignore.exists():
-        steps.append(_step(location, ignore, b"*\n" if applied else None))
+    ignore = f"{FOLDER}/.gitignore"
+    with open_tree(location) as tree:
+        steps.append(_step(tree, STATE, applied_state.dump(applied)))
+        steps += _object_steps(tree, needed, contents)
+        if work_tree or tree.lstat(ignore) is not None:
+            steps.append(_step(tree, ignore, b"*\n" if applied else None))
     return steps
 
 
@@ -236,13 +241,19 @@ def _record_step(action: str, change: _PackageChange) -> FileStep | None:
     target, applied = change.status.target, change.status.applied
     if not target.record:
         return None
-    current = base = target.record.read_bytes()
+    location = target.record.parent.parent
+    path = str(target.record.relative_to(location))
+    with open_tree(location) as tree:
+        current, status = read_with_status(tree, path)
+    if current is None or status is None or stat.S_ISLNK(status.st_mode):
+        hint = "install the package again, with copies instead of links (uv: --link-mode copy)"
+        raise CheckFailed(f"{target.record} is not a file", hint)
+    base = current
     if applied and applied.record and applied.record.after == blob_id(current):
         base = applied_state.read_object(target.location, applied.record.before or "") or current
     if action == "apply" or base is current:
         base = update_record(base, {step.path: step.after for step in change.steps})
-    location = target.record.parent.parent
-    return FileStep(location, str(target.record.relative_to(location)), current, base)
+    return FileStep(location, path, current, base)
 
 
 def _applied_series(change: _PackageChange, record_step: FileStep | None) -> AppliedSeries:
@@ -294,14 +305,13 @@ def _contents(change: _PackageChange, record_step: FileStep | None) -> dict[str,
     return {blob_id(one): one for one in found if one is not None}
 
 
-def _object_steps(location: Path, needed: set[str], contents: dict[str, bytes]) -> list[FileStep]:
+def _object_steps(tree: DirectoryTree, needed: set[str], contents: dict[str, bytes]) -> list[FileStep]:
     """Keep the contents that the applied state then needs, and remove the others."""
-    folder = applied_state.object_folder(location)
-    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    removed = [_step(location, folder / blob, None) for blob in sorted(present - needed)]
+    present = set(tree.names(OBJECTS)) if tree.lstat(OBJECTS) else set()
+    removed = [_step(tree, f"{OBJECTS}/{blob}", None) for blob in sorted(present - needed)]
     new = sorted(blob for blob in needed - present if blob in contents)
-    return removed + [_step(location, folder / blob, contents[blob]) for blob in new]
+    return removed + [_step(tree, f"{OBJECTS}/{blob}", contents[blob]) for blob in new]
 
 
-def _step(location: Path, path: Path, after: bytes | None) -> FileStep:
-    return FileStep(location, str(path.relative_to(location)), content_at(path), after)
+def _step(tree: DirectoryTree, path: str, after: bytes | None) -> FileStep:
+    return FileStep(tree.root, path, content_in(tree, path), after)

@@ -32,7 +32,7 @@ from vimectl.util import source_date_epoch
 States = dict[str, "GitFile | None"]
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
 _EDITS = "what is saved"
-_NAMES = ("diff", "--name-only", "--relative", "--no-renames", "--ignore-submodules", "-z")
+_NAMES = ("diff", "--name-only", "--relative", "--no-renames", "--ignore-submodules", "--no-ext-diff", "-z")
 
 
 @dataclass(frozen=True)
@@ -201,20 +201,28 @@ def _header(own: OwnSeries, name: str, options: SaveOptions) -> bytes:
         old = own.series.find(own.id_in_stack(name)).header.decode("utf-8", "surrogateescape")
         description = from_text(old, name)
     else:
-        revision = ("log", "-1", "--format=%an <%ae>", options.commit or "HEAD")
-        author = git_output(place, *revision) if options.commit else _git_user(own.project.parent)
+        commit = options.commit
+        author = _of_commit(place, commit, "%an <%ae>") if commit else _git_user(own.project.parent)
         fields = {"Author": author.decode("utf-8", "replace").strip()} if author else {"Origin": "vendor"}
         description = PatchDescription(name, "", {**fields, "Forwarded": "no"})
     text = options.description
     if options.commit and not text:
-        message = git_output(place, "log", "-1", "--format=%B", options.commit) or b""
-        text = message.decode("utf-8", "replace")
+        text = _of_commit(place, options.commit, "%B").decode("utf-8", "replace")
     if text:
         subject, _, body = text.strip().partition("\n")
         description = replace(description, subject=subject, body=body.strip("\n"))
     today = source_date_epoch.now().date().isoformat()
     description = replace(description, fields={**description.fields, "Last-Update": today})
     return as_dep3(description).encode("utf-8", "surrogateescape")
+
+
+def _of_commit(directory: Path, revision: str, form: str) -> bytes:
+    """Return what a format shows of a commit.
+
+    Unlike `git log`, rev-list has no configuration: not that of signatures, which are checked by a program.
+    """
+    found = git_output(directory, "rev-list", "--max-count=1", f"--format={form}", revision) or b""
+    return found.partition(b"\n")[2]  # without the line that names the commit
 
 
 def _git_user(directory: Path) -> bytes | None:
@@ -230,7 +238,7 @@ def _execute(action: str, own: OwnSeries, name: str, changed: Series, dry_run: b
     own_ids = dict(zip([patch.id for patch in own.series.patches[own.below :]], own.ids, strict=True))
     patches = {own_ids.get(patch.id, patch.id): patch for patch in changed.patches[own.below :]}
     steps = written(own, patches)
-    status = classify(target, changed)
+    status = classify(target, changed.checked())
     plan = PatchPlan((), ())
     if action == "save" or own.status.state != "pristine":
         plan = make_plan("apply", [status])

@@ -7,15 +7,17 @@ local build, a commit) whose touched files have the same content.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from vime_runtime.spec.errors import MissingRequirement, UsageError, unknown
+from vime_runtime.spec.errors import MissingRequirement, UsageError, VimeError, unknown
 
 from vimectl.patches import applied_state, series, target
+from vimectl.patches.distribution import importing_archive
 from vimectl.patches.series import Series
 from vimectl.patches.state import TargetStatus, classify
-from vimectl.patches.target import PatchTarget, file_id
+from vimectl.patches.target import PatchTarget, TargetFiles
 from vimectl.stacks.catalog import default_stack, is_series_directory, load_summary, stack_names
 from vimectl.stacks.versions import distance, matches
 from vimectl.util.dist_info import canonical_name
@@ -65,6 +67,9 @@ class Selection(NamedTuple):
                 found[package] = one
             elif self.directory is None:
                 where = f"not in {directory}" if directory else "not installed here"
+                module = candidates[package][-1].module
+                if not directory and (archive := importing_archive(package, module)):
+                    where = f"imported from the archive {archive}, in which no file can be patched"
                 raise MissingRequirement(
                     f"{package} is {where}",
                     "install it (vimectl env create DIR --stack NAME installs a stack), or say where it is:"
@@ -72,6 +77,20 @@ class Selection(NamedTuple):
                 )
         self._check_absent(entries, found)
         return [_fit(one, candidates[package]) for package, one in found.items()]
+
+    def locations(self) -> list[Path]:
+        """Return the directories of those packages that are found; none of them need be there or intact."""
+        try:
+            entries, targets = self._entries()
+        except UsageError:  # no stack is installed
+            return []
+        found = []
+        for package in self.packages or tuple(entries):
+            with suppress(VimeError, OSError, KeyError):
+                one = _candidates(package, entries[package])[-1]
+                if place := find_target(package, one, self.directory or targets.get(package)):
+                    found.append(place.location)
+        return found
 
     def _entries(self) -> tuple[dict[str, tuple[str, ...] | None], dict[str, Path]]:
         """Return by package the series on it (None: those for any version), and the directories of
@@ -211,7 +230,8 @@ def _nearest(one: PatchTarget, candidates: Sequence[Series]) -> tuple[Series, fl
 
 def _share_of_known_files(one: PatchTarget, candidate: Series) -> float:
     """Return the share of a series's files that have a content of the series, from 0 to 1."""
-    known = [candidate.position(path, file_id(one.location, path)) is not None for path in candidate.chains]
+    with TargetFiles(one.location) as files:
+        known = [candidate.position(path, files.id(path)) is not None for path in candidate.chains]
     return sum(known) / len(known) if known else 0.0
 
 

@@ -17,7 +17,10 @@ from typing import Any, NamedTuple
 from vime_runtime.spec.errors import UsageError, nearest, unknown
 
 from vimectl.patches.blobs import LINK, FileId
+from vimectl.patches.patchfile.binary import BinaryBudget
 from vimectl.patches.patchfile.file_diff import FileDiff
+from vimectl.patches.patchfile.links import LinkLookup, SeriesLinks
+from vimectl.patches.patchfile.names import printable
 from vimectl.patches.patchfile.quilt import quilt_series
 from vimectl.patches.patchfile.reader import load as load_text
 from vimectl.patches.patchfile.rules import parse_valid
@@ -128,8 +131,17 @@ class Series(_SeriesFields):
         lines = [f"{hashlib.sha256(patch.text).hexdigest()}  {patch.id}\n" for patch in self.patches]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
-    def checked(self) -> Series:
-        """Return the series. Raises UsageError when a patch does not start where the one below it ends."""
+    def checked(self, lookup: LinkLookup = lambda path: None) -> Series:
+        """Return the series.
+
+        ``lookup`` has the symbolic links of the target.
+        Raises UsageError when a patch does not start where the one below it ends, or a link leads out.
+        """
+        links = SeriesLinks(lookup)
+        for patch in self.patches:
+            for defect in links.check(patch.diffs.values()):
+                where = f"{self.name}: {file_name(patch.id)}:{defect.line}: {defect.rule}"
+                raise UsageError(f"{where}: {printable(defect.message)}", "remove the link from the patch")
         last: dict[str, tuple[str, str | None]] = {}
         for patch in self.patches:
             for path, diff in patch.diffs.items():
@@ -214,12 +226,14 @@ def read(directory: Path) -> Series:
             f"{directory}: there is no file called {ORDER} here, which lists the patches", _IMPORT
         )
     about = _about(directory / ABOUT)
-    patches = []
+    patches: list[Patch] = []
+    budget = BinaryBudget()
     for file, strip in quilt_series(directory / ORDER):
         if strip not in (None, 1):
             raise UsageError(f"{file} is not for -p1, as the patches of a series are", _IMPORT)
         name = file.relative_to(directory).as_posix()
         patches.append(parse_patch(name.removesuffix(".patch"), load_text(file)))
+        budget.add(patches[-1].diffs.values(), str(file))
     return Series(
         name=str(directory),
         package=about.get("package", ""),

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vime_runtime.spec.errors import MissingRequirement
-
-from vimectl.patches.git_commands import FileChanges, diff_writer
-from vimectl.patches.series import ABOUT, ORDER, Patch, file_name, parse_patch, read
+from vimectl.patches.git_commands import FileChanges, temporary_repository
+from vimectl.patches.series import ABOUT, ORDER, Patch, Series, file_name, parse_patch
+from vimectl.util.new_folder import new_folder
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ def render(patches: Sequence[NewPatch]) -> list[Patch]:
 
     Raises UsageError when a series cannot express a change, MissingRequirement when git is not installed.
     """
-    with diff_writer() as git:
+    with temporary_repository() as git:
         return [parse_patch(one.id, one.header + b"---\n" + git.diff(one.changes)) for one in patches]
 
 
@@ -71,21 +68,14 @@ def write_series(
     ``unneeded`` gives, by the slug of a patch of another release, the reason why this release needs none.
 
     Raises:
-        UsageError: a series cannot express these patches.
+        UsageError: a series cannot express these patches, or the directory exists.
         MissingRequirement: git is not installed, or the directory cannot be written.
     """
     rendered = render(patches)
     files = {file_name(one.id): one.text for one in rendered}
     files[ORDER] = order([one.id for one in rendered], comment)
     files[ABOUT] = about(package, version, commit, module, unneeded)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        temporary.mkdir(parents=True)
+    Series(str(out), package, tuple(rendered)).checked()
+    with new_folder(out) as write:
         for name, text in files.items():
-            (temporary / name).write_bytes(text)
-        read(temporary)
-        temporary.rename(out)
-    except OSError as e:
-        raise MissingRequirement(f"{out} cannot be written: {e.strerror}", "name another --out DIR") from e
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            write(name, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -9,7 +10,8 @@ from vimectl.patches import applied_state
 from vimectl.patches.applied_state import AppliedSeries
 from vimectl.patches.blobs import LINK, NO_FILE, FileId, blob_id
 from vimectl.patches.series import Patch, Series
-from vimectl.patches.target import PatchTarget, file_id, read_file, write_blocker
+from vimectl.patches.target import PatchTarget, TargetFiles
+from vimectl.patches.transaction_journal import Unfinished, find_unfinished
 
 FileState = Literal["applied", "not-applied", "merged", "upstream", "outdated", "drifted"]
 PatchState = Literal["applied", "not-applied", "upstream", "partial", "drifted"]
@@ -36,7 +38,7 @@ class TargetStatus(NamedTuple):
     to do.
     ``found`` has the id of each file of the series, ``blockers`` why some of them cannot be written.
     ``applied`` is what the bookkeeping records. ``leftover`` are files that patches changed which the series
-    does not have any more.
+    does not have any more. ``unfinished`` is what an interrupted command left.
     """
 
     target: PatchTarget
@@ -49,6 +51,12 @@ class TargetStatus(NamedTuple):
     blockers: Mapping[str, str] = {}
     applied: AppliedSeries | None = None
     leftover: tuple[str, ...] = ()
+    unfinished: Unfinished | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Return True if every patch is applied and no command was interrupted."""
+        return self.state == "applied" and self.unfinished is None
 
     @property
     def drifted(self) -> list[str]:
@@ -82,6 +90,7 @@ class TargetStatus(NamedTuple):
             "note": self.note,
             "hint": self.hint,
             "recorded": self.applied is not None,
+            "unfinished": self.unfinished._asdict() if self.unfinished else None,
             "patches": [
                 {"id": p.id, "state": p.state, "files": [{"path": f, "state": s} for f, s in p.files]}
                 for p in self.patches
@@ -92,12 +101,21 @@ class TargetStatus(NamedTuple):
 def classify(target: PatchTarget, series: Series | None, note: str = "", hint: str = "") -> TargetStatus:
     """Compare the files of a target with a series. Reads no other files of the package.
 
-    Raises UsageError when the bookkeeping, or the wheel that the target is, is damaged.
+    Raises UsageError when the bookkeeping, or the wheel that the target is, is damaged, or when links of the
+    series lead out through links of the target.
     """
     if series is None:
-        return TargetStatus(target, None, "unsupported", note, hint)
+        unfinished = find_unfinished(target.location)
+        return TargetStatus(target, None, "unsupported", note, hint, unfinished=unfinished)
+    with TargetFiles(target.location) as files:
+        return _classify(target, files, series, note, hint)
+
+
+def _classify(target: PatchTarget, files: TargetFiles, series: Series, note: str, hint: str) -> TargetStatus:
+    unfinished = find_unfinished(target.location)
+    series.checked(files.link)
     applied = applied_state.read(target.location).get(target.package)
-    found, blockers = _find_files(target, series)
+    found, blockers = _find_files(files, series)
 
     def file_state(patch: Patch, path: str) -> FileState:
         position = series.position(path, found[path])
@@ -109,7 +127,7 @@ def classify(target: PatchTarget, series: Series | None, note: str = "", hint: s
         if applied is None or path not in applied.series.chains:
             from vimectl.patches import content  # applying patches is needed only for unknown content
 
-            has = content.has_changes_of(patch, path, read_file(target.location, path))
+            has = content.has_changes_of(patch, path, files.read(path))
             return "upstream" if has else "drifted"
         recorded = applied.series.chains[path]
         if path in applied.merged:
@@ -120,30 +138,32 @@ def classify(target: PatchTarget, series: Series | None, note: str = "", hint: s
 
     patches = []
     for patch in series.patches:
-        files = tuple((path, file_state(patch, path)) for path in patch.files)
-        patches.append(PatchStatus(patch.id, _patch_state({state for _, state in files}), files))
-    leftover = tuple(_leftover(target, series, applied)) if applied else ()
+        states = tuple((path, file_state(patch, path)) for path in patch.files)
+        patches.append(PatchStatus(patch.id, _patch_state({state for _, state in states}), states))
+    leftover = tuple(_leftover(files, series, applied)) if applied else ()
     state = _target_state({patch.state for patch in patches})
     if leftover and state != "drifted":
         state = "partial"
-    return TargetStatus(target, series, state, note, hint, tuple(patches), found, blockers, applied, leftover)
+    return TargetStatus(
+        target, series, state, note, hint, tuple(patches), found, blockers, applied, leftover, unfinished
+    )
 
 
-def _leftover(target: PatchTarget, series: Series, applied: AppliedSeries) -> Iterable[str]:
+def _leftover(files: TargetFiles, series: Series, applied: AppliedSeries) -> Iterable[str]:
     if list(applied.patches) == [(patch.id, blob_id(patch.text)) for patch in series.patches]:
         return
     for path in applied.series.chains:
-        if path not in series.chains and applied.position(path, file_id(target.location, path)):
+        if path not in series.chains and applied.position(path, files.id(path)):
             yield path
 
 
-def _find_files(target: PatchTarget, series: Series) -> tuple[dict[str, FileId], dict[str, str]]:
+def _find_files(files: TargetFiles, series: Series) -> tuple[dict[str, FileId], dict[str, str]]:
     found, blockers = {}, {}
     for path in series.chains:
-        blocker = write_blocker(target.location, path)
-        found[path] = NO_FILE if blocker else file_id(target.location, path)
+        blocker = files.write_blocker(path)
+        found[path] = NO_FILE if blocker else files.id(path)
         if found[path].mode == LINK and series.position(path, found[path]) is None:
-            blocker = f"it is a symbolic link, to {(target.location / path).readlink()}"
+            blocker = f"it is a symbolic link, to {os.fsdecode(files.read(path) or b'')}"
         if blocker:
             blockers[path] = blocker
     return found, blockers

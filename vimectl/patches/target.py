@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import stat
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from vimectl.patches import distribution
-from vimectl.patches.blobs import NO_FILE, FileId, blob_id, content_at, file_id_at
+from vimectl.patches.blobs import NO_FILE, FileId, blob_id
+from vimectl.patches.target_tree import blocker_in, content_in, file_id_in, open_tree
 from vimectl.util.dist_info import canonical_name, editable_source
 
 if TYPE_CHECKING:
     from vimectl.patches.release_files import Wheel
+    from vimectl.util.directory_tree import DirectoryTree
 
 TargetKind = Literal["site-packages", "git", "editable", "tree", "wheel"]
 
@@ -64,7 +65,9 @@ def find_at(
     location = location.resolve()
     if is_wheel(location):
         return _in_wheel(location, package, module, version)
-    holders = [location, location / "src"]
+    holders = [location]
+    if (source := (location / "src").resolve()).is_relative_to(location):  # not a link to another place
+        holders.append(source)
     if module:
         found = [holder for holder in holders if _is_module(holder / module)]
     else:
@@ -74,7 +77,7 @@ def find_at(
         found = [max(holders, key=lambda holder: there[holder])] if any(there.values()) else []
     if not found and not module and (location / ".git").exists():
         found = [location]
-    return _in_directory(found[0].resolve(), package, module, version, editable=False) if found else None
+    return _in_directory(found[0], package, module, version, editable=False) if found else None
 
 
 def _is_module(path: Path) -> bool:
@@ -91,13 +94,13 @@ def _find_distribution(package: str, version: str | None) -> PatchTarget | None:
     from vimectl.util.host import Host
 
     host = Host()
-    for directory in map(Path, site_directories(host)):
+    for directory in (Path(one).resolve() for one in site_directories(host)):
         folder = distribution.dist_info_of(directory, package, "")
         if folder is None:
             continue
         source = editable_source(host.read(str(folder / "direct_url.json")))
         if source is None:
-            return _in_directory(directory.resolve(), package, "", version, editable=False)
+            return _in_directory(directory, package, "", version, editable=False)
         version = version or distribution.version_at(folder / "METADATA")
         found = find_at(Path(source), package, "", version)
         return found or _in_directory(Path(source).resolve(), package, "", version, editable=True)
@@ -148,37 +151,52 @@ def open_wheel(location: Path) -> Wheel:
     return Wheel(location)
 
 
+class TargetFiles:
+    """The files of a target, which is opened once. Paths are relative to its location."""
+
+    def __init__(self, location: Path) -> None:
+        self._wheel = open_wheel(location) if is_wheel(location) else None
+        self._tree = None if self._wheel else open_tree(location)
+
+    def __enter__(self) -> TargetFiles:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._tree:
+            self._tree.close()
+
+    def read(self, path: str) -> bytes | None:
+        """Return what git stores for a file: its bytes, a link's target, None for no file."""
+        if self._wheel:
+            return self._wheel.read(path)
+        return content_in(self._opened(), path)
+
+    def id(self, path: str) -> FileId:
+        """Return the id of a file."""
+        if not self._wheel:
+            return file_id_in(self._opened(), path)
+        data = self._wheel.read(path)
+        return NO_FILE if data is None else FileId(blob_id(data), self._wheel.mode(path))
+
+    def link(self, path: str) -> bytes | None:
+        """Return the target of a symbolic link, or None when ``path`` is none."""
+        if not self._tree:
+            return None
+        try:
+            return self._tree.read_link(path)
+        except OSError:
+            return None
+
+    def write_blocker(self, path: str) -> str | None:
+        """Return why nothing may be written to ``path``, or None; see ``target_tree.blocker_in``."""
+        return blocker_in(self._tree, path) if self._tree else None
+
+    def _opened(self) -> DirectoryTree:
+        assert self._tree is not None
+        return self._tree
+
+
 def read_file(location: Path, path: str) -> bytes | None:
-    """Return what git stores for a file of a target: its bytes, a link's target, None for no file."""
-    return open_wheel(location).read(path) if is_wheel(location) else content_at(location / path)
-
-
-def file_id(location: Path, path: str) -> FileId:
-    """Return the id of a file of a target."""
-    if not is_wheel(location):
-        return file_id_at(location / path)
-    data = open_wheel(location).read(path)
-    return NO_FILE if data is None else FileId(blob_id(data), open_wheel(location).mode(path))
-
-
-def write_blocker(location: Path, path: str) -> str | None:
-    """Return why nothing may be written to ``path``, or None.
-
-    A symbolic link in the place of the file itself is allowed: a series may patch one.
-    """
-    if is_wheel(location):
-        return None
-    full_path = os.path.join(location, path)
-    folder = os.path.dirname(full_path)
-    real = os.path.realpath(folder)
-    if real != str(location) and not real.startswith(f"{str(location).rstrip('/')}/"):
-        return f"its folder is a symbolic link out of the target, to {real}"
-    try:
-        mode = os.lstat(full_path).st_mode
-    except FileNotFoundError:
-        return None
-    except NotADirectoryError:
-        return "a file is in the place of one of its folders"
-    if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
-        return None
-    return "a folder is in its place" if stat.S_ISDIR(mode) else "something that is no file is in its place"
+    """Return what git stores for a file of a target; see ``TargetFiles.read``."""
+    with TargetFiles(location) as files:
+        return files.read(path)

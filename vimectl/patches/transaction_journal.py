@@ -1,22 +1,28 @@
-"""Write down a change before it starts, so that any later command can finish it.
+"""Write down a change before it starts, so that a later command of the same user can finish it.
 
 ``.vimectl/journal.json`` in the first directory of the change describes all of it; each other directory has
 a pointer to the first. ``.vimectl/stage/`` holds the contents as ``<index>.before`` and ``<index>.after``.
+A journal counts only for the user who began the change: see own_changes.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from vime_runtime.spec.errors import CheckFailed
-from vime_runtime.spec.fsync import sync
 
-from vimectl.patches.applied_state import bookkeeping_folder, object_folder
+from vimectl.patches import own_changes
+from vimectl.patches.applied_state import JOURNAL, LOCK, OBJECTS, STAGE
 from vimectl.patches.blobs import FileId
+from vimectl.patches.target_lock import is_locked
+from vimectl.patches.target_tree import FOLDER, open_tree
+from vimectl.util.directory_tree import DirectoryTree
 
 FORWARD, BACK, POINTER = "forward.json", "back.json", "pointer.json"
 
@@ -67,38 +73,65 @@ class TransactionJournal(NamedTuple):
         if root == self.roots[0]:
             return True
         data = _read(root)
-        return data is not None and data.get("token") == self.token
+        return data is not None and data["token"] == self.token
 
 
-def journal_path(root: Path) -> Path:
-    return bookkeeping_folder(root) / "journal.json"
+class Unfinished(NamedTuple):
+    """An unfinished change of a directory. ``own``: `vimectl patch recover` completes it."""
 
+    message: str
+    hint: str
+    own: bool
 
-def stage_folder(root: Path) -> Path:
-    return bookkeeping_folder(root) / "stage"
+    @property
+    def text(self) -> str:
+        return f"{self.message}: {self.hint}"
 
 
 def is_pending(root: Path) -> bool:
     """Return True if a change of this directory is in progress or was interrupted."""
-    return any(os.path.lexists(path) for path in (journal_path(root), stage_folder(root)))
+    try:
+        with open_tree(root) as tree:
+            return any(tree.lstat(path) is not None for path in (JOURNAL, STAGE))
+    except OSError:
+        return False
 
 
 def needs_recovery(root: Path) -> bool:
     """Return True if a command left a change or its lock in this directory."""
-    folder = bookkeeping_folder(root)
-    return is_pending(root) or (folder.is_dir() and (not os.listdir(folder) or (folder / "lock").exists()))
+    try:
+        with open_tree(root) as tree:
+            names = tree.names(FOLDER)
+    except OSError:
+        return False
+    return not names or any(os.path.basename(path) in names for path in (JOURNAL, STAGE, LOCK))
 
 
-def commit(root: Path, prepared: str) -> None:
+def commit(tree: DirectoryTree, prepared: str) -> None:
     """Make a prepared file in the stage the journal of a directory, durably."""
-    os.replace(stage_folder(root) / prepared, journal_path(root))
-    sync(bookkeeping_folder(root))
+    tree.rename(f"{STAGE}/{prepared}", JOURNAL)
+    tree.sync(FOLDER)
+
+
+def find_unfinished(root: Path) -> Unfinished | None:
+    """Return what an interrupted command left in a directory; None also while a process changes it."""
+    if not is_pending(root) or is_locked(root):
+        return None
+    try:
+        journal = read(root)
+    except CheckFailed as e:
+        return Unfinished(e.message, e.hint, own=False)
+    if journal is None:
+        what, how = "an interrupted change had not begun", "removes its preparation"
+    else:
+        what, how = f"an interrupted {journal.action}", "finishes it"
+    return Unfinished(f"{root}: {what}", f"`vimectl patch recover` {how}", own=True)
 
 
 def read(location: Path) -> TransactionJournal | None:
     """Return the committed change that includes ``location``, or None when none was committed.
 
-    Raises CheckFailed when it is unreadable, or may not be executed here.
+    Raises CheckFailed when it is unreadable, or was not begun by this user.
     """
     data = _read(location)
     if data is None:
@@ -111,54 +144,88 @@ def read(location: Path) -> TransactionJournal | None:
                 f"{location}: a change that started in {first} was interrupted, and that is not there now",
                 f"make {first} available, and try again",
             )
-        token, data = data.get("token"), _read(first)
+        token, data = data["token"], _read(first)
         # Pointers are removed before the journal they point to: without the journal, nothing was committed.
-        if data is None or data.get("token") != token:
+        if data is None or data["token"] != token:
             return None
-    try:
-        # The first directory may have been moved or mounted elsewhere since.
-        roots = (first, *map(Path, data["roots"][1:]))
-        moves = tuple(FileMove(**move) for move in data["moves"])
-        folders = tuple((int(root), str(path)) for root, path in data["folders"])
-        for root, path in [(move.root, move.path) for move in moves] + list(folders):
-            pure = PurePosixPath(path)
-            if not 0 <= root < len(roots) or pure.is_absolute() or ".." in pure.parts:
-                raise ValueError("a path leads out of the target")
-        forward, token = bool(data["forward"]), str(data["token"])
-        return TransactionJournal(data["action"], forward, token, roots, moves, folders)
-    except (KeyError, TypeError, ValueError) as e:
-        raise _not_ours(first) from e
+    # The first directory may have been moved or mounted elsewhere since.
+    roots = (first, *map(Path, data["roots"][1:]))
+    moves = tuple(FileMove(**move) for move in data["moves"])
+    folders = tuple((root, path) for root, path in data["folders"])
+    return TransactionJournal(data["action"], data["forward"], data["token"], roots, moves, folders)
 
 
-def discard(roots: Sequence[Path]) -> None:
-    """Remove stages, then pointers, then the journal, so that the journal alone says what was committed."""
-    import shutil  # loads every compression; commands that only read do not need it
+def discard(trees: Mapping[Path, DirectoryTree]) -> None:
+    """Remove stages, then pointers, then the journal, so that the journal alone says what was committed.
 
-    for root in roots:
-        if stage_folder(root).is_dir():
-            shutil.rmtree(stage_folder(root))
-        if object_folder(root).is_dir() and not any(object_folder(root).iterdir()):
-            shutil.rmtree(object_folder(root))
-    for root in reversed(roots):
-        journal_path(root).unlink(missing_ok=True)
-        sync(bookkeeping_folder(root))
+    The first directory of the change is the first of ``trees``.
+    """
+    for tree in trees.values():
+        status = tree.lstat(STAGE)
+        if status is not None and not stat.S_ISDIR(status.st_mode):
+            tree.unlink(STAGE)  # it came with copied files
+        elif status is not None:
+            with tree.folder(STAGE) as stage:
+                for name in sorted(os.listdir(stage)):
+                    os.unlink(name, dir_fd=stage)
+            tree.remove_folder(STAGE)
+        if tree.lstat(OBJECTS) is not None and not tree.names(OBJECTS):
+            tree.remove_folder(OBJECTS)
+    for tree in reversed(list(trees.values())):
+        with suppress(FileNotFoundError):
+            tree.unlink(JOURNAL)
+        tree.sync(FOLDER)
 
 
 def _read(location: Path) -> dict[str, Any] | None:
-    path = journal_path(location)
-    if not path.is_file():
-        return None
+    """Return a journal or pointer of this user, or None when there is none."""
     try:
-        data = json.loads(path.read_bytes())
-    except ValueError as e:
-        raise _not_ours(location) from e
-    if not isinstance(data, dict):
-        raise _not_ours(location)
+        with open_tree(location) as tree:
+            status = tree.lstat(JOURNAL)
+            if status is None:
+                return None
+            if status.st_uid != os.geteuid():
+                raise _of_another_user(location, status.st_uid)
+            text = tree.read(JOURNAL)
+        data: dict[str, Any] = json.loads(text)
+        token = data["token"]
+        if not own_changes.TOKEN.fullmatch(token):
+            raise ValueError("not a token")
+    except OSError as e:
+        raise _unreadable(location, e.strerror or "cannot be read") from e
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        raise _unreadable(location, "not a journal of this tool") from e
+    if not own_changes.is_own(token, text):
+        raise CheckFailed(
+            f"{location}: an unfinished change that this user did not begin: {own_changes.folder()} has no"
+            " record of it",
+            "if you began it with another HOME or XDG_STATE_HOME, run vimectl patch recover with that;"
+            f" otherwise {_by_hand(location)}",
+        )
     return data
 
 
-def _not_ours(location: Path) -> CheckFailed:
+def _of_another_user(location: Path, uid: int) -> CheckFailed:
+    import pwd  # only for this message
+
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = f"the user with the id {uid}"
     return CheckFailed(
-        f"{journal_path(location)}: not a journal of this tool",
-        f"if nothing in {bookkeeping_folder(location)} is worth keeping, remove it",
+        f"{location}: an unfinished change of {name}, which only {name} can finish",
+        f"{name} runs: vimectl patch recover --target {location}; if that is impossible,"
+        f" {_by_hand(location)}",
+    )
+
+
+def _unreadable(location: Path, reason: str) -> CheckFailed:
+    return CheckFailed(f"{location / JOURNAL}: {reason}", f"nothing of it is used; {_by_hand(location)}")
+
+
+def _by_hand(location: Path) -> str:
+    """Return how to end a change that is not finished. Nothing of the journal is in it: it may be forged."""
+    return (
+        f"remove {location / FOLDER}, and reinstall the package (in a work tree: git checkout -- FILE of the"
+        " changed files)"
     )

@@ -63,7 +63,7 @@ def _fill_set(recipe: Recipe, name: str, one: EvaluationSet, absolute: Callable[
     }
     if _is_task(one):
         # With the seed of the training problems these would be the same ones, and with one close to it many.
-        seed = random.Random(f"{recipe.algorithm.seed} evaluation {name}").getrandbits(31)
+        seed = random.Random(f"{recipe.algorithm.seed} evaluation {name}").getrandbits(31)  # nosec B311
         filled["settings"] = {"seed": seed, **one.settings}
     else:
         filled["path"] = absolute(one.path)

@@ -21,6 +21,8 @@ def apply(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     """
     data = copy.deepcopy(data)
     for assignment in assignments:
+        if not assignment.isascii() and assignment.encode(errors="replace").decode() != assignment:
+            raise UsageError(f"--set {assignment}: not UTF-8", "write the value in UTF-8")
         key, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals:
             raise UsageError(f"--set {assignment}: no '='", "write --set table.key=value")

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel
 from vime_runtime.spec.errors import UsageError, unknown
 from vime_runtime.spec.recipe import REPLACED_KEYS, Recipe
 
@@ -26,7 +27,7 @@ _BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "m
 
 @dataclass(frozen=True)
 class SchemaKey:
-    """A key or table of a recipe. ``default`` is None for a required key, a table, and without a default."""
+    """A key or table of a schema. ``default`` is None for a required key, a table, and without a default."""
 
     key: str
     type: str
@@ -54,15 +55,19 @@ class FoundKey(NamedTuple):
 @cache
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema, draft 7, without references."""
-    schema = Recipe.model_json_schema()
-    definitions = schema.pop("$defs")
     draft = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "vimectl recipe"}
-    return draft | _simplified(schema, definitions)
+    return draft | _schema_of(Recipe)
 
 
-def all_keys() -> list[SchemaKey]:
-    """Return every table, followed by its keys, in the order of the schema."""
-    return list(_walk(json_schema(), ""))
+def all_keys(model: type[BaseModel] = Recipe) -> list[SchemaKey]:
+    """Return every table of a file, followed by its keys, in the order of the schema."""
+    return list(_walk(_schema_of(model), ""))
+
+
+def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs")
+    return _simplified(schema, definitions)
 
 
 def find_key(key: str) -> FoundKey:
@@ -99,15 +104,17 @@ def describe(key: str) -> list[SchemaKey]:
 
 
 def _walk(table: dict[str, Any], name: str) -> Iterator[SchemaKey]:
-    """Yield a table, its keys, then the tables in it."""
+    """Yield a table or an array of tables, its keys, then the tables in it."""
     if name:
-        yield SchemaKey(name, "table", False, None, table.get("description", ""), is_table=True)
+        text = table.get("description", "")
+        yield SchemaKey(name, _type_text(table), False, None, text, is_table=True)
+    table = table.get("items", table)
     tables = []
     entry = _free_entry(table)
     entries = table.get("properties", {}) if entry is None else {FREE_NAME: entry}
     for key, node in entries.items():
         dotted = f"{name}.{key}" if name else key
-        if _is_table(node):
+        if _is_table(node.get("items", node)):
             tables.append((node, dotted))
         else:
             required = key in table.get("required", ())
@@ -136,6 +143,8 @@ def _type_text(node: dict[str, Any]) -> str:
         return " or ".join(map(json.dumps, node["enum"]))
     if node.get("type") == "array":
         return f"array of {_type_text(node['items'])}"
+    if _is_table(node):
+        return "table"
     bounds = " and ".join(f"{sign} {node[name]}" for name, sign in _BOUNDS.items() if name in node)
     return f"{node.get('type', 'any')} {bounds}".rstrip()
 

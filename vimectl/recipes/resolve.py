@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +12,18 @@ from typing import Any
 
 import platformdirs
 from vime_runtime.spec.errors import UsageError, unknown
-from vime_runtime.spec.recipe import (
-    LEAST_TEMPERATURE,
-    MODES,
-    REPLACED_KEYS,
-    Mode,
-    PrepareTable,
-    Recipe,
-)
+from vime_runtime.spec.recipe import LEAST_TEMPERATURE, REPLACED_KEYS, PrepareTable, Recipe
+from vime_runtime.spec.run_modes import MODES, Mode
 
 from vimectl import __version__
 from vimectl.recipes import data_tables, overrides
 from vimectl.recipes.catalog import find_recipe
+from vimectl.recipes.environment import variables
+from vimectl.util.secrets import is_secret, redact
 from vimectl.util.toml import read_toml, validate
+
+# A path, or a number that is too short for a secret.
+_PLAIN = re.compile(r"[/~.]|[0-9]{1,5}$")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,24 @@ class ResolvedRecipe:
     mode: Mode
     steps: int | None
     assignments: tuple[str, ...] = ()
+
+    @property
+    def private(self) -> dict[str, str]:
+        """The variables of ``[env]`` whose values are written to no file.
+
+        They look like secrets, or are given on the command line. Of the latter, paths, numbers of up to five
+        digits and the variables that vimectl sets itself are not private: a run is hard to understand, and
+        its memory cannot be computed, without them.
+        """
+        given = {one.partition("=")[0].strip() for one in self.assignments}
+        known = {variable.name for variable in variables()}
+
+        def is_private(name: str, value: str) -> bool:
+            if is_secret(name) or redact(value) != value:
+                return True
+            return f"env.{name}" in given and name not in known and not _PLAIN.match(value)
+
+        return {name: value for name, value in self.recipe.env.items() if is_private(name, value)}
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -105,7 +123,10 @@ def _validate(data: dict[str, Any], where: str) -> Recipe:
 
 
 def _contradictions(recipe: Recipe) -> Iterator[str]:
-    """Yield the contradictions between keys that are valid on their own."""
+    """Yield contradictions between keys that are valid on their own, and text that cannot be passed on."""
+    text = recipe.model_dump_json()
+    if r"\u0000" in text:
+        yield "a text has a NUL character, which no file name, variable or argument can have"
     cluster, train, rollout = recipe.cluster, recipe.train, recipe.rollout
     for key, size, count, devices in (
         ("train.tensor_parallel", train.tensor_parallel, cluster.devices, "devices of [cluster]"),

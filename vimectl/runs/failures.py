@@ -9,6 +9,7 @@ Every rule is one method of ``FailureMonitor``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -19,7 +20,17 @@ from typing import Any
 
 import psutil
 from vime_runtime.spec import events
-from vime_runtime.spec.process_roles import DRIVER, ENGINE, ENGINE_WORKER, GCS, RAYLET, TRAINER, process_name
+from vime_runtime.spec.process_roles import (
+    DRIVER,
+    ENGINE,
+    ENGINE_WORKER,
+    ENGINE_WORKER_SERVER,
+    GCS,
+    RAY_DAEMONS,
+    RAYLET,
+    TRAINER,
+    process_name,
+)
 
 from vimectl.runs import descendants, stack_dump
 from vimectl.runs.exit_status import ExitStatus, blame
@@ -35,7 +46,7 @@ GCS_INTERVAL = 1.0
 
 # Engines are closed before the model is saved, and killed when a run saves its state after a stop request.
 PHASES_WITHOUT_ENGINES = (events.SAVE, events.STOP)
-ENGINE_ROLES = (ENGINE, ENGINE_WORKER)
+ENGINE_ROLES = (ENGINE, ENGINE_WORKER, ENGINE_WORKER_SERVER)
 ACTOR_ROLES = (TRAINER, ENGINE)
 
 
@@ -81,20 +92,24 @@ class FailureMonitor:
         if self._run_log.read():
             self._progress_at = now
         unseen = self._watch_new_processes()
+        self._watch_starting_daemons()
         if self.cause is None:
-            if self._run_log.ending:
+            if self._run_log.error or self._run_log.ending:
                 self.cause = self._lost_before_error()
             else:
                 self.cause = unseen or self._lost_process(exited) or self._gcs_stopped_serving(now)
             self._failed_at = now
+        self._prefer_error_of_runtime()
         self._blame_raylet_for_its_actors()
         if self._run_log.ending:
             return self._check_shutdown(now)
         if self.cause is not None:
             return now > self._failed_at + LOST_PROCESS_TIMEOUT
         if now > self._progress_at + self._hang_timeout:
-            self.cause = self._hang()
-        return self.cause is not None
+            if not self._run_log.error:
+                self.cause = self._hang()
+            return True
+        return False
 
     def _watch_new_processes(self) -> ExitStatus | None:
         """Watch the new processes of the event log that are on this machine; blame one that has exited."""
@@ -102,17 +117,41 @@ class FailureMonitor:
         self._known_processes = len(self._run_log.processes)
         cause = None
         for entry in new:
-            if not _is_here(entry):
+            if not _is_here(entry) or self._is_watched(entry["pid"]):
                 continue
-            try:
-                process = WatchedProcess(entry)
-            except ProcessLookupError:
-                if entry["role"] != DRIVER and not self._run_log.ending:
-                    cause = cause or blame(entry, "died")
-                continue
-            self._processes.append(process)
-            self._running.append(process)
+            if not self._watch(entry) and not self._was_closed(entry) and not self._run_log.ending:
+                cause = cause or blame(entry, "died")
         return cause
+
+    def _watch_starting_daemons(self) -> None:
+        """Watch the daemons of Ray from the moment they exist.
+
+        ``ray.init`` waits half a minute for a daemon that has exited, and the runtime records them after it.
+        A daemon that has exited is found too: it stays a zombie until the driver shuts Ray down.
+        """
+        processes = self._run_log.processes
+        drivers = [entry for entry in processes if entry["role"] == DRIVER and _is_here(entry)]
+        started = any(entry["role"] in (GCS, TRAINER) for entry in processes)
+        if not drivers or started or self._run_log.phase != events.START_UP:
+            return
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has exited: the next check finds the others
+            for child in psutil.Process(drivers[-1]["pid"]).children():
+                role = RAY_DAEMONS.get(child.name())
+                if role and not self._is_watched(child.pid):
+                    self._watch(drivers[-1] | {"role": role, "rank": 0, "pid": child.pid})
+
+    def _is_watched(self, pid: int) -> bool:
+        return any(process.pid == pid for process in self._processes)
+
+    def _watch(self, entry: dict[str, Any]) -> bool:
+        """Watch a process of this machine; return False if it has exited and was collected."""
+        try:
+            process = WatchedProcess(entry)
+        except ProcessLookupError:
+            return False
+        self._processes.append(process)
+        self._running.append(process)
+        return True
 
     def _lost_process(self, exited: list[WatchedProcess]) -> ExitStatus | None:
         """Blame a process that exited although the run did not close it; of several, one that was killed.
@@ -120,7 +159,7 @@ class FailureMonitor:
         The driver exits soon after its raylet, but not after its GCS, and the kernel kills Ray's daemons
         when the driver exits (PR_SET_PDEATHSIG, ``ray._private.services``).
         """
-        lost = [process for process in exited if not self._was_closed(process.role)]
+        lost = [process for process in exited if not self._was_closed(process.entry)]
         lost.sort(key=lambda process: (not process.was_killed, process.role == GCS))
         return _exit_of(lost[0]) if lost else None
 
@@ -137,13 +176,29 @@ class FailureMonitor:
         if cause := self._lost_process(watched):
             return cause
         gone = [entry for entry in self._run_log.processes if entry["pid"] in pids and _is_here(entry)]
-        gone = [entry for entry in gone if not self._was_closed(entry["role"])]
-        return blame(gone[0], "died") if gone else None
+        gone = [entry for entry in gone if not self._was_closed(entry)]
+        return blame(gone[0], "died") if gone and error.get("lost_peer") else None
 
-    def _was_closed(self, role: str) -> bool:
-        """Return True if the run itself ends processes of this role."""
+    def _prefer_error_of_runtime(self) -> None:
+        """Drop a cause that is a consequence: an exit that the process or a SIGTERM made, before an error.
+
+        A process that fails, or whose peer failed, exits while its exception is on the way to the driver.
+        An error that only reports the loss of a process does not say more than the exit of that process.
+        """
+        error = self._run_log.error
+        if not error or error.get("lost_peer") or not self.cause or not self.cause.process:
+            return
+        blamed = [process for process in self._processes if process.pid == self.cause.process["pid"]]
+        if any(process.has_exited and not process.was_killed for process in blamed):
+            self.cause = None
+
+    def _was_closed(self, entry: Mapping[str, Any]) -> bool:
+        """Return True if the run itself ends this process."""
+        role, phase = entry["role"], self._run_log.phase
         # The driver is a child of this process: its exit is known without a watch.
-        return role == DRIVER or (role in ENGINE_ROLES and self._run_log.phase in PHASES_WITHOUT_ENGINES)
+        if role == DRIVER or entry["pid"] in self._run_log.closed:
+            return True
+        return role in ENGINE_ROLES and phase in PHASES_WITHOUT_ENGINES
 
     def _gcs_stopped_serving(self, now: float) -> ExitStatus | None:
         """Blame a GCS that has closed its port.
@@ -166,6 +221,7 @@ class FailureMonitor:
         A raylet that gets SIGTERM ends all its actors, and these exit before it.
         """
         exited = [process for process in self._processes if process.has_exited]
+        exited = [process for process in exited if process.pid not in self._run_log.closed]
         actors = {process.pid: process.exit_code for process in exited if process.role in ACTOR_ROLES}
         raylet = next((process for process in exited if process.role == RAYLET), None)
         if not raylet or not self.cause or not self.cause.process or self.cause.process["pid"] not in actors:
@@ -198,6 +254,8 @@ class FailureMonitor:
             return
         pid = error.get("pid")
         for process in self._processes:
+            if process.pid in self._run_log.closed:
+                continue
             # An error without an actor's process id is about a raylet: on SIGTERM it informs its peers and
             # then exits.
             is_raylet = (

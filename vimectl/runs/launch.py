@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vime_runtime.spec.errors import CheckFailed
+from vime_runtime.spec.private_values import pass_on
 from vime_runtime.spec.process_roles import SUPERVISOR
 from vime_runtime.spec.recipe import Recipe
 from vime_runtime.spec.run_paths import RunPaths
@@ -33,6 +34,7 @@ from vimectl.runs.read_data import read_data
 from vimectl.runs.run_directory import RunDirectory
 from vimectl.runs.supervised_command import CHECK_INTERVAL
 from vimectl.runs.watch_supervisor import RunResult, watch_supervisor, write_launcher
+from vimectl.util.secrets import redact_arguments
 
 
 def check_run_inputs(recipe: Recipe) -> None:
@@ -108,10 +110,11 @@ def _prepare_run(plan: RunPlan, doctor: dict[str, Any], view: ProgressView, deta
         check_inputs.check(recipe)
     with read_data(plan, view) as plan:
         write_run_directory(plan, doctor)
+    pass_on(plan.resolved.private)
     launcher = {
         **asdict(ProcessIdentity.of(os.getpid())),
         "time": time.time(),
-        "argv": sys.argv,
+        "argv": redact_arguments(sys.argv),
         "version": __version__,
         "prepare_peak_bytes": peak_bytes,
         "detached": detached,

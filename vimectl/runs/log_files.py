@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
 import re
 import shutil
@@ -9,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from vime_runtime.spec.errors import DEVICE_MEMORY_HINT
+from vime_runtime.spec.private_values import hidden_forms
+from vime_runtime.spec.regular_files import open_regular
 from vime_runtime.spec.run_paths import RunPaths
 from vime_runtime.spec.traceback_text import exception_text, last_traceback, location, plain_lines
 
@@ -17,6 +21,8 @@ from vimectl.runs.exit_status import ExitStatus
 # Lines of a log that are shown, and those in which a traceback is looked for.
 TAIL_LINES = 15
 SEARCHED_LINES = 200
+# A log may have gigabytes.
+SEARCHED_BYTES = 2**20
 # The line that marks a phase in a log of the runtime, and a line of a library's warning with its source.
 PHASE_MARK = re.compile(r"--- \d\d:\d\d:\d\d ")
 WARNING = re.compile(r"/.*/site-packages/.*:\d+: \w*Warning: .*\n  .*\n?", re.MULTILINE)
@@ -118,6 +124,20 @@ def keep_ray_logs(scratch_dir: Path, run_dir: Path) -> None:
             return
 
 
+def hide_private_values(run_dir: Path) -> None:
+    """Overwrite the private values of the run in its log files: its processes may have printed them."""
+    forms = [form.encode() for form in hidden_forms()]
+    for log in sorted(RunPaths(run_dir).logs.rglob("*")) if forms else ():
+        if log.is_symlink() or not _has_text(log):
+            continue
+        # In place, because it may be large and the disk full.
+        with contextlib.suppress(OSError), log.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+            for form in forms:
+                position = -1
+                while (position := content.find(form, position + 1)) >= 0:
+                    content[position : position + len(form)] = b"*" * len(form)
+
+
 def _log(run_dir: Path, reason: str) -> Path:
     paths = RunPaths(run_dir)
     return next((path for path in _named_logs(paths.logs, reason) if _has_text(path)), paths.driver_log)
@@ -126,12 +146,15 @@ def _log(run_dir: Path, reason: str) -> Path:
 def _last_lines(log: Path) -> list[str]:
     if not _has_text(log):
         return []
-    text = WARNING.sub("", log.read_text(encoding="utf-8", errors="replace").rstrip())
+    with open_regular(log) as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - SEARCHED_BYTES))
+        text = file.read(SEARCHED_BYTES).decode(errors="replace").rstrip()
+    text = WARNING.sub("", text)
     return plain_lines(text)[-SEARCHED_LINES:]
 
 
 def _named_logs(folder: Path, reason: str) -> list[Path]:
-    if worker := WORKER.search(reason):
+    if folder.is_dir() and (worker := WORKER.search(reason)):
         matches = [match for path in folder.iterdir() if (match := WORKER_LOG.fullmatch(path.name))]
         matches.sort(key=lambda match: (int(match[1]), int(match[2])))
         return [folder / match[0] for match in matches][int(worker[1]) :][:1]

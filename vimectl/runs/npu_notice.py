@@ -1,6 +1,6 @@
 """Tell the user before a first run on NPUs which of its steps are untested there, and what to watch for.
 
-``tests/npu/proof`` has the tests of every step; ``docs/npu-path.md`` lists steps and tests.
+``tests/npu/proof`` has the tests of every step; ``docs/explanation/npu-path.md`` lists steps and tests.
 """
 
 from __future__ import annotations

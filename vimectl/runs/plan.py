@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 import secrets
 import shutil
 import sys
@@ -15,6 +17,7 @@ from typing import Any
 
 from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.json_files import read_json
+from vime_runtime.spec.private_values import SECRET, hide
 from vime_runtime.spec.process_roles import ROLES, Role
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.spec.run_paths import COUNTS_FILE, RUNS, SCRATCH_PREFIX, RunPaths
@@ -25,6 +28,10 @@ from vimectl.runs import resume as resuming
 from vimectl.util import ray_address
 from vimectl.util.host import Host
 from vimectl.util.scratch_directory import scratch_parent
+from vimectl.util.secrets import redact_document
+
+# NAME_MAX of Linux is 255. Partial files and folders next to the run directory have longer names.
+_MAX_NAME = 230
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,18 @@ class RunPlan:
         }
 
     @property
+    def shown_settings(self) -> dict[Role, dict[str, Setting]]:
+        """The variables of each role with the reasons, without private values."""
+        private = self.resolved.private
+        return {
+            role: {
+                name: setting.model_copy(update={"value": SECRET}) if name in private else setting
+                for name, setting in settings.items()
+            }
+            for role, settings in self.settings.items()
+        }
+
+    @property
     def length(self) -> str:
         """The length of the run, as text."""
         epochs = self.resolved.recipe.train.epochs
@@ -67,9 +86,10 @@ class RunPlan:
         return RunConfig(
             recipe=self.resolved.recipe,
             overrides=list(self.resolved.assignments),
+            private=sorted(self.resolved.private),
             mode=self.resolved.mode,
             steps=self.steps,
-            settings_sha256=resuming.settings_digest(self.resolved.recipe),
+            settings_sha256=resuming.settings_digest(self.resolved.recipe, self.resolved.private),
             run_dir=str(self.run_dir),
             scratch_dir=str(self.scratch_dir),
             address=self.address,
@@ -106,7 +126,7 @@ def make_plan(
     if resume:
         if steps is None and run_dir and RunPaths(run_dir).problems.is_dir():
             steps = count_steps(resolved, RunPaths(run_dir).problems)
-        resuming.check_resumable(run_dir, resolved.recipe, steps)
+        resuming.check_resumable(run_dir, resolved.recipe, steps, resolved.private)
     if address is not None:
         address = ray_address.resolve(host, address)
     elif resolved.recipe.cluster.nodes > 1:
@@ -116,6 +136,9 @@ def make_plan(
         )
     name = f"{resolved.recipe.recipe.name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     run_dir = (run_dir or RUNS / name).absolute()
+    if len(os.fsencode(run_dir.name)) > _MAX_NAME:
+        message = f"the name of the run directory has more than {_MAX_NAME} bytes: {run_dir.name}"
+        raise UsageError(message, "name another with --run-dir")
     if not resume and run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise UsageError(f"the run directory {run_dir} is not empty", "name another with --run-dir")
     scratch_dir = _new_scratch_dir()
@@ -154,18 +177,28 @@ def write_run_directory(plan: RunPlan, doctor: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=plan.resume)
     if plan.problems:
         shutil.move(plan.problems, paths.problems)
-    paths.recipe.write_bytes(plan.resolved.source.read_bytes())
+    paths.recipe.write_text(_recipe_text(plan.resolved), encoding="utf-8")
     paths.run_file.write_text(plan.run_config().dump(), encoding="utf-8")
     reasons = {
         role: {name: setting.model_dump() for name, setting in settings.items()}
-        for role, settings in plan.settings.items()
+        for role, settings in plan.shown_settings.items()
     }
     for path, document in (
         (paths.environment, reasons),
-        (paths.doctor, doctor),
+        (paths.doctor, redact_document(doctor)),
         (paths.inputs, resuming.input_digests(plan.resolved.recipe)),
     ):
-        path.write_text(json.dumps(document, indent=2, default=str) + "\n", encoding="utf-8")
+        text = json.dumps(document, indent=2, default=str) + "\n"
+        path.write_text(hide(text, plan.resolved.private), encoding="utf-8")
+
+
+def _recipe_text(resolved: ResolvedRecipe) -> str:
+    """Return the text of the recipe file without private values."""
+    text = resolved.source.read_text(encoding="utf-8")
+    for name in resolved.private:
+        line = re.compile(rf"^(\s*[\"']?{re.escape(name)}[\"']?\s*=).*$", re.MULTILINE)
+        text = line.sub(rf'\1 "{SECRET}"', text)
+    return hide(text, resolved.private)
 
 
 def _new_scratch_dir() -> Path:

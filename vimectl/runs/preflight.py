@@ -16,12 +16,10 @@ from vimectl.doctor.runner import DoctorReport, run_checks
 from vimectl.env.memory_saver.verify import SaverBuild, required_backend, verify_installed
 from vimectl.patches import command
 from vimectl.patches.state import TargetStatus
+from vimectl.runs.leftovers import LEFTOVER_TIMEOUT
 from vimectl.stacks.catalog import load_stack, stack_for_recipe
 from vimectl.stacks.schema import Stack
 from vimectl.util.host import Host
-
-# Seconds after the end of a run in which all of its processes exit. One that runs longer is a leftover.
-LEFTOVER_TIMEOUT = 15.0
 
 
 @dataclass(frozen=True)
@@ -39,11 +37,18 @@ class Preflight:
 
     @property
     def only_patches_missing(self) -> bool:
-        """True if missing patches are the only failures, and they can be applied."""
+        """True if missing patches are the only failures, and they can be applied.
+
+        Applying them finishes an interrupted change of this user first.
+        """
         return (
             bool(self.doctor.failures)
             and all(check.group == "patches" for check in self.doctor.failures)
-            and all(target.state in ("applied", "pristine", "partial") for target in self.patches or ())
+            and all(
+                target.state in ("applied", "pristine", "partial")
+                and (target.unfinished is None or target.unfinished.own)
+                for target in self.patches or ()
+            )
         )
 
     @property

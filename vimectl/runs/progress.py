@@ -19,6 +19,7 @@ from rich.text import Text
 from vime_runtime.spec import events, metrics
 
 from vimectl.runs.run_log import RunLog, tokens_per_second
+from vimectl.util.console import one_line, visible
 from vimectl.util.units import duration, size
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -46,7 +47,7 @@ class PlainView:
     def update(self, log: RunLog) -> None:
         """Print what is new."""
         for line in self.new_lines(log):
-            self._console.print(line, markup=False)
+            self._console.print(visible(line), markup=False)
 
     def new_lines(self, log: RunLog) -> Iterator[str]:
         """Yield what is new."""
@@ -98,7 +99,7 @@ class LiveView:
     """A few lines that are redrawn in place. They fit 80 columns; wider terminals get longer curves."""
 
     def __init__(self, title: str) -> None:
-        self._title = title
+        self._title = one_line(title)
         self._log: RunLog | None = None
         self._began = time.monotonic()
 
@@ -122,20 +123,20 @@ class LiveView:
         if log.rows:
             yield _figures(log, options.max_width)
         if log.warnings:
-            yield Text(f"warning: {log.warnings[-1]}", "yellow", no_wrap=True, overflow="ellipsis")
+            yield Text(f"warning: {one_line(log.warnings[-1])}", "yellow", no_wrap=True, overflow="ellipsis")
 
     def _headline(self, log: RunLog) -> Table:
         step = f"step {log.step}/{log.steps}  " if log.step else ""
         clock = f"{duration(time.monotonic() - self._began)} elapsed"
         if log.rows:
             clock += f", {duration(seconds_left(log))} left"
-        text = Text.assemble((self._title, "bold"), f"  {step}", (log.phase, "cyan"))
+        text = Text.assemble((self._title, "bold"), f"  {step}", (one_line(log.phase), "cyan"))
         if log.restarts:
             text.append(f"  {log.restarts} restart{'s' * (log.restarts > 1)}", "yellow")
-        text.append(f"  {log.detail}")
+        text.append(f"  {one_line(log.detail)}")
         line = Table.grid(expand=True)
-        line.add_column(overflow="ellipsis", no_wrap=True)
-        line.add_column(justify="right", no_wrap=True)
+        line.add_column(overflow="ellipsis", no_wrap=True, ratio=1)
+        line.add_column(justify="right", min_width=len(clock) + 1)
         line.add_row(text, Text(clock, style="dim"))
         return line
 
@@ -179,7 +180,8 @@ def _figures(log: RunLog, width: int) -> Table:
         )
         sets = log.set_scores.get(latest, {})
         if len(sets) > 1:
-            grid.add_row("", ", ".join(f"{name} {score:.3f}" for name, score in sets.items()))
+            shown = ", ".join(f"{one_line(name)} {score:.3f}" for name, score in sets.items())
+            grid.add_row("", Text(shown))
     grid.add_row("speed", f"{tokens_per_second(row) or 0:.0f} tokens/s, {seconds}")
     grid.add_row("memory", f"{trainer}, {engine} (↔ offloaded)")
     grid.add_row("log-probs", _with_curve(difference, log, mean, width) if width >= WIDE else difference)

@@ -37,7 +37,8 @@ def read_data(plan: RunPlan, view: ProgressView) -> Iterator[RunPlan]:
     partial = parent / f".{plan.run_dir.name}.{os.getpid()}"
     try:
         remove_abandoned(plan.run_dir)
-        partial.mkdir(parents=True)
+        # Private: the recipe in it has the values of [env].
+        partial.mkdir(mode=0o700, parents=True)
         problems = _read(plan, partial, view)
         yield replace(plan, problems=problems, steps=count_steps(plan.resolved, problems))
     finally:

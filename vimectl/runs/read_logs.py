@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from vime_runtime.spec.errors import unknown
+from vime_runtime.spec.regular_files import open_regular
 
 from vimectl.runs.progress import PlainView
 from vimectl.runs.run_directory import RunDirectory
 from vimectl.runs.run_log import RunLog
 from vimectl.runs.supervised_command import CHECK_INTERVAL
-from vimectl.util.console import out
+from vimectl.util.console import out, visible
 
+# A longer line is divided.
+_MAX_LINE_BYTES = 2**20
 # ECMA-48, SGR.
 _COLOR = re.compile(r"\x1b\[[\d;]*m")
 
@@ -43,18 +45,23 @@ def process_log(run: RunDirectory, process: str, follow: bool) -> Iterator[str]:
 
 
 def printable(line: str) -> str:
-    """Return a line for a terminal: without colors, with other control characters escaped.
+    """Return a line for a terminal: without colors, with other hidden characters as escapes.
 
     Of a progress bar, which returns to the start of its line, it is the last state.
     """
     text = _COLOR.sub("", line).expandtabs().rstrip("\r").rpartition("\r")[2]
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return visible(text)
+
+
+def logs_by_process(run: RunDirectory) -> dict[str, Path]:
+    """Return the log files of a run by the names of their processes, such as ``trainer-0``."""
+    folder = run.files.logs
+    files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name.removesuffix(".log"): path for name, path in files.items()}
 
 
 def _log_file(run: RunDirectory, process: str) -> Path:
-    folder = run.files.logs
-    files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    logs = {name.removesuffix(".log"): path for name, path in files.items()}
+    logs = logs_by_process(run)
     name = process.replace(" rank ", " ").replace(" ", "-")
     if name not in logs:
         raise unknown("process", process, logs)
@@ -63,12 +70,12 @@ def _log_file(run: RunDirectory, process: str) -> Path:
 
 def _lines(run: RunDirectory, path: Path, follow: bool) -> Iterator[str]:
     rest = b""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for _ in _reads(run, follow):
-            for line in file:
+            while line := file.readline(_MAX_LINE_BYTES):
                 rest += line
-                if rest.endswith(b"\n"):
-                    yield rest[:-1].decode(errors="replace")
+                if rest.endswith(b"\n") or len(rest) >= _MAX_LINE_BYTES:
+                    yield rest.removesuffix(b"\n").decode(errors="replace")
                     rest = b""
     if rest:
         yield rest.decode(errors="replace")
@@ -82,5 +89,5 @@ def _reads(run: RunDirectory, follow: bool) -> Iterator[None]:
         yield
         if ended:
             return
-        sys.stdout.flush()  # the reader of a pipe is to get each line in time
+        out.flush()  # the reader of a pipe is to get each line in time
         time.sleep(CHECK_INTERVAL)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vime_runtime.spec.errors import CheckFailed, UsageError
 
-from vimectl.doctor.facts.processes import read_processes
+from vimectl.doctor.facts.processes import read_run_processes
 from vimectl.runs.run_directory import RunDirectory
 from vimectl.util.directory_lock import explain_disk_errors
 from vimectl.util.host import Host
@@ -34,12 +34,10 @@ def check_removable(run: RunDirectory) -> None:
             hosts = " and ".join(sorted({one.host for one in run.owners.values()}))
             raise CheckFailed(f"{name} runs on {hosts}, or was killed there", "remove it there")
         raise CheckFailed(f"{name} is running", f"`vimectl runs stop {name}` stops it")
-    left = [one.pid for one in read_processes(Host()) if one.scratch == scratch]
+    left = [one.pid for one in read_run_processes(Host()) if one.scratch == scratch]
     if left:
         pids = " ".join(map(str, left))
-        raise CheckFailed(
-            f"processes of {name} are left: {pids}", f"kill {pids}  (with -9 those that remain after 15 s)"
-        )
+        raise CheckFailed(f"processes of {name} are left: {pids}", f"`vimectl runs stop {name}` ends them")
 
 
 def remove(run: RunDirectory) -> int:

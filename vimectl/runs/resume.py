@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.checkpoint_manifest import newest_state
 from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.json_files import read_json
+from vime_runtime.spec.private_values import SECRET
 from vime_runtime.spec.recipe import Recipe
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.spec.run_paths import RunPaths
@@ -37,17 +38,23 @@ OTHER_DIRECTORY = "use the values of the run, or start a new run with the new se
 DAMAGED = "the run directory is damaged: start a new run"
 
 
-def settings(recipe: Recipe) -> dict[str, Any]:
-    """Return every dotted key of a recipe that the results of a run depend on, with its value."""
-    return dict(_flatten(recipe.model_dump(mode="json", exclude=FREE_KEYS), ""))
+def settings(recipe: Recipe, private: Collection[str] = ()) -> dict[str, Any]:
+    """Return every dotted key of a recipe that the results of a run depend on, with its value.
+
+    Of the variables in ``private`` it has no value: a secret may be another one when a run is resumed.
+    """
+    found = dict(_flatten(recipe.model_dump(mode="json", exclude=FREE_KEYS), ""))
+    return found | {f"env.{name}": SECRET for name in private if name in recipe.env}
 
 
-def settings_digest(recipe: Recipe) -> str:
+def settings_digest(recipe: Recipe, private: Collection[str] = ()) -> str:
     """Return the SHA-256 of ``settings``. A training state is only loaded by a run with the same digest."""
-    return hashlib.sha256(json.dumps(settings(recipe), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(settings(recipe, private), sort_keys=True).encode()).hexdigest()
 
 
-def check_resumable(run_dir: Path | None, recipe: Recipe, steps: int | None) -> None:
+def check_resumable(
+    run_dir: Path | None, recipe: Recipe, steps: int | None, private: Collection[str] = ()
+) -> None:
     """Check that this recipe can resume the run in a directory, up to ``steps`` steps, if that is known.
 
     Raises:
@@ -57,13 +64,14 @@ def check_resumable(run_dir: Path | None, recipe: Recipe, steps: int | None) -> 
     if run_dir is None or not RunPaths(run_dir).run_file.is_file():
         found = "no --run-dir was given" if run_dir is None else f"{run_dir} is not a run directory"
         raise UsageError(f"--resume: {found}", "name the directory of the run: --run-dir DIR")
-    if owner := RunDirectory(run_dir).running_owner:
-        raise UsageError(
-            f"the run in {run_dir} is running: process {owner.pid}", "wait for it or stop it first"
-        )
+    run = RunDirectory(run_dir)
+    if (owner := run.running_owner) or run.is_locked:
+        where = f"process {owner.pid}" if owner else "of another user or in another container"
+        raise UsageError(f"the run in {run_dir} is running: {where}", "wait for it or stop it first")
     run_file = RunPaths(run_dir).run_file
     stored = validate(RunConfig, read_json(run_file, DAMAGED), str(run_file))
-    before, now = settings(stored.recipe), settings(recipe)
+    private = {*private, *stored.private}
+    before, now = settings(stored.recipe, private), settings(recipe, private)
     differences = [
         f"{key}: {_show(before, key)} -> {_show(now, key)}"
         for key in sorted(before.keys() | now.keys())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import fcntl
 import os
 import signal
 import time
@@ -15,7 +15,9 @@ from typing import Any, Literal
 from vime_runtime.spec import metrics
 from vime_runtime.spec.checkpoint_manifest import newest_state
 from vime_runtime.spec.errors import INTERRUPTED, CheckFailed, UsageError, unknown
+from vime_runtime.spec.json_files import read_object
 from vime_runtime.spec.process_roles import LAUNCHER, SUPERVISOR, process_name
+from vime_runtime.spec.regular_files import open_regular
 from vime_runtime.spec.run_paths import RUN_FILE, RUNS, RunPaths
 
 from vimectl.runs.process_watch import ProcessIdentity, process_state
@@ -35,9 +37,14 @@ def find_run(name_or_path: str, folder: Path = RUNS) -> RunDirectory:
     """Find a run by its path, by its name in ``folder``, or by ``last`` for the newest one there.
 
     Raises:
-        UsageError: there is no such run; the message suggests the nearest names.
+        UsageError: there is no such run, and the message suggests the nearest names; or the path cannot be
+            read.
     """
-    if (Path(name_or_path) / RUN_FILE).is_file():
+    try:
+        is_path = (Path(name_or_path) / RUN_FILE).is_file()
+    except PermissionError as e:
+        raise UsageError(f"{name_or_path} cannot be read: {e.strerror}", "its owner can") from e
+    if is_path:
         return RunDirectory(Path(name_or_path).absolute())
     known = list_runs(folder)
     if name_or_path == "last" and known:
@@ -102,14 +109,27 @@ class RunDirectory:
     def state(self) -> RunState:
         """The state of the run; ``lost``: no process owns it and it has no summary.
 
-        A run of another machine counts as running until it has a summary.
+        A run of another machine counts as running until it has a summary. So does one whose supervisor is not
+        visible here, in another container or of another user, while it holds its lock.
         """
         if summary := read_object(self.files.summary):
             if summary.get("ok") is True:
                 return "finished"
             return "interrupted" if summary.get("exit_code") == INTERRUPTED else "failed"
-        owners = self.owners.values()
-        return "running" if any(owner.is_alive or not owner.is_local for owner in owners) else "lost"
+        owned = any(owner.is_alive or not owner.is_local for owner in self.owners.values())
+        return "running" if owned or self.is_locked else "lost"
+
+    @property
+    def is_locked(self) -> bool:
+        """True while a supervisor may hold its lock, an exclusive flock(2) on ``supervisor.json``."""
+        try:
+            with open_regular(self.files.supervisor) as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # there is none, it cannot be read, or the file system has no locks
+            return False
+        return False
 
     @property
     def last_checkpoint(self) -> str | None:
@@ -153,7 +173,7 @@ def stop_run(run: RunDirectory) -> RunDirectory:
     """Send a stop request to a running run and wait until it has ended. Returns its new state.
 
     Raises:
-        UsageError: it runs on another machine.
+        UsageError: it runs on another machine, in another container, or it is of another user.
         CheckFailed: no process owns it, or it does not stop.
     """
     name = run.path.name
@@ -169,8 +189,16 @@ def stop_run(run: RunDirectory) -> RunDirectory:
         raise CheckFailed(f"{name} is only just starting", "try again in a second")
     if not supervisor.is_local:
         raise UsageError(f"{name} runs on {supervisor.host}", "stop it there")
-    with contextlib.suppress(ProcessLookupError):
-        supervisor.send_signal(signal.SIGTERM)
+    if not supervisor.is_alive and run.is_locked:
+        message = f"{name} runs, but its supervisor is of another user or in another container"
+        raise UsageError(message, "stop it there, or as that user")
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            supervisor.send_signal(signal.SIGTERM)
+    except PermissionError as e:
+        raise UsageError(
+            f"{name} is a run of {_owner(run.files.supervisor)}", "only that user and root can stop it"
+        ) from e
     timeout = run.document["recipe"]["cluster"]["shutdown_timeout"] + 2 * SHUTDOWN_MARGIN
     deadline = time.monotonic() + timeout
     while (now := RunDirectory(run.path)).state == "running" or supervisor.is_alive:
@@ -184,10 +212,9 @@ def stop_run(run: RunDirectory) -> RunDirectory:
     return now
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Return a file's JSON object; empty if it does not exist or is incomplete, as while it is written."""
+def _owner(path: Path) -> str:
+    """Return the name of the user who owns a file."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return path.owner()
+    except (KeyError, OSError):  # this machine has no name for the user
+        return "another user"

@@ -5,7 +5,6 @@ Statistics over its steps are for the summary and the report page.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -13,14 +12,18 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from vime_runtime.spec import events, metrics
-from vime_runtime.spec.json_files import JsonLines
+from vime_runtime.spec.errors import UsageError
+from vime_runtime.spec.json_files import JsonLines, parse_json
+from vime_runtime.spec.regular_files import open_regular
 from vime_runtime.spec.run_paths import RunPaths
 
 # reward_first and reward_last are means over this many steps.
 REWARD_WINDOW = 5
+# A response has megabytes at most.
+MAX_LINE_BYTES = 64 * 2**20
 
 
 class RunLog:
@@ -51,6 +54,7 @@ class RunLog:
         self._latest_step = 0.0
         self.error: dict[str, Any] | None = None
         self.processes: list[dict[str, Any]] = []
+        self.closed: set[int] = set()  # the process ids of those that the run itself ends
         self.ending = False
         self.done = False
 
@@ -132,6 +136,8 @@ class RunLog:
                 self.warnings.append(message)
             case {"kind": events.PROCESS, "role": _, "rank": _, "pid": int(), "node": _}:
                 self.processes.append(event)
+            case {"kind": events.CLOSING, "pids": list(pids)}:
+                self.closed.update(pid for pid in pids if isinstance(pid, int))
             case {"kind": events.ERROR, "error": dict(error)}:
                 self.error = error
             case {"kind": events.ENDING, "done": bool(done)}:
@@ -159,21 +165,38 @@ class JsonLineFollower:
 
         If the file has become shorter or was replaced, all of its objects; ``restarted`` is true then.
         Nothing while the file does not exist.
+
+        Raises:
+            UsageError: it is not a regular file, or cannot be read.
         """
-        if not self._path.exists():
+        try:
+            opened = open_regular(self._path)
+        except FileNotFoundError:
             return
-        with self._path.open("rb") as file:
+        except OSError as e:
+            raise UsageError(f"{self._path}: cannot be read: {e.strerror}", "restore the file") from e
+        with opened as file:
             status = os.fstat(file.fileno())
             if status.st_ino != self._inode or status.st_size < self._position:
                 self._inode, self._position = status.st_ino, 0
             self.restarted = self._position == 0
             file.seek(self._position)
-            for line in file:
-                if not line.endswith(b"\n"):
+            for line in bounded_lines(file):
+                if line and not line.endswith(b"\n"):
                     return
-                offset, self._position = self._position, self._position + len(line)
-                if (found := _parse_object(line)) is not None:
+                offset, self._position = self._position, file.tell()
+                if (found := parse_object(line)) is not None:
                     yield offset, found
+
+
+def bounded_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a file; an empty one in the place of a line that is longer than any of a run."""
+    while line := file.readline(MAX_LINE_BYTES):
+        if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+            while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
+                pass
+            line = b""
+        yield line
 
 
 def run_statistics(log: RunLog) -> dict[str, Any]:
@@ -252,9 +275,10 @@ def finite_number(value: Any) -> float | None:
         return None
 
 
-def _parse_object(line: bytes) -> dict[str, Any] | None:
+def parse_object(line: bytes) -> dict[str, Any] | None:
+    """Return the JSON object in a line; None without one."""
     try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
+        found = parse_json(line)
+    except ValueError:
         return None
     return found if isinstance(found, dict) else None

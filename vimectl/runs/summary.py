@@ -12,6 +12,7 @@ from typing import Any
 from vime_runtime.spec import metrics
 from vime_runtime.spec.errors import INTERRUPTED, UsageError
 from vime_runtime.spec.json_files import read_json
+from vime_runtime.spec.private_values import hide
 from vime_runtime.spec.run_config import RunConfig
 from vime_runtime.spec.run_paths import COUNTS_FILE, RunPaths
 
@@ -94,7 +95,7 @@ def reserve(run_dir: Path) -> None:
 def write(run_dir: Path, summary: dict[str, Any]) -> bool:
     """Write ``summary.json`` completely or not at all; returns False if there is no space for it."""
     reserved = run_dir / RESERVED_FILE
-    text = (json.dumps(summary, indent=2) + "\n").encode()
+    text = (hide(json.dumps(summary, indent=2)) + "\n").encode()
     try:
         # Opened without truncation, which would release the reserved space.
         with reserved.open("r+b" if reserved.exists() else "wb") as file:
@@ -108,9 +109,13 @@ def write(run_dir: Path, summary: dict[str, Any]) -> bool:
 
 
 def write_with_report(run_dir: Path, summary: dict[str, Any]) -> None:
-    """Write ``summary.json`` and the report page. The hint says if there was no space for the summary."""
+    """Write ``summary.json`` and the report page, and hide private values in the logs.
+
+    The hint says if there was no space for the summary.
+    """
     if not write(run_dir, summary):
         summary["hint"] += "; summary.json could not be written"
+    log_files.hide_private_values(run_dir)
     report.write_at_end(run_dir)
 
 

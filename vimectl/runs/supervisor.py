@@ -9,6 +9,7 @@ run continues then. The exit codes are those of `vimectl run`.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -32,6 +33,7 @@ from vimectl.runs.failures import FailureMonitor
 from vimectl.runs.plan import runtime_command
 from vimectl.runs.process_watch import ProcessIdentity
 from vimectl.runs.run_log import RunLog, append_event
+from vimectl.runs.shared_memory_space import SharedMemorySpace
 from vimectl.runs.supervised_command import CommandOutcome, collect_stop_signals, run_supervised
 from vimectl.util.scratch_directory import scratch_directory
 
@@ -42,8 +44,10 @@ def main(argv: list[str]) -> int:
     """Supervise the run in a directory and return the exit code."""
     with collect_stop_signals() as stop_signals:
         run_dir = Path(argv[1])
-        summary = SupervisedRun(run_dir, stop_signals).run()
-        summaries.write_with_report(run_dir, summary)
+        run = SupervisedRun(run_dir, stop_signals)
+        summary = run.run()
+        if not run.is_removed:  # else another directory may be there by now
+            summaries.write_with_report(run_dir, summary)
         with contextlib.suppress(BrokenPipeError):  # the launcher has exited
             print(json.dumps(summary), flush=True)
     return int(summary["exit_code"])
@@ -62,10 +66,29 @@ class SupervisedRun:
         self._launcher = {"role": LAUNCHER, "rank": 0, "pid": launcher["pid"]}
         self._detached: bool = launcher["detached"]
         self._abandoned: ExitStatus | None = None  # the launcher has exited
+        self._removed: ExitStatus | None = None
+        self._run_file_inode = self._paths.run_file.stat().st_ino
         self._peak_bytes: int = launcher["prepare_peak_bytes"]
+        self._take_lock()
         summaries.reserve(run_dir)
-        identity = asdict(ProcessIdentity.of(os.getpid()))
-        self._paths.supervisor.write_text(json.dumps(identity) + "\n", encoding="utf-8")
+
+    def _take_lock(self) -> None:
+        """Write the identity of this process, and hold a lock until it exits; see ``RunDirectory``."""
+        # Opened without truncation: another supervisor may have the lock. Close-on-exec: no child keeps it.
+        descriptor = os.open(self._paths.supervisor, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit(f"{self._paths.run_dir} has a supervisor that runs: stop that one first")
+        except OSError as e:  # a file system without locks: the identity has to do
+            print(f"{self._paths.supervisor}: no lock: {e}", file=sys.stderr)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{json.dumps(asdict(ProcessIdentity.of(os.getpid())))}\n".encode())
+
+    @property
+    def is_removed(self) -> bool:
+        """True if the run directory was removed during the run."""
+        return self._removed is not None
 
     def run(self) -> dict[str, Any]:
         """Run the runtime until it finishes or must not be started again. Returns the summary."""
@@ -94,28 +117,51 @@ class SupervisedRun:
         paths, cluster = self._paths, self._config.recipe.cluster
         monitor = FailureMonitor(self._run_log, cluster.hang_timeout, paths.logs / "stacks.log")
         oom_kills = kernel_oom_kills()
+        shm_space = SharedMemorySpace()
+
+        def check() -> bool:
+            shm_space.measure()
+            return self._is_removed() or (not self._is_abandoned() and monitor.check())
+
         with scratch_directory(self._scratch_dir, paths.run_dir) as shm_log:
             outcome = run_supervised(
                 runtime_command(paths.run_dir),
                 os.environ | self._config.environment["driver"],
                 stdout=paths.driver_log,
                 stderr=paths.driver_log,
-                check=lambda: not self._is_abandoned() and monitor.check(),
+                check=check,
                 stop_signals=self._stop_signals,
                 shutdown_timeout=cluster.shutdown_timeout,
                 wait=monitor.wait,
                 shm_log=shm_log,
             )
             monitor.close()
+            if self._is_removed() and self._removed:
+                return self._removed, outcome
             self._run_log.read()
             self._peak_bytes = max(self._peak_bytes, outcome.peak_bytes)
             oom_kills = kernel_oom_kills() - oom_kills
-            folders = [paths.run_dir, self._scratch_dir, Path("/dev/shm")]
+            folders = [paths.run_dir, self._scratch_dir]
             status = self._abandoned or classify(outcome, self._run_log, monitor.cause, oom_kills, folders)
             status = log_files.explain_exit(paths.run_dir, status)
+            status = shm_space.explain(status, self._config.recipe.memory.shm_bytes)
             if status.exit_code not in (0, INTERRUPTED):
                 log_files.keep_ray_logs(self._scratch_dir, paths.run_dir)
             return status, outcome
+
+    def _is_removed(self) -> bool:
+        """Return True if the run directory was removed or replaced: nothing that the run writes is kept."""
+        run_dir = self._paths.run_dir
+        try:
+            removed = self._paths.run_file.stat().st_ino != self._run_file_inode
+        except (FileNotFoundError, NotADirectoryError):
+            removed = True
+        except OSError:  # a file system that does not answer
+            return False
+        if removed:
+            reason = f"the run directory {run_dir} was removed or renamed during the run"
+            self._removed = ExitStatus(1, reason, "keep it until the run has ended; start the run again")
+        return removed
 
     def _is_abandoned(self) -> bool:
         """Return True if stdin, a pipe from the launcher, is at its end. That is then a stop request."""

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vime_runtime.spec.errors import INTERRUPTED
+from vime_runtime.spec.errors import INTERRUPTED, UsageError
 from vime_runtime.spec.process_roles import SUPERVISOR
 from vime_runtime.spec.recipe import ClusterTable
 from vime_runtime.spec.run_config import RunConfig
@@ -29,6 +29,7 @@ from vimectl.runs import summary as summaries
 from vimectl.runs.descendants import SharedMemoryWatch
 from vimectl.runs.exit_status import ExitStatus, blame
 from vimectl.runs.process_watch import ProcessIdentity, exit_text, process_state
+from vimectl.runs.run_directory import RunDirectory
 from vimectl.runs.run_log import RunLog
 from vimectl.runs.supervised_command import (
     CHECK_INTERVAL,
@@ -100,6 +101,8 @@ def watch_supervisor(config: RunConfig, view: ProgressView | None) -> RunResult:
             if not summary["exit_code"]:
                 npu_notice.note_completed(config.recipe, summary)
             return RunResult(summary, log.last_row)
+        if RunDirectory(run_dir).is_locked:  # by another supervisor: two commands have resumed the run
+            raise UsageError(f"the run in {run_dir} was resumed by another command", "wait for it or stop it")
         # The run outlives its supervisor: this process has adopted its descendants.
         shm.update(all_files=True)
         unkillable = descendants.kill_all(except_pid=process.pid, timeout=KILL_TIMEOUT)

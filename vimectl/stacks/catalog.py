@@ -33,6 +33,9 @@ KEYS = {
         "constraints",
         "unwanted",
         "omitted",
+        "lock_overrides",
+        "lock_without",
+        "sources",
         "libraries",
         "cann",
         "nnal",
@@ -76,7 +79,7 @@ def default_stack() -> str | None:
         return named
     here = Path.cwd()
     files = (directory / PROJECT_FILE for directory in (here, *here.parents))
-    return next((str(file) for file in files if file.is_file()), None)
+    return next((str(file) for file in files if os.path.lexists(file)), None)
 
 
 def required_stack(named: str | None) -> str:

@@ -89,9 +89,10 @@ def find(
 def _rank(stack: StackSummary, installed: dict[str, list[InstalledDistribution]]) -> tuple[object, ...]:
     """Return the sort key of a stack; the nearest stack has the smallest.
 
-    In this order: most packages at the exact version; most packages installed at all (so that a drifted
-    installation is compared with a stack of its kind); closest vLLM version; fewest differences; a final
-    release before a release candidate.
+    In this order: the smallest part of its packages at another version or absent; the smallest part absent
+    (so that a drifted installation is compared with a stack of its kind); closest vLLM version; fewest
+    differences; a final release before a release candidate. Stacks name more or fewer packages, and share
+    some, so the number of exact versions does not tell them apart.
     """
     differ = {d.package: d for d in differences(stack, installed)}
     own = [differ[package] for package in stack.packages if package in differ]
@@ -102,4 +103,5 @@ def _rank(stack: StackSummary, installed: dict[str, list[InstalledDistribution]]
         if package in stack.packages and (have := find(stack, package, installed))
     ]
     candidate = "rc" in stack.packages.get("vllm-ascend", "")
-    return (len(own) - len(stack.packages), len(absent) - len(stack.packages), apart, len(differ), candidate)
+    count = len(stack.packages)
+    return (len(own) / count, len(absent) / count, apart, len(differ), candidate)

@@ -15,6 +15,7 @@ from vimectl.stacks.detection import detect_stack, differences, find
 from vimectl.stacks.installed import distributions
 from vimectl.stacks.project import relative
 from vimectl.stacks.versions import matches
+from vimectl.util import git
 from vimectl.util.host import Host
 from vimectl.util.resources import data_dir
 from vimectl.util.toml import read_toml
@@ -151,7 +152,7 @@ def _names(tree: Path) -> list[str]:
 
 
 def _commit(tree: Path, host: Host) -> str:
-    found = host.run(["git", "-C", str(tree), "rev-parse", "HEAD"], _GIT_TIMEOUT)
+    found = host.run([*git.command(tree), "rev-parse", "HEAD"], _GIT_TIMEOUT)
     return f"at {found.stdout.strip()}" if found.code == 0 else "without a commit"
 
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from typing import Any
 
 
 def canonical_name(name: str) -> str:
@@ -32,9 +33,22 @@ def editable_source(direct_url: str | None) -> str | None:
     """
     from urllib.parse import unquote, urlparse  # slow to import, and few installs are editable
 
+    match parse_direct_url(direct_url):
+        case {"url": str(url), "dir_info": {"editable": True}}:
+            pass
+        case _:
+            return None
     try:
-        content = json.loads(direct_url or "")
-        editable, url = content["dir_info"]["editable"], urlparse(content["url"])
-    except (ValueError, KeyError, TypeError):
+        parsed = urlparse(url)
+    except ValueError:
         return None
-    return unquote(url.path) if editable is True and url.scheme == "file" else None
+    path = unquote(parsed.path)
+    return path if parsed.scheme == "file" and "\0" not in path else None
+
+
+def parse_direct_url(direct_url: str | None) -> Any:
+    """Return the JSON of a direct_url.json (PEP 610), None if there is none or it is malformed."""
+    try:
+        return json.loads(direct_url or "")
+    except (ValueError, RecursionError):
+        return None

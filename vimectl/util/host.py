@@ -20,6 +20,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from vimectl.util.console import err
+
 # The limit of the kernel, path_resolution(7).
 _MAX_SYMLINKS = 40
 # The largest file that is read by default: far above any metadata or list of processes' sockets.
@@ -54,6 +56,7 @@ Observe = Callable[[str, str], None]
 
 def run_command(argv: Sequence[str], timeout: float) -> CommandResult:
     """Run a command on this machine, output captured, killed after ``timeout`` seconds."""
+    err.command(argv)
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, errors="replace")
     except FileNotFoundError:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from vimectl.util.console import err
+from vimectl.util.console import QUIET, err, visible
 
 # The interval between two lines about the same phase when stderr is not a terminal.
 _QUIET_SECONDS = 10.0
@@ -16,7 +16,7 @@ _QUIET_SECONDS = 10.0
 class PhaseProgress(NamedTuple):
     """The progress of one phase: ``done`` of ``total`` units, and the bytes downloaded so far.
 
-    ``file_bytes`` is the size of the file being downloaded, 0 when it is unknown.
+    ``total_bytes`` is the size of all downloads, 0 when it is unknown.
     """
 
     phase: str
@@ -24,7 +24,7 @@ class PhaseProgress(NamedTuple):
     total: int = 0
     unit: str = "packages"
     bytes: int = 0
-    file_bytes: int = 0
+    total_bytes: int = 0
     detail: str = ""
 
 
@@ -33,7 +33,10 @@ ReportPhase = Callable[[PhaseProgress], None]
 
 @contextmanager
 def show_phases() -> Iterator[ReportPhase]:
-    """Yield the function that shows the progress on stderr."""
+    """Yield the function that shows the progress on stderr, unless --quiet is given."""
+    if err.level == QUIET:
+        yield lambda now: None
+        return
     if not err.is_terminal:
         yield _lines()
         return
@@ -49,7 +52,11 @@ def show_phases() -> Iterator[ReportPhase]:
     with Progress(*columns, console=err.console, transient=True) as bar:
         task = bar.add_task("starting", total=None, count="")
         yield lambda now: bar.update(
-            task, description=now.phase, completed=now.done, total=now.total or None, count=_count(now)
+            task,
+            description=visible(now.phase),
+            completed=now.done,
+            total=now.total or None,
+            count=visible(_count(now)),
         )
 
 
@@ -61,7 +68,7 @@ def _lines() -> ReportPhase:
         if now.phase == phase and time.monotonic() - printed < _QUIET_SECONDS:
             return
         phase, printed = now.phase, time.monotonic()
-        err.print(f"{now.phase} {_count(now)}".rstrip(), markup=False)
+        err.print(f"{now.phase} {_count(now)}".rstrip())
 
     return report
 
@@ -69,5 +76,6 @@ def _lines() -> ReportPhase:
 def _count(now: PhaseProgress) -> str:
     parts = [f"{now.done}/{now.total} {now.unit}"] if now.total else []
     if now.bytes:
-        parts.append(f"{now.bytes / 1e6:.0f} MB")
+        of = f" of {now.total_bytes / 1e6:.0f}" if now.total_bytes else ""
+        parts.append(f"{now.bytes / 1e6:.0f}{of} MB")
     return ", ".join([*parts, now.detail] if now.detail else parts)

@@ -35,7 +35,8 @@ def _current(host: Host) -> str:
     named = host.environment.get("RAY_ADDRESS", "")
     if named not in ("", AUTO, "local"):
         return named
-    folder = host.environment.get("RAY_TMPDIR") or host.environment.get("TMPDIR") or "/tmp"
+    # As Ray searches.
+    folder = host.environment.get("RAY_TMPDIR") or host.environment.get("TMPDIR") or "/tmp"  # nosec B108
     path = f"{folder}/{CURRENT_CLUSTER}"
     text = host.read(path)
     if text is None:

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,10 +20,12 @@ from pathlib import Path
 from typing import Literal
 
 from vime_runtime.spec.boot_id import boot_id
+from vime_runtime.spec.regular_files import open_regular
 from vime_runtime.spec.run_paths import SCRATCH_PREFIX
 
+from vimectl.util import shared_memory
 from vimectl.util.host import Host
-from vimectl.util.shared_memory import SHM
+from vimectl.util.shared_memory import SHM, ShmFile
 
 SCRATCH = re.compile(rf"/(?:[^\0\n]*/)?{SCRATCH_PREFIX}[0-9a-f]{{8}}")
 OWNER = "vimectl-run.json"
@@ -38,13 +41,17 @@ ScratchState = Literal["active", "ended", "unknown"]
 
 @dataclass(frozen=True)
 class ScratchOwner:
-    """The marker: the process that owns the run, its machine, and the run directory if there is one."""
+    """The marker: the process that owns the run, its machine, and the run directory if there is one.
+
+    ``inode`` is that of the file with the marker, so that a copy is not taken for the directory; 0: unknown.
+    """
 
     schema: str
     pid: int
     boot: str
     host: str
     run_dir: str
+    inode: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ def scratch_parent(temporary: str) -> str:
     below that would have too long a path.
     """
     path = f"{temporary}/{SCRATCH_PREFIX}{'0' * 8}{RAY_SOCKET}"
-    return temporary if len(os.fsencode(path)) <= SOCKET_PATH_BYTES else "/tmp"
+    return temporary if len(os.fsencode(path)) <= SOCKET_PATH_BYTES else "/tmp"  # nosec B108 # for mkdtemp
 
 
 @contextmanager
@@ -86,7 +93,8 @@ def scratch_directory(path: Path, run_dir: Path | None = None) -> Iterator[Path]
     with (path / OWNER).open("x", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
-            owner = ScratchOwner(_SCHEMA, os.getpid(), boot_id(), os.uname().nodename, str(run_dir or ""))
+            inode, where = os.fstat(file.fileno()).st_ino, str(run_dir or "")
+            owner = ScratchOwner(_SCHEMA, os.getpid(), boot_id(), os.uname().nodename, where, inode)
             file.write(json.dumps(asdict(owner)) + "\n")
             file.flush()
             yield path / SHM_LOG
@@ -113,9 +121,62 @@ def read_scratch_directory(host: Host, path: str) -> ScratchDirectory:
     return ScratchDirectory(path, "ended", owner.run_dir, shm)
 
 
-def _read_owner(host: Host, path: str) -> ScratchOwner | None:
+def remove_ended(one: ScratchDirectory) -> list[ShmFile] | None:
+    """Remove an ``ended`` scratch directory of this machine and the files in /dev/shm that its run used.
+
+    Returns:
+        The removed files in /dev/shm; None if it is not proven that the directory has ended, or if another
+        process removes it.
+
+    Raises:
+        OSError: something in it cannot be removed.
+    """
+    folder = os.open(one.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        found = ScratchOwner(**json.loads(host.read(f"{path}/{OWNER}") or "null"))
+        with open_regular(OWNER, dir_fd=folder, follow=False) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return None
+            status, owner = os.fstat(file.fileno()), _parse_owner(file.read().decode(errors="replace"))
+            ours = status.st_uid == os.fstat(folder).st_uid == os.getuid()
+            if not ours or not status.st_nlink or owner is None or owner.inode != status.st_ino:
+                return None
+            files = _remove_shm(one)
+            # The marker last: an interrupted removal can be repeated.
+            for name in os.listdir(folder):
+                if name != OWNER:
+                    _remove_entry(name, folder)
+            os.unlink(OWNER, dir_fd=folder)
+            os.rmdir(one.path)
+            return files
+    finally:
+        os.close(folder)
+
+
+def _remove_entry(name: str, folder: int) -> None:
+    if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+        # rmtree has dir_fd from Python 3.11 on only.
+        shutil.rmtree(f"/proc/self/fd/{folder}/{name}")
+    else:
+        os.unlink(name, dir_fd=folder)
+
+
+def _remove_shm(one: ScratchDirectory) -> list[ShmFile]:
+    unused = shared_memory.unused_files(Host()) if one.shm else {}
+    files = [unused[inode] for path, inode in one.shm if inode in unused and unused[inode].path == path]
+    for file in files:
+        Path(file.path).unlink(missing_ok=True)
+    return files
+
+
+def _read_owner(host: Host, path: str) -> ScratchOwner | None:
+    return _parse_owner(host.read(f"{path}/{OWNER}"))
+
+
+def _parse_owner(text: str | None) -> ScratchOwner | None:
+    try:
+        found = ScratchOwner(**json.loads(text or "null"))
     except (ValueError, TypeError, RecursionError):  # absent, another file, or not yet written
         return None
     texts = (found.boot, found.host, found.run_dir)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from vimectl.util.host import Host
 
-SHM = "/dev/shm"
+SHM = "/dev/shm"  # nosec B108 # listed
 # address perms offset dev inode path, proc_pid_maps(5)
 _MAPPED = re.compile(rf"^\S+ \S+ \S+ \S+ (\d+) +{SHM}/", re.MULTILINE)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from vimectl.util.console import err
 from vimectl.util.host import CommandResult
 
 OnLine = Callable[[str], None]
@@ -37,6 +38,7 @@ def run_logged(
     """
     environment = {name: value for name, value in os.environ.items() if name not in _REMOVED_VARIABLES}
     lines: list[str] = []
+    err.command(argv)
     with log.open("a", encoding="utf-8", buffering=1) as file:  # line by line, for `tail -f`
         child = subprocess.Popen(
             argv,
@@ -54,6 +56,7 @@ def run_logged(
             for line in child.stdout:
                 lines.append(line)
                 file.write(line)
+                err.detail(line.rstrip())
                 on_line(line.strip())
             return child.wait(), "".join(lines)
         finally:
@@ -68,5 +71,6 @@ def run_logged(
 
 def run_shielded(argv: Sequence[str]) -> CommandResult:
     """Run a short command that Ctrl-C does not reach, so that cleanup completes."""
+    err.command(argv)
     done = subprocess.run(argv, capture_output=True, text=True, errors="replace", start_new_session=True)
     return CommandResult(done.returncode, done.stdout, done.stderr)

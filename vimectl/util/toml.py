@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vime_runtime.spec.errors import UsageError, nearest
+from vime_runtime.spec.regular_files import read_regular
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,21 +23,34 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound="BaseModel")
 
+# More than any stack, recipe or list of builds has; the parser takes a second for so much.
+_MAX_BYTES = 2 * 2**20
+
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Parse a TOML file. Raises UsageError naming the file and line when it is malformed or unreadable."""
     try:
-        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as e:
-        raise UsageError(f"{path}: not valid TOML: {e}", "correct the file") from e
+        text = read_regular(path, _MAX_BYTES).decode()
     except (OSError, UnicodeDecodeError) as e:
-        raise UsageError(f"{path}: cannot be read: {e}", "name a readable file in UTF-8") from e
-    return document
+        reason = e.strerror if isinstance(e, OSError) else e
+        raise UsageError(f"{path}: cannot be read: {reason}", "name a readable file in UTF-8") from e
+    try:
+        return parse(text)
+    except ValueError as e:
+        raise UsageError(f"{path}: not valid TOML: {e}", "correct the file") from e
 
 
 def parse_value(text: str) -> Any:
     """Parse one TOML value, the part after ``key =``. Raises ValueError when it is not valid TOML."""
-    return tomllib.loads(f"value = {text}")["value"]
+    return parse(f"value = {text}")["value"]
+
+
+def parse(text: str) -> dict[str, Any]:
+    """Parse TOML. Raises ValueError, also when it is nested too deeply or a number has too many digits."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError as e:
+        raise ValueError("nested too deeply") from e
 
 
 def load(model: type[Model], path: Path) -> Model:

@@ -7,16 +7,18 @@ An actor imports torch, vLLM or Megatron only in ``load``: they read its environ
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import ray
 
 from vime_runtime.batch import Response
+from vime_runtime.eager_only import hide_triton, without_inductor
 from vime_runtime.gc_pause import gc_paused
 from vime_runtime.logging import process_log
-from vime_runtime.logging.import_noise import hide_triton
 from vime_runtime.memory.process_tree import own_pids, resident_bytes
 from vime_runtime.process_environment import EnvSpec, worker_error
 from vime_runtime.spec import process_roles
@@ -73,17 +75,20 @@ class TrainerActor(_RunActor):
     def __init__(self, config: RunConfig, env_spec: EnvSpec, rank: int, world_size: int) -> None:
         super().__init__(config, env_spec, rank, f"trainer {rank}")
         self._world_size = world_size
+        self._listener: socket.socket | None = None
 
-    def free_address(self) -> str:
-        """Return a free "host:port" of this actor's node, for the rendezvous of the ranks.
+    def open_store(self) -> str:
+        """Return the URL of the store in which the ranks meet, for ``rank_store.connect``; on rank 0.
 
-        It is on the loopback interface if all ranks are on one node.
+        On one node it is a new file in the run's private folder. On several nodes it is a port on the address
+        of this node that the others know.
         """
-        several = self._config.recipe.cluster.nodes > 1
-        host = ray.util.get_node_ip_address() if several else "127.0.0.1"
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.bind((host, 0))
-            return f"{f'[{host}]' if ':' in host else host}:{probe.getsockname()[1]}"
+        if self._config.recipe.cluster.nodes == 1:
+            return f"file://{self._config.scratch_dir}/ranks-{secrets.token_hex(4)}"
+        host = ray.util.get_node_ip_address()
+        self._listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self._listener.bind((host, 0))
+        return f"tcp://{f'[{host}]' if ':' in host else host}:{self._listener.getsockname()[1]}"
 
     def load(self) -> None:
         """Import what ``start`` needs. It takes seconds, in which the driver reads the data.
@@ -92,18 +97,25 @@ class TrainerActor(_RunActor):
             WrongEnvironment: this process does not have the environment that it needs.
         """
         self._env_spec.require(f"trainer rank {self._rank}")
-        with gc_paused():
+        with gc_paused(), without_inductor():
             from vime_runtime import device
 
             device.get(self._config.recipe.cluster.device).before_megatron()
             import vime_runtime.trainer.trainer  # noqa: F401
 
-    def start(self, master: str) -> None:
-        """Build the trainer of this rank; returns when every rank has joined. Raises as ``load``."""
+    def start(self, url: str, secret: bytes) -> None:
+        """Build the trainer of this rank; returns when every rank has joined. Raises as ``load``.
+
+        Args:
+            url: of ``open_store``.
+            secret: of the ranks of this run.
+        """
         self.load()
+        from vime_runtime.trainer import rank_store
         from vime_runtime.trainer.trainer import Trainer
 
-        self._worker = Trainer(self._config, self._rank, self._world_size, master)
+        connected = rank_store.connect(url, secret, self._world_size, self._listener)
+        self._worker = Trainer(self._config, self._rank, self._world_size, connected)
         self._exporter: BucketExporter = self._worker.exporter()
 
     def set_buffer_plan(self, plan: Any) -> None:
@@ -136,7 +148,12 @@ class EngineActor(_RunActor):
 
     def load(self) -> None:
         """Import what ``start`` needs. It takes seconds, in which the trainer is built."""
-        with gc_paused():
+        recipe = self._config.recipe
+        if recipe.cluster.device == "cpu" and recipe.rollout.tensor_parallel > 1:
+            from vime_runtime.rollout import worker_server
+
+            worker_server.start()
+        with gc_paused(), without_inductor():
             import vime_runtime.rollout.engine  # noqa: F401
 
     def start(self) -> tuple[str, list[int]]:
@@ -159,7 +176,14 @@ class EngineActor(_RunActor):
         return machine_id(), own_pids()
 
     def workers(self) -> list[ProcessEntry]:
-        """Return the entries of the engine's worker processes, numbered over all engines; none at TP=1."""
+        """Return the entries of the engine's worker processes, numbered over all engines, and their server.
+
+        An engine with one rank has neither.
+        """
         first = self._rank * self._config.recipe.rollout.tensor_parallel
-        pids = enumerate(self.call("worker_pids"), first)
-        return [process_entry(process_roles.ENGINE_WORKER, rank, pid) for rank, pid in pids]
+        pids: list[int] = self.call("worker_pids")
+        servers = {psutil.Process(pid).ppid() for pid in pids} - {os.getpid()}
+        return [
+            *(process_entry(process_roles.ENGINE_WORKER, rank, pid) for rank, pid in enumerate(pids, first)),
+            *(process_entry(process_roles.ENGINE_WORKER_SERVER, self._rank, pid) for pid in servers),
+        ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,7 +81,8 @@ class TrainerGroup(_ActorGroup):
 
     def start(self) -> None:
         """Build the trainer on every rank. Raises WrongEnvironment."""
-        self._ask("start", ray.get(self._actors[0].free_address.remote()))
+        url = ray.get(self._actors[0].open_store.remote())
+        self._ask("start", url, secrets.token_bytes(32))
 
     def resume(self) -> None:
         """Make model and optimizer resident again, at the same addresses."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -98,10 +99,20 @@ class NodeActor:
 
 
 def create_temporary_folder(path: str) -> subprocess.Popen[bytes] | None:
-    """Create a folder that is removed when this process exits, even by SIGKILL; None if it exists already."""
+    """Create a folder that is removed when this process exits, even by SIGKILL; None if it exists already.
+
+    Raises:
+        MissingRequirement: it exists, and is not a private folder of this user.
+    """
     try:
         os.mkdir(path, mode=0o700)
     except FileExistsError:
+        status = os.lstat(path)
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+            raise MissingRequirement(
+                f"{path} on {os.uname().nodename} exists, and is not a private folder of this user",
+                "find out which user made it, remove it, and start the run again",
+            ) from None
         return None
     command = ["/bin/sh", "-c", REMOVE_AT_EXIT, path]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import ray
 
-from vime_runtime.cluster import external_cluster
+from vime_runtime.cluster import external_cluster, private_ray
 from vime_runtime.cluster.actors import process_entry
 from vime_runtime.cluster.placement import Placement, device_request, reserve
-from vime_runtime.spec import process_roles
-from vime_runtime.spec.process_roles import ProcessEntry
+from vime_runtime.logging.event_log import EventLog
+from vime_runtime.spec.process_roles import RAY_DAEMONS, ProcessEntry
 from vime_runtime.spec.run_config import RunConfig
 
 # The minimum that Ray accepts. Only small objects use the object store: weights are passed by handle.
 OBJECT_STORE_BYTES = 80 * 1024**2
 
-# Program name and role of the daemons that Ray starts as children of this process.
-DAEMONS = {"gcs_server": process_roles.GCS, "raylet": process_roles.RAYLET}
-
 
 @contextmanager
-def ray_cluster(config: RunConfig, report: Callable[[str], None]) -> Iterator[Placement]:
+def ray_cluster(config: RunConfig, log: EventLog) -> Iterator[Placement]:
     """Start or join a Ray cluster and reserve the run's devices; stop or leave it at the end.
 
     Args:
-        report: is called with what the run waits for.
+        log: records the processes of Ray, and what the run waits for.
 
     Yields:
         the reserved nodes, on which the actors are started.
@@ -39,29 +34,21 @@ def ray_cluster(config: RunConfig, report: Callable[[str], None]) -> Iterator[Pl
         MissingRequirement: the cluster does not answer, or does not have what the run needs.
     """
     if config.address is None:
-        # A token for this run: no other process can join, and Ray writes none to the home directory. Every
-        # attempt has the same one, because Ray reads the variable once in a process.
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        _start(config)
+        private_ray.prepare(Path(config.scratch_dir))
+        _start(config, log)
     else:
         external_cluster.connect(config.address, namespace=Path(config.scratch_dir).name)
     try:
-        with reserve(config, report) as placement:
+        if config.address is None:
+            private_ray.require_loopback()
+        with reserve(config, log.starting) as placement:
             yield placement
     finally:
+        log.closing(_daemons())
         ray.shutdown()  # stops a cluster that this process started, and only disconnects from an existing one
 
 
-def driver_processes() -> list[ProcessEntry]:
-    """Return this process and the Ray daemons that it started."""
-    found = [process_entry(process_roles.DRIVER)]
-    for name, role in DAEMONS.items():
-        pids = sorted(child.pid for child in psutil.Process().children() if child.name() == name)
-        found += [process_entry(role, rank, pid) for rank, pid in enumerate(pids)]
-    return found
-
-
-def _start(config: RunConfig, attempts: int = 3) -> None:
+def _start(config: RunConfig, log: EventLog, attempts: int = 3) -> None:
     """Start Ray, again if it timed out: its daemons have a fixed 30 s, too short on a busy machine."""
     devices = config.recipe.cluster.devices_per_node
     try:
@@ -77,5 +64,18 @@ def _start(config: RunConfig, attempts: int = 3) -> None:
     except Exception as e:  # Ray raises nothing more specific
         if attempts == 1 or "timed out during startup" not in str(e):
             raise
+        log.closing(_daemons())
         ray.shutdown()
-        _start(config, attempts - 1)
+        _start(config, log, attempts - 1)
+    else:
+        log.processes(_daemons())
+
+
+def _daemons() -> list[ProcessEntry]:
+    """Return the daemons of Ray that this process started."""
+    children = sorted(psutil.Process().children(), key=lambda child: child.pid)
+    return [
+        process_entry(RAY_DAEMONS[child.name()], 0, child.pid)
+        for child in children
+        if child.name() in RAY_DAEMONS
+    ]

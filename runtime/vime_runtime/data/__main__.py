@@ -123,7 +123,8 @@ def split(train: Path, held_out: Path, prompts: array[int], count: int, seed: in
         UsageError: no problem would be left to train on.
     """
     lines = len(prompts)
-    chosen = set(random.Random(f"{seed} evaluation").sample(range(lines), min(count, lines)))
+    # The seed has to give the same sample again; it is no secret.
+    chosen = set(random.Random(f"{seed} evaluation").sample(range(lines), min(count, lines)))  # nosec B311
     held_prompts = {prompts[i] for i in chosen}
     rest = sum(prompt not in held_prompts for prompt in prompts)
     if not rest or count >= lines:

@@ -118,5 +118,5 @@ class ProblemStream:
 def _order(count: int, seed: int, epoch: int) -> Sequence[int]:
     # A seed that is text gives the same order in every process, unlike the hash of a tuple.
     order = list(range(count))
-    random.Random(f"{seed} {epoch}").shuffle(order)
+    random.Random(f"{seed} {epoch}").shuffle(order)  # nosec B311 # an order, repeatable
     return array("Q", order)

@@ -31,7 +31,10 @@ def load_tokenizer(model_path: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(model_path, local_files_only=True)
+        # Without trust_remote_code=False transformers asks on stdin whether to run code of the directory.
+        return AutoTokenizer.from_pretrained(  # nosec B615 # local files
+            model_path, local_files_only=True, trust_remote_code=False
+        )
     except Exception as e:  # the tokenizers library raises bare exceptions for a damaged file
         raise UsageError(
             f"{model_path}: no tokenizer that transformers can load: {e}",

@@ -87,6 +87,13 @@ class EventLog:
             self.event(events.PROCESS, **entry)
         self.recorded_processes += entries
 
+    def closing(self, entries: list[ProcessEntry]) -> None:
+        """Record that the run is about to end these processes itself, if it does not shut down anyway."""
+        pids = [entry["pid"] for entry in entries]
+        if pids and not self._ends:
+            self._last_event(events.CLOSING, pids=pids)
+        self.recorded_processes = [each for each in self.recorded_processes if each["pid"] not in pids]
+
     def error(self, error: events.ErrorFields) -> None:
         """Record why the run fails. Only the first error is recorded: later ones are consequences."""
         if not self.failed:

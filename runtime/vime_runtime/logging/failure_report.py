@@ -31,11 +31,12 @@ _LOSS_TYPES = (
     *("EngineDead", "RayOutOfMemory"),
 )
 # Messages of RuntimeErrors that say the same: gloo, torch's TCPStore, HCCL and NCCL; ``cancelled`` and
-# ``Executor failed`` of vLLM's MultiprocExecutor, whose queues are closed when one of its workers exits.
+# ``Executor failed`` of vLLM's MultiprocExecutor, whose queues are closed when one of its workers exits. A
+# later call fails an assertion, whose text takes the missing queue for that of a follower node.
 _LOSS_MESSAGES = re.compile(
     r"closed by peer|connection (?:was )?(?:likely )?(?:closed|reset|refused)|broken pipe|socket closed"
     r"|got 0 bytes|remote process exited|timed out waiting|\bcancelled$|executor failed"
-    r"|rpc call to \w+ timed out",
+    r"|rpc call to \w+ timed out|should not be called on follower node",
     re.IGNORECASE,
 )
 # vLLM's executor passes on the message of a worker's error at most; the traceback is in the worker's log.
@@ -155,7 +156,7 @@ def _is_loss(error: BaseException) -> bool:
         ]
         if any(word in name for word in _LOSS_TYPES for name in names):
             return True
-        if isinstance(each, RuntimeError) and _LOSS_MESSAGES.search(_last_line(each)):
+        if isinstance(each, RuntimeError | AssertionError) and _LOSS_MESSAGES.search(_last_line(each)):
             return True
     return False
 

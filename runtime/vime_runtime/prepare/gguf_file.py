@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from vime_runtime.prepare import ReportProgress
+from vime_runtime.spec.atomic_io import unify_permissions
 from vime_runtime.spec.errors import UsageError
 
 
@@ -43,11 +44,12 @@ def make(out_dir: Path, settings: GgufSettings, report: ReportProgress) -> None:
         raise UsageError(f"no GGUF file at {settings.file!r}", "set prepare.settings.file")
     report(1, "reading the tokenizer")
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(
+        tokenizer: Any = AutoTokenizer.from_pretrained(  # nosec B615 # local files
             file.parent, gguf_file=file.name, local_files_only=True
         )
         _set_split(tokenizer, file)
-        config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+        # Local files, as above.
+        config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)  # nosec B615
         report(2, f"dequantizing the weights of {file.name}")
         tensors = _read_tensors(file, config)
     except ImportError as e:
@@ -61,6 +63,7 @@ def make(out_dir: Path, settings: GgufSettings, report: ReportProgress) -> None:
     report(4, "writing the model")
     model.save_pretrained(out_dir / "model")
     tokenizer.save_pretrained(out_dir / "model")
+    unify_permissions(out_dir / "model")
 
 
 def _set_split(tokenizer: Any, file: Path) -> None:

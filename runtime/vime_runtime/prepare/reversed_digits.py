@@ -32,6 +32,7 @@ from transformers import (
 )
 
 from vime_runtime.prepare import ReportProgress
+from vime_runtime.spec.atomic_io import unify_permissions
 from vime_runtime.spec.errors import UsageError
 
 DIGITS = "0123456789"
@@ -69,7 +70,7 @@ class ReversedDigitsSettings:
     experts: int = 0
     known_accuracy: float = 0.93
     right_labels: float = 0.33
-    accuracy_low: float = 0.28
+    accuracy_low: float = 0.25
     accuracy_high: float = 0.38
     max_steps: int = 400
 
@@ -82,7 +83,7 @@ def make(out_dir: Path, settings: ReversedDigitsSettings, report: ReportProgress
     Raises:
         UsageError: too many problems, or the warm-up does not reach its accuracy.
     """
-    rng = random.Random(settings.seed)
+    rng = random.Random(settings.seed)  # nosec B311 # problems, repeatable
     torch.manual_seed(settings.seed)
     pool = all_examples(settings.digits)
     if not 0 < settings.problems < len(pool):
@@ -98,6 +99,7 @@ def make(out_dir: Path, settings: ReversedDigitsSettings, report: ReportProgress
     _warm_up(model, tokenizer, seen, problems[:HELD_OUT], settings, rng, report)
     model.bfloat16().save_pretrained(out_dir / "model")
     tokenizer.save_pretrained(out_dir / "model")
+    unify_permissions(out_dir / "model")
     lines = [json.dumps({"prompt": problem.prompt, "label": problem.label}) for problem in problems]
     (out_dir / "problems.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -223,7 +225,7 @@ def _build_model(tokenizer: PreTrainedTokenizerFast, experts: int) -> PreTrained
         "head_dim": 64,
         "max_position_embeddings": 512,
         "tie_word_embeddings": True,
-        "bos_token_id": None,
+        "bos_token_id": None,  # nosec B105 # a token of text
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }

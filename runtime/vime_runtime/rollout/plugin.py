@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import tempfile
 from functools import cache, partial
 from typing import Any
 
@@ -13,18 +15,35 @@ SLEEP_BACKEND = "vime-cpu"
 RECHECK_MS = 5
 
 
+def _file_init_method(ip: str, port: int) -> str:
+    """Return the ``init_method`` of an engine's ranks: a new file in the run's private folder."""
+    return f"file://{tempfile.gettempdir()}/engine-ranks-{secrets.token_hex(4)}"
+
+
 @cache  # vLLM may call a plugin more than once in a process, and refuses to register a name again
 def register() -> None:
     """Prepare a process of an engine; vLLM calls this in every one.
 
-    Give a worker its own log and check its environment. On a CPU, register the sleep mode and the norms.
+    Give a worker its own log and check its environment. Let the ranks meet in a file, and refuse objects from
+    other processes. On a CPU, register the sleep mode and the norms.
     """
     gc_pause.resume_gc()  # vLLM's own imports are done by now
     process_environment.prepare_worker()
     from vllm.distributed.device_communicators import shm_broadcast
     from vllm.platforms import current_platform
+    from vllm.v1.executor import multiproc_executor, uniproc_executor
 
+    from vime_runtime.rollout import worker_server
+    from vime_runtime.safe_unpickling import restrict_process_groups
+
+    restrict_process_groups()
+    executors: tuple[Any, ...] = (multiproc_executor, uniproc_executor)
+    for executor in executors:
+        # Before 0.32 the ranks of vLLM meet at a server of torch's, which listens on all interfaces.
+        executor.get_distributed_init_method = _file_init_method
     if current_platform.is_cpu():
+        multi: Any = multiproc_executor
+        multi.get_mp_context = worker_server.context
         from vllm.device_allocator.sleep_mode_backend import SleepModeBackendFactory
 
         SleepModeBackendFactory.register_backend(SLEEP_BACKEND, "vime_runtime.rollout.cpu_sleep", "CpuSleep")

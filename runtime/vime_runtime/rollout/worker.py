@@ -1,7 +1,7 @@
 """The methods that the engine adds to vLLM's workers and calls by ``collective_rpc``.
 
 New weights come this way and not through vLLM's weight-transfer API. Its layerwise reload needs memory that a
-colocated NPU does not have, and it changes from release to release: docs/weight-sync.md.
+colocated NPU does not have, and it changes from release to release: docs/explanation/weight-sync.md.
 """
 
 from __future__ import annotations

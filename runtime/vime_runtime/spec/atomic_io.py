@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +88,9 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
 
     Several processes may do so at the same time. Raises OSError; nothing new is left then.
     """
-    new = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # A random name, which must be new: in a directory of all users another one may put a link in its place.
+    new = path.with_name(f".{secrets.token_hex(8)}.partial")
+    new.touch(exist_ok=False)
     try:
         write_file(new, lambda file: file.write(content))
         new.replace(path)
@@ -94,6 +98,20 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
         new.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def unify_permissions(folder: Path) -> None:
+    """Give the files of a folder the permissions that the umask gives a new file.
+
+    Libraries differ: safetensors creates its files for their owner alone, others do not.
+    """
+    probe = folder / f".{secrets.token_hex(8)}.partial"
+    probe.touch(exist_ok=False)
+    try:
+        for path in folder.iterdir():
+            shutil.copymode(probe, path)
+    finally:
+        probe.unlink()
 
 
 def file_record(path: Path) -> FileRecord:

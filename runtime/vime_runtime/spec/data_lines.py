@@ -16,6 +16,7 @@ from typing import Any
 
 from vime_runtime.spec.errors import UsageError
 from vime_runtime.spec.recipe import DataTable
+from vime_runtime.spec.regular_files import open_regular
 
 # In bytes. A longer line is no problem of a data set, and must not fill the memory.
 _MAX_LINE = 64 * 2**20
@@ -48,11 +49,11 @@ def is_parquet(path: Path) -> bool:
     Raises:
         UsageError: there is no such file, or it cannot be read.
     """
-    if not path.is_file():
-        raise UsageError(f"no data file at {path}", "give an existing one: --set data.path=FILE")
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return path.suffix == ".parquet" or file.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as e:
+        raise UsageError(f"no data file at {path}", "give an existing one: --set data.path=FILE") from e
     except OSError as e:
         raise _unreadable(path, e) from e
 
@@ -68,7 +69,7 @@ def read_lines(data: DataTable) -> Iterator[DataLine]:
     if is_parquet(path):
         raise ValueError(f"{path} is a parquet file")
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             lines = iter(partial(file.readline, _MAX_LINE), b"")
             for number, line in enumerate(lines, 1):
                 if len(line) == _MAX_LINE:
@@ -125,7 +126,7 @@ def empty_file(path: Path) -> UsageError:
 
 
 def _unreadable(path: Path, error: OSError) -> UsageError:
-    return UsageError(f"{path}: cannot be read: {error.strerror}", "make it readable for this user")
+    return UsageError(f"{path}: cannot be read: {error.strerror}", "name a file that this user can read")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,30 +1,43 @@
-"""The lines of ``events.jsonl``: a JSON object with ``time`` (seconds since the epoch), ``kind`` and fields.
-
-kind        fields
-phase       phase, step, steps, detail: the run enters a phase
-process     role, rank, pid, node: a process of the run exists
-sample      step, prompt, response, label, reward: one response of a prompt
-evaluation  step, score, best; before the first step also scores: {metric: score} of every set
-checkpoint  step, path, seconds, bytes: a training state was saved
-warning     message
-error       error: ``ErrorFields``: why the run fails; the first one counts
-ending      done: from here on processes exit because the run shuts down
-restart     attempt, step, reason: the supervisor starts the runtime again; attempt 0 is --resume
-"""
+"""The lines of ``events.jsonl``: objects with ``time`` (seconds since the epoch), ``kind`` and fields."""
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
-PHASE = "phase"
-PROCESS = "process"
-SAMPLE = "sample"
-EVALUATION = "evaluation"
-CHECKPOINT = "checkpoint"
-WARNING = "warning"
-ERROR = "error"
-ENDING = "ending"
-RESTART = "restart"
+
+class EventKind(NamedTuple):
+    """The fields of an event in addition to ``time`` and ``kind``, and what the event means."""
+
+    fields: tuple[str, ...]
+    meaning: str
+
+
+EVENTS: dict[str, EventKind] = {}
+
+
+def _event(kind: str, fields: str, meaning: str) -> str:
+    EVENTS[kind] = EventKind(tuple(fields.split()), meaning)
+    return kind
+
+
+PHASE = _event("phase", "phase step steps detail", "The run enters a phase.")
+PROCESS = _event("process", "role rank pid node", "A process of the run exists.")
+CLOSING = _event("closing", "pids", "From here on these processes exit because the run ends them.")
+SAMPLE = _event("sample", "step prompt response label reward", "One response of a prompt.")
+EVALUATION = _event(
+    "evaluation",
+    "step score best",
+    "A score; before the first step also `scores`, an object with the score of every set by its metric.",
+)
+CHECKPOINT = _event("checkpoint", "step path seconds bytes", "A training state was saved.")
+WARNING = _event("warning", "message", "Something that a user should know.")
+ERROR = _event("error", "error", "Why the run fails; the first one counts.")
+ENDING = _event("ending", "done", "From here on processes exit because the run shuts down.")
+RESTART = _event(
+    "restart",
+    "attempt step reason",
+    "The supervisor starts the runtime again. Attempt 0 is `--resume`.",
+)
 
 # Phases outside the steps. Those of a step are named in ``metrics``.
 PREPARE = "prepare"

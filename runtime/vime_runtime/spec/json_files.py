@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
-import stat
 from pathlib import Path
 from typing import Any
 
 from vime_runtime.spec.errors import UsageError
+from vime_runtime.spec.private_values import hide
+from vime_runtime.spec.regular_files import read_regular
 
 # More than the index of any checkpoint.
 _MAX_BYTES = 100_000_000
@@ -18,15 +19,31 @@ _MAX_BYTES = 100_000_000
 def read_json(path: Path, hint: str) -> dict[str, Any]:
     """Read a JSON object from a file. Raises UsageError with ``hint`` that names the file and line."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
-            raise ValueError(f"not a file of at most {_MAX_BYTES} bytes")
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
+        document = parse_json(read_regular(path, _MAX_BYTES))
+    except OSError as e:
+        raise UsageError(f"{path}: cannot be read: {e.strerror}", hint) from e
+    except ValueError as e:
         raise UsageError(f"{path}: not readable as JSON: {e}", hint) from e
     if not isinstance(document, dict):
         raise UsageError(f"{path}: expected a JSON object, found {type(document).__name__}", hint)
     return document
+
+
+def parse_json(text: bytes) -> Any:
+    """Parse JSON in UTF-8. Raises ValueError, also when it is nested too deeply."""
+    try:
+        return json.loads(text.decode())
+    except RecursionError as e:
+        raise ValueError("nested too deeply") from e
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return a file's JSON object; empty if it cannot be read or is incomplete, as while it is written."""
+    try:
+        found = parse_json(read_regular(path, _MAX_BYTES))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 class JsonLines:
@@ -43,8 +60,8 @@ class JsonLines:
         return self._file.read(1) == b"\n"
 
     def append(self, row: dict[str, Any]) -> None:
-        """Append one line. Raises OSError with the path when it was not written completely."""
-        line = b"\n" * self._torn + json.dumps(row).encode() + b"\n"
+        """Append one line, without private values. Raises OSError with the path if not all is written."""
+        line = b"\n" * self._torn + hide(json.dumps(row)).encode() + b"\n"
         try:
             written = self._file.write(line)
         except OSError as e:

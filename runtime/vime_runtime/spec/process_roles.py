@@ -15,11 +15,15 @@ DRIVER = "runtime driver"
 TRAINER = "trainer rank"
 ENGINE = "engine"
 ENGINE_WORKER = "engine worker"
+ENGINE_WORKER_SERVER = "engine worker server"
 GCS = "GCS"
 RAYLET = "raylet"
 
+# The daemons that Ray starts as children of the driver: program name and role.
+RAY_DAEMONS = {"gcs_server": GCS, "raylet": RAYLET}
+
 # Roles of which a run can have several processes: their names include the rank.
-NUMBERED = (TRAINER, RAYLET, ENGINE, ENGINE_WORKER)
+NUMBERED = (TRAINER, RAYLET, ENGINE, ENGINE_WORKER, ENGINE_WORKER_SERVER)
 
 
 class ProcessEntry(TypedDict):

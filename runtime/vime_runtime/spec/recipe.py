@@ -5,10 +5,11 @@ The tool validates a recipe file with it. The runtime gets the same model inside
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from vime_runtime.spec.run_modes import Mode
 from vime_runtime.spec.strict import Strict
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -20,8 +21,6 @@ Device = Literal["cpu", "npu"]
 Dtype = Literal["bfloat16", "float32"]
 Answer = Literal["whole", "last-number", "tag"]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "swanlab", "trackio"]
-Mode = Literal["smoke", "test", "long"]
-MODES: tuple[Mode, ...] = get_args(Mode)
 # The bounds of vLLM's sampling temperature (vllm/sampling_params.py, 0.32.0); below, it is greedy or raised.
 LEAST_TEMPERATURE, MAX_TEMPERATURE = 0.01, 2.0
 # Rewards that are known by name; any other reward is ``package.module:function``.
@@ -145,7 +144,7 @@ class DataTable(Strict):
         default=None,
         description="exact-match (default for a file), math-verify, verifier (default for a task: its own), "
         "or package.module:function, called as (answer, label) or with the arguments that it names: "
-        "docs/rewards.md.",
+        "docs/how-to/reward.md.",
     )
     reward_timeout: PositiveFloat = Field(
         default=10.0,

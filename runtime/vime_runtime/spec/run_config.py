@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from pydantic import ConfigDict, Field
 
+from vime_runtime.spec.private_values import SECRET, private_values
 from vime_runtime.spec.process_roles import Role
-from vime_runtime.spec.recipe import Mode, Recipe
+from vime_runtime.spec.recipe import Recipe
+from vime_runtime.spec.regular_files import read_regular
+from vime_runtime.spec.run_modes import Mode
 from vime_runtime.spec.run_paths import RunPaths
 from vime_runtime.spec.strict import Strict
 
@@ -36,6 +40,9 @@ class RunConfig(Strict):
     address: str | None = Field(default=None, description="host:port of an existing Ray cluster.")
     environment: dict[Role, dict[str, str]]
     required: dict[Role, dict[str, RequiredVariable]]
+    private: list[str] = Field(
+        default_factory=list, description="Variables of [env] whose values are not in the file."
+    )
 
     @property
     def paths(self) -> RunPaths:
@@ -44,9 +51,32 @@ class RunConfig(Strict):
 
     @classmethod
     def load(cls, path: Path) -> RunConfig:
-        """Read a run file. Raises OSError or pydantic.ValidationError."""
-        return cls.model_validate_json(path.read_bytes())
+        """Read a run file, in a process of the run: it has the private values.
+
+        Raises:
+            OSError, pydantic.ValidationError: the file cannot be read.
+        """
+        config = cls.model_validate_json(read_regular(path))
+        return config._with_values(private_values()) if config.private else config
+
+    def masked(self) -> RunConfig:
+        """Return the configuration without the private values."""
+        shown = self._with_values(dict.fromkeys(self.private, SECRET))
+        keys = [(assignment, assignment.partition("=")[0].strip()) for assignment in self.overrides]
+        private = {f"env.{name}" for name in self.private}
+        overrides = [f"{key}={SECRET}" if key in private else assignment for assignment, key in keys]
+        return shown.model_copy(update={"overrides": overrides})
 
     def dump(self) -> str:
-        """Return the text of the run file."""
-        return self.model_dump_json(by_alias=True, indent=2) + "\n"
+        """Return the text of the run file, without the private values."""
+        return self.masked().model_dump_json(by_alias=True, indent=2) + "\n"
+
+    def _with_values(self, values: Mapping[str, str]) -> RunConfig:
+        """Return the configuration with other values of the variables that it has."""
+
+        def changed(variables: dict[str, str]) -> dict[str, str]:
+            return {name: values.get(name, value) for name, value in variables.items()}
+
+        recipe = self.recipe.model_copy(update={"env": changed(self.recipe.env)})
+        environment = {role: changed(variables) for role, variables in self.environment.items()}
+        return self.model_copy(update={"recipe": recipe, "environment": environment})

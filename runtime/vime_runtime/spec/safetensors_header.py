@@ -7,13 +7,13 @@ format section of https://github.com/huggingface/safetensors.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from vime_runtime.spec.errors import UsageError
-from vime_runtime.spec.json_files import read_json
+from vime_runtime.spec.json_files import parse_json, read_json
+from vime_runtime.spec.regular_files import open_regular
 
 # Returns the path of a file by its name.
 Locate = Callable[[str], Path]
@@ -76,7 +76,7 @@ def read_file(path: Path) -> dict[str, StoredTensor]:
     """Return every tensor of one file. Raises UsageError if it is damaged or has the wrong size."""
     try:
         text = header_bytes(path)
-        header = json.loads(text)
+        header = parse_json(text)
         header.pop("__metadata__", None)
         tensors = {
             name: StoredTensor(path, entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()
@@ -94,6 +94,6 @@ def read_file(path: Path) -> dict[str, StoredTensor]:
 
 def header_bytes(path: Path) -> bytes:
     """Return the header of a file. Its content is not checked."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         length = int.from_bytes(file.read(8), "little")
         return file.read(min(length, MAX_HEADER_BYTES))

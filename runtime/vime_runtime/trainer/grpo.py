@@ -1,8 +1,8 @@
 """Group Relative Policy Optimization: what is trained, advantages, loss, and the means of a step.
 
 GRPO: Shao et al., DeepSeekMath, arXiv 2402.03300. Asymmetric clipping and the token-level loss: Yu et al.,
-DAPO, arXiv 2503.14476. ``docs/algorithm.md`` describes every switch. All tensors are [N], one number per
-response token, unless noted otherwise.
+DAPO, arXiv 2503.14476. ``docs/explanation/algorithm.md`` describes every switch. All tensors are [N], one
+number per response token, unless noted otherwise.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vime_runtime.spec.atomic_io import unify_permissions
 from vime_runtime.spec.json_files import read_json
 from vime_runtime.spec.model_directory import CONFIG_FILE, read_model_directory
 from vime_runtime.spec.safetensors_header import INCOMPLETE, INDEX_FILE, WEIGHTS_FILE
@@ -83,6 +84,7 @@ def write(
     if shards.is_sharded:
         index = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
         (partial / INDEX_FILE).write_text(json.dumps(index, indent=2), encoding="utf-8")
+    unify_permissions(partial)
     shutil.rmtree(directory, ignore_errors=True)
     partial.rename(directory)
 

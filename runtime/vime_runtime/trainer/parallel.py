@@ -8,6 +8,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
+from torch._C._distributed_c10d import Store
+
+from vime_runtime.safe_unpickling import restrict_process_groups
 
 # For dropout only, which no supported model has.
 SEED = 1
@@ -52,20 +55,21 @@ def start(
     backend: str,
     rank: int,
     world_size: int,
-    master: str,
+    store: Store,
     tensor_parallel_size: int,
     expert_parallel_size: int = 1,
     world_options: Any = None,
 ) -> ParallelGroups:
-    """Connect ``world_size`` ranks at ``master`` ("host:port") and create their groups. A collective.
+    """Connect ``world_size`` ranks through a store and create their groups. A collective.
 
     Args:
         expert_parallel_size: 1 or a multiple of ``tensor_parallel_size``.
         world_options: ``pg_options`` of the group of all ranks, which exchanges only a few bytes.
     """
+    restrict_process_groups()
     dist.init_process_group(
         backend,
-        init_method=f"tcp://{master}",
+        store=store,
         rank=rank,
         world_size=world_size,
         pg_options=world_options,
@@ -88,9 +92,12 @@ def start(
             ]
         )
     distinct: dict[tuple[int, ...], dist.ProcessGroup] = {}
-    for name, group in vars(parallel_state).items():
-        if isinstance(group, dist.ProcessGroup):
-            vars(parallel_state)[name] = _shared(group, distinct)
+    created = {name: g for name, g in vars(parallel_state).items() if isinstance(g, dist.ProcessGroup)}
+    for name, group in created.items():
+        vars(parallel_state)[name] = _shared(group, distinct)
+    for group in set(created.values()) - {*distinct.values(), dist.group.WORLD}:
+        dist.destroy_process_group(group)  # gloo listens for each group that exists
+    parallel_state._global_process_group_list = list(distinct.values())
     # All ranks; the norm of the gradient of a distributed optimizer is added over them.
     parallel_state._INTRA_DISTRIBUTED_OPTIMIZER_INSTANCE_GROUP = dist.group.WORLD
     return ParallelGroups(

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from megatron.core.models.gpt import GPTModel
 from megatron.core.tensor_parallel import get_cuda_rng_tracker
 from torch import Tensor
+from torch._C._distributed_c10d import Store
 
 from vime_runtime import device as devices
 from vime_runtime.batch import RolloutBatch
@@ -42,8 +43,8 @@ from vime_runtime.weight_sync.transport import BufferPlan, WeightLocation
 class Trainer:
     """One rank. Call every public method on all ranks: most are collectives."""
 
-    def __init__(self, config: RunConfig, rank: int, world_size: int, master: str) -> None:
-        """Connect to the other ranks at ``master`` ("host:port") and load the model into the training region.
+    def __init__(self, config: RunConfig, rank: int, world_size: int, store: Store) -> None:
+        """Connect to the other ranks through a store and load the model into the training region.
 
         Raises:
             UsageError: the model directory is incomplete or malformed, or the ranks cannot share the model.
@@ -59,11 +60,12 @@ class Trainer:
             self._device.distributed_backend,
             rank,
             world_size,
-            master,
+            store,
             recipe.train.tensor_parallel,
             recipe.train.expert_parallel,
             self._device.world_group_options(),
         )
+        self._store = store  # torch does not keep a store that is written in Python
         self._groups.connect(self._device.torch_device())
         self._bridge = WeightBridge(self._source, self._groups)
         self._region = self._device.training_region(config)

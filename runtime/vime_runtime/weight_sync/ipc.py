@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import mmap
 import os
-import pickle
+import pickle  # nosec B403 # for handles, see map_buffer
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from typing import Any
 
 import torch
@@ -110,17 +110,21 @@ class CpuBuffer:
             os.ftruncate(self._file, nbytes)
             self.data = torch.frombuffer(mmap.mmap(self._file, nbytes), dtype=torch.uint8)
         if self._group is not None:
-            shared = [self.handles()]
-            dist.broadcast_object_list(shared, group=self._group, group_src=0)
+            owned = astuple(self._handle()) if self._file is not None else (0,) * len(fields(CpuHandle))
+            shared = torch.tensor(owned, dtype=torch.int64)
+            dist.broadcast(shared, group=self._group, group_src=0)
             if self._file is None:
-                self.data = map_buffer(shared[0][machine_id()], self.data.device)
+                self.data = CpuHandle(*shared.tolist()).map(self.data.device)
 
     def handles(self) -> dict[str, bytes]:
         """Return what a reader needs to map the buffer as it is now; only the owner has a handle."""
         if self._file is None:
             return {}
-        inode = os.fstat(self._file).st_ino
-        return {machine_id(): pickle.dumps(CpuHandle(os.getpid(), self._file, inode, self.data.numel()))}
+        return {machine_id(): pickle.dumps(self._handle())}
+
+    def _handle(self) -> CpuHandle:
+        assert self._file is not None  # only the owner has a handle
+        return CpuHandle(os.getpid(), self._file, os.fstat(self._file).st_ino, self.data.numel())
 
 
 class DeviceBuffer:
@@ -178,5 +182,6 @@ class BufferReader:
 
 def map_buffer(handle: bytes, device: torch.device) -> torch.Tensor:
     """Map the buffer of a handle, uint8 [bytes]. Raises RuntimeError if it cannot be mapped."""
-    unpickled: CpuHandle | DeviceHandle = pickle.loads(handle)
+    # A trainer of the same run made it, and the driver passed it on.
+    unpickled: CpuHandle | DeviceHandle = pickle.loads(handle)  # nosec B301
     return unpickled.map(device)

@@ -131,12 +131,51 @@ def lineage(name: str) -> list[Described]:
     return [*(lineage(one.base) if one.base else []), one]
 
 
-class Machine:
+class Description:
+    """The description of a machine, after those that it starts from."""
+
+    def __init__(self, name: str) -> None:
+        self.lineage = lineage(name)
+
+    @property
+    def stack(self) -> str:
+        """The stack that the machine is checked for."""
+        if name := self.last("stack"):
+            return str(name)
+        recipe = self.recipe()
+        assert recipe
+        return recipe.recipe.stack
+
+    def last(self, field: str) -> Any:
+        """Return a field of the most derived description that has it."""
+        return next((value for one in reversed(self.lineage) if (value := getattr(one, field))), None)
+
+    def recipe(self, assignments: Sequence[str] = ()) -> Recipe | None:
+        name = None if self.last("without_recipe") else self.last("recipe")
+        own = [assignment for one in self.lineage for assignment in one.set]
+        return resolve(name, assignments=[*own, *assignments]).recipe if name else None
+
+    def expected(self, check: str) -> tuple[str, str]:
+        """Return the expected status of a check, and a part of what it must find."""
+        expect = self.lineage[-1].expect
+        if check in expect.fail:
+            return "fail", expect.fail[check]
+        if check in expect.warn:
+            return "warn", expect.warn[check]
+        for one in reversed(self.lineage):
+            if _in(check, one.expect.passes):
+                return "pass", ""
+            if _in(check, one.expect.skip):
+                return "skip", ""
+        return "pass", ""
+
+
+class Machine(Description):
     """A described machine, made in a directory."""
 
     def __init__(self, name: str, root: Path) -> None:
+        super().__init__(name)
         self.root = root.resolve()
-        self.lineage = lineage(name)
         self.environment: dict[str, str] = {}
         self.commands: dict[str, CommandResult] = {}
         self.imports: dict[str, str] = {}
@@ -155,7 +194,7 @@ class Machine:
         expect = self.lineage[-1].expect
         wrong = []
         for result in report.results:
-            wanted, part = self._wanted(result.id)
+            wanted, part = self.expected(result.id)
             if result.status != wanted or part not in result.found:
                 wrong.append(f"{result.id}: {result.status} {result.found!r}, expected {wanted} {part!r}")
             if expect.fix.get(result.id, "") not in result.fix:
@@ -171,24 +210,15 @@ class Machine:
             wrong.append(f"first is {first!r}, expected {expect.first!r}")
         return wrong
 
-    def last(self, field: str) -> Any:
-        """Return a field of the most derived description that has it."""
-        return next((value for one in reversed(self.lineage) if (value := getattr(one, field))), None)
-
-    def recipe(self, assignments: Sequence[str] = ()) -> Recipe | None:
-        name = None if self.last("without_recipe") else self.last("recipe")
-        own = [assignment for one in self.lineage for assignment in one.set]
-        return resolve(name, assignments=[*own, *assignments]).recipe if name else None
-
     def examine(
         self, only: Sequence[str] = (), assignments: Sequence[str] = (), without: Sequence[str] = ()
     ) -> DoctorReport:
         """Return the doctor's report, with the checks that import packages."""
         recipe = self.recipe(assignments)
-        name = self.last("stack") or (recipe.recipe.stack if recipe else None)
         own = {"XDG_CONFIG_HOME": str(self.path(CONFIG))}
         with patch.object(series, "data_dir", GALLERY.joinpath), patch.dict(os.environ, own):
-            return run_checks(self.host, load_stack(name), recipe, only, with_imports=True, without=without)
+            stack = load_stack(self.stack)
+            return run_checks(self.host, stack, recipe, only, with_imports=True, without=without)
 
     def check(self, id: str, *assignments: str) -> CheckResult:
         """Return the result of one check, with the recipe changed by ``assignments``."""
@@ -206,20 +236,6 @@ class Machine:
 
     def _inode(self, path: str) -> str:
         return str(self.path(path).stat().st_ino)
-
-    def _wanted(self, check: str) -> tuple[str, str]:
-        """Return the expected status of a check, and a part of what it must find."""
-        expect = self.lineage[-1].expect
-        if check in expect.fail:
-            return "fail", expect.fail[check]
-        if check in expect.warn:
-            return "warn", expect.warn[check]
-        for one in reversed(self.lineage):
-            if _in(check, one.expect.passes):
-                return "pass", ""
-            if _in(check, one.expect.skip):
-                return "skip", ""
-        return "pass", ""
 
     def _add(self, one: Described) -> None:
         site = self.last("site")

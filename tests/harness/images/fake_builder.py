@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import sys
 from pathlib import Path
 
 import pytest
 
-from vimectl.images.builder.base import BuildJob
+from vimectl.images.builders import BuildJob
 
 _PROGRAM = """\
 #!{python}
@@ -37,14 +38,16 @@ class FakeBuilder:
     def calls(self) -> list[list[str]]:
         return [json.loads(line) for line in (self.here / "called").read_text().splitlines()]
 
-    def job(self, epoch: int | None = 1) -> BuildJob:
+    def job(self, lock_fd: int, epoch: int | None = 1, machine: str = platform.machine()) -> BuildJob:
         (self.here / "work").mkdir()
         return BuildJob(
             dockerfile=self.here / "Dockerfile",
             context=self.here / "context",
             base="quay.io/x",
+            machine=machine,
             arguments={"STACK": "own"},
             epoch=epoch,
             work=self.here / "work",
             log=self.here / "log",
+            lock_fd=lock_fd,
         )

@@ -108,28 +108,29 @@ class ImageStore:
             f"mount {line}" for line in mounts if f"{self.folder}/" in line and "vimectl-disk" not in line
         ]
         found += [f"file {path}" for path in (self.folder / "tmp").iterdir()]
-        return found + [f"process {line}" for line in _processes(self.folder)]
+        return found + [f"process {pid} {command!r}" for pid, command in self.processes().items()]
+
+    def processes(self) -> dict[int, bytes]:
+        """Return the processes that have this store in their environment, with their command lines."""
+        found = {}
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if str(self.folder).encode() in path.read_bytes():
+                    found[int(path.parent.name)] = (path.parent / "cmdline").read_bytes()
+            except OSError:
+                continue  # it has exited
+        return found
 
 
-def interrupted(process: subprocess.Popen[str], log: Path, sign: str, seconds: float = 120) -> str:
-    """Wait until a log has a line, press Ctrl-C, and return the output of the process."""
+def interrupted(
+    process: subprocess.Popen[str], log: Path, sign: str, how: int = signal.SIGINT, seconds: float = 120
+) -> str:
+    """Wait until a log has a line, send a signal, and return the output of the process."""
     deadline = time.monotonic() + seconds
     while not (log.exists() and sign in log.read_text()):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, log.read_text() if log.exists() else "no log"
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     out, err = process.communicate(timeout=60)
     return out + err
-
-
-def _processes(folder: Path) -> list[str]:
-    """Return the processes that have this store in their environment."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if str(folder).encode() in path.read_bytes():
-                found.append(f"{path.parent.name} {(path.parent / 'cmdline').read_bytes()!r}")
-        except OSError:
-            continue  # it has exited
-    return found

@@ -47,10 +47,10 @@ def build() -> Path:
     """Return a folder for LD_LIBRARY_PATH with the compiled stand-ins, built once per user and content."""
     include = torch_npu() / "torch_npu" / "include"
     paths = [include, *(include / "third_party" / library / "inc" for library in ("acl", "hccl"))]
-    compiler = _compiler()
+    compile_c = compiler()
     own = {name: sorted(SOURCES.glob(pattern)) if pattern else [] for name, pattern in LIBRARIES.items()}
     common = sorted(set(SOURCES.glob("*.c")).difference(*own.values()))
-    content = hashlib.sha256(repr((TORCH_NPU, compiler)).encode())
+    content = hashlib.sha256(repr((TORCH_NPU, compile_c)).encode())
     for source in (Path(__file__), *sorted(SOURCES.iterdir())):
         content.update(source.name.encode() + source.read_bytes())
 
@@ -61,7 +61,7 @@ def build() -> Path:
             files = sources or ["-x", "c", os.devnull, "-x", "none"]
             output = ["-o", folder / f"lib{name}.so", *files, *(linked if name != "ascendcl" else [])]
             done = subprocess.run(
-                [*compiler, standard, *FLAGS, *(f"-I{path}" for path in paths), *output],
+                [*compile_c, standard, *FLAGS, *(f"-I{path}" for path in paths), *output],
                 capture_output=True,
                 text=True,
             )
@@ -74,7 +74,7 @@ def build() -> Path:
     return released.cached("cann", content.hexdigest()[:32], compile_all)
 
 
-def _compiler() -> list[str]:
+def compiler() -> list[str]:
     """Return the command for C and for C++ without its library: the machine's compiler, else that of a wheel.
 
     zig builds the library of C++ from source when it is needed, which takes minutes.

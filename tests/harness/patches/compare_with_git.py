@@ -11,8 +11,7 @@ from unittest import mock
 
 from vime_runtime.spec.errors import UsageError
 
-from harness.patches.random_patches import Tree, pair
-from vimectl.patches.git_commands import write_file
+from harness.patches.random_patches import Tree, pair, write_file
 from vimectl.patches.lint.release_check import PatchedLines, check_release
 from vimectl.patches.patchfile.apply import GitFile, apply_patch
 from vimectl.patches.patchfile.reader import parse

@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+from vimectl.patches import transaction
+
 NAMES = (
     "open", "write", "pwrite", "fsync", "replace", "rename", "unlink", "remove", "mkdir", "rmdir", "symlink",
     "link", "truncate", "ftruncate", "chmod", "fchmod", "chown", "fchown", "utime",
+    "setxattr", "removexattr",
 )  # fmt: skip
 # These need space, and so fail on a full disk.
 TAKE_ROOM = ("open", "write", "pwrite", "mkdir", "symlink", "link", "replace", "rename")
@@ -126,3 +129,23 @@ def absolute(path: Any, directory: int | None = None) -> str:
         return os.readlink(f"/proc/self/fd/{path}")
     name = os.fsdecode(path)
     return os.path.join(os.readlink(f"/proc/self/fd/{directory}"), name) if directory is not None else name
+
+
+def interrupt(work: Callable[[], Any]) -> None:
+    """Run ``work`` in a child that is killed when its journal is committed, before it replaces a file."""
+
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            # A kill loses nothing that the kernel has.
+            with (
+                mock.patch("os.fsync", return_value=None),
+                mock.patch.object(transaction, "replace_files", side_effect=die),
+            ):
+                work()
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, "no change was begun"

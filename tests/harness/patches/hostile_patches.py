@@ -43,16 +43,21 @@ def link(name: bytes, target: bytes) -> bytes:
     return create(name, b"120000", target)
 
 
-def binary(method: bytes, size: int, data: bytes) -> bytes:
+def binary_lines(data: bytes) -> bytes:
+    """Return the lines of a `GIT binary patch` that has ``data``."""
     body = b""
     packed = zlib.compress(data, 9)
     for start in range(0, len(packed), 52):
         part = packed[start : start + 52]
         letter = bytes([64 + len(part) if len(part) <= 26 else 70 + len(part)])
         body += letter + base64.b85encode(part + bytes(-len(part) % 4)) + b"\n"
+    return body
+
+
+def binary(method: bytes, size: int, data: bytes) -> bytes:
     ids = b"index " + b"0" * 40 + b".." + b"1" * 40
     head = git(b"toy/data.bin", b"new file mode 100644", ids) + b"GIT binary patch\n"
-    return head + b"%s %d\n" % (method, size) + body + b"\n"
+    return head + b"%s %d\n" % (method, size) + binary_lines(data) + b"\n"
 
 
 def cases() -> list[Hostile]:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 CONTENT = {"toy/__init__.py": b"", "toy/worker.py": b"a\nb\nc\n", "toy/data.bin": bytes(range(256)) * 4096}
 
@@ -46,8 +47,9 @@ class Index:
     """The content and the behavior of the server.
 
     ``cuts`` are the numbers of bytes after which coming answers for files break off; ``failures`` the status
-    codes that it answers first; ``moved`` the address that files are redirected to; ``page`` what it gives
-    for every package instead of a listing; ``password`` the Authorization that it wants.
+    codes that it answers first; ``stated`` digests in the listing other than the right ones, empty for none;
+    ``moved`` the address that files are redirected to; ``page`` what it gives for every package instead of a
+    listing; ``password`` the Authorization that it wants.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -74,13 +76,14 @@ class Index:
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         self.requests.append(f"{request.path} {request.headers.get('Range', '')}".strip())
         self.authorizations.append(request.headers.get("Authorization"))
-        name = request.path.rpartition("/")[2]
+        path = urlsplit(request.path).path  # a proxy gets a whole URL
+        name = path.rpartition("/")[2]
         if self.password and request.headers.get("Authorization") != self.password:
             self._send(request, 401, b"")
         elif self.failures:
             self._send(request, self.failures.pop(0), b"")
-        elif request.path.startswith("/simple/"):
-            self._page(request, request.path.split("/")[2])
+        elif path.startswith("/simple/"):
+            self._page(request, path.split("/")[2])
         elif self.moved:
             self._send(request, 302, b"", {"Location": f"{self.moved}/files/{name}"})
         elif name in self.files:
@@ -102,7 +105,7 @@ class Index:
                 {
                     "filename": n,
                     "url": f"/files/{n}",
-                    "hashes": {"sha256": self.sha256(n)},
+                    "hashes": {"sha256": digest} if (digest := self.sha256(n)) else {},
                     "size": len(self.files[n]),
                 }
                 for n in names

@@ -96,15 +96,15 @@ class Recorder:
 
     _remove = _unlink
 
-    def _replace(self, source: Any, target: Any) -> None:
-        old = absolute(source)
-        self._change(Change(old, absolute(target), self.now[old]))
+    def _rename(
+        self, source: Any, target: Any, src_dir_fd: int | None = None, dst_dir_fd: int | None = None
+    ) -> None:
+        old = absolute(source, src_dir_fd)
+        self._change(Change(old, absolute(target, dst_dir_fd), self.now[old]))
 
-    _rename = _replace
-
-    def _symlink(self, target: Any, path: Any) -> None:
+    def _symlink(self, target: Any, path: Any, dir_fd: int | None = None) -> None:
         content = os.fsencode(target)
-        self._change(Change(None, absolute(path), File(content, content, link=True)))
+        self._change(Change(None, absolute(path, dir_fd), File(content, content, link=True)))
 
     def _change(self, change: Change) -> None:
         self.changes.append(change)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from harness.git import git
 from vimectl.patches.blobs import LINK
-from vimectl.patches.git_commands import write_file
 from vimectl.patches.patchfile.apply import GitFile
 
 Tree = dict[str, GitFile]
@@ -66,6 +65,16 @@ ACCIDENTS = [
     "wrap",
 ]
 REGULAR = ("100644", "100755")
+
+
+def write_file(path: Path, file: GitFile) -> None:
+    """Write a file or symbolic link to a new path, with its folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if file.mode == LINK:
+        path.symlink_to(file.content.decode("utf-8", "surrogateescape"))
+    else:
+        path.write_bytes(file.content)
+        path.chmod(int(file.mode[-3:], 8))
 
 
 def content(random: random.Random, longest: int = 30) -> bytes:

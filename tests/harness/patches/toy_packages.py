@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from harness.patches.stored_content import content_at
 from vimectl.patches import series
-from vimectl.patches.blobs import content_at, git_mode
+from vimectl.patches.blobs import git_mode
 from vimectl.patches.distribution import update_record
 from vimectl.patches.patchfile.apply import GitFile
 from vimectl.patches.series import Series

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.git import git
+from harness.patches.stored_content import content_at
 from harness.patches.toy_packages import Tree, build_series, lay
 from harness.wheels import write_wheel
 from vimectl.patches import series
-from vimectl.patches.blobs import blob_id, content_at
+from vimectl.patches.blobs import blob_id
 from vimectl.patches.lint.linter import lint
 from vimectl.patches.port.command import PortOutcome, port_series
 from vimectl.patches.release_files import open_path

@@ -36,6 +36,7 @@ class ForeignCluster:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self.owner_pid = self._owner.pid
         self.address = self._answer()
         self.environment = os.environ | self.token
 

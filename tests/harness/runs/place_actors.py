@@ -9,15 +9,18 @@ import json
 import os
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import ray
 from vime_runtime.cluster import placement
 from vime_runtime.cluster.ray_cluster import ray_cluster
+from vime_runtime.logging.event_log import EventLog
 from vime_runtime.process_environment import EnvSpec
 from vime_runtime.spec.device_layout import VISIBLE_DEVICES, engine_devices, trainer_devices
 from vime_runtime.spec.errors import VimeError
 from vime_runtime.spec.run_config import RunConfig
+from vime_runtime.spec.run_paths import RunPaths
 
 from harness.run_config import make_run_config
 
@@ -56,9 +59,9 @@ def main(address: str, recipe: str) -> None:
     placement.FREE_SECONDS = 6
     with tempfile.TemporaryDirectory() as scratch:
         config = run_config(address, json.loads(recipe), scratch)
-        reported: list[str] = []
+        log = EventLog(Path(scratch), steps=1)
         try:
-            with ray_cluster(config, report=reported.append) as placed:
+            with ray_cluster(config, log) as placed:
                 ranks = [placed.start(SmallActor, "train", each) for each in trainer_devices(config.recipe)]
                 engines = [
                     placed.start(SmallActor, "rollout", each) for each in engine_devices(config.recipe)
@@ -71,6 +74,8 @@ def main(address: str, recipe: str) -> None:
                 }
         except VimeError as e:
             found = {"exit_code": e.exit_code, "message": e.message}
+        events = [json.loads(line) for line in RunPaths(Path(scratch)).events.read_text().splitlines()]
+    reported = [event["detail"] for event in events if event["kind"] == "phase"]
     print(json.dumps({**found, "reported": reported}))
 
 

@@ -1,4 +1,4 @@
-"""Signal one process of a real run in one phase and check how the run ends: one row of docs/deaths.md.
+"""Signal one process of a real run in one phase and check its end: one row of docs/reference/deaths.md.
 
     python -m harness.runs.process_deaths --table FILE
 
@@ -41,6 +41,7 @@ KINDS = {
     "trainer": "trainer rank",
     "engine": "engine",
     "engine-worker": "engine worker",
+    "engine-worker-server": "engine worker server",
     "raylet": "raylet",
     "gcs": "GCS",
 }
@@ -98,16 +99,16 @@ class SignalResult(SignalCase):
 
 
 def cases(kinds: list[str], signals: list[str], phases: list[str]) -> Iterator[SignalCase]:
-    """Yield all combinations. The workers of an engine exist once the engine is built."""
+    """Yield all combinations. Workers of an engine and their server exist once the engine is built."""
     for kind, signum, phase in itertools.product(kinds, signals, phases):
-        if (kind, phase) != ("engine-worker", "start-up"):
+        if phase != "start-up" or not kind.startswith("engine-worker"):
             yield SignalCase(kind, signum, phase)
 
 
 def run_case(case: SignalCase, folder: Path) -> SignalResult:
     """Run one case in an empty folder."""
     run_dir = folder / "run"
-    sets = [] if case.kind == "engine-worker" else ONE_DEVICE
+    sets = [] if case.kind.startswith("engine-worker") else ONE_DEVICE
     sets = [*sets, f"cluster.hang_timeout={case.hang_timeout}"]
     if case.phase == "checkpoint":
         sets.append("checkpoint.every=1")
@@ -202,6 +203,7 @@ def wait_until(condition: Callable[[], bool], deadline: float) -> None:
 
 
 def is_running(process: psutil.Process) -> bool:
+    """Return False for a process that has exited, also if its parent has not noticed it yet."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -63,7 +63,11 @@ def run_recipe(
         text=True,
         timeout=3600,  # ends a hang; the real model takes minutes, on a busy machine many
     )
-    return RecipeRun(done.returncode, done.stdout, directory, shared_memory.left_files(before))
+    left = shared_memory.left_files(before)
+    # A process of another test that was killed may have left its own, which torch names after the process.
+    own = {f"torch_{entry['pid']}_" for entry in RunDirectory(directory).log.processes}
+    left = {name for name in left if not name.startswith("torch_") or name.startswith(tuple(own))}
+    return RecipeRun(done.returncode, done.stdout, directory, left)
 
 
 def processes_of(run_dir: Path) -> list[int]:

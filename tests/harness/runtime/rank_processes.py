@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from multiprocessing.connection import Connection, Listener, wait
@@ -13,7 +14,6 @@ from typing import Any
 import cloudpickle
 
 from harness import script
-from harness.ports import free_port
 
 # How long ranks may take to fail after one that has: they wait for it in a collective, perhaps for ever.
 GRACE = 10.0
@@ -23,6 +23,7 @@ class Process:
     """A process that stays, so that each test does not import torch and Megatron-core anew."""
 
     def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
+        self.directory = directory
         path = directory / f"socket-{len(list(directory.glob('socket-*')))}"
         self._listener = Listener(str(path))
         self.popen = subprocess.Popen(
@@ -61,11 +62,19 @@ class Process:
         self.popen.wait(timeout=30)
 
 
+def new_store(directory: Path) -> str:
+    """Return the path of a file in which ranks can meet."""
+    return str(directory / f"ranks-{uuid.uuid4().hex}")
+
+
 def on_each(processes: list[Process], function: Callable[..., Any], *args: Any) -> list[Any]:
-    """Call ``function(rank, world_size, "host:port", *args)`` in each, in parallel; return the results."""
-    master = f"127.0.0.1:{free_port()}"
+    """Call ``function(rank, world_size, store, *args)`` in each, in parallel; return the results.
+
+    ``store`` is the path of a new file in which the ranks meet, for torch's ``FileStore``.
+    """
+    store = new_store(processes[0].directory)
     for rank, process in enumerate(processes):
-        process.begin(function, rank, len(processes), master, *args)
+        process.begin(function, rank, len(processes), store, *args)
     waiting: Any = {process.connection: rank for rank, process in enumerate(processes)}
     results: dict[int, Any] = {}
     failure = ""

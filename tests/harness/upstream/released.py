@@ -19,9 +19,10 @@ from vime_runtime.spec.errors import MissingRequirement
 
 from harness.needs import unavailable
 from vimectl.cli import run_cli
-from vimectl.patches.releases import download, finder, index
-from vimectl.patches.releases import pip_config as pip
-from vimectl.patches.releases.web import Web
+from vimectl.patches import release_finder
+from vimectl.releases import download, index
+from vimectl.releases import pip_config as pip
+from vimectl.releases.web import Web
 from vimectl.stacks.catalog import load_stack, stack_names
 
 # The platform of the stack's lock. With it pip downloads the same files on every machine and interpreter.
@@ -46,7 +47,7 @@ def versions_of(stack: str) -> dict[str, str]:
 @cache
 def is_source_only(package: str, version: str) -> bool:
     """Return True when a release has no wheel."""
-    return all(file.kind == "sdist" for file in finder.files_of(package, version))
+    return all(file.kind == "sdist" for file in release_finder.files_of(package, version))
 
 
 def cached(kind: str, name: str, make: Callable[[Path], None]) -> Path:
@@ -130,9 +131,9 @@ def patched_sources(stack: str, directory: Path) -> Path:
 def fetch_touched(package: str, version: str, paths: Iterable[str], directory: Path) -> None:
     """Write some files of a release and its metadata into a directory.
 
-    Only these are downloaded if the index allows it.
+    Only these are downloaded if the index allows it: the blob ids of a series verify them.
     """
-    release = finder.find(package, version)
+    release = release_finder.find(package, version, compared=True)
     names = (".dist-info/METADATA", ".dist-info/RECORD", ".egg-info/PKG-INFO")
     for path in (
         *paths,

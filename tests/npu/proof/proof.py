@@ -1,6 +1,6 @@
 """How the NPU path is tested without an NPU: the data of ``proof.toml``, their page, and a check of them.
 
-    python tests/npu/proof/proof.py page [--check]       # write docs/npu-path.md, or check that it is current
+    python tests/npu/proof/proof.py page [--check]       # write docs/explanation/npu-path.md, or check it
     python tests/npu/proof/proof.py removals [RULE...]   # break each rule; one of its tests has to fail
 
 Removals are done in the checkout and undone in any case: child processes of some tests import the packages
@@ -30,8 +30,8 @@ from vimectl.runs.npu_notice import REPORT_REQUEST, UNTESTED_STEPS
 from vimectl.util.toml import load
 
 ROOT = Path(__file__).resolve().parents[3]
-PAGE = ROOT / "docs" / "npu-path.md"
-PICTURE = ROOT / "docs" / "npu-memory.svg"
+PAGE = ROOT / "docs" / "explanation" / "npu-path.md"
+PICTURE = ROOT / "docs" / "explanation" / "npu-memory.svg"
 GIB = 1 << 30
 CHIP = 61 * GIB  # of an Ascend 910B1
 # Exit code of pytest if tests failed. Others say nothing: interrupted, internal error, usage error, no tests.
@@ -141,7 +141,7 @@ def named_tests() -> list[str]:
 
 
 def render_page() -> str:
-    """Return the text of ``docs/npu-path.md``."""
+    """Return the text of ``docs/explanation/npu-path.md``."""
     proof = read_proof()
     lines = [
         HEAD,
@@ -217,7 +217,7 @@ def _head(*columns: str) -> list[str]:
 
 def _links(tests: list[str]) -> str:
     pairs = [test.split("::") for test in tests]
-    return "<br>".join(f"[{name.removeprefix('test_')}](../{file})" for file, name in pairs)
+    return "<br>".join(f"[{name.removeprefix('test_')}](../../{file})" for file, name in pairs)
 
 
 def try_removal(rule: Rule, removal: Removal, piece: str) -> str:

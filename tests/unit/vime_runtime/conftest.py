@@ -28,7 +28,7 @@ class Ranks:
         self._processes = self._start(count)
 
     def run(self, function: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
-        """Call ``function(rank, world_size, "host:port", *args)`` on each rank; return what each returned."""
+        """Call ``function(rank, world_size, store, *args)`` as ``on_each`` does; return the results."""
         try:
             return on_each(self._processes[:world_size], function, *args)
         except AssertionError:  # the next test starts with processes that are sound

@@ -1,4 +1,4 @@
-"""Checkpoints with correct headers and zero weights, and launches of a fake runtime."""
+"""Provide an index of releases, checkpoints with zero weights, and launches of a fake runtime."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,11 @@ import pytest
 from vime_runtime.spec.model_families import FAMILIES
 
 from harness import REPOSITORY, TESTS, script
+from harness.patches.index_server import Index, serving
 from harness.runs.wait import wait_until
 from harness.terminal import start_shell
+from vimectl.releases import pip_config
+from vimectl.releases.pip_config import PipConfig
 
 FAKE_RUNTIME = Path(__file__).parent / "runs" / "fake_runtime"
 
@@ -77,16 +80,23 @@ def write_model(tmp_path: Path) -> Callable[..., Path]:
 class LaunchedRun:
     """A launch of the fake runtime in a separate process."""
 
-    def __init__(self, tmp_path: Path, model: Path, *assignments: str, terminal: int | None = None) -> None:
+    def __init__(
+        self,
+        tmp_path: Path,
+        model: Path,
+        *assignments: str,
+        terminal: int | None = None,
+        wrapper: Sequence[str] = (),
+    ) -> None:
         """Assignments whose key has a dot are for the recipe, others for the environment of the runtime.
 
         ``--detach`` instead of an assignment launches a detached run. With a terminal, ``process`` is a shell
-        in it, see ``start_shell``.
+        in it, see ``start_shell``. ``wrapper`` is a command that executes the launch.
         """
         self.run_dir = tmp_path / "run"
         self.cache = tmp_path / "cache"
         self.state = tmp_path / "state"
-        environment = os.environ | {
+        self.environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(map(str, (FAKE_RUNTIME, REPOSITORY, TESTS))),
             "XDG_CACHE_HOME": str(self.cache),
             "XDG_STATE_HOME": str(self.state),
@@ -95,12 +105,15 @@ class LaunchedRun:
         assignments = tuple(
             a if "." in a.partition("=")[0] or a == "--detach" else f"env.{a}" for a in assignments
         )
-        command = [sys.executable, script("runs.launch_recipe"), self.run_dir, "qwen3-tiny-tp2", *assignments]
+        launch = script("runs.launch_recipe")
+        command = [*wrapper, sys.executable, launch, self.run_dir, "qwen3-tiny-tp2", *assignments]
         if terminal is None:
             pipe = subprocess.PIPE
-            self.process = subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+            self.process = subprocess.Popen(
+                command, env=self.environment, stdout=pipe, stderr=pipe, text=True
+            )
         else:
-            self.process = start_shell(terminal, command, environment)
+            self.process = start_shell(terminal, command, self.environment)
 
     @property
     def scratch_dir(self) -> Path:
@@ -141,8 +154,8 @@ def launch(tmp_path: Path, write_model: Callable[..., Path]) -> Iterator[Callabl
     """Launch the fake runtime with some assignments."""
     runs = []
 
-    def start(*assignments: str, terminal: int | None = None) -> LaunchedRun:
-        runs.append(LaunchedRun(tmp_path, write_model(), *assignments, terminal=terminal))
+    def start(*assignments: str, folder: Path = tmp_path, **options: Any) -> LaunchedRun:
+        runs.append(LaunchedRun(folder, write_model(), *assignments, **options))
         return runs[-1]
 
     yield start
@@ -152,3 +165,27 @@ def launch(tmp_path: Path, write_model: Callable[..., Path]) -> Iterator[Callabl
         if (run.run_dir / "supervisor.json").exists() and not (run.run_dir / "summary.json").exists():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(run.supervisor, signal.SIGTERM)  # of a detached run that a failed test has left
+
+
+@pytest.fixture
+def other_index() -> Iterator[Index]:
+    with serving() as index:
+        yield index
+
+
+@pytest.fixture
+def configure(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that sets what pip is configured to use."""
+    return lambda **fields: monkeypatch.setattr(pip_config, "read", lambda: PipConfig(timeout=5.0, **fields))
+
+
+@pytest.fixture
+def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, configure: Callable[..., None]) -> Iterator[Index]:
+    """Yield the index that pip is configured to use; the user's cache is empty."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("NETRC", "/dev/null")
+    monkeypatch.setattr("vimectl.releases.web._BACKOFF_SECONDS", 0.0)
+    with serving() as made:
+        configure(index_url=made.url)
+        yield made

@@ -32,7 +32,12 @@ def test_no_module_of_the_tool_loads_a_heavy_package() -> None:
 
 
 def test_the_command_line_starts_without_its_features() -> None:
-    assert not loaded_after("import vimectl.cli.tree; vimectl.cli.tree.command_tree()") & {"git", "pydantic"}
+    loaded = loaded_after("import vimectl.cli.tree; vimectl.cli.tree.command_tree()")
+    assert not loaded & {"gitdb", "pydantic"}
+
+
+def test_the_version_needs_no_typer() -> None:
+    assert not loaded_after("import vimectl.cli; vimectl.cli.run_cli(['--version'])") & {"rich", "typer"}
 
 
 def test_the_version_is_printed() -> None:
@@ -46,6 +51,8 @@ LINES = [
     "status vllm vllm-ascend --stack ascend-0.22 --json",
     "apply --target=dir --version 1.0 vllm --merge --dry-run",
     "revert --series own",
+    "apply -n -q vllm",
+    "verify -v",
 ]
 
 
@@ -57,14 +64,18 @@ def test_a_plain_command_line_is_read_as_typer_reads_it(line: str) -> None:
     packages, options = parsed
     command = tree.command_tree(argv).commands["patch"].commands[argv[1]]
     typed = {name: value for name, value in command.make_context(argv[1], argv[2:]).params.items() if value}
-    # Typer keeps --json to itself.
-    plain = {name.replace("-", "_"): value or True for name, value in options.items() if name != "json"}
+    # Typer keeps the global options to itself.
+    plain = {
+        name.replace("-", "_"): value or True
+        for name, value in options.items()
+        if name not in ("json", "quiet", "verbose")
+    }
     assert (packages, plain) == (list(typed.pop("packages", ())), typed)
 
 
 @pytest.mark.parametrize(
     "line",
-    ["apply --help", "verify --stak x", "verify --targ x", "apply -n", "status --stack", "verify --merge",
+    ["apply --help", "verify --stak x", "verify --targ x", "status -n", "status --stack", "verify --merge",
      "verify --stack a --stack b", "verify --target=", "verify -- vllm", "list", "--json"],
 )  # fmt: skip
 def test_other_command_lines_are_left_to_typer(line: str) -> None:
@@ -73,5 +84,5 @@ def test_other_command_lines_are_left_to_typer(line: str) -> None:
 
 def test_a_plain_command_does_not_load_typer() -> None:
     loaded = loaded_after("import vimectl.cli, vimectl.cli.patch_results, vimectl.patches.plan")
-    slow = {"click", "dataclasses", "git", "packaging", "pydantic", "rich", "subprocess", "typer"}
+    slow = {"click", "dataclasses", "gitdb", "packaging", "pydantic", "rich", "subprocess", "typer"}
     assert not loaded & slow

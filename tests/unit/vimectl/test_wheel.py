@@ -103,6 +103,10 @@ def test_an_image_is_planned_and_a_wheel_of_vimectl_is_made_again(
 ) -> None:
     planned = run(str(bare), "image", "plan", "--stack", "ascend-0.22", cwd=tmp_path)
     assert "sgl-kernel-npu" in planned
+    # The dependencies alone, without the extra `image`.
+    build = [str(bare), "image", "build", "--stack", "ascend-0.22"]
+    refused = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True)
+    assert (refused.returncode, "vimectl[image]" in refused.stderr) == (3, True)
     code = "import sys; from pathlib import Path; from vimectl.env import vimectl_wheel; "
     code += "print(vimectl_wheel.make_wheel(Path(sys.argv[1])))"
     made = []

@@ -20,7 +20,7 @@ _ENGINES = (
 
 @CHECKS.add(
     "builder.engine",
-    source="vimectl/images/builder; docker-version(1), buildah-build(1)",
+    source="vimectl/images/builders.py; docker-version(1), buildah-build(1)",
     reads=tuple(" ".join(command) for command in _ENGINES),
 )
 def engine(facts: Facts) -> CheckResult:
@@ -66,15 +66,12 @@ def compiler(facts: Facts) -> CheckResult:
 
 @CHECKS.add(
     "builder.python-headers",
-    source="triton-ascend 3.2.1: triton/backends/ascend/utils.py, _build_npu_ext; "
-    "torch 2.13: _inductor/codecache.py, CppPythonBindingsCodeCache; sglang#18644, vllm#27890",
+    source="triton-ascend 3.2.1: triton/backends/ascend/utils.py, _build_npu_ext; sglang#18644",
     reads=("*/Python.h", "*/pyvenv.cfg"),
+    device="npu",
 )
-def python_headers(facts: Facts) -> CheckResult | str:
-    """triton-ascend compiles its launcher with Python's headers, and torch.compile its kernels on the CPU."""
-    recipe = facts.optional_recipe
-    if facts.stack.stack.device == "cpu" and (recipe is None or recipe.rollout.eager):
-        return "not needed: nothing is compiled"
+def python_headers(facts: Facts) -> CheckResult:
+    """triton-ascend compiles its launcher with Python's headers. On a CPU nothing is compiled."""
     found, usual = facts.read(read_header, facts.interpreter)
     minor = ".".join(facts.interpreter.version.split(".")[:2])
     return result(

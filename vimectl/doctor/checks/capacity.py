@@ -106,7 +106,7 @@ def overcommit(facts: Facts) -> CheckResult:
 )
 def shared_memory(facts: Facts) -> CheckResult:
     """Weights and Ray's objects pass through /dev/shm ([memory] shm_bytes)."""
-    total, free = facts.read(limits.read_disk_space, "/dev/shm")
+    total, free = facts.read(limits.read_disk_space, "/dev/shm")  # nosec B108 # measured
     text = f"{size(free)} free of {size(total)}"
     needed = facts.recipe_for(text).memory.shm_bytes
     fix = "remove what fills /dev/shm"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from vimectl.doctor.check import CheckList, CheckResult, listed, result
+from vimectl.doctor.check import CheckList, CheckResult, listed, result, warn_unless
 from vimectl.doctor.checks.cluster import external_daemons
 from vimectl.doctor.facts import Facts, driver, networks
-from vimectl.doctor.facts.processes import PROCESS_READS, read_ray_version
+from vimectl.doctor.facts.processes import PROCESS_READS, read_ray_version, read_user
 from vimectl.doctor.stack_requirements import PACKAGE_READS
 
 CHECKS = CheckList(running=True, several=True)
@@ -23,7 +23,7 @@ def version(facts: Facts) -> CheckResult | str:
     """A process can only join a Ray cluster of the same versions of Ray and Python."""
     own = facts.find("ray") or next(iter(facts.installed.get("ray", [])), None)
     minor = ".".join(facts.interpreter.version.split(".")[:2])
-    wrong, count = [], 0
+    wrong, count, proven = [], 0, False
     for one in external_daemons(facts):
         if one.program != "raylet":
             continue
@@ -33,6 +33,10 @@ def version(facts: Facts) -> CheckResult | str:
             wrong.append(f"raylet {one.pid} is of Ray {ray}: {one.argv[0]}")
         elif minor and python and python != minor:
             wrong.append(f"raylet {one.pid} is of Python {python}: {one.argv[0]}")
+        else:
+            continue
+        # Any user can start a process with these arguments, which must not prevent the runs of others.
+        proven = proven or one.user in (facts.read(read_user), 0, None)
     if not count:
         return "Ray does not run on this node yet"
     expected = f"Ray {own.version if own else 'of this environment'}, Python {minor or 'of this environment'}"
@@ -40,7 +44,8 @@ def version(facts: Facts) -> CheckResult | str:
         "start a cluster with the `ray` of this environment on every node, with another --port, and give its "
         "--address; or run from the environment of the cluster that is there"
     )
-    return result(not wrong, listed(wrong, separator="; ") or f"{count} raylet of it", expected, fix)
+    found = listed(wrong, separator="; ") or f"{count} raylet of it"
+    return result(not wrong, found, expected, fix) if proven else warn_unless(not wrong, found, expected, fix)
 
 
 @CHECKS.add(

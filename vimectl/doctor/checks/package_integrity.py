@@ -138,7 +138,14 @@ def patches(package: str, facts: Facts) -> CheckResult:
     fix = f"vimectl patch apply --stack {name}{target}"
     if "drifted" in states:
         fix = f"vimectl patch diff {package} --stack {name}{target}  (these files were edited)"
-    return result(states == ["applied"], ", ".join(states), "applied", fix)
+    found = ", ".join(states)
+    unfinished = [target.unfinished for target in targets if target.unfinished]
+    if unfinished:
+        found = facts.without_root("; ".join([found, *(one.text for one in unfinished)]))
+        fix = f"vimectl patch recover {package} --stack {name}{target}"
+        if not all(one.own for one in unfinished):
+            fix = "; ".join(one.hint for one in unfinished if not one.own)
+    return result(all(one.complete for one in targets), found, "applied", fix)
 
 
 def _required_backend(facts: Facts) -> str:

@@ -122,13 +122,13 @@ def _to_pin(facts: Facts, name: str, source: PinnedSource | None) -> str:
 
 @CHECKS.add_each(
     "packages.{}-build",
-    lambda stack: {name: one.note for name, one in stack.origin.items()},
+    lambda stack: {name: stack.origin[name].note for name in stack.markers},
     source="[origin] of the stack file: the digests of the package's files",
     after=("packages.interrupted",),
 )
 def build(name: str, facts: Facts) -> CheckResult:
     """Find the marker of a package whose version does not identify its build."""
-    marker = facts.stack.origin[name].marker
+    marker = facts.stack.markers[name]
     path, good = facts.read(read_marker, marker)
     if good:
         return CheckResult("pass", f"{path}: the marker is there", marker.meaning)

@@ -13,6 +13,7 @@ from vimectl.doctor.stack_requirements import (
     SAME_MODULES,
     companion_versions,
     is_cuda,
+    locked,
     pinned_packages,
     pinned_source,
     repair,
@@ -20,7 +21,7 @@ from vimectl.doctor.stack_requirements import (
     unmet,
 )
 from vimectl.stacks.catalog import lock_path
-from vimectl.stacks.lock import read_lock
+from vimectl.stacks.schema import Stack
 from vimectl.stacks.versions import matches, within
 
 CHECKS = CheckList(reads=PACKAGE_READS)
@@ -215,21 +216,24 @@ def uninstalled_with(facts: Facts, names: list[str]) -> list[str]:
     return [*names, "triton-ascend"] if "triton" in names else names
 
 
+def _why_locked(stack: Stack) -> str:
+    """Return why the whole lock counts, see ``locked``."""
+    tested = stack.stack.device == "cpu" and lock_path(stack.argument)
+    return "the stack is tested with its whole lock" if tested else ""
+
+
 @CHECKS.add(
     "packages.lock",
-    why=lambda stack: "the stack is tested with its whole lock" if lock_path(stack.argument) else "",
+    why=_why_locked,
     source="the lock of the stack",
     after=("packages.*",),
 )
 def locked_packages(facts: Facts) -> CheckResult:
     """Compare all packages of the lock."""
-    lock = lock_path(facts.stack.argument)
-    assert lock is not None
+    pinned = locked(facts)
     # A project may want other versions than the lock; each has its own check.
     own = facts.stack.packages
-    pins = {
-        name: pin for name, pin in read_lock(lock).items() if matches(pin.version, own.get(name, pin.version))
-    }
+    pins = {name: pin for name, pin in pinned.items() if matches(pin.version, own.get(name, pin.version))}
     versions = {name: items[0].version for name, items in facts.installed.items()}
     other = [pin for pin in pins.values() if not matches(versions.get(pin.name, ""), pin.version)]
     shown = [f"{pin.name} {versions.get(pin.name, 'absent')} (not {pin.version})" for pin in other]

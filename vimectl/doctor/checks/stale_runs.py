@@ -12,10 +12,9 @@ from vimectl.doctor.check import CheckList, CheckResult, listed, warn_unless
 from vimectl.doctor.facts import Facts, Unavailable
 from vimectl.doctor.facts.processes import (
     ProcessFacts,
-    read_own_processes,
     read_processes,
+    read_run_processes,
     read_scratch_directories,
-    read_user,
 )
 from vimectl.util import shared_memory
 from vimectl.util.scratch_directory import OWNER, SHM_LOG, ScratchDirectory, ScratchState
@@ -41,20 +40,9 @@ def _directories(facts: Facts, state: ScratchState) -> dict[str, ScratchDirector
 
 
 def _left_processes(facts: Facts) -> list[ProcessFacts]:
-    """Return this user's processes that the runs have left behind whose supervisor has exited.
-
-    Processes in containers are not among them, nor is the doctor where a user runs it in a run's environment.
-    """
-    ended, user, own = _directories(facts, "ended"), facts.read(read_user), facts.read(read_own_processes)
-    return [
-        process
-        for process in facts.read(read_processes)
-        if process.scratch in ended
-        and user is not None
-        and process.user == user
-        and not process.nested
-        and process.pid not in own
-    ]
+    """Return this user's processes that the runs have left behind whose supervisor has exited."""
+    ended = _directories(facts, "ended")
+    return [process for process in facts.read(read_run_processes) if process.scratch in ended]
 
 
 @CHECKS.add("leftovers.processes", reads=_SCRATCH_READS)
@@ -85,7 +73,7 @@ def processes(facts: Facts) -> CheckResult:
 @CHECKS.add("leftovers.folders", reads=_SCRATCH_READS)
 def scratch_directories(facts: Facts) -> CheckResult:
     """The scratch directory of a run that was killed has Ray's logs and sockets."""
-    used = {process.scratch for process in facts.read(read_processes)}
+    used = {process.scratch for process in facts.read(read_run_processes)}
     unused = [path for path in _directories(facts, "ended") if path not in used]
     unknown = list(_directories(facts, "unknown"))
     more = f"; of runs that may be active: {listed(unknown)}" if unknown else ""
@@ -94,7 +82,7 @@ def scratch_directories(facts: Facts) -> CheckResult:
 
 @CHECKS.add(
     "leftovers.shm",
-    reads=(*_SCRATCH_READS, "/dev/shm", "/proc/*/maps"),
+    reads=(*_SCRATCH_READS, "/dev/shm", "/proc/*/maps"),  # nosec B108 # listed
     after=("leftovers.processes",),
 )
 def shared_memory_files(facts: Facts) -> CheckResult:

@@ -10,9 +10,10 @@ from vimectl.doctor.facts.packages import read_editable_installs
 from vimectl.stacks.installed import site_directories
 from vimectl.stacks.schema import Stack
 from vimectl.stacks.versions import matches
+from vimectl.util.cann import HOME_VARIABLES as HOME_VARIABLES
+from vimectl.util.cann import read_home as read_home
 from vimectl.util.host import Host
 
-HOME_VARIABLES = ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH")
 TOOLKIT_READS = (
     *(f"${name}" for name in HOME_VARIABLES),
     "/",
@@ -22,16 +23,8 @@ TOOLKIT_READS = (
     "uname -m",
 )
 
-# From CANN 8.5 on the directory is called cann; images keep the older name as a link to it.
-_TOOLKITS = ("/usr/local/Ascend/ascend-toolkit/latest", "/usr/local/Ascend/cann")
 _TOOLKIT_PATTERNS = ("/usr/local/Ascend/cann*", "/usr/local/Ascend/ascend-toolkit/*")
 _ATB = "/usr/local/Ascend/nnal/atb/latest/atb/cxx_abi_1"
-
-
-def read_home(host: Host) -> str:
-    """Return the toolkit that the environment names, otherwise that in a usual place; empty for none."""
-    given = (host.environment.get(name) for name in HOME_VARIABLES)
-    return next((home for home in (*filter(None, given), *_TOOLKITS) if host.is_dir(home)), "")
 
 
 def read_toolkits(host: Host) -> dict[str, str]:

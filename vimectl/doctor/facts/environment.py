@@ -48,7 +48,7 @@ def read_variable(host: Host, recipe: Recipe | None, name: str) -> VariableValue
         return VariableValues(name, here, {}, False)
     found: dict[Role, str | None] = {}
     for role in ROLES:
-        setting = environment(recipe, role, host, Path("/tmp")).get(name)
+        setting = environment(recipe, role, host, Path("/tmp")).get(name)  # nosec B108 # not opened
         found[role] = setting.value if setting else here
     return VariableValues(name, here, found, name in recipe.env)
 

@@ -46,7 +46,7 @@ def read_temporary(host: Host) -> str:
     """Return the directory for temporary files, as Python's tempfile finds it."""
     names = (host.environment.get(name, "") for name in ("TMPDIR", "TEMP", "TMP"))
     given = (name.rstrip("/") or "/" for name in names if name.startswith("/"))
-    return next((name for name in given if host.is_dir(name)), "/tmp")
+    return next((name for name in given if host.is_dir(name)), "/tmp")  # nosec B108 # as Python's tempfile
 
 
 def _unescape(text: str) -> str:

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
+from vime_runtime.spec.errors import VimeError
 
 from vimectl.doctor.facts import Unavailable
 from vimectl.stacks.detection import find
 from vimectl.stacks.installed import InstalledDistribution, distributions, site_directories
 from vimectl.stacks.schema import Marker, Stack
+from vimectl.util import git
 from vimectl.util.dist_info import editable_source, record_hash
 from vimectl.util.host import ABSENT, NOT_RUN, Host
 
@@ -157,10 +159,15 @@ def read_checkout(host: Host, directory: str) -> tuple[str, int] | None:
 
     None if the directory is no checkout or git does not answer.
     """
-    # A checkout in a container often belongs to another user, which git refuses by default.
-    git = ["git", "-c", f"safe.directory={directory}", "-C", directory]
-    described = host.run([*git, "describe", "--tags", "--always"], 10)
-    changed = host.run([*git, "status", "--porcelain", "--untracked-files=no"], 20)
+    try:
+        # A checkout in a container often belongs to another user.
+        words = git.command(directory, work_tree=True, any_owner=True)
+    except VimeError:
+        return None
+    described = host.run([*words, "describe", "--tags", "--always"], 10)
+    changed = host.run(
+        [*words, "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty"], 20
+    )
     if described.code != 0 or changed.code != 0:
         return None
     return described.stdout.strip(), len(changed.stdout.splitlines())

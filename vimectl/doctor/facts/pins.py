@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 
 from vimectl.doctor.facts.packages import module_of
 from vimectl.stacks.installed import distributions
 from vimectl.stacks.schema import PinnedPackage, Stack
-from vimectl.util.dist_info import canonical_name, editable_source
+from vimectl.util import git
+from vimectl.util.dist_info import canonical_name, editable_source, parse_direct_url
 from vimectl.util.host import Host
 
 _GIT_SECONDS = 10
@@ -60,18 +60,18 @@ def read_pinned_source(host: Host, stack: Stack, name: str) -> PinnedSource | No
 
 def read_head(host: Host, directory: str) -> str:
     """Return the commit of a git checkout from its files; empty if it is none."""
-    git = f"{directory}/.git"
-    if host.is_file(git):  # of a worktree or a submodule
-        named = host.search(git, r"^gitdir: (.+)$")
-        git = "" if named is None else named[1] if named[1].startswith("/") else f"{directory}/{named[1]}"
-    head = (host.read(f"{git}/HEAD") or "").strip() if git else ""
+    folder = f"{directory}/.git"
+    if host.is_file(folder):  # of a worktree or a submodule
+        named = host.search(folder, r"^gitdir: (.+)$")
+        folder = "" if named is None else named[1] if named[1].startswith("/") else f"{directory}/{named[1]}"
+    head = (host.read(f"{folder}/HEAD") or "").strip() if folder else ""
     if _COMMIT.fullmatch(head):
         return head
     reference = head.removeprefix("ref: ")
     if not head or reference == head:
         return ""
-    common = (host.read(f"{git}/commondir") or "").strip()
-    top = git if not common else common if common.startswith("/") else f"{git}/{common}"
+    common = (host.read(f"{folder}/commondir") or "").strip()
+    top = folder if not common else common if common.startswith("/") else f"{folder}/{common}"
     packed = host.search(f"{top}/packed-refs", rf"^([0-9a-f]{{40}}) {re.escape(reference)}$")
     return (host.read(f"{top}/{reference}") or "").strip() or (packed[1] if packed else "")
 
@@ -80,8 +80,8 @@ def _checkout(host: Host, directory: str, pin: PinnedPackage, module: str, how: 
     commit = read_head(host, directory)
     descends = False
     if commit and commit != pin.commit:
-        git = ["git", "-c", f"safe.directory={directory}", "-C", directory]
-        answer = host.run([*git, "merge-base", "--is-ancestor", pin.commit, commit], _GIT_SECONDS)
+        words = git.command(directory, any_owner=True)
+        answer = host.run([*words, "merge-base", "--is-ancestor", pin.commit, commit], _GIT_SECONDS)
         descends = answer.code == 0
     present = host.is_dir(f"{directory}/{module}")
     return PinnedSource(_source_version(host, directory, module), commit, directory, how, present, descends)
@@ -100,7 +100,7 @@ def _source_version(host: Host, directory: str, module: str) -> str:
 def _recorded_commit(direct_url: str | None) -> str:
     """Return the commit that direct_url.json (PEP 610) records, or nothing."""
     try:
-        commit = json.loads(direct_url or "{}")["vcs_info"]["commit_id"]
-    except (ValueError, KeyError, TypeError):
+        commit = parse_direct_url(direct_url)["vcs_info"]["commit_id"]
+    except (KeyError, TypeError):
         return ""
     return commit if isinstance(commit, str) and _COMMIT.fullmatch(commit) else ""

@@ -58,6 +58,25 @@ def read_processes(host: Host) -> list[ProcessFacts]:
     return found
 
 
+def read_run_processes(host: Host) -> list[ProcessFacts]:
+    """Return the processes that are proven to be of runs of this user on this machine.
+
+    Each has this user's id and the scratch directory of a run in its environment. Arguments prove nothing,
+    nor does the environment of another user's process: both can name any run. Processes in containers are not
+    among them, nor is this process, or one of those from which it descends, in a run's environment.
+    """
+    user, own = read_user(host), read_own_processes(host)
+    return [
+        process
+        for process in read_processes(host)
+        if process.scratch
+        and user is not None
+        and process.user == user
+        and not process.nested
+        and process.pid not in own
+    ]
+
+
 def read_ray_version(host: Host, raylet: str) -> tuple[str, str]:
     """Return the versions of Ray and Python of a raylet, by its path; empty where nothing says them."""
     package = raylet.partition("/core/src/ray/raylet/")[0]
@@ -83,7 +102,8 @@ def read_user(host: Host) -> int | None:
 
 def read_scratch_directories(host: Host) -> list[ScratchDirectory]:
     """Return the scratch directories where runs create them, and those that processes have as TMPDIR."""
-    places = dict.fromkeys(("/tmp", host.environment.get("TMPDIR", "/tmp").rstrip("/")))
+    # Looked through; nothing is created there.
+    places = dict.fromkeys(("/tmp", host.environment.get("TMPDIR", "/tmp").rstrip("/")))  # nosec B108
     listed = [f"{place}/{name}" for place in places for name in host.names(place)]
     used = [process.scratch for process in read_processes(host) if process.scratch]
     paths = dict.fromkeys([path for path in listed if SCRATCH.fullmatch(path)] + used)

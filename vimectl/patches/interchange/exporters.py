@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -14,8 +15,10 @@ from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches.interchange.description import NO_AUTHOR, as_mail, from_text
 from vimectl.patches.interchange.importers import ID_HEADER
+from vimectl.patches.patchfile.reader import load
 from vimectl.patches.series import ORDER, Patch, Series, file_name
-from vimectl.util.directory_lock import explain_disk_errors
+from vimectl.util.new_folder import new_folder
+from vimectl.util.output_file import STDOUT, write_output
 
 _ADDRESS = re.compile(r'"?(.*?)"?\s*<([^<>@\s]+@[^<>\s]+)>')
 # The line that git writes between emails; git am reads the date from the Date header.
@@ -28,25 +31,27 @@ def export_series(series: Series, form: Literal["quilt", "mbox"], out: Path) -> 
     Raises UsageError when ``out`` exists or the form cannot express a patch, MissingRequirement when it
     cannot be written.
     """
-    if out.exists() and not (form == "quilt" and out.is_dir() and not any(out.iterdir())):
-        raise UsageError(f"{out} exists already", "name another --out, or remove it")
-    count = len(series.patches)
-    mails = (_mail(patch, number, count) for number, patch in enumerate(series.patches, 1))
-    contents = _quilt(series, out) if form == "quilt" else {out: b"".join(mails)}
-    with explain_disk_errors(out, "name another --out"):
+    if form == "mbox":
+        if os.path.lexists(out) or out == STDOUT:  # which has what the command prints
+            raise UsageError(f"{out} exists already", "name another --out, or remove it")
+        count = len(series.patches)
+        mails = (_mail(patch, number, count) for number, patch in enumerate(series.patches, 1))
+        write_output(out, b"".join(mails))
+        return [out]
+    contents = _quilt(series)
+    with new_folder(out) as write:
         for path, content in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-    return list(contents)
+            write(path, content)
+    return [out / path for path in contents]
 
 
-def _quilt(series: Series, out: Path) -> dict[Path, bytes]:
-    """Return the files of a series directory that quilt reads."""
+def _quilt(series: Series) -> dict[str, bytes]:
+    """Return the files of a series directory that quilt reads, by relative path."""
     for patch, path in ((one, path) for one in series.patches for path in one.files):
         if patch.diffs[path].binary is not None:
             raise UsageError(f"{patch.id} changes {path}, a binary file, which quilt cannot", "--format mbox")
-    contents = {out / file_name(patch.id): patch.text for patch in series.patches}
-    return contents | {out / ORDER: (series.directory / ORDER).read_bytes()}
+    contents = {file_name(patch.id): patch.text for patch in series.patches}
+    return contents | {ORDER: load(series.directory / ORDER)}
 
 
 def _mail(patch: Patch, number: int, count: int) -> bytes:

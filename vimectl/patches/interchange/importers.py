@@ -14,7 +14,9 @@ from vimectl.patches import series as series_files
 from vimectl.patches.interchange.description import as_dep3, from_mail, from_text
 from vimectl.patches.lint.release_check import ReleaseCheck, check_release
 from vimectl.patches.patchfile.apply import apply_patch
+from vimectl.patches.patchfile.binary import BinaryBudget
 from vimectl.patches.patchfile.file_diff import Defect, PatchFile
+from vimectl.patches.patchfile.links import SeriesLinks
 from vimectl.patches.patchfile.reader import parse
 from vimectl.patches.patchfile.rules import require_valid
 from vimectl.patches.patchfile.sources import PatchSource, read_sources
@@ -80,6 +82,7 @@ def import_patches(
     Raises UsageError when there are no patches, or one does not apply.
     """
     release = PatchedRelease(files)
+    links, budget = SeriesLinks(release.link), BinaryBudget()
     found = Imported([], [])
     for source in (source for path in paths for source in read_sources(path, strip)):
         if source.is_cover_letter:
@@ -88,7 +91,8 @@ def import_patches(
         parsed = parse(source.data, source.strip)
         excluded = {diff.path for diff in parsed.diffs if not is_included(diff.path, rules)}
         found.left_out.extend((source.origin, path) for path in sorted(excluded))
-        patch = require_valid(_without(parsed, excluded), source.origin)
+        patch = require_valid(_without(parsed, excluded), source.origin, links)
+        budget.add(patch.diffs, source.origin)
         if patch.diffs:
             one = _apply(source, patch, excluded, release, len(found.patches) + 1)
             release = release.with_changes({path: after for path, (_, after) in one.changes.items()})

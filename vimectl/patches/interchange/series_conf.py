@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import tomlkit
 from vime_runtime.spec.errors import UsageError, unknown
+from vime_runtime.spec.regular_files import read_regular
 
 from vimectl.patches.git_tree import CommitFiles
 from vimectl.patches.interchange.importers import Imported, import_patches
+from vimectl.patches.patchfile.reader import LARGEST
 from vimectl.patches.release_files import ReleaseFiles
 from vimectl.stacks.catalog import PROJECT_FILE
+from vimectl.util.directory_lock import explain_disk_errors
+from vimectl.util.directory_tree import DirectoryTree
 
 
 class WorkTree(NamedTuple):
@@ -46,7 +50,7 @@ def import_conf(
             raise unknown("package", name, trees)
     created = [*(out / "patches" / name for name in trees), out / PROJECT_FILE]
     for path in created:
-        if path.exists():
+        if os.path.lexists(path):
             raise UsageError(f"{path} exists already", "name another --out, or remove it")
     sources = {name: Path(against.get(name, tree.path)) for name, tree in trees.items()}
     missing = [
@@ -62,28 +66,46 @@ def import_conf(
         for name, path in sources.items()
     }
     series = {name: import_patches(tree.patches, releases[name]) for name, tree in trees.items()}
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".vimectl-", dir=out) as scratch:
-        for name, imported in series.items():
-            imported.write(Path(scratch, "patches", name), name, commit=getattr(releases[name], "commit", ""))
-        document = tomlkit.document()
-        document.add(tomlkit.comment(f"The patches that {conf.name} lists."))
-        document.add(tomlkit.comment('To use it for images and runs, name a stack first: extends = "..."'))
-        document.add("patches", tomlkit.item({name: [f"patches/{name}"] for name in trees}))
-        document.add("targets", tomlkit.item({name: str(tree.path) for name, tree in trees.items()}))
-        Path(scratch, PROJECT_FILE).write_text(tomlkit.dumps(document), encoding="utf-8")
-        for path in created:
-            path.parent.mkdir(exist_ok=True)
-            os.replace(scratch / path.relative_to(out), path)
+    with explain_disk_errors(out, "name another --out DIR"):
+        out.mkdir(parents=True, exist_ok=True)
+        with DirectoryTree(out) as tree, tempfile.TemporaryDirectory(prefix=".vimectl-", dir=out) as scratch:
+            for name, imported in series.items():
+                folder = Path(scratch, "patches", name)
+                imported.write(folder, name, commit=getattr(releases[name], "commit", ""))
+            document = tomlkit.document()
+            document.add(tomlkit.comment(f"The patches that {conf.name} lists."))
+            document.add(
+                tomlkit.comment('To use it for images and runs, name a stack first: extends = "..."')
+            )
+            document.add("patches", tomlkit.item({name: [f"patches/{name}"] for name in trees}))
+            document.add("targets", tomlkit.item({name: str(one.path) for name, one in trees.items()}))
+            Path(scratch, PROJECT_FILE).write_text(tomlkit.dumps(document), encoding="utf-8")
+            _move(tree, Path(scratch).name, [path.relative_to(out).as_posix() for path in created])
     return series
+
+
+def _move(tree: DirectoryTree, scratch: str, paths: Sequence[str]) -> None:
+    """Move files and folders to the same paths in the tree, all or none. No folder may be a link."""
+    if tree.lstat("patches") is None:
+        tree.make_folder("patches")
+    moved: list[str] = []
+    try:
+        for path in paths:
+            tree.rename(f"{scratch}/{path}", path)
+            moved.append(path)
+    except BaseException:
+        for path in moved:
+            tree.rename(path, f"{scratch}/{path}")
+        raise
 
 
 def _read_conf(conf: Path) -> dict[str, WorkTree]:
     """Return the work trees of a list by package. Raises UsageError for a malformed line or missing patch."""
     try:
-        lines = conf.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_regular(conf, LARGEST).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as e:
-        raise UsageError(f"{conf}: cannot be read: {e}", "name a readable file in UTF-8") from e
+        reason = e.strerror if isinstance(e, OSError) else e
+        raise UsageError(f"{conf}: cannot be read: {reason}", "name a readable file in UTF-8") from e
     trees: dict[str, WorkTree] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -98,7 +120,8 @@ def _read_conf(conf: Path) -> dict[str, WorkTree]:
         if tree.path != path:
             raise UsageError(f"{where}: {path} and {tree.path} are both {name}", "rename one of them")
         # Like a path in a repository, whose list is in a folder of it.
-        found = [folder / words[2] for folder in conf.absolute().parents if (folder / words[2]).is_file()]
+        places = [folder / words[2] for folder in conf.absolute().parents]
+        found = [place for place in places if os.path.isfile(place)]
         if not found:
             message = f"{where}: {words[2]}: no such file in the list's folder or above it"
             raise UsageError(message, "correct it")

@@ -15,9 +15,12 @@ from vime_runtime.spec.errors import UsageError
 from vimectl.patches.lint.file_checks import check_diff, check_mail_damage
 from vimectl.patches.lint.release_check import HunkFit, check_release
 from vimectl.patches.lint.repair import Repair, repair_file
-from vimectl.patches.patchfile.file_diff import Defect, PatchFile
+from vimectl.patches.patchfile.binary import BinaryBudget
+from vimectl.patches.patchfile.file_diff import Defect, PatchFile, PatchTooLarge
+from vimectl.patches.patchfile.links import SeriesLinks
+from vimectl.patches.patchfile.names import printable
 from vimectl.patches.patchfile.quilt import LeveledFile
-from vimectl.patches.patchfile.reader import PatchTooLarge, parse
+from vimectl.patches.patchfile.reader import parse
 from vimectl.patches.patchfile.rules import Severity, all_defects, explain, lint_rules
 from vimectl.patches.patchfile.sources import PatchSource, patch_files, read_file
 from vimectl.patches.release_files import PatchedRelease, ReleaseFiles
@@ -93,12 +96,17 @@ def _files_of(path: Path, strip: int | None) -> tuple[list[LeveledFile], list[Le
 class _Series:
     """Patches that apply one after another.
 
-    ``release`` has those so far, if there is one; ``ids`` has the blob ids that they state, by path.
+    ``release`` has those so far, if there is one; ``ids`` has the blob ids that they state, by path, and
+    ``links`` the symbolic links that they make. ``budget`` bounds their binary data.
     """
 
     release: PatchedRelease | None
     in_series: bool
     ids: dict[str, str | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.links = SeriesLinks(self.release.link) if self.release else SeriesLinks()
+        self.budget = BinaryBudget()
 
     def lint(self, path: Path, strip: int | None, fix: bool = False) -> LintReport:
         """Lint the next file."""
@@ -115,16 +123,16 @@ class _Series:
                     severity, line = rules[defect.rule].severity, source.line(defect.line)
                     finding = LintFinding(line, defect.rule, severity, where + explain(defect))
                     report.findings.append(finding)
-        except PatchTooLarge:
-            rule = rules["too-large"]
-            report.findings = [LintFinding(1, "too-large", rule.severity, rule.meaning)]
+        except PatchTooLarge as e:
+            report.findings = [LintFinding(1, "too-large", rules["too-large"].severity, printable(e.message))]
         report.findings = sorted(set(report.findings))
         return report
 
     def _check(self, source: PatchSource, report: LintReport) -> list[Defect]:
         """Return the defects of one patch, report how its hunks fit, and apply it to the release."""
         patch = parse(source.data, source.strip)
-        defects = [*all_defects(patch), *check_mail_damage(patch, source.mail is not None)]
+        self.budget.add(patch.diffs, source.origin)
+        defects = [*all_defects(patch, self.links), *check_mail_damage(patch, source.mail is not None)]
         # The readable part of a broken diff says nothing about context and positions.
         broken = [defect.line for defect in patch.defects if defect.fatal]
         ends = [*(diff.line for diff in patch.diffs[1:]), math.inf]

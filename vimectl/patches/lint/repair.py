@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from vime_runtime.spec.atomic_io import write_bytes_atomically
-from vime_runtime.spec.errors import MissingRequirement
-
 from vimectl.patches.lint.file_checks import converted_to_crlf
 from vimectl.patches.patchfile import hunks
 from vimectl.patches.patchfile.file_diff import PatchFile
 from vimectl.patches.patchfile.reader import load, parse
 from vimectl.patches.patchfile.sources import read_file
 from vimectl.patches.release_files import PatchedRelease
+from vimectl.util.output_file import write_output
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,8 @@ def repair_file(path: Path, release: PatchedRelease | None = None, strip: int | 
     """Repair a patch file in place, and return what was changed.
 
     A mail that is encoded or has the line endings of its transport is left as it is. The files of ``release``
-    tell if CRLF is part of the content. Raises UsageError when the file is unreadable, MissingRequirement
-    when it cannot be written.
+    tell if CRLF is part of the content. Raises UsageError when the file is unreadable, or a link, which may
+    lead to any file; MissingRequirement when it cannot be written.
     """
     data = load(path)
     converted = converted_to_crlf(parse(data, strip))
@@ -44,10 +42,7 @@ def repair_file(path: Path, release: PatchedRelease | None = None, strip: int | 
         return []
     fixed, repairs = repair_text(data, release, strip)
     if repairs:
-        try:
-            write_bytes_atomically(path.resolve(), fixed)
-        except OSError as e:
-            raise MissingRequirement(f"{path}: cannot be written: {e.strerror}") from e
+        write_output(path, fixed)
     return repairs
 
 

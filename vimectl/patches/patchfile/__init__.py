@@ -5,6 +5,7 @@ quilt     the patches in a quilt series
 header    the names, modes and blob ids of one diff
 hunks     its hunks, read by unidiff
 binary    its binary data
+links     symbolic links, followed through those that a series makes
 names     file names: decoding, and which ones are allowed
 reader    the whole file, with its defects
 rules     checks of the content; reading a file for use

@@ -6,12 +6,14 @@ Binary data is one or two halves of base 85 lines, each a zlib stream of new con
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from vimectl.patches.patchfile.file_diff import BinaryData
+from vimectl.patches.patchfile.file_diff import BinaryData, FileDiff, PatchTooLarge
 
-# Upper bound for unpacked data: a patch of source files never needs more, and a zip bomb does.
+# Upper bound for the unpacked data of a patch file: source files never need more, and a zip bomb does.
 LARGEST_BINARY = 64 * 1024 * 1024
+# The same for all patches of a series together, which are kept in memory.
+MOST_IN_SERIES = 4 * LARGEST_BINARY
 _METHOD = re.compile(rb"(literal|delta) (\d{1,10})\n?$")
 # The first letter of a line of data is its length in bytes: A is 1, a is 27.
 _LENGTHS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -25,12 +27,37 @@ class CorruptBinary(ValueError):
         self.at = at
 
 
-def read_binary(lines: Sequence[bytes], at: int) -> tuple[tuple[BinaryData, ...], int]:
-    """Read one or two halves, and return them with the index after them. Raises CorruptBinary."""
+class BinaryBudget:
+    """Count the unpacked binary data of the patches of a series."""
+
+    def __init__(self) -> None:
+        self._left = MOST_IN_SERIES
+
+    def add(self, diffs: Iterable[FileDiff], origin: str) -> None:
+        """Count the diffs of one patch. Raises PatchTooLarge when all patches together have too much."""
+        self._left -= sum(diff.binary_size for diff in diffs)
+        if self._left < 0:
+            message = f"{origin}: the binary data of this patch and those before it is larger than"
+            raise PatchTooLarge(f"{message} {MOST_IN_SERIES >> 20} MiB", "split the series, or leave it out")
+
+
+def read_binary(
+    lines: Sequence[bytes], at: int, limit: int = LARGEST_BINARY
+) -> tuple[tuple[BinaryData, ...], int]:
+    """Read one or two halves, and return them with the index after them.
+
+    Raises CorruptBinary, also for more than ``limit`` bytes.
+    """
     halves: list[BinaryData] = []
     while len(halves) < 2 and at < len(lines) and (found := _METHOD.match(lines[at])):
-        data, at = _read_half(lines, at + 1, int(found[2]))
-        halves.append(BinaryData("literal" if found[1] == b"literal" else "delta", data))
+        begin = at
+        data, at = _read_half(lines, at + 1, int(found[2]), limit)
+        is_delta = found[1] == b"delta"
+        size = max(len(data), _delta_size(data) if is_delta else 0)
+        limit -= size
+        if limit < 0:
+            raise CorruptBinary(f"the binary data of the patch is larger than {LARGEST_BINARY} bytes", begin)
+        halves.append(BinaryData("delta" if is_delta else "literal", data, size))
     if not halves:
         raise CorruptBinary("neither 'literal SIZE' nor 'delta SIZE' follows", at)
     return tuple(halves), at
@@ -43,7 +70,7 @@ def apply_binary(content: bytes, half: BinaryData) -> bytes:
     """
     if half.method == "literal":
         return half.data
-    # Imported here because deltas are rare. GitPython, which brings it, has no type stubs for it.
+    # Imported here because deltas are rare. It has no type stubs.
     from gitdb.fun import apply_delta_data, msb_size  # type: ignore[import-untyped]
 
     result = bytearray()
@@ -69,9 +96,24 @@ def apply_binary(content: bytes, half: BinaryData) -> bytes:
     return bytes(result)
 
 
-def _read_half(lines: Sequence[bytes], at: int, size: int) -> tuple[bytes, int]:
-    if size > LARGEST_BINARY:
-        raise CorruptBinary(f"the stated size of {size} bytes is above {LARGEST_BINARY}", at)
+def _delta_size(delta: bytes) -> int:
+    """Return the size of the content that a delta states to produce, in the second of its two numbers."""
+    size = shift = numbers = 0
+    for byte in delta[:20]:
+        size |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            numbers += 1
+            if numbers == 2:
+                return size
+            size = shift = 0
+    return 0
+
+
+def _read_half(lines: Sequence[bytes], at: int, size: int, limit: int) -> tuple[bytes, int]:
+    if size > limit:
+        message = f"with the stated {size} bytes, the binary data of the patch is above {LARGEST_BINARY}"
+        raise CorruptBinary(message, at)
     import zlib  # here and below, because applying a series rarely reads binary data
 
     inflate = zlib.decompressobj()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from vime_runtime.spec.errors import UsageError
+
 DiffAction = Literal["modify", "create", "delete", "rename", "copy"]
 
 
@@ -28,6 +30,10 @@ class MalformedDiff(ValueError):
     def __init__(self, line: int, rule: str, message: str = "") -> None:
         super().__init__(message)
         self.defect = Defect(line, rule, message, fatal=True)
+
+
+class PatchTooLarge(UsageError):
+    """A patch file, or a series, is larger than any of source files."""
 
 
 class Hunk(NamedTuple):
@@ -75,10 +81,14 @@ class Hunk(NamedTuple):
 
 
 class BinaryData(NamedTuple):
-    """One half of a `GIT binary patch`: the new content, or a delta that produces it from the old."""
+    """One half of a `GIT binary patch`: the new content, or a delta that produces it from the old.
+
+    ``size`` is the number of bytes of ``data`` or of the new content, whichever is larger.
+    """
 
     method: Literal["literal", "delta"]
     data: bytes
+    size: int
 
 
 class FileDiff(NamedTuple):
@@ -112,6 +122,11 @@ class FileDiff(NamedTuple):
     def has_full_ids(self) -> bool:
         """Return True if the blob ids are stated and not abbreviated."""
         return len(self.old_blob or "") == len(self.new_blob or "") == 40
+
+    @property
+    def binary_size(self) -> int:
+        """Return the bytes of the binary data, unpacked."""
+        return sum(half.size for half in self.binary or ())
 
 
 class PatchFile(NamedTuple):

@@ -15,7 +15,7 @@ _STAMP = re.compile(rb"(?:\t| +)(?:\d\d)?\d\d-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?
 _EPOCH = re.compile(rb"\t(1969-12-31|1970-01-01) (\d\d):(\d\d):00(?:\.0+)? ([-+])(\d\d):?(\d\d)$")
 # Characters that a file system may ignore in a name, so that another name means .git.
 _IGNORED = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class PathProblem(NamedTuple):
@@ -44,7 +44,7 @@ def path_problem(path: str) -> PathProblem | None:
             return PathProblem("git-path", "is in .git")
         if plain == ".vimectl":
             return PathProblem("git-path", "is in .vimectl, this tool's own folder")
-    return PathProblem("outside-path", "has a control character in it") if _CONTROL.search(path) else None
+    return PathProblem("outside-path", "has a control character in it") if CONTROL.search(path) else None
 
 
 def parent_folders(path: str) -> Iterator[str]:

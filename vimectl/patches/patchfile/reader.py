@@ -6,15 +6,25 @@ with ``rules.parse_valid``.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from io import BytesIO
 from pathlib import Path
 
 from vime_runtime.spec.errors import UsageError
+from vime_runtime.spec.regular_files import read_regular
 
 from vimectl.patches.patchfile import binary, hunks, names
-from vimectl.patches.patchfile.file_diff import BinaryData, Defect, FileDiff, Hunk, MalformedDiff, PatchFile
+from vimectl.patches.patchfile.file_diff import (
+    BinaryData,
+    Defect,
+    FileDiff,
+    Hunk,
+    MalformedDiff,
+    PatchFile,
+    PatchTooLarge,
+)
 from vimectl.patches.patchfile.header import is_field, read_git_header, read_plain_header
 
 # Patches of source files are kilobytes. These bound the memory and time that reading one can take.
@@ -30,20 +40,22 @@ _BARE_BINARY = re.compile(rb"(?:Binary files|Files) .* differ\n")
 _CONTEXT_RANGE = re.compile(rb"\*\*\* \d+(?:,\d+)? \*\*\*\*")
 
 
-class PatchTooLarge(UsageError):
-    """A file is larger than any patch of source files."""
-
-
 def load(path: Path) -> bytes:
     """Return the bytes of a patch file. Raises PatchTooLarge, or UsageError when it is unreadable."""
     try:
-        with path.open("rb") as file:
-            data = file.read(LARGEST + 1)
+        data = read_regular(path, LARGEST)
     except OSError as e:
+        if e.errno == errno.EFBIG:
+            raise _too_large(path) from e
         raise UsageError(f"{path}: cannot be read: {e.strerror}", "name a readable patch file") from e
-    if len(data) > LARGEST or data.count(b"\n") > MOST_LINES:
-        raise PatchTooLarge(f"{path}: more than {LARGEST >> 20} MiB or {MOST_LINES} lines")
+    if data.count(b"\n") > MOST_LINES:
+        raise _too_large(path)
     return data
+
+
+def _too_large(path: Path) -> PatchTooLarge:
+    hint = "split it, or leave out what is not a patch of source files"
+    return PatchTooLarge(f"{path}: more than {LARGEST >> 20} MiB or {MOST_LINES} lines", hint)
 
 
 def parse(data: bytes, strip: int | None = None) -> PatchFile:
@@ -72,6 +84,7 @@ class _Reader:
         self.diffs: list[FileDiff] = []
         self.defects: list[Defect] = []
         self.header_end = len(self.lines)
+        self.unpacked = 0
         # The name in a `diff --git` line without a diff, and the index of that defect.
         self._skipped: tuple[str | None, int] = None, 0
 
@@ -170,7 +183,9 @@ class _Reader:
         if not read and whole:
             if self._line() == b"GIT binary patch\n":
                 try:
-                    halves, self.at = binary.read_binary(self.lines, self.at + 1)
+                    left = binary.LARGEST_BINARY - self.unpacked
+                    halves, self.at = binary.read_binary(self.lines, self.at + 1, left)
+                    self.unpacked += sum(half.size for half in halves)
                 except binary.CorruptBinary as e:
                     # git silently stops reading here, and applies the diffs before.
                     self.report(e.at + 1, "corrupt-binary", str(e), fatal=not self.diffs)

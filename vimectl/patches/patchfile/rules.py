@@ -6,7 +6,6 @@ same patch undoes, all of which git accepts silently.
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import pairwise
@@ -17,7 +16,8 @@ from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches.blobs import LINK
 from vimectl.patches.patchfile.file_diff import Defect, FileDiff, PatchFile
-from vimectl.patches.patchfile.names import parent_folders, path_problem, printable
+from vimectl.patches.patchfile.links import SeriesLinks
+from vimectl.patches.patchfile.names import path_problem, printable
 from vimectl.patches.patchfile.reader import parse
 from vimectl.util.toml import read_toml
 
@@ -42,10 +42,13 @@ def parse_valid(data: bytes, name: str, strip: int | None = None) -> PatchFile:
     return require_valid(parse(data, strip), name)
 
 
-def require_valid(patch: PatchFile, name: str) -> PatchFile:
-    """Return the patch file. Raises UsageError with the line and rule of its first error."""
+def require_valid(patch: PatchFile, name: str, links: SeriesLinks | None = None) -> PatchFile:
+    """Return the patch file. Raises UsageError with the line and rule of its first error.
+
+    ``links`` are those of the patches before it.
+    """
     # Every apply reads patches, which rarely have defects: the file of the rules is read only then.
-    errors = [defect for defect in all_defects(patch) if lint_rules()[defect.rule].severity == "error"]
+    errors = [defect for defect in all_defects(patch, links) if lint_rules()[defect.rule].severity == "error"]
     if errors:
         first = errors[0]
         more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
@@ -59,23 +62,24 @@ def explain(defect: Defect) -> str:
     return printable(defect.message or lint_rules()[defect.rule].meaning)
 
 
-def all_defects(patch: PatchFile) -> list[Defect]:
-    """Return the defects that reading found and those of the content, ordered by line."""
-    return sorted([*patch.defects, *_check(patch.diffs)], key=lambda defect: defect.line)
+def all_defects(patch: PatchFile, links: SeriesLinks | None = None) -> list[Defect]:
+    """Return the defects that reading found and those of the content, ordered by line.
+
+    ``links`` are those of the patches before it.
+    """
+    return sorted(
+        [*patch.defects, *_check(patch.diffs, links or SeriesLinks())], key=lambda defect: defect.line
+    )
 
 
-def _check(diffs: Sequence[FileDiff]) -> Iterator[Defect]:
+def _check(diffs: Sequence[FileDiff], links: SeriesLinks) -> Iterator[Defect]:
     yield from _check_duplicates(diffs)
-    links = {diff.new_path for diff in diffs if diff.new_path and diff.new_mode == LINK}
+    yield from links.check(diffs)
     for diff in diffs:
         for path in {diff.old_path, diff.new_path}:
             if path is not None and (problem := path_problem(path)):
                 yield Defect(diff.line, problem.rule, f"{path!r} {problem.what}")
         yield from _check_modes(diff)
-        yield from _check_link_target(diff)
-        if link := links.intersection(parent_folders(diff.path)):
-            message = f"{diff.path} is behind {min(link)}, a link that this patch makes"
-            yield Defect(diff.line, "symlink-through", message)
         yield from _check_hunks(diff)
         if diff.binary and not diff.has_full_ids:
             yield Defect(diff.line, "binary-ids")
@@ -115,19 +119,6 @@ def _check_modes(diff: FileDiff) -> Iterator[Defect]:
         else:
             rule, what = "unusual-mode", "is not one of git's, 100644 and 100755"
         yield Defect(diff.line, rule, f"{diff.path}: mode {mode} {what}")
-
-
-def _check_link_target(diff: FileDiff) -> Iterator[Defect]:
-    """Report symbolic links that, as far as the patch shows, lead out of the target directory."""
-    if (diff.new_mode or diff.old_mode) != LINK or diff.new_path is None:
-        return
-    if diff.binary:
-        yield Defect(diff.line, "symlink-outside", f"{diff.path}: a link whose target is binary data")
-    for hunk in diff.hunks:
-        target = b"".join(hunk.new_lines()).decode("utf-8", "surrogateescape")
-        resolved = posixpath.normpath(posixpath.join(posixpath.dirname(diff.new_path), target))
-        if path_problem(resolved) or "\0" in target:  # the system reads a target only up to a NUL
-            yield Defect(hunk.line, "symlink-outside", f"{diff.path} would be a link to {target!r}")
 
 
 def _check_hunks(diff: FileDiff) -> Iterator[Defect]:

@@ -102,7 +102,7 @@ def read_file(path: Path, strip: int | None = None) -> Iterator[PatchSource]:
 
 
 def _without_head(source: PatchSource) -> PatchSource:
-    """Return the decoded text of a mail; other text as it is."""
+    """Return the decoded text of a mail; other text as it is. Raises UsageError for too many nested parts."""
     text = source.data.removeprefix(BOM)
     head = _mail_head(text)
     if not head:
@@ -112,10 +112,14 @@ def _without_head(source: PatchSource) -> PatchSource:
     from email.parser import BytesParser  # imported here because applying a series reads no mail
     from email.policy import default
 
-    mail = BytesParser(policy=default).parsebytes(re.sub(rb"\AFrom .*\n", b"", text))
-    encoding = str(mail["Content-Transfer-Encoding"] or "").lower()
-    if mail.is_multipart() or encoding not in ("", "7bit", "8bit", "binary"):
-        return replace(source, data=_decoded(mail), mail=mail, encoded=True)
+    try:
+        mail = BytesParser(policy=default).parsebytes(re.sub(rb"\AFrom .*\n", b"", text))
+        encoding = str(mail["Content-Transfer-Encoding"] or "").lower()
+        if mail.is_multipart() or encoding not in ("", "7bit", "8bit", "binary"):
+            return replace(source, data=_decoded(mail), mail=mail, encoded=True)
+    except RecursionError as e:
+        message = f"{source.origin}: the parts of the mail are nested too deeply"
+        raise UsageError(message, "save the patch itself in a file") from e
     first_line = source.first_line + head.count(b"\n") + 1
     return replace(source, first_line=first_line, data=text[len(head) + 1 :], mail=mail)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vime_runtime.spec.errors import UsageError
 
-from vimectl.patches import content, target
+from vimectl.patches import content, release_finder, target
 from vimectl.patches import series as series_files
 from vimectl.patches.git_tree import CommitFiles
 from vimectl.patches.interchange.description import as_dep3, from_text
@@ -20,13 +20,13 @@ from vimectl.patches.port.conflict_folder import README, Resolutions, write_conf
 from vimectl.patches.port.port_file import PatchPort
 from vimectl.patches.port.rebase import misfit, rebase
 from vimectl.patches.release_files import PatchedRelease, ReleaseFiles, open_path
-from vimectl.patches.releases import finder
-from vimectl.patches.releases.index import parse_file_name
 from vimectl.patches.restack import file_states
 from vimectl.patches.series import Series
 from vimectl.patches.series_writer import NewPatch, write_series
+from vimectl.releases.index import parse_file_name
 from vimectl.stacks.versions import matches
 from vimectl.util.directory_lock import explain_disk_errors
+from vimectl.util.new_folder import check_new_folder
 
 _VERSION = re.compile(r"\d+(\.\w+)+([-+]\S+)?")
 
@@ -77,7 +77,7 @@ def port_series(
     series = series_files.find(package, old, directory)
     series, old = series._replace(package=series.package or package), _stated(series, old)
     if new == "newest":
-        new = finder.versions(package)[-1]
+        new = release_finder.versions(package)[-1]
     out = out or Path(f"{package}-{new.replace('/', '-')}")
     if out.name in ("", ".."):  # a name is needed for the conflict folder
         out = Path(os.path.abspath(out))
@@ -118,8 +118,8 @@ def _check_folders(out: Path, conflicts: Path, resolved: Path | None) -> None:
         (out, "name another directory with --out DIR, or remove this one first"),
         (conflicts, f"continue with --resolved {shlex.quote(str(conflicts))}, or remove it to start over"),
     ):
-        if path != resolved and path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            raise UsageError(f"{path}: exists already", hint)
+        if path != resolved:
+            check_new_folder(path, hint)
     if resolved and not (resolved / README).is_file():
         hint = "without --resolved the conflicts are written again"
         raise UsageError(f"{resolved}: not a folder that vimectl patch port made for conflicts", hint)

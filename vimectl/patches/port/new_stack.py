@@ -10,16 +10,16 @@ from pathlib import Path
 from packaging.version import Version
 from vime_runtime.spec.errors import CheckFailed, UsageError
 
-from vimectl.patches import content
+from vimectl.patches import content, release_finder
 from vimectl.patches import series as series_files
 from vimectl.patches.port.command import PortOutcome, port_series, slug
 from vimectl.patches.port.rebase import misfit
 from vimectl.patches.release_files import PatchedRelease
-from vimectl.patches.releases import finder
 from vimectl.patches.series import Series
 from vimectl.stacks.catalog import load_summary, stack_names
 from vimectl.stacks.new import read_facts, stack_text
 from vimectl.stacks.versions import distance
+from vimectl.util.output_file import write_output
 from vimectl.util.phase_progress import show_phases
 from vimectl.util.resources import data_dir
 
@@ -73,16 +73,16 @@ def make_stack(name: str, version: str, data: Path, patches: Path) -> NewStack:
         MissingRequirement: a release cannot be fetched, or git is not installed.
     """
     path = data / f"{name}.toml"
-    if path.exists():
+    if os.path.lexists(path):
         raise UsageError(f"{path}: exists already", "remove it first, or choose another name")
     with show_phases() as progress:
-        files = finder.files_of("vllm-ascend", version)
+        files = release_finder.files_of("vllm-ascend", version)
         if files and all(file.kind == "wheel" for file in files):
             raise CheckFailed(
                 f"vllm-ascend {version} has no source archive, whose documents state the facts",
                 "write the stack file by hand, after one in vimectl/stacks/data",
             )
-        archive = finder.find("vllm-ascend", version, progress, kinds=("sdist",))
+        archive = release_finder.find("vllm-ascend", version, progress, kinds=("sdist",))
     facts = read_facts(version, archive.read, [file.name for file in files])
     series = [_series(package, facts.packages[package], patches) for package in _PACKAGES]
     shipped = patches.resolve() == data_dir("patches")
@@ -94,7 +94,7 @@ def make_stack(name: str, version: str, data: Path, patches: Path) -> NewStack:
         same = f", whose patched files are those of {one.version}" if one.source != one.version else ""
         notes.append(f"series of {one.package} {one.source}{', ported' if one.outcome else same}")
     data.mkdir(parents=True, exist_ok=True)
-    path.write_text(stack_text(name, facts, entries, "; ".join(notes)), encoding="utf-8")
+    write_output(path, stack_text(name, facts, entries, "; ".join(notes)).encode())
     return NewStack(path, series, facts.disagreements)
 
 

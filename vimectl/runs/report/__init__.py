@@ -10,9 +10,8 @@ import contextlib
 import traceback
 from pathlib import Path
 
-from vime_runtime.spec.atomic_io import write_text_atomically
-
 from vimectl.runs.run_directory import RunDirectory
+from vimectl.util.output_file import write_output
 
 
 def write(run_dir: Path, out: Path | None = None) -> Path:
@@ -21,14 +20,14 @@ def write(run_dir: Path, out: Path | None = None) -> Path:
     The page is replaced in one step: a reader sees the earlier one or the new one.
 
     Raises:
-        OSError: the file cannot be written.
+        UsageError: as ``write_output`` raises it.
     """
     # Jinja takes as long to import as the rest of the tool: import it only to make a page.
     from vimectl.runs.report.page import render
 
     run = RunDirectory(run_dir)
     target = out or run.files.report
-    write_text_atomically(target, render(run))
+    write_output(target, render(run).encode())
     return target
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vimectl.runs.run_log import finite_number
+from vime_runtime.spec.regular_files import open_regular
+
+from vimectl.runs.run_log import bounded_lines, finite_number, parse_object
 
 # The page shows so many problems of a set at most, and so many sets.
 SHOWN_PROBLEMS = 40
@@ -80,14 +82,13 @@ def _set_answers(name: str, problems: dict[int, dict[int, dict[str, Any]]], step
 def _answers_of(path: Path, steps: Iterable[int]) -> Iterable[dict[str, Any]]:
     """Yield the lines of these steps. Lines of other steps are recognized by their begin and not parsed."""
     begins = tuple(f'{{"step": {step},'.encode() for step in steps)
-    if not begins or not path.exists():
+    if not begins:
         return
-    with path.open("rb") as file:
-        for line in file:
-            if line.startswith(begins) and line.endswith(b"\n"):
-                try:
-                    answer = json.loads(line)
-                except (ValueError, RecursionError):
-                    continue
-                if isinstance(answer, dict):
-                    yield answer
+    with contextlib.suppress(OSError), open_regular(path) as file:
+        for line in bounded_lines(file):
+            if (
+                line.startswith(begins)
+                and line.endswith(b"\n")
+                and (answer := parse_object(line)) is not None
+            ):
+                yield answer

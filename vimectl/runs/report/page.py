@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 from vime_runtime.spec import events
+from vime_runtime.spec.json_files import read_object
 
 from vimectl import __version__
 from vimectl.runs.report import drawing
@@ -20,8 +21,9 @@ from vimectl.runs.report.answers import read_answers
 from vimectl.runs.report.axis import format_number, format_seconds
 from vimectl.runs.report.charts import charts, downsample
 from vimectl.runs.report.timeline import read_timeline
-from vimectl.runs.run_directory import RunDirectory, read_object
+from vimectl.runs.run_directory import RunDirectory
 from vimectl.runs.run_log import REWARD_WINDOW, finite_number, run_statistics
+from vimectl.util import console
 from vimectl.util.secrets import is_secret
 from vimectl.util.units import duration, size
 
@@ -44,6 +46,7 @@ def render(run: RunDirectory) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("vimectl.runs.report", "."),
         autoescape=True,
+        finalize=_without_controls,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -78,8 +81,8 @@ def render(run: RunDirectory) -> str:
         checkpoints=sum(event.kind == events.CHECKPOINT for event in timeline),
         overrides=[assignment.partition("=") for assignment in run.document.get("overrides", [])],
         variables=_variables(read_object(run.files.environment)),
-        script=Markup(script),
-        style=Markup(style),
+        script=Markup(script),  # nosec B704 # a file of this package
+        style=Markup(style),  # nosec B704 # a file of this package
         # The page may run only this script and load nothing: text of a model stays text.
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
@@ -106,6 +109,12 @@ def _visible_character(character: str) -> str:
     if code < 0x20:
         return chr(0x2400 + code)
     return f"⟨U+{code:04X}⟩" if unicodedata.category(character) in INVISIBLE else character
+
+
+def _without_controls(value: Any) -> Any:
+    """Show hidden characters also where the template does not: in titles, labels and names."""
+    plain = isinstance(value, str) and not isinstance(value, Markup)
+    return console.visible(value) if plain else value
 
 
 def _number_text(value: Any) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vime_runtime.spec import events, metrics
+from vime_runtime.spec.regular_files import open_regular
 
 from vimectl.runs.report.axis import format_number
 from vimectl.runs.run_log import JsonLineFollower, finite_number
@@ -55,7 +56,7 @@ def read_timeline(path: Path) -> tuple[list[TimelineEvent], list[StepSamples]]:
 
 def _read_samples(path: Path, step: int, offsets: list[int]) -> StepSamples:
     shown = []
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for offset in offsets[:SAMPLES_PER_STEP]:
             file.seek(offset)
             shown.append(json.loads(file.readline()))

@@ -52,7 +52,7 @@ class BackgroundTracker(Callback):
         self._dropped = False
         self._thread = threading.Thread(target=self._work, args=(start,), name=f"tracker {name}", daemon=True)
         self._thread.start()
-        hint = f"see docs/trackers.md, or leave {name} out of watch.trackers"
+        hint = f"see docs/how-to/trackers.md, or leave {name} out of watch.trackers"
         if not self._started.wait(start_timeout):
             raise UsageError(f"watch.trackers: {name} did not start within {start_timeout:g} s", hint)
         if isinstance(self._error, UsageError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,18 @@ def test_without_a_finished_step_nothing_is_saved(tmp_path: Path) -> None:
     run = CheckpointedRun(tmp_path)
     run.manager.save_finished(lambda: pytest.fail("nothing to save"))
     assert run.files == []
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o022])
+def test_states_have_the_permissions_of_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        CheckpointedRun(tmp_path, every=1).step(1)
+    finally:
+        os.umask(before)
+    modes = {path: path.stat().st_mode for path in (tmp_path / "checkpoints").rglob("*")}
+    assert {path.name for path in modes} >= {"rank-0-of-1.pt", "manifest.json"}
+    assert [str(path) for path, mode in modes.items() if mode & umask] == []
 
 
 @pytest.mark.parametrize("scores", [{}, {2: 0.5}], ids=["state", "state and weights"])

@@ -16,9 +16,11 @@ import ray
 from ray.exceptions import ActorDiedError
 from vime_runtime.cluster.groups import EngineGroup, TrainerGroup
 from vime_runtime.cluster.placement import Placement
-from vime_runtime.cluster.ray_cluster import DAEMONS, ray_cluster
+from vime_runtime.cluster.ray_cluster import ray_cluster
+from vime_runtime.logging.event_log import EventLog
 from vime_runtime.spec.device_layout import engine_devices, trainer_devices
 from vime_runtime.spec.errors import WrongEnvironment
+from vime_runtime.spec.process_roles import RAY_DAEMONS
 from vime_runtime.spec.run_config import RunConfig
 
 VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"
@@ -67,6 +69,7 @@ def placement(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Placement]:
     from harness.run_config import make_run_config  # Ray workers import this module without the harness
 
     scratch = Path("/tmp") / f"vime-test-{os.getpid()}"
+    scratch.mkdir(mode=0o700)
     own = {**NOSET, ALLOCATOR: "expandable_segments:False"}
     cann = f"/cann/python/site-packages:{os.environ.get('PYTHONPATH', '')}"
     required = {ALLOCATOR: {"accepts": "expandable_segments:False", "reason": "the memory saver needs it"}}
@@ -86,10 +89,10 @@ def placement(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Placement]:
         for name, value in shell.items():
             patch.setenv(name, value)
         patch.delenv("RAY_ADDRESS", raising=False)
-        with ray_cluster(config, report=print) as placement:
+        with ray_cluster(config, EventLog(Path(config.run_dir), steps=1)) as placement:
             yield placement
     shutil.rmtree(scratch)
-    assert not [child for child in psutil.Process().children() if child.name() in DAEMONS]
+    assert not [child for child in psutil.Process().children() if child.name() in RAY_DAEMONS]
 
 
 @pytest.mark.parametrize(

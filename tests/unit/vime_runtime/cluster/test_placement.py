@@ -5,7 +5,9 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from vime_runtime.cluster.placement import create_temporary_folder, interface_of
+from vime_runtime.spec.errors import MissingRequirement
 
 HOLDER = """
 import sys, time
@@ -33,6 +35,20 @@ def test_the_temporary_folder_is_removed_when_its_process_is_killed(tmp_path: Pa
 def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
     assert create_temporary_folder(str(tmp_path)) is None
     assert tmp_path.is_dir()
+
+
+@pytest.mark.parametrize("kind", ["open to others", "link", "file"])
+def test_an_existing_folder_that_is_not_private_is_refused(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "scratch"
+    if kind == "link":
+        path.symlink_to(tmp_path)
+    elif kind == "file":
+        path.touch(0o600)
+    else:
+        path.mkdir()
+        path.chmod(0o770)
+    with pytest.raises(MissingRequirement, match="is not a private folder of this user"):
+        create_temporary_folder(str(path))
 
 
 def test_the_interface_of_an_address() -> None:

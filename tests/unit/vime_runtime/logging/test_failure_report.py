@@ -160,6 +160,7 @@ def test_exit_of_user_code_is_an_error_with_its_place(tmp_path: Path) -> None:
             in_a_task(RuntimeError("cancelled"), "Traceback (most recent call last):\nRuntimeError: x"),
             True,
         ),
+        (AssertionError("collective_rpc should not be called on follower node"), True),
         (RuntimeError("the shape is odd"), False),
         (ConnectionResetError("Connection reset by peer"), False),  # of a server that user code asks
         (in_a_task(KeyError("x"), "Traceback (most recent call last):\nKeyError: 'x'"), False),

@@ -72,8 +72,8 @@ def test_sampled_answers_have_the_target_accuracy(made: tuple[Path, Any]) -> Non
     sampled = model.generate(**prompts, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=5)
     answers = tokenizer.batch_decode(sampled[:, prompts.input_ids.shape[1] :], skip_special_tokens=True)
     right = sum(answer == problem["label"] for answer, problem in zip(answers, problems, strict=True))
-    # 640 samples: the target range of 0.28 to 0.38, three standard deviations wider
-    assert 0.22 < right / len(problems) < 0.44
+    # 640 samples: the target range of 0.25 to 0.38, three standard deviations wider
+    assert 0.19 < right / len(problems) < 0.44
 
 
 def test_generation_stops_at_the_end_token(made: tuple[Path, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed import FileStore
 from vime_runtime.batch import RolloutBatch
 from vime_runtime.trainer import packing
 from vime_runtime.trainer.attention import FusionAttention, PackedAttention
@@ -90,7 +91,7 @@ def test_fusion_attention_equals_packed_attention(calls, name, heads, groups):
 
 
 def against_megatron(
-    rank: int, world_size: int, master: str, heads: int, groups: int
+    rank: int, world_size: int, store: str, heads: int, groups: int
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Return output and gradients of FusionAttention for a packed row, each with that of Megatron's own.
 
@@ -106,7 +107,7 @@ def against_megatron(
     from harness.npu import fusion_operator
 
     sys.modules["torch_npu"] = fusion_operator
-    parallel.start("gloo", rank, world_size, master, 1)
+    parallel.start("gloo", rank, world_size, FileStore(store, world_size), 1)
     try:
         config = TransformerConfig(
             num_layers=1, hidden_size=heads * HEAD_DIM, num_attention_heads=heads, num_query_groups=groups,

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 
 import pytest
 import torch
@@ -48,6 +50,22 @@ def test_transformers_loads_what_is_written(make_model, tmp_path, monkeypatch, l
     loaded = AutoModelForCausalLM.from_pretrained(target, dtype="auto").state_dict()
     assert loaded.keys() == tensors.keys()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o027, 0o022])
+def test_all_files_have_the_permissions_of_the_umask(make_model, tmp_path, umask):
+    source = make_model()
+    (source / "tokenizer.json").write_text("{}")
+    weights = load_file(source / "model.safetensors")
+    before = os.umask(umask)
+    try:
+        hf_checkpoint.write(tmp_path / "saved", HFCheckpoint(source), torch.float32, iter(weights.items()))
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "saved").iterdir()}
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= modes.keys()
+    assert set(modes.values()) == {0o666 & ~umask}
+    assert stat.S_IMODE((tmp_path / "saved").stat().st_mode) == 0o777 & ~umask
 
 
 def test_a_full_disk_raises_os_error(make_model, small_disk):

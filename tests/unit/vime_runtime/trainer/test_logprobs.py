@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed import FileStore
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -38,11 +39,11 @@ def plain(dtype: torch.dtype) -> dict[str, torch.Tensor]:
     return {"logprobs": chosen.detach(), "entropy": entropy, "hidden": hidden.grad, "weight": weight.grad}
 
 
-def chunked(rank: int, world_size: int, master: str, dtype: torch.dtype, rows: int) -> dict[str, Any]:
+def chunked(rank: int, world_size: int, store: str, dtype: torch.dtype, rows: int) -> dict[str, Any]:
     """Compute on one rank's part of the vocabulary, so many tokens at a time."""
     from vime_runtime.trainer import parallel
 
-    groups = parallel.start("gloo", rank, world_size, master, world_size)
+    groups = parallel.start("gloo", rank, world_size, FileStore(store, world_size), world_size)
     try:
         hidden, weight, targets, upstream = inputs(dtype)
         columns = -(-VOCABULARY // world_size)
@@ -87,11 +88,11 @@ def test_chunks_have_the_numbers_of_torch_on_one_rank_and_two(ranks, size, dtype
             torch.testing.assert_close(one[name].double(), expected[name], **close)
 
 
-def error_of_weight(rank: int, world_size: int, master: str, rows: int) -> float:
+def error_of_weight(rank: int, world_size: int, store: str, rows: int) -> float:
     """Return the error of a bf16 gradient that every token adds the same to, relative to it."""
     from vime_runtime.trainer import parallel
 
-    groups = parallel.start("gloo", rank, world_size, master, 1)
+    groups = parallel.start("gloo", rank, world_size, FileStore(store, world_size), 1)
     try:
         tokens = 2048
         hidden = torch.ones(tokens, 1, dtype=torch.bfloat16)

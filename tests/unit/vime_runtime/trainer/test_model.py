@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed import FileStore
 from transformers import AutoConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
@@ -15,7 +16,7 @@ from harness.tolerances import of_rounding
 LLAMA_3 = {"factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 
 
-def describe_model(rank: int, world_size: int, master: str, path: str) -> dict[str, Any]:
+def describe_model(rank: int, world_size: int, store: str, path: str) -> dict[str, Any]:
     """Build a model with recompute and another attention class; return what the tests compare."""
     from torch import nn
     from vime_runtime.trainer import attention, model, parallel
@@ -25,7 +26,7 @@ def describe_model(rank: int, world_size: int, master: str, path: str) -> dict[s
         def __init__(self, config, **layer):
             super().__init__()
 
-    groups = parallel.start("gloo", rank, world_size, master, 1)
+    groups = parallel.start("gloo", rank, world_size, FileStore(store, world_size), 1)
     attention.set_core_attention(OwnAttention)
     try:
         source = HFCheckpoint(Path(path))

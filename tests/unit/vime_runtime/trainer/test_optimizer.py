@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed import FileStore
 from vime_runtime.batch import RolloutBatch
 from vime_runtime.spec.device_memory import GRADIENT, REGION, SHARDED
 
@@ -28,7 +29,7 @@ class CountsInGroups(torch.optim.Optimizer):
                 param.sub_(param.grad / group["step"])
 
 
-def counted(rank: int, world_size: int, master: str, path: str) -> list[dict[str, torch.Tensor]]:
+def counted(rank: int, world_size: int, store: str, path: str) -> list[dict[str, torch.Tensor]]:
     """Return the state after two steps, after the third, and after the third in a resumed optimizer."""
     from megatron.core import optimizer as megatrons
     from vime_runtime.memory.cpu_region import CpuRegion
@@ -37,7 +38,7 @@ def counted(rank: int, world_size: int, master: str, path: str) -> list[dict[str
     from vime_runtime.trainer.optimizer import Optimizer
 
     settings = SimpleNamespace(lr=0.1, min_lr=0, weight_decay=0, beta1=0.9, beta2=0.9, eps=1e-8, clip_grad=0)
-    groups = parallel.start("gloo", rank, world_size, master, 1)
+    groups = parallel.start("gloo", rank, world_size, FileStore(store, world_size), 1)
     megatrons.Adam, adam = CountsInGroups, megatrons.Adam
     megatrons.USING_PYTORCH_OPTIMIZER = False
     try:
@@ -79,11 +80,11 @@ def test_step_counts_in_groups_are_part_of_the_state(ranks, make_model):
     assert all(torch.equal(further[name], resumed[name]) for name in further)
 
 
-def trained(rank: int, world_size: int, master: str, config: Any, batches: list[RolloutBatch]) -> Any:
+def trained(rank: int, world_size: int, store: str, config: Any, batches: list[RolloutBatch]) -> Any:
     """Train; return norms, weights, and for each parameter the bytes of the region and of the state."""
     from vime_runtime.trainer.trainer import Trainer
 
-    with closing(Trainer(config, rank, world_size, master)) as trainer:
+    with closing(Trainer(config, rank, world_size, FileStore(store, world_size))) as trainer:
         norms = [trainer.train_step(batch)["train/grad_norm"] for batch in batches]
         weights = {name: tensor.clone() for name, tensor in trainer.weights()}
         state = sum(tensor.nbytes for _, tensor in trainer._optimizer.state())

@@ -7,17 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed import FileStore
 from vime_runtime.batch import RolloutBatch
 from vime_runtime.spec.run_config import RunConfig
 
 
 def train_on(
-    rank: int, world_size: int, master: str, config: RunConfig, batches: list[RolloutBatch]
+    rank: int, world_size: int, store: str, config: RunConfig, batches: list[RolloutBatch]
 ) -> dict[str, Any]:
     """Train on the first two batches, write the state, train on the others."""
     from vime_runtime.trainer.trainer import Trainer
 
-    with closing(Trainer(config, rank, world_size, master)) as trainer:
+    with closing(Trainer(config, rank, world_size, FileStore(store, world_size))) as trainer:
         for batch in batches[:2]:
             trainer.train_step(batch)
         part = trainer.write_state(config.paths.run_dir)
@@ -29,7 +30,7 @@ def train_on(
 def resume(
     rank: int,
     world_size: int,
-    master: str,
+    store: str,
     config: RunConfig,
     batches: list[RolloutBatch],
     random: list[dict[str, Any]],
@@ -37,7 +38,7 @@ def resume(
     """Restore the state into a trainer that has trained on another batch; train on the last batches."""
     from vime_runtime.trainer.trainer import Trainer
 
-    with closing(Trainer(config, rank, world_size, master)) as trainer:
+    with closing(Trainer(config, rank, world_size, FileStore(store, world_size))) as trainer:
         trainer.train_step(batches[-1])
         torch.rand(5)
         before = addresses(trainer)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed import FileStore
 from transformers import AutoModelForCausalLM
 from vime_runtime.batch import RolloutBatch
 from vime_runtime.spec.run_config import RunConfig
@@ -29,12 +30,12 @@ METRICS = of_sum(torch.float32, TERMS // 4, magnitude=0.1)
 
 
 def train(
-    rank: int, world_size: int, master: str, config: RunConfig, batches: list[RolloutBatch]
+    rank: int, world_size: int, store: str, config: RunConfig, batches: list[RolloutBatch]
 ) -> dict[str, Any]:
     """Train on the batches, offloaded before the last; return metrics, final weights and memory."""
     from vime_runtime.trainer.trainer import Trainer
 
-    with closing(Trainer(config, rank, world_size, master)) as trainer:
+    with closing(Trainer(config, rank, world_size, FileStore(store, world_size))) as trainer:
         metrics = [trainer.train_step(batch) for batch in batches[:-1]]
         active = trainer.memory_usage().resident
         trainer.pause()

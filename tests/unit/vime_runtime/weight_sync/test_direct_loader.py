@@ -43,7 +43,7 @@ def engines(start_ranks: Callable[[], Any]) -> Any:
 def with_model(
     rank: int,
     world_size: int,
-    master: str,
+    store: str,
     path: str,
     options: dict[str, Any],
     look: Callable[[Callable[[], torch.nn.Module], dict[str, torch.Tensor]], Any],
@@ -67,9 +67,9 @@ def with_model(
         **options,
     ).create_engine_config()
     # With AVX-512 the ranks of a group share memory under this name. It is set by vLLM's worker.
-    os.environ["VLLM_DIST_IDENT"] = master.replace(":", "_")
+    os.environ["VLLM_DIST_IDENT"] = Path(store).name
     with set_current_vllm_config(config):
-        parallel_state.init_distributed_environment(world_size, rank, f"tcp://{master}", rank, "gloo")
+        parallel_state.init_distributed_environment(world_size, rank, f"file://{store}", rank, "gloo")
         parallel_state.initialize_model_parallel(world_size, backend="gloo")
         try:
 

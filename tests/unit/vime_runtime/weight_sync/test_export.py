@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from torch.distributed import FileStore
 from vime_runtime.spec.model_families import FAMILIES
 from vime_runtime.weight_sync.export import Rank, split
 
@@ -19,14 +20,14 @@ def read_all(directory: Path) -> dict[str, torch.Tensor]:
 
 
 def round_trip(
-    rank: int, world_size: int, master: str, path: str, dtype: torch.dtype, *parallel_sizes: int
+    rank: int, world_size: int, store: str, path: str, dtype: torch.dtype, *parallel_sizes: int
 ) -> dict[str, Any]:
     """Load a checkpoint into Megatron's model and export it again."""
     from vime_runtime.trainer import model, parallel
     from vime_runtime.trainer.hf_checkpoint import HFCheckpoint
     from vime_runtime.weight_sync.export import WeightBridge
 
-    groups = parallel.start("gloo", rank, world_size, master, *parallel_sizes)
+    groups = parallel.start("gloo", rank, world_size, FileStore(store, world_size), *parallel_sizes)
     try:
         source = HFCheckpoint(Path(path))
         built = model.build(source, dtype, torch.device("cpu"), groups)
@@ -40,7 +41,7 @@ def round_trip(
         parallel.stop()
 
 
-def fill_together(rank: int, world_size: int, master: str, path: str) -> dict[str, torch.Tensor]:
+def fill_together(rank: int, world_size: int, store: str, path: str) -> dict[str, torch.Tensor]:
     """Put a checkpoint's shards into one shared buffer; the first rank returns what a reader finds there."""
     from functools import partial
 
@@ -52,7 +53,7 @@ def fill_together(rank: int, world_size: int, master: str, path: str) -> dict[st
     from vime_runtime.weight_sync.export import WeightBridge
     from vime_runtime.weight_sync.ipc import BufferReader
 
-    groups = parallel.start("gloo", rank, world_size, master, world_size)
+    groups = parallel.start("gloo", rank, world_size, FileStore(store, world_size), world_size)
     try:
         source = HFCheckpoint(Path(path))
         built = model.build(source, torch.float32, torch.device("cpu"), groups)

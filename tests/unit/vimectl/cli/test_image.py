@@ -32,7 +32,7 @@ def test_plan_as_text_has_the_pins(capsys: pytest.CaptureFixture[str]) -> None:
         "git\tmindspeed\thttps://gitcode.com/Ascend/MindSpeed fc63de5c48426dd019c3b3f39e65f5bdf56e4086"
         in text
     )
-    assert "wheel\tmath-verify\t0.9.0\timported by vimectl or its runtime" in text
+    assert "wheel\tmath-verify\t0.9.0\trequired by the stack, vimectl or its runtime" in text
 
 
 @pytest.mark.parametrize("stack", ["ascend-0.22", "cpu-0.32"])

@@ -98,7 +98,7 @@ def test_page_is_in_the_run_directory_or_at_the_given_path(
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["lost", "--out", "no/such/folder/page.html"], "the page cannot be written"),
+        (["lost", "--out", "no/such/folder/page.html"], "its folder does not exist"),
         (["lst"], "failed, lost"),
     ],
 )

@@ -118,7 +118,7 @@ def redact(cpu: Machine) -> Redactor:
         ("ghp_0123456789abcdefghij0123456789abcdef", SECRET),
         ("AKIAIOSFODNN7EXAMPLE", SECRET),
         ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln", SECRET),
-        ("Authorization: Bearer abcdef.123456", f"Authorization: {SECRET} {SECRET}"),
+        ("Authorization: Bearer abcdef.123456", f"Authorization: Bearer {SECRET}"),
         ("DB_PASS=hunter2", f"DB_PASS={SECRET}"),
         ("--password=hunter2 --port 80", f"--password={SECRET} --port 80"),
         ("api_key: 12345678", f"api_key: {SECRET}"),

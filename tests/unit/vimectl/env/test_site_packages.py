@@ -5,11 +5,14 @@ from vime_runtime.spec.errors import CheckFailed
 
 from vimectl.env.site_packages import check_marker, is_complete
 from vimectl.stacks.catalog import load_stack
+from vimectl.util.dist_info import record_hash
+
+BEFORE = b"x = 1\n"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "a.py").write_text("x = 1\n")
+    (tmp_path / "a.py").write_bytes(BEFORE)
     info = tmp_path / "a-1.dist-info"
     info.mkdir()
     rows = "a.py,sha256=x,6\n__pycache__/a.cpython-311.pyc,sha256=x,99\na-1.dist-info/RECORD,,\n"
@@ -26,6 +29,16 @@ def test_missing_or_truncated_file_is_detected(folder: Path) -> None:
     assert not is_complete(folder)
     (folder.parent / "a.py").unlink()
     assert not is_complete(folder)
+
+
+def test_edited_module_is_detected_by_its_digest(folder: Path) -> None:
+    (folder.parent / "a.py").write_text("x = 2\n")
+    rows = f"a.py,{record_hash(BEFORE)},6\n"
+    (folder / "RECORD").write_text(rows)
+    assert is_complete(folder)
+    assert not is_complete(folder, digests=True)
+    (folder.parent / "a.py").write_bytes(BEFORE)
+    assert is_complete(folder, digests=True)
 
 
 def test_missing_or_empty_record_means_incomplete(folder: Path) -> None:

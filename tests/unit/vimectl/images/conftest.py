@@ -10,7 +10,7 @@ import pytest
 from vime_runtime.spec.atomic_io import sha256_file
 from vime_runtime.spec.errors import MissingRequirement
 
-from harness.git import commit
+from harness.git import two_commits
 from harness.images import fake_sources
 from harness.images.image_store import ImageStore
 from harness.images.user_stack import STACK, UserStack
@@ -33,18 +33,7 @@ def own(tmp_path: Path, tool: Path, monkeypatch: pytest.MonkeyPatch) -> UserStac
     """A stack whose sources are all on this machine; pip and git have no other source."""
     monkeypatch.setattr(vimectl_wheel, "make_wheel", lambda folder: Path(shutil.copy(tool, folder)))
     repository = tmp_path / "trainer"
-    (repository / "package").mkdir(parents=True)
-    (repository / "package" / "__init__.py").write_text("version = 1\n")
-    (repository / "build.sh").write_text("#!/bin/sh\n")
-    (repository / "build.sh").chmod(0o755)
-    (repository / "link").symlink_to("package/__init__.py")
-    # Attributes with which git archive would leave out or change files.
-    (repository / ".gitattributes").write_text("build.sh export-ignore\nstamp export-subst\n")
-    (repository / "stamp").write_text("$Format:%H$\n")
-    first = commit(repository)
-    (repository / "package" / "__init__.py").write_text("version = 2\n")
-    commit(repository)
-
+    first = two_commits(repository)
     links = tmp_path / "links"
     wheel = write_wheel(links, "weights")
     (tmp_path / "own.txt").write_text(f"weights==1.0 --hash=sha256:{sha256_file(wheel)}\n")

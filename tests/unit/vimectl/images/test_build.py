@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,6 @@ from vime_runtime.spec.atomic_io import sha256_file
 from harness.images import fake_base
 from harness.images.image_store import ImageStore, interrupted
 from vimectl.images import manifest
-from vimectl.images.manifest import check_folder
 from vimectl.patches import series
 from vimectl.stacks.catalog import load_stack
 
@@ -101,7 +104,8 @@ def test_sbom_and_provenance_are_written(
     assert stated["subject"] == [{"name": stand_in_image, "digest": {"sha256": found["image"]}}]
     definition = stated["predicate"]["buildDefinition"]
     went_in = {one["name"]: one["digest"] for one in definition["resolvedDependencies"]}
-    assert {entry.name for entry in check_folder(stand_in_folder).sources} <= went_in.keys()
+    listed = json.loads((stand_in_folder / manifest.FILE).read_text())
+    assert {entry["name"] for entry in listed["sources"]} <= went_in.keys()
     assert len(went_in["base"]["sha256"]) == 64
     byproducts = {
         one["name"]: one["digest"]["sha256"] for one in stated["predicate"]["runDetails"]["byproducts"]
@@ -131,6 +135,41 @@ def test_ctrl_c_leaves_nothing(images: ImageStore, stand_in_stack: Path, stand_i
     assert "no image, container or mount is left" in output
     assert images.leftovers() == []
     assert "broken-off" not in images.buildah("images")
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["vimectl", "vimectl and its builder"])
+def test_build_after_a_killed_one_removes_what_that_left(
+    whole: bool, images: ImageStore, stand_in_stack: Path, stand_in_folder: Path
+) -> None:
+    building = images.building(stand_in_stack, stand_in_folder, "killed")
+    log = images.folder / "records-killed" / "build.log"
+    log.unlink(missing_ok=True)
+    interrupted(images.start(*building), log, "Processing /offline", signal.SIGKILL)
+    if whole:
+        for process in images.processes():
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        # A builder that was not killed may have removed its container by now.
+        assert any(left.startswith(("container", "process")) for left in images.leftovers())
+    done = images.build(stand_in_stack, stand_in_folder, "after")
+    assert done.returncode == 0, done.stderr
+    assert images.leftovers() == []
+    assert "killed" not in images.buildah("images")
+
+
+def test_interrupted_build_keeps_an_equal_image(
+    images: ImageStore, stand_in_stack: Path, stand_in_folder: Path, stand_in_image: str, tmp_path: Path
+) -> None:
+    """With SOURCE_DATE_EPOCH a second build makes the same image, which has the tag of the first."""
+    program = tmp_path / "buildah"
+    program.write_text(f'#!/bin/sh\n[ "$3" = again ] && exit 1\nexec {shutil.which("buildah")} "$@"\n')
+    program.chmod(0o755)
+    path = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    store = ImageStore(images.folder, images.variables | path)
+    done = store.build(stand_in_stack, stand_in_folder, "again")
+    assert "buildah tag localhost/vimectl-build-result again" in done.stderr
+    assert images.leftovers() == []
+    assert images.verify(stand_in_image, "--stand-in")["ok"]
 
 
 def test_full_disk_is_named(

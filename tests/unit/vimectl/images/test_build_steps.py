@@ -13,6 +13,7 @@ from harness.images import fake_sources
 from vimectl.env.memory_saver import known_builds
 from vimectl.env.memory_saver.known_builds import BuildsFile
 from vimectl.images import build_steps, manifest
+from vimectl.images.plan import STACK_FILE
 from vimectl.recipes.environment import variables
 from vimectl.stacks.catalog import stack_file
 from vimectl.util import toml
@@ -25,7 +26,7 @@ def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The directory /opt/vimectl of an image, with a real stack, and its builds file."""
     folder = tmp_path / "opt"
     folder.mkdir()
-    shutil.copy(stack_file("ascend-0.22"), folder / manifest.STACK_FILE)
+    shutil.copy(stack_file("ascend-0.22"), folder / STACK_FILE)
     (folder / "manifest.json").write_text("{}")
     monkeypatch.setattr(manifest, "IMAGE_DIR", folder)
     monkeypatch.setattr(known_builds, "MACHINE_FILE", str(tmp_path / "etc" / "builds.toml"))

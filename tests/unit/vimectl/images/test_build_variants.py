@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from harness.images import fake_base, fake_sources
 from harness.images.image_store import ImageStore
+from harness.memory_saver.elf_file import ElfFile
 from vimectl.images import vendor
-from vimectl.images.builder.programs import Buildah
+from vimectl.images.builders import ARCHITECTURES, Builder
 from vimectl.images.plan import make_plan
-from vimectl.images.tree_digest import tree_lines
+from vimectl.images.saved_image import SavedImage
 from vimectl.util.host import Host
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.needs("network")]
@@ -35,8 +37,8 @@ def lines(images: ImageStore, image: str, work: Path, monkeypatch: pytest.Monkey
     """Return the lines of the tree digest of an image."""
     for name, value in images.variables.items():
         monkeypatch.setenv(name, value)
-    with Buildah(Host()).mounted(image, work) as root:
-        return tree_lines(root)
+    (work / image).mkdir()
+    return SavedImage(Builder("buildah", Host()).save_command(image)).extract(work / image)
 
 
 def refused(images: ImageStore, tag: str, arguments: list[str]) -> str:
@@ -109,11 +111,49 @@ def test_base_without_vllm(images: ImageStore, stand_in_stack: Path, stand_in_fo
     assert "with --base" in output
 
 
+def test_base_without_pip(images: ImageStore, stand_in_stack: Path, stand_in_folder: Path) -> None:
+    container = images.buildah("from", "--pull-never", fake_base.IMAGE)
+    remove = f"rm -r {fake_base.SITE}/pip {fake_base.SITE}/pip-*"
+    images.buildah("run", "--isolation=chroot", container, "--", "sh", "-c", remove)
+    images.buildah("commit", "--quiet", container, "localhost/no-pip")
+    images.buildah("rm", container)
+    building = images.building(stand_in_stack, stand_in_folder, "bare", base="localhost/no-pip")
+    output = refused(images, "bare", building)
+    assert "the base image has no Python with pip" in output
+
+
+def test_base_for_another_cpu_architecture(
+    images: ImageStore, stand_in_stack: Path, stand_in_folder: Path, tmp_path: Path
+) -> None:
+    other = next(name for name in ARCHITECTURES if name != fake_sources.MACHINE)
+    base, folder = "localhost/other-machine", tmp_path / "offline"
+    (tmp_path / "sh").write_bytes(ElfFile(other).content())
+    (tmp_path / "sh").chmod(0o755)
+    container = images.buildah("from", "scratch")
+    images.buildah("add", "--quiet", container, str(tmp_path / "sh"), "/bin/sh")
+    images.buildah("config", "--arch", ARCHITECTURES[other], container)
+    images.buildah("commit", "--quiet", container, base)
+    images.buildah("rm", container)
+    shutil.copytree(stand_in_folder, folder)
+    vendor.collect(make_plan(str(stand_in_stack), machine=other), folder, lambda now: None)
+    building = images.building(stand_in_stack, folder, "foreign", base=base)
+    done = images.vimectl(*building, "--machine", other)
+    assert done.returncode == 3, done.stderr
+    assert "whose programs this machine cannot run" in done.stderr
+    assert "qemu-user-static" in done.stderr
+    assert images.leftovers() == []
+    # Without --machine, the image is for this machine.
+    building = images.building(stand_in_stack, stand_in_folder, "foreign", base=base)
+    output = refused(images, "foreign", building)
+    assert f"{base} on this machine is for {ARCHITECTURES[other]}" in output
+
+
 def test_image_of_a_project_has_its_patches(images: ImageStore, stand_in_stack: Path, tmp_path: Path) -> None:
     series = tmp_path / "team/fixes"
     series.mkdir(parents=True)
-    (series / "series").write_text("0001-team.patch\n")
+    (series / "series").write_text("0001-team.patch\n0002-more.patch\n")
     (series / "0001-team.patch").write_text(NEW_FILE)
+    (series / "0002-more.patch").write_text(NEW_FILE.replace("team.py", "more.py"))
     project = tmp_path / "team/vimectl.toml"
     patches = '[patches]\nvllm = ["0.22.1", "fixes"]\n[targets]\nvllm = "/nowhere"\n'
     project.write_text(f'extends = "{stand_in_stack}"\n{patches}')
@@ -124,10 +164,11 @@ def test_image_of_a_project_has_its_patches(images: ImageStore, stand_in_stack: 
     found = images.verify("team", "--stand-in")
     assert (found["stack"], found["problems"]) == ("team", [])
     (vllm,) = [target for target in found["patches"] if target["package"] == "vllm"]
-    assert (vllm["state"], vllm["patches"][-1]["id"]) == ("applied", "0001-team")
+    assert vllm["state"] == "applied"
+    assert [patch["id"] for patch in vllm["patches"][-2:]] == ["0001-team", "0002-more"]
     assert "vllm-2=" in found["labels"]["vimectl.series"]
     # The project is the default in the image.
-    assert "0001-team" in images.run("team", "/opt/vimectl/entrypoint.sh", "vimectl", "patch", "verify")
+    assert "0002-more" in images.run("team", "/opt/vimectl/entrypoint.sh", "vimectl", "patch", "verify")
 
 
 def test_cpu_image_runs_its_recipe(images: ImageStore, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from vime_runtime.spec.errors import UsageError
 
+from harness.images.user_stack import UserStack
 from vimectl.images.plan import make_plan, stacks_with_images
 from vimectl.stacks.catalog import stack_file, stack_names
 
@@ -54,13 +55,13 @@ def test_packages_of_the_base_image_are_not_among_the_wheels() -> None:
     made = make_plan("ascend-0.22")
     wheels = {source.name for source in made.sources if source.kind == "wheel"}
     assert not wheels & (made.image.ships.keys() | made.image.built.keys() | made.stack.packages.keys())
-    assert {"gitpython", "math-verify", "reasoning-gym", "tensorboard"} <= wheels
+    assert {"gitdb", "math-verify", "reasoning-gym", "tensorboard"} <= wheels
 
 
 def test_wheel_has_the_reason_from_the_lock() -> None:
     why = {source.name: source.reason for source in make_plan("ascend-0.22").sources}
     assert why["werkzeug"] == "required by tensorboard"
-    assert why["math-verify"] == "imported by vimectl or its runtime"
+    assert why["math-verify"] == "required by the stack, vimectl or its runtime"
 
 
 @pytest.mark.parametrize(
@@ -90,3 +91,14 @@ def test_stack_file_needs_a_lock_next_to_it(tmp_path: Path) -> None:
     assert (made.stack.name, made.stack.argument) == ("own", str(own))
     assert [source.name for source in made.sources if source.kind == "wheel"] == ["math-verify"]
     assert "own" not in stack_names()
+
+
+def test_lock_is_read_for_the_machine_of_the_image(own: UserStack) -> None:
+    pins = [
+        f"weights=={version} ; platform_machine == '{machine}' --hash=sha256:{'0' * 64}"
+        for machine, version in (("x86_64", "1.0"), ("aarch64", "1.0.post1"))
+    ]
+    own.file.with_suffix(".txt").write_text("\n".join(pins) + "\n")
+    for machine, version in (("x86_64", "1.0"), ("aarch64", "1.0.post1")):
+        made = make_plan(str(own.file), machine=machine)
+        assert [one.version for one in made.sources if one.kind == "wheel"] == [version]

@@ -11,8 +11,9 @@ import pytest
 from vime_runtime.spec.errors import UsageError
 
 from harness.images.user_stack import UserStack
-from vimectl.images import manifest, vendor
-from vimectl.images.plan import ImagePlan, make_plan
+from vimectl.images import vendor
+from vimectl.images.plan import STACK_FILE, ImagePlan, make_plan
+from vimectl.images.source_folder import check_for_plan
 from vimectl.patches import series
 from vimectl.stacks.catalog import lineage, load_stack, stack_file
 from vimectl.util.resources import data_dir
@@ -39,12 +40,14 @@ def project(directory: Path, extends: str) -> Path:
 def unpack(made: ImagePlan, directory: Path) -> Path:
     """Put the stack file and the series where an image has them."""
     for source in made.sources:
-        if source.content is not None and source.kind == "stack":
-            (directory / source.path).write_bytes(source.content)
-        elif source.content is not None:
+        if source.content is None:
+            continue
+        if source.kind == "patches":
             with tarfile.open(fileobj=io.BytesIO(source.content)) as archive:
                 archive.extractall(directory / "patches", filter="data")
-    return directory / manifest.STACK_FILE
+        else:
+            (directory / source.path).write_bytes(source.content)
+    return directory / STACK_FILE
 
 
 def test_image_has_the_whole_stack_and_the_series(tmp_path: Path) -> None:
@@ -58,7 +61,7 @@ def test_image_has_the_whole_stack_and_the_series(tmp_path: Path) -> None:
     assert (inside.targets, lineage(inside.argument)) == ({}, [str(file), "cpu-0.32"])
     for table in ("stack", "packages", "provided_by", "origin", "libraries", "image", "omitted"):
         assert getattr(inside, table) == getattr(outside, table)
-    assert make_plan(made.stack_argument).sources == made.sources
+    assert make_plan(made.stack.argument).sources == made.sources
 
 
 def test_shipped_stack_is_copied_as_it_is() -> None:
@@ -66,11 +69,11 @@ def test_shipped_stack_is_copied_as_it_is() -> None:
     assert source.content == stack_file("cpu-0.32").read_bytes()
 
 
-def test_folder_has_the_archives_of_the_project(own: UserStack, tmp_path: Path) -> None:
+def test_folder_has_the_archives_of_the_project(own: UserStack, tool: Path, tmp_path: Path) -> None:
     made = make_plan(str(project(tmp_path / "project", str(own.file))))
     folder = tmp_path / "offline"
     collected = vendor.collect(made, folder, lambda now: None)
-    manifest.check_matches_plan(manifest.check_folder(folder), made, folder)
+    check_for_plan(folder, made, tool)
     (entry,) = [entry for entry in collected.sources if entry.kind == "patches"]
     assert (entry.path, entry.series) == ("patches/vllm-1.tar", "")
     assert (folder / entry.path).is_file()

@@ -12,7 +12,6 @@ from vime_runtime.spec.atomic_io import sha256_file
 
 from harness.images.user_stack import UserStack
 from vimectl.images import provenance, sbom, vendor
-from vimectl.images.builder.base import ImageConfiguration
 from vimectl.images.manifest import SourceManifest
 from vimectl.images.plan import make_plan
 from vimectl.images.provenance import BuiltImage
@@ -83,7 +82,8 @@ def test_provenance_has_inputs_and_outputs(own: UserStack, found: SourceManifest
     (tmp_path / "sbom.json").write_text("{}\n")
     built = BuiltImage(
         tag="vimectl:own",
-        configuration=ImageConfiguration("a" * 64),
+        id="a" * 64,
+        labels={},
         base_digest=BASE,
         builder="buildah",
         builder_version="1.28.2",

@@ -19,10 +19,12 @@ from vime_runtime.spec.errors import CheckFailed, MissingRequirement, UsageError
 from harness.git import commit
 from harness.images.user_stack import UserStack
 from harness.needs import mounted_disk
+from harness.wheels import write_wheel
 from vimectl.env import vimectl_wheel
 from vimectl.images import vendor
-from vimectl.images.manifest import FILE, SourceManifest, check_folder, check_matches_plan
+from vimectl.images.manifest import FILE, SourceManifest
 from vimectl.images.plan import make_plan
+from vimectl.images.source_folder import check_for_plan
 
 VENDOR = [sys.executable, "-m", "vimectl", "image", "vendor", "--stack"]
 
@@ -39,15 +41,14 @@ def inodes(folder: Path) -> dict[Path, tuple[int, int]]:
     return {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
 
 
-def test_collected_folder_is_complete(own: UserStack, tmp_path: Path) -> None:
+def test_collected_folder_is_complete(own: UserStack, tool: Path, tmp_path: Path) -> None:
     folder = tmp_path / "offline"
     made = make_plan(str(own.file))
     assert {source.kind for source in vendor.missing_sources(made, folder)} == {
         *("stack", "lock", "own-wheel", "patches", "git", "wheel")
     }
     collected = collect(own, folder)
-    assert check_folder(folder) == collected
-    check_matches_plan(collected, made, folder)
+    assert check_for_plan(folder, made, tool) == collected
     paths = {entry.name: entry.path for entry in collected.sources}
     assert paths["trainer"] == f"sources/trainer-{own.commit}.tar.gz"
     assert paths["weights"] == "wheels/weights-1.0-py3-none-any.whl"
@@ -67,14 +68,14 @@ def test_second_call_changes_nothing_and_needs_no_source(own: UserStack, tmp_pat
     assert inodes(tmp_path / "one") == before
 
 
-def test_interrupted_call_resumes_and_leaves_no_manifest(own: UserStack, tmp_path: Path) -> None:
-    folder = tmp_path / "offline"
+def test_interrupted_call_resumes_and_leaves_no_manifest(own: UserStack, tool: Path, tmp_path: Path) -> None:
+    made, folder = make_plan(str(own.file)), tmp_path / "offline"
     wheel = own.links / "weights-1.0-py3-none-any.whl"
     aside = wheel.rename(tmp_path / wheel.name)
-    with pytest.raises(MissingRequirement, match=r"pip's sources offer no wheel of weights 1\.0"):
+    with pytest.raises(MissingRequirement, match=r"pip's sources offer no file of weights 1\.0"):
         collect(own, folder)
     with pytest.raises(UsageError, match=r"no manifest\.json"):
-        check_folder(folder)
+        check_for_plan(folder, made, tool)
     aside.rename(wheel)
     own.repository.rename(tmp_path / "aside")
     with pytest.raises(MissingRequirement, match="cannot be fetched"):
@@ -82,37 +83,56 @@ def test_interrupted_call_resumes_and_leaves_no_manifest(own: UserStack, tmp_pat
     (tmp_path / "aside").rename(own.repository)
     wheel.unlink()  # already in the folder
     collect(own, folder)
-    check_folder(folder)
+    check_for_plan(folder, made, tool)
 
 
-def test_altered_files_are_downloaded_again(own: UserStack, tmp_path: Path) -> None:
-    folder = tmp_path / "offline"
+def test_altered_files_are_downloaded_again(own: UserStack, tool: Path, tmp_path: Path) -> None:
+    made, folder = make_plan(str(own.file)), tmp_path / "offline"
     collect(own, folder)
     expected = contents(folder)
     for path in folder.glob("*/*"):
         path.write_bytes(b"altered")
     (folder / "wheels" / "evil-1.0-py3-none-any.whl").touch()
-    with pytest.raises(CheckFailed, match="has 7 bytes"):
-        check_folder(folder)
+    with pytest.raises(CheckFailed, match="has sha256"):
+        check_for_plan(folder, made, tool)
     collect(own, folder)
     assert contents(folder) == expected
 
 
-def test_folder_for_another_pin_is_detected_and_updated(own: UserStack, tmp_path: Path) -> None:
+def test_folder_for_another_pin_is_detected_and_updated(own: UserStack, tool: Path, tmp_path: Path) -> None:
     folder = tmp_path / "offline"
-    collected = collect(own, folder)
+    collect(own, folder)
     (own.repository / "more").touch()
     newer = commit(own.repository)
     own.file.write_text(own.file.read_text().replace(own.commit, newer))
     again = tmp_path / "again.toml"  # stacks are cached in a process
     again.write_text(own.file.read_text())
     again.with_suffix(".txt").write_text(own.file.with_suffix(".txt").read_text())
-    made = make_plan(str(again), machine="aarch64")
-    with pytest.raises(CheckFailed, match=f"trainer {own.commit}, to be built: {newer}") as error:
-        check_matches_plan(collected, made, folder)
-    assert f"vimectl image vendor --stack {again} --machine aarch64 --offline {folder}" in error.value.hint
-    check_matches_plan(vendor.collect(made, folder, lambda now: None), made, folder)
+    made = make_plan(str(again))
+    with pytest.raises(CheckFailed, match=f"trainer-{own.commit}.* is not in .*trainer-{newer}.* is missing"):
+        check_for_plan(folder, made, tool)
+    vendor.collect(made, folder, lambda now: None)
+    check_for_plan(folder, made, tool)
     assert [path.name for path in (folder / "sources").iterdir()] == [f"trainer-{newer}.tar.gz"]
+
+
+def test_wheel_may_have_a_local_version_that_its_pin_lacks(
+    own: UserStack, tool: Path, tmp_path: Path
+) -> None:
+    wheel = write_wheel(own.links, "weights", "1.0+npu")
+    own.file.with_suffix(".txt").write_text(f"weights==1.0 --hash=sha256:{sha256_file(wheel)}\n")
+    paths = {entry.path for entry in collect(own, tmp_path / "offline").sources}
+    assert f"wheels/{wheel.name}" in paths
+    check_for_plan(tmp_path / "offline", make_plan(str(own.file)), tool)
+
+
+def test_folder_for_another_machine_is_detected(own: UserStack, tool: Path, tmp_path: Path) -> None:
+    made = {machine: make_plan(str(own.file), machine=machine) for machine in ("x86_64", "aarch64")}
+    folder = tmp_path / "offline"
+    vendor.collect(made["x86_64"], folder, lambda now: None)
+    with pytest.raises(CheckFailed, match="machine x86_64, to be built: aarch64") as error:
+        check_for_plan(folder, made["aarch64"], tool)
+    assert f"image vendor --stack {own.file} --machine aarch64 --offline {folder}" in error.value.hint
 
 
 def test_foreign_folder_is_unchanged(own: UserStack, tmp_path: Path) -> None:
@@ -124,8 +144,8 @@ def test_foreign_folder_is_unchanged(own: UserStack, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_call_resumes_after_being_killed(own: UserStack, tmp_path: Path) -> None:
-    folder = tmp_path / "offline"
+def test_call_resumes_after_being_killed(own: UserStack, tool: Path, tmp_path: Path) -> None:
+    made, folder = make_plan(str(own.file)), tmp_path / "offline"
     command = [*VENDOR, str(own.file), "--offline", str(folder)]
     for fresh in ("vimectl", "stack.toml", "sources"):
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -136,17 +156,17 @@ def test_call_resumes_after_being_killed(own: UserStack, tmp_path: Path) -> None
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "own for" in done.stdout
-    check_folder(folder)
+    check_for_plan(folder, made, tool)
     assert not [name for name in os.listdir(folder) if name.startswith(".")]
 
 
-def test_folder_is_valid_for_another_vimectl_of_the_same_version(
-    own: UserStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_folder_is_valid_for_an_installed_vimectl_with_the_same_files(
+    own: UserStack, tool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vimectl_wheel, "revision", lambda: "1" * 40)
-    collected = collect(own, tmp_path / "offline")
+    collect(own, tmp_path / "offline")
     monkeypatch.setattr(vimectl_wheel, "revision", lambda: "")  # an installed vimectl has no commit
-    check_matches_plan(collected, make_plan(str(own.file)), tmp_path / "offline")
+    check_for_plan(tmp_path / "offline", make_plan(str(own.file)), tool)
 
 
 def test_ctrl_c_stops_a_download_from_a_silent_server(own: UserStack, tmp_path: Path) -> None:
@@ -165,6 +185,25 @@ def test_ctrl_c_stops_a_download_from_a_silent_server(own: UserStack, tmp_path: 
     assert started
     # A child of git that has exited may still be a zombie.
     assert not [one for one in started if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_ctrl_c_stops_a_download_from_a_silent_index(
+    own: UserStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    monkeypatch.setenv("PIP_DEFAULT_TIMEOUT", "600")
+    monkeypatch.setenv("NO_PROXY", "*")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/simple")
+        command = [*VENDOR, str(own.file), "--offline", str(tmp_path / "offline")]
+        child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        connection, _ = silent.accept()
+        with connection:
+            child.send_signal(signal.SIGINT)
+            _, output = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert f"resume with: vimectl image vendor --stack {own.file}" in output
 
 
 @pytest.fixture
@@ -196,7 +235,7 @@ def test_full_disk_is_reported_and_the_call_resumes(
             vendor.collect(made, folder, lambda now: None)
         assert "another disk" in error.value.hint
         with pytest.raises(UsageError, match=r"no manifest\.json"):
-            check_folder(folder)
+            check_for_plan(folder, made, tool)
     resize(small_disk, 16 * 1024)
     vendor.collect(made, folder, lambda now: None)
-    check_folder(folder)
+    check_for_plan(folder, made, tool)

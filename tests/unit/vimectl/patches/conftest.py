@@ -1,4 +1,4 @@
-"""Provide toy packages with their series, made by git, and an index that has releases of them."""
+"""Provide toy packages with their series, made by git."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.git import git
-from harness.patches.index_server import Index, serving
 from harness.patches.toy_packages import STAGES, Tree, build_series, install, lay, rich, unpack
-from vimectl.patches.releases import pip_config
-from vimectl.patches.releases.pip_config import PipConfig
 from vimectl.patches.series import Series
 from vimectl.patches.state import TargetStatus, classify
 from vimectl.patches.target import PatchTarget, find_at
@@ -34,6 +31,14 @@ def toy_series(tmp_path_factory: pytest.TempPathFactory) -> Series:
 def rich_series(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Series]:
     """Return by package two series with every kind of change."""
     return {name: build_series(name, rich(name), tmp_path_factory.mktemp(name)) for name in ("one", "two")}
+
+
+@pytest.fixture(autouse=True)
+def user_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a state folder of the user, of this test alone."""
+    folder = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
+    return folder
 
 
 @pytest.fixture
@@ -78,27 +83,3 @@ def location(tmp_path: Path) -> Path:
 def target(location: Path) -> PatchTarget:
     found = find_at(location, "toy", "toy")
     return found
-
-
-@pytest.fixture
-def other_index() -> Iterator[Index]:
-    with serving() as index:
-        yield index
-
-
-@pytest.fixture
-def configure(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Return a function that sets what pip is configured to use."""
-    return lambda **fields: monkeypatch.setattr(pip_config, "read", lambda: PipConfig(timeout=5.0, **fields))
-
-
-@pytest.fixture
-def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, configure: Callable[..., None]) -> Iterator[Index]:
-    """Yield the index that pip is configured to use; the user's cache is empty."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setenv("NETRC", "/dev/null")
-    monkeypatch.setattr("vimectl.patches.releases.web._BACKOFF_SECONDS", 0.0)
-    with serving() as made:
-        configure(index_url=made.url)
-        yield made

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 import time
@@ -12,6 +13,7 @@ from harness.patches.toy_packages import snapshot
 from vimectl.patches import command, series, target
 from vimectl.patches.blobs import FileId
 from vimectl.patches.selection import Selection
+from vimectl.patches.series import Series
 from vimectl.patches.target_lock import locked
 
 
@@ -58,6 +60,21 @@ def test_package_that_is_not_installed_is_a_missing_requirement(
         command.status()
 
 
+@pytest.mark.parametrize("module", ["toy", ""])
+def test_package_in_an_archive_is_said_to_be_imported_from_it(
+    location: Path, toy_series: Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    archive = shutil.make_archive(str(tmp_path / "eggs"), "zip", location)
+    shutil.rmtree(location)
+    folder = tmp_path / "series"
+    shutil.copytree(toy_series.directory, folder)
+    package = "toy" if module else "toy-cpu"
+    (folder / "series.toml").write_text(f'package = "{package}"\nversion = "1.0"\nmodule = "{module}"\n')
+    monkeypatch.setattr("sys.path", [archive, *sys.path])
+    with pytest.raises(MissingRequirement, match=f"{package} is imported from the archive {archive}"):
+        Selection(series=folder).statuses()
+
+
 def test_status_recovers_only_interrupted_changes(tmp_path: Path) -> None:
     fake_release(tmp_path)
     before = snapshot(tmp_path)
@@ -86,14 +103,13 @@ def test_content_decides_the_series_of_a_version_without_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, known: bool, state: str
 ) -> None:
     fake_release(tmp_path, version)
-    look = target.file_id
+    look = target.TargetFiles.id
     blobs = {path: chain[0] for path, chain in series.load("megatron-core", "0.16.1").chains.items()}
 
-    def found(location: Path, path: str) -> FileId:
-        return FileId(blobs[path], 0o100644) if known and path in blobs else look(location, path)
+    def found(files: target.TargetFiles, path: str) -> FileId:
+        return FileId(blobs[path], 0o100644) if known and path in blobs else look(files, path)
 
-    for module in ("target", "state", "selection"):
-        monkeypatch.setattr(f"vimectl.patches.{module}.file_id", found)
+    monkeypatch.setattr(target.TargetFiles, "id", found)
     (one,) = command.status(directory=tmp_path)
     assert one.state == state
     if state == "unsupported":

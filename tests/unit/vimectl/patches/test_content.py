@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,9 @@ from vime_runtime.spec.errors import CheckFailed, UsageError
 
 from harness.git import commit
 from vimectl.patches import content, series
-from vimectl.patches.blobs import content_at
 from vimectl.patches.patchfile.rules import parse_valid
 from vimectl.patches.series import Series
-from vimectl.patches.target import PatchTarget, find_at
+from vimectl.patches.target import PatchTarget, find_at, read_file
 
 
 def test_stages_go_from_the_release_through_every_patch(target: PatchTarget, toy_series: Series) -> None:
@@ -39,11 +37,10 @@ def test_released_content_is_read_from_git_history(location: Path, toy_series: S
         content.kept_copy(checkout, "toy/both.py", "0" * 40)
 
 
-def test_history_is_not_read_without_git(
-    target: PatchTarget, toy_series: Series, monkeypatch: pytest.MonkeyPatch
+def test_edited_file_outside_a_work_tree_has_no_released_content(
+    target: PatchTarget, toy_series: Series
 ) -> None:
     (target.location / "toy/both.py").write_bytes(b"edited\n")
-    monkeypatch.setitem(sys.modules, "git", None)  # as GitPython is where there is no git
     with pytest.raises(CheckFailed, match=r"no copy of toy/both\.py as released"):
         content.released(target, toy_series, "toy/both.py")
 
@@ -97,7 +94,7 @@ def test_hunk_at_an_offset_is_refused(tmp_path: Path) -> None:
 
 def test_content_of_a_link_is_its_target_to_the_last_slash(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("folder")
-    assert content_at(tmp_path / "link") == b"folder"
+    assert read_file(tmp_path, "link") == b"folder"
     (tmp_path / "link").unlink()
     os.symlink("folder/", tmp_path / "link")
-    assert content_at(tmp_path / "link") == b"folder/"
+    assert read_file(tmp_path, "link") == b"folder/"

@@ -17,9 +17,9 @@ from vime_runtime.spec.errors import MissingRequirement
 from harness.patches import disk_operations
 from harness.patches.toy_packages import snapshot
 from vimectl.patches import command, transaction
-from vimectl.patches.applied_state import bookkeeping_folder
 from vimectl.patches.plan import PatchAction
 from vimectl.patches.state import TargetStatus
+from vimectl.patches.target_tree import FOLDER
 
 Classify = Callable[[list[Path]], list[TargetStatus]]
 
@@ -145,7 +145,8 @@ def test_failing_rmdir_rolls_the_change_back(rich_stack: list[Path], classify_al
     refused = []
 
     def refuse(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        if name == "rmdir" and str(arguments[0]).endswith("two/fresh/deep") and not refused:
+        path = disk_operations.absolute(arguments[0], keywords.get("dir_fd"))
+        if name == "rmdir" and path.endswith("two/fresh/deep") and not refused:
             refused.append(arguments)
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(arguments[0]))
 
@@ -162,6 +163,6 @@ def without_bookkeeping(found: dict[str, tuple[int, bytes]]) -> dict[str, tuple[
 def test_early_kill_leaves_nothing_after_recovery(ends: Ends) -> None:
     ends.restore()
     assert disk_operations.die_at(3, ends.change)
-    assert any(bookkeeping_folder(place).exists() for place in ends.places)
+    assert any((place / FOLDER).exists() for place in ends.places)
     ends.recover()
     assert ends.now() == ends.before

@@ -22,7 +22,7 @@ def contents(root: Path) -> dict[str, bytes | None]:
     return {
         str(path.relative_to(root)): None if path.is_dir() else path.read_bytes()
         for path in sorted(root.rglob("*"))
-        if not {".vimectl", ".git"} & set(path.parts)
+        if not {".vimectl", ".git", "state"} & set(path.parts)
     }
 
 
@@ -36,9 +36,11 @@ def test_power_loss_at_any_moment_is_recovered(
     every: int,
     rich_stack: list[Path],
     classify_all: Classify,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     root = rich_stack[0].parent
+    monkeypatch.setenv("XDG_STATE_HOME", str(root / "state"))
     shutil.rmtree(rich_stack[1] / ".git")
     if action == "revert":
         command.change("apply", classify_all(rich_stack))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -79,6 +80,24 @@ def test_damaged_archive_is_detected(tmp_path: Path, make: Callable[[Path], Path
     path.write_bytes(data)
     with pytest.raises(UsageError, match=r"cannot be read|not a whole"):
         release_files.open_path(path).read("toy/deep/er.py")
+
+
+@pytest.mark.parametrize("name", ["toy-1.0-py3-none-any.whl", "toy-1.0.tar.gz"])
+def test_file_that_is_not_regular_is_refused(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UsageError, match="cannot be read: not a regular file"):
+        release_files.open_path(tmp_path / name)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(UsageError, match="cannot be read: not a regular file"):
+        release_files.open_path(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz"])
+def test_archive_is_recognized_by_its_content(tmp_path: Path, suffix: str) -> None:
+    with tarfile.open(tmp_path / "toy-1.0.tar", f"w:{suffix}") as file:
+        file.add(tree(tmp_path), "toy-1.0")
+    assert release_files.open_path(tmp_path / "toy-1.0.tar").read("toy/deep/er.py") == b"x = 1\n"
 
 
 @pytest.mark.parametrize("make", [wheel, archive])

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from vime_runtime.spec.errors import CheckFailed, UsageError
 
+from harness.patches.stored_content import content_at
 from harness.patches.toy_packages import LINK, Tree, build_series
 from harness.patches.toy_series import A, apply_with_git
-from vimectl.patches.blobs import content_at, git_mode
+from vimectl.patches.blobs import git_mode
 from vimectl.patches.patchfile.apply import GitFile
 from vimectl.patches.restack import FileStates, restack
 from vimectl.patches.series import Series

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -14,14 +15,15 @@ from harness.patches import disk_operations
 from harness.patches.index_server import Index
 from harness.patches.toy_packages import Tree, install, lay, snapshot
 from harness.wheels import write_wheel
-from vimectl.cli import run_cli
-from vimectl.cli.patch_options import complete_package, complete_patch
-from vimectl.patches import content, distribution, save
+from vimectl.cli import complete, run_cli
+from vimectl.patches import content, distribution, edited_files, save
 from vimectl.patches.command import recover
 from vimectl.patches.own_series import find_own
 from vimectl.patches.path_rules import PathRule
 from vimectl.patches.save import SaveOptions, SaveOutcome
 from vimectl.patches.selection import Selection
+from vimectl.patches.target import find_at
+from vimectl.util.dist_info import record_hash
 
 LINES = [b"line %d\n" % number for number in range(30)]
 FILES = {"toy/__init__.py": b"".join(LINES), "toy/data.txt": b"data\n", "toy/tool.py": b"".join(LINES)}
@@ -204,6 +206,14 @@ def test_commit_of_a_work_tree_becomes_a_patch(checkout: Path, project: Path) ->
     assert state(checkout) == "applied"
 
 
+def test_pipe_as_record_of_another_distribution_is_passed_over(site: Path, project: Path) -> None:
+    (site / "other-1.0.dist-info").mkdir()
+    os.mkfifo(site / "other-1.0.dist-info/RECORD")
+    (site / "toy/new.py").write_bytes(b"new\n")
+    keep(site, "mine")
+    assert "toy/new.py" in (project / "patches/toy/mine.patch").read_text()
+
+
 def test_nothing_to_save_is_refused(site: Path, project: Path) -> None:
     with pytest.raises(CheckFailed, match="nothing of toy was edited"):
         keep(site, "empty")
@@ -237,11 +247,11 @@ def test_other_release_than_the_installed_one_is_refused(site: Path, project: Pa
 def test_shell_completes_packages_and_patches(site: Path, project: Path) -> None:
     edit(site / "toy/tool.py", 2, b"one\n")
     keep(site, "one")
-    assert complete_patch("o") == ["one"]
-    assert complete_patch("x") == []
-    assert complete_package("t") == ["toy"]
+    assert complete.patches("o") == ["one"]
+    assert complete.patches("x") == []
+    assert complete.packages("t") == ["toy"]
     (project / "vimectl.toml").unlink()
-    assert "megatron-core" in complete_package("")
+    assert "megatron-core" in complete.packages("")
 
 
 @pytest.mark.slow
@@ -272,3 +282,41 @@ def test_kill_while_saving_leaves_all_or_nothing(site: Path, project: Path, ever
                 Path(path).unlink()
         point += every
     assert outcomes == {True, False}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder outside", "pipe of the project"])
+def test_what_is_no_file_of_the_target_is_not_saved(
+    site: Path, project: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(site / "toy/tool.py", 3, b"mine\n")
+    outside = tmp_path / "outside"
+    if kind == "pipe":
+        (site / "toy/data.txt").unlink()
+        os.mkfifo(site / "toy/data.txt")
+    elif kind == "folder outside":
+        (site / "toy").rename(outside)
+        (outside / "tool.py").write_text("secret\n")
+        (site / "toy").symlink_to(outside)
+    else:
+        (project / "patches/toy").mkdir(parents=True)
+        os.mkfifo(project / "patches/toy/mine.patch")
+    before = snapshot(project) if kind != "pipe of the project" else None
+    words = ["mine", "toy", "--target", str(site), "--description", "Mine", "--version", "1.0"]
+    assert run_cli(["patch", "save", *words]) == 2
+    text = " ".join(capsys.readouterr().err.split())
+    assert "put a file" in text
+    assert "secret" not in text
+    assert before is None or snapshot(project) == before
+
+
+def test_large_library_is_compared_with_its_hash(site: Path) -> None:
+    library = site / "toy" / "library.so"
+    library.touch()
+    os.truncate(library, 65 * 2**20)
+    with (site / "toy-1.0.dist-info" / "RECORD").open("a") as file:
+        file.write(f"toy/library.so,{record_hash(bytes(65 * 2**20))},{65 * 2**20}\n")
+    target = find_at(site, "toy", "toy")
+    assert edited_files.find(target) == []
+    with library.open("r+b") as file:
+        file.write(b"edited")
+    assert edited_files.find(target) == ["toy/library.so"]

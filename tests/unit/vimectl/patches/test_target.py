@@ -12,6 +12,7 @@ from harness.git import commit
 from harness.patches.toy_packages import unpack
 from harness.wheels import write_wheel
 from vimectl.patches import target
+from vimectl.patches.target import TargetFiles
 
 
 def test_distribution_with_another_name_is_found_by_record(location: Path) -> None:
@@ -39,6 +40,12 @@ def test_version_of_a_checkout_without_metadata_is_its_commit(location: Path) ->
     assert target.find_at(location, "toy", "toy").version == head
     found = target.find_at(location, "toy", "toy", version="2.0")
     assert (found.version, found.kind) == ("2.0", "git")
+
+
+def test_folder_named_like_a_module_does_not_matter(location: Path) -> None:
+    shutil.copytree(location / "toy_cpu-1.0.dist-info", location / "toy-1.0.dist-info")
+    (location / "toy" / "x.py").mkdir()
+    assert target.find_at(location, "toy", "toy").version == "1.0"
 
 
 def test_directory_without_the_package_is_no_target(tmp_path: Path) -> None:
@@ -105,3 +112,19 @@ def test_work_tree_is_found_by_the_files_that_patches_touch(tmp_path: Path) -> N
     for paths, location in ((["src/pkg/a.py", "docs/a.md"], "Tree"), (["pkg/a.py"], "src"), ([], "Tree")):
         found = target.find_at(tmp_path / "Tree", "tree", paths=paths)
         assert (found.kind, found.location.name) == ("git", location)
+
+
+def test_link_outside_the_target_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "link").symlink_to("secret")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "own").symlink_to("link")
+    (tmp_path / "site" / "folder").symlink_to("../outside")
+    with TargetFiles(tmp_path / "site") as files:
+        assert files.link("own") == b"link"
+        assert files.link("folder/link") is None
+        # Another process puts a link in the place of the target itself: the opened folder remains.
+        (tmp_path / "site").rename(tmp_path / "moved")
+        (tmp_path / "site").symlink_to("outside")
+        assert files.link("own") == b"link"
+        assert files.link("link") is None

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from vime_runtime.spec.errors import CheckFailed
 
-from vimectl.patches.applied_state import bookkeeping_folder
 from vimectl.patches.target_lock import locked
+from vimectl.patches.target_tree import FOLDER
 
 
 def test_waiting_for_the_lock_times_out(tmp_path: Path) -> None:
@@ -39,4 +39,4 @@ def test_lock_excludes_although_its_file_is_removed(tmp_path: Path) -> None:
     for worker in workers:
         worker.join()
     assert (tmp_path / "count").read_text() == "20"
-    assert not bookkeeping_folder(tmp_path).exists()
+    assert not (tmp_path / FOLDER).exists()

@@ -15,11 +15,15 @@ from unittest import mock
 import pytest
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 
+from harness.needs import mounted_disk
 from harness.patches import disk_operations
-from harness.patches.toy_packages import snapshot
-from vimectl.patches import transaction
-from vimectl.patches.applied_state import bookkeeping_folder
+from harness.patches.toy_packages import snapshot, unpack
+from vimectl.patches import command, transaction
+from vimectl.patches.series import Series
+from vimectl.patches.state import classify
+from vimectl.patches.target import find_at
 from vimectl.patches.target_lock import locked
+from vimectl.patches.target_tree import FOLDER
 from vimectl.patches.transaction import FileStep
 
 
@@ -51,18 +55,8 @@ def change(places: list[Path]) -> None:
         transaction.execute("apply", steps(places))
 
 
-def interrupt(places: list[Path]) -> None:
-    """Kill a change after its journal is committed and before the first file is replaced."""
-    point = 1
-    while not (bookkeeping_folder(places[0]) / "journal.json").exists():
-        for place in places:
-            transaction.recover(place)
-        assert disk_operations.die_at(point, lambda: change(places))
-        point += 1
-
-
 def test_recovery_keeps_a_file_edited_after_the_kill(places: list[Path]) -> None:
-    interrupt(places)
+    disk_operations.interrupt(lambda: change(places))
     edited = places[1] / "p" / "changed.py"
     edited.write_bytes(b"mine\n")
     with pytest.raises(CheckFailed, match="was edited after an interrupted apply") as caught:
@@ -78,7 +72,7 @@ def test_recovery_keeps_a_file_edited_after_the_kill(places: list[Path]) -> None
 
 
 def test_new_change_is_refused_before_recovery(places: list[Path]) -> None:
-    interrupt(places)
+    disk_operations.interrupt(lambda: change(places))
     with pytest.raises(CheckFailed, match="a change was interrupted"):
         change(places)
     transaction.recover(places[0])
@@ -100,11 +94,29 @@ def test_full_disk_changes_nothing(places: list[Path]) -> None:
     assert snapshot(*places) == before
 
 
+@pytest.mark.needs("root")
+def test_disk_with_any_space_that_is_not_enough_changes_nothing(tmp_path: Path, toy_series: Series) -> None:
+    with mounted_disk(tmp_path / "disk", "1m") as disk:
+        site = unpack(disk / "site")
+        status = classify(find_at(site, "toy", "toy"), toy_series)
+        before = snapshot(site)
+        for kib in range(0, 56, 4):
+            space = os.statvfs(disk)
+            (disk / "rest").write_bytes(bytes(space.f_bavail * space.f_frsize - kib * 1024))
+            with pytest.raises(MissingRequirement, match="No space left on device"):
+                command.change("apply", [status])
+            assert snapshot(site) == before
+            (disk / "rest").unlink()
+        command.change("apply", [status])
+
+
 def test_failing_replace_rolls_the_change_back(places: list[Path]) -> None:
     before = snapshot(*places)
 
     def refuse(name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        if name == "replace" and str(arguments[1]).endswith("two/p/made.py"):
+        if name != "rename":
+            return
+        if disk_operations.absolute(arguments[1], keywords["dst_dir_fd"]).endswith("two/p/made.py"):
             raise PermissionError(errno.EPERM, "not permitted")
 
     with (
@@ -121,8 +133,9 @@ def test_read_only_folder_is_refused_before_the_change(places: list[Path]) -> No
     before = snapshot(*places)
     real = os.access
 
-    def access(path: Path, mode: int) -> bool:  # even root cannot write to a read-only mount
-        return Path(path) != places[1] / "p" and real(path, mode)
+    def access(path: str, mode: int, dir_fd: int) -> bool:  # even root cannot write to a read-only mount
+        folder = Path(disk_operations.absolute(path, dir_fd))
+        return folder != places[1] / "p" and real(path, mode, dir_fd=dir_fd)
 
     with (
         locked(places),
@@ -157,7 +170,7 @@ def test_link_out_of_the_target_is_not_followed(places: list[Path], tmp_path: Pa
 
 def test_bookkeeping_folder_that_is_a_link_is_refused(places: list[Path], tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
-    bookkeeping_folder(places[0]).symlink_to(tmp_path / "outside")
+    (places[0] / FOLDER).symlink_to(tmp_path / "outside")
     with pytest.raises(MissingRequirement, match="is a symbolic link"), locked(places):
         pass
     assert not list((tmp_path / "outside").iterdir())
@@ -165,27 +178,27 @@ def test_bookkeeping_folder_that_is_a_link_is_refused(places: list[Path], tmp_pa
 
 @pytest.mark.parametrize("path", ["../outside.py", "/outside.py", "p/../../outside.py"])
 def test_foreign_journal_writes_nothing_outside(places: list[Path], tmp_path: Path, path: str) -> None:
-    interrupt(places)
-    journal = bookkeeping_folder(places[0]) / "journal.json"
+    disk_operations.interrupt(lambda: change(places))
+    journal = places[0] / FOLDER / "journal.json"
     data = json.loads(journal.read_bytes())
     data["moves"][2]["path"] = path
     journal.write_text(json.dumps(data))
-    with pytest.raises(CheckFailed, match="not a journal of this tool"):
+    with pytest.raises(CheckFailed, match="this user did not begin"):
         transaction.recover(places[0])
     assert not (tmp_path / "outside.py").exists()
 
 
 def test_recovery_skips_directories_without_a_pointer(places: list[Path]) -> None:
-    interrupt(places)
-    (bookkeeping_folder(places[1]) / "journal.json").unlink()
+    disk_operations.interrupt(lambda: change(places))
+    (places[1] / FOLDER / "journal.json").unlink()
     before = snapshot(places[1] / "p")
     transaction.recover(places[0])
     assert snapshot(places[1] / "p") == before
 
 
 def test_damaged_staged_file_is_not_used(places: list[Path]) -> None:
-    interrupt(places)
-    (bookkeeping_folder(places[0]) / "stage" / "0.after").write_bytes(b"ne")
+    disk_operations.interrupt(lambda: change(places))
+    (places[0] / FOLDER / "stage" / "0.after").write_bytes(b"ne")
     with pytest.raises(CheckFailed, match="is damaged"):
         transaction.recover(places[0])
     assert (places[0] / "p" / "changed.py").read_bytes() == b"old\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,6 +99,34 @@ def test_summary_of_an_error_says_what_where_and_what_to_do(launch: Callable[...
     ]
     assert run.summary["excerpt"] in out
     assert run.summary["excerpt"].endswith("KeyError: 'x'")
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_run_whose_directory_is_removed_fails(launch: Callable[..., Any], replaced: bool) -> None:
+    run = launch("FAKE_STEP_SECONDS=0.5")
+    driver, scratch = run.pid("runtime driver"), run.scratch_dir
+    run.run_dir.rename(run.run_dir.with_name("moved"))
+    if replaced:
+        run.run_dir.mkdir()
+    code, out, _ = run.wait()
+    assert code == 1
+    assert f"the run directory {run.run_dir} was removed or renamed during the run" in out
+    assert has_exited(driver)
+    assert not scratch.exists()
+    assert not (run.run_dir / "summary.json").exists()  # the directory may be of another run
+
+
+@pytest.mark.needs("root")
+def test_full_shared_memory_is_named(launch: Callable[..., Any]) -> None:
+    small = 'mount -t tmpfs -o size=16m tmpfs /dev/shm && touch /dev/shm/other && exec "$@"'
+    run = launch("FAKE_FAULT=shared memory is full", wrapper=["unshare", "--mount", "sh", "-c", small, "sh"])
+    code, out, _ = run.wait()
+    assert code == 1, out
+    reason, pid = run.summary["reason"], run.summary["cause"]["pid"]
+    used = rf"16 MiB of 16 MiB used by /dev/shm/fake-runtime-{pid}-fill \(16 MiB, root\)"
+    end = rf"the run needs 256 MiB; engine 0 \(pid {pid}\) could not write to it"
+    assert re.fullmatch(f"/dev/shm is full: {used}; {end}", reason), reason
+    assert "--shm-size" in run.summary["hint"]
 
 
 def test_gcs_that_closes_its_port_is_a_failure(launch: Callable[..., Any]) -> None:
@@ -317,12 +346,86 @@ def test_error_explains_itself_unless_a_process_had_exited_before_it(
     assert (monitor.cause and monitor.cause.process["pid"]) == (worker.pid if lost else None)
 
 
+def test_error_explains_itself_although_the_shutdown_takes_long(
+    tmp_path: Path, monitor: FailureMonitor, children: list[Child]
+) -> None:
+    """Between the error and the end of the run, trackers write their last data."""
+    trainer = children[0]
+    add_lines(tmp_path / "events.jsonl", process_event("trainer rank", trainer))
+    assert not monitor.check()
+    add_lines(tmp_path / "events.jsonl", error_event("KeyError", []))
+    assert not monitor.check()
+    trainer.kill()
+    trainer.wait()
+    assert not monitor.check()
+    add_lines(tmp_path / "events.jsonl", ENDING)
+    monitor.check()
+    assert monitor.cause is None
+
+
+@pytest.mark.parametrize("noticed", [False, True], ids=["at once", "exit first"])
+@pytest.mark.parametrize("how", ["exit", "SIGTERM", "SIGKILL"])
+def test_error_explains_itself_although_the_process_that_failed_has_exited(
+    tmp_path: Path, monitor: FailureMonitor, children: list[Child], how: str, noticed: bool
+) -> None:
+    """A process that was killed is the cause. One that ends itself has failed for the reported reason."""
+    worker = children[0]
+    add_lines(tmp_path / "events.jsonl", process_event("engine worker", worker))
+    assert not monitor.check()
+    if how == "exit":
+        end(worker)
+    else:
+        worker.send_signal(getattr(signal, how))
+        worker.wait()
+    if noticed:
+        monitor.check()
+    add_lines(tmp_path / "events.jsonl", error_event("ValueError", [worker.pid]), ENDING)
+    monitor.check()
+    monitor.check()
+    assert (monitor.cause is not None) is (how == "SIGKILL")
+
+
+DRIVER = """
+import subprocess, sys
+daemon = subprocess.Popen(["gcs_server", "600"], executable=sys.argv[1])
+print(daemon.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_daemon_that_exits_before_ray_has_started_is_blamed_unless_the_run_ends_it(
+    tmp_path: Path, monitor: FailureMonitor, closed: bool
+) -> None:
+    """The runtime waits for Ray, and has recorded only itself."""
+    program = tmp_path / "gcs_server"
+    shutil.copy("/bin/sleep", program)
+    pipe = subprocess.PIPE
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, program], stdin=pipe, stdout=pipe, text=True)
+    try:
+        pid = int(driver.stdout.readline())
+        starting = phase_event("start-up") | {"detail": "starting Ray"}
+        add_lines(tmp_path / "events.jsonl", starting, process_event("runtime driver", driver))
+        wait_until(lambda: psutil.Process(pid).name() == "gcs_server")
+        assert not monitor.check()
+        if closed:
+            add_lines(tmp_path / "events.jsonl", {"kind": "closing", "pids": [pid]})
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: has_exited(pid))
+        monitor.check()
+        reason = monitor.cause and monitor.cause.reason
+        assert reason == (None if closed else f"GCS (pid {pid}) was killed by SIGKILL")
+    finally:
+        driver.communicate()
+
+
 def test_lost_process_is_blamed_although_its_exit_was_collected(
     tmp_path: Path, monitor: FailureMonitor, children: list[Child]
 ) -> None:
     end(children[0])  # before the monitor reads about it
     event = process_event("trainer rank", children[0])
-    add_lines(tmp_path / "events.jsonl", event, error_event("RuntimeError", [event["pid"]]), ENDING)
+    error = error_event("RuntimeError", [event["pid"]], lost_peer=True)
+    add_lines(tmp_path / "events.jsonl", event, error, ENDING)
     monitor.check()
     assert monitor.cause
     assert monitor.cause.reason == f"trainer rank 0 (pid {event['pid']}) died"

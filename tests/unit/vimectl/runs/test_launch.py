@@ -39,9 +39,19 @@ def test_run_directory_and_summary_of_a_finished_run(launch: Callable[..., Any])
     resolved = json.loads((run.run_dir / "resolved.json").read_text())
     assert resolved["schema"] == "vimectl.run/1"
     assert (resolved["mode"], resolved["steps"]) == ("smoke", 4)
-    assert resolved["environment"]["driver"]["SHADE"] == "green"
+    assert resolved["environment"]["driver"]["SHADE"] == "<secret>"
     assert Path(resolved["recipe"]["model"]["path"], "config.json").is_file()
     assert resolved["environment"]["rollout"]["TMPDIR"] == str(run.scratch_dir)
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o022])
+def test_files_of_a_run_have_the_permissions_of_the_umask(launch: Callable[..., Any], umask: int) -> None:
+    run = launch(wrapper=["sh", "-c", f'umask {umask:o} && exec "$@"', "sh"])
+    code, _, err = run.wait()
+    assert code == 0, err
+    modes = {path: path.stat().st_mode for path in (run.run_dir, *run.run_dir.rglob("*"))}
+    assert {run.run_dir / "report.html", run.run_dir / "logs" / "driver.log"} <= modes.keys()
+    assert [str(path) for path, mode in modes.items() if mode & umask] == []
 
 
 @pytest.mark.parametrize(

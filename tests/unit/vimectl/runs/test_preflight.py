@@ -10,10 +10,13 @@ import pytest
 from vime_runtime.spec.errors import MissingRequirement
 from vime_runtime.spec.recipe import Recipe
 
+from harness.patches import disk_operations
+from harness.patches.toy_packages import STAGES, Tree, build_series, unpack
 from harness.runs.killed_run import leave_scratch_directory
 from vimectl.doctor.check import CheckResult
 from vimectl.doctor.facts import Facts
 from vimectl.doctor.runner import DoctorReport
+from vimectl.patches import command
 from vimectl.recipes.resolve import resolve
 from vimectl.runs import preflight as module
 from vimectl.runs.preflight import Preflight, examine, wait_for_leftovers
@@ -71,6 +74,33 @@ def test_machine_is_checked_for_the_project_that_extends_the_stack(
     ]
     assert [stack.argument for stack in stacks] == [str(project), "cpu-0.32"]
     assert stacks[0].packages["vllm"] == "0.22.2"
+
+
+def test_interrupted_apply_is_named_with_the_command_that_finishes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    release: Tree = {path: (0o644, content) for path, content in STAGES[0].items()}
+    changed: Tree = release | {path: (0o644, content) for path, content in STAGES[1].items()}
+    build_series("toy", [release, changed], tmp_path / "series")
+    site = unpack(tmp_path / "site")
+    file = tmp_path / "vimectl.toml"
+    file.write_text('extends = "cpu-0.32"\n[patches]\ntoy = ["series"]\n[targets]\ntoy = "site"\n')
+    monkeypatch.chdir(tmp_path)
+    disk_operations.interrupt(lambda: command.change("apply", command.status(packages=["toy"])))
+    found = examine(RECIPE, Host())
+    with pytest.raises(MissingRequirement) as error:
+        found.require()
+    wanted = f"{site}: an interrupted apply: `vimectl patch recover` finishes it; needed: applied"
+    assert wanted in error.value.message
+    (failure,) = (one for one in found.doctor.failures if one.id == "patches.toy")
+    assert failure.fix == f"vimectl patch recover toy --stack {file}"
+    # Only the user who began a change finishes it, so that no run applies patches there.
+    only = replace(found, doctor=replace(found.doctor, results=(failure,)))
+    targets = command.status(packages=["toy"])
+    assert replace(only, patches=targets).only_patches_missing
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
+    assert not replace(only, patches=command.status(packages=["toy"])).only_patches_missing
 
 
 @pytest.mark.parametrize(("seconds", "ends"), [(2, True), (60, False)])

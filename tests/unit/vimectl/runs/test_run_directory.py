@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from vime_runtime.spec.errors import CheckFailed, UsageError
 
@@ -124,9 +125,11 @@ def test_stop_does_not_signal_a_process_that_reuses_an_id(launch: Callable[..., 
     launched = launch("FAKE_STEP_SECONDS=60")
     launched.pid("trainer rank")
     launched.process.send_signal(signal.SIGSTOP)  # it would clean up
-    os.kill(launched.supervisor, signal.SIGKILL)
+    supervisor = psutil.Process(launched.supervisor)
+    supervisor.kill()
     launched.process.kill()
     launched.process.wait()
+    psutil.wait_procs([supervisor])  # until then it holds its lock
     bystander = subprocess.Popen(["sleep", "60"])
     try:
         for name in ("launcher.json", "supervisor.json"):

@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 from packaging.version import Version
 from vime_runtime.spec.errors import UsageError
 
@@ -9,6 +10,7 @@ from vimectl.patches import series
 from vimectl.stacks.catalog import load_stack, load_summary, lock_path, stack_names
 from vimectl.stacks.lock import read_lock
 from vimectl.stacks.schema import Stack
+from vimectl.stacks.versions import matches
 from vimectl.util import toml
 
 LOCKED = [name for name in stack_names() if lock_path(name)]
@@ -56,14 +58,32 @@ def test_unknown_stack_names_the_nearest() -> None:
         load_stack("cpu-0.3")
 
 
-@pytest.mark.parametrize("name", LOCKED)
-def test_lock_has_the_packages_and_files_of_its_stack(name: str) -> None:
-    loaded, lock = load_stack(name), read_lock(lock_path(name))
+MACHINES = [(name, machine) for name in LOCKED for machine in load_stack(name).stack.machines]
+
+
+@pytest.mark.parametrize(("name", "machine"), MACHINES)
+def test_lock_has_the_packages_and_files_of_its_stack(name: str, machine: str) -> None:
+    loaded, lock = load_stack(name), read_lock(lock_path(name), machine)
+    listed = {package: origin.files_for(machine) for package, origin in loaded.origin.items()}
     for package, version in loaded.packages.items():
-        assert lock[loaded.distributions(package)[0]].version == version
-    for package, origin in loaded.origin.items():
-        assert lock[package].hashes == {file.sha256 for file in origin.files}
-    assert not (loaded.unwanted | loaded.omitted).keys() & lock.keys()
+        distribution = loaded.distributions(package)[0]
+        if listed.get(package) == []:
+            assert distribution not in lock
+        else:
+            assert matches(lock[distribution].version, version)
+    for package, files in listed.items():
+        assert not files or lock[package].hashes == {file.sha256 for file in files}
+    assert not (loaded.unwanted | loaded.omitted | loaded.lock_without).keys() & lock.keys()
+
+
+@pytest.mark.parametrize(("name", "machine"), MACHINES)
+def test_lock_accepts_one_file_of_a_package_that_is_built_from_source(name: str, machine: str) -> None:
+    lock = read_lock(lock_path(name), machine)
+    assert all(len(lock[package].hashes) == 1 for package in load_stack(name).sources)
+    # What builds of the commits need, with versions that they accept.
+    for commit in load_stack(name).commits.values():
+        for requirement in map(Requirement, commit.build_requires):
+            assert lock[requirement.name].version in requirement.specifier
 
 
 @pytest.mark.parametrize("name", LOCKED)

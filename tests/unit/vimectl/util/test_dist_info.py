@@ -21,10 +21,18 @@ def test_hash_of_an_empty_file() -> None:
         ({"url": "file:///src/vllm", "dir_info": {}}, None),
         ({"url": "https://host/vllm.whl", "archive_info": {}}, None),
         ([], None),
+        ({"url": 5, "dir_info": {"editable": True}}, None),
+        ({"url": "file://[", "dir_info": {"editable": True}}, None),
+        ({"url": "file:///a%00b", "dir_info": {"editable": True}}, None),
     ],
 )
 def test_source_of_an_editable_install(content: Any, source: str | None) -> None:
     assert editable_source(json.dumps(content)) == source
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "\ud800"])
+def test_text_that_is_not_json_has_no_source(text: str) -> None:
+    assert editable_source(text) is None
 
 
 def test_without_the_file_an_install_is_not_editable() -> None:

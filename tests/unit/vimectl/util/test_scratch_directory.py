@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,10 @@ from vimectl.util.scratch_directory import (
     SHM_LOG,
     ScratchDirectory,
     read_scratch_directory,
+    remove_ended,
     scratch_directory,
 )
+from vimectl.util.shared_memory import ShmFile
 
 
 @pytest.fixture
@@ -107,6 +111,57 @@ def test_directory_of_another_user_is_unknown_and_not_read(
     host = Host(observe=lambda what, problem: seen.append(what))
     assert read_scratch_directory(host, str(scratch)).state == "unknown"
     assert seen == [str(scratch)]
+
+
+def test_directory_that_has_ended_is_removed_with_its_shared_memory(scratch: Path, tmp_path: Path) -> None:
+    leave_scratch_directory(scratch)
+    (scratch / "ray" / "logs").mkdir(parents=True)
+    (tmp_path / "outside").mkdir()
+    (scratch / "ray" / "link").symlink_to(tmp_path / "outside")
+    left, other, used = (Path(f"/dev/shm/test-{os.getpid()}-{name}") for name in ("left", "other", "used"))
+    try:
+        for file in (left, other, used):
+            file.write_text("x")
+        inodes = [left.stat().st_ino, other.stat().st_ino + 1, used.stat().st_ino]
+        lines = [f"{inode} {file}\n" for inode, file in zip(inodes, (left, other, used), strict=True)]
+        (scratch / SHM_LOG).write_text("".join(lines))
+        with used.open():
+            assert remove_ended(read(scratch)) == [ShmFile(str(left), 1)]
+        assert not left.exists()
+        assert other.exists()  # another file has the name
+        assert used.exists()
+        assert not scratch.exists()
+        assert (tmp_path / "outside").exists()
+    finally:
+        for file in (left, other, used):
+            file.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("reason", ["locked", "copy", "link", "marker", "old marker"])
+def test_directory_that_is_not_proven_to_have_ended_is_kept(
+    scratch: Path, tmp_path: Path, reason: str
+) -> None:
+    leave_scratch_directory(scratch)
+    found = ScratchDirectory(str(scratch), "ended")
+    with (scratch / OWNER).open() as file:
+        match reason:
+            case "locked":  # since it was read
+                fcntl.flock(file, fcntl.LOCK_EX)
+            case "copy":
+                scratch.rename(tmp_path / "moved")
+                shutil.copytree(tmp_path / "moved", scratch)
+            case "link":
+                scratch.rename(tmp_path / "moved")
+                scratch.symlink_to(tmp_path / "moved")
+            case "marker":
+                (scratch / OWNER).write_text("{}")
+            case "old marker":
+                change(scratch, inode=None)
+        try:
+            assert remove_ended(found) is None
+        except OSError:
+            assert reason == "link"
+    assert (scratch / OWNER).exists()
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,14 @@ def test_ray_and_python_of_the_raylet(npu: Machine, python: int, ray: str, statu
     assert "ray stop" not in result.fix
 
 
+@pytest.mark.parametrize(("user", "status"), [("0", "fail"), ("4711", "warn")])
+def test_process_of_a_third_user_does_not_prevent_a_run(npu: Machine, user: str, status: str) -> None:
+    site = SITE.format(9)
+    npu.write("/proc/40/cmdline", f"{site}/core/src/ray/raylet/raylet\0")
+    npu.write("/proc/40/status", f"Name:\tsleep\nPPid:\t1\nUid:\t{user}\t{user}\t{user}\t{user}\n")
+    assert npu.check("cluster.version", "cluster.nodes=2").status == status
+
+
 @pytest.mark.parametrize(
     ("marker", "gateway", "status"),
     [

@@ -11,6 +11,7 @@ from harness.git import commit, git
 from vimectl.doctor.facts.pins import PinnedSource, read_head, read_pinned_source
 from vimectl.stacks.catalog import load_stack
 from vimectl.stacks.schema import Stack
+from vimectl.util.git import command
 from vimectl.util.host import CommandResult, Host, refuse_command
 
 STACK = load_stack("ascend-0.22")
@@ -60,7 +61,7 @@ def test_commit_of_an_install_from_git_is_recorded(root: Path) -> None:
     assert read(root) == PinnedSource("0.16.0rc0", PIN)
 
 
-@pytest.mark.parametrize("record", [{"vcs_info": {"commit_id": 3}}, {"vcs_info": []}, ["x"]])
+@pytest.mark.parametrize("record", [{"vcs_info": {"commit_id": 3}}, {"vcs_info": []}, ["x"], None])
 def test_malformed_record_is_no_commit(root: Path, record: object) -> None:
     installed(root, record)
     assert read(root) == PinnedSource("0.16.0rc0", "")
@@ -102,8 +103,8 @@ def test_own_commits_on_top_of_the_pinned_one_are_recognized(root: Path) -> None
     found = read_pinned_source(host, STACK, "megatron-lm")
     assert found is not None
     assert found.descends
-    git_of = ["git", "-c", "safe.directory=/m", "-C", "/m"]
-    assert asked == [[*git_of, "merge-base", "--is-ancestor", PIN, OTHER]]
+    words = command("/m", any_owner=True)
+    assert asked == [[*words, "merge-base", "--is-ancestor", PIN, OTHER]]
 
 
 def test_head_of_real_checkouts_is_read_from_files(tmp_path: Path) -> None:

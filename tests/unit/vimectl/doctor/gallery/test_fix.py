@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
+
 from harness.doctor.described_machine import GALLERY, Machine
+from harness.patches import disk_operations
 from vimectl.doctor.fix import plan_fixes
 from vimectl.patches import series
 from vimectl.patches.command import change, status
@@ -44,3 +47,29 @@ def test_no_fix_without_missing_patches(tmp_path: Path) -> None:
     machine = Machine("visible-twice", tmp_path)
     with patch.object(series, "data_dir", GALLERY.joinpath):
         assert plan_fixes(machine.examine(), machine.host) == []
+
+
+def test_interrupted_apply_is_reported_with_the_command_that_finishes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    machine = Machine("patch-lost", tmp_path / "root")
+    place = machine.path(machine.last("site"))
+    with patch.object(series, "data_dir", GALLERY.joinpath):
+        work = lambda: change("apply", status("ascend-0.22", place, ["vllm"]))  # noqa: E731
+        disk_operations.interrupt(work)
+        before = snapshot(machine.root)
+        found = machine.check("patches.vllm")
+        site = machine.last("site")
+        assert found.status == "fail"
+        assert f"{site}: an interrupted apply: `vimectl patch recover` finishes it" in found.found
+        assert found.fix == f"vimectl patch recover vllm --stack ascend-0.22 --target {place}"
+        assert plan_fixes(machine.examine(["patches"]), machine.host) == []
+        assert snapshot(machine.root) == before
+        # All files are patched, and the change is not finished: still a failure.
+        work()
+        (place / ".vimectl" / "stage").mkdir()
+        assert machine.check("patches.vllm").found.startswith(f"applied; {site}: an interrupted change")
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
+        (place / ".vimectl" / "journal.json").write_text("{}")
+        assert "remove" in machine.check("patches.vllm").fix

@@ -7,9 +7,10 @@ import pytest
 from vime_runtime.spec.errors import UsageError
 
 from harness.patches.git_and_quilt import committed, quilt_push, run
+from harness.patches.stored_content import content_at
 from harness.patches.toy_packages import unpack
 from vimectl.patches import series as series_files
-from vimectl.patches.blobs import file_id_at
+from vimectl.patches.blobs import id_of
 from vimectl.patches.interchange.exporters import export_series
 from vimectl.patches.interchange.importers import import_patches
 from vimectl.patches.release_files import SourceTree
@@ -31,7 +32,7 @@ def last(series: Series) -> dict[str, str | None]:
 
 
 def found(directory: Path, series: Series) -> dict[str, str | None]:
-    return {path: file_id_at(directory / path).blob for path in series.chains}
+    return {path: id_of(content_at(directory / path)) for path in series.chains}
 
 
 def test_quilt_and_git_am_apply_exports(toy_series: Series, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from vime_runtime.spec.errors import UsageError
 
 from vimectl.patches import content
-from vimectl.patches.git_commands import diff_writer
+from vimectl.patches.git_commands import temporary_repository
 from vimectl.patches.patchfile import binary
 from vimectl.patches.patchfile.apply import GitFile, apply_patch
 from vimectl.patches.patchfile.file_diff import BinaryData, PatchFile
@@ -29,7 +29,7 @@ CASES = {
 
 def git_diff(old: bytes | None, new: bytes | None) -> PatchFile:
     states = [None if data is None else GitFile(data) for data in (old, new)]
-    with diff_writer() as git:
+    with temporary_repository() as git:
         return parse(git.diff({"data.bin": (states[0], states[1])}))
 
 
@@ -55,7 +55,7 @@ def test_cases_include_both_kinds_of_binary_data() -> None:
 @given(st.binary(max_size=60), st.binary(max_size=60))
 def test_any_delta_is_applied_or_refused(content: bytes, data: bytes) -> None:
     with suppress(binary.CorruptBinary):
-        binary.apply_binary(content, BinaryData("delta", data))
+        binary.apply_binary(content, BinaryData("delta", data, len(data)))
 
 
 def test_delta_for_other_content_is_refused() -> None:

@@ -21,6 +21,16 @@ signal.signal(signal.SIGTERM, lambda *_: server.close())
 while True: time.sleep(1)
 """
 
+FILL = """
+import mmap, os, time
+time.sleep(1)  # the supervisor has read the event
+file = os.open(f"/dev/shm/fake-runtime-{os.getpid()}-fill", os.O_CREAT | os.O_RDWR)
+os.ftruncate(file, 2**30)
+memory = mmap.mmap(file, 2**30)
+for page in range(0, 2**30, 4096):
+    memory[page] = 1
+"""
+
 
 def main(path: str) -> int:
     config = json.loads(Path(path).read_text())
@@ -98,6 +108,9 @@ def main(path: str) -> int:
             (run_dir / "logs" / "trainer-0.log").write_text(line)
             time.sleep(1)
             rank.communicate()
+            time.sleep(60)
+        case "shared memory is full":
+            process("engine", subprocess.Popen([sys.executable, "-c", FILL]).pid)
             time.sleep(60)
         case "GCS closes its port":
             process("GCS", subprocess.Popen([sys.executable, "-c", GCS]).pid)

@@ -1,1 +1,0 @@
-"""The programs that build images: Docker with BuildKit, Podman and Buildah."""
