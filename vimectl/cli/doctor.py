@@ -105,7 +105,7 @@ def doctor(
             f"leave out --stack, or give one like {wanted.recipe.stack}",
         )
     if list_:
-        return check_list(chosen)
+        return check_list(chosen, only or ())
 
     def check() -> DoctorReport:
         without = NOT_ON_NODES if cluster else ()

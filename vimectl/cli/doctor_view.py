@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from vimectl.cli.output import CommandOutput, TextTable
@@ -80,12 +80,18 @@ def _last_line(report: DoctorReport) -> str:
     return f"fix first: {first.id}: {first.fix}"
 
 
-def check_list(stack: Stack) -> CommandOutput:
-    """Return the checks for a stack: what each one reads, when it applies, its rule and the rule's source."""
+def check_list(stack: Stack, only: Sequence[str]) -> CommandOutput:
+    """Return the checks for a stack: what each one reads, when it applies, its rule and the rule's source.
+
+    Args:
+        only: checks or groups to list; default: all.
+    """
     from vimectl.doctor.compare_nodes import NODE_CHECKS
-    from vimectl.doctor.runner import all_checks
+    from vimectl.doctor.runner import all_checks, select_checks
 
     checks: list[Check | NodeCheck] = [*all_checks(stack), *NODE_CHECKS]
+    if only:
+        checks = select_checks(checks, only)
     rows = [[one.id, one.when, " ".join(one.reads), one.rationale, one.source] for one in checks]
     table = TextTable(["check", "when", "reads", "rule", "source"], rows, f"the checks for {stack.title}")
     document = [

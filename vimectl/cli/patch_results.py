@@ -28,6 +28,10 @@ def status(name: str, found: list[TargetStatus]) -> CommandOutput:
     """Show the targets; the command called ``verify`` fails unless every patch is applied."""
     ok = not others_unfinished(found) if name == "status" else all(one.complete for one in found)
     targets = targets_json(found)
+    if not found:
+        err.note("there are no patches here; to save your edits as one: vimectl patch save")
+    elif not ok and name == "verify":
+        err.note("not every patch is applied to every file; to apply them: vimectl patch apply")
     return CommandOutput({"targets": targets}, _text(found, targets), 0 if ok else 1)
 
 

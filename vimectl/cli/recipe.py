@@ -98,7 +98,7 @@ def copy(
     check_output(schema_file)
     write_output(target, read_regular(source))
     write_output(schema_file, (data_dir("recipes") / SCHEMA_FILE).read_bytes())
-    text = f"{target}\nedit it, then: vimectl run recipe {shlex.quote(str(target))}"
+    text = f"{target}\nedit it, then: vimectl run {shlex.quote(str(target))}"
     return CommandOutput({"path": target, "schema_path": schema_file}, [text])
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vime_runtime.spec.errors import unknown
 from vime_runtime.spec.recipe import Recipe
@@ -46,6 +46,11 @@ from vimectl.doctor.facts import Facts
 from vimectl.stacks.schema import Stack
 from vimectl.util.host import Host
 from vimectl.util.npu_devices import device_nodes
+
+if TYPE_CHECKING:
+    from vimectl.doctor.compare_nodes import NodeCheck
+
+AnyCheck = TypeVar("AnyCheck", bound="Check | NodeCheck")
 
 # The order in which to fix things: a failure is often the cause of later ones.
 GROUPS = (
@@ -132,9 +137,9 @@ def run_checks(
         UsageError: a name is neither a check nor a group, or the given interpreter does not exist.
     """
     checks = all_checks(stack)
-    excluded = _select(checks, without)
+    excluded = select_checks(checks, without)
     if only:
-        checks = _select(checks, only)
+        checks = select_checks(checks, only)
     elif not with_imports:
         checks = [check for check in checks if not check.imports]
     checks = [check for check in checks if check not in excluded]
@@ -187,7 +192,12 @@ def with_causes(checks: Sequence[Check], results: Sequence[CheckResult]) -> list
     ]
 
 
-def _select(checks: list[Check], names: Sequence[str]) -> list[Check]:
+def select_checks(checks: Sequence[AnyCheck], names: Sequence[str]) -> list[AnyCheck]:
+    """Return the checks that are named or in a named group.
+
+    Raises:
+        UsageError: a name is neither a check nor a group.
+    """
     known = {check.id for check in checks} | {check.group for check in checks}
     for name in names:
         if name not in known:

@@ -57,6 +57,12 @@ def test_recipe_of_this_machine_passes(run_json: Callable[..., Any], monkeypatch
     assert code == 0
 
 
+def test_list_has_the_selected_checks(run_json: Callable[..., Any]) -> None:
+    code, document = run_json("doctor", "--list", "--only", "tms", "--only", "nodes.model")
+    assert (code, document["checks"][-1]["id"]) == (0, "nodes.model")
+    assert {one["group"] for one in document["checks"][:-1]} == {"tms"}
+
+
 def test_selected_check_is_shown_in_full(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["doctor", "--stack", "ascend-0.22", "--only", "cluster.localhost"]) == 0
     lines = capsys.readouterr().out.splitlines()

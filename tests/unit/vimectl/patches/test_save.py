@@ -91,6 +91,14 @@ def vimectl(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int
     return code, json.loads(capsys.readouterr().out)
 
 
+def test_project_without_patches_says_how_to_save_one(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "vimectl.toml").write_text('[packages]\ntoy = "1.0"\n')
+    assert run_cli(["patch", "status"]) == 0
+    assert "to save your edits as one: vimectl patch save" in capsys.readouterr().err
+
+
 def test_edits_of_an_installed_package_are_kept_over_a_reinstall(
     site: Path, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,6 +124,8 @@ def test_edits_of_an_installed_package_are_kept_over_a_reinstall(
             Path(path).write_bytes(data)
     (site / "toy/new.py").unlink()
     assert state(site) == "pristine"
+    assert run_cli(["patch", "verify", "--target", str(site)]) == 1
+    assert "to apply them: vimectl patch apply" in capsys.readouterr().err
     assert vimectl(capsys, "patch", "apply", "--target", site)[0] == 0
     ledger = str(site / ".vimectl/ledger.json")  # now it has the mode of the file that the patch deletes
     assert {**snapshot(site), ledger: patched[ledger]} == patched
