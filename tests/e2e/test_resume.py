@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -46,6 +47,8 @@ def test_run_that_was_killed_and_resumed_equals_an_uninterrupted_one(tmp_path: P
     last = run_recipe(pieces, *SETTINGS, length(6), "--resume")
     assert last.code == 0, last.output
     assert comparable(pieces) == expected
+    printed = [int(step) for step in re.findall(r"^step (\d+)/6  ", last.output, re.MULTILINE)]
+    assert printed == [row["step"] for row in expected[len(finished) :]]
     assert last.left_in_shm == set()
     for key in ("steps", "reward_first", "reward_last", "evaluation_best", "best_step"):
         assert last.summary[key] == straight.summary[key]

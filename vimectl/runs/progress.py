@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import termios
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isfinite
@@ -48,6 +49,10 @@ class PlainView:
         """Print what is new."""
         for line in self.new_lines(log):
             self._console.print(visible(line), markup=False)
+
+    def resume(self, log: RunLog) -> None:
+        """Take what is in the log for printed already: a resumed run does not repeat it."""
+        deque(self.new_lines(log), maxlen=0)
 
     def new_lines(self, log: RunLog) -> Iterator[str]:
         """Yield what is new."""
@@ -106,6 +111,8 @@ class LiveView:
     def update(self, log: RunLog) -> None:
         """Show the state of this run log from now on."""
         self._log = log
+
+    resume = update
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw the view in the available width."""

@@ -76,6 +76,8 @@ def watch_supervisor(config: RunConfig, view: ProgressView | None) -> RunResult:
     descendants.adopt_orphans()
     shm = SharedMemoryWatch()
     log = RunLog(run_dir)
+    if log.read() and view:
+        view.resume(log)
     began = time.monotonic()
     with (
         collect_stop_signals() as stop_signals,

@@ -63,6 +63,16 @@ def test_plain_view_prints_each_step_once(log: RunLog) -> None:
     assert lines[0].endswith("left 12:22:30")
 
 
+def test_plain_view_of_a_resumed_run_does_not_repeat_its_steps(log: RunLog, tmp_path: Path) -> None:
+    text = io.StringIO()
+    view = PlainView(Console(file=text, width=200))
+    view.resume(log)
+    add_lines(tmp_path / "metrics.jsonl", row(6))
+    log.read()
+    view.update(log)
+    assert [line.split("  ")[0] for line in text.getvalue().splitlines()] == ["step 6/500"]
+
+
 @pytest.mark.parametrize("text", ["[/INST]", "[/<]", "no file [/model/2013/x.jpg]", "[/b]\x1b[2J\udcff"])
 def test_text_of_a_run_is_shown_as_it_is(log: RunLog, text: str) -> None:
     log.phase, log.detail, log.warnings = "save", text, [text]
