@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from vime_runtime.spec.errors import VimeError
 
 from vimectl.doctor.check import CheckList, CheckResult, listed, result, warn_unless
@@ -16,9 +18,10 @@ from vimectl.doctor.facts.packages import (
     read_editable_installs,
     read_metadata,
 )
-from vimectl.doctor.install_commands import Install, Uninstall, commands
+from vimectl.doctor.install_commands import Install, Uninstall, commands, python_environment
 from vimectl.doctor.stack_requirements import PACKAGE_READS, is_cuda, requirement_of
 from vimectl.env.memory_saver.verify import all_good, required_backend, verify_installed
+from vimectl.stacks.installed import site_directories
 from vimectl.stacks.schema import Stack
 
 CHECKS = CheckList()
@@ -178,13 +181,18 @@ def memory_saver_library(facts: Facts) -> CheckResult:
 
 
 def _build_saver(facts: Facts) -> str:
-    """Return the command that builds the library from the stack's source, with the CANN of this machine."""
+    """Return the command that builds the library with the CANN of this machine, and records its digest."""
     source = facts.stack.memory_saver
     if source is None:
         return f"vimectl tms verify --stack {facts.stack.argument}  # then replace what it names"
-    return commands(
+    build = commands(
         facts, Install([f"git+{source.url}@{source.commit}#subdirectory={_SAVER_DIRECTORY}"], "replace")
     )
+    places = (path for path in facts.read(site_directories) if path.endswith("-packages"))
+    if python_environment(facts).managed or (place := next(places, None)) is None:
+        return build
+    note = f"built from {source.url} at {source.commit}"
+    return f"{build} && " + shlex.join(["vimectl", "tms", "record", facts.root + place, "--note", note])
 
 
 @CHECKS.add("tms.identity", source="memory_saver/builds.toml", reads=("*",))
