@@ -57,7 +57,8 @@ def lint(
     """Find the problems of patch files, with line numbers.
 
     The patches of a folder, mailbox or series are checked in their order,
-    each on top of those before it. Errors, which make the exit code 1, are
+    each on top of those before it. In a folder without patches, the series
+    in the folders below it are checked. Errors, which make the exit code 1, are
     what cannot or must not be applied; the rest are warnings.
     """
     if rules:

@@ -22,7 +22,7 @@ from vimectl.patches.patchfile.names import printable
 from vimectl.patches.patchfile.quilt import LeveledFile
 from vimectl.patches.patchfile.reader import parse
 from vimectl.patches.patchfile.rules import Severity, all_defects, explain, lint_rules
-from vimectl.patches.patchfile.sources import PatchSource, patch_files, read_file
+from vimectl.patches.patchfile.sources import PatchSource, patch_files, patch_folders, read_file
 from vimectl.patches.release_files import PatchedRelease, ReleaseFiles
 
 # The release confirms these defects of a hunk, if it fits: the file does start or end there.
@@ -66,11 +66,12 @@ def lint(
     """Lint patches, mailboxes, folders and quilt series, and return a report for each file.
 
     The patches of each path are a series: each is compared with the release as those before it leave it. So
-    is a patch in the folder of a quilt series. ``fix`` repairs the files first.
+    is a patch in the folder of a quilt series. A folder that has only folders of patches has several series.
+    ``fix`` repairs the files first.
     Raises UsageError when a file is unreadable or a folder has no patches.
     """
     reports = []
-    for path in paths:
+    for path in (folder for given in paths for folder in patch_folders(given)):
         before, listed, in_series = _files_of(path, strip)
         series = _Series(PatchedRelease(files) if files else None, in_series)
         for file, level in before:

@@ -6,6 +6,7 @@ left as it is, so that nothing of it is lost.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -69,6 +70,20 @@ class PatchSource:
 def read_sources(path: Path, strip: int | None = None) -> list[PatchSource]:
     """Return the patches in ``path``. Arguments and errors are those of ``patch_files`` and ``read_file``."""
     return [source for file, level in patch_files(path, strip) for source in read_file(file, level)]
+
+
+def patch_folders(path: Path) -> list[Path]:
+    """Return ``path``, or if it is a folder without patches the folders below it that have some.
+
+    Hidden folders are left out. Each folder has its series.
+    """
+    found = []
+    for folder, below, names in os.walk(path):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        if "series" in names or any(Path(name).suffix in SUFFIXES for name in names):
+            found.append(Path(folder))
+            below.clear()
+    return found or [path]
 
 
 def patch_files(path: Path, strip: int | None = None) -> list[LeveledFile]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -235,6 +236,15 @@ def test_patch_of_a_series_needs_full_ids_that_follow_each_other(tmp_path: Path)
     second.write_bytes(text.replace(old, b"1" * 40))
     (finding,) = lint([tmp_path / "folder"])[1].findings
     assert finding.message == f"toy/x.py has the id {old.decode()} after the patches before, not {'1' * 40}"
+
+
+def test_folder_of_series_is_linted_series_by_series(tmp_path: Path) -> None:
+    commits(tmp_path)
+    for folder in ("toy/1.0", "toy/2.0", ".git/toy"):
+        shutil.copytree(tmp_path / "folder", tmp_path / "all" / folder)
+    reports = lint([tmp_path / "all"])
+    assert [one.path.parent.name for one in reports] == ["1.0", "1.0", "2.0", "2.0"]
+    assert [one.findings for one in reports] == [[]] * 4
 
 
 def test_findings_in_an_encoded_mail_name_the_decoded_line(tmp_path: Path) -> None:
