@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import pytest
 
-PROGRAMS = ("buildah", "chromium", "debootstrap", "fish", "openssl", "tmux", "zsh")
+PROGRAMS = ("buildah", "chromium", "debootstrap", "fish", "openssl", "quilt", "tmux", "zsh")
 
 
 def unavailable(reason: str) -> NoReturn:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 from harness import git
+from harness.needs import require
 
 
 def run(directory: Path, *command: str, **variables: str) -> str:
@@ -25,9 +25,6 @@ def committed(directory: Path) -> Path:
 
 
 def quilt_push(directory: Path, patches: Path) -> None:
-    """Apply a quilt series, with `patch` where quilt is not installed."""
-    if shutil.which("quilt"):
-        run(directory, "quilt", "push", "-a", QUILT_PATCHES=str(patches))
-        return
-    for name in (patches / "series").read_text().split():
-        run(directory, "patch", "-p1", "--binary", "-i", str(patches / name))
+    """Apply a quilt series with quilt."""
+    require("quilt")
+    run(directory, "quilt", "push", "-a", QUILT_PATCHES=str(patches))
