@@ -45,18 +45,7 @@ def run_cli(argv: list[str]) -> int:
     """Run one command line and return its exit code (0, 1, 2, 3 or 130)."""
     try:
         err.level = NORMAL
-        if "_VIMECTL_COMPLETE" in os.environ:
-            from vimectl.cli.tree import complete
-
-            return complete()
-        if argv == ["--version"]:
-            out.print(f"vimectl {__version__}")
-            return 0
-        if (code := plain_patch.run(argv)) is not None:
-            return code
-        from vimectl.cli.tree import run_typer
-
-        code = run_typer(argv)
+        code = _run_command(argv)
         out.flush()
         return code
     except KeyboardInterrupt:
@@ -67,6 +56,21 @@ def run_cli(argv: list[str]) -> int:
         error = _as_vime_error(e)
         _report(error, argv)
         return error.exit_code
+
+
+def _run_command(argv: list[str]) -> int:
+    if "_VIMECTL_COMPLETE" in os.environ:
+        from vimectl.cli.tree import complete
+
+        return complete()
+    if argv == ["--version"]:
+        out.print(f"vimectl {__version__}")
+        return 0
+    if (code := plain_patch.run(argv)) is not None:
+        return code
+    from vimectl.cli.tree import run_typer
+
+    return run_typer(argv)
 
 
 def _as_vime_error(error: Exception) -> VimeError:

@@ -94,7 +94,10 @@ def test_rows_of_a_piped_table_are_lines_with_tabs() -> None:
 @pytest.mark.parametrize(
     "arguments", [["--version"], ["recipe", "list"], ["recipe", "list", "--json"], ["--help"]]
 )
-def test_full_stdout_is_exit_code_3_and_a_message(arguments: list[str]) -> None:
+def test_full_stdout_is_exit_code_3_and_a_message(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # a buffer hides the error until the end
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "vimectl", *arguments]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
