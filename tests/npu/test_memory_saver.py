@@ -217,7 +217,7 @@ def fail_while_moving(saver: Any, machine: Machine, name: str, skip: int) -> Any
     machine.fail(name, INTERNAL_ERROR, skip=skip)
     saver.pause("a")
     saver.resume("a")
-    print("resumed")
+    print("resumed", flush=True)  # before a crash
     return (tensor == 1).all().item()
 
 

@@ -21,6 +21,12 @@ def server() -> tuple[rank_store.SignedStore, TCPStore]:
     return ours, TCPStore("127.0.0.1", port, is_master=False, wait_for_workers=False)
 
 
+def write(store: Any, key: str, value: str | bytes) -> None:
+    """Set a key, and wait for an answer: only the requests of one client are in order."""
+    store.set(key, value)
+    assert store.check([key])
+
+
 def test_ranks_with_the_secret_read_what_another_wrote(server: Any) -> None:
     ours, stranger = server
     other = rank_store.connect(f"tcp://127.0.0.1:{stranger.port}", SECRET, 2)
@@ -47,28 +53,28 @@ def test_the_server_is_bound_to_the_address_of_the_node_only(server: Any) -> Non
 
 def test_a_stranger_learns_no_name_and_no_rank_reads_what_he_wrote(server: Any) -> None:
     ours, stranger = server
-    ours.set("cpu//0/0", b"address of rank 0")
-    stranger.set("cpu//0/1", "address of the stranger")
+    write(ours, "cpu//0/0", b"address of rank 0")
+    write(stranger, "cpu//0/1", "address of the stranger")
     assert not ours.check(["cpu//0/1"])
     names = [name for name in stranger.list_keys() if name != "cpu//0/1"]
     assert len(names) == 1
     assert "cpu" not in names[0]
 
-    stranger.set(names[0], "address of the stranger, long enough for a signature and an address")
+    write(stranger, names[0], "address of the stranger, long enough for a signature and an address")
     with pytest.raises(RuntimeError, match="'cpu//0/0' that no rank of this run wrote"):
         ours.get("cpu//0/0")
-    stranger.set(names[0], "short")
+    write(stranger, names[0], "short")
     with pytest.raises(RuntimeError, match="no rank of this run wrote"):
         ours.get("cpu//0/0")
 
 
 def test_a_signed_value_is_refused_under_another_key(server: Any) -> None:
     ours, stranger = server
-    ours.set("rank 0", b"address of rank 0")
+    write(ours, "rank 0", b"address of rank 0")
     (first,) = stranger.list_keys()
-    ours.set("rank 1", b"address of rank 1")
+    write(ours, "rank 1", b"address of rank 1")
     (second,) = set(stranger.list_keys()) - {first}
-    stranger.set(second, stranger.get(first).decode("latin-1").encode("latin-1"))
+    write(stranger, second, stranger.get(first).decode("latin-1").encode("latin-1"))
     with pytest.raises(RuntimeError, match="'rank 1'"):
         ours.get("rank 1")
 
