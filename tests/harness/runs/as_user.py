@@ -8,12 +8,14 @@ import os
 import pkgutil
 import sys
 
+import typer
 import vimectl
 from vimectl.cli import run_cli
 
-for module in pkgutil.walk_packages(vimectl.__path__, "vimectl."):
-    if not module.name.endswith("__main__"):
-        importlib.import_module(module.name)
+for package in (typer, vimectl):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
 importlib.import_module("encodings.ascii")  # an encoding is imported when it is first used
 os.setgroups([])
 os.setgid(int(sys.argv[1]))
