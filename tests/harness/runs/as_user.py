@@ -9,12 +9,13 @@ import pkgutil
 import sys
 
 import typer
+
 import vimectl
 from vimectl.cli import run_cli
 
 for package in (typer, vimectl):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        if not module.name.endswith("__main__"):
+        if not module.name.endswith(("__main__", "_winconsole")):
             importlib.import_module(module.name)
 importlib.import_module("encodings.ascii")  # an encoding is imported when it is first used
 os.setgroups([])
