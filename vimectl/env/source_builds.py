@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 from vime_runtime.spec.errors import CheckFailed, MissingRequirement
 
 from vimectl.env.installer import UvInstaller
+from vimectl.env.memory_saver import pinned_build
 from vimectl.releases import git_source
 from vimectl.releases.commit_archive import check_archive
 from vimectl.releases.locked_files import download_locked
@@ -28,7 +29,6 @@ from vimectl.util.host import Host
 from vimectl.util.phase_progress import PhaseProgress, ReportPhase
 
 SAVER = "torch-memory-saver"
-SAVER_FOLDER = "contrib/torch_memory_saver/python"
 _COMPILERS = ("g++", "c++", "clang++")
 # setup.py of vLLM and vllm-ascend import torch, which would load torch_npu and with it CANN's libraries.
 _ENVIRONMENT = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
@@ -55,7 +55,7 @@ def commit_builds(stack: Stack, host: Host) -> list[CommitBuild]:
 
     found = [build(pin.distribution, pin) for pin in stack.commits.values() if pin.distribution]
     if stack.memory_saver and read_home(host):
-        found.append(build(SAVER, stack.memory_saver, SAVER_FOLDER))
+        found.append(build(SAVER, stack.memory_saver, pinned_build.FOLDER))
     return found
 
 

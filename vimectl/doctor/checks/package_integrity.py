@@ -20,14 +20,12 @@ from vimectl.doctor.facts.packages import (
 )
 from vimectl.doctor.install_commands import Install, Uninstall, commands, python_environment
 from vimectl.doctor.stack_requirements import PACKAGE_READS, is_cuda, requirement_of
+from vimectl.env.memory_saver import pinned_build
 from vimectl.env.memory_saver.verify import all_good, required_backend, verify_installed
 from vimectl.stacks.installed import site_directories
 from vimectl.stacks.schema import Stack
 
 CHECKS = CheckList()
-
-# The directory of the memory saver in its repository, as docker/Dockerfile.npu builds it.
-_SAVER_DIRECTORY = "contrib/torch_memory_saver/python"
 
 
 @CHECKS.add(
@@ -185,9 +183,8 @@ def _build_saver(facts: Facts) -> str:
     source = facts.stack.memory_saver
     if source is None:
         return f"vimectl tms verify --stack {facts.stack.argument}  # then replace what it names"
-    build = commands(
-        facts, Install([f"git+{source.url}@{source.commit}#subdirectory={_SAVER_DIRECTORY}"], "replace")
-    )
+    package = f"git+{source.url}@{source.commit}#subdirectory={pinned_build.FOLDER}"
+    build = commands(facts, Install([package], "replace"))
     places = (path for path in facts.read(site_directories) if path.endswith("-packages"))
     if python_environment(facts).managed or (place := next(places, None)) is None:
         return build

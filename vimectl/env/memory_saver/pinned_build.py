@@ -11,6 +11,9 @@ from vimectl.env.memory_saver.verify import SaverBuild, verify_path
 from vimectl.stacks.schema import Stack
 from vimectl.util.host import Host
 
+# The directory of the package in its repository, as docker/Dockerfile.npu builds it.
+FOLDER = "contrib/torch_memory_saver/python"
+
 
 def check_built(path: Path, stack: Stack, host: Host) -> list[SaverBuild]:
     """Return the libraries at a path: a wheel, or the directory that it is installed in.

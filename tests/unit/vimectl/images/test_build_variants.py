@@ -50,6 +50,15 @@ def refused(images: ImageStore, tag: str, arguments: list[str]) -> str:
     return done.stderr
 
 
+def changed_base(images: ImageStore, command: str, name: str) -> str:
+    """Run a shell command in the fake base, and return the name of the image that it makes."""
+    container = images.buildah("from", "--pull-never", fake_base.IMAGE)
+    images.buildah("run", "--isolation=chroot", container, "--", "sh", "-c", command)
+    images.buildah("commit", "--quiet", container, name)
+    images.buildah("rm", container)
+    return name
+
+
 def test_second_build_has_the_same_file_tree(
     images: ImageStore,
     stand_in_stack: Path,
@@ -71,12 +80,9 @@ def test_second_build_has_the_same_file_tree(
 def test_patch_that_does_not_apply_to_the_base(
     images: ImageStore, stand_in_stack: Path, stand_in_folder: Path
 ) -> None:
-    container = images.buildah("from", "--pull-never", fake_base.IMAGE)
     change = f"sed -i 's/init_snapshot/the_snapshot/' {WORKER}"
-    images.buildah("run", "--isolation=chroot", container, "--", "sh", "-c", change)
-    images.buildah("commit", "--quiet", container, "localhost/edited-base")
-    images.buildah("rm", container)
-    building = images.building(stand_in_stack, stand_in_folder, "unfit", base="localhost/edited-base")
+    base = changed_base(images, change, "localhost/edited-base")
+    building = images.building(stand_in_stack, stand_in_folder, "unfit", base=base)
     output = refused(images, "unfit", building)
     assert "vllm_ascend/worker/worker.py" in output
     assert re.search(r"step: .*vimectl patch apply", output)
@@ -93,12 +99,9 @@ def test_memory_saver_for_cuda(images: ImageStore, tmp_path: Path) -> None:
 
 
 def test_base_without_canns_library(images: ImageStore, stand_in_stack: Path, stand_in_folder: Path) -> None:
-    container = images.buildah("from", "--pull-never", fake_base.IMAGE)
     remove = "rm /usr/local/Ascend/cann/lib64/libascendcl.so"
-    images.buildah("run", "--isolation=chroot", container, "--", "sh", "-c", remove)
-    images.buildah("commit", "--quiet", container, "localhost/no-library")
-    images.buildah("rm", container)
-    building = images.building(stand_in_stack, stand_in_folder, "bare-cann", base="localhost/no-library")
+    base = changed_base(images, remove, "localhost/no-library")
+    building = images.building(stand_in_stack, stand_in_folder, "bare-cann", base=base)
     output = refused(images, "bare-cann", building)
     assert "cannot find -lascendcl" in output
     assert "the memory saver cannot be compiled" in output
@@ -112,12 +115,9 @@ def test_base_without_vllm(images: ImageStore, stand_in_stack: Path, stand_in_fo
 
 
 def test_base_without_pip(images: ImageStore, stand_in_stack: Path, stand_in_folder: Path) -> None:
-    container = images.buildah("from", "--pull-never", fake_base.IMAGE)
     remove = f"rm -r {fake_base.SITE}/pip {fake_base.SITE}/pip-*"
-    images.buildah("run", "--isolation=chroot", container, "--", "sh", "-c", remove)
-    images.buildah("commit", "--quiet", container, "localhost/no-pip")
-    images.buildah("rm", container)
-    building = images.building(stand_in_stack, stand_in_folder, "bare", base="localhost/no-pip")
+    base = changed_base(images, remove, "localhost/no-pip")
+    building = images.building(stand_in_stack, stand_in_folder, "bare", base=base)
     output = refused(images, "bare", building)
     assert "the base image has no Python with pip" in output
 

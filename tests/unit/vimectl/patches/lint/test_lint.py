@@ -240,7 +240,7 @@ def test_patch_of_a_series_needs_full_ids_that_follow_each_other(tmp_path: Path)
 
 def test_folder_of_series_is_linted_series_by_series(tmp_path: Path) -> None:
     commits(tmp_path)
-    for folder in ("toy/1.0", "toy/2.0", ".git/toy"):
+    for folder in ("toy/1.0", "toy/1.0/older", "toy/2.0", ".git/toy"):
         shutil.copytree(tmp_path / "folder", tmp_path / "all" / folder)
     reports = lint([tmp_path / "all"])
     assert [one.path.parent.name for one in reports] == ["1.0", "1.0", "2.0", "2.0"]
