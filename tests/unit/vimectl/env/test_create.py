@@ -23,7 +23,6 @@ from harness.git import commit
 from harness.memory_saver.elf_file import ElfFile
 from harness.tiny_stack import lock_of, tiny_stack, tiny_wheel
 from harness.wheels import write_wheel
-from vimectl.env import source_builds
 from vimectl.env.create import (
     STATE_FILE,
     WORK_DIR,
@@ -32,6 +31,7 @@ from vimectl.env.create import (
     stack_with_lock,
     write_state,
 )
+from vimectl.env.memory_saver import pinned_build
 from vimectl.env.memory_saver.verify import verify_path
 from vimectl.env.site_packages import incomplete, site_packages
 from vimectl.env.vimectl_wheel import repack
@@ -263,7 +263,7 @@ def stack_with_saver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
     def make(library: ElfFile) -> Stack:
-        folder = tmp_path / "saver" / source_builds.SAVER_FOLDER
+        folder = tmp_path / "saver" / pinned_build.FOLDER
         files = {"torch_memory_saver_hook_mode_torch.abi3.so": library.content()}
         write_wheel(folder, "torch_memory_saver", "1.0", files)
         (folder / "backend.py").write_text(SAVER_BACKEND)
