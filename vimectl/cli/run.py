@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from vime_runtime.spec.errors import VimeError
+from vime_runtime.spec.errors import MissingRequirement, VimeError
 from vime_runtime.spec.run_modes import Mode
 from vime_runtime.spec.run_paths import RUNS, RunPaths
 
@@ -70,7 +70,7 @@ def _group() -> None:
         "vimectl run qwen3-4b-tp2 --mode long --set model.path=/models/Qwen3-4B --detach",
         "vimectl run ./mine.toml --dry-run                                              # start nothing",
         "vimectl run qwen3-tiny-tp2 --resume --run-dir runs/qwen3-tiny-tp2-20250101-120000",
-        done="the run reached its last step",
+        done="the run reached its last step; with --dry-run: it can start here",
         failed="the run failed or was stopped; summary.json has the reason",
         lacking="this machine cannot run the recipe, or lacks disk space",
     )
@@ -189,6 +189,7 @@ def _result_text(result: RunResult, run_dir: Path) -> Iterator[TextTable]:
 
 
 def _dry_run(plan: RunPlan, found: Preflight) -> CommandOutput:
+    """Return the plan of a run and what stops it. The exit code is that of the refused run."""
     from vime_runtime.spec.device_layout import placement
 
     from vimectl.runs.launch import check_run_inputs
@@ -196,10 +197,12 @@ def _dry_run(plan: RunPlan, found: Preflight) -> CommandOutput:
 
     resolved, command, devices = plan.resolved, runtime_command(plan.run_dir), placement(plan.resolved.recipe)
     failures = [(f.id, f"{f.found}; needed: {f.expected}", f.fix) for f in found.doctor.failures]
+    exit_code = MissingRequirement.exit_code if failures else 0
     wrong = None
     try:
         check_run_inputs(resolved.recipe)
     except VimeError as e:
+        exit_code = exit_code or e.exit_code
         wrong = {"message": e.message, "hint": e.hint}
         failures.append(("inputs", e.message, e.hint))
     keys = {"recipe", "overrides", "mode", "steps", "run_dir", "address", "environment", "required"}
@@ -229,7 +232,7 @@ def _dry_run(plan: RunPlan, found: Preflight) -> CommandOutput:
         Markup("\n[bold]a run would fail with[/]") if failures else "\nthis machine can run it",
         *(f"{name}: {message}\n    hint: {hint}" for name, message, hint in failures),
     ]
-    return CommandOutput(document, text)
+    return CommandOutput(document, text, exit_code)
 
 
 def _environment_text(plan: RunPlan) -> Iterator[str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from vimectl.cli import run_cli
 from vimectl.recipes.resolve import resolve
+from vimectl.runs import preflight
 from vimectl.runs.plan import make_plan
 from vimectl.util.host import Host
 
@@ -21,7 +23,7 @@ def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_dry_run_shows_everything_and_changes_nothing(tmp_path: Path, run_json: Callable[..., Any]) -> None:
     code, document = run_json("run", "recipe", "qwen3-4b-tp2", "--mode", "long", "--dry-run")
-    assert code == 0
+    assert (code, document["ok"]) == (3, False)
     assert document["schema"] == "vimectl.run.recipe/1"
     assert document["recipe"]["recipe"]["name"] == "qwen3-4b-tp2"
     assert (document["mode"], document["steps"]) == ("long", 500)
@@ -39,14 +41,14 @@ def test_copied_recipe_runs_from_its_path(tmp_path: Path, run_json: Callable[...
     run_json("recipe", "copy", "qwen3-tiny-tp2", str(tmp_path / "mine"))
     copy = tmp_path / "mine" / "qwen3-tiny-tp2.toml"
     copy.write_text(copy.read_text().replace('name = "qwen3-tiny-tp2"', 'name = "mine"'))
-    code, document = run_json("run", "recipe", str(copy), "--dry-run")
-    assert (code, document["recipe"]["recipe"]["name"]) == (0, "mine")
-    code, document = run_json("doctor", "--recipe", str(copy), "--only", "recipe")
+    _, document = run_json("run", "recipe", str(copy), "--dry-run")
+    assert document["recipe"]["recipe"]["name"] == "mine"
+    _, document = run_json("doctor", "--recipe", str(copy), "--only", "recipe")
     assert document["stack"] == "cpu-0.32"
 
 
 def test_dry_run_as_text(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_cli(["run", "recipe", "qwen3-4b-tp2", "--dry-run"]) == 0
+    assert run_cli(["run", "recipe", "qwen3-4b-tp2", "--dry-run"]) == 3
     lines = capsys.readouterr().out.splitlines()
     assert "environment of driver, train, rollout" in lines
     assert "PYTORCH_NPU_ALLOC_CONF=expandable_segments:False" in lines
@@ -59,13 +61,30 @@ def test_dry_run_shows_the_placement_by_node(
 ) -> None:
     several = ["--set", "cluster.nodes=2", "--set", "rollout.tensor_parallel=1", "--address", "head:6379"]
     argv = ["run", "recipe", "qwen3-tiny-tp2", "--dry-run", *several]
-    assert run_cli(argv) == 0
+    assert run_cli(argv) == 3
     lines = capsys.readouterr().out.splitlines()
     assert "placement in the Ray cluster at head:6379" in lines
     assert "node 1, device 0\trank 2, replica 1\tengine 2, rank 0" in lines
     _, document = run_json(*argv)
     assert document["address"] == "head:6379"
     assert [device["node"] for device in document["placement"]] == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(("data", "exit_code"), [("prompts.jsonl", 0), ("nowhere", 2)])
+def test_dry_run_on_a_fit_machine_has_the_exit_code_of_the_inputs(
+    data: str,
+    exit_code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run_json: Callable[..., Any],
+) -> None:
+    examine = preflight.run_checks
+    monkeypatch.setattr(
+        preflight, "run_checks", lambda *args, **rest: replace(examine(*args, **rest), results=())
+    )
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "1 + 1", "label": "2"}\n' * 64)
+    code, document = run_json("run", "qwen3-tiny-tp2", "--dry-run", "--set", f"data.path={data}")
+    assert (code, document["ok"], document["preflight"]["ok"]) == (exit_code, exit_code == 0, True)
 
 
 ON_THE_STACK = pytest.mark.skipif(
