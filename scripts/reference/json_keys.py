@@ -159,9 +159,15 @@ class _Function:
             if name in _DUMPS:
                 included = {one.arg: one.value for one in node.keywords}.get("include")
                 return _only(model_keys(owner), self._texts(included)) if included else model_keys(owner)
-            method = inspect.getattr_static(owner, name, None) if isinstance(owner, type) else None
-            if _has_source(method):
-                return _Function(method, owner).returned()
+            # What is annotated as a class can be of a class below it, but for super().
+            kinds = [owner] if isinstance(owner, type) else []
+            if kinds and not _is_super(node.func.value):
+                kinds += owner.__subclasses__()
+            methods = {inspect.getattr_static(kind, name, None): kind for kind in kinds}
+            if found := [
+                _Function(one, kind).returned() for one, kind in methods.items() if _has_source(one)
+            ]:
+                return _merged(found)
         if _has_source(called):
             return _Function(called).returned()
         return {}
@@ -204,6 +210,10 @@ class _Function:
                     returned = self.inner[node.func.id].returns
                     return self._value(returned) if returned else None
                 called = self._value(node.func)
+                if called is dataclasses.replace:
+                    return self.type(node.args[0])
+                if _is_super(node):
+                    return self.types["self"].__mro__[1]
                 if isinstance(called, type):
                     return called
                 if called is None and isinstance(node.func, ast.Attribute):
@@ -232,6 +242,10 @@ class _Function:
                     if names and names[-1] == name:
                         return _entry(self.type(iterable))
         return None
+
+
+def _is_super(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "super"
 
 
 def _is_own(module: str) -> bool:

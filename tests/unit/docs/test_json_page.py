@@ -16,7 +16,7 @@ from vimectl.cli import run_cli
 sys.path.append(str(REPOSITORY / "scripts"))
 from reference.command_list import commands
 from reference.json_keys import Keys, document_keys
-from reference.json_page import schema_name
+from reference.json_page import MEANINGS, entries, schema_name
 
 COMMANDS = {schema_name(one): one for one in commands() if one.function and not one.is_group}
 # One command line for each command that changes nothing and needs nothing.
@@ -77,3 +77,18 @@ def test_every_document_has_keys() -> None:
     found = {name: document_keys(command.function) for name, command in COMMANDS.items()}
     assert len(found) > 30
     assert [name for name, keys in found.items() if not keys] == []
+
+
+def test_every_key_has_a_meaning_and_every_meaning_a_key() -> None:
+    listed = [part for _, parts in entries() for part, _ in parts]
+    assert [(part.command.name, ".".join(part.path)) for part in listed if not part.meaning] == []
+    assert MEANINGS.keys() - {part.meaning for part in listed} == set()
+
+
+def test_keys_are_listed_where_the_page_says() -> None:
+    listed = {command.name: [part.path for part, _ in parts] for command, parts in entries()}
+    assert ("targets", "patches", "files", "state") in listed["vimectl patch status"]
+    places = {(part.command.name, part.path): place for _, parts in entries() for part, place in parts}
+    expected = "the keys of `targets` of [`vimectl patch status`](#vimectl-patch-status)"
+    assert places["vimectl patch apply", ("targets",)] == expected
+    assert not any(path[:1] == ("targets",) and len(path) > 1 for path in listed["vimectl patch apply"])
