@@ -92,7 +92,8 @@ def vendor(
         missing = missing_sources(image_plan, offline)
         todo = f"{len(missing)} of {len(image_plan.sources)} would be downloaded or made"
         text = [*_plan_text(image_plan), f"{offline}: {todo}"]
-        return CommandOutput(document | {"lacking": list(map(_source_json, missing))}, text)
+        lacking = {"lacking": list(map(_source_json, missing)), "dry_run": True}
+        return CommandOutput(document | lacking, text)
     try:
         with show_phases() as report:
             collected = collect(image_plan, offline, report)
@@ -187,7 +188,7 @@ def build(
         f"{tag}: {built.id[:12]}, built by {chosen.name} in {seconds:.0f} s",
         f"log, SBOM and provenance: {records}",
     ]
-    if stand_in:
+    if built.labels.get("vimectl.stand-in") == "yes":
         text.append("This is a stand-in: its memory saver is not for NPUs.")
     return CommandOutput(document, text)
 
@@ -281,9 +282,16 @@ def _plan_json(image_plan: ImagePlan) -> dict[str, Any]:
 
 
 def _source_json(source: ImageSource) -> dict[str, Any]:
-    shown = asdict(source)
-    del shown["pin"], shown["content"]
-    return shown
+    return {
+        "name": source.name,
+        "kind": source.kind,
+        "reason": source.reason,
+        "version": source.version,
+        "url": source.url,
+        "commit": source.commit,
+        "sha256": source.sha256,
+        "left_out": source.left_out,
+    }
 
 
 def _plan_text(image_plan: ImagePlan) -> list[str | TextTable]:

@@ -124,7 +124,7 @@ def _arguments(plan: ImagePlan, context: Path, found: SourceManifest, stand_in: 
     ]
     given = plan.arguments | {
         "SERIES": ",".join(series),
-        "REVISION": wheel.commit or f"sha256:{wheel.sha256}",
+        "REVISION": f"sha256:{wheel.sha256}",
         "VERSION": __version__,
         "MANIFEST": sha256_file(context / manifest.FILE),
     }

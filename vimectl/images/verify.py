@@ -12,6 +12,7 @@ from typing import Any, get_args
 from vime_runtime.spec.errors import UsageError, VimeError
 
 from vimectl.doctor.check import CheckResult, Status
+from vimectl.doctor.facts import Unavailable
 from vimectl.doctor.facts.inputs import read_patch_state
 from vimectl.doctor.runner import run_checks
 from vimectl.env.memory_saver.verify import SaverBuild, verify_installed
@@ -77,6 +78,7 @@ def verify_image(
         is_stand_in = _read_json(host, manifest.IMAGE_RECORD).get("stand_in") is True
         stack = load_stack(str(host.path(f"{manifest.IMAGE_DIR}/{STACK_FILE}")))
         checks = run_checks(host, stack, only=_GROUPS).results
+        patched = {f"patches.{package}" for package in stack.patches}
         excused = build_steps.STAND_IN_FAILURES if stand_in and is_stand_in else ()
         problems = [
             *_configuration_problems(configuration, stack, is_stand_in),
@@ -84,6 +86,11 @@ def verify_image(
                 f"{check.id}: found {check.found}, needed {check.expected}"
                 for check in checks
                 if check.status == "fail" and check.id not in excused
+            ),
+            *(
+                f"{check.id}: not checked: {check.found}"
+                for check in checks
+                if check.status == "skip" and check.id in patched
             ),
         ]
         if is_stand_in and not stand_in:
@@ -143,10 +150,22 @@ def _read_report(host: Host) -> dict[str, Any]:
 
 
 def _patches(package: str, host: Host, stack: Stack) -> list[TargetStatus]:
+    """Return the state of a package, with its paths in the image."""
     try:
-        return read_patch_state(host, stack, package)[0]
-    except VimeError:
+        found = read_patch_state(host, stack, package)[0]
+    except (VimeError, Unavailable):
         return []  # the doctor's check reports it
+    return [_without_root(status, str(host.root)) for status in found]
+
+
+def _without_root(status: TargetStatus, root: str) -> TargetStatus:
+    location = Path(str(status.target.location).removeprefix(root) or "/")
+    series, unfinished = status.series, status.unfinished
+    return status._replace(
+        target=status.target._replace(location=location),
+        series=series and series._replace(name=series.name.replace(root, "")),
+        unfinished=unfinished and unfinished._replace(message=unfinished.message.replace(root, "")),
+    )
 
 
 def _configuration_problems(

@@ -50,10 +50,10 @@ def refused(images: ImageStore, tag: str, arguments: list[str]) -> str:
     return done.stderr
 
 
-def changed_base(images: ImageStore, command: str, name: str) -> str:
-    """Run a shell command in the fake base, and return the name of the image that it makes."""
-    container = images.buildah("from", "--pull-never", fake_base.IMAGE)
-    images.buildah("run", "--isolation=chroot", container, "--", "sh", "-c", command)
+def changed(images: ImageStore, command: str, name: str, image: str = fake_base.IMAGE) -> str:
+    """Run a shell command in an image, and return the name of the image that it makes."""
+    container = images.buildah("from", "--pull-never", image)
+    images.buildah("run", "--isolation=chroot", "--user=root", container, "--", "sh", "-c", command)
     images.buildah("commit", "--quiet", container, name)
     images.buildah("rm", container)
     return name
@@ -81,12 +81,19 @@ def test_patch_that_does_not_apply_to_the_base(
     images: ImageStore, stand_in_stack: Path, stand_in_folder: Path
 ) -> None:
     change = f"sed -i 's/init_snapshot/the_snapshot/' {WORKER}"
-    base = changed_base(images, change, "localhost/edited-base")
+    base = changed(images, change, "localhost/edited-base")
     building = images.building(stand_in_stack, stand_in_folder, "unfit", base=base)
     output = refused(images, "unfit", building)
     assert "vllm_ascend/worker/worker.py" in output
     assert re.search(r"step: .*vimectl patch apply", output)
     assert "hint:" in output
+
+
+def test_sources_behind_a_link_are_a_problem(images: ImageStore, stand_in_image: str) -> None:
+    command = f"cd {fake_base.WORKSPACE}/vllm && mv vllm other && ln -s other vllm"
+    found = images.verify(changed(images, command, "localhost/linked", stand_in_image), "--stand-in")
+    assert [problem for problem in found["problems"] if "patches.vllm: not checked: " in problem]
+    assert "vllm" not in {target["package"] for target in found["patches"]}
 
 
 def test_memory_saver_for_cuda(images: ImageStore, tmp_path: Path) -> None:
@@ -100,7 +107,7 @@ def test_memory_saver_for_cuda(images: ImageStore, tmp_path: Path) -> None:
 
 def test_base_without_canns_library(images: ImageStore, stand_in_stack: Path, stand_in_folder: Path) -> None:
     remove = "rm /usr/local/Ascend/cann/lib64/libascendcl.so"
-    base = changed_base(images, remove, "localhost/no-library")
+    base = changed(images, remove, "localhost/no-library")
     building = images.building(stand_in_stack, stand_in_folder, "bare-cann", base=base)
     output = refused(images, "bare-cann", building)
     assert "cannot find -lascendcl" in output
@@ -116,7 +123,7 @@ def test_base_without_vllm(images: ImageStore, stand_in_stack: Path, stand_in_fo
 
 def test_base_without_pip(images: ImageStore, stand_in_stack: Path, stand_in_folder: Path) -> None:
     remove = f"rm -r {fake_base.SITE}/pip {fake_base.SITE}/pip-*"
-    base = changed_base(images, remove, "localhost/no-pip")
+    base = changed(images, remove, "localhost/no-pip")
     building = images.building(stand_in_stack, stand_in_folder, "bare", base=base)
     output = refused(images, "bare", building)
     assert "the base image has no Python with pip" in output
