@@ -41,10 +41,14 @@ def list_(folder: FolderOption = RUNS) -> CommandOutput:
     from vimectl.runs.run_directory import RunDirectory, list_runs
 
     leftovers.remove_files(err.note)
-    found = []
+    found, damaged = [], []
     for path in list_runs(folder).values():
-        with _explain_damage(path):
-            found.append(RunDirectory(path.absolute()).as_json())
+        try:
+            with _explain_damage(path):
+                found.append(RunDirectory(path.absolute()).as_json())
+        except UsageError as e:  # the others are listed all the same
+            damaged.append({"path": path.absolute(), "message": e.message, "hint": e.hint})
+            err.note(f"{e.message}: {e.hint}")
     rows = [
         [
             run["name"],
@@ -57,7 +61,8 @@ def list_(folder: FolderOption = RUNS) -> CommandOutput:
         for run in found
     ]
     table = TextTable(["run", "recipe", "state", "step", "reward", "started"], rows)
-    return CommandOutput({"runs": found}, [table if rows else f"no runs in {folder.absolute()}"])
+    text = [table] if rows else [] if damaged else [f"no runs in {folder.absolute()}"]
+    return CommandOutput({"runs": found, "damaged": damaged}, text)
 
 
 @app.command(epilog=epilog("vimectl runs show last"))

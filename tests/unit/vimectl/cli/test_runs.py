@@ -52,6 +52,19 @@ def test_list_has_state_step_and_reward(
     assert run_cli(["runs", "list", "--dir", str(runs / "none")]) == 0
 
 
+def test_list_has_the_other_runs_next_to_a_damaged_one(
+    runs: Path, run_json: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (runs / "failed" / "resolved.json").write_text('{"recipe": 1, "mode": 2, "steps": 3}')
+    code, document = run_json("runs", "list")
+    assert (code, [run["name"] for run in document["runs"]]) == (0, ["lost"])
+    assert [Path(run["path"]).name for run in document["damaged"]] == ["failed"]
+    assert run_cli(["runs", "list", "--dir", str(runs)]) == 0
+    shown = capsys.readouterr()
+    assert "lost\ttiny\tlost" in shown.out
+    assert "failed: a file of the run is damaged" in shown.err
+
+
 @pytest.mark.usefixtures("runs")
 def test_show_has_summary_metrics_processes_and_phase(
     run_json: Callable[..., Any], capsys: pytest.CaptureFixture[str]
