@@ -88,14 +88,15 @@ def unfinished_messages(selection: Selection, locations: Sequence[Path] = ()) ->
 
 def targets_json(found: list[TargetStatus]) -> list[dict[str, Any]]:
     """Return the targets as JSON, with the diff of the files that drifted."""
-    documents = []
-    for one in found:
-        documents.append(one.as_json())
-        if one.drifted:
-            from vimectl.patches.edits import diff_of_edits  # merging needs git, which is rarely needed
+    return [one.as_json() | _edits(one) for one in found]
 
-            documents[-1]["diff"] = diff_of_edits(one)
-    return documents
+
+def _edits(found: TargetStatus) -> dict[str, Any]:
+    if not found.drifted:
+        return {}
+    from vimectl.patches.edits import diff_of_edits  # merging needs git, which is rarely needed
+
+    return {"diff": diff_of_edits(found)}
 
 
 def _text(found: list[TargetStatus], documents: list[dict[str, Any]]) -> Iterator[str | TextTable]:

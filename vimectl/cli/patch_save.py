@@ -106,15 +106,15 @@ def _output(found: SaveOutcome, dry_run: bool) -> CommandOutput:
     lines += [f"{name}: {would or 'was '}{'be ' if dry_run else ''}rebased" for name in found.rebased]
     lines += [f"{would}write {path}" if dry_run else f"wrote {path}" for path in found.written]
     lines += [f"{would}remove {path}" if dry_run else f"removed {path}" for path in found.removed]
-    (status,) = found.outcome.targets
-    lines.append(f"{status.target.package} {status.target.version}: {status.state}")
+    targets = found.outcome.targets
+    lines += [f"{one.target.package} {one.target.version}: {one.state}" for one in targets]
     document = {
         "patch": found.patch,
         "files": found.files,
         "rebased": found.rebased,
         "written": found.written,
         "removed": found.removed,
-        "targets": [status.as_json()],
+        "targets": [one.as_json() for one in targets],
         "changed": found.outcome.plan.changed(),
         "dry_run": dry_run,
     }

@@ -80,7 +80,8 @@ def record(
     from vimectl.env.memory_saver.known_builds import record_build, user_builds_file
     from vimectl.env.memory_saver.verify import verify_path
 
-    added, file = record_build(verify_path(path, Host(), None), note), user_builds_file()
+    added = record_build(verify_path(path, Host(), None), note)
+    file = user_builds_file()
     text = [f"{build.name}: recorded as known-good by {build.by} at {build.at}" for build in added]
     text.append(f"recorded in {file}" if added else "recorded already")
     return CommandOutput({"file": file, "builds": [build.model_dump() for build in added]}, text)

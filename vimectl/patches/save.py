@@ -246,9 +246,10 @@ def _execute(action: str, own: OwnSeries, name: str, changed: Series, dry_run: b
         transaction.execute(action, [*steps, *plan.steps], plan.folders)
         status = classify(target, changed)
     rebased = [own_ids.get(p.id, p.id) for p in changed.patches if texts.get(p.id) not in (None, p.text)]
+    patch = patches[name] if name in patches else own.series.find(own.id_in_stack(name))
     return SaveOutcome(
         name,
-        tuple(patches[name].files) if name in patches else (),
+        tuple(patch.files),
         tuple(step.location / step.path for step in steps if step.after is not None),
         tuple(step.location / step.path for step in steps if step.after is None),
         tuple(one for one in rebased if one != name),

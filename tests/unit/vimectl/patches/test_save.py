@@ -172,7 +172,7 @@ def test_dropped_patch_is_reverted_and_removed(site: Path, project: Path) -> Non
     for number, name in enumerate(("one", "two", "three")):
         edit(site / "toy/tool.py", 10 * number + 2, name.encode() + b"\n")
         keep(site, name)
-    save.drop(find_own("toy", directory=site), "two")
+    assert save.drop(find_own("toy", directory=site), "two").files == ("toy/tool.py",)
     assert b"line 12\n" in (site / "toy/tool.py").read_bytes()
     assert not (project / "patches/toy/two.patch").exists()
     assert state(site) == "applied"
