@@ -46,6 +46,46 @@ with ray_cluster.ray_cluster(config, log):
     daemons = [entry["role"] for entry in log.recorded_processes]
     print(json.dumps([len(attempts), ray.cluster_resources()["CPU"], daemons]))
 """
+SLOW_AGENTS = """
+import sys, threading, time
+from contextlib import nullcontext, suppress
+import psutil, ray
+from pathlib import Path
+from vime_runtime.cluster import ray_cluster
+from vime_runtime.logging.event_log import EventLog
+from harness.run_config import make_run_config
+
+ray_cluster.reserve = lambda config, report: nullcontext()
+recipe = {"cluster": {"device": "cpu", "devices_per_node": 1}}
+config = make_run_config({"recipe": recipe, "run_dir": sys.argv[1], "scratch_dir": sys.argv[1]})
+agents, ended = [], threading.Event()
+
+def is_agent(process):
+    with suppress(psutil.Error):  # it has exited
+        return any(text.endswith(("dashboard/agent.py", "agent/main.py")) for text in process.cmdline())
+
+def stop_agents():
+    while len(agents) < 2 and not ended.is_set():
+        for process in filter(is_agent, psutil.Process().children(recursive=True)):
+            if process not in agents:
+                process.suspend()
+                agents.append(process)
+        time.sleep(0.01)
+
+stopping = threading.Thread(target=stop_agents)
+stopping.start()
+try:
+    with ray_cluster.ray_cluster(config, EventLog(Path(sys.argv[1]), 1)):
+        # Longer than a raylet waits for an agent.
+        time.sleep(20)
+        print(ray.get(ray.remote(lambda: 7).remote()), len(agents), [one.status() for one in agents])
+finally:
+    ended.set()
+    stopping.join()
+    for process in agents:
+        if process.is_running():
+            process.resume()
+"""
 # Seconds after which a run that still runs hangs. It ends within 15 s on a machine that is not busy.
 END_LIMIT = 45
 
@@ -63,6 +103,18 @@ def test_a_second_attempt_joins_its_own_cluster() -> None:
     found = [(event["kind"], event.get("pid"), event.get("pids")) for event in map(json.loads, lines)]
     first = [pid for kind, pid, _ in found if kind == "process"][:2]
     assert ("closing", None, first) in found
+
+
+@pytest.mark.slow
+def test_ray_starts_with_agents_that_are_slow() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", SLOW_AGENTS, folder]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+        assert done.returncode == 0, done.stderr
+        kinds = [json.loads(line)["kind"] for line in Path(folder, "events.jsonl").read_text().splitlines()]
+    assert done.stdout.splitlines()[-1] == "7 2 ['stopped', 'stopped']"
+    assert kinds.count("closing") == 1  # the first attempt was the last
 
 
 @pytest.mark.slow

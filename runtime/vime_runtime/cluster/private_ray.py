@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import ray
+from ray import _raylet
 from ray._private import ray_constants
 from ray._private.node import Node
 from ray._raylet import Config  # type: ignore[attr-defined]
@@ -18,6 +22,10 @@ from ray._raylet import Config  # type: ignore[attr-defined]
 from vime_runtime.cluster import worker_setup
 from vime_runtime.cluster.external_cluster import LOOPBACK
 from vime_runtime.spec.errors import WrongEnvironment
+
+# The ports of the processes that serve a raylet, as attributes of RayParams.
+_AGENT_PORTS = ("metrics_agent_port", "metrics_export_port", "runtime_env_agent_port")
+_start_raylet = Node.start_raylet
 
 
 def prepare(scratch_dir: Path) -> None:
@@ -41,7 +49,27 @@ def prepare(scratch_dir: Path) -> None:
     # starts them all the same, before the raylet.
     Node.start_api_server = lambda self, **unused: None  # type: ignore[method-assign]
     Node.start_log_monitor = lambda self: None  # type: ignore[method-assign]
+    Node.start_raylet = _start_raylet_with_ports  # type: ignore[assignment,method-assign]
     ray_constants.SETUP_WORKER_FILENAME = worker_setup.__file__  # an absolute path, which os.path.join keeps
+
+
+def _start_raylet_with_ports(node: Node, *args: Any, **options: Any) -> None:
+    """Start a raylet that does not wait for its agents.
+
+    It waits 15 s for each port that an agent chooses itself, and aborts if the agent starts more slowly, as
+    on a busy machine or from a slow file system. It does not wait for ports that it is given, as older
+    releases do (NodeManager::WaitForDashboardAgentPorts in src/ray/raylet/node_manager.cc, 2.60).
+    """
+    parameters = node._ray_params
+    with ExitStack() as listening:
+        for name in _AGENT_PORTS:
+            if not getattr(parameters, name):
+                listener = listening.enter_context(socket.create_server(("127.0.0.1", 0)))
+                setattr(parameters, name, listener.getsockname()[1])
+    if persist := getattr(_raylet, "persist_port", None):
+        # services.start_raylet does not give this one. The agent writes -1 too: it has no dashboard to serve.
+        persist(node.get_session_dir_path(), node.node_id, "dashboard_agent_listen_port", -1)
+    _start_raylet(node, *args, **options)
 
 
 def require_loopback() -> None:
