@@ -18,7 +18,8 @@ NUMERIC := tests/npu/test_operators.py tests/npu/test_trainer.py $(addprefix tes
 
 # It warns about each string near an explained one, so its output is shown if it finds something.
 BANDIT := $(BIN)/bandit -q -c pyproject.toml -r vimectl runtime scripts benchmarks docker
-TOX := $(BIN)/python -m tox run-parallel --parallel all --parallel-no-spinner $(if $(PYENV),--discover $(PYENV))
+DISCOVER := $(if $(PYENV),--discover $(PYENV))
+TOX := $(BIN)/python -m tox
 
 .PHONY: run run-real test suite lint-and-pythons test-fast test-cpus test-exhaustive test-releases lint docs lock bench clean
 .DELETE_ON_ERROR:
@@ -31,10 +32,11 @@ run-real: RECIPE := smollm2-135m
 run-real: run
 
 # Everything that a change must pass: lint, types, all tests but the exhaustive ones, recipes run for real
-# included, and the tool alone on the oldest and the newest Python.
+# included, and the tool alone on the oldest and the newest Python: these one by one in tests of the whole machine,
+# because a command clears what any killed run left.
 test: .venv/dev
 	$(MAKE) --no-print-directory -j 2 suite lint-and-pythons
-	$(TOX) -- "whole_machine and not slow"
+	$(TOX) run $(DISCOVER) -- "whole_machine and not slow"
 
 suite: .venv/dev
 	$(SIDE_BY_SIDE) -m "not exhaustive"
@@ -42,7 +44,7 @@ suite: .venv/dev
 # The lowest priority: the suite's runs compete for the same cores.
 lint-and-pythons: .venv/dev
 	nice -n 19 $(MAKE) --no-print-directory lint
-	nice -n 19 $(TOX) -- "not whole_machine and not slow and not exhaustive"
+	nice -n 19 $(TOX) run-parallel --parallel all --parallel-no-spinner $(DISCOVER) -- "not whole_machine and not slow and not exhaustive"
 
 # Minutes to hours, on demand: see tests/README.md. ONLY selects some of it by name, as pytest -k does:
 # make test-exhaustive ONLY="real_model or images"
