@@ -109,8 +109,10 @@ def _listed(document: list[Part], outermost: list[Part]) -> Iterator[tuple[Part,
 
 
 def _place(part: Part, outermost: list[Part]) -> str:
+    if len(part.keys) < _REPEATED:
+        return ""
     home = next(other for other in outermost if other.keys.items() >= part.keys.items())
-    if len(part.keys) < _REPEATED or home is part:
+    if home is part:
         return ""
     return f"the keys of {code('.'.join(home.path))} of [{code(home.command.name)}](#{_anchor(home.command)})"
 

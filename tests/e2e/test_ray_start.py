@@ -20,15 +20,23 @@ from harness.runs.recipe_run import START_LIMIT, VIMECTL, processes_of
 from harness.runs.wait import wait_until
 from vimectl.runs.run_directory import RunDirectory
 
-SCRIPT = """
-import json, sys
-from contextlib import nullcontext
-import ray
+CLUSTER = """
+import json, sys, threading, time
+from contextlib import nullcontext, suppress
 from pathlib import Path
+import psutil, ray
 from vime_runtime.cluster import ray_cluster
 from vime_runtime.logging.event_log import EventLog
 from harness.run_config import make_run_config
 
+ray_cluster.reserve = lambda config, report: nullcontext()
+recipe = {"cluster": {"device": "cpu", "devices_per_node": 1}}
+config = make_run_config({"recipe": recipe, "run_dir": sys.argv[1], "scratch_dir": sys.argv[1]})
+log = EventLog(Path(sys.argv[1]), 1)
+"""
+SLOW_START = (
+    CLUSTER
+    + """
 start, attempts = ray.init, []
 
 def slow(**options):
@@ -38,26 +46,14 @@ def slow(**options):
         raise Exception("The current node timed out during startup.")
 
 ray.init = slow
-ray_cluster.reserve = lambda config, report: nullcontext()
-recipe = {"cluster": {"device": "cpu", "devices_per_node": 1}}
-config = make_run_config({"recipe": recipe, "run_dir": sys.argv[1], "scratch_dir": sys.argv[1]})
-log = EventLog(Path(sys.argv[1]), 1)
 with ray_cluster.ray_cluster(config, log):
     daemons = [entry["role"] for entry in log.recorded_processes]
     print(json.dumps([len(attempts), ray.cluster_resources()["CPU"], daemons]))
 """
-SLOW_AGENTS = """
-import sys, threading, time
-from contextlib import nullcontext, suppress
-import psutil, ray
-from pathlib import Path
-from vime_runtime.cluster import ray_cluster
-from vime_runtime.logging.event_log import EventLog
-from harness.run_config import make_run_config
-
-ray_cluster.reserve = lambda config, report: nullcontext()
-recipe = {"cluster": {"device": "cpu", "devices_per_node": 1}}
-config = make_run_config({"recipe": recipe, "run_dir": sys.argv[1], "scratch_dir": sys.argv[1]})
+)
+SLOW_AGENTS = (
+    CLUSTER
+    + """
 agents, ended = [], threading.Event()
 
 def is_agent(process):
@@ -75,9 +71,8 @@ def stop_agents():
 stopping = threading.Thread(target=stop_agents)
 stopping.start()
 try:
-    with ray_cluster.ray_cluster(config, EventLog(Path(sys.argv[1]), 1)):
-        # Longer than a raylet waits for an agent.
-        time.sleep(20)
+    with ray_cluster.ray_cluster(config, log):
+        time.sleep(20)  # a raylet waits 15 s for an agent: private_ray.py
         print(ray.get(ray.remote(lambda: 7).remote()), len(agents), [one.status() for one in agents])
 finally:
     ended.set()
@@ -86,6 +81,7 @@ finally:
         if process.is_running():
             process.resume()
 """
+)
 # Seconds after which a run that still runs hangs. It ends within 15 s on a machine that is not busy.
 END_LIMIT = 45
 
@@ -94,7 +90,7 @@ def test_a_second_attempt_joins_its_own_cluster() -> None:
     driver = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     environment = {**os.environ, **driver, "PYTHONPATH": str(TESTS)}
     with tempfile.TemporaryDirectory() as folder:  # pytest's is too long for the sockets
-        command = [sys.executable, "-c", SCRIPT, folder]
+        command = [sys.executable, "-c", SLOW_START, folder]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
         assert done.returncode == 0, done.stderr
         lines = Path(folder, "events.jsonl").read_text().splitlines()

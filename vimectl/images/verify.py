@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -14,7 +14,7 @@ from vime_runtime.spec.errors import UsageError, VimeError
 from vimectl.doctor.check import CheckResult, Status
 from vimectl.doctor.facts import Unavailable
 from vimectl.doctor.facts.inputs import read_patch_state
-from vimectl.doctor.runner import run_checks
+from vimectl.doctor.runner import DoctorReport, run_checks
 from vimectl.env.memory_saver.verify import SaverBuild, verify_installed
 from vimectl.images import build_steps, manifest
 from vimectl.images.builders import ARCHITECTURES, Builder
@@ -77,7 +77,8 @@ def verify_image(
         host = _host(root, configuration)
         is_stand_in = _read_json(host, manifest.IMAGE_RECORD).get("stand_in") is True
         stack = load_stack(str(host.path(f"{manifest.IMAGE_DIR}/{STACK_FILE}")))
-        checks = run_checks(host, stack, only=_GROUPS).results
+        examined = run_checks(host, stack, only=_GROUPS)
+        checks = examined.results
         patched = {f"patches.{package}" for package in stack.patches}
         excused = build_steps.STAND_IN_FAILURES if stand_in and is_stand_in else ()
         problems = [
@@ -100,7 +101,9 @@ def verify_image(
             image=configuration,
             stack=stack.name,
             stand_in=is_stand_in,
-            patches=tuple(status for package in stack.patches for status in _patches(package, host, stack)),
+            patches=tuple(
+                status for package in stack.patches for status in _patches(package, host, examined)
+            ),
             builds=tuple(verify_installed(host, stack)),
             report=_read_report(host),
             checks=checks,
@@ -149,22 +152,21 @@ def _read_report(host: Host) -> dict[str, Any]:
     return report
 
 
-def _patches(package: str, host: Host, stack: Stack) -> list[TargetStatus]:
+def _patches(package: str, host: Host, examined: DoctorReport) -> list[TargetStatus]:
     """Return the state of a package, with its paths in the image."""
     try:
-        found = read_patch_state(host, stack, package)[0]
+        found = read_patch_state(host, examined.stack, package)[0]
     except (VimeError, Unavailable):
         return []  # the doctor's check reports it
-    return [_without_root(status, str(host.root)) for status in found]
+    return [_with_image_paths(status, examined.facts.without_root) for status in found]
 
 
-def _without_root(status: TargetStatus, root: str) -> TargetStatus:
-    location = Path(str(status.target.location).removeprefix(root) or "/")
-    series, unfinished = status.series, status.unfinished
+def _with_image_paths(status: TargetStatus, without_root: Callable[[str], str]) -> TargetStatus:
+    target, series, unfinished = status.target, status.series, status.unfinished
     return status._replace(
-        target=status.target._replace(location=location),
-        series=series and series._replace(name=series.name.replace(root, "")),
-        unfinished=unfinished and unfinished._replace(message=unfinished.message.replace(root, "")),
+        target=target._replace(location=Path(without_root(str(target.location)) or "/")),
+        series=series and series._replace(name=without_root(series.name)),
+        unfinished=unfinished and unfinished._replace(message=without_root(unfinished.message)),
     )
 
 

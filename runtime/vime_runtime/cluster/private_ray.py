@@ -67,7 +67,8 @@ def _start_raylet_with_ports(node: Node, *args: Any, **options: Any) -> None:
                 listener = listening.enter_context(socket.create_server(("127.0.0.1", 0)))
                 setattr(parameters, name, listener.getsockname()[1])
     if persist := getattr(_raylet, "persist_port", None):
-        # services.start_raylet does not give this one. The agent writes -1 too: it has no dashboard to serve.
+        # services.start_raylet does not give this one. Without a dashboard the agent (ray/dashboard/agent.py)
+        # writes -1 itself.
         persist(node.get_session_dir_path(), node.node_id, "dashboard_agent_listen_port", -1)
     _start_raylet(node, *args, **options)
 

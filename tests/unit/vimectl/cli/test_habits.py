@@ -125,7 +125,8 @@ def test_builders_are_those_of_the_option() -> None:
 @pytest.mark.usefixtures("_elsewhere")
 def test_run_takes_a_recipe_directly(run_json: Callable[..., Any], tmp_path: Path) -> None:
     for words in (["qwen3-tiny-tp2"], ["-n", "qwen3-tiny-tp2"], ["recipe", "qwen3-tiny-tp2"]):
-        _, document = run_json("run", *words, "--dry-run", "--run-dir", str(tmp_path / "run"))
+        code, document = run_json("run", *words, "--dry-run", "--run-dir", str(tmp_path / "run"))
+        assert code in (0, 3)  # this machine may lack what the recipe needs
         assert (document["schema"], document["mode"]) == ("vimectl.run.recipe/1", "test")
     code, document = run_json("run", "./none.toml")
     assert (code, document["schema"]) == (2, "vimectl.run.recipe/1")

@@ -41,7 +41,8 @@ def test_copied_recipe_runs_from_its_path(tmp_path: Path, run_json: Callable[...
     run_json("recipe", "copy", "qwen3-tiny-tp2", str(tmp_path / "mine"))
     copy = tmp_path / "mine" / "qwen3-tiny-tp2.toml"
     copy.write_text(copy.read_text().replace('name = "qwen3-tiny-tp2"', 'name = "mine"'))
-    _, document = run_json("run", "recipe", str(copy), "--dry-run")
+    code, document = run_json("run", "recipe", str(copy), "--dry-run")
+    assert code in (0, 3)  # this machine may lack what the recipe needs
     assert document["recipe"]["recipe"]["name"] == "mine"
     _, document = run_json("doctor", "--recipe", str(copy), "--only", "recipe")
     assert document["stack"] == "cpu-0.32"
